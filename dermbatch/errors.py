@@ -1,0 +1,84 @@
+"""The error tree: what is permanent is recorded at once, what is transient is tried again.
+
+Every error carries a ``reason``: a short, stable code (lower case, underscores) that records, metrics and
+``dermbatch retry`` use, and a sentence for people that says what is wrong and, where possible, what to do.
+Messages never hold patient data: no tag values of a DICOM header, no pixel values.
+"""
+
+from __future__ import annotations
+
+
+class DermbatchError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: One sentence for people.
+        reason: Stable code; the class's own where not given.
+    """
+
+    reason = "error"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class UsageError(DermbatchError):
+    """The command or its settings are wrong; nothing was started (exit code 2)."""
+
+    reason = "usage"
+
+
+class StackError(DermbatchError):
+    """A part of the local stack did not start or died; the message names its log."""
+
+    reason = "stack"
+
+
+class PermanentError(DermbatchError):
+    """Trying again cannot help: recorded in ``failed/`` at once."""
+
+    reason = "permanent"
+
+
+class BadInput(PermanentError):
+    """The input is not an image that the system takes: broken, too large, of the wrong kind."""
+
+    reason = "bad_input"
+
+
+class ModelContractError(PermanentError):
+    """A served model does not keep its stage's tensor contract, or is not in the repository."""
+
+    reason = "model_contract"
+
+
+class TransientError(DermbatchError):
+    """Trying again may help: held in the ledger with growing pauses, up to a limit."""
+
+    reason = "transient"
+
+
+class StoreUnavailable(TransientError):
+    """The object store did not answer, or answered 5xx."""
+
+    reason = "store_unavailable"
+
+
+class InferenceUnavailable(TransientError):
+    """Triton did not answer in time, or is not ready."""
+
+    reason = "inference_unavailable"
+
+
+class LedgerUnavailable(TransientError):
+    """Redis did not answer."""
+
+    reason = "ledger_unavailable"
+
+
+class ObjectNotFound(PermanentError):
+    """The object, or its bucket, is not there."""
+
+    reason = "object_not_found"

@@ -1,0 +1,76 @@
+"""Where objects lie: the keys of the result bucket. What users see, so it stays stable.
+
+::
+
+    images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png, stage.json ...}
+    batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
+                    report.html
+"""
+
+from __future__ import annotations
+
+import re
+
+from dermbatch.errors import UsageError
+from dermbatch.stages import Stage
+
+PART_SIZE = 1000
+"""Images in one part of a manifest."""
+
+_BATCH_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
+
+
+def check_batch_name(name: str) -> str:
+    """Return ``name`` where it can be part of keys, file names and metric queries.
+
+    Raises:
+        UsageError: Where it is not 1 to 100 of ``a-z 0-9 . _ -``, starting and ending with a letter or digit.
+    """
+    if _BATCH_NAME.fullmatch(name) is None or ".." in name:
+        raise UsageError(
+            f"batch name {name!r} is not usable: take 1 to 100 of a-z, 0-9, '.', '_' and '-', "
+            "starting and ending with a letter or digit"
+        )
+    return name
+
+
+def part_of(index: int) -> tuple[str, int]:
+    """The part (as written in keys) and the position in it of the image with this index in its batch."""
+    return f"{index // PART_SIZE:06d}", index % PART_SIZE
+
+
+def artifact(sha256: str, stage: Stage, stage_key: str, name: str) -> str:
+    """Key of one artifact of one stage of one image."""
+    return f"images/{sha256}/{stage}/{stage_key}/{name}"
+
+
+def batch_prefix(batch: str) -> str:
+    """Prefix of everything that belongs to a batch."""
+    return f"batches/{batch}/"
+
+
+def batch_record(batch: str) -> str:
+    """Key of the record of what was asked."""
+    return f"batches/{batch}/batch.json"
+
+
+def manifest_part(batch: str, part: str) -> str:
+    """Key of one part of the manifest."""
+    return f"batches/{batch}/manifest/{part}.jsonl"
+
+
+def result(batch: str, index: int) -> str:
+    """Key of the result record of an image; written once."""
+    part, n = part_of(index)
+    return f"batches/{batch}/results/{part}/{n}.json"
+
+
+def failure(batch: str, index: int) -> str:
+    """Key of the failure record of an image."""
+    part, n = part_of(index)
+    return f"batches/{batch}/failed/{part}/{n}.json"
+
+
+def report(batch: str) -> str:
+    """Key of the contact sheet."""
+    return f"batches/{batch}/report.html"

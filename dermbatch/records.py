@@ -1,0 +1,228 @@
+"""The records: what was asked (batch, manifest), what travels (job), what came out (result, failure).
+
+All are JSON with these field names, in the object store and in Celery messages alike. Times are UTC, ISO 8601;
+durations are seconds; pixel coordinates are (row, column) from the top left of the image as displayed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dermbatch.stages import ORDER, Stage
+
+
+class Record(BaseModel):
+    """Base of all records: unknown fields are an error, so that a typing mistake cannot lose data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_json(self) -> bytes:
+        """UTF-8 JSON of this record."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class ModelChoice(Record):
+    """A model of the Triton model repository; the newest version where none is pinned."""
+
+    name: str
+    version: str | None = None
+
+
+class Refusal(Record):
+    """Why an input never became an image: a zip member with a ``../`` name, an unreadable file ..."""
+
+    reason: str
+    message: str
+
+
+class ManifestEntry(Record):
+    """One image that was asked for; a line of ``manifest/<part>.jsonl``."""
+
+    index: int = Field(ge=0, description="position in the batch, from 0 without gaps")
+    name: str = Field(description="what the user calls it: a path relative to the input, or member@archive")
+    source: str | None = Field(default=None, description="s3://bucket/key of the object; none if refused")
+    size: int | None = Field(default=None, description="bytes of the object")
+    refusal: Refusal | None = None
+
+
+class Batch(Record):
+    """What was asked; ``batch.json``. Written last of a plan, so its presence says that the manifest is whole."""
+
+    name: str
+    created: datetime
+    lane: Literal["live", "bulk"] = "bulk"
+    stages: tuple[Stage, ...] = ORDER
+    models: dict[Stage, ModelChoice]
+    images: int
+    skipped: int = Field(default=0, description="files passed over in folders because they are no images")
+    software: str
+
+
+class ImageJob(Record):
+    """The Celery message's one argument: everything a worker needs to process one image, but no pixels."""
+
+    batch: str
+    index: int
+    name: str
+    source: str
+    stages: tuple[Stage, ...]
+    models: dict[Stage, ModelChoice]
+
+    @property
+    def member(self) -> str:
+        """The name of this image in the ledger."""
+        return f"{self.batch}:{self.index}"
+
+
+class ModelUsed(Record):
+    """The model that really ran."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="digest of the served model file")
+
+
+class StageRecord(Record):
+    """What one stage did to one image; ``stage.json`` beside its artifacts, written after them."""
+
+    stage: Stage
+    key: str = Field(description="the stage key: what this stage's output depends on, digested")
+    model: ModelUsed
+    parameters: dict[str, float | int | str | bool]
+    fed_by: dict[Stage, str] = Field(description="stage keys of the artifacts that it was fed")
+    artifacts: dict[str, str] = Field(description="file name to object key")
+    seconds: float = Field(description="time of the run that made the artifacts")
+    output: StageOutput
+
+
+class SourceInfo(Record):
+    """The object that was read."""
+
+    uri: str
+    sha256: str
+    bytes: int
+    media_type: str
+    height: int
+    width: int
+    pixel_spacing_mm: tuple[float, float] | None = Field(default=None, description="(row, column) spacing")
+    notes: tuple[str, ...] = Field(default=(), description="conversions: exif_rotated, from_16_bit, from_cmyk ...")
+
+
+class PurifyOutput(Record):
+    """What purification found."""
+
+    kind: Literal["purify"] = "purify"
+    occluded_fraction: float = Field(description="share of pixels taken for hair, ruler or ink, 0 to 1")
+
+
+class BoundingBox(Record):
+    """Half-open pixel box: rows ``top <= r < bottom``, columns ``left <= c < right``."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class ColourStatistics(Record):
+    """Colour of the lesion in sRGB, 0 to 255, and how many of the six ABCD-rule colours it shows."""
+
+    mean_rgb: tuple[float, float, float]
+    std_rgb: tuple[float, float, float]
+    skin_mean_rgb: tuple[float, float, float] | None = Field(default=None, description="outside the lesion")
+    colours: int = Field(description="white, red, light brown, dark brown, blue-grey, black: count present")
+
+
+class LesionGeometry(Record):
+    """Measures of the lesion mask. The _mm fields are there only where the image states its pixel spacing."""
+
+    area_px: int
+    perimeter_px: float
+    bounding_box: BoundingBox
+    centroid: tuple[float, float]
+    diameter_px: float = Field(description="largest distance between two points of the outline (Feret)")
+    equivalent_diameter_px: float
+    asymmetry: float = Field(description="0 symmetric to 1: mean non-overlap when folded over both main axes")
+    border_irregularity: float = Field(description="perimeter^2 / (4 pi area); 1 for a disc")
+    area_mm2: float | None = None
+    perimeter_mm: float | None = None
+    diameter_mm: float | None = None
+    area_fraction: float = Field(description="share of the image, 0 to 1")
+    components: int = Field(description="separate lesions in the mask")
+    colour: ColourStatistics
+
+
+class SegmentOutput(Record):
+    """What segmentation found; no geometry where there is no lesion."""
+
+    kind: Literal["segment"] = "segment"
+    lesion: LesionGeometry | None
+    touches_frame: bool
+    confidence: float = Field(description="mean of |2p - 1| over the lesion and its near surroundings")
+
+
+class EnhanceOutput(Record):
+    """What enhancement made of the lesion's surroundings."""
+
+    kind: Literal["enhance"] = "enhance"
+    method: Literal["super_resolution", "native", "none"] = Field(
+        description="native: the crop was large enough; none: no lesion to enhance"
+    )
+    box: BoundingBox | None = Field(default=None, description="the crop in the source image")
+    scale: float | None = Field(default=None, description="enhanced over source resolution; 1 for native")
+    height: int | None = None
+    width: int | None = None
+
+
+class ClassifyOutput(Record):
+    """Diagnosis probabilities: research and triage support, not a diagnosis."""
+
+    kind: Literal["classify"] = "classify"
+    probabilities: dict[str, float]
+    label: str = Field(description="the most probable")
+    embedding_sha256: str = Field(description="digest of embedding.npy's float32 bytes")
+
+
+StageOutput = PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput
+
+QualityFlag = Literal["no_lesion", "touches_frame", "several_lesions", "low_confidence", "heavily_occluded"]
+
+
+class ResultRecord(Record):
+    """The outcome of one image; ``results/<part>/<n>.json``, written last and once."""
+
+    batch: str
+    index: int
+    name: str
+    source: SourceInfo
+    stages: dict[Stage, StageRecord]
+    cached: tuple[Stage, ...] = Field(default=(), description="stages that were not run: artifacts were there")
+    flags: tuple[QualityFlag, ...] = ()
+    attempt: int
+    worker: str
+    started: datetime
+    finished: datetime
+    seconds: dict[str, float] = Field(description="this attempt's time: read, decode, each stage, write")
+    software: str
+
+
+class FailureRecord(Record):
+    """Why an image has no result; ``failed/<part>/<n>.json``."""
+
+    batch: str
+    index: int
+    name: str
+    source: str | None
+    reason: str
+    message: str
+    permanent: bool
+    attempts: int
+    failed: datetime
+    software: str
+
+
+StageRecord.model_rebuild()
+ResultRecord.model_rebuild()

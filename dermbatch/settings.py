@@ -1,0 +1,106 @@
+"""Settings: built once in a program's ``main`` from ``DERMBATCH_*`` variables, then handed in.
+
+Nested fields take a double underscore: ``DERMBATCH_STORE__ENDPOINT_URL``. ``docs/settings.md`` lists them all.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dermbatch.records import ModelChoice
+from dermbatch.stages import Stage
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class RedisSettings(BaseModel):
+    """The queue and the live counters."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+
+
+class StoreSettings(BaseModel):
+    """The S3-compatible object store."""
+
+    endpoint_url: str | None = None
+    region: str = "us-east-1"
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    bucket: str = Field(default="dermbatch", description="results and manifests")
+    incoming_bucket: str = Field(default="incoming", description="images that commands upload")
+    connections: int = Field(default=32, ge=1)
+    connect_timeout: Seconds = 3
+    read_timeout: Seconds = 30
+
+
+class TritonSettings(BaseModel):
+    """NVIDIA Triton Inference Server, by gRPC."""
+
+    url: str = "127.0.0.1:8001"
+    timeout: Seconds = Field(default=120, description="of one request, after which it is cancelled")
+
+
+class LedgerSettings(BaseModel):
+    """Leases, retries and the window."""
+
+    lease: Seconds = Field(default=12, description="an image of a silent worker is put back after this")
+    heartbeat: Seconds = 4
+    queued_look: Seconds = Field(default=60, description="a message not claimed by then is sent again")
+    max_crashes: int = Field(default=3, ge=1, description="then the image is poison")
+    max_transient: int = Field(default=6, ge=1, description="then a transient failure is final")
+    first_pause: Seconds = 1
+    longest_pause: Seconds = 60
+    window_per_slot: int = Field(default=3, ge=1, description="queued and running images per worker slot")
+
+
+class WorkerSettings(BaseModel):
+    """The Celery worker."""
+
+    concurrency: int = Field(default=4, ge=1, description="images at a time in one worker")
+    metrics_port: int = Field(default=9101, ge=0, description="0: none")
+    metrics_address: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from outside the pod
+    max_pixels: int = Field(default=120_000_000, ge=1, description="larger images are refused unread")
+    max_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
+
+
+class OrchestratorSettings(BaseModel):
+    """Planner, dispatcher and reconciler."""
+
+    metrics_port: int = Field(default=9100, ge=0, description="0: none")
+    metrics_address: str = "0.0.0.0"  # noqa: S104
+    tick: Seconds = Field(default=0.2, description="pause between two looks of dispatcher and reconciler")
+
+
+class ArchiveSettings(BaseModel):
+    """Limits for zip archives."""
+
+    max_members: int = 100_000
+    max_bytes: int = Field(default=50 * 1024**3, description="of all members of one archive, unpacked")
+    max_ratio: float = Field(default=200, description="unpacked over packed size of one member")
+
+
+DEFAULT_MODELS = {
+    Stage.PURIFY: ModelChoice(name="purify_unet"),
+    Stage.SEGMENT: ModelChoice(name="segment_unet"),
+    Stage.ENHANCE: ModelChoice(name="enhance_espcn"),
+    Stage.CLASSIFY: ModelChoice(name="classify_mobilenet"),
+}
+
+
+class Settings(BaseSettings):
+    """Everything; each component reads its part."""
+
+    model_config = SettingsConfigDict(env_prefix="DERMBATCH_", env_nested_delimiter="__", extra="forbid")
+
+    redis: RedisSettings = RedisSettings()
+    store: StoreSettings = StoreSettings()
+    triton: TritonSettings = TritonSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    worker: WorkerSettings = WorkerSettings()
+    orchestrator: OrchestratorSettings = OrchestratorSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    models: dict[Stage, ModelChoice] = DEFAULT_MODELS
+    log_level: str = "INFO"

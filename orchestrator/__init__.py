@@ -1,0 +1,1 @@
+"""Plans batches, feeds the queue, repairs, reports; holds the command line and the local stack."""

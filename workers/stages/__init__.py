@@ -1,0 +1,1 @@
+"""The four stages: plain functions of (image, Triton client, parameters)."""
