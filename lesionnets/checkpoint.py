@@ -1,0 +1,116 @@
+"""Checkpoints: a trained network in one file, with what is needed to build it again and what it reached.
+
+A checkpoint is a dictionary saved by :func:`torch.save` with the keys ``recipe`` (name), ``network`` (module and
+class under ``lesionnets.nets``, such as ``unet.UNet``), ``hyper`` (the network's keyword arguments), ``state``
+(its state dictionary) and ``figures`` (name to value on the validation images).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dermbatch.errors import UsageError
+
+_KEYS = {"recipe", "network", "hyper", "state", "figures"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    recipe: str
+    network: str
+    hyper: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    figures: dict[str, float]
+
+    def build(self) -> nn.Module:
+        """The network with its weights, on the CPU, in evaluation mode.
+
+        Raises:
+            UsageError: Where the network is unknown or the weights are another network's.
+        """
+        model = network(self.network, self.hyper)
+        try:
+            model.load_state_dict(self.state)
+        except RuntimeError as error:
+            raise UsageError(
+                f"the checkpoint's weights do not fit its network {self.network!r}; train it again"
+            ) from error
+        return model.eval()
+
+
+def network(name: str, hyper: dict[str, Any]) -> nn.Module:
+    """Build a network of ``lesionnets.nets`` by its module and class, such as ``unet.UNet``.
+
+    Raises:
+        UsageError: Where there is no such network, or it does not take these hyper-parameters.
+    """
+    module_name, _, class_name = name.partition(".")
+    module = f"lesionnets.nets.{module_name}"
+    if not module_name.isidentifier() or importlib.util.find_spec(module) is None:
+        raise UsageError(f"there is no network {name!r} in lesionnets.nets")
+    found = getattr(importlib.import_module(module), class_name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UsageError(f"there is no network {name!r} in lesionnets.nets")
+    try:
+        return found(**hyper)
+    except TypeError as error:
+        raise UsageError(f"network {name!r} does not take these hyper-parameters: {sorted(hyper)}") from error
+
+
+def save(
+    path: Path,
+    *,
+    recipe: str,
+    network: str,
+    hyper: dict[str, Any],
+    state: dict[str, torch.Tensor],
+    figures: dict[str, float],
+) -> None:
+    """Write a checkpoint; the file is whole or not there at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
+    write_whole(path, {"recipe": recipe, "network": network, "hyper": hyper, "state": state, "figures": figures})
+
+
+def write_whole(path: Path, content: object) -> None:
+    """``torch.save`` beside the target and rename, so that a kill never leaves half a file."""
+    beside = path.with_name(path.name + ".part")
+    torch.save(content, beside)
+    beside.replace(path)
+
+
+def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: File written by :func:`save`.
+        recipe: Where given, the recipe that must have made it.
+
+    Raises:
+        UsageError: Where the file is missing, is no checkpoint, or another recipe made it.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint {path}")
+    try:
+        # weights_only: a checkpoint from elsewhere must not be able to run code.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UsageError(f"{path} is not a checkpoint of lesionnets") from error
+    if not isinstance(content, dict) or set(content) != _KEYS:
+        raise UsageError(
+            f"{path} is not a checkpoint of lesionnets; take the best.pt that `lesionnets train` wrote"
+        )
+    found = Checkpoint(**content)
+    if recipe is not None and found.recipe != recipe:
+        raise UsageError(f"{path} was made by recipe {found.recipe!r}, not by {recipe!r}")
+    return found

@@ -1,0 +1,1 @@
+"""Reading images, masks and labels, and batches of them."""

@@ -1,0 +1,1 @@
+"""What is served: networks wrapped with pre- and post-processing to the stage contracts."""

@@ -1,0 +1,1 @@
+"""Training recipes: one readable script each, with ``train(options) -> Path`` of the best checkpoint."""

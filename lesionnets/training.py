@@ -1,0 +1,346 @@
+"""The training loop that the recipes share: seeded, resumable after a kill, bfloat16, weights averaged.
+
+A recipe hands in the network, a loss, batches and a validation; ``fit`` writes into the run's folder
+
+- ``best.pt``: the checkpoint (see :mod:`lesionnets.checkpoint`) with the best validation figure so far,
+- ``last.pt``: everything needed to go on after a kill,
+- ``log.csv``: one line a validation, with the loss of the epoch before it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dermbatch.errors import UsageError
+from lesionnets import checkpoint
+
+Batch = Any
+"""A tensor, or a tuple, list or dictionary of tensors: what a loader yields and a loss takes."""
+
+
+class Loader(Protocol):
+    """Batches of one epoch. Its random numbers come from torch's or NumPy's global generator, which are seeded."""
+
+    def __iter__(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """What ``lesionnets train`` hands to a recipe's ``train(options) -> Path``.
+
+    Attributes:
+        out: Folder of the run.
+        data: Folder in the layout of ``docs/data.md``; recipes that draw their own data do without.
+        minutes: Time budget of training proper, in minutes; the recipe's own where none.
+        smoke: Train for seconds on a handful of images: a test that everything is in place.
+        resume: Go on from ``last.pt``.
+        seed: Of everything random.
+    """
+
+    out: Path
+    data: Path | None = None
+    minutes: float | None = None
+    smoke: bool = False
+    resume: bool = False
+    seed: int = 2017
+
+    def data_folder(self) -> Path:
+        """The data folder.
+
+        Raises:
+            UsageError: Where none was given or it is not there.
+        """
+        if self.data is None:
+            raise UsageError("this recipe needs images: name their folder with --data DIR")
+        if not self.data.is_dir():
+            raise UsageError(f"there is no data folder {self.data}")
+        return self.data
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained, where it is written, and by which figure the best is kept."""
+
+    recipe: str
+    network: str
+    hyper: dict[str, Any]
+    out_dir: Path
+    best_by: str
+    """Name of the validation figure, higher is better."""
+
+
+@dataclass
+class _State:
+    """Where training stands; saved in ``last.pt``."""
+
+    epoch: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    best_figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training reached."""
+
+    best: Path
+    figures: dict[str, float]
+    epochs: int
+    seconds: float
+
+
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(where: torch.device) -> torch.autocast:
+    """bfloat16 arithmetic where the hardware has it, float32 elsewhere."""
+    has_bfloat16 = where.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_bfloat16)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def one_cycle(progress: float, *, warm_up: float = 0.05) -> float:
+    """Learning rate as a share of its peak: linear up over ``warm_up``, then a half cosine down to 0.
+
+    ``progress`` runs from 0 to 1 over training, so a budget in minutes and one in epochs give the same shape.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < warm_up:
+        return max(progress / warm_up, 0.02)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def to_device(batch: Batch, where: torch.device) -> Batch:
+    """Move every tensor of a batch; images (4-D) become channels-last, which convolutions like."""
+    if isinstance(batch, Tensor):
+        layout = torch.channels_last if batch.ndim == 4 else torch.preserve_format
+        return batch.to(where, non_blocking=True, memory_format=layout)
+    if isinstance(batch, Mapping):
+        return {name: to_device(value, where) for name, value in batch.items()}
+    return tuple(to_device(value, where) for value in batch)
+
+
+def fit(
+    model: nn.Module,
+    loss_step: Callable[[nn.Module, Batch], Tensor],
+    train_loader: Loader,
+    validate: Callable[[nn.Module], dict[str, float]],
+    *,
+    run: Run,
+    optimiser: torch.optim.Optimizer,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    validate_every: int = 1,
+    patience: int | None = None,
+    ema_decay: float | None = 0.99,
+    seed: int = 2017,
+    resume: bool = False,
+    clip_norm: float = 1.0,
+) -> Outcome:
+    """Train until the epochs or the minutes are spent, and keep the best checkpoint.
+
+    Each epoch is seeded with ``seed + epoch``, and training goes on at the epoch after the last one that was
+    finished, so a run that was killed and resumed sees the batches that it would have seen.
+
+    Args:
+        model: The network; moved to the GPU where there is one, and put into channels-last layout.
+        loss_step: Called with the network and a batch, under autocast; returns the scalar loss.
+        train_loader: Batches of an epoch.
+        validate: Called with the (averaged) network in evaluation mode; returns figures by name.
+        run: What is trained and where it goes.
+        optimiser: Over the model's parameters; its learning rates are the peaks of :func:`one_cycle`.
+        epochs: Budget in epochs.
+        minutes: Budget in minutes of wall time, of this and all resumed runs together. Give either or both.
+        validate_every: Epochs between validations; the last epoch is always validated.
+        patience: Stop after so many validations without a better figure.
+        ema_decay: Decay a step of the exponential moving average of the weights that is validated and kept.
+        seed: Of everything random.
+        resume: Go on from ``last.pt`` where there is one.
+        clip_norm: Gradients are scaled down to this norm.
+
+    Returns:
+        Path and figures of the best checkpoint.
+
+    Raises:
+        UsageError: Where neither epochs nor minutes are given, or ``last.pt`` is another recipe's.
+    """
+    if epochs is None and minutes is None:
+        raise UsageError("training needs a budget: epochs or minutes")
+    where = device()
+    model.to(where)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decay = get_ema_multi_avg_fn(ema_decay or 0.0)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    state = _State()
+    run.out_dir.mkdir(parents=True, exist_ok=True)
+    if resume:
+        state = _resume(run, model, average, optimiser)
+    else:
+        for name in ("last.pt", "best.pt", "log.csv"):
+            (run.out_dir / name).unlink(missing_ok=True)
+    started = time.monotonic() - state.seconds
+    stale = 0
+
+    def progress_at(step: int) -> float:
+        by_time = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
+        by_epoch = (state.epoch + step / len(train_loader)) / epochs if epochs else 0.0
+        return max(by_time, by_epoch)
+
+    with _bar() as bar:
+        task = bar.add_task(run.recipe, total=1.0, figure="")
+        while progress_at(0) < 1.0:
+            # Seeded anew each epoch: so no generator's state need be saved for an exact resume.
+            seed_everything(seed + state.epoch)
+            model.train()
+            losses = []
+            for step, raw_batch in enumerate(train_loader):
+                _set_rates(optimiser, peaks, one_cycle(progress_at(step)))
+                batch = to_device(raw_batch, where)
+                losses.append(_step(model, average, loss_step, batch, optimiser, clip_norm=clip_norm))
+                bar.update(task, completed=min(progress_at(step + 1), 1.0))
+            state.epoch += 1
+            state.seconds = time.monotonic() - started
+            if state.epoch % validate_every == 0 or progress_at(0) >= 1.0:
+                average.module.eval()
+                with torch.inference_mode(), autocast(where):
+                    figures = validate(average.module)
+                stale = 0 if _keep_best(run, average.module, state, figures) else stale + 1
+                bar.update(task, figure=f"{run.best_by} {figures[run.best_by]:.4f} (best {state.best:.4f})")
+                _log(run.out_dir / "log.csv", state, float(np.mean(losses)), figures)
+            _save_last(run, model, average, optimiser, state)
+            if patience is not None and stale >= patience:
+                break
+    return Outcome(run.out_dir / "best.pt", state.best_figures, state.epoch, state.seconds)
+
+
+def _step(
+    model: nn.Module,
+    average: AveragedModel,
+    loss_step: Callable[[nn.Module, Batch], Tensor],
+    batch: Batch,
+    optimiser: torch.optim.Optimizer,
+    *,
+    clip_norm: float,
+) -> float:
+    where = next(model.parameters()).device
+    optimiser.zero_grad(set_to_none=True)
+    with autocast(where):
+        loss = loss_step(model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimiser.step()
+    average.update_parameters(model)
+    return float(loss.detach())
+
+
+def _set_rates(optimiser: torch.optim.Optimizer, peaks: list[float], share: float) -> None:
+    for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+        group["lr"] = peak * share
+
+
+def _keep_best(run: Run, model: nn.Module, state: _State, figures: dict[str, float]) -> bool:
+    if figures[run.best_by] <= state.best:
+        return False
+    state.best, state.best_figures = figures[run.best_by], figures
+    checkpoint.save(
+        run.out_dir / "best.pt",
+        recipe=run.recipe,
+        network=run.network,
+        hyper=run.hyper,
+        state=model.state_dict(),
+        figures=figures,
+    )
+    return True
+
+
+def _save_last(
+    run: Run, model: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer, state: _State
+) -> None:
+    checkpoint.write_whole(
+        run.out_dir / "last.pt",
+        {
+            "recipe": run.recipe,
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "state": vars(state),
+        },
+    )
+
+
+def _resume(run: Run, model: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer) -> _State:
+    path = run.out_dir / "last.pt"
+    if not path.is_file():
+        return _State()
+    content = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
+    if content["recipe"] != run.recipe:
+        raise UsageError(f"{path} is a run of recipe {content['recipe']!r}; choose another --out or drop --resume")
+    try:
+        model.load_state_dict(content["model"])
+        average.load_state_dict(content["average"])
+        optimiser.load_state_dict(content["optimiser"])
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"{path} is of another network; choose another --out or drop --resume") from error
+    return _State(**content["state"])
+
+
+def _log(path: Path, state: _State, loss: float, figures: Mapping[str, float]) -> None:
+    row = {"epoch": state.epoch, "seconds": round(state.seconds, 1), "loss": round(loss, 5)}
+    row |= {name: round(value, 5) for name, value in figures.items()}
+    is_new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figure]}"),
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def shuffled(count: int, batch_size: int) -> Iterable[npt.NDArray[np.int64]]:
+    """Indices of an epoch's batches, in random order; the last incomplete batch is left out.
+
+    Where there are fewer samples than a batch takes, all of them make the one batch.
+    """
+    order = torch.randperm(count).numpy()
+    whole = max(count // batch_size, 1)
+    return (order[i * batch_size : (i + 1) * batch_size] for i in range(whole))
