@@ -1,0 +1,39 @@
+"""``python -m orchestrator.stack``: hosts a stack in the background for ``dermbatch up``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from dermbatch.errors import DermbatchError
+from dermbatch.settings import Settings
+from orchestrator.stack.host import serve
+from orchestrator.stack.repository import default_model_repository
+from orchestrator.stack.stack import Stack
+
+
+def main() -> int:
+    """Run a stack until SIGTERM; 1 where it could not be kept running."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.stack", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="folder for data, logs and state")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument(
+        "--model-repository", type=Path, help="Triton model repository; the default models otherwise"
+    )
+    options = parser.parse_args()
+    try:
+        repository = options.model_repository or default_model_repository()
+        stack = Stack(options.home, Settings(), workers=options.workers, model_repository=repository)
+        stack.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.chdir(stack.home)
+        serve(stack)
+    except DermbatchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

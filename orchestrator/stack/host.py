@@ -1,0 +1,161 @@
+"""A stack that keeps running: started detached, found again by its home, and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from dermbatch.errors import DermbatchError, StackError
+from dermbatch.settings import Settings
+from orchestrator.stack.environment import base_environment, settings_environment
+from orchestrator.stack.process import python_module
+from orchestrator.stack.stack import Stack
+from orchestrator.stack.state import StackState, logs_path, read_state, wait_gone
+
+_CHECK = 1.0  # seconds between two looks at the parts
+_STOP_TIMEOUT = 60.0
+_KILLED_TIMEOUT = 20.0
+
+
+def up(
+    home: Path, settings: Settings, *, workers: int = 1, model_repository: Path, timeout: float = 240.0
+) -> Settings:
+    """Start a stack that outlives this process and wait until it serves.
+
+    Args:
+        home: Its folder.
+        settings: As for :class:`Stack`.
+        workers: As for :class:`Stack`.
+        model_repository: As for :class:`Stack`.
+        timeout: Seconds to wait.
+
+    Returns:
+        Settings that lead to it.
+
+    Raises:
+        StackError: Where it does not come up; nothing is left running then. Names the log.
+    """
+    home = home.resolve()
+    logs_path(home).mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = logs_path(home) / "stack.log"
+    argv = python_module(
+        "orchestrator.stack",
+        f"--home={home}",
+        f"--workers={workers}",
+        f"--model-repository={model_repository.resolve()}",
+    )
+    begin = log.stat().st_size if log.exists() else 0
+    pid = _spawn(argv, {**base_environment(os.environ), **settings_environment(settings)}, log)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        state = read_state(home)
+        if state is not None and state.pid == pid and state.status == "running":
+            return attach(home)
+        if not wait_gone([pid], 0):
+            raise StackError(f"the stack did not start; its log {log} says:\n{_tail(log, begin)}")
+        time.sleep(0.1)
+    _end(pid)
+    raise StackError(f"the stack did not start within {timeout:g} s; its logs are in {logs_path(home)}")
+
+
+def attach(home: Path) -> Settings:
+    """The settings that lead to the stack running in this home.
+
+    Raises:
+        StackError: Where none is running.
+    """
+    return Settings(**running(home).settings)
+
+
+def running(home: Path) -> StackState:
+    """The state of the stack that serves in this home: process ids, ports, logs.
+
+    Raises:
+        StackError: Where none is running, or it is still starting.
+    """
+    home = home.resolve()
+    state = read_state(home)
+    if state is None or not state.alive:
+        raise StackError(f"no stack is running in {home}; start one with: dermbatch up --home {home}")
+    if state.status != "running":
+        raise StackError(f"the stack in {home} is still starting; try again in a moment")
+    return state
+
+
+def down(home: Path) -> None:
+    """End the stack running in this home; returns when none of its processes is left.
+
+    Raises:
+        StackError: Where none is running, or it does not end.
+    """
+    home = home.resolve()
+    state = read_state(home)
+    if state is None or not state.alive:
+        raise StackError(f"no stack is running in {home}")
+    _end(state.pid)
+    parts = [part.pid for part in state.parts.values() if part.pid is not None]
+    if left := wait_gone(parts, _KILLED_TIMEOUT):
+        raise StackError(f"processes of the stack in {home} do not end: {left}; kill them")
+
+
+def serve(stack: Stack) -> None:
+    """Host a stack until SIGTERM or SIGINT, then stop it. To be called from the main thread.
+
+    Raises:
+        StackError: Where it does not start, or a part cannot be kept running.
+    """
+    asked: list[int] = []
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        # A further signal must not interrupt the orderly end.
+        if not asked:
+            asked.append(number)
+            raise _Ended("asked to end")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    with suppress(_Ended), stack:
+        print(f"the stack is running in {stack.home}", flush=True)
+        while True:
+            time.sleep(_CHECK)
+            for sentence in stack.check():
+                print(sentence, flush=True)
+
+
+class _Ended(DermbatchError):
+    """The host was asked to end, perhaps while it was still starting."""
+
+
+def _spawn(argv: list[str], env: dict[str, str], log: Path) -> int:
+    # Not subprocess: that would count a process which is meant to outlive this one as forgotten.
+    out = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        argv[0],
+        argv,
+        env,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), out, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+
+
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    if wait_gone([pid], _STOP_TIMEOUT):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # the guards end the parts
+        wait_gone([pid], _KILLED_TIMEOUT)
+
+
+def _tail(log: Path, begin: int, count: int = 25) -> str:
+    with log.open("rb") as file:
+        file.seek(begin)
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])

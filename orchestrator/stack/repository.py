@@ -1,0 +1,26 @@
+"""Where the default models lie: the Triton model repository that travels with Dermbatch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dermbatch
+from dermbatch.errors import StackError
+
+
+def default_model_repository() -> Path:
+    """The model repository of this installation.
+
+    Returns:
+        ``dermbatch/model_repository`` where it is installed from a wheel, ``model_repository`` beside the packages
+        in a source checkout.
+
+    Raises:
+        StackError: Where there is neither, or no model in it.
+    """
+    package = Path(dermbatch.__file__).resolve().parent
+    places = (package / "model_repository", package.parent / "model_repository")
+    for place in places:
+        if any(place.glob("*/config.pbtxt")):
+            return place
+    raise StackError(f"no models found in {' or '.join(map(str, places))}; name a Triton model repository")

@@ -1,0 +1,237 @@
+"""The local stack as a whole: the same parts as on a cluster, as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import psutil
+
+from dermbatch.errors import StackError
+from dermbatch.settings import Settings
+from orchestrator.stack.environment import base_environment, plain, settings_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
+from orchestrator.stack.redis import redis_part
+from orchestrator.stack.s3 import DiskWatch, s3_part
+from orchestrator.stack.state import (
+    Lock,
+    PartState,
+    StackState,
+    logs_path,
+    process_alive,
+    read_state,
+    state_path,
+    wait_gone,
+    write_state,
+)
+from orchestrator.stack.supervision import Supervised
+from orchestrator.stack.triton import TritonPorts, triton_part
+
+_LOOPBACK = "127.0.0.1"
+_ORPHANS_TIMEOUT = 20.0  # seconds that the parts of a killed stack may take to go
+_SERVERS = ("redis", "s3", "triton-grpc", "triton-http", "triton-metrics", "orchestrator")
+
+
+class Stack:
+    """Redis, S3, Triton, the orchestrator service and workers, from ``start`` to ``stop``; a context manager.
+
+    Everything listens on 127.0.0.1, on ports that were free. Data, logs and state lie under the home.
+
+    Args:
+        home: The stack's own folder; made where missing. One stack at a time.
+        settings: What the user set; the addresses of the parts are filled in.
+        workers: Worker processes, each with ``settings.worker.concurrency`` images at a time.
+        model_repository: The Triton model repository to serve.
+        service_command: The orchestrator service; configured by its environment only.
+        worker_command: A worker; likewise.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        settings: Settings,
+        *,
+        workers: int = 1,
+        model_repository: Path,
+        service_command: Sequence[str] | None = None,
+        worker_command: Sequence[str] | None = None,
+    ) -> None:
+        self.home = home.resolve()
+        self._asked = settings
+        self._workers = workers
+        self._repository = model_repository
+        self._service_command = list(service_command or python_module("orchestrator"))
+        self._worker_command = list(worker_command or python_module("workers"))
+        self._lock: Lock | None = None
+        self._ports: dict[str, int] = {}
+        self._servers: list[Part] = []
+        self._programs: list[Part] = []
+        self._supervised: list[Supervised] = []
+
+    @property
+    def logs(self) -> Path:
+        """The folder with ``<part>.log`` of every part."""
+        return logs_path(self.home)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts, servers first."""
+        return (*self._servers, *self._programs)
+
+    def start(self) -> None:
+        """Start all parts and wait until all are ready; nothing is left running where that fails.
+
+        Raises:
+            StackError: Where the home is in use, or a part does not come up; names its log.
+        """
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.logs.mkdir(exist_ok=True, mode=0o700)
+        self._lock = Lock(self.home)
+        try:
+            self._wait_for_orphans()
+            self._prepare()
+            self._bring_up(self._servers)
+            self._bring_up(self._programs)
+            self._supervised = [Supervised(part) for part in self.parts]
+            self._write_state("running")
+        except BaseException:
+            self.stop()
+            raise
+
+    def check(self) -> list[str]:
+        """Look after the parts: call it about once a second. Starts a part that died again, with growing pauses.
+
+        Returns:
+            Sentences about parts that died or came back since the last call, for the log.
+
+        Raises:
+            StackError: Where a part died more than 5 times within 10 minutes, or the disk is full.
+        """
+        self._disk.look()
+        said = [sentence for supervised in self._supervised for sentence in supervised.look()]
+        if said:
+            self._write_state("running")
+        return said
+
+    def stop(self) -> None:
+        """Stop all parts, workers first; returns when no process is left. Harmless where nothing runs."""
+        stop_all(self._programs)
+        stop_all(self._servers)
+        self._supervised = []
+        if self._lock is not None:
+            state_path(self.home).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _prepare(self) -> None:
+        """Choose ports, and make the parts and the settings that lead to them."""
+        names = [*_SERVERS, *self._worker_names()]
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        base = base_environment(os.environ)
+        redis, redis_settings = redis_part(self.home / "redis", self._log("redis"), self._ports["redis"], base)
+        s3, store_settings, self.object_files = s3_part(
+            self.home / "s3", self._log("s3"), self._ports["s3"], base, self._asked.store
+        )
+        triton, triton_settings = triton_part(
+            self.home / "triton",
+            self._log("triton"),
+            self._triton_ports(),
+            base,
+            triton=self._asked.triton,
+            repository=self._repository,
+        )
+        self._servers = [redis, s3, triton]
+        self._disk = DiskWatch(self._log("s3"))
+        orchestrator = {"metrics_port": self._ports["orchestrator"], "metrics_address": _LOOPBACK}
+        self.settings = self._asked.model_copy(
+            update={
+                "redis": redis_settings,
+                "store": store_settings,
+                "triton": triton_settings,
+                "orchestrator": self._asked.orchestrator.model_copy(update=orchestrator),
+                **self._worker_settings(next(iter(self._worker_names()), None)),
+            }
+        )
+        self.environment = settings_environment(self.settings)
+        self._programs = [self._program("orchestrator", self._service_command, base, self.settings)]
+        for name in self._worker_names():
+            settings = self.settings.model_copy(update=self._worker_settings(name))
+            self._programs.append(self._program(name, self._worker_command, base, settings))
+
+    def _program(self, name: str, command: list[str], base: dict[str, str], settings: Settings) -> Part:
+        port = self._ports[name]
+        return Part(
+            name=name,
+            argv=command,
+            env={**base, **settings_environment(settings)},
+            log=self._log(name),
+            probe=lambda: http_ok(port, "/metrics"),
+            ready_timeout=60,
+            grace=15,  # a worker finishes the images that it has begun
+            cwd=self.home,
+        )
+
+    def _worker_names(self) -> list[str]:
+        return ["worker"] if self._workers == 1 else [f"worker-{n}" for n in range(1, self._workers + 1)]
+
+    def _worker_settings(self, name: str | None) -> dict[str, object]:
+        own = {"metrics_port": self._ports.get(name or "", 0), "metrics_address": _LOOPBACK}
+        return {"worker": self._asked.worker.model_copy(update=own)}
+
+    def _triton_ports(self) -> TritonPorts:
+        return TritonPorts(*(self._ports[f"triton-{kind}"] for kind in ("grpc", "http", "metrics")))
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def _bring_up(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            part.start()
+        self._write_state("starting")
+        wait_all(parts)
+
+    def _write_state(self, status: Literal["starting", "running"]) -> None:
+        parts = {
+            part.name: PartState(pid=part.pid, program_pid=part.program_pid, log=str(part.log))
+            for part in self.parts
+        }
+        me = psutil.Process()
+        state = StackState(
+            pid=me.pid,
+            created=me.create_time(),
+            status=status,
+            ports=self._ports,
+            parts=parts,
+            settings=plain(self.settings),
+        )
+        write_state(self.home, state)
+
+    def _wait_for_orphans(self) -> None:
+        """Where the last stack here was killed, its parts may be about to end: they hold the same data files."""
+        last = read_state(self.home)
+        pids = [] if last is None else [part.pid for part in last.parts.values() if part.pid is not None]
+        ours = [pid for pid in pids if process_alive(pid) and str(GUARD) in _command_line(pid)]
+        if left := wait_gone(ours, _ORPHANS_TIMEOUT):
+            raise StackError(f"processes of an earlier stack in {self.home} do not end: {left}; kill them")
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return []

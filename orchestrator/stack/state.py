@@ -1,0 +1,133 @@
+"""What a running stack tells others: ``stack.json`` in its home, and the lock that keeps a second one out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import ValidationError
+
+from dermbatch.errors import StackError
+from dermbatch.records import Record
+
+_LOCK_TRIES = 10
+_LOCK_PAUSE = 0.1
+
+
+class PartState(Record):
+    """One part: its guard's and its own process id, and its log."""
+
+    pid: int | None
+    program_pid: int | None
+    log: str
+
+
+class StackState(Record):
+    """``stack.json``: readable by its owner only, for it holds the queue's password."""
+
+    pid: int
+    created: float
+    status: Literal["starting", "running"]
+    ports: dict[str, int]
+    parts: dict[str, PartState]
+    settings: dict[str, Any]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that hosts the stack still runs."""
+        return process_alive(self.pid, self.created)
+
+
+def state_path(home: Path) -> Path:
+    """The state file of a stack's home."""
+    return home / "stack.json"
+
+
+def logs_path(home: Path) -> Path:
+    """The folder with the log of every part."""
+    return home / "logs"
+
+
+def write_state(home: Path, state: StackState) -> None:
+    """Replace the state file as a whole."""
+    path = state_path(home)
+    fresh = path.with_suffix(".json.new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(state.model_dump_json(indent=2).encode())
+    fresh.replace(path)
+
+
+def read_state(home: Path) -> StackState | None:
+    """The state of the stack that runs, or was killed, in this home; none where there is no whole one."""
+    try:
+        return StackState.model_validate_json(state_path(home).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def process_alive(pid: int, created: float | None = None) -> bool:
+    """Whether a process runs (one that ended and was not collected does not), and is the one created then."""
+    try:
+        process = psutil.Process(pid)
+        if created is not None and abs(process.create_time() - created) > 1:
+            return False
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_gone(pids: list[int], timeout: float) -> list[int]:
+    """Wait until these processes have ended; returns those that have not."""
+    deadline = time.monotonic() + timeout
+    left = list(pids)
+    while left:
+        for pid in left:
+            # Where it is a child of this process, collect it.
+            with suppress(ChildProcessError, OSError):
+                os.waitpid(pid, os.WNOHANG)
+        left = [pid for pid in left if process_alive(pid)]
+        if time.monotonic() > deadline:
+            break
+        if left:
+            time.sleep(0.05)
+    return left
+
+
+class Lock:
+    """The home is ours until this process ends or releases it: the kernel drops the lock with the process."""
+
+    def __init__(self, home: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            StackError: Where another stack has it; names its process.
+        """
+        self._file = (home / "stack.lock").open("a+")
+        for attempt in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if attempt + 1 == _LOCK_TRIES:
+                    self._file.seek(0)
+                    holder = self._file.read().strip() or "unknown"
+                    self._file.close()
+                    raise StackError(
+                        f"a stack is already running in {home}, pid {holder}; "
+                        f"end it with: dermbatch down --home {home}"
+                    ) from None
+                time.sleep(_LOCK_PAUSE)
+            else:
+                self._file.truncate(0)
+                self._file.write(str(os.getpid()))
+                self._file.flush()
+                return
+
+    def release(self) -> None:
+        """Let another stack have the home."""
+        self._file.close()

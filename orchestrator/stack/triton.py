@@ -1,0 +1,174 @@
+"""The stack's Triton Inference Server: the real one, out of the ``nvidia-pytriton`` wheel.
+
+The wheel brings the server and its Python backend only. ONNX models are served by a python-based backend of our
+own with the name of Triton's C++ one (``backends/onnxruntime/model.py``), so that a model repository serves here
+and on a machine with NVIDIA's server image, unchanged.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermbatch.errors import StackError
+from dermbatch.settings import TritonSettings
+from orchestrator.stack.process import Part, http_ok
+
+_BACKEND = Path(__file__).with_name("backends") / "onnxruntime"
+_OWN_LIBPYTHON = (3, 13)  # the one stub of the wheel that carries its own
+_EXIT_TIMEOUT = 2  # it keeps nothing; workers that still wait for an answer have ended before
+_TELLING = re.compile(
+    r"UNAVAILABLE|^E\d{4} |^error: |Traceback|Error: (?!Failed to initialize NVML)|already in use"
+)
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
+
+
+@dataclass(frozen=True)
+class TritonPorts:
+    """Ports on 127.0.0.1.
+
+    Args:
+        grpc: Where clients infer.
+        http: Health and statistics.
+        metrics: For Prometheus.
+    """
+
+    grpc: int
+    http: int
+    metrics: int
+
+
+def triton_part(
+    folder: Path,
+    log: Path,
+    ports: TritonPorts,
+    env: Mapping[str, str],
+    *,
+    triton: TritonSettings,
+    repository: Path,
+) -> tuple[Part, TritonSettings]:
+    """Prepare Triton on 127.0.0.1, serving every model of a repository.
+
+    Args:
+        folder: For the private backend folder; made where missing.
+        log: Its log file.
+        ports: Three free ports.
+        env: Environment to run in.
+        triton: Settings whose time-outs are kept.
+        repository: The Triton model repository; only read.
+
+    Returns:
+        The part, not started, and the settings that clients need.
+
+    Raises:
+        StackError: Where the wheel, ONNX Runtime, or this Python's shared library is missing, or the repository is
+            no folder.
+    """
+    if not repository.is_dir():
+        raise StackError(f"the model repository {repository} is not a folder")
+    server = _server()
+    backends = _backend_folder(folder / "backends", server)
+    # A name of its own for each server's shared memory, so that what a killed one leaves there can be removed.
+    prefix = f"dermbatch-{ports.grpc}-{secrets.token_hex(4)}-"
+    argv = [
+        str(server / "bin" / "tritonserver"),
+        f"--model-repository={repository.resolve()}",
+        f"--backend-directory={backends}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        "--http-address=127.0.0.1",
+        f"--http-port={ports.http}",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={ports.grpc}",
+        "--metrics-address=127.0.0.1",
+        f"--metrics-port={ports.metrics}",
+        f"--model-load-thread-count={max(2, os.cpu_count() or 1)}",
+        f"--exit-timeout-secs={_EXIT_TIMEOUT}",
+    ]
+    part = Part(
+        name="triton",
+        argv=argv,
+        env={**env, **_environment(env, server)},
+        log=log,
+        probe=lambda: http_ok(ports.http, "/v2/health/ready"),
+        ready_timeout=180,
+        grace=_EXIT_TIMEOUT + 3,
+        cwd=folder,
+        telling=_TELLING,
+        leftovers=str(_SHARED_MEMORY / f"{prefix}*"),
+    )
+    return part, triton.model_copy(update={"url": f"127.0.0.1:{ports.grpc}"})
+
+
+def _server() -> Path:
+    """The ``tritonserver`` folder of the wheel."""
+    spec = importlib.util.find_spec("pytriton")  # not imported: it would start by configuring logging
+    if spec is None or spec.origin is None or importlib.util.find_spec("onnxruntime") is None:
+        raise StackError(
+            "Triton Inference Server or ONNX Runtime is not installed: pip install 'dermbatch[stack]' "
+            "(the wheels are there for Linux on x86-64)"
+        )
+    return Path(spec.origin).parent / "tritonserver"
+
+
+def _backend_folder(folder: Path, server: Path) -> Path:
+    """Build the folder with the Python backend, the stub for this Python beside it, and our own backend."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise StackError(f"this Triton has no Python backend for Python {version}: use Python 3.11, 3.12 or 3.13")
+    python = server / "backends" / "python"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "python").mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Copies: Triton refuses a library that a symbolic link puts outside of its folder.
+    for source in (python / "libtriton_python.so", python / "triton_python_backend_utils.py", stub):
+        shutil.copy2(source, folder / "python" / source.name)
+    (folder / "onnxruntime").symlink_to(_BACKEND)
+    return folder.resolve()
+
+
+def _environment(env: Mapping[str, str], server: Path) -> dict[str, str]:
+    libraries = [
+        str(server.parents[1] / "nvidia_pytriton.libs"),
+        *_libpython_folder(),
+        env.get("LD_LIBRARY_PATH", ""),
+    ]
+    # The stub takes its packages from the `python3` that it finds first.
+    programs = [str(Path(sys.executable).parent), env.get("PATH", os.defpath)]
+    return {
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        "PATH": os.pathsep.join(programs),
+        # numpy in the stubs only copies; its idle threads cost start-up time and memory.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _libpython_folder() -> list[str]:
+    """The folder of this Python's shared library; none where the loader finds it by itself or it is not needed."""
+    if sys.version_info[:2] == _OWN_LIBPYTHON:
+        return []
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    name = f"libpython{version}.so.1.0"
+    libdir = Path(str(sysconfig.get_config_var("LIBDIR")))
+    multiarch = str(sysconfig.get_config_var("MULTIARCH") or "")
+    for place in (libdir, libdir / multiarch, Path(sys.base_prefix) / "lib"):
+        if (place / name).is_file():
+            return [str(place)]
+    with suppress(OSError):
+        ctypes.CDLL(name)
+        return []
+    raise StackError(
+        f"Triton's Python backend needs {name}, and this Python ({sys.executable}) was built without a shared "
+        f"library: install the package that brings it (Debian, Ubuntu: libpython{version}; "
+        f"Fedora: python3-libs), or build Python with --enable-shared (pyenv: "
+        f"PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {version})"
+    )
