@@ -3,6 +3,7 @@
 ::
 
     images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png, stage.json ...}
+    images/<sha256>/preview/<preview key>/preview.jpg
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
                     report.html
 """
@@ -39,9 +40,19 @@ def part_of(index: int) -> tuple[str, int]:
     return f"{index // PART_SIZE:06d}", index % PART_SIZE
 
 
+def image_prefix(sha256: str) -> str:
+    """Prefix of everything that was made of an image, by whatever batch."""
+    return f"images/{sha256}/"
+
+
 def artifact(sha256: str, stage: Stage, stage_key: str, name: str) -> str:
     """Key of one artifact of one stage of one image."""
     return f"images/{sha256}/{stage}/{stage_key}/{name}"
+
+
+def preview(sha256: str, preview_key: str) -> str:
+    """Key of the small picture that reports show of one image and what was made of it."""
+    return f"images/{sha256}/preview/{preview_key}/preview.jpg"
 
 
 def batch_prefix(batch: str) -> str:

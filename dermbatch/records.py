@@ -77,6 +77,24 @@ class ImageJob(Record):
         return f"{self.batch}:{self.index}"
 
 
+class ImageInfo(Record):
+    """What decoding an object says of it; equal wherever the object lies."""
+
+    sha256: str
+    bytes: int
+    media_type: str
+    height: int
+    width: int
+    pixel_spacing_mm: tuple[float, float] | None = Field(default=None, description="(row, column) spacing")
+    notes: tuple[str, ...] = Field(default=(), description="conversions: exif_rotated, from_16_bit, from_cmyk ...")
+
+
+class SourceInfo(ImageInfo):
+    """The object that was read."""
+
+    uri: str
+
+
 class ModelUsed(Record):
     """The model that really ran."""
 
@@ -95,20 +113,8 @@ class StageRecord(Record):
     fed_by: dict[Stage, str] = Field(description="stage keys of the artifacts that it was fed")
     artifacts: dict[str, str] = Field(description="file name to object key")
     seconds: float = Field(description="time of the run that made the artifacts")
+    image: ImageInfo = Field(description="the source image, so that a cached stage needs no decoding")
     output: StageOutput
-
-
-class SourceInfo(Record):
-    """The object that was read."""
-
-    uri: str
-    sha256: str
-    bytes: int
-    media_type: str
-    height: int
-    width: int
-    pixel_spacing_mm: tuple[float, float] | None = Field(default=None, description="(row, column) spacing")
-    notes: tuple[str, ...] = Field(default=(), description="conversions: exif_rotated, from_16_bit, from_cmyk ...")
 
 
 class PurifyOutput(Record):
@@ -201,6 +207,7 @@ class ResultRecord(Record):
     stages: dict[Stage, StageRecord]
     cached: tuple[Stage, ...] = Field(default=(), description="stages that were not run: artifacts were there")
     flags: tuple[QualityFlag, ...] = ()
+    preview: str | None = Field(default=None, description="key of preview.jpg: the tiles that reports show")
     attempt: int
     worker: str
     started: datetime

@@ -26,7 +26,7 @@ class StoreSettings(BaseModel):
     """The S3-compatible object store."""
 
     endpoint_url: str | None = None
-    region: str = "us-east-1"
+    region: str | None = Field(default=None, description="the default chain of AWS clients where none is given")
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
     bucket: str = Field(default="dermbatch", description="results and manifests")

@@ -1,0 +1,59 @@
+# Everything a contributor types. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEMO := demo
+
+.PHONY: help install develop demo check test test-fast bench samples wheel system-packages clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+install: $(VENV)/.installed  ## make .venv with all that `dermbatch run` needs (no PyTorch)
+
+develop: $(VENV)/.developed  ## add PyTorch and the tools of development
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("Python 3.11 is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable '.[stack]'
+	touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt torch==2.13.0
+	$(PIP) install --constraint constraints.txt --editable '.[stack,train,dev]'
+	touch $@
+
+demo: install  ## the main job on sample images that are drawn for it; results in demo/out
+	$(BIN)/dermbatch samples $(DEMO)/images --count 24
+	$(BIN)/dermbatch run $(DEMO)/images --out $(DEMO)/out
+
+check: develop  ## format, lint, types, import rules
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: develop  ## all tests, with coverage of the four packages (above 85 %)
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=85
+
+test-fast: develop  ## unit tests only: seconds
+	$(BIN)/pytest tests/unit
+
+bench: develop  ## images/s of the whole against the raw ceiling, and CPU time outside Triton
+	$(BIN)/python -m benchmarks.throughput
+
+wheel: develop  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+system-packages:  ## what some tests need of Debian: a browser to open the report in
+	apt-get update -qq
+	apt-get install -qq --yes --no-install-recommends chromium
+
+clean:  ## remove what was built, the environment included
+	rm -rf $(VENV) dist build $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

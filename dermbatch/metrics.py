@@ -1,0 +1,33 @@
+"""Prometheus metrics that both sides feed. ``docs/metrics.md`` lists them; a test keeps the two equal.
+
+Labels are bounded: stages, outcomes, reason codes, models. Never an image, a batch or anything of a patient.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+IMAGES = Counter("dermbatch_images", "Images by outcome: done, failed, retried, crashed.", ["outcome"])
+FAILURES = Counter("dermbatch_failures", "Images that failed for good, by reason code.", ["reason"])
+IMAGE_SECONDS = Histogram(
+    "dermbatch_image_seconds", "Time a worker spent on one image, from claim to record.", buckets=_SECONDS
+)
+STAGE_SECONDS = Histogram(
+    "dermbatch_stage_seconds", "Time of one stage of one image.", ["stage"], buckets=_SECONDS
+)
+CACHE_HITS = Counter("dermbatch_cache_hits", "Stages that were not run: their artifacts were there.", ["stage"])
+TRITON_REQUEST_SECONDS = Histogram(
+    "dermbatch_triton_request_seconds",
+    "Time of one request to Triton, as the worker sees it.",
+    ["model", "version"],
+    buckets=_SECONDS,
+)
+TRITON_ERRORS = Counter("dermbatch_triton_errors", "Failed requests to Triton.", ["model", "reason"])
+BYTES_READ = Counter("dermbatch_bytes_read", "Bytes read from the object store.")
+BYTES_WRITTEN = Counter("dermbatch_bytes_written", "Bytes written to the object store.")
+STORE_REQUESTS = Counter("dermbatch_store_requests", "Requests to the object store.", ["operation"])
+STORE_ERRORS = Counter("dermbatch_store_errors", "Failed requests to the object store.", ["operation", "reason"])
+LEASE_EXPIRIES = Counter("dermbatch_lease_expiries", "Images put back because their worker fell silent.")
+DISPATCHED = Counter("dermbatch_dispatched", "Messages put into the queue.")

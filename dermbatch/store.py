@@ -1,0 +1,181 @@
+"""The object store: the few operations that Dermbatch needs of S3, with its errors sorted.
+
+What is written once is written with ``If-None-Match: *`` (RFC 9110, 13.1.2), which S3, MinIO and Ceph honour:
+of several writers one wins, and the others learn it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dermbatch import metrics
+from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable
+from dermbatch.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+_NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
+_ALREADY_THERE = {"PreconditionFailed", "412"}
+_CONFLICT = {"ConditionalRequestConflict", "409"}
+_DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}
+
+# boto3's documentation: sharing a client between threads is safe, making one is not.
+_making = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a listing says of an object."""
+
+    key: str
+    size: int
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``; the key may be empty.
+
+    Raises:
+        ValueError: Where it is no such URI.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ValueError(f"not an s3://bucket/key URI: {uri!r}")
+    return bucket, key
+
+
+class ObjectStore:
+    """Reads any bucket, writes into the result bucket (``settings.bucket``) where no other is named.
+
+    Safe to share between threads; make one after a fork.
+
+    Every method raises :class:`StoreUnavailable` where the store does not answer or answers 5xx (after the few
+    retries of boto's standard mode), and :class:`PermanentError` with reason ``access_denied`` where it refuses.
+    """
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.bucket = settings.bucket
+        self.incoming_bucket = settings.incoming_bucket
+        secret = settings.secret_access_key
+        with _making:
+            session = boto3.session.Session(
+                aws_access_key_id=settings.access_key_id,
+                aws_secret_access_key=secret.get_secret_value() if secret else None,
+                region_name=settings.region,
+            )
+            self._client: S3Client = session.client(
+                "s3",
+                endpoint_url=settings.endpoint_url,
+                config=Config(
+                    max_pool_connections=settings.connections,
+                    connect_timeout=settings.connect_timeout,
+                    read_timeout=settings.read_timeout,
+                    retries={"mode": "standard", "total_max_attempts": 3},
+                    tcp_keepalive=True,
+                    s3={"addressing_style": "path" if settings.endpoint_url else "auto"},
+                    # Newer defaults add trailing checksums that some S3-compatible servers cannot read.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+
+    def get(self, bucket: str, key: str, *, max_bytes: int | None = None) -> bytes:
+        """The whole object.
+
+        Raises:
+            ObjectNotFound: Where there is no such object or bucket.
+            PermanentError: With reason ``too_large`` where it is longer than ``max_bytes``; it is not read.
+        """
+        try:
+            metrics.STORE_REQUESTS.labels("get").inc()
+            response = self._client.get_object(Bucket=bucket, Key=key)
+            if max_bytes is not None and response["ContentLength"] > max_bytes:
+                response["Body"].close()
+                raise PermanentError(
+                    f"the file has {response['ContentLength']:,} bytes, more than the limit of {max_bytes:,}",
+                    reason="too_large",
+                )
+            body = response["Body"].read()
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise _sorted(error, "get", f"s3://{bucket}") from error
+        metrics.BYTES_READ.inc(len(body))
+        return body
+
+    def put(self, key: str, body: bytes, content_type: str, *, bucket: str | None = None) -> None:
+        """Write an object, over what may be there."""
+        self._put(bucket or self.bucket, key, body, content_type, {})
+
+    def put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
+        """Write an object once: ``False``, and nothing is written, where one is there already."""
+        return self._put(self.bucket, key, body, content_type, {"IfNoneMatch": "*"})
+
+    def _put(self, bucket: str, key: str, body: bytes, content_type: str, conditions: dict[str, Any]) -> bool:
+        try:
+            metrics.STORE_REQUESTS.labels("put").inc()
+            self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **conditions)
+        except ClientError as error:
+            if conditions and _code(error) in _ALREADY_THERE:
+                return False
+            raise _sorted(error, "put", f"s3://{bucket}") from error
+        except (BotoCoreError, OSError) as error:
+            raise _sorted(error, "put", f"s3://{bucket}") from error
+        metrics.BYTES_WRITTEN.inc(len(body))
+        return True
+
+    def list(self, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects under a prefix, in key order, a page at a time."""
+        try:
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                metrics.STORE_REQUESTS.labels("list").inc()
+                for item in page.get("Contents", []):
+                    yield ObjectInfo(item["Key"], item["Size"])
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise _sorted(error, "list", f"s3://{bucket}") from error
+
+    def delete_prefix(self, bucket: str, prefix: str) -> None:
+        """Delete every object under a prefix."""
+        for info in self.list(bucket, prefix):
+            try:
+                metrics.STORE_REQUESTS.labels("delete").inc()
+                self._client.delete_object(Bucket=bucket, Key=info.key)
+            except (ClientError, BotoCoreError, OSError) as error:
+                raise _sorted(error, "delete", f"s3://{bucket}") from error
+
+    def create_bucket(self, bucket: str) -> None:
+        """Create a bucket, or leave the one that is there."""
+        try:
+            metrics.STORE_REQUESTS.labels("create_bucket").inc()
+            self._client.create_bucket(Bucket=bucket)
+        except ClientError as error:
+            if _code(error) not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
+        except (BotoCoreError, OSError) as error:
+            raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _sorted(error: Exception, operation: str, where: str) -> Exception:
+    """The error of our tree that this one of boto's stands for."""
+    code = _code(error) if isinstance(error, ClientError) else type(error).__name__
+    metrics.STORE_ERRORS.labels(operation, code).inc()
+    if code in _NOT_FOUND:
+        what = "bucket" if code == "NoSuchBucket" else "object"
+        return ObjectNotFound(f"no such {what} in the object store ({where})", reason=f"{what}_not_found")
+    if code in _DENIED:
+        return PermanentError(
+            f"the object store refuses to {operation} in {where}: {code}", reason="access_denied"
+        )
+    if code in _CONFLICT:
+        return StoreUnavailable(f"two writers met in {where}; trying again")
+    return StoreUnavailable(f"the object store did not {operation} in {where}: {code}")
