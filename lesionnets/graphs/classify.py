@@ -1,0 +1,76 @@
+"""The graph of the classify stage: ``IMAGE``, ``LESION`` -> ``PROBABILITIES``, ``EMBEDDING``, ``SALIENCY``."""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from lesionnets.data.isic import DIAGNOSES
+from lesionnets.graphs import contract as contracts
+from lesionnets.graphs.crop import cut_square, lesion_square, paste_square
+from lesionnets.graphs.sampling import area_sample, export_graph, to_bytes
+from lesionnets.nets.mobilenet import FEATURES, LesionClassifier
+
+PLANE = 512
+"""Side that pictures are squashed to before the lesion is cut out, pixels."""
+
+SALIENCY = 64
+"""Side of the saliency map, which spans the whole picture."""
+
+
+class ClassifyGraph(nn.Module):
+    """A lesion classifier with everything around it that serving needs.
+
+    Shape:
+        image uint8 [N, H, W, 3], lesion uint8 [N, H, W] (probability x 255)
+        -> probabilities float [N, classes]; embedding float [N, 1280], of length 1; saliency uint8 [N, 64, 64]
+        over the whole picture: what speaks for the most probable class more than for the others, highest 255.
+    """
+
+    def __init__(self, net: LesionClassifier) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See the class."""
+        height, width = image.shape[1], image.shape[2]
+        picture = area_sample(image, PLANE, 2)
+        mask = area_sample(lesion[..., None], PLANE // 2, 2)
+        square = lesion_square(mask, height, width)
+        size = self.net.size
+        crop = cut_square(picture, square, height, width, size)
+        logits, embedding, maps = self.net(crop, cut_square(mask, square, height, width, size))
+        logits = logits.float() / self.net.temperature
+        top = _top_class(logits).to(maps.dtype)[:, :, None, None]
+        evidence = ((maps - maps.mean(dim=1, keepdim=True)) * top).sum(dim=1, keepdim=True).float().clamp(min=0)
+        peak = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+        saliency = to_bytes(paste_square(evidence / peak, square, height, width, SALIENCY))[:, 0]
+        return logits.softmax(dim=1), embedding.float(), saliency
+
+
+def _top_class(logits: Tensor) -> Tensor:
+    """1 at every row's (first) largest logit, else 0: float [N, classes]."""
+    best = logits.argmax(dim=1, keepdim=True)
+    return (torch.arange(logits.shape[1], device=logits.device)[None] == best).float()
+
+
+def contract(network: LesionClassifier) -> contracts.Contract:
+    """What the graph takes and gives."""
+    classes = network.head.out_features
+    return contracts.Contract(
+        inputs=(contracts.IMAGE, contracts.Tensor("LESION", (-1, -1))),
+        outputs=(
+            contracts.Tensor("PROBABILITIES", (classes,), "TYPE_FP32"),
+            contracts.Tensor("EMBEDDING", (FEATURES,), "TYPE_FP32"),
+            contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
+        ),
+        labels=DIAGNOSES,
+    )
+
+
+def build(network: LesionClassifier) -> onnx.ModelProto:
+    """Wrap a lesion classifier to the stage's contract."""
+    return export_graph(
+        ClassifyGraph(network), {"IMAGE": (3,), "LESION": ()}, ["PROBABILITIES", "EMBEDDING", "SALIENCY"]
+    )

@@ -1,0 +1,98 @@
+"""The square around a lesion, found and cut inside the served graph, alike for a whole batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MARGIN = 1.4
+"""Side of the square over the lesion's longer side: some skin belongs to the picture."""
+
+LEAST = 0.3
+"""Side of the square over the picture's shorter side, at least: beyond that there is no detail to be had."""
+
+
+def lesion_square(mask: Tensor, height: int, width: int) -> Tensor:
+    """Centre and side of the square around a lesion, for every picture of a batch.
+
+    The lesion's extent is taken between the 1 % and 99 % quantiles of its pixels along each axis, so that specks
+    of the mask do not count. Without a lesion the square spans the picture's longer side.
+
+    Args:
+        mask: Float [N, 1, S, S], 0 to 1: masks squashed to a square.
+        height: Of the pictures, in pixels.
+        width: Of the pictures, in pixels.
+
+    Returns:
+        Float [N, 3]: centre row / height, centre column / width, side in pixels.
+    """
+    lesion = (mask[:, 0] >= 0.5).float()
+    top, bottom = _extent(lesion.sum(dim=2))
+    left, right = _extent(lesion.sum(dim=1))
+    longer = torch.maximum((bottom - top) * height, (right - left) * width)
+    # Numbers that follow the picture's size stay tensors, so that the exported graph follows it too.
+    sides = torch.stack([longer.new_ones(()) * height, longer.new_ones(()) * width])
+    side = torch.minimum(torch.maximum(MARGIN * longer, LEAST * sides.min()), sides.max())
+    return torch.stack([(top + bottom) / 2, (left + right) / 2, side], dim=1)
+
+
+def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
+    """Where 1 % and 99 % of a profile [N, S] are reached, as shares [N] of its length; 0 and 1 if empty."""
+    length = profile.shape[1]
+    reached = profile.cumsum(dim=1)
+    total = reached[:, -1:]
+    start = (reached < 0.01 * total).float().sum(dim=1) / length
+    end = ((reached < 0.99 * total).float().sum(dim=1) + 1) / length
+    empty = total[:, 0] == 0
+    return torch.where(empty, torch.zeros_like(start), start), torch.where(empty, torch.ones_like(end), end)
+
+
+def cut_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
+    """Cut squares out of pictures; each new pixel is the mean of four points. Outside, the border goes on.
+
+    Args:
+        values: Float [N, C, S, S]: pictures squashed to a square.
+        square: Of :func:`lesion_square`.
+        height: Of the pictures before they were squashed, in pixels.
+        width: Likewise.
+        size: Side of the result, pixels.
+
+    Returns:
+        Float [N, C, size, size].
+    """
+    points = (torch.arange(2 * size, device=values.device) + 0.5) / (2 * size) - 0.5
+    rows = 2 * (square[:, 0:1] + points * square[:, 2:3] / height) - 1
+    columns = 2 * (square[:, 1:2] + points * square[:, 2:3] / width) - 1
+    grid = _grid(rows, columns)
+    cut = functional.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return functional.avg_pool2d(cut, 2)
+
+
+def paste_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
+    """Lay maps of squares back onto the whole picture, squashed to ``size`` x ``size``; 0 outside the square.
+
+    Args:
+        values: Float [N, C, h, w]: maps over the squares.
+        square: Of :func:`lesion_square`.
+        height: Of the pictures, in pixels.
+        width: Likewise.
+        size: Side of the result, pixels.
+
+    Returns:
+        Float [N, C, size, size].
+    """
+    points = (torch.arange(size, device=values.device) + 0.5) / size
+    rows = 2 * (points - square[:, 0:1]) * height / square[:, 2:3]
+    columns = 2 * (points - square[:, 1:2]) * width / square[:, 2:3]
+    inside = (rows.abs() <= 1).float()[:, None, :, None] * (columns.abs() <= 1).float()[:, None, None, :]
+    pasted = functional.grid_sample(
+        values, _grid(rows, columns), mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return pasted * inside
+
+
+def _grid(rows: Tensor, columns: Tensor) -> Tensor:
+    """Sampling points [N, R, C, 2] from rows [N, R] and columns [N, C], both -1 to 1 over the picture."""
+    ones = torch.ones_like(rows[:, :, None] * columns[:, None, :])
+    return torch.stack([ones * columns[:, None, :], ones * rows[:, :, None]], dim=3)

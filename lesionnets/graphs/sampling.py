@@ -1,0 +1,85 @@
+"""Scaling inside the served graph, in operators that every ONNX Runtime has, on CPU and GPU.
+
+A resize with antialiasing would first make a float copy of the whole picture: 288 MB for 6000 x 4000 pixels. Here
+a grid of bytes is gathered first and only that is averaged, so the cost hardly depends on the picture's size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lesionnets.graphs.assembly import IR_VERSION, OPSET
+
+
+def _centres(count: int, length: Tensor | int, where: torch.device) -> Tensor:
+    """Indices of ``count`` evenly spread pixels of a side of ``length`` pixels; with repeats where it is short."""
+    return (2 * torch.arange(count, device=where) + 1) * length // (2 * count)
+
+
+def area_sample(image: Tensor, size: int, samples: int) -> Tensor:
+    """Squash pictures to ``size`` x ``size``: each new pixel is the mean of ``samples`` x ``samples`` points.
+
+    Args:
+        image: uint8 [N, H, W, C], of any height and width.
+        size: Side of the result, pixels.
+        samples: Points along each side of a new pixel's area; 4 is close to the true area's mean.
+
+    Returns:
+        float [N, C, size, size], 0 to 1.
+    """
+    rows = _centres(size * samples, image.shape[1], image.device)
+    columns = _centres(size * samples, image.shape[2], image.device)
+    points = image.index_select(1, rows).index_select(2, columns)
+    values = points.permute(0, 3, 1, 2).float()
+    return functional.avg_pool2d(values, samples) / 255
+
+
+def to_bytes(share: Tensor) -> Tensor:
+    """Shares of 0 to 1 as bytes: round(255 x share)."""
+    return (share.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def export_graph(
+    graph: nn.Module, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """A whole graph as ONNX, of any batch size, height and width.
+
+    Args:
+        graph: Takes uint8 tensors [N, H, W, ...].
+        inputs: Name of each, and what follows height and width in its shape.
+        outputs: Names of the outputs.
+    """
+    axes = {0: "N", 1: "H", 2: "W"}
+    example = tuple(torch.zeros(2, 97, 131, *after, dtype=torch.uint8) for after in inputs.values())
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # The exporter tells of its own deprecations and progress.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.eval(),
+            example,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(axes for _ in example),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("the exporter gave no program")
+    model = program.model_proto
+    model.ir_version = IR_VERSION
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return model

@@ -1,0 +1,48 @@
+"""Cross-entropy for classes of very different size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def class_weights(labels: Sequence[int], classes: int) -> Tensor:
+    """Weights in inverse proportion to the classes' frequencies, 1 in the mean over the samples.
+
+    Args:
+        labels: Index of every training sample's class.
+        classes: Number of classes; one without samples gets the weight 0.
+
+    Returns:
+        Float [classes].
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
+    present = counts > 0
+    return torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), torch.zeros(()))
+
+
+def balanced_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Class-weighted cross-entropy: every class counts alike, however few its samples.
+
+    The weighted sum is divided by the batch's size, not by its weights' sum: otherwise a batch that happens to
+    hold one class alone would count as much as one that holds all.
+
+    Args:
+        logits: [N, C].
+        labels: [N] indices.
+        weights: [C], of :func:`class_weights`.
+        smoothing: Share of every label that is spread over all classes (Szegedy et al., CVPR 2016, sec. 7).
+
+    Returns:
+        Scalar >= 0, float32.
+
+    Raises:
+        ValueError: Where the batch sizes or the numbers of classes differ.
+    """
+    if logits.shape[0] != labels.shape[0] or logits.shape[1] != weights.shape[0]:
+        raise ValueError(f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and {len(weights)} weights")
+    losses = functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
+    return (losses * weights[labels]).mean()
