@@ -39,13 +39,12 @@ class Sample:
     diagnosis: str | None = None
 
 
-def find_samples(images: Path, masks: Path | None = None, labels: Path | None = None) -> list[Sample]:
-    """All images of a folder, by name; where masks or labels are asked for, only images that have them.
+def find_samples(images: Path, masks: Path | None = None) -> list[Sample]:
+    """All images of a folder, by name; where masks are asked for, only images that have one.
 
     Args:
         images: Folder of images.
         masks: Folder of ``<image_id>_segmentation.png``.
-        labels: CSV file with the columns ``image_id`` and ``diagnosis``.
 
     Raises:
         UsageError: Where a folder or file is missing or nothing is left.
@@ -53,18 +52,14 @@ def find_samples(images: Path, masks: Path | None = None, labels: Path | None = 
     for folder in (images, masks):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
-    diagnoses = read_labels(labels) if labels else {}
     samples = []
     for path in sorted(images.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
         mask = masks / f"{path.stem}_segmentation.png" if masks else None
-        diagnosis = diagnoses.get(path.stem)
-        if (mask is None or mask.is_file()) and (labels is None or diagnosis is not None):
-            samples.append(Sample(path.stem, path, mask, diagnosis))
+        if path.suffix.lower() in SUFFIXES and (mask is None or mask.is_file()):
+            samples.append(Sample(path.stem, path, mask))
     if not samples:
-        wanted = " and ".join(["images", *(["masks"] if masks else []), *(["labels"] if labels else [])])
-        raise UsageError(f"{images} holds no images, or none that has {wanted}; see docs/data.md for the layout")
+        wanted = f"that has a mask in {masks}" if masks else "(" + " ".join(sorted(SUFFIXES)) + ")"
+        raise UsageError(f"{images} holds no image {wanted}")
     return samples
 
 
@@ -84,6 +79,35 @@ def read_labels(path: Path, *, split: str | None = None) -> dict[str, str]:
     if unknown:
         raise UsageError(f"{path} holds diagnoses that are none of {', '.join(DIAGNOSES)}: {', '.join(unknown)}")
     return {row["image_id"]: row["diagnosis"] for row in rows if split is None or row.get("split") == split}
+
+
+def find_labelled(
+    folders: Sequence[Path], labels: Path, *, masks: Path | None = None, split: str | None = None
+) -> list[Sample]:
+    """The images of several folders that have a diagnosis, with their masks where there are any.
+
+    Args:
+        folders: Of images.
+        labels: CSV file, see :func:`read_labels`.
+        masks: Folder of ``<image_id>_segmentation.png``.
+        split: Only the labels of this split.
+
+    Raises:
+        UsageError: Where a folder or file is missing or nothing is left.
+    """
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"there is no folder {masks}")
+    diagnoses = read_labels(labels, split=split)
+    found = []
+    for sample in (sample for folder in folders for sample in find_samples(folder)):
+        if sample.image_id in diagnoses:
+            mask = masks / f"{sample.image_id}_segmentation.png" if masks else None
+            has_mask = mask is not None and mask.is_file()
+            diagnosis = diagnoses[sample.image_id]
+            found.append(Sample(sample.image_id, sample.image, mask if has_mask else None, diagnosis))
+    if not found:
+        raise UsageError(f"no image of {', '.join(map(str, folders))} has a diagnosis in {labels}")
+    return found
 
 
 def read_image(path: Path, size: int | None = None) -> Image:

@@ -46,7 +46,7 @@ def load_lesions(samples: Sequence[Sample], segment: Callable[[Image], Mask]) ->
             continue
         image = read_image(sample.image)
         masks = [segment(image)]
-        if sample.mask is not None and sample.mask.is_file():
+        if sample.mask is not None:
             masks.append(read_mask(sample.mask))
         lesions.append(Lesion(image, tuple(masks), DIAGNOSES.index(sample.diagnosis)))
     return lesions

@@ -9,7 +9,6 @@ cross-entropy. Last, one temperature is fitted on the validation images (Guo et 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
-from lesionnets.data.isic import DIAGNOSES, Sample, find_samples, read_labels
+from lesionnets.data.isic import DIAGNOSES, Sample, find_labelled
 from lesionnets.data.lesion_views import Lesion, load_lesions, plain_view, random_view
 from lesionnets.data.tflite import load_mobilenet
 from lesionnets.evaluation.ranking import auc_by_class
@@ -139,19 +138,8 @@ def train(options: RecipeOptions) -> Path:
 
 def labelled(data: Path, split: str) -> list[Sample]:
     """The images of a split that have a diagnosis; those without a mask too."""
-    diagnoses = read_labels(data / "labels.csv", split=split)
-    samples = find_samples(data / split / "images")
-    if (data / "unmasked_256").is_dir():
-        samples += find_samples(data / "unmasked_256")
-    return [
-        replace(
-            sample,
-            diagnosis=diagnoses[sample.image_id],
-            mask=data / split / "masks" / f"{sample.image_id}_segmentation.png",
-        )
-        for sample in samples
-        if sample.image_id in diagnoses
-    ]
+    folders = [folder for folder in (data / split / "images", data / "unmasked_256") if folder.is_dir()]
+    return find_labelled(folders, data / "labels.csv", masks=data / split / "masks", split=split)
 
 
 def weight_file(data: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Figures of merit on labelled images, with bootstrap intervals; one module a stage."""
