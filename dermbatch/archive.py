@@ -103,8 +103,8 @@ def _corrupt_member() -> BadInput:
 def members(path: Path, limits: ArchiveSettings) -> Iterator[Member]:
     """The members of a zip archive in its own order.
 
-    Folders, empty names, hidden files and the ``__MACOSX`` folder are passed over. Members stay readable until
-    the next one is taken. Archives within archives are refused.
+    Folders, hidden files and the ``__MACOSX`` folder are passed over. Members can be read until the iteration
+    ends or is closed. Archives within archives are refused.
 
     Args:
         path: The archive on disk.
@@ -130,15 +130,16 @@ def members_of(file: Path | IO[bytes] | bytes, limits: ArchiveSettings) -> Itera
     with closing(archive):
         if len(archive.infolist()) > limits.max_members:
             raise BadInput(
-                f"the archive has {len(archive.infolist()):,} members, more than the {limits.max_members:,} allowed",
+                f"the archive has more than the {limits.max_members:,} members allowed; split it",
                 reason="zip_too_many_members",
             )
         budget = _Budget(limits.max_bytes)
         for info in archive.infolist():
             name = _name(info)
-            if info.is_dir() or _is_passed_over(name):
-                continue
             refusal = _refusal(info, name, limits)
+            leads_out = refusal is not None and refusal.reason == "zip_slip"
+            if not leads_out and (info.is_dir() or _is_passed_over(name)):
+                continue
             yield Member(name, info.file_size, refusal, archive, info, budget, limits.max_ratio)
 
 
