@@ -1,0 +1,52 @@
+"""Preparing the next batches while the network works on this one."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar, cast
+
+Item = TypeVar("Item")
+
+
+def prefetched(items: Iterable[Item], *, ahead: int = 3) -> Iterator[Item]:
+    """Yield the items in order, drawing up to ``ahead`` of them in a thread of their own.
+
+    An error of the iterable is raised here, where its item would have come. A consumer that stops early stops
+    the thread.
+    """
+    waiting: queue.Queue[tuple[str, Item | BaseException | None]] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def put(kind: str, value: Item | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                waiting.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def draw() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if stopped.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+
+    thread = threading.Thread(target=draw, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = waiting.get()
+            if kind == "error":
+                raise cast(BaseException, value)
+            if kind == "end":
+                return
+            yield cast(Item, value)
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,93 @@
+"""How well purification removes what lies over the skin, where the clean picture is known.
+
+Inside what was drawn the error against the clean picture should vanish; outside nothing should change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dermbatch.phantoms import Occlusion, draw_hairs, phantom
+from lesionnets.evaluation.intervals import Figure, bootstrap_mean
+from lesionnets.occlusions import find_occlusions
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A covered image and the truth about it.
+
+    Attributes:
+        clean: RGB uint8 [H, W, 3].
+        covered: The same with something drawn over it.
+        mask: Bool [H, W], true where it was.
+    """
+
+    clean: Image
+    covered: Image
+    mask: Mask
+
+
+@dataclass(frozen=True)
+class PurifyFigures:
+    """Means over images.
+
+    Attributes:
+        before: Mean absolute error inside the occlusion, of 255, as it came.
+        after: The same after purification.
+        remaining: ``after`` over ``before``, image by image.
+        outside: Mean absolute change outside the occlusion, of 255.
+        outside_share: Share of the pixels outside that changed at all.
+    """
+
+    before: Figure
+    after: Figure
+    remaining: Figure
+    outside: Figure
+    outside_share: Figure
+
+
+def hair_cases(images: Iterable[Image], *, seed: int = 0) -> list[Case]:
+    """Draw hairs over images, the same ones for the same seed."""
+    cases = []
+    for index, clean in enumerate(images):
+        covered, mask = draw_hairs(clean, np.random.default_rng([seed, index]))
+        cases.append(Case(clean, covered, mask))
+    return cases
+
+
+def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int = 7000) -> list[Case]:
+    """Phantoms with nothing but hair over them."""
+    hair: tuple[Occlusion, ...] = ("hair",)
+    drawn = (phantom(seed + i, height=height, width=width, occlusions=hair) for i in range(count))
+    return [Case(one.clean, one.image, one.occlusion) for one in drawn]
+
+
+def nearly_hairless(images: Iterable[Image], *, most: float = 0.002) -> list[Image]:
+    """The images on which the classical finder sees next to nothing: their own hairs have no known truth."""
+    return [image for image in images if float(find_occlusions(image).mean()) <= most]
+
+
+def measure(purify: Callable[[Image], Image], cases: Sequence[Case]) -> PurifyFigures:
+    """Purify each case and compare with its clean picture.
+
+    Args:
+        purify: From uint8 [H, W, 3] to the same.
+        cases: With something drawn on each.
+    """
+    rows = []
+    for case in cases:
+        purified = purify(case.covered)
+        error = np.abs(purified.astype(np.int16) - case.clean).mean(axis=2)
+        drawn = np.abs(case.covered.astype(np.int16) - case.clean).mean(axis=2)
+        touched = (purified != case.covered).any(axis=2)
+        inside, outside = case.mask, ~case.mask
+        before, after = float(drawn[inside].mean()), float(error[inside].mean())
+        rows.append((before, after, after / before, float(error[outside].mean()), float(touched[outside].mean())))
+    return PurifyFigures(*(bootstrap_mean(column) for column in zip(*rows, strict=True)))

@@ -1,0 +1,61 @@
+"""The classical occlusion finder: dark lines, by grey-level closing (after Bisla et al. 2019, section 3.3).
+
+Closing the luminance with short lines of several directions fills whatever is narrower than the line across it:
+hairs and ruler marks. Where the closing is clearly brighter than the image, something dark and thin lies over
+the skin. The lesion mask corrects it: a finding that lies within the lesion is the lesion's own dark structure.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+_DIRECTIONS = 8
+
+
+def find_occlusions(image: Image, lesion: Mask | None = None, *, threshold: int = 14) -> Mask:
+    """Find hairs and ruler marks that are darker than their surroundings.
+
+    Args:
+        image: RGB uint8 [H, W, 3].
+        lesion: Bool [H, W]; findings that lie mostly within it are dropped.
+        threshold: Least brightening by the closing, of 255 levels of LUV luminance.
+
+    Returns:
+        Bool [H, W], true on what covers the skin, a pixel wider than found.
+    """
+    luminance = cv2.cvtColor(image, cv2.COLOR_RGB2LUV)[..., 0]
+    short = min(luminance.shape)
+    reach = max(short // 24, 3)
+    closed = luminance
+    for step in range(_DIRECTIONS):
+        line = _line(reach, math.pi * step / _DIRECTIONS)
+        closed = np.maximum(closed, cv2.morphologyEx(luminance, cv2.MORPH_CLOSE, line))
+    found = (cv2.subtract(closed, luminance) >= threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(found, connectivity=8)
+    extent = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    area = stats[:, cv2.CC_STAT_AREA]
+    # Small blobs are pores and globules; what fills its own box is a patch, not a line.
+    keep = (extent >= 0.06 * short) & (area <= 0.3 * extent**2)
+    if lesion is not None:
+        grown = cv2.dilate(lesion.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=max(short // 50, 1))
+        within = np.bincount(labels[grown > 0], minlength=count)
+        keep &= within <= 0.7 * area
+    keep[0] = False
+    lines = keep[labels].astype(np.uint8)
+    return np.asarray(cv2.dilate(lines, np.ones((3, 3), np.uint8)) > 0)
+
+
+def _line(length: int, angle: float) -> npt.NDArray[np.uint8]:
+    """A line of ones through the middle of a square of odd side."""
+    half = length // 2
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
+    across, down = round(half * math.cos(angle)), round(half * math.sin(angle))
+    cv2.line(kernel, (half - across, half - down), (half + across, half + down), (1,))
+    return kernel
