@@ -1,0 +1,123 @@
+"""Building blocks of the graphs: a network as ONNX, and graphs joined by the names of their tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from string import Template
+
+import numpy as np
+import onnx
+import torch
+from onnx import compose, helper, numpy_helper, parser
+from torch import nn
+
+OPSET = 18
+"""The first with antialiased Resize; all ONNX Runtimes since 1.14 (2023) run it."""
+IR_VERSION = 8
+
+
+def parse(text: str, **values: object) -> onnx.ModelProto:
+    """A graph from ONNX's textual form, in which ``$name`` stands for a value, ``$ir_version`` and ``$opset``."""
+    return parser.parse_model(Template(text).substitute(values, ir_version=IR_VERSION, opset=OPSET))
+
+
+def export_network(
+    network: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    multiple: int = 1,
+) -> onnx.ModelProto:
+    """A network as ONNX, of any batch size, height and width.
+
+    Args:
+        network: Put into evaluation mode.
+        example: One input tensor [N, C, H, W] a name, of sides that are multiples of ``multiple``.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        multiple: What heights and widths must be multiples of.
+    """
+    batch, rows, columns = (torch.export.Dim(name) for name in ("N", "rows", "columns"))
+    sides = {2: multiple * rows, 3: multiple * columns} if multiple > 1 else {2: rows, 3: columns}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # The exporter tells of its own deprecations and progress.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network.eval(),
+            tuple(example),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: batch} | sides for _ in example),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("the exporter gave no program")
+    model = program.model_proto
+    model.ir_version = IR_VERSION
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return model
+
+
+def join(name: str, *parts: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """One graph of several that run one after the other; tensors of one name are one tensor.
+
+    A part's inner tensors cannot be seen by the others: only its inputs and outputs connect.
+
+    Args:
+        name: Of the graph.
+        parts: In running order.
+        inputs: Which of the parts' inputs are the whole's.
+        outputs: Which of the parts' outputs are the whole's.
+    """
+    nodes: list[onnx.NodeProto] = []
+    initialisers: list[onnx.TensorProto] = []
+    seen: dict[str, onnx.ValueInfoProto] = {}
+    for index, part in enumerate(parts):
+        apart = compose.add_prefix(part, f"part{index}/", rename_inputs=False, rename_outputs=False)
+        nodes += apart.graph.node
+        initialisers += apart.graph.initializer
+        seen |= {value.name: value for value in (*apart.graph.input, *apart.graph.output)}
+    graph = helper.make_graph(
+        nodes, name, [seen[key] for key in inputs], [seen[key] for key in outputs], initialisers
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(whole, full_check=True)
+    return whole
+
+
+def halve_weights(model: onnx.ModelProto, *, least: int = 1024) -> onnx.ModelProto:
+    """Store large float32 weights as float16, each with a cast back, which runtimes do once, when they load.
+
+    The arithmetic stays float32; the file is half as large. Weights beyond float16's range stay as they are.
+
+    Args:
+        model: Not changed.
+        least: Weights of fewer values are not worth a cast.
+    """
+    halved = onnx.ModelProto()
+    halved.CopyFrom(model)
+    casts = []
+    for tensor in halved.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if values.size < least or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
+        casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *halved.graph.node]
+    del halved.graph.node[:]
+    halved.graph.node.extend(nodes)
+    return halved

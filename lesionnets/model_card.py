@@ -1,0 +1,131 @@
+"""``MODEL_CARD.md``: what a served model was trained on, what it reaches, and what it must not be used for.
+
+After Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from lesionnets.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class About:
+    """What a card says of a recipe that no checkpoint knows."""
+
+    does: str
+    data: str
+    limits: str
+
+
+_ISIC = "ISIC 2017 training images (1,800 dermoscopic images, CC0), chosen on the 121 validation images"
+
+ABOUT: dict[str, About] = {
+    "purify_unet": About(
+        "Finds hair, ruler marks and ink in a dermoscopic image and paints the skin that they cover.",
+        f"{_ISIC}, with drawn hairs, rulers and ink over them; the project's own phantoms",
+        "What it paints is a guess that is not there to be diagnosed. Fine pigment lines can be taken for hair. "
+        "Dense hair, hair out of focus and large areas of ink are removed in part only. Gel bubbles stay.",
+    ),
+    "enhance_espcn": About(
+        "Super-resolves the lesion's region x4 for viewing.",
+        f"{_ISIC}: the regions around the lesions, reduced by four",
+        "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
+        "original. Strong compression artefacts are sharpened too.",
+    ),
+    "segment_unet": About(
+        "Finds the skin lesion's area in a dermoscopic image.",
+        _ISIC,
+        "Trained on images that are centred on one lesion. Several lesions, lesions that leave the frame, and "
+        "images of other cameras, other skin tones than the archive's (mostly light) come out worse.",
+    ),
+    "classify_mobilenet": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
+        f"{_ISIC} and the 29 without masks; MobileNetV2 weights trained on ImageNet (Apache-2.0)",
+        "Knows three classes only: every other disease comes out as one of them. The archive's patients are "
+        "mostly light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to "
+        "screening.",
+    ),
+}
+
+_CARD = """\
+# {name}, version {version}
+
+{does}
+
+| | |
+|---|---|
+| Intended use | Research and triage support under a clinician's responsibility. **Not a diagnosis**, no \
+medical device. |
+| Data | {data} |
+| Licence | Apache-2.0 (weights and graph); trained on data that permits it |
+| Recipe | `lesionnets train {name}`, network `{network}`{hyper} |
+| Commit | {commit} |
+| Size | {parameters:,} values, {bytes:,} bytes as served |
+
+## Figures
+
+On validation data that was not trained on, with 95 % bootstrap intervals over images where they were measured.
+
+| Figure | Value |
+|---|---|
+{figures}
+
+## Limits
+
+{limits}
+"""
+
+
+def write_card(path: Path, trained: Checkpoint, *, version: str, graph: onnx.ModelProto) -> None:
+    """Write the card of a model version that was exported from a checkpoint."""
+    about = ABOUT.get(trained.recipe, About("A model of this project.", "see the recipe", "Not described."))
+    hyper = "".join(f", {key} {value}" for key, value in trained.hyper.items())
+    path.write_text(
+        _CARD.format(
+            name=trained.recipe,
+            version=version,
+            does=about.does,
+            data=about.data,
+            network=trained.network,
+            hyper=hyper,
+            commit=_commit(),
+            parameters=sum(value.numel() for value in trained.state.values()),
+            bytes=graph.ByteSize(),
+            figures="\n".join(figure_rows(trained.figures)),
+            limits=about.limits,
+        )
+    )
+
+
+def figure_rows(figures: dict[str, float]) -> list[str]:
+    """Table rows of figures; ``x_low`` and ``x_high`` beside ``x`` are its interval."""
+    rows = []
+    for name, value in figures.items():
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in figures:
+            continue
+        interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+        rows.append(f"| {name.replace('_', ' ')} | {value:.3f}{interval} |")
+    return rows
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        told = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (not a checkout)"
+    return f"`{told.stdout.strip()}`"
