@@ -21,7 +21,7 @@ class Record(BaseModel):
 
     def to_json(self) -> bytes:
         """UTF-8 JSON of this record."""
-        return self.model_dump_json(exclude_none=True).encode()
+        return self.model_dump_json().encode()
 
 
 class ModelChoice(Record):
@@ -113,7 +113,9 @@ class StageRecord(Record):
     fed_by: dict[Stage, str] = Field(description="stage keys of the artifacts that it was fed")
     artifacts: dict[str, str] = Field(description="file name to object key")
     seconds: float = Field(description="time of the run that made the artifacts")
-    image: ImageInfo = Field(description="the source image, so that a cached stage needs no decoding")
+    image: ImageInfo | None = Field(
+        default=None, description="the source image, in stage.json only: a stage found there needs no decoding"
+    )
     output: StageOutput
 
 

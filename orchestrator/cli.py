@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -90,18 +91,19 @@ def run(
     source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None
     intake = Intake(settings.archive, source, in_place=False)
     intake.check(inputs)
-    home = folder / ".dermbatch"
-    with err.status("Starting Redis, S3, Triton and a worker"):
-        stack = Stack(home, settings, workers=workers or _default_workers(), model_repository=repository)
-        stack.start(fresh_queue=True)
-    with stack:
+    with ExitStack() as ending:
+        with err.status("Starting Redis, S3, Triton and a worker"):
+            stack = Stack(
+                folder / ".dermbatch", _sized(settings, workers), model_repository=repository, keep_queue=False
+            )
+            ending.enter_context(stack)
         store, ledger = ObjectStore(stack.settings.store), Ledger(stack.settings.redis, settings.ledger)
         store.delete_prefix(store.incoming_bucket, "")  # what an interrupted run has left
         with err.status("Reading the inputs"):
             batch = plan(order, intake.walk(inputs), store)
         started = time.monotonic()
         ledger.open_batch(batch)
-        counts = follow(ledger, batch, err, stack.check)
+        counts = follow(ledger, batch, err, lambda: _look_after(stack))
         seconds = time.monotonic() - started
         fetch_batch(store, batch.name, folder, file_of=stack.file_of)
         table = closing_table(store, batch, seconds)
@@ -118,13 +120,13 @@ def up(
     model_repository: Repository = None,
 ) -> None:
     """Start the stack and leave it running."""
-    _settings()
+    settings = _sized(_settings(), workers)
     repository = _repository(model_repository)
     with err.status("Starting Redis, S3, Triton and a worker"):
-        state = host.up(home, workers=workers or _default_workers(), model_repository=repository)
+        host.up(home, settings, model_repository=repository)
     table = Table(title="The stack runs", title_justify="left", show_header=False)
-    for name, value in state.addresses().items():
-        table.add_row(name, value)
+    for name, port in host.running(home).ports.items():
+        table.add_row(name, f"127.0.0.1:{port}")
     table.add_row("logs", str(home / "logs"))
     out.print(table)
 
@@ -186,7 +188,7 @@ def fetch(
     store = ObjectStore(settings.store)
     _known(store, batch_name)
     _make_folder(folder)
-    fetch_batch(store, batch_name, folder, file_of=host.file_of(home, settings))
+    fetch_batch(store, batch_name, folder)
     where(out, folder)
 
 
@@ -281,8 +283,15 @@ def _repository(given: Path | None) -> Path:
     return repository
 
 
-def _default_workers() -> int:
-    return len(os.sched_getaffinity(0)) + 2
+def _look_after(stack: Stack) -> None:
+    for sentence in stack.check():
+        err.print(sentence, markup=False, soft_wrap=True)
+
+
+def _sized(settings: Settings, workers: int | None) -> Settings:
+    """Settings for so many images at a time: a few more than processors, since Triton does most of the work."""
+    concurrency = workers or len(os.sched_getaffinity(0)) + 2
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": concurrency})})
 
 
 def _make_folder(folder: Path) -> None:

@@ -117,8 +117,14 @@ class Intake:
             yield Skipped(name)
 
     def _archive(self, path: Path, name: str) -> Iterator[Candidate | Skipped]:
+        try:
+            yield from self._members(path, name)
+        except PermanentError as error:
+            yield _refused(name, error.reason, str(error))
+
+    def _members(self, path: Path, name: str) -> Iterator[Candidate | Skipped]:
         for member in members(path, self._limits):
-            label = f"{name}/{member.name}" if member.name else name
+            label = f"{name}/{member.name}"
             if member.refusal is not None:
                 yield Candidate(label, refusal=member.refusal)
                 continue

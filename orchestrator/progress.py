@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,7 +97,9 @@ def _line(counts: Counts, seconds: float) -> str:
 
 def closing_table(store: ObjectStore, batch: Batch, seconds: float) -> Table:
     """What became of a batch: outcomes, speed, mean time by stage, failures by reason."""
-    done, spent, runs = 0, Counter[str](), Counter[str]()
+    done = 0
+    spent: dict[str, float] = defaultdict(float)
+    runs = Counter[str]()
     for record in read_results(store, batch.name):
         done += 1
         for stage in record.stages:

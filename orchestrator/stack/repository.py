@@ -24,3 +24,11 @@ def default_model_repository() -> Path:
         if any(place.glob("*/config.pbtxt")):
             return place
     raise StackError(f"no models found in {' or '.join(map(str, places))}; name a Triton model repository")
+
+
+def served_models(repository: Path) -> dict[str, list[str]]:
+    """The models of a repository with their versions, both in order."""
+    return {
+        config.parent.name: sorted((v.name for v in config.parent.iterdir() if v.name.isdigit()), key=int)
+        for config in sorted(repository.glob("*/config.pbtxt"))
+    }

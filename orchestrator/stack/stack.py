@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from orchestrator.stack.supervision import Supervised
 from orchestrator.stack.triton import TritonPorts, triton_part
 
 _LOOPBACK = "127.0.0.1"
+_LEAST_FREE = 64 * 2**20
 _ORPHANS_TIMEOUT = 20.0  # seconds that the parts of a killed stack may take to go
 _SERVERS = ("redis", "s3", "triton-grpc", "triton-http", "triton-metrics", "orchestrator")
 
@@ -46,6 +48,8 @@ class Stack:
         settings: What the user set; the addresses of the parts are filled in.
         workers: Worker processes, each with ``settings.worker.concurrency`` images at a time.
         model_repository: The Triton model repository to serve.
+        keep_queue: Whether Redis goes on with what an earlier stack in this home has left.
+        least_free: Bytes of free disk space below which :meth:`check` gives up.
         service_command: The orchestrator service; configured by its environment only.
         worker_command: A worker; likewise.
     """
@@ -57,6 +61,8 @@ class Stack:
         *,
         workers: int = 1,
         model_repository: Path,
+        keep_queue: bool = True,
+        least_free: int = _LEAST_FREE,
         service_command: Sequence[str] | None = None,
         worker_command: Sequence[str] | None = None,
     ) -> None:
@@ -64,6 +70,8 @@ class Stack:
         self._asked = settings
         self._workers = workers
         self._repository = model_repository
+        self._keep_queue = keep_queue
+        self._least_free = least_free
         self._service_command = list(service_command or python_module("orchestrator"))
         self._worker_command = list(worker_command or python_module("workers"))
         self._lock: Lock | None = None
@@ -112,10 +120,18 @@ class Stack:
             StackError: Where a part died more than 5 times within 10 minutes, or the disk is full.
         """
         self._disk.look()
+        if shutil.disk_usage(self.home).free < self._least_free:
+            raise StackError(
+                f"the disk of {self.home} is full; what was recorded is kept: free some space and run it again"
+            )
         said = [sentence for supervised in self._supervised for sentence in supervised.look()]
         if said:
             self._write_state("running")
         return said
+
+    def file_of(self, key: str) -> Path:
+        """The plain file that holds an object of the result bucket."""
+        return self.object_files.path_of(self.settings.store.bucket, key)
 
     def stop(self) -> None:
         """Stop all parts, workers first; returns when no process is left. Harmless where nothing runs."""
@@ -143,6 +159,8 @@ class Stack:
         names = [*_SERVERS, *self._worker_names()]
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         base = base_environment(os.environ)
+        if not self._keep_queue:
+            shutil.rmtree(self.home / "redis", ignore_errors=True)
         redis, redis_settings = redis_part(self.home / "redis", self._log("redis"), self._ports["redis"], base)
         s3, store_settings, self.object_files = s3_part(
             self.home / "s3", self._log("s3"), self._ports["s3"], base, self._asked.store
