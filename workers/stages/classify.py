@@ -1,0 +1,89 @@
+"""Classification: probabilities by diagnosis, guided by the lesion's mask. Triage support, not a diagnosis."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermbatch.records import ClassifyOutput
+from workers.lesion import Mask
+from workers.served import Inference, ServedModel, checked
+from workers.stages.fitting import LONG_SIDE, fit, sent_size
+
+
+@dataclass(frozen=True)
+class ClassifyParameters:
+    """What decides, beside the model, what classification gives.
+
+    Attributes:
+        labels: Classes, comma separated, in the order of the model's probabilities.
+        long_side: Pixels to which the image is reduced for a model that takes any size.
+    """
+
+    labels: str
+    long_side: int = LONG_SIDE
+
+    @classmethod
+    def of(cls, model: ServedModel) -> ClassifyParameters:
+        """As the model's configuration has them."""
+        return cls(
+            labels=",".join(model.labels),
+            long_side=int(model.number("long_side", cls.long_side)),
+        )
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What classification gives.
+
+    Attributes:
+        embedding: [D] float32: the image's place among others, for retrieval.
+        saliency: [h, w] uint8: what the classifier looked at.
+        output: For the record.
+    """
+
+    embedding: NDArray[np.float32]
+    saliency: NDArray[np.uint8]
+    output: ClassifyOutput
+
+
+def classify(
+    image: NDArray[np.uint8], mask: Mask, client: Inference, model: ServedModel, parameters: ClassifyParameters
+) -> Classified:
+    """Classify the lesion of an image of any size.
+
+    The model is fed the clean mask, not the segmentation's raw probabilities: so the outcome is the same whether
+    segmentation ran just now or its mask was there already.
+
+    Args:
+        image: [H, W, 3] uint8 RGB, purified or not.
+        mask: [H, W] uint8, 255 where lesion.
+        client: Triton.
+        model: Serves the stage's contract.
+        parameters: See there.
+
+    Raises:
+        InferenceUnavailable: Where Triton does not answer.
+        ModelContractError: Where the model breaks the contract.
+    """
+    height, width = image.shape[:2]
+    size = sent_size(model, height, width, parameters.long_side)
+    answer = client.infer(
+        model,
+        {"IMAGE": fit(image, size), "LESION": fit(mask, size)},
+        ("PROBABILITIES", "EMBEDDING", "SALIENCY"),
+    )
+    labels = parameters.labels.split(",")
+    probabilities = checked(model, "PROBABILITIES", answer["PROBABILITIES"], (len(labels),))
+    if not np.isfinite(probabilities).all():
+        raise model.broken("answered PROBABILITIES that are no numbers")
+    embedding = np.ascontiguousarray(answer["EMBEDDING"], np.float32)
+    output = ClassifyOutput(
+        probabilities={label: round(float(value), 6) for label, value in zip(labels, probabilities, strict=True)},
+        label=labels[int(np.argmax(probabilities))],
+        embedding_sha256=hashlib.sha256(embedding.tobytes()).hexdigest(),
+    )
+    return Classified(embedding, np.ascontiguousarray(answer["SALIENCY"]), output)

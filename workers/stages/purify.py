@@ -1,0 +1,107 @@
+"""Purification: hair, rulers and ink are replaced by what the skin may look like beneath (Bisla 3.3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dermbatch.records import PurifyOutput
+from workers.served import Inference, ServedModel, checked
+from workers.stages.fitting import LONG_SIDE, fit, sent_size
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PurifyParameters:
+    """What decides, beside the model, what purification gives.
+
+    Attributes:
+        threshold: Probability, 0 to 1, from which a pixel counts as occluded.
+        difference: Where the image is larger than what the model saw: least difference of green, of 255, between a
+            pixel and its replacement. At full resolution a hair is thinner than its trace in the small map.
+        long_side: Pixels to which the image is reduced for a model that takes any size.
+    """
+
+    threshold: float = 0.5
+    difference: int = 6
+    long_side: int = LONG_SIDE
+
+    @classmethod
+    def of(cls, model: ServedModel) -> PurifyParameters:
+        """As the model's configuration has them."""
+        return cls(
+            threshold=model.number("threshold", cls.threshold),
+            long_side=int(model.number("long_side", cls.long_side)),
+        )
+
+
+@dataclass(frozen=True)
+class Purified:
+    """What purification gives.
+
+    Attributes:
+        image: [H, W, 3] uint8 RGB; the very pixels of the original wherever nothing was found.
+        output: For the record.
+    """
+
+    image: Image
+    output: PurifyOutput
+
+
+def purify(image: Image, client: Inference, model: ServedModel, parameters: PurifyParameters) -> Purified:
+    """Remove occlusions from an image of any size.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        client: Triton.
+        model: Serves the stage's contract.
+        parameters: See there.
+
+    Raises:
+        InferenceUnavailable: Where Triton does not answer.
+        ModelContractError: Where the model breaks the contract.
+    """
+    height, width = image.shape[:2]
+    size = sent_size(model, height, width, parameters.long_side)
+    answer = client.infer(model, {"IMAGE": fit(image, size)}, ("PURIFIED", "OCCLUSION"))
+    clean = checked(model, "PURIFIED", answer["PURIFIED"], (*size, 3))
+    occlusion = checked(model, "OCCLUSION", answer["OCCLUSION"], size)
+    level = max(1, math.ceil(parameters.threshold * 255))
+    found = occlusion >= level
+    if not found.any():
+        return Purified(image, PurifyOutput(occluded_fraction=0.0))
+    if size == (height, width):
+        return Purified(clean, PurifyOutput(occluded_fraction=float(found.mean())))
+    purified, pixels = _replace(image, clean, occlusion, level, parameters.difference)
+    return Purified(purified, PurifyOutput(occluded_fraction=pixels / (height * width)))
+
+
+def _replace(image: Image, clean: Image, occlusion: Image, level: int, difference: int) -> tuple[Image, int]:
+    """Bring a smaller clean picture into the image where its map says so; also how many pixels changed."""
+    height, width = image.shape[:2]
+    likely = cv2.resize(occlusion, (width, height), interpolation=cv2.INTER_LINEAR)
+    fill = cv2.resize(clean, (width, height), interpolation=cv2.INTER_LINEAR)
+    purified = image.copy()
+    pixels = 0
+    # Occlusions are few and thin: strips that have none cost one look.
+    for top in range(0, height, _STRIP):
+        rows = slice(top, top + _STRIP)
+        _, mask = cv2.threshold(likely[rows], level - 1, 255, cv2.THRESH_BINARY)
+        if not mask.any():
+            continue
+        apart = cv2.absdiff(
+            cv2.extractChannel(image[rows], 1),
+            cv2.extractChannel(fill[rows], 1),
+        )
+        mask[apart < difference] = 0
+        pixels += cv2.countNonZero(mask)
+        cv2.copyTo(fill[rows], mask, purified[rows])
+    return purified, pixels
+
+
+_STRIP = 64

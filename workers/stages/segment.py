@@ -1,0 +1,117 @@
+"""Segmentation: the lesion's mask at the image's own size, and its measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermbatch.records import LesionGeometry, SegmentOutput
+from workers.colour import colour_statistics
+from workers.geometry import measure
+from workers.lesion import Mask, lesion_mask, touches_frame
+from workers.served import Inference, ServedModel, checked
+from workers.stages.fitting import LONG_SIDE, fit, sent_size
+
+
+@dataclass(frozen=True)
+class SegmentParameters:
+    """What decides, beside the model, what segmentation gives.
+
+    Attributes:
+        threshold: Probability, 0 to 1, from which a pixel is lesion.
+        min_share: Specks smaller than this share of the largest lesion are dropped.
+        min_fraction: Specks smaller than this share of the image are dropped.
+        long_side: Pixels to which the image is reduced for a model that takes any size.
+    """
+
+    threshold: float = 0.5
+    min_share: float = 0.05
+    min_fraction: float = 0.0002
+    long_side: int = LONG_SIDE
+
+    @classmethod
+    def of(cls, model: ServedModel) -> SegmentParameters:
+        """As the model's configuration has them."""
+        return cls(
+            threshold=model.number("threshold", cls.threshold),
+            long_side=int(model.number("long_side", cls.long_side)),
+        )
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What segmentation gives.
+
+    Attributes:
+        mask: [H, W] uint8 of the image's size: 255 lesion, 0 skin; without holes and specks.
+        output: For the record.
+    """
+
+    mask: Mask
+    output: SegmentOutput
+
+
+def segment(
+    image: NDArray[np.uint8],
+    client: Inference,
+    model: ServedModel,
+    parameters: SegmentParameters,
+    *,
+    spacing_mm: tuple[float, float] | None = None,
+) -> Segmented:
+    """Find the lesion in an image of any size.
+
+    Args:
+        image: [H, W, 3] uint8 RGB, purified or not.
+        client: Triton.
+        model: Serves the stage's contract.
+        parameters: See there.
+        spacing_mm: Distance of rows and of columns, where the image states it.
+
+    Raises:
+        InferenceUnavailable: Where Triton does not answer.
+        ModelContractError: Where the model breaks the contract.
+    """
+    height, width = image.shape[:2]
+    size = sent_size(model, height, width, parameters.long_side)
+    answer = client.infer(model, {"IMAGE": fit(image, size)}, ("LESION",))
+    probability = checked(model, "LESION", answer["LESION"], size)
+    mask, contours = lesion_mask(
+        probability,
+        (height, width),
+        threshold=parameters.threshold,
+        min_share=parameters.min_share,
+        min_fraction=parameters.min_fraction,
+    )
+    lesion: LesionGeometry | None = None
+    if contours:
+        lesion = measure(mask, contours, colour_statistics(image, mask, contours), spacing_mm)
+    return Segmented(
+        mask,
+        SegmentOutput(
+            lesion=lesion,
+            touches_frame=touches_frame(mask),
+            confidence=confidence(probability, lesion, mask.shape),
+        ),
+    )
+
+
+def confidence(probability: NDArray[np.uint8], lesion: LesionGeometry | None, size: tuple[int, ...]) -> float:
+    """How decided the network is: mean of ``|2p - 1|``, 0 to 1.
+
+    Args:
+        probability: [h, w] uint8, probability x 255.
+        lesion: Where to look: its bounding box, widened by a quarter of its sides; everywhere where there is none.
+        size: Height and width of the image.
+    """
+    height, width = probability.shape
+    region = probability
+    if lesion is not None:
+        box = lesion.bounding_box
+        tall, wide = (box.bottom - box.top) / 4, (box.right - box.left) / 4
+        top, bottom = ((row * height) / size[0] for row in (box.top - tall, box.bottom + tall))
+        left, right = ((column * width) / size[1] for column in (box.left - wide, box.right + wide))
+        region = probability[max(0, int(top)) : int(bottom) + 1, max(0, int(left)) : int(right) + 1]
+    return float(np.mean(np.abs(region.astype(np.float32) / 127.5 - 1)))
