@@ -91,7 +91,7 @@ def triton_part(
         f"--grpc-port={ports.grpc}",
         "--metrics-address=127.0.0.1",
         f"--metrics-port={ports.metrics}",
-        f"--model-load-thread-count={max(2, os.cpu_count() or 1)}",
+        f"--model-load-thread-count={max(4, os.cpu_count() or 1)}",
         f"--exit-timeout-secs={_EXIT_TIMEOUT}",
     ]
     part = Part(

@@ -1,17 +1,26 @@
 """ONNX Runtime for Triton where its C++ backend is not to be had: a python-based backend named ``onnxruntime``.
 
 Triton runs this file in one process ("stub") per model instance, and a model repository written for the C++
-backend serves here unchanged. For the interface see "Python-based backends" in Triton's documentation.
+backend serves here unchanged. For the interface see "Python-based backends" in Triton's documentation. As the C++
+backend does, it understands the model parameters ``intra_op_thread_count`` and ``inter_op_thread_count``, and
+completes the tensors of a configuration that leaves them out.
 
-It understands, as the C++ backend does, the model parameters ``intra_op_thread_count`` and
-``inter_op_thread_count``, and completes the tensors of a configuration that leaves them out.
+It is made for throughput on CPUs, which differs from a GPU's in two ways:
+
+- The requests of a batch, and the rows of a request, are run one by one. Four rows in one run never were faster,
+  and up to a quarter slower (x4 super-resolution of 160 x 160 px: 25 ms a row against 20).
+- A machine with many cores runs several requests of a model at a time, on threads that share one session, instead
+  of several instances that each hold the model.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
@@ -33,7 +42,7 @@ _TYPES = {
     "tensor(string)": "TYPE_STRING",
 }
 
-Feed = dict[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
 
 
 class TritonPythonModel:
@@ -62,83 +71,66 @@ class TritonPythonModel:
         self._batching = config["max_batch_size"] > 0
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._session = _session(config)
+        threads = _threads(_parameter(config, "intra_op_thread_count"), len(os.sched_getaffinity(0)))
+        self._free = BoundedSemaphore(threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests: those of equal shape in one run, a failing one without harm to the others."""
-        responses: list[Any] = [None] * len(requests)
-        feeds: dict[int, Feed] = {}
-        for index, request in enumerate(requests):
-            try:
-                feeds[index] = self._read(request)
-            except Exception as error:  # whatever it is, it is this request's own
-                responses[index] = _failed(error)
-        for group in self._groups(feeds):
-            wanted = {name for index in group for name in requests[index].requested_output_names()}
-            for index, outcome in self._run(group, feeds, sorted(wanted)):
-                if isinstance(outcome, Exception):
-                    responses[index] = _failed(outcome)
-                else:
-                    names = requests[index].requested_output_names()
-                    tensors = [pb_utils.Tensor(name, outcome[name]) for name in names]
-                    responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
-        return responses
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Take requests, each for a thread as soon as one is free; their answers are sent when they are ready."""
+        for request in requests:
+            self._free.acquire()
+            self._pool.submit(self._answer, request)
 
-    def _read(self, request: Any) -> Feed:
+    def finalize(self) -> None:
+        """Finish what was begun."""
+        self._pool.shutdown()
+
+    def _answer(self, request: Any) -> None:
+        try:
+            response = self._infer(request)
+        except Exception as error:  # whatever it is, it is this request's own
+            said = pb_utils.TritonError(str(error) or repr(error))
+            response = pb_utils.InferenceResponse(output_tensors=[], error=said)
+        finally:
+            self._free.release()
+        try:
+            request.get_response_sender().send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception as error:  # in a thread it would go unseen
+            pb_utils.Logger.log_error(f"an answer could not be sent: {error}")
+
+    def _infer(self, request: Any) -> Any:
+        if request.is_cancelled():
+            cancelled = pb_utils.TritonError("nobody waits for it any more", pb_utils.TritonError.CANCELLED)
+            return pb_utils.InferenceResponse(output_tensors=[], error=cancelled)
         feed = {}
         for name in self._inputs:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is not None:
                 feed[name] = tensor.as_numpy()  # a view of the shared memory, not a copy
-        return feed
+        names = list(request.requested_output_names())
+        outputs = [pb_utils.Tensor(*pair) for pair in zip(names, self._run(names, feed), strict=True)]
+        return pb_utils.InferenceResponse(output_tensors=outputs)
 
-    def _groups(self, feeds: dict[int, Feed]) -> Iterator[list[int]]:
-        """Split the requests into those that can be run together."""
-        groups: dict[Any, list[int]] = {}
-        for index, feed in feeds.items():
-            rows = {array.shape[0] for array in feed.values()} if self._batching else set()
-            alike = tuple((name, array.shape[1:], array.dtype.str) for name, array in feed.items())
-            # Requests without a batch axis, or with an inconsistent one, stay alone.
-            groups.setdefault(alike if len(rows) == 1 else index, []).append(index)
-        yield from groups.values()
-
-    def _run(
-        self, group: Sequence[int], feeds: dict[int, Feed], wanted: Sequence[str]
-    ) -> Iterator[tuple[int, Feed | Exception]]:
-        if len(group) == 1:
-            index = group[0]
-            try:
-                yield index, dict(zip(wanted, self._session.run(wanted, feeds[index]), strict=True))
-            except Exception as error:  # ONNX Runtime's errors have no common base
-                yield index, error
-            return
-        names = feeds[group[0]].keys()
-        joined = {name: np.concatenate([feeds[index][name] for index in group]) for name in names}
-        ends = np.cumsum([next(iter(feeds[index].values())).shape[0] for index in group])
-        try:
-            pieces = [_split(output, ends) for output in self._session.run(wanted, joined)]
-        except Exception:  # one of them spoils the run: find out which
-            for index in group:
-                yield from self._run([index], feeds, wanted)
-            return
-        for place, index in enumerate(group):
-            yield index, {name: piece[place] for name, piece in zip(wanted, pieces, strict=True)}
-
-
-def _split(output: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    """Each request's rows of an output, as views."""
-    if output.ndim == 0 or output.shape[0] != ends[-1]:
-        raise ValueError(
-            f"an output of shape {output.shape} has not one row for each of the {ends[-1]} rows put in"
-        )
-    return np.split(output, ends[:-1])
+    def _run(self, names: list[str], feed: dict[str, Array]) -> Sequence[Array]:
+        rows = {array.shape[0] for array in feed.values()} if self._batching else {1}
+        # Inputs that disagree on their rows are left to the model, which may refuse them or not.
+        if len(rows) != 1 or rows == {1}:
+            outputs: Sequence[Array] = self._session.run(names, feed)
+            return outputs
+        runs = [
+            self._session.run(names, {name: array[row : row + 1] for name, array in feed.items()})
+            for row in range(rows.pop())
+        ]
+        return [np.concatenate(pieces) for pieces in zip(*runs, strict=True)]
 
 
 def _session(config: dict[str, Any]) -> Any:
-    import onnxruntime  # noqa: PLC0415 - Triton starts a process for auto_complete_config alone; most do not need it
+    import onnxruntime  # noqa: PLC0415 - Triton starts a process for auto_complete_config alone, mostly for nothing
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _parameter(config, "intra_op_thread_count")
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count")
+    options.log_severity_level = 3  # errors; its warnings are for those who make models
     # Threads that wait by spinning take the cores from the other models' processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
@@ -153,10 +145,14 @@ def _parameter(config: dict[str, Any], name: str) -> int:
     return int(text)
 
 
+def _threads(threads_in_a_run: int, cores: int) -> int:
+    """Requests to run at a time.
+
+    Half of the cores' worth: the stages are different models, and two or more of them are always at work.
+    """
+    return max(1, cores // (2 * (threads_in_a_run or cores)))
+
+
 def _described(tensor: Any, batching: bool) -> dict[str, Any]:
     dims = [size if isinstance(size, int) else -1 for size in tensor.shape]
     return {"name": tensor.name, "data_type": _TYPES[tensor.type], "dims": dims[1:] if batching else dims}
-
-
-def _failed(error: Exception) -> Any:
-    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error) or repr(error)))

@@ -1,0 +1,160 @@
+"""The real servers, started once for all integration tests, by the very code that starts them for users."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+import redis
+from botocore.config import Config
+from tiny_models import write_repository
+
+from dermbatch.settings import RedisSettings, StoreSettings, TritonSettings
+from dermbatch.store import ObjectStore
+from orchestrator.stack.environment import base_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import Part, stop_all
+from orchestrator.stack.redis import redis_part
+from orchestrator.stack.s3 import ObjectFiles, s3_part
+from orchestrator.stack.triton import TritonPorts, triton_part
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    part: Part
+    settings: RedisSettings
+
+
+@dataclass(frozen=True)
+class S3Server:
+    part: Part
+    settings: StoreSettings
+    files: ObjectFiles
+
+
+@dataclass(frozen=True)
+class TritonServer:
+    part: Part
+    settings: TritonSettings
+    ports: TritonPorts
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real Valkey with its append-only file."""
+    folder = tmp_path_factory.mktemp("valkey")
+    part, settings = redis_part(folder, folder / "redis.log", free_ports(1)[0], base_environment(os.environ))
+    part.start()
+    try:
+        part.wait()
+        yield RedisServer(part, settings)
+    finally:
+        part.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_settings(valkey: RedisServer) -> RedisSettings:
+    """Settings that lead to the real Valkey; what is in it is shared by all tests, so use names of your own."""
+    return valkey.settings
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with the buckets of the default settings; ``files`` are its objects as plain files."""
+    folder = tmp_path_factory.mktemp("s3")
+    env = base_environment(os.environ)
+    part, settings, files = s3_part(folder, folder / "s3.log", free_ports(1)[0], env, StoreSettings())
+    part.start()
+    try:
+        part.wait()
+        yield S3Server(part, settings, files)
+    finally:
+        part.stop()
+
+
+@pytest.fixture(scope="session")
+def object_store_settings(s3: S3Server) -> StoreSettings:
+    """Settings that lead to the real S3 server; its buckets are shared, so use prefixes of your own."""
+    return s3.settings
+
+
+@pytest.fixture(scope="session")
+def s3_client(object_store_settings: StoreSettings):
+    """A plain boto3 client of the real S3 server."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=object_store_settings.endpoint_url,
+        region_name=object_store_settings.region,
+        aws_access_key_id="dermbatch",
+        aws_secret_access_key="dermbatch",
+        config=Config(s3={"addressing_style": "path"}, max_pool_connections=16, proxies={}),
+    )
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository of tiny models: see ``tiny_models.write_repository``."""
+    repository = tmp_path_factory.mktemp("model_repository")
+    write_repository(repository)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def start_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], TritonServer]]:
+    """Starts a real Triton for a model repository; one for each repository, all stopped in the end."""
+    served: dict[Path, TritonServer] = {}
+
+    def start(repository: Path) -> TritonServer:
+        if repository not in served:
+            folder = tmp_path_factory.mktemp("triton")
+            ports = TritonPorts(*free_ports(3))
+            part, settings = triton_part(
+                folder,
+                folder / "triton.log",
+                ports,
+                base_environment(os.environ),
+                triton=TritonSettings(),
+                repository=repository,
+            )
+            served[repository] = TritonServer(part, settings, ports)
+            part.start()
+            part.wait()
+        return served[repository]
+
+    try:
+        yield start
+    finally:
+        stop_all([server.part for server in served.values()])
+
+
+@pytest.fixture(scope="session")
+def triton(start_triton: Callable[[Path], TritonServer], tiny_repository: Path) -> TritonServer:
+    """A real Triton that serves the tiny models."""
+    return start_triton(tiny_repository)
+
+
+@pytest.fixture(scope="session")
+def triton_settings(triton: TritonServer) -> TritonSettings:
+    """Settings that lead to the Triton with the tiny models."""
+    return triton.settings
+
+
+@pytest.fixture
+def empty_redis(redis_settings: RedisSettings) -> RedisSettings:
+    """Settings that lead to the real Valkey with nothing in it."""
+    with redis.Redis.from_url(redis_settings.url) as client:
+        client.flushall()
+    return redis_settings
+
+
+@pytest.fixture
+def empty_store(object_store_settings: StoreSettings) -> StoreSettings:
+    """Settings that lead to the real S3 server with nothing in its two buckets."""
+    store = ObjectStore(object_store_settings)
+    for bucket in (store.bucket, store.incoming_bucket):
+        store.delete_prefix(bucket, "")
+    return object_store_settings
