@@ -1,0 +1,91 @@
+"""The command ``lesionnets``: a whole journey on phantoms, and one sentence for every wrong call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from lesionnets import checkpoint, cli
+from lesionnets.graphs import segment
+from lesionnets.nets.unet import UNet
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["lesionnets", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    output = capsys.readouterr()
+    return int(ended.value.code or 0), output.out, output.err
+
+
+def test_train_then_evaluate_both_networks(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = {}
+    for recipe in ("segment_unet", "classify_mobilenet"):
+        words = ("train", recipe, "--data", isic_folder, "--out", tmp_path / recipe, "--smoke", "--threads", 1)
+        code, out, err = call(monkeypatch, capsys, *words)
+        assert code == 0, err
+        models[recipe] = Path(out.strip().splitlines()[-1])
+        assert checkpoint.load(models[recipe]).recipe == recipe
+    val = isic_folder / "val"
+
+    network = checkpoint.load(models["segment_unet"]).build()
+    assert isinstance(network, UNet)
+    onnx.save(segment.build(network), tmp_path / "model.onnx")
+    common = ("--images", val / "images", "--masks", val / "masks", "--json")
+    reports = []
+    for model in (models["segment_unet"], tmp_path / "model.onnx"):
+        code, out, err = call(monkeypatch, capsys, "evaluate", "segment", *common, "--model", model)
+        assert code == 0, err
+        reports.append(json.loads(out))
+    assert reports[0]["images"] == 6
+    for name, figure in reports[0]["figures"].items():
+        assert figure["low"] <= figure["mean"] <= figure["high"]
+        assert reports[1]["figures"][name]["mean"] == pytest.approx(figure["mean"], abs=0.05)
+
+    labels = ("--labels", isic_folder / "labels.csv", "--split", "val", "--segment", models["segment_unet"])
+    folders = ("--images", val / "images", "--images", isic_folder / "unmasked_256")
+    words = ("evaluate", "classify", *folders, *labels, "--model", models["classify_mobilenet"])
+    code, out, err = call(monkeypatch, capsys, *words, "--json")
+    assert code == 0, err
+    assert {"auc_melanoma", "mean_auc", "accuracy"} <= set(json.loads(out)["figures"])
+    code, out, err = call(monkeypatch, capsys, *words)
+    assert code == 0, err
+    assert "mean_auc" in out
+
+
+def test_wrong_calls_get_one_sentence_and_exit_code_2(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(
+        tmp_path / "classify.pt", recipe="classify_x", network="unet.UNet", hyper={}, state={}, figures={}
+    )
+    (tmp_path / "text.onnx").write_text("no model")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    val = isic_folder / "val"
+    pairs = ("--images", val / "images", "--masks", val / "masks")
+    wrong = {
+        ("train", "no_such_recipe"): "no recipe 'no_such_recipe'",
+        ("train", "segment_unet", "--out", tmp_path): "name their folder with --data",
+        ("train", "segment_unet", "--out", tmp_path, "--data", tmp_path / "none"): "no data folder",
+        ("train", "segment_unet", "--out", tmp_path, "--data", empty): "there is no folder",
+        ("train", "classify_mobilenet", "--out", tmp_path / "c", "--data", isic_folder): "train segment_unet",
+        ("evaluate", "segment", *pairs, "--model", tmp_path / "none.pt"): "no model file",
+        ("evaluate", "segment", *pairs, "--model", tmp_path / "text.onnx"): "cannot be read as an ONNX",
+        ("evaluate", "segment", *pairs, "--model", isic_folder / "labels.csv"): "not a checkpoint",
+        ("evaluate", "segment", *pairs, "--model", tmp_path / "classify.pt"): "not for the segment stage",
+        ("evaluate", "segment", "--images", empty, "--masks", val / "masks", "--model", "x.pt"): "holds no image",
+    }
+    for words, message in wrong.items():
+        code, _, err = call(monkeypatch, capsys, *words)
+        assert code == 2, words
+        assert message in err
+        assert len(err.strip().splitlines()) == 1, err
