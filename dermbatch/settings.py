@@ -74,11 +74,20 @@ class OrchestratorSettings(BaseModel):
     tick: Seconds = Field(default=0.2, description="pause between two looks of dispatcher and reconciler")
 
 
+class StackSettings(BaseModel):
+    """The local stack."""
+
+    least_free: int = Field(
+        default=64 * 1024 * 1024, ge=0, description="bytes of free disk space below which a run ends in time"
+    )
+
+
 class ArchiveSettings(BaseModel):
     """Limits for zip archives."""
 
     max_members: int = 100_000
     max_bytes: int = Field(default=50 * 1024**3, description="of all members of one archive, unpacked")
+    max_member_bytes: int = Field(default=512 * 1024**2, description="of one member, unpacked")
     max_ratio: float = Field(default=200, description="unpacked over packed size of one member")
 
 
@@ -102,5 +111,6 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    stack: StackSettings = StackSettings()
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"

@@ -33,7 +33,6 @@ from orchestrator.stack.supervision import Supervised
 from orchestrator.stack.triton import TritonPorts, triton_part
 
 _LOOPBACK = "127.0.0.1"
-_LEAST_FREE = 64 * 2**20
 _ORPHANS_TIMEOUT = 20.0  # seconds that the parts of a killed stack may take to go
 _SERVERS = ("redis", "s3", "triton-grpc", "triton-http", "triton-metrics", "orchestrator")
 
@@ -49,7 +48,6 @@ class Stack:
         workers: Worker processes, each with ``settings.worker.concurrency`` images at a time.
         model_repository: The Triton model repository to serve.
         keep_queue: Whether Redis goes on with what an earlier stack in this home has left.
-        least_free: Bytes of free disk space below which :meth:`check` gives up.
         service_command: The orchestrator service; configured by its environment only.
         worker_command: A worker; likewise.
     """
@@ -62,7 +60,6 @@ class Stack:
         workers: int = 1,
         model_repository: Path,
         keep_queue: bool = True,
-        least_free: int = _LEAST_FREE,
         service_command: Sequence[str] | None = None,
         worker_command: Sequence[str] | None = None,
     ) -> None:
@@ -71,7 +68,6 @@ class Stack:
         self._workers = workers
         self._repository = model_repository
         self._keep_queue = keep_queue
-        self._least_free = least_free
         self._service_command = list(service_command or python_module("orchestrator"))
         self._worker_command = list(worker_command or python_module("workers"))
         self._lock: Lock | None = None
@@ -120,7 +116,7 @@ class Stack:
             StackError: Where a part died more than 5 times within 10 minutes, or the disk is full.
         """
         self._disk.look()
-        if shutil.disk_usage(self.home).free < self._least_free:
+        if shutil.disk_usage(self.home).free < self._asked.stack.least_free:
             raise StackError(
                 f"the disk of {self.home} is full; what was recorded is kept: free some space and run it again"
             )

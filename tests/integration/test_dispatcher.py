@@ -21,13 +21,13 @@ MODELS = {Stage.SEGMENT: ModelChoice(name="m")}
 
 
 @pytest.fixture
-def store(store_settings):
-    return ObjectStore(store_settings)
+def store(empty_store):
+    return ObjectStore(empty_store)
 
 
 @pytest.fixture
-def ledger(redis_settings):
-    return Ledger(redis_settings, LEDGER)
+def ledger(empty_redis):
+    return Ledger(empty_redis, LEDGER)
 
 
 class Orchestrator:

@@ -15,8 +15,8 @@ SETTINGS = LedgerSettings(lease=0.3, heartbeat=0.1, queued_look=0.3, max_crashes
 
 
 @pytest.fixture
-def ledger(redis_settings):
-    return Ledger(redis_settings, SETTINGS)
+def ledger(empty_redis):
+    return Ledger(empty_redis, SETTINGS)
 
 
 def job(index=0, batch="b"):

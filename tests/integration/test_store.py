@@ -9,8 +9,8 @@ from orchestrator.stack.ports import free_ports
 
 
 @pytest.fixture
-def store(store_settings):
-    return ObjectStore(store_settings)
+def store(empty_store):
+    return ObjectStore(empty_store)
 
 
 def test_an_object_comes_back_as_it_was(store):

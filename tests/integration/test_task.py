@@ -64,12 +64,12 @@ class Pipeline:
 
 
 @pytest.fixture
-def place(redis_settings, store_settings):
-    settings = Settings(redis=redis_settings, store=store_settings, ledger=LEDGER)
-    ledger = Ledger(redis_settings, LEDGER)
+def place(empty_redis, empty_store):
+    settings = Settings(redis=empty_redis, store=empty_store, ledger=LEDGER)
+    ledger = Ledger(empty_redis, LEDGER)
     keeper = LeaseKeeper(ledger, "w", LEDGER.heartbeat)
     keeper.start()
-    place = Workplace(settings, ObjectStore(store_settings), ledger, None, keeper, "w", Pipeline())
+    place = Workplace(settings, ObjectStore(empty_store), ledger, None, keeper, "w", Pipeline())
     ledger.enqueue(JOB)
     yield place
     place.close()

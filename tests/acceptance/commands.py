@@ -1,0 +1,71 @@
+"""The commands as users type them, in processes of their own, with the models that ship."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from dermbatch.records import FailureRecord, ResultRecord
+
+DERMBATCH = [sys.executable, "-m", "orchestrator.cli"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """A running command whose whole family of processes can be looked at."""
+
+    def __init__(self, *args, env=None):
+        self.process = subprocess.Popen(
+            [*DERMBATCH, *map(str, args)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "COLUMNS": "160", **(env or {})},
+            start_new_session=True,
+        )
+
+    def family(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, timeout=240):
+        out, err = self.process.communicate(timeout=timeout)
+        return Ended(self.process.returncode, out, err)
+
+
+def dermbatch(*args, timeout=240, env=None):
+    """Run a command to its end."""
+    return Command(*args, env=env).end(timeout)
+
+
+def wait_for(condition, timeout=60.0, what="the condition"):
+    """Look until there is something true; returns it."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come true within {timeout} s")
+
+
+def results(folder: Path) -> dict[str, ResultRecord]:
+    """Result records of all batches in a folder, by the name of the image."""
+    found = map(ResultRecord.model_validate_json, map(Path.read_bytes, folder.glob("batches/*/results/*/*.json")))
+    return {record.name: record for record in found}
+
+
+def failures(folder: Path) -> dict[str, FailureRecord]:
+    """Failure records likewise."""
+    found = map(FailureRecord.model_validate_json, map(Path.read_bytes, folder.glob("batches/*/failed/*/*.json")))
+    return {record.name: record for record in found}

@@ -1,0 +1,99 @@
+"""Whatever ends a command, no process stays, and what was begun is not lost."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+from commands import Command, dermbatch, failures, results, wait_for
+
+
+def running_under(folder):
+    """Processes that carry the folder in their command line or environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in " ".join(process.cmdline()) or str(folder) in " ".join(process.environ().values()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def started(command, folder):
+    """Wait until workers run; the whole family then."""
+    log = folder / ".dermbatch" / "logs" / "worker.log"
+    wait_for(lambda: log.exists() and "ready" in log.read_text(), 90, "the worker")
+    return command.family()
+
+
+def gone(family, timeout=20):
+    psutil.wait_procs(family, timeout)
+    return [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_no_process_outlives_a_command(number, code, samples, tmp_path):
+    command = Command("run", samples, "--out", tmp_path / "out", "--workers", "1")
+    family = started(command, tmp_path / "out")
+    assert len(family) > 8
+    command.process.send_signal(number)
+    ended = command.end(60)
+    assert ended.code == code
+    assert gone(family) == []
+    assert "Traceback" not in ended.err
+
+
+def test_after_an_interruption_the_same_folder_can_be_used_again(samples, tmp_path):
+    command = Command("run", samples, "--out", tmp_path / "out", "--batch", "one")
+    started(command, tmp_path / "out")
+    command.process.kill()
+    command.end()
+    ended = dermbatch("run", samples, "--out", tmp_path / "out", "--batch", "two")
+    assert ended.code == 0, ended.err
+    assert len([record for record in results(tmp_path / "out").values() if record.batch == "two"]) == 8
+
+
+def test_killed_workers_and_a_killed_triton_cost_no_image(samples, tmp_path):
+    env = {"DERMBATCH_LEDGER__LEASE": "3", "DERMBATCH_LEDGER__HEARTBEAT": "1"}
+    command = Command("run", samples, "--out", tmp_path / "out", env=env)
+    family = started(command, tmp_path / "out")
+    time.sleep(1)
+
+    def named(text):
+        return [p for p in family if p.is_running() and text in " ".join(p.cmdline())]
+
+    pool = [p for p in named("workers") if p.parent() and "workers" in " ".join(p.parent().cmdline())]
+    for process in pool[-2:]:
+        process.kill()
+    for process in named("bin/tritonserver"):
+        if "guard.py" not in " ".join(process.cmdline()):
+            process.kill()
+    ended = command.end()
+    assert ended.code == 0, ended.err
+    assert len(results(tmp_path / "out")) == 8
+    assert failures(tmp_path / "out") == {}
+
+
+def test_a_full_disk_ends_the_command_with_one_clear_sentence(samples, tmp_path):
+    ended = dermbatch("run", samples, "--out", tmp_path / "out", env={"DERMBATCH_STACK__LEAST_FREE": str(2**62)})
+    assert ended.code == 1
+    assert "the disk of" in ended.err
+    assert "is full" in ended.err
+    assert "Traceback" not in ended.err
+    assert running_under(tmp_path) == []
+
+
+def test_a_part_that_cannot_start_is_named_with_its_log(samples, tmp_path):
+    broken = tmp_path / "models"
+    (broken / "segment_unet" / "1").mkdir(parents=True)
+    (broken / "segment_unet" / "1" / "model.onnx").write_bytes(b"no model")
+    (broken / "segment_unet" / "config.pbtxt").write_text('name: "segment_unet"\nbackend: "onnxruntime"\n')
+    ended = dermbatch(
+        "run", samples, "--out", tmp_path / "out", "--stages", "segment", "--model-repository", broken
+    )
+    assert ended.code == 1
+    assert "triton.log" in ended.err
+    assert "Traceback" not in ended.err.split("says:")[0]
+    assert running_under(tmp_path) == []
