@@ -23,6 +23,14 @@ _CHUNK = 1 << 20
 _SMALL = 1 << 20  # no bomb, whatever its ratio: a flat picture may shrink a thousandfold
 _ENCRYPTED = 0x1
 _READABLE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+_MESSAGES = {
+    "zip_slip": "the archive member's name leads out of the archive",
+    "zip_encrypted": "the archive member is encrypted; make an archive without a password",
+    "zip_corrupt": "the archive member is damaged or packed in an unknown way; make the archive anew",
+    "zip_bomb": "the archive member unpacks to many times its size: a decompression bomb",
+    "too_large": "the archive member is larger, unpacked, than DERMBATCH_ARCHIVE__MAX_MEMBER_BYTES allows",
+    "zip_nested": "the archive holds another archive; unpack it or give it by itself",
+}
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 
 
@@ -74,6 +82,8 @@ class Member:
             raise BadInput(self.refusal.message, reason=self.refusal.reason)
         if self._archive is None or self._info is None or self._budget is None:
             raise ValueError("a member without refusal belongs to an archive")
+        if self._archive.fp is None:
+            raise ValueError("members are read while their archive is walked: it is closed now")
         limit = max(self._info.compress_size * self._max_ratio, _SMALL)
         unpacked = 0
         try:
@@ -81,23 +91,15 @@ class Member:
                 while chunk := file.read(_CHUNK):
                     unpacked += len(chunk)
                     if unpacked > limit:
-                        raise _bomb()
+                        raise BadInput(_MESSAGES["zip_bomb"], reason="zip_bomb")
                     self._budget.take(len(chunk))
                     yield chunk
         except _BROKEN as error:
-            raise _corrupt_member() from error
+            raise BadInput(_MESSAGES["zip_corrupt"], reason="zip_corrupt") from error
 
     def read(self) -> bytes:
         """The whole content; raises as `chunks` does."""
         return b"".join(self.chunks())
-
-
-def _bomb() -> BadInput:
-    return BadInput("the archive member unpacks to many times its size: a decompression bomb", reason="zip_bomb")
-
-
-def _corrupt_member() -> BadInput:
-    return BadInput("the archive member is damaged; make the archive anew", reason="zip_corrupt")
 
 
 def members(path: Path, limits: ArchiveSettings) -> Iterator[Member]:
@@ -166,20 +168,15 @@ def _is_passed_over(name: str) -> bool:
 
 def _refusal(info: zipfile.ZipInfo, name: str, limits: ArchiveSettings) -> Refusal | None:
     """Why a member cannot be taken, by what the directory says of it; None where it can be tried."""
-    if name.startswith("/") or ".." in name.split("/") or (name[1:2] == ":" and name[:1].isalpha()):
-        return Refusal(reason="zip_slip", message="the archive member's name leads out of the archive")
-    if info.flag_bits & _ENCRYPTED:
-        return Refusal(
-            reason="zip_encrypted", message="the archive member is encrypted; make an archive without a password"
-        )
-    if info.compress_type not in _READABLE:
-        return Refusal(
-            reason="zip_corrupt", message="the archive member is packed in an unknown way; pack it with deflate"
-        )
-    if info.file_size > max(info.compress_size * limits.max_ratio, _SMALL) or info.file_size > limits.max_bytes:
-        return Refusal(reason="zip_bomb", message=str(_bomb()))
-    if name.lower().endswith(".zip"):
-        return Refusal(
-            reason="zip_nested", message="the archive holds another archive; unpack it or give it by itself"
-        )
+    reasons = {
+        "zip_slip": name.startswith("/") or ".." in name.split("/") or (name[1:2] == ":" and name[:1].isalpha()),
+        "zip_encrypted": bool(info.flag_bits & _ENCRYPTED),
+        "zip_corrupt": info.compress_type not in _READABLE,
+        "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, _SMALL),
+        "too_large": info.file_size > limits.max_member_bytes,
+        "zip_nested": name.lower().endswith(".zip"),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            return Refusal(reason=reason, message=_MESSAGES[reason])
     return None

@@ -47,20 +47,24 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 MEDIA_TYPE = "application/dicom"
 
-SKIN_CLASSES = frozenset(
+_SECONDARY_CAPTURES = frozenset(
     {
-        "1.2.840.10008.5.1.4.1.1.77.1.4",  # VL Photographic Image
-        "1.2.840.10008.5.1.4.1.1.77.1.7",  # Dermoscopic Photography Image
         "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
         "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture Image, of one frame
     }
 )
+SKIN_CLASSES = _SECONDARY_CAPTURES | {
+    "1.2.840.10008.5.1.4.1.1.77.1.4",  # VL Photographic Image
+    "1.2.840.10008.5.1.4.1.1.77.1.7",  # Dermoscopic Photography Image
+}
 """SOP classes that can hold a picture of skin. Microscopy and endoscopy show no surface of skin."""
-_SECONDARY_CAPTURES = frozenset(uid for uid in SKIN_CLASSES if uid.startswith("1.2.840.10008.5.1.4.1.1.7"))
 SKIN_MODALITIES = frozenset({"", "XC", "DMS", "OT", "SC", "GM"})
 """Modalities of such pictures; a secondary capture of a CT study says CT."""
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 
+_PHOTOMETRIC = frozenset(
+    {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
+)
 _LARGEST_DATA_SET = 2 * 1024**3
 _SPACINGS: dict[str, str | None] = {
     "PixelSpacing": None,
@@ -145,7 +149,7 @@ def _parse(data: bytes) -> Dataset:
 def _check_deflated(data: bytes) -> None:
     """Refuse a deflated data set that would fill the memory, before pydicom inflates it at one go."""
     head = data[:1024]
-    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() + b"\0" not in head:
+    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in head:
         return
     start = 144 + int.from_bytes(data[140:144], "little")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -195,6 +199,11 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
             reason="unsupported_transfer_syntax",
         )
     photometric = _text(dataset, "PhotometricInterpretation")
+    if photometric not in _PHOTOMETRIC:
+        raise BadInput(
+            "the DICOM file's photometric interpretation is not known here; convert it to RGB",
+            reason="unsupported_format",
+        )
     dataset.PhotometricInterpretation = photometric
     dataset.NumberOfFrames = 1
     if syntax.is_encapsulated:
@@ -203,14 +212,7 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
             return quick, []
     elif len(dataset.PixelData) < _uncompressed_size(dataset, photometric):
         raise _truncated()
-    try:
-        samples = pixel_array(dataset, raw=False)
-    except NotImplementedError:
-        raise BadInput(
-            "the DICOM file's photometric interpretation is not supported; convert it to RGB",
-            reason="unsupported_format",
-        ) from None
-    return _displayed(dataset, samples, photometric)
+    return _displayed(dataset, pixel_array(dataset, raw=False), photometric)
 
 
 def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
