@@ -38,11 +38,11 @@ class SegmentGraph(nn.Module):
 
 
 def contract(network: UNet) -> contracts.Contract:
-    """What the graph takes and gives; a pixel belongs to the lesion from ``threshold`` (of 255) on."""
+    """What the graph takes and gives; a pixel belongs to the lesion from the probability ``threshold`` on."""
     return contracts.Contract(
         inputs=(contracts.IMAGE,),
         outputs=(contracts.Tensor("LESION", (-1, -1)),),
-        parameters={"threshold": "128"},
+        parameters={"threshold": "0.5"},
     )
 
 
