@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from typing import get_type_hints
 
 import onnx
 
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
+from lesionnets.evaluation.intervals import Figure
 from lesionnets.graphs.assembly import halve_weights
 from lesionnets.graphs.contract import Contract, Tensor
 from lesionnets.model_card import write_card
@@ -57,13 +60,20 @@ $parameters
 """
 
 
-def export(checkpoint_path: Path, repository: Path, *, version: str | None = None) -> Path:
+def export(
+    checkpoint_path: Path,
+    repository: Path,
+    *,
+    version: str | None = None,
+    figures: Mapping[str, Figure] | None = None,
+) -> Path:
     """Write a trained network as a version of a model.
 
     Args:
         checkpoint_path: What `lesionnets train` wrote.
         repository: A Triton model repository; made where it is missing.
         version: A whole number above 0; the next free one by default. An existing version is overwritten.
+        figures: Measured ones with their intervals, for the card; the checkpoint's own by default.
 
     Returns:
         The model file.
@@ -77,13 +87,19 @@ def export(checkpoint_path: Path, repository: Path, *, version: str | None = Non
         raise UsageError(f"recipe {trained.recipe!r} makes no model of a stage; there are {', '.join(Stage)}")
     graphs = importlib.import_module(f"lesionnets.graphs.{stage}")
     network = trained.build()
+    wanted = get_type_hints(graphs.build)["network"]
+    if not isinstance(network, wanted):
+        raise UsageError(
+            f"{checkpoint_path} holds a {type(network).__name__}; the {stage} graph takes a {wanted.__name__}"
+        )
     graph, contract = graphs.build(network), graphs.contract(network)
     folder = repository / trained.recipe
     version = version or str(max(map(int, versions(folder)), default=0) + 1)
     if not version.isdecimal() or int(version) < 1:
         raise UsageError(f"version {version!r} is not a whole number above 0, as Triton numbers versions")
     model_file = write_model(folder, str(int(version)), graph, Stage(stage), contract)
-    write_card(folder / "MODEL_CARD.md", trained, version=str(int(version)), graph=graph)
+    size = model_file.stat().st_size
+    write_card(folder / "MODEL_CARD.md", trained, version=str(int(version)), size=size, figures=figures)
     return model_file
 
 

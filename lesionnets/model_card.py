@@ -6,12 +6,12 @@ After Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from lesionnets.checkpoint import Checkpoint
+from lesionnets.evaluation.intervals import Figure
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,23 @@ On validation data that was not trained on, with 95 % bootstrap intervals over i
 """
 
 
-def write_card(path: Path, trained: Checkpoint, *, version: str, graph: onnx.ModelProto) -> None:
-    """Write the card of a model version that was exported from a checkpoint."""
+def write_card(
+    path: Path,
+    trained: Checkpoint,
+    *,
+    version: str,
+    size: int,
+    figures: Mapping[str, Figure] | None = None,
+) -> None:
+    """Write the card of a model version.
+
+    Args:
+        path: The card.
+        trained: The checkpoint that the version was exported from.
+        version: Of the model.
+        size: Of the model's file, bytes.
+        figures: Measured figures; the checkpoint's own where there are none.
+    """
     about = ABOUT.get(trained.recipe, About("A model of this project.", "see the recipe", "Not described."))
     hyper = "".join(f", {key} {value}" for key, value in trained.hyper.items())
     path.write_text(
@@ -96,11 +111,20 @@ def write_card(path: Path, trained: Checkpoint, *, version: str, graph: onnx.Mod
             hyper=hyper,
             commit=_commit(),
             parameters=sum(value.numel() for value in trained.state.values()),
-            bytes=graph.ByteSize(),
-            figures="\n".join(figure_rows(trained.figures)),
+            bytes=size,
+            figures="\n".join(figure_rows(flat(figures) if figures else trained.figures)),
             limits=about.limits,
         )
     )
+
+
+def flat(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """Figures as a checkpoint holds them: ``x``, ``x_low`` and ``x_high``."""
+    return {
+        name + end: value
+        for name, figure in figures.items()
+        for end, value in (("", figure.mean), ("_low", figure.low), ("_high", figure.high))
+    }
 
 
 def figure_rows(figures: dict[str, float]) -> list[str]:
