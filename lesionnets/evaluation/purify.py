@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.phantoms import Occlusion, draw_hairs, phantom
+from lesionnets.data.isic import Image, Sample, read_image, read_mask
 from lesionnets.evaluation.intervals import Figure, bootstrap_mean
 from lesionnets.occlusions import find_occlusions
 
-Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -69,9 +69,22 @@ def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int 
     return [Case(one.clean, one.image, one.occlusion) for one in drawn]
 
 
-def nearly_hairless(images: Iterable[Image], *, most: float = 0.002) -> list[Image]:
-    """The images on which the classical finder sees next to nothing: their own hairs have no known truth."""
-    return [image for image in images if float(find_occlusions(image).mean()) <= most]
+def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
+    """The images on which the classical finder, corrected by the masks, sees least.
+
+    What covers an image by itself has no known truth.
+
+    Args:
+        samples: Images with masks.
+        count: How many to take.
+    """
+    shares: list[tuple[float, str, Image]] = []
+    for sample in samples:
+        if sample.mask is not None:
+            image = read_image(sample.image)
+            found = find_occlusions(image, read_mask(sample.mask) > 0)
+            shares.append((float(found.mean()), sample.image_id, image))
+    return [image for _, _, image in sorted(shares, key=lambda share: share[:2])[:count]]
 
 
 def measure(purify: Callable[[Image], Image], cases: Sequence[Case]) -> PurifyFigures:

@@ -126,16 +126,17 @@ def train(options: RecipeOptions) -> Path:
     training = find_samples(data / "train" / "images", data / "train" / "masks")
     held_out = find_samples(data / "val" / "images", data / "val" / "masks")
     smoke = options.smoke
+    patch = 8 if smoke else PATCH
     # Every other image is more than a ten-minute training comes to see.
-    images = load_lesion_crops(training[::2], limit=8 if smoke else None, least=PATCH * SCALE)
-    crops = load_lesion_crops(held_out, limit=4 if smoke else None)
+    images = load_lesion_crops(training[::2], limit=8 if smoke else None, least=patch * SCALE)
+    crops = load_lesion_crops(held_out, limit=4 if smoke else None, least=16 if smoke else 64)
     hyper = {"channels": 24, "blocks": 2}
     torch.manual_seed(options.seed)
     model = Espcn(**hyper)
     outcome = fit(
         model,
         loss_step,
-        PatchLoader(images, patch=16 if smoke else PATCH, steps=2 if smoke else STEPS),
+        PatchLoader(images, patch=patch, steps=2 if smoke else STEPS),
         Validation(crops),
         run=Run(NAME, "espcn.Espcn", hyper, options.out, best_by="psnr_gain"),
         optimiser=torch.optim.Adam(model.parameters(), lr=RATE),

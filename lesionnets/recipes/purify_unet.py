@@ -7,24 +7,22 @@ structures of a lesion stay examples of what is not to be removed (after Bisla e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lesionnets.data.isic import find_samples, read_image
+from lesionnets.data.isic import Image, find_samples
 from lesionnets.data.occluded import OccludedPairs, Planes, load_backgrounds, phantom_backgrounds
-from lesionnets.evaluation.purify import hair_cases, measure, nearly_hairless, phantom_cases
+from lesionnets.evaluation.purify import hair_cases, least_covered, measure, phantom_cases
 from lesionnets.graphs.purify import DIFFERENCE, LONG_SIDE, THRESHOLD
 from lesionnets.nets.purifier import Purifier
 from lesionnets.training import RecipeOptions, Run, fit
-
-Image = npt.NDArray[np.uint8]
 
 NAME = "purify_unet"
 MINUTES = 12.0
@@ -69,11 +67,11 @@ def purify(model: nn.Module, image: Image) -> Image:
 
 
 class Validation:
-    """Error inside drawn hair and change outside it, on images with few hairs of their own and on phantoms."""
+    """Error inside drawn hair and change outside it, on images with least hair of their own and on phantoms."""
 
-    def __init__(self, images: list[Image], *, phantoms: int) -> None:
+    def __init__(self, images: Sequence[Image], *, phantoms: int) -> None:
         self._cases = {
-            "isic": hair_cases(nearly_hairless(images) or images),
+            "isic": hair_cases(images),
             "phantom": phantom_cases(phantoms),
         }
 
@@ -106,7 +104,7 @@ def train(options: RecipeOptions) -> Path:
         training, held_out = training[:4], held_out[:2]
     widths = [8, 8] if smoke else [32, 48, 64, 96]
     backgrounds = load_backgrounds(training) + phantom_backgrounds(1 if smoke else 150, seed=100_000)
-    validation = Validation([read_image(one.image) for one in held_out], phantoms=1 if smoke else 16)
+    validation = Validation(least_covered(held_out, 24), phantoms=1 if smoke else 16)
     torch.manual_seed(options.seed)
     model = Purifier(widths)
     outcome = fit(

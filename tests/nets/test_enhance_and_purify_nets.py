@@ -1,0 +1,86 @@
+"""The super-resolution network and the purifier: what they promise before and after training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dermbatch.phantoms import phantom
+from lesionnets.nets.espcn import Espcn, bicubic_phases
+from lesionnets.nets.purifier import Purifier
+from lesionnets.training import count_parameters
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """The network with every weight drawn anew: its head starts at zero, which would hide the rest."""
+    torch.manual_seed(3)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_untrained_super_resolution_is_bicubic_interpolation() -> None:
+    image = phantom(5, height=60, width=80).clean
+    with torch.inference_mode():
+        out = Espcn()(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+    ours = (out[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+    pillow = np.asarray(Image.fromarray(image).resize((320, 240), Image.Resampling.BICUBIC), np.float32)
+    # Pillow rounds after each axis and treats the border otherwise.
+    assert np.abs(ours - pillow)[8:-8, 8:-8].max() < 1.5
+
+
+def test_bicubic_kernels_keep_a_level_and_a_slope() -> None:
+    kernels = bicubic_phases().double()
+    torch.testing.assert_close(kernels.sum(dim=(1, 2, 3)), torch.ones(16, dtype=torch.float64))
+    ramp = torch.arange(5, dtype=torch.float64).expand(5, 5)
+    found = (kernels[:, 0] * ramp).sum(dim=(1, 2)).reshape(4, 4)
+    expected = torch.tensor([-0.375, -0.125, 0.125, 0.375], dtype=torch.float64) + 2
+    torch.testing.assert_close(found, expected.expand(4, 4), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [(4, 1), (8, 3)])
+def test_a_value_depends_on_no_more_than_the_stated_radius(channels: int, blocks: int) -> None:
+    model = shaken(Espcn(channels, blocks))
+    x = torch.rand(1, 3, 41, 41, requires_grad=True)
+    model(x)[0, :, 80:84, 80:84].sum().backward()
+    assert x.grad is not None
+    rows, columns = x.grad.abs().sum(dim=(0, 1)).nonzero().unbind(dim=1)
+    assert (rows - 20).abs().max() == (columns - 20).abs().max() == model.radius
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3))
+def test_super_resolution_takes_any_size(height: int, width: int, batch: int) -> None:
+    with torch.inference_mode():
+        assert Espcn(4, 1)(torch.rand(batch, 3, height, width)).shape == (batch, 3, 4 * height, 4 * width)
+
+
+def test_super_resolution_is_cheap_enough_for_a_processor() -> None:
+    model = Espcn()
+    macs = sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight"))
+    assert macs <= 35_000, "multiplications a low-resolution pixel"
+
+
+def test_untrained_purifier_hands_the_picture_through() -> None:
+    x = torch.rand(2, 3, 32, 48)
+    with torch.inference_mode():
+        logits, picture = Purifier().eval()(x)
+    assert logits.shape == (2, 1, 32, 48)
+    torch.testing.assert_close(picture, x)
+
+
+@pytest.mark.parametrize("widths", [(4, 6), (8, 8, 8, 8)])
+def test_purifier_learns_in_every_parameter(widths: tuple[int, ...]) -> None:
+    model = shaken(Purifier(widths)).train()
+    logits, picture = model(torch.rand(2, 3, 4 * model.stride, 4 * model.stride))
+    assert logits.shape[2:] == picture.shape[2:] == (4 * model.stride, 4 * model.stride)
+    (logits.square().sum() + picture.square().sum()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_purifier_is_small() -> None:
+    assert count_parameters(Purifier()) < 600_000
