@@ -188,16 +188,7 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
         BadInput: ``unsupported_transfer_syntax``, ``unsupported_format``, ``truncated``, ``corrupt``.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        decoder = None
-    if decoder is None or not decoder.is_available:
-        raise BadInput(
-            "the DICOM file's transfer syntax is not known here; convert it to JPEG baseline or Explicit VR "
-            "Little Endian",
-            reason="unsupported_transfer_syntax",
-        )
+    plugin = _plugin(syntax)
     photometric = _text(dataset, "PhotometricInterpretation")
     if photometric not in _PHOTOMETRIC:
         raise BadInput(
@@ -212,7 +203,27 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
             return quick, []
     elif len(dataset.PixelData) < _uncompressed_size(dataset, photometric):
         raise _truncated()
-    return _displayed(dataset, pixel_array(dataset, raw=False), photometric)
+    return _displayed(dataset, pixel_array(dataset, raw=False, decoding_plugin=plugin), photometric)
+
+
+def _plugin(syntax: UID) -> str:
+    """The decoder of pydicom's for a transfer syntax; '' for those that need none.
+
+    GDCM is not asked even where it is installed: on some damaged streams it aborts the whole process.
+    """
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        decoder = None
+    there = decoder.available_plugins if decoder is not None else ()
+    plugin = next((name for name in ("pylibjpeg", "pydicom", "pillow") if name in there), "")
+    if decoder is None or (syntax.is_encapsulated and not plugin):
+        raise BadInput(
+            "the DICOM file's transfer syntax is not known here; convert it to JPEG baseline or Explicit VR "
+            "Little Endian",
+            reason="unsupported_transfer_syntax",
+        )
+    return plugin
 
 
 def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
