@@ -22,9 +22,11 @@ from lesionnets import checkpoint
 from lesionnets.data.isic import DIAGNOSES, Sample, find_labelled
 from lesionnets.data.lesion_views import Lesion, load_lesions, plain_view, random_view
 from lesionnets.data.tflite import load_mobilenet
+from lesionnets.evaluation.classify import bootstrap
 from lesionnets.evaluation.ranking import auc_by_class
 from lesionnets.graphs.segment import SegmentGraph
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
+from lesionnets.model_card import flat
 from lesionnets.nets.mobilenet import LesionClassifier
 from lesionnets.nets.unet import UNet
 from lesionnets.training import RecipeOptions, Run, autocast, fit, shuffled
@@ -169,7 +171,7 @@ def segmenter(path: Path) -> Callable[[Image], Image]:
 
 
 def calibrate(path: Path, validation: Validation) -> None:
-    """Fit the temperature that makes the validation labels most likely, and write it into the checkpoint."""
+    """Fit the temperature that makes the validation labels most likely; write it and the figures' intervals."""
     trained = checkpoint.load(path)
     model = trained.build()
     with torch.inference_mode(), autocast(torch.device("cpu")):
@@ -177,7 +179,8 @@ def calibrate(path: Path, validation: Validation) -> None:
     candidates = torch.logspace(-1, 1, 201)
     losses = torch.stack([functional.cross_entropy(logits / t, validation.labels) for t in candidates])
     best = int(losses.argmin())
-    figures = trained.figures | {"nll": float(losses[best]), "temperature": float(candidates[best])}
+    measured = bootstrap(logits.softmax(dim=1).numpy(), validation.labels.numpy())
+    figures = flat(measured) | {"nll": float(losses[best]), "temperature": float(candidates[best])}
     checkpoint.save(
         path,
         recipe=trained.recipe,

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from lesionnets.data.augment import augment_pair
 from lesionnets.data.isic import Sample, find_samples, load_pairs, read_mask
+from lesionnets.evaluation.intervals import bootstrap_mean
 from lesionnets.evaluation.overlap import dice, jaccard
 from lesionnets.losses.overlap import bce_dice_loss
+from lesionnets.model_card import flat
 from lesionnets.nets.unet import UNet
 from lesionnets.training import RecipeOptions, Run, fit, shuffled
 
@@ -58,7 +60,7 @@ class Validation:
         self.truths = [read_mask(sample.mask) > 0 for sample in samples if sample.mask]
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Means over the images."""
+        """Means over the images, with their intervals' ends as ``_low`` and ``_high``."""
         where = next(model.parameters()).device
         scores = []
         for start in range(0, len(self.images), 16):
@@ -68,8 +70,8 @@ class Validation:
                 height, width = truth.shape
                 mask = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5
                 scores.append((jaccard(mask, truth), dice(mask, truth)))
-        means = np.mean(scores, axis=0)
-        return {"jaccard": float(means[0]), "dice": float(means[1])}
+        jaccards, dices = zip(*scores, strict=True)
+        return flat({"jaccard": bootstrap_mean(jaccards), "dice": bootstrap_mean(dices)})
 
 
 def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
