@@ -64,7 +64,7 @@ def clean(mask: Mask, *, min_share: float, min_pixels: float) -> tuple[Mask, lis
     sized = sorted(((filled_pixels(outline), outline) for outline in outlines), key=lambda pair: -pair[0])
     least = max(min_pixels, min_share * sized[0][0]) if sized else 0.0
     kept = [outline for pixels, outline in sized if pixels >= least]
-    cleaned = np.zeros_like(mask)
+    cleaned = np.zeros(mask.shape, np.uint8)
     cv2.drawContours(cleaned, kept, -1, (255,), cv2.FILLED)
     return cleaned, kept
 

@@ -140,7 +140,7 @@ def _check(model: ServedModel, wanted: Tensor, type_name: str) -> None:
         raise model.broken(f"gives or takes {wanted.name} as {type_name}, not as {wanted.dtype}")
     shape = model.shapes[wanted.name]
     fits = len(shape) == len(wanted.dims) and all(
-        want is None or have in (want, -1) for have, want in zip(shape, wanted.dims, strict=True)
+        want is None or have == want for have, want in zip(shape, wanted.dims, strict=True)
     )
     if not fits:
         raise model.broken(f"has {wanted.name} of shape {list(shape)}, not {_dims(wanted)}")

@@ -1,0 +1,83 @@
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from dermbatch.contracts import CONTRACTS
+from dermbatch.errors import ModelContractError
+from dermbatch.stages import Stage
+from workers.served import describe
+
+SEGMENT = """
+name: "unet" max_batch_size: 4
+input [ { name: "IMAGE" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] } ]
+output [ { name: "LESION" data_type: TYPE_UINT8 dims: [ -1, -1 ] } ]
+parameters { key: "threshold" value: { string_value: "0.4" } }
+parameters { key: "sha256.1" value: { string_value: "aa" } }
+parameters { key: "sha256.2" value: { string_value: "bb" } }
+"""
+CLASSIFY = """
+name: "net" max_batch_size: 0
+input [ { name: "IMAGE" data_type: TYPE_UINT8 dims: [ 224, 224, 3 ] },
+        { name: "LESION" data_type: TYPE_UINT8 dims: [ 224, 224 ] } ]
+output [ { name: "PROBABILITIES" data_type: TYPE_FP32 dims: [ 3 ] },
+         { name: "EMBEDDING" data_type: TYPE_FP32 dims: [ 1280 ] },
+         { name: "SALIENCY" data_type: TYPE_UINT8 dims: [ 7, 7 ] } ]
+parameters { key: "labels" value: { string_value: "melanoma, nevus,seborrheic_keratosis" } }
+parameters { key: "sha256.1" value: { string_value: "aa" } }
+"""
+
+
+def config(text):
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_a_model_is_what_its_configuration_says():
+    model = describe(Stage.SEGMENT, "2", config(SEGMENT))
+    assert (model.name, model.version, model.sha256, model.max_batch) == ("unet", "2", "bb", 4)
+    assert model.image_size == (-1, -1)
+    assert model.number("threshold", 0.5) == 0.4
+    assert model.number("long_side", 1024) == 1024
+    assert model.used.sha256 == "bb"
+
+
+def test_a_classifier_names_its_classes():
+    model = describe(Stage.CLASSIFY, "1", config(CLASSIFY))
+    assert model.labels == ("melanoma", "nevus", "seborrheic_keratosis")
+    assert model.image_size == (224, 224)
+
+
+def test_an_optional_tensor_is_checked_where_it_is_there():
+    border = 'output [ { name: "BORDER" data_type: TYPE_%s dims: [ -1, -1 ] } ]'
+    assert describe(Stage.SEGMENT, "1", config(SEGMENT + border % "UINT8")).shapes["BORDER"] == (-1, -1)
+    with pytest.raises(ModelContractError, match="BORDER as TYPE_FP32"):
+        describe(Stage.SEGMENT, "1", config(SEGMENT + border % "FP32"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "said"),
+    [
+        (Stage.PURIFY, SEGMENT, "cannot serve purify: it has no tensor PURIFIED"),
+        (Stage.SEGMENT, CLASSIFY, "cannot serve segment: it has no tensor|wants LESION as well"),
+        (Stage.SEGMENT, SEGMENT.replace("UINT8", "FP32", 1), "takes IMAGE as TYPE_FP32, not as uint8"),
+        (
+            Stage.SEGMENT,
+            SEGMENT.replace("-1, -1, 3", "3, -1, -1"),
+            r"IMAGE of shape \[3, -1, -1\], not \[any, any, 3\]",
+        ),
+        (Stage.SEGMENT, SEGMENT.replace("-1, -1 ]", "-1 ]"), r"LESION of shape \[-1\]"),
+        (Stage.SEGMENT, SEGMENT.replace('"sha256.2"', '"other"'), "no file digest.*'sha256.2'"),
+        (
+            Stage.SEGMENT,
+            SEGMENT + 'input [ { name: "AGE" data_type: TYPE_FP32 dims: [ 1 ] } ]',
+            "cannot serve segment: it wants AGE as well",
+        ),
+    ],
+)
+def test_a_broken_contract_is_told(stage, text, said):
+    with pytest.raises(ModelContractError, match=said):
+        describe(stage, "2", config(text))
+
+
+def test_every_stage_has_a_contract_that_starts_with_the_image():
+    assert set(CONTRACTS) == set(Stage)
+    assert {contract.inputs[0].name for contract in CONTRACTS.values()} == {"IMAGE"}

@@ -1,0 +1,105 @@
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from standins import Triton, enlarge_four_times, served
+
+from dermbatch.errors import ModelContractError
+from dermbatch.records import BoundingBox
+from workers.stages.fitting import halved
+from workers.stages.tiling import spans, super_resolve
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_tiles_cover_everything_once_and_stay_in_the_image(data):
+    limit = data.draw(st.integers(1, 900), "limit")
+    begin = data.draw(st.integers(0, limit - 1), "begin")
+    end = data.draw(st.integers(begin + 1, limit), "end")
+    tile = data.draw(st.integers(2, 300), "tile")
+    overlap = data.draw(st.integers(0, 200), "overlap")
+    found = spans(begin, end, limit, tile, overlap)
+    taken = [pixel for span in found for pixel in range(span.first, span.last)]
+    assert taken == list(range(begin, end))
+    for span in found:
+        assert span.start <= span.first
+        assert span.last <= span.start + tile
+        assert span.start >= 0
+        assert span.start + tile <= max(limit, tile)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(100, 900), st.integers(40, 99), st.integers(2, 20))
+def test_a_cut_lies_half_an_overlap_within_both_tiles(length, tile, overlap):
+    found = spans(0, length, length, tile, overlap)
+    assert len(found) > 1
+    for left, right in itertools.pairwise(found):
+        cut = left.last
+        assert left.start + tile - cut >= overlap // 2
+        assert cut - right.start >= overlap // 2
+
+
+def photograph(height, width, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    return cv2.GaussianBlur(noise, (7, 7), 0)
+
+
+@pytest.mark.parametrize("size", [(-1, -1), (64, 64), (48, 96)])
+@pytest.mark.parametrize("box", [(0, 0, 300, 400), (37, 50, 261, 333), (100, 100, 130, 120)])
+def test_tiles_show_no_seams(size, box):
+    image = photograph(300, 400)
+    whole = enlarge_four_times(image)["ENHANCED"]
+    part = BoundingBox(top=box[0], left=box[1], bottom=box[2], right=box[3])
+    needed = np.ones((box[2] - box[0], box[3] - box[1]), bool)
+    client = Triton({"m": enlarge_four_times})
+    found = super_resolve(image, part, needed, client, served(size=size), scale=4, tile=64, overlap=12)
+    inner = slice(24, -24)  # a free tile ends where the box does, so the border there is the network's own
+    expected = whole[4 * box[0] : 4 * box[2], 4 * box[1] : 4 * box[3]]
+    np.testing.assert_array_equal(found[inner, inner], expected[inner, inner])
+
+
+def test_tiles_where_nothing_is_needed_are_not_asked_for():
+    image = photograph(200, 600)
+    needed = np.zeros((200, 600), bool)
+    needed[90:110, 20:40] = True
+    client = Triton({"m": enlarge_four_times})
+    box = BoundingBox(top=0, left=0, bottom=200, right=600)
+    found = super_resolve(image, box, needed, client, served(), scale=4, tile=100, overlap=10)
+    assert 1 <= len(client.asked) <= 4
+    whole = enlarge_four_times(image)["ENHANCED"]
+    np.testing.assert_array_equal(found[360:440, 80:160], whole[360:440, 80:160])
+    assert not found[:, 1200:].any()
+
+
+def test_halving_by_tiles_is_halving_the_whole():
+    image = photograph(150, 210)
+    box = BoundingBox(top=10, left=20, bottom=140, right=201)
+    ask = {"needed": np.ones((130, 181), bool), "client": Triton({"m": enlarge_four_times}), "model": served()}
+    full = super_resolve(image, box, **ask, scale=4, tile=64, overlap=12)
+    for count, expected in enumerate([full, halved(full), halved(halved(full))]):
+        found = super_resolve(image, box, **ask, scale=4, tile=64, overlap=12, halvings=count)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_an_image_smaller_than_the_models_tile_is_mirrored():
+    image = photograph(30, 50)
+    client = Triton({"m": enlarge_four_times})
+    box = BoundingBox(top=0, left=0, bottom=30, right=50)
+    model = served(size=(64, 64))
+    found = super_resolve(image, box, np.ones((30, 50), bool), client, model, scale=4, tile=64, overlap=12)
+    assert found.shape == (120, 200, 3)
+    sent = client.asked[0][1]["IMAGE"]
+    np.testing.assert_array_equal(sent[:30, :50], image)
+    np.testing.assert_array_equal(sent[30:60, :50], image[::-1])
+
+
+def test_a_model_of_another_scale_is_found_out():
+    client = Triton({"m": lambda IMAGE: {"ENHANCED": IMAGE}})  # noqa: N803
+    box = BoundingBox(top=0, left=0, bottom=20, right=20)
+    with pytest.raises(ModelContractError, match=r"ENHANCED of shape \[20, 20, 3\], not \[80, 80, 3\]"):
+        super_resolve(
+            photograph(20, 20), box, np.ones((20, 20), bool), client, served(), scale=4, tile=64, overlap=12
+        )
