@@ -105,6 +105,49 @@ def evaluate_classify(
     _print("classify", model, len(samples), figures, as_json=as_json)
 
 
+@evaluate_app.command("enhance")
+def evaluate_enhance(
+    images: Images,
+    model: Model,
+    masks: Annotated[Path | None, typer.Option(help="Experts' masks: measure on the lesions' regions.")] = None,
+    area: Annotated[bool, typer.Option(help="Reduce by means of 4 x 4 pixels instead of bicubic.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """PSNR of images that were reduced by four and enhanced again, beside bicubic interpolation."""
+    from lesionnets.data.isic import find_samples, read_image  # noqa: PLC0415
+    from lesionnets.data.lesion_crops import load_lesion_crops  # noqa: PLC0415
+    from lesionnets.evaluation import enhance, predictors  # noqa: PLC0415
+
+    samples = [sample for folder in images for sample in find_samples(folder, masks)]
+    pictures = load_lesion_crops(samples) if masks else [read_image(sample.image) for sample in samples]
+    if not pictures:
+        raise UsageError("no lesion of these images is 64 pixels wide and high; take larger images")
+    run = predictors.load_model(model, Stage.ENHANCE)
+    found = enhance.measure(
+        lambda image: run(IMAGE=image)["ENHANCED"], pictures, how="area" if area else "bicubic"
+    )
+    _print("enhance", model, len(pictures), vars(found), as_json=as_json)
+
+
+@evaluate_app.command("purify")
+def evaluate_purify(
+    images: Images,
+    masks: Masks,
+    model: Model,
+    count: Annotated[int, typer.Option(min=1, help="How many images: those with least hair of their own.")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """Mean absolute error inside and outside of hairs drawn over images, before and after purification."""
+    from lesionnets.data.isic import find_samples  # noqa: PLC0415
+    from lesionnets.evaluation import predictors, purify  # noqa: PLC0415
+
+    samples = [sample for folder in images for sample in find_samples(folder, masks)]
+    run = predictors.load_model(model, Stage.PURIFY)
+    cases = purify.hair_cases(purify.least_covered(samples, count))
+    found = purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases)
+    _print("purify", model, len(cases), vars(found), as_json=as_json)
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run.")],

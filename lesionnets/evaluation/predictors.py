@@ -21,25 +21,31 @@ Run = Callable[..., dict[str, npt.NDArray[Any]]]
 """Takes the stage's inputs by name, without a batch dimension; returns its outputs by name, likewise."""
 
 _WRAPPERS = {Stage.SEGMENT: "SegmentGraph", Stage.CLASSIFY: "ClassifyGraph"}
-_OUTPUTS = {Stage.SEGMENT: ("LESION",), Stage.CLASSIFY: ("PROBABILITIES", "EMBEDDING", "SALIENCY")}
+"""Graphs that are written in PyTorch; the others exist in ONNX only."""
+_OUTPUTS = {
+    Stage.PURIFY: ("PURIFIED",),
+    Stage.SEGMENT: ("LESION",),
+    Stage.ENHANCE: ("ENHANCED",),
+    Stage.CLASSIFY: ("PROBABILITIES", "EMBEDDING", "SALIENCY"),
+}
 
 
 def load_model(path: Path, stage: Stage) -> Run:
-    """A model of the segment or the classify stage, ready to run.
+    """A model of a stage, ready to run.
 
     Raises:
         UsageError: Where the file is missing, is neither checkpoint nor ONNX, or is another stage's model.
     """
     if not path.is_file():
         raise UsageError(f"there is no model file {path}")
-    return _load_onnx(path, stage) if path.suffix == ".onnx" else _load_checkpoint(path, stage)
+    return _load_onnx(path, path, stage) if path.suffix == ".onnx" else _load_checkpoint(path, stage)
 
 
-def _load_onnx(path: Path, stage: Stage) -> Run:
+def _load_onnx(content: Path | bytes, path: Path, stage: Stage) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options)
+        session = onnxruntime.InferenceSession(content, options)
     except Exception as error:  # onnxruntime's errors have no common base
         raise UsageError(f"{path} cannot be read as an ONNX model") from error
     names = tuple(output.name for output in session.get_outputs())
@@ -57,8 +63,10 @@ def _load_checkpoint(path: Path, stage: Stage) -> Run:
     trained = checkpoint.load(path)
     if trained.recipe.partition("_")[0] != stage:
         raise UsageError(f"{path} was made by recipe {trained.recipe!r}, which is not for the {stage} stage")
-    wrapper = getattr(import_module(f"lesionnets.graphs.{stage}"), _WRAPPERS[stage])
-    graph = wrapper(trained.build()).eval()
+    module, network = import_module(f"lesionnets.graphs.{stage}"), trained.build()
+    if stage not in _WRAPPERS:
+        return _load_onnx(module.build(network).SerializeToString(), path, stage)
+    graph = getattr(module, _WRAPPERS[stage])(network).eval()
 
     def run(**inputs: Image) -> dict[str, npt.NDArray[Any]]:
         with torch.inference_mode():

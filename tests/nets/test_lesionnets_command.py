@@ -61,6 +61,30 @@ def test_train_then_evaluate_both_networks(
     assert "mean_auc" in out
 
 
+def test_evaluate_enhance_and_purify(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = isic_folder / "val"
+    folders = ("--images", val / "images", "--masks", val / "masks", "--json")
+    figures = {}
+    for stage, name, hyper in (
+        ("enhance", "espcn.Espcn", {"channels": 4, "blocks": 1}),
+        ("purify", "purifier.Purifier", {"widths": [4, 4]}),
+    ):
+        path = tmp_path / f"{stage}.pt"
+        state = checkpoint.network(name, hyper).state_dict()
+        checkpoint.save(path, recipe=f"{stage}_x", network=name, hyper=hyper, state=state, figures={})
+        if stage == "enhance":
+            code, out, err = call(monkeypatch, capsys, "evaluate", stage, *folders[:2], "--json", "--model", path)
+        else:
+            code, out, err = call(monkeypatch, capsys, "evaluate", stage, *folders, "--model", path, "--count", 3)
+        assert code == 0, err
+        figures[stage] = json.loads(out)["figures"]
+    # Untrained, the enhancer interpolates: neither better nor worse than bicubic interpolation by much.
+    assert abs(figures["enhance"]["gain"]["mean"]) < 0.5
+    assert figures["purify"]["before"]["mean"] > 5
+
+
 def test_wrong_calls_get_one_sentence_and_exit_code_2(
     isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
