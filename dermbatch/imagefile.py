@@ -1,7 +1,8 @@
 """Image files: what is it, and what are its pixels. The content decides, not the name.
 
-Ordinary files go through OpenCV, the fastest decoder at hand; everything special (orientation, alpha, palettes,
-16 bit, CMYK, colour profiles, odd or broken files) through Pillow, which is strict about what is missing.
+Ordinary JPEG files go through OpenCV, the fastest decoder at hand, and 16 bit samples too, as Pillow does not keep
+them; everything else (alpha, palettes, CMYK, odd or broken files) through Pillow, which is strict about what is
+missing.
 """
 
 from __future__ import annotations
@@ -146,13 +147,15 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         notes = ["exif_rotated"] if orientation != 1 else []
         profile = image.info.get("icc_profile")
         deep = _is_deep(image, data, media_type)
-        fast = media_type in ("image/jpeg", "image/png") and image.mode in ("RGB", "L") and not deep
         pixels = None
-        if fast and "transparency" not in image.info and _is_complete(data, media_type):
+        if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
             pixels = opencv_decode(data, cv2.IMREAD_COLOR)
             if image.mode == "L":
                 notes.append("from_grey")
         if deep:
+            # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
+            if not _is_complete(data, media_type):
+                raise EOFError
             pixels = _deep(data, notes)
         if pixels is None:
             pixels = _by_pillow(image, profile, notes)
@@ -242,12 +245,22 @@ def _is_complete(data: bytes, media_type: str) -> bool:
     if media_type == "image/jpeg":
         return jpeg_is_complete(data)
     if media_type == "image/png":
-        return b"IEND" in data[-64:]
+        return _png_chunks_fit(data)
     if media_type == "image/webp":
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
     if media_type == "image/bmp":
         return int.from_bytes(data[2:6], "little") <= len(data)
     return True
+
+
+def _png_chunks_fit(data: bytes) -> bool:
+    """Whether a PNG file's chunks lead to its end chunk."""
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
 
 
 def _deep(data: bytes, notes: list[str]) -> Rgb:
