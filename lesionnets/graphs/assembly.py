@@ -6,8 +6,9 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import Template
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,16 +45,36 @@ def export_network(
     """
     batch, rows, columns = (torch.export.Dim(name) for name in ("N", "rows", "columns"))
     sides = {2: multiple * rows, 3: multiple * columns} if multiple > 1 else {2: rows, 3: columns}
+    return to_onnx(network, example, inputs=inputs, outputs=outputs, free=[{0: batch} | sides for _ in example])
+
+
+def to_onnx(
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: Sequence[Mapping[int, Any]],
+) -> onnx.ModelProto:
+    """A module as ONNX, without traces of where it was made.
+
+    Args:
+        module: Put into evaluation mode.
+        example: One tensor an input.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        free: For each input its free axes, each with a name or a ``torch.export.Dim``.
+    """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # The exporter tells of its own deprecations and progress.
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            network.eval(),
+            module.eval(),
             tuple(example),
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} | sides for _ in example),
+            dynamic_shapes=tuple(dict(axes) for axes in free),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -6,10 +6,6 @@ a grid of bytes is gathered first and only that is averaged, so the cost hardly 
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 
 import onnx
@@ -17,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.graphs.assembly import IR_VERSION, OPSET
+from lesionnets.graphs.assembly import to_onnx
 
 
 def _centres(count: int, length: Tensor | int, where: torch.device) -> Tensor:
@@ -59,27 +55,5 @@ def export_graph(
         outputs: Names of the outputs.
     """
     axes = {0: "N", 1: "H", 2: "W"}
-    example = tuple(torch.zeros(2, 97, 131, *after, dtype=torch.uint8) for after in inputs.values())
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        # The exporter tells of its own deprecations and progress.
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph.eval(),
-            example,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=tuple(axes for _ in example),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("the exporter gave no program")
-    model = program.model_proto
-    model.ir_version = IR_VERSION
-    del model.metadata_props[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    return model
+    example = [torch.zeros(2, 97, 131, *after, dtype=torch.uint8) for after in inputs.values()]
+    return to_onnx(graph, example, inputs=list(inputs), outputs=outputs, free=[axes for _ in example])
