@@ -44,9 +44,9 @@ from orchestrator.stack.repository import default_model_repository
 from orchestrator.stack.stack import Stack
 from workers.inference import TritonClient
 from workers.pictures import Pictures
-from workers.pipeline import plan as plan_steps
-from workers.pipeline import run_stage
 from workers.served import Array, ServedModel
+from workers.steps import plan as plan_steps
+from workers.steps import run_step
 
 console = Console(highlight=False)
 
@@ -87,7 +87,7 @@ def take_down(path: Path, settings: Settings, client: TritonClient) -> list[Call
     pictures = Pictures(path.read_bytes(), settings.worker.max_pixels, None, {})  # type: ignore[arg-type]
     source = read_image(path.read_bytes(), max_pixels=settings.worker.max_pixels)
     for step in plan_steps(job, client):
-        run_stage(step, pictures, source, recorder)  # type: ignore[arg-type]
+        run_step(step, pictures, source, recorder)  # type: ignore[arg-type]
     return recorder.calls
 
 

@@ -26,9 +26,11 @@ from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.fetch import fetch as fetch_batch
+from orchestrator.fetch import folder_results
 from orchestrator.intake import Intake
 from orchestrator.planner import Order, plan, read_batch
 from orchestrator.progress import closing_table, follow, where
+from orchestrator.report import read_failures
 from orchestrator.stack import host
 from orchestrator.stack.repository import default_model_repository, served_models
 from orchestrator.stack.stack import Stack
@@ -106,7 +108,8 @@ def run(
         counts = follow(ledger, batch, err, lambda: _look_after(stack))
         seconds = time.monotonic() - started
         fetch_batch(store, batch.name, folder, file_of=stack.file_of)
-        table = closing_table(store, batch, seconds)
+        failures = read_failures(store, batch.name)
+        table = closing_table(batch, folder_results(folder, batch.name), failures, seconds)
         store.delete_prefix(store.incoming_bucket, "")
     out.print(table)
     where(out, folder)

@@ -8,14 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from dermbatch import layout
 from dermbatch.errors import DermbatchError
 from dermbatch.records import ResultRecord
 from dermbatch.store import ObjectStore
-from orchestrator.report import read_results
 
 _AT_A_TIME = 8
 _CHUNK = 256
@@ -52,21 +51,26 @@ def fetch(
     def bring(key: str) -> bool:
         return _bring(store, key, folder, file_of)
 
-    written = 0
+    records = (info.key for info in store.list(store.bucket, layout.batch_prefix(batch)))
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        keys = _keys(store, batch)
-        while chunk := list(islice(keys, _CHUNK)):
-            written += sum(pool.map(bring, chunk))
+        written = _bring_all(pool, bring, records)
+        artifacts = chain.from_iterable(map(_artifacts, folder_results(folder, batch)))
+        written += _bring_all(pool, bring, artifacts)
     _replace(folder / "report.html", (folder / layout.report(batch)).read_bytes())
     return written
 
 
-def _keys(store: ObjectStore, batch: str) -> Iterator[str]:
-    """Keys of the artifacts that results name, then of the records: a result is never there without its files."""
-    for record in read_results(store, batch):
-        yield from _artifacts(record)
-    for info in store.list(store.bucket, layout.batch_prefix(batch)):
-        yield info.key
+def folder_results(folder: Path, batch: str) -> Iterator[ResultRecord]:
+    """Result records of a batch that was fetched into a folder."""
+    for path in (folder / layout.batch_prefix(batch) / "results").glob("*/*.json"):
+        yield ResultRecord.model_validate_json(path.read_bytes())
+
+
+def _bring_all(pool: ThreadPoolExecutor, bring: Callable[[str], bool], keys: Iterator[str]) -> int:
+    written = 0
+    while chunk := list(islice(keys, _CHUNK)):
+        written += sum(pool.map(bring, chunk))
+    return written
 
 
 def _artifacts(record: ResultRecord) -> Iterator[str]:

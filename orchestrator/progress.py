@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -24,14 +24,12 @@ from rich.text import Text
 
 from dermbatch.errors import LedgerUnavailable, StackError
 from dermbatch.ledger import Counts, Ledger
-from dermbatch.records import Batch
+from dermbatch.records import Batch, FailureRecord, ResultRecord
 from dermbatch.stages import ORDER
-from dermbatch.store import ObjectStore
-from orchestrator.report import read_failures, read_results
 
 _LOOK_EVERY = 0.25
 _LINE_EVERY = 10.0
-_REASONS_SHOWN = 12
+_REASONS_SHOWN = 25
 
 
 class _Rate(ProgressColumn):
@@ -95,18 +93,20 @@ def _line(counts: Counts, seconds: float) -> str:
     return f"{finished}/{counts.images} images, {finished / seconds:.1f} images/s, {left}, {counts.failed} failed"
 
 
-def closing_table(store: ObjectStore, batch: Batch, seconds: float) -> Table:
+def closing_table(
+    batch: Batch, results: Iterable[ResultRecord], failures: Iterable[FailureRecord], seconds: float
+) -> Table:
     """What became of a batch: outcomes, speed, mean time by stage, failures by reason."""
     done = 0
     spent: dict[str, float] = defaultdict(float)
     runs = Counter[str]()
-    for record in read_results(store, batch.name):
+    for record in results:
         done += 1
         for stage in record.stages:
             if stage not in record.cached:
                 spent[stage] += record.seconds.get(stage, 0.0)
                 runs[stage] += 1
-    reasons = Counter(failure.reason for failure in read_failures(store, batch.name))
+    reasons = Counter(failure.reason for failure in failures)
     table = Table(title=f"Batch {escape(batch.name)}", title_justify="left", show_header=False, min_width=44)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -116,6 +116,8 @@ def closing_table(store: ObjectStore, batch: Batch, seconds: float) -> Table:
     table.add_row("failed", f"[red]{failed}[/]" if failed else "0")
     for reason, count in reasons.most_common(_REASONS_SHOWN):
         table.add_row(f"  {escape(reason)}", str(count))
+    if others := reasons.total() - sum(count for _, count in reasons.most_common(_REASONS_SHOWN)):
+        table.add_row("  other reasons", str(others))
     if batch.skipped:
         table.add_row("other files passed over", str(batch.skipped))
     table.add_row("time", f"{seconds:.1f} s")

@@ -94,6 +94,19 @@ def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, sample
     assert alone.source.uri == "s3://archive/study 1/a b.jpg"
     assert alone.source.sha256 == packed.source.sha256
     client.close()
+    elsewhere = {
+        "DERMBATCH_STORE__ENDPOINT_URL": settings.store.endpoint_url,
+        "DERMBATCH_STORE__ACCESS_KEY_ID": "x",
+        "DERMBATCH_STORE__SECRET_ACCESS_KEY": "x",
+    }
+    inputs = ("s3://archive/study 1/a b.jpg", "s3://archive/nothing/", "s3://missing/x")
+    ended = dermbatch("run", *inputs, "--out", tmp_path / "run", env=elsewhere)
+    assert ended.code == 1, ended.err
+    assert list(results(tmp_path / "run")) == [inputs[0]]
+    assert {name: failure.reason for name, failure in failures(tmp_path / "run").items()} == {
+        inputs[1]: "empty_prefix",
+        inputs[2]: "bucket_not_found",
+    }
 
 
 def test_commands_without_a_stack_or_a_batch_say_so(homes, samples, tmp_path):
