@@ -89,10 +89,23 @@ def paint(rng: np.random.Generator, rgb: Floats, depth: Floats, kind: Kind) -> F
     Returns:
         float32 [H, W, 3], 0 to 255.
     """
-    softness = {"nevus": (0.02, 0.12), "melanoma": (0.015, 0.09), "keratosis": (0.008, 0.03)}[kind]
-    share = 1 / (1 + cv2.exp(np.clip(-depth / np.float32(rng.uniform(*softness)), -30, 30)))
+    low, high = {"nevus": (0.02, 0.12), "melanoma": (0.015, 0.09), "keratosis": (0.008, 0.03)}[kind]
+    softness = float(rng.uniform(low, high))
     cell = float(np.sqrt((depth > 0).sum() / np.pi)) + 4
-    return {"nevus": _nevus, "melanoma": _melanoma, "keratosis": _keratosis}[kind](rng, rgb, depth, share, cell)
+    box = _around(depth > -7 * softness)  # where the lesion's share is a thousandth or more
+    share = np.asarray(1 / (1 + cv2.exp(np.clip(-depth[box] / np.float32(softness), -30, 30))), np.float32)
+    draw = {"nevus": _nevus, "melanoma": _melanoma, "keratosis": _keratosis}[kind]
+    out = rgb.copy()
+    out[box] = draw(rng, rgb[box], depth[box], share, cell)
+    return out
+
+
+def _around(mask: Mask) -> tuple[slice, slice]:
+    """The rows and columns that hold what is true."""
+    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+    if not len(rows):
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _nevus(rng: np.random.Generator, rgb: Floats, depth: Floats, share: Floats, cell: float) -> Floats:

@@ -76,10 +76,8 @@ def phantom(
     chosen: Kind = KINDS[int(own.integers(len(KINDS)))]
     chosen = kind or chosen
     depth, lesion = outline(own, height, width, chosen)
-    picture = paint(own, skin(own, height, width), depth, chosen)
-    clean = grain(own, picture, own.uniform(0.8, 3.0))
-    if own.random() < 0.35:
-        clean = draw_vignette(clean, own)
+    clean = grain(own, paint(own, skin(own, height, width), depth, chosen), own.uniform(0.8, 3.0))
+    tube = int(own.integers(2**32)) if own.random() < 0.35 else None
     wanted = tuple(o for o in OCCLUSIONS if over.random() < _LIKELY[o])
     if occlusions is not None:
         wanted = tuple(o for o in OCCLUSIONS if o in occlusions)
@@ -88,5 +86,8 @@ def phantom(
         if name in wanted:
             image, touched = draw(image, over)
             occlusion = occlusion | touched
+    if tube is not None:  # the dermoscope's tube hides hairs as it hides skin
+        clean, image = (draw_vignette(picture, np.random.default_rng(tube)) for picture in (clean, image))
+        occlusion &= (image != clean).any(axis=2)
     spacing = float(own.uniform(11, 20)) / width  # dermoscopes show 11 to 20 mm of skin
     return Phantom(clean, image, lesion, occlusion, chosen, wanted, (spacing, spacing))

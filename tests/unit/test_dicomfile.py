@@ -340,9 +340,9 @@ def test_real_dermoscopic_files_decode_as_pydicom_decodes_them():
         image = read(data)
         assert image.notes == ()
         # Skin, not green or violet: red is the strongest colour on the whole.
-        mean = image.pixels.reshape(-1, 3).mean(axis=0)
+        mean = image.pixels[::8, ::8].reshape(-1, 3).mean(axis=0)
         assert mean[0] >= mean[1] * 0.98 > mean[2] * 0.9
-        if len(data) < 300_000:
+        if len(data) < 60_000:
             reference = pixel_array(pydicom.dcmread(io.BytesIO(data)), raw=False)
             assert np.abs(image.pixels.astype(int) - reference).max() <= 1
 
