@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
 
-from dermbatch.errors import StackError
+from dermbatch.errors import DermbatchError, StackError
 from dermbatch.settings import StoreSettings
+from dermbatch.store import ObjectStore
 from orchestrator.stack.process import Part, http_ok, python_module
 
 _ACCOUNT = "000000000000"
@@ -179,32 +177,14 @@ def create_buckets(store: StoreSettings, buckets: Sequence[str]) -> None:
     """Make the buckets that are not there yet.
 
     Raises:
-        StackError: Where the store refuses.
+        StackError: Where the store refuses, or does not answer.
     """
-    client = boto3.client(
-        "s3",
-        endpoint_url=store.endpoint_url,
-        region_name=store.region,
-        aws_access_key_id=store.access_key_id,
-        aws_secret_access_key=store.secret_access_key.get_secret_value() if store.secret_access_key else None,
-        config=Config(
-            connect_timeout=3,
-            read_timeout=10,
-            retries={"max_attempts": 5},
-            s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",
-            proxies={},
-        ),
-    )
+    client = ObjectStore(store)
     try:
-        have = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
         for bucket in buckets:
-            if bucket not in have:
-                client.create_bucket(Bucket=bucket)
-    except (BotoCoreError, ClientError) as error:
+            client.create_bucket(bucket)
+    except DermbatchError as error:
         raise StackError(f"the buckets {', '.join(buckets)} could not be made: {error}") from error
-    finally:
-        client.close()
 
 
 def _can_be_path(key: str) -> bool:

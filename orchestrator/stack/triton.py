@@ -24,7 +24,9 @@ from dermbatch.errors import StackError
 from dermbatch.settings import TritonSettings
 from orchestrator.stack.process import Part, http_ok
 
-_BACKEND = Path(__file__).with_name("backends") / "onnxruntime"
+_BACKENDS = "backends"
+_MODELS = "models"
+_OWN_BACKEND = Path(__file__).with_name("backends") / "onnxruntime"
 _OWN_LIBPYTHON = (3, 13)  # the one stub of the wheel that carries its own
 _EXIT_TIMEOUT = 2  # it keeps nothing; workers that still wait for an answer have ended before
 _TELLING = re.compile(
@@ -77,13 +79,16 @@ def triton_part(
     if not repository.is_dir():
         raise StackError(f"the model repository {repository} is not a folder")
     server = _server()
-    backends = _backend_folder(folder / "backends", server)
+    _make_backends(folder / _BACKENDS, server)
+    (folder / _MODELS).unlink(missing_ok=True)
+    (folder / _MODELS).symlink_to(repository.resolve())
     # A name of its own for each server's shared memory, so that what a killed one leaves there can be removed.
     prefix = f"dermbatch-{ports.grpc}-{secrets.token_hex(4)}-"
     argv = [
         str(server / "bin" / "tritonserver"),
-        f"--model-repository={repository.resolve()}",
-        f"--backend-directory={backends}",
+        # Relative: Triton starts its stubs through a shell, and quotes no blanks in these two paths.
+        f"--model-repository={_MODELS}",
+        f"--backend-directory={_BACKENDS}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--http-address=127.0.0.1",
         f"--http-port={ports.http}",
@@ -120,7 +125,7 @@ def _server() -> Path:
     return Path(spec.origin).parent / "tritonserver"
 
 
-def _backend_folder(folder: Path, server: Path) -> Path:
+def _make_backends(folder: Path, server: Path) -> None:
     """Build the folder with the Python backend, the stub for this Python beside it, and our own backend."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
@@ -132,8 +137,7 @@ def _backend_folder(folder: Path, server: Path) -> Path:
     # Copies: Triton refuses a library that a symbolic link puts outside of its folder.
     for source in (python / "libtriton_python.so", python / "triton_python_backend_utils.py", stub):
         shutil.copy2(source, folder / "python" / source.name)
-    (folder / "onnxruntime").symlink_to(_BACKEND)
-    return folder.resolve()
+    (folder / "onnxruntime").symlink_to(_OWN_BACKEND)
 
 
 def _environment(env: Mapping[str, str], server: Path) -> dict[str, str]:

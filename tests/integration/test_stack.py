@@ -1,0 +1,193 @@
+"""The stack as a whole: it serves, looks after its parts, keeps others out, and leaves nothing."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import redis
+import tritonclient.grpc as grpcclient
+from tiny_models import write_repository
+
+from dermbatch.errors import StackError
+from dermbatch.settings import Settings
+from dermbatch.store import ObjectStore
+from orchestrator.stack import host, repository
+from orchestrator.stack.process import http_ok
+from orchestrator.stack.stack import Stack
+from orchestrator.stack.state import read_state, state_path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A repository with one model, so that Triton is up soon."""
+    whole, small = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("small")
+    write_repository(whole)
+    shutil.move(whole / "segment_tiny", small / "segment_tiny")
+    return small
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, models):
+    home = tmp_path_factory.mktemp("home of a stack") / "new"
+    with Stack(home, Settings(), workers=2, model_repository=models) as stack:
+        yield stack
+
+
+def wait_for(what, seconds=20.0):
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
+def pids_of(home):
+    state = read_state(home)
+    parts = [pid for part in state.parts.values() for pid in (part.pid, part.program_pid)]
+    return [state.pid, *parts]
+
+
+def none_left(pids):
+    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+
+
+def test_its_settings_lead_to_the_running_parts(stack):
+    with redis.Redis.from_url(stack.settings.redis.url) as client:
+        assert client.ping()
+    store = ObjectStore(stack.settings.store)
+    store.put("stack/hello", b"hello", "text/plain")
+    assert stack.file_of("stack/hello").read_bytes() == b"hello"
+    assert list(store.list(store.incoming_bucket, "")) == []
+    with grpcclient.InferenceServerClient(stack.settings.triton.url) as client:
+        assert client.is_model_ready("segment_tiny")
+    for port in (stack.settings.orchestrator.metrics_port, stack.settings.worker.metrics_port):
+        assert http_ok(port, "/metrics")
+
+
+def test_a_program_with_its_environment_has_the_same_settings(stack):
+    script = "from dermbatch.settings import Settings; import sys; sys.stdout.write(Settings().model_dump_json())"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **stack.environment}
+    said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True).stdout
+    assert json.loads(said) == json.loads(stack.settings.model_dump_json())
+
+
+def test_each_worker_has_a_metrics_port_of_its_own(stack):
+    names = [part.name for part in stack.parts]
+    assert names == ["redis", "s3", "triton", "orchestrator", "worker-1", "worker-2"]
+    ports = read_state(stack.home).ports
+    assert len(set(ports.values())) == len(ports)
+    assert http_ok(ports["worker-2"], "/metrics")
+
+
+def test_its_state_is_for_others_to_find_and_for_the_owner_only(stack):
+    assert stat.S_IMODE(state_path(stack.home).stat().st_mode) == 0o600
+    assert stat.S_IMODE(stack.home.stat().st_mode) == 0o700
+    assert host.attach(stack.home) == stack.settings
+    state = host.running(stack.home)
+    assert state.pid == os.getpid()
+    for name, part in state.parts.items():
+        assert psutil.Process(part.program_pid).ppid() == part.pid
+        assert part.log == str(stack.logs / f"{name}.log")
+
+
+def test_a_second_stack_is_kept_out_of_its_home(stack, models):
+    with pytest.raises(StackError, match=rf"already running.*pid {os.getpid()}.*dermbatch down --home"):
+        Stack(stack.home, Settings(), model_repository=models).start()
+    with pytest.raises(StackError, match="already running"):
+        host.up(stack.home, Settings(), model_repository=models)
+    assert stack.check() == []
+
+
+def test_parts_that_are_killed_come_back_with_their_data(stack):
+    with redis.Redis.from_url(stack.settings.redis.url) as client:
+        client.set("kept", "yes")
+    time.sleep(1.2)
+    for name in ("redis", "worker-1"):
+        os.kill(read_state(stack.home).parts[name].program_pid, signal.SIGKILL)
+    heard = []
+
+    def both_ready():
+        heard.extend(stack.check())
+        return {"redis is ready again", "worker-1 is ready again"} <= set(heard)
+
+    wait_for(both_ready)
+    assert any("redis ended early (by SIGKILL)" in sentence for sentence in heard)
+    with redis.Redis.from_url(stack.settings.redis.url) as client:
+        assert client.get("kept") == b"yes"
+    for part in read_state(stack.home).parts.values():
+        assert psutil.pid_exists(part.program_pid)
+
+
+def test_a_full_disk_is_noticed(stack, monkeypatch):
+    more_than_any_disk = Settings().stack.model_copy(update={"least_free": 2**80})
+    monkeypatch.setattr(stack, "_asked", stack.settings.model_copy(update={"stack": more_than_any_disk}))
+    with pytest.raises(StackError, match=r"disk of .* is full"):
+        stack.check()
+
+
+def test_where_a_part_does_not_come_up_nothing_stays(tmp_path, models):
+    broken = [sys.executable, "-c", "raise SystemExit('the service has a bad day')"]
+    stack = Stack(tmp_path, Settings(), model_repository=models, service_command=broken)
+    with pytest.raises(StackError, match=r"(?s)orchestrator ended early.*orchestrator\.log.*a bad day"):
+        stack.start()
+    assert not any(part.running for part in stack.parts)
+    assert read_state(tmp_path) is None
+    with pytest.raises(StackError, match="no stack is running"):
+        host.attach(tmp_path)
+
+
+def test_up_attach_kill_up_again_and_down(tmp_path, models):
+    settings = host.up(tmp_path, Settings(), model_repository=models)
+    assert host.attach(tmp_path) == settings
+    ObjectStore(settings.store).put("kept", b"yes", "text/plain")
+    pids = pids_of(tmp_path)
+    assert not none_left(pids)
+    os.kill(pids[0], signal.SIGKILL)
+    wait_for(lambda: none_left(pids), 10)
+    with pytest.raises(StackError, match="no stack is running"):
+        host.down(tmp_path)
+    again = host.up(tmp_path, Settings(), model_repository=models)
+    assert ObjectStore(again.store).get("dermbatch", "kept") == b"yes"
+    pids = pids_of(tmp_path)
+    host.down(tmp_path)
+    assert none_left(pids)
+    assert not state_path(tmp_path).exists()
+    assert "the stack is running in" in (tmp_path / "logs" / "stack.log").read_text()
+
+
+def test_up_reports_why_it_could_not(tmp_path):
+    empty = tmp_path / "models"
+    with pytest.raises(StackError, match=r"(?s)stack\.log says:.*models is not a folder"):
+        host.up(tmp_path / "home", Settings(), model_repository=empty)
+
+
+def test_an_end_during_the_start_leaves_nothing(tmp_path, models):
+    home = tmp_path / "home"
+    argv = [sys.executable, "-m", "orchestrator.stack", f"--home={home}", f"--model-repository={models}"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    starting = subprocess.Popen(argv, env=env)
+    wait_for(lambda: read_state(home) is not None)
+    with pytest.raises(StackError, match="still starting"):
+        host.running(home)
+    pids = pids_of(home)
+    starting.terminate()
+    assert starting.wait(30) == 0
+    assert none_left([pid for pid in pids if pid is not None])
+
+
+def test_the_default_models_are_found_in_a_checkout_and_beside_an_installed_package(tmp_path, monkeypatch):
+    for place in ("site-packages/dermbatch/model_repository", "checkout/model_repository"):
+        (tmp_path / place / "segment").mkdir(parents=True)
+        (tmp_path / place / "segment" / "config.pbtxt").touch()
+        package = tmp_path / place.split("/")[0] / "dermbatch"
+        monkeypatch.setattr(repository.dermbatch, "__file__", str(package / "__init__.py"))
+        assert repository.default_model_repository() == tmp_path / place
+    monkeypatch.setattr(repository.dermbatch, "__file__", str(tmp_path / "else" / "dermbatch" / "__init__.py"))
+    with pytest.raises(StackError, match="no models found"):
+        repository.default_model_repository()
