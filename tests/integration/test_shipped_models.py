@@ -1,0 +1,77 @@
+"""The shipped models behind the stage functions, served by a real Triton, on photographs as cameras made them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermbatch.imagefile import read_image
+from dermbatch.settings import DEFAULT_MODELS
+from dermbatch.stages import Stage
+from orchestrator.stack.repository import default_model_repository
+from workers.inference import TritonClient
+from workers.stages.enhance import EnhanceParameters, enhance
+from workers.stages.segment import SegmentParameters, segment
+
+NATIVE = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "isic_native"
+
+
+@pytest.fixture(scope="module")
+def client(start_triton):
+    client = TritonClient(start_triton(default_model_repository()).settings)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """The photographs of native size that have an expert's mask."""
+    if not NATIVE.is_dir():
+        pytest.skip(f"the photographs are not there: {NATIVE}")
+    found = []
+    for path in sorted((NATIVE / "masks").iterdir()):
+        name = path.stem.removesuffix("_segmentation")
+        image = read_image((NATIVE / "images" / f"{name}.jpg").read_bytes(), max_pixels=10**8).pixels
+        found.append((image, cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0))
+    assert len(found) >= 20
+    return found
+
+
+@pytest.mark.shared_data
+def test_masks_lie_on_the_lesions(client, photographs):
+    model = client.model(Stage.SEGMENT, DEFAULT_MODELS[Stage.SEGMENT])
+    overlaps = []
+    for image, truth in photographs:
+        found = segment(image, client, model, SegmentParameters.of(model))
+        assert found.mask.shape == truth.shape == image.shape[:2]
+        lesion = found.mask > 0
+        overlaps.append((lesion & truth).sum() / (lesion | truth).sum())
+    # Not a measure of the model, which was trained on these very images: but a mask that is turned, shifted or
+    # brought to the image's size in a wrong way shows.
+    assert np.mean(overlaps) > 0.8
+    assert np.min(overlaps) > 0.5
+
+
+@pytest.mark.shared_data
+def test_an_enhanced_lesion_is_the_same_picture_with_more_detail(client, photographs):
+    model = client.model(Stage.ENHANCE, DEFAULT_MODELS[Stage.ENHANCE])
+    parameters = EnhanceParameters.of(model)
+    gains = []
+    for image, truth in photographs[:6]:
+        small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)[:150, :150]
+        mask = cv2.resize(truth.astype(np.uint8) * 255, None, fx=0.25, fy=0.25)[:150, :150]
+        mask = np.where(mask > 127, 255, 0).astype(np.uint8)
+        enhanced = enhance(small, mask, client, model, parameters)
+        box = enhanced.output.box
+        if box is None:
+            continue
+        assert enhanced.output.scale == 4
+        crop = slice(box.top, box.bottom), slice(box.left, box.right)
+        real = image[4 * box.top : 4 * box.bottom, 4 * box.left : 4 * box.right]
+        plain = cv2.resize(small[crop], None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+        inside = cv2.resize(mask[crop], None, fx=4, fy=4) == 255
+        errors = [np.square(made[inside].astype(float) - real[inside]).mean() for made in (plain, enhanced.image)]
+        gains.append(10 * np.log10(errors[0] / errors[1]))
+    assert len(gains) >= 3
+    assert np.mean(gains) > 0.1  # dB of PSNR over bicubic
