@@ -123,7 +123,8 @@ class LesionClassifier(nn.Module):
         weight = lesion_weight(mask, features.shape[-2:])
         lesion = (features * weight).sum(dim=(2, 3))
         logits = self.head(self.dropout(torch.cat([whole, lesion], dim=1)))
-        by_whole, by_lesion = torch.split(self.head.weight[:, :, None, None], FEATURES, dim=1)
+        weights = self.head.weight[:, :, None, None]
+        by_whole, by_lesion = weights[:, :FEATURES], weights[:, FEATURES:]
         places = features.shape[2] * features.shape[3]
         maps = functional.conv2d(features, by_whole) / places + functional.conv2d(features, by_lesion) * weight
         return logits, functional.normalize(lesion, dim=1), maps
