@@ -18,12 +18,12 @@ develop: $(VENV)/.developed  ## add PyTorch and the tools of development
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("Python 3.11 is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --constraint constraints.txt --editable '.[stack]'
+	$(PIP) install --constraint constraints.txt --editable '.[stack,codecs]'
 	touch $@
 
 $(VENV)/.developed: $(VENV)/.installed
 	$(PIP) install --constraint constraints.txt torch==2.13.0
-	$(PIP) install --constraint constraints.txt --editable '.[stack,train,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[stack,codecs,train,dev]'
 	touch $@
 
 demo: install  ## the main job on sample images that are drawn for it; results in demo/out
