@@ -1,8 +1,8 @@
 """The guard: a small program around each part of the stack, so that nothing of the part outlives it.
 
-Run as a script of its own (standard library only)::
+Run as a program of its own (it imports the standard library only)::
 
-    guard.py HOST GRACE LEFTOVERS PROGRAM [ARGUMENT ...]
+    python -m orchestrator.stack.guard HOST GRACE LEFTOVERS PROGRAM [ARGUMENT ...]
 
 ``HOST`` is the process id that must be its parent, ``GRACE`` the seconds from SIGTERM to SIGKILL, ``LEFTOVERS`` a
 glob pattern of files to remove at the end (empty: none). The guard makes itself the reaper of all its descendants

@@ -18,8 +18,8 @@ import psutil
 
 from dermbatch.errors import StackError
 
-GUARD = Path(__file__).with_name("guard.py")
-"""The program around every part."""
+GUARD = "orchestrator.stack.guard"
+"""The program around every part, as a module."""
 
 _GUARD_EXTRA = 5.0  # seconds that the guard gets beyond the grace of its program
 _POLL = 0.05
@@ -71,15 +71,7 @@ class Part:
         if self.running:
             raise StackError(f"{self.name} already runs as process {self.pid}")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        guarded = [
-            sys.executable,
-            "-P",
-            str(GUARD),
-            str(os.getpid()),
-            str(self.grace),
-            self.leftovers,
-            *self.argv,
-        ]
+        guarded = python_module(GUARD, str(os.getpid()), str(self.grace), self.leftovers, *self.argv)
         self._ready = False
         self._deadline = time.monotonic() + self.ready_timeout
         try:

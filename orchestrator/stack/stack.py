@@ -239,7 +239,7 @@ class Stack:
         """Where the last stack here was killed, its parts may be about to end: they hold the same data files."""
         last = read_state(self.home)
         pids = [] if last is None else [part.pid for part in last.parts.values() if part.pid is not None]
-        ours = [pid for pid in pids if process_alive(pid) and str(GUARD) in _command_line(pid)]
+        ours = [pid for pid in pids if process_alive(pid) and GUARD in _command_line(pid)]
         if left := wait_gone(ours, _ORPHANS_TIMEOUT):
             raise StackError(f"processes of an earlier stack in {self.home} do not end: {left}; kill them")
 

@@ -120,6 +120,7 @@ def start_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
                 triton=TritonSettings(),
                 repository=repository,
             )
+            part.grace = 10  # as long as an orderly end takes, in which the backend's coverage is written
             served[repository] = TritonServer(part, settings, ports)
             part.start()
             part.wait()

@@ -158,13 +158,19 @@ def test_up_attach_kill_up_again_and_down(tmp_path, models):
     host.down(tmp_path)
     assert none_left(pids)
     assert not state_path(tmp_path).exists()
-    assert "the stack is running in" in (tmp_path / "logs" / "stack.log").read_text()
 
 
 def test_up_reports_why_it_could_not(tmp_path):
     empty = tmp_path / "models"
     with pytest.raises(StackError, match=r"(?s)stack\.log says:.*models is not a folder"):
         host.up(tmp_path / "home", Settings(), model_repository=empty)
+
+
+def test_a_stack_that_is_not_up_in_time_is_ended(tmp_path, models):
+    with pytest.raises(StackError, match=r"did not start within 0\.5 s"):
+        host.up(tmp_path, Settings(), model_repository=models, timeout=0.5)
+    host.up(tmp_path, Settings(), model_repository=models)
+    host.down(tmp_path)
 
 
 def test_an_end_during_the_start_leaves_nothing(tmp_path, models):

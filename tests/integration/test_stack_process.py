@@ -8,15 +8,18 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 from dermbatch.errors import StackError
+from orchestrator.stack import ports, process
+from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.supervision import MOST_RESTARTS, WITHIN, Supervised
+
+ENVIRONMENT = base_environment(os.environ)
 
 FAMILY = """
     import os, subprocess, sys, time
@@ -32,7 +35,7 @@ FAMILY = """
 
 def part(tmp_path, script, *arguments, name="thing", probe=lambda: True, **options):
     argv = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    return Part(name, argv, dict(os.environ), tmp_path / f"{name}.log", probe, **options)
+    return Part(name, argv, ENVIRONMENT, tmp_path / f"{name}.log", probe, **options)
 
 
 def wait_for(what, seconds=10.0):
@@ -98,6 +101,16 @@ def test_a_program_that_ignores_sigterm_is_killed_after_its_grace(tmp_path):
     assert 0.4 < time.monotonic() - begin < 4
 
 
+def test_a_part_whose_guard_does_not_answer_is_ended_all_the_same(family, monkeypatch):
+    thing, grandchild = family
+    monkeypatch.setattr(process, "_GUARD_EXTRA", 0.2)
+    thing.grace = 0.2
+    os.kill(thing.pid, signal.SIGSTOP)
+    thing.stop()
+    assert not thing.running
+    wait_for(lambda: not psutil.pid_exists(grandchild))
+
+
 def test_an_orderly_end_is_allowed_to_finish(tmp_path):
     done = tmp_path / "done"
     thing = part(
@@ -156,7 +169,7 @@ def test_a_part_that_is_never_ready_is_stopped_and_reported(tmp_path):
 
 
 def test_a_program_that_does_not_exist_is_reported(tmp_path):
-    thing = Part("ghost", ["/nonexistent/program"], {}, tmp_path / "ghost.log", lambda: False)
+    thing = Part("ghost", ["/nonexistent/program"], ENVIRONMENT, tmp_path / "ghost.log", lambda: False)
     thing.start()
     with pytest.raises(StackError, match=r"(?s)exit status 127.*cannot start /nonexistent/program"):
         thing.wait()
@@ -205,9 +218,8 @@ HOST = """
 
 
 def test_a_killed_host_leaves_nothing_and_a_finished_thread_harms_nothing(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     host = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HOST), str(tmp_path), textwrap.dedent(FAMILY)], env=environment
+        [sys.executable, "-c", textwrap.dedent(HOST), str(tmp_path), textwrap.dedent(FAMILY)], env=ENVIRONMENT
     )
     pids = [pid_in(tmp_path / name) for name in ("guard", "program", "grandchild")]
     time.sleep(1.2)  # two looks of the guard
@@ -222,17 +234,8 @@ def test_the_guard_passes_on_how_the_program_ended_and_removes_leftovers(tmp_pat
     leftover.touch()
 
     def status(script):
-        argv = [
-            sys.executable,
-            str(GUARD),
-            str(os.getpid()),
-            "1",
-            str(tmp_path / "left-*"),
-            sys.executable,
-            "-c",
-            script,
-        ]
-        return subprocess.run(argv, check=False).returncode
+        guard = python_module(GUARD, str(os.getpid()), "1", str(tmp_path / "left-*"))
+        return subprocess.run([*guard, sys.executable, "-c", script], env=ENVIRONMENT, check=False).returncode
 
     assert status("raise SystemExit(7)") == 7
     assert not leftover.exists()
@@ -291,11 +294,21 @@ def test_a_part_that_came_back_is_said_to_be_ready(tmp_path):
 
 
 def test_free_ports_are_different_and_can_be_listened_on():
-    ports = free_ports(50)
-    assert len(set(ports)) == 50
-    for port in ports:
+    found = free_ports(50)
+    assert len(set(found)) == 50
+    for port in found:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
+
+
+def test_where_all_ports_are_taken_it_is_said(monkeypatch):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        taken = listener.getsockname()[1]
+        monkeypatch.setattr(ports, "_LOWEST", taken)
+        monkeypatch.setattr(ports, "_HIGHEST", taken)
+        with pytest.raises(StackError, match="no 1 free ports"):
+            free_ports(1)
 
 
 def test_an_http_probe_says_no_where_nobody_answers():
@@ -306,4 +319,3 @@ def test_a_module_is_run_without_the_working_directory_on_its_path(tmp_path):
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong one')")
     ran = subprocess.run(python_module("json.tool", "--help"), cwd=tmp_path, check=False, capture_output=True)
     assert ran.returncode == 0
-    assert Path(GUARD).is_file()

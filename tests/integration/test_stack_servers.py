@@ -31,7 +31,7 @@ KEYS = st.lists(NAMES, min_size=1, max_size=4).map("/".join).filter(lambda key: 
 def own_redis(tmp_path):
     """A Valkey that a test may kill."""
     part, settings_ = redis_part(
-        tmp_path / "with blank", tmp_path / "redis.log", free_ports(1)[0], dict(os.environ)
+        tmp_path / "with blank", tmp_path / "redis.log", free_ports(1)[0], base_environment(os.environ)
     )
     part.start()
     part.wait()
