@@ -139,7 +139,7 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
     store.delete_prefix(store.bucket, "images/")  # else the second round would find all done
     before = cpu_seconds(stack)
     start = time.monotonic()
-    intake = Intake(settings.archive, None, in_place=False)
+    intake = Intake(settings, None, in_place=False)
     batch = plan(Order(name, settings.models), intake.walk([str(path) for path in paths]), store)
     ledger.open_batch(batch)
     counts = follow(ledger, batch, Console(file=open(os.devnull, "w")), lambda: None)  # noqa: PTH123, SIM115

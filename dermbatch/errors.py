@@ -1,7 +1,7 @@
 """The error tree: what is permanent is recorded at once, what is transient is tried again.
 
-Every error carries a ``reason``: a short, stable code (lower case, underscores) that records, metrics and
-``dermbatch retry`` use, and a sentence for people that says what is wrong and, where possible, what to do.
+Every error carries a ``reason``: a short, stable code (lower case, underscores) that records and metrics
+use, and a sentence for people that says what is wrong and, where possible, what to do.
 Messages never hold patient data: no tag values of a DICOM header, no pixel values.
 """
 

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dermbatch.errors import UsageError
 from dermbatch.records import ModelChoice
 from dermbatch.stages import Stage
 
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class RedisSettings(BaseModel):
+class Section(BaseModel):
+    """A group of settings; a misspelt one is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class RedisSettings(Section):
     """The queue and the live counters."""
 
     url: str = "redis://127.0.0.1:6379/0"
 
 
-class StoreSettings(BaseModel):
+class StoreSettings(Section):
     """The S3-compatible object store."""
 
     endpoint_url: str | None = None
@@ -36,14 +43,14 @@ class StoreSettings(BaseModel):
     read_timeout: Seconds = 30
 
 
-class TritonSettings(BaseModel):
+class TritonSettings(Section):
     """NVIDIA Triton Inference Server, by gRPC."""
 
     url: str = "127.0.0.1:8001"
     timeout: Seconds = Field(default=120, description="of one request, after which it is cancelled")
 
 
-class LedgerSettings(BaseModel):
+class LedgerSettings(Section):
     """Leases, retries and the window."""
 
     lease: Seconds = Field(default=12, description="an image of a silent worker is put back after this")
@@ -56,7 +63,7 @@ class LedgerSettings(BaseModel):
     window_per_slot: int = Field(default=3, ge=1, description="queued and running images per worker slot")
 
 
-class WorkerSettings(BaseModel):
+class WorkerSettings(Section):
     """The Celery worker."""
 
     concurrency: int = Field(default=4, ge=1, description="images at a time in one worker")
@@ -66,7 +73,7 @@ class WorkerSettings(BaseModel):
     max_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
 
 
-class OrchestratorSettings(BaseModel):
+class OrchestratorSettings(Section):
     """Planner, dispatcher and reconciler."""
 
     metrics_port: int = Field(default=9100, ge=0, description="0: none")
@@ -74,7 +81,7 @@ class OrchestratorSettings(BaseModel):
     tick: Seconds = Field(default=0.2, description="pause between two looks of dispatcher and reconciler")
 
 
-class StackSettings(BaseModel):
+class StackSettings(Section):
     """The local stack."""
 
     least_free: int = Field(
@@ -82,7 +89,7 @@ class StackSettings(BaseModel):
     )
 
 
-class ArchiveSettings(BaseModel):
+class ArchiveSettings(Section):
     """Limits for zip archives."""
 
     max_members: int = 100_000
@@ -114,3 +121,21 @@ class Settings(BaseSettings):
     stack: StackSettings = StackSettings()
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"
+
+    @field_validator("models")
+    @classmethod
+    def _others_stay(cls, named: dict[Stage, ModelChoice]) -> dict[Stage, ModelChoice]:
+        return {**DEFAULT_MODELS, **named}
+
+
+def load() -> Settings:
+    """The settings of the environment.
+
+    Raises:
+        UsageError: Where a variable has a value that it cannot have, in one sentence.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = (f"DERMBATCH_{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"the environment has settings that cannot be: {'; '.join(wrong)}") from error

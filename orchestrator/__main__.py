@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
+from dermbatch.errors import UsageError
 from dermbatch.log import configure
-from dermbatch.settings import Settings
+from dermbatch.settings import load
 from orchestrator.service import Service
 
 
 def main() -> None:
     """Serve until SIGTERM."""
-    settings = Settings()
+    try:
+        settings = load()
+    except UsageError as error:
+        sys.exit(f"dermbatch: {error}")
     configure(settings.log_level)
     Service(settings).run()
 

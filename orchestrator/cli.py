@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,7 +21,7 @@ from dermbatch.errors import DermbatchError, ObjectNotFound, UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms import write_samples
 from dermbatch.records import Batch, ModelChoice
-from dermbatch.settings import Settings
+from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.fetch import fetch as fetch_batch
@@ -86,12 +85,12 @@ def run(
     model_repository: Repository = None,
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
-    settings = _settings()
+    settings = load()
     repository = _repository(model_repository)
     order = _order(settings, batch_name, stage_names, models, repository)
     _make_folder(folder)
     source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None
-    intake = Intake(settings.archive, source, in_place=False)
+    intake = Intake(settings, source, in_place=False)
     intake.check(inputs)
     with ExitStack() as ending:
         with err.status("Starting Redis, S3, Triton and a worker"):
@@ -123,7 +122,7 @@ def up(
     model_repository: Repository = None,
 ) -> None:
     """Start the stack and leave it running."""
-    settings = _sized(_settings(), workers)
+    settings = _sized(load(), workers)
     repository = _repository(model_repository)
     with err.status("Starting Redis, S3, Triton and a worker"):
         host.up(home, settings, model_repository=repository)
@@ -149,7 +148,7 @@ def submit(
     if live:
         order = Order(order.batch, order.models, order.stages, "live")
     store = ObjectStore(settings.store)
-    intake = Intake(settings.archive, store, in_place=True)
+    intake = Intake(settings, store, in_place=True)
     intake.check(inputs)
     with err.status("Reading the inputs"):
         batch = plan(order, intake.walk(inputs), store)
@@ -180,6 +179,8 @@ def status(
         done, failed = (str(counts.done), str(counts.failed)) if counts else ("?", "?")
         table.add_row(escape(name), state, str(batch.images), done, failed)
     out.print(table)
+    if watch and counts is not None and counts.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -231,18 +232,12 @@ def _options(
     """Purify, segment, enhance and classify dermoscopic images in batches."""
 
 
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(f"DERMBATCH_{'__'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"a setting in the environment is wrong: {wrong}") from error
-
-
 def _attach(home: Path) -> Settings:
-    """Settings of the stack that runs in ``home``; of the environment where that names a cluster's parts."""
-    settings = _settings()
-    return settings if settings.store.endpoint_url else host.attach(home)
+    """Settings of the stack that runs in ``home``; the environment's own where that names Redis and S3."""
+    settings = load()
+    if {"redis", "store"} <= settings.model_fields_set:
+        return settings
+    return host.attach(home)
 
 
 def _order(
@@ -293,7 +288,8 @@ def _look_after(stack: Stack) -> None:
 
 def _sized(settings: Settings, workers: int | None) -> Settings:
     """Settings for so many images at a time: a few more than processors, since Triton does most of the work."""
-    concurrency = workers or len(os.sched_getaffinity(0)) + 2
+    asked = settings.worker.concurrency if "concurrency" in settings.worker.model_fields_set else None
+    concurrency = workers or asked or len(os.sched_getaffinity(0)) + 2
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": concurrency})})
 
 
@@ -319,13 +315,17 @@ def _batch_names(store: ObjectStore) -> list[str]:
 
 
 def _end(number: int, frame: Any) -> NoReturn:
-    # As an exception, so that the stack is stopped on the way out.
+    # As an exception, so that the stack is stopped on the way out; a second signal must not break that off.
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_IGN)
+    err.print(f"dermbatch: ended by {signal.Signals(number).name}; stopping what was started")
     raise SystemExit(128 + number)
 
 
 def main() -> None:
     """Run a command; errors become one sentence and an exit code."""
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     try:
         app()
     except UsageError as error:
@@ -334,9 +334,6 @@ def main() -> None:
     except DermbatchError as error:
         err.print(f"[red]dermbatch:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("dermbatch: interrupted; the stack is stopped")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Dispatcher:
         """Send again what is due: silent workers' images, pauses that ended, lost messages; record poison."""
         due = self._ledger.requeue(self._name)
         for item in due:
-            if item.why == "expired":
+            if item.lease_expired:
                 metrics.LEASE_EXPIRIES.inc()
                 metrics.IMAGES.labels("crashed").inc()
                 _log.warning("lease expired", batch=item.job.batch, index=item.job.index, attempts=item.attempts)

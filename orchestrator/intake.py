@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from dermbatch.archive import members
 from dermbatch.errors import DermbatchError, PermanentError, UsageError
-from dermbatch.imagefile import sniff
+from dermbatch.imagefile import SUPPORTED, sniff
 from dermbatch.records import Refusal
-from dermbatch.settings import ArchiveSettings
+from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore, split_uri
 
 IMAGE_SUFFIXES = frozenset(
@@ -55,13 +55,14 @@ class Intake:
     """Walks inputs.
 
     Args:
-        limits: Of archives.
+        settings: For the limits of files and archives.
         source: The store that ``s3://`` inputs are read from; ``None`` where there is none.
         in_place: Whether the workers can read ``source`` themselves, so that its images need no copy.
     """
 
-    def __init__(self, limits: ArchiveSettings, source: ObjectStore | None, *, in_place: bool) -> None:
-        self._limits = limits
+    def __init__(self, settings: Settings, source: ObjectStore | None, *, in_place: bool) -> None:
+        self._limits = settings.archive
+        self._max_bytes = settings.worker.max_bytes
         self._source = source
         self._in_place = in_place
 
@@ -92,29 +93,45 @@ class Intake:
 
     def _folder(self, folder: Path) -> Iterator[Candidate | Skipped]:
         base = folder.resolve()
-        for parent, folders, names in os.walk(base, onerror=None):
+        closed: list[OSError] = []
+        for parent, folders, names in os.walk(base, onerror=closed.append):
+            here = Path(parent)
+            for name in sorted(folders):
+                if (here / name).is_symlink():  # it may lead back up, and round
+                    yield Skipped(_label(base, here / name))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
-                path = Path(parent) / name
-                yield from self._file(path, f"{base.name}/{path.relative_to(base).as_posix()}", named=False)
+                yield from self._file(here / name, _label(base, here / name), named=False)
+        for error in closed:
+            label = _label(base, Path(error.filename))
+            yield _refused(label, "unreadable", f"the folder cannot be read: {error.strerror}")
 
     def _file(self, path: Path, name: str, *, named: bool) -> Iterator[Candidate | Skipped]:
-        name = name.encode("utf-8", "backslashreplace").decode()  # names on disk need not be UTF-8
         suffix = path.suffix.lower()
+        hidden = path.name.startswith(".") and not named
         try:
             head, size = _look(path)
         except OSError as error:
-            if named or suffix in IMAGE_SUFFIXES or suffix == ".zip":
+            if named or (not hidden and suffix in IMAGE_SUFFIXES | {".zip"}):
                 yield _refused(name, "unreadable", f"the file cannot be read: {error.strerror or error}")
             else:
                 yield Skipped(name)
             return
-        if suffix == ".zip" or (head.startswith(b"PK\x03\x04") and (named or not suffix)):
+        if hidden:  # macOS writes ._name.jpg beside name.jpg
+            yield Skipped(name)
+        elif suffix == ".zip" or (head.startswith(b"PK\x03\x04") and (named or not suffix)):
             yield from self._archive(path, name)
-        elif named or suffix in IMAGE_SUFFIXES or (not path.name.startswith(".") and sniff(head) is not None):
-            yield Candidate(name, read=lambda: _read(path), size=size)
+        elif named or suffix in IMAGE_SUFFIXES or sniff(head) in SUPPORTED:
+            yield self._sized(Candidate(name, read=lambda: _read(path), size=size))
         else:
             yield Skipped(name)
+
+    def _sized(self, candidate: Candidate) -> Candidate:
+        """The candidate, unless it is too large to be read into memory."""
+        if candidate.size is not None and candidate.size > self._max_bytes:
+            text = f"the file has {candidate.size:,} bytes, more than the limit of {self._max_bytes:,}"
+            return _refused(candidate.name, "too_large", text)
+        return candidate
 
     def _archive(self, path: Path, name: str) -> Iterator[Candidate | Skipped]:
         try:
@@ -133,7 +150,10 @@ class Intake:
             except PermanentError as error:
                 yield _refused(label, error.reason, str(error))
                 continue
-            if PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES or sniff(data[:_SNIFFED_BYTES]):
+            if (
+                PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES
+                or sniff(data[:_SNIFFED_BYTES]) in SUPPORTED
+            ):
                 yield Candidate(label, read=partial(bytes, data), size=len(data))
             else:
                 yield Skipped(label)
@@ -159,16 +179,25 @@ class Intake:
         suffix = PurePosixPath(key).suffix.lower()
         uri = f"s3://{bucket}/{key}"
         if suffix == ".zip":
-            with tempfile.NamedTemporaryFile(suffix=".zip") as file:
-                file.write(source.get(bucket, key))
-                file.flush()
-                yield from self._archive(Path(file.name), uri)
-        elif key.endswith("/") or (suffix and suffix not in IMAGE_SUFFIXES):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "archive.zip"
+                source.download(bucket, key, path)
+                yield from self._archive(path, uri)
+        # A DICOM file's name may be its UID, whose last number then looks like a suffix: content decides.
+        elif suffix not in IMAGE_SUFFIXES and (
+            not size or sniff(source.head(bucket, key, _SNIFFED_BYTES)) not in SUPPORTED
+        ):
             yield Skipped(uri)
         elif self._in_place:
-            yield Candidate(uri, uri=uri, size=size)
+            yield self._sized(Candidate(uri, uri=uri, size=size))
         else:
-            yield Candidate(uri, read=lambda: source.get(bucket, key), size=size)
+            yield self._sized(Candidate(uri, read=lambda: source.get(bucket, key), size=size))
+
+
+def _label(base: Path, path: Path) -> str:
+    """What a file below an input folder is called."""
+    name = f"{base.name}/{path.relative_to(base).as_posix()}"
+    return name.encode("utf-8", "backslashreplace").decode()  # names on disk need not be UTF-8
 
 
 def _look(path: Path) -> tuple[bytes, int]:

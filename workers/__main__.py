@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 
+from dermbatch.errors import UsageError
 from dermbatch.queue import QUEUES
-from dermbatch.settings import Settings
+from dermbatch.settings import load
 
 
 def main() -> None:
     """Run a worker until SIGTERM."""
-    settings = Settings()
+    try:
+        settings = load()
+    except UsageError as error:
+        sys.exit(f"dermbatch: {error}")
     with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
         # prometheus_client chooses its multi-process storage when it is imported, so this comes before the app.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

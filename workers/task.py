@@ -128,18 +128,17 @@ def _postpone_or_fail(workplace: Workplace, claim: Claim, error: Exception) -> N
         reason, message = "internal_error", f"the pipeline broke: {type(error).__name__}; see the worker's log"
         _log.exception("attempt broke", batch=claim.job.batch, index=claim.job.index)
     limits = workplace.settings.ledger
-    # attempt counts crashes too, so the pause grows over both; equal pauses would come back as one herd.
-    ceiling = min(limits.longest_pause, limits.first_pause * 2 ** (claim.attempt - 1))
-    pause = ceiling * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
-    if claim.attempt < limits.max_transient:
-        workplace.ledger.postpone(claim, pause)
-        metrics.IMAGES.labels("retried").inc()
-    else:
+    if claim.transients + 1 >= limits.max_transient:
         _fail(workplace, claim, reason, message, permanent=False)
+        return
+    # Equal pauses would come back as one herd.
+    pause = min(limits.longest_pause, limits.first_pause * 2**claim.transients) * random.uniform(0.5, 1)  # noqa: S311
+    if workplace.ledger.postpone(claim, pause) > 0:
+        metrics.IMAGES.labels("retried").inc()
 
 
 def _fail(workplace: Workplace, claim: Claim, reason: str, message: str, *, permanent: bool) -> None:
-    """Write the failure record, then tell the ledger; where either fails, the lease runs out and we are here again."""
+    """Write the failure record, then tell the ledger; where either fails, the lease runs out and it starts over."""
     job = claim.job
     record = FailureRecord(
         batch=job.batch,

@@ -37,6 +37,7 @@ class Claim:
     job: ImageJob
     owner: str
     attempt: int
+    transients: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Due:
     job: ImageJob
     why: Literal["expired", "resend", "poison"]
     attempts: int
+    lease_expired: bool
 
 
 @dataclass(frozen=True)
@@ -141,15 +143,15 @@ class Ledger:
 
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
         """Take an image for this owner, for the length of a lease."""
-        status, attempt = cast(
-            tuple[Literal["claimed", "taken", "finished", "unknown"], int],
+        status, attempt, transients = cast(
+            tuple[Literal["claimed", "taken", "finished", "unknown"], int, int],
             self._run(
                 "claim",
                 [_INFLIGHT, _STATES, *_bitmaps(job.batch)],
                 [job.member, job.index, owner, _ms(self._settings.lease)],
             ),
         )
-        return Claim(job, owner, attempt) if status == "claimed" else status
+        return Claim(job, owner, attempt, transients) if status == "claimed" else status
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extend a lease; ``False`` where the image is this owner's no longer."""
@@ -195,14 +197,17 @@ class Ledger:
     def requeue(self, owner: str, limit: int = 200) -> list[Due]:
         """Take up to ``limit`` images whose time has come; poison is handed to ``owner`` to be recorded."""
         rows = cast(
-            list[tuple[str, Literal["expired", "resend", "poison"], int, str]],
+            list[tuple[str, Literal["expired", "resend", "poison"], int, str, int]],
             self._run(
                 "requeue",
                 [_INFLIGHT, _STATES, _JOBS],
                 [_ms(self._settings.queued_look), self._settings.max_crashes, limit, owner],
             ),
         )
-        return [Due(ImageJob.model_validate_json(job), why, attempts) for _, why, attempts, job in rows]
+        return [
+            Due(ImageJob.model_validate_json(job), why, attempts, bool(expired))
+            for _, why, attempts, job, expired in rows
+        ]
 
     def in_flight(self) -> int:
         """Images that are queued, running or waiting."""

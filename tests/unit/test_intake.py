@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dermbatch.errors import PermanentError, UsageError
-from dermbatch.settings import ArchiveSettings
+from dermbatch.settings import Settings
 from orchestrator.intake import Candidate, Intake, Skipped
 
 
@@ -16,7 +16,7 @@ def png():
 
 @pytest.fixture
 def intake():
-    return Intake(ArchiveSettings(), None, in_place=False)
+    return Intake(Settings(), None, in_place=False)
 
 
 def walk(intake, *inputs):
@@ -105,3 +105,37 @@ def test_inputs_that_cannot_be_are_said_at_once(intake, tmp_path):
         intake.check([str(tmp_path / "nothing")])
     with pytest.raises(UsageError, match="s3://"):
         intake.check(["s3://"])
+
+
+def test_hidden_files_and_linked_folders_are_passed_over_but_counted(intake, tmp_path):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    (folder / "._a.jpg").write_bytes(b"sidecar")
+    (folder / "round").symlink_to(folder)
+    (folder / "guide.pdf").write_bytes(b"%PDF-1.7")
+    assert {one.name for one in walk(intake, folder)} == {"scan/._a.jpg", "scan/round", "scan/guide.pdf"}
+    assert all(isinstance(one, Skipped) for one in walk(intake, folder))
+
+
+def test_a_file_that_would_not_fit_into_memory_is_not_read(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    settings = Settings()
+    small = settings.model_copy(update={"worker": settings.worker.model_copy(update={"max_bytes": 10})})
+    (one,) = Intake(small, None, in_place=False).walk([str(path)])
+    assert one.refusal.reason == "too_large"
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(intake, tmp_path, monkeypatch):
+    folder = tmp_path / "scan"
+    (folder / "closed").mkdir(parents=True)
+    real = os.scandir
+
+    def scandir(path):  # root may read every folder, so the system's answer is played
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (one,) = walk(intake, folder)
+    assert (one.name, one.refusal.reason) == ("scan/closed", "unreadable")
