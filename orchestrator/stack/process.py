@@ -30,6 +30,7 @@ _LAST_LINES = 15
 class Part:
     """A program under its guard (``guard.py``): it, and all it starts, ends with the process that started it.
 
+    What counts is the process, not the thread; a fork of it does not keep the part alive.
     It runs in a session of its own, so Ctrl-C in a terminal reaches only the command, which stops parts in order.
 
     Args:

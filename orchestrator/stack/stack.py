@@ -90,18 +90,21 @@ class Stack:
         """Start all parts and wait until all are ready; nothing is left running where that fails.
 
         Raises:
-            StackError: Where the home is in use, or a part does not come up; names its log.
+            StackError: Where the home is in use or cannot be written, or a part does not come up; names its log.
         """
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.logs.mkdir(exist_ok=True, mode=0o700)
-        self._lock = Lock(self.home)
         try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.logs.mkdir(exist_ok=True, mode=0o700)
+            self._lock = Lock(self.home)
             self._wait_for_orphans()
             self._prepare()
             self._bring_up(self._servers)
             self._bring_up(self._programs)
             self._supervised = [Supervised(part) for part in self.parts]
             self._write_state("running")
+        except OSError as error:
+            self.stop()
+            raise StackError(f"the stack's folder {self.home} cannot be used: {error}") from error
         except BaseException:
             self.stop()
             raise

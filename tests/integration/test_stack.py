@@ -142,6 +142,12 @@ def test_where_a_part_does_not_come_up_nothing_stays(tmp_path, models):
         host.attach(tmp_path)
 
 
+def test_a_home_that_cannot_be_used_is_reported(tmp_path, models):
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match=r"file/home cannot be used.*Not a directory"):
+        Stack(tmp_path / "file" / "home", Settings(), model_repository=models).start()
+
+
 def test_up_attach_kill_up_again_and_down(tmp_path, models):
     settings = host.up(tmp_path, Settings(), model_repository=models)
     assert host.attach(tmp_path) == settings
