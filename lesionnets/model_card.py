@@ -46,8 +46,8 @@ ABOUT: dict[str, About] = {
     ),
     "classify_mobilenet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
-        "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; MobileNetV2 weights trained "
-        "on ImageNet (Apache-2.0)",
+        "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; MobileNetV2 weights "
+        "trained on ImageNet (Apache-2.0)",
         "Knows three classes only: every other disease comes out as one of them. The archive's patients are "
         "mostly light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to "
         "screening.",
