@@ -221,11 +221,13 @@ def test_a_killed_host_leaves_nothing_and_a_finished_thread_harms_nothing(tmp_pa
     host = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(HOST), str(tmp_path), textwrap.dedent(FAMILY)], env=ENVIRONMENT
     )
-    pids = [pid_in(tmp_path / name) for name in ("guard", "program", "grandchild")]
-    time.sleep(1.2)  # two looks of the guard
-    assert all(psutil.pid_exists(pid) for pid in pids)
-    host.kill()
-    host.wait()
+    try:
+        pids = [pid_in(tmp_path / name) for name in ("guard", "program", "grandchild")]
+        time.sleep(1.2)  # two looks of the guard
+        assert all(psutil.pid_exists(pid) for pid in pids)
+    finally:
+        host.kill()
+        host.wait()
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids), 10)
 
 
