@@ -138,7 +138,7 @@ def _postpone_or_fail(workplace: Workplace, claim: Claim, error: Exception) -> N
 
 
 def _fail(workplace: Workplace, claim: Claim, reason: str, message: str, *, permanent: bool) -> None:
-    """Write the failure record, then tell the ledger; where either fails, the lease runs out and it starts over."""
+    """Write the failure record, then tell the ledger; where either fails, the lease ends and it starts over."""
     job = claim.job
     record = FailureRecord(
         batch=job.batch,
