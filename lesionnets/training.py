@@ -112,8 +112,13 @@ def device() -> torch.device:
 
 def autocast(where: torch.device) -> torch.autocast:
     """bfloat16 arithmetic where the hardware has it, float32 elsewhere."""
-    has_bfloat16 = where.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    has_bfloat16 = torch.cuda.is_bf16_supported() if where.type == "cuda" else _cpu_has_bfloat16()
     return torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_bfloat16)
+
+
+def _cpu_has_bfloat16() -> bool:
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def seed_everything(seed: int) -> None:
