@@ -69,3 +69,19 @@ def failures(folder: Path) -> dict[str, FailureRecord]:
     """Failure records likewise."""
     found = map(FailureRecord.model_validate_json, map(Path.read_bytes, folder.glob("batches/*/failed/*/*.json")))
     return {record.name: record for record in found}
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that ended and that nobody asked about (a zombie) does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def command_line(process: psutil.Process) -> str:
+    """The command line of a process; empty where it is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from commands import Command, dermbatch, failures, results, wait_for
+from commands import Command, alive, command_line, dermbatch, failures, results, wait_for
 
 
 def running_under(folder):
@@ -30,7 +30,7 @@ def started(command, folder):
 
 def gone(family, timeout=20):
     psutil.wait_procs(family, timeout)
-    return [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in family if alive(process)]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
@@ -62,13 +62,13 @@ def test_killed_workers_and_a_killed_triton_cost_no_image(samples, tmp_path):
     time.sleep(1)
 
     def named(text):
-        return [p for p in family if p.is_running() and text in " ".join(p.cmdline())]
+        return [p for p in family if text in command_line(p)]
 
-    pool = [p for p in named("workers") if p.parent() and "workers" in " ".join(p.parent().cmdline())]
+    pool = [p for p in named("workers") if alive(p) and "workers" in command_line(p.parent())]
     for process in pool[-2:]:
         process.kill()
     for process in named("bin/tritonserver"):
-        if "guard.py" not in " ".join(process.cmdline()):
+        if "guard.py" not in command_line(process):
             process.kill()
     ended = command.end()
     assert ended.code == 0, ended.err

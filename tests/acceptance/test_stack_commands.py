@@ -6,7 +6,7 @@ import urllib.request
 import boto3
 import psutil
 import pytest
-from commands import dermbatch, failures, results, wait_for
+from commands import alive, dermbatch, failures, results, wait_for
 
 from orchestrator.stack import host
 
@@ -21,10 +21,11 @@ def homes(tmp_path_factory):
         assert "127.0.0.1:" in ended.out
     yield homes
     states = [host.running(home) for home in homes]
+    pids = [part.pid for state in states for part in state.parts.values()] + [state.pid for state in states]
+    processes = [psutil.Process(pid) for pid in pids]
     for home in homes:
         assert dermbatch("down", "--home", home).code == 0
-    pids = [part.pid for state in states for part in state.parts.values()] + [state.pid for state in states]
-    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+    assert [process for process in processes if alive(process)] == []
 
 
 def metrics(home, part):
