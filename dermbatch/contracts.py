@@ -71,3 +71,9 @@ CONTRACTS: dict[Stage, Contract] = {
         ),
     ),
 }
+
+SCALE = 4
+"""Output over input resolution of enhance models that do not say."""
+
+SCALED = frozenset({"ENHANCED"})
+"""Outputs that are ``scale`` times as high and wide as ``IMAGE``; other maps are of its size."""

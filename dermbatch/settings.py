@@ -48,6 +48,12 @@ class TritonSettings(Section):
 
     url: str = "127.0.0.1:8001"
     timeout: Seconds = Field(default=120, description="of one request, after which it is cancelled")
+    shared_memory_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=0, description="of each worker process, for tensors; 0: none"
+    )
+    shared_memory_prefix: str = Field(
+        default="dermbatch-", pattern=r"^[\w.-]{1,100}$", description="of its names in /dev/shm"
+    )
 
 
 class LedgerSettings(Section):

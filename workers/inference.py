@@ -8,13 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContractError
@@ -22,6 +21,8 @@ from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from workers.served import Array, ServedModel, describe
+from workers.sharedmemory import SharedMemory
+from workers.tensors import Tensors
 
 _FRESH = 30.0  # seconds that a model's description is trusted: so soon a new version is taken up
 _METADATA_TIMEOUT = 10.0
@@ -44,11 +45,14 @@ _DOWN = {"StatusCode.UNAVAILABLE"}
 _WRONG = {"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED", "StatusCode.OUT_OF_RANGE"}
 _LATE = {"StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
 
+_ABOUT_MEMORY = "shared memory"  # in Triton's words where it lacks a region, or an output is larger than its place
+
 
 @dataclass
 class _Answer:
     """A request on its way."""
 
+    tensors: Tensors
     started: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
@@ -76,9 +80,12 @@ class TritonClient:
         # async_infer keeps its call in an attribute between sending and hanging on the callback: one at a time.
         self._sending = threading.Lock()
         self._known: dict[tuple[Stage, ModelChoice], tuple[float, ServedModel]] = {}
+        self._shared = SharedMemory(self._client, settings.shared_memory_bytes, settings.shared_memory_prefix)
+        self._by_message: set[tuple[str, str]] = set()  # models that answer otherwise than we can foresee
 
     def close(self) -> None:
-        """Close the channel."""
+        """Give shared memory back and close the channel."""
+        self._shared.close()
         self._client.close()
 
     def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
@@ -141,55 +148,84 @@ class TritonClient:
         try:
             for first in range(0, len(items), size):
                 if len(waiting) == _IN_FLIGHT:
-                    answers.extend(self._receive(model, waiting[0], outputs))
-                    waiting.popleft()
+                    answers.extend(self._receive(model, waiting, outputs))
                 waiting.append(self._send(model, items[first : first + size], outputs))
             while waiting:
-                answers.extend(self._receive(model, waiting[0], outputs))
-                waiting.popleft()
+                answers.extend(self._receive(model, waiting, outputs))
         finally:
             # Left over only after an error: what nobody waits for any more must not keep the server busy.
             for answer in waiting:
-                answer.cancel()
+                self._abandon(answer)
         return answers
 
-    def _send(self, model: ServedModel, items: Sequence[Mapping[str, Array]], outputs: Sequence[str]) -> _Answer:
-        inputs = []
-        for name, first in items[0].items():
-            value = first if model.max_batch == 0 else np.stack([item[name] for item in items])
-            tensor = triton.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-            tensor.set_data_from_numpy(value)
-            inputs.append(tensor)
-        answer = _Answer()
+    def _send(
+        self,
+        model: ServedModel,
+        items: Sequence[Mapping[str, Array]],
+        outputs: Sequence[str],
+        *,
+        shared: bool = True,
+    ) -> _Answer:
+        tensors = Tensors(model, items, outputs)
+        answer = _Answer(tensors)
+        if shared and (model.name, model.version) not in self._by_message:
+            tensors.share(self._shared)
         try:
+            inputs = tensors.inputs()
             with self._sending:
                 call = self._client.async_infer(
                     model.name,
                     inputs,
                     answer,
                     model_version=model.version,
-                    outputs=[triton.InferRequestedOutput(name) for name in outputs],
+                    outputs=tensors.wanted(),
                     client_timeout=self._timeout,
                 )
-        except InferenceServerException as error:
-            raise self._failed(model, error) from error
+        except BaseException as error:
+            self._abandon(answer)
+            if isinstance(error, InferenceServerException):
+                raise self._failed(model, error) from error
+            raise
         answer.cancel = call.cancel
         return answer
 
-    def _receive(self, model: ServedModel, answer: _Answer, outputs: Sequence[str]) -> Iterator[dict[str, Array]]:
+    def _receive(
+        self, model: ServedModel, waiting: deque[_Answer], outputs: Sequence[str]
+    ) -> list[dict[str, Array]]:
+        """Wait for the first of the answers and take it from the queue."""
+        answer = waiting[0]
+        self._wait(answer)
+        arena, error = answer.tensors.arena, answer.error
+        if arena is not None and error is not None and _ABOUT_MEMORY in error.message():
+            # Not the request's fault, so it is sent again.
+            if error.status() in _GONE:
+                self._shared.give_up(arena, error.message())
+            else:
+                self._by_message.add((model.name, model.version))
+            answer.tensors.give_back()
+            answer = waiting[0] = self._send(model, answer.tensors.items, outputs, shared=False)
+            self._wait(answer)
+        if answer.error is not None:
+            raise self._failed(model, answer.error) from answer.error
+        metrics.TRITON_REQUEST_SECONDS.labels(model.name, model.version).observe(time.monotonic() - answer.started)
+        answers = answer.tensors.answers(answer.result)
+        answer.tensors.give_back()
+        waiting.popleft()
+        return answers
+
+    def _wait(self, answer: _Answer) -> None:
         # gRPC ends the call at its own deadline; the second more is for a channel that hangs.
         if not answer.done.wait(self._timeout + 1):
             answer.error = InferenceServerException("no answer", status="StatusCode.DEADLINE_EXCEEDED")
-        if answer.error is not None:
+
+    def _abandon(self, answer: _Answer) -> None:
+        """Let a request go of which nobody knows what the server still does for it."""
+        if answer.cancel is not None:
             answer.cancel()
-            raise self._failed(model, answer.error) from answer.error
-        metrics.TRITON_REQUEST_SECONDS.labels(model.name, model.version).observe(time.monotonic() - answer.started)
-        arrays: dict[str, Array] = {name: answer.result.as_numpy(name) for name in outputs}
-        if missing := [name for name, value in arrays.items() if value is None]:
-            raise model.broken(f"did not answer {', '.join(missing)}")
-        if model.max_batch == 0:
-            return iter([arrays])
-        return ({name: value[n] for name, value in arrays.items()} for n in range(len(arrays[outputs[0]])))
+        if answer.error is not None and answer.error.status() in _WRONG | _GONE:
+            answer.tensors.give_back()
+        elif answer.tensors.arena is not None:
+            self._shared.give_up(answer.tensors.arena, "a request failed or was cancelled")
 
     def _failed(self, model: ServedModel, error: InferenceServerException) -> DermbatchError:
         """As _sorted; where a version is gone, a newer one may have replaced it, so the next try asks anew."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.contracts import CONTRACTS, Tensor
+from dermbatch.contracts import CONTRACTS, SCALE, SCALED, Tensor
 from dermbatch.errors import ModelContractError
 from dermbatch.records import ModelChoice, ModelUsed
 from dermbatch.stages import Stage
@@ -61,6 +61,25 @@ class ServedModel:
         if not labels:
             raise self.broken("names no classes: give its config.pbtxt the parameter 'labels'")
         return labels
+
+    def map_shape(self, name: str, image: Array) -> tuple[int, ...] | None:
+        """Shape that the contract promises for an output map.
+
+        Args:
+            name: Of the output.
+            image: [H, W, 3], what the model is given.
+
+        Returns:
+            Without the batch dimension; none for outputs that are no maps of the image.
+
+        Raises:
+            ModelContractError: Where the model's scale is no number.
+        """
+        shape = self.shapes.get(name, ())
+        if len(shape) < 2:
+            return None
+        scale = int(self.number("scale", SCALE)) if name in SCALED else 1
+        return scale * image.shape[0], scale * image.shape[1], *shape[2:]
 
     def number(self, name: str, default: float) -> float:
         """A parameter of the configuration as a number.

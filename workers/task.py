@@ -57,8 +57,9 @@ class Workplace:
         return cls(settings, ObjectStore(settings.store), ledger, TritonClient(settings.triton), keeper, slot)
 
     def close(self) -> None:
-        """Stop reporting."""
+        """Stop reporting, and give back what is shared with Triton."""
         self.keeper.stop()
+        self.client.close()
 
     def new_owner(self) -> str:
         """A name for one claim: the same process claims the same image anew under another name."""

@@ -64,7 +64,7 @@ def triton_part(
         log: Its log file.
         ports: Three free ports.
         env: Environment to run in.
-        triton: Settings whose time-outs are kept.
+        triton: Settings of which all but address and names are kept.
         repository: The Triton model repository; only read.
 
     Returns:
@@ -80,7 +80,8 @@ def triton_part(
     _make_backends(folder / _BACKENDS, server)
     (folder / _MODELS).unlink(missing_ok=True)
     (folder / _MODELS).symlink_to(repository.resolve())
-    # A name of its own for each server's shared memory, so that what a killed one leaves there can be removed.
+    # Names of its own for each server's and its clients' shared memory, so that what is left of killed ones can be
+    # removed. Clients that live go on: theirs have no names any more.
     prefix = f"dermbatch-{ports.grpc}-{secrets.token_hex(4)}-"
     argv = [
         str(server / "bin" / "tritonserver"),
@@ -112,7 +113,7 @@ def triton_part(
         telling=_TELLING,
         leftovers=str(_SHARED_MEMORY / f"{prefix}*"),
     )
-    return part, triton.model_copy(update={"url": f"127.0.0.1:{ports.grpc}"})
+    return part, triton.model_copy(update={"url": f"127.0.0.1:{ports.grpc}", "shared_memory_prefix": prefix})
 
 
 def _server() -> Path:

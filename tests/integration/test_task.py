@@ -12,6 +12,7 @@ from dermbatch.records import FailureRecord, ImageJob, ModelChoice, ResultRecord
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from workers.inference import TritonClient
 from workers.lease import LeaseKeeper
 from workers.task import Workplace, process_image
 
@@ -69,7 +70,9 @@ def place(empty_redis, empty_store):
     ledger = Ledger(empty_redis, LEDGER)
     keeper = LeaseKeeper(ledger, "w", LEDGER.heartbeat)
     keeper.start()
-    place = Workplace(settings, ObjectStore(empty_store), ledger, None, keeper, "w", Pipeline())
+    place = Workplace(
+        settings, ObjectStore(empty_store), ledger, TritonClient(settings.triton), keeper, "w", Pipeline()
+    )
     ledger.enqueue(JOB)
     yield place
     place.close()
