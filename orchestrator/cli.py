@@ -90,7 +90,7 @@ def run(
     order = _order(settings, batch_name, stage_names, models, repository)
     _make_folder(folder)
     source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None
-    intake = Intake(settings, source, in_place=False)
+    intake = Intake(settings, source, in_place=False, leave_out=folder)
     intake.check(inputs)
     with ExitStack() as ending:
         with err.status("Starting Redis, S3, Triton and a worker"):

@@ -58,13 +58,17 @@ class Intake:
         settings: For the limits of files and archives.
         source: The store that ``s3://`` inputs are read from; ``None`` where there is none.
         in_place: Whether the workers can read ``source`` themselves, so that its images need no copy.
+        leave_out: A folder not to walk into: results written below an input are no input.
     """
 
-    def __init__(self, settings: Settings, source: ObjectStore | None, *, in_place: bool) -> None:
+    def __init__(
+        self, settings: Settings, source: ObjectStore | None, *, in_place: bool, leave_out: Path | None = None
+    ) -> None:
         self._limits = settings.archive
         self._max_bytes = settings.worker.max_bytes
         self._source = source
         self._in_place = in_place
+        self._leave_out = leave_out.resolve() if leave_out is not None else None
 
     def check(self, inputs: list[str]) -> None:
         """Find out early what cannot be walked.
@@ -99,7 +103,9 @@ class Intake:
             for name in sorted(folders):
                 if (here / name).is_symlink():  # it may lead back up, and round
                     yield Skipped(_label(base, here / name))
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and here / name != self._leave_out
+            )
             for name in sorted(names):
                 yield from self._file(here / name, _label(base, here / name), named=False)
         for error in closed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,23 +168,25 @@ def s3_part(
         ready_timeout=60,
         grace=10,
         cwd=folder,
-        on_ready=lambda: create_buckets(settings, (settings.bucket, settings.incoming_bucket)),
+        on_ready=lambda: create_buckets(settings),
     )
     return part, settings, ObjectFiles(folder / "objects")
 
 
-def create_buckets(store: StoreSettings, buckets: Sequence[str]) -> None:
-    """Make the buckets that are not there yet.
+def create_buckets(store: StoreSettings) -> None:
+    """Make the two buckets of the settings where they are not there yet.
 
     Raises:
-        StackError: Where the store refuses, or does not answer.
+        StackError: Where the store refuses.
     """
-    client = ObjectStore(store)
     try:
-        for bucket in buckets:
+        client = ObjectStore(store)
+        for bucket in (store.bucket, store.incoming_bucket):
             client.create_bucket(bucket)
     except DermbatchError as error:
-        raise StackError(f"the buckets {', '.join(buckets)} could not be made: {error}") from error
+        raise StackError(
+            f"the buckets {store.bucket} and {store.incoming_bucket} could not be made: {error}"
+        ) from error
 
 
 def _can_be_path(key: str) -> bool:

@@ -194,7 +194,7 @@ def test_buckets_of_a_store_that_is_gone_are_an_error():
         endpoint_url=f"http://127.0.0.1:{free_ports(1)[0]}", region="us-east-1", access_key_id="x"
     )
     with pytest.raises(StackError, match="could not be made"):
-        create_buckets(store.model_copy(update={"secret_access_key": None}), ["a-bucket"])
+        create_buckets(store.model_copy(update={"secret_access_key": None}))
 
 
 def test_servers_listen_on_the_loopback_address_only(valkey, s3, triton):

@@ -1,5 +1,6 @@
 import os
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -139,3 +140,11 @@ def test_a_folder_that_cannot_be_read_is_a_failure(intake, tmp_path, monkeypatch
     monkeypatch.setattr(os, "scandir", scandir)
     (one,) = walk(intake, folder)
     assert (one.name, one.refusal.reason) == ("scan/closed", "unreadable")
+
+
+def test_results_below_an_input_are_no_input(tmp_path):
+    for name in ("a.png", "out/images/mask.png", "outer/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    intake = Intake(Settings(), None, in_place=False, leave_out=tmp_path / "out")
+    assert [Path(one.name).name for one in walk(intake, tmp_path)] == ["a.png", "b.png"]
