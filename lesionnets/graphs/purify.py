@@ -21,7 +21,7 @@ from lesionnets.graphs.contract import IMAGE, Contract, Tensor
 from lesionnets.nets.purifier import Purifier
 
 LONG_SIDE = 512
-THRESHOLD = 0.35
+THRESHOLD = 0.25
 """Occlusion probability from which a pixel may be replaced."""
 DIFFERENCE = 6
 """Least difference of green to the clean picture, of 255, at which a pixel is replaced."""

@@ -42,7 +42,7 @@ def random_espcn() -> Espcn:
     return model.eval()
 
 
-def random_purifier(bias: float = -0.9) -> Purifier:
+def random_purifier(bias: float = -1.37) -> Purifier:
     """Finds something here and there, and paints something else over it."""
     torch.manual_seed(2)
     model = Purifier((8, 8, 8))
