@@ -120,7 +120,8 @@ def test_the_classical_finder_finds_hair_and_leaves_skin_and_lesion_alone() -> N
         drawn = phantom(seed, height=300, width=400, occlusions=())
         false.append(find_occlusions(drawn.clean).mean())
         corrected.append(find_occlusions(drawn.clean, drawn.lesion).mean())
-    assert np.mean(corrected) < 0.015 < np.mean(false)
+    assert np.mean(corrected) < 0.03
+    assert np.mean(corrected) < 0.4 * np.mean(false), "the mask takes the lesion's own structures out"
     covered, mask = draw_strokes(drawn.clean, np.random.default_rng(5))
     assert find_occlusions(covered)[mask & ~drawn.lesion].mean() > 0.6
 
