@@ -128,6 +128,7 @@ class Whole:
     """One run of the whole."""
 
     rate: float
+    phases: dict[str, float]
     cpu: dict[str, float]
     steps: Counter[str]
 
@@ -141,17 +142,24 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
     start = time.monotonic()
     intake = Intake(settings, None, in_place=False)
     batch = plan(Order(name, settings.models), intake.walk([str(path) for path in paths]), store)
+    planned = time.monotonic()
     ledger.open_batch(batch)
     counts = follow(ledger, batch, Console(file=open(os.devnull, "w")), lambda: None)  # noqa: PTH123, SIM115
+    closed = time.monotonic()
     fetch(store, name, folder, file_of=stack.file_of)
-    seconds = time.monotonic() - start
+    end = time.monotonic()
     after = cpu_seconds(stack)
     if counts.done != len(paths):
         raise SystemExit(f"{counts.failed} of {len(paths)} images failed: the figures would mean nothing")
     steps: Counter[str] = Counter()
+    recorded = 0.0
     for record in read_results(store, name):
         steps.update(spent(record))
-    return Whole(len(paths) / seconds, {part: after[part] - before[part] for part in after}, steps)
+        recorded = max(recorded, record.finished.timestamp())
+    busy = recorded - batch.created.timestamp()
+    phases = {"plan": planned - start, "process": busy, "report": closed - planned - busy, "fetch": end - closed}
+    cpu = {part: after[part] - before[part] for part in after}
+    return Whole(len(paths) / (end - start), phases, cpu, steps)
 
 
 def spent(record: ResultRecord) -> dict[str, float]:
@@ -174,6 +182,8 @@ def tables(ceilings: list[float], wholes: list[Whole], images: int) -> None:
     top, rate = statistics.median(ceilings), statistics.median(run.rate for run in wholes)
     console.print(f"ceiling   {top:.2f} images/s  ({', '.join(f'{value:.2f}' for value in ceilings)})")
     console.print(f"whole     {rate:.2f} images/s  ({', '.join(f'{run.rate:.2f}' for run in wholes)})")
+    phases = {name: statistics.median(run.phases[name] for run in wholes) for name in wholes[0].phases}
+    console.print("seconds   " + ", ".join(f"{name} {value:.2f}" for name, value in phases.items()))
     cpu = {part: statistics.median(run.cpu[part] for run in wholes) for part in wholes[0].cpu}
     outside = sum(value for part, value in cpu.items() if part != "triton")
     table = Table("CPU", "ms an image", box=None)
@@ -193,9 +203,9 @@ def main() -> None:
     """Measure and print; the last line has the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of photographs; phantoms are drawn if not given")
-    parser.add_argument("--count", type=int, default=48)
+    parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=(os.cpu_count() or 2) + 2)
+    parser.add_argument("--workers", type=int, default=(os.cpu_count() or 2) + 4)
     parser.add_argument("--model-repository", type=Path, default=None)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dermbatch-bench-") as place:

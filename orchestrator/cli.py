@@ -61,7 +61,7 @@ BatchName = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=256, help="Images at a time; 2 more than the processors if not given."),
+    typer.Option("--workers", min=1, max=256, help="Images at a time; 4 more than the processors if not given."),
 ]
 Repository = Annotated[
     Path | None,
@@ -72,6 +72,7 @@ Home = Annotated[
 ]
 DEFAULT_HOME = Path(".dermbatch")
 ALL_STAGES = ",".join(ORDER)
+_SPARE_SLOTS = 4  # reading and writing while others wait for Triton; more gained nothing (docs/performance.md)
 
 
 @app.command()
@@ -289,7 +290,7 @@ def _look_after(stack: Stack) -> None:
 def _sized(settings: Settings, workers: int | None) -> Settings:
     """Settings for so many images at a time: a few more than processors, since Triton does most of the work."""
     asked = settings.worker.concurrency if "concurrency" in settings.worker.model_fields_set else None
-    concurrency = workers or asked or len(os.sched_getaffinity(0)) + 2
+    concurrency = workers or asked or len(os.sched_getaffinity(0)) + _SPARE_SLOTS
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": concurrency})})
 
 
