@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dermbatch import __version__, layout, metrics
 from dermbatch.records import ImageInfo, ImageJob, ResultRecord, SourceInfo, StageRecord
 from dermbatch.settings import WorkerSettings
@@ -24,10 +21,9 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
 from workers.artifacts import Artifacts, encode
 from workers.pictures import Pictures, StaleArtifact
-from workers.preview import TILE, preview
+from workers.preview import preview
 from workers.quality import quality_flags
 from workers.served import Array, Inference
-from workers.stages.fitting import halved
 from workers.steps import Step, plan, preview_key, run_step
 
 _WRITERS = 2  # threads that encode and write artifacts while the next stage waits for Triton
@@ -207,15 +203,5 @@ class Run:
         self.artifacts.save(record, {name: encode(name, array) for name, array in made.items()})
 
     def _write_preview(self, key: str, pictures: Pictures) -> None:
-        mask = None if pictures.mask is None else _reduced(pictures.mask) > 0
-        purified, enhanced = (
-            None if image is None else _reduced(image) for image in (pictures.purified, pictures.enhanced)
-        )
-        self.artifacts.put(key, preview(_reduced(pictures.source.pixels), mask, purified, enhanced))
-
-
-def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image halved as far as a preview's tile allows, which is faster than bringing it there in one step."""
-    while max(image.shape[:2]) >= 2 * TILE and min(image.shape[:2]) >= 2:
-        image = halved(image)
-    return image
+        shown = preview(pictures.source.pixels, pictures.mask, pictures.purified, pictures.enhanced)
+        self.artifacts.put(key, shown)

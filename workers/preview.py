@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from workers.stages.fitting import halved
+
 Image = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.uint8]
 
 TILE = 224
 """Side of a tile in pixels."""
@@ -22,7 +24,7 @@ def preview(original: Image, mask: Mask | None, purified: Image | None, enhanced
 
     Args:
         original: uint8 [H, W, 3] RGB.
-        mask: bool [H, W], the lesion, drawn as an outline over the original.
+        mask: uint8 [H, W], not 0 where lesion, drawn as an outline over the original.
         purified: uint8 [H, W, 3] RGB.
         enhanced: uint8 [h, w, 3] RGB.
 
@@ -41,17 +43,18 @@ def preview(original: Image, mask: Mask | None, purified: Image | None, enhanced
 
 def _fit(image: Image) -> Image:
     """The image, its long side brought to ``TILE``."""
+    # Halving as far as it goes is faster than one long step.
+    while max(image.shape[:2]) >= 2 * TILE and min(image.shape[:2]) >= 2:
+        image = halved(image)
     height, width = image.shape[:2]
     scale = TILE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    # A first coarse step by whole pixels: INTER_AREA over 24 megapixels costs more than all the rest.
-    step = max(1, int(1 / scale) // 3)
-    return np.asarray(cv2.resize(image[::step, ::step], size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _outlined(small: Image, mask: Mask) -> Image:
     size = small.shape[1], small.shape[0]
-    lesion = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    lesion = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     outlines, _ = cv2.findContours(lesion, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return np.asarray(cv2.drawContours(small.copy(), outlines, -1, _OUTLINE_RGB, 2, cv2.LINE_AA), np.uint8)
 

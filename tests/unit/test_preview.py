@@ -16,7 +16,7 @@ def tile(strip, number):
 @pytest.mark.parametrize("shape", [(40, 60), (2304, 3072), (900, 300), (1, 5000)])
 def test_four_tiles_whatever_the_size(shape):
     image = np.full((*shape, 3), (180, 120, 90), np.uint8)
-    strip = decoded(preview(image, np.zeros(shape, bool), image, image))
+    strip = decoded(preview(image, np.zeros(shape, np.uint8), image, image))
     assert strip.shape == (TILE, 4 * TILE, 3)
     centre = tile(strip, 0)[TILE // 2, TILE // 2].astype(int)
     assert np.abs(centre - (180, 120, 90)).max() <= 12 or min(shape) == 1
@@ -24,8 +24,8 @@ def test_four_tiles_whatever_the_size(shape):
 
 def test_the_lesion_is_outlined_on_the_second_tile_only():
     image = np.full((300, 300, 3), 200, np.uint8)
-    mask = np.zeros((300, 300), bool)
-    mask[100:200, 100:200] = True
+    mask = np.zeros((300, 300), np.uint8)
+    mask[100:200, 100:200] = 255
     strip = decoded(preview(image, mask, image, None)).astype(int)
     green = (strip[..., 1] - strip[..., 0]) > 60
     assert green[:, TILE : 2 * TILE].sum() > 200
