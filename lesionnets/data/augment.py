@@ -93,6 +93,17 @@ def draw_hairs(image: Image, random: Random) -> Image:
     return drawn
 
 
+def coarsen(image: Image, random: Random) -> Image:
+    """As a camera of a third to all of the resolution had seen it.
+
+    Parts of an archive differ in resolution and in diagnoses: a classifier must not take the one for the other.
+    """
+    height, width = image.shape[:2]
+    share = random.uniform(0.35, 1.0)
+    small = cv2.resize(image, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
 def augment_pair(image: Image, mask: Mask, size: int, random: Random) -> tuple[Image, Mask]:
     """All of the above, each with its share: for training segmentation."""
     view, label = random_view(image, mask, size, random)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lesionnets.data.augment import draw_hairs, jitter_colour
+from lesionnets.data.augment import coarsen, draw_hairs, jitter_colour
 from lesionnets.data.isic import DIAGNOSES, Sample, read_image, read_mask
 from lesionnets.graphs.crop import lesion_square
 
@@ -82,6 +82,8 @@ def random_view(lesion: Lesion, size: int, random: Random) -> tuple[Image, Mask]
     image, mask = _cut(lesion.image, mask, (row, column, side), size, matrix)
     if random.random() < 0.15:
         image = draw_hairs(image, random)
+    if random.random() < 0.4:
+        image = coarsen(image, random)
     return jitter_colour(image, random), mask
 
 

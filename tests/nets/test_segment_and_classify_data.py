@@ -107,6 +107,16 @@ def test_a_vignette_hides_the_label_with_the_lesion() -> None:
     assert label[32, 32] == 255
 
 
+def test_coarsening_takes_detail_but_not_light() -> None:
+    drawn = phantom(2, height=96, width=96)
+    coarse = [augment.coarsen(drawn.image, np.random.default_rng(seed)) for seed in range(8)]
+    detail = [cv2.Laplacian(each, cv2.CV_64F).std() for each in (drawn.image, *coarse)]
+    assert all(each.shape == drawn.image.shape for each in coarse)
+    assert min(detail[1:]) < 0.5 * detail[0]
+    assert max(detail[1:]) <= detail[0]
+    assert abs(np.mean(coarse) - drawn.image.mean()) < 1
+
+
 def test_the_classifier_is_trained_on_the_view_that_is_served() -> None:
     drawn = phantom(5, height=384, width=512, occlusions=())
     mask = drawn.lesion.astype(np.uint8) * 255
