@@ -36,7 +36,7 @@ IMAGE = corpus.DRAWN.image
 DICOMS = corpus.dicoms()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
-# Decoders may round differently (ISO/IEC 10918-2): libjpeg, which pydicom asks, and libjpeg-turbo differ by up to 3.
+# Decoders may round differently (ISO/IEC 10918-2): libjpeg, which pydicom asks, and libjpeg-turbo by up to 3.
 ROUNDING = 3
 
 
