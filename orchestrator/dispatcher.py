@@ -6,14 +6,14 @@ The window is the back-pressure: whatever an archive's size, Redis holds only wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
 import structlog
 
-from dermbatch import __version__, layout, metrics
+from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
+from dermbatch.failures import write_failure
 from dermbatch.ledger import Due, Ledger
-from dermbatch.records import Batch, FailureRecord, ImageJob, ManifestEntry
+from dermbatch.records import Batch, ImageJob, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.planner import read_batch, read_manifest_part
@@ -140,7 +140,8 @@ class Dispatcher:
     def _record_failure(
         self, batch: str, index: int, name: str, *, reason: str, message: str, attempts: int, source: str | None
     ) -> None:
-        record = FailureRecord(
+        write_failure(
+            self._store,
             batch=batch,
             index=index,
             name=name,
@@ -149,10 +150,7 @@ class Dispatcher:
             message=message,
             permanent=True,
             attempts=attempts,
-            failed=datetime.now(UTC),
-            software=__version__,
         )
-        self._store.put(layout.failure(batch, index), record.to_json(), "application/json")
         metrics.IMAGES.labels("failed").inc()
         metrics.FAILURES.labels(reason).inc()
         _log.info("failed", batch=batch, index=index, reason=reason)

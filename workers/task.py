@@ -12,15 +12,15 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from dermbatch import __version__, layout, metrics
+from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError
+from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim, Ledger
-from dermbatch.records import FailureRecord, ImageJob, ResultRecord
+from dermbatch.records import ImageJob, ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from workers.inference import TritonClient
@@ -141,7 +141,8 @@ def _postpone_or_fail(workplace: Workplace, claim: Claim, error: Exception) -> N
 def _fail(workplace: Workplace, claim: Claim, reason: str, message: str, *, permanent: bool) -> None:
     """Write the failure record, then tell the ledger; where either fails, the lease ends and it starts over."""
     job = claim.job
-    record = FailureRecord(
+    write_failure(
+        workplace.store,
         batch=job.batch,
         index=job.index,
         name=job.name,
@@ -150,10 +151,7 @@ def _fail(workplace: Workplace, claim: Claim, reason: str, message: str, *, perm
         message=message,
         permanent=permanent,
         attempts=claim.attempt,
-        failed=datetime.now(UTC),
-        software=__version__,
     )
-    workplace.store.put(layout.failure(job.batch, job.index), record.to_json(), JSON)
     if workplace.ledger.finish(job, claim.owner, "failed"):
         metrics.IMAGES.labels("failed").inc()
         metrics.FAILURES.labels(reason).inc()

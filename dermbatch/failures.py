@@ -1,0 +1,41 @@
+"""How a failure gets its record: the same for inputs refused, for workers that give up, and for poison."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from dermbatch import __version__, layout
+from dermbatch.records import FailureRecord
+from dermbatch.store import ObjectStore
+
+
+def write_failure(
+    store: ObjectStore,
+    *,
+    batch: str,
+    index: int,
+    name: str,
+    source: str | None,
+    reason: str,
+    message: str,
+    permanent: bool,
+    attempts: int,
+) -> None:
+    """Write the failure record of an image; the arguments are its fields, the time and the release are added.
+
+    Raises:
+        StoreUnavailable: Where it could not be written; the failure then must not be counted.
+    """
+    record = FailureRecord(
+        batch=batch,
+        index=index,
+        name=name,
+        source=source,
+        reason=reason,
+        message=message,
+        permanent=permanent,
+        attempts=attempts,
+        failed=datetime.now(UTC),
+        software=__version__,
+    )
+    store.put(layout.failure(batch, index), record.to_json(), "application/json")
