@@ -9,6 +9,7 @@ import boto3
 import pytest
 import redis
 from botocore.config import Config
+from digests import copy_with_digests
 from tiny_models import write_repository
 
 from dermbatch.settings import RedisSettings, StoreSettings, TritonSettings
@@ -136,6 +137,18 @@ def start_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 def triton(start_triton: Callable[[Path], TritonServer], tiny_repository: Path) -> TritonServer:
     """A real Triton that serves the tiny models."""
     return start_triton(tiny_repository)
+
+
+@pytest.fixture(scope="session")
+def digested_repository(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny models with what the worker needs to know of them: their files' digests."""
+    return copy_with_digests(tiny_repository, tmp_path_factory.mktemp("models") / "repository")
+
+
+@pytest.fixture(scope="session")
+def digested_triton(start_triton: Callable[[Path], TritonServer], digested_repository: Path) -> TritonServer:
+    """A real Triton that serves the tiny models with their digests."""
+    return start_triton(digested_repository)
 
 
 @pytest.fixture(scope="session")

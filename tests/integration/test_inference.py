@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from digests import copy_with_digests
 from prometheus_client import REGISTRY
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
@@ -17,20 +16,9 @@ from orchestrator.stack.ports import free_ports
 from workers.inference import TritonClient
 
 
-@pytest.fixture(scope="module")
-def repository(tiny_repository, tmp_path_factory):
-    """The tiny models with what the worker needs to know of them: their files' digests."""
-    return copy_with_digests(tiny_repository, tmp_path_factory.mktemp("models") / "repository")
-
-
-@pytest.fixture(scope="module")
-def server(start_triton, repository):
-    return start_triton(repository)
-
-
 @pytest.fixture
-def client(server):
-    client = TritonClient(server.settings)
+def client(digested_triton):
+    client = TritonClient(digested_triton.settings)
     yield client
     client.close()
 
@@ -39,11 +27,11 @@ def grey(level, height=6, width=8):
     return np.full((height, width, 3), level, np.uint8)
 
 
-def test_the_newest_version_is_taken_where_none_is_pinned(client, repository):
+def test_the_newest_version_is_taken_where_none_is_pinned(client, digested_repository):
     newest = client.model(Stage.SEGMENT, ModelChoice(name="segment_tiny"))
     pinned = client.model(Stage.SEGMENT, ModelChoice(name="segment_tiny", version="1"))
     assert (newest.version, pinned.version) == ("2", "1")
-    file = repository / "segment_tiny" / "2" / "model.onnx"
+    file = digested_repository / "segment_tiny" / "2" / "model.onnx"
     assert newest.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     for model, expected in ((newest, 60), (pinned, 120)):
         answer = client.infer(model, {"IMAGE": grey(120)}, ("LESION",))
@@ -126,10 +114,10 @@ def test_one_broken_item_ends_the_others_too(client):
     assert client.infer(model, {"IMAGE": grey(50)}, ("LESION",))["LESION"][0, 0] == 50
 
 
-def test_a_late_answer_is_given_up(server):
-    client = TritonClient(server.settings)
+def test_a_late_answer_is_given_up(digested_triton):
+    client = TritonClient(digested_triton.settings)
     model = client.model(Stage.ENHANCE, ModelChoice(name="enhance_tiny"))
-    hasty = TritonClient(TritonSettings(url=server.settings.url, timeout=0.05))
+    hasty = TritonClient(TritonSettings(url=digested_triton.settings.url, timeout=0.05))
     started = time.monotonic()
     with pytest.raises(InferenceUnavailable, match=r"did not answer in 0\.05 s and was cancelled"):
         hasty.infer(model, {"IMAGE": grey(1, 3000, 3000)}, ("ENHANCED",))

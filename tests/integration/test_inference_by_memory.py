@@ -17,7 +17,6 @@ import psutil
 import pytest
 import structlog
 import tritonclient.grpc as grpcclient
-from digests import copy_with_digests
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
 from dermbatch.records import ModelChoice
@@ -38,22 +37,12 @@ OUTPUTS = {
 SHM = Path("/dev/shm")
 
 
-@pytest.fixture(scope="module")
-def repository(tiny_repository, tmp_path_factory):
-    return copy_with_digests(tiny_repository, tmp_path_factory.mktemp("models") / "repository")
-
-
-@pytest.fixture(scope="module")
-def server(start_triton, repository):
-    return start_triton(repository)
-
-
 @pytest.fixture
-def connect(server):
+def connect(digested_triton):
     clients = []
 
     def connect(**changed):
-        clients.append(TritonClient(server.settings.model_copy(update=changed)))
+        clients.append(TritonClient(digested_triton.settings.model_copy(update=changed)))
         return clients[-1]
 
     yield connect
@@ -62,8 +51,8 @@ def connect(server):
 
 
 @pytest.fixture
-def triton(server):
-    with grpcclient.InferenceServerClient(server.settings.url) as client:
+def triton(digested_triton):
+    with grpcclient.InferenceServerClient(digested_triton.settings.url) as client:
         yield client
 
 
@@ -160,12 +149,12 @@ def test_a_request_larger_than_all_goes_by_message(connect, slices, triton):
     assert regions(triton) == before
 
 
-def test_it_has_no_name_and_ends_with_the_client(server, connect, triton):
+def test_it_has_no_name_and_ends_with_the_client(digested_triton, connect, triton):
     client = connect()
     before = regions(triton)
     client.infer(tiny(client, Stage.SEGMENT), {"IMAGE": picture(1)}, ("LESION",))
     (own,) = regions(triton) - before
-    assert own.startswith(server.settings.shared_memory_prefix)
+    assert own.startswith(digested_triton.settings.shared_memory_prefix)
     assert not (SHM / own).exists()
     client.close()
     assert own not in regions(triton)
@@ -286,9 +275,9 @@ time.sleep(60)
 """
 
 
-def test_nothing_is_left_of_a_killed_process(server, connect, triton):
+def test_nothing_is_left_of_a_killed_process(digested_triton, connect, triton):
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, server.settings.model_dump_json()],
+        [sys.executable, "-c", CHILD, digested_triton.settings.model_dump_json()],
         stdout=subprocess.PIPE,
         text=True,
         env=base_environment(os.environ),
@@ -308,9 +297,11 @@ def test_nothing_is_left_of_a_killed_process(server, connect, triton):
     assert alive._shared._arena.name in regions(triton)
 
 
-def test_a_restarted_triton_is_given_a_new_one_and_its_end_leaves_nothing(tmp_path, repository, slices, soon):
+def test_a_restarted_triton_is_given_a_new_one_and_its_end_leaves_nothing(
+    tmp_path, digested_repository, slices, soon
+):
     (tmp_path / "models").mkdir()
-    shutil.copytree(repository / "segment_tiny", tmp_path / "models" / "segment_tiny")
+    shutil.copytree(digested_repository / "segment_tiny", tmp_path / "models" / "segment_tiny")
     part, settings = triton_part(
         tmp_path / "triton",
         tmp_path / "triton.log",
