@@ -66,6 +66,15 @@ class StoreUnavailable(TransientError):
     reason = "store_unavailable"
 
 
+class StoreRefused(TransientError):
+    """The object store refuses what the system needs: credentials that expired, or no permission to write.
+
+    Not the image's fault, and mended from outside, so it is tried again.
+    """
+
+    reason = "access_denied"
+
+
 class InferenceUnavailable(TransientError):
     """Triton did not answer in time, or is not ready."""
 

@@ -2,14 +2,20 @@
 
 ::
 
-    images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png, stage.json ...}
-    images/<sha256>/preview/<preview key>/preview.jpg
+    images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png}
+    images/known/<fingerprint>.json
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
-                    report.html
+                    plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet
+    open/<batch>.json
+    canaries/<name>/canary.json, results/<batch>/<index>.json
+
+In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
+``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from dermbatch.errors import UsageError
@@ -19,6 +25,15 @@ PART_SIZE = 1000
 """Images in one part of a manifest."""
 
 _BATCH_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
+
+
+OPEN = "open/"
+"""Prefix of the controls of open batches: one listing finds all work that is not finished."""
+
+BATCHES = "batches/"
+"""Prefix of everything of every batch."""
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 def check_batch_name(name: str) -> str:
@@ -43,6 +58,23 @@ def part_of(index: int) -> tuple[str, int]:
 def image_prefix(sha256: str) -> str:
     """Prefix of everything that was made of an image, by whatever batch."""
     return f"images/{sha256}/"
+
+
+def fingerprint(source: str, etag: str | None, size: int | None) -> str | None:
+    """What tells an object's content from others without reading it; none where the store gave no ETag.
+
+    An ETag that is an MD5 digest speaks of the content alone, so copies of an image share it. Any other (of an
+    upload in parts, or an encrypted one) speaks of this object only.
+    """
+    if etag is None or size is None:
+        return None
+    said = f"{etag}:{size}" if _MD5.fullmatch(etag) else f"{etag}:{size}:{source}"
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def known(fingerprint: str) -> str:
+    """Key of what is known of the image with this fingerprint."""
+    return f"images/known/{fingerprint}.json"
 
 
 def artifact(sha256: str, stage: Stage, stage_key: str, name: str) -> str:
@@ -85,3 +117,43 @@ def failure(batch: str, index: int) -> str:
 def report(batch: str) -> str:
     """Key of the contact sheet."""
     return f"batches/{batch}/report.html"
+
+
+def table(batch: str) -> str:
+    """Key of the table of all outcomes, one row an image."""
+    return f"batches/{batch}/results.parquet"
+
+
+def summary(batch: str) -> str:
+    """Key of the summary; where it is, the batch is closed."""
+    return f"batches/{batch}/summary.json"
+
+
+def comparison(batch: str) -> str:
+    """Key of the report that compares a batch with earlier ones."""
+    return f"batches/{batch}/comparison.html"
+
+
+def comparison_table(batch: str) -> str:
+    """Key of the table of that comparison, one row an image."""
+    return f"batches/{batch}/comparison.parquet"
+
+
+def plan_record(batch: str) -> str:
+    """Key of the record of how far planning has come."""
+    return f"batches/{batch}/plan.json"
+
+
+def control(batch: str) -> str:
+    """Key of the control of an open batch."""
+    return f"{OPEN}{batch}.json"
+
+
+def canary(name: str) -> str:
+    """Key of the record of a canary."""
+    return f"canaries/{name}/canary.json"
+
+
+def canary_result(name: str, batch: str, index: int) -> str:
+    """Key of how old and new models agree on one image."""
+    return f"canaries/{name}/results/{batch}/{index}.json"

@@ -17,7 +17,7 @@ from dermbatch.stages import ORDER, Stage
 class Record(BaseModel):
     """Base of all records: unknown fields are an error, so that a typing mistake cannot lose data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
     def to_json(self) -> bytes:
         """UTF-8 JSON of this record."""
@@ -38,6 +38,16 @@ class Refusal(Record):
     message: str
 
 
+Lane = Literal["live", "bulk"]
+
+
+class Earlier(Record):
+    """The result of another batch that this image's is compared with."""
+
+    batch: str
+    index: int
+
+
 class ManifestEntry(Record):
     """One image that was asked for; a line of ``manifest/<part>.jsonl``."""
 
@@ -45,20 +55,105 @@ class ManifestEntry(Record):
     name: str = Field(description="what the user calls it: a path relative to the input, or member@archive")
     source: str | None = Field(default=None, description="s3://bucket/key of the object; none if refused")
     size: int | None = Field(default=None, description="bytes of the object")
+    etag: str | None = Field(default=None, description="the object's ETag, without quotes: tells contents apart")
+    duplicate_of: int | None = Field(default=None, description="index of an earlier entry with the same content")
+    earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")
     refusal: Refusal | None = None
 
 
-class Batch(Record):
-    """What was asked; ``batch.json``. Written last of a plan, so its presence says that the manifest is whole."""
+class Asked(Record):
+    """What the user asked to be done, however far it has come."""
 
     name: str
     created: datetime
-    lane: Literal["live", "bulk"] = "bulk"
+    lane: Lane = "bulk"
+    weight: int = Field(default=1, ge=1, le=100, description="share of its lane among batches that are open")
     stages: tuple[Stage, ...] = ORDER
     models: dict[Stage, ModelChoice]
-    images: int
-    skipped: int = Field(default=0, description="files passed over in folders because they are no images")
+    max_failed_share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="the batch is paused when more than this share of its outcomes failed",
+    )
+    compared_with: tuple[str, ...] = Field(default=(), description="batches whose results are compared")
     software: str
+
+
+class Batch(Asked):
+    """What was asked; ``batch.json``. Written last of a plan, so its presence says that the manifest is whole."""
+
+    images: int
+    skipped: int = Field(default=0, description="files passed over because they are no images")
+    left_out: int = Field(default=0, description="files that the user's filters leave out")
+    duplicates: int = Field(default=0, description="images whose content an earlier one of the batch has")
+
+
+class Position(Record):
+    """Where a walk through inputs stands: what was taken, to be gone on from."""
+
+    input: int = Field(default=0, description="number of the input, from 0")
+    after: str | None = Field(default=None, description="the last item of it (file or object) taken whole")
+    taken: int = Field(default=0, description="candidates taken of the item after that (members of an archive)")
+
+
+class Filters(Record):
+    """Which files or objects of folders and prefixes are meant; patterns are shell globs on the path below it."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    since: datetime | None = Field(default=None, description="last modified then or later")
+    until: datetime | None = Field(default=None, description="last modified before")
+
+
+class PlanRecord(Asked):
+    """A plan that is being made; ``plan.json``, written after every part, so that a killed planner goes on."""
+
+    inputs: tuple[str, ...]
+    filters: Filters = Filters()
+    position: Position = Position()
+    images: int = 0
+    skipped: int = 0
+    left_out: int = 0
+    duplicates: int = 0
+
+
+class BatchControl(Record):
+    """How an open batch is to be run; ``open/<batch>.json``, there while it is planned and until it closes."""
+
+    lane: Lane = "bulk"
+    weight: int = Field(default=1, ge=1, le=100)
+    state: Literal["open", "paused", "cancelled"] = "open"
+    why: str = Field(default="", description="why it is paused or cancelled, for people")
+
+
+class BatchSummary(Record):
+    """What became of a batch; ``summary.json``, written when it closes, after report and table."""
+
+    name: str
+    state: Literal["finished", "cancelled"] = "finished"
+    images: int
+    done: int
+    failed: int
+    reasons: dict[str, int] = Field(description="failures by reason")
+    created: datetime
+    closed: datetime
+    first_started: datetime | None = Field(default=None, description="when the first result's attempt began")
+    last_finished: datetime | None = Field(default=None, description="when the last result was there")
+    stage_seconds: dict[Stage, float] = Field(description="mean seconds of a stage, where it was run")
+    stage_runs: dict[Stage, int] = Field(description="how often a stage was run, not taken from the cache")
+    image_seconds: float = Field(
+        description="mean seconds that an image took a worker slot, where stages were run"
+    )
+    slots: int = Field(description="worker slots heard of at the end")
+    software: str
+
+
+class Shadow(Record):
+    """Other models that an image is also run with, after its result is written and without touching it."""
+
+    canary: str
+    models: dict[Stage, ModelChoice] = Field(description="of all stages; those that differ are what is tried")
 
 
 class ImageJob(Record):
@@ -70,6 +165,10 @@ class ImageJob(Record):
     source: str
     stages: tuple[Stage, ...]
     models: dict[Stage, ModelChoice]
+    size: int | None = None
+    etag: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
+    duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
+    shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
 
     @property
     def member(self) -> str:
@@ -112,6 +211,9 @@ class StageRecord(Record):
     parameters: dict[str, float | int | str | bool]
     fed_by: dict[Stage, str] = Field(description="stage keys of the artifacts that it was fed")
     artifacts: dict[str, str] = Field(description="file name to object key")
+    inline: dict[str, bytes] = Field(
+        default={}, description="small files by name, Base64: kept here instead of under their keys in the store"
+    )
     seconds: float = Field(description="time of the run that made the artifacts")
     image: ImageInfo | None = Field(
         default=None, description="the source image, in stage.json only: a stage found there needs no decoding"
@@ -209,13 +311,51 @@ class ResultRecord(Record):
     stages: dict[Stage, StageRecord]
     cached: tuple[Stage, ...] = Field(default=(), description="stages that were not run: artifacts were there")
     flags: tuple[QualityFlag, ...] = ()
-    preview: str | None = Field(default=None, description="key of preview.jpg: the tiles that reports show")
+    preview: str | None = Field(default=None, description="key of preview.jpg in a folder of results")
+    preview_jpeg: bytes | None = Field(default=None, description="preview.jpg itself, Base64: what reports show")
     attempt: int
     worker: str
     started: datetime
     finished: datetime
     seconds: dict[str, float] = Field(description="this attempt's time: read, decode, each stage, write")
     software: str
+
+
+class KnownImage(Record):
+    """What is known of one object, by its content: ``images/known/<fingerprint>.json``; an action cache.
+
+    A cache only: where it is lost, stages run again; what is in use is in the result records.
+    """
+
+    image: ImageInfo
+    stages: dict[str, StageRecord] = Field(description="by stage key")
+    previews: dict[str, bytes] = Field(default={}, description="preview.jpg by preview key, Base64")
+
+
+class Canary(Record):
+    """New models that a share of live images is also run with; ``canaries/<name>/canary.json``."""
+
+    name: str
+    models: dict[Stage, ModelChoice] = Field(description="the stages that differ")
+    share: float = Field(gt=0, le=1, description="of live images")
+    created: datetime
+    stopped: datetime | None = None
+
+
+class CanaryRecord(Record):
+    """How old and new models agree on one image; ``canaries/<name>/results/<batch>/<index>.json``."""
+
+    canary: str
+    batch: str
+    index: int
+    name: str
+    models: dict[Stage, ModelUsed]
+    dice: float | None = Field(default=None, description="of the two masks, 0 to 1; 1 where both are empty")
+    old_label: str | None = None
+    new_label: str | None = None
+    probability_change: float | None = Field(default=None, description="largest of all classes, 0 to 1")
+    seconds: float = Field(description="time of the new models' run")
+    failure: str | None = Field(default=None, description="reason code, where the new models failed")
 
 
 class FailureRecord(Record):
@@ -233,5 +373,7 @@ class FailureRecord(Record):
     software: str
 
 
+ImageJob.model_rebuild()
 StageRecord.model_rebuild()
 ResultRecord.model_rebuild()
+KnownImage.model_rebuild()

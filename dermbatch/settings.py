@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dermbatch.errors import UsageError
-from dermbatch.records import ModelChoice
+from dermbatch.records import Lane, ModelChoice
 from dermbatch.stages import Stage
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -61,18 +61,30 @@ class LedgerSettings(Section):
 
     lease: Seconds = Field(default=12, description="an image of a silent worker is put back after this")
     heartbeat: Seconds = 4
-    queued_look: Seconds = Field(default=60, description="a message not claimed by then is sent again")
+    queued_look: Seconds = Field(default=5, description="a message taken but not claimed by then is sent again")
     max_crashes: int = Field(default=3, ge=1, description="then the image is poison")
-    max_transient: int = Field(default=6, ge=1, description="then a transient failure is final")
+    max_transient: int = Field(default=10, ge=1, description="then a transient failure is final")
     first_pause: Seconds = 1
     longest_pause: Seconds = 60
-    window_per_slot: int = Field(default=3, ge=1, description="queued and running images per worker slot")
+    window_per_slot: int = Field(default=3, ge=1, description="queued and running images per worker slot and lane")
+    window_seconds: Seconds = Field(
+        default=1, description="what is finished in this time is the window where that is more"
+    )
+    window_most: int = Field(default=5000, ge=1, description="images of a lane in flight, however fast they go")
+    bulk_share: float = Field(
+        default=0.2, ge=0, lt=1, description="of what workers begin, while live images wait too"
+    )
+    leader_lease: Seconds = Field(
+        default=5, description="an orchestrator that falls silent is replaced after this"
+    )
 
 
 class WorkerSettings(Section):
     """The Celery worker."""
 
     concurrency: int = Field(default=4, ge=1, description="images at a time in one worker")
+    lanes: tuple[Lane, ...] = Field(default=("live", "bulk"), min_length=1, description="what it works on")
+    grace: Seconds = Field(default=10, description="after SIGTERM, images not finished by then are given back")
     metrics_port: int = Field(default=9101, ge=0, description="0: none")
     metrics_address: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from outside the pod
     max_pixels: int = Field(default=120_000_000, ge=1, description="larger images are refused unread")
@@ -85,6 +97,10 @@ class OrchestratorSettings(Section):
     metrics_port: int = Field(default=9100, ge=0, description="0: none")
     metrics_address: str = "0.0.0.0"  # noqa: S104
     tick: Seconds = Field(default=0.2, description="pause between two looks of dispatcher and reconciler")
+    look_for_batches: Seconds = Field(
+        default=30, description="between two looks into the object store for batches that Redis does not know"
+    )
+    report_readers: int = Field(default=16, ge=1, description="records read at a time when a batch closes")
 
 
 class StackSettings(Section):

@@ -9,17 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dermbatch import __version__, metrics
-from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable
+from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable
 from dermbatch.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -28,7 +30,18 @@ if TYPE_CHECKING:
 _NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _ALREADY_THERE = {"PreconditionFailed", "412"}
 _CONFLICT = {"ConditionalRequestConflict", "409"}
-_DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden", "NoCredentialsError"}
+_DENIED = {"AccessDenied", "403", "Forbidden"}
+_NOT_LET_IN = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "NoCredentialsError",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
 
 _DELETED_AT_ONCE = 1000
 
@@ -42,6 +55,8 @@ class ObjectInfo:
 
     key: str
     size: int
+    etag: str | None = None
+    modified: datetime | None = None
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -63,7 +78,8 @@ class ObjectStore:
     Safe to share between threads; make one after a fork.
 
     Every method raises :class:`StoreUnavailable` where the store does not answer or answers 5xx (after the few
-    retries of boto's standard mode), and :class:`PermanentError` with reason ``access_denied`` where it refuses.
+    retries of boto's standard mode); :class:`StoreRefused` where credentials are missing or expired, or may not
+    write or list; and :class:`PermanentError` with reason ``access_denied`` where an object may not be read.
     """
 
     def __init__(self, settings: StoreSettings) -> None:
@@ -145,34 +161,70 @@ class ObjectStore:
         except (ClientError, BotoCoreError, OSError) as error:
             raise _sorted(error, "get", f"s3://{bucket}") from error
 
-    def put(self, key: str, body: bytes, content_type: str, *, bucket: str | None = None) -> None:
-        """Write an object, over what may be there."""
-        self._put(bucket or self.bucket, key, body, content_type, {})
+    def put(self, key: str, body: bytes, content_type: str, *, bucket: str | None = None) -> str | None:
+        """Write an object, over what may be there. Returns its ETag."""
+        return self._put(bucket or self.bucket, key, body, content_type, {})[1]
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
         """Write an object once: ``False``, and nothing is written, where one is there already."""
-        return self._put(self.bucket, key, body, content_type, {"IfNoneMatch": "*"})
+        return self._put(self.bucket, key, body, content_type, {"IfNoneMatch": "*"})[0]
 
-    def _put(self, bucket: str, key: str, body: bytes, content_type: str, conditions: dict[str, Any]) -> bool:
+    def put_file(self, key: str, path: Path, content_type: str) -> None:
+        """Write an object from a file of any size, in parts where it is large."""
         try:
             metrics.STORE_REQUESTS.labels("put").inc()
-            self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **conditions)
+            self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": content_type})
+        except (ClientError, BotoCoreError, S3UploadFailedError, OSError) as error:
+            raise _sorted(error, "put", f"s3://{self.bucket}") from error
+        metrics.BYTES_WRITTEN.inc(path.stat().st_size)
+
+    def _put(
+        self, bucket: str, key: str, body: bytes, content_type: str, conditions: dict[str, Any]
+    ) -> tuple[bool, str | None]:
+        try:
+            metrics.STORE_REQUESTS.labels("put").inc()
+            answer = self._client.put_object(
+                Bucket=bucket, Key=key, Body=body, ContentType=content_type, **conditions
+            )
         except ClientError as error:
             if conditions and _code(error) in _ALREADY_THERE:
-                return False
+                return False, None
             raise _sorted(error, "put", f"s3://{bucket}") from error
         except (BotoCoreError, OSError) as error:
             raise _sorted(error, "put", f"s3://{bucket}") from error
         metrics.BYTES_WRITTEN.inc(len(body))
-        return True
+        return True, _plain(answer.get("ETag"))
 
-    def list(self, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects under a prefix, in key order, a page at a time."""
+    def delete(self, key: str, *, bucket: str | None = None) -> None:
+        """Delete an object, or leave it gone."""
+        place = bucket or self.bucket
         try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            metrics.STORE_REQUESTS.labels("delete").inc()
+            self._client.delete_object(Bucket=place, Key=key)
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise _sorted(error, "delete", f"s3://{place}") from error
+
+    def list(self, bucket: str, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects under a prefix, in key order, a page at a time; only keys after ``start_after``."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=prefix, StartAfter=start_after
+        )
+        try:
+            for page in pages:
                 metrics.STORE_REQUESTS.labels("list").inc()
                 for item in page.get("Contents", []):
-                    yield ObjectInfo(item["Key"], item["Size"])
+                    yield ObjectInfo(item["Key"], item["Size"], _plain(item.get("ETag")), item["LastModified"])
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise _sorted(error, "list", f"s3://{bucket}") from error
+
+    def folders(self, bucket: str, prefix: str) -> Iterator[str]:
+        """Names directly below a prefix that ends with a slash, as if they were folders; in order."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+        try:
+            for page in pages:
+                metrics.STORE_REQUESTS.labels("list").inc()
+                for item in page.get("CommonPrefixes", []):
+                    yield item["Prefix"].removeprefix(prefix).rstrip("/")
         except (ClientError, BotoCoreError, OSError) as error:
             raise _sorted(error, "list", f"s3://{bucket}") from error
 
@@ -207,6 +259,10 @@ def _is_local(endpoint_url: str | None) -> bool:
     return urlsplit(endpoint_url or "").hostname in {"127.0.0.1", "localhost", "::1"}
 
 
+def _plain(etag: str | None) -> str | None:
+    return etag.strip('"') if etag else None
+
+
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
@@ -218,10 +274,13 @@ def _sorted(error: Exception, operation: str, where: str) -> Exception:
     if code in _NOT_FOUND:
         what = "bucket" if code == "NoSuchBucket" else "object"
         return ObjectNotFound(f"no such {what} in the object store ({where})", reason=f"{what}_not_found")
+    refused = f"the object store refuses to {operation} in {where}: {code}"
+    if code in _NOT_LET_IN:
+        return StoreRefused(f"{refused}; renew the credentials (DERMBATCH_STORE__...)")
+    if code in _DENIED and operation == "get":  # this object may be closed to us while others are not
+        return PermanentError(refused, reason="access_denied")
     if code in _DENIED:
-        return PermanentError(
-            f"the object store refuses to {operation} in {where}: {code}", reason="access_denied"
-        )
+        return StoreRefused(f"{refused}; its policy must allow this")
     if code in _CONFLICT:
         return StoreUnavailable(f"two writers met in {where}; trying again")
     return StoreUnavailable(f"the object store did not {operation} in {where}: {code}")
