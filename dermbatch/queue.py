@@ -6,6 +6,8 @@ time-out to wait for, no ETA, no prefetch beyond the running task (``docs/decisi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from dermbatch.settings import RedisSettings
@@ -14,16 +16,59 @@ TASK = "dermbatch.process_image"
 """The one task, known to the orchestrator by this name alone. Its argument is an ``ImageJob`` as JSON."""
 
 QUEUES = {"live": "dermbatch.live", "bulk": "dermbatch.bulk"}
-"""The queue of each lane; workers drain ``live`` first."""
+"""The queue of each lane; workers look into ``live`` first, and often enough into ``bulk``."""
+
+_ROUNDING = 1e-9  # of sums of shares
 
 
-def celery_config(settings: RedisSettings) -> dict[str, Any]:
-    """Celery's settings for both sides (its names)."""
+class LaneOrder:
+    """In which order a worker looks into its queues: ``live`` first, but ``bulk`` gets its share of the messages.
+
+    Each live message adds the share to what is owed to bulk; where that makes up for a bulk message, bulk comes
+    first. So neither starves: of 100 messages that a worker takes while both wait, ``100 * bulk_share`` are bulk.
+    Where one queue is empty, the other has the worker to itself, and nothing is saved up for later.
+
+    The methods are those that kombu asks of a ``queue_order_strategy`` (``kombu.utils.scheduling``).
+
+    Args:
+        bulk_share: Share of bulk, from 0 (only where no live message waits) to below 1.
+    """
+
+    def __init__(self, bulk_share: float) -> None:
+        self._share = bulk_share
+        self._owed = 0.0
+        self._queues: list[str] = []
+
+    def update(self, queues: Iterable[str]) -> None:
+        """Take over the names of the queues that are consumed, in any order."""
+        self._queues = sorted(queues, key=lambda queue: queue == QUEUES["bulk"])
+
+    def consume(self, count: int) -> list[str]:
+        """The queues in the order in which Redis is to look into them for the next message."""
+        bulk_first = self._owed > 0 and self._owed >= 1 - self._share - _ROUNDING
+        return (self._queues[::-1] if bulk_first else self._queues)[:count]
+
+    def rotate(self, used: str) -> str:
+        """Learn from which queue a message came."""
+        if used == QUEUES["bulk"]:
+            self._owed = max(0.0, self._owed - (1 - self._share))
+        else:
+            self._owed = min(1.0, self._owed + self._share)
+        return used
+
+
+def celery_config(settings: RedisSettings, *, bulk_share: float = 0) -> dict[str, Any]:
+    """Celery's settings for both sides (its names).
+
+    Args:
+        settings: Where the queue is.
+        bulk_share: For who takes messages: share of the bulk lane while live messages wait too.
+    """
     socket: dict[str, Any] = {
         "socket_keepalive": True,
         "health_check_interval": 10,
         "socket_connect_timeout": 5,
-        "queue_order_strategy": "priority",
+        "queue_order_strategy": partial(LaneOrder, bulk_share),  # kombu takes a name or what makes the strategy
     }
     return {
         "broker_url": settings.url,
