@@ -8,6 +8,7 @@
                     plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet
     open/<batch>.json
     canaries/<name>/canary.json, results/<batch>/<index>.json
+    canaries/_running.json
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
 ``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
@@ -33,18 +34,21 @@ OPEN = "open/"
 BATCHES = "batches/"
 """Prefix of everything of every batch."""
 
+RUNNING_CANARY = "canaries/_running.json"
+"""Key of the record of the canary that runs now; no canary's name begins with ``_``."""
+
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-def check_batch_name(name: str) -> str:
-    """Return ``name`` where it can be part of keys, file names and metric queries.
+def check_batch_name(name: str, what: str = "batch") -> str:
+    """Return ``name``, of a batch or whatever else, where it can be part of keys, file names and metric queries.
 
     Raises:
         UsageError: Where it is not 1 to 100 of ``a-z 0-9 . _ -``, starting and ending with a letter or digit.
     """
     if _BATCH_NAME.fullmatch(name) is None or ".." in name:
         raise UsageError(
-            f"batch name {name!r} is not usable: take 1 to 100 of a-z, 0-9, '.', '_' and '-', "
+            f"{what} name {name!r} is not usable: take 1 to 100 of a-z, 0-9, '.', '_' and '-', "
             "starting and ending with a letter or digit"
         )
     return name
@@ -157,3 +161,8 @@ def canary(name: str) -> str:
 def canary_result(name: str, batch: str, index: int) -> str:
     """Key of how old and new models agree on one image."""
     return f"canaries/{name}/results/{batch}/{index}.json"
+
+
+def canary_results(name: str) -> str:
+    """Prefix of how old and new models agree, image by image."""
+    return f"canaries/{name}/results/"

@@ -31,3 +31,11 @@ STORE_REQUESTS = Counter("dermbatch_store_requests", "Requests to the object sto
 STORE_ERRORS = Counter("dermbatch_store_errors", "Failed requests to the object store.", ["operation", "reason"])
 LEASE_EXPIRIES = Counter("dermbatch_lease_expiries", "Images put back because their worker fell silent.")
 DISPATCHED = Counter("dermbatch_dispatched", "Messages put into the queue.")
+CANARY_IMAGES = Counter(
+    "dermbatch_canary_images", "Images that a canary's models were tried on: agree, differ, failed.", ["outcome"]
+)
+CANARY_DICE = Histogram(
+    "dermbatch_canary_dice",
+    "Agreement of a canary's mask with the result's, 0 to 1.",
+    buckets=(0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1),
+)

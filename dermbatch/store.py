@@ -121,6 +121,10 @@ class ObjectStore:
             ObjectNotFound: Where there is no such object or bucket.
             PermanentError: With reason ``too_large`` where it is longer than ``max_bytes``; it is not read.
         """
+        return self.read(bucket, key, max_bytes=max_bytes)[0]
+
+    def read(self, bucket: str, key: str, *, max_bytes: int | None = None) -> tuple[bytes, str | None]:
+        """The whole object, and the ETag of what was read; errors as for :meth:`get`."""
         try:
             metrics.STORE_REQUESTS.labels("get").inc()
             response = self._client.get_object(Bucket=bucket, Key=key)
@@ -134,7 +138,7 @@ class ObjectStore:
         except (ClientError, BotoCoreError, OSError) as error:
             raise _sorted(error, "get", f"s3://{bucket}") from error
         metrics.BYTES_READ.inc(len(body))
-        return body
+        return body, _plain(response.get("ETag"))
 
     def head(self, bucket: str, key: str, length: int) -> bytes:
         """The first ``length`` bytes of an object that is not empty.
