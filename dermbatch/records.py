@@ -93,8 +93,8 @@ class Position(Record):
     """Where a walk through inputs stands: what was taken, to be gone on from."""
 
     input: int = Field(default=0, description="number of the input, from 0")
-    after: str | None = Field(default=None, description="the last item of it (file or object) taken whole")
-    taken: int = Field(default=0, description="candidates taken of the item after that (members of an archive)")
+    after: str | None = Field(default=None, description="the last item of it (file or object) that was taken")
+    taken: int = Field(default=0, description="members taken of that item, an archive; 0: it was taken whole")
 
 
 class Filters(Record):
@@ -125,6 +125,7 @@ class BatchControl(Record):
     weight: int = Field(default=1, ge=1, le=100)
     state: Literal["open", "paused", "cancelled"] = "open"
     why: str = Field(default="", description="why it is paused or cancelled, for people")
+    tolerant: bool = Field(default=False, description="resumed after too many failures: not paused for them again")
 
 
 class BatchSummary(Record):

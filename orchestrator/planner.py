@@ -1,124 +1,270 @@
-"""The planner: turns candidates into a manifest, the durable record of what was asked."""
+"""The planner: turns candidates into a manifest, the durable record of what was asked.
+
+What is written, in this order: ``plan.json``, the control of the batch, the parts of the manifest with
+``plan.json`` anew after each, and last ``batch.json``. A planner that was killed goes on behind the last part;
+until ``batch.json`` is there, there is no batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
-from typing import Literal
+
+from pydantic import ValidationError
 
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
-from dermbatch.records import Batch, ManifestEntry, ModelChoice, Refusal
+from dermbatch.records import (
+    Batch,
+    BatchControl,
+    Filters,
+    Lane,
+    ManifestEntry,
+    ModelChoice,
+    PlanRecord,
+    Position,
+    Refusal,
+)
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.intake import Candidate, Skipped
+from orchestrator.candidates import Candidate, Item, LeftOut, Skipped, Walk
+from orchestrator.dedup import Contents
+from orchestrator.entries import read_batch, read_manifest_part
+
+__all__ = ["Order", "plan", "read_batch", "read_manifest_part"]
 
 _UPLOADS_AT_A_TIME = 8
 _AHEAD = 16
-"""Candidates looked at together: bounds the memory that uploads take."""
+"""Items looked at together: bounds the memory that uploads take."""
+
+_JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the user asked to be done with the inputs."""
+    """What the user asked to be done with the inputs; see :class:`dermbatch.records.Asked`."""
 
     batch: str
     models: dict[Stage, ModelChoice]
     stages: tuple[Stage, ...] = ORDER
-    lane: Literal["live", "bulk"] = "bulk"
+    lane: Lane = "bulk"
+    weight: int = 1
+    max_failed_share: float | None = None
+    compared_with: tuple[str, ...] = ()
 
 
-def read_batch(store: ObjectStore, name: str) -> Batch:
-    """The batch record.
+def plan(
+    order: Order,
+    walk: Walk | Iterable[Item],
+    store: ObjectStore,
+    *,
+    told: Callable[[PlanRecord], None] = lambda record: None,
+) -> Batch:
+    """Upload what has to be uploaded, write the manifest, then the batch record; or go on where a plan stopped.
 
-    Raises:
-        ObjectNotFound: Where there is no such batch, or its plan never ended.
-    """
-    return Batch.model_validate_json(store.get(store.bucket, layout.batch_record(name)))
-
-
-def read_manifest_part(store: ObjectStore, batch: str, part: str) -> list[ManifestEntry]:
-    """The entries of one part of a manifest, in order of their indices."""
-    lines = store.get(store.bucket, layout.manifest_part(batch, part)).splitlines()
-    return [ManifestEntry.model_validate_json(line) for line in lines]
-
-
-def plan(order: Order, candidates: Iterable[Candidate | Skipped], store: ObjectStore) -> Batch:
-    """Upload what has to be uploaded, write the manifest, then the batch record.
+    Memory does not grow with the number of candidates.
 
     Args:
         order: What was asked.
-        candidates: What :class:`orchestrator.intake.Intake` found.
+        walk: What :class:`orchestrator.intake.Intake` finds. Of items in any other iterable, those that were
+            taken before are passed over.
         store: Uploads go into its incoming bucket, records into its result bucket.
+        told: Called after every part with how far planning has come.
 
     Raises:
-        UsageError: Where the batch name is taken, or there is not one candidate.
-        StoreUnavailable: Where the store fails; the batch then does not exist.
+        UsageError: Where the batch name is taken, or a plan of other inputs was begun under it, or there is not
+            one candidate.
+        StoreUnavailable: Where the store fails; the batch then does not exist, and the same call goes on.
+        StoreRefused: Where the store may not be written.
     """
     layout.check_batch_name(order.batch)
-    try:
-        read_batch(store, order.batch)
-    except ObjectNotFound:
-        pass
-    else:
-        raise UsageError(f"there is a batch {order.batch!r} already; choose another name")
-    skipped = _Counter()
-    entries = _uploaded(order.batch, _without_skipped(candidates, skipped), store)
-    images = 0
-    while part := list(islice(entries, layout.PART_SIZE)):
-        name, _ = layout.part_of(images)
-        body = b"".join(entry.to_json() + b"\n" for entry in part)
-        store.put(layout.manifest_part(order.batch, name), body, "application/x-ndjson")
-        images += len(part)
-    if images == 0:
-        raise UsageError(f"no image among the inputs ({skipped.count} other files)")
-    batch = Batch(
-        name=order.batch,
-        created=datetime.now(UTC),
-        lane=order.lane,
-        stages=order.stages,
-        models=order.models,
-        images=images,
-        skipped=skipped.count,
-        software=__version__,
-    )
-    store.put(layout.batch_record(order.batch), batch.to_json(), "application/json")
+    _check_free(store, order.batch)
+    record = _begun(order, walk, store)
+    _control(order, store)
+    with Contents() as contents:
+        _remember(store, record, contents)
+        for so_far in _parts(record, _items(walk, record), store, contents):
+            told(record := so_far)
+    if record.images == 0:
+        _forget(store, order.batch)
+        others = f"{record.skipped} other files, {record.left_out} left out by filters"
+        raise UsageError(f"no image among the inputs ({others})")
+    asked = record.model_dump(exclude={"inputs", "filters", "position"})
+    batch = Batch.model_validate(asked)
+    if not store.put_if_absent(layout.batch_record(order.batch), batch.to_json(), _JSON):
+        _check_free(store, order.batch)
     return batch
 
 
-@dataclass
-class _Counter:
-    count: int = 0
+def _check_free(store: ObjectStore, name: str) -> None:
+    try:
+        read_batch(store, name)
+    except ObjectNotFound:
+        return
+    raise UsageError(f"there is a batch {name!r} already; choose another name with --batch")
 
 
-def _without_skipped(candidates: Iterable[Candidate | Skipped], skipped: _Counter) -> Iterator[Candidate]:
-    for candidate in candidates:
-        if isinstance(candidate, Skipped):
-            skipped.count += 1
-        else:
-            yield candidate
-
-
-def _uploaded(batch: str, candidates: Iterator[Candidate], store: ObjectStore) -> Iterator[ManifestEntry]:
-    """Entries in the candidates' order, uploads running side by side."""
-    numbered = enumerate(candidates)
-    with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
-        while chunk := list(islice(numbered, _AHEAD)):
-            yield from pool.map(lambda pair: _entry(batch, pair[0], pair[1], store), chunk)
-
-
-def _entry(batch: str, index: int, candidate: Candidate, store: ObjectStore) -> ManifestEntry:
-    if candidate.read is None:
-        return ManifestEntry(
-            index=index,
-            name=candidate.name,
-            source=candidate.uri,
-            size=candidate.size,
-            refusal=candidate.refusal,
+def _begun(order: Order, walk: Walk | Iterable[Item], store: ObjectStore) -> PlanRecord:
+    """The plan under this name, as far as it has come."""
+    fresh = PlanRecord(
+        name=order.batch,
+        created=datetime.now(UTC),
+        lane=order.lane,
+        weight=order.weight,
+        stages=order.stages,
+        models=order.models,
+        max_failed_share=order.max_failed_share,
+        compared_with=order.compared_with,
+        software=__version__,
+        inputs=walk.inputs if isinstance(walk, Walk) else (),
+        filters=walk.filters if isinstance(walk, Walk) else Filters(),
+    )
+    key = layout.plan_record(order.batch)
+    if store.put_if_absent(key, fresh.to_json(), _JSON):
+        return fresh
+    try:
+        begun = PlanRecord.model_validate_json(store.get(store.bucket, key))
+    except ValidationError as error:
+        raise UsageError(
+            f"the begun plan of batch {order.batch!r} (plan.json) is damaged; choose another name with --batch"
+        ) from error
+    same = ("inputs", "filters", "stages", "models", "compared_with")
+    if other := [name for name in same if getattr(begun, name) != getattr(fresh, name)]:
+        raise UsageError(
+            f"a plan of batch {order.batch!r} was begun with other {' and '.join(other).replace('_', ' ')}; "
+            "give the same ones to go on with it, or choose another name with --batch"
         )
+    steering = {"lane", "weight", "max_failed_share"}
+    return begun.model_copy(update=fresh.model_dump(include=steering))
+
+
+def _control(order: Order, store: ObjectStore) -> None:
+    """Make the batch findable before it exists; a pause that was asked for in the meantime stays."""
+    key = layout.control(order.batch)
+    control = BatchControl(lane=order.lane, weight=order.weight)
+    if not store.put_if_absent(key, control.to_json(), _JSON):
+        there = BatchControl.model_validate_json(store.get(store.bucket, key))
+        update = {"lane": order.lane, "weight": order.weight}
+        store.put(key, there.model_copy(update=update).to_json(), _JSON)
+
+
+def _forget(store: ObjectStore, batch: str) -> None:
+    store.delete(layout.plan_record(batch))
+    store.delete(layout.control(batch))
+
+
+def _remember(store: ObjectStore, record: PlanRecord, contents: Contents) -> None:
+    """Note the contents of the parts that are written already."""
+    for first in range(0, record.images, layout.PART_SIZE):
+        part, _ = layout.part_of(first)
+        for entry in read_manifest_part(store, record.name, part, images=record.images):
+            contents.first(_print(entry), entry.index)
+
+
+def _items(walk: Walk | Iterable[Item], record: PlanRecord) -> Iterator[Item]:
+    if isinstance(walk, Walk):
+        return walk.begin(record.position)
+    return islice(iter(walk), record.images + record.skipped + record.left_out, None)
+
+
+def _print(entry: ManifestEntry) -> str | None:
+    return layout.fingerprint(entry.source, entry.etag, entry.size) if entry.source else None
+
+
+@dataclass
+class _Part:
+    """A part in the making, and what the plan is once it is written."""
+
+    record: PlanRecord
+    lines: list[bytes] = field(default_factory=list)
+    skipped: int = 0
+    left_out: int = 0
+    duplicates: int = 0
+
+    def whole(self, position: Position) -> PlanRecord:
+        """The plan after this part."""
+        return self.record.model_copy(
+            update={
+                "position": position,
+                "images": self.record.images + len(self.lines),
+                "skipped": self.record.skipped + self.skipped,
+                "left_out": self.record.left_out + self.left_out,
+                "duplicates": self.record.duplicates + self.duplicates,
+            }
+        )
+
+
+def _parts(
+    record: PlanRecord, items: Iterator[Item], store: ObjectStore, contents: Contents
+) -> Iterator[PlanRecord]:
+    """Write part after part; the plan after each, the last with what is behind its last image."""
+    part, position = _Part(record), record.position
+    for item, entry in _looked_at(record, items, store):
+        position = item.position
+        if isinstance(item, Skipped):
+            part.skipped += 1
+        elif isinstance(item, LeftOut):
+            part.left_out += 1
+        elif entry is not None:
+            first = contents.first(_print(entry), entry.index)
+            if first is not None:
+                part.duplicates += 1
+            part.lines.append(entry.model_copy(update={"duplicate_of": first}).to_json())
+        if len(part.lines) == layout.PART_SIZE:
+            yield (record := _written(part, position, store))
+            part = _Part(record)
+    yield _written(part, position, store)
+
+
+def _written(part: _Part, position: Position, store: ObjectStore) -> PlanRecord:
+    record = part.whole(position)
+    if part.lines:
+        name, _ = layout.part_of(part.record.images)
+        body = b"".join(line + b"\n" for line in part.lines)
+        store.put(layout.manifest_part(record.name, name), body, "application/x-ndjson")
+        store.put(layout.plan_record(record.name), record.to_json(), _JSON)
+    return record
+
+
+def _looked_at(
+    record: PlanRecord, items: Iterator[Item], store: ObjectStore
+) -> Iterator[tuple[Item, ManifestEntry | None]]:
+    """Items in their order, candidates with their entries; uploads run side by side."""
+    index = record.images
+    with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
+        while chunk := list(islice(items, _AHEAD)):
+            made: list[tuple[Item, Callable[[], ManifestEntry] | None]] = []
+            for item in chunk:
+                if not isinstance(item, Candidate):
+                    made.append((item, None))
+                    continue
+                if item.read is None:
+                    made.append((item, partial(_there, index, item)))
+                else:
+                    made.append((item, pool.submit(_uploaded, record.name, index, item, store).result))
+                index += 1
+            for item, entry in made:
+                yield item, entry() if entry is not None else None
+
+
+def _there(index: int, candidate: Candidate) -> ManifestEntry:
+    return ManifestEntry(
+        index=index,
+        name=candidate.name,
+        source=candidate.uri,
+        size=candidate.size,
+        etag=candidate.etag,
+        earlier=candidate.earlier,
+        refusal=candidate.refusal,
+    )
+
+
+def _uploaded(batch: str, index: int, candidate: Candidate, store: ObjectStore) -> ManifestEntry:
+    assert candidate.read is not None  # noqa: S101 - the caller has looked
     try:
         data = candidate.read()
     except PermanentError as error:
@@ -126,6 +272,6 @@ def _entry(batch: str, index: int, candidate: Candidate, store: ObjectStore) -> 
         return ManifestEntry(index=index, name=candidate.name, size=candidate.size, refusal=refusal)
     # A number, not the file's name: names may be anything, and often are patients' names.
     key = f"{batch}/{index}"
-    store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
+    etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
     source = f"s3://{store.incoming_bucket}/{key}"
-    return ManifestEntry(index=index, name=candidate.name, source=source, size=len(data))
+    return ManifestEntry(index=index, name=candidate.name, source=source, size=len(data), etag=etag)

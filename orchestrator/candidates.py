@@ -1,0 +1,74 @@
+"""What a walk through inputs comes to: candidates for images, and what is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dermbatch.records import Earlier, Filters, Position, Refusal
+
+START = Position()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One input that may be an image. At least one of ``read``, ``uri`` and ``refusal`` is there.
+
+    Attributes:
+        name: What the user calls it.
+        read: Reads the bytes, which have to be uploaded; raises :class:`DermbatchError`.
+        uri: The object that holds it already.
+        size: Bytes.
+        refusal: Why it is no input.
+        etag: Of the object that holds it.
+        earlier: The result that this image's is to be compared with.
+        packed: Whether it is in an archive, so that reading means unpacking.
+        position: Where a walk goes on after it.
+    """
+
+    name: str
+    read: Callable[[], bytes] | None = None
+    uri: str | None = None
+    size: int | None = None
+    refusal: Refusal | None = None
+    etag: str | None = None
+    earlier: Earlier | None = None
+    packed: bool = False
+    position: Position = START
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something in a folder or prefix that is no image and was not named by the user."""
+
+    name: str
+    position: Position = START
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something that the user's filters leave out; an archive left out as a whole counts as one."""
+
+    name: str
+    position: Position = START
+
+
+Item = Candidate | Skipped | LeftOut
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A way through inputs that can be gone again from any item on.
+
+    Attributes:
+        inputs: What is walked, so that another walk can be told from this one.
+        filters: What of it.
+        begin: The items after a position, the same ones each time as long as the inputs do not change.
+    """
+
+    inputs: tuple[str, ...]
+    filters: Filters
+    begin: Callable[[Position], Iterator[Item]]
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.begin(START)

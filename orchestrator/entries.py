@@ -1,0 +1,81 @@
+"""Batch records and manifest parts as they are read again: checked, since people edit them."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, PermanentError
+from dermbatch.records import Batch, ManifestEntry
+from dermbatch.store import ObjectStore
+
+
+def read_batch(store: ObjectStore, name: str) -> Batch:
+    """The batch record.
+
+    Raises:
+        ObjectNotFound: Where there is no such batch, or its plan never ended.
+        PermanentError: With reason ``manifest_damaged``, where the record is no record.
+    """
+    body = store.get(store.bucket, layout.batch_record(name))
+    try:
+        return Batch.model_validate_json(body)
+    except ValidationError as error:
+        raise _damaged(f"batch.json of batch {name!r} is damaged: {_what(error)}") from error
+
+
+def read_manifest_part(
+    store: ObjectStore, batch: str, part: str, *, images: int | None = None
+) -> list[ManifestEntry]:
+    """The entries of one part of a manifest, in order of their indices.
+
+    Args:
+        store: Where it is.
+        batch: Name of the batch.
+        part: The part, as :func:`dermbatch.layout.part_of` names it.
+        images: Images of the whole batch, as batch.json has it. Without it, lines missing at a part's end are not
+            noticed.
+
+    Raises:
+        PermanentError: With reason ``manifest_damaged``, where the part is not what planning wrote; the message
+            names part and line.
+        StoreUnavailable: Where the store fails.
+    """
+    where = f"part {part} of the manifest of batch {batch!r} is damaged"
+    first = int(part) * layout.PART_SIZE
+    wanted = None if images is None else max(0, min(layout.PART_SIZE, images - first))
+    try:
+        lines = store.get(store.bucket, layout.manifest_part(batch, part)).splitlines()
+    except ObjectNotFound as error:
+        raise _damaged(f"{where}: it is missing") from error
+    entries: list[ManifestEntry] = []
+    for number, line in enumerate(lines, 1):
+        entries.append(_entry(line, first + number - 1, f"{where} at line {number}"))
+    if wanted is not None and len(entries) != wanted:
+        at = min(len(entries), wanted) + 1
+        raise _damaged(f"{where} at line {at}: it has {len(entries)} lines instead of {wanted}")
+    return entries
+
+
+def _entry(line: bytes, index: int, where: str) -> ManifestEntry:
+    try:
+        entry = ManifestEntry.model_validate_json(line)
+    except ValidationError as error:
+        raise _damaged(f"{where}: {_what(error)}") from error
+    if entry.index != index:
+        wrong = f"it has index {entry.index} where {index} belongs"
+        raise _damaged(f"{where}: {wrong}; lines are missing, there twice, or moved")
+    if entry.duplicate_of is not None and entry.duplicate_of >= index:
+        raise _damaged(f"{where}: duplicate_of is {entry.duplicate_of}, which is no earlier index")
+    return entry
+
+
+def _what(error: ValidationError) -> str:
+    """What is wrong, without the values: they may be a patient's name."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['type']}" if field else "it is no such record"
+
+
+def _damaged(message: str) -> PermanentError:
+    return PermanentError(f"{message}; put the original back, or plan the images again", reason="manifest_damaged")

@@ -1,0 +1,84 @@
+"""A tree of folders, file by file in an order that a walk can go on in: files of a folder, then its folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote_to_bytes
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Something in a tree that is not walked into.
+
+    Attributes:
+        path: Where it is.
+        below: Its path below the tree's root, with slashes.
+        place: The same as plain ASCII, whatever the bytes on disk are: what a walk goes on after.
+        kind: A file (or what else is not a folder), a link to a folder (it may lead back up, and round), or a
+            folder that cannot be read.
+        why: Of the last, what the system says.
+    """
+
+    path: Path
+    below: str
+    place: str
+    kind: Literal["file", "link", "closed"] = "file"
+    why: str = ""
+
+
+def leaves(
+    root: Path, *, after: str | None = None, again: bool = False, leave_out: Path | None = None
+) -> Iterator[Leaf]:
+    """Everything in a tree. Hidden folders are passed over.
+
+    Names of one folder are in memory at a time, and those of the folders above it.
+
+    Args:
+        root: Where it begins.
+        after: The ``place`` of the leaf to go on after, from the beginning where not given.
+        again: Whether that leaf comes once more itself.
+        leave_out: A folder not to walk into.
+    """
+    passed = tuple(os.fsdecode(unquote_to_bytes(part)) for part in after.split("/")) if after is not None else ()
+    yield from _below(root, (), passed, again, leave_out)
+
+
+def _below(
+    folder: Path, parts: tuple[str, ...], passed: tuple[str, ...], again: bool, leave_out: Path | None
+) -> Iterator[Leaf]:
+    try:
+        files, folders = _listed(folder)
+    except OSError as error:
+        if passed != ("",):
+            yield Leaf(folder, "/".join(parts), _place((*parts, "")), "closed", str(error.strerror))
+        return
+    for name, kind in files if len(passed) < 2 else ():
+        if not passed or name > passed[0] or (again and name == passed[0]):
+            yield Leaf(folder / name, "/".join((*parts, name)), _place((*parts, name)), kind)
+    for name in folders:
+        if folder / name != leave_out and (len(passed) < 2 or name >= passed[0]):
+            inside = passed[1:] if len(passed) > 1 and name == passed[0] else ()
+            yield from _below(folder / name, (*parts, name), inside, again, leave_out)
+
+
+def _listed(folder: Path) -> tuple[list[tuple[str, Literal["file", "link"]]], list[str]]:
+    """What is in a folder besides hidden folders, sorted by name: what is no folder, folders."""
+    files: list[tuple[str, Literal["file", "link"]]] = []
+    folders: list[str] = []
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.is_symlink():
+                files.append((entry.name, "link" if Path(entry.path).is_dir() else "file"))
+            elif not entry.is_dir(follow_symlinks=False):
+                files.append((entry.name, "file"))
+            elif not entry.name.startswith("."):
+                folders.append(entry.name)
+    return sorted(files), sorted(folders)
+
+
+def _place(parts: tuple[str, ...]) -> str:
+    return "/".join(quote(os.fsencode(part), safe=" ") for part in parts)
