@@ -1,7 +1,4 @@
-"""The artifacts of one image in the object store: an action cache, as build systems have it.
-
-A stage's artifacts lie under its stage key. ``stage.json`` is written after them, so where it is, they are whole.
-"""
+"""The artifacts of one image: pictures in the object store under their stage keys, small files in the record."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import io
 from collections.abc import Mapping
 
 import numpy as np
-from pydantic import ValidationError
 
 from dermbatch import layout
 from dermbatch.records import StageRecord
@@ -18,18 +14,16 @@ from dermbatch.store import ObjectStore
 from workers import png
 from workers.served import Array
 
-RECORD = "stage.json"
+INLINE = frozenset({"embedding.npy", "saliency.png"})
+"""Files that the stage's record carries: a request an image costs more than their bytes."""
 
-_TYPES = {
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "json": "application/json",
-    "npy": "application/octet-stream",
-}
+_INLINE_MOST = 65_536  # bytes; a model may give large maps, and whoever reads many records reads these too
+
+_TYPES = {"png": "image/png", "npy": "application/octet-stream"}
 
 
 class Artifacts:
-    """What is there of one image, listed once.
+    """Reads and writes the artifacts of one image.
 
     Args:
         store: The object store; artifacts are in its result bucket.
@@ -39,45 +33,31 @@ class Artifacts:
     def __init__(self, store: ObjectStore, sha256: str) -> None:
         self._store = store
         self._sha256 = sha256
-        self._there = {info.key for info in store.list(store.bucket, layout.image_prefix(sha256))}
-
-    def __contains__(self, key: object) -> bool:
-        """Whether there was an object of this key when they were listed."""
-        return key in self._there
-
-    def find(self, stage: Stage, key: str) -> StageRecord | None:
-        """The record of a stage that ran before with this stage key; none where its artifacts are not whole."""
-        place = self.place(stage, key, RECORD)
-        if place not in self._there:
-            return None
-        try:
-            record = StageRecord.model_validate_json(self._store.get(self._store.bucket, place))
-        except ValidationError:  # of a release whose records had other fields
-            return None
-        whole = record.image is not None and self._there.issuperset(record.artifacts.values())
-        return record if whole else None
 
     def place(self, stage: Stage, key: str, name: str) -> str:
-        """Object key of an artifact of a stage."""
+        """Object key of an artifact of a stage, and where it lies in a folder of results."""
         return layout.artifact(self._sha256, stage, key, name)
 
     def load(self, record: StageRecord, name: str) -> bytes:
         """One artifact of a stage.
 
         Raises:
-            ObjectNotFound: Where it was deleted since it was listed.
+            ObjectNotFound: Where it was deleted.
         """
+        if name in record.inline:
+            return record.inline[name]
         return self._store.get(self._store.bucket, record.artifacts[name])
 
-    def save(self, record: StageRecord, files: Mapping[str, bytes]) -> None:
-        """Write a stage's artifacts and then its record, over what an attempt that broke off may have left."""
-        for name, body in files.items():
-            self.put(record.artifacts[name], body)
-        self.put(self.place(record.stage, record.key, RECORD), record.to_json())
+    def save(self, record: StageRecord, files: Mapping[str, bytes]) -> StageRecord:
+        """Write a stage's artifacts, over what an attempt that broke off may have left.
 
-    def put(self, key: str, body: bytes) -> None:
-        """Write one object."""
-        self._store.put(key, body, _TYPES[key.rpartition(".")[2]])
+        Returns:
+            The record, with the small files in it.
+        """
+        small = {name: body for name, body in files.items() if name in INLINE and len(body) <= _INLINE_MOST}
+        for name in files.keys() - small.keys():
+            self._store.put(record.artifacts[name], files[name], _TYPES[name.rpartition(".")[2]])
+        return record.model_copy(update={"inline": small})
 
 
 def encode(name: str, array: Array) -> bytes:

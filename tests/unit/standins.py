@@ -1,5 +1,6 @@
 """Stand-ins for servers, for tests of the logic around them; the real servers are met in tests/integration."""
 
+import hashlib
 import re
 
 import cv2
@@ -49,14 +50,31 @@ class Store:
         self.requests = []
 
     def get(self, bucket, key, *, max_bytes=None):
+        return self.read(bucket, key, max_bytes=max_bytes)[0]
+
+    def read(self, bucket, key, *, max_bytes=None):
         self.requests.append(("get", key))
         if (bucket, key) not in self.objects:
             raise ObjectNotFound(f"no such object in the object store (s3://{bucket})")
-        return self.objects[bucket, key]
+        return self.objects[bucket, key], self.etag(bucket, key)
+
+    def etag(self, bucket, key):
+        return hashlib.md5(self.objects[bucket, key], usedforsecurity=False).hexdigest()
 
     def put(self, key, body, content_type, *, bucket=None):
         self.requests.append(("put", key))
         self.objects[bucket or self.bucket, key] = body
+        return self.etag(bucket or self.bucket, key)
+
+    def put_if_absent(self, key, body, content_type):
+        if (self.bucket, key) in self.objects:
+            self.requests.append(("put", key))
+            return False
+        return bool(self.put(key, body, content_type))
+
+    def delete(self, key, *, bucket=None):
+        self.requests.append(("delete", key))
+        self.objects.pop((bucket or self.bucket, key), None)
 
     def list(self, bucket, prefix):
         self.requests.append(("list", prefix))

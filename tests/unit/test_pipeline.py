@@ -1,4 +1,5 @@
 import hashlib
+import io
 import threading
 
 import cv2
@@ -7,11 +8,18 @@ import pytest
 from standins import Store, classify_by_area, skin_with_lesion, whole_triton
 
 from dermbatch import layout
-from dermbatch.errors import BadInput, InferenceUnavailable, ModelContractError, ObjectNotFound
-from dermbatch.records import ImageJob, ModelChoice, StageRecord
+from dermbatch.errors import (
+    BadInput,
+    InferenceUnavailable,
+    ModelContractError,
+    ObjectNotFound,
+    PermanentError,
+    StoreUnavailable,
+)
+from dermbatch.records import ImageJob, KnownImage, ModelChoice
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from workers import png
+from workers import known, png
 from workers.pipeline import process
 
 IMAGE = skin_with_lesion(300, 400, radius=80, hair=True)
@@ -32,10 +40,25 @@ class Place:
     def alive(self):
         self.looked += 1
 
-    def run(self, stages=ORDER, *, models=CHOICES, uri="s3://incoming/a.png", batch="b", alive=None, limits=None):
+    def job(self, stages=ORDER, *, models=CHOICES, uri="s3://incoming/a.png", batch="b", listed=True):
+        """A job as the planner makes it: with what a listing says of the object, where it was listed."""
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        there = listed and (bucket, key) in self.store.objects
+        return ImageJob(
+            batch=batch,
+            index=7,
+            name="a.png",
+            source=uri,
+            stages=stages,
+            models=models,
+            size=len(self.store.objects[bucket, key]) if there else None,
+            etag=self.store.etag(bucket, key) if there else None,
+        )
+
+    def run(self, stages=ORDER, *, job=None, alive=None, limits=None, **asked):
+        job = job or self.job(stages, **asked)
         self.store.requests.clear()
         self.triton.asked.clear()
-        job = ImageJob(batch=batch, index=7, name="a.png", source=uri, stages=stages, models=models)
         return process(
             job,
             store=self.store,
@@ -45,6 +68,13 @@ class Place:
             worker="w",
             alive=alive or self.alive,
         )
+
+    def read(self):
+        return KnownImage.model_validate_json(self.store.objects["results", self.known()])
+
+    def known(self):
+        (key,) = self.store.keys("^images/known/")
+        return key
 
     def asked(self):
         return list(dict.fromkeys(name for name, _ in self.triton.asked))
@@ -83,44 +113,59 @@ def test_an_image_goes_through_all_stages(place):
 def test_what_lies_in_the_store_has_the_documented_layout(place):
     record = place.run()
     keys = {stage: found.key for stage, found in record.stages.items()}
-    files = {
-        Stage.PURIFY: {"purified.png"},
-        Stage.SEGMENT: {"mask.png"},
-        Stage.ENHANCE: {"enhanced.png"},
-        Stage.CLASSIFY: {"embedding.npy", "saliency.png"},
-    }
-    expected = {
-        layout.artifact(SHA256, stage, keys[stage], name)
-        for stage in Stage
-        for name in files[stage] | {"stage.json"}
-    }
-    assert set(place.store.keys("^images/")) == expected | {record.preview}
-    for stage in Stage:
-        written = place.store.objects["results", layout.artifact(SHA256, stage, keys[stage], "stage.json")]
-        alone = StageRecord.model_validate_json(written)
-        assert alone.image.sha256 == SHA256
-        assert alone.model_copy(update={"image": None}) == record.stages[stage]
+    files = {Stage.PURIFY: "purified.png", Stage.SEGMENT: "mask.png", Stage.ENHANCE: "enhanced.png"}
+    pictures = {layout.artifact(SHA256, stage, keys[stage], name) for stage, name in files.items()}
+    fingerprint = layout.fingerprint("s3://incoming/a.png", hashlib.md5(BODY).hexdigest(), len(BODY))
+    assert set(place.store.keys("^images/")) == pictures | {layout.known(fingerprint)}
 
 
-def test_stage_json_comes_after_its_artifacts(place):
+def test_small_files_are_in_the_record(place):
     record = place.run()
-    written = [key for what, key in place.store.requests if what == "put"]
-    for found in record.stages.values():
-        last = written.index(layout.artifact(SHA256, found.stage, found.key, "stage.json"))
-        assert all(written.index(key) < last for key in found.artifacts.values())
+    classified = record.stages[Stage.CLASSIFY]
+    assert set(classified.artifacts) == set(classified.inline) == {"embedding.npy", "saliency.png"}
+    embedding = np.load(io.BytesIO(classified.inline["embedding.npy"]))
+    assert hashlib.sha256(embedding.tobytes()).hexdigest() == classified.output.embedding_sha256
+    assert png.decode(classified.inline["saliency.png"]).ndim == 2
+    assert all(not record.stages[stage].inline for stage in ORDER[:3])
+    assert record.preview == layout.preview(SHA256, record.preview.split("/")[3])
+    assert record.preview_jpeg.startswith(b"\xff\xd8")
 
 
-def test_a_second_run_computes_decodes_and_writes_nothing(place):
+def test_a_large_map_is_no_part_of_the_record(place):
+    def noisy(**inputs):
+        saliency = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)  # noise does not compress
+        return classify_by_area(**inputs) | {"SALIENCY": saliency}
+
+    place.triton.functions["classify"] = noisy
+    record = place.run()
+    assert set(record.stages[Stage.CLASSIFY].inline) == {"embedding.npy"}
+    assert place.picture(record, Stage.CLASSIFY, "saliency.png").shape == (300, 300)
+
+
+def test_what_is_known_is_written_after_the_artifacts_that_it_names(place):
+    record = place.run()
+    assert [key for what, key in place.store.requests if what == "put"][-1] == place.known()
+    remembered = place.read()
+    assert remembered.image.sha256 == SHA256
+    assert {found.stage: found for found in remembered.stages.values()} == record.stages
+    assert list(remembered.previews.values()) == [record.preview_jpeg]
+
+
+def test_requests_of_a_first_run_and_of_a_second(place):
+    place.run()
+    assert [what for what, _ in place.store.requests] == ["get", "get", "put", "put", "put", "put"]
+    place.run(batch="other")
+    assert place.store.requests == [("get", place.known())]
+
+
+def test_a_second_run_computes_reads_and_writes_nothing(place):
     first = place.run()
-    again = place.run(batch="other", uri="s3://incoming/a.png", limits=WorkerSettings(max_pixels=1))
+    again = place.run(batch="other", limits=WorkerSettings(max_pixels=1, max_bytes=1))
     assert again.cached == ORDER
-    assert again.stages == first.stages
-    assert again.flags == first.flags
-    assert again.preview == first.preview
-    assert again.source == first.source
-    assert "decode" not in again.seconds
+    for same in ("stages", "flags", "preview", "preview_jpeg", "source"):
+        assert getattr(again, same) == getattr(first, same)
+    assert set(again.seconds) == {"read"}
     assert place.asked() == []
-    assert [what for what, _ in place.store.requests if what == "put"] == []
 
 
 def test_the_same_content_elsewhere_is_known(place):
@@ -129,6 +174,57 @@ def test_the_same_content_elsewhere_is_known(place):
     again = place.run(uri="s3://archive/x/y.jpg")
     assert again.cached == ORDER
     assert again.source.uri == "s3://archive/x/y.jpg"
+    assert ("get", "x/y.jpg") not in place.store.requests
+
+
+def test_an_object_that_was_not_listed_is_read_and_then_known(place):
+    first = place.run(listed=False)
+    assert place.run().stages == first.stages
+    assert place.run(listed=False).cached == ORDER
+    assert place.store.requests == [("get", "a.png"), ("get", place.known())]
+
+
+def test_a_store_without_etags_is_as_good(place, monkeypatch):
+    first = place.run()
+    monkeypatch.setattr(place.store, "etag", lambda bucket, key: None)
+    again = place.run()
+    assert (again.cached, again.stages) == (ORDER, first.stages)
+
+
+def test_an_object_replaced_since_it_was_listed_is_remembered_as_what_it_is_now(place):
+    job = place.job()
+    other = bytes(cv2.imencode(".png", np.full((60, 80, 3), 200, np.uint8))[1])
+    place.store.objects["incoming", "a.png"] = other
+    assert place.run(job=job).source.sha256 == hashlib.sha256(other).hexdigest()
+    place.store.objects["incoming", "a.png"] = BODY
+    assert place.run(job=job).source.sha256 == SHA256  # not what lay there in between
+
+
+def test_what_is_known_of_other_bytes_is_not_taken(place):
+    place.run()
+    known_of_other = place.read()
+    other = known_of_other.model_copy(
+        update={"image": known_of_other.image.model_copy(update={"sha256": "ab" * 32}), "previews": {}}
+    )
+    place.store.objects["results", place.known()] = other.to_json()
+    again = place.run()
+    assert (again.cached, again.source.sha256) == ((), SHA256)
+
+
+def test_of_many_models_the_oldest_are_forgotten(place):
+    for n in range(14):
+        place.triton.models = whole_triton(classify=f"{n:02d}" * 32).models
+        record = place.run()
+    remembered = place.read()
+    assert len(remembered.previews) == known._PREVIEWS_MOST
+    assert list(remembered.previews)[-1] == record.preview.split("/")[3]
+    for n in range(40):
+        place.triton.models = whole_triton(segment=f"{n:02d}" * 32).models
+        record = place.run()
+        assert record.cached in ((Stage.PURIFY,), ORDER)  # what is in use stays, however old it is
+    remembered = place.read()
+    assert len(remembered.stages) == known._STAGES_MOST
+    assert {found.key for found in record.stages.values()} <= set(remembered.stages)
 
 
 @pytest.mark.parametrize(
@@ -167,14 +263,15 @@ def test_stages_added_later_find_the_earlier_ones(place):
     assert place.run().cached == (Stage.PURIFY, Stage.SEGMENT)
 
 
-@pytest.mark.parametrize("name", ["purified.png", "mask.png", "stage.json"])
-def test_what_an_attempt_that_broke_off_left_is_not_taken_for_whole(place, name):
+@pytest.mark.parametrize("name", ["purified.png", "mask.png"])
+def test_an_artifact_that_was_deleted_is_made_anew_where_it_is_needed(place, name):
     first = place.run()
-    for key in place.store.keys(f"{name}$|preview"):
-        del place.store.objects["results", key]
+    (gone,) = place.store.keys(name)
+    del place.store.objects["results", gone]
+    place.triton.models = whole_triton(enhance="cd" * 32).models
     again = place.run()
-    assert len(again.cached) < len(ORDER)
-    assert again.stages.keys() == first.stages.keys()
+    assert again.cached == ()
+    assert place.store.keys(name) == [gone]
     assert {stage: found.output for stage, found in again.stages.items()} == {
         stage: found.output for stage, found in first.stages.items()
     }
@@ -190,11 +287,25 @@ def test_an_unreadable_artifact_is_made_anew(place):
     assert png.decode(place.store.objects["results", purified]).shape == IMAGE.shape
 
 
-def test_a_record_of_another_release_is_not_taken(place):
-    record = place.run()
-    key = layout.artifact(SHA256, Stage.CLASSIFY, record.stages[Stage.CLASSIFY].key, "stage.json")
-    place.store.objects["results", key] = b'{"stage":"classify","novelty":1}'
-    assert place.run().cached == (Stage.PURIFY, Stage.SEGMENT, Stage.ENHANCE)
+@pytest.mark.parametrize("said", [b'{"novelty":1}', b"", b"\x00torn"])
+def test_what_another_release_or_a_broken_disk_left_is_not_taken(place, said):
+    place.run()
+    place.store.objects["results", place.known()] = said
+    assert place.run().cached == ()
+    assert place.run().cached == ORDER
+
+
+def test_a_bucket_that_hides_what_is_not_there_costs_only_the_cache(place):
+    read = place.store.read
+
+    def hide(bucket, key, *, max_bytes=None):
+        if key.startswith("images/known/") and (bucket, key) not in place.store.objects:
+            raise PermanentError("refused", reason="access_denied")  # S3's answer where listing is not allowed
+        return read(bucket, key, max_bytes=max_bytes)
+
+    place.store.read = hide
+    assert place.run().cached == ()
+    assert place.run().cached == ORDER
 
 
 def test_no_lesion_is_a_result_too():
@@ -259,3 +370,17 @@ def test_a_failed_write_fails_the_image(place):
     place.store.put = put
     with pytest.raises(Full):
         place.run()
+
+
+def test_a_store_that_is_gone_is_not_asked_again_to_keep_what_was_done(place):
+    put = place.store.put
+
+    def refuse(key, body, content_type, *, bucket=None):
+        if key.endswith("mask.png"):
+            raise StoreUnavailable("gone")
+        return put(key, body, content_type, bucket=bucket)
+
+    place.store.put = refuse
+    with pytest.raises(StoreUnavailable):
+        place.run()
+    assert place.store.keys("^images/known/") == []
