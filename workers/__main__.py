@@ -7,7 +7,6 @@ import sys
 import tempfile
 
 from dermbatch.errors import UsageError
-from dermbatch.queue import QUEUES
 from dermbatch.settings import load
 
 
@@ -20,19 +19,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
         # prometheus_client chooses its multi-process storage when it is imported, so this comes before the app.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from workers.app import create_app  # noqa: PLC0415
+        from workers.app import create_app, worker_arguments  # noqa: PLC0415
 
-        create_app(settings).worker_main(
-            [
-                "worker",
-                "--pool=prefork",
-                f"--concurrency={settings.worker.concurrency}",
-                f"--queues={QUEUES['live']},{QUEUES['bulk']}",
-                "--without-gossip",
-                "--without-mingle",
-                "--without-heartbeat",
-            ]
-        )
+        create_app(settings).worker_main(worker_arguments(settings))
 
 
 if __name__ == "__main__":

@@ -12,20 +12,42 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from dermbatch.log import configure
-from dermbatch.queue import TASK, celery_config
+from dermbatch.queue import QUEUES, TASK, celery_config
 from dermbatch.settings import Settings
-from workers.task import Workplace, process_image
+from workers.drain import Drain
+from workers.pipeline import process
+from workers.shutdown import Shutdown
+from workers.task import Process, Workplace, process_image
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def create_app(settings: Settings) -> Celery:
+def worker_arguments(settings: Settings) -> list[str]:
+    """What the application's ``worker_main`` is to be called with."""
+    return [
+        "worker",
+        "--pool=prefork",
+        f"--concurrency={settings.worker.concurrency}",
+        f"--queues={','.join(QUEUES[lane] for lane in settings.worker.lanes)}",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
+
+
+def create_app(settings: Settings, process: Process = process) -> Celery:
     """The application with its one task, for a prefork worker.
 
     Each process of the pool opens its own :class:`Workplace`: gRPC channels do not survive a fork.
+
+    Args:
+        settings: All settings.
+        process: The pipeline, from job to result record.
     """
     app = Celery("dermbatch")
-    app.conf.update(celery_config(settings.redis))
+    app.conf.update(celery_config(settings.redis, bulk_share=settings.ledger.bulk_share))
+    drain = Drain(settings.worker.grace)
+    Shutdown(settings, drain).connect()
     places: list[Workplace] = []
 
     @signals.worker_process_init.connect(weak=False)
@@ -33,7 +55,7 @@ def create_app(settings: Settings) -> Celery:
         # A pool process must not outlive a killed parent: it would hold its image without being in any pool.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         cv2.setNumThreads(1)  # the pool is the parallelism
-        places.append(Workplace.open(settings))
+        places.append(Workplace.open(settings, drain, process))
 
     @signals.worker_process_shutdown.connect(weak=False)
     def close_workplace(**_: Any) -> None:

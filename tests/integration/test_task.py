@@ -1,32 +1,33 @@
 """The task's shell with a real ledger and a real store; the pipeline inside is a stand-in."""
 
+import threading
 import time
 from datetime import UTC, datetime
 
 import pytest
+from messages import job_of, messages_of
 
 from dermbatch import layout
-from dermbatch.errors import BadInput, InferenceUnavailable, ObjectNotFound
+from dermbatch.errors import BadInput, InferenceUnavailable, LedgerUnavailable, ObjectNotFound, StoreRefused
 from dermbatch.ledger import Ledger
-from dermbatch.records import FailureRecord, ImageJob, ModelChoice, ResultRecord, SourceInfo
+from dermbatch.queue import QUEUES
+from dermbatch.records import FailureRecord, ModelChoice, ResultRecord, Shadow, SourceInfo
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from workers.drain import Drain
 from workers.inference import TritonClient
 from workers.lease import LeaseKeeper
 from workers.task import Workplace, process_image
 
-JOB = ImageJob(
-    batch="b",
-    index=3,
-    name="x.jpg",
-    source="s3://incoming/b/3",
-    stages=(Stage.SEGMENT,),
-    models={Stage.SEGMENT: ModelChoice(name="m")},
-)
+JOB = job_of(3)
 LEDGER = LedgerSettings(
     lease=0.4, heartbeat=0.1, queued_look=0.2, max_transient=2, first_pause=0.05, longest_pause=0.1
 )
+AWAY = {"endpoint_url": "http://127.0.0.1:9", "connect_timeout": 0.1, "read_timeout": 0.1}
+REFUSED = {"secret_access_key": None, "access_key_id": None}
+OFTEN = max(LEDGER.max_transient, LEDGER.max_crashes) + 1
+"""Times that would be too many, if they counted."""
 
 
 def record(attempt):
@@ -68,24 +69,28 @@ class Pipeline:
 def place(empty_redis, empty_store):
     settings = Settings(redis=empty_redis, store=empty_store, ledger=LEDGER)
     ledger = Ledger(empty_redis, LEDGER)
-    keeper = LeaseKeeper(ledger, "w", LEDGER.heartbeat)
+    drain = Drain(grace=30)
+    keeper = LeaseKeeper(ledger, "w", LEDGER.heartbeat, drain)
     keeper.start()
-    place = Workplace(
-        settings, ObjectStore(empty_store), ledger, TritonClient(settings.triton), keeper, "w", Pipeline()
-    )
-    ledger.enqueue(JOB)
+    store, client = ObjectStore(empty_store), TritonClient(settings.triton)
+    place = Workplace(settings, store, ledger, client, keeper, drain, "w", Pipeline())
+    enqueue(place, JOB)
     yield place
     place.close()
     assert ledger.live_slots() == 0
 
 
-def deliver(place):
-    process_image(place, JOB.model_dump(mode="json"))
+def enqueue(place, job):
+    assert place.ledger.enqueue(messages_of([job], place.settings.redis)) == 1
+
+
+def deliver(place, job=JOB):
+    process_image(place, job.model_dump(mode="json"))
 
 
 def wait_due(place):
     deadline = time.monotonic() + 5
-    while not (due := place.ledger.requeue("o")):
+    while not (due := place.ledger.requeue("o", 10)):
         assert time.monotonic() < deadline, "nothing became due"
         time.sleep(0.02)
     return due[0]
@@ -97,6 +102,11 @@ def result(place):
 
 def failure(place):
     return FailureRecord.model_validate_json(place.store.get(place.store.bucket, layout.failure("b", 3)))
+
+
+def store_with(place, **changes):
+    """The store as a worker sees it whose settings are wrong, or that cannot reach it."""
+    return ObjectStore(place.settings.store.model_copy(update=changes))
 
 
 def test_a_result_is_recorded_and_counted(place):
@@ -151,6 +161,158 @@ def test_after_the_last_try_the_failure_is_final_but_not_called_permanent(place,
     assert place.ledger.in_flight() == 0
 
 
+@pytest.mark.parametrize("changes", [AWAY, REFUSED])
+def test_a_result_that_cannot_be_written_costs_the_image_nothing(place, changes):
+    whole, place.store = place.store, store_with(place, **changes)
+    for _ in range(OFTEN):
+        deliver(place)
+        assert wait_due(place).why == "resend"
+    place.store = whole
+    deliver(place)
+    assert result(place).attempt == OFTEN + 1
+
+
+@pytest.mark.parametrize("changes", [AWAY, REFUSED])
+def test_a_failure_that_cannot_be_recorded_is_not_counted_and_not_lost(place, changes):
+    whole, place.store = place.store, store_with(place, **changes)
+    bad = BadInput("the file is empty", reason="empty_file")
+    place.process = Pipeline(*[bad] * (OFTEN + 1))
+    for _ in range(OFTEN):
+        deliver(place)
+        assert not place.ledger.is_finished("b", 3)
+        assert wait_due(place).why == "resend"
+    place.store = whole
+    deliver(place)
+    assert (failure(place).reason, failure(place).attempts) == ("empty_file", OFTEN + 1)
+    assert place.ledger.is_finished("b", 3)
+
+
+def test_credentials_that_expire_never_dead_letter_an_image(place):
+    place.process = Pipeline(*[StoreRefused("renew the credentials")] * OFTEN)
+    for _ in range(OFTEN):
+        deliver(place)
+        assert wait_due(place).why == "resend"
+    deliver(place)
+    assert result(place).attempt == OFTEN + 1
+    with pytest.raises(ObjectNotFound):
+        failure(place)
+
+
+def test_redis_may_be_away_for_a_while_when_an_image_is_finished(place, monkeypatch):
+    finish, tries = place.ledger.finish, []
+
+    def cut(*args, **more):
+        tries.append(args)
+        if len(tries) < 4:
+            raise LedgerUnavailable("cut")
+        return finish(*args, **more)
+
+    monkeypatch.setattr(place.ledger, "finish", cut)
+    deliver(place)
+    assert len(tries) == 4
+    assert place.ledger.is_finished("b", 3)
+
+
+def test_where_redis_stays_away_the_next_attempt_finds_the_record(place):
+    def away(*_, **__):
+        raise LedgerUnavailable("away")
+
+    place.patience = 0.2
+    finish, place.ledger.finish = place.ledger.finish, away
+    deliver(place)
+    assert not place.ledger.is_finished("b", 3)
+    place.ledger.finish = finish
+    assert wait_due(place).why == "expired"
+    deliver(place)
+    assert place.process.calls == 1
+    assert place.ledger.is_finished("b", 3)
+
+
+def test_an_image_waits_for_the_one_with_the_same_content(place):
+    double = job_of(4, duplicate_of=3)
+    enqueue(place, double)
+    for _ in range(LEDGER.max_crashes + LEDGER.max_transient):
+        deliver(place, double)
+        assert place.ledger.states()["waiting"] == 1
+        assert place.process.calls == 0
+        wait_due(place)
+    deliver(place)
+    deliver(place, double)
+    assert place.process.calls == 2
+    assert place.ledger.is_finished("b", 4)
+
+
+def test_the_side_run_of_a_canary_comes_after_the_outcome(place):
+    seen = []
+    shadow = Shadow(canary="c", models={Stage.SEGMENT: ModelChoice(name="new")})
+    job = job_of(4, shadow=shadow)
+
+    def look(job, record, *, store, client, limits, alive):
+        alive()
+        seen.append((job.shadow, record.attempt, place.ledger.is_finished("b", 4), limits))
+        place.ledger.is_finished("b", 4)
+
+    place.shadow = look
+    enqueue(place, job)
+    deliver(place, job)
+    deliver(place)  # has none
+    assert seen == [(shadow, 1, True, place.settings.worker)]
+
+
+def test_a_failed_image_has_no_side_run(place):
+    place.shadow = None
+    place.process = Pipeline(BadInput("the file is empty", reason="empty_file"))
+    job = job_of(4, shadow=Shadow(canary="c", models={}))
+    enqueue(place, job)
+    deliver(place, job)
+    assert place.ledger.is_finished("b", 4)
+
+
+def test_at_the_end_of_the_worker_an_image_that_asks_is_given_back_at_once(place):
+    ended = []
+    place.keeper._leave = ended.append
+
+    def slow(alive):
+        place.drain.begin_at_once()
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            alive()
+            time.sleep(0.01)
+
+    place.process = Pipeline(slow)
+    deliver(place)
+    assert wait_due(place).why == "resend"
+    assert place.drain.counts == {"finished": 0, "given_back": 1}
+    # It takes nothing any more; what it was sent all the same is made due again.
+    place.ledger._redis.delete(QUEUES["bulk"])
+    deliver(place)
+    assert place.process.calls == 1
+    assert wait_due(place).why == "resend"
+    assert ended == []
+
+
+def test_at_the_end_of_the_worker_an_image_that_does_not_ask_is_given_back_and_the_process_ended(place):
+    ended = threading.Event()
+    place.keeper._leave = lambda code: ended.set()
+
+    def stubborn(alive):
+        place.drain.begin_at_once()
+        assert wait_due(place).why == "resend"
+        assert place.ledger.claim(JOB, "another worker").attempt == 2
+        assert ended.wait(10)
+
+    place.process = Pipeline(stubborn)
+    deliver(place)
+    assert place.drain.counts["given_back"] == 1
+
+
+def test_images_that_end_within_the_grace_are_counted(place):
+    place.process = Pipeline(lambda alive: place.drain.begin())
+    deliver(place)
+    assert result(place).attempt == 1
+    assert place.drain.counts == {"finished": 1, "given_back": 0}
+
+
 def test_a_record_written_by_an_attempt_that_fell_silent_is_not_made_again(place):
     place.ledger.claim(JOB, "dead")
     place.store.put_if_absent(layout.result("b", 3), record(1).to_json(), "application/json")
@@ -175,7 +337,7 @@ def test_work_longer_than_a_lease_is_kept_alive(place):
     def slow(alive):
         for _ in range(12):
             time.sleep(0.1)
-            assert place.ledger.requeue("o") == []
+            assert place.ledger.requeue("o", 10) == []
             alive()
 
     place.process = Pipeline(slow)
@@ -185,12 +347,27 @@ def test_work_longer_than_a_lease_is_kept_alive(place):
 
 def test_a_worker_that_lost_its_lease_stops_and_leaves_the_image_to_the_other(place):
     def loses(alive):
-        place.ledger._redis.hset("dermbatch:states", JOB.member, "queued||1|1|0")
-        assert place.ledger.claim(JOB, "other").attempt == 2
-        time.sleep(0.3)
-        alive()
+        place.keeper._held = None  # its heartbeats do not arrive
+        assert wait_due(place).why == "expired"
+        other = place.ledger.claim(JOB, "other")
+        assert other.attempt == 2
+        place.keeper._held = held
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            assert place.ledger.heartbeat(other)
+            time.sleep(0.05)
+            alive()
         raise AssertionError("the loss was not noticed")
 
+    held = None
+    hold = place.keeper.hold
+
+    def remember(claim):
+        nonlocal held
+        held = claim
+        return hold(claim)
+
+    place.keeper.hold = remember
     place.process = Pipeline(loses)
     deliver(place)
     assert place.ledger.claim(JOB, "x") == "taken"

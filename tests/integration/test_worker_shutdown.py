@@ -1,0 +1,172 @@
+"""The end of real worker processes: what was begun is finished or given back, and nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from messages import job_of, messages_of
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound
+from dermbatch.ledger import Ledger
+from dermbatch.records import ResultRecord
+from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
+from dermbatch.store import ObjectStore
+from orchestrator.stack.environment import settings_environment
+from workers.shutdown import give_back
+
+LEDGER = LedgerSettings(lease=60, heartbeat=0.5, queued_look=60)  # nothing comes back by itself within a test
+GRACE = 3.0
+
+
+class Worker:
+    """A worker process and the ledger that it works on."""
+
+    def __init__(self, redis_settings, store_settings, log):
+        self.settings = Settings(
+            redis=redis_settings,
+            store=store_settings,
+            ledger=LEDGER,
+            worker=WorkerSettings(concurrency=3, grace=GRACE, metrics_port=0),
+        )
+        self.ledger = Ledger(redis_settings, LEDGER)
+        self.store = ObjectStore(store_settings)
+        self.log = log
+        path = os.pathsep.join(filter(None, sys.path))
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("sleeping_worker.py"))],
+                env={**os.environ, "PYTHONPATH": path, **settings_environment(self.settings)},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def enqueue(self, *names):
+        jobs = [job_of(index, name) for index, name in enumerate(names)]
+        assert self.ledger.enqueue(messages_of(jobs, self.settings.redis)) == len(jobs)
+
+    def wait_until(self, what, seconds=30.0):
+        until = time.monotonic() + seconds
+        while not what():
+            assert self.process.poll() is None or what(), self.log.read_text()
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.05)
+
+    def ends(self, within):
+        """Its exit code, the seconds that it took, and what it says became of its images."""
+        begin = time.monotonic()
+        pool = psutil.Process(self.process.pid).children(recursive=True)
+        code = self.process.wait(within)
+        took = time.monotonic() - begin
+        assert not psutil.wait_procs(pool, timeout=2)[1]
+        lines = [line for line in self.log.read_text().splitlines() if "worker ended" in line]
+        said = json.loads(lines[-1])
+        return code, took, (said["finished"], said["given_back"])
+
+    def outcomes(self):
+        """Indices that the ledger holds to be finished, and those that have a result."""
+        indices = range(10)
+        return (
+            {index for index in indices if self.ledger.is_finished("b", index)},
+            {index for index in indices if self._has_result(index)},
+        )
+
+    def due(self):
+        """How many images another worker gets at once."""
+        return len(self.ledger.requeue("o", 100))
+
+    def _has_result(self, index):
+        try:
+            record = self.store.get(self.store.bucket, layout.result("b", index))
+        except ObjectNotFound:
+            return False
+        return ResultRecord.model_validate_json(record).index == index
+
+
+@pytest.fixture
+def worker(empty_redis, empty_store, tmp_path):
+    worker = Worker(empty_redis, empty_store, tmp_path / "worker.log")
+    try:
+        worker.wait_until(lambda: worker.ledger.live_slots() == 3)
+        yield worker
+    finally:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def test_short_images_are_finished_and_long_ones_given_back_before_it_is_gone(worker):
+    worker.enqueue("sleep 1.5", "sleep 60", "stubborn 60", "sleep 0.1", "sleep 0.1")
+    worker.wait_until(lambda: worker.ledger.states()["running"] == 3)
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_until(lambda: worker.ledger.states()["waiting"] == 2)
+    # Before the process is gone: whoever looks after the ledger has them in the queue at once.
+    assert worker.process.poll() is None
+    code, _, said = worker.ends(GRACE + 5)
+    assert code == 0, worker.log.read_text()
+    assert worker.outcomes() == ({0}, {0})
+    assert said == (1, 2)
+    assert worker.ledger.states() == {"queued": 2, "running": 0, "waiting": 2, "poison": 0}
+    assert worker.due() == 2
+    assert worker.ledger.live_slots() == 0
+
+
+def test_another_worker_finishes_what_was_given_back(worker, empty_redis, empty_store, tmp_path):
+    worker.enqueue("sleep 0.5", "sleep 4", "sleep 4")
+    worker.wait_until(lambda: worker.ledger.states()["running"] == 3)
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.ends(GRACE + 5)[0] == 0
+    other = Worker(empty_redis, empty_store, tmp_path / "other.log")
+    try:
+        worker.ledger.requeue("o", 100)
+        other.wait_until(lambda: worker.ledger.in_flight() == 0)
+    finally:
+        other.process.terminate()
+        other.process.wait(20)
+    assert worker.outcomes() == ({0, 1, 2}, {0, 1, 2})
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT], [signal.SIGINT] * 2])
+def test_asked_twice_or_hard_it_gives_back_at_once(worker, numbers):
+    worker.enqueue("sleep 60", "stubborn 60", "sleep 60")
+    worker.wait_until(lambda: worker.ledger.states()["running"] == 3)
+    for number in numbers:
+        worker.process.send_signal(number)
+        time.sleep(0.3)
+    code, took, said = worker.ends(GRACE + 5)
+    assert code == 0, worker.log.read_text()
+    assert took < GRACE
+    assert said == (0, 3)
+    assert worker.ledger.states()["waiting"] == 3
+
+
+def test_an_idle_worker_ends_without_waiting_for_its_grace(worker):
+    worker.process.send_signal(signal.SIGTERM)
+    code, took, said = worker.ends(GRACE + 5)
+    assert (code, said) == (0, (0, 0))
+    assert took < GRACE
+
+
+def test_messages_that_nobody_began_are_made_due(empty_redis):
+    ledger = Ledger(empty_redis, LEDGER)
+    jobs = [job_of(index) for index in range(3)]
+    messages = messages_of(jobs, empty_redis)
+    ledger.enqueue(messages)
+    ledger.claim(jobs[1], "begun after all")
+    with ledger._redis as client:
+        client.delete(messages[0].queue)  # the worker took all three
+
+    class Taken:
+        def __init__(self, job):
+            self.args = [job.model_dump(mode="json")]
+
+    assert give_back(ledger, map(Taken, jobs)) == 2
+    assert len(ledger.requeue("o", 100)) == 2
+    assert ledger.queue_length(messages[0].queue) == 2
