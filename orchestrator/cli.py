@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dermbatch import __version__, layout, stages
-from dermbatch.errors import DermbatchError, ObjectNotFound, UsageError
+from dermbatch.errors import DermbatchError, InferenceUnavailable, ObjectNotFound, UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms import write_samples
 from dermbatch.records import Batch, ModelChoice
@@ -27,6 +27,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.fetch import fetch as fetch_batch
 from orchestrator.fetch import folder_results
 from orchestrator.intake import Intake
+from orchestrator.models import check, served
 from orchestrator.planner import Order, plan, read_batch
 from orchestrator.progress import closing_table, follow, where
 from orchestrator.report import read_failures
@@ -148,6 +149,7 @@ def submit(
     order = _order(settings, batch_name, stage_names, models, None)
     if live:
         order = Order(order.batch, order.models, order.stages, "live")
+    _check_served(settings, order)
     store = ObjectStore(settings.store)
     intake = Intake(settings, store, in_place=True)
     intake.check(inputs)
@@ -260,19 +262,16 @@ def _order(
         raise UsageError(f"no stage is given; there are {ALL_STAGES}")
     order = stages.closure(frozenset(map(Stage, wanted)))
     if repository is not None:
-        _check_models({stage: chosen[stage] for stage in order}, repository)
+        check({stage: chosen[stage] for stage in order}, served_models(repository), str(repository))
     batch = layout.check_batch_name(name) if name else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
     return Order(batch, {stage: chosen[stage] for stage in order}, order)
 
 
-def _check_models(chosen: dict[Stage, ModelChoice], repository: Path) -> None:
-    served = served_models(repository)
-    for stage, choice in chosen.items():
-        versions = served.get(choice.name)
-        if versions is None:
-            raise UsageError(f"{stage}: no model {choice.name!r} in {repository}; there are {', '.join(served)}")
-        if choice.version is not None and choice.version not in versions:
-            raise UsageError(f"{stage}: {choice.name} has versions {', '.join(versions)}, not {choice.version!r}")
+def _check_served(settings: Settings, order: Order) -> None:
+    try:
+        check(order.models, served(settings.triton), f"Triton at {settings.triton.url}")
+    except InferenceUnavailable as error:  # images wait for it in the queue: no reason to turn them away
+        err.print(f"dermbatch: the models are not checked: {error}", markup=False, soft_wrap=True)
 
 
 def _repository(given: Path | None) -> Path:

@@ -1,0 +1,72 @@
+"""Models that were asked for, against those that there are: in a repository's files or in a running Triton."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from dermbatch.errors import InferenceUnavailable, UsageError
+from dermbatch.records import ModelChoice
+from dermbatch.settings import TritonSettings
+from dermbatch.stages import Stage
+
+# Else it shares what another client of this process knows of that address, down to a connection that failed.
+_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
+
+Served = Mapping[str, Sequence[str]]
+"""Names of models to their versions, oldest first."""
+
+
+def served(settings: TritonSettings, *, timeout: float = 10) -> Served:
+    """The models that a Triton serves right now: those that it has loaded.
+
+    Args:
+        settings: Where it is.
+        timeout: Seconds that it may take to answer.
+
+    Raises:
+        InferenceUnavailable: Where it does not answer, with its address.
+    """
+    with triton.InferenceServerClient(settings.url, channel_args=_CHANNEL) as client:
+        try:
+            index = client.get_model_repository_index(client_timeout=timeout)
+        except InferenceServerException as error:
+            text = f"Triton at {settings.url} does not say which models it has: {error.message()}"
+            raise InferenceUnavailable(text) from error
+    versions: dict[str, list[str]] = defaultdict(list)
+    for model in index.models:
+        if model.state == "READY" and model.version:
+            versions[model.name].append(model.version)
+    return {name: sorted(versions[name], key=int) for name in sorted(versions)}
+
+
+def check(models: Mapping[Stage, ModelChoice], served: Served, where: str) -> None:
+    """Refuse what cannot be served, before anything is written.
+
+    Args:
+        models: What was asked for.
+        served: What there is.
+        where: What has it, for the sentence: a Triton's address, a repository's folder.
+
+    Raises:
+        UsageError: For a model or a version that is not there; the sentence names those that are.
+    """
+    for stage, choice in models.items():
+        versions = served.get(choice.name)
+        if versions is None:
+            there = ", ".join(served) or "none at all"
+            raise UsageError(f"{stage}: no model {choice.name!r} in {where}; there are {there}")
+        if choice.version is not None and choice.version not in versions:
+            there = f"has versions {', '.join(versions)}" if versions else "has no version"
+            raise UsageError(f"{stage}: {choice.name} {there} in {where}, not {choice.version!r}")
+
+
+def pinned(models: Mapping[Stage, ModelChoice], served: Served) -> dict[Stage, ModelChoice]:
+    """The models, as :func:`check` has let them pass, with the versions that would run now: the newest by default."""
+    return {
+        stage: choice if choice.version else ModelChoice(name=choice.name, version=served[choice.name][-1])
+        for stage, choice in models.items()
+    }
