@@ -1,30 +1,42 @@
-"""The dispatcher: keeps a small window of images in the queue, taken in turn from the open batches.
+"""The dispatcher: keeps a small window of images in the queue, taken in fair shares from the open batches.
 
 The window is the back-pressure: whatever an archive's size, Redis holds only what the workers will do next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from math import ceil
 
 import structlog
 
 from dermbatch import layout, metrics
-from dermbatch.errors import DermbatchError
-from dermbatch.failures import write_failure
-from dermbatch.ledger import Due, Ledger
-from dermbatch.records import Batch, ImageJob, ManifestEntry
+from dermbatch.errors import DermbatchError, PermanentError
+from dermbatch.ledger import BatchState, Ledger, Message
+from dermbatch.records import Batch, BatchControl, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
-from orchestrator.planner import read_batch, read_manifest_part
+from orchestrator.manifest import Feed
+from orchestrator.messages import Messages, job_of
+from orchestrator.lost_causes import bury, refuse
+from orchestrator.planner import read_batch
 
 _log = structlog.get_logger(__name__)
 
-Send = Callable[[ImageJob, str], None]
-"""Puts a job into the queue of a lane."""
-
 _SLOTS_BEFORE_ANY_WORKER = 4
 """What the window is made for while no worker has reported: something must wait, so that scaling sees work."""
+
+_RATE_SECONDS = 2.0
+_FED_AT_ONCE = 500
+_HELD_BACK = 4
+"""Images waiting out a pause do not count to the window up to so many times its size: a few that cannot be done now
+must not hold up the others, and in an outage, where all wait, feeding ends all the same."""
+
+_JUDGED_FROM = 20
+"""Outcomes before a batch is judged by its share of failures."""
 
 
 class Dispatcher:
@@ -33,147 +45,187 @@ class Dispatcher:
     Args:
         store: Holds the manifests.
         ledger: Knows what is in flight.
-        send: Puts a message into the queue.
+        messages: Makes the messages.
         settings: The size of the window.
         name: Of this orchestrator, as owner of poison images.
+        choose: Last word on a job of the live lane: what else to do with it (a canary).
     """
 
     def __init__(
-        self, store: ObjectStore, ledger: Ledger, send: Send, settings: LedgerSettings, name: str
+        self,
+        store: ObjectStore,
+        ledger: Ledger,
+        messages: Messages,
+        settings: LedgerSettings,
+        name: str,
+        choose: Callable[[ImageJob], ImageJob] = lambda job: job,
     ) -> None:
         self._store = store
         self._ledger = ledger
-        self._send = send
+        self._messages = messages
         self._settings = settings
         self._name = name
-        self._feeds: dict[str, Iterator[ManifestEntry]] = {}
+        self._choose = choose
+        self._feeds: dict[str, Feed] = {}
         self._batches: dict[str, Batch] = {}
+        self._rates: dict[str, Rate] = {}
 
     def feed(self) -> int:
-        """Fill the window from the open batches, one image of each in turn, ``live`` batches first.
+        """Fill the window of each lane from its open batches.
 
         Returns:
             How many images were put into the queue or refused.
         """
+        states = self._ledger.batches()
+        self._forget_closed({state.name for state in states})
+        for state in states:
+            self._note(state)
         slots = self._ledger.live_slots() or _SLOTS_BEFORE_ANY_WORKER
-        room = slots * self._settings.window_per_slot - self._ledger.in_flight()
-        names = self._ledger.open_batches()
-        self._forget_closed(names)
-        try:
-            return self._fill(names, room)
-        except DermbatchError:
-            self._feeds.clear()  # what was read but not taken is read again, from where the ledger stands
-            raise
+        return sum(
+            self._fill([state for state in states if state.lane == lane], slots) for lane in ("live", "bulk")
+        )
 
     def repair(self) -> int:
-        """Send again what is due: silent workers' images, pauses that ended, lost messages; record poison."""
+        """Have sent again what is due: silent workers' images, pauses that ended, lost messages; record poison."""
         due = self._ledger.requeue(self._name)
         for item in due:
+            job = job_of(item.payload)
             if item.lease_expired:
                 metrics.LEASE_EXPIRIES.inc()
                 metrics.IMAGES.labels("crashed").inc()
-                _log.warning("lease expired", batch=item.job.batch, index=item.job.index, attempts=item.attempts)
+                _log.warning("lease expired", batch=job.batch, index=job.index, attempts=item.attempts)
             if item.why == "poison":
-                self._bury(item)
-            else:
-                self._send(item.job, self._ledger.lane(item.job.batch))
+                bury(self._store, self._ledger, job, item.attempts, self._name)
         return len(due)
 
-    def _fill(self, names: list[str], room: int) -> int:
-        taken = 0
-        for lane in ("live", "bulk"):
-            waiting = [name for name in names if self._batch(name).lane == lane]
-            while waiting and taken < room:
-                for name in list(waiting)[: room - taken]:
-                    entry = next(self._entries(name), None)
-                    if entry is None:
-                        waiting.remove(name)
-                    else:
-                        self._take(self._batch(name), entry)
-                        taken += 1
-        return taken
+    def _fill(self, states: Sequence[BatchState], slots: int) -> int:
+        """Give each batch of a lane what is missing to its share of the window."""
+        fed = 0
+        window = self._window(states, slots)
+        hungry = [state for state in states if state.state == "open" and state.left > 0]
+        weights = sum(state.weight for state in hungry)
+        for state in hungry:
+            share = ceil(window * state.weight / weights)
+            held = state.in_flight - min(state.waiting, _HELD_BACK * share)
+            try:
+                if self._too_many_failed(state):
+                    continue
+                if share > held:
+                    fed += self._feed(state, share - held)
+                if state.next_index >= state.images and not state.in_flight:
+                    self._ledger.feed_from(state.name, 0)  # the manifest is at its end, yet something is missing
+            except PermanentError as error:  # of this batch alone: others go on
+                self.halt(state, str(error))
+            except DermbatchError:
+                self._feeds.pop(state.name, None)  # what was read but not sent is read again
+                raise
+        return fed
 
-    def _take(self, batch: Batch, entry: ManifestEntry) -> None:
-        if entry.refusal is not None or entry.source is None:
-            self._refuse(batch, entry)
-        else:
-            job = ImageJob(
-                batch=batch.name,
-                index=entry.index,
-                name=entry.name,
-                source=entry.source,
-                stages=batch.stages,
-                models=batch.models,
-            )
-            # Ledger first: a crash before the send is mended when the ledger looks at the image again.
-            if self._ledger.enqueue(job):
-                self._send(job, batch.lane)
-                metrics.DISPATCHED.inc()
-        self._ledger.advance(batch.name, entry.index + 1)
+    def _window(self, states: Sequence[BatchState], slots: int) -> int:
+        rate = sum(self._rates[state.name].lately for state in states)
+        fast = min(rate * self._settings.window_seconds, self._settings.window_most)
+        return max(slots * self._settings.window_per_slot, round(fast))
 
-    def _refuse(self, batch: Batch, entry: ManifestEntry) -> None:
-        refusal = entry.refusal
-        self._record_failure(
-            batch.name,
-            entry.index,
-            entry.name,
-            reason=refusal.reason if refusal else "no_source",
-            message=refusal.message if refusal else "the manifest names no object",
-            attempts=0,
-            source=entry.source,
-        )
-        self._ledger.refuse(batch.name, entry.index)
+    def _feed(self, state: BatchState, room: int) -> int:
+        feed = self._feeds.get(state.name)
+        if feed is None or feed.position != state.next_index:  # somebody wants it gone through again
+            feed = Feed(self._store, self._ledger, self._batch(state.name), state.next_index)
+            self._feeds[state.name] = feed
+        fed = 0
+        while room > 0:
+            entries = feed.take(min(room, _FED_AT_ONCE))
+            if not entries:
+                break
+            added = self._send(state, entries, feed.position)
+            room -= added
+            fed += added
+        self._ledger.advance(state.name, feed.position)
+        return fed
 
-    def _bury(self, item: Due) -> None:
-        job = item.job
-        self._record_failure(
-            job.batch,
-            job.index,
-            job.name,
-            reason="poison",
-            message=f"the worker died {self._settings.max_crashes} times while it had this image",
-            attempts=item.attempts,
-            source=job.source,
-        )
-        self._ledger.finish(job, self._name, "failed")
+    def _send(self, state: BatchState, entries: Sequence[ManifestEntry], position: int) -> int:
+        """Refuse or enqueue; returns how many were not in flight already."""
+        batch = self._batch(state.name)
+        messages: list[Message] = []
+        for entry in entries:
+            if entry.refusal is not None or entry.source is None:
+                refuse(self._store, self._ledger, batch.name, entry)
+            else:
+                messages.append(self._messages.of(self._job(batch, entry, entry.source, state.lane), state.lane))
+        added = self._ledger.enqueue(messages, next_index=position)
+        metrics.DISPATCHED.inc(added)
+        return added + len(entries) - len(messages)
 
-    def _record_failure(
-        self, batch: str, index: int, name: str, *, reason: str, message: str, attempts: int, source: str | None
-    ) -> None:
-        write_failure(
-            self._store,
-            batch=batch,
-            index=index,
-            name=name,
+    def _job(self, batch: Batch, entry: ManifestEntry, source: str, lane: Lane) -> ImageJob:
+        job = ImageJob(
+            batch=batch.name,
+            index=entry.index,
+            name=entry.name,
             source=source,
-            reason=reason,
-            message=message,
-            permanent=True,
-            attempts=attempts,
+            stages=batch.stages,
+            models=batch.models,
+            size=entry.size,
+            etag=entry.etag,
+            duplicate_of=entry.duplicate_of,
         )
-        metrics.IMAGES.labels("failed").inc()
-        metrics.FAILURES.labels(reason).inc()
-        _log.info("failed", batch=batch, index=index, reason=reason)
+        return self._choose(job) if lane == "live" else job
+
+    def _too_many_failed(self, state: BatchState) -> bool:
+        share = self._batch(state.name).max_failed_share
+        outcomes = state.done + state.failed
+        if share is None or state.tolerant or outcomes < min(_JUDGED_FROM, state.images):
+            return False
+        if state.failed <= share * outcomes:
+            return False
+        self.halt(state, f"{state.failed} of {outcomes} images failed, more than {share:.0%}")
+        return True
+
+    def halt(self, state: BatchState, why: str) -> None:
+        """Pause a batch that cannot go on by itself."""
+        control = state.control.model_copy(update={"state": "paused", "why": why})
+        self._store.put(layout.control(state.name), control.to_json(), "application/json")
+        self._ledger.steer(state.name, BatchControl.model_validate(control))
+        self._feeds.pop(state.name, None)
+        self._batches.pop(state.name, None)
+        _log.warning("batch paused", batch=state.name, why=why)
+
+    def _note(self, state: BatchState) -> None:
+        rate = self._rates.setdefault(state.name, Rate())
+        if rate.note(state.done + state.failed):
+            self._ledger.note_rate(state.name, rate.lately)
 
     def _batch(self, name: str) -> Batch:
         if name not in self._batches:
             self._batches[name] = read_batch(self._store, name)
         return self._batches[name]
 
-    def _entries(self, name: str) -> Iterator[ManifestEntry]:
-        if name not in self._feeds:
-            self._feeds[name] = self._manifest(self._batch(name), self._ledger.next_index(name))
-        return self._feeds[name]
+    def _forget_closed(self, names: set[str]) -> None:
+        for kept in (self._batches, self._feeds, self._rates):
+            for name in set(kept) - names:
+                del kept[name]  # type: ignore[attr-defined]
 
-    def _manifest(self, batch: Batch, start: int) -> Iterator[ManifestEntry]:
-        """Entries from index ``start`` on, one part in memory at a time."""
-        while start < batch.images:
-            part, offset = layout.part_of(start)
-            entries = read_manifest_part(self._store, batch.name, part)
-            yield from entries[offset:]
-            start += len(entries) - offset
 
-    def _forget_closed(self, names: list[str]) -> None:
-        for name in set(self._batches) - set(names):
-            del self._batches[name]
-            self._feeds.pop(name, None)
+class Rate:
+    """Outcomes a second over the last seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+        self._said = 0.0
+
+    @property
+    def lately(self) -> float:
+        """Outcomes a second."""
+        if len(self._seen) < 2:
+            return 0.0
+        (start, before), (end, now) = self._seen[0], self._seen[-1]
+        return max(0, now - before) / (end - start) if end > start else 0.0
+
+    def note(self, outcomes: int) -> bool:
+        """Take down a count; whether a second has passed since it last said so."""
+        now = time.monotonic()
+        self._seen.append((now, outcomes))
+        while now - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:
+            self._seen.popleft()
+        if now - self._said < 1:
+            return False
+        self._said = now
+        return True

@@ -1,0 +1,99 @@
+"""The ledger's connection: keys, scripts, and Redis's errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from dermbatch.errors import LedgerUnavailable
+from dermbatch.settings import LedgerSettings, RedisSettings
+
+PREFIX = "dermbatch:"
+INFLIGHT, STATES, JOBS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs"
+COUNTS, OPEN, SLOTS = PREFIX + "counts", PREFIX + "open", PREFIX + "slots"
+LEADER, CLOCK, WAKE = PREFIX + "leader", PREFIX + "clock", PREFIX + "wake"
+
+_SCRIPTS = (
+    "claim",
+    "drop",
+    "enqueue",
+    "finish",
+    "give_back",
+    "heartbeat",
+    "lead",
+    "open",
+    "postpone",
+    "refuse",
+    "requeue",
+    "unfinished",
+)
+
+
+def batch_key(batch: str) -> str:
+    """Hash with what is known of a batch."""
+    return f"{PREFIX}batch:{batch}"
+
+
+def reasons_key(batch: str) -> str:
+    """Hash of its failures by reason."""
+    return f"{batch_key(batch)}:reasons"
+
+
+def bitmap_keys(batch: str) -> tuple[str, str]:
+    """Its bitmaps: done, failed."""
+    return f"{batch_key(batch)}:done", f"{batch_key(batch)}:failed"
+
+
+def milliseconds(seconds: float) -> int:
+    """What scripts count in."""
+    return round(seconds * 1000)
+
+
+@contextmanager
+def sorted_errors() -> Iterator[None]:
+    """Redis's errors as :class:`LedgerUnavailable`."""
+    try:
+        yield
+    except redis.OutOfMemoryError as error:
+        raise LedgerUnavailable("Redis is full: it has reached its maxmemory", reason="ledger_full") from error
+    except redis.RedisError as error:
+        raise LedgerUnavailable(f"Redis did not do what was asked: {type(error).__name__}") from error
+
+
+class Connection:
+    """A client of Redis with the ledger's scripts; make it after a fork."""
+
+    def __init__(self, redis_settings: RedisSettings, settings: LedgerSettings) -> None:
+        self._settings = settings
+        self._redis = redis.Redis.from_url(
+            redis_settings.url,
+            decode_responses=True,
+            socket_keepalive=True,
+            socket_connect_timeout=5,
+            socket_timeout=10,
+            health_check_interval=10,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), 3),
+        )
+        folder = files(__package__).joinpath("scripts")
+        self._scripts = {
+            name: self._redis.register_script(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+            for name in _SCRIPTS
+        }
+
+    def ping(self) -> bool:
+        """Whether Redis answers."""
+        with sorted_errors():
+            return bool(self._redis.ping())
+
+    def _now_ms(self) -> int:
+        seconds, micros = self._redis.time()
+        return seconds * 1000 + micros // 1000
+
+    def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> object:
+        with sorted_errors():
+            return self._scripts[script](keys=keys, args=args)

@@ -1,0 +1,209 @@
+"""Images in flight: each move is one script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from dermbatch.ledger.connection import (
+    CLOCK,
+    COUNTS,
+    INFLIGHT,
+    JOBS,
+    STATES,
+    Connection,
+    batch_key,
+    bitmap_keys,
+    milliseconds,
+    reasons_key,
+    sorted_errors,
+)
+from dermbatch.queue import QUEUES
+from dermbatch.records import ImageJob, Lane
+
+_AWAY = 5.0
+"""Seconds without a look after which leases that ran out get another: the clock stepped, or nobody looked."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A job as it goes into the queue.
+
+    Attributes:
+        job: What is to be done.
+        queue: Where to.
+        payload: The message as the queue's consumers read it; the job is in it.
+    """
+
+    job: ImageJob
+    queue: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on an image."""
+
+    job: ImageJob
+    owner: str
+    attempt: int
+    transients: int = 0
+
+
+@dataclass(frozen=True)
+class Due:
+    """An image whose time has come, already moved and sent again; see ``requeue.lua``."""
+
+    payload: str
+    why: Literal["expired", "resend", "poison"]
+    attempts: int
+    lease_expired: bool
+
+
+class Images(Connection):
+    """Every method is atomic and raises :class:`LedgerUnavailable` where Redis does not answer."""
+
+    def enqueue(self, messages: Sequence[Message], *, next_index: int | None = None) -> int:
+        """Put images of one batch in flight and their messages into one queue.
+
+        Args:
+            messages: All of the same batch and queue.
+            next_index: The first index of the batch that was never fed, from now on.
+
+        Returns:
+            How many were not finished or in flight already.
+
+        Raises:
+            LedgerUnavailable: With reason ``ledger_full`` where Redis has no memory left; nothing was changed.
+        """
+        if not messages:
+            return 0
+        batch, queue = messages[0].job.batch, messages[0].queue
+        keys = [INFLIGHT, STATES, JOBS, COUNTS, *bitmap_keys(batch), batch_key(batch), queue]
+        args: list[str | int] = [
+            milliseconds(self._settings.queued_look),
+            batch,
+            "" if next_index is None else next_index,
+        ]
+        for message in messages:
+            args += [message.job.index, message.payload]
+        return cast(int, self._run("enqueue", keys, args))
+
+    def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
+        """Take an image for this owner, for the length of a lease."""
+        status, attempt, transients = cast(
+            tuple[Literal["claimed", "taken", "finished", "unknown"], int, int],
+            self._run(
+                "claim",
+                [INFLIGHT, STATES, *bitmap_keys(job.batch)],
+                [job.member, job.index, owner, milliseconds(self._settings.lease)],
+            ),
+        )
+        return Claim(job, owner, attempt, transients) if status == "claimed" else status
+
+    def heartbeat(self, claim: Claim) -> bool:
+        """Extend a lease; ``False`` where the image is this owner's no longer."""
+        lease = milliseconds(self._settings.lease)
+        return self._run("heartbeat", [INFLIGHT, STATES], [claim.job.member, claim.owner, lease]) == 1
+
+    def finish(self, job: ImageJob, owner: str, outcome: Literal["done", "failed"], reason: str = "") -> bool:
+        """Note an outcome whose record is written; ``False`` where a failure came too late to count.
+
+        Args:
+            job: The image.
+            owner: Of the claim; a failure counts from nobody else.
+            outcome: Of which kind the record is.
+            reason: Code of a failure.
+        """
+        keys = [
+            INFLIGHT,
+            STATES,
+            JOBS,
+            COUNTS,
+            *bitmap_keys(job.batch),
+            reasons_key(job.batch),
+            batch_key(job.batch),
+        ]
+        return self._run("finish", keys, [job.member, job.index, owner, outcome, reason, job.batch]) == 1
+
+    def refuse(self, batch: str, index: int, reason: str) -> bool:
+        """Count an image as failed that never was in flight: its input was refused when it was planned."""
+        return self._run("refuse", [*bitmap_keys(batch), reasons_key(batch)], [index, reason]) == 1
+
+    def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:
+        """Give an image back, to be sent again after ``pause`` seconds.
+
+        Returns:
+            How many transient failures it has had (this one included, where ``counted``); -1 where the lease
+            was lost.
+        """
+        job = claim.job
+        args: list[str | int] = [job.member, claim.owner, milliseconds(pause), int(counted), job.batch]
+        return cast(int, self._run("postpone", [INFLIGHT, STATES, COUNTS], args))
+
+    def give_back(self, batch: str, index: int) -> bool:
+        """Say that the message of a queued image was taken by somebody who will not run it: it is sent again."""
+        return self._run("give_back", [INFLIGHT, STATES], [f"{batch}:{index}"]) == 1
+
+    def drop(self, batch: str) -> int:
+        """Take the images of a batch out of flight that no worker has; returns how many."""
+        return cast(int, self._run("drop", [INFLIGHT, STATES, JOBS, COUNTS], [batch]))
+
+    def requeue(self, owner: str, limit: int = 200) -> list[Due]:
+        """Send up to ``limit`` images again whose time has come; poison is handed to ``owner`` to be recorded."""
+        settings = self._settings
+        ahead = max(settings.lease, settings.queued_look, settings.longest_pause) + _AWAY
+        rows = cast(
+            list[tuple[Literal["expired", "resend", "poison"], int, str, int]],
+            self._run(
+                "requeue",
+                [INFLIGHT, STATES, JOBS, CLOCK, COUNTS],
+                [
+                    milliseconds(settings.queued_look),
+                    settings.max_crashes,
+                    limit,
+                    owner,
+                    milliseconds(settings.lease),
+                    milliseconds(ahead),
+                    milliseconds(_AWAY),
+                ],
+            ),
+        )
+        return [Due(payload, why, attempts, bool(expired)) for why, attempts, payload, expired in rows]
+
+    def is_finished(self, batch: str, index: int) -> bool:
+        """Whether an image has its outcome."""
+        done, failed = bitmap_keys(batch)
+        with sorted_errors(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.getbit(done, index)
+            pipe.getbit(failed, index)
+            return any(pipe.execute())
+
+    def in_flight(self) -> int:
+        """Images that are queued, running or waiting."""
+        with sorted_errors():
+            return self._redis.zcard(INFLIGHT)
+
+    def states(self) -> dict[str, int]:
+        """In-flight images by state: queued, running, waiting, poison."""
+        with sorted_errors():
+            entries = cast(list[str], self._redis.hvals(STATES))
+        counted = dict.fromkeys(("queued", "running", "waiting", "poison"), 0)
+        for entry in entries:
+            counted[entry.partition("|")[0]] += 1
+        return counted
+
+    def waiting(self, lane: Lane) -> float | None:
+        """Seconds that the oldest image of a lane has been waiting for a worker; none where none waits."""
+        with sorted_errors():
+            entries = cast(list[str], self._redis.hvals(STATES))
+            now = self._now_ms()
+        end = f"|{QUEUES[lane]}"
+        since = [int(entry.split("|")[5]) for entry in entries if entry[:7] == "queued|" and entry.endswith(end)]
+        return max(0.0, (now - min(since)) / 1000) if since else None
+
+    def queue_length(self, queue: str) -> int:
+        """Messages of a queue that no worker has taken yet."""
+        with sorted_errors():
+            return self._redis.llen(queue)

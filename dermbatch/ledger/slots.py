@@ -1,0 +1,51 @@
+"""Who is there: worker slots, and the orchestrator that leads."""
+
+from __future__ import annotations
+
+from dermbatch.ledger.connection import LEADER, SLOTS, WAKE, Connection, milliseconds, sorted_errors
+
+_SILENCE_MS = 30_000
+
+
+class Slots(Connection):
+    """Every method raises :class:`LedgerUnavailable` where Redis does not answer."""
+
+    def report_slot(self, slot: str) -> None:
+        """Say that this worker slot is alive."""
+        with sorted_errors():
+            self._redis.zadd(SLOTS, {slot: self._now_ms()})
+
+    def live_slots(self) -> int:
+        """Worker slots heard of lately."""
+        with sorted_errors():
+            now = self._now_ms()
+            self._redis.zremrangebyscore(SLOTS, "-inf", now - _SILENCE_MS)
+            self._redis.zremrangebyscore(SLOTS, now + _SILENCE_MS, "+inf")  # from before the clock stepped back
+            return self._redis.zcard(SLOTS)
+
+    def retire_slot(self, slot: str) -> None:
+        """Say that this worker slot goes."""
+        with sorted_errors():
+            self._redis.zrem(SLOTS, slot)
+
+    def lead(self, name: str, seconds: float) -> bool:
+        """Become or stay the leader for so long; ``False`` where another orchestrator is."""
+        return self._run("lead", [LEADER], [name, milliseconds(seconds)]) == 1
+
+    def resign(self, name: str) -> None:
+        """Leave the lead to others at once."""
+        with sorted_errors():
+            if self._redis.get(LEADER) == name:
+                self._redis.delete(LEADER)
+
+    def wake(self) -> None:
+        """Have the leader look now, not at its next turn."""
+        with sorted_errors(), self._redis.pipeline() as pipe:
+            pipe.lpush(WAKE, 1)
+            pipe.ltrim(WAKE, 0, 0)
+            pipe.execute()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until somebody wakes the leader, or for so long."""
+        with sorted_errors():
+            self._redis.blpop([WAKE], timeout=seconds)

@@ -1,0 +1,69 @@
+"""Failures that the orchestrator records itself: inputs refused, and poison."""
+
+from __future__ import annotations
+
+import structlog
+
+from dermbatch import layout, metrics
+from dermbatch.errors import ObjectNotFound
+from dermbatch.failures import write_failure
+from dermbatch.ledger import Ledger
+from dermbatch.records import ImageJob, ManifestEntry
+from dermbatch.store import ObjectStore
+
+_log = structlog.get_logger(__name__)
+
+POISON = "poison"
+
+
+def refuse(store: ObjectStore, ledger: Ledger, batch: str, entry: ManifestEntry) -> None:
+    """Record an entry of a manifest that never was an image."""
+    refusal = entry.refusal
+    reason = refusal.reason if refusal else "no_source"
+    write_failure(
+        store,
+        batch=batch,
+        index=entry.index,
+        name=entry.name,
+        source=entry.source,
+        reason=reason,
+        message=refusal.message if refusal else "the manifest names no object",
+        permanent=True,
+        attempts=0,
+    )
+    if ledger.refuse(batch, entry.index, reason):
+        _count(batch, entry.index, reason)
+
+
+def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner: str) -> None:
+    """Record an image whose workers died too often; unless one of them died after it had written the result."""
+    if _has_result(store, job):
+        ledger.finish(job, owner, "done")
+        return
+    write_failure(
+        store,
+        batch=job.batch,
+        index=job.index,
+        name=job.name,
+        source=job.source,
+        reason=POISON,
+        message=f"its worker died {attempts} times; the image is set apart",
+        permanent=True,
+        attempts=attempts,
+    )
+    if ledger.finish(job, owner, "failed", POISON):
+        _count(job.batch, job.index, POISON)
+
+
+def _has_result(store: ObjectStore, job: ImageJob) -> bool:
+    try:
+        store.get(store.bucket, layout.result(job.batch, job.index))
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _count(batch: str, index: int, reason: str) -> None:
+    metrics.IMAGES.labels("failed").inc()
+    metrics.FAILURES.labels(reason).inc()
+    _log.info("failed", batch=batch, index=index, reason=reason)

@@ -1,0 +1,59 @@
+"""Celery messages as they lie in Redis, so that one script can put an image into the ledger and the queue.
+
+The task's part (headers and body) is made by Celery itself; the envelope around it is kombu's, of its Redis
+transport. A test compares both with what ``send_task`` really writes.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from celery import Celery
+
+from dermbatch.ledger import Message
+from dermbatch.queue import QUEUES, TASK
+from dermbatch.records import ImageJob, Lane
+
+
+class Messages:
+    """Makes messages for the task.
+
+    Args:
+        app: A Celery application with the queue's settings; nothing is sent through it.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def of(self, job: ImageJob, lane: Lane) -> Message:
+        """The message that asks a worker for this job."""
+        queue, identity = QUEUES[lane], str(uuid.uuid4())
+        task = self._app.amqp.as_task_v2(
+            identity,
+            TASK,
+            args=(job.model_dump(mode="json", exclude_defaults=True),),
+            ignore_result=True,
+            argsrepr="",  # for logs, which are to name no file
+        )
+        envelope = {
+            "body": json.dumps(task.body, separators=(",", ":")),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": task.headers,
+            "properties": {
+                **task.properties,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": queue},
+                "priority": 0,
+                "body_encoding": None,  # JSON as it is; kombu's own default would wrap it in Base64
+                "delivery_tag": identity,
+            },
+        }
+        return Message(job, queue, json.dumps(envelope, separators=(",", ":")))
+
+
+def job_of(payload: str) -> ImageJob:
+    """The job in a message that :class:`Messages` made."""
+    args, _, _ = json.loads(json.loads(payload)["body"])
+    return ImageJob.model_validate(args[0])
