@@ -1,0 +1,174 @@
+"""The outcomes of a batch as the object store has them: which images have one, and each with its record."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound
+from dermbatch.records import Batch, FailureRecord, ManifestEntry, ResultRecord
+from dermbatch.store import ObjectStore
+
+_NONE, _FAILED, _DONE = range(3)
+_AHEAD = 4
+"""Items in work for each thread: bounds the memory that records read ahead take."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Marks:
+    """Which images of a batch have a result, a failure, or neither; one byte an image."""
+
+    def __init__(self, images: int) -> None:
+        self._marks = bytearray(images)
+
+    def set(self, index: int, *, done: bool) -> None:
+        """Note a record; a result counts over a failure. What lies beyond the batch is passed over."""
+        if 0 <= index < len(self._marks):
+            self._marks[index] = max(self._marks[index], _DONE if done else _FAILED)
+
+    def is_done(self, index: int) -> bool:
+        """Whether the image has a result."""
+        return self._marks[index] == _DONE
+
+    def missing(self, limit: int) -> tuple[int, ...]:
+        """The first indices that have neither result nor failure, at most ``limit``."""
+        found: list[int] = []
+        at = self._marks.find(_NONE)
+        while at >= 0 and len(found) < limit:
+            found.append(at)
+            at = self._marks.find(_NONE, at + 1)
+        return tuple(found)
+
+    def present(self) -> Iterator[int]:
+        """Indices that have an outcome, in order."""
+        return (index for index, mark in enumerate(self._marks) if mark != _NONE)
+
+
+def audit(store: ObjectStore, batch: Batch) -> Marks:
+    """List what there is, by keys alone."""
+    marks = Marks(batch.images)
+    for folder in ("failed", "results"):
+        for info in store.list(store.bucket, f"{layout.batch_prefix(batch.name)}{folder}/"):
+            index = _index_of(info.key)
+            if index is not None:
+                marks.set(index, done=folder == "results")
+    return marks
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image."""
+
+    entry: ManifestEntry
+    record: ResultRecord | FailureRecord
+
+
+def read_outcome(store: ObjectStore, batch: Batch, entry: ManifestEntry, *, done: bool) -> Outcome:
+    """The record of an image that has one.
+
+    A record that cannot be read as one (a hand has changed it) is given as a failure, ``record_damaged``:
+    the other images of the batch must not wait for it.
+
+    Raises:
+        ObjectNotFound: Where the record is gone since the audit.
+    """
+    key = layout.result(batch.name, entry.index) if done else layout.failure(batch.name, entry.index)
+    body = store.get(store.bucket, key)
+    try:
+        record = (ResultRecord if done else FailureRecord).model_validate_json(body)
+    except ValidationError:
+        return Outcome(entry, _damaged(batch, entry, key))
+    if (record.batch, record.index) != (batch.name, entry.index):
+        return Outcome(entry, _damaged(batch, entry, key))
+    return Outcome(entry, record)
+
+
+def entries(store: ObjectStore, batch: Batch, indices: Iterable[int]) -> Iterator[ManifestEntry]:
+    """The manifest's entries with these indices, which ascend; one part in memory at a time.
+
+    Where the manifest is damaged, an entry without name or source stands in for what it does not tell.
+    """
+    part, known = "", dict[int, ManifestEntry]()
+    for index in indices:
+        wanted, _ = layout.part_of(index)
+        if wanted != part:
+            part, known = wanted, _part(store, batch.name, wanted)
+        yield known.get(index) or ManifestEntry(index=index, name=f"image {index}")
+
+
+def read_results(store: ObjectStore, name: str, *, readers: int = 8) -> Iterator[ResultRecord]:
+    """Result records of a batch in the order of their keys, whether or not it is closed.
+
+    Raises:
+        pydantic.ValidationError: Where one is damaged.
+    """
+    keys = (info.key for info in store.list(store.bucket, f"{layout.batch_prefix(name)}results/"))
+    for body in in_order(lambda key: store.get(store.bucket, key), keys, readers):
+        yield ResultRecord.model_validate_json(body)
+
+
+def in_order(function: Callable[[_T], _R], items: Iterable[_T], threads: int) -> Iterator[_R]:
+    """``map`` by threads: results in the items' order, and only so many items ahead as keep the threads busy.
+
+    Of an item that raises, the error is raised in its turn, and no further item is begun.
+    """
+    waiting: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= threads * _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _part(store: ObjectStore, batch: str, part: str) -> dict[int, ManifestEntry]:
+    try:
+        lines = store.get(store.bucket, layout.manifest_part(batch, part)).splitlines()
+    except ObjectNotFound:
+        return {}
+    found = {}
+    for line in lines:
+        try:
+            entry = ManifestEntry.model_validate_json(line)
+        except ValidationError:
+            continue
+        found[entry.index] = entry
+    return found
+
+
+def _damaged(batch: Batch, entry: ManifestEntry, key: str) -> FailureRecord:
+    return FailureRecord(
+        batch=batch.name,
+        index=entry.index,
+        name=entry.name,
+        source=entry.source,
+        reason="record_damaged",
+        message=f"the record cannot be read as one; something else than Dermbatch has changed {key}",
+        permanent=True,
+        attempts=0,
+        failed=batch.created,  # when is not known; nothing of now, so that closing again gives the same
+        software=batch.software,
+    )
+
+
+def _index_of(key: str) -> int | None:
+    """The index that ``.../<part>/<n>.json`` stands for; none where it is no such key."""
+    part, _, name = key.rpartition("/")
+    part = part.rpartition("/")[2]
+    number = name.removesuffix(".json")
+    if not (part.isdecimal() and number.isdecimal() and name.endswith(".json")):
+        return None
+    index = int(part) * layout.PART_SIZE + int(number)
+    return index if layout.part_of(index) == (part, int(number)) else None
