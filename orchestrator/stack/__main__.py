@@ -20,12 +20,21 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True, help="folder for data, logs and state")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument(
+        "--live-slots", type=int, default=0, help="images at a time in a worker for live ones only"
+    )
+    parser.add_argument(
         "--model-repository", type=Path, help="Triton model repository; the default models otherwise"
     )
     options = parser.parse_args()
     try:
         repository = options.model_repository or default_model_repository()
-        stack = Stack(options.home, Settings(), workers=options.workers, model_repository=repository)
+        stack = Stack(
+            options.home,
+            Settings(),
+            workers=options.workers,
+            live_slots=options.live_slots,
+            model_repository=repository,
+        )
         stack.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.chdir(stack.home)
         serve(stack)

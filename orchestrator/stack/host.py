@@ -17,12 +17,18 @@ from orchestrator.stack.stack import Stack
 from orchestrator.stack.state import StackState, logs_path, read_state, wait_gone
 
 _CHECK = 1.0  # seconds between two looks at the parts
-_STOP_TIMEOUT = 60.0
+_STOP_TIMEOUT = 50.0  # beyond the grace of its workers
 _KILLED_TIMEOUT = 20.0
 
 
 def up(
-    home: Path, settings: Settings, *, workers: int = 1, model_repository: Path, timeout: float = 240.0
+    home: Path,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    live_slots: int = 1,
+    model_repository: Path,
+    timeout: float = 240.0,
 ) -> Settings:
     """Start a stack that outlives this process and wait until it serves.
 
@@ -30,6 +36,7 @@ def up(
         home: Its folder.
         settings: As for :class:`Stack`.
         workers: As for :class:`Stack`.
+        live_slots: As for :class:`Stack`.
         model_repository: As for :class:`Stack`.
         timeout: Seconds to wait.
 
@@ -46,6 +53,7 @@ def up(
         "orchestrator.stack",
         f"--home={home}",
         f"--workers={workers}",
+        f"--live-slots={live_slots}",
         f"--model-repository={model_repository.resolve()}",
     )
     begin = log.stat().st_size if log.exists() else 0
@@ -58,7 +66,7 @@ def up(
         if not wait_gone([pid], 0):
             raise StackError(f"the stack did not start; its log {log} says:\n{_tail(log, begin)}")
         time.sleep(0.1)
-    _end(pid)
+    _end(pid, settings)
     raise StackError(f"the stack did not start within {timeout:g} s; its logs are in {logs_path(home)}")
 
 
@@ -96,7 +104,7 @@ def down(home: Path) -> None:
     state = read_state(home)
     if state is None or not state.alive:
         raise StackError(f"no stack is running in {home}")
-    _end(state.pid)
+    _end(state.pid, Settings(**state.settings))
     parts = [part.pid for part in state.parts.values() if part.pid is not None]
     if left := wait_gone(parts, _KILLED_TIMEOUT):
         raise StackError(f"processes of the stack in {home} do not end: {left}; kill them")
@@ -146,10 +154,10 @@ def _spawn(argv: list[str], env: dict[str, str], log: Path) -> int:
     )
 
 
-def _end(pid: int) -> None:
+def _end(pid: int, settings: Settings) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    if wait_gone([pid], _STOP_TIMEOUT):
+    if wait_gone([pid], settings.worker.grace + _STOP_TIMEOUT):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # the guards end the parts
         wait_gone([pid], _KILLED_TIMEOUT)

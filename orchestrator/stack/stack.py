@@ -34,6 +34,9 @@ from orchestrator.stack.triton import TritonPorts, triton_part
 
 _LOOPBACK = "127.0.0.1"
 _ORPHANS_TIMEOUT = 20.0  # seconds that the parts of a killed stack may take to go
+_LIVE_WORKER = "worker-live"
+_GRACE = 15.0  # seconds that the orchestrator gets to end
+_AFTER_GRACE = 5.0  # seconds that a worker gets beyond its own grace, to give back what it has not finished
 _SERVERS = ("redis", "s3", "triton-grpc", "triton-http", "triton-metrics", "orchestrator")
 
 
@@ -46,6 +49,8 @@ class Stack:
         home: The stack's own folder; made where missing. One stack at a time.
         settings: What the user set; the addresses of the parts are filled in.
         workers: Worker processes, each with ``settings.worker.concurrency`` images at a time.
+        live_slots: Images at a time in one more worker, which takes live ones only: they need not wait there for
+            a bulk image to end.
         model_repository: The Triton model repository to serve.
         keep_queue: Whether Redis goes on with what an earlier stack in this home has left.
         service_command: The orchestrator service; configured by its environment only.
@@ -58,6 +63,7 @@ class Stack:
         settings: Settings,
         *,
         workers: int = 1,
+        live_slots: int = 0,
         model_repository: Path,
         keep_queue: bool = True,
         service_command: Sequence[str] | None = None,
@@ -66,6 +72,7 @@ class Stack:
         self.home = home.resolve()
         self._asked = settings
         self._workers = workers
+        self._live_slots = live_slots
         self._repository = model_repository
         self._keep_queue = keep_queue
         self._service_command = list(service_command or python_module("orchestrator"))
@@ -185,12 +192,15 @@ class Stack:
             }
         )
         self.environment = settings_environment(self.settings)
-        self._programs = [self._program("orchestrator", self._service_command, base, self.settings)]
+        self._programs = [self._program("orchestrator", self._service_command, base, self.settings, _GRACE)]
+        grace = self._asked.worker.grace + _AFTER_GRACE
         for name in self._worker_names():
             settings = self.settings.model_copy(update=self._worker_settings(name))
-            self._programs.append(self._program(name, self._worker_command, base, settings))
+            self._programs.append(self._program(name, self._worker_command, base, settings, grace))
 
-    def _program(self, name: str, command: list[str], base: dict[str, str], settings: Settings) -> Part:
+    def _program(
+        self, name: str, command: list[str], base: dict[str, str], settings: Settings, grace: float
+    ) -> Part:
         port = self._ports[name]
         return Part(
             name=name,
@@ -199,15 +209,18 @@ class Stack:
             log=self._log(name),
             probe=lambda: http_ok(port, "/metrics"),
             ready_timeout=60,
-            grace=15,  # a worker finishes the images that it has begun
+            grace=grace,
             cwd=self.home,
         )
 
     def _worker_names(self) -> list[str]:
-        return ["worker"] if self._workers == 1 else [f"worker-{n}" for n in range(1, self._workers + 1)]
+        names = ["worker"] if self._workers == 1 else [f"worker-{n}" for n in range(1, self._workers + 1)]
+        return [*names, _LIVE_WORKER] if self._live_slots else names
 
     def _worker_settings(self, name: str | None) -> dict[str, object]:
-        own = {"metrics_port": self._ports.get(name or "", 0), "metrics_address": _LOOPBACK}
+        own: dict[str, object] = {"metrics_port": self._ports.get(name or "", 0), "metrics_address": _LOOPBACK}
+        if name == _LIVE_WORKER:
+            own.update(lanes=("live",), concurrency=self._live_slots)
         return {"worker": self._asked.worker.model_copy(update=own)}
 
     def _triton_ports(self) -> TritonPorts:

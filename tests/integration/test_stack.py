@@ -36,7 +36,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory, models):
     home = tmp_path_factory.mktemp("home of a stack") / "new"
-    with Stack(home, Settings(), workers=2, model_repository=models) as stack:
+    with Stack(home, Settings(), workers=2, live_slots=1, model_repository=models) as stack:
         yield stack
 
 
@@ -79,10 +79,47 @@ def test_a_program_with_its_environment_has_the_same_settings(stack):
 
 def test_each_worker_has_a_metrics_port_of_its_own(stack):
     names = [part.name for part in stack.parts]
-    assert names == ["redis", "s3", "triton", "orchestrator", "worker-1", "worker-2"]
+    assert names == ["redis", "s3", "triton", "orchestrator", "worker-1", "worker-2", "worker-live"]
     ports = read_state(stack.home).ports
     assert len(set(ports.values())) == len(ports)
     assert http_ok(ports["worker-2"], "/metrics")
+    assert http_ok(ports["worker-live"], "/metrics")
+
+
+def test_one_worker_takes_live_images_only(stack):
+    def queues_and_slots(name):
+        program = psutil.Process(read_state(stack.home).parts[name].program_pid)
+        with redis.Redis.from_url(stack.settings.redis.url, decode_responses=True) as client:
+            slots = [int(slot.rpartition("/")[2]) for slot in client.zrange("dermbatch:slots", 0, -1)]
+        pool = {child.pid for child in program.children()}
+        log = (stack.logs / f"{name}.log").read_text()
+        return {lane for lane in ("live", "bulk") if f".> dermbatch.{lane} " in log}, len(pool.intersection(slots))
+
+    assert queues_and_slots("worker-live") == ({"live"}, 1)
+    assert queues_and_slots("worker-2") == ({"live", "bulk"}, stack.settings.worker.concurrency)
+
+
+def test_only_a_stack_that_stays_up_has_a_worker_for_live_images(tmp_path, models):
+    assert "worker-live" not in [part.name for part in _prepared(tmp_path / "run", models)]
+    host.up(tmp_path / "up", Settings(), model_repository=models)
+    try:
+        assert "worker-live" in host.running(tmp_path / "up").parts
+    finally:
+        host.down(tmp_path / "up")
+
+
+def test_a_worker_has_time_to_give_back_what_it_does_not_finish(tmp_path, models):
+    settings = Settings(worker={"grace": 40})
+    grace = {part.name: part.grace for part in _prepared(tmp_path, models, settings)}
+    assert grace["worker"] > 40
+    assert grace["orchestrator"] < 40
+
+
+def _prepared(home, models, settings=None):
+    home.mkdir(exist_ok=True)
+    stack = Stack(home, settings or Settings(), model_repository=models)
+    stack._prepare()
+    return stack.parts
 
 
 def test_its_state_is_for_others_to_find_and_for_the_owner_only(stack):
