@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
 _CACHE_KIB = 16 * 1024
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 class Contents:
@@ -20,7 +23,9 @@ class Contents:
         self._base.execute("PRAGMA journal_mode = OFF")
         self._base.execute("PRAGMA synchronous = OFF")
         self._base.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._base.execute("CREATE TABLE contents (print BLOB PRIMARY KEY, place INTEGER) WITHOUT ROWID")
+        self._base.execute(
+            "CREATE TABLE contents (print BLOB PRIMARY KEY, place INTEGER, known INTEGER DEFAULT 0) WITHOUT ROWID"
+        )
 
     def first(self, fingerprint: str | None, index: int) -> int | None:
         """The index of an earlier entry with this content; none where this is the first, which is then noted.
@@ -32,11 +37,26 @@ class Contents:
         if fingerprint is None:
             return None
         key = bytes.fromhex(fingerprint)
-        added = self._base.execute("INSERT OR IGNORE INTO contents VALUES (?, ?)", (key, index))
+        added = self._base.execute("INSERT OR IGNORE INTO contents (print, place) VALUES (?, ?)", (key, index))
         if added.rowcount:
             return None
         place = self._base.execute("SELECT place FROM contents WHERE print = ?", (key,)).fetchone()[0]
         return int(place) if place != index else None
+
+    def mark(self, fingerprint: str) -> None:
+        """Note that this content, where the batch has it, is known from before."""
+        if _FINGERPRINT.fullmatch(fingerprint):
+            self._base.execute("UPDATE contents SET known = 1 WHERE print = ?", (bytes.fromhex(fingerprint),))
+
+    def count(self, *, known: bool) -> int:
+        """How many contents there are; with ``known``, of those that are marked."""
+        return int(self._base.execute("SELECT count(*) FROM contents WHERE known >= ?", (known,)).fetchone()[0])
+
+    def draw(self, most: int, *, known: bool) -> list[str]:
+        """Up to ``most`` fingerprints, evenly drawn; with ``known``, of those that are marked."""
+        step = -(-self.count(known=known) // most) or 1
+        rows = self._base.execute("SELECT print FROM contents WHERE known >= ? ORDER BY print", (known,))
+        return [row[0].hex() for row in islice(rows, 0, None, step)]
 
     def __enter__(self) -> Self:
         return self

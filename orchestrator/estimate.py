@@ -1,0 +1,282 @@
+"""The estimate of what an order would come to (``--dry-run``): nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, PermanentError
+from dermbatch.records import KnownImage, ModelChoice, StageRecord
+from dermbatch.stages import FEEDS, Stage
+from dermbatch.store import ObjectStore
+from orchestrator.candidates import Candidate, Item, LeftOut, Skipped
+from orchestrator.dedup import Contents
+from orchestrator.history import History, read_history
+from orchestrator.planner import Order
+
+LOOKED_INTO = 1000
+"""Known images whose stages are really looked at; of more, so many are drawn evenly."""
+
+_AT_A_TIME = 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an order would come to.
+
+    Attributes:
+        images: Images that the batch would have.
+        refused: Of these, inputs that fail without a worker.
+        skipped: Files that are no images.
+        left_out: Files that the filters leave out.
+        duplicates: Images whose content an earlier one has.
+        unread: Members of archives that were not unpacked: not looked for among duplicates and what is done.
+        bytes: Of all images.
+        done: Images that need no stage to be run: they are known with the asked models.
+        about: Whether ``done`` and ``to_run`` are drawn from a sample.
+        to_run: How often each stage would be run.
+        batches: Closed batches that the times below are measured in; without one, or where a stage was never
+            run, there are none.
+        slots: Worker slots that are reckoned with.
+        seconds: From begin to end.
+        gpu_seconds: The same times the number of GPUs.
+        finished: When that would be, begun now.
+        cost: At the price that was given.
+    """
+
+    images: int
+    refused: int
+    skipped: int
+    left_out: int
+    duplicates: int
+    unread: int
+    bytes: int
+    done: int
+    about: bool
+    to_run: dict[Stage, int]
+    batches: int = 0
+    slots: float | None = None
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+    finished: datetime | None = None
+    cost: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = asdict(self)
+        values["to_run"] = {stage.value: count for stage, count in self.to_run.items()}
+        values["finished"] = self.finished.isoformat() if self.finished else None
+        return values
+
+
+def estimate(
+    order: Order,
+    walk: Iterable[Item],
+    store: ObjectStore,
+    *,
+    now: datetime,
+    slots: int | None = None,
+    price: float | None = None,
+    gpus: int = 1,
+    unpack: bool = False,
+) -> Estimate:
+    """Walk the inputs, look up what is known, and reckon; in constant memory.
+
+    Args:
+        order: What would be asked; of its models, those without a version pass with any
+            (:func:`orchestrator.models.pinned` gives the newest).
+        walk: The inputs; ``intake.walk(inputs, unpack=False)`` leaves archives packed.
+        store: Read only.
+        now: From which ``finished`` counts.
+        slots: Worker slots that there will be; as many as were measured with where not given.
+        price: Of one GPU for an hour, in any currency.
+        gpus: How many are paid for while the batch runs.
+        unpack: Whether members of archives are read, to know their contents. Files always are.
+
+    Raises:
+        StoreUnavailable: Where the store fails.
+    """
+    with Contents() as contents:
+        counted = _count(walk, contents, unpack)
+        found = _found(order, store, contents)
+    run_anew = counted.images - counted.refused - counted.duplicates - found.images
+    plain = Estimate(
+        images=counted.images,
+        refused=counted.refused,
+        skipped=counted.skipped,
+        left_out=counted.left_out,
+        duplicates=counted.duplicates,
+        unread=counted.unread,
+        bytes=counted.bytes,
+        done=found.done,
+        about=found.about,
+        to_run={stage: run_anew + found.to_run[stage] for stage in order.stages},
+    )
+    history = read_history(store)
+    if history is None:
+        return plain
+    used = slots or history.slots
+    seconds = _seconds(plain, run_anew + found.images - found.done, history, used)
+    if seconds is None:
+        return replace(plain, batches=history.batches, slots=used)
+    return replace(
+        plain,
+        batches=history.batches,
+        slots=used,
+        seconds=seconds,
+        gpu_seconds=seconds * gpus,
+        finished=now + timedelta(seconds=seconds),
+        cost=None if price is None else seconds * gpus / 3600 * price,
+    )
+
+
+def _seconds(plain: Estimate, images: int, history: History, slots: float) -> float | None:
+    """From begin to end, for so many images with something to run; none where a stage was never measured."""
+    if any(count and stage not in history.stage_seconds for stage, count in plain.to_run.items()):
+        return None
+    stages = sum(count * history.stage_seconds[stage] for stage, count in plain.to_run.items() if count)
+    return (images * history.other_seconds + stages) / max(1, min(slots, images))
+
+
+@dataclass
+class _Counted:
+    images: int = 0
+    refused: int = 0
+    skipped: int = 0
+    left_out: int = 0
+    duplicates: int = 0
+    unread: int = 0
+    bytes: int = 0
+
+
+def _count(walk: Iterable[Item], contents: Contents, unpack: bool) -> _Counted:
+    counted = _Counted()
+    for item in walk:
+        if isinstance(item, Skipped):
+            counted.skipped += 1
+        elif isinstance(item, LeftOut):
+            counted.left_out += 1
+        else:
+            index, counted.images = counted.images, counted.images + 1
+            try:
+                fingerprint, size = _print(item, unpack)
+            except PermanentError:
+                fingerprint, size = None, None
+                counted.refused += 1
+            else:
+                counted.refused += item.refusal is not None
+                counted.unread += item.packed and not unpack and item.refusal is None
+            counted.bytes += size or 0
+            counted.duplicates += contents.first(fingerprint, index) is not None
+    return counted
+
+
+def _print(candidate: Candidate, unpack: bool) -> tuple[str | None, int | None]:
+    """The fingerprint that the image would have in a plan, and its bytes."""
+    if candidate.refusal is not None:
+        return None, candidate.size
+    if candidate.uri is not None:
+        return layout.fingerprint(candidate.uri, candidate.etag, candidate.size), candidate.size
+    if candidate.read is None or (candidate.packed and not unpack):
+        return None, candidate.size
+    data = candidate.read()
+    # What the store's ETag of the upload would be, unless it encrypts.
+    etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return layout.fingerprint("", etag, len(data)), len(data)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the cache has of the contents that were counted: of so many images, what is done and what is to run."""
+
+    images: int
+    done: int
+    to_run: dict[Stage, int]
+    about: bool
+
+
+def _found(order: Order, store: ObjectStore, contents: Contents) -> _Found:
+    """Ask for each content where they are few; else take the list of all that is known, and ask for a sample."""
+    few = contents.count(known=False) <= LOOKED_INTO
+    if not few:
+        prefix, _, suffix = layout.known("*").partition("*")
+        for info in store.list(store.bucket, prefix):
+            contents.mark(info.key.removeprefix(prefix).removesuffix(suffix))
+    images = contents.count(known=not few)
+    drawn = contents.draw(LOOKED_INTO, known=not few)
+    missing: Counter[Stage] = Counter()
+    done = 0
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        for stages in pool.map(lambda fingerprint: _missing(order, store, fingerprint), drawn):
+            missing.update(stages)
+            done += not stages
+    scale = images / len(drawn) if drawn else 1
+    to_run = {stage: round(missing[stage] * scale) for stage in order.stages}
+    return _Found(images, round(done * scale), to_run, len(drawn) < images)
+
+
+def _missing(order: Order, store: ObjectStore, fingerprint: str) -> set[Stage]:
+    """The asked stages that are not known of this image with the asked models, each fed by the ones before."""
+    try:
+        known = KnownImage.model_validate_json(store.get(store.bucket, layout.known(fingerprint)))
+    except (ObjectNotFound, ValidationError):
+        return set(order.stages)
+    there: dict[Stage, str] = {}
+    for stage in order.stages:
+        fed_by = {feeding: there.get(feeding) for feeding in FEEDS[stage] if feeding in order.stages}
+        for record in known.stages.values():
+            if record.stage == stage and record.fed_by == fed_by and _is_asked(record, order.models[stage]):
+                there[stage] = record.key
+    return set(order.stages) - set(there)
+
+
+def _is_asked(record: StageRecord, choice: ModelChoice) -> bool:
+    return record.model.name == choice.name and choice.version in (None, record.model.version)
+
+
+def estimate_table(found: Estimate, *, price: float | None = None) -> Table:
+    """The estimate for people."""
+    about = "about " if found.about else ""
+    table = Table("", "", box=None, show_header=False, pad_edge=False)
+    for name, value in (
+        ("images", f"{found.images:,}"),
+        ("bytes", f"{found.bytes:,}"),
+        ("no images", f"{found.skipped:,} files"),
+        ("left out by filters", f"{found.left_out:,} files"),
+        ("refused", f"{found.refused:,}"),
+        ("duplicates", f"{found.duplicates:,}"),
+        ("already done", f"{about}{found.done:,}"),
+        *((f"to {stage}", f"{about}{count:,}") for stage, count in found.to_run.items()),
+    ):
+        table.add_row(name, value)
+    if found.unread:
+        table.add_row("in archives", f"{found.unread:,} not unpacked: some may be duplicates or done already")
+    for name, value in _times(found, price):
+        table.add_row(name, value)
+    return table
+
+
+def _times(found: Estimate, price: float | None) -> list[tuple[str, str]]:
+    if not found.batches:
+        return [("time", "unknown: no batch has finished yet")]
+    if found.seconds is None or found.gpu_seconds is None or found.finished is None:
+        return [("time", "unknown: no finished batch has run all of these stages")]
+    length = timedelta(seconds=round(found.seconds))
+    measured = f"as measured in the last {found.batches} batches" if found.batches > 1 else "as the last batch"
+    rows = [
+        ("time", f"about {length} with {found.slots:g} worker slots, {measured}"),
+        ("finished", f"about {found.finished:%Y-%m-%d %H:%M} if begun now"),
+        ("GPU-seconds", f"about {found.gpu_seconds:,.0f}"),
+    ]
+    if found.cost is not None:
+        rows.append(("cost", f"about {found.cost:,.2f}" + (f" at {price:g} for a GPU-hour" if price else "")))
+    return rows

@@ -1,0 +1,89 @@
+"""History: what images took in the batches that closed lately."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound
+from dermbatch.records import BatchSummary
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+
+NEWEST = 5
+"""Batches that the measured times are the mean of."""
+
+_AT_A_TIME = 16
+
+
+@dataclass(frozen=True)
+class History:
+    """Times measured in closed batches in which stages were run.
+
+    Attributes:
+        batches: How many.
+        slots: Worker slots, mean.
+        stage_seconds: Mean seconds of a stage, of those that were run.
+        other_seconds: Mean seconds of a worker slot an image besides its stages: reading, decoding, writing.
+    """
+
+    batches: int
+    slots: float
+    stage_seconds: dict[Stage, float]
+    other_seconds: float
+
+    @classmethod
+    def of(cls, summaries: Sequence[BatchSummary]) -> History | None:
+        """The means over batches, each with the weight of what it ran; none where none ran anything."""
+        images = sum(map(_ran, summaries))
+        if not images:
+            return None
+        runs, seconds = dict.fromkeys(Stage, 0), dict.fromkeys(Stage, 0.0)
+        for summary in summaries:
+            for stage, count in summary.stage_runs.items():
+                runs[stage] += count
+                seconds[stage] += count * summary.stage_seconds.get(stage, 0)
+        in_images = sum(summary.image_seconds * _ran(summary) for summary in summaries)
+        return cls(
+            batches=len(summaries),
+            slots=sum(max(1, summary.slots) * _ran(summary) for summary in summaries) / images,
+            stage_seconds={stage: seconds[stage] / runs[stage] for stage in Stage if runs[stage]},
+            other_seconds=max(0.0, in_images - sum(seconds.values())) / images,
+        )
+
+
+def _ran(summary: BatchSummary) -> int:
+    """Images of a batch of which stages were run."""
+    return max(summary.stage_runs.values(), default=0)
+
+
+def read_history(store: ObjectStore, newest: int = NEWEST) -> History | None:
+    """The history that the store's closed batches tell; none where no batch has closed that ran a stage.
+
+    One request for each batch there is, then one for each of the newest.
+    """
+    names = store.folders(store.bucket, layout.BATCHES)
+
+    def closed(name: str) -> tuple[float, str]:
+        infos = list(store.list(store.bucket, layout.summary(name)))
+        when = infos[0].modified if infos else None
+        return (when.timestamp() if when else 0, name)
+
+    found: list[tuple[float, str]] = []
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        while chunk := list(islice(names, 1000)):
+            found += [one for one in pool.map(closed, chunk) if one[0]]
+    taken: list[BatchSummary] = []
+    for _, name in sorted(found, reverse=True):
+        try:
+            summary = BatchSummary.model_validate_json(store.get(store.bucket, layout.summary(name)))
+        except ObjectNotFound:
+            continue
+        if _ran(summary):
+            taken.append(summary)
+        if len(taken) == newest:
+            break
+    return History.of(taken)
