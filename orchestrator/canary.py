@@ -1,0 +1,266 @@
+"""Canaries: new models that a share of live images is also run with, beside the old ones, and how far they agree.
+
+One runs at a time. Its record lies under its name for ever, and a copy under one fixed key while it runs, so the
+dispatcher asks for one object. Results are never touched; workers write what they saw under the canary's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import statistics
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import islice, pairwise
+
+import structlog
+from pydantic import ValidationError
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.records import Canary, CanaryRecord, ImageJob, ModelChoice, Record, Shadow
+from dermbatch.stages import Stage, closure
+from dermbatch.store import ObjectStore
+
+EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
+"""Bounds of the histogram's bins; a bin holds its lower bound, the last one its upper bound too."""
+
+_log = structlog.get_logger(__name__)
+
+_JSON = "application/json"
+_AT_A_TIME = 8
+_CHUNK = 256
+_WORST = 10
+
+
+class Bin(Record):
+    """A bin of the histogram of Dice."""
+
+    lower: float
+    upper: float
+    images: int
+
+
+class CanaryReport(Record):
+    """How a canary's models agree with the results so far."""
+
+    canary: Canary
+    images: int
+    failures: dict[str, int]
+    mean_dice: float | None
+    median_dice: float | None
+    histogram: tuple[Bin, ...]
+    diagnosed: int
+    same_label: int
+    changed_labels: dict[str, int]
+    mean_seconds: float | None
+    worst: tuple[CanaryRecord, ...]
+
+    @property
+    def label_agreement(self) -> float | None:
+        """Share of the images that both diagnosed whose most probable class is the same, 0 to 1."""
+        return self.same_label / self.diagnosed if self.diagnosed else None
+
+
+def start(store: ObjectStore, name: str, models: Mapping[Stage, ModelChoice], share: float) -> Canary:
+    """Start a canary.
+
+    Args:
+        store: Where it is recorded.
+        name: A new name; its results are kept under it.
+        models: Of the stages that differ.
+        share: Of live images, more than 0 and at most 1.
+
+    Raises:
+        UsageError: Where name or share cannot be, nothing differs, the name was used, or another canary runs.
+    """
+    layout.check_batch_name(name, "canary")
+    if not models:
+        raise UsageError("a canary needs a model to try: name at least one, as in --model segment=NAME@VERSION")
+    if not 0 < share <= 1:
+        raise UsageError(f"a canary's share of live images is more than 0 and at most 1, not {share:g}")
+    if _read(store, layout.canary(name)) is not None:
+        raise UsageError(f"there was a canary {name} already; take another name, so that results do not mix")
+    canary = Canary(name=name, models=dict(models), share=share, created=datetime.now(UTC))
+    if not store.put_if_absent(layout.RUNNING_CANARY, canary.to_json(), _JSON):
+        other = running(store)
+        raise UsageError(f"canary {other.name if other else 'of another release'} runs already; stop it first")
+    store.put(layout.canary(name), canary.to_json(), _JSON)
+    return canary
+
+
+def stop(store: ObjectStore, name: str) -> Canary:
+    """Stop a canary; harmless where it is stopped already. Images in flight may still add to its results.
+
+    Raises:
+        UsageError: Where there is none of this name.
+    """
+    pointer = running(store)
+    others = pointer is not None and pointer.name != name
+    canary = _read(store, layout.canary(name)) or (None if others else pointer)
+    if canary is None:
+        raise UsageError(f"there is no canary {name}")
+    if canary.stopped is None:
+        canary = canary.model_copy(update={"stopped": datetime.now(UTC)})
+        store.put(layout.canary(name), canary.to_json(), _JSON)
+    if not others:
+        store.delete(layout.RUNNING_CANARY)
+    return canary
+
+
+def running(store: ObjectStore) -> Canary | None:
+    """The canary that runs now; one request. An unreadable record is none: live images must not wait for it."""
+    return _read(store, layout.RUNNING_CANARY)
+
+
+def choose(canary: Canary, job: ImageJob) -> ImageJob:
+    """The job, with the canary's models as its shadow where the image falls into the share.
+
+    The same image falls in or out whenever it comes, in whatever batch, so a canary's share is a sample of images.
+    """
+    stages = closure(frozenset(job.stages))
+    models = {stage: canary.models.get(stage, job.models[stage]) for stage in stages if stage in job.models}
+    if all(models[stage] == job.models[stage] for stage in models) or _lot(canary.name, job) >= canary.share:
+        return job
+    return job.model_copy(update={"shadow": Shadow(canary=canary.name, models=models)})
+
+
+def report(store: ObjectStore, name: str) -> CanaryReport:
+    """What a canary has shown so far, read in one pass; of each image, only its Dice stays in memory.
+
+    Raises:
+        UsageError: Where there is no canary of this name.
+    """
+    canary = _read(store, layout.canary(name))
+    if canary is None:
+        raise UsageError(f"there is no canary {name}")
+    images, seconds = 0, 0.0
+    failures, changed, labels = Counter[str](), Counter[str](), Counter[bool]()
+    dices = array("d")
+    worst: list[tuple[float, float, int, CanaryRecord]] = []
+    for record in read_records(store, name):
+        images += 1
+        if record.failure is not None:
+            failures[record.failure] += 1
+            continue
+        seconds += record.seconds
+        if record.old_label is not None and record.new_label is not None:
+            labels[record.old_label == record.new_label] += 1
+            if record.old_label != record.new_label:
+                changed[f"{record.old_label} -> {record.new_label}"] += 1
+        if record.dice is not None:
+            dices.append(record.dice)
+        # The heap's least is the image that agrees best of the worst; numbers decide where all else is equal.
+        rank = (-_or(record.dice, 1.0), _or(record.probability_change, 0.0), -images, record)
+        (heapq.heappush if len(worst) < _WORST else heapq.heappushpop)(worst, rank)
+    compared = images - failures.total()
+    return CanaryReport(
+        canary=canary,
+        images=images,
+        failures=dict(failures.most_common()),
+        mean_dice=statistics.fmean(dices) if dices else None,
+        median_dice=statistics.median(dices) if dices else None,
+        histogram=_histogram(dices),
+        diagnosed=labels.total(),
+        same_label=labels[True],
+        changed_labels=dict(changed.most_common()),
+        mean_seconds=seconds / compared if compared else None,
+        worst=tuple(rank[-1] for rank in sorted(worst, reverse=True) if _differs(rank[-1])),
+    )
+
+
+def read_records(store: ObjectStore, name: str) -> Iterator[CanaryRecord]:
+    """What workers saw, image by image, a few hundred in memory at a time."""
+    keys = (info.key for info in store.list(store.bucket, layout.canary_results(name)))
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        while chunk := list(islice(keys, _CHUNK)):
+            for body in pool.map(lambda key: store.get(store.bucket, key), chunk):
+                yield CanaryRecord.model_validate_json(body)
+
+
+def render(said: CanaryReport) -> Group:
+    """The report as tables for a terminal."""
+    canary = said.canary
+    tried = ", ".join(f"{stage} {_model(choice)}" for stage, choice in canary.models.items())
+    summary = Table.grid(padding=(0, 2))
+    for what, value in (
+        ("canary", escape(canary.name)),
+        ("models tried", escape(tried)),
+        ("share of live images", f"{canary.share:.0%}" if canary.share >= 0.01 else f"{canary.share:.2%}"),
+        ("state", "running" if canary.stopped is None else f"stopped {canary.stopped:%Y-%m-%d %H:%M} UTC"),
+        ("images", f"{said.images:,}"),
+        ("failed", escape(", ".join(f"{reason} {n:,}" for reason, n in said.failures.items())) or "0"),
+        ("Dice of the masks", f"mean {_figure(said.mean_dice)}, median {_figure(said.median_dice)}"),
+        ("same diagnosis", f"{said.same_label:,} of {said.diagnosed:,}"),
+        ("seconds an image", _figure(said.mean_seconds)),
+    ):
+        summary.add_row(what, value)
+    return Group(summary, *([_bars(said)] if said.mean_dice is not None else []), *_cases(said))
+
+
+def _bars(said: CanaryReport) -> Table:
+    table = Table("Dice", "images", "", box=None, pad_edge=False)
+    most = max(one.images for one in said.histogram)
+    for one in said.histogram:
+        bar = "█" * round(30 * one.images / most)
+        table.add_row(f"{one.lower:.2f} to {one.upper:.2f}", f"{one.images:,}", bar)
+    return table
+
+
+def _cases(said: CanaryReport) -> Iterator[Table]:
+    if said.changed_labels:
+        table = Table("diagnosis changed", "images", box=None, pad_edge=False)
+        for change, images in said.changed_labels.items():
+            table.add_row(escape(change), f"{images:,}")
+        yield table
+    if said.worst:
+        table = Table("least agreement", "batch", "Dice", "old", "new", "largest change", box=None, pad_edge=False)
+        for one in said.worst:
+            texts = (one.name, one.batch, _figure(one.dice), one.old_label or "-", one.new_label or "-")
+            table.add_row(*map(escape, texts), _figure(one.probability_change))
+        yield table
+
+
+def _read(store: ObjectStore, key: str) -> Canary | None:
+    try:
+        return Canary.model_validate_json(store.get(store.bucket, key))
+    except ObjectNotFound:
+        return None
+    except ValidationError:
+        _log.warning("a canary's record is unreadable: delete it", key=key)
+        return None
+
+
+def _lot(name: str, job: ImageJob) -> float:
+    """A number from 0 to below 1, always the same for the same canary and content."""
+    digest = hashlib.sha256(f"{name}:{job.etag or job.source}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _histogram(dices: array[float]) -> tuple[Bin, ...]:
+    counts = Counter(sum(edge <= dice for edge in EDGES[1:-1]) for dice in dices)
+    return tuple(
+        Bin(lower=lower, upper=upper, images=counts[n]) for n, (lower, upper) in enumerate(pairwise(EDGES))
+    )
+
+
+def _differs(record: CanaryRecord) -> bool:
+    return _or(record.dice, 1.0) < 1 or _or(record.probability_change, 0.0) > 0
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _model(choice: ModelChoice) -> str:
+    return choice.name if choice.version is None else f"{choice.name}@{choice.version}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
