@@ -16,9 +16,9 @@ from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records import Batch, BatchSummary, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.audit import Marks, Outcome, audit, entries, in_order, read_outcome
 from orchestrator.comparison import Compared, ComparisonTable, compare
 from orchestrator.differences import Differences
+from orchestrator.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
 from orchestrator.report import Report
 from orchestrator.summary import Tally
 from orchestrator.table import TableWriter

@@ -28,7 +28,7 @@ from dermbatch.records import (
     SegmentOutput,
 )
 from dermbatch.stages import ORDER, Stage
-from orchestrator.audit import Outcome
+from orchestrator.outcomes import Outcome
 from orchestrator.summary import Tally
 
 SHOWN = 300
