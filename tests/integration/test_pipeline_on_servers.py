@@ -1,22 +1,28 @@
 """The pipeline against a real object store and a real Triton."""
 
+import re
+import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from digests import copy_with_digests
 
-from dermbatch.errors import InferenceUnavailable, ObjectNotFound, PermanentError
+from dermbatch import layout
+from dermbatch.errors import InferenceUnavailable, ObjectNotFound, PermanentError, UsageError
+from dermbatch.metrics import STORE_REQUESTS
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records import ImageJob, ModelChoice
 from dermbatch.settings import TritonSettings, WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
+from orchestrator import canary
 from orchestrator.stack.ports import free_ports
 from workers import png
 from workers.inference import TritonClient
 from workers.pipeline import process
+from workers.shadow import run_shadow
 
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
     Stage.SEGMENT: ModelChoice(name="segment_tiny", version="1")  # version 2 halves its probabilities: no lesion
@@ -24,9 +30,8 @@ MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
 
 
 @pytest.fixture(scope="module")
-def client(start_triton, tiny_repository, tmp_path_factory):
-    repository = copy_with_digests(tiny_repository, tmp_path_factory.mktemp("models") / "repository")
-    client = TritonClient(start_triton(repository).settings)
+def client(digested_triton):
+    client = TritonClient(digested_triton.settings)
     yield client
     client.close()
 
@@ -36,11 +41,39 @@ def store(empty_store):
     return ObjectStore(empty_store)
 
 
-def run(store, client, body, *, models=MODELS, stages=ORDER, limits=None, name="a"):
-    store.put(name, body, "application/octet-stream", bucket=store.incoming_bucket)
-    job = ImageJob(
-        batch="b", index=0, name=name, source=f"s3://{store.incoming_bucket}/{name}", stages=stages, models=models
+@pytest.fixture(scope="module")
+def inferences(digested_triton):
+    """Requests that each model has answered, by Triton's own counters."""
+
+    def ask():
+        with urllib.request.urlopen(f"http://127.0.0.1:{digested_triton.ports.metrics}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        counts = {}
+        for line in lines:
+            if found := re.match(r'nv_inference_request_success\{model="(\w+)",version="(\d+)"\} (\d+)', line):
+                counts[found[1], found[2]] = int(found[3])
+        return counts
+
+    return ask
+
+
+def listed(store, name="a", *, models=MODELS, stages=ORDER, shadow=None, batch="b"):
+    """A job as the planner makes it of what a listing says."""
+    (info,) = store.list(store.incoming_bucket, name)
+    return ImageJob(
+        batch=batch,
+        index=0,
+        name=name,
+        source=f"s3://{store.incoming_bucket}/{name}",
+        stages=stages,
+        models=models,
+        size=info.size,
+        etag=info.etag,
+        shadow=shadow,
     )
+
+
+def do(store, client, job, *, limits=None):
     return process(
         job,
         store=store,
@@ -52,8 +85,19 @@ def run(store, client, body, *, models=MODELS, stages=ORDER, limits=None, name="
     )
 
 
+def run(store, client, body, *, models=MODELS, stages=ORDER, limits=None, name="a"):
+    store.put(name, body, "application/octet-stream", bucket=store.incoming_bucket)
+    return do(store, client, listed(store, name, models=models, stages=stages), limits=limits)
+
+
 def keys(store):
     return {info.key for info in store.list(store.bucket, "")}
+
+
+def requests():
+    """Requests to the store so far, by operation."""
+    (family,) = STORE_REQUESTS.collect()
+    return Counter({s.labels["operation"]: s.value for s in family.samples if s.name.endswith("_total")})
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +109,10 @@ def test_from_object_to_artifacts_and_from_then_on_from_the_cache(store, client,
     record = run(store, client, png.encode(image.image))
     written = keys(store)
     named = {key for stage in record.stages.values() for key in stage.artifacts.values()}
-    assert named | {record.preview} <= written
-    assert len(written) == len(named) + 1 + len(ORDER)  # the preview, and a stage.json each
+    inline = {stage.artifacts[name] for stage in record.stages.values() for name in stage.inline}
+    assert len(inline) == 2
+    (known,) = written - named
+    assert written == (named - inline) | {known}
     purified = png.decode(store.get(store.bucket, record.stages[Stage.PURIFY].artifacts["purified.png"]))
     assert purified.shape == image.image.shape
     np.testing.assert_array_equal(purified, 255 - image.image)  # purify_tiny inverts
@@ -74,6 +120,64 @@ def test_from_object_to_artifacts_and_from_then_on_from_the_cache(store, client,
     assert again.cached == ORDER
     assert again.stages == record.stages
     assert keys(store) == written
+
+
+def test_requests_an_image_of_a_first_run_and_of_a_second(store, client, image, inferences):
+    store.put("a", png.encode(image.image), "image/png", bucket=store.incoming_bucket)
+    job = listed(store)
+    before = requests()
+    first = do(store, client, job)
+    # Known? The source. Three pictures, and what is known now. The result record is one more, the task's.
+    assert requests() - before == {"get": 2, "put": 4}
+    asked, before = inferences(), requests()
+    again = do(store, client, job)
+    assert requests() - before == {"get": 1}
+    assert again.stages == first.stages
+    assert inferences() == asked
+
+
+def test_a_new_segmentation_model_does_not_purify_again(store, client, image, inferences):
+    body = png.encode(image.image)
+    run(store, client, body)
+    before = inferences()
+    again = run(
+        store, client, body, models=MODELS | {Stage.SEGMENT: ModelChoice(name="segment_tiny", version="2")}
+    )
+    after = inferences()
+    ran = {model for model in after if after[model] > before.get(model, 0)}
+    assert again.cached == (Stage.PURIFY,)
+    assert ("segment_tiny", "2") in ran
+    assert not ran & {("purify_tiny", "1"), ("segment_tiny", "1")}
+
+
+def test_a_canary_leaves_results_alone_and_reports_how_it_agrees(store, client, image):
+    run(store, client, png.encode(image.image))
+    tried = canary.start(store, "two", {Stage.SEGMENT: ModelChoice(name="segment_tiny", version="2")}, 1)
+    job = canary.choose(tried, listed(store))
+    record = do(store, client, job)
+    before = keys(store)
+    run_shadow(job, record, store=store, client=client, limits=WorkerSettings(), alive=lambda: None)
+    new = keys(store) - before
+    assert layout.canary_result("two", "b", 0) in new
+    assert not {key for key in new if key.startswith("batches/")}
+    said = canary.report(store, "two")
+    # Version 2 sees no lesion where version 1 sees one.
+    assert (said.images, said.failures, said.mean_dice) == (1, {}, 0.0)
+    assert said.worst[0].models[Stage.SEGMENT].version == "2"
+    assert canary.stop(store, "two").stopped is not None
+    assert do(store, client, listed(store)).stages == record.stages
+
+
+def test_of_two_canaries_started_at_once_one_runs(store):
+    def start(n):
+        try:
+            return canary.start(store, f"c{n}", {Stage.SEGMENT: ModelChoice(name="segment_tiny")}, 0.5)
+        except UsageError:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        started = [one for one in pool.map(start, range(6)) if one is not None]
+    assert started == [canary.running(store)]
 
 
 def test_another_version_of_a_model_recomputes_what_hangs_on_it(store, client, image):
