@@ -73,7 +73,9 @@ def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | Non
     folder.mkdir(parents=True, exist_ok=True)
 
     def bring(key: str) -> Brought:
-        return _bring(store, key, folder, file_of)
+        with suppress(ObjectNotFound):  # listed, and gone: a retry takes away the record of the failure
+            return _bring(store, key, folder, file_of)
+        return Brought()
 
     def unpack(record: ResultRecord) -> Brought:
         return _unpack(store, record, folder, file_of)
