@@ -1,0 +1,226 @@
+"""The kill-loop: a batch under repeated SIGKILL, restarts and faults; the same for stock Celery; then an audit.
+
+Real Valkey, a real S3 server behind a chaos proxy, two orchestrators, real Celery workers. The work is a no-op
+that takes 5 to 50 ms and writes one artifact and one record; with --real it is the real pipeline and a Triton.
+
+The last line is ``lost=0 duplicated=0 torn=0 kills=... images=...``, and the exit status is 1 where one of the
+three is not 0, or the batch did not close in time. They are those of Dermbatch; stock Celery's are in the table.
+
+    python -m benchmarks.killloop --kills N --images N [--seed S] [--real] [--no-stock] [--lease S] [--keep DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.killloop import stock, work
+from benchmarks.killloop.audit import Verdict, audit, no_op_artifacts_whole, pictures_whole
+from benchmarks.killloop.clock import library
+from benchmarks.killloop.faults import Side, for_stock, schedule
+from benchmarks.killloop.house import House
+from benchmarks.killloop.loop import Loop, Outcome
+from dermbatch.phantoms.phantom import phantom
+from dermbatch.phantoms.samples import encode
+from dermbatch.records import Batch, ManifestEntry
+from dermbatch.settings import DEFAULT_MODELS, LedgerSettings
+from dermbatch.stages import ORDER
+from dermbatch.store import ObjectStore
+from orchestrator.stack.process import python_module
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One column of the table."""
+
+    outcome: Outcome
+    verdict: Verdict
+    own_deaths: dict[str, int]
+
+
+def ours(options: argparse.Namespace, folder: Path) -> Result:
+    """Dermbatch under fire."""
+    worker = python_module("benchmarks.killloop.worker", *(["--real"] if options.real else []))
+    programs = {
+        "orchestrator-1": python_module("orchestrator"),
+        "orchestrator-2": python_module("orchestrator"),
+        **{f"worker-{n + 1}": worker for n in range(options.workers)},
+    }
+    ledger = LedgerSettings(lease=options.lease, heartbeat=options.lease / 3)
+    house = House(folder, programs, slots=options.slots, ledger=ledger, real=options.real)
+    listed = schedule(options.kills, options.seed, real=options.real, clocks=house.clock is not None)
+    try:
+        house.start_servers()
+        store = ObjectStore(house.straight)
+        batch = submit_real(store, options.images) if options.real else submit(store, options.images)
+        loop = Loop(house, listed, options.images, options.seed)
+        outcome = loop.run(lambda: loop.struck_all and work.closed(store, batch.name), options.deadline)
+        check = pictures_whole if options.real else no_op_artifacts_whole
+        verdict = audit(store, house.log, batch, check, house.hit, ours=True)
+        return Result(outcome, verdict, dict(house.own_deaths))
+    finally:
+        house.stop()
+
+
+def of_stock(options: argparse.Namespace, folder: Path) -> Result:
+    """Stock Celery under the same fire."""
+    worker = python_module("benchmarks.killloop.stock")
+    programs = {f"worker-{n + 1}": worker for n in range(options.workers)}
+    house = House(folder, programs, slots=options.slots, ledger=LedgerSettings(), clocks=False)
+    listed = for_stock(schedule(options.kills, options.seed, clocks=library() is not None))
+    try:
+        house.start_servers()
+        store = ObjectStore(house.straight)
+        app = stock.celery_app(house.settings.redis)
+        with app.producer_pool.acquire() as producer:
+            for index in range(options.images):
+                app.send_task(stock.TASK, args=[work.BATCH, index], producer=producer)
+        app.close()
+        loop = Loop(house, listed, options.images, options.seed)
+        outcome = loop.run(stock_ended(house, loop, options.images), options.deadline)
+        batch = work.no_op_batch(work.BATCH, options.images)
+        verdict = audit(store, house.log, batch, no_op_artifacts_whole, house.hit, ours=False)
+        return Result(outcome, verdict, dict(house.own_deaths))
+    finally:
+        house.stop()
+
+
+def stock_ended(house: House, loop: Loop, images: int) -> Callable[[], bool]:
+    """Tells whether stock Celery is through.
+
+    It is where nothing is queued or unacknowledged any more, and where no record came for four visibility
+    time-outs: what is not there then never comes.
+    """
+    seen, since = -1, time.monotonic()
+
+    def ended() -> bool:
+        nonlocal seen, since
+        recorded = house.recorded()
+        if recorded != seen or not loop.struck_all:
+            seen, since = recorded, time.monotonic()
+        quiet = time.monotonic() - since
+        with suppress(redis.RedisError), redis.Redis.from_url(house.settings.redis.url) as client:
+            left = client.llen("celery") + client.hlen("unacked")
+            return quiet > 4 * stock.VISIBILITY or (left == 0 and quiet > 5)
+        return False
+
+    return ended
+
+
+def submit(store: ObjectStore, images: int) -> Batch:
+    """The batch of the no-op loop."""
+    batch = work.no_op_batch(work.BATCH, images)
+    work.submit(store, batch, work.entries(images))
+    return batch
+
+
+def submit_real(store: ObjectStore, images: int) -> Batch:
+    """A batch of phantoms for the real stages."""
+    entries = []
+    for index in range(images):
+        data = encode(phantom(index, height=300, width=400), ".jpg", identity=index)
+        key = f"{work.BATCH}/{index}"
+        etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
+        source = f"s3://{store.incoming_bucket}/{key}"
+        entries.append(ManifestEntry(index=index, name=f"{index}.jpg", source=source, size=len(data), etag=etag))
+    batch = work.no_op_batch(work.BATCH, images).model_copy(update={"stages": ORDER, "models": DEFAULT_MODELS})
+    work.submit(store, batch, iter(entries))
+    return batch
+
+
+def table(results: dict[Side, Result], options: argparse.Namespace) -> Table:
+    """What both have come to."""
+    columns = list(results.values())
+    made = Table("", *results, title=f"{options.images:,} images, seed {options.seed}")
+
+    def row(name: str, cell: Callable[[Result], object]) -> None:
+        made.add_row(name, *(str(cell(result)) for result in columns))
+
+    row("lost", lambda r: r.verdict.lost)
+    row("duplicated", lambda r: r.verdict.duplicated)
+    row("torn", lambda r: r.verdict.torn)
+    row("set apart after three kills of it", lambda r: r.verdict.poisoned)
+    row("failures", lambda r: dict(r.verdict.failed) or "")
+    made.add_section()
+    row("SIGKILLs", lambda r: r.outcome.kills)
+    for kind in sorted({kind for result in columns for kind in result.outcome.struck}):
+        row(f"  {kind}", lambda r, kind=kind: r.outcome.struck[kind] or "")  # type: ignore[misc]
+    row("ended by themselves", lambda r: r.own_deaths or "")
+    made.add_section()
+    row("seconds", lambda r: f"{r.outcome.seconds:.0f}")
+    row("ended in time", lambda r: "yes" if r.outcome.ended else "no")
+    return made
+
+
+def summary(result: Result) -> dict[str, object]:
+    """A column as plain numbers."""
+    verdict, outcome = result.verdict, result.outcome
+    return {
+        "lost": verdict.lost,
+        "duplicated": verdict.duplicated,
+        "torn": verdict.torn,
+        "poisoned": verdict.poisoned,
+        "failed": dict(verdict.failed),
+        "kills": outcome.kills,
+        "faults": dict(outcome.struck),
+        "seconds": round(outcome.seconds, 1),
+    }
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--real", action="store_true", help="real Triton, real stages; not for stock Celery")
+    parser.add_argument("--no-stock", action="store_true", help="leave stock Celery out")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--slots", type=int, default=4, help="images at a time of each worker")
+    parser.add_argument("--lease", type=float, default=LedgerSettings().lease, help="seconds")
+    parser.add_argument("--deadline", type=float, help="seconds after which what is not there is lost")
+    parser.add_argument("--keep", type=Path, help="keep data and logs in this folder, which must be new")
+    options = parser.parse_args(arguments)
+    if options.deadline is None:
+        options.deadline = 180 + 2 * options.kills + 0.1 * options.images * (30 if options.real else 1)
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Run, print, and return the exit status."""
+    options = parse(arguments)
+    if library() is None:
+        console.print("libfaketime is not installed: Redis's clock is not stepped (Debian: make system-packages)")
+    with tempfile.TemporaryDirectory(prefix="dermbatch-killloop-") as place:
+        folder = options.keep or Path(place)
+        results: dict[Side, Result] = {"dermbatch": ours(options, folder / "dermbatch")}
+        if not (options.no_stock or options.real):
+            results["stock Celery"] = of_stock(options, folder / "stock")
+    console.print(table(results, options))
+    for side, result in results.items():
+        for sentence in result.verdict.said:
+            console.print(f"{side}: {sentence}", soft_wrap=True)
+    print(json.dumps({side: summary(result) for side, result in results.items()}))
+    outcome, verdict = results["dermbatch"].outcome, results["dermbatch"].verdict
+    print(
+        f"lost={verdict.lost} duplicated={verdict.duplicated} torn={verdict.torn} "
+        f"kills={outcome.kills} images={options.images}"
+    )
+    return 1 if verdict.lost or verdict.duplicated or verdict.torn or not outcome.ended else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

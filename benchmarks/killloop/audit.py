@@ -1,0 +1,175 @@
+"""The audit: what the object store itself holds at the end, and what its server was seen to write."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+from pydantic import ValidationError
+
+from benchmarks.killloop import work
+from benchmarks.killloop.proxy import written
+from dermbatch import layout
+from dermbatch.errors import DermbatchError, ObjectNotFound
+from dermbatch.records import Batch, BatchSummary, FailureRecord, ResultRecord
+from dermbatch.store import ObjectStore
+
+_READERS = 8
+_POISON = 3  # crashes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of the images of a batch.
+
+    Attributes:
+        lost: Images without an outcome, or with a failure that no kill explains.
+        duplicated: Records written more than once, images counted or listed more than once.
+        torn: Records that cannot be read, or whose artifacts are not what they say.
+        poisoned: Images set apart after three real kills.
+        failed: Failures by reason, the explained ones included.
+        said: Sentences about what was found, for people.
+    """
+
+    lost: int
+    duplicated: int
+    torn: int
+    poisoned: int
+    failed: Counter[str]
+    said: list[str]
+
+
+Check = Callable[[ObjectStore, ResultRecord], bool]
+"""Whether the artifacts of a record are whole."""
+
+
+def no_op_artifacts_whole(store: ObjectStore, record: ResultRecord) -> bool:
+    """Whether the artifact of the no-op work is the very one that its image has."""
+    stage_key, key = work.artifact_key(record.index)
+    stage = next(iter(record.stages.values()))
+    if (stage.key, stage.artifacts) != (stage_key, {"purified.png": key}):
+        return False
+    found = hashlib.sha256(store.get(store.bucket, key)).hexdigest()
+    return found == record.source.sha256 and found.startswith(stage.key)
+
+
+def pictures_whole(store: ObjectStore, record: ResultRecord) -> bool:
+    """Whether all pictures of the real stages are there and can be decoded (PNG has a checksum in each chunk)."""
+    for stage in record.stages.values():
+        for key in stage.artifacts.values():
+            try:
+                with Image.open(io.BytesIO(store.get(store.bucket, key))) as picture:
+                    np.asarray(picture)
+            except (OSError, SyntaxError):
+                return False
+    return len(record.stages) > 0
+
+
+def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counter[int], *, ours: bool) -> Verdict:
+    """Look at everything that a batch has left.
+
+    Args:
+        store: Leads straight to the server.
+        log: The proxy's.
+        batch: What was asked.
+        check: Looks at the artifacts of a record.
+        hit: SIGKILLs by the image that the process had.
+        ours: Whether Dermbatch ran it: then records must be written once, and the batch must have its summary and
+            table. Of stock Celery only records that differ count as written twice: the client's own repetition of
+            one PUT is no second run.
+    """
+    said: list[str] = []
+    there, torn = _results(store, batch, check)
+    failures, torn_failures = _failures(store, batch)
+    only_failed = {index: record for index, record in failures.items() if index not in there}
+    explained = {
+        index for index, record in only_failed.items() if record.reason == "poison" and hit[index] >= _POISON
+    }
+    missing = set(range(batch.images)) - there - set(only_failed)
+    unexplained = set(only_failed) - explained
+    for index in sorted(unexplained)[:5]:
+        said.append(f"image {index} failed: {only_failed[index].reason}, kills of it: {hit[index]}")
+    if missing:
+        said.append(f"no outcome: {sorted(missing)[:10]}")
+    if torn | torn_failures:
+        said.append(f"torn: {sorted(torn | torn_failures)[:5]}")
+    duplicated = _written_twice(log, batch.name, distinct=not ours)
+    torn_count = len(torn | torn_failures)
+    if ours:
+        listed_twice, torn_tables = _closing(store, batch, said)
+        duplicated, torn_count = duplicated + listed_twice, torn_count + torn_tables
+    return Verdict(
+        lost=len(missing) + len(unexplained),
+        duplicated=duplicated,
+        torn=torn_count,
+        poisoned=len(explained),
+        failed=Counter(record.reason for record in only_failed.values()),
+        said=said,
+    )
+
+
+def _results(store: ObjectStore, batch: Batch, check: Check) -> tuple[set[int], set[str]]:
+    """Indices that have a result record, whole or not, and keys of those that are not whole."""
+    prefix = f"{layout.batch_prefix(batch.name)}results/"
+    by_key = {layout.result(batch.name, index): index for index in range(batch.images)}
+    keys = [info.key for info in store.list(store.bucket, prefix)]
+
+    def is_whole(key: str) -> bool:
+        try:
+            record = ResultRecord.model_validate_json(store.get(store.bucket, key))
+            return (record.batch, record.index) == (batch.name, by_key.get(key)) and check(store, record)
+        except (ValidationError, ObjectNotFound):
+            return False
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        whole = list(pool.map(is_whole, keys))
+    torn = {key for key, good in zip(keys, whole, strict=True) if not good}
+    return {by_key[key] for key in keys if key in by_key}, torn
+
+
+def _failures(store: ObjectStore, batch: Batch) -> tuple[dict[int, FailureRecord], set[str]]:
+    found, torn = {}, set()
+    for info in store.list(store.bucket, f"{layout.batch_prefix(batch.name)}failed/"):
+        try:
+            record = FailureRecord.model_validate_json(store.get(store.bucket, info.key))
+            found[record.index] = record
+        except ValidationError:
+            torn.add(info.key)
+    return found, torn
+
+
+def _written_twice(log: Path, batch: str, *, distinct: bool) -> int:
+    """Result records that the server has written more than once."""
+    bodies: defaultdict[str, list[str]] = defaultdict(list)
+    for line in written(log):
+        if f"/{layout.batch_prefix(batch)}results/" in f"/{line.key}":
+            bodies[line.key].append(line.sha256)
+    return sum(len(set(digests) if distinct else digests) > 1 for digests in bodies.values())
+
+
+def _closing(store: ObjectStore, batch: Batch, said: list[str]) -> tuple[int, int]:
+    """Images that summary or table have more than once, and how many of the two cannot be read."""
+    try:
+        summary = BatchSummary.model_validate_json(store.get(store.bucket, layout.summary(batch.name)))
+        table = pq.read_table(io.BytesIO(store.get(store.bucket, layout.table(batch.name))), columns=["index"])
+    except ObjectNotFound as error:
+        said.append(f"the batch is not closed: {error}")
+        return 0, 0  # what has no outcome is counted already
+    except (ValidationError, DermbatchError, OSError, ValueError) as error:
+        said.append(f"summary or table cannot be read: {type(error).__name__}")
+        return 0, 1
+    indices = table.column("index").to_pylist()
+    twice = len(indices) - len(set(indices))
+    over = max(0, summary.done + summary.failed - batch.images)
+    missing = set(range(batch.images)) - set(indices)
+    if missing or twice or over:
+        said.append(f"table: {len(missing)} rows missing, {twice} twice; summary: {over} too many")
+    return twice + over, int(bool(missing))

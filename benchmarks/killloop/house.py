@@ -1,0 +1,214 @@
+"""The parts of one loop: real servers and programs of this machine, each under its guard, restarted when dead."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import redis
+
+from benchmarks.killloop.clock import Clock, library
+from benchmarks.killloop.proxy import CONTROL, Mood
+from benchmarks.killloop.worker import HANDS
+from dermbatch.settings import LedgerSettings, Settings
+from orchestrator.stack.environment import base_environment, settings_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import Part, http_ok, python_module, stop_all, wait_all
+from orchestrator.stack.redis import redis_part
+from orchestrator.stack.repository import default_model_repository
+from orchestrator.stack.s3 import s3_part
+from orchestrator.stack.triton import TritonPorts, triton_part
+
+
+class House:
+    """Redis, the S3 server with the chaos proxy before it, and what works there.
+
+    Args:
+        folder: For data and logs; empty.
+        programs: Command of each program by its name (``orchestrator...`` and ``worker...``).
+        slots: Images at a time of each worker.
+        ledger: Leases; the defaults are those of production.
+        real: With Triton, which serves the models that ship.
+        clocks: Whether Redis runs with a clock that can be stepped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        programs: Mapping[str, Sequence[str]],
+        *,
+        slots: int,
+        ledger: LedgerSettings,
+        real: bool = False,
+        clocks: bool = True,
+    ) -> None:
+        self._folder = folder
+        self.log = folder / "written.jsonl"
+        self.hands = folder / "hands"
+        self.hands.mkdir(parents=True)
+        self.log.touch()
+        base = base_environment(os.environ)
+        ports = free_ports(6)
+        self._proxy_port = ports[2]
+        start = Settings(ledger=ledger)
+        queue, queue_settings = redis_part(folder / "redis", self._logs("redis"), ports[0], base)
+        preload = library() if clocks else None
+        self.clock = Clock(queue, folder / "clock", preload) if preload else None
+        s3, self.straight, _ = s3_part(folder / "s3", self._logs("s3"), ports[1], base, start.store)
+        through = self.straight.model_copy(update={"endpoint_url": f"http://127.0.0.1:{ports[2]}"})
+        proxy = Part(
+            name="proxy",
+            argv=python_module("benchmarks.killloop.proxy", str(ports[2]), str(ports[1]), str(self.log)),
+            env=base,
+            log=self._logs("proxy"),
+            probe=lambda: http_ok(ports[2], CONTROL),
+            grace=1,
+        )
+        servers = [queue, s3, proxy]
+        changes: dict[str, object] = {
+            "redis": queue_settings,
+            "store": through,
+            "worker": start.worker.model_copy(update={"metrics_port": 0, "concurrency": slots}),
+            "orchestrator": start.orchestrator.model_copy(update={"metrics_port": 0, "look_for_batches": 3.0}),
+        }
+        if real:
+            triton, changes["triton"] = triton_part(
+                folder / "triton",
+                self._logs("triton"),
+                TritonPorts(*ports[3:]),
+                base,
+                triton=start.triton,
+                repository=default_model_repository(),
+            )
+            servers.append(triton)
+        self.settings = start.model_copy(update=changes)
+        env = {**base, **settings_environment(self.settings), HANDS: str(self.hands)}
+        self._servers = {part.name: part for part in servers}
+        self._programs = {
+            name: Part(
+                name=name, argv=argv, env=env, log=self._logs(name), probe=lambda: True, grace=12, cwd=folder
+            )
+            for name, argv in programs.items()
+        }
+        self._killed: set[str] = set()
+        self.own_deaths: Counter[str] = Counter()
+        self.hit: Counter[int] = Counter()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """All parts by name."""
+        return {**self._servers, **self._programs}
+
+    def start_servers(self) -> None:
+        """Start what stores, and wait for it."""
+        for part in self._servers.values():
+            part.start()
+        wait_all(list(self._servers.values()))
+
+    def start_programs(self) -> None:
+        """Start what works."""
+        for part in self._programs.values():
+            part.start()
+
+    def stop(self) -> None:
+        """Stop everything; returns when no process is left."""
+        stop_all(list(self._programs.values()))
+        stop_all(list(self._servers.values()))
+
+    def mend(self) -> None:
+        """Start again what is dead; what nobody killed is counted."""
+        for name, part in self.parts.items():
+            if not part.running:
+                if name not in self._killed:
+                    self.own_deaths[name] += 1
+                self._killed.discard(name)
+                part.start()
+
+    def kill(self, name: str) -> bool:
+        """SIGKILL the program of a part; whether there was one."""
+        pid = self.parts[name].program_pid
+        if pid is None or name in self._killed:
+            return False
+        pools = _children(pid) if name.startswith("worker") else []
+        if not _kill(pid):
+            return False
+        self._killed.add(name)
+        for process in pools:  # they end with it
+            self._note_hit(process.pid)
+        return True
+
+    def kill_one_of(self, kind: str, rng: random.Random) -> bool:
+        """SIGKILL one of the programs whose name starts so."""
+        return self.kill(rng.choice([name for name in self._programs if name.startswith(kind)]))
+
+    def kill_pool_process(self, rng: random.Random) -> bool:
+        """SIGKILL one process of a worker's pool."""
+        mains = [part.program_pid for name, part in self._programs.items() if name.startswith("worker")]
+        pools = [process for main in mains if main is not None for process in _children(main)]
+        if not pools:
+            return False
+        pid = rng.choice(sorted(process.pid for process in pools))
+        self._note_hit(pid)
+        return _kill(pid)
+
+    def kill_redis(self, *, data_too: bool) -> bool:
+        """SIGKILL Redis; it comes again with its append-only file, or without."""
+        part = self._servers["redis"]
+        killed = self.kill("redis")
+        if killed and data_too:
+            part.stop()
+            shutil.rmtree(self._folder / "redis" / "appendonlydir", ignore_errors=True)
+        return killed
+
+    def fill_redis(self, full: bool) -> None:
+        """Let Redis refuse what needs memory, or take that back."""
+        with suppress(redis.RedisError), redis.Redis.from_url(self.settings.redis.url, socket_timeout=2) as client:
+            client.config_set("maxmemory", 1 if full else 0)
+
+    def chaos(self, mood: Mood) -> None:
+        """Tell the proxy how to treat requests."""
+        self._ask("POST", json.dumps(asdict(mood)))
+
+    def recorded(self) -> int:
+        """How many records of outcomes the S3 server has written so far."""
+        return int(self._ask("GET", "")["records"])
+
+    def _ask(self, method: str, body: str) -> dict[str, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._proxy_port, timeout=10)
+        try:
+            connection.request(method, CONTROL, body)
+            answer: dict[str, str] = json.loads(connection.getresponse().read())
+            return answer
+        finally:
+            connection.close()
+
+    def _note_hit(self, pid: int) -> None:
+        with suppress(OSError, ValueError):
+            self.hit[int((self.hands / str(pid)).read_text())] += 1
+
+    def _logs(self, name: str) -> Path:
+        return self._folder / "logs" / f"{name}.log"
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return list(psutil.Process(pid).children())
+    return []
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
