@@ -128,7 +128,7 @@ def serve(stack: Stack) -> None:
         signal.signal(number, leave)
     with suppress(_Ended), stack:
         print(f"the stack is running in {stack.home}", flush=True)
-        while True:
+        while not asked:  # for Python drops what a signal handler raises within a destructor
             time.sleep(_CHECK)
             for sentence in stack.check():
                 print(sentence, flush=True)
