@@ -5,7 +5,7 @@ Labels are bounded: stages, outcomes, reason codes, models. Never an image, a ba
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -39,3 +39,4 @@ CANARY_DICE = Histogram(
     "Agreement of a canary's mask with the result's, 0 to 1.",
     buckets=(0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1),
 )
+LEADER = Gauge("dermbatch_leader", "Whether this orchestrator leads: 1 or 0.")

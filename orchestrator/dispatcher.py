@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from math import ceil
 
 import structlog
@@ -19,9 +18,9 @@ from dermbatch.ledger import BatchState, Ledger, Message
 from dermbatch.records import Batch, BatchControl, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
+from orchestrator.lost_causes import bury, refuse
 from orchestrator.manifest import Feed
 from orchestrator.messages import Messages, job_of
-from orchestrator.lost_causes import bury, refuse
 from orchestrator.planner import read_batch
 
 _log = structlog.get_logger(__name__)
@@ -32,8 +31,8 @@ _SLOTS_BEFORE_ANY_WORKER = 4
 _RATE_SECONDS = 2.0
 _FED_AT_ONCE = 500
 _HELD_BACK = 4
-"""Images waiting out a pause do not count to the window up to so many times its size: a few that cannot be done now
-must not hold up the others, and in an outage, where all wait, feeding ends all the same."""
+"""Images waiting out a pause do not count to the window, up to so many times its size: a few that cannot be
+done now must not hold up the others, and in an outage, where all wait, feeding ends all the same."""
 
 _JUDGED_FROM = 20
 """Outcomes before a batch is judged by its share of failures."""
@@ -108,12 +107,8 @@ class Dispatcher:
             share = ceil(window * state.weight / weights)
             held = state.in_flight - min(state.waiting, _HELD_BACK * share)
             try:
-                if self._too_many_failed(state):
-                    continue
-                if share > held:
+                if not self._too_many_failed(state) and share > held:
                     fed += self._feed(state, share - held)
-                if state.next_index >= state.images and not state.in_flight:
-                    self._ledger.feed_from(state.name, 0)  # the manifest is at its end, yet something is missing
             except PermanentError as error:  # of this batch alone: others go on
                 self.halt(state, str(error))
             except DermbatchError:
@@ -130,6 +125,9 @@ class Dispatcher:
         feed = self._feeds.get(state.name)
         if feed is None or feed.position != state.next_index:  # somebody wants it gone through again
             feed = Feed(self._store, self._ledger, self._batch(state.name), state.next_index)
+            self._feeds[state.name] = feed
+        if state.next_index >= state.images and not state.in_flight:
+            feed = Feed(self._store, self._ledger, self._batch(state.name), 0)  # fed to its end, yet not finished
             self._feeds[state.name] = feed
         fed = 0
         while room > 0:
@@ -201,7 +199,7 @@ class Dispatcher:
     def _forget_closed(self, names: set[str]) -> None:
         for kept in (self._batches, self._feeds, self._rates):
             for name in set(kept) - names:
-                del kept[name]  # type: ignore[attr-defined]
+                del kept[name]
 
 
 class Rate:

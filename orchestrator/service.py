@@ -1,4 +1,4 @@
-"""The orchestrator's service: dispatches, repairs, and closes finished batches with a report."""
+"""The orchestrator's service. Several may run: one leads, the others wait to take its place."""
 
 from __future__ import annotations
 
@@ -6,55 +6,30 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
 from typing import Any
 
 import structlog
 from celery import Celery
 from prometheus_client import REGISTRY, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from dermbatch import layout
-from dermbatch.errors import DermbatchError, LedgerUnavailable
+from dermbatch import metrics
+from dermbatch.errors import DermbatchError
 from dermbatch.ledger import Ledger
-from dermbatch.queue import QUEUES, TASK, celery_config
-from dermbatch.records import ImageJob
+from dermbatch.queue import celery_config
+from dermbatch.records import Canary, ImageJob
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
+from orchestrator import canary
+from orchestrator.closer import Closer
 from orchestrator.dispatcher import Dispatcher
-from orchestrator.report import build_report
+from orchestrator.ledger_metrics import LedgerMetrics
+from orchestrator.messages import Messages
+from orchestrator.reconciler import reconcile
 
 _log = structlog.get_logger(__name__)
 
 _PAUSE_AFTER_ERROR = 2.0
-
-
-class LedgerMetrics(Collector):
-    """In-flight images and queue depth, read from the ledger when Prometheus asks."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def collect(self) -> Iterator[Metric]:
-        """Gauges of the moment; none where Redis does not answer, so that no old value is taken for a new one."""
-        in_flight = GaugeMetricFamily(
-            "dermbatch_in_flight_images", "Images in flight, by state.", labels=["state"]
-        )
-        depth = GaugeMetricFamily("dermbatch_queue_depth", "Messages no worker has taken yet.", labels=["lane"])
-        slots = GaugeMetricFamily("dermbatch_worker_slots", "Worker slots heard of lately.")
-        try:
-            for state, count in self._ledger.states().items():
-                in_flight.add_metric([state], count)
-            for lane, queue in QUEUES.items():
-                depth.add_metric([lane], self._ledger.queue_length(queue))
-            slots.add_metric([], self._ledger.live_slots())
-            open_batches = GaugeMetricFamily(
-                "dermbatch_open_batches", "Batches not finished.", value=len(self._ledger.open_batches())
-            )
-        except LedgerUnavailable:
-            return
-        yield from (in_flight, depth, slots, open_batches)
 
 
 class Service:
@@ -62,55 +37,76 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._name = f"{socket.gethostname()}/{os.getpid()}"
         self._store = ObjectStore(settings.store)
         self._ledger = Ledger(settings.redis, settings.ledger)
-        self._celery = Celery("dermbatch")
-        self._celery.conf.update(celery_config(settings.redis))
+        celery = Celery("dermbatch")
+        celery.conf.update(celery_config(settings.redis))
         self._dispatcher = Dispatcher(
-            self._store, self._ledger, self._send, settings.ledger, f"{socket.gethostname()}/{os.getpid()}"
+            self._store, self._ledger, Messages(celery), settings.ledger, self._name, self._choose
         )
+        self._closer = Closer(self._store, self._ledger, settings.orchestrator.report_readers)
+        self._canary: Canary | None = None
+        self._leads = False
+        self._looked = 0.0
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        if self._settings.orchestrator.metrics_port:
+        settings = self._settings.orchestrator
+        if settings.metrics_port:
             REGISTRY.register(LedgerMetrics(self._ledger))
-            start_http_server(
-                self._settings.orchestrator.metrics_port, addr=self._settings.orchestrator.metrics_address
-            )
-        _log.info("orchestrator ready")
+            start_http_server(settings.metrics_port, addr=settings.metrics_address)
+        _log.info("orchestrator ready", name=self._name)
         while not self._stopping.is_set():
-            self._stopping.wait(self._turn())
+            self._turn()
+        self._closer.stop()
+        self._resign()
         _log.info("orchestrator stopped")
 
-    def _turn(self) -> float:
-        """One round. Returns the pause before the next."""
+    def _turn(self) -> None:
+        """One round, and the pause before the next."""
         try:
+            if not self._lead():
+                self._stopping.wait(self._settings.orchestrator.tick)
+                return
+            self._look_for_batches()
             self._dispatcher.repair()
             self._dispatcher.feed()
-            self._close_finished()
+            self._closer.look()
+            self._ledger.sleep(self._settings.orchestrator.tick)
         except DermbatchError as error:
             _log.warning("turn failed", reason=error.reason, message=str(error))
-            return _PAUSE_AFTER_ERROR
-        return self._settings.orchestrator.tick
+            self._stopping.wait(_PAUSE_AFTER_ERROR)
 
-    def _close_finished(self) -> None:
-        for name in self._ledger.open_batches():
-            counts = self._ledger.counts(name)
-            if counts is not None and counts.finished:
-                self._store.put(layout.report(name), build_report(self._store, name), "text/html")
-                self._ledger.close_batch(name)
-                _log.info("batch finished", batch=name, done=counts.done, failed=counts.failed)
+    def _lead(self) -> bool:
+        leads = self._ledger.lead(self._name, self._settings.ledger.leader_lease)
+        if leads != self._leads:
+            _log.info("takes the lead" if leads else "follows", name=self._name)
+            self._looked = 0.0
+        self._leads = leads
+        metrics.LEADER.set(leads)
+        return leads
 
-    def _send(self, job: ImageJob, lane: str) -> None:
+    def _look_for_batches(self) -> None:
+        """Now and then, and at once where Redis has lost its data."""
+        due = time.monotonic() - self._looked > self._settings.orchestrator.look_for_batches
+        if due or not self._ledger.remembers():
+            self._canary = canary.running(self._store)
+            for name in reconcile(self._store, self._ledger):
+                _log.info("batch taken up", batch=name)
+            self._looked = time.monotonic()
+
+    def _choose(self, job: ImageJob) -> ImageJob:
+        return job if self._canary is None else canary.choose(self._canary, job)
+
+    def _resign(self) -> None:
         try:
-            self._celery.send_task(
-                TASK, args=[job.model_dump(mode="json")], queue=QUEUES[lane], ignore_result=True
-            )
-        except self._celery.connection_for_write().connection_errors as error:
-            raise LedgerUnavailable("the message could not be put into the queue") from error
+            self._ledger.resign(self._name)
+        except DermbatchError as error:
+            _log.info("lead not given back", reason=error.reason)
 
     def _stop(self, number: int, frame: Any) -> None:
         self._stopping.set()

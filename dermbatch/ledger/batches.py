@@ -133,11 +133,11 @@ class Batches(Connection):
             return True
 
     def rewind(self, batch: str, failures: Mapping[int, str]) -> None:
-        """Forget failures (index to reason) and feed these images again."""
-        if not failures:
-            return
+        """Forget failures (index to reason) of an open batch and feed these images again."""
         _, failed_key = bitmap_keys(batch)
         with sorted_errors():
+            if not failures or not self._redis.exists(batch_key(batch)):
+                return
             for some in _chunks(failures.items()):
                 with self._redis.pipeline() as pipe:
                     for index, reason in some:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dermbatch.ledger.connection import LEADER, SLOTS, WAKE, Connection, milliseconds, sorted_errors
+from dermbatch.ledger.connection import CLOCK, LEADER, SLOTS, WAKE, Connection, milliseconds, sorted_errors
 
 _SILENCE_MS = 30_000
 
@@ -49,3 +49,8 @@ class Slots(Connection):
         """Wait until somebody wakes the leader, or for so long."""
         with sorted_errors():
             self._redis.blpop([WAKE], timeout=seconds)
+
+    def remembers(self) -> bool:
+        """Whether Redis still has what the leader wrote at its last look; not after it has lost its data."""
+        with sorted_errors():
+            return bool(self._redis.exists(CLOCK))

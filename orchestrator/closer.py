@@ -1,0 +1,77 @@
+"""Closes batches beside the dispatcher: it takes minutes for a large one, and others must go on meanwhile."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import structlog
+
+from dermbatch import layout
+from dermbatch.errors import DermbatchError
+from dermbatch.ledger import BatchState, Ledger
+from dermbatch.store import ObjectStore
+from orchestrator.closing import Closing, close
+from orchestrator.entries import read_batch
+
+_log = structlog.get_logger(__name__)
+
+
+class Closer:
+    """Ends batches whose images have their outcomes, one at a time.
+
+    Args:
+        store: Where they are.
+        ledger: Knows when.
+        readers: Records read at a time.
+    """
+
+    def __init__(self, store: ObjectStore, ledger: Ledger, readers: int) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._readers = readers
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="closer")
+        self._closing: dict[str, Future[None]] = {}
+
+    def look(self) -> None:
+        """Begin to close what is ready, and tidy up what is closed. Does not wait."""
+        for name, future in list(self._closing.items()):
+            if future.done():
+                del self._closing[name]
+                _tell(name, future)
+        for state in self._ledger.batches():
+            if state.name in self._closing:
+                continue
+            if state.state == "cancelled" and state.in_flight:
+                self._ledger.drop(state.name)
+            elif (state.finished and state.state == "open") or state.state == "cancelled":
+                self._closing[state.name] = self._pool.submit(self._close, state)
+
+    def stop(self) -> None:
+        """Wait for what is being closed; what waits for its turn is left to the next leader."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _close(self, state: BatchState) -> None:
+        cancelled = state.state == "cancelled"
+        closing = self._end(state, cancelled=cancelled)
+        if closing.missing:
+            # Redis and the object store differ, and the object store is the record.
+            _log.warning("outcomes without a record", batch=state.name, images=len(closing.missing))
+            self._ledger.miss(state.name, closing.missing)
+            return
+        self._store.delete(layout.control(state.name))
+        self._ledger.forget(state.name)
+        _log.info("batch closed", batch=state.name, done=state.done, failed=state.failed, cancelled=cancelled)
+
+    def _end(self, state: BatchState, *, cancelled: bool) -> Closing:
+        batch = read_batch(self._store, state.name)
+        slots = self._ledger.live_slots()
+        return close(self._store, batch, "cancelled" if cancelled else "finished", slots, self._readers)
+
+
+def _tell(name: str, future: Future[None]) -> None:
+    try:
+        future.result()
+    except DermbatchError as error:
+        _log.warning("batch not closed yet", batch=name, reason=error.reason, message=str(error))
+    except Exception:
+        _log.exception("batch not closed", batch=name)

@@ -1,0 +1,87 @@
+"""Steering batches: pause, resume, cancel, another lane or weight.
+
+The object store learns of it first, so that a loss of Redis does not undo what a person has decided.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.ledger import Ledger
+from dermbatch.records import BatchControl, Lane
+from dermbatch.store import ObjectStore
+
+
+def read_control(store: ObjectStore, name: str) -> BatchControl | None:
+    """How an open batch is to be run; none where it is not open. What a hand has damaged is taken for paused."""
+    try:
+        return BatchControl.model_validate_json(store.get(store.bucket, layout.control(name)))
+    except ObjectNotFound:
+        return None
+    except ValidationError:
+        return BatchControl(state="paused", why=f"{layout.control(name)} is damaged; resume the batch to mend it")
+
+
+def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> None:
+    """Run a batch otherwise from now on."""
+    store.put(layout.control(name), control.to_json(), "application/json")
+    ledger.steer(name, control)
+    ledger.wake()
+
+
+def closed(store: ObjectStore, name: str) -> bool:
+    """Whether a batch has ended: its summary is there."""
+    return any(info.key == layout.summary(name) for info in store.list(store.bucket, layout.summary(name)))
+
+
+def pause(store: ObjectStore, ledger: Ledger, name: str) -> None:
+    """Feed no further images of a batch; those in flight are finished.
+
+    Raises:
+        UsageError: Where there is no such batch, or it has ended.
+    """
+    _change(store, ledger, name, state="paused", why="paused by hand")
+
+
+def resume(store: ObjectStore, ledger: Ledger, name: str) -> None:
+    """Go on with a paused batch. One that was paused for its share of failures is not paused for it again.
+
+    Raises:
+        UsageError: Where there is no such batch, it has ended, or it is cancelled.
+    """
+    _change(store, ledger, name, state="open", why="", tolerant=True)
+
+
+def cancel(store: ObjectStore, ledger: Ledger, name: str) -> None:
+    """End a batch: nothing more of it is begun, then it is closed with the outcomes that it has.
+
+    Raises:
+        UsageError: Where there is no such batch, or it has ended.
+    """
+    _change(store, ledger, name, state="cancelled", why="cancelled by hand")
+
+
+def prioritize(
+    store: ObjectStore, ledger: Ledger, name: str, *, lane: Lane | None = None, weight: int | None = None
+) -> None:
+    """Move a batch to another lane, or give it another share of its lane.
+
+    Raises:
+        UsageError: Where there is no such batch, or it has ended.
+    """
+    changes: dict[str, Any] = {"lane": lane, "weight": weight}
+    _change(store, ledger, name, **{field: value for field, value in changes.items() if value is not None})
+
+
+def _change(store: ObjectStore, ledger: Ledger, name: str, **changes: Any) -> None:
+    control = read_control(store, layout.check_batch_name(name))
+    if control is None:
+        known = any(store.list(store.bucket, layout.batch_record(name)))
+        raise UsageError(f"batch {name!r} has ended" if known else f"there is no batch {name!r}")
+    if control.state == "cancelled":
+        raise UsageError(f"batch {name!r} is cancelled; submit its images again under another name")
+    write_control(store, ledger, name, BatchControl.model_validate({**control.model_dump(), **changes}))

@@ -1,0 +1,83 @@
+"""The reconciler: what the object store says of open batches is made known to Redis.
+
+It runs when an orchestrator takes the lead, when Redis has lost its data, and every half minute. So neither a
+flushed Redis nor a command that died between the plan and Redis loses a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import structlog
+
+from dermbatch import layout
+from dermbatch.errors import DermbatchError, ObjectNotFound
+from dermbatch.ledger import Ledger
+from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
+from dermbatch.store import ObjectStore
+from orchestrator.controls import closed, read_control
+from orchestrator.entries import read_batch
+from orchestrator.outcomes import audit, read_outcome
+
+_log = structlog.get_logger(__name__)
+
+_REASONS_READ = 1000
+"""Failure records read for their reasons; of the others only the number is known until the batch closes."""
+
+
+def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
+    """Restore the open batches that the ledger does not know, and steer the others as the store says.
+
+    Returns:
+        Names of the batches that were restored.
+    """
+    known = {state.name: state for state in ledger.batches()}
+    restored = []
+    for name in open_names(store):
+        try:
+            control = read_control(store, name)
+            if name in known:
+                if control is not None and control != known[name].control:
+                    ledger.steer(name, control)
+            elif control is not None and _restore(store, ledger, name, control):
+                restored.append(name)
+        except DermbatchError as error:  # of this batch; others are restored all the same
+            _log.warning("batch not reconciled", batch=name, reason=error.reason, message=str(error))
+    return restored
+
+
+def open_names(store: ObjectStore) -> Iterator[str]:
+    """Names of the batches that are being planned or not closed yet."""
+    for info in store.list(store.bucket, layout.OPEN):
+        yield info.key.removeprefix(layout.OPEN).removesuffix(".json")
+
+
+def restore(store: ObjectStore, ledger: Ledger, batch: Batch, control: BatchControl) -> None:
+    """Have the ledger know a batch, with the outcomes that the store holds."""
+    marks = audit(store, batch)
+    done = (index for index in marks.present() if marks.is_done(index))
+    failed = (index for index in marks.present() if not marks.is_done(index))
+    ledger.restore(batch, control, done, _reasons(store, batch, failed))
+    ledger.wake()
+
+
+def _restore(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> bool:
+    try:
+        batch = read_batch(store, name)
+    except ObjectNotFound:  # still being planned
+        return False
+    if closed(store, name):  # its closing was cut off at the very end
+        store.delete(layout.control(name))
+        return False
+    restore(store, ledger, batch, control)
+    _log.info("batch restored", batch=name)
+    return True
+
+
+def _reasons(store: ObjectStore, batch: Batch, failed: Iterable[int]) -> Iterator[tuple[int, str]]:
+    for read, index in enumerate(failed):
+        reason = "unknown"
+        if read < _REASONS_READ:
+            record = read_outcome(store, batch, ManifestEntry(index=index, name=""), done=False).record
+            reason = record.reason if isinstance(record, FailureRecord) else reason
+        yield index, reason

@@ -1,0 +1,76 @@
+"""Replaying failures: those images of a batch are tried again, and only those."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.ledger import Ledger
+from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
+from dermbatch.store import ObjectStore
+from orchestrator.controls import read_control, write_control
+from orchestrator.entries import read_batch
+from orchestrator.outcomes import audit, in_order, read_outcome
+from orchestrator.reconciler import restore
+
+_REPLAYED_AT_A_TIME = 1000
+_READERS = 16
+
+
+def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = None) -> int:
+    """Have failed images tried again: all, or those that failed for one reason.
+
+    Their failure records are deleted, and the batch is open again until they have another outcome. Where this is
+    cut off, the batch is left paused; doing it again, or ``resume``, goes on.
+
+    Returns:
+        How many.
+
+    Raises:
+        UsageError: Where there is no such batch, or it is cancelled.
+    """
+    try:
+        batch = read_batch(store, layout.check_batch_name(name))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no batch {name!r}") from error
+    before, standing = read_control(store, name), ledger.batch(name)
+    if before is not None and before.state == "cancelled":
+        raise UsageError(f"batch {name!r} is being cancelled; try again when it has ended")
+    if standing is not None and standing.finished and standing.state == "open":
+        raise UsageError(f"batch {name!r} is just being closed; try again in a moment")
+    chosen = failures(store, batch, reason)
+    first = list(islice(chosen, _REPLAYED_AT_A_TIME))
+    if not first:
+        return 0
+    asked = before or BatchControl(lane=batch.lane, weight=batch.weight)
+    store.delete(layout.summary(name))  # before the control: an ended batch with a control is taken for tidied up
+    halted = asked.model_copy(update={"state": "paused", "why": "failures are being replayed"})
+    write_control(store, ledger, name, halted)
+    replayed = 0
+    while first:
+        for failure in first:
+            store.delete(layout.failure(name, failure.index))
+        ledger.rewind(name, {failure.index: failure.reason for failure in first})
+        replayed += len(first)
+        first = list(islice(chosen, _REPLAYED_AT_A_TIME))
+    on = asked.model_copy(update={"state": "open", "why": "", "tolerant": True})
+    write_control(store, ledger, name, on)
+    if ledger.batch(name) is None:
+        restore(store, ledger, batch, on)
+    return replayed
+
+
+def failures(store: ObjectStore, batch: Batch, reason: str | None = None) -> Iterator[FailureRecord]:
+    """Failure records of the images without a result, in order; of one reason, where one is given."""
+    marks = audit(store, batch)
+    failed = (index for index in marks.present() if not marks.is_done(index))
+
+    def read(index: int) -> FailureRecord | None:
+        record = read_outcome(store, batch, ManifestEntry(index=index, name=""), done=False).record
+        return record if isinstance(record, FailureRecord) else None
+
+    for record in in_order(read, failed, _READERS):
+        if record is not None and reason in {None, record.reason}:
+            yield record
