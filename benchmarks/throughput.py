@@ -37,9 +37,9 @@ from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.fetch import fetch
 from orchestrator.intake import Intake
+from orchestrator.outcomes import read_results
 from orchestrator.planner import Order, plan
 from orchestrator.progress import follow
-from orchestrator.report import read_results
 from orchestrator.stack.repository import default_model_repository
 from orchestrator.stack.stack import Stack
 from workers.inference import TritonClient
@@ -144,7 +144,7 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
     batch = plan(Order(name, settings.models), intake.walk([str(path) for path in paths]), store)
     planned = time.monotonic()
     ledger.open_batch(batch)
-    counts = follow(ledger, batch, Console(file=open(os.devnull, "w")), lambda: None)  # noqa: PTH123, SIM115
+    counts = follow(ledger, store, batch, Console(file=open(os.devnull, "w")), lambda: None)  # noqa: PTH123, SIM115
     closed = time.monotonic()
     fetch(store, name, folder, file_of=stack.file_of)
     end = time.monotonic()

@@ -25,12 +25,10 @@ from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.fetch import fetch as fetch_batch
-from orchestrator.fetch import folder_results
 from orchestrator.intake import Intake
 from orchestrator.models import check, served
 from orchestrator.planner import Order, plan, read_batch
 from orchestrator.progress import closing_table, follow, where
-from orchestrator.report import read_failures
 from orchestrator.stack import host
 from orchestrator.stack.repository import default_model_repository, served_models
 from orchestrator.stack.stack import Stack
@@ -106,15 +104,14 @@ def run(
             batch = plan(order, intake.walk(inputs), store)
         started = time.monotonic()
         ledger.open_batch(batch)
-        counts = follow(ledger, batch, err, lambda: _look_after(stack))
+        summary = follow(ledger, store, batch, err, lambda: _look_after(stack))
         seconds = time.monotonic() - started
         fetch_batch(store, batch.name, folder, file_of=stack.file_of)
-        failures = read_failures(store, batch.name)
-        table = closing_table(batch, folder_results(folder, batch.name), failures, seconds)
+        table = closing_table(batch, summary, seconds)
         store.delete_prefix(store.incoming_bucket, "")
     out.print(table)
     where(out, folder)
-    raise typer.Exit(1 if counts.failed else 0)
+    raise typer.Exit(1 if summary.failed else 0)
 
 
 @app.command()
@@ -172,7 +169,7 @@ def status(
     if watch:
         if batch_name is None:
             raise UsageError("--watch needs the name of a batch")
-        follow(ledger, _known(store, batch_name), err, lambda: None)
+        follow(ledger, store, _known(store, batch_name), err, lambda: None)
     table = Table("batch", "state", "images", "results", "failed", box=None, pad_edge=False)
     open_batches = ledger.open_batches()
     for name in names:

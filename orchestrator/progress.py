@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -23,13 +23,16 @@ from rich.table import Table
 from rich.text import Text
 
 from dermbatch.errors import LedgerUnavailable, StackError
-from dermbatch.ledger import Counts, Ledger
-from dermbatch.records import Batch, FailureRecord, ResultRecord
+from dermbatch.ledger import BatchState, Ledger
+from dermbatch.records import Batch, BatchSummary
 from dermbatch.stages import ORDER
+from dermbatch.store import ObjectStore
+from orchestrator.summary import read_summary
 
 _LOOK_EVERY = 0.25
 _LINE_EVERY = 10.0
 _REASONS_SHOWN = 25
+_OUTAGE = 60.0
 
 
 class _Rate(ProgressColumn):
@@ -40,17 +43,25 @@ class _Rate(ProgressColumn):
         return Text("- images/s" if speed is None else f"{speed:.1f} images/s", style="progress.data.speed")
 
 
-def follow(ledger: Ledger, batch: Batch, console: Console, check: Callable[[], None]) -> Counts:
-    """Show progress until the batch is closed.
+def follow(
+    ledger: Ledger, store: ObjectStore, batch: Batch, console: Console, check: Callable[[], None]
+) -> BatchSummary:
+    """Show progress until the batch is closed: its summary is in the store.
+
+    A ledger that has lost the batch is waited for: an orchestrator restores it.
 
     Args:
-        ledger: Knows the counts.
+        ledger: Knows how the batch stands.
+        store: Holds the summary in the end.
         batch: The batch.
         console: Where to write; a bar on a terminal, else a line every ten seconds.
         check: Called at every look; raises where it makes no sense to wait on.
 
     Returns:
-        The final counts.
+        The summary.
+
+    Raises:
+        StackError: Where Redis has not answered for a minute.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -59,73 +70,116 @@ def follow(ledger: Ledger, batch: Batch, console: Console, check: Callable[[], N
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]}"),
+        TextColumn("{task.fields[state]}"),
     )
-    started = said = time.monotonic()
+    said = time.monotonic()
+    look = _Look(ledger, batch.name)
     with Progress(
         *columns, console=console, speed_estimate_period=60, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task(escape(batch.name), total=batch.images, failed="")
+        task = progress.add_task(escape(batch.name), total=batch.images, state="")
         while True:
             check()
-            counts = _counts(ledger, batch)
-            finished = counts.done + counts.failed
-            failed = f"[red]{counts.failed} failed[/]" if counts.failed else ""
-            progress.update(task, completed=finished, failed=failed)
-            if counts.finished and batch.name not in ledger.open_batches():
-                return counts
-            if not console.is_terminal and time.monotonic() - said > _LINE_EVERY:
-                said = time.monotonic()
-                console.print(_line(counts, said - started), soft_wrap=True, highlight=False)
+            state = look.state()
+            if state is None or state.finished or state.state == "cancelled":
+                summary = read_summary(store, batch.name)
+                if summary is not None:
+                    progress.update(task, completed=summary.done + summary.failed)
+                    return summary
+            if state is not None:
+                progress.update(task, completed=state.done + state.failed, state=_said_of(state))
+                if not console.is_terminal and time.monotonic() - said > _LINE_EVERY:
+                    said = time.monotonic()
+                    console.print(line(state), soft_wrap=True, highlight=False, markup=False)
             time.sleep(_LOOK_EVERY)
 
 
-def _counts(ledger: Ledger, batch: Batch) -> Counts:
-    try:
-        return ledger.counts(batch.name) or Counts(batch.images, 0, 0)
-    except LedgerUnavailable as error:
-        raise StackError(f"Redis is gone: {error}") from error
+class _Look:
+    """Asks the ledger; an outage is waited out for a while, since what it has is kept."""
+
+    def __init__(self, ledger: Ledger, batch: str) -> None:
+        self._ledger = ledger
+        self._batch = batch
+        self._last: BatchState | None = None
+        self._answered = time.monotonic()
+
+    def state(self) -> BatchState | None:
+        """How the batch stands; as it stood, while Redis does not answer; none where it is not known."""
+        try:
+            self._last = self._ledger.batch(self._batch)
+        except LedgerUnavailable as error:
+            if time.monotonic() - self._answered > _OUTAGE:
+                raise StackError(f"Redis is gone: {error}") from error
+        else:
+            self._answered = time.monotonic()
+        return self._last
 
 
-def _line(counts: Counts, seconds: float) -> str:
-    finished = counts.done + counts.failed
-    left = f"{(counts.images - finished) * seconds / finished:.0f} s left" if finished else "time left unknown"
-    return f"{finished}/{counts.images} images, {finished / seconds:.1f} images/s, {left}, {counts.failed} failed"
+def _said_of(state: BatchState) -> str:
+    """What the bar says of a batch besides its numbers, as rich's markup."""
+    parts = []
+    if state.state != "open":
+        parts.append(f"[yellow]{state.state}: {escape(state.why)}[/]")
+    elif state.finished:
+        parts.append("writing the report")
+    if state.failed:
+        parts.append(f"[red]{state.failed} failed[/]")
+    return ", ".join(parts)
 
 
-def closing_table(
-    batch: Batch, results: Iterable[ResultRecord], failures: Iterable[FailureRecord], seconds: float
-) -> Table:
-    """What became of a batch: outcomes, speed, mean time by stage, failures by reason."""
-    done = 0
-    spent: dict[str, float] = defaultdict(float)
-    runs = Counter[str]()
-    for record in results:
-        done += 1
-        for stage in record.stages:
-            if stage not in record.cached:
-                spent[stage] += record.seconds.get(stage, 0.0)
-                runs[stage] += 1
-    reasons = Counter(failure.reason for failure in failures)
+def line(state: BatchState) -> str:
+    """How a batch stands, in one line without markup."""
+    finished = state.done + state.failed
+    parts = [f"{finished}/{state.images} images", f"{state.rate:.1f} images/s"]
+    parts.append(f"{duration(state.left / state.rate)} left" if state.rate > 0 else "time left unknown")
+    parts.append(f"{state.failed} failed")
+    if state.state != "open":
+        parts.append(f"{state.state}: {state.why}")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``40 s``, ``3 min``, ``5 h 20 min``, ``2 d 3 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def closing_table(batch: Batch, summary: BatchSummary, seconds: float) -> Table:
+    """What became of a batch: outcomes, speed, mean time by stage, failures by reason.
+
+    Args:
+        batch: The batch.
+        summary: Its summary.
+        seconds: How long the user waited.
+    """
     table = Table(title=f"Batch {escape(batch.name)}", title_justify="left", show_header=False, min_width=44)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    table.add_row("images", str(batch.images))
-    table.add_row("results", f"[green]{done}[/]")
-    failed = batch.images - done
-    table.add_row("failed", f"[red]{failed}[/]" if failed else "0")
-    for reason, count in reasons.most_common(_REASONS_SHOWN):
+    table.add_row("images", str(summary.images))
+    table.add_row("results", f"[green]{summary.done}[/]")
+    table.add_row("failed", f"[red]{summary.failed}[/]" if summary.failed else "0")
+    reasons = Counter(summary.reasons).most_common()
+    for reason, count in reasons[:_REASONS_SHOWN]:
         table.add_row(f"  {escape(reason)}", str(count))
-    if others := reasons.total() - sum(count for _, count in reasons.most_common(_REASONS_SHOWN)):
+    if others := sum(count for _, count in reasons[_REASONS_SHOWN:]):
         table.add_row("  other reasons", str(others))
+    if not_run := summary.images - summary.done - summary.failed:
+        table.add_row("not run", str(not_run))
+    if batch.duplicates:
+        table.add_row("duplicates", str(batch.duplicates))
     if batch.skipped:
         table.add_row("other files passed over", str(batch.skipped))
     table.add_row("time", f"{seconds:.1f} s")
-    table.add_row("speed", f"{batch.images / seconds:.2f} images/s")
+    table.add_row("speed", f"{(summary.done + summary.failed) / max(seconds, 1e-3):.2f} images/s")
     for stage in ORDER:
-        if runs[stage]:
-            table.add_row(f"  {stage}, mean", f"{1000 * spent[stage] / runs[stage]:.0f} ms")
-    reused = done * len(batch.stages) - runs.total()
+        if stage in summary.stage_seconds:
+            table.add_row(f"  {stage}, mean", f"{1000 * summary.stage_seconds[stage]:.0f} ms")
+    reused = summary.done * len(batch.stages) - sum(summary.stage_runs.values())
     if reused:
         table.add_row("stage results reused", str(reused))
     return table

@@ -1,0 +1,263 @@
+"""How batches stand, for ``dermbatch status``: open ones from the ledger, closed ones from the object store."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import ValidationError
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
+from dermbatch.ledger import BatchState, Ledger
+from dermbatch.records import BatchSummary, Lane, PlanRecord
+from dermbatch.store import ObjectStore
+from orchestrator.entries import read_batch
+from orchestrator.outcomes import in_order
+from orchestrator.progress import duration
+from orchestrator.summary import read_summary
+
+NEWEST = 20
+"""Closed batches that are shown where not all are asked for."""
+
+_AT_A_TIME = 16
+_REASONS_IN_LINE = 3
+
+State = Literal["planning", "waiting", "open", "paused", "cancelled", "finished"]
+"""``waiting``: planned, but no orchestrator has taken it up (again). A batch has ended where ``closed`` is there."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one batch stands.
+
+    Attributes:
+        name: Its name.
+        state: Where it is on its way.
+        why: Why it is paused or cancelled, for people.
+        lane, weight: How it is fed; not kept of closed batches.
+        images: How many it has; so far, while it is planned.
+        done, failed, in_flight: How many of them have a result, failed, are queued or worked on.
+        rate: Outcomes a second: lately, or from the first to the last of a closed batch.
+        seconds_left: At this rate; none where it is not known.
+        reasons: Failures by reason code, most frequent first.
+        created, closed: When it was planned, when it ended.
+    """
+
+    name: str
+    state: State
+    why: str = ""
+    lane: Lane | None = None
+    weight: int | None = None
+    images: int = 0
+    done: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    rate: float | None = None
+    seconds_left: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+    created: datetime | None = None
+    closed: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How all stand.
+
+    Attributes:
+        batches: Open ones first, oldest first; then closed ones, the one that closed last first.
+        slots: Worker slots heard of lately.
+        oldest_live: Seconds that the oldest waiting live image has waited; none where none waits.
+        left_out: Closed batches that are not listed.
+    """
+
+    batches: Sequence[Standing]
+    slots: int
+    oldest_live: float | None
+    left_out: int = 0
+
+
+def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) -> Overview:
+    """How all batches stand.
+
+    Args:
+        store: Knows the closed ones.
+        ledger: Knows the open ones.
+        everything: All closed batches, not only the newest.
+
+    Raises:
+        LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
+    """
+    fed = [_of_state(state) for state in ledger.batches()]
+    known = {one.name for one in fed}
+    pending: list[Standing] = []
+    closed: list[tuple[datetime, str, Standing]] = []
+    ended = 0
+    names = (name for name in store.folders(store.bucket, layout.BATCHES) if name not in known)
+    for one in in_order(lambda name: _of_store(store, name), names, _AT_A_TIME):
+        if one is None:
+            continue
+        if one.closed is None:
+            pending.append(one)
+            continue
+        ended += 1
+        heapq.heappush(closed, (one.closed, one.name, one))
+        if not everything and len(closed) > NEWEST:
+            heapq.heappop(closed)
+    newest = [one for _, _, one in sorted(closed, key=lambda item: item[:2], reverse=True)]
+    return Overview([*fed, *pending, *newest], *_live(ledger), ended - len(newest))
+
+
+def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
+    """How one batch stands.
+
+    Raises:
+        UsageError: Where there is no such batch.
+        LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
+    """
+    layout.check_batch_name(name)
+    state = ledger.batch(name)
+    one = _of_state(state) if state is not None else _of_store(store, name)
+    if one is None:
+        raise UsageError(f"there is no batch {name!r}")
+    return Overview([one], *_live(ledger))
+
+
+def as_json(shown: Overview) -> str:
+    """For programs: the fields of :class:`Overview` and :class:`Standing`; times in ISO 8601, UTC."""
+    return json.dumps(asdict(shown), default=datetime.isoformat, indent=2)
+
+
+def rendered(shown: Overview, console: Console) -> RenderableType:
+    """For people: a table, and what it takes to judge it; without frames and colours where it is no terminal."""
+    headings = (
+        "batch",
+        "state",
+        "lane",
+        "images",
+        "results",
+        "failed",
+        "in flight",
+        "images/s",
+        "left",
+        "failures",
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        right = heading in {"images", "results", "failed", "in flight", "images/s", "left"}
+        # Names and states are what scripts look for, so that they are never cut.
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "failures")
+    for one in shown.batches:
+        table.add_row(*_cells(one))
+    if not console.is_terminal:
+        return Text("\n".join(_plain(shown, headings)))
+    return Group(table, *(Text(said, style="dim") for said in _below(shown)))
+
+
+def _plain(shown: Overview, headings: Sequence[str]) -> Iterator[str]:
+    """Columns apart by spaces, a line a batch however long: for ``grep`` and ``awk``."""
+    rows = [headings, *(tuple(Text.from_markup(cell).plain for cell in _cells(one)) for one in shown.batches)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(headings))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from _below(shown)
+
+
+def _cells(one: Standing) -> tuple[str, ...]:
+    colour = {"open": "cyan", "paused": "yellow", "cancelled": "yellow", "finished": "green"}.get(one.state, "dim")
+    why = f": {one.why}" if one.why else ""
+    lane = f"{one.lane} x{one.weight}" if one.weight not in {None, 1} else str(one.lane or "")
+    reasons = Counter(one.reasons).most_common()
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons[:_REASONS_IN_LINE])
+    return (
+        escape(one.name),
+        f"[{colour}]{one.state}[/]{escape(why)}",
+        lane,
+        str(one.images),
+        str(one.done),
+        f"[red]{one.failed}[/]" if one.failed else "0",
+        str(one.in_flight),
+        f"{one.rate:.1f}" if one.rate is not None else "",
+        duration(one.seconds_left) if one.seconds_left is not None else "",
+        escape(listed + (" ..." if len(reasons) > _REASONS_IN_LINE else "")),
+    )
+
+
+def _below(shown: Overview) -> Iterator[str]:
+    if shown.left_out:
+        yield f"{shown.left_out} older batches are not shown; --all shows them"
+    waits = "none waits" if shown.oldest_live is None else f"the oldest has waited {shown.oldest_live:.1f} s"
+    yield f"worker slots: {shown.slots}; live images: {waits}"
+
+
+def _live(ledger: Ledger) -> tuple[int, float | None]:
+    return ledger.live_slots(), ledger.waiting("live")
+
+
+def _of_state(state: BatchState) -> Standing:
+    moving = state.state == "open" and state.rate > 0
+    return Standing(
+        name=state.name,
+        state=state.state,
+        why=state.why,
+        lane=state.lane,
+        weight=state.weight,
+        images=state.images,
+        done=state.done,
+        failed=state.failed,
+        in_flight=state.in_flight,
+        rate=state.rate,
+        seconds_left=state.left / state.rate if moving else None,
+        reasons=dict(Counter(state.reasons).most_common()),
+        created=state.opened,
+    )
+
+
+def _of_store(store: ObjectStore, name: str) -> Standing | None:
+    """A batch that the ledger does not know; none where there is nothing of it but remains."""
+    summary = read_summary(store, name)
+    if summary is not None:
+        return _of_summary(summary)
+    try:
+        batch = read_batch(store, name)
+    except ObjectNotFound:
+        return _of_plan(store, name)
+    except PermanentError as error:  # damaged by hand
+        return Standing(name, "waiting", why=str(error))
+    return Standing(
+        name, "waiting", lane=batch.lane, weight=batch.weight, images=batch.images, created=batch.created
+    )
+
+
+def _of_plan(store: ObjectStore, name: str) -> Standing | None:
+    try:
+        plan = PlanRecord.model_validate_json(store.get(store.bucket, layout.plan_record(name)))
+    except (ObjectNotFound, ValidationError):
+        return None
+    return Standing(name, "planning", lane=plan.lane, weight=plan.weight, images=plan.images, created=plan.created)
+
+
+def _of_summary(summary: BatchSummary) -> Standing:
+    rate = None
+    if summary.first_started is not None and summary.last_finished is not None:
+        rate = summary.done / max((summary.last_finished - summary.first_started).total_seconds(), 1e-3)
+    return Standing(
+        name=summary.name,
+        state=summary.state,
+        images=summary.images,
+        done=summary.done,
+        failed=summary.failed,
+        rate=rate,
+        reasons=summary.reasons,
+        created=summary.created,
+        closed=summary.closed.astimezone(UTC),
+    )

@@ -1,0 +1,187 @@
+"""Resegment: a batch that runs images of earlier batches again with pinned models, and is compared with them.
+
+What is to be run is read from the earlier manifests, a part at a time, and planned as any inputs are: the plan
+notes contents that are there twice, and goes on after a kill. Refused inputs, which never were images, are left
+out; images that failed are taken again, since another model may do better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from pydantic import ValidationError
+
+from dermbatch import layout, stages
+from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
+from dermbatch.records import (
+    Batch,
+    Earlier,
+    Filters,
+    Lane,
+    ManifestEntry,
+    ModelChoice,
+    ModelUsed,
+    Position,
+    ResultRecord,
+)
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from orchestrator.candidates import Candidate, Item, LeftOut, Walk
+from orchestrator.entries import read_batch, read_manifest_part
+from orchestrator.planner import Order, plan
+
+_RECORDS_LOOKED_AT = 20
+"""Results of a batch that are asked which models ran."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; see :class:`dermbatch.records.Asked`.
+
+    Attributes:
+        batch: Name of the new batch.
+        lane: Where its images queue.
+        weight: Its share of the lane.
+        max_failed_share: The batch is paused when more than this share of its outcomes failed.
+    """
+
+    batch: str
+    lane: Lane = "bulk"
+    weight: int = 1
+    max_failed_share: float | None = None
+
+
+def resegment_order(
+    request: Request, batches: Sequence[str], models: Mapping[Stage, ModelChoice], store: ObjectStore
+) -> Order:
+    """The order that a resegment comes to: stages and models of the earlier batches, but for those given.
+
+    A model that an earlier batch did not pin is pinned to the version that its results name, so that nothing but
+    what is asked for changes.
+
+    Args:
+        request: What was asked for.
+        batches: Names of the earlier batches; where an image is in several, the first is what it is compared with.
+        models: The new models, with their versions.
+        store: Where the batches are.
+
+    Raises:
+        UsageError: Where a version is missing, a batch is not there, or batches differ in a model that is not
+            given.
+    """
+    if not batches:
+        raise UsageError("name at least one earlier batch")
+    if not models:
+        raise UsageError("name what is to be run anew: STAGE=NAME@VERSION")
+    for stage, choice in models.items():
+        if choice.version is None:
+            raise UsageError(
+                f"{stage}={choice.name}: pin a version ({stage}={choice.name}@VERSION), else the comparison would "
+                "not tell what was compared"
+            )
+    names = tuple(dict.fromkeys(batches))
+    earlier = [_known(store, name) for name in names]
+    ran = stages.closure(frozenset(stage for batch in earlier for stage in batch.stages) | set(models))
+    chosen = {stage: models[stage] if stage in models else _common(store, stage, earlier) for stage in ran}
+    return Order(
+        batch=request.batch,
+        models=chosen,
+        stages=ran,
+        lane=request.lane,
+        weight=request.weight,
+        max_failed_share=request.max_failed_share,
+        compared_with=names,
+    )
+
+
+def plan_resegment(
+    request: Request, batches: Sequence[str], models: Mapping[Stage, ModelChoice], store: ObjectStore
+) -> Batch:
+    """Plan a batch that runs images of earlier batches again; the same call goes on after a kill.
+
+    Raises:
+        UsageError: As :func:`resegment_order`; or where the name is taken, or there is no image.
+        PermanentError: With reason ``manifest_damaged``, where an earlier manifest is.
+        StoreUnavailable, StoreRefused: Where the store fails; the batch then does not exist.
+    """
+    order = resegment_order(request, batches, models, store)
+    return plan(order, earlier_images(store, order.compared_with), store)
+
+
+def earlier_images(store: ObjectStore, batches: Sequence[str]) -> Walk:
+    """The images of batches, as a planner walks through inputs; one part of a manifest in memory at a time."""
+
+    def begin(position: Position) -> Iterator[Item]:
+        for number, name in islice(enumerate(batches), position.input, None):
+            start = int(position.after) + 1 if number == position.input and position.after is not None else 0
+            yield from _images(store, number, name, start)
+
+    return Walk(inputs=tuple(f"batch:{name}" for name in batches), filters=Filters(), begin=begin)
+
+
+def _images(store: ObjectStore, number: int, name: str, start: int) -> Iterator[Item]:
+    images = read_batch(store, name).images
+    while start < images:
+        part, offset = layout.part_of(start)
+        for entry in read_manifest_part(store, name, part, images=images)[offset:]:
+            yield _item(number, name, entry)
+        start += layout.PART_SIZE - offset
+
+
+def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
+    position = Position(input=number, after=str(entry.index))
+    if entry.refusal is not None or entry.source is None:
+        return LeftOut(entry.name, position)
+    return Candidate(
+        name=entry.name,
+        uri=entry.source,
+        size=entry.size,
+        etag=entry.etag,
+        earlier=Earlier(batch=batch, index=entry.index),
+        position=position,
+    )
+
+
+def _known(store: ObjectStore, name: str) -> Batch:
+    try:
+        return read_batch(store, layout.check_batch_name(name))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no batch {name!r}") from error
+
+
+def _common(store: ObjectStore, stage: Stage, batches: Sequence[Batch]) -> ModelChoice:
+    """The model that the batches ran a stage with."""
+    chosen = {_choice(store, batch, stage) for batch in batches if stage in batch.stages}
+    chosen = {(name, version) for name, version in chosen if name is not None}
+    if len(chosen) > 1:
+        there = ", ".join(sorted(f"{name}@{version}" if version else str(name) for name, version in chosen))
+        raise UsageError(f"the batches ran {stage} with different models ({there}); give {stage}=NAME@VERSION too")
+    if not chosen:  # a stage that only what is asked for requires
+        raise UsageError(f"no earlier batch ran {stage}, which is needed; give {stage}=NAME@VERSION too")
+    ((name, version),) = chosen
+    return ModelChoice(name=str(name), version=version)
+
+
+def _choice(store: ObjectStore, batch: Batch, stage: Stage) -> tuple[str | None, str | None]:
+    asked = batch.models.get(stage)
+    if asked is not None and asked.version is not None:
+        return asked.name, asked.version
+    used = _used(store, batch, stage)
+    if used is not None:
+        return used.name, used.version
+    return (asked.name, None) if asked is not None else (None, None)
+
+
+def _used(store: ObjectStore, batch: Batch, stage: Stage) -> ModelUsed | None:
+    """What ran a stage, as the first results tell; none where there is no result."""
+    infos = store.list(store.bucket, f"{layout.batch_prefix(batch.name)}results/")
+    for info in islice(infos, _RECORDS_LOOKED_AT):
+        try:
+            record = ResultRecord.model_validate_json(store.get(store.bucket, info.key))
+        except (PermanentError, ValidationError):
+            continue
+        if stage in record.stages:
+            return record.stages[stage].model
+    return None
