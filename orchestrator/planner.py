@@ -7,8 +7,9 @@ until ``batch.json`` is there, there is no batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -85,9 +86,9 @@ def plan(
     _check_free(store, order.batch)
     record = _begun(order, walk, store)
     _control(order, store)
-    with Contents() as contents:
+    with Contents() as contents, closing(_items(walk, record)) as items:
         _remember(store, record, contents)
-        for so_far in _parts(record, _items(walk, record), store, contents):
+        for so_far in _parts(record, items, store, contents):
             told(record := so_far)
     if record.images == 0:
         _forget(store, order.batch)
@@ -165,10 +166,11 @@ def _remember(store: ObjectStore, record: PlanRecord, contents: Contents) -> Non
             contents.first(_print(entry), entry.index)
 
 
-def _items(walk: Walk | Iterable[Item], record: PlanRecord) -> Iterator[Item]:
+def _items(walk: Walk | Iterable[Item], record: PlanRecord) -> Generator[Item, None, None]:
     if isinstance(walk, Walk):
-        return walk.begin(record.position)
-    return islice(iter(walk), record.images + record.skipped + record.left_out, None)
+        yield from walk.begin(record.position)
+    else:
+        yield from islice(walk, record.images + record.skipped + record.left_out, None)
 
 
 def _print(entry: ManifestEntry) -> str | None:
