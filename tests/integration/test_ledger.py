@@ -3,10 +3,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
+import redis
 
 from dermbatch.errors import LedgerUnavailable
-from dermbatch.ledger import Claim, Counts, Ledger
-from dermbatch.records import Batch, ImageJob, ModelChoice
+from dermbatch.ledger import Claim, Ledger, Message
+from dermbatch.queue import QUEUES
+from dermbatch.records import Batch, BatchControl, ImageJob, ModelChoice
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.stages import ORDER, Stage
 from orchestrator.stack.ports import free_ports
@@ -19,6 +21,12 @@ def ledger(empty_redis):
     return Ledger(empty_redis, SETTINGS)
 
 
+@pytest.fixture
+def client(empty_redis):
+    with redis.Redis.from_url(empty_redis.url, decode_responses=True) as client:
+        yield client
+
+
 def job(index=0, batch="b"):
     return ImageJob(
         batch=batch,
@@ -28,6 +36,19 @@ def job(index=0, batch="b"):
         stages=ORDER,
         models={Stage.SEGMENT: ModelChoice(name="m")},
     )
+
+
+def message(index=0, batch="b", lane="bulk"):
+    return Message(job(index, batch), QUEUES[lane], f"message {batch}:{index}")
+
+
+def put(ledger, *indices, batch="b", lane="bulk"):
+    return ledger.enqueue([message(index, batch, lane) for index in indices or (0,)])
+
+
+def taken(redis_client, lane="bulk"):
+    """What a worker does first: it takes the message."""
+    return redis_client.rpop(QUEUES[lane])
 
 
 def batch(images, name="b", lane="bulk"):
@@ -50,7 +71,7 @@ def wait_due(ledger, timeout=5.0):
 
 
 def test_of_many_claims_one_wins(ledger):
-    assert ledger.enqueue(job())
+    assert put(ledger)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: ledger.claim(job(), f"w/{n}"), range(16)))
     assert sum(isinstance(answer, Claim) for answer in answers) == 1
@@ -58,11 +79,11 @@ def test_of_many_claims_one_wins(ledger):
 
 
 def test_an_image_in_flight_or_finished_is_not_enqueued_again(ledger):
-    assert ledger.enqueue(job())
-    assert not ledger.enqueue(job())
+    assert put(ledger)
+    assert not put(ledger)
     claim = claimed(ledger, job())
     assert ledger.finish(job(), claim.owner, "done")
-    assert not ledger.enqueue(job())
+    assert not put(ledger)
     assert ledger.claim(job(), "w/1") == "finished"
 
 
@@ -71,11 +92,11 @@ def test_an_image_the_ledger_does_not_know_is_not_claimed(ledger):
 
 
 def test_a_silent_workers_image_comes_back_and_its_claim_is_void(ledger):
-    ledger.enqueue(job())
+    put(ledger)
     silent = claimed(ledger, job())
     assert ledger.requeue("o") == []
     (due,) = wait_due(ledger)
-    assert (due.why, due.attempts, due.job) == ("expired", 1, job())
+    assert (due.why, due.attempts, due.payload) == ("expired", 1, "message b:0")
     assert not ledger.heartbeat(silent)
     again = claimed(ledger, job(), "w/1")
     assert again.attempt == 2
@@ -84,7 +105,7 @@ def test_a_silent_workers_image_comes_back_and_its_claim_is_void(ledger):
 
 
 def test_heartbeats_keep_a_lease(ledger):
-    ledger.enqueue(job())
+    put(ledger)
     claim = claimed(ledger, job())
     for _ in range(8):
         time.sleep(0.1)
@@ -92,15 +113,37 @@ def test_heartbeats_keep_a_lease(ledger):
         assert ledger.requeue("o") == []
 
 
-def test_a_lost_message_is_sent_again_without_counting_a_crash(ledger):
-    ledger.enqueue(job())
+def test_a_lost_message_is_sent_again_without_counting_a_crash(ledger, client):
+    put(ledger)
     for _ in range(4):
+        assert taken(client) == "message b:0"
         (due,) = wait_due(ledger)
         assert (due.why, due.attempts) == ("resend", 0)
+    assert client.llen(QUEUES["bulk"]) == 1
+
+
+def test_a_message_that_waits_in_the_queue_is_not_sent_twice(ledger, client):
+    put(ledger, 0, 1, lane="live")
+    for _ in range(5):
+        time.sleep(0.1)
+        assert ledger.requeue("o") == []
+    assert client.llen(QUEUES["live"]) == 2
+    assert ledger.waiting("live") > 0.4
+    assert ledger.waiting("bulk") is None
+
+
+def test_a_message_given_back_is_sent_again_at_once(ledger, client):
+    put(ledger)
+    taken(client)
+    assert ledger.give_back("b", 0)
+    assert [due.why for due in ledger.requeue("o")] == ["resend"]
+    assert taken(client) == "message b:0"
+    claimed(ledger, job())
+    assert not ledger.give_back("b", 0)
 
 
 def test_three_crashes_make_poison_that_only_the_reconciler_may_end(ledger):
-    ledger.enqueue(job())
+    put(ledger)
     whys = []
     for attempt in range(3):
         claimed(ledger, job(), f"w/{attempt}")
@@ -115,7 +158,7 @@ def test_three_crashes_make_poison_that_only_the_reconciler_may_end(ledger):
 
 
 def test_poison_whose_record_could_not_be_written_is_handed_out_again(ledger):
-    ledger.enqueue(job())
+    put(ledger)
     for attempt in range(3):
         claimed(ledger, job(), f"w/{attempt}")
         wait_due(ledger)
@@ -124,7 +167,7 @@ def test_poison_whose_record_could_not_be_written_is_handed_out_again(ledger):
 
 
 def test_a_pause_is_kept_and_transient_failures_are_counted(ledger):
-    ledger.enqueue(job())
+    put(ledger)
     claim = claimed(ledger, job())
     assert ledger.postpone(claim, 0.25) == 1
     assert ledger.claim(job(), "w/1") == "taken"
@@ -137,41 +180,164 @@ def test_a_pause_is_kept_and_transient_failures_are_counted(ledger):
     assert ledger.postpone(again, 1, counted=False) == 1
 
 
+def counts(ledger, name="b"):
+    state = ledger.batch(name)
+    return state.images, state.done, state.failed
+
+
 def test_a_result_counts_whoever_tells_and_beats_a_failure(ledger):
     ledger.open_batch(batch(2))
-    ledger.enqueue(job())
+    put(ledger)
     late = claimed(ledger, job())
     wait_due(ledger)
     current = claimed(ledger, job(), "w/1")
     assert ledger.finish(job(), late.owner, "done")
-    assert not ledger.finish(job(), current.owner, "failed")
-    assert ledger.counts("b") == Counts(images=2, done=1, failed=0)
+    assert not ledger.finish(job(), current.owner, "failed", "bad_input")
+    assert counts(ledger) == (2, 1, 0)
 
 
 def test_counts_are_derived_and_refusals_count_as_failed(ledger):
-    assert ledger.counts("b") is None
+    assert ledger.batch("b") is None
     ledger.open_batch(batch(3))
-    ledger.refuse("b", 0)
-    ledger.refuse("b", 0)
-    for index, outcome in ((1, "done"), (2, "failed")):
-        ledger.enqueue(job(index))
-        ledger.finish(job(index), claimed(ledger, job(index)).owner, outcome)
-    counts = ledger.counts("b")
-    assert (counts.done, counts.failed, counts.finished) == (1, 2, True)
+    assert ledger.refuse("b", 0, "zip_slip")
+    assert not ledger.refuse("b", 0, "zip_slip")
+    put(ledger, 1, 2)
+    assert ledger.batch("b").in_flight == 2
+    for index, outcome, reason in ((1, "done", ""), (2, "failed", "truncated")):
+        ledger.finish(job(index), claimed(ledger, job(index)).owner, outcome, reason)
+    state = ledger.batch("b")
+    assert (state.done, state.failed, state.finished, state.in_flight) == (1, 2, True, 0)
+    assert state.reasons == {"zip_slip": 1, "truncated": 1}
     assert ledger.in_flight() == 0
     assert set(ledger.states().values()) == {0}
 
 
 def test_opening_a_batch_again_keeps_its_place(ledger):
-    ledger.open_batch(batch(5, "first", "live"))
+    assert ledger.open_batch(batch(5, "first", "live"))
     ledger.open_batch(batch(5, "second"))
     ledger.advance("first", 4)
-    ledger.open_batch(batch(5, "first", "live"))
-    assert ledger.next_index("first") == 4
-    assert ledger.open_batches() == ["first", "second"]
-    assert (ledger.lane("first"), ledger.lane("second")) == ("live", "bulk")
-    ledger.close_batch("first")
-    assert ledger.open_batches() == ["second"]
+    assert not ledger.open_batch(batch(5, "first", "live"))
+    assert ledger.batch("first").next_index == 4
+    assert [state.name for state in ledger.batches()] == ["first", "second"]
+    assert [state.lane for state in ledger.batches()] == ["live", "bulk"]
+    ledger.forget("first")
+    assert [state.name for state in ledger.batches()] == ["second"]
+
+
+def test_nothing_of_a_closed_batch_is_left(ledger, client):
+    ledger.open_batch(batch(2))
+    put(ledger, 0, 1)
+    for index in (0, 1):
+        ledger.finish(job(index), claimed(ledger, job(index)).owner, "done")
+    client.delete(QUEUES["bulk"])
+    ledger.forget("b")
+    assert client.keys("dermbatch:*") == []
+    ledger.finish(job(0), "late", "done")
+    assert all(client.ttl(key) > 0 for key in client.keys("dermbatch:*"))
+
+
+def test_enqueueing_moves_the_place_in_the_same_step(ledger):
+    ledger.open_batch(batch(9))
+    assert ledger.enqueue([message(0), message(1)], next_index=2) == 2
+    assert ledger.batch("b").next_index == 2
+
+
+def test_a_batch_is_steered(ledger):
+    assert not ledger.steer("b", BatchControl(state="paused"))
+    ledger.open_batch(batch(3))
+    control = BatchControl(lane="live", weight=7, state="paused", why="lunch", tolerant=True)
+    assert ledger.steer("b", control)
+    assert ledger.batch("b").control == control
+
+
+def test_failures_are_forgotten_to_be_tried_again(ledger):
+    ledger.open_batch(batch(20))
+    for index in (3, 7, 9):
+        ledger.refuse("b", index, "no_triton" if index < 9 else "other")
+    ledger.advance("b", 20)
+    ledger.rewind("b", {7: "no_triton", 3: "no_triton"})
+    state = ledger.batch("b")
+    assert (state.failed, state.next_index, state.reasons) == (1, 3, {"other": 1})
+    assert ledger.unfinished("b", 0, 10) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_outcomes_without_a_record_are_forgotten(ledger):
+    ledger.open_batch(batch(4))
+    put(ledger, 0, 1)
+    for index in (0, 1):
+        ledger.finish(job(index), claimed(ledger, job(index)).owner, "done")
+    ledger.advance("b", 4)
+    ledger.miss("b", [1])
+    assert (ledger.batch("b").done, ledger.batch("b").next_index) == (1, 1)
+
+
+def test_a_batch_is_restored_with_its_outcomes_a_result_over_a_failure(ledger):
+    ledger.restore(
+        batch(12_000), BatchControl(weight=3), range(0, 12_000, 2), [(1, "bad_input"), (2, "bad_input")]
+    )
+    state = ledger.batch("b")
+    assert (state.done, state.failed, state.weight, state.reasons) == (6000, 1, 3, {"bad_input": 1})
+
+
+def test_a_cancelled_batchs_waiting_images_leave_and_running_ones_stay(ledger):
+    ledger.open_batch(batch(5))
+    put(ledger, 0, 1, 2)
+    ledger.open_batch(batch(5, "other"))
+    put(ledger, 0, batch="other")
+    running = claimed(ledger, job(0))
+    assert ledger.postpone(claimed(ledger, job(1)), 30) == 1
+    assert ledger.batch("b").waiting == 1
+    assert ledger.drop("b") == 2
+    assert (ledger.batch("b").in_flight, ledger.batch("b").waiting) == (1, 0)
+    assert ledger.batch("other").in_flight == 1
+    assert ledger.claim(job(2), "w/5") == "unknown"
+    assert ledger.heartbeat(running)
+
+
+def test_a_full_redis_takes_no_more_images_but_finishes_those_in_flight(ledger, client):
+    ledger.open_batch(batch(5))
+    put(ledger, 0, 1)
+    client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(LedgerUnavailable) as caught:
+            ledger.enqueue([message(2)], next_index=3)
+        assert caught.value.reason == "ledger_full"
+        claim = claimed(ledger, job(0))
+        assert ledger.heartbeat(claim)
+        assert ledger.finish(job(0), claim.owner, "done")
+        assert ledger.postpone(claimed(ledger, job(1)), 0.1) == 1
+    finally:
+        client.config_set("maxmemory", "0")
+    assert (ledger.batch("b").done, ledger.batch("b").in_flight, ledger.batch("b").next_index) == (1, 1, 0)
+
+
+def test_one_orchestrator_leads_and_another_takes_over(ledger):
+    assert ledger.lead("a", 0.2)
+    assert ledger.lead("a", 0.2)
+    assert not ledger.lead("b", 0.2)
+    ledger.resign("b")
+    assert not ledger.lead("b", 0.2)
+    time.sleep(0.25)
+    assert ledger.lead("b", 0.2)
+    ledger.resign("b")
+    assert ledger.lead("a", 0.2)
+
+
+def test_a_sleeping_leader_is_woken(ledger):
+    ledger.wake()
+    ledger.wake()
+    started = time.monotonic()
+    ledger.sleep(20)
+    assert time.monotonic() - started < 10
+    ledger.sleep(0.1)
+
+
+def test_a_redis_that_lost_its_data_remembers_nothing(ledger, client):
+    assert not ledger.remembers()
+    ledger.requeue("o")
+    assert ledger.remembers()
+    client.flushall()
+    assert not ledger.remembers()
 
 
 def test_slots_are_those_that_report(ledger):
@@ -187,4 +353,4 @@ def test_a_redis_that_is_gone_is_a_transient_error():
     (port,) = free_ports(1)
     ledger = Ledger(RedisSettings(url=f"redis://127.0.0.1:{port}/0"), SETTINGS)
     with pytest.raises(LedgerUnavailable):
-        ledger.enqueue(job())
+        put(ledger)
