@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -31,16 +31,16 @@ class Pictures:
     A stage that runs sets what it made; what is not set is read from the artifacts of the stages done earlier.
 
     Args:
-        body: The source object.
+        read: Gives the source object; asked once, and only where its pixels are needed.
         max_pixels: Larger pictures are refused.
         artifacts: Where earlier results lie.
         found: Records of the stages done earlier.
     """
 
     def __init__(
-        self, body: bytes, max_pixels: int, artifacts: Artifacts, found: Mapping[Stage, StageRecord]
+        self, read: Callable[[], bytes], max_pixels: int, artifacts: Artifacts, found: Mapping[Stage, StageRecord]
     ) -> None:
-        self._body = body
+        self._read_source = read
         self._max_pixels = max_pixels
         self._artifacts = artifacts
         self._found = found
@@ -52,7 +52,7 @@ class Pictures:
         Raises:
             BadInput: Where it is none that the system takes.
         """
-        return read_image(self._body, max_pixels=self._max_pixels)
+        return read_image(self._read_source(), max_pixels=self._max_pixels)
 
     @cached_property
     def purified(self) -> Image | None:

@@ -1,17 +1,16 @@
 """The journey of one image through a worker: look up what is known, read, run the stages that are not done, write.
 
 A plain function of a job and its connections. What is known of an image is asked for by the fingerprint that the
-manifest gives, so an image of which all is known is not even read.
+manifest gives, so an image is only read where a stage needs its own pixels.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from dermbatch import __version__, layout, metrics
@@ -19,48 +18,18 @@ from dermbatch.errors import DermbatchError, StoreUnavailable
 from dermbatch.records import ImageInfo, ImageJob, KnownImage, ResultRecord, SourceInfo, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
-from dermbatch.store import ObjectStore, split_uri
+from dermbatch.store import ObjectStore
 from workers.artifacts import Artifacts, encode
+from workers.clock import Clock
 from workers.known import extended, recall, remember
 from workers.pictures import Pictures, StaleArtifact
-from workers.preview import preview
+from workers.preview import original_of, preview
 from workers.quality import quality_flags
 from workers.served import Array, Inference
+from workers.source import Source, SourceReplaced
 from workers.steps import Step, plan, preview_key, run_step
 
 _WRITERS = 2  # threads that encode and write artifacts while the next stage waits for Triton
-
-
-@dataclass
-class Clock:
-    """Seconds by what they were spent on."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, what: str) -> Iterator[None]:
-        """Count the time inside."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - start
-            self.seconds[what] = round(self.seconds.get(what, 0.0) + spent, 6)
-
-
-@dataclass(frozen=True)
-class Content:
-    """A source object that was read.
-
-    Attributes:
-        body: Its bytes.
-        sha256: Their digest.
-        fingerprint: What the cache calls it.
-    """
-
-    body: bytes
-    sha256: str
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -106,24 +75,27 @@ def process(
         StoreUnavailable, StoreRefused, InferenceUnavailable: Where trying again may help.
     """
     started, clock = datetime.now(UTC), Clock()
+    source = Source(job, store, limits.max_bytes, clock)
     with clock("read"):
         steps = plan(job, client)
-        fingerprint = layout.fingerprint(job.source, job.etag, job.size)
-        known = recall(store, fingerprint) if fingerprint else None
-        outcome = _all_known(known, steps)
-        if outcome is None:
-            content = _read(job, store, limits.max_bytes)
-            if content.fingerprint != fingerprint:  # the manifest gave none, or the object was replaced since
-                known = recall(store, content.fingerprint)
-                outcome = _all_known(known, steps)
+        listed = layout.fingerprint(job.source, job.etag, job.size)
+        known = recall(store, listed) if listed else None
+    fingerprint = listed if listed and known else source.fingerprint
+    if known is None and fingerprint != listed:  # the manifest has none, or the object was replaced since
+        with clock("read"):
+            known = recall(store, fingerprint)
+    outcome, found = _all_known(known, steps), tuple(step.stage for step in steps)
     if outcome is not None:
-        found = tuple(outcome.stages)
         for stage in found:
             metrics.CACHE_HITS.labels(stage).inc()
         alive()
     else:
-        run = Run(content, known, limits.max_pixels, store, clock)
-        outcome, found = run.whole(steps, client, alive)
+        try:
+            run = Run(source, fingerprint, known, limits.max_pixels, store, clock)
+            outcome, found = run.whole(steps, client, alive)
+        except SourceReplaced:
+            run = Run(source, source.fingerprint, None, limits.max_pixels, store, clock)
+            outcome, found = run.whole(steps, client, alive)
     return ResultRecord(
         batch=job.batch,
         index=job.index,
@@ -151,19 +123,12 @@ def _all_known(known: KnownImage | None, steps: tuple[Step, ...]) -> Outcome | N
     return Outcome(known.image, {step.stage: known.stages[step.key] for step in steps}, shown)
 
 
-def _read(job: ImageJob, store: ObjectStore, max_bytes: int) -> Content:
-    """The source object, under the fingerprint of what was really read: it may have been replaced since."""
-    body, etag = store.read(*split_uri(job.source), max_bytes=max_bytes)
-    etag = etag or hashlib.md5(body, usedforsecurity=False).hexdigest()  # what an ordinary ETag is
-    fingerprint = str(layout.fingerprint(job.source, etag, len(body)))  # never none where both are known
-    return Content(body, hashlib.sha256(body).hexdigest(), fingerprint)
-
-
 class Run:
     """One image on its way through the stages that are not known yet.
 
     Args:
-        content: The source object.
+        source: The source object.
+        fingerprint: What the cache calls it.
         known: What is known of it.
         max_pixels: Larger pictures are refused.
         store: Where results lie.
@@ -171,14 +136,21 @@ class Run:
     """
 
     def __init__(
-        self, content: Content, known: KnownImage | None, max_pixels: int, store: ObjectStore, clock: Clock
+        self,
+        source: Source,
+        fingerprint: str,
+        known: KnownImage | None,
+        max_pixels: int,
+        store: ObjectStore,
+        clock: Clock,
     ) -> None:
-        self._content = content
-        # ETags of other stores may be no digests; what is known of other bytes is of no use here.
-        self._known = known if known is not None and known.image.sha256 == content.sha256 else None
+        self._source = source
+        self._fingerprint = fingerprint
+        self._known = known
         self._max_pixels = max_pixels
         self._store = store
-        self._artifacts = Artifacts(store, content.sha256)
+        self._sha256 = known.image.sha256 if known else source.sha256
+        self._artifacts = Artifacts(store, self._sha256)
         self._clock = clock
         self._made: dict[str, StageRecord] = {}
 
@@ -189,6 +161,9 @@ class Run:
 
         Returns:
             The outcome, and the stages that were not run.
+
+        Raises:
+            SourceReplaced: Where the source was needed, and what is known is not of it.
         """
         stages = self._known.stages if self._known else {}
         found = {step.stage: stages[step.key] for step in steps if step.key in stages}
@@ -215,8 +190,8 @@ class Run:
         Raises:
             StaleArtifact: Where one of the found steps cannot be read back.
         """
-        pictures = Pictures(self._content.body, self._max_pixels, self._artifacts, found)
-        image = self._image_info(pictures)
+        pictures = Pictures(self._body, self._max_pixels, self._artifacts, found)
+        image = self._known.image if self._known and Stage.PURIFY in found else self._decoded(pictures)
         records = dict(found)
         try:
             with ThreadPoolExecutor(_WRITERS) as pool:
@@ -228,11 +203,11 @@ class Run:
                         continue
                     record, made = self._run(step, pictures, image, client)
                     writes.append(pool.submit(self._write, record, made))
-                drawn = pool.submit(_draw, pictures)
+                drawn = pool.submit(self._draw, pictures, image)
                 with self._clock("write"):
                     records |= {record.stage: record for record in (write.result() for write in writes)}
                     shown = drawn.result()
-        except (StaleArtifact, StoreUnavailable):
+        except (StaleArtifact, SourceReplaced, StoreUnavailable):
             raise
         except Exception:
             # What was done before an outage is not done again. The failure itself is what counts.
@@ -242,15 +217,19 @@ class Run:
             raise
         return Outcome(image, {step.stage: records[step.stage] for step in steps}, shown)
 
-    def _image_info(self, pictures: Pictures) -> ImageInfo:
-        if self._known is not None:
-            return self._known.image
+    def _body(self) -> bytes:
+        if self._source.sha256 != self._sha256:
+            raise SourceReplaced
+        return self._source.body
+
+    def _decoded(self, pictures: Pictures) -> ImageInfo:
+        self._body()  # so that its time is not counted as decoding
         with self._clock("decode"):
             source = pictures.source
         height, width = source.pixels.shape[:2]
         return ImageInfo(
-            sha256=self._content.sha256,
-            bytes=len(self._content.body),
+            sha256=self._sha256,
+            bytes=len(self._source.body),
             media_type=source.media_type,
             height=height,
             width=width,
@@ -283,11 +262,15 @@ class Run:
         self._made[record.key] = written = self._artifacts.save(record, files)
         return written
 
+    def _draw(self, pictures: Pictures, image: ImageInfo) -> bytes:
+        """The preview; from an earlier one where there is any, as the source need not be read then."""
+        earlier = list(self._known.previews.values())[-1:] if self._known else []
+        original = original_of(earlier[0], image.height, image.width) if earlier else None
+        if original is None:
+            original = pictures.source.pixels
+        return preview(original, pictures.mask, pictures.purified, pictures.enhanced)
+
     def _remember(
         self, image: ImageInfo, stages: Mapping[str, StageRecord], previews: Mapping[str, bytes]
     ) -> None:
-        remember(self._store, self._content.fingerprint, extended(self._known, image, stages, previews))
-
-
-def _draw(pictures: Pictures) -> bytes:
-    return preview(pictures.source.pixels, pictures.mask, pictures.purified, pictures.enhanced)
+        remember(self._store, self._fingerprint, extended(self._known, image, stages, previews))

@@ -41,15 +41,44 @@ def preview(original: Image, mask: Mask | None, purified: Image | None, enhanced
     return encoded.tobytes()
 
 
+def original_of(shown: bytes, height: int, width: int) -> Image | None:
+    """The original's tile of an earlier preview: drawn from it, a new one needs no source.
+
+    Args:
+        shown: What :func:`preview` made.
+        height: Of the source image.
+        width: Of the source image.
+
+    Returns:
+        uint8 [h, w, 3] RGB, the long side ``TILE``; none where it is no readable preview.
+    """
+    strip = cv2.imdecode(np.frombuffer(shown, np.uint8), cv2.IMREAD_COLOR) if shown else None
+    if strip is None or strip.shape != (TILE, 4 * TILE, 3):
+        return None
+    rows, columns = _tile_size(height, width)
+    top, left = (TILE - rows) // 2, (TILE - columns) // 2
+    tile = strip[top : top + rows, left : left + columns]
+    return np.asarray(cv2.cvtColor(tile, cv2.COLOR_BGR2RGB), np.uint8)
+
+
 def _fit(image: Image) -> Image:
     """The image, its long side brought to ``TILE``."""
+    height, width = _tile_size(*image.shape[:2])
     # Halving as far as it goes is faster than one long step.
-    while max(image.shape[:2]) >= 2 * TILE and min(image.shape[:2]) >= 2:
+    while _can_halve(*image.shape[:2]):
         image = halved(image)
-    height, width = image.shape[:2]
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _tile_size(height: int, width: int) -> tuple[int, int]:
+    while _can_halve(height, width):
+        height, width = height // 2, width // 2
     scale = TILE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _can_halve(height: int, width: int) -> bool:
+    return max(height, width) >= 2 * TILE and min(height, width) >= 2
 
 
 def _outlined(small: Image, mask: Mask) -> Image:

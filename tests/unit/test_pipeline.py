@@ -168,6 +168,40 @@ def test_a_second_run_computes_reads_and_writes_nothing(place):
     assert place.asked() == []
 
 
+def test_a_new_segmentation_needs_no_source(place):
+    first = place.run()
+    place.triton.models = whole_triton(segment="cd" * 32).models
+    job = place.job()
+    del place.store.objects["incoming", "a.png"]
+    again = place.run(job=job, limits=WorkerSettings(max_pixels=1))
+    assert again.cached == (Stage.PURIFY,)
+    assert [what for what, _ in place.store.requests] == ["get", "get", "put", "put", "put"]  # known, purified
+    assert set(again.seconds) == {"read", "segment", "enhance", "classify", "write"}
+    assert again.preview != first.preview
+    old, new = (cv2.imdecode(np.frombuffer(r.preview_jpeg, np.uint8), 1).astype(int) for r in (first, again))
+    assert np.abs(old - new).mean() < 1  # the same picture, compressed twice
+    assert again.source == first.source
+
+
+def test_without_purified_pictures_a_new_segmentation_reads_the_source(place):
+    place.run((Stage.SEGMENT,))
+    place.triton.models = whole_triton(segment="cd" * 32).models
+    again = place.run((Stage.SEGMENT,))
+    assert ("get", "a.png") in place.store.requests
+    assert set(again.seconds) == {"read", "decode", "segment", "write"}
+
+
+def test_an_unreadable_earlier_preview_is_drawn_from_the_source(place):
+    place.run()
+    remembered = place.read()
+    torn = remembered.model_copy(update={"previews": {"ab" * 16: b"torn"}})
+    place.store.objects["results", place.known()] = torn.to_json()
+    again = place.run()
+    assert again.cached == ORDER
+    assert ("get", "a.png") in place.store.requests
+    assert again.preview_jpeg.startswith(b"\xff\xd8")
+
+
 def test_the_same_content_elsewhere_is_known(place):
     place.run()
     place.store.objects["archive", "x/y.jpg"] = BODY
@@ -198,6 +232,18 @@ def test_an_object_replaced_since_it_was_listed_is_remembered_as_what_it_is_now(
     assert place.run(job=job).source.sha256 == hashlib.sha256(other).hexdigest()
     place.store.objects["incoming", "a.png"] = BODY
     assert place.run(job=job).source.sha256 == SHA256  # not what lay there in between
+
+
+def test_an_object_replaced_since_it_was_listed_is_a_new_image_once_it_must_be_read(place):
+    place.run()
+    job = place.job()
+    other = bytes(cv2.imencode(".png", np.full((60, 80, 3), 200, np.uint8))[1])
+    place.store.objects["incoming", "a.png"] = other
+    assert place.run(job=job).source.sha256 == SHA256  # of which all is known
+    place.triton.models = whole_triton(purify="cd" * 32).models
+    again = place.run(job=job)
+    assert (again.cached, again.source.sha256) == ((), hashlib.sha256(other).hexdigest())
+    assert len(place.store.keys("^images/known/")) == 2
 
 
 def test_what_is_known_of_other_bytes_is_not_taken(place):

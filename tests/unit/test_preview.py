@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from workers.preview import TILE, preview
+from workers.preview import TILE, original_of, preview
 
 
 def decoded(jpeg):
@@ -38,3 +38,19 @@ def test_what_is_missing_is_blank():
     strip = decoded(preview(image, None, None, None))
     assert tile(strip, 0).max() < 60
     assert all(tile(strip, number).min() > 230 for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (2304, 3072), (901, 333), (1, 5000), (16, 1999), (224, 224)])
+def test_the_original_can_be_taken_out_of_a_preview(shape):
+    image = np.full((*shape, 3), (180, 120, 90), np.uint8)
+    shown = preview(image, None, None, None)
+    tile_of_it = original_of(shown, *shape)
+    assert max(tile_of_it.shape[:2]) == TILE
+    assert np.abs(tile_of_it.astype(int) - (180, 120, 90)).mean() < 12 or min(shape) < 20
+    again = decoded(preview(tile_of_it, None, None, None)).astype(int)
+    assert np.abs(again - decoded(shown).astype(int)).mean() < 1
+
+
+@pytest.mark.parametrize("broken", [b"", b"torn", bytes(cv2.imencode(".jpg", np.zeros((9, 9, 3), np.uint8))[1])])
+def test_what_is_no_preview_has_no_original(broken):
+    assert original_of(broken, 300, 400) is None
