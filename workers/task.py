@@ -21,7 +21,6 @@ from dermbatch import layout, metrics
 from dermbatch.errors import (
     DermbatchError,
     LedgerUnavailable,
-    ObjectNotFound,
     PermanentError,
     StoreRefused,
     StoreUnavailable,
@@ -202,7 +201,7 @@ def _recorded(store: ObjectStore, job: ImageJob) -> ResultRecord | None:
     """The record, where an earlier attempt wrote it, but could not say so to the ledger."""
     try:
         return ResultRecord.model_validate_json(store.get(store.bucket, layout.result(job.batch, job.index)))
-    except ObjectNotFound:
+    except PermanentError:  # not there; S3 calls that forbidden to who may not list
         return None
 
 

@@ -8,7 +8,14 @@ import pytest
 from messages import job_of, messages_of
 
 from dermbatch import layout
-from dermbatch.errors import BadInput, InferenceUnavailable, LedgerUnavailable, ObjectNotFound, StoreRefused
+from dermbatch.errors import (
+    BadInput,
+    InferenceUnavailable,
+    LedgerUnavailable,
+    ObjectNotFound,
+    PermanentError,
+    StoreRefused,
+)
 from dermbatch.ledger import Ledger
 from dermbatch.queue import QUEUES
 from dermbatch.records import FailureRecord, ModelChoice, ResultRecord, Shadow, SourceInfo
@@ -321,6 +328,19 @@ def test_a_record_written_by_an_attempt_that_fell_silent_is_not_made_again(place
     assert place.process.calls == 0
     assert result(place).attempt == 1
     assert place.ledger.claim(JOB, "x") == "finished"
+
+
+def test_where_the_results_may_be_written_but_not_read_a_second_attempt_goes_on(place, monkeypatch):
+    def forbidden(*_):
+        raise PermanentError("the object store refuses to get", reason="access_denied")
+
+    monkeypatch.setattr(place.store, "get", forbidden)
+    place.process = Pipeline(InferenceUnavailable("Triton is away"))
+    deliver(place)
+    wait_due(place)
+    deliver(place)
+    monkeypatch.undo()
+    assert result(place).attempt == 2
 
 
 def test_of_two_results_the_first_stays(place):
