@@ -33,7 +33,7 @@ _AT_A_TIME = 16
 _REASONS_IN_LINE = 3
 
 State = Literal["planning", "waiting", "open", "paused", "cancelled", "finished"]
-"""``waiting``: planned, but no orchestrator has taken it up (again). A batch has ended where ``closed`` is there."""
+"""``waiting``: planned, but no orchestrator has taken it up (again). One with ``closed`` has ended."""
 
 
 @dataclass(frozen=True)
