@@ -230,6 +230,35 @@ def test_an_end_during_the_start_leaves_nothing(tmp_path, models):
     assert none_left([pid for pid in pids if pid is not None])
 
 
+def test_an_end_that_falls_into_a_destructor_during_the_start_is_not_lost():
+    script = """
+import os, signal, time
+from orchestrator.stack.host import serve
+
+class Falls:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+class Stack:
+    home = "here"
+    def __enter__(self):
+        Falls()
+    def __exit__(self, *_):
+        print("stopped")
+    def check(self):
+        return []
+
+serve(Stack())
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "the stack is running in here\nstopped\n")
+    assert "Exception ignored" in ran.stderr
+
+
 def test_the_default_models_are_found_in_a_checkout_and_beside_an_installed_package(tmp_path, monkeypatch):
     for place in ("site-packages/dermbatch/model_repository", "checkout/model_repository"):
         (tmp_path / place / "segment").mkdir(parents=True)
