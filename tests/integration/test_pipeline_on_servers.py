@@ -1,6 +1,7 @@
 """The pipeline against a real object store and a real Triton."""
 
 import re
+import time
 import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,15 @@ def store(empty_store):
 
 @pytest.fixture(scope="module")
 def inferences(digested_triton):
-    """Requests that each model has answered, by Triton's own counters."""
+    """Requests that each model has answered, by Triton's own counters, once they are at rest."""
+
+    def at_rest():
+        # Triton counts a request after its answer is on the way.
+        seen = [ask()]
+        while len(seen) < 3 or seen[-1] != seen[-3]:
+            time.sleep(0.2)
+            seen.append(ask())
+        return seen[-1]
 
     def ask():
         with urllib.request.urlopen(f"http://127.0.0.1:{digested_triton.ports.metrics}/metrics") as answer:
@@ -54,7 +63,7 @@ def inferences(digested_triton):
                 counts[found[1], found[2]] = int(found[3])
         return counts
 
-    return ask
+    return at_rest
 
 
 def listed(store, name="a", *, models=MODELS, stages=ORDER, shadow=None, batch="b"):
