@@ -52,6 +52,26 @@ def open_names(store: ObjectStore) -> Iterator[str]:
         yield info.key.removeprefix(layout.OPEN).removesuffix(".json")
 
 
+def reopen(store: ObjectStore) -> list[str]:
+    """Write the control of every batch that has neither one nor a summary; returns their names."""
+    found = []
+    opened = set(open_names(store))
+    for name in store.folders(store.bucket, layout.BATCHES):
+        if name in opened or closed(store, name):
+            continue
+        try:
+            batch = read_batch(store, name)
+        except ObjectNotFound:  # a plan that was begun and given up
+            continue
+        except DermbatchError as error:
+            _log.warning("batch not reopened", batch=name, reason=error.reason, message=str(error))
+            continue
+        control = BatchControl(lane=batch.lane, weight=batch.weight)
+        store.put(layout.control(name), control.to_json(), "application/json")
+        found.append(name)
+    return found
+
+
 def restore(store: ObjectStore, ledger: Ledger, batch: Batch, control: BatchControl) -> None:
     """Have the ledger know a batch, with the outcomes that the store holds."""
     marks = audit(store, batch)

@@ -1,0 +1,11 @@
+"""The command line. Exit codes: 0 all well, 1 some images failed or a part broke, 2 usage."""
+
+from __future__ import annotations
+
+from orchestrator.cli import batches, canary, once, stack, steering
+from orchestrator.cli.app import app, main
+
+__all__ = ["app", "main"]
+
+for module in (once, stack, batches, steering, canary):
+    module.register(app)

@@ -1,0 +1,57 @@
+"""``dermbatch canary``: new models beside the old ones, on a share of live images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dermbatch.errors import UsageError
+from dermbatch.store import ObjectStore
+from orchestrator import canary
+from orchestrator import models as served_models
+from orchestrator.cli import options
+from orchestrator.cli.app import out
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the canary.", show_default=False)]
+
+commands = typer.Typer(
+    name="canary",
+    help="Run new models beside the old ones, on a share of live images, without touching results.",
+    no_args_is_help=True,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(commands)
+
+
+@commands.command()
+def start(
+    name: _Name,
+    models: options.Models = None,
+    share: Annotated[float, typer.Option("--share", min=0, max=1, help="Of live images.")] = 0.1,
+    home: options.Home = options.DEFAULT_HOME,
+) -> None:
+    """Start a canary; it takes effect within half a minute."""
+    settings, store, ledger = options.connect(home)
+    chosen = options.models(models)
+    served_models.check(chosen, served_models.served(settings.triton), f"Triton at {settings.triton.url}")
+    if unpinned := [stage for stage, choice in chosen.items() if choice.version is None]:
+        raise UsageError(f"{unpinned[0]}: pin a version, as in {unpinned[0]}=NAME@VERSION")
+    canary.start(store, name, chosen, share)
+    ledger.wake()
+
+
+@commands.command()
+def stop(name: _Name, home: options.Home = options.DEFAULT_HOME) -> None:
+    """Stop a canary; what it has shown stays."""
+    canary.stop(ObjectStore(options.attach(home).store), name)
+
+
+@commands.command()
+def report(name: _Name, home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = False) -> None:
+    """Show how far old and new models agree."""
+    said = canary.report(ObjectStore(options.attach(home).store), name)
+    out.print(said.to_json().decode() if plain else canary.render(said), soft_wrap=plain, markup=False)

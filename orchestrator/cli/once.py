@@ -1,0 +1,95 @@
+"""``dermbatch run`` and ``dermbatch samples``: all in one command, nothing left running."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermbatch.ledger import Ledger
+from dermbatch.phantoms import write_samples
+from dermbatch.settings import load
+from dermbatch.store import ObjectStore
+from orchestrator import models as served_models
+from orchestrator.cli import options
+from orchestrator.cli.app import err, out
+from orchestrator.fetch import fetch as fetch_batch
+from orchestrator.intake import Intake
+from orchestrator.planner import plan
+from orchestrator.progress import closing_table, follow, where
+from orchestrator.stack import repository
+from orchestrator.stack.stack import Stack
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(samples)
+
+
+def run(
+    inputs: options.Inputs,
+    folder: options.Out,
+    stage_names: options.Stages = options.ALL_STAGES,
+    models: options.Models = None,
+    workers: options.Workers = None,
+    batch_name: options.NewBatch = None,
+    model_repository: options.Repository = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    since: options.Since = None,
+    until: options.Until = None,
+) -> None:
+    """Process images with a stack that is started for it and stopped afterwards."""
+    settings = load()
+    served = options.repository(model_repository)
+    order = options.order(settings, batch_name, stage_names, models)
+    served_models.check(order.models, repository.served_models(served), str(served))
+    options.make_folder(folder)
+    source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None
+    filters = options.filters(include, exclude, since, until)
+    intake = Intake(settings, source, in_place=False, leave_out=folder, filters=filters)
+    intake.check(inputs)
+    with ExitStack() as ending:
+        with err.status("Starting Redis, S3, Triton and a worker"):
+            stack = Stack(
+                folder / ".dermbatch",
+                options.sized(settings, workers),
+                model_repository=served,
+                keep_queue=False,
+            )
+            ending.enter_context(stack)
+        store, ledger = ObjectStore(stack.settings.store), Ledger(stack.settings.redis, settings.ledger)
+        with err.status("Reading the inputs"):
+            batch = plan(order, intake.walk(inputs), store)
+        started = time.monotonic()
+        ledger.open_batch(batch)
+        ledger.wake()
+        summary = follow(ledger, store, batch, err, lambda: _look_after(stack))
+        seconds = time.monotonic() - started
+        fetch_batch(store, batch.name, folder, file_of=stack.file_of)
+        store.delete_prefix(store.incoming_bucket, "")
+    out.print(closing_table(batch, summary, seconds))
+    where(out, folder)
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+def samples(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the images.")],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same images.")] = 0,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Where to write the true masks; FOLDER-truth if not given.")
+    ] = None,
+) -> None:
+    """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
+    paths = write_samples(folder, count, seed=seed, truth=truth or folder.with_name(f"{folder.name}-truth"))
+    out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
+
+
+def _look_after(stack: Stack) -> None:
+    for sentence in stack.check():
+        err.print(sentence, markup=False, soft_wrap=True)

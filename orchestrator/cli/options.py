@@ -1,0 +1,162 @@
+"""Options that several commands have, and what they come to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermbatch import layout, stages
+from dermbatch.errors import UsageError
+from dermbatch.ledger import Ledger
+from dermbatch.records import Filters, ModelChoice
+from dermbatch.settings import Settings, load
+from dermbatch.stages import ORDER, Stage
+from dermbatch.store import ObjectStore
+from orchestrator.planner import Order
+from orchestrator.stack import host
+from orchestrator.stack.repository import default_model_repository
+
+DEFAULT_HOME = Path(".dermbatch")
+ALL_STAGES = ",".join(ORDER)
+_SPARE_SLOTS = 4  # reading and writing while others wait for Triton; more gained nothing (docs/performance.md)
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...", help="Files, folders, zip archives or s3://bucket/prefix.", show_default=False
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.", show_default=False)]
+Stages = Annotated[str, typer.Option("--stages", help="Stages to run, separated by commas.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="STAGE=NAME[@VERSION]", help="Model of a stage; may be given several times."),
+]
+NewBatch = Annotated[
+    str | None, typer.Option("--batch", help="Name of the batch; made from the time if not given.")
+]
+Batch = Annotated[str, typer.Argument(metavar="BATCH", help="Name of a batch.", show_default=False)]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, max=256, help="Images at a time; 4 more than the processors if not given."),
+]
+Repository = Annotated[
+    Path | None,
+    typer.Option("--model-repository", help="Triton model repository; the models that come along if not given."),
+]
+Home = Annotated[
+    Path, typer.Option("--home", envvar="DERMBATCH_HOME", help="Folder of the stack: its data, logs and state.")
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Only paths like this; may be given several times."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="No paths like this; may be given several times."),
+]
+Since = Annotated[datetime | None, typer.Option("--since", help="Only what was modified then or later.")]
+Until = Annotated[datetime | None, typer.Option("--until", help="Only what was modified before.")]
+Weight = Annotated[
+    int, typer.Option("--weight", min=1, max=100, help="Share of its lane among the batches that are open.")
+]
+MaxFailed = Annotated[
+    float | None,
+    typer.Option("--max-failed", min=0.0001, max=1, help="Pause the batch when more than this share failed."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def attach(home: Path) -> Settings:
+    """Settings of the stack that runs in ``home``; the environment's own where that names Redis and S3."""
+    settings = load()
+    if {"redis", "store"} <= settings.model_fields_set:
+        return settings
+    return host.attach(home)
+
+
+def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
+    """Settings, store and ledger of the running stack."""
+    settings = attach(home)
+    return settings, ObjectStore(settings.store), Ledger(settings.redis, settings.ledger)
+
+
+def models(texts: Sequence[str] | None) -> dict[Stage, ModelChoice]:
+    """What ``--model`` names.
+
+    Raises:
+        UsageError: Where it is not written STAGE=NAME or STAGE=NAME@VERSION.
+    """
+    chosen = {}
+    for text in texts or ():
+        stage, _, model = text.partition("=")
+        name, _, version = model.partition("@")
+        if stage not in set(ORDER) or not name:
+            raise UsageError(
+                f"--model {text!r}: write STAGE=NAME or STAGE=NAME@VERSION, STAGE one of {ALL_STAGES}"
+            )
+        chosen[Stage(stage)] = ModelChoice(name=name, version=version or None)
+    return chosen
+
+
+def new_name(given: str | None) -> str:
+    """The name of a new batch."""
+    return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
+
+
+def order(settings: Settings, name: str | None, stage_names: str, model_texts: Sequence[str] | None) -> Order:
+    """The order for a new batch.
+
+    Raises:
+        UsageError: Where a stage, a model or the name cannot be.
+    """
+    chosen = {**settings.models, **models(model_texts)}
+    wanted = [part.strip() for part in stage_names.split(",") if part.strip()]
+    if unknown := [part for part in wanted if part not in set(ORDER)]:
+        raise UsageError(f"no such stage: {', '.join(unknown)}; there are {ALL_STAGES}")
+    if not wanted:
+        raise UsageError(f"no stage is given; there are {ALL_STAGES}")
+    ordered = stages.closure(frozenset(map(Stage, wanted)))
+    return Order(new_name(name), {stage: chosen[stage] for stage in ordered}, ordered)
+
+
+def filters(
+    include: Sequence[str] | None, exclude: Sequence[str] | None, since: datetime | None, until: datetime | None
+) -> Filters:
+    """What the filter options name; a time without a zone is meant in this machine's."""
+    return Filters(
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        since=since.astimezone() if since else None,
+        until=until.astimezone() if until else None,
+    )
+
+
+def repository(given: Path | None) -> Path:
+    """The model repository to serve."""
+    folder = given or default_model_repository()
+    if not folder.is_dir():
+        raise UsageError(f"no model repository at {folder}")
+    return folder
+
+
+def sized(settings: Settings, workers: int | None) -> Settings:
+    """Settings for so many images at a time: a few more than processors, since Triton does most of the work."""
+    asked = settings.worker.concurrency if "concurrency" in settings.worker.model_fields_set else None
+    concurrency = workers or asked or len(os.sched_getaffinity(0)) + _SPARE_SLOTS
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": concurrency})})
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder} is not writable")

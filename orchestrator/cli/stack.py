@@ -1,0 +1,40 @@
+"""``dermbatch up`` and ``dermbatch down``: a stack that stays."""
+
+from __future__ import annotations
+
+import typer
+from rich.table import Table
+
+from dermbatch.settings import load
+from orchestrator.cli import options
+from orchestrator.cli.app import err, out
+from orchestrator.stack import host
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(down)
+
+
+def up(
+    home: options.Home = options.DEFAULT_HOME,
+    workers: options.Workers = None,
+    model_repository: options.Repository = None,
+) -> None:
+    """Start the stack and leave it running."""
+    settings = options.sized(load(), workers)
+    repository = options.repository(model_repository)
+    with err.status("Starting Redis, S3, Triton and workers"):
+        host.up(home, settings, model_repository=repository)
+    table = Table(title="The stack runs", title_justify="left", show_header=False)
+    for name, port in host.running(home).ports.items():
+        table.add_row(name, f"127.0.0.1:{port}")
+    table.add_row("logs", str(home / "logs"))
+    out.print(table)
+
+
+def down(home: options.Home = options.DEFAULT_HOME) -> None:
+    """Stop the running stack; its data stay, and batches that are not finished go on at the next ``up``."""
+    with err.status("Stopping"):
+        host.down(home)

@@ -1,0 +1,88 @@
+"""Steering open batches: pause, resume, cancel, prioritize, retry, reconcile."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from dermbatch.errors import UsageError
+from orchestrator import controls
+from orchestrator.cli import options
+from orchestrator.cli.app import out
+from orchestrator.reconciler import reconcile as reconcile_all
+from orchestrator.reconciler import reopen
+from orchestrator.replay import retry as replay
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (pause, resume, cancel, prioritize, retry, reconcile):
+        app.command()(command)
+
+
+def pause(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME) -> None:
+    """Begin no further images of a batch; those in flight are finished."""
+    _, store, ledger = options.connect(home)
+    controls.pause(store, ledger, batch_name)
+
+
+def resume(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME) -> None:
+    """Go on with a paused batch."""
+    _, store, ledger = options.connect(home)
+    controls.resume(store, ledger, batch_name)
+
+
+def cancel(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME) -> None:
+    """End a batch; what it has is reported, the rest is not run."""
+    _, store, ledger = options.connect(home)
+    controls.cancel(store, ledger, batch_name)
+
+
+def prioritize(
+    batch_name: options.Batch,
+    home: options.Home = options.DEFAULT_HOME,
+    lane: Annotated[
+        Literal["live", "bulk"] | None, typer.Option("--lane", help="Where its images queue from now on.")
+    ] = None,
+    weight: Annotated[
+        int | None, typer.Option("--weight", min=1, max=100, help="Its share among the open batches of the lane.")
+    ] = None,
+) -> None:
+    """Move a batch to another lane, or give it another share of its lane."""
+    if lane is None and weight is None:
+        raise UsageError("say what is to change: --lane, --weight or both")
+    _, store, ledger = options.connect(home)
+    controls.prioritize(store, ledger, batch_name, lane=lane, weight=weight)
+
+
+def retry(
+    batch_name: options.Batch,
+    home: options.Home = options.DEFAULT_HOME,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Only images that failed for this reason code.")
+    ] = None,
+) -> None:
+    """Try the failed images of a batch again."""
+    _, store, ledger = options.connect(home)
+    count = replay(store, ledger, batch_name, reason)
+    of_reason = f" for {reason}" if reason else ""
+    out.print(f"{count} images to be tried again" if count else f"no image failed{of_reason}", markup=False)
+
+
+def reconcile(home: options.Home = options.DEFAULT_HOME) -> None:
+    """Rebuild Redis from the object store and go on with every batch that is not closed.
+
+    The orchestrator does so by itself when Redis has lost its data; this does it now, and finds batches whose
+    control was lost too.
+    """
+    _, store, ledger = options.connect(home)
+    found = reopen(store)
+    restored = reconcile_all(store, ledger)
+    ledger.wake()
+    for name in found:
+        out.print(f"{name}: not closed, yet no longer open; it is opened again", markup=False)
+    for name in restored:
+        out.print(f"{name}: restored", markup=False)
+    standing = ledger.batches()
+    out.print(f"{len(standing)} batches open, {sum(state.left for state in standing):,} images left", markup=False)
