@@ -49,6 +49,6 @@ class Feed:
         end = min(self._read - offset + layout.PART_SIZE, self._batch.images)
         wanted = set(self._ledger.unfinished(self._batch.name, self._read, end - self._read))
         if wanted:
-            entries = read_manifest_part(self._store, self._batch.name, part)
+            entries = read_manifest_part(self._store, self._batch.name, part, images=self._batch.images)
             self._entries.extend(entry for entry in entries if entry.index in wanted)
         self._read = end
