@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms import write_samples
 from dermbatch.settings import load
@@ -63,6 +64,7 @@ def run(
             )
             ending.enter_context(stack)
         store, ledger = ObjectStore(stack.settings.store), Ledger(stack.settings.redis, settings.ledger)
+        _give_up_interrupted(store, ledger)
         with err.status("Reading the inputs"):
             batch = plan(order, intake.walk(inputs), store)
         started = time.monotonic()
@@ -88,6 +90,15 @@ def samples(
     """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
     paths = write_samples(folder, count, seed=seed, truth=truth or folder.with_name(f"{folder.name}-truth"))
     out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
+
+
+def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:
+    """Leave what an interrupted run has not finished: what it has computed is reused by this one."""
+    store.delete_prefix(store.bucket, layout.OPEN)
+    store.delete_prefix(store.incoming_bucket, "")
+    for state in ledger.batches():
+        ledger.forget(state.name)
+        ledger.drop(state.name)
 
 
 def _look_after(stack: Stack) -> None:
