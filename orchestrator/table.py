@@ -216,6 +216,8 @@ def _of_entry(entry: ManifestEntry) -> Row:
 def _of_failure(record: FailureRecord) -> Row:
     return {
         "outcome": "failed",
+        "name": record.name,
+        "source": record.source,
         "reason": record.reason,
         "message": record.message,
         "permanent": record.permanent,

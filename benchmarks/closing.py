@@ -1,0 +1,174 @@
+"""How long a batch takes to close, and what memory: records as large as real ones, on the embedded S3 server.
+
+Closes a batch of N images and one of 4 N, each in a process of its own, so that memory of the one does not count
+for the other. Records are synthetic: an embedding of 1,280 numbers and a preview of some 25 KB each. With
+``--compared`` the batch is compared with another, of which it has other masks.
+
+    python -m benchmarks.closing [--images N] [--times N] [--readers N] [--compared]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dermbatch import layout
+from dermbatch.records import Earlier, FailureRecord, ResultRecord
+from dermbatch.settings import StoreSettings
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from orchestrator.closing import close
+from orchestrator.outcomes import in_order
+from orchestrator.stack.environment import base_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.s3 import s3_part
+from tests.outcome_samples import (
+    batch_of,
+    entry_of,
+    failure_of,
+    mask_png,
+    picture,
+    result_of,
+    write_manifest,
+    write_record,
+)
+
+console = Console(highlight=False, width=120)
+
+_FAILED_EVERY = 50
+_FLAGGED_EVERY = 10
+_DISTINCT = 32
+_EMBEDDING = 1280
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one closing took."""
+
+    images: int
+    seconds: float
+    cpu_seconds: float
+    memory_before: int
+    memory_peak: int
+    sizes: dict[str, int]
+
+
+@contextmanager
+def server() -> Iterator[StoreSettings]:
+    """The stack's S3 server, on a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        part, settings, _ = s3_part(
+            folder, folder / "s3.log", free_ports(1)[0], base_environment(os.environ), StoreSettings()
+        )
+        part.start()
+        try:
+            part.wait()
+            yield settings
+        finally:
+            part.stop()
+
+
+def fill(store: ObjectStore, name: str, images: int, *, compared: bool) -> None:
+    """Write manifest and records of a batch, and of the one that it is compared with."""
+    previews = [picture(index, noise=24) for index in range(_DISTINCT)]
+    drawn = [mask_png(5 + number) for number in range(_DISTINCT)]
+
+    def one(index: int) -> None:
+        write_record(store, record_of(name, index, "1"))
+        if compared:
+            old = result_of("old", index, embedding=_EMBEDDING, preview=previews[0], versions={Stage.SEGMENT: "0"})
+            write_record(store, old)
+            for record in (old, record_of(name, index, "1")):
+                if isinstance(record, ResultRecord):
+                    key = record.stages[Stage.SEGMENT].artifacts["mask.png"]
+                    store.put(key, drawn[(index + (record is old)) % _DISTINCT], "image/png")
+
+    def record_of(batch: str, index: int, version: str) -> ResultRecord | FailureRecord:
+        if index % _FAILED_EVERY == 0:
+            return failure_of(batch, index)
+        flags = ("low_confidence",) if index % _FLAGGED_EVERY == 0 else ()
+        preview = previews[index % _DISTINCT]
+        vector = np.random.default_rng(index).random(_EMBEDDING, np.float32)
+        return result_of(
+            batch, index, vector=vector, preview=preview, flags=flags, versions={Stage.SEGMENT: version}
+        )
+
+    batch = batch_of(name, images, compared_with=("old",) if compared else ())
+    earlier = (Earlier(batch="old", index=index) if compared else None for index in range(images))
+    write_manifest(store, batch, (entry_of(index, earlier=one) for index, one in enumerate(earlier)))
+    for _ in in_order(one, range(images), 4):
+        pass
+
+
+def measure(settings: StoreSettings, name: str, images: int, readers: int, compared: bool) -> Figures:
+    """Close a batch; to be run in a process of its own."""
+    store = ObjectStore(settings)
+    small = batch_of("warm", 1)
+    write_manifest(store, small, [entry_of(0)])
+    write_record(store, result_of("warm", 0))
+    close(store, small, "finished", 1, readers)  # what is imported and made once does not grow with a batch
+    before, cpu = peak(), time.process_time()
+    start = time.monotonic()
+    batch = batch_of(name, images, compared_with=("old",) if compared else ())
+    closing = close(store, batch, "finished", 4, readers)
+    seconds = time.monotonic() - start
+    if closing.summary is None or closing.summary.done + closing.summary.failed != images:
+        raise SystemExit(f"{len(closing.missing)} records are missing: the figures would mean nothing")
+    sizes = {key: size_of(store, key) for key in (layout.report(name), layout.table(name))}
+    return Figures(images, seconds, time.process_time() - cpu, before, peak(), sizes)
+
+
+def peak() -> int:
+    """The most memory that this process ever had resident, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def size_of(store: ObjectStore, key: str) -> int:
+    """Bytes of an object."""
+    return sum(info.size for info in store.list(store.bucket, key))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000, help="N")
+    parser.add_argument("--times", type=int, default=4, help="the second batch is that much larger")
+    parser.add_argument("--readers", type=int, default=16, help="records read at a time")
+    parser.add_argument("--compared", action="store_true", help="with a comparison")
+    asked = parser.parse_args()
+    table = Table("images", "seconds", "records/s", "CPU ms each", "MiB before", "MiB more at peak", "MiB written")
+    with server() as settings:
+        for images in (asked.images, asked.images * asked.times):
+            name = f"closing-{images}"
+            fill(ObjectStore(settings), name, images, compared=asked.compared)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                arguments = (settings, name, images, asked.readers, asked.compared)
+                one = pool.apply(measure, arguments)
+            table.add_row(
+                f"{one.images:,}",
+                f"{one.seconds:.1f}",
+                f"{one.images / one.seconds:.0f}",
+                f"{1000 * one.cpu_seconds / one.images:.2f}",
+                f"{one.memory_before / _MIB:.0f}",
+                f"{(one.memory_peak - one.memory_before) / _MIB:.0f}",
+                ", ".join(f"{Path(key).name} {size / _MIB:.1f}" for key, size in one.sizes.items()),
+            )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
