@@ -204,7 +204,7 @@ class ModelUsed(Record):
 
 
 class StageRecord(Record):
-    """What one stage did to one image; ``stage.json`` beside its artifacts, written after them."""
+    """What one stage did to one image; ``stage.json`` beside its artifacts in a folder of results."""
 
     stage: Stage
     key: str = Field(description="the stage key: what this stage's output depends on, digested")
@@ -216,9 +216,7 @@ class StageRecord(Record):
         default={}, description="small files by name, Base64: kept here instead of under their keys in the store"
     )
     seconds: float = Field(description="time of the run that made the artifacts")
-    image: ImageInfo | None = Field(
-        default=None, description="the source image, in stage.json only: a stage found there needs no decoding"
-    )
+    image: ImageInfo | None = Field(default=None, description="the source image, in stage.json only")
     output: StageOutput
 
 
