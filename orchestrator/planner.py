@@ -36,7 +36,7 @@ from orchestrator.candidates import Candidate, Item, LeftOut, Skipped, Walk
 from orchestrator.dedup import Contents
 from orchestrator.entries import read_batch, read_manifest_part
 
-__all__ = ["Order", "plan", "read_batch", "read_manifest_part"]
+__all__ = ["Order", "abandon", "plan", "read_batch", "read_manifest_part"]
 
 _UPLOADS_AT_A_TIME = 8
 _AHEAD = 16
@@ -99,6 +99,14 @@ def plan(
     if not store.put_if_absent(layout.batch_record(order.batch), batch.to_json(), _JSON):
         _check_free(store, order.batch)
     return batch
+
+
+def abandon(store: ObjectStore, batch: str) -> None:
+    """Forget a plan that was begun and never became a batch, so that the next one begins anew."""
+    try:
+        read_batch(store, batch)
+    except ObjectNotFound:
+        _forget(store, batch)
 
 
 def _check_free(store: ObjectStore, name: str) -> None:

@@ -19,7 +19,7 @@ from orchestrator.cli import options
 from orchestrator.cli.app import err, out
 from orchestrator.fetch import fetch as fetch_batch
 from orchestrator.intake import Intake
-from orchestrator.planner import plan
+from orchestrator.planner import abandon, plan
 from orchestrator.progress import closing_table, follow, where
 from orchestrator.stack import repository
 from orchestrator.stack.stack import Stack
@@ -65,6 +65,7 @@ def run(
             ending.enter_context(stack)
         store, ledger = ObjectStore(stack.settings.store), Ledger(stack.settings.redis, settings.ledger)
         _give_up_interrupted(store, ledger)
+        abandon(store, order.batch)  # its uploads are gone now
         with err.status("Reading the inputs"):
             batch = plan(order, intake.walk(inputs), store)
         started = time.monotonic()

@@ -18,7 +18,7 @@ from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.intake import Candidate, Intake, LeftOut, Skipped
-from orchestrator.planner import Order, plan, read_batch, read_manifest_part
+from orchestrator.planner import Order, abandon, plan, read_batch, read_manifest_part
 
 MODELS = {Stage.SEGMENT: ModelChoice(name="m")}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -232,6 +232,17 @@ def test_candidates_in_a_list_are_gone_on_with_by_their_number(store, empty_stor
     assert [entry.index for entry in entries(store, "b")] == list(range(11))
 
 
+def test_a_plan_that_is_abandoned_begins_anew_and_a_batch_is_not_abandoned(store, empty_store, small_parts):
+    with pytest.raises(Killed):
+        plan(order(), there(6), Mortal(empty_store, 4))
+    abandon(store, "b")
+    assert not list(store.list(store.bucket, layout.OPEN))
+    plan(order(), [Candidate("other", uri="s3://bucket/other", size=2)], store)
+    abandon(store, "b")
+    assert [entry.name for entry in entries(store, "b")] == ["other"]
+    assert control(store, "b") == BatchControl()
+
+
 def test_a_plan_of_nothing_leaves_nothing(store):
     with pytest.raises(UsageError, match=r"no image among the inputs \(1 other files, 1 left out by filters\)"):
         plan(order(), [Skipped("a"), LeftOut("b")], store)
@@ -297,6 +308,16 @@ def test_an_object_that_is_gone_before_it_is_looked_into_is_one_failure(store, m
     gone, kept = Intake(Settings(), store, in_place=True).walk(["s3://incoming/p/"])
     assert gone.refusal.reason == "object_not_found"
     assert kept.uri == "s3://incoming/p/a.png"
+
+
+def test_what_can_never_be_listed_is_a_failure_and_the_rest_goes_on(store):
+    store.put("p/a.png", PNG, "x", bucket="incoming")
+    inputs = ["s3://incoming/none/", "s3://no-such-bucket/p", "s3://incoming/p/a.png"]
+    walk = Intake(Settings(), store, in_place=True).walk(inputs)
+    found = list(walk)
+    assert [item.refusal and item.refusal.reason for item in found] == ["empty_prefix", "bucket_not_found", None]
+    for number, item in enumerate(found):
+        assert [after.name for after in walk.begin(item.position)] == [after.name for after in found[number + 1 :]]
 
 
 def test_memory_does_not_grow_with_the_batch(store, monkeypatch):
