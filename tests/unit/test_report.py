@@ -1,0 +1,157 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.comparison import dice
+from orchestrator.outcomes import Marks, Outcome, in_order
+from orchestrator.progress import duration
+from orchestrator.report import SHOWN, Distribution, Report
+from orchestrator.summary import Spread, Tally
+from orchestrator.table import row_of
+from tests.outcome_samples import batch_of, entry_of, failure_of, result_of
+
+
+def page_of(records, *, state="finished", **changes):
+    records = list(records)
+    batch = batch_of("b", len(records), **changes)
+    report, tally = Report(batch), Tally()
+    for record in records:
+        outcome = Outcome(entry_of(record.index), record)
+        report.add(outcome)
+        tally.add(outcome)
+    return report.html(tally, state).decode()
+
+
+def shown(page):
+    return [int(index) for index in re.findall(r'<article data-name="folder/(\d+)\.jpg"', page)]
+
+
+def test_a_small_batch_is_shown_whole_and_in_order():
+    page = page_of(result_of("b", i, flags=("no_lesion",) if i % 2 else ()) for i in range(SHOWN))
+    assert shown(page) == list(range(SHOWN))
+    assert "sampled" not in page
+
+
+@pytest.mark.parametrize(("flagged_every", "flagged_shown"), [(1, SHOWN), (2, SHOWN // 2), (100, 10), (None, 0)])
+def test_of_a_large_batch_flagged_images_come_first_and_others_have_their_places(flagged_every, flagged_shown):
+    flags = [("no_lesion",) if flagged_every and i % flagged_every == 0 else () for i in range(1000)]
+    page = page_of(result_of("b", i, preview=b"", flags=flags[i]) for i in range(1000))
+    cards = shown(page)
+    assert len(cards) == len(set(cards)) == SHOWN
+    assert [bool(flags[i]) for i in cards] == [True] * flagged_shown + [False] * (SHOWN - flagged_shown)
+    assert max(cards) > 900
+    assert min(cards) < 100
+    assert f"{SHOWN} of 1,000 results are shown" in page
+
+
+def test_the_same_outcomes_give_the_same_page():
+    def records():
+        return (result_of("b", i, preview=b"") for i in range(600))
+
+    assert page_of(records()) == page_of(records())
+
+
+def test_names_are_escaped_and_nothing_is_asked_of_a_network():
+    record = result_of("b", 0).model_copy(update={"name": '<script>alert("x")</script>'})
+    failure = failure_of("b", 1).model_copy(update={"name": "<b>", "message": "<i>"})
+    page = page_of([record, failure])
+    assert "<script>alert" not in page
+    assert "<i>" not in page.replace('<i style="', "")
+    assert re.findall(r"(?:src|href)=\"(?!data:)", page) == []
+
+
+def test_an_image_without_a_preview_has_a_card_without_a_picture():
+    page = page_of([result_of("b", 0, preview=b"")])
+    assert shown(page) == [0]
+    assert "<img" not in page
+
+
+def test_failures_are_counted_by_reason_however_many_there_are():
+    page = page_of(failure_of("b", i, "truncated" if i % 3 else "corrupt") for i in range(3000))
+    assert '<code class="bad">truncated</code></td><td class="n">2,000' in page
+    assert f"The first {SHOWN} of 3,000 are shown" in page
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_every_value_falls_into_one_bin(values):
+    spread = Distribution("x")
+    for value in values:
+        spread.add(value)
+    assert sum(count for _, count, _ in spread.bars) == spread.count == len(values)
+    assert max(height for _, _, height in spread.bars) == 1
+
+
+@given(st.lists(st.floats(1e-3, 1e4), min_size=1), st.sampled_from([0.5, 0.95]))
+def test_quantiles_are_right_to_the_width_of_a_bin(values, share):
+    spread = Spread()
+    for value in values:
+        spread.add(value)
+    exact = np.quantile(values, share, method="inverted_cdf")
+    assert spread.quantile(share) == pytest.approx(exact, rel=0.1)
+    assert spread.mean == pytest.approx(np.mean(values))
+
+
+@given(st.lists(st.sampled_from(["none", "failed", "done", "both"])))
+def test_marks_tell_what_is_there(states):
+    marks = Marks(len(states))
+    for index, state in enumerate(states):
+        if state in {"done", "both"}:
+            marks.set(index, done=True)
+        if state in {"failed", "both"}:
+            marks.set(index, done=False)
+    marks.set(len(states), done=True)  # a record that belongs to no image of the batch
+    assert marks.missing(3) == tuple(i for i, state in enumerate(states) if state == "none")[:3]
+    assert list(marks.present()) == [i for i, state in enumerate(states) if state != "none"]
+    assert all(marks.is_done(i) == (state in {"done", "both"}) for i, state in enumerate(states))
+
+
+def test_items_are_taken_in_order_and_not_far_ahead():
+    begun = []
+
+    def items():
+        for number in range(1000):
+            begun.append(number)
+            yield number
+
+    stream = in_order(lambda number: number * 2, items(), 3)
+    assert [next(stream) for _ in range(5)] == [0, 2, 4, 6, 8]
+    assert len(begun) < 50
+    assert list(stream) == [number * 2 for number in range(5, 1000)]
+
+
+def test_an_error_comes_in_its_turn():
+    stream = in_order(lambda number: 1 // number, [3, 1, 0, 1], 2)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+
+
+masks = st.integers(0, 2**16 - 1).map(lambda bits: np.array([bits >> n & 1 for n in range(16)], np.uint8) * 255)
+
+
+@given(masks, masks)
+def test_dice_is_that_of_the_sets(one, other):
+    a, b = set(np.flatnonzero(one)), set(np.flatnonzero(other))
+    assert dice(one, other) == (pytest.approx(2 * len(a & b) / (len(a) + len(b))) if a or b else 1)
+    assert dice(one, other) == dice(other, one)
+    assert dice(one, one) == 1
+
+
+def test_a_damaged_embedding_is_null_and_the_rest_of_the_row_is_there():
+    record = result_of("b", 0)
+    classify = record.stages["classify"].model_copy(update={"inline": {"embedding.npy": b"\x93NUMPY"}})
+    broken = record.model_copy(update={"stages": {**record.stages, "classify": classify}})
+    row = row_of(Outcome(entry_of(0), broken))
+    assert row["embedding"] is None
+    assert row["label"] == "nevus"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (19_200, "5 h 20 min"), (183_600, "2 d 3 h")],
+)
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert duration(seconds) == said
