@@ -19,6 +19,7 @@ import boto3
 from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 
 from dermbatch import __version__, metrics
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable
@@ -42,6 +43,9 @@ _NOT_LET_IN = {
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 }
+
+# urllib3's own come through where the body of an error answer breaks off: botocore reads it outside of its net.
+_BROKEN = (BotoCoreError, HTTPError, OSError)
 
 _DELETED_AT_ONCE = 1000
 
@@ -135,7 +139,7 @@ class ObjectStore:
                     reason="too_large",
                 )
             body = response["Body"].read()
-        except (ClientError, BotoCoreError, OSError) as error:
+        except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "get", f"s3://{bucket}") from error
         metrics.BYTES_READ.inc(len(body))
         return body, _plain(response.get("ETag"))
@@ -150,7 +154,7 @@ class ObjectStore:
             metrics.STORE_REQUESTS.labels("get").inc()
             response = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
             return bytes(response["Body"].read())
-        except (ClientError, BotoCoreError, OSError) as error:
+        except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "get", f"s3://{bucket}") from error
 
     def download(self, bucket: str, key: str, path: Path) -> None:
@@ -162,7 +166,7 @@ class ObjectStore:
         try:
             metrics.STORE_REQUESTS.labels("get").inc()
             self._client.download_file(Bucket=bucket, Key=key, Filename=str(path))
-        except (ClientError, BotoCoreError, OSError) as error:
+        except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "get", f"s3://{bucket}") from error
 
     def put(self, key: str, body: bytes, content_type: str, *, bucket: str | None = None) -> str | None:
@@ -178,7 +182,7 @@ class ObjectStore:
         try:
             metrics.STORE_REQUESTS.labels("put").inc()
             self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": content_type})
-        except (ClientError, BotoCoreError, S3UploadFailedError, OSError) as error:
+        except (ClientError, S3UploadFailedError, *_BROKEN) as error:
             raise _sorted(error, "put", f"s3://{self.bucket}") from error
         metrics.BYTES_WRITTEN.inc(path.stat().st_size)
 
@@ -194,7 +198,7 @@ class ObjectStore:
             if conditions and _code(error) in _ALREADY_THERE:
                 return False, None
             raise _sorted(error, "put", f"s3://{bucket}") from error
-        except (BotoCoreError, OSError) as error:
+        except _BROKEN as error:
             raise _sorted(error, "put", f"s3://{bucket}") from error
         metrics.BYTES_WRITTEN.inc(len(body))
         return True, _plain(answer.get("ETag"))
@@ -205,7 +209,7 @@ class ObjectStore:
         try:
             metrics.STORE_REQUESTS.labels("delete").inc()
             self._client.delete_object(Bucket=place, Key=key)
-        except (ClientError, BotoCoreError, OSError) as error:
+        except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "delete", f"s3://{place}") from error
 
     def list(self, bucket: str, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
@@ -218,7 +222,7 @@ class ObjectStore:
                 metrics.STORE_REQUESTS.labels("list").inc()
                 for item in page.get("Contents", []):
                     yield ObjectInfo(item["Key"], item["Size"], _plain(item.get("ETag")), item["LastModified"])
-        except (ClientError, BotoCoreError, OSError) as error:
+        except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "list", f"s3://{bucket}") from error
 
     def folders(self, bucket: str, prefix: str) -> Iterator[str]:
@@ -229,7 +233,7 @@ class ObjectStore:
                 metrics.STORE_REQUESTS.labels("list").inc()
                 for item in page.get("CommonPrefixes", []):
                     yield item["Prefix"].removeprefix(prefix).rstrip("/")
-        except (ClientError, BotoCoreError, OSError) as error:
+        except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "list", f"s3://{bucket}") from error
 
     def delete_prefix(self, bucket: str, prefix: str) -> None:
@@ -241,7 +245,7 @@ class ObjectStore:
                 answer = self._client.delete_objects(
                     Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
                 )
-            except (ClientError, BotoCoreError, OSError) as error:
+            except (ClientError, *_BROKEN) as error:
                 raise _sorted(error, "delete", f"s3://{bucket}") from error
             if errors := answer.get("Errors"):
                 raise StoreUnavailable(f"{len(errors)} objects of s3://{bucket} were not deleted")
@@ -254,7 +258,7 @@ class ObjectStore:
         except ClientError as error:
             if _code(error) not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                 raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
-        except (BotoCoreError, OSError) as error:
+        except _BROKEN as error:
             raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
 
 
