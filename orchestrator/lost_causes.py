@@ -13,8 +13,6 @@ from dermbatch.store import ObjectStore
 
 _log = structlog.get_logger(__name__)
 
-POISON = "poison"
-
 
 def refuse(store: ObjectStore, ledger: Ledger, batch: str, entry: ManifestEntry) -> None:
     """Record an entry of a manifest that never was an image."""
@@ -46,13 +44,13 @@ def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner
         index=job.index,
         name=job.name,
         source=job.source,
-        reason=POISON,
+        reason="poison",
         message=f"its worker died {attempts} times; the image is set apart",
         permanent=True,
         attempts=attempts,
     )
-    if ledger.finish(job, owner, "failed", POISON):
-        _count(job.batch, job.index, POISON)
+    if ledger.finish(job, owner, "failed", "poison"):
+        _count(job.batch, job.index, "poison")
 
 
 def _has_result(store: ObjectStore, job: ImageJob) -> bool:

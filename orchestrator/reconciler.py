@@ -96,8 +96,8 @@ def _restore(store: ObjectStore, ledger: Ledger, name: str, control: BatchContro
 
 def _reasons(store: ObjectStore, batch: Batch, failed: Iterable[int]) -> Iterator[tuple[int, str]]:
     for read, index in enumerate(failed):
-        reason = "unknown"
+        code = "unknown"
         if read < _REASONS_READ:
             record = read_outcome(store, batch, ManifestEntry(index=index, name=""), done=False).record
-            reason = record.reason if isinstance(record, FailureRecord) else reason
-        yield index, reason
+            code = record.reason if isinstance(record, FailureRecord) else code
+        yield index, code

@@ -89,6 +89,11 @@ class Stack:
         return logs_path(self.home)
 
     @property
+    def ports(self) -> dict[str, int]:
+        """The port of every part, by its name."""
+        return dict(self._ports)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """All parts, servers first."""
         return (*self._servers, *self._programs)

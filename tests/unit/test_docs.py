@@ -82,7 +82,10 @@ class QuietLedger(Ledger):
     def live_slots(self):
         return 0
 
-    def open_batches(self):
+    def waiting(self, lane):
+        return None
+
+    def batches(self):
         return []
 
 
@@ -144,6 +147,8 @@ def variables(model=Settings, prefix="DERMBATCH_"):
         elif isinstance(field.default, dict):
             plain = {str(key): value.model_dump(exclude_none=True) for key, value in field.default.items()}
             found[variable] = json.dumps(plain, separators=(",", ":"))
+        elif isinstance(field.default, tuple):
+            found[variable] = json.dumps(field.default, separators=(",", ":"))
         else:
             default = field.default
             found[variable] = (
