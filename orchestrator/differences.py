@@ -147,7 +147,7 @@ def _picture(store: ObjectStore, compared: Compared) -> str:
 def _outline(image: Image, mask: Mask, colour: tuple[int, int, int]) -> None:
     small = cv2.resize(mask, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
     outlines, _ = cv2.findContours((small >= 128).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(image, outlines, -1, colour, 1, cv2.LINE_AA)
+    cv2.drawContours(image, outlines, -1, colour, 2, cv2.LINE_AA)
 
 
 def _read_image(store: ObjectStore, record: ResultRecord) -> Image | None:
