@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -125,12 +126,8 @@ class Batches(Connection):
 
     def steer(self, batch: str, control: BatchControl) -> bool:
         """Run a batch otherwise from now on; ``False`` where it is not open."""
-        with sorted_errors():
-            if not self._redis.exists(batch_key(batch)):
-                return False
-            said: dict[Any, Any] = {**control.model_dump(), "tolerant": int(control.tolerant)}
-            self._redis.hset(batch_key(batch), mapping=said)
-            return True
+        said = {**control.model_dump(), "tolerant": int(control.tolerant)}
+        return self._amend(batch, **said)
 
     def rewind(self, batch: str, failures: Mapping[int, str]) -> None:
         """Forget failures (index to reason) of an open batch and feed these images again."""
@@ -140,9 +137,13 @@ class Batches(Connection):
                 return
             for some in _chunks(failures.items()):
                 with self._redis.pipeline() as pipe:
-                    for index, reason in some:
+                    for index, _ in some:
                         pipe.setbit(failed_key, index, 0)
-                        pipe.hincrby(reasons_key(batch), reason, -1)
+                    counted = pipe.execute()
+                    for reason, times in Counter(
+                        reason for (_, reason), was in zip(some, counted, strict=True) if was
+                    ).items():
+                        pipe.hincrby(reasons_key(batch), reason, -times)
                     pipe.execute()
             self.feed_from(batch, min(failures))
 
@@ -164,22 +165,20 @@ class Batches(Connection):
 
     def advance(self, batch: str, index: int) -> None:
         """Remember that every image before ``index`` was fed."""
-        with sorted_errors():
-            if self._redis.exists(batch_key(batch)):
-                self._redis.hset(batch_key(batch), "next", index)
+        self._amend(batch, next=index)
 
     def feed_from(self, batch: str, index: int) -> None:
         """Go through the manifest again from here; what has its outcome is passed over."""
-        with sorted_errors():
-            now = self._redis.hget(batch_key(batch), "next")
-            if now is not None and index < int(now):
-                self._redis.hset(batch_key(batch), "next", index)
+        self._run("feed_from", [batch_key(batch)], [index])
 
     def note_rate(self, batch: str, rate: float) -> None:
         """Keep the outcomes a second of a batch, for people to see."""
-        with sorted_errors():
-            if self._redis.exists(batch_key(batch)):
-                self._redis.hset(batch_key(batch), "rate", f"{rate:.3f}")
+        self._amend(batch, rate=f"{rate:.3f}")
+
+    def _amend(self, batch: str, **fields: str | int) -> bool:
+        # One script: a batch that is forgotten in between must not come back as a shell of itself.
+        pairs = [part for field, value in fields.items() for part in (field, value)]
+        return self._run("amend", [batch_key(batch)], pairs) == 1
 
     def batches(self) -> list[BatchState]:
         """The batches that are not closed, paused and cancelled ones too, oldest first."""

@@ -16,12 +16,15 @@ from dermbatch.settings import LedgerSettings, RedisSettings
 PREFIX = "dermbatch:"
 INFLIGHT, STATES, JOBS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs"
 COUNTS, OPEN, SLOTS = PREFIX + "counts", PREFIX + "open", PREFIX + "slots"
-LEADER, CLOCK, WAKE = PREFIX + "leader", PREFIX + "clock", PREFIX + "wake"
+LEADER, WAKE = PREFIX + "leader", PREFIX + "wake"
+CLOCK, GRACE = PREFIX + "clock", PREFIX + "grace"
 
 _SCRIPTS = (
+    "amend",
     "claim",
     "drop",
     "enqueue",
+    "feed_from",
     "finish",
     "give_back",
     "heartbeat",
@@ -65,20 +68,26 @@ def sorted_errors() -> Iterator[None]:
         raise LedgerUnavailable(f"Redis did not do what was asked: {type(error).__name__}") from error
 
 
+def _client(settings: RedisSettings, *, socket_timeout: float, tries: int) -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.url,
+        decode_responses=True,
+        socket_keepalive=True,
+        socket_connect_timeout=5,
+        socket_timeout=socket_timeout,
+        health_check_interval=10,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), tries),
+    )
+
+
 class Connection:
     """A client of Redis with the ledger's scripts; make it after a fork."""
 
     def __init__(self, redis_settings: RedisSettings, settings: LedgerSettings) -> None:
         self._settings = settings
-        self._redis = redis.Redis.from_url(
-            redis_settings.url,
-            decode_responses=True,
-            socket_keepalive=True,
-            socket_connect_timeout=5,
-            socket_timeout=10,
-            health_check_interval=10,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), 3),
-        )
+        self._redis = _client(redis_settings, socket_timeout=10, tries=3)
+        # What waits there waits by Redis's clock, which may step backwards: then the socket ends it.
+        self._blocking = _client(redis_settings, socket_timeout=2, tries=0)
         folder = files(__package__).joinpath("scripts")
         self._scripts = {
             name: self._redis.register_script(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from typing import Literal, cast
 from dermbatch.ledger.connection import (
     CLOCK,
     COUNTS,
+    GRACE,
     INFLIGHT,
     JOBS,
     STATES,
@@ -158,7 +159,7 @@ class Images(Connection):
             list[tuple[Literal["expired", "resend", "poison"], int, str, int]],
             self._run(
                 "requeue",
-                [INFLIGHT, STATES, JOBS, CLOCK, COUNTS],
+                [INFLIGHT, STATES, JOBS, CLOCK, COUNTS, GRACE],
                 [
                     milliseconds(settings.queued_look),
                     settings.max_crashes,

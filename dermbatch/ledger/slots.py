@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import redis
+
 from dermbatch.ledger.connection import CLOCK, LEADER, SLOTS, WAKE, Connection, milliseconds, sorted_errors
 
 _SILENCE_MS = 30_000
@@ -39,16 +43,16 @@ class Slots(Connection):
                 self._redis.delete(LEADER)
 
     def wake(self) -> None:
-        """Have the leader look now, not at its next turn."""
-        with sorted_errors(), self._redis.pipeline() as pipe:
+        """Have the leader look now, not at its next turn, which a full Redis must do with."""
+        with sorted_errors(), suppress(redis.OutOfMemoryError), self._redis.pipeline() as pipe:
             pipe.lpush(WAKE, 1)
             pipe.ltrim(WAKE, 0, 0)
             pipe.execute()
 
     def sleep(self, seconds: float) -> None:
-        """Wait until somebody wakes the leader, or for so long."""
-        with sorted_errors():
-            self._redis.blpop([WAKE], timeout=seconds)
+        """Wait until somebody wakes the leader, or for so long (at most 2 s)."""
+        with sorted_errors(), suppress(redis.TimeoutError):
+            self._blocking.blpop([WAKE], timeout=seconds)
 
     def remembers(self) -> bool:
         """Whether Redis still has what the leader wrote at its last look; not after it has lost its data."""

@@ -61,6 +61,10 @@ def claimed(ledger, item, owner="w/0"):
     return claim
 
 
+def claimed_as(item, owner):
+    return Claim(item, owner, 1)
+
+
 def wait_due(ledger, timeout=5.0):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -321,6 +325,31 @@ def test_one_orchestrator_leads_and_another_takes_over(ledger):
     assert ledger.lead("b", 0.2)
     ledger.resign("b")
     assert ledger.lead("a", 0.2)
+
+
+def test_a_clock_that_seems_to_have_stepped_costs_no_image_its_lease(ledger, client):
+    """All overdue leases get another, however many there are; those of silent workers then run out."""
+    ledger.open_batch(batch(300))
+    put(ledger, *range(300))
+    for index in range(300):
+        claimed(ledger, job(index), f"w/{index}")
+    time.sleep(0.35)
+    client.set("dermbatch:clock", int(time.time() * 1000) - 3_600_000)  # as if nobody had looked for an hour
+    assert ledger.requeue("o") == []
+    assert ledger.requeue("o") == []
+    assert ledger.heartbeat(claimed_as(job(0), "w/0"))
+    time.sleep(0.35)
+    assert {due.why for due in ledger.requeue("o", 500)} == {"expired"}
+
+
+def test_nothing_stays_in_flight_for_longer_than_it_may(ledger, client):
+    """A clock that stepped back leaves times in the far future behind."""
+    put(ledger)
+    claimed(ledger, job())
+    client.zadd("dermbatch:inflight", {"b:0": (time.time() + 3600) * 1000})
+    assert ledger.requeue("o") == []
+    (due,) = wait_due(ledger)
+    assert due.why == "expired"
 
 
 def test_a_sleeping_leader_is_woken(ledger):

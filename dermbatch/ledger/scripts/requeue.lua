@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS: inflight, states, jobs, clock, counts
+-- KEYS: inflight, states, jobs, clock, counts, grace
 -- ARGV: look-again ms, crashes allowed, limit, owner for poison, lease ms, longest time ahead ms, away ms
 -- Takes images whose time has come and puts their messages into the queue again. A list of {why, attempts, message,
 -- 1 if a lease ran out}: expired (its worker fell silent), resend (paused, or its message was lost), poison (expired
@@ -8,8 +8,13 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local last = tonumber(redis.call('GET', KEYS[4]) or now)
 redis.call('SET', KEYS[4], now)
--- After a step of the clock forwards, all leases seem to have run out at once. Workers that live say so soon.
-local stepped = now - last > tonumber(ARGV[7])
+-- After a step of the clock forwards, all leases seem to have run out at once. Workers that live say so within a lease.
+local grace = tonumber(redis.call('GET', KEYS[6]) or 0)
+if now - last > tonumber(ARGV[7]) then
+  grace = now + ARGV[5]
+  redis.call('SET', KEYS[6], grace)
+end
+local stepped = now < grace and grace <= now + ARGV[5]
 -- After a step backwards, nothing would become due for as long as the step was.
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now + ARGV[6], '+inf', 'LIMIT', 0, ARGV[3])) do
   redis.call('ZADD', KEYS[1], now + ARGV[5], member)
