@@ -1,0 +1,148 @@
+"""The clock of the machine that Redis runs on is stepped: nothing is lost, and nothing is poison."""
+
+import os
+import time
+from collections import Counter
+
+import pytest
+from messages import job_of, messages_of
+
+from benchmarks.killloop import work
+from benchmarks.killloop.audit import audit, no_op_artifacts_whole
+from benchmarks.killloop.clock import Clock, library
+from benchmarks.killloop.house import House
+from dermbatch.ledger import Claim, Ledger
+from dermbatch.settings import LedgerSettings
+from dermbatch.store import ObjectStore
+from orchestrator.stack.environment import base_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import python_module
+from orchestrator.stack.redis import redis_part
+
+HOUR = 3600
+FAST = LedgerSettings(lease=1, heartbeat=0.3, queued_look=0.5, first_pause=0.1, longest_pause=0.5)
+IMAGES = 400
+
+
+@pytest.fixture
+def stepped(tmp_path):
+    """A ledger on a Valkey of its own, and what steps the clock of that; returns when it has stepped."""
+    preload = library()
+    assert preload is not None, "libfaketime is missing: make system-packages"
+    part, settings = redis_part(
+        tmp_path / "redis", tmp_path / "redis.log", free_ports(1)[0], base_environment(os.environ)
+    )
+    clock = Clock(part, tmp_path / "clock", preload)
+    part.start()
+    try:
+        part.wait()
+        ledger = Ledger(settings, FAST)
+        ledger.requeue("o")
+
+        def step(seconds):
+            clock.step(seconds)
+            soon(lambda: abs(ledger._now_ms() / 1000 - time.time() - seconds) < 5)
+
+        yield ledger, step, settings
+    finally:
+        part.stop()
+
+
+def soon(condition, seconds=6):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize("images", [1, 300])
+def test_workers_that_live_keep_their_images_through_a_step_forwards(stepped, images):
+    ledger, step_to, settings = stepped
+    jobs = [job_of(index) for index in range(images)]
+    ledger.enqueue(messages_of(jobs, settings))
+    claims = [ledger.claim(job, "w") for job in jobs]
+    assert all(isinstance(claim, Claim) for claim in claims)
+    step_to(HOUR)
+    due = [one for _ in range(3) for one in ledger.requeue("o")]  # looks come before the next heartbeat
+    assert due == []
+    assert all(ledger.heartbeat(claim) for claim in claims)
+    assert all(ledger.finish(claim.job, "w", "done") for claim in claims)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_dead_workers_image_comes_back_through_a_step(stepped, step):
+    ledger, step_to, settings = stepped
+    ledger.enqueue(messages_of([job_of(0)], settings))
+    assert isinstance(ledger.claim(job_of(0), "dead"), Claim)
+    step_to(step)
+    due = soon(lambda: ledger.requeue("o"))
+    assert [(one.why, one.lease_expired) for one in due] == [("expired", True)]
+    again = ledger.claim(job_of(0), "w")
+    assert isinstance(again, Claim)
+    assert again.attempt == 2
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_pause_ends_through_a_step(stepped, step):
+    ledger, step_to, settings = stepped
+    ledger.enqueue(messages_of([job_of(0)], settings))
+    ledger.postpone(ledger.claim(job_of(0), "w"), 0.3)
+    step_to(step)
+    assert [one.why for one in soon(lambda: ledger.requeue("o"))] == ["resend"]
+
+
+def test_steps_never_make_poison(stepped):
+    ledger, step_to, settings = stepped
+    ledger.enqueue(messages_of([job_of(0)], settings))
+    claim = ledger.claim(job_of(0), "w")
+    for step in (HOUR, 0, 2 * HOUR, -HOUR, HOUR, 3 * HOUR):
+        step_to(step)
+        assert ledger.requeue("o") == []
+        assert ledger.heartbeat(claim)
+        time.sleep(0.2)
+        assert ledger.requeue("o") == []
+    assert ledger.states()["running"] == 1
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_another_orchestrator_takes_the_lead_of_a_dead_one_through_a_step(stepped, step):
+    ledger, step_to, _ = stepped
+    assert ledger.lead("dead", 1)
+    assert not ledger.lead("next", 1)
+    step_to(step)
+    soon(lambda: ledger.lead("next", 1))
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_slots_that_are_gone_are_forgotten_and_others_stay_through_a_step(stepped, step):
+    ledger, step_to, _ = stepped
+    ledger.report_slot("gone")
+    step_to(step)
+    ledger.report_slot("here")
+    assert ledger.live_slots() == 1
+
+
+def test_a_batch_ends_whole_whatever_the_clock_does(tmp_path):
+    assert library() is not None, "libfaketime is missing: make system-packages"
+    programs = {
+        "orchestrator-1": python_module("orchestrator"),
+        "worker-1": python_module("benchmarks.killloop.worker"),
+    }
+    house = House(tmp_path / "house", programs, slots=3, ledger=LedgerSettings(lease=3, heartbeat=1))
+    try:
+        house.start_servers()
+        store = ObjectStore(house.straight)
+        batch = work.no_op_batch(work.BATCH, IMAGES)
+        work.submit(store, batch, work.entries(IMAGES))
+        house.start_programs()
+        for turn, step in enumerate((HOUR, -HOUR, 60, 0)):
+            soon(lambda turn=turn: house.recorded() > IMAGES * turn / 5, 60)
+            house.clock.step(step)
+        soon(lambda: work.closed(store, batch.name), 60)
+        verdict = audit(store, house.log, batch, no_op_artifacts_whole, Counter(), ours=True)
+        house.mend()
+    finally:
+        house.stop()
+    assert (verdict.lost, verdict.duplicated, verdict.torn, verdict.failed) == (0, 0, 0, {}), verdict.said
+    assert house.own_deaths == {}
