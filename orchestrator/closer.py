@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
 
 from dermbatch import layout
-from dermbatch.errors import DermbatchError
+from dermbatch.errors import DermbatchError, PermanentError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.store import ObjectStore
 from orchestrator.closing import Closing, close
-from orchestrator.entries import read_batch
+from orchestrator.controls import halt
+from orchestrator.entries import asked
 
 _log = structlog.get_logger(__name__)
+
+_PAUSE_AFTER_ERROR = 5.0
 
 
 class Closer:
@@ -31,15 +35,19 @@ class Closer:
         self._readers = readers
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="closer")
         self._closing: dict[str, Future[None]] = {}
+        self._not_before: dict[str, float] = {}
 
     def look(self) -> None:
         """Begin to close what is ready, and tidy up what is closed. Does not wait."""
         for name, future in list(self._closing.items()):
             if future.done():
                 del self._closing[name]
-                _tell(name, future)
+                if not _went_well(name, future):
+                    self._not_before[name] = time.monotonic() + _PAUSE_AFTER_ERROR
+        now = time.monotonic()
+        self._not_before = {name: then for name, then in self._not_before.items() if then > now}
         for state in self._ledger.batches():
-            if state.name in self._closing:
+            if state.name in self._closing or state.name in self._not_before:
                 continue
             if state.state == "cancelled" and state.in_flight:
                 self._ledger.drop(state.name)
@@ -52,7 +60,13 @@ class Closer:
 
     def _close(self, state: BatchState) -> None:
         cancelled = state.state == "cancelled"
-        closing = self._end(state, cancelled=cancelled)
+        try:
+            closing = self._end(state, cancelled=cancelled)
+        except PermanentError as error:  # its records are damaged, and a hand has to mend them
+            if cancelled:
+                raise
+            halt(self._store, self._ledger, state, str(error))
+            return
         if closing.missing:
             # Redis and the object store differ, and the object store is the record.
             _log.warning("outcomes without a record", batch=state.name, images=len(closing.missing))
@@ -63,15 +77,18 @@ class Closer:
         _log.info("batch closed", batch=state.name, done=state.done, failed=state.failed, cancelled=cancelled)
 
     def _end(self, state: BatchState, *, cancelled: bool) -> Closing:
-        batch = read_batch(self._store, state.name)
+        batch = asked(self._store, state.name)
         slots = self._ledger.live_slots()
         return close(self._store, batch, "cancelled" if cancelled else "finished", slots, self._readers)
 
 
-def _tell(name: str, future: Future[None]) -> None:
+def _went_well(name: str, future: Future[None]) -> bool:
     try:
         future.result()
     except DermbatchError as error:
         _log.warning("batch not closed yet", batch=name, reason=error.reason, message=str(error))
     except Exception:
         _log.exception("batch not closed", batch=name)
+    else:
+        return True
+    return False

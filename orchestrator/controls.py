@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, UsageError
-from dermbatch.ledger import Ledger
-from dermbatch.records import BatchControl, Lane
+from dermbatch.ledger import BatchState, Ledger
+from dermbatch.records import Batch, BatchControl, Lane
 from dermbatch.store import ObjectStore
+
+_log = structlog.get_logger(__name__)
 
 
 def read_control(store: ObjectStore, name: str) -> BatchControl | None:
@@ -26,6 +29,12 @@ def read_control(store: ObjectStore, name: str) -> BatchControl | None:
         return BatchControl(state="paused", why=f"{layout.control(name)} is damaged; resume the batch to mend it")
 
 
+def begin(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
+    """Have a batch fed that was just planned; as it was steered meanwhile, where it was."""
+    ledger.open_batch(batch, read_control(store, batch.name))
+    ledger.wake()
+
+
 def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> None:
     """Run a batch otherwise from now on."""
     store.put(layout.control(name), control.to_json(), "application/json")
@@ -36,6 +45,24 @@ def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchC
 def closed(store: ObjectStore, name: str) -> bool:
     """Whether a batch has ended: its summary is there."""
     return any(info.key == layout.summary(name) for info in store.list(store.bucket, layout.summary(name)))
+
+
+def halt(store: ObjectStore, ledger: Ledger, state: BatchState, why: str, *, tolerant: bool | None = None) -> None:
+    """Pause a batch that cannot go on by itself.
+
+    Args:
+        store: Keeps the control.
+        ledger: Feeds by it.
+        state: How the batch stands.
+        why: For people.
+        tolerant: Whether it is not to be paused for its share of failures again, once resumed; as before where not
+            given.
+    """
+    changes = {"state": "paused", "why": why, "tolerant": state.tolerant if tolerant is None else tolerant}
+    control = BatchControl.model_validate({**state.control.model_dump(), **changes})
+    store.put(layout.control(state.name), control.to_json(), "application/json")
+    ledger.steer(state.name, control)
+    _log.warning("batch paused", batch=state.name, why=why)
 
 
 def pause(store: ObjectStore, ledger: Ledger, name: str) -> None:
@@ -53,7 +80,7 @@ def resume(store: ObjectStore, ledger: Ledger, name: str) -> None:
     Raises:
         UsageError: Where there is no such batch, it has ended, or it is cancelled.
     """
-    _change(store, ledger, name, state="open", why="", tolerant=True)
+    _change(store, ledger, name, state="open", why="")
 
 
 def cancel(store: ObjectStore, ledger: Ledger, name: str) -> None:

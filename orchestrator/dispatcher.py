@@ -12,16 +12,17 @@ from math import ceil
 
 import structlog
 
-from dermbatch import layout, metrics
+from dermbatch import metrics
 from dermbatch.errors import DermbatchError, PermanentError
 from dermbatch.ledger import BatchState, Ledger, Message
-from dermbatch.records import Batch, BatchControl, ImageJob, Lane, ManifestEntry
+from dermbatch.records import Batch, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
+from orchestrator.controls import halt
+from orchestrator.entries import asked
 from orchestrator.lost_causes import bury, refuse
 from orchestrator.manifest import Feed
 from orchestrator.messages import Messages, job_of
-from orchestrator.planner import read_batch
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +30,7 @@ _SLOTS_BEFORE_ANY_WORKER = 4
 """What the window is made for while no worker has reported: something must wait, so that scaling sees work."""
 
 _RATE_SECONDS = 2.0
+_LEAST_SECONDS = 0.5  # two looks in quick succession tell no speed
 _FED_AT_ONCE = 500
 _HELD_BACK = 4
 """Images waiting out a pause do not count to the window, up to so many times its size: a few that cannot be
@@ -100,17 +102,20 @@ class Dispatcher:
     def _fill(self, states: Sequence[BatchState], slots: int) -> int:
         """Give each batch of a lane what is missing to its share of the window."""
         fed = 0
+        hungry = [state for state in states if _is_hungry(state)]
         window = self._window(states, slots)
-        hungry = [state for state in states if state.state == "open" and state.left > 0]
+        window -= _held([state for state in states if not _is_hungry(state)], window)
         weights = sum(state.weight for state in hungry)
         for state in hungry:
-            share = ceil(window * state.weight / weights)
-            held = state.in_flight - min(state.waiting, _HELD_BACK * share)
+            share = max(0, ceil(window * state.weight / weights))
+            held = _held([state], share)
             try:
                 if not self._too_many_failed(state) and share > held:
                     fed += self._feed(state, share - held)
             except PermanentError as error:  # of this batch alone: others go on
-                self.halt(state, str(error))
+                self._feeds.pop(state.name, None)  # a hand may mend it
+                self._batches.pop(state.name, None)
+                halt(self._store, self._ledger, state, str(error))
             except DermbatchError:
                 self._feeds.pop(state.name, None)  # what was read but not sent is read again
                 raise
@@ -174,17 +179,9 @@ class Dispatcher:
             return False
         if state.failed <= share * outcomes:
             return False
-        self.halt(state, f"{state.failed} of {outcomes} images failed, more than {share:.0%}")
+        why = f"{state.failed} of {outcomes} images failed, more than {share:.0%}"
+        halt(self._store, self._ledger, state, why, tolerant=True)
         return True
-
-    def halt(self, state: BatchState, why: str) -> None:
-        """Pause a batch that cannot go on by itself."""
-        control = state.control.model_copy(update={"state": "paused", "why": why})
-        self._store.put(layout.control(state.name), control.to_json(), "application/json")
-        self._ledger.steer(state.name, BatchControl.model_validate(control))
-        self._feeds.pop(state.name, None)
-        self._batches.pop(state.name, None)
-        _log.warning("batch paused", batch=state.name, why=why)
 
     def _note(self, state: BatchState) -> None:
         rate = self._rates.setdefault(state.name, Rate())
@@ -193,13 +190,25 @@ class Dispatcher:
 
     def _batch(self, name: str) -> Batch:
         if name not in self._batches:
-            self._batches[name] = read_batch(self._store, name)
+            self._batches[name] = asked(self._store, name)
         return self._batches[name]
 
     def _forget_closed(self, names: set[str]) -> None:
         for kept in (self._batches, self._feeds, self._rates):
             for name in set(kept) - names:
                 del kept[name]
+
+
+def _is_hungry(state: BatchState) -> bool:
+    """Whether there may be images to feed; not where all that is left is in flight."""
+    to_feed = state.next_index < state.images or not state.in_flight
+    return state.state == "open" and state.left > 0 and to_feed
+
+
+def _held(states: Sequence[BatchState], window: int) -> int:
+    """How much of a window batches hold."""
+    waiting = sum(state.waiting for state in states)
+    return sum(state.in_flight for state in states) - min(waiting, _HELD_BACK * max(0, window))
 
 
 class Rate:
@@ -215,7 +224,7 @@ class Rate:
         if len(self._seen) < 2:
             return 0.0
         (start, before), (end, now) = self._seen[0], self._seen[-1]
-        return max(0, now - before) / (end - start) if end > start else 0.0
+        return max(0, now - before) / max(_LEAST_SECONDS, end - start)
 
     def note(self, outcomes: int) -> bool:
         """Take down a count; whether a second has passed since it last said so."""

@@ -24,6 +24,18 @@ def read_batch(store: ObjectStore, name: str) -> Batch:
         raise _damaged(f"batch.json of batch {name!r} is damaged: {_what(error)}") from error
 
 
+def asked(store: ObjectStore, name: str) -> Batch:
+    """The batch record of a batch that is known to be there.
+
+    Raises:
+        PermanentError: With reason ``manifest_damaged``, where the record is no record or is gone.
+    """
+    try:
+        return read_batch(store, name)
+    except ObjectNotFound as error:
+        raise _damaged(f"batch.json of batch {name!r} is missing") from error
+
+
 def read_manifest_part(
     store: ObjectStore, batch: str, part: str, *, images: int | None = None
 ) -> list[ManifestEntry]:

@@ -14,9 +14,11 @@ from orchestrator.controls import read_control, write_control
 from orchestrator.entries import read_batch
 from orchestrator.outcomes import audit, in_order, read_outcome
 from orchestrator.reconciler import restore
+from orchestrator.summary import read_summary
 
 _REPLAYED_AT_A_TIME = 1000
 _READERS = 16
+_REPLAYING = "failures are being replayed"
 
 
 def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = None) -> int:
@@ -35,18 +37,18 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
         batch = read_batch(store, layout.check_batch_name(name))
     except ObjectNotFound as error:
         raise UsageError(f"there is no batch {name!r}") from error
-    before, standing = read_control(store, name), ledger.batch(name)
-    if before is not None and before.state == "cancelled":
-        raise UsageError(f"batch {name!r} is being cancelled; try again when it has ended")
+    before, standing, ended = read_control(store, name), ledger.batch(name), read_summary(store, name)
+    if "cancelled" in {before and before.state, ended and ended.state}:
+        raise UsageError(f"batch {name!r} is cancelled; submit its images again under another name")
     if standing is not None and standing.finished and standing.state == "open":
         raise UsageError(f"batch {name!r} is just being closed; try again in a moment")
     chosen = failures(store, batch, reason)
     first = list(islice(chosen, _REPLAYED_AT_A_TIME))
-    if not first:
+    if not first and (before is None or before.why != _REPLAYING):
         return 0
     asked = before or BatchControl(lane=batch.lane, weight=batch.weight)
     store.delete(layout.summary(name))  # before the control: an ended batch with a control is taken for tidied up
-    halted = asked.model_copy(update={"state": "paused", "why": "failures are being replayed"})
+    halted = asked.model_copy(update={"state": "paused", "why": _REPLAYING})
     write_control(store, ledger, name, halted)
     replayed = 0
     while first:

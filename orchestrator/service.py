@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -48,7 +49,7 @@ class Service:
         self._closer = Closer(self._store, self._ledger, settings.orchestrator.report_readers)
         self._canary: Canary | None = None
         self._leads = False
-        self._looked = 0.0
+        self._looked = -math.inf
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -62,8 +63,8 @@ class Service:
         _log.info("orchestrator ready", name=self._name)
         while not self._stopping.is_set():
             self._turn()
+        self._resign()  # first: to close a large batch takes minutes, and another may do all else meanwhile
         self._closer.stop()
-        self._resign()
         _log.info("orchestrator stopped")
 
     def _turn(self) -> None:
@@ -74,8 +75,8 @@ class Service:
                 return
             self._look_for_batches()
             self._dispatcher.repair()
+            self._closer.look()  # before more is fed: it frees a full Redis
             self._dispatcher.feed()
-            self._closer.look()
             self._ledger.sleep(self._settings.orchestrator.tick)
         except DermbatchError as error:
             _log.warning("turn failed", reason=error.reason, message=str(error))
@@ -85,7 +86,7 @@ class Service:
         leads = self._ledger.lead(self._name, self._settings.ledger.leader_lease)
         if leads != self._leads:
             _log.info("takes the lead" if leads else "follows", name=self._name)
-            self._looked = 0.0
+            self._looked = -math.inf
         self._leads = leads
         metrics.LEADER.set(leads)
         return leads

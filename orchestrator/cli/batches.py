@@ -19,6 +19,7 @@ from dermbatch.store import ObjectStore
 from orchestrator import models as served_models
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
+from orchestrator.controls import begin
 from orchestrator.entries import read_batch
 from orchestrator.estimate import estimate, estimate_table
 from orchestrator.fetch import fetch as fetch_batch
@@ -76,8 +77,7 @@ def submit(
             store,
             told=lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far"),
         )
-    ledger.open_batch(batch)
-    ledger.wake()
+    begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 
 
@@ -102,8 +102,7 @@ def resegment(
     request = Request(options.new_name(batch_name), weight=weight, max_failed_share=max_failed)
     with err.status("Reading the earlier batches"):
         batch = plan_resegment(request, batches, chosen, store)
-    ledger.open_batch(batch)
-    ledger.wake()
+    begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 
 

@@ -17,6 +17,7 @@ from dermbatch.store import ObjectStore
 from orchestrator import models as served_models
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
+from orchestrator.controls import begin
 from orchestrator.fetch import fetch as fetch_batch
 from orchestrator.intake import Intake
 from orchestrator.planner import abandon, plan
@@ -69,8 +70,7 @@ def run(
         with err.status("Reading the inputs"):
             batch = plan(order, intake.walk(inputs), store)
         started = time.monotonic()
-        ledger.open_batch(batch)
-        ledger.wake()
+        begin(store, ledger, batch)
         summary = follow(ledger, store, batch, err, lambda: _look_after(stack))
         seconds = time.monotonic() - started
         fetch_batch(store, batch.name, folder, file_of=stack.file_of)

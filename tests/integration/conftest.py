@@ -10,6 +10,7 @@ import pytest
 import redis
 from botocore.config import Config
 from digests import copy_with_digests
+from orchestra import Orchestra
 from tiny_models import write_repository
 
 from dermbatch.settings import RedisSettings, StoreSettings, TritonSettings
@@ -172,3 +173,13 @@ def empty_store(object_store_settings: StoreSettings) -> StoreSettings:
     for bucket in (store.bucket, store.incoming_bucket):
         store.delete_prefix(bucket, "")
     return object_store_settings
+
+
+@pytest.fixture
+def orchestra(empty_redis: RedisSettings, empty_store: StoreSettings) -> Iterator[Orchestra]:
+    """An orchestrator without its loop, on empty servers, and workers that process nothing."""
+    orchestra = Orchestra(empty_redis, empty_store)
+    try:
+        yield orchestra
+    finally:
+        orchestra.end()
