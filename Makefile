@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check test test-fast bench samples wheel system-packages clean
+.PHONY: help install develop demo check test test-fast bench bench-ledger kill-loop samples wheel system-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -48,12 +48,22 @@ test-fast: develop  ## unit tests only: seconds
 bench: develop  ## images/s of the whole against the raw ceiling, and CPU time outside Triton
 	$(BIN)/python -m benchmarks.throughput
 
+bench-ledger: develop  ## jobs/s against plain Celery, Redis memory of a large batch, waiting time of live images
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.ledger_memory
+	$(BIN)/python -m benchmarks.live_latency
+
+KILLS := 100
+IMAGES := 2000
+kill-loop: develop  ## KILLS=n IMAGES=n: count lost, duplicated and torn results under SIGKILL and faults
+	$(BIN)/python -m benchmarks.killloop --kills $(KILLS) --images $(IMAGES)
+
 wheel: develop  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
-system-packages:  ## what some tests need of Debian: a browser to open the report in
+system-packages:  ## what some tests need of Debian: a browser for the report, a library that steps clocks
 	apt-get update -qq
-	apt-get install -qq --yes --no-install-recommends chromium
+	apt-get install -qq --yes --no-install-recommends chromium libfaketime
 
 clean:  ## remove what was built, the environment included
 	rm -rf $(VENV) dist build $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

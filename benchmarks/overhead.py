@@ -1,6 +1,6 @@
 """What queue and ledger cost: jobs/s with work that is nothing, beside plain Celery with ``acks_late``.
 
-Ours is the whole way of a job: the orchestrator reads the manifest and enqueues; a worker claims, makes the record,
+Ours is the whole way of a job: the orchestrator reads the manifest and enqueues; a worker claims, makes a record,
 finishes. Celery's is: ``send_task`` for each job; a worker makes the same record and acknowledges late. Records
 stay in the memory of the worker processes on both sides. Real Valkey, real workers with as many processes; both
 sides take turns, so that what else the machine does strikes both, and the ratio is the median of the rounds'.
@@ -91,7 +91,7 @@ def our_worker(marks: Path) -> None:
         from workers import task  # noqa: PLC0415
         from workers.app import create_app, worker_arguments  # noqa: PLC0415
 
-        task.ObjectStore = MemoryStore  # type: ignore[attr-defined]
+        task.ObjectStore = MemoryStore  # type: ignore[assignment,attr-defined]
         done = Marks(marks)
 
         def process(job: ImageJob, *, attempt: int, worker: str, **_: Any) -> ResultRecord:

@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.killloop import stock, work
 from benchmarks.killloop.audit import Verdict, audit, no_op_artifacts_whole, pictures_whole
 from benchmarks.killloop.clock import library
-from benchmarks.killloop.faults import Side, for_stock, schedule
+from benchmarks.killloop.faults import KILLS, OTHERS, REAL_KILLS, Side, for_stock, schedule
 from benchmarks.killloop.house import House
 from benchmarks.killloop.loop import Loop, Outcome
 from dermbatch.phantoms.phantom import phantom
@@ -156,8 +156,12 @@ def table(results: dict[Side, Result], options: argparse.Namespace) -> Table:
     row("failures", lambda r: dict(r.verdict.failed) or "")
     made.add_section()
     row("SIGKILLs", lambda r: r.outcome.kills)
-    for kind in sorted({kind for result in columns for kind in result.outcome.struck}):
-        row(f"  {kind}", lambda r, kind=kind: r.outcome.struck[kind] or "")  # type: ignore[misc]
+    for kind in dict.fromkeys((*KILLS, *REAL_KILLS)):
+        if any(result.outcome.struck[kind] for result in columns):
+            row(f"  {kind}", lambda r, kind=kind: r.outcome.struck[kind] or "")  # type: ignore[misc]
+    made.add_section()
+    for kind in OTHERS:
+        row(kind, lambda r, kind=kind: r.outcome.struck[kind] or "")  # type: ignore[misc]
     row("ended by themselves", lambda r: r.own_deaths or "")
     made.add_section()
     row("seconds", lambda r: f"{r.outcome.seconds:.0f}")

@@ -20,6 +20,7 @@ from benchmarks.killloop.proxy import written
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.records import Batch, BatchSummary, FailureRecord, ResultRecord
+from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 
 _READERS = 8
@@ -62,15 +63,19 @@ def no_op_artifacts_whole(store: ObjectStore, record: ResultRecord) -> bool:
 
 
 def pictures_whole(store: ObjectStore, record: ResultRecord) -> bool:
-    """Whether all pictures of the real stages are there and can be decoded (PNG has a checksum in each chunk)."""
+    """Whether all files of the real stages are there and can be decoded (PNG has a checksum in each chunk)."""
     for stage in record.stages.values():
-        for key in stage.artifacts.values():
+        for name, key in stage.artifacts.items():
+            data = stage.inline.get(name) or store.get(store.bucket, key)
             try:
-                with Image.open(io.BytesIO(store.get(store.bucket, key))) as picture:
-                    np.asarray(picture)
-            except (OSError, SyntaxError):
+                if name.endswith(".npy"):
+                    np.load(io.BytesIO(data), allow_pickle=False)
+                else:
+                    with Image.open(io.BytesIO(data)) as picture:
+                        np.asarray(picture)
+            except (OSError, SyntaxError, ValueError):
                 return False
-    return len(record.stages) > 0
+    return len(record.stages) == len(ORDER)
 
 
 def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counter[int], *, ours: bool) -> Verdict:
