@@ -19,6 +19,8 @@ from workers.pipeline import process
 from workers.shutdown import Shutdown
 from workers.task import Process, Workplace, process_image
 
+TRANSPORT = "workers.transport:Transport"
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -46,6 +48,7 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
     """
     app = Celery("dermbatch")
     app.conf.update(celery_config(settings.redis, bulk_share=settings.ledger.bulk_share))
+    app.conf.broker_transport = TRANSPORT
     drain = Drain(settings.worker.grace)
     Shutdown(settings, drain).connect()
     places: list[Workplace] = []

@@ -5,7 +5,7 @@ from celery import Celery
 
 from dermbatch.queue import TASK, celery_config
 from dermbatch.settings import load
-from workers.app import worker_arguments
+from workers.app import TRANSPORT, worker_arguments
 
 
 def main():
@@ -13,6 +13,7 @@ def main():
     settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": 1})})
     app = Celery("noting")
     app.conf.update(celery_config(settings.redis, bulk_share=settings.ledger.bulk_share))
+    app.conf.broker_transport = TRANSPORT
 
     @app.task(name=TASK)
     def note(message):
