@@ -1,8 +1,8 @@
 """kombu's Redis transport without its own bookkeeping of messages: the ledger keeps it.
 
 kombu notes every message that it hands out, takes the note away when it is acknowledged, and sends again what was
-not acknowledged for an hour. The ledger does all this sooner and by image, so here it would only cost two requests to
-Redis a message, send messages twice, and, in a Redis that is full, end the worker.
+not acknowledged for an hour. The ledger does all this sooner and by image, so here it would only cost two requests
+to Redis a message, send messages twice, and, in a Redis that is full, end the worker.
 """
 
 from __future__ import annotations
