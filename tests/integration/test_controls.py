@@ -152,4 +152,4 @@ def test_steering_a_batch_that_closes_at_that_moment_leaves_nothing_behind(orche
     orchestra.ledger.advance("b", 1)
     orchestra.ledger.note_rate("b", 3.0)
     orchestra.ledger.feed_from("b", 0)
-    assert [key for key in orchestra.client.keys("dermbatch:batch:*")] == []
+    assert orchestra.client.keys("dermbatch:batch:*") == []
