@@ -104,6 +104,10 @@ class Workplace:
             Its answer; ``None`` where there was none: the lease ends then, and the next attempt goes on from what
             is recorded.
         """
+        try:
+            return ask()
+        except LedgerUnavailable:  # seldom: what comes now is not worth its time for every image
+            pass
         asking = Retrying(
             stop=stop_after_delay(self.patience),
             wait=wait_random_exponential(multiplier=0.1, max=5),
