@@ -40,7 +40,15 @@ def test_the_folder_has_the_documented_layout_and_nothing_else(ran):
     folder, _, _ = ran
     assert {path.name for path in folder.iterdir()} == {"images", "batches", "report.html", ".dermbatch"}
     batch = folder / "batches" / "first"
-    assert {path.name for path in batch.iterdir()} == {"batch.json", "manifest", "results", "report.html"}
+    assert {path.name for path in batch.iterdir()} == {
+        "batch.json",
+        "manifest",
+        "plan.json",
+        "report.html",
+        "results",
+        "results.parquet",
+        "summary.json",
+    }
     assert (folder / "report.html").read_bytes() == (batch / "report.html").read_bytes()
     assert list(folder.glob("images/**/*.meta.json")) == []
     for record in results(folder).values():

@@ -65,7 +65,8 @@ def test_submitted_images_are_processed_and_fetched(homes, samples, tmp_path):
         "dermbatch_bytes_read_total",
     ):
         assert name in worker
-    for name in ("dermbatch_in_flight_images", "dermbatch_queue_depth", "dermbatch_worker_slots 2.0"):
+    # Two slots for all images, and one more for live ones alone.
+    for name in ("dermbatch_in_flight_images", "dermbatch_queue_depth", "dermbatch_worker_slots 3.0"):
         assert name in orchestrator
 
 

@@ -175,4 +175,4 @@ def test_stopping_waits_for_what_is_being_closed_and_leaves_the_rest(held):
     orchestra.closer.stop()
     assert summary(orchestra, "first").done == 2
     assert orchestra.key(layout.summary("second")) is None
-    assert not orchestra.state("second").state == "paused"
+    assert orchestra.state("second").state == "open"
