@@ -277,6 +277,8 @@ def _code(error: ClientError) -> str:
 
 def _sorted(error: Exception, operation: str, where: str) -> Exception:
     """The error of our tree that this one of boto's stands for."""
+    if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, ClientError):
+        error = error.__context__  # says why, which its wrapping does not
     code = _code(error) if isinstance(error, ClientError) else type(error).__name__
     metrics.STORE_ERRORS.labels(operation, code).inc()
     if code in _NOT_FOUND:

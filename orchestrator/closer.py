@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import structlog
 
 from dermbatch import layout
-from dermbatch.errors import DermbatchError, PermanentError
+from dermbatch.errors import DermbatchError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.store import ObjectStore
 from orchestrator.closing import Closing, close
-from orchestrator.controls import halt
+from orchestrator.controls import halt, is_damage
 from orchestrator.entries import asked
 
 _log = structlog.get_logger(__name__)
@@ -62,8 +62,8 @@ class Closer:
         cancelled = state.state == "cancelled"
         try:
             closing = self._end(state, cancelled=cancelled)
-        except PermanentError as error:  # its records are damaged, and a hand has to mend them
-            if cancelled:
+        except DermbatchError as error:
+            if cancelled or not is_damage(error):
                 raise
             halt(self._store, self._ledger, state, str(error))
             return

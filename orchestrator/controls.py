@@ -11,7 +11,7 @@ import structlog
 from pydantic import ValidationError
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError, StoreRefused, UsageError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records import Batch, BatchControl, Lane
 from dermbatch.store import ObjectStore
@@ -45,6 +45,14 @@ def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchC
 def closed(store: ObjectStore, name: str) -> bool:
     """Whether a batch has ended: its summary is there."""
     return any(info.key == layout.summary(name) for info in store.list(store.bucket, layout.summary(name)))
+
+
+def is_damage(error: DermbatchError) -> bool:
+    """Whether the records of a batch have to be mended by hand before it can go on.
+
+    That they may not be read just now concerns the whole bucket, and is mended elsewhere.
+    """
+    return isinstance(error, PermanentError) and error.reason != StoreRefused.reason
 
 
 def halt(store: ObjectStore, ledger: Ledger, state: BatchState, why: str, *, tolerant: bool | None = None) -> None:

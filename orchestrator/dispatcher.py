@@ -13,12 +13,12 @@ from math import ceil
 import structlog
 
 from dermbatch import metrics
-from dermbatch.errors import DermbatchError, PermanentError
+from dermbatch.errors import DermbatchError
 from dermbatch.ledger import BatchState, Ledger, Message
 from dermbatch.records import Batch, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
-from orchestrator.controls import halt
+from orchestrator.controls import halt, is_damage
 from orchestrator.entries import asked
 from orchestrator.lost_causes import bury, refuse
 from orchestrator.manifest import Feed
@@ -112,13 +112,12 @@ class Dispatcher:
             try:
                 if not self._too_many_failed(state) and share > held:
                     fed += self._feed(state, share - held)
-            except PermanentError as error:  # of this batch alone: others go on
-                self._feeds.pop(state.name, None)  # a hand may mend it
-                self._batches.pop(state.name, None)
-                halt(self._store, self._ledger, state, str(error))
-            except DermbatchError:
+            except DermbatchError as error:
                 self._feeds.pop(state.name, None)  # what was read but not sent is read again
-                raise
+                self._batches.pop(state.name, None)
+                if not is_damage(error):
+                    raise
+                halt(self._store, self._ledger, state, str(error))  # this batch alone: others go on
         return fed
 
     def _window(self, states: Sequence[BatchState], slots: int) -> int:
