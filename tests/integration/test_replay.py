@@ -187,3 +187,13 @@ def test_a_result_counts_more_than_a_failure_left_beside_it(failed):
     closed(failed)
     assert retry(failed.store, failed.ledger, "b") == 3
     assert indices(failed.work_off()) == [2, 5, 7]
+
+
+def test_a_failure_that_was_never_counted_is_not_taken_from_the_count(orchestra):
+    orchestra.plan(6)
+    orchestra.dispatcher.feed()
+    one, two, three, *_ = orchestra.take()
+    orchestra.failed(one, two)
+    # As where a worker died between its record and the ledger.
+    orchestra.ledger.rewind("b", {one.index: "truncated", three.index: "truncated"})
+    assert (orchestra.state().failed, orchestra.state().reasons) == (1, {"truncated": 1})
