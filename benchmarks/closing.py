@@ -29,8 +29,8 @@ from dermbatch.records import Earlier, FailureRecord, ResultRecord
 from dermbatch.settings import StoreSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.closing import close
-from orchestrator.outcomes import in_order
+from orchestrator.reporting.closing import close
+from orchestrator.reporting.outcomes import in_order
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.s3 import s3_part

@@ -29,8 +29,8 @@ from dermbatch.ledger import Claim, Ledger
 from dermbatch.queue import QUEUES, celery_config
 from dermbatch.records import Batch, BatchControl, ManifestEntry
 from dermbatch.settings import LedgerSettings, RedisSettings
-from orchestrator.dispatcher import Dispatcher
-from orchestrator.messages import Messages, job_of
+from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.messages import Messages, job_of
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.redis import redis_part

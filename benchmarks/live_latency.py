@@ -29,12 +29,12 @@ from dermbatch.ledger import Ledger
 from dermbatch.records import BatchControl, ResultRecord
 from dermbatch.settings import Settings, load
 from dermbatch.store import ObjectStore
-from orchestrator.controls import begin
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module, stop_all
 from orchestrator.stack.redis import redis_part
 from orchestrator.stack.s3 import s3_part
+from orchestrator.steering.controls import begin
 
 LIMIT = 3.0
 BULK = "bulk"

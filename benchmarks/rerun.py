@@ -25,9 +25,9 @@ from dermbatch.phantoms import write_samples
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
-from orchestrator.intake import Intake
-from orchestrator.planner import Order, plan
-from orchestrator.progress import follow
+from orchestrator.planning.intake import Intake
+from orchestrator.planning.planner import Order, plan
+from orchestrator.reporting.progress import follow
 from orchestrator.stack.repository import default_model_repository
 from orchestrator.stack.stack import Stack
 

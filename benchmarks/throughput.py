@@ -35,11 +35,11 @@ from dermbatch.records import ImageJob, ResultRecord
 from dermbatch.settings import Settings, TritonSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.fetch import fetch
-from orchestrator.intake import Intake
-from orchestrator.outcomes import read_results
-from orchestrator.planner import Order, plan
-from orchestrator.progress import follow
+from orchestrator.planning.intake import Intake
+from orchestrator.planning.planner import Order, plan
+from orchestrator.reporting.fetch import fetch
+from orchestrator.reporting.outcomes import read_results
+from orchestrator.reporting.progress import follow
 from orchestrator.stack.repository import default_model_repository
 from orchestrator.stack.stack import Stack
 from workers.inference import TritonClient

@@ -7,7 +7,7 @@ import sys
 from dermbatch.errors import UsageError
 from dermbatch.log import configure
 from dermbatch.settings import load
-from orchestrator.service import Service
+from orchestrator.dispatch.service import Service
 
 
 def main() -> None:

@@ -16,18 +16,18 @@ from dermbatch.records import Batch, ModelChoice
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator import models as served_models
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
-from orchestrator.controls import begin
-from orchestrator.entries import read_batch
-from orchestrator.estimate import estimate, estimate_table
-from orchestrator.fetch import fetch as fetch_batch
-from orchestrator.intake import Intake
-from orchestrator.overview import as_json, overview, rendered, standing
-from orchestrator.planner import Order, plan
-from orchestrator.progress import follow, where
-from orchestrator.resegment import Request, plan_resegment
+from orchestrator.planning import models as served_models
+from orchestrator.planning.entries import read_batch
+from orchestrator.planning.estimate import estimate, estimate_table
+from orchestrator.planning.intake import Intake
+from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.resegment import Request, plan_resegment
+from orchestrator.reporting.fetch import fetch as fetch_batch
+from orchestrator.reporting.overview import as_json, overview, rendered, standing
+from orchestrator.reporting.progress import follow, where
+from orchestrator.steering.controls import begin
 
 
 def register(app: typer.Typer) -> None:

@@ -8,10 +8,10 @@ import typer
 
 from dermbatch.errors import UsageError
 from dermbatch.store import ObjectStore
-from orchestrator import canary
-from orchestrator import models as served_models
 from orchestrator.cli import options
 from orchestrator.cli.app import out
+from orchestrator.planning import models as served_models
+from orchestrator.steering import canary
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the canary.", show_default=False)]
 

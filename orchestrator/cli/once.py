@@ -14,16 +14,16 @@ from dermbatch.ledger import Ledger
 from dermbatch.phantoms import write_samples
 from dermbatch.settings import load
 from dermbatch.store import ObjectStore
-from orchestrator import models as served_models
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
-from orchestrator.controls import begin
-from orchestrator.fetch import fetch as fetch_batch
-from orchestrator.intake import Intake
-from orchestrator.planner import abandon, plan
-from orchestrator.progress import closing_table, follow, where
+from orchestrator.planning import models as served_models
+from orchestrator.planning.intake import Intake
+from orchestrator.planning.planner import abandon, plan
+from orchestrator.reporting.fetch import fetch as fetch_batch
+from orchestrator.reporting.progress import closing_table, follow, where
 from orchestrator.stack import repository
 from orchestrator.stack.stack import Stack
+from orchestrator.steering.controls import begin
 
 
 def register(app: typer.Typer) -> None:

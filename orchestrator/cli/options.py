@@ -17,7 +17,7 @@ from dermbatch.records import Filters, ModelChoice
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planner import Order
+from orchestrator.planning.planner import Order
 from orchestrator.stack import host
 from orchestrator.stack.repository import default_model_repository
 

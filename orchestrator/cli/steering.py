@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 import typer
 
 from dermbatch.errors import UsageError
-from orchestrator import controls
 from orchestrator.cli import options
 from orchestrator.cli.app import out
-from orchestrator.reconciler import reconcile as reconcile_all
-from orchestrator.reconciler import reopen
-from orchestrator.replay import retry as replay
+from orchestrator.steering import controls
+from orchestrator.steering.reconciler import reconcile as reconcile_all
+from orchestrator.steering.reconciler import reopen
+from orchestrator.steering.replay import retry as replay
 
 
 def register(app: typer.Typer) -> None:

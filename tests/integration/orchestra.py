@@ -10,13 +10,13 @@ from dermbatch.records import ModelChoice
 from dermbatch.settings import LedgerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.candidates import Candidate
-from orchestrator.closer import Closer
-from orchestrator.controls import begin
-from orchestrator.dispatcher import Dispatcher
-from orchestrator.messages import Messages, job_of
-from orchestrator.planner import Order, plan
-from orchestrator.reconciler import reconcile
+from orchestrator.dispatch.closer import Closer
+from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.messages import Messages, job_of
+from orchestrator.planning.candidates import Candidate
+from orchestrator.planning.planner import Order, plan
+from orchestrator.steering.controls import begin
+from orchestrator.steering.reconciler import reconcile
 from tests.outcome_samples import failure_of, result_of, write_record
 
 LEDGER = LedgerSettings(lease=0.3, heartbeat=0.1, queued_look=30, max_crashes=1, window_per_slot=3, window_most=1)

@@ -7,8 +7,8 @@ import pytest
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable
 from dermbatch.records import BatchSummary
-from orchestrator import closer as closer_module
-from orchestrator import controls
+from orchestrator.dispatch import closer as closer_module
+from orchestrator.steering import controls
 
 
 def summary(orchestra, name="b"):

@@ -9,7 +9,7 @@ from dermbatch import layout
 from dermbatch.records import BatchSummary
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.closing import close
+from orchestrator.reporting.closing import close
 from tests.outcome_samples import (
     LABELS,
     batch_of,

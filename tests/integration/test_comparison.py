@@ -9,9 +9,9 @@ from dermbatch.errors import PermanentError, UsageError
 from dermbatch.records import Earlier, ModelChoice, Refusal
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.closing import close
-from orchestrator.planner import read_manifest_part
-from orchestrator.resegment import Request, plan_resegment
+from orchestrator.planning.planner import read_manifest_part
+from orchestrator.planning.resegment import Request, plan_resegment
+from orchestrator.reporting.closing import close
 from tests.outcome_samples import (
     batch_of,
     entry_of,

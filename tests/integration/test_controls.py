@@ -8,8 +8,8 @@ from dermbatch.errors import LedgerUnavailable, StoreRefused, UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.records import BatchControl
 from dermbatch.settings import LedgerSettings, RedisSettings
-from orchestrator import controls
 from orchestrator.stack.ports import free_ports
+from orchestrator.steering import controls
 
 
 def control(orchestra, name="b"):

@@ -23,12 +23,12 @@ from dermbatch.records import (
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator import estimate as module
-from orchestrator.candidates import Candidate
-from orchestrator.estimate import estimate, estimate_table
-from orchestrator.history import read_history
-from orchestrator.intake import Intake
-from orchestrator.planner import Order, plan, read_manifest_part
+from orchestrator.planning import estimate as module
+from orchestrator.planning.candidates import Candidate
+from orchestrator.planning.estimate import estimate, estimate_table
+from orchestrator.planning.history import read_history
+from orchestrator.planning.intake import Intake
+from orchestrator.planning.planner import Order, plan, read_manifest_part
 
 PNG = b"\x89PNG\r\n\x1a\n"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

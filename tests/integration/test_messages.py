@@ -18,7 +18,7 @@ from dermbatch.queue import QUEUES, TASK, celery_config
 from dermbatch.records import ModelChoice, Shadow
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.stages import Stage
-from orchestrator.messages import Messages, job_of
+from orchestrator.dispatch.messages import Messages, job_of
 from orchestrator.stack.environment import settings_environment
 
 

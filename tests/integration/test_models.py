@@ -6,7 +6,7 @@ from dermbatch.errors import InferenceUnavailable, UsageError
 from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
-from orchestrator.models import check, pinned, served
+from orchestrator.planning.models import check, pinned, served
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.repository import served_models
 

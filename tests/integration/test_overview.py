@@ -11,10 +11,10 @@ from dermbatch.ledger import Ledger
 from dermbatch.records import BatchControl, ImageJob, PlanRecord
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.store import ObjectStore
-from orchestrator import progress
-from orchestrator.closing import close
-from orchestrator.overview import as_json, overview, rendered, standing
-from orchestrator.progress import follow
+from orchestrator.reporting import progress
+from orchestrator.reporting.closing import close
+from orchestrator.reporting.overview import as_json, overview, rendered, standing
+from orchestrator.reporting.progress import follow
 from tests.outcome_samples import (
     CREATED,
     batch_of,

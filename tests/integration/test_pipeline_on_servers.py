@@ -18,8 +18,8 @@ from dermbatch.records import ImageJob, ModelChoice
 from dermbatch.settings import TritonSettings, WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator import canary
 from orchestrator.stack.ports import free_ports
+from orchestrator.steering import canary
 from workers import png
 from workers.inference import TritonClient
 from workers.pipeline import process

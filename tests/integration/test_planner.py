@@ -17,8 +17,8 @@ from dermbatch.records import BatchControl, Filters, ModelChoice, PlanRecord, Po
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.intake import Candidate, Intake, LeftOut, Skipped
-from orchestrator.planner import Order, abandon, plan, read_batch, read_manifest_part
+from orchestrator.planning.intake import Candidate, Intake, LeftOut, Skipped
+from orchestrator.planning.planner import Order, abandon, plan, read_batch, read_manifest_part
 
 MODELS = {Stage.SEGMENT: ModelChoice(name="m")}
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -7,9 +7,9 @@ from orchestra import there
 from dermbatch import layout
 from dermbatch.records import BatchControl, BatchSummary, ModelChoice
 from dermbatch.stages import Stage
-from orchestrator import controls
-from orchestrator.planner import Order, plan
-from orchestrator.reconciler import open_names, reconcile, reopen
+from orchestrator.planning.planner import Order, plan
+from orchestrator.steering import controls
+from orchestrator.steering.reconciler import open_names, reconcile, reopen
 from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
 
 

@@ -15,8 +15,8 @@ from dermbatch import layout
 from dermbatch.errors import StoreRefused
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
-from orchestrator import controls
 from orchestrator.stack.environment import settings_environment
+from orchestrator.steering import controls
 from tests.corpus import write_corpus
 
 

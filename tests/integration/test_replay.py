@@ -6,8 +6,8 @@ from dermbatch import layout
 from dermbatch.errors import StoreUnavailable, UsageError
 from dermbatch.records import BatchSummary
 from dermbatch.store import ObjectStore
-from orchestrator import controls
-from orchestrator.replay import retry
+from orchestrator.steering import controls
+from orchestrator.steering.replay import retry
 
 
 def indices(jobs):

@@ -8,7 +8,7 @@ from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.records import CanaryRecord, ImageJob, ModelChoice
 from dermbatch.stages import ORDER, Stage
-from orchestrator import canary
+from orchestrator.steering import canary
 
 OLD = {stage: ModelChoice(name=stage.value) for stage in Stage}
 NEW = {Stage.SEGMENT: ModelChoice(name="segment", version="2")}

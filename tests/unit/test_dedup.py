@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.dedup import Contents
+from orchestrator.planning.dedup import Contents
 
 
 @given(st.lists(st.integers(0, 12)))

@@ -21,7 +21,7 @@ from dermbatch.contracts import CONTRACTS
 from dermbatch.ledger import Ledger
 from dermbatch.queue import QUEUES
 from dermbatch.settings import Settings
-from orchestrator.service import LedgerMetrics
+from orchestrator.dispatch.service import LedgerMetrics
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("dermbatch", "orchestrator", "workers", "lesionnets")

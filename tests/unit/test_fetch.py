@@ -11,7 +11,7 @@ from dermbatch.errors import ObjectNotFound
 from dermbatch.records import ImageJob, ModelChoice, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from orchestrator.fetch import DiskFull, fetch, folder_results
+from orchestrator.reporting.fetch import DiskFull, fetch, folder_results
 from workers.pipeline import process
 
 MODELS = {stage: ModelChoice(name=stage.value) for stage in Stage}

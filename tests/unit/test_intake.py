@@ -8,7 +8,7 @@ import pytest
 
 from dermbatch.errors import PermanentError, UsageError
 from dermbatch.settings import Settings
-from orchestrator.intake import Candidate, Intake, Skipped
+from orchestrator.planning.intake import Candidate, Intake, Skipped
 
 
 def png():

@@ -65,7 +65,7 @@ def check(models: Mapping[Stage, ModelChoice], served: Served, where: str) -> No
 
 
 def pinned(models: Mapping[Stage, ModelChoice], served: Served) -> dict[Stage, ModelChoice]:
-    """The models, as :func:`check` has let them pass, with the versions that would run now: the newest by default."""
+    """The models, as :func:`check` has let them pass, each with the version that would run now."""
     return {
         stage: choice if choice.version else ModelChoice(name=choice.name, version=served[choice.name][-1])
         for stage, choice in models.items()

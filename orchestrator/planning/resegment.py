@@ -28,9 +28,9 @@ from dermbatch.records import (
 )
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.candidates import Candidate, Item, LeftOut, Walk
-from orchestrator.entries import read_batch, read_manifest_part
-from orchestrator.planner import Order, plan
+from orchestrator.planning.candidates import Candidate, Item, LeftOut, Walk
+from orchestrator.planning.entries import read_batch, read_manifest_part
+from orchestrator.planning.planner import Order, plan
 
 _RECORDS_LOOKED_AT = 20
 """Results of a batch that are asked which models ran."""

@@ -11,9 +11,9 @@ from dermbatch import layout
 from dermbatch.errors import DermbatchError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.store import ObjectStore
-from orchestrator.closing import Closing, close
-from orchestrator.controls import halt, is_damage
-from orchestrator.entries import asked
+from orchestrator.planning.entries import asked
+from orchestrator.reporting.closing import Closing, close
+from orchestrator.steering.controls import halt, is_damage
 
 _log = structlog.get_logger(__name__)
 

@@ -16,12 +16,12 @@ from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records import Batch, BatchSummary, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.comparison import Compared, ComparisonTable, compare
-from orchestrator.differences import Differences
-from orchestrator.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
-from orchestrator.report import Report
-from orchestrator.summary import Tally
-from orchestrator.table import TableWriter
+from orchestrator.reporting.comparison import Compared, ComparisonTable, compare
+from orchestrator.reporting.differences import Differences
+from orchestrator.reporting.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
+from orchestrator.reporting.report import Report
+from orchestrator.reporting.summary import Tally
+from orchestrator.reporting.table import TableWriter
 
 _PARQUET = "application/vnd.apache.parquet"
 _HTML = "text/html; charset=utf-8"

@@ -28,8 +28,8 @@ from dermbatch.records import (
     SegmentOutput,
 )
 from dermbatch.stages import ORDER, Stage
-from orchestrator.outcomes import Outcome
-from orchestrator.summary import Tally
+from orchestrator.reporting.outcomes import Outcome
+from orchestrator.reporting.summary import Tally
 
 SHOWN = 300
 """Cards, and rows of failures, in one report: some 10 MB, which a browser opens at once."""
@@ -219,7 +219,7 @@ def probabilities(record: ResultRecord) -> list[tuple[str, float]]:
 
 def environment() -> Environment:
     """Where pages come from; what they show is escaped."""
-    found = Environment(loader=PackageLoader("orchestrator"), autoescape=True, undefined=StrictUndefined)
+    found = Environment(loader=PackageLoader("orchestrator.reporting"), autoescape=True, undefined=StrictUndefined)
     found.filters["words"] = lambda code: str(code).replace("_", " ")
     found.filters["count"] = lambda number: f"{number:,}"
     return found

@@ -15,9 +15,9 @@ from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.controls import closed, read_control
-from orchestrator.entries import read_batch
-from orchestrator.outcomes import audit, read_outcome
+from orchestrator.planning.entries import read_batch
+from orchestrator.reporting.outcomes import audit, read_outcome
+from orchestrator.steering.controls import closed, read_control
 
 _log = structlog.get_logger(__name__)
 

@@ -10,11 +10,11 @@ from dermbatch.errors import ObjectNotFound, UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.controls import read_control, write_control
-from orchestrator.entries import read_batch
-from orchestrator.outcomes import audit, in_order, read_outcome
-from orchestrator.reconciler import restore
-from orchestrator.summary import read_summary
+from orchestrator.planning.entries import read_batch
+from orchestrator.reporting.outcomes import audit, in_order, read_outcome
+from orchestrator.reporting.summary import read_summary
+from orchestrator.steering.controls import read_control, write_control
+from orchestrator.steering.reconciler import restore
 
 _REPLAYED_AT_A_TIME = 1000
 _READERS = 16

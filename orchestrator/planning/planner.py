@@ -32,9 +32,9 @@ from dermbatch.records import (
 )
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.candidates import Candidate, Item, LeftOut, Skipped, Walk
-from orchestrator.dedup import Contents
-from orchestrator.entries import read_batch, read_manifest_part
+from orchestrator.planning.candidates import Candidate, Item, LeftOut, Skipped, Walk
+from orchestrator.planning.dedup import Contents
+from orchestrator.planning.entries import read_batch, read_manifest_part
 
 __all__ = ["Order", "abandon", "plan", "read_batch", "read_manifest_part"]
 
@@ -71,8 +71,8 @@ def plan(
 
     Args:
         order: What was asked.
-        walk: What :class:`orchestrator.intake.Intake` finds. Of items in any other iterable, those that were
-            taken before are passed over.
+        walk: What :class:`~orchestrator.planning.intake.Intake` finds. Of items in any other iterable, those that
+            were taken before are passed over.
         store: Uploads go into its incoming bucket, records into its result bucket.
         told: Called after every part with how far planning has come.
 

@@ -18,10 +18,10 @@ from dermbatch.errors import ObjectNotFound, PermanentError
 from dermbatch.records import KnownImage, ModelChoice, StageRecord
 from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.candidates import Candidate, Item, LeftOut, Skipped
-from orchestrator.dedup import Contents
-from orchestrator.history import History, read_history
-from orchestrator.planner import Order
+from orchestrator.planning.candidates import Candidate, Item, LeftOut, Skipped
+from orchestrator.planning.dedup import Contents
+from orchestrator.planning.history import History, read_history
+from orchestrator.planning.planner import Order
 
 LOOKED_INTO = 1000
 """Known images whose stages are really looked at; of more, so many are drawn evenly."""
@@ -93,7 +93,7 @@ def estimate(
 
     Args:
         order: What would be asked; of its models, those without a version pass with any
-            (:func:`orchestrator.models.pinned` gives the newest).
+            (:func:`orchestrator.planning.models.pinned` gives the newest).
         walk: The inputs; ``intake.walk(inputs, unpack=False)`` leaves archives packed.
         store: Read only.
         now: From which ``finished`` counts.

@@ -8,7 +8,7 @@ from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.planner import read_manifest_part
+from orchestrator.planning.planner import read_manifest_part
 
 
 class Feed:

@@ -30,7 +30,7 @@ from dermbatch.records import (
     StageRecord,
 )
 from dermbatch.stages import ORDER
-from orchestrator.outcomes import Outcome
+from orchestrator.reporting.outcomes import Outcome
 
 ROWS_A_GROUP = 1000
 _DRAFT = "probabilities"

@@ -21,12 +21,12 @@ from dermbatch.queue import celery_config
 from dermbatch.records import Canary, ImageJob
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
-from orchestrator import canary
-from orchestrator.closer import Closer
-from orchestrator.dispatcher import Dispatcher
-from orchestrator.ledger_metrics import LedgerMetrics
-from orchestrator.messages import Messages
-from orchestrator.reconciler import reconcile
+from orchestrator.dispatch.closer import Closer
+from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.ledger_metrics import LedgerMetrics
+from orchestrator.dispatch.messages import Messages
+from orchestrator.steering import canary
+from orchestrator.steering.reconciler import reconcile
 
 _log = structlog.get_logger(__name__)
 

@@ -23,9 +23,9 @@ from dermbatch.imagefile import SUPPORTED, sniff
 from dermbatch.records import Filters, Position, Refusal
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore, split_uri
-from orchestrator.candidates import Candidate, Item, LeftOut, Skipped, Walk
-from orchestrator.selection import Selection
-from orchestrator.tree import leaves
+from orchestrator.planning.candidates import Candidate, Item, LeftOut, Skipped, Walk
+from orchestrator.planning.selection import Selection
+from orchestrator.planning.tree import leaves
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".dicom", ".dic"}

@@ -15,7 +15,7 @@ from dermbatch.errors import ObjectNotFound
 from dermbatch.records import Batch, BatchSummary, ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.outcomes import Outcome
+from orchestrator.reporting.outcomes import Outcome
 
 _BINS_A_DOUBLING = 8
 _LEAST_SECONDS = 1e-4

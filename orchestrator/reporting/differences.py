@@ -19,8 +19,8 @@ from dermbatch.errors import PermanentError
 from dermbatch.records import Batch, ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.comparison import Compared, Mask, model_name, read_mask
-from orchestrator.report import Distribution, environment
+from orchestrator.reporting.comparison import Compared, Mask, model_name, read_mask
+from orchestrator.reporting.report import Distribution, environment
 
 WORST = 24
 """Images whose masks agree least, shown with pictures."""

@@ -1,0 +1,1 @@
+"""The service: feeds the queue, repairs, closes."""

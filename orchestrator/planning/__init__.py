@@ -1,0 +1,1 @@
+"""From inputs to a manifest: what was asked, read and written once."""

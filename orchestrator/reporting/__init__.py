@@ -1,0 +1,1 @@
+"""What becomes of a batch: outcomes, table, report, comparison, status, fetch."""
