@@ -70,6 +70,8 @@ def submit(
     if dry_run:
         _estimate(replace(order, models=pinned), intake, inputs, store, ledger, price, gpus, plain)
         return
+    if batch_name is None:
+        err.print(f"batch {order.batch}; cut off, the same command with --batch {order.batch} goes on", markup=False)
     with err.status("Reading the inputs") as shown:
         batch = plan(
             order,
