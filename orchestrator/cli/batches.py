@@ -71,7 +71,8 @@ def submit(
         _estimate(replace(order, models=pinned), intake, inputs, store, ledger, price, gpus, plain)
         return
     if batch_name is None:
-        err.print(f"batch {order.batch}; cut off, the same command with --batch {order.batch} goes on", markup=False)
+        text = f"batch {order.batch}: if this is cut off, the same command with --batch {order.batch} goes on"
+        err.print(text, markup=False, soft_wrap=True)
     with err.status("Reading the inputs") as shown:
         batch = plan(
             order,
