@@ -17,7 +17,7 @@ PREFIX = "dermbatch:"
 INFLIGHT, STATES, JOBS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs"
 COUNTS, OPEN, SLOTS = PREFIX + "counts", PREFIX + "open", PREFIX + "slots"
 LEADER, WAKE = PREFIX + "leader", PREFIX + "wake"
-CLOCK, GRACE = PREFIX + "clock", PREFIX + "grace"
+CLOCK = PREFIX + "clock"
 
 _SCRIPTS = (
     "amend",

@@ -9,7 +9,6 @@ from typing import Literal, cast
 from dermbatch.ledger.connection import (
     CLOCK,
     COUNTS,
-    GRACE,
     INFLIGHT,
     JOBS,
     STATES,
@@ -23,8 +22,8 @@ from dermbatch.ledger.connection import (
 from dermbatch.queue import QUEUES
 from dermbatch.records import ImageJob, Lane
 
-_AWAY = 5.0
-"""Seconds without a look after which leases that ran out get another: the clock stepped, or nobody looked."""
+_SLACK = 5.0
+"""Seconds beyond the longest time ahead that is ever set after which a time is from before a step back."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,14 @@ class Images(Connection):
             self._run(
                 "claim",
                 [INFLIGHT, STATES, *bitmap_keys(job.batch)],
-                [job.member, job.index, owner, milliseconds(self._settings.lease)],
+                [job.member, job.index, owner, milliseconds(self._settings.lease - self._probation)],
             ),
         )
         return Claim(job, owner, attempt, transients) if status == "claimed" else status
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extend a lease; ``False`` where the image is this owner's no longer."""
-        lease = milliseconds(self._settings.lease)
+        lease = milliseconds(self._settings.lease - self._probation)
         return self._run("heartbeat", [INFLIGHT, STATES], [claim.job.member, claim.owner, lease]) == 1
 
     def finish(self, job: ImageJob, owner: str, outcome: Literal["done", "failed"], reason: str = "") -> bool:
@@ -154,24 +153,28 @@ class Images(Connection):
     def requeue(self, owner: str, limit: int = 200) -> list[Due]:
         """Send up to ``limit`` images again whose time has come; poison is handed to ``owner`` to be recorded."""
         settings = self._settings
-        ahead = max(settings.lease, settings.queued_look, settings.longest_pause) + _AWAY
+        ahead = max(settings.lease, settings.queued_look, settings.longest_pause) + _SLACK
         rows = cast(
             list[tuple[Literal["expired", "resend", "poison"], int, str, int]],
             self._run(
                 "requeue",
-                [INFLIGHT, STATES, JOBS, CLOCK, COUNTS, GRACE],
+                [INFLIGHT, STATES, JOBS, CLOCK, COUNTS],
                 [
                     milliseconds(settings.queued_look),
                     settings.max_crashes,
                     limit,
                     owner,
-                    milliseconds(settings.lease),
+                    milliseconds(self._probation),
                     milliseconds(ahead),
-                    milliseconds(_AWAY),
                 ],
             ),
         )
         return [Due(payload, why, attempts, bool(expired)) for why, attempts, payload, expired in rows]
+
+    @property
+    def _probation(self) -> float:
+        """Seconds at the end of a lease in which a worker may still say that it lives: more than a heartbeat."""
+        return min(1.25 * self._settings.heartbeat, self._settings.lease / 2)
 
     def is_finished(self, batch: str, index: int) -> bool:
         """Whether an image has its outcome."""

@@ -1,26 +1,20 @@
 #!lua flags=allow-oom
--- KEYS: inflight, states, jobs, clock, counts, grace
--- ARGV: look-again ms, crashes allowed, limit, owner for poison, lease ms, longest time ahead ms, away ms
+-- KEYS: inflight, states, jobs, clock, counts
+-- ARGV: look-again ms, crashes allowed, limit, owner for poison, probation ms, longest time ahead ms
 -- Takes images whose time has come and puts their messages into the queue again. A list of {why, attempts, message,
 -- 1 if a lease ran out}: expired (its worker fell silent), resend (paused, or its message was lost), poison (expired
 -- once too often; now ARGV[4]'s, not sent).
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local last = tonumber(redis.call('GET', KEYS[4]) or now)
 redis.call('SET', KEYS[4], now)
--- After a step of the clock forwards, all leases seem to have run out at once. Workers that live say so within a lease.
-local grace = tonumber(redis.call('GET', KEYS[6]) or 0)
-if now - last > tonumber(ARGV[7]) then
-  grace = now + ARGV[5]
-  redis.call('SET', KEYS[6], grace)
-end
-local stepped = now < grace and grace <= now + ARGV[5]
--- After a step backwards, nothing would become due for as long as the step was.
+-- After a step of the clock backwards, nothing would become due for as long as the step was.
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now + ARGV[6], '+inf', 'LIMIT', 0, ARGV[3])) do
   redis.call('ZADD', KEYS[1], now + ARGV[5], member)
 end
 local out = {}
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+for i = 1, #due, 2 do
+  local member, score = due[i], tonumber(due[i + 1])
   local entry = redis.call('HGET', KEYS[2], member)
   local state, attempt, crashes, transients, since, queue =
     string.match(entry or '', '^(%a+)|[^|]*|(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
@@ -28,8 +22,10 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT
   if not state or not message then
     redis.call('ZREM', KEYS[1], member)  -- nothing tells any more what it was
     redis.call('HINCRBY', KEYS[5], string.match(member, '^(.*):%d+$'), -1)
-  elseif state == 'running' and stepped then
-    redis.call('ZADD', KEYS[1], now + ARGV[5], member)
+  elseif state == 'running' and score == math.floor(score) then
+    -- Overdue for the first time: a step of the clock, or an outage of ours, looks the same for all images at once.
+    -- A worker that lives has until the end of the probation to say so; the fraction marks that it is the last chance.
+    redis.call('ZADD', KEYS[1], now + ARGV[5] + 0.5, member)
   elseif state == 'queued' and redis.call('LPOS', queue, message, 'RANK', -1) then
     redis.call('ZADD', KEYS[1], now + ARGV[1], member)  -- nobody has taken it yet
   else
