@@ -1,182 +1,90 @@
-"""Zip archives of strangers: their members one by one, within limits, or the reason why not.
+"""Archives of strangers, zip or tar: their members one by one, within limits, or the reason why not.
 
-What an archive's directory says is checked first, what its members really unpack to is checked while reading:
-headers lie in zip bombs.
+Archives in archives are opened too, to a depth; all that is in an outermost archive shares its limits.
 """
 
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from dermbatch.errors import BadInput
+from dermbatch.members import Allowance, Member, refusal
 from dermbatch.records import Refusal
 from dermbatch.settings import ArchiveSettings
+from dermbatch.tars import GZIP, looks_like_tar, tar_members
+from dermbatch.zips import zip_members
 
-_CHUNK = 1 << 20
-_SMALL = 1 << 20  # no bomb, whatever its ratio: a flat picture may shrink a thousandfold
-_ENCRYPTED = 0x1
-_READABLE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
-_MESSAGES = {
-    "zip_slip": "the archive member's name leads out of the archive",
-    "zip_encrypted": "the archive member is encrypted; make an archive without a password",
-    "zip_corrupt": "the archive member is damaged or packed in an unknown way; make the archive anew",
-    "zip_bomb": "the archive member unpacks to many times its size: a decompression bomb",
-    "too_large": "the archive member is larger, unpacked, than DERMBATCH_ARCHIVE__MAX_MEMBER_BYTES allows",
-    "zip_nested": "the archive holds another archive; unpack it or give it by itself",
-}
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+__all__ = ["Member", "is_archive", "is_archive_name", "members", "members_of"]
+
+_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+_BLOCK = 512
 
 
-class Budget(Protocol):
-    """What is left of an archive's allowance."""
-
-    def take(self, count: int) -> None:
-        """Spend bytes; raises `BadInput` ``zip_bomb`` where there are too few left."""
+def is_archive_name(name: str) -> bool:
+    """Whether a name ends as archives' names do."""
+    return name.lower().endswith(_ENDINGS)
 
 
-@dataclass
-class _Budget:
-    """Bytes that an archive may still unpack to, over all its members."""
-
-    left: int
-
-    def take(self, count: int) -> None:
-        self.left -= count
-        if self.left < 0:
-            raise BadInput("the archive unpacks to more than is allowed", reason="zip_bomb")
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file in an archive, or why it is none.
-
-    Attributes:
-        name: Its path in the archive, with forward slashes; as the archive has it where it is refused.
-        size: Bytes unpacked, as the archive's directory says.
-        refusal: Why it cannot be read; `read` raises the same then.
-    """
-
-    name: str
-    size: int
-    refusal: Refusal | None
-    _archive: zipfile.ZipFile | None = None
-    _info: zipfile.ZipInfo | None = None
-    _budget: Budget | None = None
-    _max_ratio: float = 0
-
-    def chunks(self) -> Iterator[bytes]:
-        """The content in pieces of 1 MiB at most, checked while it is unpacked.
-
-        Raises:
-            BadInput: ``zip_bomb``, ``zip_corrupt`` (also for a wrong checksum, known only at the end), or this
-                member's own refusal.
-        """
-        if self.refusal is not None:
-            raise BadInput(self.refusal.message, reason=self.refusal.reason)
-        if self._archive is None or self._info is None or self._budget is None:
-            raise ValueError("a member without refusal belongs to an archive")
-        if self._archive.fp is None:
-            raise ValueError("members are read while their archive is walked: it is closed now")
-        limit = max(self._info.compress_size * self._max_ratio, _SMALL)
-        unpacked = 0
-        try:
-            with self._archive.open(self._info) as file:
-                while chunk := file.read(_CHUNK):
-                    unpacked += len(chunk)
-                    if unpacked > limit:
-                        raise BadInput(_MESSAGES["zip_bomb"], reason="zip_bomb")
-                    self._budget.take(len(chunk))
-                    yield chunk
-        except _BROKEN as error:
-            raise BadInput(_MESSAGES["zip_corrupt"], reason="zip_corrupt") from error
-
-    def read(self) -> bytes:
-        """The whole content; raises as `chunks` does."""
-        return b"".join(self.chunks())
+def is_archive(head: bytes) -> bool:
+    """Whether a file is an archive by its first 512 bytes; one that is gzipped may be of anything, and is not."""
+    return head.startswith(b"PK\x03\x04") or (head[257:262] == b"ustar" and looks_like_tar(head))
 
 
 def members(path: Path, limits: ArchiveSettings) -> Iterator[Member]:
-    """The members of a zip archive in its own order.
+    """The members of an archive in its own order, those of archives nested in it in their place.
 
-    Folders, hidden files and the ``__MACOSX`` folder are passed over. Members can be read until the iteration
-    ends or is closed. Archives within archives are refused.
+    Folders, hidden files and the ``__MACOSX`` folder are passed over. A member can be read before the next one is
+    asked for.
 
     Args:
         path: The archive on disk.
-        limits: How many members, how many bytes, which ratio.
+        limits: How many members, how many bytes, which ratio, how deep.
 
     Raises:
-        BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``.
+        BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``.
     """
     return members_of(path, limits)
 
 
 def members_of(file: Path | IO[bytes] | bytes, limits: ArchiveSettings) -> Iterator[Member]:
     """As `members`, of a path, an open file or an archive's bytes."""
-    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    with ExitStack() as opened:
+        if isinstance(file, Path):
+            file = opened.enter_context(file.open("rb"))
+        elif isinstance(file, bytes):
+            file = io.BytesIO(file)
+        allowance = Allowance(limits.max_bytes, limits.max_members, limits.max_members)
+        yield from _members(file, limits, allowance, 0)
+
+
+def _members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance, depth: int) -> Iterator[Member]:
+    """Members of an archive that lies ``depth`` archives deep."""
+    file.seek(0)
+    head = file.read(_BLOCK)
+    reader = tar_members if head.startswith(GZIP) or looks_like_tar(head) else zip_members
+    for member in reader(file, limits, allowance):
+        if member.refusal is not None or not is_archive_name(member.name):
+            yield member
+        elif depth == limits.max_depth:
+            yield replace(member, refusal=refusal(reason="zip_nested"))
+        else:
+            yield from _nested(member, limits, allowance, depth + 1)
+
+
+def _nested(archive: Member, limits: ArchiveSettings, allowance: Allowance, depth: int) -> Iterator[Member]:
+    """Members of a nested archive; last, where it cannot be read to its end, itself with the reason."""
     try:
-        archive = zipfile.ZipFile(source)
-    except FileNotFoundError:
-        raise
-    except _BROKEN as error:
-        raise BadInput(
-            "the zip archive cannot be opened; it is damaged or cut off", reason="zip_corrupt"
-        ) from error
-    with closing(archive):
-        if len(archive.infolist()) > limits.max_members:
-            raise BadInput(
-                f"the archive has more than the {limits.max_members:,} members allowed; split it",
-                reason="zip_too_many_members",
-            )
-        budget = _Budget(limits.max_bytes)
-        for info in archive.infolist():
-            name = _name(info)
-            refusal = _refusal(info, name, limits)
-            leads_out = refusal is not None and refusal.reason == "zip_slip"
-            if not leads_out and (info.is_dir() or _is_passed_over(name)):
-                continue
-            yield Member(name, info.file_size, refusal, archive, info, budget, limits.max_ratio)
-
-
-def _name(info: zipfile.ZipInfo) -> str:
-    """A member's name as text, in forward slashes.
-
-    Names without the UTF-8 flag are CP437 by the standard, but UTF-8 in most archives made on Linux and macOS.
-    """
-    name = info.filename
-    if not info.flag_bits & 0x800:
-        try:
-            name = name.encode("cp437").decode("utf-8")
-        except (UnicodeEncodeError, UnicodeDecodeError):
-            name = info.filename
-    return name.replace("\\", "/")
-
-
-def _is_passed_over(name: str) -> bool:
-    """What no one means to send: hidden files (``..`` is none of them), macOS's sidecars, Windows' thumbnails."""
-    parts = [part for part in name.split("/") if part]
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
-    return not parts or hidden or "__MACOSX" in parts or parts[-1] in ("Thumbs.db", "desktop.ini")
-
-
-def _refusal(info: zipfile.ZipInfo, name: str, limits: ArchiveSettings) -> Refusal | None:
-    """Why a member cannot be taken, by what the directory says of it; None where it can be tried."""
-    reasons = {
-        "zip_slip": name.startswith("/") or ".." in name.split("/") or (name[1:2] == ":" and name[:1].isalpha()),
-        "zip_encrypted": bool(info.flag_bits & _ENCRYPTED),
-        "zip_corrupt": info.compress_type not in _READABLE,
-        "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, _SMALL),
-        "too_large": info.file_size > limits.max_member_bytes,
-        "zip_nested": name.lower().endswith(".zip"),
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            return Refusal(reason=reason, message=_MESSAGES[reason])
-    return None
+        with tempfile.TemporaryFile() as file:
+            for chunk in archive.chunks():
+                file.write(chunk)
+            for member in _members(file, limits, allowance, depth):
+                inside = tuple(f"{archive.name}/{name}" for name in member.within)
+                yield replace(member, name=f"{archive.name}/{member.name}", within=(archive.name, *inside))
+    except BadInput as error:
+        yield replace(archive, refusal=Refusal(reason=error.reason, message=str(error)))

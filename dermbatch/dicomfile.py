@@ -1,4 +1,4 @@
-"""DICOM files of skin: which are taken, and their pixels as displayed.
+"""DICOM files of skin: their pixels as displayed.
 
 Tolerant in reading, as real exports ask for it: UIDs and text with literal quote marks, missing preambles, odd
 spacing values. No message and no log line quotes a value of a header.
@@ -6,7 +6,6 @@ spacing values. No message and no log line quotes a value of a header.
 
 from __future__ import annotations
 
-import logging
 import math
 import zlib
 from collections.abc import Sequence
@@ -16,10 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
@@ -35,32 +33,13 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
+from dermbatch.dicompolicy import check_is_skin, number, text
 from dermbatch.errors import BadInput
 from dermbatch.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg2000_size, read_jpeg_header
 from dermbatch.pixels import Rgb, SourceImage, check_size, opencv_decode, to_eight_bit, to_srgb
 from dermbatch.quiet import quiet
 
-# pydicom checks every value against its VR and warns with the value in the text: of no use here, and it may name
-# a patient. What matters is checked below.
-pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-
 MEDIA_TYPE = "application/dicom"
-
-_SECONDARY_CAPTURES = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
-        "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture Image, of one frame
-    }
-)
-SKIN_CLASSES = _SECONDARY_CAPTURES | {
-    "1.2.840.10008.5.1.4.1.1.77.1.4",  # VL Photographic Image
-    "1.2.840.10008.5.1.4.1.1.77.1.7",  # Dermoscopic Photography Image
-}
-"""SOP classes that can hold a picture of skin. Microscopy and endoscopy show no surface of skin."""
-SKIN_MODALITIES = frozenset({"", "XC", "DMS", "OT", "SC", "GM"})
-"""Modalities of such pictures; a secondary capture of a CT study says CT."""
-_DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 
 _PHOTOMETRIC = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
@@ -74,12 +53,13 @@ _SPACINGS: dict[str, str | None] = {
 """Where the pixel spacing is looked for, in this order, and the note where it was found."""
 
 
-def read_dicom(data: bytes, *, max_pixels: int) -> SourceImage:
-    """Decode a DICOM file of one photographic frame.
+def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
+    """Decode a DICOM file of one photographic frame, or one frame of several.
 
     Args:
         data: The whole file, with or without preamble.
         max_pixels: Larger images are refused by their header.
+        frame: Which frame, from 1 as DICOM counts; none where the file holds a single one.
 
     Raises:
         BadInput: ``not_a_skin_image``, ``no_pixel_data``, ``multi_frame``, ``too_large``, ``too_small``,
@@ -87,7 +67,7 @@ def read_dicom(data: bytes, *, max_pixels: int) -> SourceImage:
     """
     with quiet():
         try:
-            return _read(data, max_pixels)
+            return _read(data, max_pixels, frame)
         except BadInput:
             raise
         except MemoryError:
@@ -105,20 +85,19 @@ def _truncated() -> BadInput:
     return BadInput("the DICOM file ends before its pixel data do; copy it again", reason="truncated")
 
 
-def _read(data: bytes, max_pixels: int) -> SourceImage:
+def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     """From bytes to pixels: data set, policy, size, pixels, colours, spacing."""
     dataset = _parse(data)
-    _check_is_skin(dataset)
+    check_is_skin(dataset)
     if "PixelData" not in dataset:
         if _is_cut(dataset, len(data)):
             raise _truncated()
         raise BadInput("the DICOM file holds no pixel data", reason="no_pixel_data")
-    if _number(dataset, "NumberOfFrames", 1) > 1:
-        raise BadInput("the DICOM file holds several frames; export them one by one", reason="multi_frame")
-    height, width = _number(dataset, "Rows", 0), _number(dataset, "Columns", 0)
+    height, width = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
     if height <= 0 or width <= 0:
         raise BadInput("the DICOM file does not say its rows and columns", reason="corrupt")
     check_size(height, width, max_pixels)
+    _keep_frame(dataset, frame)
     pixels, notes = decode_pixels(dataset)
     profile = dataset.get("ICCProfile")
     if isinstance(profile, bytes) and "from_grey" not in notes:
@@ -138,7 +117,7 @@ def _parse(data: bytes) -> Dataset:
     if len(dataset) == 0:
         raise _truncated()
     meta = dataset.file_meta
-    syntax = _text(meta, "TransferSyntaxUID")
+    syntax = text(meta, "TransferSyntaxUID")
     if not syntax:
         implicit, _ = dataset.original_encoding
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -161,24 +140,39 @@ def _check_deflated(data: bytes) -> None:
             raise BadInput("the deflated DICOM data set is too large", reason="too_large")
 
 
-def _check_is_skin(dataset: Dataset) -> None:
-    """Refuse what is no photograph, by SOP class, modality and depth; both may be missing or quoted."""
-    sop_class = _text(dataset, "SOPClassUID") or _text(dataset.file_meta, "MediaStorageSOPClassUID")
-    if sop_class == _DIRECTORY_CLASS:
-        raise BadInput("a DICOMDIR holds no pixel data; give the files that it names", reason="no_pixel_data")
-    modality = _text(dataset, "Modality").upper()
-    if (sop_class and sop_class not in SKIN_CLASSES) or modality not in SKIN_MODALITIES:
-        raise BadInput(
-            "the DICOM file is no photograph of skin by its SOP class or modality; VL Photographic, Dermoscopic "
-            "Photography and Secondary Capture images are taken",
-            reason="not_a_skin_image",
-        )
-    grey = _text(dataset, "PhotometricInterpretation").startswith("MONOCHROME")
-    if grey and _number(dataset, "BitsStored", 8) > 8 and sop_class in _SECONDARY_CAPTURES:
-        raise BadInput(
-            "a grey secondary capture of more than 8 bits is a radiological image, not a photograph of skin",
-            reason="not_a_skin_image",
-        )
+def _keep_frame(dataset: Dataset, frame: int | None) -> None:
+    """Leave one frame of several in the data set, as if it had been alone (PS3.5 8.2, A.4)."""
+    frames = number(dataset, "NumberOfFrames", 1)
+    if frame is None:
+        if frames > 1:
+            raise BadInput(
+                "the DICOM file holds several frames, which were not told apart when it was listed; export them "
+                "one by one",
+                reason="multi_frame",
+            )
+        return
+    if not 1 <= frame <= frames:
+        raise BadInput("the DICOM file does not hold the frame that is asked for", reason="corrupt")
+    if frames == 1:
+        return
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        offsets = _extended_offsets(dataset)
+        body = get_frame(dataset.PixelData, frame - 1, number_of_frames=frames, extended_offsets=offsets)
+        dataset.PixelData = encapsulate([body])
+        return
+    size = _uncompressed_size(dataset, text(dataset, "PhotometricInterpretation"))
+    if number(dataset, "BitsAllocated", 8) % 8:
+        raise BadInput("frames of pixels of less than a byte are not taken", reason="unsupported_format")
+    body = dataset.PixelData[size * (frame - 1) : size * frame]
+    if len(body) < size:
+        raise _truncated()
+    dataset.PixelData = body
+
+
+def _extended_offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
+    """Extended Offset Table and Lengths (PS3.3 C.7.6.3.1.8), where they are there."""
+    table, lengths = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    return (table, lengths) if isinstance(table, bytes) and isinstance(lengths, bytes) else None
 
 
 def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
@@ -189,7 +183,7 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     plugin = _plugin(syntax)
-    photometric = _text(dataset, "PhotometricInterpretation")
+    photometric = text(dataset, "PhotometricInterpretation")
     if photometric not in _PHOTOMETRIC:
         raise BadInput(
             "the DICOM file's photometric interpretation is not known here; convert it to RGB",
@@ -266,15 +260,15 @@ def _colours_agree(header: JpegHeader, photometric: str) -> bool:
 
 def _uncompressed_size(dataset: Dataset, photometric: str) -> int:
     """Bytes that the pixel data of an uncompressed frame must have."""
-    samples = _number(dataset, "SamplesPerPixel", 1)
-    bits = int(dataset.Rows) * int(dataset.Columns) * _number(dataset, "BitsAllocated", 8)
+    samples = number(dataset, "SamplesPerPixel", 1)
+    bits = int(dataset.Rows) * int(dataset.Columns) * number(dataset, "BitsAllocated", 8)
     return (bits * 2 if photometric == "YBR_FULL_422" else bits * samples) // 8
 
 
 def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tuple[Rgb, list[str]]:
     """Decoded samples as uint8 RGB, and notes."""
     notes = []
-    bits = _number(dataset, "BitsStored", 8)
+    bits = number(dataset, "BitsStored", 8)
     if photometric == "PALETTE COLOR":
         notes.append("from_palette")
         samples = apply_color_lut(samples, dataset)
@@ -310,23 +304,6 @@ def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None]:
         if all(math.isfinite(v) and 0 < v < 1000 for v in (row, column)):
             return (row, column), note
     return None, None
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    """A value as text without the quote marks and padding that some exporters put around it; '' for none."""
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # a value that cannot be converted: as if it were not there
-        return ""
-    return "" if value is None else str(value).strip(" \"'\0")
-
-
-def _number(dataset: Dataset, keyword: str, default: int) -> int:
-    """A value as an integer; the default where it is missing or none."""
-    try:
-        return int(_text(dataset, keyword) or default)
-    except ValueError:
-        return default
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:

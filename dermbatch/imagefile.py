@@ -98,12 +98,13 @@ def _is_bare_dicom(head: bytes) -> bool:
     return head[4:6] in _EXPLICIT_VRS or (group == 8 and 0 < length <= 128 and length % 2 == 0)
 
 
-def read_image(data: bytes, *, max_pixels: int) -> SourceImage:
+def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
     """Decode an image file: JPEG, PNG, TIFF, BMP, WebP or DICOM.
 
     Args:
         data: The whole file.
         max_pixels: Larger images are refused by what their header says, before they are decoded.
+        frame: Of a DICOM file of several frames, which one, from 1; none for all other files.
 
     Raises:
         BadInput: With one of the reasons ``empty_file``, ``not_an_image``, ``unsupported_format``, ``truncated``,
@@ -120,7 +121,7 @@ def read_image(data: bytes, *, max_pixels: int) -> SourceImage:
             reason="not_an_image",
         )
     if media_type == DICOM:
-        return read_dicom(data, max_pixels=max_pixels)
+        return read_dicom(data, max_pixels=max_pixels, frame=frame)
     if media_type not in _PILLOW:
         raise BadInput(
             f"files of type {media_type} are not taken as images; convert it to JPEG, PNG or TIFF",

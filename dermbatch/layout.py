@@ -64,8 +64,18 @@ def image_prefix(sha256: str) -> str:
     return f"images/{sha256}/"
 
 
-def fingerprint(source: str, etag: str | None, size: int | None) -> str | None:
-    """What tells an object's content from others without reading it; none where the store gave no ETag.
+def identity(sha256: str, frame: int | None) -> str:
+    """What an image is called by: the digest of its file, and of a frame of several that of both.
+
+    Args:
+        sha256: Of the file.
+        frame: Which, from 1; none where the file is one image.
+    """
+    return sha256 if frame is None else hashlib.sha256(f"{sha256}#frame={frame}".encode()).hexdigest()
+
+
+def fingerprint(source: str, etag: str | None, size: int | None, frame: int | None = None) -> str | None:
+    """What tells an image's content from others without reading it; none where the store gave no ETag.
 
     An ETag that is an MD5 digest speaks of the content alone, so copies of an image share it. Any other (of an
     upload in parts, or an encrypted one) speaks of this object only.
@@ -77,6 +87,7 @@ def fingerprint(source: str, etag: str | None, size: int | None) -> str | None:
 
 
 def known(fingerprint: str) -> str:
+    said += f"#frame={frame}" if frame is not None else ""
     """Key of what is known of the image with this fingerprint."""
     return f"images/known/{fingerprint}.json"
 

@@ -56,6 +56,7 @@ class ManifestEntry(Record):
     source: str | None = Field(default=None, description="s3://bucket/key of the object; none if refused")
     size: int | None = Field(default=None, description="bytes of the object")
     etag: str | None = Field(default=None, description="the object's ETag, without quotes: tells contents apart")
+    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="index of an earlier entry with the same content")
     earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")
     refusal: Refusal | None = None
@@ -170,6 +171,7 @@ class ImageJob(Record):
     etag: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
     duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
     shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
+    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
 
     @property
     def member(self) -> str:
@@ -180,7 +182,7 @@ class ImageJob(Record):
 class ImageInfo(Record):
     """What decoding an object says of it; equal wherever the object lies."""
 
-    sha256: str
+    sha256: str = Field(description="digest of the file; of a frame, of '<digest of the file>#frame=<frame>'")
     bytes: int
     media_type: str
     height: int
@@ -190,6 +192,7 @@ class ImageInfo(Record):
 
 
 class SourceInfo(ImageInfo):
+    frame: int | None = Field(default=None, description="of a DICOM file of several: which, from 1")
     """The object that was read."""
 
     uri: str

@@ -112,12 +112,13 @@ class StackSettings(Section):
 
 
 class ArchiveSettings(Section):
-    """Limits for zip archives."""
+    """Limits for archives: zip and tar."""
 
     max_members: int = 100_000
     max_bytes: int = Field(default=50 * 1024**3, description="of all members of one archive, unpacked")
     max_member_bytes: int = Field(default=512 * 1024**2, description="of one member, unpacked")
-    max_ratio: float = Field(default=200, description="unpacked over packed size of one member")
+    max_ratio: float = Field(default=200, description="unpacked over packed size of one member, or of a tar.gz")
+    max_depth: int = Field(default=3, ge=0, description="archives within archives; 0: none")
 
 
 DEFAULT_MODELS = {

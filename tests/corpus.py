@@ -1,13 +1,15 @@
 """Every bad and odd input that is a file, made here, with what must come of it.
 
 `write_corpus(folder)` writes them and returns the expected outcome by name: ``ok`` or the reason of the refusal.
-A name is the path relative to the folder; a zip's member is named ``path/of.zip/member``.
+A name is the path relative to the folder; an archive's member is named ``path/of.zip/member``, a frame
+``path/of.dcm#frame=1``.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,12 +19,22 @@ import cv2
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+ULTRASOUND_FRAMES = "1.2.840.10008.5.1.4.1.1.3.1"
+CAPTURED_FRAMES = "1.2.840.10008.5.1.4.1.1.7.4"
+WITHOUT_PICTURE = {
+    "report.dcm": "1.2.840.10008.5.1.4.1.1.88.33",
+    "key objects.dcm": "1.2.840.10008.5.1.4.1.1.88.59",
+    "presentation.dcm": "1.2.840.10008.5.1.4.1.1.11.1",
+    "letter.dcm": "1.2.840.10008.5.1.4.1.1.104.1",
+    "raw.dcm": "1.2.840.10008.5.1.4.1.1.66",
+}
 DRAWN = phantom(7, height=120, width=160, occlusions=("hair",))
 OTHER = phantom(8, height=96, width=128, occlusions=())
 
@@ -118,11 +130,68 @@ def ct_slice() -> bytes:
     return changed_dicom(change)
 
 
-def _several_frames(dataset: Dataset) -> None:
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7.4"
-    dataset.NumberOfFrames = 2
-    dataset.PixelData = dataset.PixelData * 2
-    dataset["PixelData"].VR = "OB"
+def frames(*pictures: np.ndarray, sop_class: str = CAPTURED_FRAMES, said: int | None = None) -> bytes:
+    """Pictures, as large as the phantom, as the frames of one file; it may say that there are others."""
+
+    def change(dataset: Dataset) -> None:
+        dataset.SOPClassUID = sop_class
+        dataset.NumberOfFrames = len(pictures) if said is None else said
+        dataset.PixelData = b"".join(picture.tobytes() for picture in pictures)
+        dataset["PixelData"].VR = "OB"
+
+    return changed_dicom(change)
+
+
+def _report(sop_class: str) -> bytes:
+    def change(dataset: Dataset) -> None:
+        _without_pixels(dataset)
+        dataset.SOPClassUID = sop_class
+        dataset.Modality = "SR"
+
+    return changed_dicom(change)
+
+
+def _inside(dataset: Dataset) -> None:
+    dataset.BodyPartExamined = "BRAIN"
+
+
+def dicomdir(*files: tuple[str, ...] | str) -> bytes:
+    """A DICOMDIR that names these files, each by the components of its path."""
+    directory = Dataset()
+    directory.FileSetID = "EXPORT"
+    directory.DirectoryRecordSequence = []
+    for parts in files:
+        record = Dataset()
+        record.DirectoryRecordType = "IMAGE"
+        record.ReferencedFileID = list(parts) if isinstance(parts, tuple) else parts
+        directory.DirectoryRecordSequence.append(record)
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.1.3.10")
+    directory.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = io.BytesIO()
+    with pydicom.config.disable_value_validation():
+        directory.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def tarred(files: dict[str, bytes], mode: str = "w", format: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar; members whose content is ``link``, ``hard``, ``pipe`` or ``device`` are that."""
+    special = {
+        b"link": tarfile.SYMTYPE,
+        b"hard": tarfile.LNKTYPE,
+        b"pipe": tarfile.FIFOTYPE,
+        b"device": tarfile.CHRTYPE,
+    }
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode, format=format) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            if data in special:
+                info.type, info.linkname = special[data], "/etc/passwd"
+            info.size = 0 if data in special else len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
 
 
 def _without_pixels(dataset: Dataset) -> None:
@@ -223,7 +292,12 @@ def dicoms() -> dict[str, tuple[bytes, str]]:
         "capture.dcm": (dicom(DRAWN, identity=7, sop_class=SECONDARY_CAPTURE, jpeg=False), "ok"),
         "dicom without suffix": (good, "ok"),
         "bare.dcm": (bare_dicom(), "ok"),
-        "frames.dcm": (changed_dicom(_several_frames), "multi_frame"),
+        "frames.dcm": (frames(DRAWN.image, DRAWN.image[:, ::-1]), "multi_frame"),
+        "film.dcm": (frames(DRAWN.image, said=1001), "multi_frame"),
+        "ultrasound.dcm": (frames(DRAWN.image, DRAWN.image, sop_class=ULTRASOUND_FRAMES), "not_a_skin_image"),
+        "brain.dcm": (changed_dicom(_inside), "not_a_skin_image"),
+        "1.2.840.99999.7.1234": (good, "ok"),
+        **{name: (_report(sop_class), "no_pixel_data") for name, sop_class in WITHOUT_PICTURE.items()},
         "ct.dcm": (ct_slice(), "not_a_skin_image"),
         "no pixels.dcm": (changed_dicom(_without_pixels), "no_pixel_data"),
         "movie.dcm": (changed_dicom(_unknown_syntax, jpeg=True), "unsupported_transfer_syntax"),
@@ -250,7 +324,10 @@ def zips() -> dict[str, tuple[bytes, dict[str, str] | str]]:
             zipped({"zeros.png": bytes(32 << 20), "a.png": good}),
             {"zeros.png": "zip_bomb", "a.png": "ok"},
         ),
-        "nested.zip": (zipped({"inner.zip": whole, "a.png": good}), {"inner.zip": "zip_nested", "a.png": "ok"}),
+        "nested.zip": (
+            zipped({"inner.zip": whole, "a.png": good}),
+            {"inner.zip/a.png": "ok", "inner.zip/b.png": "ok", "a.png": "ok"},
+        ),
         "lying.zip": (lying_bomb_zip("zeros.png", 8 << 20), {"zeros.png": "zip_corrupt"}),
         "bad sum.zip": (bad_crc_zip("a.png", good), {"a.png": "zip_corrupt"}),
         "names.zip": (
@@ -258,6 +335,35 @@ def zips() -> dict[str, tuple[bytes, dict[str, str] | str]]:
             {'Müller\'s "mole".png': "ok", "日本/ほくろ.png": "ok", "bad.png": "not_an_image"},
         ),
         "cut.zip": (whole[: len(whole) // 2], "zip_corrupt"),
+    }
+
+
+def tars() -> dict[str, tuple[bytes, dict[str, str] | str]]:
+    """As :func:`zips`, for tar archives."""
+    good, other = picture("PNG"), dicom(OTHER, identity=8)
+    files = {"a/one.png": good, "b/IM0001": other, "a/._one.png": b"x"}
+    both = {"a/one.png": "ok", "b/IM0001": "ok"}
+    whole = tarred(files)
+    inner = tarred({"deep.zip": zipped({"a.png": good})}, "w:gz")
+    return {
+        "good.tar": (whole, both),
+        "old.tar": (tarred(files, format=tarfile.USTAR_FORMAT), both),
+        "good.tar.gz": (tarred(files, "w:gz"), both),
+        "good.tgz": (tarred(files, "w:gz"), both),
+        "nested.tar": (
+            tarred({"x/inner.tgz": inner, "cut.zip": zipped(files)[:200], "a.png": good}),
+            {"x/inner.tgz/deep.zip/a.png": "ok", "cut.zip": "zip_corrupt", "a.png": "ok"},
+        ),
+        "special.tar": (
+            tarred({"a.png": b"link", "b.png": b"hard", "c.png": b"pipe", "d.png": b"device", "e.png": good}),
+            {**dict.fromkeys(("a.png", "b.png", "c.png", "d.png"), "tar_special"), "e.png": "ok"},
+        ),
+        "slip.tar": (
+            tarred({"../escape.png": good, "/absolute.png": good, "fine.png": good}),
+            {"../escape.png": "zip_slip", "/absolute.png": "zip_slip", "fine.png": "ok"},
+        ),
+        "cut.tar": (whole[:100], "zip_corrupt"),
+        "cut.tgz": (tarred(files, "w:gz")[:15], "zip_corrupt"),
     }
 
 
@@ -275,10 +381,14 @@ def write_corpus(folder: Path) -> dict[str, str]:
     for group, cases in (("raster", rasters()), ("dicom", dicoms())):
         for name, (data, outcome) in cases.items():
             put(f"{group}/{name}", data, outcome)
-    for name, (data, outcomes) in zips().items():
-        put(f"zip/{name}", data, outcomes if isinstance(outcomes, str) else None)
-        if not isinstance(outcomes, str):
-            expected |= {f"zip/{name}/{member}": outcome for member, outcome in outcomes.items()}
+    del expected["dicom/frames.dcm"]  # each of its frames is an image
+    expected |= {"dicom/frames.dcm#frame=1": "ok", "dicom/frames.dcm#frame=2": "ok"}
+    put("dicom/DICOMDIR", dicomdir(("PHOTO.DCM",)), None)  # passed over
+    for kind, archives in (("zip", zips()), ("tar", tars())):
+        for name, (data, outcomes) in archives.items():
+            put(f"{kind}/{name}", data, outcomes if isinstance(outcomes, str) else None)
+            if not isinstance(outcomes, str):
+                expected |= {f"{kind}/{name}/{member}": outcome for member, outcome in outcomes.items()}
     other = picture("PNG", OTHER.image)
     put("names/first/image.png", picture("PNG"), "ok")  # the same name in two folders
     put("names/second/image.png", other, "ok")

@@ -35,15 +35,23 @@ class Pictures:
         max_pixels: Larger pictures are refused.
         artifacts: Where earlier results lie.
         found: Records of the stages done earlier.
+        frame: Which frame of the source object, from 1; none where it is one image.
     """
 
     def __init__(
-        self, read: Callable[[], bytes], max_pixels: int, artifacts: Artifacts, found: Mapping[Stage, StageRecord]
+        self,
+        read: Callable[[], bytes],
+        max_pixels: int,
+        artifacts: Artifacts,
+        found: Mapping[Stage, StageRecord],
+        *,
+        frame: int | None = None,
     ) -> None:
         self._read_source = read
         self._max_pixels = max_pixels
         self._artifacts = artifacts
         self._found = found
+        self._frame = frame
 
     @cached_property
     def source(self) -> SourceImage:
@@ -52,7 +60,7 @@ class Pictures:
         Raises:
             BadInput: Where it is none that the system takes.
         """
-        return read_image(self._read_source(), max_pixels=self._max_pixels)
+        return read_image(self._read_source(), max_pixels=self._max_pixels, frame=self._frame)
 
     @cached_property
     def purified(self) -> Image | None:

@@ -78,7 +78,7 @@ def process(
     source = Source(job, store, limits.max_bytes, clock)
     with clock("read"):
         steps = plan(job, client)
-        listed = layout.fingerprint(job.source, job.etag, job.size)
+        listed = layout.fingerprint(job.source, job.etag, job.size, job.frame)
         known = recall(store, listed) if listed else None
     fingerprint = listed if listed and known else source.fingerprint
     if known is None and fingerprint != listed:  # the manifest has none, or the object was replaced since
@@ -190,7 +190,7 @@ class Run:
         Raises:
             StaleArtifact: Where one of the found steps cannot be read back.
         """
-        pictures = Pictures(self._body, self._max_pixels, self._artifacts, found)
+        pictures = Pictures(self._body, self._max_pixels, self._artifacts, found, frame=self._source.frame)
         image = self._known.image if self._known and Stage.PURIFY in found else self._decoded(pictures)
         records = dict(found)
         try:
@@ -246,6 +246,7 @@ class Run:
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(step.stage).observe(seconds)
         record = StageRecord(
+            frame=self._source.frame,
             stage=step.stage,
             key=step.key,
             model=step.model.used,

@@ -28,6 +28,11 @@ class Source:
     def __init__(self, job: ImageJob, store: ObjectStore, max_bytes: int, clock: Clock) -> None:
         self._job, self._store, self._max_bytes, self._clock = job, store, max_bytes, clock
 
+    @property
+    def frame(self) -> int | None:
+        """Which frame of the object is meant, from 1; none where it is one image."""
+        return self._job.frame
+
     @cached_property
     def body(self) -> bytes:
         """The object's bytes."""
@@ -35,15 +40,17 @@ class Source:
 
     @cached_property
     def sha256(self) -> str:
-        """Their digest."""
-        return hashlib.sha256(self.body).hexdigest()
+        """What the image is called by: their digest, and that of one frame where the job is for one."""
+        return layout.identity(hashlib.sha256(self.body).hexdigest(), self._job.frame)
 
     @cached_property
     def fingerprint(self) -> str:
         """Of what was really read: since it was listed it may have been replaced."""
         body, etag = self._read
         etag = etag or hashlib.md5(body, usedforsecurity=False).hexdigest()  # what an ordinary ETag is
-        return str(layout.fingerprint(self._job.source, etag, len(body)))  # never none where both are known
+        return str(
+            layout.fingerprint(self._job.source, etag, len(body), self._job.frame)
+        )  # never none where both are known
 
     @cached_property
     def _read(self) -> tuple[bytes, str | None]:

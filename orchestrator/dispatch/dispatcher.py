@@ -167,6 +167,7 @@ class Dispatcher:
             models=batch.models,
             size=entry.size,
             etag=entry.etag,
+            frame=entry.frame,
             duplicate_of=entry.duplicate_of,
         )
         return self._choose(job) if lane == "live" else job

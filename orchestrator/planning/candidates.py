@@ -22,6 +22,8 @@ class Candidate:
         refusal: Why it is no input.
         etag: Of the object that holds it.
         earlier: The result that this image's is to be compared with.
+        frame: Which frame of a DICOM file of several, from 1; those of one file follow each other and share
+            ``read``.
         packed: Whether it is in an archive, so that reading means unpacking.
         position: Where a walk goes on after it.
     """
@@ -33,6 +35,7 @@ class Candidate:
     refusal: Refusal | None = None
     etag: str | None = None
     earlier: Earlier | None = None
+    frame: int | None = None
     packed: bool = False
     position: Position = START
 

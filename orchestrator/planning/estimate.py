@@ -185,13 +185,13 @@ def _print(candidate: Candidate, unpack: bool) -> tuple[str | None, int | None]:
     if candidate.refusal is not None:
         return None, candidate.size
     if candidate.uri is not None:
-        return layout.fingerprint(candidate.uri, candidate.etag, candidate.size), candidate.size
+        return layout.fingerprint(candidate.uri, candidate.etag, candidate.size, candidate.frame), candidate.size
     if candidate.read is None or (candidate.packed and not unpack):
         return None, candidate.size
     data = candidate.read()
     # What the store's ETag of the upload would be, unless it encrypts.
     etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return layout.fingerprint("", etag, len(data)), len(data)
+    return layout.fingerprint("", etag, len(data), candidate.frame), len(data)
 
 
 @dataclass(frozen=True)

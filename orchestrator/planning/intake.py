@@ -1,4 +1,4 @@
-"""What the user named as input, image by image: files, folders, zip archives, ``s3://bucket/prefix``.
+"""What the user named as input, image by image: files, folders, archives, ``s3://bucket/prefix``.
 
 Nothing is decoded here, and memory stays the same however much there is. A folder or prefix may hold other things
 than images: these are passed over and counted, while a file that the user named, or that looks like an image by
@@ -9,33 +9,29 @@ from __future__ import annotations
 
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from dermbatch.archive import Member, members
+from dermbatch.archive import Member, is_archive, is_archive_name, members
+from dermbatch.dicomhead import is_directory
 from dermbatch.errors import PermanentError, UsageError
 from dermbatch.imagefile import SUPPORTED, sniff
 from dermbatch.records import Filters, Position, Refusal
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore, split_uri
 from orchestrator.planning.candidates import Candidate, Item, LeftOut, Skipped, Walk
+from orchestrator.planning.dicomdir import referenced
+from orchestrator.planning.frames import count_frames, framed
+from orchestrator.planning.prefix import IMAGE_SUFFIXES, Looks, Prefix, has_image_name
 from orchestrator.planning.selection import Selection
 from orchestrator.planning.tree import leaves
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".dicom", ".dic"}
-)
 __all__ = ["Candidate", "Intake", "LeftOut", "Skipped", "Walk"]
 
 _SNIFFED_BYTES = 512
-_LOOKS_AT_A_TIME = 16
-_AHEAD = 256
-"""Objects of a listing looked into together, where their names do not tell what they are."""
 
 
 class Intake:
@@ -133,14 +129,15 @@ class Intake:
         suffix, named, paths = path.suffix.lower(), below is None, () if below is None else (below,)
         hidden = path.name.startswith(".") and not named
         if not (
-            self._selection.names(paths) or (suffix == ".zip" and not any(map(self._selection.excludes, paths)))
+            self._selection.names(paths)
+            or (is_archive_name(path.name) and not any(map(self._selection.excludes, paths)))
         ):
             yield LeftOut(name, at)
             return
         try:
             head, size, modified = _look(path)
         except OSError as error:
-            if named or (not hidden and suffix in IMAGE_SUFFIXES | {".zip"}):
+            if named or (not hidden and (suffix in IMAGE_SUFFIXES or is_archive_name(path.name))):
                 yield _refused(name, "unreadable", f"the file cannot be read: {error.strerror or error}", at)
             else:
                 yield Skipped(name, at)
@@ -149,10 +146,13 @@ class Intake:
             yield LeftOut(name, at)
         elif hidden:  # macOS writes ._name.jpg beside name.jpg
             yield Skipped(name, at)
-        elif suffix == ".zip" or (head.startswith(b"PK\x03\x04") and (named or not suffix)):
+        elif is_archive_name(path.name) or (is_archive(head) and (named or not suffix)):
             yield from self._archive(path, name, below, at, taken, unpack)
+        elif is_directory(head):
+            yield from self._directory(path, at, taken, unpack) if named else [Skipped(name, at)]
         elif named or suffix in IMAGE_SUFFIXES or sniff(head) in SUPPORTED:
-            yield self._sized(Candidate(name, read=partial(_read, path), size=size, position=at))
+            candidate = self._sized(Candidate(name, read=partial(_read, path), size=size, position=at))
+            yield from _after(taken, framed(candidate, partial(count_frames, partial(_read, path))))
         else:
             yield Skipped(name, at)
 
@@ -167,46 +167,83 @@ class Intake:
         self, path: Path, name: str, below: str | None, whole: Position, taken: int, unpack: bool
     ) -> Iterator[Item]:
         try:
-            for number, member in enumerate(members(path, self._limits), 1):
-                if number <= taken:
-                    # It counts against what the archive may unpack to, so that going on gives what not having
-                    # stopped would have given.
-                    if unpack and self._takes(below, member):
-                        _unpack(member)
-                else:
-                    yield self._member(member, name, below, _step(whole, whole.after, number), unpack)
+            number = 0
+            for member in members(path, self._limits):
+                # Those taken before, too: they count against what the archive may unpack to, so that going on
+                # gives what not having stopped would have given.
+                for item in self._member(member, name, below, whole, unpack):
+                    number += 1
+                    if number > taken:
+                        yield replace(item, position=_step(whole, whole.after, number))
         except PermanentError as error:
             yield _refused(name, error.reason, str(error), whole)
+        except OSError as error:
+            yield _refused(name, "unreadable", f"the file cannot be read: {error.strerror or error}", whole)
 
     def _takes(self, below: str | None, member: Member) -> bool:
-        return self._selection.names((member.name,) if below is None else (below, f"{below}/{member.name}"))
+        inside = (*member.within, member.name)
+        return self._selection.names(inside if below is None else (below, *(f"{below}/{name}" for name in inside)))
 
-    def _member(self, member: Member, archive: str, below: str | None, at: Position, unpack: bool) -> Item:
+    def _member(
+        self, member: Member, archive: str, below: str | None, at: Position, unpack: bool
+    ) -> Iterator[Item]:
+        """A member as one item, or as many as it has frames."""
         label = f"{archive}/{member.name}"
-        is_image = _has_image_name(member.name)
+        is_image = has_image_name(member.name)
         if not self._takes(below, member):
-            return LeftOut(label, at)
+            yield LeftOut(label, at)
+            return
         if member.refusal is not None:
-            return Candidate(label, refusal=member.refusal, position=at)
+            yield Candidate(label, refusal=member.refusal, position=at)
+            return
         if is_image and not unpack:
-            return Candidate(label, read=member.read, size=member.size, packed=True, position=at)
+            yield Candidate(label, read=member.read, size=member.size, packed=True, position=at)
+            return
         try:
             data = member.read()  # now, while the archive is open
         except PermanentError as error:
-            return _refused(label, error.reason, str(error), at)
-        if is_image or sniff(data[:_SNIFFED_BYTES]) in SUPPORTED:
-            return Candidate(label, read=partial(bytes, data), size=len(data), packed=True, position=at)
-        return Skipped(label, at)
+            yield _refused(label, error.reason, str(error), at)
+            return
+        head = data[:_SNIFFED_BYTES]
+        if not is_directory(head) and (is_image or sniff(head) in SUPPORTED):
+            candidate = Candidate(label, read=partial(bytes, data), size=len(data), packed=True, position=at)
+            yield from framed(candidate, partial(count_frames, lambda length: data[:length]))
+        else:
+            yield Skipped(label, at)
+
+    def _directory(self, path: Path, at: Position, taken: int, unpack: bool) -> Iterator[Item]:
+        """The files that a DICOMDIR names."""
+        base = path.resolve().parent
+        number = 0
+        try:
+            for found in referenced(path):
+                name = _written(f"{base.name}/{found.below}")
+                if found.refusal is not None:
+                    items: Iterable[Item] = [Candidate(name, refusal=found.refusal)]
+                else:
+                    items = self._file(found.path, name, _written(found.below), at, 0, unpack)
+                for item in items:
+                    number += 1
+                    if number > taken:
+                        yield replace(item, position=_step(at, at.after, number))
+        except PermanentError as error:
+            yield _refused(_written(path.name), error.reason, str(error), at)
 
     def _prefix(self, uri: str, start: Position, unpack: bool) -> Iterator[Item]:
         if self._source is None:
             raise UsageError(f"no object store is set up to read {uri} from")
-        prefix, after = _Prefix(self._source, *split_uri(uri)), start.after or ""
+        prefix, after = Prefix(self._source, *split_uri(uri)), start.after or ""
         # A listing begins after a key; what sorts before an archive taken in part is that key without its end.
         infos = prefix.list(after[:-1] if start.taken else after)
+
+        def wanted(info: ObjectInfo) -> bool:
+            below = prefix.below(info.key)
+            names = self._selection.names(() if below is None else (below,))
+            return names and self._selection.times(info.modified) and info.size <= self._max_bytes
+
         found = start.after is not None
         try:
-            for info, looks in self._looked_at(prefix, infos):
+            for info, looks in prefix.looked_at(infos, wanted):
                 found = True
                 if info.key >= after:
                     taken = start.taken if info.key == after else 0
@@ -219,53 +256,26 @@ class Intake:
             text = f"there is no object under {uri}"
             yield _refused(uri, "empty_prefix", text, Position(input=start.input + 1))
 
-    def _looked_at(
-        self, prefix: _Prefix, infos: Iterator[ObjectInfo]
-    ) -> Iterator[tuple[ObjectInfo, bool | Refusal]]:
-        """Objects, and whether they look like images, by content only where the name does not tell.
-
-        A DICOM file's name may be its UID, whose last number then looks like a suffix.
-        """
-
-        def look(info: ObjectInfo) -> bool | Refusal:
-            below = prefix.below(info.key)
-            if below is None or _has_image_name(info.key):
-                return True
-            wanted = self._selection.names((below,)) and self._selection.times(info.modified)
-            if info.key.lower().endswith(".zip") or not info.size or not wanted:
-                return False
-            try:
-                return sniff(prefix.source.head(prefix.bucket, info.key, _SNIFFED_BYTES)) in SUPPORTED
-            except PermanentError as error:
-                return Refusal(reason=error.reason, message=str(error))
-
-        with ThreadPoolExecutor(_LOOKS_AT_A_TIME) as pool:
-            while chunk := list(islice(infos, _AHEAD)):
-                told = all(_has_image_name(info.key) for info in chunk)
-                yield from zip(chunk, (map if told else pool.map)(look, chunk), strict=True)
-
     def _object(
-        self, prefix: _Prefix, info: ObjectInfo, looks: bool | Refusal, at: Position, taken: int, unpack: bool
+        self, prefix: Prefix, info: ObjectInfo, looks: Looks, at: Position, taken: int, unpack: bool
     ) -> Iterator[Item]:
         uri, below = f"s3://{prefix.bucket}/{info.key}", prefix.below(info.key)
-        paths, is_archive = () if below is None else (below,), info.key.lower().endswith(".zip")
-        opened = is_archive and not any(map(self._selection.excludes, paths))
+        paths, is_packed = () if below is None else (below,), is_archive_name(info.key)
+        opened = is_packed and not any(map(self._selection.excludes, paths))
         if not self._selection.times(info.modified) or not (opened or self._selection.names(paths)):
             yield LeftOut(uri, at)
-        elif is_archive:
+        elif is_packed:
             yield from self._packed_object(prefix, info.key, uri, at, taken, unpack)
-        elif isinstance(looks, Refusal):
-            yield Candidate(uri, refusal=looks, position=at)
-        elif not looks:
+        elif not looks.image:
             yield Skipped(uri, at)
-        elif self._in_place:
-            yield self._sized(Candidate(uri, uri=uri, size=info.size, etag=info.etag, position=at))
         else:
-            read = partial(prefix.source.get, prefix.bucket, info.key)
-            yield self._sized(Candidate(uri, read=read, size=info.size, etag=info.etag, position=at))
+            read = None if self._in_place else partial(prefix.source.get, prefix.bucket, info.key)
+            place = uri if self._in_place else None
+            candidate = Candidate(uri, read=read, uri=place, size=info.size, etag=info.etag, position=at)
+            yield from _after(taken, framed(self._sized(candidate), looks.count))
 
     def _packed_object(
-        self, prefix: _Prefix, key: str, uri: str, at: Position, taken: int, unpack: bool
+        self, prefix: Prefix, key: str, uri: str, at: Position, taken: int, unpack: bool
     ) -> Iterator[Item]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "archive.zip"
@@ -277,24 +287,13 @@ class Intake:
             yield from self._archive(path, uri, prefix.below(key), at, taken, unpack)
 
 
-@dataclass(frozen=True)
-class _Prefix:
-    """An ``s3://`` input."""
-
-    source: ObjectStore
-    bucket: str
-    prefix: str
-
-    def list(self, after: str) -> Iterator[ObjectInfo]:
-        return self.source.list(self.bucket, self.prefix, start_after=after)
-
-    def below(self, key: str) -> str | None:
-        """The path of an object below the prefix; none where the user named the object itself."""
-        return None if key == self.prefix and not key.endswith("/") else key[len(self.prefix) :].lstrip("/")
-
-
-def _has_image_name(key: str) -> bool:
-    return PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES
+def _after(taken: int, frames: Iterable[Candidate]) -> Iterator[Candidate]:
+    """A file's images but the first ``taken``, where it holds several, each with its position."""
+    for one in frames:
+        if one.frame is None and not taken:
+            yield one
+        elif one.frame is not None and one.frame > taken:
+            yield replace(one, position=_step(one.position, one.position.after, one.frame))
 
 
 def _step(at: Position, after: str | None, taken: int = 0) -> Position:
@@ -315,19 +314,13 @@ def _look(path: Path) -> tuple[bytes, int, datetime]:
         return file.read(_SNIFFED_BYTES), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, length: int = -1) -> bytes:
+    """The first bytes of a file, all of them where no length is given."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(length)
     except OSError as error:
         raise PermanentError(f"the file cannot be read: {error.strerror}", reason="unreadable") from error
-
-
-def _unpack(member: Member) -> None:
-    try:
-        for _ in member.chunks():
-            pass
-    except PermanentError:
-        return
 
 
 def _refused(name: str, reason: str, message: str, position: Position) -> Candidate:

@@ -8,7 +8,7 @@ until ``batch.json`` is there, there is no batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -182,7 +182,7 @@ def _items(walk: Walk | Iterable[Item], record: PlanRecord) -> Generator[Item, N
 
 
 def _print(entry: ManifestEntry) -> str | None:
-    return layout.fingerprint(entry.source, entry.etag, entry.size) if entry.source else None
+    return layout.fingerprint(entry.source, entry.etag, entry.size, entry.frame) if entry.source else None
 
 
 @dataclass
@@ -247,6 +247,7 @@ def _looked_at(
     index = record.images
     with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
         while chunk := list(islice(items, _AHEAD)):
+    last: tuple[Callable[[], bytes], Future[ManifestEntry]] | None = None
             made: list[tuple[Item, Callable[[], ManifestEntry] | None]] = []
             for item in chunk:
                 if not isinstance(item, Candidate):
@@ -255,7 +256,9 @@ def _looked_at(
                 if item.read is None:
                     made.append((item, partial(_there, index, item)))
                 else:
-                    made.append((item, pool.submit(_uploaded, record.name, index, item, store).result))
+                    if last is None or item.frame is None or last[0] is not item.read:
+                        last = item.read, pool.submit(_uploaded, record.name, index, item, store)
+                    made.append((item, partial(_of_upload, index, item, last[1])))
                 index += 1
             for item, entry in made:
                 yield item, entry() if entry is not None else None
@@ -263,6 +266,12 @@ def _looked_at(
 
 def _there(index: int, candidate: Candidate) -> ManifestEntry:
     return ManifestEntry(
+def _of_upload(index: int, candidate: Candidate, upload: Future[ManifestEntry]) -> ManifestEntry:
+    """An image whose file was uploaded for it, or for the frame before."""
+    own = {"index": index, "name": candidate.name, "frame": candidate.frame}
+    return upload.result().model_copy(update=own)
+
+
         index=index,
         name=candidate.name,
         source=candidate.uri,
@@ -270,6 +279,7 @@ def _there(index: int, candidate: Candidate) -> ManifestEntry:
         etag=candidate.etag,
         earlier=candidate.earlier,
         refusal=candidate.refusal,
+        frame=candidate.frame,
     )
 
 

@@ -139,6 +139,7 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
         uri=entry.source,
         size=entry.size,
         etag=entry.etag,
+        frame=entry.frame,
         earlier=Earlier(batch=batch, index=entry.index),
         position=position,
     )

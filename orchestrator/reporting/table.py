@@ -52,6 +52,7 @@ _IMAGE = {
     "probability": _REAL,
     "flags": pa.list_(_TEXT),
     "duplicate_of": _BIG,
+    "frame": _WHOLE,
     "source": _TEXT,
     "sha256": _TEXT,
     "bytes": _BIG,
@@ -210,6 +211,7 @@ def _of_entry(entry: ManifestEntry) -> Row:
         "source": entry.source,
         "bytes": entry.size,
         "duplicate_of": entry.duplicate_of,
+        "frame": entry.frame,
     }
 
 

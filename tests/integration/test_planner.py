@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable, UsageError
+from dermbatch.phantoms.samples import dicom
 from dermbatch.records import BatchControl, Filters, ModelChoice, PlanRecord, Position
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake import Candidate, Intake, LeftOut, Skipped
 from orchestrator.planning.planner import Order, abandon, plan, read_batch, read_manifest_part
+from tests import corpus
 
 MODELS = {Stage.SEGMENT: ModelChoice(name="m")}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -441,6 +443,75 @@ def test_copies_point_to_the_first_of_their_content(store, tmp_path):
 
 
 # Damage
+
+
+FRAMES = corpus.frames(*(corpus.DRAWN.image,) * 3)
+
+
+def test_a_file_of_several_frames_is_uploaded_once_and_gone_on_with_anywhere(
+    store, empty_store, tmp_path, small_parts
+):
+    """Nine frames over three parts: killed at each write, the plan ends up with each of them once."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.dcm", "b.dcm", "c.dcm"):
+        (tmp_path / "in" / name).write_bytes(FRAMES + name.encode())
+
+    def walk():
+        return Intake(Settings(), None, in_place=False).walk([str(tmp_path / "in")])
+
+    plan(order("whole"), walk(), store)
+    whole = entries(store, "whole")
+    assert [(entry.name, entry.frame) for entry in whole] == [
+        (f"in/{name}.dcm#frame={frame}", frame) for name in "abc" for frame in (1, 2, 3)
+    ]
+    assert len({entry.source for entry in whole[:3]}) == 1
+    assert len(list(store.list(store.incoming_bucket, "whole/"))) == 3
+    assert [entry.duplicate_of for entry in whole] == [None] * 9
+    for writes in range(12):
+        name = f"killed-{writes}"
+        try:
+            plan(order(name), walk(), Mortal(empty_store, writes))
+        except Killed:
+            plan(order(name), walk(), store)
+        assert [(e.name, e.frame, e.etag) for e in entries(store, name)] == [
+            (e.name, e.frame, e.etag) for e in whole
+        ]
+
+
+def test_frames_of_an_object_are_found_by_its_head_and_copies_by_frame(store):
+    for key in ("x/1.2.840.77", "x/b.dcm"):
+        store.put(key, FRAMES, "application/octet-stream", bucket="incoming")
+    store.put("x/DICOMDIR", corpus.dicomdir(("B.DCM",)), "application/octet-stream", bucket="incoming")
+    walk = Intake(Settings(), store, in_place=True).walk(["s3://incoming/x"])
+    batch = plan(order(), walk, store)
+    found = entries(store, "b")
+    assert [entry.name.removeprefix("s3://incoming/x/") for entry in found] == [
+        f"{key}#frame={frame}" for key in ("1.2.840.77", "b.dcm") for frame in (1, 2, 3)
+    ]
+    assert {entry.source for entry in found} == {"s3://incoming/x/1.2.840.77", "s3://incoming/x/b.dcm"}
+    assert [entry.duplicate_of for entry in found] == [None, None, None, 0, 1, 2]
+    assert batch.skipped == 1
+    items = list(walk)
+    for number, item in enumerate(items, 1):
+        assert [one.name for one in walk.begin(item.position)] == [one.name for one in items[number:]]
+
+
+def test_tars_on_s3_are_unpacked_like_zips(store):
+    files = {"study/IM1": FRAMES, "in.zip": corpus.zipped({"a.png": PNG})}
+    store.put("x/export.tar.gz", corpus.tarred(files, "w:gz"), "application/gzip", bucket="incoming")
+    plan(order(), Intake(Settings(), store, in_place=True).walk(["s3://incoming/x"]), store)
+    assert [entry.name.removeprefix("s3://incoming/x/export.tar.gz/") for entry in entries(store, "b")] == [
+        *(f"study/IM1#frame={frame}" for frame in (1, 2, 3)),
+        "in.zip/a.png",
+    ]
+
+
+def test_the_same_uid_with_other_content_is_no_copy(store, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, drawn in (("a", corpus.DRAWN), ("b", corpus.OTHER), ("c", corpus.DRAWN)):
+        (tmp_path / "in" / name).write_bytes(dicom(drawn, identity=5))
+    plan(order(), Intake(Settings(), None, in_place=False).walk([str(tmp_path / "in")]), store)
+    assert [entry.duplicate_of for entry in entries(store, "b")] == [None, None, 0]
 
 
 @pytest.fixture

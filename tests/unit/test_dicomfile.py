@@ -282,6 +282,89 @@ def test_deep_grey_secondary_captures_are_radiology():
     assert read(with_pixels(deep, **values)).notes == ("from_16_bit", "from_grey")
 
 
+FRAMES = [np.ascontiguousarray(picture) for picture in (IMAGE, IMAGE[::-1], IMAGE[:, ::-1])]
+
+
+def compressed_frames(syntax: str) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(corpus.frames(*FRAMES)))
+    dataset.compress(syntax, generate_instance_uid=False)
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def ybr_422_frames() -> bytes:
+    """Uncompressed YBR_FULL_422, whose frames have two bytes a pixel."""
+    each = pydicom.dcmread(io.BytesIO(encodings()["ybr_full_422"])).PixelData
+    other = np.frombuffer(each, np.uint8).reshape(IMAGE.shape[0], -1)[::-1].tobytes()
+    return with_pixels(
+        each + other + each,
+        PhotometricInterpretation="YBR_FULL_422",
+        NumberOfFrames=3,
+        SOPClassUID=corpus.CAPTURED_FRAMES,
+    )
+
+
+@pytest.mark.parametrize("syntax", ["raw", RLELossless, JPEG2000Lossless])
+def test_each_frame_of_several_is_read_by_itself(syntax):
+    data = corpus.frames(*FRAMES) if syntax == "raw" else compressed_frames(syntax)
+    for number, pixels in enumerate(FRAMES, 1):
+        assert (read_image(data, max_pixels=LIMIT, frame=number).pixels == pixels).all()
+    assert reason(data) == "multi_frame"
+    for number in (0, 4):
+        with pytest.raises(BadInput, match="does not hold the frame"):
+            read_image(data, max_pixels=LIMIT, frame=number)
+
+
+def test_frames_of_halved_colours_and_of_jpeg_are_told_apart():
+    data = ybr_422_frames()
+    mirrored = read_image(data, max_pixels=LIMIT, frame=2).pixels
+    assert (mirrored == read_image(data, max_pixels=LIMIT, frame=1).pixels[::-1]).all()
+    jpegs = [corpus.picture("JPEG", pixels, quality=95) for pixels in FRAMES]
+
+    def change(dataset: Dataset) -> None:
+        dataset.SOPClassUID, dataset.NumberOfFrames = corpus.CAPTURED_FRAMES, len(jpegs)
+        dataset.PixelData = encapsulate(jpegs, has_bot=False)
+
+    data = changed_dicom(change, jpeg=True)
+    for number, pixels in enumerate(FRAMES, 1):
+        image = read_image(data, max_pixels=LIMIT, frame=number)
+        assert np.abs(image.pixels.astype(int) - pixels).mean() < 6
+
+
+def test_a_frame_that_was_cut_off_is_refused_and_those_before_it_are_not():
+    data = corpus.frames(*FRAMES[:2], said=3)
+    assert (read_image(data, max_pixels=LIMIT, frame=2).pixels == FRAMES[1]).all()
+    with pytest.raises(BadInput) as caught:
+        read_image(data, max_pixels=LIMIT, frame=3)
+    assert caught.value.reason == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("report.dcm", "structured report"),
+        ("key objects.dcm", "key object selection"),
+        ("presentation.dcm", "presentation state"),
+        ("letter.dcm", "encapsulated document"),
+        ("ultrasound.dcm", "SOP class"),
+        ("brain.dcm", "body part"),
+    ],
+)
+def test_what_is_no_photograph_of_skin_says_by_what(name, says):
+    with pytest.raises(BadInput, match=says):
+        read(DICOMS[name][0])
+
+
+def test_a_segmentation_has_pixels_but_is_no_photograph():
+    values = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Modality": "SEG"}
+    assert reason(with_pixels(IMAGE.tobytes(), **values)) == "not_a_skin_image"
+
+
+def test_a_chest_is_skin_too():
+    assert (read(with_pixels(IMAGE.tobytes(), BodyPartExamined="CHEST")).pixels == IMAGE).all()
+
+
 def test_dermoscopic_photography_is_taken():
     data = with_pixels(IMAGE.tobytes(), SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.7", Modality="DMS")
     assert (read(data).pixels == IMAGE).all()

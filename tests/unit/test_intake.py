@@ -1,4 +1,5 @@
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import numpy as np
 import pytest
 
 from dermbatch.errors import PermanentError, UsageError
+from dermbatch.phantoms.samples import dicom
+from dermbatch.records import Filters
 from dermbatch.settings import Settings
 from orchestrator.planning.intake import Candidate, Intake, Skipped
+from tests import corpus
 
 
 def png():
@@ -148,3 +152,141 @@ def test_results_below_an_input_are_no_input(tmp_path):
         (tmp_path / name).write_bytes(png())
     intake = Intake(Settings(), None, in_place=False, leave_out=tmp_path / "out")
     assert [Path(one.name).name for one in walk(intake, tmp_path)] == ["a.png", "b.png"]
+
+
+def names(items):
+    return [one.name for one in items if isinstance(one, Candidate)]
+
+
+def resumed(intake, given, found):
+    """What each position of a walk goes on with, which has to be what came after it."""
+    walked = intake.walk([str(given)])
+    for number, item in enumerate(found, 1):
+        assert [one.name for one in walked.begin(item.position)] == [one.name for one in found[number:]]
+
+
+def test_each_frame_is_an_image_and_a_walk_goes_on_between_them(intake, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    film = corpus.frames(corpus.DRAWN.image, corpus.DRAWN.image[::-1], corpus.DRAWN.image[:, ::-1])
+    (folder / "1.2.840.5.77").write_bytes(film)
+    (folder / "a.png").write_bytes(png())
+    (folder / "b.tgz").write_bytes(corpus.tarred({"IM1": film, "x.png": png()}, "w:gz"))
+    (folder / "c.dcm").write_bytes(corpus.frames(corpus.DRAWN.image, said=1001))
+    found = walk(intake, folder)
+    assert names(found) == [
+        "export/1.2.840.5.77#frame=1",
+        "export/1.2.840.5.77#frame=2",
+        "export/1.2.840.5.77#frame=3",
+        "export/a.png",
+        "export/b.tgz/IM1#frame=1",
+        "export/b.tgz/IM1#frame=2",
+        "export/b.tgz/IM1#frame=3",
+        "export/b.tgz/x.png",
+        "export/c.dcm",
+    ]
+    assert [one.frame for one in found] == [1, 2, 3, None, 1, 2, 3, None, None]
+    assert found[0].read is found[2].read
+    assert found[-1].refusal.reason == "multi_frame"
+    resumed(intake, folder, found)
+    for one in (folder / "1.2.840.5.77", folder / "b.tgz"):
+        resumed(intake, one, walk(intake, one))
+
+
+def test_archives_of_all_kinds_are_known_by_name_or_content(intake, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    files = {"a.png": png()}
+    inner = corpus.zipped(files)
+    (folder / "ARCHIVE").write_bytes(corpus.tarred(files))
+    (folder / "nested.tar").write_bytes(corpus.tarred({"in.zip": inner}))
+    (folder / "one.TGZ").write_bytes(corpus.tarred(files, "w:gz"))
+    (folder / "two.tar.gz").write_bytes(corpus.tarred(files, "w:gz"))
+    (folder / "notes.gz").write_bytes(corpus.tarred(files, "w:gz"))
+    found = walk(intake, folder)
+    assert names(found) == [f"export/{name}" for name in (
+        "ARCHIVE/a.png", "nested.tar/in.zip/a.png", "one.TGZ/a.png", "two.tar.gz/a.png"
+    )]  # fmt: skip
+    assert [one.name for one in found if isinstance(one, Skipped)] == ["export/notes.gz"]
+
+
+def test_a_nested_archive_that_is_excluded_is_left_out(tmp_path):
+    path = tmp_path / "set.zip"
+    path.write_bytes(corpus.zipped({"old/in.zip": corpus.zipped({"a.png": png()}), "b.png": png()}))
+    intake = Intake(Settings(), None, in_place=False, filters=Filters(exclude=("*old/in.zip",)))
+    assert names(walk(intake, path)) == ["set.zip/b.png"]
+
+
+def test_a_tar_cut_in_the_middle_gives_what_it_has_and_a_failure(intake, tmp_path):
+    path = tmp_path / "set.tar"
+    path.write_bytes(corpus.tarred({"a.png": png(), "b.png": png()})[:1030])
+    first, last = walk(intake, path)
+    assert (first.name, first.refusal) == ("set.tar/a.png", None)
+    assert (last.name, last.refusal.reason) == ("set.tar", "zip_corrupt")
+    resumed(intake, path, [first, last])
+
+
+def export(folder):
+    """A DICOMDIR export: photographs in folders of capitals, one of several frames, and a report."""
+    (folder / "IMAGES").mkdir(parents=True)
+    cases = corpus.dicoms()
+    (folder / "IMAGES" / "IM1").write_bytes(cases["photo.dcm"][0])
+    (folder / "IMAGES" / "IM2").write_bytes(cases["frames.dcm"][0])
+    (folder / "IMAGES" / "SR1").write_bytes(cases["report.dcm"][0])
+    (folder / "IMAGES" / "EXTRA").write_bytes(cases["photo.dcm"][0])
+    (folder / "DICOMDIR").write_bytes(corpus.dicomdir(*(("IMAGES", name) for name in ("IM1", "IM2", "SR1"))))
+    return folder
+
+
+def test_a_dicomdir_in_a_folder_or_archive_is_passed_over(intake, tmp_path):
+    folder = export(tmp_path / "export")
+    found = walk(intake, folder)
+    assert [one.name for one in found if isinstance(one, Skipped)] == ["export/DICOMDIR"]
+    below = ["IMAGES/EXTRA", "IMAGES/IM1", "IMAGES/IM2#frame=1", "IMAGES/IM2#frame=2", "IMAGES/SR1"]
+    assert names(found) == [f"export/{name}" for name in below]
+    packed = tmp_path / "export.tgz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(folder, "export")
+    found = walk(intake, packed)
+    assert [one.name for one in found if isinstance(one, Skipped)] == ["export.tgz/export/DICOMDIR"]
+    assert sorted(names(found)) == sorted(f"export.tgz/export/{name}" for name in below)
+
+
+def test_a_dicomdir_alone_gives_the_files_that_it_names(intake, tmp_path):
+    found = walk(intake, export(tmp_path / "export") / "DICOMDIR")
+    assert names(found) == [f"export/IMAGES/{name}" for name in ("IM1", "IM2#frame=1", "IM2#frame=2", "SR1")]
+    resumed(intake, tmp_path / "export" / "DICOMDIR", found)
+
+
+def test_a_dicomdir_leads_nowhere_else(intake, tmp_path):
+    folder = tmp_path / "export"
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(png())
+    (folder / "way").symlink_to(tmp_path)
+    (folder / "lower").write_bytes(corpus.dicoms()["photo.dcm"][0])
+    outside = (("..", "secret.png"), ("way", "secret.png"), ("deep", "..", "..", "secret.png"), ("../secret.png",))
+    absolute = str(tmp_path / "secret.png")
+    (folder / "DICOMDIR").write_bytes(corpus.dicomdir(*outside, absolute, "GONE", "LOWER"))
+    *refused, gone, lower = walk(intake, folder / "DICOMDIR")
+    assert [one.refusal.reason for one in refused] == ["dicomdir_path"] * 5
+    assert all(one.read is None for one in refused)
+    assert (gone.name, gone.refusal.reason) == ("export/GONE", "unreadable")
+    assert (lower.name, lower.refusal) == ("export/LOWER", None)
+
+
+def test_a_dicomdir_that_is_empty_or_damaged_is_answered_for(intake, tmp_path):
+    path = tmp_path / "DICOMDIR"
+    path.write_bytes(corpus.dicomdir())
+    (one,) = walk(intake, path)
+    assert one.refusal.reason == "no_pixel_data"
+    path.write_bytes(corpus.dicomdir(("A",))[:-3])
+    assert [one.refusal.reason for one in walk(intake, path)] in (["corrupt"], ["unreadable"], ["no_pixel_data"])
+
+
+def test_the_same_uid_with_another_content_is_another_image(intake, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(dicom(corpus.DRAWN, identity=5))
+    (folder / "b.dcm").write_bytes(dicom(corpus.OTHER, identity=5))
+    first, second = walk(intake, folder)
+    assert first.read() != second.read()

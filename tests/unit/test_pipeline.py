@@ -19,6 +19,7 @@ from dermbatch.errors import (
 from dermbatch.records import ImageJob, KnownImage, ModelChoice
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
+from tests import corpus
 from workers import known, png
 from workers.pipeline import process
 
@@ -430,3 +431,20 @@ def test_a_store_that_is_gone_is_not_asked_again_to_keep_what_was_done(place):
     with pytest.raises(StoreUnavailable):
         place.run()
     assert place.store.keys("^images/known/") == []
+
+
+def test_each_frame_of_a_file_is_an_image_of_its_own():
+    body = corpus.frames(corpus.DRAWN.image, corpus.DRAWN.image[::-1])
+    place = Place(body=body)
+    digest = hashlib.sha256(body).hexdigest()
+    records = [place.run(job=place.job([Stage.PURIFY]).model_copy(update={"frame": frame})) for frame in (1, 2)]
+    assert [record.source.frame for record in records] == [1, 2]
+    assert [record.source.sha256 for record in records] == [
+        hashlib.sha256(f"{digest}#frame={frame}".encode()).hexdigest() for frame in (1, 2)
+    ]
+    assert [record.cached for record in records] == [(), ()]
+    first, second = (place.picture(record, Stage.PURIFY, "purified.png") for record in records)
+    assert (first == second[::-1]).all()
+    again = place.run(job=place.job([Stage.PURIFY]).model_copy(update={"frame": 2}))
+    assert again.cached == (Stage.PURIFY,)
+    assert again.source == records[1].source

@@ -1,0 +1,152 @@
+"""A member of an archive, and what an archive with all that is nested in it may come to."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from zipfile import BadZipFile
+
+from dermbatch.errors import BadInput
+from dermbatch.records import Refusal
+
+CHUNK = 1 << 20
+SMALL = 1 << 20
+"""Bytes that are no bomb, whatever their ratio: a flat picture may shrink a thousandfold."""
+
+MESSAGES = {
+    "zip_slip": "the archive member's name leads out of the archive",
+    "zip_encrypted": "the archive member is encrypted; make an archive without a password",
+    "zip_corrupt": "the archive member is damaged or packed in an unknown way; make the archive anew",
+    "zip_bomb": "the archive member unpacks to many times its size: a decompression bomb",
+    "too_large": "the archive member is larger, unpacked, than DERMBATCH_ARCHIVE__MAX_MEMBER_BYTES allows",
+    "zip_nested": "archives are nested deeper than DERMBATCH_ARCHIVE__MAX_DEPTH allows; unpack the outer ones",
+    "tar_special": "the archive member is a link, a device or a sparse file; pack the file itself",
+}
+BROKEN = (
+    BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,  # RecursionError among them
+    MemoryError,
+)
+"""What the libraries raise on damaged archives."""
+
+
+@dataclass
+class Allowance:
+    """What an outermost archive may still come to, over all its members and theirs.
+
+    Attributes:
+        bytes: Unpacked bytes left.
+        members: Members left.
+        most: Members that there were to begin with.
+    """
+
+    bytes: int
+    members: int
+    most: int
+
+    def take(self, count: int) -> None:
+        """Spend bytes; raises `BadInput` ``zip_bomb`` where there are too few left."""
+        self.bytes -= count
+        if self.bytes < 0:
+            raise BadInput("the archive unpacks to more than is allowed", reason="zip_bomb")
+
+    def count(self, members: int) -> None:
+        """Spend members; raises `BadInput` ``zip_too_many_members`` where there are too few left."""
+        if members > self.members:
+            raise too_many(self.most)
+        self.members -= members
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive, or why it is none.
+
+    Attributes:
+        name: Its path in the archive, with forward slashes; as the archive has it where it is refused. That of a
+            nested archive's member begins with the archive's.
+        size: Bytes unpacked, as the archive says.
+        refusal: Why it cannot be read; `read` raises the same then.
+        within: Names of the nested archives that it is in, the outermost first.
+    """
+
+    name: str
+    size: int
+    refusal: Refusal | None = None
+    within: tuple[str, ...] = ()
+    _unpack: Callable[[], Iterator[bytes]] | None = None
+
+    def chunks(self) -> Iterator[bytes]:
+        """The content in pieces of 1 MiB at most, checked while it is unpacked.
+
+        Raises:
+            BadInput: ``zip_bomb``, ``zip_corrupt`` (also for a wrong checksum, known only at the end), or this
+                member's own refusal.
+        """
+        if self.refusal is not None:
+            raise BadInput(self.refusal.message, reason=self.refusal.reason)
+        if self._unpack is None:
+            raise ValueError("a member without refusal belongs to an archive")
+        try:
+            yield from self._unpack()
+        except ArchiveClosed:
+            raise
+        except BROKEN as error:
+            raise BadInput(MESSAGES["zip_corrupt"], reason="zip_corrupt") from error
+
+    def read(self) -> bytes:
+        """The whole content; raises as `chunks` does."""
+        return b"".join(self.chunks())
+
+
+class ArchiveClosed(ValueError):
+    """A member was read after the walk through its archive had ended: a defect of the caller's."""
+
+    def __init__(self) -> None:
+        super().__init__("members are read while their archive is walked: it is closed now")
+
+
+def refusal(reason: str) -> Refusal:
+    """A member's refusal for one of the reasons in :data:`MESSAGES`."""
+    return Refusal(reason=reason, message=MESSAGES[reason])
+
+
+def too_many(most: int) -> BadInput:
+    """The error of an archive with too many members."""
+    return BadInput(
+        f"the archive has more than the {most:,} members allowed; split it", reason="zip_too_many_members"
+    )
+
+
+def cannot_be_opened() -> BadInput:
+    """The error of an archive that is none, or not whole."""
+    return BadInput("the archive cannot be opened; it is damaged or cut off", reason="zip_corrupt")
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name (in forward slashes) points out of the archive: ``../``, an absolute path, a drive."""
+    return name.startswith("/") or ".." in name.split("/") or (name[1:2] == ":" and name[:1].isalpha())
+
+
+def is_passed_over(name: str) -> bool:
+    """What no one means to send: hidden files (``..`` is none of them), macOS's sidecars, Windows' thumbnails."""
+    parts = [part for part in name.split("/") if part]
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
+    return all(part == "." for part in parts) or hidden or "__MACOSX" in parts or parts[-1] in _SYSTEM_FILES
+
+
+_SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
