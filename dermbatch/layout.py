@@ -83,11 +83,11 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
     if etag is None or size is None:
         return None
     said = f"{etag}:{size}" if _MD5.fullmatch(etag) else f"{etag}:{size}:{source}"
+    said += f"#frame={frame}" if frame is not None else ""
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
 def known(fingerprint: str) -> str:
-    said += f"#frame={frame}" if frame is not None else ""
     """Key of what is known of the image with this fingerprint."""
     return f"images/known/{fingerprint}.json"
 

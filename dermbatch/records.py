@@ -169,9 +169,9 @@ class ImageJob(Record):
     models: dict[Stage, ModelChoice]
     size: int | None = None
     etag: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
+    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
     shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
-    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
 
     @property
     def member(self) -> str:
@@ -189,10 +189,10 @@ class ImageInfo(Record):
     width: int
     pixel_spacing_mm: tuple[float, float] | None = Field(default=None, description="(row, column) spacing")
     notes: tuple[str, ...] = Field(default=(), description="conversions: exif_rotated, from_16_bit, from_cmyk ...")
+    frame: int | None = Field(default=None, description="of a DICOM file of several: which, from 1")
 
 
 class SourceInfo(ImageInfo):
-    frame: int | None = Field(default=None, description="of a DICOM file of several: which, from 1")
     """The object that was read."""
 
     uri: str

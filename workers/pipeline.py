@@ -235,6 +235,7 @@ class Run:
             width=width,
             pixel_spacing_mm=source.pixel_spacing_mm,
             notes=source.notes,
+            frame=self._source.frame,
         )
 
     def _run(
@@ -246,7 +247,6 @@ class Run:
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(step.stage).observe(seconds)
         record = StageRecord(
-            frame=self._source.frame,
             stage=step.stage,
             key=step.key,
             model=step.model.used,

@@ -245,9 +245,9 @@ def _looked_at(
 ) -> Iterator[tuple[Item, ManifestEntry | None]]:
     """Items in their order, candidates with their entries; uploads run side by side."""
     index = record.images
+    last: tuple[Callable[[], bytes], Future[ManifestEntry]] | None = None
     with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
         while chunk := list(islice(items, _AHEAD)):
-    last: tuple[Callable[[], bytes], Future[ManifestEntry]] | None = None
             made: list[tuple[Item, Callable[[], ManifestEntry] | None]] = []
             for item in chunk:
                 if not isinstance(item, Candidate):
@@ -264,22 +264,22 @@ def _looked_at(
                 yield item, entry() if entry is not None else None
 
 
-def _there(index: int, candidate: Candidate) -> ManifestEntry:
-    return ManifestEntry(
 def _of_upload(index: int, candidate: Candidate, upload: Future[ManifestEntry]) -> ManifestEntry:
     """An image whose file was uploaded for it, or for the frame before."""
     own = {"index": index, "name": candidate.name, "frame": candidate.frame}
     return upload.result().model_copy(update=own)
 
 
+def _there(index: int, candidate: Candidate) -> ManifestEntry:
+    return ManifestEntry(
         index=index,
         name=candidate.name,
         source=candidate.uri,
         size=candidate.size,
         etag=candidate.etag,
+        frame=candidate.frame,
         earlier=candidate.earlier,
         refusal=candidate.refusal,
-        frame=candidate.frame,
     )
 
 
