@@ -5,7 +5,8 @@
     images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png}
     images/known/<fingerprint>.json
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
-                    plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet
+                    plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet,
+                    dicom/<part>/<n>-{seg,sr,enhanced}.dcm
     open/<batch>.json
     canaries/<name>/canary.json, results/<batch>/<index>.json
     canaries/_running.json
@@ -20,6 +21,7 @@ import hashlib
 import re
 
 from dermbatch.errors import UsageError
+from dermbatch.records import DicomKind
 from dermbatch.stages import Stage
 
 PART_SIZE = 1000
@@ -38,6 +40,8 @@ RUNNING_CANARY = "canaries/_running.json"
 """Key of the record of the canary that runs now; no canary's name begins with ``_``."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
+
+_DICOM_SUFFIXES = {"segmentation": "seg", "report": "sr", "enhanced": "enhanced"}
 
 
 def check_batch_name(name: str, what: str = "batch") -> str:
@@ -127,6 +131,12 @@ def failure(batch: str, index: int) -> str:
     """Key of the failure record of an image."""
     part, n = part_of(index)
     return f"batches/{batch}/failed/{part}/{n}.json"
+
+
+def dicom(batch: str, index: int, kind: DicomKind) -> str:
+    """Key of a DICOM object of an image; written before its result record."""
+    part, n = part_of(index)
+    return f"batches/{batch}/dicom/{part}/{n}-{_DICOM_SUFFIXES[kind]}.dcm"
 
 
 def report(batch: str) -> str:

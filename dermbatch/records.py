@@ -78,6 +78,7 @@ class Asked(Record):
         description="the batch is paused when more than this share of its outcomes failed",
     )
     compared_with: tuple[str, ...] = Field(default=(), description="batches whose results are compared")
+    dicom: bool = Field(default=False, description="whether DICOM objects are written beside the results")
     software: str
 
 
@@ -138,6 +139,7 @@ class BatchSummary(Record):
     done: int
     failed: int
     reasons: dict[str, int] = Field(description="failures by reason")
+    without_dicom: int = Field(default=0, description="results without DICOM objects, where they were asked for")
     created: datetime
     closed: datetime
     first_started: datetime | None = Field(default=None, description="when the first result's attempt began")
@@ -171,6 +173,7 @@ class ImageJob(Record):
     etag: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
     frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
+    dicom: bool = Field(default=False, description="whether DICOM objects are written beside the result")
     shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
 
     @property
@@ -302,6 +305,12 @@ StageOutput = PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput
 
 QualityFlag = Literal["no_lesion", "touches_frame", "several_lesions", "low_confidence", "heavily_occluded"]
 
+DicomKind = Literal["segmentation", "report", "enhanced"]
+"""The DICOM objects that are written of an image."""
+
+NoDicom = Literal["not_dicom", "header_unusable", "nothing_to_say"]
+"""Why none are: the source is no DICOM file; its header cannot be used; no stage made anything for them."""
+
 
 class ResultRecord(Record):
     """The outcome of one image; ``results/<part>/<n>.json``, written last and once."""
@@ -315,6 +324,8 @@ class ResultRecord(Record):
     flags: tuple[QualityFlag, ...] = ()
     preview: str | None = Field(default=None, description="key of preview.jpg in a folder of results")
     preview_jpeg: bytes | None = Field(default=None, description="preview.jpg itself, Base64: what reports show")
+    dicom: dict[DicomKind, str] = Field(default={}, description="keys of the DICOM objects, where asked for")
+    no_dicom: NoDicom | None = Field(default=None, description="why there are none, though they were asked for")
     attempt: int
     worker: str
     started: datetime

@@ -21,6 +21,7 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.artifacts import Artifacts, encode
 from workers.clock import Clock
+from workers.dicomout.delivery import Delivered, write_dicom
 from workers.known import extended, recall, remember
 from workers.pictures import Pictures, StaleArtifact
 from workers.preview import original_of, preview
@@ -96,6 +97,14 @@ def process(
         except SourceReplaced:
             run = Run(source, source.fingerprint, None, limits.max_pixels, store, clock)
             outcome, found = run.whole(steps, client, alive)
+    delivered = Delivered()
+    if job.dicom:
+        try:
+            delivered = write_dicom(job, source, outcome.image, outcome.stages, store, clock)
+        except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: made anew
+            run = Run(source, source.fingerprint, None, limits.max_pixels, store, clock)
+            outcome, found = run.whole(steps, client, alive)
+            delivered = write_dicom(job, source, outcome.image, outcome.stages, store, clock)
     return ResultRecord(
         batch=job.batch,
         index=job.index,
@@ -106,6 +115,8 @@ def process(
         flags=quality_flags(record.output for record in outcome.stages.values()),
         preview=layout.preview(outcome.image.sha256, preview_key(steps)),
         preview_jpeg=outcome.shown,
+        dicom=delivered.keys,
+        no_dicom=delivered.why_none,
         attempt=attempt,
         worker=worker,
         started=started,

@@ -105,7 +105,7 @@ def _tried(
         canary=shadow.canary, batch=job.batch, index=job.index, name=job.name, models={}, seconds=0
     )
     try:
-        new = run(job.model_copy(update={"models": shadow.models, "shadow": None}))
+        new = run(job.model_copy(update={"models": shadow.models, "shadow": None, "dicom": False}))
         seconds = _since(start)
         agreement = mask_agreement(store, record, new)
     except _Stopped:

@@ -54,6 +54,7 @@ def submit(
         float | None, typer.Option("--price", min=0, help="Of one GPU for an hour, for --dry-run.")
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs to pay for, for --dry-run.")] = 1,
+    dicom: options.Dicom = False,
     plain: options.AsJson = False,
 ) -> None:
     """Give images to the running stack and print the batch's name; does not wait.
@@ -63,6 +64,7 @@ def submit(
     settings, store, ledger = options.connect(home)
     asked = options.order(settings, batch_name, stage_names, models)
     order = replace(asked, lane="live" if live else "bulk", weight=weight, max_failed_share=max_failed)
+    order = replace(order, dicom=dicom)
     pinned = _check_served(settings, order.models)
     filters = options.filters(include, exclude, since, until)
     intake = Intake(settings, store, in_place=True, filters=filters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -44,11 +45,12 @@ def run(
     exclude: options.Exclude = None,
     since: options.Since = None,
     until: options.Until = None,
+    dicom: options.Dicom = False,
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
     settings = load()
     served = options.repository(model_repository)
-    order = options.order(settings, batch_name, stage_names, models)
+    order = replace(options.order(settings, batch_name, stage_names, models), dicom=dicom)
     served_models.check(order.models, repository.served_models(served), str(served))
     options.make_folder(folder)
     source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None

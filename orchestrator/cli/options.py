@@ -69,6 +69,10 @@ MaxFailed = Annotated[
     float | None,
     typer.Option("--max-failed", min=0.0001, max=1, help="Pause the batch when more than this share failed."),
 ]
+Dicom = Annotated[
+    bool,
+    typer.Option("--dicom", help="Also write DICOM objects (Segmentation, SR, picture) of inputs that are DICOM."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 

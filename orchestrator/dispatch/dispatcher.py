@@ -169,6 +169,7 @@ class Dispatcher:
             etag=entry.etag,
             frame=entry.frame,
             duplicate_of=entry.duplicate_of,
+            dicom=batch.dicom,
         )
         return self._choose(job) if lane == "live" else job
 

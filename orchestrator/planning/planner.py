@@ -56,6 +56,7 @@ class Order:
     weight: int = 1
     max_failed_share: float | None = None
     compared_with: tuple[str, ...] = ()
+    dicom: bool = False
 
 
 def plan(
@@ -128,6 +129,7 @@ def _begun(order: Order, walk: Walk | Iterable[Item], store: ObjectStore) -> Pla
         models=order.models,
         max_failed_share=order.max_failed_share,
         compared_with=order.compared_with,
+        dicom=order.dicom,
         software=__version__,
         inputs=walk.inputs if isinstance(walk, Walk) else (),
         filters=walk.filters if isinstance(walk, Walk) else Filters(),
@@ -141,7 +143,7 @@ def _begun(order: Order, walk: Walk | Iterable[Item], store: ObjectStore) -> Pla
         raise UsageError(
             f"the begun plan of batch {order.batch!r} (plan.json) is damaged; choose another name with --batch"
         ) from error
-    same = ("inputs", "filters", "stages", "models", "compared_with")
+    same = ("inputs", "filters", "stages", "models", "compared_with", "dicom")
     if other := [name for name in same if getattr(begun, name) != getattr(fresh, name)]:
         raise UsageError(
             f"a plan of batch {order.batch!r} was begun with other {' and '.join(other).replace('_', ' ')}; "

@@ -156,7 +156,7 @@ def _bring(store: ObjectStore, key: str, folder: Path, file_of: FileOf | None) -
 
 
 def _written_once(key: str) -> bool:
-    return key.startswith("images/") or key.split("/")[2] in {"results", "manifest"}
+    return key.startswith("images/") or key.split("/")[2] in {"results", "manifest", "dicom"}
 
 
 def _renew(target: Path, body: bytes) -> bool:

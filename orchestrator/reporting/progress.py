@@ -170,6 +170,9 @@ def closing_table(batch: Batch, summary: BatchSummary, seconds: float) -> Table:
         table.add_row("  other reasons", str(others))
     if not_run := summary.images - summary.done - summary.failed:
         table.add_row("not run", str(not_run))
+    if batch.dicom:
+        table.add_row("with DICOM objects", str(summary.done - summary.without_dicom))
+        table.add_row("left out: no DICOM source", str(summary.without_dicom))
     if batch.duplicates:
         table.add_row("duplicates", str(batch.duplicates))
     if batch.skipped:

@@ -65,6 +65,7 @@ class Tally:
         self.done = 0
         self.failed = 0
         self.reasons = Counter[str]()
+        self.without_dicom = 0
         self.stages: dict[Stage, Spread] = {stage: Spread() for stage in ORDER}
         self.images = Spread()
         self.first_started: datetime | None = None
@@ -80,6 +81,7 @@ class Tally:
 
     def _add_result(self, record: ResultRecord) -> None:
         self.done += 1
+        self.without_dicom += record.no_dicom is not None
         self.first_started = min(filter(None, (self.first_started, record.started)))
         self.last_finished = max(filter(None, (self.last_finished, record.finished)))
         run = [stage for stage in record.stages if stage not in record.cached]
@@ -98,6 +100,7 @@ class Tally:
             done=self.done,
             failed=self.failed,
             reasons=dict(self.reasons.most_common()),
+            without_dicom=self.without_dicom,
             created=batch.created,
             closed=datetime.now(UTC),
             first_started=self.first_started,

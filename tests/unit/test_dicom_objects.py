@@ -1,0 +1,354 @@
+"""The DICOM objects of an image: what they say, whose they are, and that a repeat gives the same."""
+
+import re
+from io import BytesIO
+
+import highdicom as hd
+import pytest
+from highdicom.sr import srread
+from pydicom import dcmread
+from standins import Store, whole_triton
+
+from dermbatch import layout
+from dermbatch.phantoms import phantom
+from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
+from dermbatch.records import ImageJob, ModelChoice
+from dermbatch.settings import WorkerSettings
+from dermbatch.stages import ORDER, Stage
+from workers import png
+from workers.dicomout import codes
+from workers.dicomout.identity import uid_of, valid_uid
+from workers.pipeline import process
+
+MODELS = {stage: ModelChoice(name=stage.value) for stage in Stage}
+UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
+
+
+class Made:
+    """An image processed with its objects."""
+
+    def __init__(self, body, *, stages=ORDER, asked=True, store=None, batch="b"):
+        self.store = store or Store()
+        self.store.put("x", body, "", bucket="incoming")
+        self.store.requests.clear()
+        job = ImageJob(
+            batch=batch,
+            index=1002,
+            name="a",
+            source="s3://incoming/x",
+            stages=stages,
+            models=MODELS,
+            dicom=asked,
+            size=len(body),
+            etag=self.store.etag("incoming", "x"),
+        )
+        servers = {"store": self.store, "client": whole_triton(), "limits": WorkerSettings()}
+        self.record = process(job, **servers, attempt=1, worker="w", alive=lambda: None)
+
+    @property
+    def files(self):
+        return {kind: self.store.objects["results", key] for kind, key in self.record.dicom.items()}
+
+    def read(self, kind):
+        return dcmread(BytesIO(self.files[kind]))
+
+    def picture(self, stage, name):
+        return png.decode(self.store.objects["results", self.record.stages[stage].artifacts[name]])
+
+
+def source(**changes):
+    """A phantom's DICOM file; attributes changed, or taken out where None."""
+    dataset = dcmread(BytesIO(dicom(phantom(3, height=120, width=160), identity=3)))
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=False)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made():
+    return Made(source(FrameOfReferenceUID="1.2.3.4"))
+
+
+@pytest.fixture(scope="module")
+def original():
+    return dcmread(BytesIO(source()))
+
+
+def test_objects_lie_beside_the_result_and_the_record_names_them(made):
+    prefix = "batches/b/dicom/000001/2-"
+    assert made.record.dicom == {
+        "segmentation": f"{prefix}seg.dcm",
+        "report": f"{prefix}sr.dcm",
+        "enhanced": f"{prefix}enhanced.dcm",
+    }
+    assert made.record.no_dicom is None
+    assert set(made.store.keys("^batches/")) == set(made.record.dicom.values())
+    assert made.record.seconds["dicom"] > 0
+
+
+def test_all_are_in_the_sources_study_in_series_of_their_own(made, original):
+    read = [made.read(kind) for kind in made.files]
+    for dataset in read:
+        for keyword in (
+            "StudyInstanceUID",
+            "PatientID",
+            "PatientName",
+            "StudyDate",
+            "StudyTime",
+            "AccessionNumber",
+        ):
+            assert dataset[keyword].value == original[keyword].value
+        assert UID.fullmatch(dataset.SOPInstanceUID)
+        assert UID.fullmatch(dataset.SeriesInstanceUID)
+        assert "not for diagnosis on its own" in dataset.SeriesDescription
+        assert dataset.ContentDate == original.ContentDate
+        assert "InstanceCreationDate" not in dataset
+    assert len({dataset.SeriesInstanceUID for dataset in read} | {original.SeriesInstanceUID}) == 4
+    assert len({dataset.SOPInstanceUID for dataset in read}) == 3
+
+
+def test_the_segmentation_is_the_mask_on_the_sources_grid(made, original):
+    seg = hd.seg.Segmentation.from_dataset(made.read("segmentation"))
+    mask = made.picture(Stage.SEGMENT, "mask.png") > 0
+    assert (seg.pixel_array.reshape(mask.shape) == mask).all()
+    assert seg.SegmentationType == "BINARY"
+    (segment,) = seg.SegmentSequence
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "95324001"
+    (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+    used = made.record.stages[Stage.SEGMENT].model
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (used.name, used.version)
+    assert used.sha256 in algorithm.AlgorithmParameters
+    (derivation,) = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence
+    (reference,) = derivation.SourceImageSequence
+    assert reference.ReferencedSOPInstanceUID == original.SOPInstanceUID
+    assert seg.FrameOfReferenceUID == "1.2.3.4"
+    spacing = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    assert [float(mm) for mm in spacing] == pytest.approx(list(made.record.source.pixel_spacing_mm))
+
+
+def values(made):
+    """Of every group of the report: name of a measurement to (value, unit); of an evaluation to its code."""
+    (report,) = [srread(BytesIO(made.files["report"]))]
+    content = report.content
+    found = {}
+    for group in (*content.get_planar_roi_measurement_groups(), *content.get_image_measurement_groups()):
+        for measurement in group.get_measurements():
+            found[measurement.name.value] = (float(measurement.value), measurement.unit.value)
+        for evaluation in group.get_qualitative_evaluations():
+            found[evaluation.name.value] = evaluation.value.value
+    return found
+
+
+def test_the_report_holds_measures_and_probabilities(made):
+    said = values(made)
+    lesion = made.record.stages[Stage.SEGMENT].output.lesion
+    classes = made.record.stages[Stage.CLASSIFY].output
+    for name, value, unit in (
+        ("42798000", lesion.area_mm2, "mm2"),
+        ("131191004", lesion.perimeter_mm, "mm"),
+        ("81827009", lesion.diameter_mm, "mm"),
+        ("ASYMMETRY", lesion.asymmetry, "1"),
+        ("BORDER", lesion.border_irregularity, "1"),
+        ("P-MEL", classes.probabilities["melanoma"], "1"),
+        ("P-NV", classes.probabilities["nevus"], "1"),
+        ("P-SK", classes.probabilities["seborrheic_keratosis"], "1"),
+    ):
+        assert said[name] == (pytest.approx(value, rel=1e-6, abs=1e-9), unit), name
+    assert said["MOST-PROBABLE"] == codes.finding(classes.label).value
+
+
+def test_the_report_names_algorithms_and_the_mask_and_is_preliminary(made, original):
+    report = made.read("report")
+    assert (report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag) == (
+        "COMPLETE",
+        "PRELIMINARY",
+        "UNVERIFIED",
+    )
+    text = report.to_json()
+    for stage in (Stage.SEGMENT, Stage.CLASSIFY):
+        assert made.record.stages[stage].model.sha256 in text
+    referenced = {
+        instance.ReferencedSOPInstanceUID
+        for study in report.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+    assert referenced == {original.SOPInstanceUID, made.read("segmentation").SOPInstanceUID}
+    (scheme,) = [i for i in report.CodingSchemeIdentificationSequence if i.CodingSchemeDesignator == "99DERMBATCH"]
+    assert scheme.CodingSchemeResponsibleOrganization == "Dermbatch"
+    assert "not for diagnosis on its own" in text
+
+
+def test_the_picture_is_the_enhanced_one_and_says_what_it_is(made, original):
+    shown = made.read("enhanced")
+    assert (shown.pixel_array == made.picture(Stage.ENHANCE, "enhanced.png")).all()
+    assert list(shown.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+    assert "not for diagnosis on its own" in shown.ImageComments
+    assert "measure on the original" in shown.DerivationDescription
+    assert "painted over" in shown.DerivationDescription
+    assert shown.SourceImageSequence[0].ReferencedSOPInstanceUID == original.SOPInstanceUID
+    assert shown.LossyImageCompression == "01"  # as its source: what was lost does not come back
+    scale = made.record.stages[Stage.ENHANCE].output.scale
+    assert float(shown.PixelSpacing[0]) * scale == pytest.approx(made.record.source.pixel_spacing_mm[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("said", ["YES", "NO", None])
+def test_burned_in_text_is_only_spoken_of_where_the_source_does(said):
+    shown = Made(source(**({} if said is None else {"BurnedInAnnotation": said}))).read("enhanced")
+    assert shown.get("BurnedInAnnotation") == said
+
+
+def test_a_repeat_gives_the_same_bytes_in_another_batch_and_with_nothing_to_run(made):
+    again = Made(source(FrameOfReferenceUID="1.2.3.4"), batch="other")
+    assert again.files == made.files
+    cached = Made(source(FrameOfReferenceUID="1.2.3.4"), batch="third", store=again.store)
+    assert set(cached.record.cached) == set(ORDER)
+    assert cached.files == made.files
+    gone = cached.record.stages[Stage.SEGMENT].artifacts["mask.png"]
+    cached.store.delete(gone)
+    assert Made(source(FrameOfReferenceUID="1.2.3.4"), batch="fourth", store=again.store).files == made.files
+
+
+def test_another_file_under_the_same_uid_gives_other_uids():
+    one, other = Made(source()), Made(source(StudyDescription="another"))
+    for kind in one.files:
+        assert one.read(kind).SOPInstanceUID != other.read(kind).SOPInstanceUID
+
+
+def test_without_the_wish_nothing_of_it_is_done():
+    store = Store()
+    plain = Made(source(), asked=False, store=store)
+    assert (plain.record.dicom, plain.record.no_dicom) == ({}, None)
+    requests = len(store.requests)
+    assert requests == len(Made(source(), asked=False, store=Store()).store.requests)
+    assert not [key for _, key in store.requests if "/dicom/" in key]
+
+
+def test_a_photograph_is_left_out_with_its_reason():
+    made = Made(png.encode(phantom(3, height=120, width=160).image))
+    assert made.record.dicom == {}
+    assert made.record.no_dicom == "not_dicom"
+
+
+def test_an_image_without_lesion_has_a_report_that_says_so():
+    dataset = dcmread(
+        BytesIO(dicom(phantom(3, height=64, width=64), identity=3, sop_class=SECONDARY_CAPTURE, jpeg=False))
+    )
+    dataset.PixelData = b"\xc8\x96\x82" * (64 * 64)
+    file = BytesIO()
+    dataset.save_as(file)
+    made = Made(file.getvalue())
+    assert set(made.files) == {"report"}
+    assert values(made)["SEG-OUTCOME"] == "NO-LESION"
+
+
+def test_without_spacing_measures_are_in_pixels():
+    made = Made(source(PixelSpacing=None))
+    lesion = made.record.stages[Stage.SEGMENT].output.lesion
+    assert values(made)["42798000"] == (lesion.area_px, "{pixels}")
+    assert values(made)["81827009"][1] == "{pixels}"
+    assert "PixelSpacing" not in made.read("enhanced")
+
+
+def test_only_what_was_run_is_told():
+    made = Made(source(), stages=(Stage.SEGMENT,))
+    assert set(made.files) == {"segmentation", "report"}
+    assert not [name for name in values(made) if name.startswith("P-")]
+    assert Made(source(), stages=(Stage.PURIFY,)).record.no_dicom == "nothing_to_say"
+
+
+def test_a_header_of_strangers_is_mended():
+    body = source(
+        StudyInstanceUID='"1.2.840.99"',
+        SOPInstanceUID="not a UID",
+        SeriesInstanceUID="",
+        FrameOfReferenceUID="1..2",
+        PatientSex="female",
+        StudyDate="2020-05-20",
+        PatientID='"quoted"',
+        PatientAge="57",
+        InstanceNumber=None,
+        PatientName=None,
+        ContentDate=None,
+    )
+    made = Made(body)
+    assert len(made.files) == 3
+    for kind in made.files:
+        read = made.read(kind)
+        assert read.StudyInstanceUID == "1.2.840.99"
+        assert read.PatientID == '"quoted"'  # quote marks are allowed there, and are what the PACS knows
+        assert (read.PatientSex, read.StudyDate, read.PatientName) == ("", "", "")
+        assert "PatientAge" not in read
+        assert read.InstanceNumber == 1
+        assert read.ContentDate == "19000101"
+    shown = made.read("enhanced")
+    assert shown.SourceImageSequence[0].ReferencedSOPInstanceUID == uid_of("malformed", "not a UID")
+    assert made.read("segmentation").FrameOfReferenceUID == uid_of("malformed", "1..2")
+
+
+def test_names_outside_ascii_are_kept():
+    body = source(PatientName="Müller^Žofie", SpecificCharacterSet="ISO_IR 192")
+    read = Made(body).read("report")
+    assert (str(read.PatientName), read.SpecificCharacterSet) == ("Müller^Žofie", "ISO_IR 192")
+
+
+def test_a_header_that_breaks_everything_does_not_cost_the_result(monkeypatch):
+    import workers.dicomout.objects as objects
+
+    def broken(*_args, **_named):
+        raise KeyError("a header")
+
+    monkeypatch.setattr(objects, "source_header", broken)
+    made = Made(source())
+    assert made.record.no_dicom == "header_unusable"
+    assert list(made.record.stages) == list(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("1.2.3", "1.2.3"), ('"1.2.3"', "1.2.3"), (" 1.2.3\0", "1.2.3"), ("2.25.0", "2.25.0")],
+)
+def test_uids_that_are_meant_well_are_kept(said, expected):
+    assert valid_uid(said, "x") == expected
+
+
+@pytest.mark.parametrize("said", ["1", "3.4", "1.02.3", "1..2", "1.2.", "1.2." + "9" * 64, "abc", "1,2"])
+def test_malformed_uids_become_valid_ones_always_the_same(said):
+    assert UID.fullmatch(valid_uid(said))
+    assert valid_uid(said, "x") == valid_uid(f'"{said}"', "y") != valid_uid(said + "7")
+
+
+def test_missing_uids_differ_by_what_they_are_of():
+    assert valid_uid("", "instance", "a") != valid_uid("", "instance", "b")
+    assert len(valid_uid("", "instance", "a")) <= 64
+
+
+def test_codes_fit_their_value_representations():
+    labels = ["melanoma", "NV", "seborrheic keratosis", "bcc", "akiec", "bkl", "df", "vasc", "x" * 200, "a\\b"]
+    said = [make(label) for label in labels for make in (codes.finding, codes.probability)]
+    own = [code for code in vars(codes).values() if isinstance(code, codes.Code)] + list(codes.QUALITY.values())
+    for code in said + own:
+        assert 1 <= len(code.value) <= 16  # SH
+        assert 1 <= len(code.meaning) <= 64  # LO
+        assert "\\" not in code.meaning
+    assert len({code.value for code in said}) == len(said)
+
+
+def test_keys_hold_nothing_but_batch_and_number():
+    assert layout.dicom("b", 1234, "report") == "batches/b/dicom/000001/234-sr.dcm"
+
+
+def test_a_source_of_a_class_for_many_frames_is_referenced_as_it_is():
+    true_colour = "1.2.840.10008.5.1.4.1.1.7.4"
+    body = dicom(phantom(3, height=120, width=160), identity=3, sop_class=true_colour, jpeg=False)
+    made = Made(body)
+    assert set(made.files) == {"segmentation", "report", "enhanced"}
+    seg = made.read("segmentation")
+    (reference,) = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
+    (instance,) = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert reference.ReferencedSOPClassUID == instance.ReferencedSOPClassUID == true_colour

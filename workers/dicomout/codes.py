@@ -1,0 +1,97 @@
+"""The codes that the objects use: SNOMED CT and DICOM where they have one, else Dermbatch's own.
+
+A code of the own scheme keeps its meaning for ever; a new meaning takes a new code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.sr.coding import Code
+
+SCHEME = "99DERMBATCH"
+
+SKIN_LESION = Code("95324001", "SCT", "Skin lesion")
+ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+SKIN = Code("39937001", "SCT", "Skin")
+IMAGING = Code("363679005", "SCT", "Imaging procedure")
+AREA = Code("42798000", "SCT", "Area")
+PERIMETER = Code("131191004", "SCT", "Perimeter")
+DIAMETER = Code("81827009", "SCT", "Diameter")
+MAXIMUM = Code("56851009", "SCT", "Maximum")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+RESAMPLING = Code("113085", "DCM", "Spatial resampling")
+PROCESSED_FROM = Code("121322", "DCM", "Source image for image processing operation")
+COMMENT = Code("121106", "DCM", "Comment")
+MILLIMETRES = Code("mm", "UCUM", "mm")
+SQUARE_MILLIMETRES = Code("mm2", "UCUM", "square millimeter")
+PIXELS = Code("{pixels}", "UCUM", "pixels")
+NO_UNIT = Code("1", "UCUM", "no units")
+
+
+def own(value: str, meaning: str) -> Code:
+    """A code of the own scheme."""
+    return Code(value, SCHEME, meaning)
+
+
+FERET = own("FERET", "Largest distance of two points of the outline (Feret)")
+ASYMMETRY = own("ASYMMETRY", "Asymmetry: share not overlapping when folded")
+BORDER_IRREGULARITY = own("BORDER", "Border irregularity: perimeter squared / (4 pi area)")
+MOST_PROBABLE = own("MOST-PROBABLE", "Most probable class of the model, not a diagnosis")
+OUTCOME = own("SEG-OUTCOME", "Outcome of the segmentation")
+NO_LESION = own("NO-LESION", "No lesion was segmented")
+QUALITY_FLAG = own("QUALITY", "Quality flag")
+QUALITY = {
+    "no_lesion": own("Q-NO-LESION", "Nothing was segmented"),
+    "touches_frame": own("Q-FRAME", "The lesion reaches the edge of the image"),
+    "several_lesions": own("Q-SEVERAL", "Several lesions are measured together"),
+    "low_confidence": own("Q-CONFIDENCE", "Low confidence of a model"),
+    "heavily_occluded": own("Q-OCCLUDED", "Heavily occluded by hair, ruler or ink"),
+}
+
+_MELANOMA = ("MEL", Code("93655004", "SCT", "Malignant melanoma of skin"))
+_NEVUS = ("NV", Code("400096001", "SCT", "Melanocytic nevus"))
+_CLASSES: dict[str, tuple[str, Code]] = {
+    "melanoma": _MELANOMA,
+    "mel": _MELANOMA,
+    "nevus": _NEVUS,
+    "nv": _NEVUS,
+    "seborrheic_keratosis": ("SK", Code("25499005", "SCT", "Seborrheic keratosis")),
+    "bcc": ("BCC", Code("254701007", "SCT", "Basal cell carcinoma of skin")),
+    "akiec": ("AKIEC", own("C-AKIEC", "Actinic keratosis or intraepithelial carcinoma")),
+    "bkl": ("BKL", own("C-BKL", "Benign keratosis-like lesion")),
+    "df": ("DF", own("C-DF", "Dermatofibroma")),
+    "vasc": ("VASC", own("C-VASC", "Vascular lesion")),
+}
+"""What a model's labels mean: a short name, and the finding."""
+
+_LONGEST_MEANING = 64  # of the VR LO
+
+
+def finding(label: str) -> Code:
+    """What a class of a model stands for; an own code where the label is not known here."""
+    return _class(label)[1]
+
+
+def probability(label: str) -> Code:
+    """The measurement that a class's probability is."""
+    short, meant = _class(label)
+    return own(f"P-{short}", f"Probability of {meant.meaning}"[:_LONGEST_MEANING])
+
+
+def _class(label: str) -> tuple[str, Code]:
+    known = _CLASSES.get(label.lower().replace(" ", "_"))
+    if known is not None:
+        return known
+    digest = hashlib.sha256(label.encode()).hexdigest()[:10].upper()
+    return digest, own(f"C-{digest}", (label.replace("\\", " ").strip() or "class")[:_LONGEST_MEANING])
+
+
+def scheme() -> CodingSchemeIdentificationItem:
+    """How objects introduce the own scheme (Coding Scheme Identification Sequence, PS3.3, C.12.1)."""
+    return CodingSchemeIdentificationItem(
+        designator=SCHEME,
+        name="Codes of Dermbatch (docs/pacs.md)",
+        responsible_organization="Dermbatch",
+    )

@@ -1,0 +1,110 @@
+"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): one binary segment on the source image's own grid."""
+
+from __future__ import annotations
+
+import highdicom as hd
+import numpy as np
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dermbatch import __version__
+from dermbatch.records import ModelUsed
+from workers.dicomout import codes
+from workers.dicomout.header import nameless
+from workers.dicomout.identity import uid_of
+from workers.dicomout.stamp import MANUFACTURER, SYNTAX
+from workers.lesion import Mask
+
+SERIES_NUMBER = 9001
+
+
+def segmentation(
+    mask: Mask,
+    header: Dataset,
+    spacing_mm: tuple[float, float] | None,
+    model: ModelUsed,
+    *,
+    uid: str,
+    series_uid: str,
+) -> Dataset:
+    """The segmentation of a lesion.
+
+    Args:
+        mask: [H, W] uint8 of the source's size; lesion where it is not 0, and there has to be some.
+        header: Of the source.
+        spacing_mm: Distance of rows and of columns in mm.
+        model: What segmented.
+        uid: Its SOP Instance UID.
+        series_uid: Its Series Instance UID.
+    """
+    placed = "FrameOfReferenceUID" in header
+    source = nameless(header)
+    source.SOPClassUID = SecondaryCaptureImageStorage  # one frame, whatever class it comes from
+    if placed:
+        del source.FrameOfReferenceUID
+    made = hd.seg.Segmentation(
+        source_images=[source],
+        pixel_array=(mask > 0).astype(np.uint8),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(header, model)],
+        series_instance_uid=series_uid,
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=header.InstanceNumber,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER,
+        software_versions=__version__,
+        device_serial_number=model.sha256[:16],
+        content_description="Lesion mask by software; not for diagnosis on its own",
+        content_label="LESION",
+        transfer_syntax_uid=SYNTAX,
+        pixel_measures=_measures(spacing_mm) if spacing_mm else None,
+    )
+    _refer(made, header)
+    made.PatientOrientation = ""  # General Image asks for it (type 2C) where nothing says how the image is placed
+    if placed:
+        # A photograph has a frame of reference without a position in it, so highdicom must not look for one.
+        made.FrameOfReferenceUID = header.FrameOfReferenceUID
+        made.PositionReferenceIndicator = ""
+    organization = uid_of("dimensions", uid)
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
+    return made
+
+
+def tracking_uid(header: Dataset) -> str:
+    """What the lesion is called in segmentation and report alike, whichever model drew it."""
+    return uid_of("lesion", header.SOPInstanceUID)
+
+
+def _refer(made: Dataset, header: Dataset) -> None:
+    """Name the source by its own SOP Class wherever it is referenced."""
+    for element in made.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = header.SOPClassUID  # the source is all that a segmentation refers to
+
+
+def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
+    """Pixel spacing, and a pixel's width as thickness: a photograph has none, but readers ask for one."""
+    return hd.PixelMeasuresSequence(spacing_mm, slice_thickness=sum(spacing_mm) / 2)
+
+
+def _segment(header: Dataset, model: ModelUsed) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=1,
+        segment_label="Lesion",
+        segmented_property_category=codes.ABNORMAL,
+        segmented_property_type=codes.SKIN_LESION,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=model.name,
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            version=model.version,
+            source=MANUFACTURER,
+            parameters={"sha256": model.sha256},
+        ),
+        tracking_uid=tracking_uid(header),
+        tracking_id="lesion",
+        anatomic_regions=[codes.SKIN],
+    )
