@@ -157,20 +157,20 @@ def _inside(dataset: Dataset) -> None:
 
 def dicomdir(*files: tuple[str, ...] | str) -> bytes:
     """A DICOMDIR that names these files, each by the components of its path."""
-    directory = Dataset()
-    directory.FileSetID = "EXPORT"
-    directory.DirectoryRecordSequence = []
-    for parts in files:
-        record = Dataset()
-        record.DirectoryRecordType = "IMAGE"
-        record.ReferencedFileID = list(parts) if isinstance(parts, tuple) else parts
-        directory.DirectoryRecordSequence.append(record)
-    directory.file_meta = FileMetaDataset()
-    directory.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.1.3.10")
-    directory.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file = io.BytesIO()
     with pydicom.config.disable_value_validation():
+        directory = Dataset()
+        directory.FileSetID = "EXPORT"
+        directory.DirectoryRecordSequence = []
+        for parts in files:
+            record = Dataset()
+            record.DirectoryRecordType = "IMAGE"
+            record.ReferencedFileID = list(parts) if isinstance(parts, tuple) else parts
+            directory.DirectoryRecordSequence.append(record)
+        directory.file_meta = FileMetaDataset()
+        directory.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.1.3.10")
+        directory.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+        directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         directory.save_as(file, enforce_file_format=True)
     return file.getvalue()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -159,7 +159,7 @@ class _Counted:
 
 
 def _count(walk: Iterable[Item], contents: Contents, unpack: bool) -> _Counted:
-    counted = _Counted()
+    counted, digested = _Counted(), _Digested()
     for item in walk:
         if isinstance(item, Skipped):
             counted.skipped += 1
@@ -168,7 +168,7 @@ def _count(walk: Iterable[Item], contents: Contents, unpack: bool) -> _Counted:
         else:
             index, counted.images = counted.images, counted.images + 1
             try:
-                fingerprint, size = _print(item, unpack)
+                fingerprint, size = _print(item, unpack, digested)
             except PermanentError:
                 fingerprint, size = None, None
                 counted.refused += 1
@@ -180,7 +180,22 @@ def _count(walk: Iterable[Item], contents: Contents, unpack: bool) -> _Counted:
     return counted
 
 
-def _print(candidate: Candidate, unpack: bool) -> tuple[str | None, int | None]:
+class _Digested:
+    """Digest and size of what was read last, so that a file is read once for all its frames."""
+
+    def __init__(self) -> None:
+        self._read: Callable[[], bytes] | None = None
+        self._found = ("", 0)
+
+    def of(self, read: Callable[[], bytes]) -> tuple[str, int]:
+        """What the store's ETag of the upload would be, unless it encrypts; and the bytes."""
+        if read is not self._read:
+            data = read()
+            self._read, self._found = read, (hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data))
+        return self._found
+
+
+def _print(candidate: Candidate, unpack: bool, digested: _Digested) -> tuple[str | None, int | None]:
     """The fingerprint that the image would have in a plan, and its bytes."""
     if candidate.refusal is not None:
         return None, candidate.size
@@ -188,10 +203,8 @@ def _print(candidate: Candidate, unpack: bool) -> tuple[str | None, int | None]:
         return layout.fingerprint(candidate.uri, candidate.etag, candidate.size, candidate.frame), candidate.size
     if candidate.read is None or (candidate.packed and not unpack):
         return None, candidate.size
-    data = candidate.read()
-    # What the store's ETag of the upload would be, unless it encrypts.
-    etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return layout.fingerprint("", etag, len(data), candidate.frame), len(data)
+    etag, size = digested.of(candidate.read)
+    return layout.fingerprint("", etag, size, candidate.frame), size
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,6 +30,7 @@ from orchestrator.planning.estimate import estimate, estimate_table
 from orchestrator.planning.history import read_history
 from orchestrator.planning.intake import Intake
 from orchestrator.planning.planner import Order, plan, read_manifest_part
+from tests import corpus
 
 PNG = b"\x89PNG\r\n\x1a\n"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -209,3 +211,16 @@ def test_of_many_a_sample_is_looked_into(store, monkeypatch):
     assert 15 <= found.done <= 65
     assert found.to_run[Stage.SEGMENT] == 100 - found.done
     assert f"about {found.done}" in shown(found)
+
+
+def test_frames_are_counted_with_one_read_of_their_file(store, tmp_path):
+    (tmp_path / "film.dcm").write_bytes(corpus.frames(*(corpus.DRAWN.image,) * 3))
+    items = list(Intake(Settings(), None, in_place=False).walk([str(tmp_path / "film.dcm")]))
+    reads = []
+
+    def read():
+        reads.append(1)
+        return (tmp_path / "film.dcm").read_bytes()
+
+    found = estimate(ORDER, [replace(item, read=read) for item in items], store, now=NOW)
+    assert (found.images, found.duplicates, len(reads)) == (3, 0, 1)
