@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -84,7 +83,7 @@ def frames(head: bytes) -> int | None:
     return max(count, 1)
 
 
-def referenced_files(data: bytes) -> Iterator[tuple[str, ...]]:
+def referenced_files(data: bytes) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR names, in its order: each as the components of its path (PS3.10 8.2).
 
     Raises:
@@ -93,14 +92,12 @@ def referenced_files(data: bytes) -> Iterator[tuple[str, ...]]:
     with quiet():
         try:
             dataset = read_partial(BytesIO(data), force=True)
-            records = list(dataset.get("DirectoryRecordSequence") or ())
+            found = [_file_id(record) for record in dataset.get("DirectoryRecordSequence") or ()]
         except Exception as error:  # as above; without the cause: its text may quote the header
             raise BadInput(
                 f"the DICOMDIR cannot be read ({type(error).__name__}); it is damaged", reason="corrupt"
             ) from None
-        for record in records:
-            if parts := _file_id(record):
-                yield parts
+    return [parts for parts in found if parts]
 
 
 def _file_id(record: Dataset) -> tuple[str, ...]:

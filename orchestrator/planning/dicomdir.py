@@ -42,12 +42,11 @@ def referenced(directory: Path) -> Iterator[Referenced]:
     except OSError as error:
         raise PermanentError(f"the file cannot be read: {error.strerror}", reason="unreadable") from error
     base = directory.resolve().parent
-    found = False
-    for parts in referenced_files(data):
-        found = True
-        yield _referenced(base, parts)
-    if not found:
+    named = referenced_files(data)
+    if not named:
         raise BadInput("the DICOMDIR names no files; give its folder", reason="no_pixel_data")
+    for parts in named:
+        yield _referenced(base, parts)
 
 
 def _referenced(base: Path, parts: tuple[str, ...]) -> Referenced:

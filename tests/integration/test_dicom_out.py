@@ -56,10 +56,17 @@ def objects(empty_store, client):
     """Runs an image with all stages; gives its DICOM objects by kind."""
     store = ObjectStore(empty_store)
 
-    def made(body):
+    def made(body, frame=None):
         store.put("a", body, "application/dicom", bucket=store.incoming_bucket)
         job = ImageJob(
-            batch="b", index=0, name="a", source="s3://incoming/a", stages=ORDER, models=MODELS, dicom=True
+            batch="b",
+            index=0,
+            name="a",
+            source="s3://incoming/a",
+            stages=ORDER,
+            models=MODELS,
+            dicom=True,
+            frame=frame,
         )
         servers = {"store": store, "client": client, "limits": WorkerSettings()}
         record = process(job, **servers, attempt=1, worker="w", alive=lambda: None)
@@ -112,6 +119,19 @@ def test_a_frame_of_reference_and_a_header_of_strangers_give_right_objects(objec
     found = objects(file.getvalue())
     assert judged(found, tmp_path, dciodvfy) == {}
     assert dcmread(BytesIO(found["segmentation"])).FrameOfReferenceUID == "1.2.3.4"
+
+
+def test_objects_of_a_frame_of_several_are_right(objects, dciodvfy, tmp_path):
+    dataset = dcmread(
+        BytesIO(dicom(phantom(6, height=240, width=320), identity=6, sop_class=TRUE_COLOUR, jpeg=False))
+    )
+    dataset.NumberOfFrames = 3
+    dataset.PixelData = dataset.PixelData * 3
+    file = BytesIO()
+    dataset.save_as(file)
+    found = objects(file.getvalue(), frame=2)
+    assert set(found) == {"segmentation", "report", "enhanced"}
+    assert judged(found, tmp_path, dciodvfy) == {}
 
 
 @pytest.mark.shared_data

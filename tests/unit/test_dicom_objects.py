@@ -12,13 +12,14 @@ from standins import Store, whole_triton
 from dermbatch import layout
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
-from dermbatch.records import ImageJob, ModelChoice
+from dermbatch.records import ImageJob, ModelChoice, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers import png
 from workers.dicomout import codes
 from workers.dicomout.identity import uid_of, valid_uid
 from workers.pipeline import process
+from workers.shadow import run_shadow
 
 MODELS = {stage: ModelChoice(name=stage.value) for stage in Stage}
 UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
@@ -27,7 +28,7 @@ UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
 class Made:
     """An image processed with its objects."""
 
-    def __init__(self, body, *, stages=ORDER, asked=True, store=None, batch="b"):
+    def __init__(self, body, *, stages=ORDER, asked=True, store=None, batch="b", frame=None):
         self.store = store or Store()
         self.store.put("x", body, "", bucket="incoming")
         self.store.requests.clear()
@@ -39,6 +40,7 @@ class Made:
             stages=stages,
             models=MODELS,
             dicom=asked,
+            frame=frame,
             size=len(body),
             etag=self.store.etag("incoming", "x"),
         )
@@ -229,6 +231,33 @@ def test_without_the_wish_nothing_of_it_is_done():
     assert not [key for _, key in store.requests if "/dicom/" in key]
 
 
+def test_objects_cost_their_reading_and_writing_and_no_more():
+    plain, with_objects = Store(), Store()
+    for more, batch in ((5, "first"), (6, "second")):  # a second run has to read the source, which it knows else
+        requests = len(Made(source(), asked=False, store=plain, batch=batch).store.requests)
+        assert len(Made(source(), store=with_objects, batch=batch).store.requests) == requests + more
+
+
+def test_a_canary_writes_no_objects():
+    made = Made(source())
+    made.store.requests.clear()
+    job = ImageJob(
+        batch="b",
+        index=1002,
+        name="a",
+        source="s3://incoming/x",
+        stages=ORDER,
+        models=MODELS,
+        dicom=True,
+        shadow=Shadow(canary="try", models=MODELS),
+    )
+    servers = {"store": made.store, "client": whole_triton(), "limits": WorkerSettings()}
+    run_shadow(job, made.record, **servers, alive=lambda: None)
+    written = [key for what, key in made.store.requests if what == "put"]
+    assert layout.canary_result("try", "b", 1002) in written
+    assert not [key for key in written if "/dicom/" in key]
+
+
 def test_a_photograph_is_left_out_with_its_reason():
     made = Made(png.encode(phantom(3, height=120, width=160).image))
     assert made.record.dicom == {}
@@ -352,3 +381,26 @@ def test_a_source_of_a_class_for_many_frames_is_referenced_as_it_is():
     (reference,) = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
     (instance,) = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert reference.ReferencedSOPClassUID == instance.ReferencedSOPClassUID == true_colour
+
+
+def test_frames_of_a_file_have_objects_of_their_own_that_say_which():
+    dataset = dcmread(
+        BytesIO(dicom(phantom(3, height=120, width=160), identity=3, sop_class=SECONDARY_CAPTURE, jpeg=False))
+    )
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7.4"
+    dataset.NumberOfFrames = 2
+    dataset.PixelData = dataset.PixelData[: 120 * 160 * 3] * 2
+    file = BytesIO()
+    dataset.save_as(file)
+    first, second = Made(file.getvalue(), frame=1), Made(file.getvalue(), frame=2)
+    for kind in ("segmentation", "report", "enhanced"):
+        assert first.read(kind).SOPInstanceUID != second.read(kind).SOPInstanceUID
+        assert second.read(kind).InstanceNumber == 2
+    assert second.read("enhanced").SourceImageSequence[0].ReferencedFrameNumber == 2
+    seg = second.read("segmentation")
+    (reference,) = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
+    assert reference.ReferencedFrameNumber == 2
+    said = [
+        element.value for element in second.read("report").iterall() if element.keyword == "ReferencedFrameNumber"
+    ]
+    assert said == [2, 2]  # the source of the mask, and of the classification

@@ -135,3 +135,14 @@ def test_a_record_that_goes_while_it_is_fetched_is_left_out(tmp_path):
     store.delete(gone)  # as a retry does
     fetch(store, "b", tmp_path)
     assert not (tmp_path / gone).exists()
+
+
+def test_dicom_objects_are_brought_once(tmp_path):
+    store, _ = finished(1)
+    key = layout.dicom("b", 0, "report")
+    store.put(key, b"object", "application/dicom")
+    fetch(store, "b", tmp_path)
+    assert (tmp_path / key).read_bytes() == b"object"
+    store.requests.clear()
+    fetch(store, "b", tmp_path)
+    assert ("get", key) not in store.requests

@@ -9,6 +9,7 @@ import structlog
 from dermbatch import layout
 from dermbatch.dicomfile import MEDIA_TYPE
 from dermbatch.errors import ObjectNotFound
+from dermbatch.quiet import quiet
 from dermbatch.records import DicomKind, ImageInfo, ImageJob, NoDicom, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -71,7 +72,8 @@ def write_dicom(
         enhanced = _picture(artifacts, stages.get(Stage.ENHANCE), ENHANCED)
         flags = quality_flags(record.output for record in stages.values())
         try:
-            made = dicom_objects(source.body, image, stages, flags, mask=mask, enhanced=enhanced)
+            with quiet():  # pydicom and highdicom warn of odd values, and quote them
+                made = dicom_objects(source.body, image, stages, flags, mask=mask, enhanced=enhanced)
         except Exception as error:  # a header that nobody thought of must not cost the result
             # Without the text, which may quote the header.
             _log.warning("no DICOM objects", batch=job.batch, index=job.index, error=type(error).__name__)

@@ -120,7 +120,8 @@ def _identify(header: Dataset, found: Dataset, image: ImageInfo) -> None:
     if frame := _text(found, "FrameOfReferenceUID").strip(" \"'"):
         header.FrameOfReferenceUID = valid_uid(frame)
     number = _text(found, "InstanceNumber").strip(" \"'")
-    header.InstanceNumber = int(number) if _NUMBER.fullmatch(number) and int(number) > 0 else 1
+    said = int(number) if _NUMBER.fullmatch(number) and int(number) > 0 else 1
+    header.InstanceNumber = image.frame or said
 
 
 def _date(header: Dataset, found: Dataset) -> None:
@@ -140,7 +141,9 @@ def _note_loss(header: Dataset, found: Dataset, image: ImageInfo) -> None:
     if _text(found, "LossyImageCompression") != "01" and syntax not in _LOSSY:
         return
     header.LossyImageCompression = "01"
-    ratio = 3 * image.height * image.width / max(1, image.bytes)
+    frames = _text(found, "NumberOfFrames")
+    samples = 3 * image.height * image.width * (int(frames) if _NUMBER.fullmatch(frames) else 1)
+    ratio = samples / max(1, image.bytes)
     header.LossyImageCompressionRatio = f"{max(1.0, ratio):.2f}"
     header.LossyImageCompressionMethod = _METHODS.get(syntax[-2:], "ISO_10918_1")
 

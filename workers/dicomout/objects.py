@@ -59,13 +59,13 @@ def dicom_objects(
     drawn: Dataset | None = None
     if segmented is not None and mask is not None and mask.any():
         named = _names("segmentation", header, image, [segmented])
-        drawn = segmentation(mask, header, image.pixel_spacing_mm, segmented.model, **named)
+        drawn = segmentation(mask, header, image, segmented.model, **named)
         made["segmentation"] = _file(drawn, header, "segmentation", segmented.model)
     told = [record for record in (segmented, classified) if record is not None]
     if told:
         # The flags and the UID of the mask depend on stages that are in the report only by their flags.
         named = _names("report", header, image, [stages[stage] for stage in sorted(stages)])
-        said = report(header, segmented, classified, flags, mask=drawn, **named)
+        said = report(header, image, segmented, classified, flags, mask=drawn, **named)
         made["report"] = _file(said, header, "report", told[-1].model)
     finished = stages.get(Stage.ENHANCE)
     if finished is not None and enhanced is not None:

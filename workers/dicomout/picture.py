@@ -72,7 +72,7 @@ def picture(
     made.DerivationDescription = _description(record, record.output, purified=purified)
     if record.output.method == "super_resolution":
         made.DerivationCodeSequence = [_coded(codes.RESAMPLING)]
-    made.SourceImageSequence = [_reference(header)]
+    made.SourceImageSequence = [_reference(header, image.frame)]
     return made
 
 
@@ -98,10 +98,12 @@ def _description(record: StageRecord, output: EnhanceOutput, *, purified: bool) 
     return f"The lesion cut out of the source image, {how}{first}. {NOT_ALONE}"
 
 
-def _reference(header: Dataset) -> Dataset:
+def _reference(header: Dataset, frame: int | None) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = header.SOPClassUID
     item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
     item.PurposeOfReferenceCodeSequence = [_coded(codes.PROCESSED_FROM)]
     item.SpatialLocationsPreserved = "NO"
     return item

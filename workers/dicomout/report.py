@@ -27,7 +27,15 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 
 from dermbatch import __version__
-from dermbatch.records import ClassifyOutput, LesionGeometry, ModelUsed, QualityFlag, SegmentOutput, StageRecord
+from dermbatch.records import (
+    ClassifyOutput,
+    ImageInfo,
+    LesionGeometry,
+    ModelUsed,
+    QualityFlag,
+    SegmentOutput,
+    StageRecord,
+)
 from workers.dicomout import codes
 from workers.dicomout.header import nameless
 from workers.dicomout.identity import uid_of
@@ -41,6 +49,7 @@ Group = PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitat
 
 def report(
     header: Dataset,
+    image: ImageInfo,
     segmented: StageRecord | None,
     classified: StageRecord | None,
     flags: Iterable[QualityFlag],
@@ -53,6 +62,7 @@ def report(
 
     Args:
         header: Of the source.
+        image: The source.
         segmented: What segmentation found; none where it was not asked for.
         classified: What classification found; likewise. One of the two has to be there.
         flags: Quality flags.
@@ -62,9 +72,9 @@ def report(
     """
     groups: list[Group] = []
     if segmented is not None:
-        groups.append(_lesion(header, segmented, flags, mask))
+        groups.append(_lesion(header, image, segmented, flags, mask))
     if classified is not None:
-        groups.append(_classes(header, classified))
+        groups.append(_classes(header, image, classified))
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer()),
         procedure_reported=codes.IMAGING,
@@ -105,13 +115,18 @@ def _algorithm(model: ModelUsed) -> AlgorithmIdentification:
     return AlgorithmIdentification(name=model.name, version=model.version, parameters=[f"sha256={model.sha256}"])
 
 
+def _source(header: Dataset, image: ImageInfo) -> tuple[str, str, list[int] | None]:
+    """SOP Class and Instance of the source, and the frame that was looked at where it has several."""
+    return header.SOPClassUID, header.SOPInstanceUID, None if image.frame is None else [image.frame]
+
+
 def _lesion(
-    header: Dataset, record: StageRecord, flags: Iterable[QualityFlag], mask: Dataset | None
+    header: Dataset, image: ImageInfo, record: StageRecord, flags: Iterable[QualityFlag], mask: Dataset | None
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations:
     """What was measured on the mask; or that there is none."""
     assert isinstance(record.output, SegmentOutput)  # noqa: S101 - the stage says so
     raised = [QualitativeEvaluation(codes.QUALITY_FLAG, codes.QUALITY[flag]) for flag in flags]
-    tracked = TrackingIdentifier(uid=tracking_uid(header), identifier="lesion")
+    tracked = TrackingIdentifier(uid=tracking_uid(header, image), identifier="lesion")
     geometry = record.output.lesion
     if geometry is None or mask is None:
         none = QualitativeEvaluation(codes.OUTCOME, codes.NO_LESION)
@@ -119,14 +134,14 @@ def _lesion(
             tracking_identifier=tracked,
             algorithm_id=_algorithm(record.model),
             qualitative_evaluations=[none, *raised],
-            source_images=[SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
+            source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
         )
     segment = ReferencedSegmentationFrame(
         sop_class_uid=mask.SOPClassUID,
         sop_instance_uid=mask.SOPInstanceUID,
         frame_number=1,
         segment_number=1,
-        source_image=SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID),
+        source_image=SourceImageForSegmentation(*_source(header, image)),
     )
     # Of segment and frame number only one may be there (PS3.3, C.18.4); viewers look for the segment.
     del segment[0].ReferencedSOPSequence[0].ReferencedFrameNumber
@@ -156,7 +171,7 @@ def _measures(lesion: LesionGeometry) -> Iterator[Measurement]:
     yield Measurement(codes.BORDER_IRREGULARITY, lesion.border_irregularity, codes.NO_UNIT)
 
 
-def _classes(header: Dataset, record: StageRecord) -> MeasurementsAndQualitativeEvaluations:
+def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> MeasurementsAndQualitativeEvaluations:
     """Every class's probability, and which is the largest.
 
     Probabilities are measurements, and no class is the group's Finding: a viewer would show an improbable melanoma
@@ -166,7 +181,7 @@ def _classes(header: Dataset, record: StageRecord) -> MeasurementsAndQualitative
     assert isinstance(output, ClassifyOutput)  # noqa: S101 - the stage says so
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=uid_of("classes", header.SOPInstanceUID), identifier="classification"
+            uid=uid_of("classes", header.SOPInstanceUID, str(image.frame or 1)), identifier="classification"
         ),
         algorithm_id=_algorithm(record.model),
         measurements=[
@@ -174,7 +189,7 @@ def _classes(header: Dataset, record: StageRecord) -> MeasurementsAndQualitative
             for label, value in output.probabilities.items()
         ],
         qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, codes.finding(output.label))],
-        source_images=[SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
+        source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
     )
     comment = TextContentItem(codes.COMMENT, NOT_ALONE, RelationshipTypeValues.CONTAINS)
     group[0].ContentSequence.append(comment)

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
-from dermbatch.records import ModelUsed
+from dermbatch.records import ImageInfo, ModelUsed
 from workers.dicomout import codes
 from workers.dicomout.header import nameless
 from workers.dicomout.identity import uid_of
@@ -22,7 +22,7 @@ SERIES_NUMBER = 9001
 def segmentation(
     mask: Mask,
     header: Dataset,
-    spacing_mm: tuple[float, float] | None,
+    image: ImageInfo,
     model: ModelUsed,
     *,
     uid: str,
@@ -33,7 +33,7 @@ def segmentation(
     Args:
         mask: [H, W] uint8 of the source's size; lesion where it is not 0, and there has to be some.
         header: Of the source.
-        spacing_mm: Distance of rows and of columns in mm.
+        image: The source.
         model: What segmented.
         uid: Its SOP Instance UID.
         series_uid: Its Series Instance UID.
@@ -47,7 +47,7 @@ def segmentation(
         source_images=[source],
         pixel_array=(mask > 0).astype(np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(header, model)],
+        segment_descriptions=[_segment(header, image, model)],
         series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
         sop_instance_uid=uid,
@@ -59,9 +59,9 @@ def segmentation(
         content_description="Lesion mask by software; not for diagnosis on its own",
         content_label="LESION",
         transfer_syntax_uid=SYNTAX,
-        pixel_measures=_measures(spacing_mm) if spacing_mm else None,
+        pixel_measures=_measures(image.pixel_spacing_mm) if image.pixel_spacing_mm else None,
     )
-    _refer(made, header)
+    _refer(made, header, image.frame)
     made.PatientOrientation = ""  # General Image asks for it (type 2C) where nothing says how the image is placed
     if placed:
         # A photograph has a frame of reference without a position in it, so highdicom must not look for one.
@@ -73,16 +73,19 @@ def segmentation(
     return made
 
 
-def tracking_uid(header: Dataset) -> str:
+def tracking_uid(header: Dataset, image: ImageInfo) -> str:
     """What the lesion is called in segmentation and report alike, whichever model drew it."""
-    return uid_of("lesion", header.SOPInstanceUID)
+    return uid_of("lesion", header.SOPInstanceUID, str(image.frame or 1))
 
 
-def _refer(made: Dataset, header: Dataset) -> None:
-    """Name the source by its own SOP Class wherever it is referenced."""
+def _refer(made: Dataset, header: Dataset, frame: int | None) -> None:
+    """Name the source by its own SOP Class wherever it is referenced, and the frame that the mask is of."""
     for element in made.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = header.SOPClassUID  # the source is all that a segmentation refers to
+        elif element.keyword == "SourceImageSequence" and frame is not None:
+            for item in element.value:
+                item.ReferencedFrameNumber = frame
 
 
 def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
@@ -90,7 +93,7 @@ def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
     return hd.PixelMeasuresSequence(spacing_mm, slice_thickness=sum(spacing_mm) / 2)
 
 
-def _segment(header: Dataset, model: ModelUsed) -> SegmentDescription:
+def _segment(header: Dataset, image: ImageInfo, model: ModelUsed) -> SegmentDescription:
     return SegmentDescription(
         segment_number=1,
         segment_label="Lesion",
@@ -104,7 +107,7 @@ def _segment(header: Dataset, model: ModelUsed) -> SegmentDescription:
             source=MANUFACTURER,
             parameters={"sha256": model.sha256},
         ),
-        tracking_uid=tracking_uid(header),
+        tracking_uid=tracking_uid(header, image),
         tracking_id="lesion",
         anatomic_regions=[codes.SKIN],
     )
