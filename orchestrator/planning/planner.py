@@ -8,17 +8,15 @@ until ``batch.json`` is there, there is no batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
 
 from pydantic import ValidationError
 
 from dermbatch import __version__, layout
-from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
+from dermbatch.errors import ObjectNotFound, UsageError
 from dermbatch.records import (
     Batch,
     BatchControl,
@@ -28,19 +26,15 @@ from dermbatch.records import (
     ModelChoice,
     PlanRecord,
     Position,
-    Refusal,
 )
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Candidate, Item, LeftOut, Skipped, Walk
+from orchestrator.planning.candidates import Item, LeftOut, Skipped, Walk
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.entries import read_batch, read_manifest_part
+from orchestrator.planning.uploading import entered
 
 __all__ = ["Order", "abandon", "plan", "read_batch", "read_manifest_part"]
-
-_UPLOADS_AT_A_TIME = 8
-_AHEAD = 16
-"""Items looked at together: bounds the memory that uploads take."""
 
 _JSON = "application/json"
 
@@ -215,7 +209,7 @@ def _parts(
 ) -> Iterator[PlanRecord]:
     """Write part after part; the plan after each, the last with what is behind its last image."""
     part, position = _Part(record), record.position
-    for item, entry in _looked_at(record, items, store):
+    for item, entry in entered(record.name, record.images, items, store):
         position = item.position
         if isinstance(item, Skipped):
             part.skipped += 1
@@ -240,60 +234,3 @@ def _written(part: _Part, position: Position, store: ObjectStore) -> PlanRecord:
         store.put(layout.manifest_part(record.name, name), body, "application/x-ndjson")
         store.put(layout.plan_record(record.name), record.to_json(), _JSON)
     return record
-
-
-def _looked_at(
-    record: PlanRecord, items: Iterator[Item], store: ObjectStore
-) -> Iterator[tuple[Item, ManifestEntry | None]]:
-    """Items in their order, candidates with their entries; uploads run side by side."""
-    index = record.images
-    last: tuple[Callable[[], bytes], Future[ManifestEntry]] | None = None
-    with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
-        while chunk := list(islice(items, _AHEAD)):
-            made: list[tuple[Item, Callable[[], ManifestEntry] | None]] = []
-            for item in chunk:
-                if not isinstance(item, Candidate):
-                    made.append((item, None))
-                    continue
-                if item.read is None:
-                    made.append((item, partial(_there, index, item)))
-                else:
-                    if last is None or item.frame is None or last[0] is not item.read:
-                        last = item.read, pool.submit(_uploaded, record.name, index, item, store)
-                    made.append((item, partial(_of_upload, index, item, last[1])))
-                index += 1
-            for item, entry in made:
-                yield item, entry() if entry is not None else None
-
-
-def _of_upload(index: int, candidate: Candidate, upload: Future[ManifestEntry]) -> ManifestEntry:
-    """An image whose file was uploaded for it, or for the frame before."""
-    own = {"index": index, "name": candidate.name, "frame": candidate.frame}
-    return upload.result().model_copy(update=own)
-
-
-def _there(index: int, candidate: Candidate) -> ManifestEntry:
-    return ManifestEntry(
-        index=index,
-        name=candidate.name,
-        source=candidate.uri,
-        size=candidate.size,
-        etag=candidate.etag,
-        frame=candidate.frame,
-        earlier=candidate.earlier,
-        refusal=candidate.refusal,
-    )
-
-
-def _uploaded(batch: str, index: int, candidate: Candidate, store: ObjectStore) -> ManifestEntry:
-    assert candidate.read is not None  # noqa: S101 - the caller has looked
-    try:
-        data = candidate.read()
-    except PermanentError as error:
-        refusal = Refusal(reason=error.reason, message=str(error))
-        return ManifestEntry(index=index, name=candidate.name, size=candidate.size, refusal=refusal)
-    # A number, not the file's name: names may be anything, and often are patients' names.
-    key = f"{batch}/{index}"
-    etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
-    source = f"s3://{store.incoming_bucket}/{key}"
-    return ManifestEntry(index=index, name=candidate.name, source=source, size=len(data), etag=etag)
