@@ -1,0 +1,67 @@
+"""Profiles: what de-identification takes away, and what it lets stay.
+
+The base is the Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E. What a profile can let
+stay are options of the same annex that keep no free text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dermbatch.errors import UsageError
+from dermbatch.layout import check_batch_name
+
+_MOST_BYTES = 1 << 20
+
+
+class Profile(BaseModel):
+    """One way to de-identify; written in YAML, see docs/privacy.md."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="what batches and rules call it: 1 to 100 of a-z, 0-9, '.', '_' and '-'")
+    dates: Literal["remove", "shift", "keep"] = Field(
+        default="remove",
+        description="shift: Retain Longitudinal Temporal Information with Modified Dates, all dates of a patient "
+        "by the same days; keep: with Full Dates",
+    )
+    uids: Literal["replace", "keep"] = Field(default="replace", description="keep: Retain UIDs")
+    burned_in_text: Literal["refuse", "flag"] = Field(
+        default="refuse", description="what becomes of images that say, or may have, text in their pixels"
+    )
+    reidentification: bool = Field(default=False, description="whether a sealed table of the originals is written")
+
+    @field_validator("name")
+    @classmethod
+    def _usable(cls, name: str) -> str:
+        try:
+            return check_batch_name(name, "profile")
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+
+def load_profile(path: Path) -> Profile:
+    """The profile of a YAML file.
+
+    Raises:
+        UsageError: Where the file cannot be read or is no profile, in one sentence.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES)
+        values: Any = yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"the profile {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"the profile {path} is no YAML{line}") from error
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"the profile {path} cannot be: {wrong}") from error
