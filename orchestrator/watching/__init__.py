@@ -1,0 +1,1 @@
+"""Watching: rules that say what becomes of new objects, and the stores' news of them."""

@@ -1,0 +1,107 @@
+"""A YAML document whose values know their lines, so that a wrong one can be pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dermbatch.errors import UsageError
+
+_MOST_BYTES = 1 << 20
+
+Step = str | int
+"""A mapping's key or a list's position."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file's values and where they stand.
+
+    Attributes:
+        path: The file.
+        values: What is in it: mappings, lists, strings, numbers, booleans.
+        root: The tree that ``values`` were made of; none of an empty file.
+    """
+
+    path: Path
+    values: Any
+    root: yaml.Node | None
+
+    def place(self, steps: Sequence[Step]) -> str:
+        """File and line of a value, or of the nearest one around it that is there.
+
+        Args:
+            steps: Keys and list positions that lead to it, as pydantic's ``loc``.
+        """
+        node, line = self.root, 0
+        for step in steps:
+            found = _child(node, step)
+            if found is None:
+                break
+            node, line = found
+        return f"{self.path}, line {line + 1}"
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML file by the safe loader.
+
+    Raises:
+        UsageError: Where it cannot be read, is larger than 1 MiB, is no YAML, or says one key twice.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{path} is larger than {_MOST_BYTES} bytes")
+    try:
+        loader = yaml.SafeLoader(data)
+        try:
+            root = loader.get_single_node()
+            if root is not None:
+                _check_keys(path, root, set())
+            values = loader.construct_document(root) if root is not None else None
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"{path}{line}: no YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A date that there is none of, characters that YAML has not, brackets a thousand deep.
+        raise UsageError(f"{path}: no YAML that can be read") from error
+    return Document(path, values, root)
+
+
+def _check_keys(path: Path, node: yaml.Node, seen: set[int]) -> None:
+    """YAML's own loader lets the last of two equal keys win, silently."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(path, item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            if key.value in keys and isinstance(key, yaml.ScalarNode):
+                raise UsageError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is there twice")
+            if isinstance(key, yaml.ScalarNode):
+                keys.add(key.value)
+            _check_keys(path, value, seen)
+
+
+def _child(node: yaml.Node | None, step: Step) -> tuple[yaml.Node, int] | None:
+    """What a step leads to, and the line where that begins: a mapping's value does with its key."""
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step], node.value[step].start_mark.line
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == step:
+                return value, key.start_mark.line
+    return None
