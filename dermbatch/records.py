@@ -60,6 +60,7 @@ class ManifestEntry(Record):
     duplicate_of: int | None = Field(default=None, description="index of an earlier entry with the same content")
     earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")
     refusal: Refusal | None = None
+    origin: str | None = Field(default=None, description="of what watching took in: digest of the object it is of")
 
 
 class Asked(Record):
@@ -89,6 +90,9 @@ class Batch(Asked):
     skipped: int = Field(default=0, description="files passed over because they are no images")
     left_out: int = Field(default=0, description="files that the user's filters leave out")
     duplicates: int = Field(default=0, description="images whose content an earlier one of the batch has")
+    rule: str | None = Field(default=None, description="of watching, by which it takes or took images in")
+    growing: bool = Field(default=False, description="whether it takes images in: images is how many so far")
+    until: datetime | None = Field(default=None, description="when it takes in no more")
 
 
 class Position(Record):

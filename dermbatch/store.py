@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ from dermbatch.settings import StoreSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import ResponseMetadataTypeDef
 
 _NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _ALREADY_THERE = {"PreconditionFailed", "412"}
@@ -89,6 +92,7 @@ class ObjectStore:
     def __init__(self, settings: StoreSettings) -> None:
         self.bucket = settings.bucket
         self.incoming_bucket = settings.incoming_bucket
+        self._ahead = timedelta(0)  # of the store's clock
         secret = settings.secret_access_key
         with _making:
             session = boto3.session.Session(
@@ -157,6 +161,32 @@ class ObjectStore:
         except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "get", f"s3://{bucket}") from error
 
+    def stat(self, bucket: str, key: str) -> ObjectInfo:
+        """What a listing would say of one object.
+
+        Raises:
+            ObjectNotFound: Where there is no such object or bucket.
+        """
+        try:
+            metrics.STORE_REQUESTS.labels("head").inc()
+            answer = self._client.head_object(Bucket=bucket, Key=key)
+        except (ClientError, *_BROKEN) as error:
+            raise _sorted(error, "get", f"s3://{bucket}") from error
+        self._hear(answer["ResponseMetadata"])
+        return ObjectInfo(key, answer["ContentLength"], _plain(answer.get("ETag")), answer["LastModified"])
+
+    def now(self) -> datetime:
+        """The time by the store's own clock, as its last answer to :meth:`list` or :meth:`stat` told it.
+
+        It may be up to a second behind, never ahead: answers tell whole seconds.
+        """
+        return datetime.now(UTC) + self._ahead
+
+    def _hear(self, answer: ResponseMetadataTypeDef) -> None:
+        said = answer["HTTPHeaders"].get("date", "")
+        with suppress(ValueError):
+            self._ahead = parsedate_to_datetime(said) - datetime.now(UTC)
+
     def download(self, bucket: str, key: str, path: Path) -> None:
         """Write an object into a file, piece by piece.
 
@@ -176,6 +206,42 @@ class ObjectStore:
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
         """Write an object once: ``False``, and nothing is written, where one is there already."""
         return self._put(self.bucket, key, body, content_type, {"IfNoneMatch": "*"})[0]
+
+    def put_if_match(self, key: str, body: bytes, content_type: str, etag: str | None) -> str | None:
+        """Write an object over exactly what one has seen there; of several writers one wins.
+
+        A request that was repeated, since its first answer was lost, is refused too, though it has written.
+
+        Args:
+            key: In the result bucket.
+            body: What to write.
+            content_type: Of it.
+            etag: Of what was seen; none where nothing was there.
+
+        Returns:
+            The new ETag; none, and nothing is written, where something else is there by now.
+        """
+        # Without quotes, which Ceph does not take off; others take either.
+        conditions = {"IfMatch": etag} if etag is not None else {"IfNoneMatch": "*"}
+        try:
+            written, new = self._put(self.bucket, key, body, content_type, conditions)
+        except ObjectNotFound as error:
+            if etag is None or error.reason != "object_not_found":
+                raise
+            return None
+        return new if written else None
+
+    def copy(self, key: str, to: str, *, bucket: str) -> None:
+        """Have the store copy an object of the result bucket to another bucket, over what may be there.
+
+        Raises:
+            ObjectNotFound: Where there is no such object (``object_not_found``) or bucket (``bucket_not_found``).
+        """
+        try:
+            metrics.STORE_REQUESTS.labels("copy").inc()
+            self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
+        except (ClientError, *_BROKEN) as error:
+            raise _sorted(error, "copy", f"s3://{bucket}") from error
 
     def put_file(self, key: str, path: Path, content_type: str) -> None:
         """Write an object from a file of any size, in parts where it is large."""
@@ -220,6 +286,7 @@ class ObjectStore:
         try:
             for page in pages:
                 metrics.STORE_REQUESTS.labels("list").inc()
+                self._hear(page["ResponseMetadata"])
                 for item in page.get("Contents", []):
                     yield ObjectInfo(item["Key"], item["Size"], _plain(item.get("ETag")), item["LastModified"])
         except (ClientError, *_BROKEN) as error:

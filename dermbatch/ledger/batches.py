@@ -42,6 +42,8 @@ class BatchState:
         rate: Outcomes a second, lately; kept by the leader.
         reasons: Failures by reason code.
         tolerant: It was resumed after too many failures, so it is not paused for them again.
+        growing: It takes images in; ``images`` is how many so far.
+        rule: Of watching, by which it does or did.
     """
 
     name: str
@@ -59,6 +61,8 @@ class BatchState:
     rate: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     tolerant: bool = False
+    growing: bool = False
+    rule: str = ""
 
     @property
     def control(self) -> BatchControl:
@@ -69,8 +73,8 @@ class BatchState:
 
     @property
     def finished(self) -> bool:
-        """Whether every image has its outcome."""
-        return self.left <= 0
+        """Whether every image has its outcome, and no more come."""
+        return self.left <= 0 and not self.growing
 
     @property
     def left(self) -> int:
@@ -92,7 +96,15 @@ class Batches(Connection):
         opened = round(batch.created.timestamp() * 1000)
         keys = [OPEN, batch_key(batch.name), *bitmap_keys(batch.name)]
         args: list[str | int] = [batch.name, opened, batch.images, said.lane, said.weight, said.state, said.why]
-        return self._run("open", keys, [*args, int(said.tolerant)]) == 1
+        args += [int(said.tolerant), int(batch.growing), batch.rule or ""]
+        return self._run("open", keys, args) == 1
+
+    def grow(self, batch: Batch) -> bool:
+        """Tell how many images a batch has that takes images in, and whether it takes more.
+
+        It never has fewer than before, and never begins to take images in again. ``False`` where it is not known.
+        """
+        return self._run("grow", [batch_key(batch.name)], [batch.images, int(batch.growing)]) == 1
 
     def restore(
         self, batch: Batch, control: BatchControl, done: Iterable[int], failed: Iterable[tuple[int, str]]
@@ -222,6 +234,8 @@ def _state(
         opened=datetime.fromtimestamp(int(said["opened"]) / 1000, UTC),
         rate=float(said["rate"]),
         tolerant=said.get("tolerant") == "1",
+        growing=said.get("growing") == "1",
+        rule=said.get("rule", ""),
         reasons={reason: int(count) for reason, count in reasons.items() if int(count) > 0},
     )
 

@@ -27,6 +27,7 @@ _SCRIPTS = (
     "feed_from",
     "finish",
     "give_back",
+    "grow",
     "heartbeat",
     "lead",
     "open",

@@ -12,6 +12,7 @@ from dermbatch.errors import DermbatchError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.store import ObjectStore
 from orchestrator.planning.entries import asked
+from orchestrator.planning.growing import seal
 from orchestrator.reporting.closing import Closing, close
 from orchestrator.steering.controls import halt, is_damage
 
@@ -78,6 +79,8 @@ class Closer:
 
     def _end(self, state: BatchState, *, cancelled: bool) -> Closing:
         batch = asked(self._store, state.name)
+        if batch.growing:  # cancelled: what is taken in from now on is another batch's
+            batch = seal(self._store, state.name)
         slots = self._ledger.live_slots()
         return close(self._store, batch, "cancelled" if cancelled else "finished", slots, self._readers)
 

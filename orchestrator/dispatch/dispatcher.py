@@ -126,12 +126,13 @@ class Dispatcher:
         return max(slots * self._settings.window_per_slot, round(fast))
 
     def _feed(self, state: BatchState, room: int) -> int:
-        feed = self._feeds.get(state.name)
+        feed, batch = self._feeds.get(state.name), self._batch(state)
         if feed is None or feed.position != state.next_index:  # somebody wants it gone through again
-            feed = Feed(self._store, self._ledger, self._batch(state.name), state.next_index)
+            feed = Feed(self._store, self._ledger, batch, state.next_index)
             self._feeds[state.name] = feed
+        feed.batch = batch
         if state.next_index >= state.images and not state.in_flight:
-            feed = Feed(self._store, self._ledger, self._batch(state.name), 0)  # fed to its end, yet not finished
+            feed = Feed(self._store, self._ledger, batch, 0)  # fed to its end, yet not finished
             self._feeds[state.name] = feed
         fed = 0
         while room > 0:
@@ -146,7 +147,7 @@ class Dispatcher:
 
     def _send(self, state: BatchState, entries: Sequence[ManifestEntry], position: int) -> int:
         """Refuse or enqueue; returns how many were not in flight already."""
-        batch = self._batch(state.name)
+        batch = self._batch(state)
         messages: list[Message] = []
         for entry in entries:
             if entry.refusal is not None or entry.source is None:
@@ -174,9 +175,10 @@ class Dispatcher:
         return self._choose(job) if lane == "live" else job
 
     def _too_many_failed(self, state: BatchState) -> bool:
-        share = self._batch(state.name).max_failed_share
+        share = self._batch(state).max_failed_share
         outcomes = state.done + state.failed
-        if share is None or state.tolerant or outcomes < min(_JUDGED_FROM, state.images):
+        enough = _JUDGED_FROM if state.growing else min(_JUDGED_FROM, state.images)
+        if share is None or state.tolerant or outcomes < enough:
             return False
         if state.failed <= share * outcomes:
             return False
@@ -189,10 +191,12 @@ class Dispatcher:
         if rate.note(state.done + state.failed):
             self._ledger.note_rate(state.name, rate.lately)
 
-    def _batch(self, name: str) -> Batch:
-        if name not in self._batches:
-            self._batches[name] = asked(self._store, name)
-        return self._batches[name]
+    def _batch(self, state: BatchState) -> Batch:
+        """The record, read anew where the batch has grown."""
+        known = self._batches.get(state.name)
+        if known is None or known.images < state.images:
+            known = self._batches[state.name] = asked(self._store, state.name)
+        return known
 
     def _forget_closed(self, names: set[str]) -> None:
         for kept in (self._batches, self._feeds, self._rates):

@@ -17,17 +17,18 @@ class Feed:
     Args:
         store: Holds the manifest.
         ledger: Knows what has its outcome.
-        batch: The batch.
+        batch: The batch, as it is now; one that takes images in is to be set anew when it has more.
         start: The index to begin with.
 
     Attributes:
+        batch: As above.
         position: The index after the last entry taken or passed over.
     """
 
     def __init__(self, store: ObjectStore, ledger: Ledger, batch: Batch, start: int) -> None:
         self._store = store
         self._ledger = ledger
-        self._batch = batch
+        self.batch = batch
         self._read = start  # the first index of what was not read yet
         self._entries: deque[ManifestEntry] = deque()
         self.position = start
@@ -38,7 +39,7 @@ class Feed:
         Raises:
             PermanentError: Where the manifest is damaged.
         """
-        while not self._entries and self._read < self._batch.images:
+        while not self._entries and self._read < self.batch.images:
             self._read_part()
         taken = [self._entries.popleft() for _ in range(min(count, len(self._entries)))]
         self.position = self._entries[0].index if self._entries else self._read
@@ -46,9 +47,10 @@ class Feed:
 
     def _read_part(self) -> None:
         part, offset = layout.part_of(self._read)
-        end = min(self._read - offset + layout.PART_SIZE, self._batch.images)
-        wanted = set(self._ledger.unfinished(self._batch.name, self._read, end - self._read))
+        end = min(self._read - offset + layout.PART_SIZE, self.batch.images)
+        wanted = set(self._ledger.unfinished(self.batch.name, self._read, end - self._read))
         if wanted:
-            entries = read_manifest_part(self._store, self._batch.name, part, images=self._batch.images)
+            grown = self.batch.rule is not None
+            entries = read_manifest_part(self._store, self.batch.name, part, images=self.batch.images, grown=grown)
             self._entries.extend(entry for entry in entries if entry.index in wanted)
         self._read = end

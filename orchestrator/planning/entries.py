@@ -17,11 +17,13 @@ def read_batch(store: ObjectStore, name: str) -> Batch:
         ObjectNotFound: Where there is no such batch, or its plan never ended.
         PermanentError: With reason ``manifest_damaged``, where the record is no record.
     """
-    body = store.get(store.bucket, layout.batch_record(name))
-    try:
-        return Batch.model_validate_json(body)
-    except ValidationError as error:
-        raise _damaged(f"batch.json of batch {name!r} is damaged: {_what(error)}") from error
+    return _batch(store.get(store.bucket, layout.batch_record(name)), name)
+
+
+def read_version(store: ObjectStore, name: str) -> tuple[Batch, str | None]:
+    """The batch record, and its ETag, by which a write names the version that it replaces; errors as above."""
+    body, etag = store.read(store.bucket, layout.batch_record(name))
+    return _batch(body, name), etag
 
 
 def asked(store: ObjectStore, name: str) -> Batch:
@@ -37,7 +39,7 @@ def asked(store: ObjectStore, name: str) -> Batch:
 
 
 def read_manifest_part(
-    store: ObjectStore, batch: str, part: str, *, images: int | None = None
+    store: ObjectStore, batch: str, part: str, *, images: int | None = None, grown: bool = False
 ) -> list[ManifestEntry]:
     """The entries of one part of a manifest, in order of their indices.
 
@@ -47,6 +49,8 @@ def read_manifest_part(
         part: The part, as :func:`dermbatch.layout.part_of` names it.
         images: Images of the whole batch, as batch.json has it. Without it, lines missing at a part's end are not
             noticed.
+        grown: Whether the batch takes or took images in one by one: then lines that batch.json does not count yet
+            are no damage, and are left out.
 
     Raises:
         PermanentError: With reason ``manifest_damaged``, where the part is not what planning wrote; the message
@@ -60,6 +64,8 @@ def read_manifest_part(
         lines = store.get(store.bucket, layout.manifest_part(batch, part)).splitlines()
     except ObjectNotFound as error:
         raise _damaged(f"{where}: it is missing") from error
+    if grown and wanted is not None:
+        lines = lines[:wanted]
     entries: list[ManifestEntry] = []
     for number, line in enumerate(lines, 1):
         entries.append(_entry(line, first + number - 1, f"{where} at line {number}"))
@@ -67,6 +73,18 @@ def read_manifest_part(
         at = min(len(entries), wanted) + 1
         raise _damaged(f"{where} at line {at}: it has {len(entries)} lines instead of {wanted}")
     return entries
+
+
+def content_of(entry: ManifestEntry) -> str | None:
+    """What tells an entry's content from others' (:func:`dermbatch.layout.fingerprint`); none where it has none."""
+    return layout.fingerprint(entry.source, entry.etag, entry.size, entry.frame) if entry.source else None
+
+
+def _batch(body: bytes, name: str) -> Batch:
+    try:
+        return Batch.model_validate_json(body)
+    except ValidationError as error:
+        raise _damaged(f"batch.json of batch {name!r} is damaged: {_what(error)}") from error
 
 
 def _entry(line: bytes, index: int, where: str) -> ManifestEntry:

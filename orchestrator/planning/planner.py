@@ -22,7 +22,6 @@ from dermbatch.records import (
     BatchControl,
     Filters,
     Lane,
-    ManifestEntry,
     ModelChoice,
     PlanRecord,
     Position,
@@ -31,7 +30,7 @@ from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.candidates import Item, LeftOut, Skipped, Walk
 from orchestrator.planning.dedup import Contents
-from orchestrator.planning.entries import read_batch, read_manifest_part
+from orchestrator.planning.entries import content_of, read_batch, read_manifest_part
 from orchestrator.planning.uploading import entered
 
 __all__ = ["Order", "abandon", "plan", "read_batch", "read_manifest_part"]
@@ -167,7 +166,7 @@ def _remember(store: ObjectStore, record: PlanRecord, contents: Contents) -> Non
     for first in range(0, record.images, layout.PART_SIZE):
         part, _ = layout.part_of(first)
         for entry in read_manifest_part(store, record.name, part, images=record.images):
-            contents.first(_print(entry), entry.index)
+            contents.first(content_of(entry), entry.index)
 
 
 def _items(walk: Walk | Iterable[Item], record: PlanRecord) -> Generator[Item, None, None]:
@@ -175,10 +174,6 @@ def _items(walk: Walk | Iterable[Item], record: PlanRecord) -> Generator[Item, N
         yield from walk.begin(record.position)
     else:
         yield from islice(walk, record.images + record.skipped + record.left_out, None)
-
-
-def _print(entry: ManifestEntry) -> str | None:
-    return layout.fingerprint(entry.source, entry.etag, entry.size, entry.frame) if entry.source else None
 
 
 @dataclass
@@ -216,7 +211,7 @@ def _parts(
         elif isinstance(item, LeftOut):
             part.left_out += 1
         elif entry is not None:
-            first = contents.first(_print(entry), entry.index)
+            first = contents.first(content_of(entry), entry.index)
             if first is not None:
                 part.duplicates += 1
             part.lines.append(entry.model_copy(update={"duplicate_of": first}).to_json())

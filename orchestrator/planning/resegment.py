@@ -122,10 +122,11 @@ def earlier_images(store: ObjectStore, batches: Sequence[str]) -> Walk:
 
 
 def _images(store: ObjectStore, number: int, name: str, start: int) -> Iterator[Item]:
-    images = read_batch(store, name).images
+    batch = read_batch(store, name)
+    images, grown = batch.images, batch.rule is not None
     while start < images:
         part, offset = layout.part_of(start)
-        for entry in read_manifest_part(store, name, part, images=images)[offset:]:
+        for entry in read_manifest_part(store, name, part, images=images, grown=grown)[offset:]:
             yield _item(number, name, entry)
         start += layout.PART_SIZE - offset
 

@@ -51,6 +51,8 @@ class Standing:
         seconds_left: At this rate; none where it is not known.
         reasons: Failures by reason code, most frequent first.
         created, closed: When it was planned, when it ended.
+        growing: Whether it takes images in.
+        rule: Of watching, by which it takes or took images in.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Standing:
     reasons: dict[str, int] = field(default_factory=dict)
     created: datetime | None = None
     closed: datetime | None = None
+    growing: bool = False
+    rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ def _plain(shown: Overview, headings: Sequence[str]) -> Iterator[str]:
 def _cells(one: Standing) -> tuple[str, ...]:
     colour = {"open": "cyan", "paused": "yellow", "cancelled": "yellow", "finished": "green"}.get(one.state, "dim")
     why = f": {one.why}" if one.why else ""
+    why += f", takes images in by rule {one.rule}" if one.growing else ""
     lane = f"{one.lane} x{one.weight}" if one.weight not in {None, 1} else str(one.lane or "")
     reasons = Counter(one.reasons).most_common()
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons[:_REASONS_IN_LINE])
@@ -219,6 +224,8 @@ def _of_state(state: BatchState) -> Standing:
         seconds_left=state.left / state.rate if moving else None,
         reasons=dict(Counter(state.reasons).most_common()),
         created=state.opened,
+        growing=state.growing,
+        rule=state.rule or None,
     )
 
 
@@ -234,7 +241,14 @@ def _of_store(store: ObjectStore, name: str) -> Standing | None:
     except PermanentError as error:  # damaged by hand
         return Standing(name, "waiting", why=str(error))
     return Standing(
-        name, "waiting", lane=batch.lane, weight=batch.weight, images=batch.images, created=batch.created
+        name,
+        "waiting",
+        lane=batch.lane,
+        weight=batch.weight,
+        images=batch.images,
+        created=batch.created,
+        growing=batch.growing,
+        rule=batch.rule,
     )
 
 

@@ -87,7 +87,8 @@ def follow(
                     progress.update(task, completed=summary.done + summary.failed)
                     return summary
             if state is not None:
-                progress.update(task, completed=state.done + state.failed, state=_said_of(state))
+                outcomes = state.done + state.failed
+                progress.update(task, completed=outcomes, total=state.images, state=_said_of(state))
                 if not console.is_terminal and time.monotonic() - said > _LINE_EVERY:
                     said = time.monotonic()
                     console.print(line(state), soft_wrap=True, highlight=False, markup=False)

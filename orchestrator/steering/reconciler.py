@@ -39,6 +39,8 @@ def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
             if name in known:
                 if control is not None and control != known[name].control:
                     ledger.steer(name, control)
+                if known[name].growing:  # what the ledger was not told of
+                    ledger.grow(read_batch(store, name))
             elif control is not None and _restore(store, ledger, name, control):
                 restored.append(name)
         except DermbatchError as error:  # of this batch; others are restored all the same
