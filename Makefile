@@ -36,9 +36,9 @@ check: develop  ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: develop  ## all tests, with coverage of the four packages (above 85 %)
+test: develop  ## all tests, two modules at a time, with coverage of the four packages (above 85 %)
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=85
 
