@@ -87,7 +87,7 @@ def _truncated() -> BadInput:
 
 def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     """From bytes to pixels: data set, policy, size, pixels, colours, spacing."""
-    dataset = _parse(data)
+    dataset = parse(data)
     check_is_skin(dataset)
     if "PixelData" not in dataset:
         if _is_cut(dataset, len(data)):
@@ -110,8 +110,13 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, tuple(notes))
 
 
-def _parse(data: bytes) -> Dataset:
-    """The data set, its file meta information completed where the file has none."""
+def parse(data: bytes) -> Dataset:
+    """The data set, its file meta information completed where the file has none.
+
+    Raises:
+        BadInput: ``truncated`` where nothing is there, ``too_large`` where it would inflate to fill the memory.
+        Exception: Anything that pydicom raises on a damaged file; its text may quote the header.
+    """
     _check_deflated(data)
     dataset = dcmread(BytesIO(data), force=True)
     if len(dataset) == 0:

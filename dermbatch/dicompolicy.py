@@ -22,13 +22,13 @@ DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 """Media Storage Directory Storage: a DICOMDIR."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_SECONDARY_CAPTURES = frozenset(
+SECONDARY_CAPTURES = frozenset(
     {
         f"{_STORAGE}7",  # Secondary Capture Image
         f"{_STORAGE}7.4",  # Multi-frame True Color Secondary Capture Image
     }
 )
-SKIN_CLASSES = _SECONDARY_CAPTURES | {
+SKIN_CLASSES = SECONDARY_CAPTURES | {
     f"{_STORAGE}77.1.4",  # VL Photographic Image
     f"{_STORAGE}77.1.7",  # Dermoscopic Photography Image
 }
@@ -83,7 +83,7 @@ def check_is_skin(dataset: Dataset) -> None:
     if text(dataset, "BodyPartExamined").upper() in _INSIDE:
         raise _no_skin("by its body part, which is inside the body")
     grey = text(dataset, "PhotometricInterpretation").startswith("MONOCHROME")
-    if grey and number(dataset, "BitsStored", 8) > 8 and sop_class in _SECONDARY_CAPTURES:
+    if grey and number(dataset, "BitsStored", 8) > 8 and sop_class in SECONDARY_CAPTURES:
         raise _no_skin("by its photometric interpretation: grey of more than 8 bits is radiology")
 
 

@@ -10,6 +10,7 @@
     open/<batch>.json
     canaries/<name>/canary.json, results/<batch>/<index>.json
     canaries/_running.json
+    privacy/<batch>/<first>.sealed
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
 ``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
@@ -172,6 +173,16 @@ def plan_record(batch: str) -> str:
 def control(batch: str) -> str:
     """Key of the control of an open batch."""
     return f"{OPEN}{batch}.json"
+
+
+def originals_prefix(batch: str) -> str:
+    """Prefix of the sealed table of what a batch's images were; outside of the batch, maybe in another bucket."""
+    return f"privacy/{batch}/"
+
+
+def originals(batch: str, first: int) -> str:
+    """Key of the part of that table that begins with this index."""
+    return f"privacy/{batch}/{first:09d}.sealed"
 
 
 def canary(name: str) -> str:

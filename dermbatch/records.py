@@ -59,8 +59,20 @@ class ManifestEntry(Record):
     frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="index of an earlier entry with the same content")
     earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")
+    may_have_text: bool = Field(default=False, description="de-identified, though the picture may have text in it")
     refusal: Refusal | None = None
     origin: str | None = Field(default=None, description="of what watching took in: digest of the object it is of")
+
+
+class Deidentification(Record):
+    """How images were de-identified before anything else saw them: a profile, and the salt of the pseudonyms."""
+
+    profile: str
+    dates: Literal["remove", "shift", "keep"]
+    uids: Literal["replace", "keep"]
+    burned_in_text: Literal["refuse", "flag"]
+    reidentification: bool = Field(description="whether a sealed table of the originals was written")
+    salt: str = Field(description="fingerprint of the salt: another salt gives other pseudonyms")
 
 
 class Asked(Record):
@@ -79,6 +91,7 @@ class Asked(Record):
         description="the batch is paused when more than this share of its outcomes failed",
     )
     compared_with: tuple[str, ...] = Field(default=(), description="batches whose results are compared")
+    deidentified: Deidentification | None = Field(default=None, description="how, where images were")
     dicom: bool = Field(default=False, description="whether DICOM objects are written beside the results")
     software: str
 
@@ -177,6 +190,7 @@ class ImageJob(Record):
     etag: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
     frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
+    may_have_text: bool = Field(default=False, description="as in the manifest")
     dicom: bool = Field(default=False, description="whether DICOM objects are written beside the result")
     shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
 
@@ -307,7 +321,9 @@ class ClassifyOutput(Record):
 
 StageOutput = PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput
 
-QualityFlag = Literal["no_lesion", "touches_frame", "several_lesions", "low_confidence", "heavily_occluded"]
+QualityFlag = Literal[
+    "no_lesion", "touches_frame", "several_lesions", "low_confidence", "heavily_occluded", "burned_in_text"
+]
 
 DicomKind = Literal["segmentation", "report", "enhanced"]
 """The DICOM objects that are written of an image."""

@@ -121,6 +121,14 @@ class ArchiveSettings(Section):
     max_depth: int = Field(default=3, ge=0, description="archives within archives; 0: none")
 
 
+class PrivacySettings(Section):
+    """De-identification: what only those programs know that take images in."""
+
+    salt: SecretStr | None = Field(default=None, description="of pseudonyms: secret, and always the same")
+    public_key: str | None = Field(default=None, description="that tables to re-identify with are sealed with")
+    bucket: str | None = Field(default=None, description="of those tables; the result bucket where none is given")
+
+
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
     Stage.SEGMENT: ModelChoice(name="segment_unet"),
@@ -142,6 +150,7 @@ class Settings(BaseSettings):
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     archive: ArchiveSettings = ArchiveSettings()
     stack: StackSettings = StackSettings()
+    privacy: PrivacySettings = PrivacySettings()
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"
 

@@ -112,7 +112,9 @@ def process(
         source=SourceInfo(uri=job.source, **dict(outcome.image)),
         stages=outcome.stages,
         cached=found,
-        flags=quality_flags(record.output for record in outcome.stages.values()),
+        flags=quality_flags(
+            (record.output for record in outcome.stages.values()), may_have_text=job.may_have_text
+        ),
         preview=layout.preview(outcome.image.sha256, preview_key(steps)),
         preview_jpeg=outcome.shown,
         dicom=delivered.keys,

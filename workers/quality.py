@@ -26,9 +26,12 @@ flagged. 0.2 is p = 0.47 of three classes."""
 
 def quality_flags(
     outputs: Iterable[PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput],
+    *,
+    may_have_text: bool = False,
 ) -> tuple[QualityFlag, ...]:
-    """The flags that the stages' outputs raise, each at most once."""
-    return tuple(dict.fromkeys(flag for output in outputs for flag in _raised(output)))
+    """The flags that the stages' outputs raise, each at most once; first what was known of the picture before."""
+    known: tuple[QualityFlag, ...] = ("burned_in_text",) if may_have_text else ()
+    return tuple(dict.fromkeys([*known, *(flag for output in outputs for flag in _raised(output))]))
 
 
 def _raised(output: PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput) -> Iterator[QualityFlag]:

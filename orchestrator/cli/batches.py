@@ -23,6 +23,7 @@ from orchestrator.planning.entries import read_batch
 from orchestrator.planning.estimate import estimate, estimate_table
 from orchestrator.planning.intake import Intake
 from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import Request, plan_resegment
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, rendered, standing
@@ -55,6 +56,7 @@ def submit(
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs to pay for, for --dry-run.")] = 1,
     dicom: options.Dicom = False,
+    profile: options.Deidentify = None,
     plain: options.AsJson = False,
 ) -> None:
     """Give images to the running stack and print the batch's name; does not wait.
@@ -67,10 +69,11 @@ def submit(
     order = replace(order, dicom=dicom)
     pinned = _check_served(settings, order.models)
     filters = options.filters(include, exclude, since, until)
-    intake = Intake(settings, store, in_place=True, filters=filters)
-    intake.check(inputs)
+    deidentify = options.deidentifier(profile, settings)
+    intake = Intake(settings, store, in_place=deidentify is None, filters=filters)
+    intake.check(inputs, quoting=deidentify is None)
     if dry_run:
-        _estimate(replace(order, models=pinned), intake, inputs, store, ledger, price, gpus, plain)
+        _estimate(replace(order, models=pinned), intake, inputs, store, ledger, price, gpus, plain, deidentify)
         return
     if batch_name is None:
         text = f"batch {order.batch}: if this is cut off, the same command with --batch {order.batch} goes on"
@@ -80,6 +83,7 @@ def submit(
             order,
             intake.walk(inputs),
             store,
+            deidentify=deidentify,
             told=lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far"),
         )
     begin(store, ledger, batch)
@@ -174,6 +178,7 @@ def _estimate(
     price: float | None,
     gpus: int,
     plain: bool,
+    deidentify: Deidentifier | None,
 ) -> None:
     with err.status("Reading the inputs"):
         found = estimate(
@@ -184,6 +189,7 @@ def _estimate(
             slots=ledger.live_slots() or None,
             price=price,
             gpus=gpus,
+            deidentify=deidentify,
         )
     if plain:
         out.print(json.dumps(found.to_dict(), indent=2), soft_wrap=True, markup=False)

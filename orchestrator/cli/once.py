@@ -21,6 +21,7 @@ from orchestrator.planning import models as served_models
 from orchestrator.planning.intake import Intake
 from orchestrator.planning.planner import abandon, plan
 from orchestrator.reporting.fetch import fetch as fetch_batch
+from orchestrator.reporting.fetch import fetch_originals
 from orchestrator.reporting.progress import closing_table, follow, where
 from orchestrator.stack import repository
 from orchestrator.stack.stack import Stack
@@ -46,6 +47,7 @@ def run(
     since: options.Since = None,
     until: options.Until = None,
     dicom: options.Dicom = False,
+    profile: options.Deidentify = None,
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
     settings = load()
@@ -55,8 +57,11 @@ def run(
     options.make_folder(folder)
     source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None
     filters = options.filters(include, exclude, since, until)
+    # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
+    privacy = settings.privacy.model_copy(update={"bucket": None})
+    deidentify = options.deidentifier(profile, settings.model_copy(update={"privacy": privacy}))
     intake = Intake(settings, source, in_place=False, leave_out=folder, filters=filters)
-    intake.check(inputs)
+    intake.check(inputs, quoting=deidentify is None)
     with ExitStack() as ending:
         with err.status("Starting Redis, S3, Triton and a worker"):
             stack = Stack(
@@ -70,12 +75,13 @@ def run(
         _give_up_interrupted(store, ledger)
         abandon(store, order.batch)  # its uploads are gone now
         with err.status("Reading the inputs"):
-            batch = plan(order, intake.walk(inputs), store)
+            batch = plan(order, intake.walk(inputs), store, deidentify=deidentify)
         started = time.monotonic()
         begin(store, ledger, batch)
         summary = follow(ledger, store, batch, err, lambda: _look_after(stack))
         seconds = time.monotonic() - started
         fetch_batch(store, batch.name, folder, file_of=stack.file_of)
+        fetch_originals(store, batch.name, folder)
         store.delete_prefix(store.incoming_bucket, "")
     out.print(closing_table(batch, summary, seconds))
     where(out, folder)

@@ -18,6 +18,8 @@ from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.planner import Order
+from orchestrator.planning.privacy.profile import load_profile
+from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.stack import host
 from orchestrator.stack.repository import default_model_repository
 
@@ -73,6 +75,12 @@ Dicom = Annotated[
     bool,
     typer.Option("--dicom", help="Also write DICOM objects (Segmentation, SR, picture) of inputs that are DICOM."),
 ]
+Deidentify = Annotated[
+    Path | None,
+    typer.Option(
+        "--deidentify", metavar="FILE", help="De-identify the images first, by the profile of this file."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -81,7 +89,8 @@ def attach(home: Path) -> Settings:
     settings = load()
     if {"redis", "store"} <= settings.model_fields_set:
         return settings
-    return host.attach(home)
+    # The stack is not told the salt: whoever takes images in has it from its own environment.
+    return host.attach(home).model_copy(update={"privacy": settings.privacy})
 
 
 def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
@@ -106,6 +115,15 @@ def models(texts: Sequence[str] | None) -> dict[Stage, ModelChoice]:
             )
         chosen[Stage(stage)] = ModelChoice(name=name, version=version or None)
     return chosen
+
+
+def deidentifier(path: Path | None, settings: Settings) -> Deidentifier | None:
+    """What ``--deidentify`` names.
+
+    Raises:
+        UsageError: Where it is no profile, or what it needs is not set.
+    """
+    return Deidentifier(load_profile(path), settings) if path is not None else None
 
 
 def new_name(given: str | None) -> str:

@@ -170,6 +170,7 @@ class Dispatcher:
             etag=entry.etag,
             frame=entry.frame,
             duplicate_of=entry.duplicate_of,
+            may_have_text=entry.may_have_text,
             dicom=batch.dicom,
         )
         return self._choose(job) if lane == "live" else job

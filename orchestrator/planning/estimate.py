@@ -22,6 +22,7 @@ from orchestrator.planning.candidates import Candidate, Item, LeftOut, Skipped
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.history import History, read_history
 from orchestrator.planning.planner import Order
+from orchestrator.planning.privacy.taking import Deidentifier
 
 LOOKED_INTO = 1000
 """Known images whose stages are really looked at; of more, so many are drawn evenly."""
@@ -88,6 +89,7 @@ def estimate(
     price: float | None = None,
     gpus: int = 1,
     unpack: bool = False,
+    deidentify: Deidentifier | None = None,
 ) -> Estimate:
     """Walk the inputs, look up what is known, and reckon; in constant memory.
 
@@ -101,12 +103,13 @@ def estimate(
         price: Of one GPU for an hour, in any currency.
         gpus: How many are paid for while the batch runs.
         unpack: Whether members of archives are read, to know their contents. Files always are.
+        deidentify: Makes the copies that would be uploaded, where a profile is asked for.
 
     Raises:
         StoreUnavailable: Where the store fails.
     """
     with Contents() as contents:
-        counted = _count(walk, contents, unpack)
+        counted = _count(walk, contents, unpack, deidentify)
         found = _found(order, store, contents)
     run_anew = counted.images - counted.refused - counted.duplicates - found.images
     plain = Estimate(
@@ -158,8 +161,8 @@ class _Counted:
     bytes: int = 0
 
 
-def _count(walk: Iterable[Item], contents: Contents, unpack: bool) -> _Counted:
-    counted, digested = _Counted(), _Digested()
+def _count(walk: Iterable[Item], contents: Contents, unpack: bool, deidentify: Deidentifier | None) -> _Counted:
+    counted, digested = _Counted(), _Digested(deidentify)
     for item in walk:
         if isinstance(item, Skipped):
             counted.skipped += 1
@@ -183,7 +186,8 @@ def _count(walk: Iterable[Item], contents: Contents, unpack: bool) -> _Counted:
 class _Digested:
     """Digest and size of what was read last, so that a file is read once for all its frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, deidentify: Deidentifier | None) -> None:
+        self._deidentify = deidentify
         self._read: Callable[[], bytes] | None = None
         self._found = ("", 0)
 
@@ -191,6 +195,8 @@ class _Digested:
         """What the store's ETag of the upload would be, unless it encrypts; and the bytes."""
         if read is not self._read:
             data = read()
+            if self._deidentify is not None:
+                data = self._deidentify.copy(data).made.data
             self._read, self._found = read, (hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data))
         return self._found
 

@@ -67,22 +67,27 @@ class Intake:
         self._filters = filters or Filters()
         self._selection = Selection(self._filters)
 
-    def check(self, inputs: Sequence[str]) -> None:
+    def check(self, inputs: Sequence[str], *, quoting: bool = True) -> None:
         """Find out early what cannot be walked.
+
+        Args:
+            inputs: What the user named.
+            quoting: Whether errors may say their names, else their numbers.
 
         Raises:
             UsageError: Where a local input does not exist, or a URI is none.
         """
-        for given in inputs:
+        for number, given in enumerate(inputs, start=1):
+            named = given if quoting else f"input {number}"
             if given.startswith("s3://"):
                 try:
                     split_uri(given)
                 except ValueError as error:
-                    raise UsageError(str(error)) from error
+                    raise UsageError(str(error) if quoting else f"{named} is no s3://bucket/key URI") from error
                 if self._source is None:
-                    raise UsageError(f"no object store is set up to read {given} from")
+                    raise UsageError(f"no object store is set up to read {named} from")
             elif not Path(given).exists():
-                raise UsageError(f"no such file or folder: {given}")
+                raise UsageError(f"no such file or folder: {named}")
 
     def walk(self, inputs: Sequence[str], *, unpack: bool = True) -> Walk:
         """Every candidate of every input, in the order given, folders and prefixes in the order of names.

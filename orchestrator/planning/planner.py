@@ -31,6 +31,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.planning.candidates import Item, LeftOut, Skipped, Walk
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.entries import content_of, read_batch, read_manifest_part
+from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.uploading import entered
 
 __all__ = ["Order", "abandon", "plan", "read_batch", "read_manifest_part"]
@@ -57,6 +58,7 @@ def plan(
     walk: Walk | Iterable[Item],
     store: ObjectStore,
     *,
+    deidentify: Deidentifier | None = None,
     told: Callable[[PlanRecord], None] = lambda record: None,
 ) -> Batch:
     """Upload what has to be uploaded, write the manifest, then the batch record; or go on where a plan stopped.
@@ -68,6 +70,7 @@ def plan(
         walk: What :class:`~orchestrator.planning.intake.Intake` finds. Of items in any other iterable, those that
             were taken before are passed over.
         store: Uploads go into its incoming bucket, records into its result bucket.
+        deidentify: Takes identity off the images, where a profile is asked for; the walk must read them all.
         told: Called after every part with how far planning has come.
 
     Raises:
@@ -78,11 +81,12 @@ def plan(
     """
     layout.check_batch_name(order.batch)
     _check_free(store, order.batch)
-    record = _begun(order, walk, store)
+    record = _begun(order, walk, store, deidentify)
     _control(order, store)
-    with Contents() as contents, closing(_items(walk, record)) as items:
+    position = deidentify.unlocked(record.position) if deidentify else record.position
+    with Contents() as contents, closing(_items(walk, record, position)) as items:
         _remember(store, record, contents)
-        for so_far in _parts(record, items, store, contents):
+        for so_far in _parts(record, items, store, contents, deidentify):
             told(record := so_far)
     if record.images == 0:
         _forget(store, order.batch)
@@ -111,7 +115,9 @@ def _check_free(store: ObjectStore, name: str) -> None:
     raise UsageError(f"there is a batch {name!r} already; choose another name with --batch")
 
 
-def _begun(order: Order, walk: Walk | Iterable[Item], store: ObjectStore) -> PlanRecord:
+def _begun(
+    order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
+) -> PlanRecord:
     """The plan under this name, as far as it has come."""
     fresh = PlanRecord(
         name=order.batch,
@@ -122,11 +128,14 @@ def _begun(order: Order, walk: Walk | Iterable[Item], store: ObjectStore) -> Pla
         models=order.models,
         max_failed_share=order.max_failed_share,
         compared_with=order.compared_with,
+        deidentified=deidentify.record if deidentify else None,
         dicom=order.dicom,
         software=__version__,
         inputs=walk.inputs if isinstance(walk, Walk) else (),
         filters=walk.filters if isinstance(walk, Walk) else Filters(),
     )
+    if deidentify is not None:
+        fresh = deidentify.hidden(fresh)
     key = layout.plan_record(order.batch)
     if store.put_if_absent(key, fresh.to_json(), _JSON):
         return fresh
@@ -136,7 +145,7 @@ def _begun(order: Order, walk: Walk | Iterable[Item], store: ObjectStore) -> Pla
         raise UsageError(
             f"the begun plan of batch {order.batch!r} (plan.json) is damaged; choose another name with --batch"
         ) from error
-    same = ("inputs", "filters", "stages", "models", "compared_with", "dicom")
+    same = ("inputs", "filters", "deidentified", "stages", "models", "compared_with", "dicom")
     if other := [name for name in same if getattr(begun, name) != getattr(fresh, name)]:
         raise UsageError(
             f"a plan of batch {order.batch!r} was begun with other {' and '.join(other).replace('_', ' ')}; "
@@ -169,9 +178,9 @@ def _remember(store: ObjectStore, record: PlanRecord, contents: Contents) -> Non
             contents.first(content_of(entry), entry.index)
 
 
-def _items(walk: Walk | Iterable[Item], record: PlanRecord) -> Generator[Item, None, None]:
+def _items(walk: Walk | Iterable[Item], record: PlanRecord, position: Position) -> Generator[Item, None, None]:
     if isinstance(walk, Walk):
-        yield from walk.begin(record.position)
+        yield from walk.begin(position)
     else:
         yield from islice(walk, record.images + record.skipped + record.left_out, None)
 
@@ -200,11 +209,15 @@ class _Part:
 
 
 def _parts(
-    record: PlanRecord, items: Iterator[Item], store: ObjectStore, contents: Contents
+    record: PlanRecord,
+    items: Iterator[Item],
+    store: ObjectStore,
+    contents: Contents,
+    deidentify: Deidentifier | None,
 ) -> Iterator[PlanRecord]:
     """Write part after part; the plan after each, the last with what is behind its last image."""
     part, position = _Part(record), record.position
-    for item, entry in entered(record.name, record.images, items, store):
+    for item, entry in entered(record.name, record.images, items, store, deidentify=deidentify):
         position = item.position
         if isinstance(item, Skipped):
             part.skipped += 1
@@ -216,14 +229,16 @@ def _parts(
                 part.duplicates += 1
             part.lines.append(entry.model_copy(update={"duplicate_of": first}).to_json())
         if len(part.lines) == layout.PART_SIZE:
-            yield (record := _written(part, position, store))
+            yield (record := _written(part, position, store, deidentify))
             part = _Part(record)
-    yield _written(part, position, store)
+    yield _written(part, position, store, deidentify)
 
 
-def _written(part: _Part, position: Position, store: ObjectStore) -> PlanRecord:
-    record = part.whole(position)
+def _written(part: _Part, position: Position, store: ObjectStore, deidentify: Deidentifier | None) -> PlanRecord:
+    record = part.whole(deidentify.locked(position) if deidentify else position)
     if part.lines:
+        if deidentify is not None:
+            deidentify.write_originals(store, record.name, part.record.images, record.images)
         name, _ = layout.part_of(part.record.images)
         body = b"".join(line + b"\n" for line in part.lines)
         store.put(layout.manifest_part(record.name, name), body, "application/x-ndjson")

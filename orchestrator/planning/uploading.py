@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -11,6 +12,7 @@ from dermbatch.errors import PermanentError
 from dermbatch.records import ManifestEntry, Refusal
 from dermbatch.store import ObjectStore
 from orchestrator.planning.candidates import Candidate, Item
+from orchestrator.planning.privacy.taking import Copy, Deidentifier, unnamed
 
 _UPLOADS_AT_A_TIME = 8
 _AHEAD = 16
@@ -18,7 +20,7 @@ _AHEAD = 16
 
 
 def entered(
-    batch: str, first: int, items: Iterator[Item], store: ObjectStore
+    batch: str, first: int, items: Iterator[Item], store: ObjectStore, *, deidentify: Deidentifier | None = None
 ) -> Iterator[tuple[Item, ManifestEntry | None]]:
     """Items in their order, candidates with their entries.
 
@@ -27,13 +29,15 @@ def entered(
         first: Index of the first candidate.
         items: What a walk finds.
         store: Uploads go into its incoming bucket.
+        deidentify: Makes the copies that are uploaded, and their names, where a profile is asked for. Every
+            candidate then has to be read: none stays in place.
 
     Raises:
         StoreUnavailable: Where the store fails.
         StoreRefused: Where the store may not be written.
     """
     index = first
-    last: tuple[Callable[[], bytes], Future[ManifestEntry]] | None = None
+    last: tuple[Callable[[], bytes], Future[_Upload]] | None = None
     with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
         while chunk := list(islice(items, _AHEAD)):
             made: list[tuple[Item, Callable[[], ManifestEntry] | None]] = []
@@ -42,23 +46,35 @@ def entered(
                     made.append((item, None))
                     continue
                 if item.read is None:
-                    made.append((item, partial(_there, index, item)))
+                    made.append((item, partial(_there, index, item, deidentify)))
                 else:
                     if last is None or item.frame is None or last[0] is not item.read:
-                        last = item.read, pool.submit(_uploaded, batch, index, item, store)
-                    made.append((item, partial(_of_upload, index, item, last[1])))
+                        last = item.read, pool.submit(_uploaded, batch, index, item, store, deidentify)
+                    made.append((item, partial(_of_upload, index, item, last[1], deidentify)))
                 index += 1
             for item, entry in made:
                 yield item, entry() if entry is not None else None
 
 
-def _of_upload(index: int, candidate: Candidate, upload: Future[ManifestEntry]) -> ManifestEntry:
+def _of_upload(
+    index: int, candidate: Candidate, upload: Future[_Upload], deidentify: Deidentifier | None
+) -> ManifestEntry:
     """An image whose file was uploaded for it, or for the frame before."""
-    own = {"index": index, "name": candidate.name, "frame": candidate.frame}
-    return upload.result().model_copy(update=own)
+    uploaded = upload.result()
+    name = candidate.name
+    if deidentify is not None:
+        name = uploaded.entry.name + ("" if candidate.frame is None else f"#frame={candidate.frame}")
+        deidentify.note(index, name, candidate.name, uploaded.copy.made if uploaded.copy else None)
+    return uploaded.entry.model_copy(update={"index": index, "name": name, "frame": candidate.frame})
 
 
-def _there(index: int, candidate: Candidate) -> ManifestEntry:
+def _there(index: int, candidate: Candidate, deidentify: Deidentifier | None) -> ManifestEntry:
+    if deidentify is not None:
+        if candidate.refusal is None:
+            raise ValueError("a candidate in place cannot be de-identified; walk with in_place=False")
+        name, refusal = deidentify.refused_name(candidate.name), unnamed(candidate.refusal)
+        deidentify.note(index, name, candidate.name)
+        return ManifestEntry(index=index, name=name, size=candidate.size, refusal=refusal)
     return ManifestEntry(
         index=index,
         name=candidate.name,
@@ -71,15 +87,32 @@ def _there(index: int, candidate: Candidate) -> ManifestEntry:
     )
 
 
-def _uploaded(batch: str, index: int, candidate: Candidate, store: ObjectStore) -> ManifestEntry:
+@dataclass(frozen=True)
+class _Upload:
+    """What was uploaded: its entry, as if it had one frame, and where it is a copy, what was copied (no bytes)."""
+
+    entry: ManifestEntry
+    copy: Copy | None = None
+
+
+def _uploaded(
+    batch: str, index: int, candidate: Candidate, store: ObjectStore, deidentify: Deidentifier | None
+) -> _Upload:
     assert candidate.read is not None  # noqa: S101 - the caller has looked
+    name, copy = candidate.name, None
     try:
         data = candidate.read()
+        if deidentify is not None:
+            copy = deidentify.copy(data)
+            name, data = copy.name, copy.made.data
     except PermanentError as error:
         refusal = Refusal(reason=error.reason, message=str(error))
-        return ManifestEntry(index=index, name=candidate.name, size=candidate.size, refusal=refusal)
+        name = deidentify.refused_name(candidate.name) if deidentify is not None else name
+        return _Upload(ManifestEntry(index=index, name=name, size=candidate.size, refusal=refusal))
     # A number, not the file's name: names may be anything, and often are patients' names.
     key = f"{batch}/{index}"
     etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
     source = f"s3://{store.incoming_bucket}/{key}"
-    return ManifestEntry(index=index, name=candidate.name, source=source, size=len(data), etag=etag)
+    text = copy is not None and copy.made.may_have_text
+    entry = ManifestEntry(index=index, name=name, source=source, size=len(data), etag=etag, may_have_text=text)
+    return _Upload(entry, copy and replace(copy, made=replace(copy.made, data=b"")))

@@ -96,6 +96,16 @@ def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | Non
     return objects.written + unpacked.written
 
 
+def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
+    """Write the sealed table of what a batch's images were into ``folder``, where there is one in this store.
+
+    Raises:
+        DiskFull: Where it does not fit.
+    """
+    for info in store.list(store.bucket, layout.originals_prefix(batch)):
+        _renew(folder / info.key, store.get(store.bucket, info.key))
+
+
 def folder_results(folder: Path, batch: str) -> Iterator[ResultRecord]:
     """Result records of a batch that was fetched into a folder."""
     for path in (folder / layout.batch_prefix(batch) / "results").glob("*/*.json"):

@@ -28,6 +28,11 @@ def plain(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def without_salt(settings: Settings) -> Settings:
+    """The settings for parts that see pseudonyms only: none of them takes images in."""
+    return settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"salt": None})})
+
+
 def settings_environment(settings: Settings) -> dict[str, str]:
     """The ``DERMBATCH_*`` variables from which a program builds the same settings."""
     variables = {}

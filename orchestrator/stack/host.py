@@ -11,7 +11,7 @@ from types import FrameType
 
 from dermbatch.errors import DermbatchError, StackError
 from dermbatch.settings import Settings
-from orchestrator.stack.environment import base_environment, settings_environment
+from orchestrator.stack.environment import base_environment, settings_environment, without_salt
 from orchestrator.stack.process import python_module
 from orchestrator.stack.stack import Stack
 from orchestrator.stack.state import StackState, logs_path, read_state, wait_gone
@@ -57,7 +57,7 @@ def up(
         f"--model-repository={model_repository.resolve()}",
     )
     begin = log.stat().st_size if log.exists() else 0
-    pid = _spawn(argv, {**base_environment(os.environ), **settings_environment(settings)}, log)
+    pid = _spawn(argv, {**base_environment(os.environ), **settings_environment(without_salt(settings))}, log)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         state = read_state(home)

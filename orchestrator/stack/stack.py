@@ -13,7 +13,7 @@ import psutil
 
 from dermbatch.errors import StackError
 from dermbatch.settings import Settings
-from orchestrator.stack.environment import base_environment, plain, settings_environment
+from orchestrator.stack.environment import base_environment, plain, settings_environment, without_salt
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.redis import redis_part
@@ -70,7 +70,7 @@ class Stack:
         worker_command: Sequence[str] | None = None,
     ) -> None:
         self.home = home.resolve()
-        self._asked = settings
+        self._asked = without_salt(settings)
         self._workers = workers
         self._live_slots = live_slots
         self._repository = model_repository

@@ -48,6 +48,7 @@ QUALITY = {
     "several_lesions": own("Q-SEVERAL", "Several lesions are measured together"),
     "low_confidence": own("Q-CONFIDENCE", "Low confidence of a model"),
     "heavily_occluded": own("Q-OCCLUDED", "Heavily occluded by hair, ruler or ink"),
+    "burned_in_text": own("Q-TEXT", "There may be text in the picture"),
 }
 
 _MELANOMA = ("MEL", Code("93655004", "SCT", "Malignant melanoma of skin"))
