@@ -31,6 +31,8 @@ STORE_REQUESTS = Counter("dermbatch_store_requests", "Requests to the object sto
 STORE_ERRORS = Counter("dermbatch_store_errors", "Failed requests to the object store.", ["operation", "reason"])
 LEASE_EXPIRIES = Counter("dermbatch_lease_expiries", "Images put back because their worker fell silent.")
 DISPATCHED = Counter("dermbatch_dispatched", "Messages put into the queue.")
+NOTIFICATIONS = Counter("dermbatch_notifications", "Requests to the webhook of watch, by outcome.", ["outcome"])
+NOTIFIED_OBJECTS = Counter("dermbatch_notified_objects", "Objects that notifications told of.")
 CANARY_IMAGES = Counter(
     "dermbatch_canary_images", "Images that a canary's models were tried on: agree, differ, failed.", ["outcome"]
 )

@@ -5,6 +5,7 @@ Nested fields take a double underscore: ``DERMBATCH_STORE__ENDPOINT_URL``. ``doc
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -129,6 +130,23 @@ class PrivacySettings(Section):
     bucket: str | None = Field(default=None, description="of those tables; the result bucket where none is given")
 
 
+class WatchSettings(Section):
+    """Watching buckets for new objects."""
+
+    every: Seconds = Field(default=30, description="between two listings of what is watched")
+    queue: int = Field(default=100_000, ge=1, description="events held; stores are asked to send more later")
+    listen_address: str = "127.0.0.1"
+    listen_port: int = Field(default=0, ge=0, le=65535, description="of the webhook for notifications; 0: none")
+    token: SecretStr | None = Field(default=None, min_length=16, description="that notifications must bring")
+
+    @field_validator("token")
+    @classmethod
+    def _can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("take printable ASCII characters without spaces")
+        return token
+
+
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
     Stage.SEGMENT: ModelChoice(name="segment_unet"),
@@ -149,6 +167,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    watch: WatchSettings = WatchSettings()
     stack: StackSettings = StackSettings()
     privacy: PrivacySettings = PrivacySettings()
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS

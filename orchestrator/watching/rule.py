@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,8 +24,8 @@ from dermbatch.records import Filters, Lane, ModelChoice
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import split_uri
 
-LONGEST_NAME = 80
-"""Batches are called ``watch-<rule>-20261121-14``, and their names have at most 100 characters."""
+LONGEST_NAME = 75
+"""Batches are called ``watch-<rule>-20261121-14``, maybe with a number behind; names have at most 100 characters."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MODEL = re.compile(r"(?P<name>[^@\s]+)(?:@(?P<version>[0-9]+))?")
@@ -80,15 +79,6 @@ def _marker(name: str) -> str:
     return name
 
 
-def _address(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{url!r} is no http or https address")
-    if parts.username or parts.password:
-        raise ValueError("holds a user or a password, which would go into records; they are settings")
-    return url
-
-
 Folder = Annotated[StrictStr, AfterValidator(folder)]
 Pattern = Annotated[StrictStr, AfterValidator(_pattern)]
 
@@ -115,8 +105,9 @@ class Rule(BaseModel):
     )
     max_failed_share: StrictFloat | None = Field(default=None, gt=0, le=1)
     dicom: StrictBool = Field(default=False, description="whether DICOM objects are written beside the results")
-    send_to: Annotated[StrictStr, AfterValidator(_address)] | None = Field(
-        default=None, description="DICOMweb address that the DICOM objects are sent to"
+    send_to: Annotated[StrictStr, Field(min_length=1)] | None = Field(
+        default=None,
+        description="the PACS of the settings that DICOM objects are sent to; they are written then, too",
     )
     output: Folder | None = Field(default=None, description="s3://bucket/folder/ that results are copied to")
     deidentify: StrictStr | None = Field(default=None, description="name of a profile of the file")
@@ -131,8 +122,6 @@ class Rule(BaseModel):
     def _fits_together(self) -> Rule:
         if left_out := [stage for stage in self.models if stage not in self.stages]:
             raise ValueError(f"models: {left_out[0]} has a model, but is not among the stages")
-        if self.send_to is not None and not self.dicom:
-            raise ValueError("send_to: what is sent are the DICOM objects, so it needs dicom: true")
         return self
 
     @property
