@@ -45,3 +45,5 @@ def configure(level: str) -> None:
     root.setLevel(level)
     for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for quoting in ("highdicom", "pydicom", "PIL"):  # UIDs and other values of headers, at several levels
+        logging.getLogger(quoting).setLevel(logging.CRITICAL)
