@@ -53,7 +53,7 @@ DECIMAL = re.compile(r"[+-]?(\d{1,7})(\.\d{1,12})?([eE][+-]?\d{1,2})?")
 BYTES = frozenset({f"{colour}{_LUT}Data" for colour in _COLOURS}) | {
     f"Segmented{colour}{_LUT}Data" for colour in _COLOURS
 }
-"""Colours of a palette: without them there is no picture. Pixel Data and ICC Profile are seen to apart."""
+"""Colours of a palette, where the picture has one. Pixel Data and ICC Profile are seen to apart."""
 
 # fmt: off
 _SKIN = frozenset({

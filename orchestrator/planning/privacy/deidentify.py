@@ -146,6 +146,7 @@ class _Taking:
         self._patient = pseudonyms.patient(issuer if identifier else "", whose)
         self._days = pseudonyms.days(self._patient) if profile.dates == "shift" else 0
         self._original = (identifier, issuer)
+        self._has_palette = text(dataset, "PhotometricInterpretation") == "PALETTE COLOR"
         self._instance = pseudonyms.uid(pseudonyms.content(data))
 
     def done(self) -> Deidentified:
@@ -251,7 +252,7 @@ class _Taking:
         if keyword in attributes.NUMBERS:
             return _numbers(value)
         if keyword in attributes.BYTES:
-            return value if isinstance(value, bytes) else None
+            return value if self._has_palette and isinstance(value, bytes) else None
         texts = [str(one).strip(" \"'\0") for one in (value if isinstance(value, MultiValue) else [value])]
         if keyword == "ImageType":
             return [one for one in texts if one in attributes.WORDS[keyword]] or None
