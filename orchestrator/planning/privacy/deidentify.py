@@ -253,7 +253,7 @@ class _Taking:
             return _numbers(value)
         if keyword in attributes.BYTES:
             return value if self._has_palette and isinstance(value, bytes) else None
-        texts = [str(one).strip(" \"'\0") for one in (value if isinstance(value, MultiValue) else [value])]
+        texts = [str(one).strip(" \"'\0") for one in (value if isinstance(value, (list, MultiValue)) else [value])]
         if keyword == "ImageType":
             return [one for one in texts if one in attributes.WORDS[keyword]] or None
         if keyword == "PatientOrientation":
@@ -294,7 +294,7 @@ class _Taking:
 
 
 def _numbers(value: Any) -> Any:
-    several = list(value) if isinstance(value, MultiValue) else [value]
+    several = list(value) if isinstance(value, (list, MultiValue)) else [value]
     return value if all(isinstance(one, int) for one in several) else None
 
 
