@@ -81,6 +81,18 @@ class InferenceUnavailable(TransientError):
     reason = "inference_unavailable"
 
 
+class PacsUnavailable(TransientError):
+    """A PACS did not answer in time, or cannot take anything for now."""
+
+    reason = "pacs_unavailable"
+
+
+class PacsRefused(PermanentError):
+    """A PACS does not take what was sent, or not from us."""
+
+    reason = "pacs_refused"
+
+
 class LedgerUnavailable(TransientError):
     """Redis did not answer."""
 

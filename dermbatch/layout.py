@@ -134,10 +134,15 @@ def failure(batch: str, index: int) -> str:
     return f"batches/{batch}/failed/{part}/{n}.json"
 
 
+def dicom_file(kind: DicomKind) -> str:
+    """What a DICOM object is called in a folder of its image."""
+    return f"{_DICOM_SUFFIXES[kind]}.dcm"
+
+
 def dicom(batch: str, index: int, kind: DicomKind) -> str:
     """Key of a DICOM object of an image; written before its result record."""
     part, n = part_of(index)
-    return f"batches/{batch}/dicom/{part}/{n}-{_DICOM_SUFFIXES[kind]}.dcm"
+    return f"batches/{batch}/dicom/{part}/{n}-{dicom_file(kind)}"
 
 
 def report(batch: str) -> str:

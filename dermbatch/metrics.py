@@ -29,6 +29,9 @@ BYTES_READ = Counter("dermbatch_bytes_read", "Bytes read from the object store."
 BYTES_WRITTEN = Counter("dermbatch_bytes_written", "Bytes written to the object store.")
 STORE_REQUESTS = Counter("dermbatch_store_requests", "Requests to the object store.", ["operation"])
 STORE_ERRORS = Counter("dermbatch_store_errors", "Failed requests to the object store.", ["operation", "reason"])
+PACS_OBJECTS = Counter(
+    "dermbatch_pacs_objects", "DICOM objects sent: stored, refused, unavailable.", ["destination", "outcome"]
+)
 LEASE_EXPIRIES = Counter("dermbatch_lease_expiries", "Images put back because their worker fell silent.")
 DISPATCHED = Counter("dermbatch_dispatched", "Messages put into the queue.")
 NOTIFICATIONS = Counter("dermbatch_notifications", "Requests to the webhook of watch, by outcome.", ["outcome"])

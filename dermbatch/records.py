@@ -93,6 +93,10 @@ class Asked(Record):
     compared_with: tuple[str, ...] = Field(default=(), description="batches whose results are compared")
     deidentified: Deidentification | None = Field(default=None, description="how, where images were")
     dicom: bool = Field(default=False, description="whether DICOM objects are written beside the results")
+    send_to: str | None = Field(
+        default=None, description="the PACS of the settings that DICOM objects are sent to"
+    )
+    output: str | None = Field(default=None, description="s3://bucket/prefix that results are also copied under")
     software: str
 
 
@@ -192,6 +196,8 @@ class ImageJob(Record):
     duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
     may_have_text: bool = Field(default=False, description="as in the manifest")
     dicom: bool = Field(default=False, description="whether DICOM objects are written beside the result")
+    send_to: str | None = Field(default=None, description="the PACS of the settings that they are sent to")
+    output: str | None = Field(default=None, description="s3://bucket/prefix that the result is also copied under")
     shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
 
     @property
@@ -332,6 +338,17 @@ NoDicom = Literal["not_dicom", "header_unusable", "nothing_to_say"]
 """Why none are: the source is no DICOM file; its header cannot be used; no stage made anything for them."""
 
 
+class Sent(Record):
+    """What a PACS has taken of an image."""
+
+    to: str = Field(description="its name in the settings")
+    kinds: tuple[DicomKind, ...]
+    warnings: dict[DicomKind, str] = Field(
+        default={}, description="Warning Reason (PS3.18, table I.2-2) by kind, four hexadecimal digits"
+    )
+    at: datetime = Field(description="when it had taken all of them")
+
+
 class ResultRecord(Record):
     """The outcome of one image; ``results/<part>/<n>.json``, written last and once."""
 
@@ -346,6 +363,12 @@ class ResultRecord(Record):
     preview_jpeg: bytes | None = Field(default=None, description="preview.jpg itself, Base64: what reports show")
     dicom: dict[DicomKind, str] = Field(default={}, description="keys of the DICOM objects, where asked for")
     no_dicom: NoDicom | None = Field(default=None, description="why there are none, though they were asked for")
+    sent: Sent | None = Field(
+        default=None, description="what was sent to a PACS, where asked for and there is any"
+    )
+    output: str | None = Field(
+        default=None, description="s3://bucket/key of the folder of copies, where asked for"
+    )
     attempt: int
     worker: str
     started: datetime

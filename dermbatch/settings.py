@@ -6,9 +6,11 @@ Nested fields take a double underscore: ``DERMBATCH_STORE__ENDPOINT_URL``. ``doc
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dermbatch.errors import UsageError
@@ -147,6 +149,36 @@ class WatchSettings(Section):
         return token
 
 
+class DicomwebSettings(Section):
+    """A PACS that DICOM objects are sent to, by DICOMweb STOW-RS (PS3.18, section 10.5)."""
+
+    url: str = Field(description="of the DICOMweb service, without /studies")
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, description="a bearer token, instead of user and password")
+    ca_file: Path | None = Field(default=None, description="certificates to trust, PEM; the system's where none")
+    connect_timeout: Seconds = 5
+    timeout: Seconds = Field(default=60, description="for sending an image's objects, and again for the answer")
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("it must be http://HOST/PATH or https://HOST/PATH")
+        if parts.username is not None:
+            raise ValueError("it must not hold a user or password; set __USER and __PASSWORD")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.token is not None and (self.user is not None or self.password is not None):
+            raise ValueError("give a token, or user and password, not both")
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password belong together")
+        return self
+
+
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
     Stage.SEGMENT: ModelChoice(name="segment_unet"),
@@ -170,6 +202,7 @@ class Settings(BaseSettings):
     watch: WatchSettings = WatchSettings()
     stack: StackSettings = StackSettings()
     privacy: PrivacySettings = PrivacySettings()
+    dicomweb: dict[str, DicomwebSettings] = Field(default={}, description="destinations of DICOM objects by name")
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"
 

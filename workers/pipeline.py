@@ -21,11 +21,13 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.artifacts import Artifacts, encode
 from workers.clock import Clock
-from workers.dicomout.delivery import Delivered, write_dicom
+from workers.handover import Handed, hand_over
 from workers.known import extended, recall, remember
+from workers.output import write_result
 from workers.pictures import Pictures, StaleArtifact
 from workers.preview import original_of, preview
 from workers.quality import quality_flags
+from workers.sending.stow import NOWHERE, Destinations
 from workers.served import Array, Inference
 from workers.source import Source, SourceReplaced
 from workers.steps import Step, plan, preview_key, run_step
@@ -57,8 +59,9 @@ def process(
     attempt: int,
     worker: str,
     alive: Callable[[], None],
+    destinations: Destinations = NOWHERE,
 ) -> ResultRecord:
-    """Process one image. When it returns, all artifacts are written; the record itself is the caller's to write.
+    """Process one image. When it returns, all is written and handed over but the record, which is the caller's.
 
     Args:
         job: What to do.
@@ -68,12 +71,14 @@ def process(
         attempt: Counted by the ledger.
         worker: Name of this worker slot.
         alive: Called between steps; raises where the lease is lost.
+        destinations: The PACS of the settings.
 
     Raises:
         BadInput: Where the object is no image that the system takes.
         ObjectNotFound: Where it is not there.
         ModelContractError: Where a model is missing or breaks its contract.
-        StoreUnavailable, StoreRefused, InferenceUnavailable: Where trying again may help.
+        PacsRefused, PermanentError: Where the result cannot be handed over.
+        StoreUnavailable, StoreRefused, InferenceUnavailable, PacsUnavailable: Where trying again may help.
     """
     started, clock = datetime.now(UTC), Clock()
     source = Source(job, store, limits.max_bytes, clock)
@@ -97,15 +102,17 @@ def process(
         except SourceReplaced:
             run = Run(source, source.fingerprint, None, limits.max_pixels, store, clock)
             outcome, found = run.whole(steps, client, alive)
-    delivered = Delivered()
-    if job.dicom:
-        try:
-            delivered = write_dicom(job, source, outcome.image, outcome.stages, store, clock)
-        except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: made anew
-            run = Run(source, source.fingerprint, None, limits.max_pixels, store, clock)
-            outcome, found = run.whole(steps, client, alive)
-            delivered = write_dicom(job, source, outcome.image, outcome.stages, store, clock)
-    return ResultRecord(
+
+    def handed_over(outcome: Outcome) -> Handed:
+        return hand_over(job, source, outcome.image, outcome.stages, store, destinations, clock, alive)
+
+    try:
+        handed = handed_over(outcome)
+    except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: made anew
+        run = Run(source, source.fingerprint, None, limits.max_pixels, store, clock)
+        outcome, found = run.whole(steps, client, alive)
+        handed = handed_over(outcome)
+    record = ResultRecord(
         batch=job.batch,
         index=job.index,
         name=job.name,
@@ -117,8 +124,10 @@ def process(
         ),
         preview=layout.preview(outcome.image.sha256, preview_key(steps)),
         preview_jpeg=outcome.shown,
-        dicom=delivered.keys,
-        no_dicom=delivered.why_none,
+        dicom=handed.dicom.keys,
+        no_dicom=handed.dicom.why_none,
+        sent=handed.sent,
+        output=handed.output,
         attempt=attempt,
         worker=worker,
         started=started,
@@ -126,6 +135,9 @@ def process(
         seconds=clock.seconds,
         software=__version__,
     )
+    if handed.output is not None:
+        write_result(handed.output, record, store)
+    return record
 
 
 def _all_known(known: KnownImage | None, steps: tuple[Step, ...]) -> Outcome | None:

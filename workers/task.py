@@ -34,6 +34,7 @@ from workers.drain import Drain
 from workers.inference import TritonClient
 from workers.lease import LeaseKeeper, LeaseLost
 from workers.pipeline import process
+from workers.sending.stow import NOWHERE, Destinations
 from workers.shadow import run_shadow
 
 _log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ class Workplace:
         keeper: Keeps the lease of the image in hand.
         drain: Whether the worker ends, and when.
         slot: Name of this process.
+        destinations: The PACS of the settings.
         process: The pipeline, from job to result record.
         shadow: A canary's side run.
         patience: Seconds for which news is kept for a Redis that does not answer.
@@ -73,6 +75,7 @@ class Workplace:
     keeper: LeaseKeeper
     drain: Drain
     slot: str
+    destinations: Destinations = NOWHERE
     process: Process = process
     shadow: Shadow = run_shadow
     patience: float = 30.0
@@ -86,12 +89,14 @@ class Workplace:
         keeper = LeaseKeeper(ledger, slot, settings.ledger.heartbeat, drain)
         keeper.start()
         store, client = ObjectStore(settings.store), TritonClient(settings.triton)
-        return cls(settings, store, ledger, client, keeper, drain, slot, process)
+        destinations = Destinations(settings.dicomweb)
+        return cls(settings, store, ledger, client, keeper, drain, slot, destinations, process)
 
     def close(self) -> None:
         """Stop reporting, and give back what is shared with Triton."""
         self.keeper.stop()
         self.client.close()
+        self.destinations.close()
 
     def new_owner(self) -> str:
         """A name for one claim: the same process claims the same image anew under another name."""
@@ -170,6 +175,7 @@ def _attempt(workplace: Workplace, claim: Claim, alive: Callable[[], None]) -> R
                 attempt=claim.attempt,
                 worker=workplace.slot,
                 alive=alive,
+                destinations=workplace.destinations,
             )
             if not _commit(workplace, claim, record):
                 return None

@@ -18,6 +18,7 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
+from orchestrator.planning import delivery
 from orchestrator.planning import models as served_models
 from orchestrator.planning.entries import read_batch
 from orchestrator.planning.estimate import estimate, estimate_table
@@ -56,6 +57,8 @@ def submit(
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs to pay for, for --dry-run.")] = 1,
     dicom: options.Dicom = False,
+    send_to: options.SendTo = None,
+    output: options.Output = None,
     profile: options.Deidentify = None,
     plain: options.AsJson = False,
 ) -> None:
@@ -66,7 +69,9 @@ def submit(
     settings, store, ledger = options.connect(home)
     asked = options.order(settings, batch_name, stage_names, models)
     order = replace(asked, lane="live" if live else "bulk", weight=weight, max_failed_share=max_failed)
-    order = replace(order, dicom=dicom)
+    delivery.check_destination(send_to, settings)
+    delivery.check_output(output, inputs, store)
+    order = replace(order, dicom=dicom or send_to is not None, send_to=send_to, output=output)
     pinned = _check_served(settings, order.models)
     filters = options.filters(include, exclude, since, until)
     deidentify = options.deidentifier(profile, settings)

@@ -17,6 +17,7 @@ from dermbatch.settings import load
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
+from orchestrator.planning import delivery
 from orchestrator.planning import models as served_models
 from orchestrator.planning.intake import Intake
 from orchestrator.planning.planner import abandon, plan
@@ -47,12 +48,15 @@ def run(
     since: options.Since = None,
     until: options.Until = None,
     dicom: options.Dicom = False,
+    send_to: options.SendTo = None,
     profile: options.Deidentify = None,
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
     settings = load()
     served = options.repository(model_repository)
-    order = replace(options.order(settings, batch_name, stage_names, models), dicom=dicom)
+    delivery.check_destination(send_to, settings)
+    order = options.order(settings, batch_name, stage_names, models)
+    order = replace(order, dicom=dicom or send_to is not None, send_to=send_to)
     served_models.check(order.models, repository.served_models(served), str(served))
     options.make_folder(folder)
     source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None

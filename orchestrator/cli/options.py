@@ -81,6 +81,16 @@ Deidentify = Annotated[
         "--deidentify", metavar="FILE", help="De-identify the images first, by the profile of this file."
     ),
 ]
+SendTo = Annotated[
+    str | None,
+    typer.Option("--send-to", metavar="NAME", help="Also send DICOM objects to this PACS of the settings."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output", metavar="s3://BUCKET/PREFIX", help="Also copy each image's results here, by its own name."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 

@@ -171,7 +171,9 @@ class Dispatcher:
             frame=entry.frame,
             duplicate_of=entry.duplicate_of,
             may_have_text=entry.may_have_text,
-            dicom=batch.dicom,
+            dicom=batch.dicom or batch.send_to is not None,
+            send_to=batch.send_to,
+            output=batch.output,
         )
         return self._choose(job) if lane == "live" else job
 

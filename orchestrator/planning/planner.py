@@ -51,6 +51,8 @@ class Order:
     max_failed_share: float | None = None
     compared_with: tuple[str, ...] = ()
     dicom: bool = False
+    send_to: str | None = None
+    output: str | None = None
 
 
 def plan(
@@ -130,6 +132,8 @@ def _begun(
         compared_with=order.compared_with,
         deidentified=deidentify.record if deidentify else None,
         dicom=order.dicom,
+        send_to=order.send_to,
+        output=order.output,
         software=__version__,
         inputs=walk.inputs if isinstance(walk, Walk) else (),
         filters=walk.filters if isinstance(walk, Walk) else Filters(),
@@ -145,7 +149,7 @@ def _begun(
         raise UsageError(
             f"the begun plan of batch {order.batch!r} (plan.json) is damaged; choose another name with --batch"
         ) from error
-    same = ("inputs", "filters", "deidentified", "stages", "models", "compared_with", "dicom")
+    same = ("inputs", "filters", "deidentified", "stages", "models", "compared_with", "dicom", "send_to", "output")
     if other := [name for name in same if getattr(begun, name) != getattr(fresh, name)]:
         raise UsageError(
             f"a plan of batch {order.batch!r} was begun with other {' and '.join(other).replace('_', ' ')}; "

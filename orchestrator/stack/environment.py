@@ -33,6 +33,13 @@ def without_salt(settings: Settings) -> Settings:
     return settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"salt": None})})
 
 
+def without_credentials(settings: Settings) -> Settings:
+    """The settings for files: what lets us into a PACS, which is not this stack's, is told to processes only."""
+    none = {"user": None, "password": None, "token": None}
+    destinations = {name: one.model_copy(update=none) for name, one in settings.dicomweb.items()}
+    return settings.model_copy(update={"dicomweb": destinations})
+
+
 def settings_environment(settings: Settings) -> dict[str, str]:
     """The ``DERMBATCH_*`` variables from which a program builds the same settings."""
     variables = {}
@@ -65,6 +72,8 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def _reveal(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value)
     raise TypeError(f"settings hold a {type(value).__name__}, which has no JSON form")
 
 

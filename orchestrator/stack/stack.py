@@ -13,7 +13,13 @@ import psutil
 
 from dermbatch.errors import StackError
 from dermbatch.settings import Settings
-from orchestrator.stack.environment import base_environment, plain, settings_environment, without_salt
+from orchestrator.stack.environment import (
+    base_environment,
+    plain,
+    settings_environment,
+    without_credentials,
+    without_salt,
+)
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.redis import redis_part
@@ -252,7 +258,7 @@ class Stack:
             status=status,
             ports=self._ports,
             parts=parts,
-            settings=plain(self.settings),
+            settings=plain(without_credentials(self.settings)),
         )
         write_state(self.home, state)
 

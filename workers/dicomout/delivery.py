@@ -29,10 +29,12 @@ class Delivered:
 
     Attributes:
         keys: Object keys by kind.
+        bodies: The objects themselves, as files.
         why_none: Why there is nothing, where there is nothing.
     """
 
     keys: dict[DicomKind, str] = field(default_factory=dict)
+    bodies: dict[DicomKind, bytes] = field(default_factory=dict)
     why_none: NoDicom | None = None
 
 
@@ -81,7 +83,7 @@ def write_dicom(
         keys = {kind: layout.dicom(job.batch, job.index, kind) for kind in made}
         for kind, body in made.items():
             store.put(keys[kind], body, MEDIA_TYPE)
-    return Delivered(keys) if keys else Delivered(why_none="nothing_to_say")
+    return Delivered(keys, made) if keys else Delivered(why_none="nothing_to_say")
 
 
 def _picture(artifacts: Artifacts, record: StageRecord | None, name: str) -> Image | None:

@@ -1,0 +1,320 @@
+"""From a PACS into a bucket, through the pipeline, and back into the PACS: all of it real."""
+
+import re
+import time
+import urllib.request
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from orchestra import Orchestra
+from pacs import USER, orthanc
+from pydantic import SecretStr
+from pydicom import dcmread
+
+from dermbatch.ledger import Ledger
+from dermbatch.phantoms import phantom
+from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
+from dermbatch.records import FailureRecord, ModelChoice, ResultRecord
+from dermbatch.settings import LedgerSettings, Settings
+from dermbatch.stages import ORDER, Stage
+from dermbatch.store import ObjectStore
+from orchestrator.planning.intake import Intake
+from orchestrator.planning.planner import Order, plan
+from orchestrator.steering.controls import begin
+from orchestrator.steering.replay import retry
+from workers.dicomout import objects
+from workers.dicomout.objects import dicom_objects
+from workers.drain import Drain
+from workers.inference import TritonClient
+from workers.lease import LeaseKeeper
+from workers.pipeline import process
+from workers.sending import stow
+from workers.sending.stow import Destinations
+from workers.task import Workplace, process_image
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+BUCKET = "hospital"
+MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
+    Stage.SEGMENT: ModelChoice(name="segment_tiny", version="1")
+}
+LEDGER = LedgerSettings(first_pause=0.05, longest_pause=0.2, max_transient=1000, window_per_slot=8)
+KINDS = ("segmentation", "report", "enhanced")
+
+
+@pytest.fixture(scope="module")
+def orthanc_runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("orthanc")
+    pacs = orthanc(folder)
+    pacs.start()
+    try:
+        yield pacs
+    finally:
+        pacs.part.stop()
+
+
+@pytest.fixture
+def pacs(orthanc_runs):
+    """An Orthanc that holds nothing."""
+    if not orthanc_runs.part.running:
+        orthanc_runs.start()
+    orthanc_runs.forget()
+    return orthanc_runs
+
+
+@pytest.fixture(scope="module")
+def client(digested_triton):
+    client = TritonClient(digested_triton.settings)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def inferences(digested_triton):
+    """Requests that Triton has answered."""
+
+    def asked():
+        with urllib.request.urlopen(f"http://127.0.0.1:{digested_triton.ports.metrics}/metrics") as answer:
+            found = re.findall(r"nv_inference_request_success\{[^}]*\} (\d+)", answer.read().decode())
+        return sum(map(int, found))
+
+    return asked
+
+
+class Hospital:
+    """Dermbatch with one worker in this process, a bucket for exports, and the settings that lead to the PACS."""
+
+    def __init__(self, redis_settings, store_settings, client, pacs):
+        self.settings = Settings(redis=redis_settings, store=store_settings, ledger=LEDGER)
+        self.orchestra = Orchestra(redis_settings, store_settings, LEDGER)
+        self.store, self.pacs = self.orchestra.store, pacs
+        self.store.create_bucket(BUCKET)
+        self.store.delete_prefix(BUCKET, "")
+        ledger, drain = Ledger(redis_settings, LEDGER), Drain(grace=30)
+        keeper = LeaseKeeper(ledger, "w", LEDGER.heartbeat, drain)
+        keeper.start()
+        known = Destinations({"main": pacs.settings()})
+        self.place = Workplace(
+            self.settings, ObjectStore(store_settings), ledger, client, keeper, drain, "w", known, process
+        )
+
+    def put(self, key, body):
+        self.store.put(f"exports/{key}", body, "application/octet-stream", bucket=BUCKET)
+
+    def submit(self, name="b", **changes):
+        """As ``dermbatch submit s3://hospital/exports/ --dicom --send-to main``."""
+        order = Order(name, MODELS, ORDER, **{"dicom": True, "send_to": "main", **changes})
+        walk = Intake(self.settings, self.store, in_place=True).walk([f"s3://{BUCKET}/exports/"])
+        batch = plan(order, walk, self.store)
+        begin(self.store, self.orchestra.ledger, batch)
+        return batch
+
+    def turn(self):
+        """A round of the orchestrator and all that there is for the worker."""
+        self.orchestra.dispatcher.repair()
+        self.orchestra.dispatcher.feed()
+        jobs = self.orchestra.take()
+        for job in jobs:
+            process_image(self.place, job.model_dump(mode="json"))
+        return len(jobs)
+
+    def work_off(self, name="b"):
+        deadline = time.monotonic() + 60
+        while not self.orchestra.state(name).finished:
+            assert time.monotonic() < deadline, "the batch does not end"
+            if not self.turn():
+                time.sleep(0.02)
+        self.orchestra.close()
+
+    def records(self, name="b"):
+        found = self.store.list(self.store.bucket, f"batches/{name}/results/")
+        return [ResultRecord.model_validate_json(self.store.get(self.store.bucket, i.key)) for i in found]
+
+    def failures(self, name="b"):
+        found = self.store.list(self.store.bucket, f"batches/{name}/failed/")
+        return [FailureRecord.model_validate_json(self.store.get(self.store.bucket, i.key)) for i in found]
+
+    def written(self, record):
+        """The DICOM objects that the bucket holds of an image."""
+        return {kind: self.store.get(self.store.bucket, key) for kind, key in record.dicom.items()}
+
+    def end(self):
+        self.place.keeper.stop()
+        self.place.destinations.close()
+        self.orchestra.end()
+
+
+@pytest.fixture
+def hospital(empty_redis, empty_store, client, pacs, monkeypatch):
+    monkeypatch.setattr(stow, "_REST", 0.2)
+    hospital = Hospital(empty_redis, empty_store, client, pacs)
+    yield hospital
+    hospital.end()
+
+
+def image(number, *, study=None, sop_class=VL_PHOTOGRAPHIC, jpeg=True):
+    body = dicom(phantom(number, height=240, width=320), identity=number, sop_class=sop_class, jpeg=jpeg)
+    if study is None:
+        return body
+    dataset = dcmread(BytesIO(body))
+    first = dcmread(BytesIO(dicom(phantom(study, height=240, width=320), identity=study)))
+    dataset.StudyInstanceUID, dataset.PatientID = first.StudyInstanceUID, first.PatientID
+    return saved(dataset)
+
+
+def saved(dataset):
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def uid(body):
+    return dcmread(BytesIO(body), stop_before_pixels=True).SOPInstanceUID
+
+
+def same(ours, theirs):
+    """Whether two files hold the same dataset; a PACS may write the file meta information anew."""
+    return dcmread(BytesIO(ours)) == dcmread(BytesIO(theirs))
+
+
+def given_back(hospital, records):
+    """Holds that the PACS gives back each object of each record as the bucket has it; how many they are."""
+    ours = [body for record in records for body in hospital.written(record).values()]
+    studies = {dcmread(BytesIO(body), stop_before_pixels=True).StudyInstanceUID for body in ours}
+    theirs = {uid(body): body for study in studies for body in hospital.pacs.retrieved(study)}
+    for body in ours:
+        assert same(body, theirs[uid(body)])
+    return len(ours)
+
+
+def test_from_the_pacs_through_the_bucket_and_back(hospital, pacs, tmp_path):
+    bodies = [image(1), image(2, study=1), image(3, sop_class=SECONDARY_CAPTURE, jpeg=False)]
+    for number, body in enumerate(bodies):
+        (tmp_path / f"{number}.dcm").write_bytes(body)
+    pacs.store(*tmp_path.glob("*.dcm"))
+    first, second = sorted(pacs.json("/studies"), key=lambda s: len(pacs.json(f"/studies/{s}")["Series"]))[::-1]
+    media = pacs.archive(first, "media")
+    assert "DICOMDIR" in zipfile.ZipFile(BytesIO(media)).namelist()
+    hospital.put("first.zip", media)
+    for instance in pacs.json(f"/studies/{second}/instances"):
+        hospital.put("loose/IM0001", pacs.ask(f"/instances/{instance['ID']}/file", accept="*/*")[1])
+    batch = hospital.submit()
+    assert batch.images == 3
+    hospital.work_off()
+    records = hospital.records()
+    assert [record.sent.to for record in records] == ["main"] * 3
+    assert [set(record.sent.kinds) for record in records] == [set(KINDS)] * 3
+    assert len(pacs.instances()) == 3 + 9
+    for body in bodies:
+        source = dcmread(BytesIO(body), stop_before_pixels=True)
+        (study,) = pacs.studies(StudyInstanceUID=source.StudyInstanceUID)
+        assert set(study["00080061"]["Value"]) == {source.Modality, "SEG", "SR", "OT"}
+        assert study["00100020"]["Value"] == [source.PatientID]
+        masks = pacs.found(source.StudyInstanceUID, Modality="SEG")
+        assert len(masks) == (1 if source.StudyInstanceUID == dcmread(BytesIO(bodies[2])).StudyInstanceUID else 2)
+    assert given_back(hospital, records) == 9
+
+
+def test_sent_again_by_another_batch_they_are_there_once(hospital, pacs, inferences):
+    hospital.put("a", image(4))
+    hospital.submit()
+    hospital.work_off()
+    before = inferences()
+    hospital.submit("again")
+    hospital.work_off("again")
+    assert inferences() == before
+    assert [record.sent.kinds for record in hospital.records("again")] == [KINDS]
+    assert len(pacs.instances()) == 3
+
+
+def test_while_the_pacs_is_away_images_wait_and_nothing_is_computed_twice(hospital, pacs, inferences):
+    for number in range(4):
+        hospital.put(f"{number}", image(10 + number))
+    hospital.submit()
+    hospital.turn()
+    sent = len(hospital.records())
+    assert sent
+    pacs.part.stop()
+    for number in range(4, 8):
+        hospital.put(f"{number}", image(10 + number))
+    hospital.submit("c")
+    deadline = time.monotonic() + 60
+    while hospital.orchestra.ledger.states()["waiting"] < 4:
+        assert time.monotonic() < deadline
+        hospital.turn()
+    computed = inferences()
+    for _ in range(5):
+        time.sleep(0.1)
+        hospital.turn()
+    assert (hospital.failures("c"), hospital.failures("b"), len(hospital.records("b"))) == ([], [], sent)
+    pacs.start()
+    hospital.work_off("b")
+    hospital.work_off("c")
+    assert inferences() == computed
+    records = hospital.records("b") + hospital.records("c")
+    assert all(record.sent for record in records)
+    assert max(record.attempt for record in records) > 1
+    assert len(pacs.instances()) == 8 * 3
+    assert given_back(hospital, records) == len(records) * 3
+
+
+def test_a_wrong_password_is_a_clear_failure_that_can_be_replayed(hospital, pacs, inferences):
+    hospital.put("a", image(20))
+    right = hospital.place.destinations
+    wrong = Destinations({"main": pacs.settings(password=SecretStr("not the password"))})
+    hospital.place.destinations = wrong
+    hospital.submit()
+    hospital.work_off()
+    (failure,) = hospital.failures()
+    assert (failure.reason, failure.permanent, failure.attempts) == ("pacs_denied", True, 1)
+    assert "'main'" in failure.message
+    assert not any(word in failure.message for word in ("password\n", "not the", USER, "127.0.0.1"))
+    wrong.close()
+    hospital.place.destinations = right
+    before = inferences()
+    assert retry(hospital.store, hospital.orchestra.ledger, "b", "pacs_denied") == 1
+    hospital.work_off()
+    assert (hospital.failures(), inferences()) == ([], before)
+    assert len(pacs.instances()) == given_back(hospital, hospital.records()) == 3
+
+
+def test_what_the_pacs_does_not_take_is_a_clear_failure(hospital, pacs, monkeypatch):
+    def without_study(*words, **more):
+        made = dicom_objects(*words, **more)
+        report = dcmread(BytesIO(made["report"]))
+        del report.StudyInstanceUID
+        return {**made, "report": saved(report)}
+
+    monkeypatch.setattr(objects, "dicom_objects", without_study)
+    hospital.put("a", image(21))
+    hospital.submit()
+    hospital.work_off()
+    (failure,) = hospital.failures()
+    assert (failure.reason, failure.permanent) == ("pacs_refused", True)
+    assert "did not take: report (Failure Reason C000)" in failure.message
+    monkeypatch.undo()
+    assert len(pacs.instances()) == 2
+    assert retry(hospital.store, hospital.orchestra.ledger, "b") == 1
+    hospital.work_off()
+    assert len(pacs.instances()) == given_back(hospital, hospital.records()) == 3
+
+
+def test_a_pacs_that_the_worker_does_not_know(hospital):
+    hospital.put("a", image(22))
+    hospital.submit(send_to="elsewhere")
+    hospital.work_off()
+    (failure,) = hospital.failures()
+    assert failure.reason == "pacs_unknown"
+    assert "DERMBATCH_DICOMWEB__ELSEWHERE__URL" in failure.message
+
+
+def test_an_image_that_is_no_dicom_is_not_sent(hospital, pacs):
+    from workers import png
+
+    hospital.put("a.png", png.encode(phantom(3, height=240, width=320).image))
+    hospital.submit()
+    hospital.work_off()
+    (record,) = hospital.records()
+    assert (record.sent, record.no_dicom) == (None, "not_dicom")
+    assert pacs.instances() == []
