@@ -243,18 +243,6 @@ class ObjectStore:
         except (ClientError, *_BROKEN) as error:
             raise _sorted(error, "copy", f"s3://{bucket}") from error
 
-    def copy(self, key: str, to: str, *, bucket: str) -> None:
-        """Have the store copy an object of the result bucket to another bucket, over what may be there.
-
-        Raises:
-            ObjectNotFound: Where there is no such object (``object_not_found``) or bucket (``bucket_not_found``).
-        """
-        try:
-            metrics.STORE_REQUESTS.labels("copy").inc()
-            self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
-        except (ClientError, *_BROKEN) as error:
-            raise _sorted(error, "copy", f"s3://{bucket}") from error
-
     def put_file(self, key: str, path: Path, content_type: str) -> None:
         """Write an object from a file of any size, in parts where it is large."""
         try:
