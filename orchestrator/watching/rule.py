@@ -25,9 +25,9 @@ from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import split_uri
 
 LONGEST_NAME = 75
-"""Batches are called ``watch-<rule>-20261121-14``, maybe with a number behind; names have at most 100 characters."""
+"""Batches are called ``watch-<rule>-20261121-14``, maybe with a number behind, of at most 100 characters."""
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _MODEL = re.compile(r"(?P<name>[^@\s]+)(?:@(?P<version>[0-9]+))?")
 
 

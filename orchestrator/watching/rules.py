@@ -83,7 +83,7 @@ class RuleBook:
         return tuple(verdicts)
 
     def check_apart(self, own: Iterable[str]) -> None:
-        """Refuse rules that watch the system's own buckets: what it writes would be taken for new images.
+        """Refuse rules that watch the system's own buckets, or copy results into one.
 
         Args:
             own: Names of these buckets.
@@ -93,11 +93,15 @@ class RuleBook:
         """
         buckets = set(own)
         for rule in self.rules:
-            bucket, _ = split_uri(rule.prefix)
-            if bucket in buckets:
+            watched, _ = split_uri(rule.prefix)
+            if watched in buckets:
                 raise UsageError(
-                    f"rule {rule.name!r} watches the bucket {bucket!r}, which the system itself writes to: "
+                    f"rule {rule.name!r} watches the bucket {watched!r}, which the system itself writes to: "
                     "what it writes would be taken for new images"
+                )
+            if rule.output is not None and split_uri(rule.output)[0] in buckets:
+                raise UsageError(
+                    f"rule {rule.name!r}: output: {rule.output} lies in a bucket of the system's own; take another"
                 )
 
 

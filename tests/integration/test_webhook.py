@@ -1,0 +1,244 @@
+"""The webhook over real HTTP: what it answers and hands over, that it logs no key, starts and stops cleanly."""
+
+import http.client
+import json
+import queue
+import socket
+import threading
+from contextlib import closing
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+from dermbatch.errors import UsageError
+from dermbatch.settings import WatchSettings
+from orchestrator.watching.events import ObjectEvent
+from orchestrator.watching.webhook import Webhook
+from tests.notifications import (
+    AWS,
+    AWS_TEST,
+    CEPH,
+    EVENTBRIDGE,
+    KEY,
+    MINIO,
+    SNS_SUBSCRIPTION,
+    SUBSCRIBE_URL,
+    in_sns,
+)
+
+TOKEN = "a-token-of-24-characters"
+EVENT = ObjectEvent("exports", KEY)
+
+
+class Watcher:
+    """Takes events, until it has no room."""
+
+    def __init__(self):
+        self.taken = []
+        self.full = False
+
+    def take(self, events):
+        if self.full:
+            raise queue.Full
+        self.taken.extend(events)
+
+
+@pytest.fixture
+def watcher():
+    return Watcher()
+
+
+def no_confirmation(url):
+    raise AssertionError("nothing was to be confirmed")
+
+
+def open_webhook(watcher, confirm=no_confirmation, **settings):
+    return Webhook(WatchSettings(**settings), watcher.take, confirm)
+
+
+@pytest.fixture
+def client(watcher):
+    with open_webhook(watcher) as webhook, httpx.Client(base_url=f"http://127.0.0.1:{webhook.port}") as client:
+        yield client
+
+
+def counted(outcome):
+    return REGISTRY.get_sample_value("dermbatch_notifications_total", {"outcome": outcome}) or 0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [AWS, MINIO, CEPH, EVENTBRIDGE, in_sns(AWS)],
+    ids=["aws", "minio", "ceph", "eventbridge", "sns"],
+)
+def test_what_stores_send_is_handed_over_before_the_answer(client, watcher, message):
+    before = counted("taken"), REGISTRY.get_sample_value("dermbatch_notified_objects_total")
+    # SNS says that it sends plain text.
+    answer = client.post("/events", content=json.dumps(message), headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 200
+    assert watcher.taken == [EVENT]
+    after = counted("taken"), REGISTRY.get_sample_value("dermbatch_notified_objects_total")
+    assert after == (before[0] + 1, before[1] + 1)
+
+
+def test_test_events_are_answered_and_hand_nothing_over(client, watcher):
+    watcher.full = True
+    assert client.post("/events", json=AWS_TEST).status_code == 200
+    assert client.head("/events").status_code == 200  # as MinIO looks for its target
+    assert watcher.taken == []
+
+
+def test_it_says_that_it_is_there(client):
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/openapi.json").status_code == 404
+
+
+def test_what_is_no_event_is_answered_with_a_sentence(client, watcher):
+    before = counted("bad")
+    answer = client.post("/events", content=b"Doe^Jane")
+    assert (answer.status_code, watcher.taken) == (400, [])
+    assert "no event of an object store" in answer.text
+    assert "Doe" not in answer.text
+    assert counted("bad") == before + 1
+
+
+def test_where_there_is_no_room_stores_are_asked_to_send_again(client, watcher):
+    watcher.full = True
+    answer = client.post("/events", json=AWS)
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    watcher.full = False
+    assert client.post("/events", json=AWS).status_code == 200
+    assert watcher.taken == [EVENT]
+
+
+def chunks(number):
+    for _ in range(number):
+        yield b" " * 65_536
+
+
+def test_large_requests_are_refused_whether_they_say_so_or_not(client, watcher):
+    assert client.post("/events", content=b" " * (2 << 20)).status_code == 413
+    assert client.post("/events", content=chunks(32)).status_code == 413
+    # Not one byte less than the limit: what comes behind the spaces is read.
+    body = json.dumps(AWS).encode().rjust(1 << 20)
+    assert client.post("/events", content=body).status_code == 200
+    assert watcher.taken == [EVENT]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": f"Bearer {TOKEN}"}, 200),
+        ({"Authorization": f"bearer  {TOKEN}"}, 200),
+        ({"Authorization": TOKEN}, 200),
+        ({"Authorization": httpx.BasicAuth("any", TOKEN)._auth_header}, 200),
+        ({}, 401),
+        ({"Authorization": ""}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": f"Bearer {TOKEN}x"}, 401),
+        ({"Authorization": f"Bearer {TOKEN[:-1]}"}, 401),
+        ({"Authorization": "Basic ?"}, 401),
+        ({"Authorization": httpx.BasicAuth(TOKEN, "any")._auth_header}, 401),
+        ({"Authorization": b"Bearer \xff\xfe"}, 401),
+    ],
+)
+def test_without_the_token_nothing_is_taken(watcher, headers, status):
+    before = counted("unauthorized")
+    with open_webhook(watcher, token=TOKEN) as webhook:
+        url = f"http://127.0.0.1:{webhook.port}"
+        answer = httpx.post(f"{url}/events", json=AWS, headers=headers)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+    assert answer.status_code == status
+    assert watcher.taken == ([EVENT] if status == 200 else [])
+    assert counted("unauthorized") == before + (status == 401)
+    assert (answer.headers.get("WWW-Authenticate", "").startswith("Basic")) == (status == 401)
+
+
+def test_a_subscription_is_confirmed_and_asked_for_again_where_that_fails(watcher):
+    visited = []
+
+    def confirm(url):
+        visited.append(url)
+        if len(visited) == 1:
+            raise httpx.ConnectTimeout("no answer")
+
+    with open_webhook(watcher, confirm) as webhook:
+        url = f"http://127.0.0.1:{webhook.port}/events"
+        answers = [httpx.post(url, json=SNS_SUBSCRIPTION).status_code for _ in range(2)]
+        other = {**SNS_SUBSCRIPTION, "SubscribeURL": "https://example.org/"}
+        assert httpx.post(url, json=other).status_code == 400
+    assert answers == [503, 200]
+    assert visited == [SUBSCRIBE_URL] * 2
+
+
+def test_many_senders_at_once_lose_nothing(watcher):
+    def send(url, first):
+        with httpx.Client() as client:
+            for number in range(first, first + 25):
+                record = json.loads(json.dumps(AWS))
+                record["Records"][0]["s3"]["object"]["key"] = f"{number}.png"
+                assert client.post(url, json=record).status_code == 200
+
+    with open_webhook(watcher) as webhook:
+        url = f"http://127.0.0.1:{webhook.port}/events"
+        senders = [threading.Thread(target=send, args=(url, first)) for first in range(0, 200, 25)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+    assert sorted(int(event.key.removesuffix(".png")) for event in watcher.taken) == list(range(200))
+
+
+def test_nothing_of_a_request_is_logged(watcher, caplog, capfd):
+    requests = ("/events", json.dumps(CEPH)), ("/events", "Sentinel^Jane"), ("/Sentinel^Jane?key=a", "")
+    with (
+        caplog.at_level("DEBUG"),
+        open_webhook(watcher) as webhook,
+        closing(http.client.HTTPConnection("127.0.0.1", webhook.port)) as client,  # it logs nothing itself
+    ):
+        for path, body in requests:
+            client.request("POST", path, body)
+            client.getresponse().read()
+    said = caplog.text + "".join(capfd.readouterr())
+    assert watcher.taken == [EVENT]
+    assert "folder one" not in said
+    assert "Sentinel" not in said
+
+
+def test_when_it_has_stopped_the_port_is_free_and_no_thread_is_left(watcher):
+    with open_webhook(watcher) as webhook:
+        port = webhook.port
+        httpx.get(f"http://127.0.0.1:{port}/healthz")
+    assert not [thread for thread in threading.enumerate() if thread.name == "webhook"]
+    with open_webhook(watcher, listen_port=port) as again:
+        assert httpx.post(f"http://127.0.0.1:{port}/events", json=AWS).status_code == 200
+        assert again.port == port
+
+
+def test_it_stops_though_a_client_keeps_its_connection(watcher):
+    with socket.socket() as idle, open_webhook(watcher) as webhook:
+        idle.connect(("127.0.0.1", webhook.port))
+        assert httpx.get(f"http://127.0.0.1:{webhook.port}/healthz").status_code == 200
+    assert not [thread for thread in threading.enumerate() if thread.name == "webhook"]
+
+
+def test_an_address_that_cannot_be_listened_on_is_a_usage_error(watcher):
+    with (
+        open_webhook(watcher) as first,
+        pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1 port {first.port}"),
+        open_webhook(watcher, listen_port=first.port),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match="cannot listen"),
+        open_webhook(watcher, listen_address="no.such.host.invalid"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("token", ["short", "with spaces in between", "nöt-ascii-at-all-now"])
+def test_tokens_that_cannot_be_sent_or_are_guessed_are_refused(token):
+    with pytest.raises(ValueError, match="token"):
+        WatchSettings(token=token)
