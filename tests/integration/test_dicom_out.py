@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from pydicom import dcmread
 
 from dermbatch.errors import BadInput
@@ -16,6 +17,9 @@ from dermbatch.records import ImageJob, ModelChoice
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
+from orchestrator.planning.privacy.deidentify import deidentify
+from orchestrator.planning.privacy.profile import Profile
+from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 from workers.inference import TritonClient
 from workers.pipeline import process
 
@@ -132,6 +136,21 @@ def test_objects_of_a_frame_of_several_are_right(objects, dciodvfy, tmp_path):
     found = objects(file.getvalue(), frame=2)
     assert set(found) == {"segmentation", "report", "enhanced"}
     assert judged(found, tmp_path, dciodvfy) == {}
+
+
+@pytest.mark.parametrize("dates", ["remove", "shift"])
+def test_objects_of_de_identified_copies_are_right(objects, dciodvfy, tmp_path, dates):
+    profile = Profile(name="test", dates=dates, burned_in_text="flag")
+    pseudonyms = Pseudonyms(SecretStr("a salt for tests, and long enough"))
+    source = dicom(phantom(5, height=240, width=320), identity=5)
+    made = deidentify(source, profile, pseudonyms, max_pixels=10**8)
+    found = objects(made.data)
+    assert set(found) == {"segmentation", "report", "enhanced"}
+    assert judged(found, tmp_path, dciodvfy) == {}
+    for body in found.values():
+        assert dcmread(BytesIO(body)).PatientID == made.patient
+        assert b"PHANTOM" not in body
+        assert b"20240101" not in body
 
 
 @pytest.mark.shared_data
