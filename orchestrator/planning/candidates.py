@@ -26,6 +26,7 @@ class Candidate:
             ``read``.
         packed: Whether it is in an archive, so that reading means unpacking.
         position: Where a walk goes on after it.
+        may_have_text: Known of a copy that was de-identified earlier.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Candidate:
     frame: int | None = None
     packed: bool = False
     position: Position = START
+    may_have_text: bool = False
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
         etag=entry.etag,
         frame=entry.frame,
         earlier=Earlier(batch=batch, index=entry.index),
+        may_have_text=entry.may_have_text,
         position=position,
     )
 

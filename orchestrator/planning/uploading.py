@@ -83,6 +83,7 @@ def _there(index: int, candidate: Candidate, deidentify: Deidentifier | None) ->
         etag=candidate.etag,
         frame=candidate.frame,
         earlier=candidate.earlier,
+        may_have_text=candidate.may_have_text,
         refusal=candidate.refusal,
     )
 

@@ -33,6 +33,7 @@ from orchestrator.planning.privacy.reidentification import (
     write_key,
 )
 from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.resegment import earlier_images
 from orchestrator.reporting.fetch import fetch_originals
 
 SALT = SecretStr("a salt for tests, and long enough")
@@ -201,3 +202,10 @@ def test_the_table_opens_with_its_key_alone(store, export, tmp_path):
     for file in ("other", "none"):
         with pytest.raises(UsageError):
             read_key(tmp_path / file)
+
+
+def test_a_batch_of_copies_run_again_keeps_its_flags(store, tmp_path):
+    (tmp_path / "a.dcm").write_bytes(dicom(DRAWN, identity=1, sop_class=SECONDARY_CAPTURE, jpeg=False))
+    plan(ORDER, walked(tmp_path / "a.dcm"), store, deidentify=deidentifier(burned_in_text="flag"))
+    plan(Order("again", ORDER.models, ORDER.stages), earlier_images(store, ["b"]), store)
+    assert [entry.may_have_text for entry in entries(store) + entries(store, "again")] == [True, True]
