@@ -44,4 +44,19 @@ CANARY_DICE = Histogram(
     "Agreement of a canary's mask with the result's, 0 to 1.",
     buckets=(0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1),
 )
+WATCH_OBJECTS = Counter(
+    "dermbatch_watch_objects", "Objects that watching was done with: taken, no_image.", ["outcome"]
+)
+WATCH_WAITING_OBJECTS = Gauge(
+    "dermbatch_watch_waiting_objects", "Objects that the last listing found and that are not ready."
+)
+WATCH_OLDEST_WAITING_SECONDS = Gauge(
+    "dermbatch_watch_oldest_waiting_seconds", "How long ago the oldest of them was written."
+)
+WATCH_LISTING_SECONDS = Histogram(
+    "dermbatch_watch_listing_seconds",
+    "Time of one listing of all that is watched, taking in what is new among it.",
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800),
+)
+WATCH_LEADER = Gauge("dermbatch_watch_leader", "Whether this watcher leads: 1 or 0.")
 LEADER = Gauge("dermbatch_leader", "Whether this orchestrator leads: 1 or 0.")

@@ -140,6 +140,8 @@ class WatchSettings(Section):
     listen_address: str = "127.0.0.1"
     listen_port: int = Field(default=0, ge=0, le=65535, description="of the webhook for notifications; 0: none")
     token: SecretStr | None = Field(default=None, min_length=16, description="that notifications must bring")
+    metrics_port: int = Field(default=9102, ge=0, description="0: none")
+    metrics_address: str = "0.0.0.0"  # noqa: S104
 
     @field_validator("token")
     @classmethod

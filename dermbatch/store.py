@@ -176,7 +176,7 @@ class ObjectStore:
         return ObjectInfo(key, answer["ContentLength"], _plain(answer.get("ETag")), answer["LastModified"])
 
     def now(self) -> datetime:
-        """The time by the store's own clock, as its last answer to :meth:`list` or :meth:`stat` told it.
+        """The time by the store's own clock, as its last answer to a listing or :meth:`stat` told it.
 
         It may be up to a second behind, never ahead: answers tell whole seconds.
         """
@@ -229,7 +229,9 @@ class ObjectStore:
             if etag is None or error.reason != "object_not_found":
                 raise
             return None
-        return new if written else None
+        if written and new is None:
+            raise StoreUnavailable("the object store gives no ETags, without which nothing is replaced safely")
+        return new
 
     def copy(self, key: str, to: str, *, bucket: str) -> None:
         """Have the store copy an object of the result bucket to another bucket, over what may be there.
@@ -298,6 +300,7 @@ class ObjectStore:
         try:
             for page in pages:
                 metrics.STORE_REQUESTS.labels("list").inc()
+                self._hear(page["ResponseMetadata"])
                 for item in page.get("CommonPrefixes", []):
                     yield item["Prefix"].removeprefix(prefix).rstrip("/")
         except (ClientError, *_BROKEN) as error:

@@ -18,6 +18,7 @@ INFLIGHT, STATES, JOBS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs"
 COUNTS, OPEN, SLOTS = PREFIX + "counts", PREFIX + "open", PREFIX + "slots"
 LEADER, WAKE = PREFIX + "leader", PREFIX + "wake"
 CLOCK = PREFIX + "clock"
+WATCH_LOOK = PREFIX + "watch:look"
 
 _SCRIPTS = (
     "amend",

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
+from typing import Literal, cast
 
 import redis
 
-from dermbatch.ledger.connection import CLOCK, LEADER, SLOTS, WAKE, Connection, milliseconds, sorted_errors
+from dermbatch.ledger.connection import (
+    CLOCK,
+    LEADER,
+    SLOTS,
+    WAKE,
+    WATCH_LOOK,
+    Connection,
+    milliseconds,
+    sorted_errors,
+)
 
 _SILENCE_MS = 30_000
+_MOST_RULES = 10_000
+
+Role = Literal["orchestrator", "watcher"]
+
+_LEADERS: dict[Role, str] = {"orchestrator": LEADER, "watcher": f"{LEADER}:watcher"}
 
 
 class Slots(Connection):
@@ -32,15 +48,26 @@ class Slots(Connection):
         with sorted_errors():
             self._redis.zrem(SLOTS, slot)
 
-    def lead(self, name: str, seconds: float) -> bool:
-        """Become or stay the leader for so long; ``False`` where another orchestrator is."""
-        return self._run("lead", [LEADER], [name, milliseconds(seconds)]) == 1
+    def lead(self, name: str, seconds: float, role: Role = "orchestrator") -> bool:
+        """Become or stay the leader for so long; ``False`` where another one is."""
+        return self._run("lead", [_LEADERS[role]], [name, milliseconds(seconds)]) == 1
 
-    def resign(self, name: str) -> None:
+    def resign(self, name: str, role: Role = "orchestrator") -> None:
         """Leave the lead to others at once."""
         with sorted_errors():
-            if self._redis.get(LEADER) == name:
-                self._redis.delete(LEADER)
+            if self._redis.get(_LEADERS[role]) == name:
+                self._redis.delete(_LEADERS[role])
+
+    def ask_to_look(self, rules: Iterable[str]) -> None:
+        """Have the watcher that leads list what is below the prefixes of these rules, soon."""
+        if names := list(rules):
+            with sorted_errors():
+                self._redis.sadd(WATCH_LOOK, *names)
+
+    def asked_to_look(self) -> set[str]:
+        """The rules that somebody has asked to be looked at since the last call."""
+        with sorted_errors():
+            return set(cast(list[str], self._redis.spop(WATCH_LOOK, _MOST_RULES)))
 
     def wake(self) -> None:
         """Have the leader look now, not at its next turn, which a full Redis must do with."""

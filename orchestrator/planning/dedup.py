@@ -58,10 +58,14 @@ class Contents:
         rows = self._base.execute("SELECT print FROM contents WHERE known >= ? ORDER BY print", (known,))
         return [row[0].hex() for row in islice(rows, 0, None, step)]
 
+    def close(self) -> None:
+        """Give the file back."""
+        self._base.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._base.close()
+        self.close()

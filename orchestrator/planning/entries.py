@@ -61,22 +61,30 @@ def read_manifest_part(
     first = int(part) * layout.PART_SIZE
     wanted = None if images is None else max(0, min(layout.PART_SIZE, images - first))
     try:
-        lines = store.get(store.bucket, layout.manifest_part(batch, part)).splitlines()
+        body = store.get(store.bucket, layout.manifest_part(batch, part))
     except ObjectNotFound as error:
         raise _damaged(f"{where}: it is missing") from error
-    if grown and wanted is not None:
-        lines = lines[:wanted]
-    entries: list[ManifestEntry] = []
-    for number, line in enumerate(lines, 1):
-        entries.append(_entry(line, first + number - 1, f"{where} at line {number}"))
+    entries = part_entries(body, batch, part, most=wanted if grown else None)
     if wanted is not None and len(entries) != wanted:
         at = min(len(entries), wanted) + 1
         raise _damaged(f"{where} at line {at}: it has {len(entries)} lines instead of {wanted}")
     return entries
 
 
+def part_entries(body: bytes, batch: str, part: str, *, most: int | None = None) -> list[ManifestEntry]:
+    """The entries in the body of a part; it may end with empty lines, and only the first ``most`` lines are read.
+
+    Raises:
+        PermanentError: With reason ``manifest_damaged``; the message names part and line.
+    """
+    where = f"part {part} of the manifest of batch {batch!r} is damaged"
+    first = int(part) * layout.PART_SIZE
+    lines = body.rstrip().splitlines()[:most]
+    return [_entry(line, first + at, f"{where} at line {at + 1}") for at, line in enumerate(lines)]
+
+
 def content_of(entry: ManifestEntry) -> str | None:
-    """What tells an entry's content from others' (:func:`dermbatch.layout.fingerprint`); none where it has none."""
+    """What tells an entry's content from others', as :func:`dermbatch.layout.fingerprint` does."""
     return layout.fingerprint(entry.source, entry.etag, entry.size, entry.frame) if entry.source else None
 
 

@@ -103,6 +103,22 @@ class Intake:
         named = tuple(given if given.startswith("s3://") else str(Path(given).resolve()) for given in inputs)
         return Walk(named, self._filters, partial(self._from, tuple(inputs), unpack))
 
+    def objects(self, uri: str, infos: Iterable[ObjectInfo]) -> Iterator[Item]:
+        """What these objects come to, of which one knows by other means that they are meant and are there.
+
+        Args:
+            uri: The prefix that they are below.
+            infos: The objects. The position of each item names the key of its object.
+
+        Raises:
+            StoreUnavailable, StoreRefused: Where the store fails.
+        """
+        if self._source is None:
+            raise UsageError(f"no object store is set up to read {uri} from")
+        prefix = Prefix(self._source, *split_uri(uri))
+        for info, looks in prefix.looked_at(iter(infos), lambda info: info.size <= self._max_bytes):
+            yield from self._object(prefix, info, looks, Position(after=info.key), 0, unpack=True)
+
     def _from(self, inputs: tuple[str, ...], unpack: bool, start: Position) -> Iterator[Item]:
         for number, given in enumerate(inputs):
             if number < start.input:

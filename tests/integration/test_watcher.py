@@ -1,0 +1,451 @@
+"""Watching on real servers: what is taken in, when, how often, and what of trouble."""
+
+import io
+import threading
+import zipfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from orchestra import Orchestra
+from watched import BUCKET, LEASE, Watched, batches, entries, events, uri, wait_for
+
+from dermbatch import layout
+from dermbatch.errors import StoreUnavailable
+from dermbatch.records import BatchSummary
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from orchestrator.steering import controls
+from orchestrator.watching import gathering
+from orchestrator.watching.rules import Rule
+
+KEYS = [f"in/{n:03d}.jpg" for n in range(40)]
+
+
+@pytest.fixture
+def watched(empty_redis, empty_store):
+    return Watched(empty_redis, empty_store)
+
+
+@pytest.fixture
+def quiet(empty_redis, empty_store):
+    """The same, listed once only: all else is by notifications."""
+    return Watched(empty_redis, empty_store, every=3600)
+
+
+def packed(*names):
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"\xff\xd8\xff" + name.encode())
+    return body.getvalue()
+
+
+def rule(name="all", prefix="", **fields):
+    return Rule(name=name, prefix=f"s3://{BUCKET}/{prefix}", **fields)
+
+
+def test_what_is_there_and_what_comes_is_taken_in_once_and_processed(watched, empty_redis, empty_store):
+    orchestra = Orchestra(empty_redis, empty_store)
+    try:
+        for key in KEYS[:20]:
+            watched.put(key)
+        with watched.running() as watcher:
+            watched.has(*KEYS[:20])
+            for key in KEYS[20:]:
+                watched.put(key)
+            watcher.hear(events(*KEYS, *KEYS[10:], "in/never.jpg"))
+            watched.has(*KEYS)
+            jobs = orchestra.work_off()
+        assert sorted(job.source for job in jobs) == [uri(key) for key in KEYS]
+        (batch,) = batches(watched.store)
+        state = watched.ledger.batch(batch.name)
+        assert (state.done, state.growing, state.rule, state.lane) == (40, True, "all", "live")
+    finally:
+        orchestra.end()
+
+
+def test_a_restart_takes_nothing_in_again(watched):
+    for _ in range(3):
+        for key in KEYS:
+            watched.put(key)
+        watched.once()
+        watched.has(*KEYS)
+    (batch,) = batches(watched.store)
+    assert batch.images == 40
+
+
+def test_a_notification_is_enough(quiet):
+    with quiet.running() as watcher:
+        quiet.put("in/first.jpg")
+        watcher.hear(events("in/first.jpg"))
+        quiet.has("in/first.jpg")
+        quiet.put("in/second.jpg")
+        watcher.hear(events("in/second.jpg", "in/first.jpg"))
+        quiet.has("in/first.jpg", "in/second.jpg")
+
+
+def test_the_same_content_again_is_not_taken_and_other_content_is(watched):
+    for body, images in ((b"1", 1), (b"1", 1), (b"2", 2), (b"2", 2), (b"1", 2)):
+        watched.put("in/a.jpg", body)
+        watched.once()
+        assert watched.taken == {uri("in/a.jpg"): images}
+
+
+def test_what_is_no_input_is_passed_over(watched):
+    for name in ("a.jpg.tmp", "b.part", "c.PARTIAL", "d.filepart", ".e.jpg", "folder/"):
+        watched.put(f"in/{name}")
+    watched.put("in/empty.jpg", b"", image=b"")
+    watched.put("in/notes.txt", b"words", image=b"")
+    watched.put("in/whole.jpg")
+    watched.put("in/picture")  # known by its content
+    watched.once()
+    assert watched.taken == {uri("in/whole.jpg"): 1, uri("in/picture"): 1}
+
+
+def test_what_is_taken_and_what_is_no_image_costs_no_requests_of_its_own(watched):
+    counted = Counter()
+
+    class Counting(ObjectStore):
+        def head(self, bucket, key, length):
+            counted["head"] += 1
+            return super().head(bucket, key, length)
+
+        def stat(self, bucket, key):
+            counted["stat"] += 1
+            return super().stat(bucket, key)
+
+        def list(self, bucket, prefix, **more):
+            counted[f"list {bucket}"] += 1
+            return super().list(bucket, prefix, **more)
+
+    for key in (*(key.removesuffix(".jpg") for key in KEYS), "in/notes.txt"):
+        watched.put(key, image=b"\xff\xd8\xff" if "notes" not in key else b"no image ")
+    with watched.running(store=Counting(watched.settings.store)):
+        wait_for(lambda: counted[f"list {BUCKET}"] >= 4)
+    assert (counted["head"], counted["stat"]) == (41, 0)
+
+
+def test_an_object_that_goes_before_it_is_taken_in_is_no_error(quiet):
+    with quiet.running() as watcher:
+        watcher.hear(events("in/gone.jpg"))
+        quiet.put("in/there.jpg")
+        watcher.hear(events("in/there.jpg"))
+        quiet.has("in/there.jpg")
+
+
+def test_an_archive_that_goes_while_it_is_read_leaves_nothing(watched):
+    class Deleting(ObjectStore):
+        def download(self, bucket, key, path):
+            self.delete(key, bucket=bucket)
+            super().download(bucket, key, path)
+
+    watched.put("in/a.zip", packed("1.jpg"), image=b"")
+    watched.put("in/b.jpg")
+    watched.once(store=Deleting(watched.settings.store))
+    assert watched.taken == {uri("in/b.jpg"): 1}
+
+
+def test_objects_wait_until_they_have_settled(quiet):
+    settling = rule(settle=2.0)
+    quiet.put("in/a.jpg")
+    quiet.once(settling)
+    assert quiet.taken == {}
+    with quiet.running(settling) as watcher:
+        quiet.put("in/a.jpg", b"other")
+        watcher.hear(events("in/a.jpg"))
+        written = quiet.store.stat(BUCKET, "in/a.jpg").modified
+        quiet.has("in/a.jpg")
+        assert (datetime.now(UTC) - written).total_seconds() >= 2
+
+
+def test_objects_wait_for_their_marker_and_later_ones_for_it_to_be_written_anew(quiet):
+    marked = rule(marker="READY")
+    quiet.put("study/1/a.jpg")
+    quiet.put("study/2/a.jpg")
+    with quiet.running(marked) as watcher:
+        watcher.hear(events("study/1/a.jpg", "study/2/a.jpg"))
+        quiet.put("study/1/READY", b"", image=b"x")
+        watcher.hear(events("study/1/READY"))
+        quiet.has("study/1/a.jpg")
+        wait_for(
+            lambda: datetime.now(UTC) > quiet.store.stat(BUCKET, "study/1/READY").modified + timedelta(seconds=1)
+        )
+        quiet.put("study/1/b.jpg")
+        watcher.hear(events("study/1/b.jpg", "study/1/READY"))
+        quiet.put("study/2/READY", b"", image=b"x")
+        watcher.hear(events("study/2/READY"))
+        quiet.has("study/1/a.jpg", "study/2/a.jpg")
+        quiet.put("study/READY", b"", image=b"x")  # above counts as well
+        watcher.hear(events("study/READY"))
+        quiet.has("study/1/a.jpg", "study/1/b.jpg", "study/2/a.jpg")
+
+
+def test_a_marker_outside_of_the_prefix_is_none(watched):
+    watched.put("READY", b"", image=b"x")
+    watched.put("study/a.jpg")
+    watched.once(rule(prefix="study/", marker="READY"))
+    assert watched.taken == {}
+    watched.put("study/READY", b"", image=b"x")
+    watched.once(rule(prefix="study/", marker="READY"))
+    assert watched.taken == {uri("study/a.jpg"): 1}
+
+
+def test_each_rule_has_its_own_batch_with_its_lane_stages_and_models(watched):
+    for key in ("clinic/a.jpg", "clinic/b.png", "study/a.jpg"):
+        watched.put(key)
+    watched.once(
+        rule("urgent", "clinic/", include=["*.jpg"], stages=["segment"], batches="hourly"),
+        rule("study", "study/", lane="bulk", weight=7, models={"segment": "other@3"}, dicom=True),
+    )
+    urgent, study = sorted(batches(watched.store), key=lambda batch: batch.rule, reverse=True)
+    assert (urgent.lane, urgent.stages, [entry.name for entry in entries(watched.store, urgent)]) == (
+        "live", (Stage.SEGMENT,), [uri("clinic/a.jpg")])  # fmt: skip
+    assert (study.lane, study.weight, study.dicom, study.models[Stage.SEGMENT].version) == ("bulk", 7, True, "3")
+    assert study.name == f"watch-study-{datetime.now(UTC):%Y%m%d}"
+    assert urgent.until - datetime.now(UTC) <= timedelta(hours=1)
+
+
+def test_a_rule_that_asks_for_something_else_begins_another_batch(watched):
+    watched.put("a.jpg")
+    watched.once(rule())
+    watched.put("b.jpg")
+    watched.once(rule(stages=["purify"]))
+    first, second = batches(watched.store)
+    assert (second.name, second.stages) == (f"{first.name}-2", (Stage.PURIFY,))
+    assert (first.growing, second.growing, first.images, second.images) == (False, True, 1, 1)
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime(2026, 11, 21, 14, 59, tzinfo=UTC)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_batch_ends_with_its_hour_though_nothing_comes_any_more(watched, empty_redis, empty_store, restarted):
+    clock, hourly = Clock(), rule(batches="hourly")
+    orchestra = Orchestra(empty_redis, empty_store)
+    try:
+        watched.put("a.jpg")
+        if restarted:
+            watched.once(hourly, clock=clock)
+            clock.now += timedelta(days=2)
+        with watched.running(hourly, clock=clock):
+            watched.has("a.jpg")
+            orchestra.work_off()
+            clock.now += timedelta(minutes=2)
+            name = "watch-all-20261121-14"
+            wait_for(lambda: not watched.ledger.batch(name).growing)
+            orchestra.close()
+            summary = BatchSummary.model_validate_json(orchestra.key(layout.summary(name)))
+            assert (summary.done, summary.images) == (1, 1)
+            watched.put("b.jpg")
+            watched.has("a.jpg", "b.jpg")
+            assert {batch.name for batch in batches(watched.store) if batch.growing} == {
+                f"watch-all-{clock.now:%Y%m%d-%H}"
+            }
+    finally:
+        orchestra.end()
+
+
+class Failing(ObjectStore):
+    """The same store; its conditional writes fail from the one with this number on, for a while."""
+
+    def __init__(self, settings, fails_at, times=1, after=False):
+        super().__init__(settings)
+        self.fails_at, self.times, self.after, self.writes = fails_at, times, after, 0
+
+    def put_if_match(self, key, *args):
+        self.writes += 1
+        if self.fails_at <= self.writes < self.fails_at + self.times:
+            if self.after:
+                super().put_if_match(key, *args)
+            raise StoreUnavailable("the object store is gone")
+        return super().put_if_match(key, *args)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4, 12])
+def test_wherever_writing_breaks_off_each_image_of_an_archive_is_taken_in_once(
+    watched, monkeypatch, fails_at, after
+):
+    monkeypatch.setattr(gathering, "_WRITTEN_EVERY", 0.0)
+    monkeypatch.setattr("orchestrator.watching.watcher._PAUSE_AFTER_ERROR", 0.01)
+    names = [f"{n}.jpg" for n in range(8)]
+    watched.put("in/a.zip", packed(*names), image=b"")
+    watched.put("in/b.jpg")
+    with watched.running(store=Failing(watched.settings.store, fails_at, after=after)):
+        watched.has(*(f"in/a.zip/{name}" for name in names), "in/b.jpg")
+    (batch,) = batches(watched.store)
+    sources = [entry.source for entry in entries(watched.store, batch)]
+    assert len(set(sources)) == 9
+    for entry in entries(watched.store, batch):  # each entry's object is the one that it names
+        if ".zip/" in entry.name:
+            bucket, _, key = entry.source.removeprefix("s3://").partition("/")
+            assert watched.store.get(bucket, key).endswith(entry.name.rpartition("/")[2].encode())
+
+
+def test_parts_fill_up_and_follow_each_other(watched, monkeypatch):
+    monkeypatch.setattr(gathering, "_WRITTEN_EVERY", 0.0)
+    monkeypatch.setattr(layout, "PART_SIZE", 5)
+    for number in range(13):
+        watched.put(f"in/{number:02d}.jpg")
+        if number % 5 == 4:  # also where a part has just become full
+            watched.once()
+    watched.put("in/x.zip", packed(*(f"{n}.jpg" for n in range(12))), image=b"")
+    watched.once()
+    assert len(watched.taken) == sum(watched.taken.values()) == 25
+    (batch,) = batches(watched.store)
+    assert batch.images == 25
+
+
+def test_an_outage_of_the_store_is_waited_out(watched, monkeypatch):
+    monkeypatch.setattr("orchestrator.watching.watcher._PAUSE_AFTER_ERROR", 0.01)
+    gone = [False]
+
+    class Away(ObjectStore):
+        def _ask(self):
+            if gone[0]:
+                raise StoreUnavailable("the object store is gone")
+
+        def list(self, *args, **more):
+            self._ask()
+            return super().list(*args, **more)
+
+        def stat(self, *args):
+            self._ask()
+            return super().stat(*args)
+
+        def read(self, *args, **more):
+            self._ask()
+            return super().read(*args, **more)
+
+        def put_if_match(self, *args):
+            self._ask()
+            return super().put_if_match(*args)
+
+    with watched.running(store=Away(watched.settings.store)) as watcher:
+        watched.put("a.jpg")
+        watched.has("a.jpg")
+        gone[0] = True
+        watched.put("b.jpg")
+        watcher.hear(events("b.jpg"))
+        wait_for(lambda: watcher._memory is None)
+        watcher.hear(events("a.jpg"))
+        gone[0] = False
+        watched.has("a.jpg", "b.jpg")
+
+
+def test_a_flushed_redis_costs_nothing(watched, empty_redis, empty_store):
+    orchestra = Orchestra(empty_redis, empty_store)
+    try:
+        with watched.running():
+            watched.put("a.jpg")
+            watched.has("a.jpg")
+            orchestra.client.flushall()
+            watched.put("b.jpg")
+            watched.has("a.jpg", "b.jpg")
+        orchestra.reconcile()
+        assert sorted(job.source for job in orchestra.work_off()) == [uri("a.jpg"), uri("b.jpg")]
+    finally:
+        orchestra.end()
+
+
+def test_a_cancelled_batch_gives_way_to_another(watched, empty_redis, empty_store):
+    orchestra = Orchestra(empty_redis, empty_store)
+    try:
+        with watched.running():
+            watched.put("a.jpg")
+            watched.has("a.jpg")
+            (first,) = batches(watched.store)
+            wait_for(lambda: watched.ledger.batch(first.name).images)
+            controls.cancel(watched.store, watched.ledger, first.name)
+            orchestra.close()
+            watched.put("b.jpg")
+            watched.has("a.jpg", "b.jpg")
+        assert [batch.name for batch in batches(watched.store)] == [first.name, f"{first.name}-2"]
+        assert {job.source for job in orchestra.work_off()} == {uri("b.jpg")}
+        summary = BatchSummary.model_validate_json(orchestra.key(layout.summary(first.name)))
+        assert (summary.state, summary.images) == ("cancelled", 1)
+    finally:
+        orchestra.end()
+
+
+def test_one_watcher_works_and_another_takes_its_place(watched):
+    with watched.running() as second, watched.running() as first:
+        wait_for(lambda: first._lead.held() or second._lead.held())
+        leader, other = (first, second) if first._lead.held() else (second, first)
+        assert not other._lead.held()
+        assert not watched.watcher().run_once()
+        for key in KEYS:
+            watched.put(key)
+        watched.has(*KEYS)
+        leader.stop()
+        wait_for(other._lead.held)
+        watched.put("in/more.jpg")
+        watched.has(*KEYS, "in/more.jpg")
+
+
+def test_what_a_follower_hears_the_leader_looks_at(quiet):
+    with quiet.running() as leader:
+        wait_for(lambda: leader._looked)
+        with quiet.running() as follower:
+            quiet.put("in/a.jpg")
+            follower.hear(events("in/a.jpg"))
+            quiet.has("in/a.jpg")
+            assert not follower._lead.held()
+
+
+class Stopping(ObjectStore):
+    """The same store; writes of manifests wait until they are let go."""
+
+    def __init__(self, settings, held, free):
+        super().__init__(settings)
+        self.held, self.free = held, free
+
+    def put_if_match(self, key, *args):
+        if "/manifest/" in key:
+            self.held.set()
+            assert self.free.wait(60)
+        return super().put_if_match(key, *args)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_watcher_that_stood_still_cannot_write_over_what_its_successor_wrote(watched, monkeypatch, begun):
+    if begun:
+        watched.put("in/zero.jpg")
+        watched.once()
+    held, free = threading.Event(), threading.Event()
+    watched.put("in/a.jpg")
+    late = Stopping(watched.settings.store, held, free)
+    with watched.running(store=late) as stopped:
+        assert held.wait(30)
+        stopped._lead._ending.set()  # no thread of a stopped process renews anything
+        with watched.running() as successor:
+            wait_for(successor._lead.held, LEASE + 10)
+            watched.has(*(["in/zero.jpg"] if begun else []), "in/a.jpg")
+            free.set()
+            wait_for(lambda: stopped._memory is None)
+            watched.put("in/b.jpg")
+            watched.has(*(["in/zero.jpg"] if begun else []), "in/a.jpg", "in/b.jpg")
+    (batch,) = batches(watched.store)
+    part = watched.store.get(watched.store.bucket, layout.manifest_part(batch.name, "000000"))
+    assert len(part.rstrip().splitlines()) == batch.images
+
+
+def test_a_deleted_or_damaged_part_stops_watching_until_it_is_mended(watched, monkeypatch):
+    monkeypatch.setattr("orchestrator.watching.watcher._PAUSE_AFTER_ERROR", 0.01)
+    watched.put("a.jpg")
+    watched.once()
+    (batch,) = batches(watched.store)
+    key = layout.manifest_part(batch.name, "000000")
+    whole = watched.store.get(watched.store.bucket, key)
+    watched.store.put(key, whole[:20], "application/x-ndjson")
+    watched.put("b.jpg")
+    with watched.running() as watcher:
+        wait_for(watcher._lead.held)
+        watched.store.put(key, whole, "application/x-ndjson")
+        watched.has("a.jpg", "b.jpg")
