@@ -113,38 +113,41 @@ MINIO = {
     ],
 }
 
-# Ceph, src/rgw/rgw_pubsub.cc; keys are as they are.
+# Sent by the gateway of Ceph 16.2 (test_ceph_notifications.py has it send more); keys are as they are.
 CEPH = {
     "Records": [
         {
             "eventVersion": "2.2",
             "eventSource": "ceph:s3",
-            "awsRegion": "default",
-            "eventTime": "2026-11-21T15:00:00.000000Z",
+            "awsRegion": "",
+            "eventTime": "2026-11-21T15:30:14.358761Z",
             "eventName": "ObjectCreated:Put",
             "userIdentity": {"principalId": "tester"},
             "requestParameters": {"sourceIPAddress": ""},
-            "responseElements": {"x-amz-request-id": "1.2.3", "x-amz-id-2": "1-default-default"},
+            "responseElements": {
+                "x-amz-request-id": "623c0d80-6c66-44c3-a9a7-a890e5ce24c1.4108.8297461299213882369",
+                "x-amz-id-2": "100c-default-default",
+            },
             "s3": {
                 "s3SchemaVersion": "1.0",
-                "configurationId": "dermbatch",
+                "configurationId": "n",
                 "bucket": {
                     "name": "exports",
                     "ownerIdentity": {"principalId": "tester"},
-                    "arn": "arn:aws:s3:default::exports",
-                    "id": "5b9ef7b0.4137.1",
+                    "arn": "arn:aws:s3:::exports",
+                    "id": "623c0d80-6c66-44c3-a9a7-a890e5ce24c1.4115.1",
                 },
                 "object": {
                     "key": KEY,
                     "size": 5,
                     "eTag": "5d41402abc4b2a76b9719d911017c592",
                     "versionId": "",
-                    "sequencer": "E2A1C65F2A7B8F0D",
-                    "metadata": [],
+                    "sequencer": "06B9016B23588815",
+                    "metadata": [{"key": "x-amz-date", "val": "20261121T153012Z"}],
                     "tags": [],
                 },
             },
-            "eventId": "1605804514.1.5d41402abc4b2a76b9719d911017c592",
+            "eventId": "1795275014.361256.5d41402abc4b2a76b9719d911017c592",
             "opaqueData": "",
         }
     ]
