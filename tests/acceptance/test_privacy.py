@@ -163,6 +163,7 @@ def test_nothing_of_a_patient_leaves_the_source_in_submit(export, profile, tmp_p
             file,
         )
         estimated = dermbatch(*command, "--dry-run", "--json", env=env)
+        assert estimated.code == 0, estimated.err
         assert json.loads(estimated.out)["refused"] == BAD
         submitted = dermbatch(*command, env=env)
         assert submitted.code == 0, submitted.err
