@@ -43,7 +43,7 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):
+    for noisy in ("botocore", "boto3", "urllib3", "s3transfer", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for quoting in ("highdicom", "pydicom", "PIL"):  # UIDs and other values of headers, at several levels
         logging.getLogger(quoting).setLevel(logging.CRITICAL)

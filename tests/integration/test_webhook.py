@@ -6,6 +6,8 @@ import queue
 import socket
 import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from prometheus_client import REGISTRY
 from dermbatch.errors import UsageError
 from dermbatch.settings import WatchSettings
 from orchestrator.watching.events import ObjectEvent
-from orchestrator.watching.webhook import Webhook
+from orchestrator.watching.webhook import Webhook, confirm
 from tests.notifications import (
     AWS,
     AWS_TEST,
@@ -171,6 +173,38 @@ def test_a_subscription_is_confirmed_and_asked_for_again_where_that_fails(watche
         assert httpx.post(url, json=other).status_code == 400
     assert answers == [503, 200]
     assert visited == [SUBSCRIBE_URL] * 2
+
+
+class Confirming(BaseHTTPRequestHandler):
+    """Answers as Amazon SNS, or as somebody who sends elsewhere."""
+
+    visited: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.visited.append(self.path)
+        self.send_response({"/gone": 404, "/elsewhere": 302}.get(self.path, 200))
+        self.send_header("Location", "/confirm")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+def test_confirming_is_one_visit_that_has_to_succeed():
+    with HTTPServer(("127.0.0.1", 0), Confirming) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            confirm(f"{url}/confirm?Token=1")
+            for path in ("/gone", "/elsewhere"):
+                with pytest.raises(httpx.HTTPError):
+                    confirm(url + path)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert Confirming.visited == ["/confirm?Token=1", "/gone", "/elsewhere"]
 
 
 def test_many_senders_at_once_lose_nothing(watcher):
