@@ -93,6 +93,12 @@ class PacsRefused(PermanentError):
     reason = "pacs_refused"
 
 
+class AuditUnavailable(TransientError):
+    """An access cannot be noted in the audit log, so it does not happen."""
+
+    reason = "audit_unavailable"
+
+
 class LedgerUnavailable(TransientError):
     """Redis did not answer."""
 

@@ -124,31 +124,10 @@ class ArchiveSettings(Section):
     max_depth: int = Field(default=3, ge=0, description="archives within archives; 0: none")
 
 
-class PrivacySettings(Section):
-    """De-identification: what only those programs know that take images in."""
+class AuditSettings(Section):
+    """The audit log."""
 
-    salt: SecretStr | None = Field(default=None, description="of pseudonyms: secret, and always the same")
-    public_key: str | None = Field(default=None, description="that tables to re-identify with are sealed with")
-    bucket: str | None = Field(default=None, description="of those tables; the result bucket where none is given")
-
-
-class WatchSettings(Section):
-    """Watching buckets for new objects."""
-
-    every: Seconds = Field(default=30, description="between two listings of what is watched")
-    queue: int = Field(default=100_000, ge=1, description="events held; stores are asked to send more later")
-    listen_address: str = "127.0.0.1"
-    listen_port: int = Field(default=0, ge=0, le=65535, description="of the webhook for notifications; 0: none")
-    token: SecretStr | None = Field(default=None, min_length=16, description="that notifications must bring")
-    metrics_port: int = Field(default=9102, ge=0, description="0: none")
-    metrics_address: str = "0.0.0.0"  # noqa: S104
-
-    @field_validator("token")
-    @classmethod
-    def _can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
-        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
-            raise ValueError("take printable ASCII characters without spaces")
-        return token
+    folder: str | None = Field(default=None, description="where files are appended to; -: standard output")
 
 
 class DicomwebSettings(Section):
@@ -181,6 +160,33 @@ class DicomwebSettings(Section):
         return self
 
 
+class PrivacySettings(Section):
+    """De-identification: what only those programs know that take images in."""
+
+    salt: SecretStr | None = Field(default=None, description="of pseudonyms: secret, and always the same")
+    public_key: str | None = Field(default=None, description="that tables to re-identify with are sealed with")
+    bucket: str | None = Field(default=None, description="of those tables; the result bucket where none is given")
+
+
+class WatchSettings(Section):
+    """Watching buckets for new objects."""
+
+    every: Seconds = Field(default=30, description="between two listings of what is watched")
+    queue: int = Field(default=100_000, ge=1, description="events held; stores are asked to send more later")
+    listen_address: str = "127.0.0.1"
+    listen_port: int = Field(default=0, ge=0, le=65535, description="of the webhook for notifications; 0: none")
+    token: SecretStr | None = Field(default=None, min_length=16, description="that notifications must bring")
+    metrics_port: int = Field(default=9102, ge=0, description="0: none")
+    metrics_address: str = "0.0.0.0"  # noqa: S104
+
+    @field_validator("token")
+    @classmethod
+    def _can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("take printable ASCII characters without spaces")
+        return token
+
+
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
     Stage.SEGMENT: ModelChoice(name="segment_unet"),
@@ -204,6 +210,7 @@ class Settings(BaseSettings):
     watch: WatchSettings = WatchSettings()
     stack: StackSettings = StackSettings()
     privacy: PrivacySettings = PrivacySettings()
+    audit: AuditSettings = AuditSettings()
     dicomweb: dict[str, DicomwebSettings] = Field(default={}, description="destinations of DICOM objects by name")
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"

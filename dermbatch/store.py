@@ -7,14 +7,15 @@ of several writers one wins, and the others learn it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import boto3
@@ -24,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from dermbatch import __version__, metrics
+from dermbatch.audit import NO_AUDIT, Action, Audit
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable
 from dermbatch.settings import StoreSettings
 
@@ -89,7 +91,8 @@ class ObjectStore:
     write or list; and :class:`PermanentError` with reason ``access_denied`` where an object may not be read.
     """
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, audit: Audit = NO_AUDIT) -> None:
+        self.audit = audit
         self.bucket = settings.bucket
         self.incoming_bucket = settings.incoming_bucket
         self._ahead = timedelta(0)  # of the store's clock
@@ -122,6 +125,17 @@ class ObjectStore:
                 ),
             )
 
+    def under(self, pseudonym: Callable[[str], str] | None) -> Self:
+        """The same store, whose objects the audit log calls by a pseudonym; see :meth:`Audit.under`."""
+        other = copy(self)
+        other.audit = self.audit.under(pseudonym)
+        return other
+
+    def _access(
+        self, action: Action, bucket: str, key: str, *, size: int | None = None, to: str | None = None
+    ) -> AbstractContextManager[None]:
+        return self.audit.access(action, bucket, key, ours=bucket == self.bucket, size=size, to=to)
+
     def get(self, bucket: str, key: str, *, max_bytes: int | None = None) -> bytes:
         """The whole object.
 
@@ -133,20 +147,21 @@ class ObjectStore:
 
     def read(self, bucket: str, key: str, *, max_bytes: int | None = None) -> tuple[bytes, str | None]:
         """The whole object, and the ETag of what was read; errors as for :meth:`get`."""
-        try:
-            metrics.STORE_REQUESTS.labels("get").inc()
-            response = self._client.get_object(Bucket=bucket, Key=key)
-            if max_bytes is not None and response["ContentLength"] > max_bytes:
-                response["Body"].close()
-                raise PermanentError(
-                    f"the file has {response['ContentLength']:,} bytes, more than the limit of {max_bytes:,}",
-                    reason="too_large",
-                )
-            body = response["Body"].read()
-        except (ClientError, *_BROKEN) as error:
-            raise _sorted(error, "get", f"s3://{bucket}") from error
-        metrics.BYTES_READ.inc(len(body))
-        return body, _plain(response.get("ETag"))
+        with self._access("read", bucket, key):
+            try:
+                metrics.STORE_REQUESTS.labels("get").inc()
+                response = self._client.get_object(Bucket=bucket, Key=key)
+                if max_bytes is not None and response["ContentLength"] > max_bytes:
+                    response["Body"].close()
+                    raise PermanentError(
+                        f"the file has {response['ContentLength']:,} bytes, more than the limit of {max_bytes:,}",
+                        reason="too_large",
+                    )
+                body = response["Body"].read()
+            except (ClientError, *_BROKEN) as error:
+                raise _sorted(error, "get", f"s3://{bucket}") from error
+            metrics.BYTES_READ.inc(len(body))
+            return body, _plain(response.get("ETag"))
 
     def head(self, bucket: str, key: str, length: int) -> bytes:
         """The first ``length`` bytes of an object that is not empty.
@@ -154,12 +169,13 @@ class ObjectStore:
         Raises:
             ObjectNotFound: Where there is no such object or bucket.
         """
-        try:
-            metrics.STORE_REQUESTS.labels("get").inc()
-            response = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
-            return bytes(response["Body"].read())
-        except (ClientError, *_BROKEN) as error:
-            raise _sorted(error, "get", f"s3://{bucket}") from error
+        with self._access("read", bucket, key):
+            try:
+                metrics.STORE_REQUESTS.labels("get").inc()
+                response = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
+                return bytes(response["Body"].read())
+            except (ClientError, *_BROKEN) as error:
+                raise _sorted(error, "get", f"s3://{bucket}") from error
 
     def stat(self, bucket: str, key: str) -> ObjectInfo:
         """What a listing would say of one object.
@@ -193,11 +209,12 @@ class ObjectStore:
         Raises:
             ObjectNotFound: Where there is no such object or bucket.
         """
-        try:
-            metrics.STORE_REQUESTS.labels("get").inc()
-            self._client.download_file(Bucket=bucket, Key=key, Filename=str(path))
-        except (ClientError, *_BROKEN) as error:
-            raise _sorted(error, "get", f"s3://{bucket}") from error
+        with self._access("read", bucket, key):
+            try:
+                metrics.STORE_REQUESTS.labels("get").inc()
+                self._client.download_file(Bucket=bucket, Key=key, Filename=str(path))
+            except (ClientError, *_BROKEN) as error:
+                raise _sorted(error, "get", f"s3://{bucket}") from error
 
     def put(self, key: str, body: bytes, content_type: str, *, bucket: str | None = None) -> str | None:
         """Write an object, over what may be there. Returns its ETag."""
@@ -239,46 +256,50 @@ class ObjectStore:
         Raises:
             ObjectNotFound: Where there is no such object (``object_not_found``) or bucket (``bucket_not_found``).
         """
-        try:
-            metrics.STORE_REQUESTS.labels("copy").inc()
-            self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
-        except (ClientError, *_BROKEN) as error:
-            raise _sorted(error, "copy", f"s3://{bucket}") from error
+        with self._access("copy", self.bucket, key, to=f"s3://{bucket}/{to}"):
+            try:
+                metrics.STORE_REQUESTS.labels("copy").inc()
+                self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
+            except (ClientError, *_BROKEN) as error:
+                raise _sorted(error, "copy", f"s3://{bucket}") from error
 
     def put_file(self, key: str, path: Path, content_type: str) -> None:
         """Write an object from a file of any size, in parts where it is large."""
-        try:
-            metrics.STORE_REQUESTS.labels("put").inc()
-            self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": content_type})
-        except (ClientError, S3UploadFailedError, *_BROKEN) as error:
-            raise _sorted(error, "put", f"s3://{self.bucket}") from error
-        metrics.BYTES_WRITTEN.inc(path.stat().st_size)
+        with self._access("write", self.bucket, key, size=path.stat().st_size):
+            try:
+                metrics.STORE_REQUESTS.labels("put").inc()
+                self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": content_type})
+            except (ClientError, S3UploadFailedError, *_BROKEN) as error:
+                raise _sorted(error, "put", f"s3://{self.bucket}") from error
+            metrics.BYTES_WRITTEN.inc(path.stat().st_size)
 
     def _put(
         self, bucket: str, key: str, body: bytes, content_type: str, conditions: dict[str, Any]
     ) -> tuple[bool, str | None]:
-        try:
-            metrics.STORE_REQUESTS.labels("put").inc()
-            answer = self._client.put_object(
-                Bucket=bucket, Key=key, Body=body, ContentType=content_type, **conditions
-            )
-        except ClientError as error:
-            if conditions and _code(error) in _ALREADY_THERE:
-                return False, None
-            raise _sorted(error, "put", f"s3://{bucket}") from error
-        except _BROKEN as error:
-            raise _sorted(error, "put", f"s3://{bucket}") from error
-        metrics.BYTES_WRITTEN.inc(len(body))
-        return True, _plain(answer.get("ETag"))
+        with self._access("write", bucket, key, size=len(body)):
+            try:
+                metrics.STORE_REQUESTS.labels("put").inc()
+                answer = self._client.put_object(
+                    Bucket=bucket, Key=key, Body=body, ContentType=content_type, **conditions
+                )
+            except ClientError as error:
+                if conditions and _code(error) in _ALREADY_THERE:
+                    return False, None
+                raise _sorted(error, "put", f"s3://{bucket}") from error
+            except _BROKEN as error:
+                raise _sorted(error, "put", f"s3://{bucket}") from error
+            metrics.BYTES_WRITTEN.inc(len(body))
+            return True, _plain(answer.get("ETag"))
 
     def delete(self, key: str, *, bucket: str | None = None) -> None:
         """Delete an object, or leave it gone."""
         place = bucket or self.bucket
-        try:
-            metrics.STORE_REQUESTS.labels("delete").inc()
-            self._client.delete_object(Bucket=place, Key=key)
-        except (ClientError, *_BROKEN) as error:
-            raise _sorted(error, "delete", f"s3://{place}") from error
+        with self._access("delete", place, key):
+            try:
+                metrics.STORE_REQUESTS.labels("delete").inc()
+                self._client.delete_object(Bucket=place, Key=key)
+            except (ClientError, *_BROKEN) as error:
+                raise _sorted(error, "delete", f"s3://{place}") from error
 
     def list(self, bucket: str, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """Objects under a prefix, in key order, a page at a time; only keys after ``start_after``."""
@@ -308,17 +329,18 @@ class ObjectStore:
 
     def delete_prefix(self, bucket: str, prefix: str) -> None:
         """Delete every object under a prefix, as many in a request as S3 allows."""
-        infos = self.list(bucket, prefix)
-        while keys := [info.key for info in islice(infos, _DELETED_AT_ONCE)]:
-            try:
-                metrics.STORE_REQUESTS.labels("delete").inc()
-                answer = self._client.delete_objects(
-                    Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
-                )
-            except (ClientError, *_BROKEN) as error:
-                raise _sorted(error, "delete", f"s3://{bucket}") from error
-            if errors := answer.get("Errors"):
-                raise StoreUnavailable(f"{len(errors)} objects of s3://{bucket} were not deleted")
+        with self._access("delete", bucket, f"{prefix}*"):
+            infos = self.list(bucket, prefix)
+            while keys := [info.key for info in islice(infos, _DELETED_AT_ONCE)]:
+                try:
+                    metrics.STORE_REQUESTS.labels("delete").inc()
+                    answer = self._client.delete_objects(
+                        Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+                    )
+                except (ClientError, *_BROKEN) as error:
+                    raise _sorted(error, "delete", f"s3://{bucket}") from error
+                if errors := answer.get("Errors"):
+                    raise StoreUnavailable(f"{len(errors)} objects of s3://{bucket} were not deleted")
 
     def create_bucket(self, bucket: str) -> None:
         """Create a bucket, or leave the one that is there."""

@@ -72,6 +72,8 @@ def hand_over(
             output = copy_files(job, stages, made.keys, store)
     if destination is not None and made.bodies:
         alive()
+        for key in made.keys.values():
+            store.audit.note("send", f"s3://{store.bucket}/{key}", to=f"pacs:{destination.name}")
         with clock("send"):
             sent = destination.send(made.bodies)
         alive()

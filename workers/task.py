@@ -18,6 +18,7 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dermbatch import layout, metrics
+from dermbatch.audit import Audit
 from dermbatch.errors import (
     DermbatchError,
     LedgerUnavailable,
@@ -88,7 +89,8 @@ class Workplace:
         ledger = Ledger(settings.redis, settings.ledger)
         keeper = LeaseKeeper(ledger, slot, settings.ledger.heartbeat, drain)
         keeper.start()
-        store, client = ObjectStore(settings.store), TritonClient(settings.triton)
+        store = ObjectStore(settings.store, Audit(settings.audit, "worker"))
+        client = TritonClient(settings.triton)
         destinations = Destinations(settings.dicomweb)
         return cls(settings, store, ledger, client, keeper, drain, slot, destinations, process)
 
@@ -145,6 +147,7 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
         if not isinstance(claim, Claim):
             _log.info("not claimed", batch=job.batch, index=job.index, why=claim)
             return
+        workplace.store.audit.purpose = job.member
         with workplace.keeper.hold(claim) as alive:
             record = _attempt(workplace, claim, alive)
         if record is not None and job.shadow is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator.cli import batches, canary, once, privacy, rules, stack, steering, watch
+from orchestrator.cli import audit, batches, canary, once, privacy, rules, stack, steering, watch
 from orchestrator.cli.app import app, main
 
 __all__ = ["app", "main"]
 
-for module in (once, stack, batches, steering, canary, privacy, rules, watch):
+for module in (once, stack, batches, steering, canary, privacy, rules, watch, audit):
     module.register(app)

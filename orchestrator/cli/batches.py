@@ -75,7 +75,14 @@ def submit(
     pinned = _check_served(settings, order.models)
     filters = options.filters(include, exclude, since, until)
     deidentify = options.deidentifier(profile, settings)
-    intake = Intake(settings, store, in_place=deidentify is None, filters=filters)
+    intake = Intake(
+        settings,
+        store,
+        in_place=deidentify is None,
+        filters=filters,
+        audit=store.audit,
+        pseudonym=deidentify.pseudonym if deidentify is not None else None,
+    )
     intake.check(inputs, quoting=deidentify is None)
     if dry_run:
         _estimate(replace(order, models=pinned), intake, inputs, store, ledger, price, gpus, plain, deidentify)
@@ -144,7 +151,7 @@ def status(
 
 def fetch(batch_name: options.Batch, folder: options.Out, home: options.Home = options.DEFAULT_HOME) -> None:
     """Write the results of a batch of the running stack into a folder."""
-    store = ObjectStore(options.attach(home).store)
+    _, store, _ = options.connect(home)
     known(store, batch_name)
     options.make_folder(folder)
     fetch_batch(store, batch_name, folder)

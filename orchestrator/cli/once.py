@@ -25,6 +25,7 @@ from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.fetch import fetch_originals
 from orchestrator.reporting.progress import closing_table, follow, where
 from orchestrator.stack import repository
+from orchestrator.stack.environment import audited
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin
 
@@ -52,30 +53,40 @@ def run(
     profile: options.Deidentify = None,
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
-    settings = load()
+    home = folder / ".dermbatch"
+    settings = audited(load(), home)
+    audit = options.audit(settings)
     served = options.repository(model_repository)
     delivery.check_destination(send_to, settings)
     order = options.order(settings, batch_name, stage_names, models)
     order = replace(order, dicom=dicom or send_to is not None, send_to=send_to)
     served_models.check(order.models, repository.served_models(served), str(served))
     options.make_folder(folder)
-    source = ObjectStore(settings.store) if any(name.startswith("s3://") for name in inputs) else None
+    source = ObjectStore(settings.store, audit) if any(name.startswith("s3://") for name in inputs) else None
     filters = options.filters(include, exclude, since, until)
     # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
     privacy = settings.privacy.model_copy(update={"bucket": None})
     deidentify = options.deidentifier(profile, settings.model_copy(update={"privacy": privacy}))
-    intake = Intake(settings, source, in_place=False, leave_out=folder, filters=filters)
+    intake = Intake(
+        settings,
+        source,
+        in_place=False,
+        leave_out=folder,
+        filters=filters,
+        audit=audit,
+        pseudonym=deidentify.pseudonym if deidentify is not None else None,
+    )
     intake.check(inputs, quoting=deidentify is None)
     with ExitStack() as ending:
         with err.status("Starting Redis, S3, Triton and a worker"):
             stack = Stack(
-                folder / ".dermbatch",
+                home,
                 options.sized(settings, workers),
                 model_repository=served,
                 keep_queue=False,
             )
             ending.enter_context(stack)
-        store, ledger = ObjectStore(stack.settings.store), Ledger(stack.settings.redis, settings.ledger)
+        store, ledger = ObjectStore(stack.settings.store, audit), Ledger(stack.settings.redis, settings.ledger)
         _give_up_interrupted(store, ledger)
         abandon(store, order.batch)  # its uploads are gone now
         with err.status("Reading the inputs"):

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from dermbatch import layout, stages
+from dermbatch.audit import Audit
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.records import Filters, ModelChoice
@@ -106,7 +108,12 @@ def attach(home: Path) -> Settings:
 def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
     """Settings, store and ledger of the running stack."""
     settings = attach(home)
-    return settings, ObjectStore(settings.store), Ledger(settings.redis, settings.ledger)
+    return settings, ObjectStore(settings.store, audit(settings)), Ledger(settings.redis, settings.ledger)
+
+
+def audit(settings: Settings) -> Audit:
+    """The audit log of this command."""
+    return Audit(settings.audit, f"dermbatch-{click.get_current_context().info_name}", command=True)
 
 
 def models(texts: Sequence[str] | None) -> dict[Stage, ModelChoice]:

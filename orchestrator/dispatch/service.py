@@ -15,6 +15,7 @@ from celery import Celery
 from prometheus_client import REGISTRY, start_http_server
 
 from dermbatch import metrics
+from dermbatch.audit import Audit
 from dermbatch.errors import DermbatchError
 from dermbatch.ledger import Ledger
 from dermbatch.queue import celery_config
@@ -39,7 +40,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._name = f"{socket.gethostname()}/{os.getpid()}"
-        self._store = ObjectStore(settings.store)
+        self._store = ObjectStore(settings.store, Audit(settings.audit, "orchestrator"))
         self._ledger = Ledger(settings.redis, settings.ledger)
         celery = Celery("dermbatch")
         celery.conf.update(celery_config(settings.redis))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from dermbatch.archive import Member, is_archive, is_archive_name, members
+from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.dicomhead import is_directory
 from dermbatch.errors import PermanentError, UsageError
 from dermbatch.imagefile import SUPPORTED, sniff
@@ -42,6 +43,8 @@ class Intake:
         source: The store that ``s3://`` inputs are read from; ``None`` where there is none.
         in_place: Whether the workers can read ``source`` themselves, so that its images need no copy.
         leave_out: A folder not to walk into: results written below an input are no input.
+        audit: Where it is noted which local files are read; for objects, it is the store's.
+        pseudonym: What audit logs are to call files and objects by; none where their own names will do.
         filters: Which files and objects are meant. Patterns are held against the path below an input (what
             follows a prefix, an archive's path and a member's in it), so a file or object that is itself an
             input goes by its time alone. An archive's members have the archive's time.
@@ -58,10 +61,13 @@ class Intake:
         in_place: bool,
         leave_out: Path | None = None,
         filters: Filters | None = None,
+        audit: Audit = NO_AUDIT,
+        pseudonym: Callable[[str], str] | None = None,
     ) -> None:
         self._limits = settings.archive
         self._max_bytes = settings.worker.max_bytes
-        self._source = source
+        self._source = source.under(pseudonym) if source is not None else None
+        self._audit = audit.under(pseudonym)
         self._in_place = in_place
         self._leave_out = leave_out.resolve() if leave_out is not None else None
         self._filters = filters or Filters()
@@ -168,14 +174,20 @@ class Intake:
         elif hidden:  # macOS writes ._name.jpg beside name.jpg
             yield Skipped(name, at)
         elif is_archive_name(path.name) or (is_archive(head) and (named or not suffix)):
+            self._audit.note("read", str(path.resolve()), size=size)
             yield from self._archive(path, name, below, at, taken, unpack)
         elif is_directory(head):
             yield from self._directory(path, at, taken, unpack) if named else [Skipped(name, at)]
         elif named or suffix in IMAGE_SUFFIXES or sniff(head) in SUPPORTED:
-            candidate = self._sized(Candidate(name, read=partial(_read, path), size=size, position=at))
+            candidate = self._sized(Candidate(name, read=partial(self._read, path), size=size, position=at))
             yield from _after(taken, framed(candidate, partial(count_frames, partial(_read, path))))
         else:
             yield Skipped(name, at)
+
+    def _read(self, path: Path) -> bytes:
+        body = _read(path)
+        self._audit.note("read", str(path.resolve()), size=len(body))
+        return body
 
     def _sized(self, candidate: Candidate) -> Candidate:
         """The candidate, unless it is too large to be read into memory."""

@@ -160,6 +160,7 @@ def _bring(store: ObjectStore, key: str, folder: Path, file_of: FileOf | None) -
     if local is not None:
         with suppress(OSError):  # another file system, or one without links
             target.parent.mkdir(parents=True, exist_ok=True)
+            store.audit.note("read", f"s3://{store.bucket}/{key}")  # as it is linked, nobody asks the store
             os.link(local, target)
             return Brought(1)
     return Brought(int(_write(target, store.get(store.bucket, key))))

@@ -28,6 +28,12 @@ def plain(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def audited(settings: Settings, home: Path) -> Settings:
+    """The settings with an audit log in the stack's own folder, where none is set."""
+    folder = settings.audit.folder or str(home.resolve() / "logs" / "audit")
+    return settings.model_copy(update={"audit": settings.audit.model_copy(update={"folder": folder})})
+
+
 def without_salt(settings: Settings) -> Settings:
     """The settings for parts that see pseudonyms only: none of them takes images in."""
     return settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"salt": None})})

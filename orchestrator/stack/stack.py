@@ -14,6 +14,7 @@ import psutil
 from dermbatch.errors import StackError
 from dermbatch.settings import Settings
 from orchestrator.stack.environment import (
+    audited,
     base_environment,
     plain,
     settings_environment,
@@ -76,7 +77,7 @@ class Stack:
         worker_command: Sequence[str] | None = None,
     ) -> None:
         self.home = home.resolve()
-        self._asked = without_salt(settings)
+        self._asked = audited(without_salt(settings), self.home)
         self._workers = workers
         self._live_slots = live_slots
         self._repository = model_repository

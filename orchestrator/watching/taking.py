@@ -161,7 +161,14 @@ class _Way:
             "send_to": rule.send_to,
             "output": rule.output,
         }
-        return cls(asked, Intake(settings, store, in_place=deidentify is None, filters=rule.filters), deidentify)
+        intake = Intake(
+            settings,
+            store,
+            in_place=deidentify is None,
+            filters=rule.filters,
+            pseudonym=deidentify.pseudonym if deidentify is not None else None,
+        )
+        return cls(asked, intake, deidentify)
 
 
 def _but_first(images: int, items: Iterator[Item]) -> Iterator[Item]:

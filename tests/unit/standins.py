@@ -6,6 +6,7 @@ import re
 import cv2
 import numpy as np
 
+from dermbatch.audit import NO_AUDIT
 from dermbatch.errors import ObjectNotFound
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectInfo
@@ -44,6 +45,7 @@ class Store:
     """A store in memory."""
 
     bucket = "results"
+    audit = NO_AUDIT
 
     def __init__(self):
         self.objects = {}

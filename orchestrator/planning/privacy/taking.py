@@ -60,6 +60,10 @@ class Deidentifier:
         self._rows: dict[int, OriginalRow] = {}
         self._lock = Lock()
 
+    def pseudonym(self, original: str) -> str:
+        """What audit logs call an original by."""
+        return self._pseudonyms.name(original)
+
     @property
     def record(self) -> Deidentification:
         """What a batch's record says of it."""

@@ -1,0 +1,191 @@
+"""The audit log: who or what read, wrote, deleted or sent which image data or result, and when.
+
+JSON lines, one an access, in files that are only ever appended to. A read is noted before its bytes are handed on,
+a write, deletion or transmission before it is done. What cannot be noted is not done: see
+docs/decisions/0016-no-access-without-a-line.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from dermbatch.errors import AuditUnavailable, DermbatchError, ObjectNotFound
+from dermbatch.settings import AuditSettings
+
+Action = Literal["read", "write", "copy", "delete", "send"]
+
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+_BEFORE = {"write", "copy", "delete", "send"}
+_OWN = re.compile(
+    r"open/|canaries/|batches/[^/]+/(batch\.json|plan\.json|summary\.json|manifest/|failed/)", re.ASCII
+)
+
+
+def file_of(settings: AuditSettings, program: str, day: datetime) -> Path:
+    """The file of one program on this machine and one day (UTC)."""
+    name = "-".join(re.sub(r"[^\w.]+", "_", part) for part in (program, socket.gethostname()))
+    return Path(settings.folder or "") / f"audit-{day:%Y%m%d}-{name}.jsonl"
+
+
+class _Sink:
+    """Where lines go: a file of today, or a stream; safe to share between threads and forks."""
+
+    def __init__(self, settings: AuditSettings, program: str, stream: int) -> None:
+        self._settings, self._program, self._stream = settings, program, stream
+        self._lock = threading.Lock()
+        self._day = ""
+        self._file = -1
+
+    def write(self, line: bytes, now: datetime) -> None:
+        try:
+            with self._lock:
+                written = os.write(self._of(now), line)
+        except OSError as error:
+            raise AuditUnavailable(f"the audit log cannot be written: {error.strerror}") from error
+        if written < len(line):
+            raise AuditUnavailable("the audit log cannot be written: no space is left")
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file, self._day = -1, ""
+
+    def _of(self, now: datetime) -> int:
+        if self._settings.folder == "-":
+            return self._stream
+        day = f"{now:%Y%m%d}"
+        if day != self._day:
+            path = file_of(self._settings, self._program, now)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if self._file >= 0:
+                os.close(self._file)
+            self._file, self._day = fresh, day
+        return self._file
+
+
+class Audit:
+    """Notes accesses of one program.
+
+    Args:
+        settings: Where to; nowhere where no folder is set.
+        program: What the program is called, such as ``worker`` or ``dermbatch submit``.
+        command: Whether its standard output is for people: lines for ``-`` go to standard error then.
+
+    Attributes:
+        purpose: What is being done, such as ``batch:index``; stands in every line until it is changed.
+    """
+
+    def __init__(self, settings: AuditSettings, program: str, *, command: bool = False) -> None:
+        self.purpose: str | None = None
+        self._sink: _Sink | None = None
+        self._pseudonym: Callable[[str], str] | None = None
+        if settings.folder is not None:
+            self._sink = _Sink(settings, program, _STANDARD_ERROR if command else _STANDARD_OUTPUT)
+            self._who = {"program": program, "host": socket.gethostname(), "user": _user()}
+
+    def under(self, pseudonym: Callable[[str], str] | None) -> Self:
+        """The same log, in which what is accessed is called by a pseudonym; for originals of de-identified images.
+
+        Args:
+            pseudonym: Of a URI; none where URIs may be written.
+        """
+        other = copy(self)
+        other._pseudonym = pseudonym
+        return other
+
+    def note(
+        self,
+        action: Action,
+        uri: str,
+        *,
+        size: int | None = None,
+        to: str | None = None,
+        outcome: str | None = None,
+    ) -> None:
+        """Note one access.
+
+        Args:
+            action: What is done.
+            uri: With what: ``s3://bucket/key`` or a path.
+            size: Bytes, where known.
+            to: Where to, of a copy or transmission.
+            outcome: Where it did not succeed: why.
+
+        Raises:
+            AuditUnavailable: Where it cannot be written.
+        """
+        if self._sink is None:
+            return
+        now = datetime.now(UTC)
+        named = uri if self._pseudonym is None else f"pseudonym:{self._pseudonym(uri)}"
+        said: dict[str, object] = {"at": now.isoformat(timespec="milliseconds"), "action": action, "object": named}
+        said |= {"bytes": size, "to": to, "outcome": outcome, "for": self.purpose}
+        said |= {**self._who, "process": os.getpid()}
+        line = {name: value for name, value in said.items() if value is not None}
+        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False)
+        self._sink.write(text.encode("utf-8", "backslashreplace") + b"\n", now)  # paths need not be UTF-8
+
+    @contextmanager
+    def access(
+        self, action: Action, bucket: str, key: str, *, ours: bool, size: int | None = None, to: str | None = None
+    ) -> Iterator[None]:
+        """Around an access of the object store.
+
+        What failed has a line that says so, but for objects that are not there. The system's own control records
+        (what was asked, manifests, what failed and how far it is) are not noted.
+
+        Args:
+            action: What is done.
+            bucket: Of the object.
+            key: Of the object.
+            ours: Whether the bucket is the system's own for results.
+            size: Bytes that are written.
+            to: Where to.
+
+        Raises:
+            AuditUnavailable: Where it cannot be noted.
+        """
+        if self._sink is None or (ours and _OWN.match(key)):
+            yield
+            return
+        uri = f"s3://{bucket}/{key}"
+        if action in _BEFORE:
+            self.note(action, uri, size=size, to=to)
+        try:
+            yield
+        except ObjectNotFound:
+            raise
+        except DermbatchError as error:
+            self.note(action, uri, to=to, outcome=error.reason)
+            raise
+        if action not in _BEFORE:
+            self.note(action, uri)
+
+    def close(self) -> None:
+        """Close the file; another line would open it again."""
+        if self._sink is not None:
+            self._sink.close()
+
+
+NO_AUDIT = Audit(AuditSettings(), "none")
+"""Notes nothing."""
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in most containers
+        return str(os.getuid())
