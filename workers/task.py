@@ -63,9 +63,9 @@ class Workplace:
         keeper: Keeps the lease of the image in hand.
         drain: Whether the worker ends, and when.
         slot: Name of this process.
-        destinations: The PACS of the settings.
         process: The pipeline, from job to result record.
         shadow: A canary's side run.
+        destinations: The PACS of the settings.
         patience: Seconds for which news is kept for a Redis that does not answer.
     """
 
@@ -76,9 +76,9 @@ class Workplace:
     keeper: LeaseKeeper
     drain: Drain
     slot: str
-    destinations: Destinations = NOWHERE
     process: Process = process
     shadow: Shadow = run_shadow
+    destinations: Destinations = NOWHERE
     patience: float = 30.0
     _claims: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -91,8 +91,17 @@ class Workplace:
         keeper.start()
         store = ObjectStore(settings.store, Audit(settings.audit, "worker"))
         client = TritonClient(settings.triton)
-        destinations = Destinations(settings.dicomweb)
-        return cls(settings, store, ledger, client, keeper, drain, slot, destinations, process)
+        return cls(
+            settings,
+            store,
+            ledger,
+            client,
+            keeper,
+            drain,
+            slot,
+            process,
+            destinations=Destinations(settings.dicomweb),
+        )
 
     def close(self) -> None:
         """Stop reporting, and give back what is shared with Triton."""

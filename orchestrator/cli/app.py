@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextvars import ContextVar
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -22,6 +23,8 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+running: ContextVar[str] = ContextVar("running", default="command")
+"""Name of the command that runs."""
 
 
 def _version(wanted: bool) -> None:
@@ -32,11 +35,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     """Purify, segment, enhance and classify dermoscopic images in batches."""
+    running.set(context.invoked_subcommand or running.get())
 
 
 def _end(number: int, frame: Any) -> NoReturn:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from dermbatch import layout, stages
@@ -19,6 +18,7 @@ from dermbatch.records import Filters, ModelChoice
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
+from orchestrator.cli.app import running
 from orchestrator.planning.planner import Order
 from orchestrator.planning.privacy.profile import load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
@@ -113,7 +113,7 @@ def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
 
 def audit(settings: Settings) -> Audit:
     """The audit log of this command."""
-    return Audit(settings.audit, f"dermbatch-{click.get_current_context().info_name}", command=True)
+    return Audit(settings.audit, f"dermbatch-{running.get()}", command=True)
 
 
 def models(texts: Sequence[str] | None) -> dict[Stage, ModelChoice]:

@@ -32,6 +32,16 @@ def program(name, package):
     return found
 
 
+def dciodvfy(path):
+    """Errors that dicom3tools' judge finds in a DICOM file."""
+    ended = subprocess.run(
+        [program("dciodvfy", "dicom3tools"), path], check=False, capture_output=True, text=True, errors="replace"
+    )
+    lines = (ended.stdout + ended.stderr).splitlines()
+    assert lines, "it says at least what kind of object it is"
+    return [line for line in lines if line.startswith("Error")]
+
+
 @dataclass
 class Pacs:
     """Orthanc under way, as its REST and DICOMweb interfaces and dcmtk's programs see it."""
@@ -68,6 +78,19 @@ class Pacs:
         """Send files by C-STORE, each as it is."""
         words = ["--aetitle", "CAMERA", "--call", "ORTHANC", "--propose-jpeg8", "127.0.0.1", str(self.dicom)]
         subprocess.run([program("storescu", "dcmtk"), *words, *paths], check=True, capture_output=True, timeout=60)
+
+    def take(self, path):
+        """Put a file there by REST; its identifier, none where Orthanc does not take it."""
+        try:
+            return json.loads(self.ask("/instances", body=path.read_bytes())[1])["ID"]
+        except urllib.error.HTTPError as error:
+            error.close()
+            return None
+
+    def media(self, instances):
+        """Instances as a zip with a DICOMDIR."""
+        body = json.dumps(instances).encode()
+        return self.ask("/tools/create-media", body=body, accept="application/zip")[1]
 
     def forget(self):
         for patient in self.json("/patients"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from orchestra import Orchestra
-from pacs import USER, orthanc
+from pacs import USER, dciodvfy, orthanc
 from pydantic import SecretStr
 from pydicom import dcmread
 
@@ -24,12 +24,13 @@ from orchestrator.planning.intake import Intake
 from orchestrator.planning.planner import Order, plan
 from orchestrator.steering.controls import begin
 from orchestrator.steering.replay import retry
+from orchestrator.watching.rules import Rule, RuleBook
+from orchestrator.watching.watcher import Watcher
 from workers.dicomout import objects
 from workers.dicomout.objects import dicom_objects
 from workers.drain import Drain
 from workers.inference import TritonClient
 from workers.lease import LeaseKeeper
-from workers.pipeline import process
 from workers.sending import stow
 from workers.sending.stow import Destinations
 from workers.task import Workplace, process_image
@@ -96,7 +97,7 @@ class Hospital:
         keeper.start()
         known = Destinations({"main": pacs.settings()})
         self.place = Workplace(
-            self.settings, ObjectStore(store_settings), ledger, client, keeper, drain, "w", known, process
+            self.settings, ObjectStore(store_settings), ledger, client, keeper, drain, "w", destinations=known
         )
 
     def put(self, key, body):
@@ -110,11 +111,18 @@ class Hospital:
         begin(self.store, self.orchestra.ledger, batch)
         return batch
 
+    def watch(self):
+        """As ``dermbatch watch --once`` with a rule for the bucket; the batch that takes images in."""
+        rule = Rule(name="pacs", prefix=f"s3://{BUCKET}/exports", models=MODELS, send_to="main")
+        assert Watcher(self.settings, RuleBook([rule]), self.store, self.orchestra.ledger).run_once()
+        (state,) = self.orchestra.ledger.batches()
+        return state
+
     def turn(self):
         """A round of the orchestrator and all that there is for the worker."""
         self.orchestra.dispatcher.repair()
         self.orchestra.dispatcher.feed()
-        jobs = self.orchestra.take()
+        jobs = self.orchestra.take("live") + self.orchestra.take("bulk")
         for job in jobs:
             process_image(self.place, job.model_dump(mode="json"))
         return len(jobs)
@@ -318,3 +326,41 @@ def test_an_image_that_is_no_dicom_is_not_sent(hospital, pacs):
     (record,) = hospital.records()
     assert (record.sent, record.no_dicom) == (None, "not_dicom")
     assert pacs.instances() == []
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real images in {DATA}")
+def test_real_files_as_dicomdir_zip_and_loose_through_watching_and_back(hospital, pacs, tmp_path):
+    files = sorted(path for name in ("dicom_isic2020", "dicom_testfiles") for path in (DATA / name).glob("*.dcm"))
+    assert len(files) == 30
+    taken = [(path, found) for path in files[::3] if (found := pacs.take(path)) is not None]
+    with_directory = pacs.media([found for _, found in taken])
+    pacs.forget()
+    in_directory = [path for path, _ in taken]
+    loose = [path for path in files[1::3] if path not in in_directory]
+    packed = [path for path in files if path not in {*in_directory, *loose}]
+    assert len(in_directory) >= 8
+    with zipfile.ZipFile(BytesIO(with_directory)) as media:
+        for name in media.namelist():  # as a folder of the bucket, DICOMDIR and all
+            hospital.put(f"media/{name}", media.read(name))
+    zipped = BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for number, path in enumerate(packed):
+            archive.write(path, f"{number:03d}")
+    hospital.put("archive.zip", zipped.getvalue())
+    for number, path in enumerate(loose):
+        hospital.put(f"loose/IM{number:04d}", path.read_bytes())
+    hospital.settings.models.update(MODELS)
+    batch = hospital.watch()
+    assert (batch.images, batch.growing) == (30, True)
+    while hospital.turn() or hospital.orchestra.ledger.states()["waiting"]:
+        pass
+    records, failures = hospital.records(batch.name), hospital.failures(batch.name)
+    assert len(records) == 28, [(failure.reason, failure.message) for failure in failures]
+    assert {failure.reason for failure in failures} <= {"too_small", "not_a_skin_image"}
+    assert len(pacs.instances()) == given_back(hospital, records) == sum(len(r.sent.kinds) for r in records)
+    for record in records:
+        assert "report" in record.sent.kinds
+        for kind, body in hospital.written(record).items():
+            (tmp_path / "one.dcm").write_bytes(body)
+            assert dciodvfy(tmp_path / "one.dcm") == [], (record.name, kind)
