@@ -1,14 +1,32 @@
-"""``up``, ``submit``, ``status``, ``fetch`` and ``down``, two stacks side by side."""
+"""``up``, ``submit``, ``watch``, ``status``, ``fetch`` and ``down``, two stacks side by side."""
 
 import shutil
+import signal
 import urllib.request
+from pathlib import Path
 
 import boto3
 import psutil
 import pytest
-from commands import alive, dermbatch, failures, results, wait_for
+from commands import Command, alive, dermbatch, failures, results, wait_for
 
+from dermbatch import layout
+from dermbatch.ledger import Ledger
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
 from orchestrator.stack import host
+
+ENV = {"DERMBATCH_WATCH__EVERY": "1", "DERMBATCH_WATCH__METRICS_PORT": "0"}
+RULES = """
+rules:
+  - name: clinic
+    prefix: s3://pacs/clinic
+  - name: study
+    prefix: s3://pacs/study
+    lane: bulk
+    stages: [segment]
+    marker: READY
+"""
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +127,64 @@ def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, sample
         inputs[1]: "empty_prefix",
         inputs[2]: "bucket_not_found",
     }
+
+
+def growing(home, rule):
+    """Name and results of the batch that takes images in by a rule."""
+    settings = host.attach(home)
+    states = Ledger(settings.redis, settings.ledger).batches()
+    return next(((state.name, state.done) for state in states if state.rule == rule and state.growing), None)
+
+
+def test_what_is_put_into_a_watched_bucket_ends_as_results(homes, samples, tmp_path):
+    home = homes[0]
+    store = ObjectStore(host.attach(home).store)
+    store.create_bucket("pacs")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES)
+    images = sorted(samples.iterdir())
+    packed = Path(shutil.make_archive(str(tmp_path / "export"), "zip", samples)).read_bytes()
+
+    def put(key, body):
+        store.put(key, body, "application/octet-stream", bucket="pacs")
+
+    put("study/export.zip", packed)
+    put("study/again.jpg", images[0].read_bytes())
+    put("clinic/first", images[0].read_bytes())  # known by its content
+    put("clinic/notes.txt", b"text")
+    watching = Command("watch", "--rules", rules, "--home", home, env=ENV)
+    try:
+        wait_for(lambda: (growing(home, "clinic") or ("", 0))[1] == 1, 90, "the first image")
+        assert growing(home, "study") is None  # listed in the same round, and not ready
+        put("study/READY", b"-")
+        wait_for(lambda: (growing(home, "study") or ("", 0))[1] == 9, 120, "the study's images")
+    finally:
+        watching.process.send_signal(signal.SIGTERM)
+        ended = watching.end()
+    assert (ended.code, ended.out) == (0, "")
+    assert "first" not in ended.err  # names of objects may be patients'
+    assert dermbatch("watch", "--rules", rules, "--once", "--home", home, env=ENV).code == 0
+    name, done = growing(home, "study")
+    assert done == 9
+    assert "takes images in by rule study" in dermbatch("status", name, "--home", home).out
+    assert dermbatch("cancel", name, "--home", home).code == 0
+    wait_for(lambda: list(store.list(store.bucket, layout.summary(name))), 60, "its end")
+    assert dermbatch("fetch", name, "--home", home, "--out", tmp_path / "out").code == 0
+    found = results(tmp_path / "out")
+    assert (len(found), failures(tmp_path / "out")) == (9, {})
+    assert {tuple(record.stages) for record in found.values()} == {(Stage.SEGMENT,)}
+
+
+def test_what_cannot_be_watched_is_refused_with_one_sentence(homes, tmp_path):
+    for args, sentence in (
+        ((), "nothing to watch"),
+        (("s3://incoming/x",), "which the system itself writes to"),
+        (("s3://pacs", "--rules", tmp_path / "none.yaml"), "not both"),
+    ):
+        ended = dermbatch("watch", *args, "--home", homes[0])
+        assert ended.code == 2, ended
+        assert sentence in ended.err
+        assert len(ended.err.splitlines()) == 1
 
 
 def test_commands_without_a_stack_or_a_batch_say_so(homes, samples, tmp_path):

@@ -1,0 +1,170 @@
+"""Watching on servers of its own: Valkey, S3 and ``dermbatch watch`` as a process, told of objects by webhook."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from contextlib import ExitStack
+from json import dumps
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote_plus
+
+import redis
+
+from dermbatch import layout
+from dermbatch.ledger import Ledger
+from dermbatch.queue import QUEUES
+from dermbatch.settings import OrchestratorSettings, Settings, StoreSettings
+from dermbatch.store import ObjectStore
+from orchestrator.dispatch.messages import job_of
+from orchestrator.planning.entries import read_batch, read_manifest_part
+from orchestrator.stack.environment import base_environment, settings_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import Part, python_module, stop_all
+from orchestrator.stack.redis import redis_part
+from orchestrator.stack.s3 import s3_part
+
+BUCKET = "exports"
+PREFIX = f"s3://{BUCKET}/"
+
+
+class Bench:
+    """Servers and a watcher, from ``with`` to the end of its block.
+
+    Args:
+        folder: For data and logs.
+        every: Seconds between listings.
+        orchestrator: Whether one feeds the queue, too.
+    """
+
+    def __init__(self, folder: Path, every: float, *, orchestrator: bool = False) -> None:
+        self._folder = folder
+        redis_port, s3_port, self._port = free_ports(3)
+        self._suspended: list[subprocess.Popen[bytes]] = []
+        env = base_environment(os.environ)
+        queue, redis_settings = redis_part(folder / "redis", folder / "redis.log", redis_port, env)
+        s3, store_settings, _ = s3_part(folder / "s3", folder / "s3.log", s3_port, env, StoreSettings())
+        self._servers = [queue, s3]
+        quiet = OrchestratorSettings(metrics_port=0)
+        self._settings = Settings(redis=redis_settings, store=store_settings, orchestrator=quiet)
+        self._env: dict[str, str] = {
+            **env,
+            **settings_environment(self._settings),
+            "DERMBATCH_WATCH__EVERY": str(every),
+            "DERMBATCH_WATCH__METRICS_PORT": "0",
+            "DERMBATCH_TRITON__URL": "127.0.0.1:1",  # there is none, and models are not looked for
+        }
+        if orchestrator:
+            argv, log = python_module("orchestrator"), folder / "orchestrator.log"
+            self._servers.append(Part(name="orchestrator", argv=argv, env=self._env, log=log, probe=lambda: True))
+        self._ending = ExitStack()
+        self._watcher: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start all."""
+        self._ending.callback(stop_all, self._servers)
+        for server in self._servers:
+            server.start()
+            server.wait()
+        self._queue = self._ending.enter_context(redis.Redis.from_url(self._settings.redis.url))
+        self.store = ObjectStore(self._settings.store)
+        self.ledger = Ledger(self._settings.redis, self._settings.ledger)
+        self.store.create_bucket(BUCKET)
+        self._log = self._ending.enter_context((self._folder / "watch.log").open("ab"))
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End all."""
+        self.signal(signal.SIGTERM)
+        for process in self._suspended:
+            process.kill()
+            process.wait()
+        self._ending.close()
+
+    def start(self) -> None:
+        """Start a watcher, and wait until it listens."""
+        command = [sys.executable, "-m", "orchestrator.cli", "watch", PREFIX]
+        env = {**self._env, "DERMBATCH_WATCH__LISTEN_PORT": str(self._port)}
+        self._watcher = subprocess.Popen(command, env=env, stdout=self._log, stderr=self._log)
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the watcher does not answer; see {self._folder / 'watch.log'}")
+            time.sleep(0.05)
+
+    def signal(self, number: int) -> None:
+        """Send the watcher a signal that ends it, and wait for its end."""
+        if self._watcher is not None:
+            self._watcher.send_signal(number)
+            self._watcher.wait(60)
+            self._watcher = None
+
+    def suspend(self) -> subprocess.Popen[bytes]:
+        """Have the watcher stand still (SIGSTOP); the next one gets a port of its own."""
+        assert self._watcher is not None
+        process, self._watcher = self._watcher, None
+        process.send_signal(signal.SIGSTOP)
+        self._suspended.append(process)
+        (self._port,) = free_ports(1)
+        return process
+
+    def wait_for(self, images: int) -> None:
+        """Wait until so many images were taken in."""
+        deadline = time.monotonic() + 60
+        while len(self.taken()) < images:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{images} images were not taken in within 60 s")
+            time.sleep(0.1)
+
+    def notify(self, keys: Iterable[str]) -> bool:
+        """Tell the watcher of objects, in the form of Amazon S3; whether it took them."""
+        records = [
+            {
+                "eventSource": "aws:s3",
+                "eventName": "ObjectCreated:Put",
+                "s3": {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}},
+            }
+            for key in keys
+        ]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}/events", dumps({"Records": records}).encode(), method="POST"
+        )
+        return _succeeds(request)
+
+    def work_off(self) -> int:
+        """Take the messages out of the queue, and call their images done; how many."""
+        count = 0
+        while payload := self._queue.rpop(QUEUES["live"]):
+            self.ledger.finish(job_of(payload.decode()), "nobody", "done")
+            count += 1
+        return count
+
+    def taken(self) -> list[str]:
+        """Names of all images that were taken in, as often as they were."""
+        found: list[str] = []
+        for name in self.store.folders(self.store.bucket, layout.BATCHES):
+            images = read_batch(self.store, name).images
+            for first in range(0, images, layout.PART_SIZE):
+                part, _ = layout.part_of(first)
+                entries = read_manifest_part(self.store, name, part, images=images, grown=True)
+                found += [entry.name for entry in entries]
+        return found
+
+    def _answers(self) -> bool:
+        return _succeeds(urllib.request.Request(f"http://127.0.0.1:{self._port}/healthz"))
+
+
+def _succeeds(request: urllib.request.Request) -> bool:
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
