@@ -46,7 +46,8 @@ class Bench:
 
     def __init__(self, folder: Path, every: float, *, orchestrator: bool = False) -> None:
         self._folder = folder
-        redis_port, s3_port, self._port = free_ports(3)
+        redis_port, s3_port = free_ports(2)
+        self._port = 0
         self._suspended: list[subprocess.Popen[bytes]] = []
         env = base_environment(os.environ)
         queue, redis_settings = redis_part(folder / "redis", folder / "redis.log", redis_port, env)
@@ -90,7 +91,8 @@ class Bench:
         self._ending.close()
 
     def start(self) -> None:
-        """Start a watcher, and wait until it listens."""
+        """Start a watcher on a port of its own (the last one's may be another's by now); wait until it listens."""
+        (self._port,) = free_ports(1)
         command = [sys.executable, "-m", "orchestrator.cli", "watch", PREFIX]
         env = {**self._env, "DERMBATCH_WATCH__LISTEN_PORT": str(self._port)}
         self._watcher = subprocess.Popen(command, env=env, stdout=self._log, stderr=self._log)
@@ -108,12 +110,11 @@ class Bench:
             self._watcher = None
 
     def suspend(self) -> subprocess.Popen[bytes]:
-        """Have the watcher stand still (SIGSTOP); the next one gets a port of its own."""
+        """Have the watcher stand still (SIGSTOP)."""
         assert self._watcher is not None
         process, self._watcher = self._watcher, None
         process.send_signal(signal.SIGSTOP)
         self._suspended.append(process)
-        (self._port,) = free_ports(1)
         return process
 
     def wait_for(self, images: int) -> None:

@@ -19,7 +19,7 @@ from datetime import datetime
 import structlog
 
 from dermbatch import metrics
-from dermbatch.errors import DermbatchError, ObjectNotFound
+from dermbatch.errors import DermbatchError, ObjectNotFound, TransientError
 from dermbatch.ledger import Ledger
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore
@@ -89,6 +89,8 @@ class Watcher:
         self._listed_from = 0.0
         self._looked = False
         self._later: dict[ObjectEvent, float] = {}
+        self._careful = False  # take objects in one by one, to find the one that brings a defect out
+        self._bad: set[str] = set()
         self._readers = ThreadPoolExecutor(_LOOKS_AT_A_TIME, thread_name_prefix="watcher")
 
     def hear(self, events: Sequence[ObjectEvent]) -> None:
@@ -215,7 +217,7 @@ class Watcher:
         metrics.WATCH_OLDEST_WAITING_SECONDS.set(max(0, age))
         if now.whole:
             memory.settle()
-            self._looked = True
+            self._looked, self._careful = True, False
 
     def _look_at_events(self, memory: Memory) -> None:
         due = time.monotonic()
@@ -259,6 +261,8 @@ class Watcher:
             if rule is None:
                 continue
             one = Found(rule, info, origin_of(bucket, info))
+            if one.origin in self._bad:
+                continue
             if one.origin in memory.half:
                 self._take(memory, rule, [one])
             elif one.origin in memory.taken:
@@ -270,10 +274,21 @@ class Watcher:
             else:
                 self._look_later(rule, ObjectEvent(bucket, info.key), info, now)
         for found in ready.values():
-            self._take(memory, found[0].rule, found)
+            for some in [[one] for one in found] if self._careful else [found]:
+                self._take(memory, some[0].rule, some)
 
     def _take(self, memory: Memory, rule: Rule, found: Sequence[Found]) -> None:
-        self._taking.take(memory, rule, found, self._now())
+        try:
+            self._taking.take(memory, rule, found, self._now())
+        except (_Stopped, Overtaken, TransientError):
+            raise
+        except Exception:
+            # A defect that one object brings out must not keep all others waiting.
+            self._careful = True
+            if len(found) == 1:
+                self._bad.add(found[0].origin)
+                _log.error("an object is left out until a restart", rule=rule.name, origin=found[0].origin)
+            raise
 
     def _look_later(self, rule: Rule, event: ObjectEvent, info: ObjectInfo, now: datetime) -> None:
         if rule.settle and info.modified is not None and len(self._later) < _LATER_AT_MOST:

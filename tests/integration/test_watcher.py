@@ -5,6 +5,7 @@ import threading
 import zipfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import pytest
 from orchestra import Orchestra
@@ -15,6 +16,7 @@ from dermbatch.errors import StoreUnavailable
 from dermbatch.records import BatchSummary
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from orchestrator.planning.intake import Intake
 from orchestrator.steering import controls
 from orchestrator.watching import gathering
 from orchestrator.watching.rules import Rule
@@ -267,25 +269,27 @@ class Failing(ObjectStore):
         return super().put_if_match(key, *args)
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("fails_at", [1, 2, 3, 4, 12])
-def test_wherever_writing_breaks_off_each_image_of_an_archive_is_taken_in_once(
-    watched, monkeypatch, fails_at, after
-):
+def test_wherever_writing_breaks_off_each_image_of_an_archive_is_taken_in_once(watched, monkeypatch):
     monkeypatch.setattr(gathering, "_WRITTEN_EVERY", 0.0)
     monkeypatch.setattr("orchestrator.watching.watcher._PAUSE_AFTER_ERROR", 0.01)
-    names = [f"{n}.jpg" for n in range(8)]
-    watched.put("in/a.zip", packed(*names), image=b"")
-    watched.put("in/b.jpg")
-    with watched.running(store=Failing(watched.settings.store, fails_at, after=after)):
-        watched.has(*(f"in/a.zip/{name}" for name in names), "in/b.jpg")
-    (batch,) = batches(watched.store)
-    sources = [entry.source for entry in entries(watched.store, batch)]
-    assert len(set(sources)) == 9
-    for entry in entries(watched.store, batch):  # each entry's object is the one that it names
-        if ".zip/" in entry.name:
-            bucket, _, key = entry.source.removeprefix("s3://").partition("/")
-            assert watched.store.get(bucket, key).endswith(entry.name.rpartition("/")[2].encode())
+    wanted = []
+    for fails_at, after in product((1, 2, 3, 4, 12), (False, True)):
+        folder = f"{fails_at}-{after}".lower()
+        names = [f"{n}.jpg" for n in range(8)]
+        watched.put(f"{folder}/a.zip", packed(*names), image=b"")
+        watched.put(f"{folder}/b.jpg")
+        wanted += [*(f"{folder}/a.zip/{name}" for name in names), f"{folder}/b.jpg"]
+        store = Failing(watched.settings.store, fails_at, after=after)
+        with watched.running(rule(f"rule-{folder}", f"{folder}/"), store=store):
+            watched.has(*wanted)
+        assert store.writes > fails_at
+    for batch in batches(watched.store):
+        found = entries(watched.store, batch)
+        assert len({entry.source for entry in found}) == len(found) == 9
+        for entry in found:  # each entry's object is the one that it names
+            if ".zip/" in entry.name:
+                bucket, _, key = entry.source.removeprefix("s3://").partition("/")
+                assert watched.store.get(bucket, key).endswith(entry.name.rpartition("/")[2].encode())
 
 
 def test_parts_fill_up_and_follow_each_other(watched, monkeypatch):
@@ -337,6 +341,26 @@ def test_an_outage_of_the_store_is_waited_out(watched, monkeypatch):
         watcher.hear(events("a.jpg"))
         gone[0] = False
         watched.has("a.jpg", "b.jpg")
+
+
+def test_an_object_that_brings_a_defect_out_keeps_no_other_waiting(watched, monkeypatch):
+    monkeypatch.setattr("orchestrator.watching.watcher._PAUSE_AFTER_ERROR", 0.01)
+    real = Intake.objects
+
+    def broken(self, uri, infos):
+        for item in real(self, uri, infos):
+            if item.name.endswith("in/007.jpg"):
+                raise ZeroDivisionError
+            yield item
+
+    monkeypatch.setattr(Intake, "objects", broken)
+    for key in KEYS[:20]:
+        watched.put(key)
+    others = [key for key in KEYS[:20] if key != "in/007.jpg"]
+    with watched.running():
+        watched.has(*others)
+        watched.put("in/later.jpg")
+        watched.has(*others, "in/later.jpg")
 
 
 def test_a_flushed_redis_costs_nothing(watched, empty_redis, empty_store):
