@@ -10,15 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
-from commands import dermbatch, failures, results
+from commands import dermbatch, failures, results, wait_for
 from sentinels import DAY, WORD, found_in, leaks, picture, planted, png_text, zipped
 
+from dermbatch import layout
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
 
 SALT = {"DERMBATCH_PRIVACY__SALT": "a salt for tests, and long enough"}
+RULES = """
+profiles:
+  clinic-a: {dates: shift, reidentification: true}
+rules:
+  - {name: hospital, prefix: s3://hospital, stages: [segment], dicom: true, deidentify: clinic-a}
+"""
 BAD = 5
 """Inputs among the planted ones that fail."""
 
@@ -136,6 +143,23 @@ def test_nothing_of_a_patient_leaves_the_source_in_run(export, profile, tmp_path
     assert {rows[name]["patient"] for name in done if name.endswith(".dcm")} == {WORD}
 
 
+def watched_once(folder, store, env):
+    """Take the same objects in by watching, under the same profile, and wait for their outcomes."""
+    rules = folder / "rules.yaml"
+    rules.write_text(RULES)
+    ended = dermbatch("watch", "--rules", rules, "--once", env=env)
+    assert ended.code == 0, ended.err
+    (name,) = (name for name in store.folders(store.bucket, layout.BATCHES) if name.startswith("watch-hospital-"))
+
+    def outcomes():
+        told = json.loads(dermbatch("status", name, "--json", env=env).out)["batches"][0]
+        return told["done"], told["failed"]
+
+    wait_for(lambda: sum(outcomes()) == 4 + BAD, 60, "the outcomes")
+    assert outcomes() == (4, BAD)
+    return ended
+
+
 def test_nothing_of_a_patient_leaves_the_source_in_submit(export, profile, tmp_path, temporary):
     file, secrets, key = profile
     home = tmp_path / "home"
@@ -176,6 +200,8 @@ def test_nothing_of_a_patient_leaves_the_source_in_submit(export, profile, tmp_p
         assert found_in(told.out.encode())
         again = dermbatch(*command, "--dry-run", "--json", env=env)
         assert json.loads(again.out)["done"] == 3  # and one in an archive, which is not unpacked for this
+        seen = watched_once(tmp_path, store, env)
+        assert not found_in((seen.out + seen.err).encode())
         kept = redis.Redis.from_url(settings.redis.url)
         for name in kept.keys("*"):
             assert not found_in(name + kept.dump(name)), name
