@@ -21,7 +21,7 @@ from lesionnets.data.prefetch import prefetched
 from lesionnets.evaluation import enhance as enhancing
 from lesionnets.evaluation import purify as purifying
 from lesionnets.evaluation.intervals import bootstrap_mean
-from lesionnets.occlusions import find_occlusions
+from lesionnets.occlusions import find_occlusions, remove_occlusions
 from lesionnets.recipes.enhance_espcn import PatchLoader, degrade
 from lesionnets.training import RecipeOptions
 
@@ -136,6 +136,32 @@ def test_what_the_classical_finder_sees_within_a_lesion_is_the_lesions() -> None
     corrected = find_occlusions(image, lesion)
     assert corrected[100, 99]
     assert not corrected[100, 61]
+
+
+def test_pairs_of_the_classical_finder_lack_the_hair_and_keep_the_rest() -> None:
+    before, after = [], []
+    for seed in (1, 2, 4):  # dark hairs: it is not meant to find blond ones
+        drawn = phantom(seed, height=300, width=400, occlusions=())
+        covered, mask = draw_hairs(drawn.clean, np.random.default_rng(seed))
+        cleaned, painted = remove_occlusions(covered, drawn.lesion)
+        np.testing.assert_array_equal(cleaned[~painted], covered[~painted])
+        assert painted.mean() < 0.2
+        for errors, image in ((before, covered), (after, cleaned)):
+            errors.append(np.abs(image.astype(int) - drawn.clean)[mask].mean())
+    assert np.mean(after) < np.mean(before) / 10
+
+
+def test_pairs_of_the_classical_finder_keep_the_lesions_dark_structures() -> None:
+    image = np.full((200, 200, 3), 200, np.uint8)
+    image[:, 98:101] = 60  # a hair
+    image[80:120, 60:62] = 60  # the lesion's own
+    lesion = np.zeros((200, 200), bool)
+    lesion[70:130, 50:150] = True
+    cleaned, painted = remove_occlusions(image, lesion)
+    assert not painted[80:120, 60:62].any()
+    np.testing.assert_array_equal(cleaned[80:120, 60:62], image[80:120, 60:62])
+    assert (cleaned[:, 98:101] > 190).all()
+    assert (remove_occlusions(image)[0][80:120, 60:62] > 190).all()
 
 
 def test_occluded_pairs_are_equal_outside_the_mask_and_the_same_for_a_seed() -> None:
