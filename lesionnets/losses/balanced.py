@@ -1,4 +1,4 @@
-"""Cross-entropy for classes of very different size."""
+"""Cross-entropy for classes of very different size: of images, and of pixels."""
 
 from __future__ import annotations
 
@@ -46,3 +46,27 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, s
         raise ValueError(f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and {len(weights)} weights")
     losses = functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
     return (losses * weights[labels]).mean()
+
+
+def balanced_pixel_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Class-balanced cross-entropy of pixels (US 2018/0130203 A1, eq. 1), over the number of pixels.
+
+    Lesion pixels weigh as much as the share of background in their image, background pixels as much as the share
+    of lesion: so each kind weighs the same in sum. An image of one kind alone costs nothing.
+
+    Args:
+        logits: [N, C, H, W], before the sigmoid; several maps are each compared with the target.
+        target: [N, 1, H, W], 0 to 1.
+
+    Returns:
+        Scalar >= 0, float32; the mean over images and maps.
+
+    Raises:
+        ValueError: Where the sizes differ.
+    """
+    if logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[2:] or target.shape[1] != 1:
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit")
+    truth = target.float().expand(logits.shape)
+    background = 1 - truth.mean(dim=(2, 3), keepdim=True)
+    weight = truth * background + (1 - truth) * (1 - background)
+    return functional.binary_cross_entropy_with_logits(logits.float(), truth, weight=weight)
