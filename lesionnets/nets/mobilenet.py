@@ -23,6 +23,9 @@ BLOCKS = (
 
 FEATURES = 1280
 
+EXPANSIONS = (2, 4, 7, 14)
+"""Blocks that halve the size: each expands at the size before, which ends in a ReLU6, unlike what blocks give."""
+
 
 class Convolution(nn.Module):
     """Convolution with bias, padded so that the side becomes ceil(side / stride); then ReLU6 where asked for."""
@@ -81,6 +84,11 @@ class MobileNetV2(nn.Module):
         layers.append(Convolution(channels, FEATURES, 1))
         self.layers = nn.Sequential(*layers)
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        """What VisualBackProp reads: the last maps of every resolution that end in a ReLU6, shallow first."""
+        return [*(self.get_submodule(f"layers.{number}.layers.0") for number in EXPANSIONS), self.layers[-1]]
+
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
         features: Tensor = self.layers(2 * image - 1)
@@ -112,6 +120,11 @@ class LesionClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * FEATURES, classes)
         self.register_buffer("temperature", torch.ones(()))
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """What VisualBackProp reads: the backbone's."""
+        return self.backbone.stages
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""

@@ -1,0 +1,126 @@
+"""Data purification network: a U-Net of partial convolutions.
+
+Bisla et al. 2019, section 3.3, take the network of Liu et al., "Image Inpainting for Irregular Holes Using
+Partial Convolutions", ECCV 2018. Here it is as in that paper's section 3 and its appendix's table of layers: a
+partial convolution sees valid pixels only, is scaled up for those that it lacks, and makes valid what it could
+reach; so the holes shrink from layer to layer until none is left.
+
+At any size: a level is enlarged to the size of the level that it meets, whatever that is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lesionnets.nets.sizes import scaled
+
+ENCODER = ((64, 7), (128, 5), (256, 5), (512, 3), (512, 3), (512, 3), (512, 3), (512, 3))
+"""PConv1 to PConv8: channels and kernel, stride 2 each."""
+
+DECODER = (512, 512, 512, 512, 256, 128, 64)
+"""PConv9 to PConv15: channels, kernel 3; PConv16 makes the picture."""
+
+
+class PartialConvolution(nn.Module):
+    """Convolution of valid pixels, and which pixels are valid after it (Liu et al. 2018, eq. 1 and 2).
+
+    The picture's border counts as not valid, so zeros that pad it do not darken it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.bias = nn.Parameter(torch.zeros(outputs, 1, 1))
+        self.register_buffer("ones", torch.ones(1, 1, kernel, kernel), persistent=False)
+        self.window = inputs * kernel * kernel
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve.
+
+        Args:
+            values: Float [N, inputs, H, W].
+            valid: Float [N, inputs, H, W], 1 where a value is valid, else 0.
+
+        Returns:
+            Float [N, outputs, h, w], and float [N, 1, h, w], 1 where any value of the window was valid.
+        """
+        count = functional.conv2d(
+            valid.sum(dim=1, keepdim=True), self.get_buffer("ones"), None, self.conv.stride, self.conv.padding
+        )
+        reached = (count > 0).to(values.dtype)
+        ratio = self.window / count.clamp(min=1)
+        return (self.conv(values * valid) * ratio + self.bias) * reached, reached
+
+
+class Level(nn.Module):
+    """Partial convolution, batch norm where asked for, activation."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int, slope: float, normalise: bool
+    ) -> None:
+        super().__init__()
+        self.conv = PartialConvolution(inputs, outputs, kernel, stride=stride)
+        self.norm = nn.BatchNorm2d(outputs) if normalise else nn.Identity()
+        self.slope = slope
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """As :class:`PartialConvolution`; both of the outputs' channels."""
+        values, valid = self.conv(values, valid)
+        values = functional.leaky_relu(self.norm(values), self.slope)
+        return values, valid.expand_as(values)
+
+
+class PartialUNet(nn.Module):
+    """Paints what holes cover.
+
+    Args:
+        width: Of all layers; 1.0 is the paper's.
+
+    Shape:
+        image float [N, 3, H, W], 0 to 1; valid float [N, 1, H, W], 1 where the image shows skin and 0 in holes
+        -> the picture painted anew, float [N, 3, H, W], about 0 to 1, not clipped. It is meant to be used in the
+        holes: see :func:`composed`. What the image holds in the holes has no influence.
+    """
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        channels = [3, *(scaled(count, width) for count, _ in ENCODER)]
+        self.encoder = nn.ModuleList(
+            Level(channels[i], channels[i + 1], kernel, stride=2, slope=0.0, normalise=i > 0)
+            for i, (_, kernel) in enumerate(ENCODER)
+        )
+        below = channels.pop()
+        self.decoder = nn.ModuleList()
+        for count in DECODER:
+            outputs = scaled(count, width)
+            level = Level(below + channels.pop(), outputs, 3, stride=1, slope=0.2, normalise=True)
+            self.decoder.append(level)
+            below = outputs
+        self.head = PartialConvolution(below + channels.pop(), 3, 3)
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:
+        """See the class."""
+        values, known = image, valid.expand_as(image)
+        skips = []
+        for level in self.encoder:
+            skips.append((values, known))
+            values, known = level(values, known)
+        for level in self.decoder:
+            values, known = level(*_met(values, known, *skips.pop()))
+        painted: Tensor = self.head(*_met(values, known, *skips.pop()))[0]
+        return painted
+
+
+def _met(values: Tensor, known: Tensor, above: Tensor, known_above: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and validity enlarged to those of the level above, and joined with them."""
+    size = above.shape[-2:]
+    values = functional.interpolate(values, size=size, mode="nearest")
+    known = functional.interpolate(known, size=size, mode="nearest")
+    return torch.cat([values, above], dim=1), torch.cat([known, known_above], dim=1)
+
+
+def composed(image: Tensor, painted: Tensor, valid: Tensor) -> Tensor:
+    """The image with its holes painted: what was valid is the image's own, bit by bit. Shapes as PartialUNet's."""
+    return torch.where(valid > 0, image, painted)

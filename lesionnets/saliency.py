@@ -1,0 +1,114 @@
+"""Where a classifier looked: VisualBackProp and class activation maps, for any classifier.
+
+Both take the classifier and its inputs as they are and read inner layers while it runs. Classifiers of
+``lesionnets.nets`` name the layers that VisualBackProp reads in their property ``stages``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Sequence[nn.Module]) -> Tensor:
+    """VisualBackProp (Bojarski et al. 2016, arXiv 1611.05418, fig. 2): what the convolutions responded to.
+
+    The channels of every stage are averaged; from the deepest on, the average is enlarged to the next shallower
+    one's size and multiplied with it: what only one of them saw vanishes. The paper enlarges by a transposed
+    convolution of ones, which repeats pixels; here it is bilinear, and so without blocks.
+
+    Args:
+        classifier: Best in evaluation mode.
+        inputs: What it takes, the image first, float [N, C, H, W].
+        stages: Its layers to read, shallow first, outputs [N, c, h, w] after a ReLU; each runs once in a pass.
+
+    Returns:
+        Float [N, 1, H, W], for every image 0 at its least and 1 at its greatest; zeros where it is flat.
+
+    Raises:
+        ValueError: Where there are no stages, or one did not run.
+    """
+    with torch.no_grad(), _read(stages) as outputs:
+        classifier(*inputs)
+        found = _all_of(stages, outputs)
+    mask: Tensor | None = None
+    for maps in reversed(found):
+        mean = maps.float().mean(dim=1, keepdim=True)
+        mask = mean if mask is None else _enlarged(mask, mean) * mean
+        # A product of many small numbers would vanish in float32; a factor changes nothing after normalisation.
+        mask = mask / mask.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
+    if mask is None:
+        raise ValueError("VisualBackProp needs at least one stage")
+    mask = _enlarged(mask, inputs[0])
+    mask = mask - mask.amin(dim=(2, 3), keepdim=True)
+    return mask / mask.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+
+
+def class_activation_maps(classifier: nn.Module, inputs: Sequence[Tensor], features: nn.Module) -> Tensor:
+    """Class activation maps by their gradients (Grad-CAM, Selvaraju et al., ICCV 2017, eq. 1 and 2, no ReLU).
+
+    A channel's weight for a class is the mean gradient of the class's logit. Where a linear layer reads the
+    features' means this *is* the class activation map (Zhou et al., CVPR 2016, eq. 2; section 3.1 of the former):
+    the sum over a map is the logit less the bias. Other classifiers need no special form.
+
+    Args:
+        classifier: Best in evaluation mode; its first or only output is the logits [N, C].
+        inputs: What it takes.
+        features: Its layer to read, usually the last convolution's; output [N, c, h, w].
+
+    Returns:
+        Float [N, C, h, w]: what speaks for a class is positive, what speaks against it negative.
+
+    Raises:
+        ValueError: Where the layer did not run, or the logits do not depend on it.
+    """
+    with torch.enable_grad(), _read([features], differentiable=True) as outputs:
+        result = classifier(*inputs)
+        logits: Tensor = result[0] if isinstance(result, tuple) else result
+        (read,) = _all_of([features], outputs)
+        maps = []
+        for number in range(logits.shape[1]):
+            (gradient,) = torch.autograd.grad(logits[:, number].sum(), read, retain_graph=True, allow_unused=True)
+            if gradient is None:
+                raise ValueError("the logits do not depend on this layer")
+            maps.append((gradient.mean(dim=(2, 3), keepdim=True) * read).sum(dim=1))
+    return torch.stack(maps, dim=1).detach()
+
+
+def _enlarged(values: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@contextlib.contextmanager
+def _read(layers: Sequence[nn.Module], *, differentiable: bool = False) -> Iterator[dict[int, Tensor]]:
+    """Keep the outputs of layers while a network runs, by the layers' places in the sequence."""
+    outputs: dict[int, Tensor] = {}
+
+    def keep(place: int, output: Tensor) -> Tensor:
+        if differentiable and not output.requires_grad:
+            # A frozen network: its logits must still know that they come from here.
+            output = output.detach().requires_grad_()
+        outputs[place] = output
+        # A copy goes on, as the next layer may change what it is given.
+        return output.clone()
+
+    handles = [
+        layer.register_forward_hook(lambda _, __, output, place=place: keep(place, output))
+        for place, layer in enumerate(layers)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _all_of(layers: Sequence[nn.Module], outputs: dict[int, Tensor]) -> list[Tensor]:
+    if len(outputs) != len(layers):
+        missing = sorted(set(range(len(layers))) - set(outputs))
+        raise ValueError(f"the classifier did not run these of the given layers: {missing}")
+    return [outputs[place] for place in range(len(layers))]

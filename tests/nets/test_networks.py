@@ -1,0 +1,428 @@
+"""One harness for all networks: whatever class in lesionnets.nets can be built without arguments is one.
+
+Each is built small here, but for the number of its parameters, for which nothing is computed (the meta device).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from lesionnets import checkpoint, nets
+from lesionnets.costs import multiply_adds
+from lesionnets.graphs.assembly import to_onnx
+from lesionnets.training import count_parameters
+
+Shape = tuple[int, ...]
+
+
+def networks() -> dict[str, type[nn.Module]]:
+    """Classes of lesionnets.nets whose parameters all have defaults, by the names that checkpoints give them."""
+    found = {}
+    for info in pkgutil.iter_modules(nets.__path__):
+        module = importlib.import_module(f"{nets.__name__}.{info.name}")
+        for name, kind in vars(module).items():
+            if not (inspect.isclass(kind) and issubclass(kind, nn.Module) and kind.__module__ == module.__name__):
+                continue
+            given = inspect.signature(kind).parameters.values()
+            if all(parameter.default is not parameter.empty for parameter in given):
+                found[f"{info.name}.{name}"] = kind
+    return found
+
+
+def like(channels: int, scale: float = 1) -> Callable[[int, int], list[Shape]]:
+    """Outputs of one tensor, of the image's size by a factor."""
+    return lambda height, width: [(channels, int(height * scale), int(width * scale))]
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a network is tried.
+
+    Attributes:
+        parameters: At width 1.0, of the paper; the sum of its table of layers where it gives none.
+        outputs: Shapes of the outputs without the batch, for an image's height and width.
+        inputs: Channels of each input; what is not three channels is a mask.
+        small: Hyper-parameters of a quick one.
+        sides: Sizes that it must take, the first one the size for gradients and export.
+        paper: Side of the image in the paper, for docs/models.md.
+        given: Sides of the inputs after the first over the image's, where they differ.
+    """
+
+    parameters: int
+    outputs: Callable[[int, int], list[Shape]]
+    inputs: tuple[int, ...] = (3,)
+    small: dict[str, Any] = field(default_factory=lambda: {"width": 0.125})
+    sides: tuple[tuple[int, int], ...] = ((64, 64), (37, 53))
+    paper: int = 224
+    given: float = 1.0
+
+
+def ceil(value: int, by: int) -> int:
+    return -(-value // by)
+
+
+def norm(*channels: int) -> int:
+    """Parameters of batch norms."""
+    return 2 * sum(channels)
+
+
+def double(inputs: int, outputs: int) -> int:
+    """Two 3 x 3 convolutions with biases."""
+    return 9 * inputs * outputs + outputs + 9 * outputs * outputs + outputs
+
+
+def aligned(inputs: int, inner: int, outputs: int, shortcut: bool = False) -> int:
+    """Block of DeepLabv3+'s Xception: depthwise, norm, pointwise, norm, three times; a shortcut."""
+    steps = [(inputs, inner), (inner, outputs), (outputs, outputs)]
+    layers = sum(9 * a + norm(a) + a * b + norm(b) for a, b in steps)
+    return layers + shortcut * (inputs * outputs + norm(outputs))
+
+
+def plain(*channels: int, shortcut: bool = False) -> int:
+    """Block of Xception: depthwise, pointwise, norm; a shortcut."""
+    layers = sum(9 * a + a * b + norm(b) for a, b in pairwise(channels))
+    return layers + shortcut * (channels[0] * channels[-1] + norm(channels[-1]))
+
+
+XCEPTION = (
+    # Stem 3 -> 32 -> 64, entry to 128, 256 and 728, 16 middle blocks, exit to 1024, then 1536, 1536 and 2048.
+    9 * 3 * 32 + norm(32) + 9 * 32 * 64 + norm(64)
+    + aligned(64, 128, 128, True) + aligned(128, 256, 256, True) + aligned(256, 728, 728, True)
+    + 16 * aligned(728, 728, 728) + aligned(728, 728, 1024, True)
+    + sum(9 * a + norm(a) + a * b + norm(b) for a, b in ((1024, 1536), (1536, 1536), (1536, 2048)))
+)  # fmt: skip
+COARSE = (
+    XCEPTION
+    # Pyramid: 1 x 1, three dilated 3 x 3, the image's mean (a bias in place of its norm), and their join.
+    + 2048 * 256 + 3 * 9 * 2048 * 256 + 4 * norm(256) + 2048 * 256 + 256 + 5 * 256 * 256 + norm(256)
+    # Fine features to 48, two convolutions of 256, one logit.
+    + 256 * 48 + norm(48) + 9 * (256 + 48) * 256 + 9 * 256 * 256 + norm(256, 256) + 256 + 1
+)  # fmt: skip
+MOBILENET = 2_223_872 - 17_056  # published, less batch norm's second value of each of 17,056 channels: folded in
+VGG_CONVOLUTIONS = 14_714_688  # of configuration D, as published: 138,357,544 less its dense layers
+
+CASES = {
+    # Liu et al. 2018, appendix, table of layers; biases as in eq. 1. (An implementation with one more 1 x 1
+    # convolution of 3 channels reports 32,865,248: twelve more.)
+    "partial_unet.PartialUNet": Case(
+        7 * 7 * 3 * 64
+        + 25 * 64 * 128
+        + 25 * 128 * 256
+        + 9 * 256 * 512
+        + 4 * 9 * 512 * 512
+        + 4 * 9 * 1024 * 512
+        + 9 * 768 * 256
+        + 9 * 384 * 128
+        + 9 * 192 * 64
+        + 9 * 67 * 3
+        + (64 + 128 + 256 + 5 * 512)
+        + (4 * 512 + 256 + 128 + 64 + 3)
+        + norm(128, 256, *5 * [512])
+        + norm(*4 * [512], 256, 128, 64),
+        like(3),
+        inputs=(3, 1),
+        paper=512,
+    ),
+    # Ronneberger et al. 2015, fig. 1, padded, three colours, one logit; dilation costs no parameter.
+    "dilated_unet.DilatedUNet": Case(
+        double(3, 64)
+        + double(64, 128)
+        + double(128, 256)
+        + double(256, 512)
+        + double(512, 1024)
+        + sum(4 * 2 * here * here + here + double(2 * here, here) for here in (512, 256, 128, 64))
+        + 64
+        + 1,
+        like(1),
+        paper=512,
+    ),
+    # 25,557,032 published with 1,000 classes; here 3.
+    "resnet.ResNet50": Case(25_557_032 - 997 * 2049, lambda h, w: [(3,)]),
+    # EfficientNet-B3: 12,233,232 published, less its last convolution (384 -> 1536), norm and classifier. Decoder:
+    # 384 + 136 -> 256, 256 + 48 -> 128, 128 + 32 -> 64, 64 + 24 -> 32, 32 -> 16: two convolutions and norms each.
+    "efficient_unet.EfficientUNet": Case(
+        12_233_232
+        - 384 * 1536
+        - norm(1536)
+        - 1537 * 1000
+        + 9
+        * (
+            520 * 256
+            + 256 * 256
+            + 304 * 128
+            + 128 * 128
+            + 160 * 64
+            + 64 * 64
+            + 88 * 32
+            + 32 * 32
+            + 32 * 16
+            + 16 * 16
+        )
+        + 2 * norm(256, 128, 64, 32, 16)
+        + 9 * 16
+        + 1,
+        like(1),
+        small={"width": 0.125, "depth": 0.1},
+        paper=256,
+    ),
+    # Ledig et al. 2017, fig. 4, one value a PReLU: stem, 16 blocks, a convolution, two enlargements, picture.
+    "srgan.SrganGenerator": Case(
+        81 * 3 * 64
+        + 64
+        + 1
+        + 16 * (2 * 9 * 64 * 64 + norm(64, 64) + 1)
+        + 9 * 64 * 64
+        + norm(64)
+        + 2 * (9 * 64 * 256 + 256 + 1)
+        + 81 * 64 * 3
+        + 3,
+        like(3, 4),
+        small={"width": 0.125, "blocks": 2},
+        sides=((16, 16), (7, 9)),
+        paper=64,
+    ),
+    # The same figure, at 96 x 96 pixels: dense layers of 6 x 6 x 512 -> 1024 -> 1.
+    "srgan.SrganDiscriminator": Case(
+        9 * 3 * 64
+        + 64
+        + 9 * (64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512)
+        + norm(64, 128, 128, 256, 256, 512, 512)
+        + 36 * 512 * 1024
+        + 1024
+        + 1024
+        + 1,
+        lambda h, w: [(1,)],
+        sides=((96, 96), (50, 71)),
+        paper=256,
+    ),
+    # DeepLabv3+ on Xception with 16 middle blocks, 54.7 M as commonly reported.
+    "mb_dcnn.CoarseSN": Case(COARSE, like(1), small={"width": 0.125, "blocks": 1}),
+    # The localisation map joins the pyramid's 256 channels.
+    "mb_dcnn.EnhancedSN": Case(
+        COARSE + 257 * 256 + norm(256), like(1), inputs=(3, 1), small={"width": 0.125, "blocks": 1}, given=1 / 16
+    ),
+    # Xception, 22,855,952 published with 3 colours and 1,000 classes: a fourth colour, and 3 classes.
+    "mb_dcnn.MaskCN": Case(
+        22_855_952 + 9 * 32 - 997 * 2049,
+        lambda h, w: [(3,), (3, ceil(h, 16), ceil(w, 16))],
+        inputs=(3, 1),
+        small={"width": 0.125, "blocks": 1},
+    ),
+    # Fig. 4: VGG-16's convolutions, conv5_4, side layers to 16 maps. Then (0056, 0061): a deconvolution of every
+    # map at strides 2, 4, 8, 16, 16; a score of each; 4 weights and a map of each concatenation; the end.
+    "side_layers.SideLayersVgg": Case(
+        VGG_CONVOLUTIONS
+        + 9 * 512 * 512
+        + 512
+        + 9 * 16 * (128 + 256 + 3 * 512)
+        + 5 * 16
+        + 16 * (4**2 + 8**2 + 16**2 + 2 * 32**2)
+        + 5 * 17
+        + 2 * (4 + 65)
+        + 129,
+        lambda h, w: [(1, h, w), (1, h, w), (1, h, w), (5, h, w)],
+    ),
+    # MobileNetV2 without its last convolution (320 -> 1280), and a decoder without biases but the last one's.
+    "unet_mobilenet.UNetMobileNet": Case(
+        MOBILENET
+        - 320 * 1280
+        - 1280
+        + sum(
+            9 * (a + b) + norm(a + b) + (a + b) * c + norm(c) + 9 * c + norm(c) + c * c + norm(c)
+            for a, b, c in ((320, 96, 160), (160, 32, 96), (96, 24, 64), (64, 16, 48))
+        )
+        + 48 * 4
+        + 4,
+        like(1),
+    ),
+    # The paper's plain U-Net made small by this project: five levels on the image folded 2 x 2.
+    "unet.UNet": Case(
+        9
+        * (
+            12 * 32
+            + 32 * 32
+            + 32 * 64
+            + 64 * 64
+            + 64 * 96
+            + 96 * 96
+            + 96 * 112
+            + 112 * 112
+            + 112 * 128
+            + 128 * 128
+        )
+        + 9 * (240 * 112 + 112 * 112 + 208 * 96 + 96 * 96 + 160 * 64 + 64 * 64 + 96 * 32 + 32 * 32)
+        + 2 * norm(32, 64, 96, 112, 128)
+        + 2 * norm(112, 96, 64, 32)
+        + 32 * 4
+        + 4,
+        like(1),
+        paper=160,
+    ),
+    "mobilenet.MobileNetV2": Case(MOBILENET, lambda h, w: [(1280, ceil(h, 32), ceil(w, 32))], small={}),
+    "mobilenet.LesionClassifier": Case(
+        MOBILENET + 2 * 1280 * 3 + 3,
+        lambda h, w: [(3,), (1280,), (3, ceil(h, 32), ceil(w, 32))],
+        inputs=(3, 1),
+        small={"size": 64},
+        sides=((64, 64), (96, 160)),
+    ),
+    "espcn.Espcn": Case(
+        9 * 3 * 24 + 24 + 2 * 2 * (9 * 24 * 24 + 24) + 9 * 24 * 48 + 48,
+        like(3, 4),
+        small={"channels": 4, "blocks": 1},
+        sides=((16, 16), (7, 9)),
+        paper=64,
+    ),
+    # Stem on 12 channels, a convolution a level, three that widen, three up (with biases), three that merge, head.
+    "purifier.Purifier": Case(
+        9 * (12 * 32 + 32**2 + 48**2 + 64**2 + 96**2 + 32 * 48 + 48 * 64 + 64 * 96)
+        + 4 * (48 * 32 + 64 * 48 + 96 * 64)
+        + (32 + 48 + 64)
+        + 9 * 2 * (32**2 + 48**2 + 64**2)
+        + norm(32, 32, 48, 64, 96, 48, 64, 96, 32, 48, 64)
+        + 9 * 32 * 16
+        + 16,
+        lambda h, w: [(1, h, w), (3, h, w)],
+        small={"widths": (4, 6)},
+        sides=((64, 64), (36, 52)),
+        paper=512,
+    ),
+}
+
+
+def inputs_of(case: Case, height: int, width: int, *, batch: int = 2) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    made = []
+    for number, channels in enumerate(case.inputs):
+        scale = case.given if number else 1.0
+        values = torch.rand(batch, channels, max(int(height * scale), 1), max(int(width * scale), 1))
+        made.append(values if channels == 3 else (values > 0.4).float())
+    return made
+
+
+def small(name: str) -> nn.Module:
+    """A small network whose layers that start at zero are drawn: they would hide all before them."""
+    torch.manual_seed(3)
+    model = checkpoint.network(name, CASES[name].small)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    return model.eval()
+
+
+def outputs_of(model: nn.Module, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    result = model(*inputs)
+    return tuple(result) if isinstance(result, tuple) else (result,)
+
+
+def test_no_network_is_forgotten() -> None:
+    assert set(networks()) == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_shapes_at_even_and_odd_resolutions(name: str) -> None:
+    model, case = small(name), CASES[name]
+    for height, width in case.sides:
+        with torch.inference_mode():
+            found = outputs_of(model, inputs_of(case, height, width))
+        assert [tuple(values.shape) for values in found] == [(2, *shape) for shape in case.outputs(height, width)]
+        assert all(values.isfinite().all() for values in found)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    # In evaluation mode: batch norm over a batch would take biases before it out, and dropout whole channels.
+    model, case = small(name), CASES[name]
+    sum(values.square().sum() for values in outputs_of(model, inputs_of(case, *case.sides[0]))).backward()  # type: ignore[union-attr]
+    missing = [key for key, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_mode_takes_a_step(name: str) -> None:
+    model, case = small(name).train(), CASES[name]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    outputs = outputs_of(model, inputs_of(case, *case.sides[0]))
+    sum(values.square().mean() for values in outputs).backward()  # type: ignore[union-attr]
+    torch.optim.SGD(model.parameters(), lr=1e-3).step()
+    state = model.state_dict()
+    assert all(value.isfinite().all() for value in state.values())
+    assert any((before[key] != value).any() for key, value in state.items())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_saved_network_is_the_same_network(name: str, tmp_path: Path) -> None:
+    model, case = small(name), CASES[name]
+    path = tmp_path / "run" / "best.pt"
+    figures = {"jaccard": 0.5}
+    checkpoint.save(path, recipe="r", network=name, hyper=case.small, state=model.state_dict(), figures=figures)
+    again = checkpoint.load(path, recipe="r")
+    assert (again.hyper, again.figures) == (case.small, figures)
+    with torch.inference_mode():
+        inputs = inputs_of(case, *case.sides[0])
+        first, second = outputs_of(model, inputs), outputs_of(again.build(), inputs)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_onnx_runtime_agrees_with_pytorch(name: str) -> None:
+    model, case = small(name), CASES[name]
+    height, width = case.sides[0]
+    inputs = inputs_of(case, height, width)
+    with torch.inference_mode():
+        expected = outputs_of(model, inputs)
+    names = [f"in{number}" for number in range(len(inputs))]
+    outputs = [f"out{number}" for number in range(len(expected))]
+    graph = to_onnx(model, inputs, inputs=names, outputs=outputs, free=[{} for _ in inputs])
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(outputs, dict(zip(names, (values.numpy() for values in inputs), strict=True)))
+    for ours, theirs in zip(expected, found, strict=True):
+        scale = ours.abs().max().clamp(min=1).item()
+        torch.testing.assert_close(torch.from_numpy(theirs), ours, rtol=1e-3, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_at_full_width_there_are_the_papers_parameters(name: str) -> None:
+    with torch.device("meta"):
+        assert count_parameters(networks()[name]()) == CASES[name].parameters
+
+
+def documented() -> dict[str, list[str]]:
+    """Rows of the table of networks in docs/models.md, by the network's name."""
+    text = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    section = text.split("\n## Networks\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line]
+    return {row[1].strip("`"): row for row in rows[2:]}
+
+
+PLAIN = {"unet.UNet", "mobilenet.MobileNetV2", "mobilenet.LesionClassifier", "espcn.Espcn", "purifier.Purifier"}
+"""What ships, and its backbone: in the table of figures."""
+
+
+def test_the_table_of_networks_has_all_of_them() -> None:
+    assert set(documented()) == set(CASES) - PLAIN
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - PLAIN))
+def test_the_table_of_networks_is_true(name: str) -> None:
+    *_, parameters, size, operations = documented()[name]
+    case = CASES[name]
+    assert parameters == f"{case.parameters / 1e6:.2f} M"
+    assert size == str(case.paper)
+    sides = [case.paper, *(int(case.paper * case.given) for _ in case.inputs[1:])]
+    with torch.device("meta"):
+        model = networks()[name]().eval()
+    shapes = [(1, channels, side, side) for channels, side in zip(case.inputs, sides, strict=True)]
+    assert operations == f"{multiply_adds(model, shapes) / 1e9:.1f} G"
