@@ -292,8 +292,12 @@ class MaskCN(nn.Module):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """What VisualBackProp reads, each after a ReLU, shallow first: a half and a sixteenth of the image."""
-        return [self.stem, self.exit]
+        """What VisualBackProp reads, each after a ReLU, shallow first: a half to a sixteenth of the image.
+
+        Blocks end in a sum and begin with a ReLU: so the ReLU of the next block is read.
+        """
+        between = [self.get_submodule(f"entry.{number}.layers.0.0") for number in (1, 2)]
+        return [self.stem, *between, self.exit]
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""

@@ -33,7 +33,7 @@ class PartialConvolution(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.bias = nn.Parameter(torch.zeros(outputs, 1, 1))
-        self.register_buffer("ones", torch.ones(1, 1, kernel, kernel), persistent=False)
+        self.pool = nn.AvgPool2d(kernel, stride, kernel // 2)
         self.window = inputs * kernel * kernel
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,11 +46,10 @@ class PartialConvolution(nn.Module):
         Returns:
             Float [N, outputs, h, w], and float [N, 1, h, w], 1 where any value of the window was valid.
         """
-        count = functional.conv2d(
-            valid.sum(dim=1, keepdim=True), self.get_buffer("ones"), None, self.conv.stride, self.conv.padding
-        )
-        reached = (count > 0).to(values.dtype)
-        ratio = self.window / count.clamp(min=1)
+        # A mean, as autocast leaves pooling in float32: counts would be rounded in sixteen bits.
+        share = self.pool(valid.float().mean(dim=1, keepdim=True))
+        reached = (share > 0).float()
+        ratio = 1 / share.clamp(min=1 / self.window)
         return (self.conv(values * valid) * ratio + self.bias) * reached, reached
 
 

@@ -154,8 +154,9 @@ class SideLayersVgg(nn.Module):
 
     def _look(self, image: Tensor, scale: float) -> Scores:
         size = image.shape[-2:]
-        # No side becomes shorter than one step of the deepest layer.
-        near = [max(round(side * scale), STRIDES[-1]) for side in size]
+        # Whole numbers only: torch.export makes a constant of a side that was a float on the way.
+        hundredths = round(100 * scale)
+        near = [max(side * hundredths // 100, 1) for side in size]
         looked = image
         if scale != 1.0:
             looked = functional.interpolate(image, size=near, mode="bilinear", align_corners=False)

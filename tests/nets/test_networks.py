@@ -363,6 +363,20 @@ def test_training_mode_takes_a_step(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_sixteen_bits_and_channels_last_make_little_difference(name: str) -> None:
+    model, case = small(name), CASES[name]
+    inputs = inputs_of(case, *case.sides[0])
+    with torch.inference_mode():
+        expected = outputs_of(model, inputs)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = outputs_of(model, [values.to(memory_format=torch.channels_last) for values in inputs])
+    for ours, theirs in zip(expected, found, strict=True):
+        # bfloat16 has eight bits; errors of many layers add up.
+        assert (theirs.float() - ours).abs().mean() <= 0.05 * ours.abs().mean().clamp(min=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_a_saved_network_is_the_same_network(name: str, tmp_path: Path) -> None:
     model, case = small(name), CASES[name]
     path = tmp_path / "run" / "best.pt"

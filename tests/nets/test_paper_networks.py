@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from lesionnets.costs import multiply_adds
+from lesionnets.graphs.assembly import export_network
 from lesionnets.nets.dilated_unet import DilatedUNet
 from lesionnets.nets.efficient_unet import EfficientUNet
 from lesionnets.nets.mb_dcnn import CoarseSN, EnhancedSN, MaskCN, localisation_map
@@ -153,6 +155,20 @@ def test_three_scales_are_the_mean_of_each() -> None:
             alone.append(model(image))
     for number, values in enumerate(together):
         torch.testing.assert_close(values, torch.stack([each[number] for each in alone]).mean(dim=0))
+
+
+def test_exported_with_free_sides_a_scale_follows_the_image() -> None:
+    torch.manual_seed(0)
+    model = SideLayersVgg(0.0625, scales=(1.5,)).eval()
+    outputs = ["score", "border", "feature", "sides"]
+    example = [torch.rand(2, 3, 64, 64)]
+    graph = export_network(model, example, inputs=["image"], outputs=outputs, multiple=STRIDES[-1])
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = torch.rand(1, 3, 96, 128)
+    with torch.inference_mode():
+        expected = model(image)
+    for ours, theirs in zip(expected, session.run(outputs, {"image": image.numpy()}), strict=True):
+        torch.testing.assert_close(torch.from_numpy(theirs), ours, rtol=1e-4, atol=1e-5)
 
 
 def test_the_mobilenet_unet_takes_a_backbones_weights_as_they_are() -> None:
