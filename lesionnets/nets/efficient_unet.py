@@ -55,6 +55,8 @@ class Encoder(EfficientNet):
             depth_coefficient=DEPTH * depth,
             # MONAI pads for one size; even sides are padded alike, whatever they are, and all of ours are even.
             image_size=256,
+            # MONAI's momentum, 0.01, is for ImageNet's many steps: after a hundred, evaluation is still blind.
+            norm=("batch", {"eps": 1e-3, "momentum": 0.1}),
         )
         self.set_swish(memory_efficient=False)  # its own autograd function, which ONNX does not know
         for name in ("_conv_head", "_conv_head_padding", "_bn1", "_avg_pooling", "_dropout", "_fc"):

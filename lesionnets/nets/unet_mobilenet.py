@@ -2,7 +2,8 @@
 
 The encoder is that of ``nets.mobilenet`` without its last layer, batch norm folded in, so that the weights of
 ``lesionnets.data.tflite`` fit: :func:`UNetMobileNet.load_encoder`. The decoder filters each channel apart
-(depthwise separable convolutions), which keeps the whole below half a billion multiply-adds at 224 x 224.
+(depthwise separable convolutions), which keeps the whole below half a billion multiply-adds at 224 x 224. Start it
+from those weights: drawn ones hardly learn without batch norm.
 """
 
 from __future__ import annotations

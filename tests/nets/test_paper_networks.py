@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -14,7 +15,9 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from lesionnets.costs import multiply_adds
+from lesionnets.data.tflite import load_mobilenet
 from lesionnets.graphs.assembly import export_network
+from lesionnets.losses.balanced import balanced_pixel_loss
 from lesionnets.nets.dilated_unet import DilatedUNet
 from lesionnets.nets.efficient_unet import EfficientUNet
 from lesionnets.nets.mb_dcnn import CoarseSN, EnhancedSN, MaskCN, localisation_map
@@ -23,6 +26,8 @@ from lesionnets.nets.partial_unet import PartialConvolution, PartialUNet, compos
 from lesionnets.nets.side_layers import STRIDES, SideLayer, SideLayersVgg
 from lesionnets.nets.sizes import padded, scaled
 from lesionnets.nets.unet_mobilenet import UNetMobileNet
+
+WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights" / "mobilenet_v2_imagenet"
 
 
 @settings(max_examples=20, deadline=None)
@@ -193,6 +198,52 @@ def test_the_efficient_unet_takes_weights_by_the_names_of_efficientnet_pytorch()
         other.load_encoder(theirs)
     with pytest.raises(UsageError, match="of this width"):
         other.load_encoder(theirs | {"_conv_stem.weight": torch.zeros(40, 3, 3, 3)})
+
+
+def learned(model: nn.Module) -> float:
+    """Overlap with dark squares that a network finds, in evaluation mode, after a few steps on them."""
+    truth = torch.zeros(4, 1, 32, 32)
+    for number in range(4):
+        truth[number, :, 4 * number : 4 * number + 16, 20 - 5 * number :] = 1
+    image = 0.8 - 0.5 * truth + 0.05 * torch.randn(4, 3, 32, 32)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(40):
+        optimiser.zero_grad()
+        outputs = model.train()(image)
+        maps = outputs if isinstance(outputs, tuple) else (outputs,)
+        torch.stack([balanced_pixel_loss(logits, truth) for logits in maps]).sum().backward()
+        optimiser.step()
+    with torch.inference_mode():
+        outputs = model.eval()(image)
+    found = (outputs[0] if isinstance(outputs, tuple) else outputs) > 0
+    overlap = (found & (truth > 0)).sum() / (found | (truth > 0)).sum()
+    return overlap.item()
+
+
+@pytest.mark.parametrize(
+    ("network", "hyper"),
+    [
+        (DilatedUNet, {"width": 0.125}),
+        (EfficientUNet, {"width": 0.125, "depth": 0.1}),
+        (CoarseSN, {"width": 0.125, "blocks": 1}),
+        (SideLayersVgg, {"width": 0.125, "scales": (1.0,)}),
+    ],
+)
+def test_a_few_steps_teach_a_segmentation_network(network: type[nn.Module], hyper: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    assert learned(network(**hyper)) > 0.7
+
+
+@pytest.mark.shared_data
+def test_a_few_steps_teach_the_mobilenet_unet_that_starts_from_imagenet() -> None:
+    path = WEIGHTS / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
+    if not path.is_file():
+        pytest.skip("the ImageNet weights are not beside the checkout")
+    torch.manual_seed(0)
+    backbone, model = MobileNetV2(), UNetMobileNet(0.25)
+    load_mobilenet(backbone, path)
+    model.load_encoder(backbone)
+    assert learned(model) > 0.7
 
 
 def test_sizes() -> None:
