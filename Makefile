@@ -61,9 +61,9 @@ kill-loop: develop  ## KILLS=n IMAGES=n: count lost, duplicated and torn results
 wheel: develop  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
-system-packages:  ## what some tests need of Debian: a browser for the report, a judge of DICOM objects, a PACS and what talks to it, an object store that sends notifications, a library that steps clocks
+system-packages:  ## what some tests need of Debian: a browser for the report, a judge of DICOM objects, a PACS and what talks to it, an object store that sends notifications, a library that steps clocks, Prometheus
 	apt-get update -qq
-	apt-get install -qq --yes --no-install-recommends ceph-common ceph-mon ceph-osd chromium dcmtk dicom3tools libfaketime orthanc orthanc-dicomweb radosgw
+	apt-get install -qq --yes --no-install-recommends ceph-common ceph-mon ceph-osd chromium dcmtk dicom3tools libfaketime orthanc orthanc-dicomweb prometheus radosgw
 
 clean:  ## remove what was built, the environment included
 	rm -rf $(VENV) dist build $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -11,8 +11,23 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 IMAGES = Counter("dermbatch_images", "Images by outcome: done, failed, retried, crashed.", ["outcome"])
 FAILURES = Counter("dermbatch_failures", "Images that failed for good, by reason code.", ["reason"])
+GIVEN_UP = ("poison", "internal_error", "inference_unavailable", "store_unavailable")
+"""Reasons for which a sound image may have failed: dead letters, which an operator has tried again."""
+
+# There from the start, at zero: of a series that begins with one, Prometheus can tell no increase.
+for _reason in GIVEN_UP:
+    FAILURES.labels(_reason)
+for _outcome in ("done", "failed", "retried", "crashed"):
+    IMAGES.labels(_outcome)
+
 IMAGE_SECONDS = Histogram(
     "dermbatch_image_seconds", "Time a worker spent on one image, from claim to record.", buckets=_SECONDS
+)
+WAITING_SECONDS = Histogram(
+    "dermbatch_waiting_seconds",
+    "Time an image was in the queue before a worker first took it.",
+    ["lane"],
+    buckets=(0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
 )
 STAGE_SECONDS = Histogram(
     "dermbatch_stage_seconds", "Time of one stage of one image.", ["stage"], buckets=_SECONDS
@@ -59,4 +74,13 @@ WATCH_LISTING_SECONDS = Histogram(
     buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800),
 )
 WATCH_LEADER = Gauge("dermbatch_watch_leader", "Whether this watcher leads: 1 or 0.")
+LESION_SHARE = Histogram(
+    "dermbatch_lesion_share",
+    "Share of the image that is lesion, 0 to 1; 0 where there is none.",
+    ["model", "version"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1),
+)
+CLASSIFIED = Counter(
+    "dermbatch_classified_images", "Images by their most probable class.", ["model", "version", "label"]
+)
 LEADER = Gauge("dermbatch_leader", "Whether this orchestrator leads: 1 or 0.")

@@ -19,6 +19,7 @@ from dermbatch.records import ImageInfo, ImageJob, KnownImage, ResultRecord, Sou
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from workers import drift
 from workers.artifacts import Artifacts, encode
 from workers.clock import Clock
 from workers.handover import Handed, hand_over
@@ -281,6 +282,7 @@ class Run:
             seconds=round(seconds, 6),
             output=output,
         )
+        drift.note(record, image)
         return record, made
 
     def _write(self, record: StageRecord, made: Mapping[str, Array]) -> StageRecord:

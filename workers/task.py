@@ -156,6 +156,8 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
         if not isinstance(claim, Claim):
             _log.info("not claimed", batch=job.batch, index=job.index, why=claim)
             return
+        if claim.attempt == 1:
+            metrics.WAITING_SECONDS.labels(claim.lane).observe(claim.waited)
         workplace.store.audit.purpose = job.member
         with workplace.keeper.hold(claim) as alive:
             record = _attempt(workplace, claim, alive)

@@ -101,6 +101,12 @@ class Connection:
         with sorted_errors():
             return bool(self._redis.ping())
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes that Redis uses, and may use at most; 0 where it has no limit of its own."""
+        with sorted_errors():
+            said = self._redis.info("memory")
+        return int(said["used_memory"]), int(said["maxmemory"])
+
     def _now_ms(self) -> int:
         seconds, micros = self._redis.time()
         return seconds * 1000 + micros // 1000

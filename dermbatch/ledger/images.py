@@ -43,12 +43,23 @@ class Message:
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on an image."""
+    """A worker's hold on an image.
+
+    Attributes:
+        job: The image.
+        owner: Whose it is.
+        attempt: Counted from 1.
+        transients: Transient failures it has had.
+        waited: Seconds since it was first put into the queue.
+        lane: Where it queued.
+    """
 
     job: ImageJob
     owner: str
     attempt: int
     transients: int = 0
+    waited: float = 0.0
+    lane: Lane = "bulk"
 
 
 @dataclass(frozen=True)
@@ -92,15 +103,17 @@ class Images(Connection):
 
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
         """Take an image for this owner, for the length of a lease."""
-        status, attempt, transients = cast(
-            tuple[Literal["claimed", "taken", "finished", "unknown"], int, int],
+        status, attempt, transients, waited, queue = cast(
+            tuple[Literal["claimed", "taken", "finished", "unknown"], int, int, int, str],
             self._run(
                 "claim",
                 [INFLIGHT, STATES, *bitmap_keys(job.batch)],
                 [job.member, job.index, owner, milliseconds(self._settings.lease - self._probation)],
             ),
         )
-        return Claim(job, owner, attempt, transients) if status == "claimed" else status
+        if status != "claimed":
+            return status
+        return Claim(job, owner, attempt, transients, waited / 1000, _lane_of(queue))
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extend a lease; ``False`` where the image is this owner's no longer."""
@@ -198,6 +211,16 @@ class Images(Connection):
             counted[entry.partition("|")[0]] += 1
         return counted
 
+    def states_by_lane(self) -> dict[Lane, dict[str, int]]:
+        """In-flight images of each lane by state: queued, running, waiting, poison."""
+        with sorted_errors():
+            entries = cast(list[str], self._redis.hvals(STATES))
+        lanes: tuple[Lane, ...] = ("live", "bulk")
+        counted = {lane: dict.fromkeys(("queued", "running", "waiting", "poison"), 0) for lane in lanes}
+        for entry in entries:
+            counted[_lane_of(entry.rpartition("|")[2])][entry.partition("|")[0]] += 1
+        return counted
+
     def waiting(self, lane: Lane) -> float | None:
         """Seconds that the oldest image of a lane has been waiting for a worker; none where none waits."""
         with sorted_errors():
@@ -211,3 +234,7 @@ class Images(Connection):
         """Messages of a queue that no worker has taken yet."""
         with sorted_errors():
             return self._redis.llen(queue)
+
+
+def _lane_of(queue: str) -> Lane:
+    return "live" if queue == QUEUES["live"] else "bulk"

@@ -25,7 +25,7 @@ class LedgerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Ask the ledger."""
         try:
-            gauges = [*self._images(), *self._batches()]
+            gauges = [*self._images(), *self._batches(), self._memory()]
         except LedgerUnavailable:
             return
         yield from gauges
@@ -61,4 +61,27 @@ class LedgerMetrics(Collector):
         )
         for lane in _LANES:
             left.add_metric([lane], sum(state.left for state in states if state.lane == lane))
-        yield from (batches, left)
+        outcomes = GaugeMetricFamily(
+            "dermbatch_open_outcomes", "Outcomes of batches that are not closed.", labels=["lane", "outcome"]
+        )
+        work = GaugeMetricFamily(
+            "dermbatch_work_images", "Images that workers are needed for.", labels=["lane", "state"]
+        )
+        in_flight = self._ledger.states_by_lane()
+        for lane in _LANES:
+            of_lane = [state for state in states if state.lane == lane]
+            outcomes.add_metric([lane, "done"], sum(state.done for state in of_lane))
+            outcomes.add_metric([lane, "failed"], sum(state.failed for state in of_lane))
+            # What a paused batch has not fed yet needs no workers; what it has in flight is finished.
+            backlog = sum(max(0, state.left - state.in_flight) for state in of_lane if state.state == "open")
+            work.add_metric([lane, "backlog"], backlog)
+            for name in ("queued", "running", "waiting"):
+                work.add_metric([lane, name], in_flight[lane][name])
+        yield from (batches, left, outcomes, work)
+
+    def _memory(self) -> Metric:
+        used, limit = self._ledger.memory()
+        memory = GaugeMetricFamily("dermbatch_redis_memory_bytes", "Memory of Redis.", labels=["kind"])
+        memory.add_metric(["used"], used)
+        memory.add_metric(["limit"], limit)
+        return memory

@@ -377,3 +377,36 @@ def test_a_redis_that_is_gone_is_a_transient_error():
     ledger = Ledger(RedisSettings(url=f"redis://127.0.0.1:{port}/0"), SETTINGS)
     with pytest.raises(LedgerUnavailable):
         put(ledger)
+
+
+def test_a_claim_says_how_long_its_image_waited_and_where(ledger, client):
+    put(ledger, 0, lane="live")
+    put(ledger, 1)
+    entry = client.hget("dermbatch:states", "b:0")
+    since = int(entry.split("|")[5])
+    client.hset("dermbatch:states", "b:0", entry.replace(str(since), str(since - 40_000)))
+    live, bulk = claimed(ledger, job(0)), claimed(ledger, job(1))
+    assert (live.lane, bulk.lane) == ("live", "bulk")
+    assert 40 <= live.waited < 60
+    assert 0 <= bulk.waited < 20
+
+
+def test_images_in_flight_are_counted_by_lane_and_state(ledger):
+    put(ledger, 0, 1, lane="live")
+    put(ledger, 2, 3, 4)
+    claimed(ledger, job(2))
+    ledger.postpone(claimed(ledger, job(3)), 30)
+    counted = ledger.states_by_lane()
+    assert counted["live"] == {"queued": 2, "running": 0, "waiting": 0, "poison": 0}
+    assert counted["bulk"] == {"queued": 1, "running": 1, "waiting": 1, "poison": 0}
+
+
+def test_redis_says_what_it_uses_and_may_use(ledger, client):
+    assert ledger.memory()[1] == 0
+    client.config_set("maxmemory", 2**30)
+    try:
+        used, limit = ledger.memory()
+    finally:
+        client.config_set("maxmemory", 0)
+    assert limit == 2**30
+    assert 100_000 < used < limit

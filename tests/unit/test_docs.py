@@ -76,6 +76,12 @@ class QuietLedger(Ledger):
     def states(self):
         return {"queued": 0, "running": 0, "waiting": 0, "poison": 0}
 
+    def states_by_lane(self):
+        return {lane: self.states() for lane in ("live", "bulk")}
+
+    def memory(self):
+        return 0, 0
+
     def queue_length(self, queue):
         return 0
 
@@ -131,6 +137,11 @@ def test_the_values_of_bounded_labels_are_listed():
     assert outcomes == meaning["dermbatch_images_total"]
     assert set(QuietLedger().states()) == meaning["dermbatch_in_flight_images"]
     assert set(QUEUES) == meaning["dermbatch_queue_depth"]
+
+
+def test_the_reasons_of_dead_letters_are_those_that_are_not_permanent():
+    rows = [row for row in tables("docs/failures.md") if "Permanent" in row]
+    assert {codes(r["Reason"])[0] for r in rows if r["Permanent"] == "no"} | {"poison"} == set(metrics.GIVEN_UP)
 
 
 # Settings
