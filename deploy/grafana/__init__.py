@@ -1,0 +1,1 @@
+"""The dashboards for Grafana, made from code."""
