@@ -11,7 +11,14 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 IMAGES = Counter("dermbatch_images", "Images by outcome: done, failed, retried, crashed.", ["outcome"])
 FAILURES = Counter("dermbatch_failures", "Images that failed for good, by reason code.", ["reason"])
-GIVEN_UP = ("poison", "internal_error", "inference_unavailable", "store_unavailable", "pacs_unavailable")
+GIVEN_UP = (
+    "poison",
+    "internal_error",
+    "inference_unavailable",
+    "store_unavailable",
+    "pacs_unavailable",
+    "audit_unavailable",
+)
 """Reasons for which a sound image may have failed: dead letters, which an operator has tried again."""
 
 # There from the start, at zero: of a series that begins with one, Prometheus can tell no increase.
