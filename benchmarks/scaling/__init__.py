@@ -1,0 +1,1 @@
+"""A simulator of autoscaling: days of work against the chart's rules, before they cost money."""
