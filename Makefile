@@ -66,7 +66,7 @@ chart-audit: develop $(BIN)/helm  ## have checkov judge the security of chart an
 	build/checkov/bin/checkov --directory build/audit --framework kubernetes dockerfile \
 		--skip-check $(PASSED_OVER) --skip-download --compact --quiet
 
-test: develop $(BIN)/helm  ## all tests, two modules at a time, with coverage of the four packages (above 85 %)
+test: develop  ## all tests, two modules at a time, with coverage of the four packages (above 85 %)
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet

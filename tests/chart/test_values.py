@@ -131,6 +131,14 @@ def test_a_typo_and_a_secret_are_errors(changed):
         ("submit.batch", {"submit.enabled": True, "submit.inputs": ["s3://a/"]}),
         ("watch.rules", {"watch.enabled": True}),
         ("monitoring.rules.enabled", {"autoscaling.mode": "keda"}),
+        (
+            "triton.min",
+            {
+                "autoscaling.mode": "keda",
+                "autoscaling.prometheus.rulesLoaded": True,
+                "workers.pools.both.min": 1,
+            },
+        ),
         ("store.endpointUrl", {"minio.enabled": True, "store.endpointUrl": "http://a"}),
         (
             "watch.tokenSecret",
