@@ -100,9 +100,9 @@ def _of_record(record: Any) -> Iterator[ObjectEvent]:
         case _:
             raise _refusal("a record has no eventName or no s3")
     source = record.get("eventSource")
-    if source in {"aws:s3", "minio:s3"} and "eventId" not in record:
+    if source in ("aws:s3", "minio:s3") and "eventId" not in record:
         yield _event(s3, decoded=True)
-    elif source in {"ceph:s3", "aws:s3"}:
+    elif source in ("ceph:s3", "aws:s3"):
         # Ceph's keys are as they are. Its older releases call themselves AWS, but number their events.
         yield _event(s3, decoded=False)
     else:

@@ -60,6 +60,12 @@ def test_of_an_unknown_store_both_readings_of_a_key_are_looked_at():
     assert parsed(message).events == (ObjectEvent("exports", "plain.png"),)
 
 
+def test_a_source_that_is_no_word_is_that_of_an_unknown_store():
+    message = changed(AWS, "ObjectCreated:Put", key="a")
+    message["Records"][0]["eventSource"] = ["aws:s3"]
+    assert [event.key for event in parsed(message).events] == ["a"]
+
+
 def test_all_records_of_a_message_are_read():
     message = {"Records": [changed(AWS, "ObjectCreated:Put", key=f"{n}.png")["Records"][0] for n in range(3)]}
     assert [event.key for event in parsed(message).events] == ["0.png", "1.png", "2.png"]
