@@ -18,6 +18,10 @@ TASK = "dermbatch.process_image"
 QUEUES = {"live": "dermbatch.live", "bulk": "dermbatch.bulk"}
 """The queue of each lane; workers look into ``live`` first, and often enough into ``bulk``."""
 
+SOCKET_TIMEOUT = 10.0
+"""Seconds that a read from Redis may take: ten times what Redis lets a worker wait for a message. Without it, a
+worker that reads an answer that went down with a restarted Redis waits for ever, and takes no more messages."""
+
 _ROUNDING = 1e-9  # of sums of shares
 
 
@@ -68,6 +72,7 @@ def celery_config(settings: RedisSettings, *, bulk_share: float = 0) -> dict[str
         "socket_keepalive": True,
         "health_check_interval": 10,
         "socket_connect_timeout": 5,
+        "socket_timeout": SOCKET_TIMEOUT,
         "queue_order_strategy": partial(LaneOrder, bulk_share),  # kombu takes a name or what makes the strategy
     }
     return {
