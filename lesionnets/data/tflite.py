@@ -94,3 +94,8 @@ def load_mobilenet(model: MobileNetV2, path: Path) -> tuple[Tensor, Tensor]:
             layer.bias.copy_(torch.from_numpy(bias))
     weight, bias = layers[-1]
     return torch.from_numpy(weight[:, :, 0, 0].copy()), torch.from_numpy(bias.copy())
+
+
+def imagenet_weights(data: Path) -> Path:
+    """MobileNetV2's file in ``DATA/../weights``: of the two the one with a scale for every channel."""
+    return data.parent / "weights" / "mobilenet_v2_imagenet" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"

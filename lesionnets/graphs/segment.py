@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import onnx
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionnets.graphs import contract as contracts
 from lesionnets.graphs.sampling import area_sample, export_graph, to_bytes
-from lesionnets.nets.unet import UNet
+from lesionnets.nets.segmenter import Segmenter
 
 
 class SegmentGraph(nn.Module):
     """A segmentation network with everything around it that serving needs.
 
+    The whole picture is squashed to the square that the network was trained on.
+
     Args:
-        net: float [N, 3, size, size], 0 to 1 -> logits [N, 1, size, size].
-        size: Side of the square that the whole picture is squashed to, pixels.
+        net: The network.
+        flips: Take the mean over the picture and its three mirror images: four times the cost.
 
     Shape:
         image uint8 [N, H, W, 3] -> lesion uint8 [N, H, W], probability x 255.
     """
 
-    def __init__(self, net: nn.Module, size: int = 160) -> None:
+    def __init__(self, net: Segmenter, *, flips: bool = False) -> None:
         super().__init__()
         self.net = net
-        self.size = size
+        self.mirrors: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3)) if flips else ((),)
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        probability = self.net(area_sample(image, self.size, 4)).float().sigmoid()
+        picture = area_sample(image, self.net.size, 4)
+        logits = torch.stack([self.net(picture.flip(axes)).float().flip(axes) for axes in self.mirrors])
+        probability = (logits / self.net.temperature).sigmoid().mean(dim=0)
         # Bytes before the enlargement: a quarter of the memory traffic where pictures are large.
         lesion = functional.interpolate(
             to_bytes(probability), size=image.shape[1:3], mode="bilinear", align_corners=False
@@ -37,7 +42,7 @@ class SegmentGraph(nn.Module):
         return lesion[:, 0]
 
 
-def contract(network: UNet) -> contracts.Contract:
+def contract(network: Segmenter) -> contracts.Contract:
     """What the graph takes and gives; a pixel belongs to the lesion from the probability ``threshold`` on."""
     return contracts.Contract(
         inputs=(contracts.IMAGE,),
@@ -46,6 +51,6 @@ def contract(network: UNet) -> contracts.Contract:
     )
 
 
-def build(network: UNet) -> onnx.ModelProto:
-    """Wrap a segmentation network to the stage's contract."""
-    return export_graph(SegmentGraph(network, network.size), {"IMAGE": (3,)}, ["LESION"])
+def build(network: Segmenter, *, flips: bool = False) -> onnx.ModelProto:
+    """Wrap a segmentation network to the stage's contract; ``flips`` as :class:`SegmentGraph` has them."""
+    return export_graph(SegmentGraph(network, flips=flips), {"IMAGE": (3,)}, ["LESION"])

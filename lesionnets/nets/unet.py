@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionnets.nets.segmenter import Segmenter
+
 
 def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
     """Two 3 x 3 convolutions, each with batch norm and ReLU."""
@@ -26,7 +28,7 @@ def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class UNet(nn.Module):
+class UNet(Segmenter):
     """Image to per-pixel logits at the image's own size.
 
     Args:
@@ -50,8 +52,7 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         size: int = 160,
     ) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size)
         levels = [max(4, round(width * count)) for count in channels]
         self.fold = nn.PixelUnshuffle(2)
         self.encoder = nn.ModuleList(

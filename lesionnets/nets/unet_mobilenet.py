@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionnets.nets.mobilenet import MobileNetV2
+from lesionnets.nets.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 LEVELS = ((1, 16), (3, 24), (6, 32), (13, 96), (17, 320))
@@ -35,19 +36,20 @@ def separable(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class UNetMobileNet(nn.Module):
+class UNetMobileNet(Segmenter):
     """Image to per-pixel logits of lesion.
 
     Args:
         width: Of the decoder; the encoder is always MobileNetV2 at 1.0, of which there are weights.
         dropout: Share of the deepest level's channels dropped in training.
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
     """
 
-    def __init__(self, width: float = 1.0, dropout: float = 0.1) -> None:
-        super().__init__()
+    def __init__(self, width: float = 1.0, dropout: float = 0.1, size: int = 224) -> None:
+        super().__init__(size)
         self.encoder = nn.Sequential(*list(MobileNetV2().layers)[: LEVELS[-1][0] + 1])
         self.dropout = nn.Dropout2d(dropout)
         counts = [LEVELS[-1][1], *(scaled(count, width) for count in DECODER)]

@@ -1,9 +1,9 @@
 """Diagnosis of lesions by a MobileNetV2 with ImageNet weights, guided by the lesion's mask; ISIC 2017 (CC0).
 
 The mask says where to look (a square around the lesion) and what to weigh (features pooled over the lesion beside
-those of the whole square). Masks are those of the recipe ``segment_unet``, whose run lies beside this one, and in
-training the experts' too. The first blocks stay as ImageNet made them; the rest is tuned with class-balanced
-cross-entropy. Last, one temperature is fitted on the validation images (Guo et al., ICML 2017).
+those of the whole square). Masks are those of the recipe ``segment_mobilenet``, whose run lies beside this
+one, and in training the experts' too. The first blocks stay as ImageNet made them; the rest is tuned with
+class-balanced cross-entropy. Last, one temperature is fitted on the validation images (Guo et al., ICML 2017).
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from dermbatch.errors import UsageError
 from lesionnets import checkpoint
 from lesionnets.data.isic import DIAGNOSES, Sample, find_labelled
 from lesionnets.data.lesion_views import Lesion, load_lesions, plain_view, random_view
-from lesionnets.data.tflite import load_mobilenet
+from lesionnets.data.tflite import imagenet_weights, load_mobilenet
 from lesionnets.evaluation.classify import bootstrap
 from lesionnets.evaluation.ranking import auc_by_class
 from lesionnets.graphs.segment import SegmentGraph
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
 from lesionnets.model_card import flat
 from lesionnets.nets.mobilenet import LesionClassifier
-from lesionnets.nets.unet import UNet
+from lesionnets.nets.segmenter import Segmenter
 from lesionnets.training import RecipeOptions, Run, autocast, fit, shuffled
 
 MINUTES = 20.0
+SEGMENTER = "segment_mobilenet"
+"""Recipe of the network that finds the lesions."""
 FROZEN = 4
 """First layers of the backbone that are not trained: edges and colours are the same everywhere."""
 
@@ -99,12 +101,12 @@ def train(options: RecipeOptions) -> Path:
     size, batch_size = 224, 32
     if options.smoke:
         training, held_out, size, batch_size = training[:8], held_out[-4:], 64, 4
-    segment = segmenter(options.out.parent / "segment_unet" / "best.pt")
+    segment = segmenter(options.out.parent / SEGMENTER / "best.pt")
     torch.manual_seed(options.seed)
     hyper = {"classes": len(DIAGNOSES), "size": size}
     model = LesionClassifier(**hyper)
     if not options.smoke:
-        load_mobilenet(model.backbone, weight_file(data))
+        load_mobilenet(model.backbone, imagenet_weights(data))
     model.backbone.layers[:FROZEN].requires_grad_(requires_grad=False)
     lesions = load_lesions(training, segment)
     validation = Validation(load_lesions(held_out, segment), size)
@@ -144,11 +146,6 @@ def labelled(data: Path, split: str) -> list[Sample]:
     return find_labelled(folders, data / "labels.csv", masks=data / split / "masks", split=split)
 
 
-def weight_file(data: Path) -> Path:
-    """MobileNetV2's ImageNet weights, of the two files the one with a scale for every channel."""
-    return data.parent / "weights" / "mobilenet_v2_imagenet" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
-
-
 def segmenter(path: Path) -> Callable[[Image], Image]:
     """The function from image to lesion probability (uint8) of a segmentation checkpoint.
 
@@ -156,12 +153,10 @@ def segmenter(path: Path) -> Callable[[Image], Image]:
         UsageError: Where the checkpoint is missing or of another recipe.
     """
     if not path.is_file():
-        raise UsageError(
-            f"this recipe needs the segmentation network: train segment_unet into {path.parent} first"
-        )
-    network = checkpoint.load(path, recipe="segment_unet").build()
-    assert isinstance(network, UNet)  # noqa: S101 - the recipe makes no other
-    graph = SegmentGraph(network, network.size)
+        raise UsageError(f"this recipe needs the segmentation network: train {SEGMENTER} into {path.parent} first")
+    network = checkpoint.load(path, recipe=SEGMENTER).build()
+    assert isinstance(network, Segmenter)  # noqa: S101 - the recipe makes no other
+    graph = SegmentGraph(network)
 
     def segment(image: Image) -> Image:
         with torch.inference_mode():

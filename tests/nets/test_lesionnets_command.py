@@ -11,7 +11,7 @@ import pytest
 
 from lesionnets import checkpoint, cli
 from lesionnets.graphs import segment
-from lesionnets.nets.unet import UNet
+from lesionnets.nets.unet_mobilenet import UNetMobileNet
 
 
 def call(
@@ -28,7 +28,7 @@ def test_train_then_evaluate_both_networks(
     isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = {}
-    for recipe in ("segment_unet", "classify_mobilenet"):
+    for recipe in ("segment_mobilenet", "classify_mobilenet"):
         words = ("train", recipe, "--data", isic_folder, "--out", tmp_path / recipe, "--smoke", "--threads", 1)
         code, out, err = call(monkeypatch, capsys, *words)
         assert code == 0, err
@@ -36,12 +36,12 @@ def test_train_then_evaluate_both_networks(
         assert checkpoint.load(models[recipe]).recipe == recipe
     val = isic_folder / "val"
 
-    network = checkpoint.load(models["segment_unet"]).build()
-    assert isinstance(network, UNet)
+    network = checkpoint.load(models["segment_mobilenet"]).build()
+    assert isinstance(network, UNetMobileNet)
     onnx.save(segment.build(network), tmp_path / "model.onnx")
     common = ("--images", val / "images", "--masks", val / "masks", "--json")
     reports = []
-    for model in (models["segment_unet"], tmp_path / "model.onnx"):
+    for model in (models["segment_mobilenet"], tmp_path / "model.onnx"):
         code, out, err = call(monkeypatch, capsys, "evaluate", "segment", *common, "--model", model)
         assert code == 0, err
         reports.append(json.loads(out))
@@ -50,7 +50,7 @@ def test_train_then_evaluate_both_networks(
         assert figure["low"] <= figure["mean"] <= figure["high"]
         assert reports[1]["figures"][name]["mean"] == pytest.approx(figure["mean"], abs=0.05)
 
-    labels = ("--labels", isic_folder / "labels.csv", "--split", "val", "--segment", models["segment_unet"])
+    labels = ("--labels", isic_folder / "labels.csv", "--split", "val", "--segment", models["segment_mobilenet"])
     folders = ("--images", val / "images", "--images", isic_folder / "unmasked_256")
     words = ("evaluate", "classify", *folders, *labels, "--model", models["classify_mobilenet"])
     code, out, err = call(monkeypatch, capsys, *words, "--json")
@@ -101,7 +101,7 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("train", "segment_unet", "--out", tmp_path): "name their folder with --data",
         ("train", "segment_unet", "--out", tmp_path, "--data", tmp_path / "none"): "no data folder",
         ("train", "segment_unet", "--out", tmp_path, "--data", empty): "there is no folder",
-        ("train", "classify_mobilenet", "--out", tmp_path / "c", "--data", isic_folder): "train segment_unet",
+        ("train", "classify_mobilenet", "--out", tmp_path / "c", "--data", isic_folder): "train segment_mobilenet",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "none.pt"): "no model file",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "text.onnx"): "cannot be read as an ONNX",
         ("evaluate", "segment", *pairs, "--model", isic_folder / "labels.csv"): "not a checkpoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def classify_model(classifier: LesionClassifier) -> onnx.ModelProto:
 
 def test_segment_in_onnx_is_segment_in_pytorch(unet: UNet, segment_model: onnx.ModelProto) -> None:
     session = session_of(segment_model)
-    graph = segment.SegmentGraph(unet, unet.size)
+    graph = segment.SegmentGraph(unet)
     for count, height, width in SIZES:
         images = np.stack([phantom(seed, height=height, width=width).image for seed in range(count)])
         (lesion,) = session.run(["LESION"], {"IMAGE": images})
@@ -72,6 +73,28 @@ def test_segment_in_onnx_is_segment_in_pytorch(unet: UNet, segment_model: onnx.M
         assert lesion.shape == (count, height, width)
         assert np.abs(lesion.astype(int) - expected).max() <= 2
         assert np.ptp(lesion) > 3  # a flat answer would agree with anything
+
+
+def test_flips_are_the_mean_over_mirror_images(unet: UNet) -> None:
+    images = torch.from_numpy(np.stack([phantom(3, height=64, width=80).image]))
+    plain, flipped = segment.SegmentGraph(unet), segment.SegmentGraph(unet, flips=True)
+    with torch.inference_mode():
+        mirrored = [plain(images.flip(axes)).flip(axes).float() for axes in ((), (1,), (2,), (1, 2))]
+        found = flipped(images).float()
+    assert (found - torch.stack(mirrored).mean(dim=0)).abs().max() <= 2
+    assert (found - mirrored[0]).abs().max() > 2
+
+
+def test_the_temperature_flattens_what_is_served_and_keeps_the_mask(unet: UNet) -> None:
+    images = torch.from_numpy(np.stack([phantom(3, height=64, width=80).image]))
+    hot = copy.deepcopy(unet)
+    hot.temperature.fill_(3.0)
+    with torch.inference_mode():
+        sharp, flat = (segment.SegmentGraph(network)(images).float() for network in (unet, hot))
+    certain = (sharp - 127.5).abs() > 2
+    assert ((flat - 127.5).abs() <= (sharp - 127.5).abs() + 1).all()
+    assert flat.std() < 0.6 * sharp.std()
+    assert ((flat > 127.5) == (sharp > 127.5))[certain].all()
 
 
 def test_classify_in_onnx_is_classify_in_pytorch(

@@ -1,0 +1,27 @@
+"""What all networks from an image to its lesion share, so that one graph serves them all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Segmenter(nn.Module):
+    """A network from image to per-pixel logits of lesion.
+
+    Args:
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+
+    Attributes:
+        temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
+
+    Shape:
+        image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
+    """
+
+    temperature: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("temperature", torch.ones(()))
