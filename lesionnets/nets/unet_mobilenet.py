@@ -79,7 +79,7 @@ class UNetMobileNet(Segmenter):
                 skips.append(values)
         values = self.dropout(skips.pop())
         for block in self.decoder:
-            values = functional.interpolate(values, scale_factor=2.0, mode="bilinear", align_corners=False)
+            values = functional.interpolate(values, scale_factor=2.0, mode="nearest")
             values = block(torch.cat([values, skips.pop()], dim=1))
         logits = functional.pixel_shuffle(self.head(values), 2)
         return logits[..., :height, :width]
