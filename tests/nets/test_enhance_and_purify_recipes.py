@@ -19,7 +19,7 @@ from lesionnets import checkpoint
 from lesionnets.data.degradations import Degradation, degrade, own_random
 from lesionnets.data.isic import Sample, find_samples
 from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops
-from lesionnets.data.occluded import OccludedPairs, draw_strokes, load_backgrounds, phantom_backgrounds
+from lesionnets.data.occluded import OccludedPairs, draw_strokes, fainter, load_backgrounds, phantom_backgrounds
 from lesionnets.data.patches import PatchPairs
 from lesionnets.data.prefetch import prefetched
 from lesionnets.evaluation import enhance as enhancing
@@ -32,7 +32,9 @@ from lesionnets.nets.espcn import Espcn
 from lesionnets.nets.mobilenet import MobileNetV2
 from lesionnets.nets.srgan import SrganDiscriminator, SrganGenerator
 from lesionnets.occlusions import find_occlusions, remove_occlusions
+from lesionnets.recipes.enhance_espcn import enhance
 from lesionnets.recipes.enhance_srgan import Adversary
+from lesionnets.recipes.purify_unet import purify
 from lesionnets.training import RecipeOptions, Run, fit
 
 RECIPES = [
@@ -44,7 +46,7 @@ RECIPES = [
 
 
 @pytest.mark.parametrize(("recipe", "figure"), RECIPES)
-def test_smoke_training_writes_a_checkpoint_of_its_recipe(
+def test_smoke_training_writes_a_checkpoint_that_is_served_as_it_was_trained(
     recipe: str, figure: str, isic_folder: Path, tmp_path: Path
 ) -> None:
     options = RecipeOptions(out=tmp_path, data=isic_folder, smoke=True)
@@ -53,9 +55,13 @@ def test_smoke_training_writes_a_checkpoint_of_its_recipe(
     assert math.isfinite(trained.figures[figure])
     model_file = export(best, tmp_path / "repository")
     run = load_model(model_file, Stage(recipe.partition("_")[0]))
-    image = phantom(1, height=40, width=56).image
-    (scale, output) = (4, "ENHANCED") if recipe.startswith("enhance") else (1, "PURIFIED")
-    assert run(IMAGE=image)[output].shape == (40 * scale, 56 * scale, 3)
+    output, by_torch = ("ENHANCED", enhance) if recipe.startswith("enhance") else ("PURIFIED", purify)
+    for height, width in ((40, 56), (9, 17), (96, 130)):
+        image = phantom(1, height=96, width=130).image[:height, :width]
+        expected = by_torch(trained.build(), image)
+        apart = np.abs(run(IMAGE=image)[output].astype(int) - expected).max(axis=2)
+        # Two libraries round differently; pixels at a threshold may fall on either side.
+        assert (apart > 2).mean() < 0.03
     with (tmp_path / "repository" / recipe / "MODEL_CARD.md").open() as card:
         assert "Not described" not in card.read()
 
@@ -322,6 +328,19 @@ def test_occluded_pairs_are_equal_outside_the_mask_and_the_same_for_a_seed() -> 
     outside = (mask == 0).expand_as(clean)
     assert (covered - clean).abs()[outside].max() <= 4 / 255
     assert unknown.max() == 0
+
+
+def test_what_is_made_fainter_stays_where_it_was() -> None:
+    clean = phantom(1, height=96, width=128).clean
+    covered, mask = draw_hairs(clean, np.random.default_rng(1))
+    contrasts = []
+    for seed in range(12):
+        faint = fainter(covered, clean, np.random.default_rng(seed))
+        assert np.array_equal(faint[~mask], covered[~mask])
+        contrasts.append(float((faint.astype(int) - clean)[mask].mean()))
+    whole = abs(float((covered.astype(int) - clean)[mask].mean()))
+    assert min(contrasts) < 0 < max(contrasts)
+    assert all(0.15 * whole < abs(contrast) < 0.7 * whole for contrast in contrasts)
 
 
 def test_hairs_of_the_phantoms_are_found_where_they_are_dark() -> None:
