@@ -113,7 +113,9 @@ def evaluate_enhance(
     masks: Annotated[Path | None, typer.Option(help="Experts' masks: measure on the lesions' regions.")] = None,
     degradation: Annotated[
         Degradation,
-        typer.Option(help="What is done to the images: bicubic, mean of 4 x 4, or blur, noise and JPEG too."),
+        typer.Option(
+            help="How images are reduced: bicubic; mean of 4 x 4; with blur, noise and JPEG, some or much."
+        ),
     ] = Degradation.PLAIN,
     as_json: AsJson = False,
 ) -> None:

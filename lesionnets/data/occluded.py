@@ -17,7 +17,8 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from dermbatch.phantoms import draw_bubbles, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Sample, read_image, read_mask
+from lesionnets.data.isic import Sample, read_image
+from lesionnets.data.lesion_crops import mask_of
 from lesionnets.data.prefetch import prefetched
 from lesionnets.occlusions import find_occlusions, remove_occlusions
 
@@ -60,7 +61,8 @@ def load_backgrounds(
     for sample in samples:
         if sample.mask is None:
             continue
-        image, lesion = read_image(sample.image), read_mask(sample.mask) > 0
+        image = read_image(sample.image)
+        lesion = mask_of(sample, image) > 0
         if cleaned:
             without, found = remove_occlusions(image, lesion)
             background = Background(image, found, without)

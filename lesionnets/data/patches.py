@@ -12,7 +12,7 @@ from dermbatch.errors import UsageError
 from lesionnets.data.degradations import SCALE, Degradation, Image, degrade
 from lesionnets.data.prefetch import prefetched
 
-SHARES = {Degradation.PLAIN: 0.35, Degradation.AREA: 0.15, Degradation.CLINICAL: 0.5}
+SHARES = {Degradation.PLAIN: 0.35, Degradation.AREA: 0.1, Degradation.CLINICAL: 0.3, Degradation.PAPER: 0.25}
 """Of the patches. One network has to serve clean and noisy pictures, which it can tell apart by their noise."""
 
 

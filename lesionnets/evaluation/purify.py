@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import Occlusion, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Image, Sample, read_image, read_mask
+from lesionnets.data.isic import Image, Sample, read_image
+from lesionnets.data.lesion_crops import mask_of
 from lesionnets.evaluation.intervals import Figure, bootstrap_mean
 from lesionnets.occlusions import find_occlusions
 
@@ -99,12 +100,15 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
     Args:
         samples: Images with masks.
         count: How many to take.
+
+    Raises:
+        UsageError: Where an image or a mask cannot be decoded, or they do not fit each other.
     """
     shares: list[tuple[float, str, Image]] = []
     for sample in samples:
         if sample.mask is not None:
             image = read_image(sample.image)
-            found = find_occlusions(image, read_mask(sample.mask) > 0)
+            found = find_occlusions(image, mask_of(sample, image) > 0)
             shares.append((float(found.mean()), sample.image_id, image))
     return [image for _, _, image in sorted(shares, key=lambda share: share[:2])[:count]]
 

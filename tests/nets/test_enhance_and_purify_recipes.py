@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.data.degradations import Degradation, degrade, own_random
 from lesionnets.data.isic import Sample, find_samples
-from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops
+from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops, mask_of
 from lesionnets.data.occluded import OccludedPairs, draw_strokes, fainter, load_backgrounds, phantom_backgrounds
 from lesionnets.data.patches import PatchPairs
 from lesionnets.data.prefetch import prefetched
@@ -46,24 +47,27 @@ RECIPES = [
 
 
 @pytest.mark.parametrize(("recipe", "figure"), RECIPES)
-def test_smoke_training_writes_a_checkpoint_that_is_served_as_it_was_trained(
+def test_smoke_training_writes_a_checkpoint_of_its_recipe(
     recipe: str, figure: str, isic_folder: Path, tmp_path: Path
 ) -> None:
     options = RecipeOptions(out=tmp_path, data=isic_folder, smoke=True)
     best = import_module(f"lesionnets.recipes.{recipe}").train(options)
     trained = checkpoint.load(best, recipe=recipe)
     assert math.isfinite(trained.figures[figure])
-    model_file = export(best, tmp_path / "repository")
-    run = load_model(model_file, Stage(recipe.partition("_")[0]))
-    output, by_torch = ("ENHANCED", enhance) if recipe.startswith("enhance") else ("PURIFIED", purify)
+    if recipe in ("enhance_srgan", "purify_partial"):  # the others' graphs have tests of their own
+        check_what_is_served(trained, export(best, tmp_path / "repository"))
+        assert "Not described" not in (tmp_path / "repository" / recipe / "MODEL_CARD.md").read_text()
+
+
+def check_what_is_served(trained: checkpoint.Checkpoint, model_file: Path) -> None:
+    run = load_model(model_file, Stage(trained.recipe.partition("_")[0]))
+    output, by_torch = ("ENHANCED", enhance) if trained.recipe == "enhance_srgan" else ("PURIFIED", purify)
     for height, width in ((40, 56), (9, 17), (96, 130)):
         image = phantom(1, height=96, width=130).image[:height, :width]
         expected = by_torch(trained.build(), image)
         apart = np.abs(run(IMAGE=image)[output].astype(int) - expected).max(axis=2)
         # Two libraries round differently; pixels at a threshold may fall on either side.
         assert (apart > 2).mean() < 0.03
-    with (tmp_path / "repository" / recipe / "MODEL_CARD.md").open() as card:
-        assert "Not described" not in card.read()
 
 
 class Counter:
@@ -132,6 +136,20 @@ def test_a_lesions_box_is_widened_within_the_image_and_divisible() -> None:
     assert lesion_box(np.zeros((9, 10), np.uint8)) == (slice(0, 8), slice(0, 8))
 
 
+def test_masks_may_be_finer_than_their_image_but_not_of_another_shape(tmp_path: Path) -> None:
+    mask = np.zeros((60, 90), np.uint8)
+    mask[20:40, 30:60] = 255
+    cv2.imwrite(str(tmp_path / "a_segmentation.png"), mask)
+    sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
+    found = mask_of(sample, np.zeros((30, 45, 3), np.uint8))
+    assert np.array_equal(found, mask[::2, ::2])
+    assert np.array_equal(mask_of(sample, np.zeros((60, 90, 3), np.uint8)), mask)
+    with pytest.raises(UsageError, match="90 x 60 pixels, its image 45 x 45"):
+        mask_of(sample, np.zeros((45, 45, 3), np.uint8))
+    with pytest.raises(UsageError, match="has no mask"):
+        mask_of(Sample("b", tmp_path / "b.png"), found)
+
+
 def test_crops_need_masks(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image with a mask"):
         load_lesion_crops([Sample("a", tmp_path / "a.jpg")])
@@ -162,8 +180,9 @@ def test_degrading_keeps_the_picture_and_repeats_for_it(how: Degradation) -> Non
     small = [degrade(truth, how, own_random(truth, seed)).astype(int) for seed in (0, 0, 1)]
     assert small[0].shape == (16, 20, 3)
     assert np.array_equal(small[0], small[1])
-    assert np.array_equal(small[0], small[2]) == (how is not Degradation.CLINICAL)
-    assert np.abs(small[0] - mean).mean() < (10 if how is Degradation.CLINICAL else 1.5)
+    drawn = how in (Degradation.CLINICAL, Degradation.PAPER)
+    assert np.array_equal(small[0], small[2]) != drawn
+    assert np.abs(small[0] - mean).mean() < (30 if drawn else 1.5)
 
 
 def test_a_clinical_picture_has_noise_of_a_photograph() -> None:
