@@ -18,6 +18,7 @@ from rich.table import Table
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
 from lesionnets import recipes
+from lesionnets.data.degradations import Degradation
 from lesionnets.evaluation.intervals import Figure
 
 app = typer.Typer(
@@ -110,10 +111,15 @@ def evaluate_enhance(
     images: Images,
     model: Model,
     masks: Annotated[Path | None, typer.Option(help="Experts' masks: measure on the lesions' regions.")] = None,
-    area: Annotated[bool, typer.Option(help="Reduce by means of 4 x 4 pixels instead of bicubic.")] = False,
+    degradation: Annotated[
+        Degradation,
+        typer.Option(
+            help="How images are reduced: bicubic; mean of 4 x 4; with blur, noise and JPEG, some or much."
+        ),
+    ] = Degradation.PLAIN,
     as_json: AsJson = False,
 ) -> None:
-    """PSNR of images that were reduced by four and enhanced again, beside bicubic interpolation."""
+    """PSNR and SSIM of images that were reduced by four and enhanced again, beside bicubic interpolation."""
     from lesionnets.data.isic import find_samples, read_image  # noqa: PLC0415
     from lesionnets.data.lesion_crops import load_lesion_crops  # noqa: PLC0415
     from lesionnets.evaluation import enhance, predictors  # noqa: PLC0415
@@ -123,10 +129,8 @@ def evaluate_enhance(
     if not pictures:
         raise UsageError("no lesion of these images is 64 pixels wide and high; take larger images")
     run = predictors.load_model(model, Stage.ENHANCE)
-    found = enhance.measure(
-        lambda image: run(IMAGE=image)["ENHANCED"], pictures, how="area" if area else "bicubic"
-    )
-    _print("enhance", model, len(pictures), vars(found), as_json=as_json)
+    found = enhance.measure(lambda image: run(IMAGE=image)["ENHANCED"], pictures, how=degradation)
+    _print("enhance", model, len(pictures), found, as_json=as_json)
 
 
 @evaluate_app.command("purify")
@@ -135,17 +139,22 @@ def evaluate_purify(
     masks: Masks,
     model: Model,
     count: Annotated[int, typer.Option(min=1, help="How many images: those with least hair of their own.")] = 40,
+    occlusions: Annotated[str, typer.Option(help="What is drawn, each apart, with commas between.")] = "hair",
     as_json: AsJson = False,
 ) -> None:
-    """Mean absolute error inside and outside of hairs drawn over images, before and after purification."""
+    """Mean absolute error inside and outside of what is drawn over images, before and after purification."""
     from lesionnets.data.isic import find_samples  # noqa: PLC0415
     from lesionnets.evaluation import predictors, purify  # noqa: PLC0415
 
     samples = [sample for folder in images for sample in find_samples(folder, masks)]
     run = predictors.load_model(model, Stage.PURIFY)
-    cases = purify.hair_cases(purify.least_covered(samples, count))
-    found = purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases)
-    _print("purify", model, len(cases), vars(found), as_json=as_json)
+    pictures = purify.least_covered(samples, count)
+    found: dict[str, Figure] = {}
+    for kind in occlusions.split(","):
+        cases = purify.drawn_cases(pictures, kind.strip())
+        figures = purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases)
+        found |= {f"{kind.strip()}_{name}": figure for name, figure in vars(figures).items()}
+    _print("purify", model, len(pictures), found, as_json=as_json)
 
 
 @app.command()

@@ -32,11 +32,25 @@ ABOUT: dict[str, About] = {
         "What it paints is a guess that is not there to be diagnosed. Fine pigment lines can be taken for hair. "
         "Dense hair, hair out of focus and large areas of ink are removed in part only. Gel bubbles stay.",
     ),
+    "purify_partial": About(
+        "Finds hair, ruler marks and ink in a dermoscopic image and paints the skin that they cover, by partial "
+        "convolutions.",
+        f"{_ISIC}: every third, less what a classical finder sees outside the lesion, with drawn hairs, rulers "
+        "and ink over them; the project's own phantoms; in the loss, MobileNetV2 weights trained on ImageNet "
+        "(Apache-2.0)",
+        "As purify_unet's: what it paints is a guess. Hairs that the classical finder misses are learned as skin.",
+    ),
     "enhance_espcn": About(
         "Super-resolves the lesion's region x4 for viewing.",
-        f"{_ISIC}: the regions around the lesions, reduced by four",
+        f"{_ISIC}: the regions around the lesions, reduced by four, half of them blurred, noisy and JPEG-coded",
         "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
-        "original. Strong compression artefacts are sharpened too.",
+        "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
+    ),
+    "enhance_srgan": About(
+        "Super-resolves the lesion's region x4 for viewing; trained against a discriminator.",
+        f"{_ISIC}: the regions around the lesions, reduced by four, half of them blurred, noisy and JPEG-coded; "
+        "in the loss, MobileNetV2 weights trained on ImageNet (Apache-2.0)",
+        "It makes up texture that looks likely and was not there. Nothing may be measured or diagnosed on it.",
     ),
     "segment_unet": About(
         "Finds the skin lesion's area in a dermoscopic image.",

@@ -32,6 +32,16 @@ Batch = Any
 """A tensor, or a tuple, list or dictionary of tensors: what a loader yields and a loss takes."""
 
 
+class Companion(Protocol):
+    """What learns beside the network and has to be gone on with too: a discriminator with its optimiser."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Go on from what :meth:`state_dict` gave."""
+
+
 class Loader(Protocol):
     """Batches of one epoch. Its random numbers come from torch's or NumPy's global generator, which are seeded."""
 
@@ -165,6 +175,7 @@ def fit(
     seed: int = 2017,
     resume: bool = False,
     clip_norm: float = 1.0,
+    companion: Companion | None = None,
 ) -> Outcome:
     """Train until the epochs or the minutes are spent, and keep the best checkpoint.
 
@@ -186,6 +197,7 @@ def fit(
         seed: Of everything random.
         resume: Go on from ``last.pt`` where there is one.
         clip_norm: Gradients are scaled down to this norm.
+        companion: What else learns, by ``loss_step``'s own doing; its state is kept in ``last.pt``.
 
     Returns:
         Path and figures of the best checkpoint.
@@ -204,7 +216,7 @@ def fit(
     state = _State()
     run.out_dir.mkdir(parents=True, exist_ok=True)
     if resume:
-        state = _resume(run, model, average, optimiser)
+        state = _resume(run, model, average, optimiser, companion)
     else:
         for name in ("last.pt", "best.pt", "log.csv"):
             (run.out_dir / name).unlink(missing_ok=True)
@@ -237,7 +249,7 @@ def fit(
                 stale = 0 if _keep_best(run, average.module, state, figures) else stale + 1
                 bar.update(task, figure=f"{run.best_by} {figures[run.best_by]:.4f} (best {state.best:.4f})")
                 _log(run.out_dir / "log.csv", state, float(np.mean(losses)), figures)
-            _save_last(run, model, average, optimiser, state)
+            _save_last(run, model, average, optimiser, companion, state)
             if patience is not None and stale >= patience:
                 break
     return Outcome(run.out_dir / "best.pt", state.best_figures, state.epoch, state.seconds)
@@ -284,7 +296,12 @@ def _keep_best(run: Run, model: nn.Module, state: _State, figures: dict[str, flo
 
 
 def _save_last(
-    run: Run, model: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer, state: _State
+    run: Run,
+    model: nn.Module,
+    average: AveragedModel,
+    optimiser: torch.optim.Optimizer,
+    companion: Companion | None,
+    state: _State,
 ) -> None:
     checkpoint.write_whole(
         run.out_dir / "last.pt",
@@ -294,11 +311,18 @@ def _save_last(
             "average": average.state_dict(),
             "optimiser": optimiser.state_dict(),
             "state": vars(state),
+            "companion": companion.state_dict() if companion else None,
         },
     )
 
 
-def _resume(run: Run, model: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer) -> _State:
+def _resume(
+    run: Run,
+    model: nn.Module,
+    average: AveragedModel,
+    optimiser: torch.optim.Optimizer,
+    companion: Companion | None,
+) -> _State:
     path = run.out_dir / "last.pt"
     if not path.is_file():
         return _State()
@@ -309,6 +333,8 @@ def _resume(run: Run, model: nn.Module, average: AveragedModel, optimiser: torch
         model.load_state_dict(content["model"])
         average.load_state_dict(content["average"])
         optimiser.load_state_dict(content["optimiser"])
+        if companion:
+            companion.load_state_dict(content["companion"])
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"{path} is of another network; choose another --out or drop --resume") from error
     return _State(**content["state"])

@@ -1,4 +1,8 @@
-"""Pairs of clean and covered images: hairs, rulers and ink drawn over dermoscopic images and phantoms."""
+"""Pairs of clean and covered images: hairs, rulers and ink drawn over dermoscopic images and phantoms.
+
+What lies over an image by itself has no known truth. Either it is left out of the loss, or what the classical
+finder makes of it is taken for the truth, as Bisla et al. 2019 (section 3.3) do.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from dermbatch.phantoms import draw_bubbles, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Sample, read_image, read_mask
+from lesionnets.data.isic import Sample, read_image
+from lesionnets.data.lesion_crops import mask_of
 from lesionnets.data.prefetch import prefetched
-from lesionnets.occlusions import find_occlusions
+from lesionnets.occlusions import find_occlusions, remove_occlusions
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -28,22 +33,43 @@ CROPS = 2
 
 @dataclass(frozen=True)
 class Background:
-    """A picture to draw on, and where things lie over it already that nobody drew."""
+    """A picture to draw on.
+
+    Attributes:
+        image: RGB uint8 [H, W, 3].
+        found: Bool [H, W], where things lie over it already that nobody drew.
+        cleaned: The image without them, outside ``found`` the same; none where the truth there is not known.
+    """
 
     image: Image
-    unknown: Mask
+    found: Mask
+    cleaned: Image | None = None
 
 
-def load_backgrounds(samples: Sequence[Sample], *, most_covered: float = 0.08) -> list[Background]:
-    """Read images with masks; those that are covered over more than a share by themselves are left out."""
+def load_backgrounds(
+    samples: Sequence[Sample], *, most_covered: float = 0.08, cleaned: bool = False
+) -> list[Background]:
+    """Read images with masks; those that are covered over more than a share by themselves are left out.
+
+    Args:
+        samples: Images; those without a mask are passed over.
+        most_covered: The share.
+        cleaned: Pair each image with what :func:`lesionnets.occlusions.remove_occlusions` makes of it, which the
+            lesion mask corrects. Otherwise the finder is set to see more, as all that it names is left out.
+    """
     backgrounds = []
     for sample in samples:
         if sample.mask is None:
             continue
         image = read_image(sample.image)
-        found = find_occlusions(image, read_mask(sample.mask) > 0, threshold=9)
-        if found.mean() <= most_covered:
-            backgrounds.append(Background(image, found))
+        lesion = mask_of(sample, image) > 0
+        if cleaned:
+            without, found = remove_occlusions(image, lesion)
+            background = Background(image, found, without)
+        else:
+            background = Background(image, find_occlusions(image, lesion, threshold=9))
+        if background.found.mean() <= most_covered:
+            backgrounds.append(background)
     return backgrounds
 
 
@@ -76,6 +102,15 @@ def cover(clean: Image, rng: np.random.Generator) -> tuple[Image, Mask]:
             covered, touched = draw(covered, rng)
             mask = mask | touched
     return covered, mask
+
+
+def fainter(covered: Image, clean: Image, rng: np.random.Generator) -> Image:
+    """What was drawn with a quarter to two thirds of its contrast, sometimes light instead of dark.
+
+    Faint and light hair is what a purifier misses most, and is scarce among what is drawn.
+    """
+    share = rng.uniform(0.25, 0.67) * rng.choice([1, -1], p=[0.6, 0.4])
+    return np.asarray(cv2.addWeighted(clean, 1 - share, covered, share, 0), dtype=np.uint8)
 
 
 class OccludedPairs:
@@ -112,15 +147,23 @@ class OccludedPairs:
         # Other lights and skins: a gain and an offset for each colour.
         gain, offset = rng.normal(1, 0.06, 3) * rng.uniform(0.75, 1.15), rng.normal(0, 5, 3)
         levels = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255).astype(np.uint8)
-        clean = np.asarray(cv2.LUT(background.image, np.ascontiguousarray(levels[None])), dtype=np.uint8)
-        if rng.random() < 0.1:
-            clean = draw_bubbles(clean, rng).rgb
-        covered, mask = cover(clean, rng)
+        bubbles = int(rng.integers(2**32)) if rng.random() < 0.1 else None
+
+        def seen(picture: Image) -> Image:
+            picture = np.asarray(cv2.LUT(picture, np.ascontiguousarray(levels[None])), dtype=np.uint8)
+            return picture if bubbles is None else draw_bubbles(picture, np.random.default_rng(bubbles)).rgb
+
+        image = seen(background.image)
+        covered, mask = cover(image, rng)
+        if rng.random() < 0.25:
+            covered = fainter(covered, image, rng)
+        clean, unknown = image, background.found & ~mask
+        if background.cleaned is not None:
+            clean, mask, unknown = seen(background.cleaned), mask | background.found, np.zeros_like(mask)
         # Frames are 1:1 to 3:2 and their long side becomes 512, so the short one 341 to 512.
         height, width = mask.shape
         scale = max(rng.uniform(330, 520) / min(height, width), self._crop / min(height, width))
         size = (round(width * scale), round(height * scale))
-        unknown = background.unknown & ~mask
         planes = (covered, clean, mask.astype(np.uint8) * 255, unknown.astype(np.uint8) * 255)
         resized = [
             np.asarray(PillowImage.fromarray(plane).resize(size, PillowImage.Resampling.BILINEAR))

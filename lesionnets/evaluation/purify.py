@@ -11,12 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dermbatch.phantoms import Occlusion, draw_hairs, phantom
-from lesionnets.data.isic import Image, Sample, read_image, read_mask
+from dermbatch.errors import UsageError
+from dermbatch.phantoms import Occlusion, draw_hairs, draw_ink, draw_ruler, phantom
+from lesionnets.data.isic import Image, Sample, read_image
+from lesionnets.data.lesion_crops import mask_of
 from lesionnets.evaluation.intervals import Figure, bootstrap_mean
 from lesionnets.occlusions import find_occlusions
 
 Mask = npt.NDArray[np.bool_]
+
+DRAW = {"hair": draw_hairs, "ruler": draw_ruler, "ink": draw_ink}
+"""What can be drawn over images, by name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class PurifyFigures:
         before: Mean absolute error inside the occlusion, of 255, as it came.
         after: The same after purification.
         remaining: ``after`` over ``before``, image by image.
+        share: Mean ``after`` over mean ``before``: what is faint weighs less.
         outside: Mean absolute change outside the occlusion, of 255.
         outside_share: Share of the pixels outside that changed at all.
     """
@@ -49,17 +55,34 @@ class PurifyFigures:
     before: Figure
     after: Figure
     remaining: Figure
+    share: Figure
     outside: Figure
     outside_share: Figure
 
 
-def hair_cases(images: Iterable[Image], *, seed: int = 0) -> list[Case]:
-    """Draw hairs over images, the same ones for the same seed."""
+def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Case]:
+    """Draw something over images, the same for the same seed.
+
+    Args:
+        images: RGB uint8 [H, W, 3].
+        kind: One of ``DRAW``.
+        seed: Of all drawings; each image has its own.
+
+    Raises:
+        UsageError: Where there is no such kind.
+    """
+    if kind not in DRAW:
+        raise UsageError(f"nothing called {kind!r} can be drawn over images; there are {', '.join(DRAW)}")
     cases = []
     for index, clean in enumerate(images):
-        covered, mask = draw_hairs(clean, np.random.default_rng([seed, index]))
+        covered, mask = DRAW[kind](clean, np.random.default_rng([seed, index]))
         cases.append(Case(clean, covered, mask))
     return cases
+
+
+def hair_cases(images: Iterable[Image], *, seed: int = 0) -> list[Case]:
+    """Draw hairs over images; see :func:`drawn_cases`."""
+    return drawn_cases(images, "hair", seed=seed)
 
 
 def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int = 7000) -> list[Case]:
@@ -77,12 +100,15 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
     Args:
         samples: Images with masks.
         count: How many to take.
+
+    Raises:
+        UsageError: Where an image or a mask cannot be decoded, or they do not fit each other.
     """
     shares: list[tuple[float, str, Image]] = []
     for sample in samples:
         if sample.mask is not None:
             image = read_image(sample.image)
-            found = find_occlusions(image, read_mask(sample.mask) > 0)
+            found = find_occlusions(image, mask_of(sample, image) > 0)
             shares.append((float(found.mean()), sample.image_id, image))
     return [image for _, _, image in sorted(shares, key=lambda share: share[:2])[:count]]
 
@@ -103,4 +129,24 @@ def measure(purify: Callable[[Image], Image], cases: Sequence[Case]) -> PurifyFi
         inside, outside = case.mask, ~case.mask
         before, after = float(drawn[inside].mean()), float(error[inside].mean())
         rows.append((before, after, after / before, float(error[outside].mean()), float(touched[outside].mean())))
-    return PurifyFigures(*(bootstrap_mean(column) for column in zip(*rows, strict=True)))
+    before_, after_, remaining, outside_, touched_ = (list(column) for column in zip(*rows, strict=True))
+    return PurifyFigures(
+        bootstrap_mean(before_),
+        bootstrap_mean(after_),
+        bootstrap_mean(remaining),
+        bootstrap_ratio(after_, before_),
+        bootstrap_mean(outside_),
+        bootstrap_mean(touched_),
+    )
+
+
+def bootstrap_ratio(
+    parts: Sequence[float], wholes: Sequence[float], *, rounds: int = 2000, seed: int = 0
+) -> Figure:
+    """Ratio of two means over the same images, with its 95 % percentile bootstrap interval."""
+    pairs = np.array([parts, wholes], dtype=np.float64)
+    drawn = pairs[:, np.random.default_rng(seed).integers(0, pairs.shape[1], size=(rounds, pairs.shape[1]))].mean(
+        axis=2
+    )
+    low, high = np.percentile(drawn[0] / drawn[1], [2.5, 97.5])
+    return Figure(float(pairs[0].sum() / pairs[1].sum()), float(low), float(high))

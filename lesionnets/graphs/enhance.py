@@ -7,7 +7,7 @@ import torch
 
 from lesionnets.graphs.assembly import export_network, join, parse
 from lesionnets.graphs.contract import IMAGE, Contract, Tensor
-from lesionnets.nets.espcn import SCALE, Espcn
+from lesionnets.nets.enhancer import SCALE, Enhancer
 
 TILE = 160
 """Side of the tiles that large crops are cut into, in source pixels: what a core does in some 40 ms."""
@@ -37,7 +37,7 @@ after (float[N, 3, H4, W4] DETAILED) => (uint8[N, H4, W4, 3] ENHANCED)
 """
 
 
-def contract(network: Espcn) -> Contract:
+def contract(network: Enhancer) -> Contract:
     """What the graph takes and gives; ``overlap`` is how far a tile must reach into its neighbour, in pixels.
 
     Twice the network's radius, so that tiles are seamless whether both or only one of two neighbours is cut back.
@@ -46,7 +46,7 @@ def contract(network: Espcn) -> Contract:
     return Contract((IMAGE,), (Tensor("ENHANCED", (-1, -1, 3)),), parameters, warmup=(TILE, TILE))
 
 
-def build(network: Espcn) -> onnx.ModelProto:
+def build(network: Enhancer) -> onnx.ModelProto:
     """Wrap a super-resolution network to the stage's contract.
 
     IMAGE uint8 [N, H, W, 3] to ENHANCED uint8 [N, 4 H, 4 W, 3].

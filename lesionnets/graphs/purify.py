@@ -18,7 +18,7 @@ import torch
 
 from lesionnets.graphs.assembly import export_network, join, parse
 from lesionnets.graphs.contract import IMAGE, Contract, Tensor
-from lesionnets.nets.purifier import Purifier
+from lesionnets.nets.purifier import FoldedUNet
 
 LONG_SIDE = 512
 THRESHOLD = 0.25
@@ -96,14 +96,14 @@ after (uint8[N, H, W, 3] IMAGE, float[N, 1, h, w] LOGITS, float[N, 3, h, w] CLEA
 """
 
 
-def contract(network: Purifier) -> Contract:
+def contract(network: FoldedUNet) -> Contract:
     """What the graph takes and gives."""
     del network
     outputs = (Tensor("PURIFIED", (-1, -1, 3)), Tensor("OCCLUSION", (-1, -1)))
     return Contract((IMAGE,), outputs, {"threshold": str(THRESHOLD)})
 
 
-def build(network: Purifier) -> onnx.ModelProto:
+def build(network: FoldedUNet) -> onnx.ModelProto:
     """Wrap a purifier to the stage's contract.
 
     IMAGE uint8 [N, H, W, 3] to PURIFIED uint8 [N, H, W, 3] and OCCLUSION uint8 [N, H, W] (probability x 255). A
@@ -115,10 +115,11 @@ def build(network: Purifier) -> onnx.ModelProto:
     limit = math.ceil(THRESHOLD * 255)
     before = parse(_BEFORE, stride=float(network.stride), long_side=float(LONG_SIDE))
     after = parse(_AFTER, threshold=float(limit), below=limit - 1, difference=float(DIFFERENCE))
-    side = 4 * network.stride
+    # Large enough that no level of the deepest network is a single pixel, which the exporter takes for a constant.
+    rows, columns = (-(-side // network.stride) * network.stride for side in (288, 544))
     middle = export_network(
         network,
-        [torch.rand(2, 3, side, 2 * side)],
+        [torch.rand(2, 3, rows, columns)],
         inputs=["SMALL"],
         outputs=["LOGITS", "CLEAN"],
         multiple=network.stride,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
 
-SCALE = 4
+from lesionnets.nets.enhancer import SCALE, Enhancer
+
 _CUBIC_A = -0.5  # Keys 1981: exact on quadratics; what Pillow uses
 _TAPS = 5  # four taps a phase, over phases that start one pixel apart
 
@@ -57,7 +58,7 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class Espcn(nn.Module):
+class Espcn(Enhancer):
     """x4 super-resolution of RGB images.
 
     Args:

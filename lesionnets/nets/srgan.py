@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionnets.nets.enhancer import Enhancer
 from lesionnets.nets.sizes import scaled
 
 POOLED = 6
@@ -37,7 +38,7 @@ class ResidualBlock(nn.Module):
         return result
 
 
-class SrganGenerator(nn.Module):
+class SrganGenerator(Enhancer):
     """x4 super-resolution.
 
     Args:
@@ -66,6 +67,12 @@ class SrganGenerator(nn.Module):
             ]
         self.enlarge = nn.Sequential(*enlargements)
         self.head = nn.Conv2d(channels, 3, 9, padding=4)
+        self.blocks = blocks
+
+    @property
+    def radius(self) -> int:
+        """As :class:`Enhancer`: four of the stem, one a convolution, and 1 + 1/2 + 1 of the enlarged layers."""
+        return 4 + 2 * self.blocks + 1 + 3
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""

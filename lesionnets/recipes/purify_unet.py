@@ -21,37 +21,42 @@ from lesionnets.data.isic import Image, find_samples
 from lesionnets.data.occluded import OccludedPairs, Planes, load_backgrounds, phantom_backgrounds
 from lesionnets.evaluation.purify import hair_cases, least_covered, measure, phantom_cases
 from lesionnets.graphs.purify import DIFFERENCE, LONG_SIDE, THRESHOLD
-from lesionnets.nets.purifier import Purifier
+from lesionnets.nets.purifier import FoldedUNet, Purifier
 from lesionnets.training import RecipeOptions, Run, fit
 
 NAME = "purify_unet"
-MINUTES = 12.0
+MINUTES = 25.0
 HOLE_WEIGHT = 6.0
 """Weight of the error in the holes against that elsewhere, as in Liu et al. 2018."""
 
 
-def loss_step(model: nn.Module, batch: Planes) -> Tensor:
-    """Cross-entropy and Dice of the occlusion map, mean absolute error of the picture in and out of the holes."""
-    covered, clean, mask, unknown = batch
-    logits, picture = model(covered)
+def map_loss(logits: Tensor, mask: Tensor, unknown: Tensor) -> Tensor:
+    """Cross-entropy and Dice of the occlusion map, where the truth is known; float [N, 1, H, W] to a scalar."""
     logits, known = logits.float(), 1 - unknown
     entropy = (F.binary_cross_entropy_with_logits(logits, mask, reduction="none") * known).mean()
     found = logits.sigmoid() * known
     dice = 1 - (2 * (found * mask).sum() + 1) / (found.sum() + mask.sum() + 1)
+    return 3 * entropy + 0.5 * dice
+
+
+def loss_step(model: nn.Module, batch: Planes) -> Tensor:
+    """Loss of the map, and mean absolute error of the picture in and out of the holes."""
+    covered, clean, mask, unknown = batch
+    logits, picture = model(covered)
     error = (picture.float() - clean).abs().mean(dim=1, keepdim=True)
     # What is painted shows a pixel or two beyond the hole, so the hole is taken wider.
     hole = F.max_pool2d((mask > 0).float(), 5, stride=1, padding=2)
-    valid = (1 - hole) * known
+    valid = (1 - hole) * (1 - unknown)
     in_hole = (error * hole).sum() / (hole.sum() + 1)
     elsewhere = (error * valid).sum() / (valid.sum() + 1)
-    loss: Tensor = 3 * entropy + 0.5 * dice + HOLE_WEIGHT * in_hole + elsewhere
+    loss: Tensor = map_loss(logits, mask, unknown) + HOLE_WEIGHT * in_hole + elsewhere
     return loss
 
 
 def purify(model: nn.Module, image: Image) -> Image:
     """Run the network as :mod:`lesionnets.graphs.purify` serves it; uint8 [H, W, 3] to the same."""
     height, width = image.shape[:2]
-    stride = model.stride if isinstance(model, Purifier) else 16
+    stride = model.stride if isinstance(model, FoldedUNet) else 16
     factor = min(1.0, LONG_SIDE / max(height, width))
     columns, rows = (stride * max(round(side * factor / stride), 1) for side in (width, height))
     small = np.array(PillowImage.fromarray(image).resize((columns, rows), PillowImage.Resampling.BILINEAR))
@@ -118,7 +123,8 @@ def train(options: RecipeOptions) -> Path:
         optimiser=torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-3),
         epochs=1 if smoke else None,
         minutes=None if smoke else options.minutes or MINUTES,
-        validate_every=2,
+        validate_every=4,
+        patience=8,
         ema_decay=0.99,
         seed=options.seed,
         resume=options.resume,

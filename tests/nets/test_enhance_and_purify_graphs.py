@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from dermbatch.phantoms import phantom
 from lesionnets.evaluation.purify import phantom_cases
@@ -42,14 +43,14 @@ def random_espcn() -> Espcn:
     return model.eval()
 
 
-def random_purifier(bias: float = -1.37) -> Purifier:
+def random_purifier() -> Purifier:
     """Finds something here and there, and paints something else over it."""
     torch.manual_seed(2)
     model = Purifier((8, 8, 8))
     torch.nn.init.normal_(model.head.weight, std=0.6)
     with torch.no_grad():
         model.head.weight[:4] *= 10  # decided, or rounding decides which side of the threshold a pixel falls
-        model.head.bias[:4] = bias
+        model.head.bias[:4] = -1.37
         model.head.bias[4:] = 0.2
     return model.eval()
 
@@ -126,8 +127,12 @@ def test_purify_graph_agrees_with_the_recipe_at_native_sizes(purifier: Run) -> N
         assert (apart > 2).mean() < 0.02
 
 
-def test_where_nothing_is_found_the_image_passes_through() -> None:
-    run = session(purify.build(random_purifier(bias=-60.0)))
+def test_where_nothing_is_found_the_image_passes_through(purify_model: onnx.ModelProto) -> None:
+    blind = onnx.ModelProto()
+    blind.CopyFrom(purify_model)
+    (bias,) = (tensor for tensor in blind.graph.initializer if tensor.name.endswith("head.bias"))
+    bias.CopyFrom(numpy_helper.from_array(np.full(16, -60, np.float32), bias.name))
+    run = session(blind)
     image = phantom(1, height=100, width=130).image
     purified, occlusion = run(image[None])
     assert np.array_equal(purified[0], image)

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dermbatch.phantoms import phantom
+from lesionnets.nets.enhancer import Enhancer
 from lesionnets.nets.espcn import Espcn, bicubic_phases
-from lesionnets.nets.purifier import Purifier
+from lesionnets.nets.partial_purifier import PartialPurifier, grown
+from lesionnets.nets.purifier import FoldedUNet, Purifier, clean_share, spread
+from lesionnets.nets.srgan import SrganGenerator
 from lesionnets.training import count_parameters
 
 
@@ -42,9 +45,9 @@ def test_bicubic_kernels_keep_a_level_and_a_slope() -> None:
     torch.testing.assert_close(found, expected.expand(4, 4), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("channels", "blocks"), [(4, 1), (8, 3)])
-def test_a_value_depends_on_no_more_than_the_stated_radius(channels: int, blocks: int) -> None:
-    model = shaken(Espcn(channels, blocks))
+@pytest.mark.parametrize("model", [Espcn(4, 1), Espcn(8, 3), SrganGenerator(0.0625, 2)])
+def test_a_value_depends_on_no_more_than_the_stated_radius(model: Enhancer) -> None:
+    shaken(model).eval()
     x = torch.rand(1, 3, 41, 41, requires_grad=True)
     model(x)[0, :, 80:84, 80:84].sum().backward()
     assert x.grad is not None
@@ -60,17 +63,56 @@ def test_super_resolution_takes_any_size(height: int, width: int, batch: int) ->
 
 
 def test_super_resolution_is_cheap_enough_for_a_processor() -> None:
-    model = Espcn()
+    model = Espcn(channels=32, blocks=4)
     macs = sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight"))
-    assert macs <= 35_000, "multiplications a low-resolution pixel"
+    assert macs <= 90_000, "multiplications a low-resolution pixel"
 
 
-def test_untrained_purifier_hands_the_picture_through() -> None:
+@pytest.mark.parametrize("model", [Purifier(), PartialPurifier(0.125, (8, 8))])
+def test_a_purifier_that_finds_nothing_hands_the_picture_through(model: FoldedUNet) -> None:
     x = torch.rand(2, 3, 32, 48)
+    torch.nn.init.constant_(model.head.bias, -30)  # type: ignore[arg-type]
     with torch.inference_mode():
-        logits, picture = Purifier().eval()(x)
+        logits, picture = model.eval()(x)
     assert logits.shape == (2, 1, 32, 48)
-    torch.testing.assert_close(picture, x)
+    # The first purifier's picture is added to by what is painted, here by its bias.
+    torch.testing.assert_close(picture + (30 if isinstance(model, Purifier) else 0), x, atol=1e-4, rtol=0)
+
+
+def test_what_is_found_has_no_influence_on_what_is_painted() -> None:
+    image = torch.rand(1, 3, 64, 64)
+    hole = torch.zeros(1, 1, 64, 64)
+    hole[..., 20:40, 30:33] = 1
+    other = torch.where(hole > 0, 0.0, image)
+    for one, changed in ((image, other), (torch.full_like(image, 0.6), torch.where(hole > 0, 0.0, 0.6))):
+        a, b = spread(one, 1 - hole, 4), spread(changed.expand(1, 3, 64, 64), 1 - hole, 4)
+        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(torch.where(hole > 0, one, a), one)
+    torch.testing.assert_close(a, torch.full_like(image, 0.6))
+    torch.manual_seed(0)
+    partial = PartialPurifier(0.125, (8, 8)).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            partial.painter(image, 1 - grown(hole)), partial.painter(other, 1 - grown(hole))
+        )
+
+
+def test_spreading_follows_a_slope_across_a_hole_and_fills_where_nothing_is_valid() -> None:
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    valid = torch.ones(1, 1, 64, 64)
+    valid[..., 30:36] = 0
+    assert (spread(ramp, valid, 4) - ramp).abs().max() < 0.04
+    assert spread(ramp, torch.zeros_like(valid), 4).abs().max() == 0
+    assert torch.isfinite(spread(ramp, torch.full_like(valid, 1e-6), 4)).all()
+
+
+def test_a_pixel_is_no_cleaner_than_its_neighbours() -> None:
+    logits = torch.full((1, 1, 7, 7), -12.0)
+    logits[..., 3, 3] = 2
+    share = clean_share(logits)[0, 0]
+    assert (share[2:5, 2:5] < 0.01).all()
+    share[2:5, 2:5] = 1
+    assert (share > 0.99).all()
 
 
 @pytest.mark.parametrize("widths", [(4, 6), (8, 8, 8, 8)])

@@ -2,39 +2,129 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import draw_hairs, phantom
+from dermbatch.stages import Stage
 from lesionnets import checkpoint
-from lesionnets.data.isic import Sample
-from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops
-from lesionnets.data.occluded import OccludedPairs, draw_strokes, phantom_backgrounds
+from lesionnets.data.degradations import Degradation, degrade, own_random
+from lesionnets.data.isic import Sample, find_samples
+from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops, mask_of
+from lesionnets.data.occluded import OccludedPairs, draw_strokes, fainter, load_backgrounds, phantom_backgrounds
+from lesionnets.data.patches import PatchPairs
 from lesionnets.data.prefetch import prefetched
 from lesionnets.evaluation import enhance as enhancing
 from lesionnets.evaluation import purify as purifying
 from lesionnets.evaluation.intervals import bootstrap_mean
+from lesionnets.evaluation.predictors import load_model
+from lesionnets.export import export
+from lesionnets.losses.perceptual import CONTENT_TAPS, PerceptualFeatures
+from lesionnets.nets.espcn import Espcn
+from lesionnets.nets.mobilenet import MobileNetV2
+from lesionnets.nets.srgan import SrganDiscriminator, SrganGenerator
 from lesionnets.occlusions import find_occlusions, remove_occlusions
-from lesionnets.recipes.enhance_espcn import PatchLoader, degrade
-from lesionnets.training import RecipeOptions
+from lesionnets.recipes.enhance_espcn import enhance
+from lesionnets.recipes.enhance_srgan import Adversary
+from lesionnets.recipes.purify_unet import purify
+from lesionnets.training import RecipeOptions, Run, fit
+
+RECIPES = [
+    ("enhance_espcn", "psnr_gain_clinical"),
+    ("enhance_srgan", "perceptual_gain"),
+    ("purify_unet", "score"),
+    ("purify_partial", "score"),
+]
 
 
-@pytest.mark.parametrize(("recipe", "figure"), [("enhance_espcn", "psnr_gain"), ("purify_unet", "score")])
+@pytest.mark.parametrize(("recipe", "figure"), RECIPES)
 def test_smoke_training_writes_a_checkpoint_of_its_recipe(
     recipe: str, figure: str, isic_folder: Path, tmp_path: Path
 ) -> None:
     options = RecipeOptions(out=tmp_path, data=isic_folder, smoke=True)
     best = import_module(f"lesionnets.recipes.{recipe}").train(options)
     trained = checkpoint.load(best, recipe=recipe)
-    trained.build()
     assert math.isfinite(trained.figures[figure])
+    if recipe in ("enhance_srgan", "purify_partial"):  # the others' graphs have tests of their own
+        check_what_is_served(trained, export(best, tmp_path / "repository"))
+        assert "Not described" not in (tmp_path / "repository" / recipe / "MODEL_CARD.md").read_text()
+
+
+def check_what_is_served(trained: checkpoint.Checkpoint, model_file: Path) -> None:
+    run = load_model(model_file, Stage(trained.recipe.partition("_")[0]))
+    output, by_torch = ("ENHANCED", enhance) if trained.recipe == "enhance_srgan" else ("PURIFIED", purify)
+    for height, width in ((40, 56), (9, 17), (96, 130)):
+        image = phantom(1, height=96, width=130).image[:height, :width]
+        expected = by_torch(trained.build(), image)
+        apart = np.abs(run(IMAGE=image)[output].astype(int) - expected).max(axis=2)
+        # Two libraries round differently; pixels at a threshold may fall on either side.
+        assert (apart > 2).mean() < 0.03
+
+
+class Counter:
+    """Learns beside a network: how many steps there were."""
+
+    steps = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+
+
+def test_what_learns_beside_the_network_is_gone_on_with(tmp_path: Path) -> None:
+    counts = []
+    for epochs in (1, 3):
+        counter, model = Counter(), Espcn(4, 1)
+
+        def loss_step(network: torch.nn.Module, batch: torch.Tensor, counter: Counter = counter) -> torch.Tensor:
+            counter.steps += 1
+            return network(batch).square().mean()
+
+        fit(
+            model,
+            loss_step,
+            [torch.rand(1, 3, 4, 4)] * 2,
+            lambda _: {"figure": 0.0},
+            run=Run("enhance_x", "espcn.Espcn", {"channels": 4, "blocks": 1}, tmp_path, best_by="figure"),
+            optimiser=torch.optim.SGD(model.parameters(), lr=1e-3),
+            epochs=epochs,
+            resume=True,
+            companion=counter,
+        )
+        counts.append(counter.steps)
+    assert counts == [2, 6]
+
+
+def test_an_adversary_learns_and_goes_on_where_it_stopped() -> None:
+    torch.manual_seed(5)
+    generator = SrganGenerator(0.0625, 1)
+    features = PerceptualFeatures(MobileNetV2(), CONTENT_TAPS)
+    one, other = (Adversary(SrganDiscriminator(0.0625), features) for _ in range(2))
+    batch = (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32))
+    before = [value.clone() for value in one.discriminator.parameters()]
+    loss = one(generator, batch)
+    assert any((a != b).any() for a, b in zip(before, one.discriminator.parameters(), strict=True))
+    loss.backward()
+    assert all(value.grad is not None and value.grad.any() for value in generator.parameters())
+    assert not any(value.requires_grad for value in one.discriminator.parameters()), "only its own step moves it"
+    assert one.discriminator.training
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for adversary in (one, other):
+        adversary(generator, batch)
+    after = [list(adversary.discriminator.parameters()) for adversary in (one, other)]
+    # A step is about 1e-4: without the optimiser's state it would be another one.
+    torch.testing.assert_close(after[0], after[1], atol=1e-5, rtol=0)
 
 
 def test_a_lesions_box_is_widened_within_the_image_and_divisible() -> None:
@@ -46,29 +136,61 @@ def test_a_lesions_box_is_widened_within_the_image_and_divisible() -> None:
     assert lesion_box(np.zeros((9, 10), np.uint8)) == (slice(0, 8), slice(0, 8))
 
 
+def test_masks_may_be_finer_than_their_image_but_not_of_another_shape(tmp_path: Path) -> None:
+    mask = np.zeros((60, 90), np.uint8)
+    mask[20:40, 30:60] = 255
+    cv2.imwrite(str(tmp_path / "a_segmentation.png"), mask)
+    sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
+    found = mask_of(sample, np.zeros((30, 45, 3), np.uint8))
+    assert np.array_equal(found, mask[::2, ::2])
+    assert np.array_equal(mask_of(sample, np.zeros((60, 90, 3), np.uint8)), mask)
+    with pytest.raises(UsageError, match="90 x 60 pixels, its image 45 x 45"):
+        mask_of(sample, np.zeros((45, 45, 3), np.uint8))
+    with pytest.raises(UsageError, match="has no mask"):
+        mask_of(Sample("b", tmp_path / "b.png"), found)
+
+
 def test_crops_need_masks(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image with a mask"):
         load_lesion_crops([Sample("a", tmp_path / "a.jpg")])
 
 
-def test_patches_are_pairs_at_a_quarter(isic_folder: Path) -> None:
+def test_patches_are_pairs_at_a_quarter_and_the_same_for_a_seed() -> None:
     crops = [phantom(seed, height=96, width=128).clean for seed in range(2)]
-    torch.manual_seed(0)
-    np.random.seed(0)
-    small, truth = next(iter(PatchLoader(crops, patch=12, steps=1)))
-    assert small.shape[2:] == (12, 12)
-    assert truth.shape[2:] == (48, 48)
+    loader = PatchPairs(crops, patch=12, batch_size=6, steps=2)
+    batches = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        batches.append(list(loader))
+    assert len(batches[0]) == len(loader) == 2
+    torch.testing.assert_close(batches[0], batches[1], rtol=0, atol=0)
+    small, truth = batches[0][0]
+    assert small.shape == (6, 3, 12, 12)
+    assert truth.shape == (6, 3, 48, 48)
     reduced = torch.nn.functional.avg_pool2d(truth, 4)
-    assert (reduced - small).abs().mean() < 0.02, "the pair shows the same patch"
+    assert (reduced - small).abs().mean() < 0.03, "the pair shows the same patch"
+    with pytest.raises(UsageError, match="measures 400 pixels"):
+        PatchPairs(crops, patch=100, batch_size=6, steps=2)
 
 
-def test_degrading_keeps_the_picture_and_repeats_with_its_generator() -> None:
-    truth = phantom(4, height=64, width=64).clean
-    plain = enhancing.reduce(truth).astype(int)
-    for seed in range(12):
-        small = degrade(truth, np.random.default_rng(seed))
-        assert np.abs(small - plain).mean() < 12
-        assert np.array_equal(small, degrade(truth, np.random.default_rng(seed)))
+@pytest.mark.parametrize("how", list(Degradation))
+def test_degrading_keeps_the_picture_and_repeats_for_it(how: Degradation) -> None:
+    truth = phantom(4, height=64, width=80).clean
+    mean = truth.reshape(16, 4, 20, 4, 3).mean(axis=(1, 3))
+    small = [degrade(truth, how, own_random(truth, seed)).astype(int) for seed in (0, 0, 1)]
+    assert small[0].shape == (16, 20, 3)
+    assert np.array_equal(small[0], small[1])
+    drawn = how in (Degradation.CLINICAL, Degradation.PAPER)
+    assert np.array_equal(small[0], small[2]) != drawn
+    assert np.abs(small[0] - mean).mean() < (30 if drawn else 1.5)
+
+
+def test_a_clinical_picture_has_noise_of_a_photograph() -> None:
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    spread = [float(degrade(grey, Degradation.CLINICAL, np.random.default_rng(seed)).std()) for seed in range(30)]
+    # JPEG takes some of the noise away, most of it at low quality.
+    assert 0 < min(spread) < 2.5
+    assert 4 < max(spread) < 8.5
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -77,11 +199,27 @@ def test_psnr_of_a_known_error() -> None:
     assert enhancing.psnr(one, one + 10) == pytest.approx(20 * math.log10(25.5))
 
 
-def test_bicubic_has_no_gain_over_itself_and_the_truth_a_large_one() -> None:
-    images = [phantom(seed, height=66, width=81).clean for seed in range(3)]
-    assert enhancing.measure(enhancing.bicubic, images).gain.mean == 0
+def test_ssim_of_known_pictures() -> None:
+    image = phantom(2, height=48, width=48).clean
+    assert enhancing.ssim(image, image) == 1
+    flat = np.full((32, 32, 3), 100, np.uint8)
+    # Without structure only the luminance term is left: (2ab + c) / (a^2 + b^2 + c), c = (0.01 * 255)^2.
+    c = (0.01 * 255) ** 2
+    expected = (2 * 100 * 120 + c) / (100**2 + 120**2 + c)
+    assert enhancing.ssim(flat, flat + 20) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("how", list(Degradation))
+def test_bicubic_has_no_gain_over_itself_and_the_truth_a_large_one(how: Degradation) -> None:
+    images = [phantom(seed, height=66, width=81).clean for seed in range(2)]
+    none = enhancing.measure(enhancing.bicubic, images, how=how)
+    assert none["gain"].mean == none["ssim_gain"].mean == 0
     answers = iter([image[:64, :80] ^ 1 for image in images])
-    assert enhancing.measure(lambda _: next(answers), images, how="area").gain.low > 5
+    found = enhancing.measure(lambda _: next(answers), images, how=how)
+    assert found["gain"].low > 5
+    assert found["gain"].mean == pytest.approx(found["psnr"].mean - found["psnr_bicubic"].mean)
+    assert 0 < found["ssim_gain"].mean == pytest.approx(found["ssim"].mean - found["ssim_bicubic"].mean)
+    assert "ssim" not in enhancing.measure(enhancing.bicubic, images, how=how, similarity=False)
 
 
 def test_purify_figures_of_perfect_and_of_no_purification() -> None:
@@ -97,11 +235,44 @@ def test_purify_figures_of_perfect_and_of_no_purification() -> None:
     assert worse.outside_share.mean == 1
 
 
-def test_hair_cases_differ_from_their_clean_image_only_where_they_say() -> None:
-    (case,) = purifying.hair_cases([phantom(1, height=96, width=128).clean], seed=4)
-    changed = (case.clean != case.covered).any(axis=2)
+@pytest.mark.parametrize("kind", list(purifying.DRAW))
+def test_drawn_cases_differ_from_their_clean_image_only_where_they_say(kind: str) -> None:
+    images = [phantom(seed, height=96, width=128).clean for seed in (1, 2)]
+    cases = purifying.drawn_cases(images, kind, seed=4)
+    for case in cases:
+        changed = (case.clean != case.covered).any(axis=2)
+        assert changed.any()
+        assert not changed[~case.mask].any()
+    assert not np.array_equal(cases[0].mask, cases[1].mask)
+    assert np.array_equal(cases[0].covered, purifying.drawn_cases(images[:1], kind, seed=4)[0].covered)
+    with pytest.raises(UsageError, match="'moss' can be drawn"):
+        purifying.drawn_cases(images, "moss")
+
+
+def test_the_share_left_is_of_the_means() -> None:
+    share = purifying.bootstrap_ratio([1, 3], [10, 10])
+    assert share.mean == pytest.approx(0.2)
+    assert (share.low, share.high) == pytest.approx((0.1, 0.3))
+    assert purifying.bootstrap_ratio([2, 40], [4, 80]).low == 0.5
+
+
+def test_pairs_of_the_classical_finder_are_trained_on_with_what_is_drawn(isic_folder: Path) -> None:
+    samples = find_samples(isic_folder / "train" / "images", isic_folder / "train" / "masks")
+    backgrounds = load_backgrounds(samples, most_covered=1.0, cleaned=True)
+    (background,) = [one for one in backgrounds if one.found.mean() == max(b.found.mean() for b in backgrounds)][
+        :1
+    ]
+    assert background.cleaned is not None
+    changed = (background.image != background.cleaned).any(axis=2)
     assert changed.any()
-    assert not changed[~case.mask].any()
+    assert not changed[~background.found].any()
+    torch.manual_seed(3)
+    loader = OccludedPairs([background], crop=64, batch_size=4, steps=2)
+    covered, clean, mask, unknown = (torch.cat(planes) for planes in zip(*loader, strict=True))
+    assert unknown.max() == 0
+    outside = (mask == 0).expand_as(clean)
+    assert (covered - clean).abs()[outside].max() <= 4 / 255
+    assert (covered - clean).abs()[~outside].mean() > 4 / 255
 
 
 def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_values() -> None:
@@ -176,6 +347,19 @@ def test_occluded_pairs_are_equal_outside_the_mask_and_the_same_for_a_seed() -> 
     outside = (mask == 0).expand_as(clean)
     assert (covered - clean).abs()[outside].max() <= 4 / 255
     assert unknown.max() == 0
+
+
+def test_what_is_made_fainter_stays_where_it_was() -> None:
+    clean = phantom(1, height=96, width=128).clean
+    covered, mask = draw_hairs(clean, np.random.default_rng(1))
+    contrasts = []
+    for seed in range(12):
+        faint = fainter(covered, clean, np.random.default_rng(seed))
+        assert np.array_equal(faint[~mask], covered[~mask])
+        contrasts.append(float((faint.astype(int) - clean)[mask].mean()))
+    whole = abs(float((covered.astype(int) - clean)[mask].mean()))
+    assert min(contrasts) < 0 < max(contrasts)
+    assert all(0.15 * whole < abs(contrast) < 0.7 * whole for contrast in contrasts)
 
 
 def test_hairs_of_the_phantoms_are_found_where_they_are_dark() -> None:

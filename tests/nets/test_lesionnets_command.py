@@ -75,14 +75,18 @@ def test_evaluate_enhance_and_purify(
         state = checkpoint.network(name, hyper).state_dict()
         checkpoint.save(path, recipe=f"{stage}_x", network=name, hyper=hyper, state=state, figures={})
         if stage == "enhance":
-            code, out, err = call(monkeypatch, capsys, "evaluate", stage, *folders[:2], "--json", "--model", path)
+            words = (*folders[:2], "--json", "--degradation", "clinical")
         else:
-            code, out, err = call(monkeypatch, capsys, "evaluate", stage, *folders, "--model", path, "--count", 3)
+            words = (*folders, "--count", "3", "--occlusions", "hair, ruler,ink")
+        code, out, err = call(monkeypatch, capsys, "evaluate", stage, *words, "--model", path)
         assert code == 0, err
         figures[stage] = json.loads(out)["figures"]
     # Untrained, the enhancer interpolates: neither better nor worse than bicubic interpolation by much.
     assert abs(figures["enhance"]["gain"]["mean"]) < 0.5
-    assert figures["purify"]["before"]["mean"] > 5
+    assert set(figures["enhance"]) == {"psnr", "psnr_bicubic", "gain", "ssim", "ssim_bicubic", "ssim_gain"}
+    for kind in ("hair", "ruler", "ink"):
+        assert figures["purify"][f"{kind}_before"]["mean"] > 5
+        assert {f"{kind}_after", f"{kind}_share", f"{kind}_outside"} <= set(figures["purify"])
 
 
 def test_wrong_calls_get_one_sentence_and_exit_code_2(
@@ -90,6 +94,16 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
 ) -> None:
     checkpoint.save(
         tmp_path / "classify.pt", recipe="classify_x", network="unet.UNet", hyper={}, state={}, figures={}
+    )
+    widths = {"widths": [4, 4]}
+    state = checkpoint.network("purifier.Purifier", widths).state_dict()
+    checkpoint.save(
+        tmp_path / "purify.pt",
+        recipe="purify_x",
+        network="purifier.Purifier",
+        hyper=widths,
+        state=state,
+        figures={},
     )
     (tmp_path / "text.onnx").write_text("no model")
     empty = tmp_path / "empty"
@@ -103,6 +117,7 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("train", "segment_unet", "--out", tmp_path, "--data", empty): "there is no folder",
         ("train", "classify_mobilenet", "--out", tmp_path / "c", "--data", isic_folder): "train segment_mobilenet",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "none.pt"): "no model file",
+        ("evaluate", "purify", *pairs, "--model", tmp_path / "purify.pt", "--occlusions", "moss"): "'moss' can be",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "text.onnx"): "cannot be read as an ONNX",
         ("evaluate", "segment", *pairs, "--model", isic_folder / "labels.csv"): "not a checkpoint",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "classify.pt"): "not for the segment stage",
