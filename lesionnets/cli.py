@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from dermbatch.errors import UsageError
@@ -20,6 +21,9 @@ from dermbatch.stages import Stage
 from lesionnets import recipes
 from lesionnets.data.degradations import Degradation
 from lesionnets.evaluation.intervals import Figure
+
+if TYPE_CHECKING:
+    from lesionnets.data.isic import Sample
 
 app = typer.Typer(
     help="Train, evaluate and export the networks.",
@@ -36,8 +40,20 @@ app.add_typer(evaluate_app, name="evaluate")
 
 Images = Annotated[list[Path], typer.Option(help="Folder of images; may be given several times.")]
 Masks = Annotated[Path, typer.Option(help="Folder of <image_id>_segmentation.png.")]
-Labels = Annotated[Path, typer.Option(help="CSV file with image_id, diagnosis and perhaps split.")]
-Model = Annotated[Path, typer.Option(help="A checkpoint (best.pt) or an ONNX file.")]
+Labels = Annotated[Path, typer.Option(help="CSV file with image_id, diagnosis (or dx) and perhaps split.")]
+Model = Annotated[
+    str, typer.Option(help="A checkpoint (best.pt), an ONNX file, or triton://HOST:PORT/NAME[@VERSION].")
+]
+Flips = Annotated[bool, typer.Option(help="Mean over each picture and its mirror images; of a checkpoint.")]
+Native = Annotated[
+    bool, typer.Option(help="Send all pixels of an image, not as many as a worker sends (1,024 on the long side).")
+]
+Partial = Annotated[bool, typer.Option(help="Leave out masks that have no image, instead of refusing them.")]
+Split = Annotated[str | None, typer.Option(help="Only rows of the labels with this split.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="Comma separated, in the order of the probabilities; the model's labels if not given."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -76,14 +92,24 @@ def train(
 
 
 @evaluate_app.command("segment")
-def evaluate_segment(images: Images, masks: Masks, model: Model, as_json: AsJson = False) -> None:
-    """Jaccard, Dice, sensitivity and specificity of lesion masks at the experts' resolution."""
-    from lesionnets.data.isic import find_samples  # noqa: PLC0415
-    from lesionnets.evaluation import predictors, segment  # noqa: PLC0415
+def evaluate_segment(
+    images: Images,
+    masks: Masks,
+    model: Model,
+    flips: Flips = False,
+    native: Native = False,
+    raw: Annotated[bool, typer.Option(help="The network's mask: holes not filled, specks not dropped.")] = False,
+    partial: Partial = False,
+    as_json: AsJson = False,
+) -> None:
+    """Overlap, boundary distance and calibration of lesion masks, at the experts' resolution."""
+    from lesionnets.evaluation import predictors, samples, segment  # noqa: PLC0415
 
-    samples = [sample for folder in images for sample in find_samples(folder, masks)]
-    figures = segment.evaluate(predictors.load_model(model, Stage.SEGMENT), samples)
-    _print("segment", model, len(samples), figures, as_json=as_json)
+    found = samples.with_masks(images, masks, partial=partial)
+    loaded = predictors.load_model(model, Stage.SEGMENT, flips=flips)
+    figures = segment.evaluate(loaded, found.samples, native=native, raw=raw, watched=_watched("segment"))
+    about = {"resolution": _resolution(native), "masks": "network" if raw else "worker", "flips": flips}
+    _print("segment", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
 
 
 @evaluate_app.command("classify")
@@ -92,18 +118,71 @@ def evaluate_classify(
     labels: Labels,
     model: Model,
     masks: Annotated[Path | None, typer.Option(help="Experts' masks, used where --segment is not given.")] = None,
-    segment: Annotated[Path | None, typer.Option(help="Model that makes the lesion masks, as in service.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only rows of the labels with this split.")] = None,
+    segment: Annotated[
+        str | None, typer.Option(help="Model that makes the lesion masks, as in service; as --model.")
+    ] = None,
+    split: Split = None,
+    classes: Classes = None,
+    flips: Flips = False,
+    native: Native = False,
     as_json: AsJson = False,
 ) -> None:
-    """AUC of each class against the rest, and their mean over melanoma and seborrheic keratosis."""
-    from lesionnets.data.isic import find_labelled  # noqa: PLC0415
-    from lesionnets.evaluation import classify, predictors  # noqa: PLC0415
+    """AUC, accuracy, specificity at given sensitivities, and calibration of the diagnoses' probabilities."""
+    from lesionnets.evaluation import classify, predictors, samples  # noqa: PLC0415
 
-    samples = find_labelled(images, labels, masks=masks, split=split)
-    segmenter = predictors.load_model(segment, Stage.SEGMENT) if segment else None
-    figures = classify.evaluate(predictors.load_model(model, Stage.CLASSIFY), samples, segmenter)
-    _print("classify", model, len(samples), figures, as_json=as_json)
+    found = samples.with_diagnoses(images, labels, masks=masks, split=split)
+    loaded = predictors.load_model(model, Stage.CLASSIFY, flips=flips)
+    figures = classify.evaluate(
+        loaded,
+        found.samples,
+        predictors.load_model(segment, Stage.SEGMENT) if segment else None,
+        classes=_listed(classes),
+        native=native,
+        watched=_watched("classify"),
+    )
+    source = segment or ("experts" if masks else "none")
+    about = {"resolution": _resolution(native), "lesions": source, "flips": flips}
+    _print("classify", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
+
+
+@evaluate_app.command("downstream")
+def evaluate_downstream(
+    images: Images,
+    masks: Masks,
+    purify: Annotated[str, typer.Option(help="Model of purification, as --model of the other commands.")],
+    segment: Annotated[str, typer.Option(help="Model of segmentation.")],
+    classify: Annotated[str | None, typer.Option(help="Model of classification; needs --labels.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV file as that of evaluate classify.")] = None,
+    split: Split = None,
+    classes: Classes = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the hairs.")] = 0,
+    native: Native = False,
+    partial: Partial = False,
+    as_json: AsJson = False,
+) -> None:
+    """Jaccard and AUC on images with drawn hair, purification off and on, and on the clean images."""
+    if (classify is None) != (labels is None):
+        raise UsageError("--classify and --labels belong together: name both or neither")
+    from lesionnets.evaluation import downstream, predictors, samples  # noqa: PLC0415
+
+    if labels is None:
+        found = samples.with_masks(images, masks, partial=partial)
+    else:
+        found = samples.with_diagnoses(images, labels, masks=masks, split=split)
+    figures = downstream.evaluate(
+        predictors.load_model(purify, Stage.PURIFY),
+        predictors.load_model(segment, Stage.SEGMENT),
+        predictors.load_model(classify, Stage.CLASSIFY) if classify else None,
+        found.samples,
+        classes=_listed(classes),
+        native=native,
+        seed=seed,
+        watched=_watched("downstream"),
+    )
+    about = {"resolution": _resolution(native), "segment": segment, "classify": classify}
+    _print(
+        "downstream", purify, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out
+    )
 
 
 @evaluate_app.command("enhance")
@@ -162,22 +241,70 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run.")],
     repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     version: Annotated[str | None, typer.Option(help="A whole number; the next free one by default.")] = None,
+    flips: Annotated[
+        bool, typer.Option(help="Serve the mean over each picture and its mirror images: better, and slower.")
+    ] = False,
 ) -> None:
     """Write a trained network into a Triton model repository; prints the model file's path."""
     import lesionnets.export  # noqa: PLC0415
 
-    typer.echo(lesionnets.export.export(checkpoint, repository, version=version))
+    typer.echo(lesionnets.export.export(checkpoint, repository, version=version, flips=flips))
 
 
-def _print(stage: str, model: Path, images: int, figures: Mapping[str, Figure], *, as_json: bool) -> None:
-    """Figures (a mean with its interval each) as JSON or as a table."""
+def _watched(what: str) -> Callable[[Sequence[Sample]], Iterable[Sample]]:
+    """Go through samples with a progress bar on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+
+    def watched(samples: Sequence[Sample]) -> Iterable[Sample]:
+        return track(samples, what, console=console, transient=True, disable=not console.is_terminal)
+
+    return watched
+
+
+def _listed(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",")] if text else []
+
+
+def _resolution(native: bool) -> str:
+    return "native: all pixels are sent" if native else "served: as many pixels as a worker sends"
+
+
+def _print(
+    stage: str,
+    model: str,
+    images: int,
+    figures: Mapping[str, Figure],
+    *,
+    as_json: bool,
+    about: Mapping[str, object] | None = None,
+    left_out: Mapping[str, int] | None = None,
+) -> None:
+    """Figures (a mean with its interval each) as JSON or as a table.
+
+    Args:
+        stage: What was measured.
+        model: As the user called it.
+        images: How many were measured.
+        figures: By name.
+        as_json: Print JSON.
+        about: How it was measured.
+        left_out: What was passed over, and how many of it; also told on standard error.
+    """
+    for what, count in (left_out or {}).items():
+        sys.stderr.write(f"lesionnets: left out {count} {what}\n")
     if as_json:
         values = {name: asdict(figure) for name, figure in figures.items()}
-        typer.echo(
-            json.dumps({"stage": stage, "model": str(model), "images": images, "figures": values}, indent=2)
-        )
+        told = {
+            "stage": stage,
+            "model": model,
+            "images": images,
+            **(about or {}),
+            "left_out": dict(left_out or {}),
+        }
+        typer.echo(json.dumps(told | {"figures": values}, indent=2))
         return
-    table = Table("figure", "value [95 % interval]", title=f"{stage}: {model} on {images} images")
+    how = ", ".join(f"{name} {value}" for name, value in (about or {}).items()) or None
+    table = Table("figure", "value [95 % interval]", title=f"{stage}: {model} on {images} images", caption=how)
     for name, figure in figures.items():
         table.add_row(name, str(figure).replace("[", r"\["))
     Console().print(table)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from string import Template
 from typing import get_type_hints
@@ -66,6 +67,7 @@ def export(
     *,
     version: str | None = None,
     figures: Mapping[str, Figure] | None = None,
+    flips: bool = False,
 ) -> Path:
     """Write a trained network as a version of a model.
 
@@ -74,6 +76,7 @@ def export(
         repository: A Triton model repository; made where it is missing.
         version: A whole number above 0; the next free one by default. An existing version is overwritten.
         figures: Measured ones with their intervals, for the card; the checkpoint's own by default.
+        flips: Serve the mean over the picture and its three mirror images; of segmentation and classification.
 
     Returns:
         The model file.
@@ -92,7 +95,10 @@ def export(
         raise UsageError(
             f"{checkpoint_path} holds a {type(network).__name__}; the {stage} graph takes a {wanted.__name__}"
         )
-    graph, contract = graphs.build(network), graphs.contract(network)
+    if flips and "flips" not in signature(graphs.build).parameters:
+        raise UsageError(f"--flips is for segmentation and classification, not for the {stage} stage")
+    graph = graphs.build(network, flips=True) if flips else graphs.build(network)
+    contract = graphs.contract(network)
     folder = repository / trained.recipe
     version = version or str(max(map(int, versions(folder)), default=0) + 1)
     if not version.isdecimal() or int(version) < 1:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.lesion import Contour, Mask, bounding_box
 from dermbatch.records import ColourStatistics
-from workers.lesion import Contour, Mask, bounding_box
 
 ABCD_COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (235, 230, 225),

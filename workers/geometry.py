@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.lesion import Contour, Mask, bounding_box
 from dermbatch.records import BoundingBox, ColourStatistics, LesionGeometry
-from workers.lesion import Contour, Mask, bounding_box
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def measure(
     the measures in pixels are always those of the grid.
 
     Args:
-        mask: [H, W] uint8, 255 where lesion, from :func:`workers.lesion.clean`.
+        mask: [H, W] uint8, 255 where lesion, from :func:`dermbatch.lesion.clean`.
         contours: Its outlines, at least one.
         colour: The lesion's colours.
         spacing_mm: Distance of rows and of columns in mm.
@@ -68,7 +68,7 @@ def perimeter(contour: Contour, row_mm: float = 1.0, column_mm: float = 1.0) -> 
     centres; the outline lies half a pixel further out, which adds pi for any closed curve.
 
     Args:
-        contour: Outline from :func:`workers.lesion.clean`.
+        contour: Outline from :func:`dermbatch.lesion.clean`.
         row_mm: Distance of two rows.
         column_mm: Distance of two columns.
 

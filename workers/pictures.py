@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from dermbatch.errors import ObjectNotFound
 from dermbatch.imagefile import SourceImage, read_image
+from dermbatch.lesion import Mask
 from dermbatch.records import StageRecord
 from dermbatch.stages import Stage
 from workers import png
 from workers.artifacts import Artifacts
-from workers.lesion import Mask
 
 Image = NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from workers.stages.fitting import halved
+from dermbatch.fitting import halved
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]

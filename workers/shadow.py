@@ -14,13 +14,13 @@ import structlog
 
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
+from dermbatch.lesion import Mask
 from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ResultRecord, Shadow, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers import png
 from workers.artifacts import Artifacts
-from workers.lesion import Mask
 from workers.pictures import MASK
 from workers.pipeline import process
 from workers.served import Inference

@@ -1,73 +1,170 @@
-"""How well the classifier ranks diagnoses."""
+"""How well the classifier tells diagnoses apart, and whether its probabilities mean what they say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
-from lesionnets.data.isic import DIAGNOSES, Sample, read_image, read_mask
-from lesionnets.evaluation.intervals import Figure
-from lesionnets.evaluation.predictors import Run
-from lesionnets.evaluation.ranking import auc_by_class
+from lesionnets.data.isic import DIAGNOSES, Image, Sample, read_mask
+from lesionnets.evaluation import intervals, segment
+from lesionnets.evaluation.calibration import confidence_error
+from lesionnets.evaluation.intervals import Figure, Weights
+from lesionnets.evaluation.overlap import Mask
+from lesionnets.evaluation.predictors import Model
+from lesionnets.evaluation.ranking import areas, curves
 
-Image = npt.NDArray[np.uint8]
+HAM10000 = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+"""The seven classes of HAM10000 (Tschandl et al. 2018), as its labels call them."""
+
+SENSITIVITIES = (0.82, 0.89, 0.95)
+"""Where specificity is measured, as in the ISIC challenges: 82 and 89 % are what dermatologists reach."""
 
 
-def evaluate(run: Run, samples: Sequence[Sample], segment: Run | None, *, rounds: int = 1000) -> dict[str, Figure]:
-    """AUC by class, their mean over melanoma and seborrheic keratosis, and accuracy, with 95 % intervals.
+def evaluate(
+    model: Model,
+    samples: Sequence[Sample],
+    segmenter: Model | None,
+    *,
+    classes: Sequence[str] = (),
+    native: bool = False,
+    rounds: int = 1000,
+    watched: segment.Watched = iter,
+) -> dict[str, Figure]:
+    """The figures of :func:`bootstrap`, of the probabilities that a model gives.
 
     Args:
-        run: Model of the classify stage.
+        model: Of the classify stage.
         samples: Images with diagnoses.
-        segment: Model of the segment stage that makes the lesion masks; without it the experts' are taken where
-            there are any, and empty ones elsewhere.
+        segmenter: Model of the segment stage that makes the lesion masks, as in service; without it the experts'
+            are taken where there are any, and empty ones elsewhere.
+        classes: Names in the order of the model's probabilities; its own labels where none are given.
+        native: Send all pixels, not as many as a worker sends.
         rounds: Resamplings of the bootstrap.
+        watched: Goes through the samples.
 
     Raises:
-        UsageError: Where a sample has no diagnosis or a file cannot be read.
+        UsageError: Where a sample has no diagnosis or one that the model does not know, there is only one
+            diagnosis, or a file cannot be read.
     """
-    rows, labels = [], []
-    for sample in samples:
-        if sample.diagnosis is None:
-            raise UsageError(f"{sample.image} has no diagnosis")
-        image = read_image(sample.image)
-        rows.append(run(IMAGE=image, LESION=lesion_of(sample, image, segment))["PROBABILITIES"])
-        labels.append(DIAGNOSES.index(sample.diagnosis))
-    return bootstrap(np.stack(rows), np.array(labels), rounds=rounds)
+    rows: list[npt.NDArray[np.float32]] = []
+    names: Sequence[str] = ()
+    for sample in watched(samples):
+        image = segment.read_picture(sample)
+        lesion = lesion_of(sample, image, segmenter, native=native)
+        rows.append(probabilities(model, image, lesion, native=native))
+        names = names or known_classes(model, len(rows[0]), classes, samples)
+    labels = np.array([names.index(str(sample.diagnosis)) for sample in samples])
+    return bootstrap(np.stack(rows), labels, classes=names, rounds=rounds)
 
 
-def lesion_of(sample: Sample, image: Image, segment: Run | None) -> Image:
-    """The lesion mask, uint8 [H, W], that a classifier is given for an image."""
-    if segment is not None:
-        return np.asarray(segment(IMAGE=image)["LESION"], np.uint8)
+def probabilities(model: Model, image: Image, lesion: Image, *, native: bool) -> npt.NDArray[np.float32]:
+    """What a classifier answers, [C], given an image [H, W, 3] and a lesion mask [H, W]."""
+    answer = model(IMAGE=model.fitted(image, native=native), LESION=model.fitted(lesion, native=native))
+    return np.asarray(answer["PROBABILITIES"], np.float32)
+
+
+def known_classes(model: Model, count: int, asked: Sequence[str], samples: Sequence[Sample]) -> Sequence[str]:
+    """The names of a model's classes, in order: those asked for, its own, or the data set's with as many.
+
+    Raises:
+        UsageError: Where there are none, not as many as probabilities, or a sample's diagnosis is none of them.
+    """
+    by_count = {len(known): known for known in (DIAGNOSES, HAM10000)}
+    names = asked or (model.labels if len(model.labels) == count else by_count.get(count, model.labels))
+    if len(names) != count:
+        told = f"{len(names)} classes are named" if names else "its classes are not named"
+        raise UsageError(
+            f"{model.name} gives {count} probabilities, but {told}: name them in order with --classes"
+        )
+    missing = [sample.image for sample in samples if sample.diagnosis is None]
+    if missing:
+        raise UsageError(f"{missing[0]} has no diagnosis")
+    found = {str(sample.diagnosis) for sample in samples}
+    if unknown := sorted(found - set(names)):
+        raise UsageError(
+            f"the labels hold diagnoses that are no class of {model.name}: {', '.join(unknown)} (it knows "
+            f"{', '.join(names)})"
+        )
+    if len(found) == 1:
+        raise UsageError(f"all images are labelled {found.pop()}: nothing can be told apart")
+    return names
+
+
+def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: bool) -> Image:
+    """The lesion mask, uint8 [H, W], 255 where lesion, that a classifier is given for an image [H, W, 3]."""
     height, width = image.shape[:2]
+    if segmenter is not None:
+        found = segment.lesion_probability(segmenter, image, native=native)
+        return as_bytes(segment.worker_mask(segmenter, found, (height, width)))
     if sample.mask is None:
         return np.zeros((height, width), np.uint8)
     return np.asarray(cv2.resize(read_mask(sample.mask), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def figures_of(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
-    """AUC by class, ``mean_auc`` and ``accuracy`` of probabilities [N, C] and labels [N]."""
-    accuracy = float(np.mean(probabilities.argmax(axis=1) == labels))
-    return auc_by_class(probabilities, labels) | {"accuracy": accuracy}
+def as_bytes(mask: Mask) -> Image:
+    """A mask as classifiers take it: 255 where lesion."""
+    return np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def bootstrap(
-    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, rounds: int = 1000, seed: int = 0
+    scores: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    *,
+    classes: Sequence[str] = DIAGNOSES,
+    rounds: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Figure]:
-    """Figures with 95 % percentile intervals over images drawn with replacement."""
-    random = np.random.default_rng(seed)
-    whole = figures_of(probabilities, labels)
-    drawn: dict[str, list[float]] = {name: [] for name in whole}
-    for _ in range(rounds):
-        chosen = random.integers(0, len(labels), len(labels))
-        for name, value in figures_of(probabilities[chosen], labels[chosen]).items():
-            drawn[name].append(value)
-    return {
-        name: Figure(value, *(float(edge) for edge in np.percentile(drawn[name] or [value], [2.5, 97.5])))
-        for name, value in whole.items()
-    }
+    """All figures of a classifier, with 95 % intervals over images drawn within each class.
+
+    Args:
+        scores: [N, C] probabilities.
+        labels: [N] indices of classes.
+        classes: Names, C.
+        rounds: Resamplings.
+        seed: Of the resamplings.
+
+    Returns:
+        ``mean_auc`` and ``auc_<class>``; ``accuracy``; ``balanced_accuracy``, the mean of the classes' shares of
+        right answers; ``expected_calibration_error``, ``nll`` (negative log-likelihood) and ``brier`` (the squared
+        error summed over classes, 0 to 2); for every class ``sensitivity_<class>`` and ``specificity_<class>``
+        where a probability of one half calls it, and ``specificity_at_82_<class>`` (89, 95) at that sensitivity.
+        Classes that no image has are left out.
+    """
+    found = curves(scores, labels, classes)
+    likeliest, confidence = scores.argmax(axis=1), scores.max(axis=1)
+    is_right = likeliest == labels
+    truth = np.eye(scores.shape[1])[labels]
+    # What float32 can tell from 0, as scikit-learn's log_loss has it.
+    entropy = -np.log(np.clip(scores[np.arange(len(labels)), labels], np.finfo(np.float32).eps, 1))
+    squares = ((scores - truth) ** 2).sum(axis=1)
+    called = {name: scores[:, index] >= 0.5 for index, name in enumerate(classes) if name in found}
+    member = {name: labels == index for index, name in enumerate(classes) if name in found}
+
+    def figures(weights: Weights) -> Mapping[str, float]:
+        rates = {}
+        for name, curve in found.items():
+            rates[f"sensitivity_{name}"] = _mean(called[name], weights * member[name])
+            rates[f"specificity_{name}"] = _mean(~called[name], weights * ~member[name])
+            for least in SENSITIVITIES:
+                rates[f"specificity_at_{100 * least:.0f}_{name}"] = curve.specificity_at(least, weights)
+        right_by_class = np.bincount(labels, weights * is_right) / np.maximum(np.bincount(labels, weights), 1e-12)
+        return {
+            **areas(found, weights),
+            "accuracy": _mean(is_right, weights),
+            "balanced_accuracy": float(right_by_class[np.unique(labels)].mean()),
+            "expected_calibration_error": confidence_error(confidence, is_right, weights),
+            "nll": _mean(entropy, weights),
+            "brier": _mean(squares, weights),
+            **rates,
+        }
+
+    return intervals.bootstrap(figures, len(labels), strata=labels, rounds=rounds, seed=seed)
+
+
+def _mean(values: npt.NDArray[Any], weights: Weights) -> float:
+    return float((values * weights).sum() / weights.sum())

@@ -2,64 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dermbatch.errors import UsageError
-from lesionnets.data.isic import Sample, read_image, read_mask
-from lesionnets.evaluation.intervals import Figure, bootstrap_mean
-from lesionnets.evaluation.overlap import Mask, dice, jaccard
-from lesionnets.evaluation.predictors import Run
+from dermbatch.errors import BadInput, UsageError
+from dermbatch.imagefile import read_image
+from dermbatch.lesion import THRESHOLD, lesion_mask
+from lesionnets.data.isic import Image, Sample, read_mask
+from lesionnets.evaluation.boundary import boundary
+from lesionnets.evaluation.calibration import pixel_error, pixel_gaps
+from lesionnets.evaluation.intervals import Figure, bootstrap, bootstrap_mean
+from lesionnets.evaluation.overlap import Mask, agreement
+from lesionnets.evaluation.predictors import Model
+
+Watched = Callable[[Sequence[Sample]], Iterable[Sample]]
+"""Goes through samples, and may show how far it is."""
+
+MOST_PIXELS = 1_000_000_000
 
 
-def evaluate(run: Run, samples: Sequence[Sample]) -> dict[str, Figure]:
-    """Means over images, each with its 95 % bootstrap interval, at the masks' own resolution.
+def evaluate(
+    model: Model, samples: Sequence[Sample], *, native: bool = False, raw: bool = False, watched: Watched = iter
+) -> dict[str, Figure]:
+    """Means over images with 95 % bootstrap intervals, at the masks' own resolution.
 
     Args:
-        run: Model of the segment stage.
+        model: Of the segment stage.
         samples: Images with masks.
+        native: Send all pixels, not as many as a worker sends.
+        raw: Take the network's mask, not the one that a worker makes of it.
+        watched: Goes through the samples.
 
     Returns:
-        ``jaccard``, ``dice``, ``sensitivity`` and ``specificity`` of pixels.
+        The figures of :func:`~lesionnets.evaluation.overlap.agreement` and
+        :func:`~lesionnets.evaluation.boundary.boundary`, and ``calibration_error`` of the pixels' probabilities.
 
     Raises:
-        UsageError: Where a sample has no mask, or one of another shape than its image.
+        UsageError: Where a sample has no mask, an empty one or one of another shape than its image, or a file
+            cannot be read.
     """
-    scores = [score(run, sample) for sample in samples]
-    return {name: bootstrap_mean([each[name] for each in scores]) for name in scores[0]}
+    scores, gaps = [], []
+    for sample in watched(samples):
+        image, truth = read_pair(sample)
+        probability = lesion_probability(model, image, native=native)
+        mask = (
+            network_mask(model, probability, truth.shape) if raw else worker_mask(model, probability, truth.shape)
+        )
+        scores.append(agreement(mask, truth) | boundary(mask, truth))
+        gaps.append(pixel_gaps(enlarged(probability, truth.shape), truth))
+    table = np.stack(gaps)
+    means = {name: bootstrap_mean([each[name] for each in scores]) for name in scores[0]}
+    return means | bootstrap(lambda weights: {"calibration_error": pixel_error(table, weights)}, len(table))
 
 
-def score(run: Run, sample: Sample) -> dict[str, float]:
-    """The figures of one image."""
+def read_picture(sample: Sample) -> Image:
+    """Decode an image as a worker does: RGB uint8 [H, W, 3].
+
+    Raises:
+        UsageError: Where a worker would refuse it.
+    """
+    try:
+        return np.asarray(read_image(sample.image.read_bytes(), max_pixels=MOST_PIXELS).pixels, np.uint8)
+    except BadInput as error:
+        raise UsageError(f"{sample.image} cannot be read: {error}") from error
+
+
+def read_pair(sample: Sample) -> tuple[Image, Mask]:
+    """An image, and its expert's mask, of its own resolution.
+
+    Raises:
+        UsageError: Where a worker would refuse the image, or the mask is missing, empty, cannot be read, or has
+            not the image's proportions.
+    """
     if sample.mask is None:
         raise UsageError(f"{sample.image} has no mask")
-    image, truth = read_image(sample.image), read_mask(sample.mask) > 0
-    predicted = binary(run(IMAGE=image)["LESION"], truth.shape, sample)
-    return {
-        "jaccard": jaccard(predicted, truth),
-        "dice": dice(predicted, truth),
-        "sensitivity": _share(predicted & truth, truth),
-        "specificity": _share(~predicted & ~truth, ~truth),
-    }
+    image, truth = read_picture(sample), read_mask(sample.mask) > 0
+    (height, width), (rows, columns) = image.shape[:2], truth.shape
+    # Each side may have been rounded by one pixel.
+    if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
+        raise UsageError(f"{sample.mask} is {columns} x {rows} pixels, its image {width} x {height}")
+    if not truth.any():
+        raise UsageError(f"{sample.mask} is empty: there is nothing to find in its image")
+    return image, truth
 
 
-def binary(lesion: npt.NDArray[np.uint8], shape: tuple[int, ...], sample: Sample) -> Mask:
-    """The lesion's pixels (one half and more) at the mask's resolution, which may be finer than the image's.
-
-    Raises:
-        UsageError: Where the mask's proportions are not the image's.
-    """
-    height, width = lesion.shape
-    if abs(shape[0] * width - shape[1] * height) > max(height, width) + max(shape):
-        raise UsageError(f"{sample.mask} is {shape[1]} x {shape[0]} pixels, its image {width} x {height}")
-    if lesion.shape != shape:
-        lesion = np.asarray(cv2.resize(lesion, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
-    return np.asarray(lesion >= 128)
+def lesion_probability(model: Model, image: Image, *, native: bool) -> npt.NDArray[np.uint8]:
+    """What a model of the segment stage answers: probability x 255, [h, w], at the size that it was sent."""
+    return np.asarray(model(IMAGE=model.fitted(image, native=native))["LESION"], np.uint8)
 
 
-def _share(part: Mask, whole: Mask) -> float:
-    total = np.count_nonzero(whole)
-    return np.count_nonzero(part) / total if total else 1.0
+def worker_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
+    """The lesion's pixels as a worker finds them: cut at the model's threshold, holes filled, specks dropped."""
+    mask, _ = lesion_mask(probability, (shape[0], shape[1]), threshold=model.number("threshold", THRESHOLD))
+    return np.asarray(mask > 0)
+
+
+def network_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
+    """The pixels whose probability reaches the model's threshold."""
+    return np.asarray(enlarged(probability, shape) >= model.number("threshold", THRESHOLD) * 255)
+
+
+def enlarged(probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """A map at another resolution, [h, w]."""
+    size = (shape[1], shape[0])
+    return np.asarray(cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lesionnets.data.isic import DIAGNOSES
 from lesionnets.graphs import contract as contracts
 from lesionnets.graphs.crop import cut_square, lesion_square, paste_square
-from lesionnets.graphs.sampling import area_sample, export_graph, to_bytes
+from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
 from lesionnets.nets.mobilenet import FEATURES, LesionClassifier
 
 PLANE = 512
@@ -22,15 +22,21 @@ SALIENCY = 64
 class ClassifyGraph(nn.Module):
     """A lesion classifier with everything around it that serving needs.
 
+    Args:
+        net: The network.
+        flips: Take the mean of the probabilities over the lesion and its three mirror images: four times the
+            network's cost. Embedding and saliency stay those of the lesion itself.
+
     Shape:
         image uint8 [N, H, W, 3], lesion uint8 [N, H, W] (probability x 255)
         -> probabilities float [N, classes]; embedding float [N, 1280], of length 1; saliency uint8 [N, 64, 64]
         over the whole picture: what speaks for the most probable class more than for the others, highest 255.
     """
 
-    def __init__(self, net: LesionClassifier) -> None:
+    def __init__(self, net: LesionClassifier, *, flips: bool = False) -> None:
         super().__init__()
         self.net = net
+        self.mirrors = MIRRORS if flips else MIRRORS[:1]
 
     def forward(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
@@ -40,13 +46,15 @@ class ClassifyGraph(nn.Module):
         square = lesion_square(mask, height, width)
         size = self.net.size
         crop = cut_square(picture, square, height, width, size)
-        logits, embedding, maps = self.net(crop, cut_square(mask, square, height, width, size))
-        logits = logits.float() / self.net.temperature
-        top = _top_class(logits).to(maps.dtype)[:, :, None, None]
+        label = cut_square(mask, square, height, width, size)
+        views = [self.net(crop.flip(axes), label.flip(axes)) for axes in self.mirrors]
+        logits, embedding, maps = views[0]
+        scaled = torch.stack([view[0].float() / self.net.temperature for view in views])
+        top = _top_class(logits.float()).to(maps.dtype)[:, :, None, None]
         evidence = ((maps - maps.mean(dim=1, keepdim=True)) * top).sum(dim=1, keepdim=True).float().clamp(min=0)
         peak = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
         saliency = to_bytes(paste_square(evidence / peak, square, height, width, SALIENCY))[:, 0]
-        return logits.softmax(dim=1), embedding.float(), saliency
+        return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency
 
 
 def _top_class(logits: Tensor) -> Tensor:
@@ -69,8 +77,7 @@ def contract(network: LesionClassifier) -> contracts.Contract:
     )
 
 
-def build(network: LesionClassifier) -> onnx.ModelProto:
-    """Wrap a lesion classifier to the stage's contract."""
-    return export_graph(
-        ClassifyGraph(network), {"IMAGE": (3,), "LESION": ()}, ["PROBABILITIES", "EMBEDDING", "SALIENCY"]
-    )
+def build(network: LesionClassifier, *, flips: bool = False) -> onnx.ModelProto:
+    """Wrap a lesion classifier to the stage's contract; ``flips`` as :class:`ClassifyGraph` has them."""
+    outputs = ["PROBABILITIES", "EMBEDDING", "SALIENCY"]
+    return export_graph(ClassifyGraph(network, flips=flips), {"IMAGE": (3,), "LESION": ()}, outputs)

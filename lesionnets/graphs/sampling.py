@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from lesionnets.graphs.assembly import to_onnx
 
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
+"""Axes of [N, C, H, W] to flip for the picture itself and its three mirror images."""
+
 
 def _centres(count: int, length: Tensor | int, where: torch.device) -> Tensor:
     """Indices of ``count`` evenly spread pixels of a side of ``length`` pixels; with repeats where it is short."""

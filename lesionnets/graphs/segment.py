@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionnets.graphs import contract as contracts
-from lesionnets.graphs.sampling import area_sample, export_graph, to_bytes
+from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
 from lesionnets.nets.segmenter import Segmenter
 
 
@@ -28,7 +28,7 @@ class SegmentGraph(nn.Module):
     def __init__(self, net: Segmenter, *, flips: bool = False) -> None:
         super().__init__()
         self.net = net
-        self.mirrors: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3)) if flips else ((),)
+        self.mirrors = MIRRORS if flips else MIRRORS[:1]
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""

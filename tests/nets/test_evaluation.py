@@ -1,4 +1,4 @@
-"""Figures of merit: against values worked out by hand, and their bounds."""
+"""Models are measured on what is served: their pictures, their masks, their thresholds."""
 
 from __future__ import annotations
 
@@ -8,119 +8,376 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnxruntime
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+import torch
+from torch import nn
 
+from dermbatch import lesion
 from dermbatch.errors import UsageError
-from lesionnets.data.isic import Sample, find_labelled, find_samples, read_mask
-from lesionnets.evaluation import classify, segment
-from lesionnets.evaluation.overlap import dice, jaccard
-from lesionnets.evaluation.ranking import auc_by_class
+from dermbatch.phantoms import phantom
+from dermbatch.stages import Stage
+from lesionnets import checkpoint, export
+from lesionnets.data.isic import Sample, read_mask
+from lesionnets.evaluation import classify, downstream, segment
+from lesionnets.evaluation.predictors import Model, load_model
+from lesionnets.evaluation.samples import with_diagnoses, with_masks
+from lesionnets.graphs import classify as classify_graph
+from lesionnets.graphs.classify import ClassifyGraph
+from lesionnets.graphs.segment import SegmentGraph
+from lesionnets.nets.mobilenet import LesionClassifier
+from lesionnets.nets.unet import UNet
 
-MASKS = arrays.arrays(np.bool_, (5, 4))
-
-
-def test_overlap_of_known_masks() -> None:
-    one = np.array([[True, True, False, False]])
-    other = np.array([[False, True, True, True]])
-    assert jaccard(one, other) == 1 / 4
-    assert dice(one, other) == 2 / 5
-    nothing = np.zeros((1, 4), bool)
-    assert (jaccard(nothing, nothing), dice(nothing, nothing), jaccard(one, nothing)) == (1, 1, 0)
-
-
-@given(MASKS, MASKS)
-def test_dice_and_jaccard_say_the_same(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> None:
-    j, d = jaccard(one, other), dice(one, other)
-    assert 0 <= j <= d <= 1
-    assert d == pytest.approx(2 * j / (1 + j))
-    assert jaccard(other, one) == j
-    assert jaccard(one, one) == 1
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+Image = npt.NDArray[np.uint8]
 
 
-def test_auc_of_a_known_ranking() -> None:
-    labels = np.array([0, 1, 1, 2, 2])
-    probabilities = np.array(
-        [[0.5, 0.3, 0.2], [0.6, 0.2, 0.2], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.2, 0.3, 0.5]], np.float32
-    )
-    found = auc_by_class(probabilities, labels)
-    assert found["auc_melanoma"] == 3 / 4  # one of four others ranks above it
-    assert found["auc_seborrheic_keratosis"] == 1
-    assert found["mean_auc"] == 7 / 8
-    assert "auc_nevus" in found
-    assert auc_by_class(probabilities[:1], labels[:1]) == {"mean_auc": 0.5}
+@pytest.fixture
+def samples(isic_folder: Path) -> list[Sample]:
+    return with_masks([isic_folder / "val" / "images"], isic_folder / "val" / "masks").samples
 
 
-def perfect_segmenter(samples: list[Sample], size: tuple[int, int]) -> Any:
+@pytest.fixture
+def networks(tmp_path: Path) -> dict[Stage, Path]:
+    """Checkpoints of a small segmenter and a small classifier, with random weights."""
+    torch.manual_seed(1)
+    found = {}
+    for stage, recipe, network, hyper in (
+        (Stage.SEGMENT, "segment_unet", "unet.UNet", {"width": 0.125, "size": 64}),
+        (Stage.CLASSIFY, "classify_mobilenet", "mobilenet.LesionClassifier", {"classes": 3, "size": 64}),
+    ):
+        found[stage] = tmp_path / f"{stage}.pt"
+        state = checkpoint.network(network, hyper).state_dict()
+        if stage is Stage.SEGMENT:
+            state["head.weight"] *= 20  # decided, as a trained network is
+        checkpoint.save(found[stage], recipe=recipe, network=network, hyper=hyper, state=state, figures={})
+    return found
+
+
+def expert(samples: list[Sample]) -> Model:
+    """Answers with the experts' masks in turn."""
     masks = iter([read_mask(sample.mask) for sample in samples if sample.mask])
-
-    def run(**inputs: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.uint8]]:
-        assert inputs["IMAGE"].shape == (*size, 3)
-        return {"LESION": next(masks)}
-
-    return run
+    return Model("expert", lambda IMAGE: {"LESION": next(masks)})  # noqa: N803
 
 
-def test_a_perfect_model_gets_full_marks(isic_folder: Path) -> None:
-    samples = find_samples(isic_folder / "val" / "images", isic_folder / "val" / "masks")
-    figures = segment.evaluate(perfect_segmenter(samples, (96, 128)), samples)
-    assert {name: (each.mean, each.low, each.high) for name, each in figures.items()} == dict.fromkeys(
-        ("jaccard", "dice", "sensitivity", "specificity"), (1, 1, 1)
-    )
+def classifier(rows: list[list[float]], seen: list[Any]) -> Model:
+    """Answers with rows in turn, and notes what it was given."""
+
+    def run(**inputs: Image) -> dict[str, npt.NDArray[np.float32]]:
+        seen.append(inputs)
+        return {"PROBABILITIES": np.array(rows[len(seen) - 1], np.float32)}
+
+    return Model("classifier", run)
+
+
+# Segmentation
+
+
+def test_who_knows_the_masks_gets_full_marks(samples: list[Sample]) -> None:
+    figures = segment.evaluate(expert(samples), samples)
+    distances = {name for name in figures if name.startswith(("surface", "hausdorff"))}
+    for name, figure in figures.items():
+        best = 0 if name in distances | {"calibration_error"} else 1
+        assert (figure.mean, figure.low, figure.high) == (best, best, best), name
+    assert len(distances) == 4
+
+
+def test_the_mask_that_is_measured_is_the_workers(tmp_path: Path) -> None:
+    """Holes are filled and specks dropped, at the model's threshold; not where the network's own is asked for."""
+    truth = np.zeros((60, 90), np.uint8)
+    truth[10:50, 20:70] = 255
+    answer = truth.copy()
+    answer[30:32, 40:42] = 0
+    answer[0, 0] = 255
+    answer[10:50, 60:70] = 100
+    cv2.imwrite(str(tmp_path / "a_segmentation.png"), truth)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((60, 90, 3), np.uint8))
+    sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
+    found = {}
+    for threshold in ("0.5", "0.3"):
+        model = Model("m", lambda IMAGE: {"LESION": answer}, {"threshold": threshold})  # noqa: N803
+        for raw in (False, True):
+            found[threshold, raw] = segment.evaluate(model, [sample], raw=raw)["jaccard"].mean
+    assert found["0.3", False] == 1
+    assert found["0.3", True] == pytest.approx((2000 - 4) / 2001)
+    assert found["0.5", False] == pytest.approx(0.8)
+    assert found["0.5", True] == pytest.approx((1600 - 4) / 2001)
 
 
 def test_masks_may_be_finer_than_images_but_not_of_another_shape(tmp_path: Path) -> None:
     truth = np.zeros((60, 90), np.uint8)
     truth[15:45, 30:60] = 255
     cv2.imwrite(str(tmp_path / "a_segmentation.png"), truth)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
     sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
-    coarse = cv2.resize(truth, (30, 20), interpolation=cv2.INTER_AREA)
-    found = segment.binary(np.asarray(coarse, np.uint8), truth.shape, sample)
-    assert jaccard(found, truth > 0) > 0.95
+    coarse = np.asarray(cv2.resize(truth, (30, 20), interpolation=cv2.INTER_AREA), np.uint8)
+    figures = segment.evaluate(Model("m", lambda IMAGE: {"LESION": coarse}), [sample])  # noqa: N803
+    assert figures["jaccard"].mean > 0.95
+    assert figures["hausdorff_95"].mean <= 1.5
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 30, 3), np.uint8))
     with pytest.raises(UsageError, match="90 x 60 pixels, its image 30 x 30"):
-        segment.binary(np.zeros((30, 30), np.uint8), truth.shape, sample)
+        segment.read_pair(sample)
     with pytest.raises(UsageError, match="has no mask"):
-        segment.score(lambda **_: {}, Sample("a", tmp_path / "a.png"))
+        segment.read_pair(Sample("a", tmp_path / "a.png"))
+    cv2.imwrite(str(tmp_path / "a_segmentation.png"), truth[:, :60] * 0)
+    with pytest.raises(UsageError, match=r"a_segmentation\.png is empty"):
+        segment.read_pair(sample)
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match=r"a\.png cannot be read: "):
+        segment.read_pair(sample)
+
+
+# Resolution
+
+
+@pytest.mark.parametrize(
+    ("native", "model", "expected"),
+    [
+        (False, Model("m", dict), (512, 1024)),
+        (True, Model("m", dict), (600, 1200)),
+        (False, Model("m", dict, {"long_side": "300"}), (150, 300)),
+        (True, Model("m", dict, {"long_side": "300"}), (600, 1200)),
+        (False, Model("m", dict, image_size=(64, 96)), (64, 96)),
+        (True, Model("m", dict, image_size=(64, 96)), (64, 96)),
+    ],
+)
+def test_images_are_sent_as_a_worker_sends_them_or_whole(
+    native: bool, model: Model, expected: tuple[int, int]
+) -> None:
+    assert model.fitted(np.zeros((600, 1200, 3), np.uint8), native=native).shape[:2] == expected
+
+
+def test_maps_of_a_reduced_image_are_measured_at_the_masks_resolution(tmp_path: Path) -> None:
+    drawn = phantom(5, height=900, width=1200)
+    cv2.imwrite(str(tmp_path / "a.png"), drawn.image[:, :, ::-1])
+    cv2.imwrite(str(tmp_path / "a_segmentation.png"), drawn.lesion.astype(np.uint8) * 255)
+    sizes = []
+
+    def run(IMAGE: Image) -> dict[str, Image]:  # noqa: N803
+        sizes.append(IMAGE.shape[:2])
+        size = (IMAGE.shape[1], IMAGE.shape[0])
+        mask = cv2.resize(drawn.lesion.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
+        return {"LESION": np.asarray(mask, np.uint8)}
+
+    sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
+    served, native = (
+        segment.evaluate(Model("m", run), [sample], native=native)["jaccard"].mean for native in (False, True)
+    )
+    assert sizes == [(768, 1024), (900, 1200)]
+    assert served > 0.98
+    assert native == 1
+
+
+# Classification
 
 
 def test_a_classifier_is_fed_the_mask_it_would_be_fed_in_service(isic_folder: Path) -> None:
     folders = [isic_folder / "val" / "images", isic_folder / "unmasked_256"]
-    samples = find_labelled(folders, isic_folder / "labels.csv", masks=isic_folder / "val" / "masks", split="val")
-    seen: list[int] = []
+    masks = isic_folder / "val" / "masks"
+    found = with_diagnoses(folders, isic_folder / "labels.csv", masks=masks, split="val").samples
+    rows = [[float(sample.diagnosis == name) for name in classify.DIAGNOSES] for sample in found]
+    seen: list[Any] = []
+    figures = classify.evaluate(classifier(rows, seen), found, None, rounds=5)
+    assert all(inputs["LESION"].shape == inputs["IMAGE"].shape[:2] for inputs in seen)
+    assert [int(inputs["LESION"].max()) for inputs in seen] == [0] * 2 + [255] * 6
+    assert (figures["mean_auc"].mean, figures["accuracy"].mean) == (1, 1)
 
-    def run(**inputs: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
-        assert inputs["LESION"].shape == inputs["IMAGE"].shape[:2]
-        seen.append(int(inputs["LESION"].max()))
-        return {"PROBABILITIES": np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 1, 1][len(seen) - 1]]}
+    def specks_and_a_square(IMAGE: Image) -> dict[str, Image]:  # noqa: N803
+        answer = np.zeros(IMAGE.shape[:2], np.uint8)
+        answer[10:40, 10:40], answer[50, 50] = 200, 200
+        return {"LESION": answer}
 
-    figures = classify.evaluate(run, samples, None, rounds=50)
-    assert seen == [255] * 6 + [0] * 2
-    assert figures["mean_auc"].mean == 1
-    assert figures["accuracy"].mean == 1
     seen.clear()
-    classify.evaluate(run, samples, lambda **inputs: {"LESION": inputs["IMAGE"][:, :, 0] * 0 + 7}, rounds=5)
-    assert seen == [7] * 8
-    with pytest.raises(UsageError, match="no diagnosis"):
-        classify.evaluate(run, [Sample("a", samples[0].image)], None)
+    classify.evaluate(classifier(rows, seen), found, Model("s", specks_and_a_square), rounds=5)
+    for inputs in seen:
+        assert set(np.unique(inputs["LESION"])) == {0, 255}
+        assert (inputs["LESION"] > 0).sum() == 900
 
 
-def test_the_interval_holds_the_figure_and_narrows_with_more_images() -> None:
-    random = np.random.default_rng(0)
-    widths = []
-    for count in (60, 600):
-        labels = random.integers(0, 3, count)
-        logits = random.normal(0, 1, (count, 3)) + 1.2 * np.eye(3)[labels]
-        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        figure = classify.bootstrap(probabilities.astype(np.float32), labels, rounds=200)["mean_auc"]
-        assert figure.low < figure.mean < figure.high
-        widths.append(figure.high - figure.low)
-    assert widths[1] < widths[0] / 2
+def test_seven_classes_are_known_by_their_number_their_labels_or_their_names(samples: list[Sample]) -> None:
+    names = classify.HAM10000
+    labelled = [Sample(s.image_id, s.image, s.mask, names[i]) for i, s in enumerate(samples)]
+    rows = np.eye(7)[: len(labelled)].tolist()
+    other = tuple(reversed(names))
+    for model, classes, accuracy in (
+        (classifier(rows, []), (), 1),
+        (Model("m", classifier(rows, []).run, {"labels": ",".join(other)}), (), 1 / 6),  # df, in the middle
+        (Model("m", classifier(rows, []).run, {"labels": ",".join(other)}), names, 1),
+    ):
+        figures = classify.evaluate(model, labelled, None, classes=classes, rounds=2)
+        assert figures["accuracy"].mean == pytest.approx(accuracy)
+        assert {f"auc_{name}" for name in names[:6]} <= set(figures)
+        assert "auc_vasc" not in figures
 
 
-@given(st.integers(1, 50))
-def test_the_interval_of_one_certain_figure_is_a_point(count: int) -> None:
-    probabilities = np.tile(np.array([[1, 0, 0]], np.float32), (count, 1))
-    figure = classify.bootstrap(probabilities, np.zeros(count, np.int64), rounds=5)["accuracy"]
-    assert (figure.mean, figure.low, figure.high) == (1, 1, 1)
+def test_classes_that_do_not_fit_are_refused(samples: list[Sample]) -> None:
+    def labelled(*diagnoses: str | None) -> list[Sample]:
+        return [Sample(s.image_id, s.image, None, d) for s, d in zip(samples, diagnoses, strict=False)]
+
+    three, five = Model("m", classifier([[0.2, 0.3, 0.5]] * 9, []).run), classifier([[0.2] * 5] * 9, [])
+    two = labelled("nevus", "melanoma")
+    for model, given, classes, message in (
+        (
+            three,
+            labelled("nevus", "bkl", "zoster"),
+            (),
+            "no class of m: bkl, zoster .it knows melanoma, nevus, sebo",
+        ),
+        (three, labelled("nevus", "nevus"), (), "all images are labelled nevus"),
+        (three, labelled("nevus", None), (), "has no diagnosis"),
+        (three, two, ("nevus", "melanoma"), "3 probabilities, but 2 classes are named: .* --classes"),
+        (five, two, (), "5 probabilities, but its classes are not named"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            classify.evaluate(Model("m", model.run), given, None, classes=classes)
+
+
+# Purification
+
+
+def test_what_purification_changes_downstream_is_measured(isic_folder: Path) -> None:
+    """A purifier that knows the clean pictures makes all as on them; one that does nothing changes nothing."""
+    val = isic_folder / "val"
+    found = with_diagnoses([val / "images"], isic_folder / "labels.csv", masks=val / "masks", split="val").samples
+    clean = iter([segment.read_picture(sample) for sample in found])
+
+    def dark(IMAGE: Image) -> dict[str, Image]:  # noqa: N803
+        return {"LESION": np.where(IMAGE.mean(axis=2) < 140, np.uint8(255), np.uint8(0))}
+
+    def by_darkness(IMAGE: Image, LESION: Image) -> dict[str, npt.NDArray[np.float32]]:  # noqa: N803
+        share = float(IMAGE.mean()) / 255
+        return {"PROBABILITIES": np.array([share, 1 - share, float((LESION > 0).mean())], np.float32)}
+
+    models = (Model("s", dark), Model("c", by_darkness))
+    knowing = Model("p", lambda IMAGE: {"PURIFIED": next(clean)})  # noqa: N803
+    figures = downstream.evaluate(knowing, *models, found, rounds=20)
+    assert figures["jaccard_off"].mean < figures["jaccard_clean"].mean
+    assert figures["jaccard_on"] == figures["jaccard_clean"]
+    gain = figures["jaccard_on_minus_off"]
+    assert gain.mean == pytest.approx(figures["jaccard_on"].mean - figures["jaccard_off"].mean)
+    for name in ("jaccard", "mean_auc", "auc_nevus"):
+        change = figures[f"{name}_on_minus_clean"]
+        assert (change.mean, change.low, change.high) == (0, 0, 0)
+    idle = Model("p", lambda IMAGE: {"PURIFIED": IMAGE})  # noqa: N803
+    figures = downstream.evaluate(idle, models[0], None, found)
+    assert figures["jaccard_on_minus_off"].high == figures["jaccard_on_minus_off"].low == 0
+    assert not any("auc" in name for name in figures)
+    with pytest.raises(UsageError, match="no image has a mask"):
+        downstream.evaluate(idle, models[0], None, [Sample("a", found[0].image)])
+
+
+# Flips
+
+
+@pytest.mark.parametrize("stage", [Stage.SEGMENT, Stage.CLASSIFY])
+def test_flips_are_the_mean_over_mirror_images(networks: dict[Stage, Path], stage: Stage) -> None:
+    drawn = phantom(1, height=96, width=128)
+    inputs = {"IMAGE": drawn.image}
+    if stage is Stage.CLASSIFY:
+        inputs["LESION"] = drawn.lesion.astype(np.uint8) * 255
+    output = {Stage.SEGMENT: "LESION", Stage.CLASSIFY: "PROBABILITIES"}[stage]
+    plain, flipped = (load_model(networks[stage], stage, flips=flips) for flips in (False, True))
+    views = []
+    for axes in ((), (0,), (1,), (0, 1)):
+        given = {name: np.ascontiguousarray(np.flip(value, axes)) for name, value in inputs.items()}
+        answer = plain(**given)[output].astype(float)
+        views.append(np.flip(answer, axes) if stage is Stage.SEGMENT else answer)
+    found = flipped(**inputs)[output]
+    # Points of the grid that is gathered first do not lie in mirror image: hence not to the last bit.
+    tolerance = {Stage.SEGMENT: 2.5, Stage.CLASSIFY: 0.005}[stage]
+    assert np.abs(found - np.mean(views, axis=0)).mean() < tolerance
+    assert np.abs(views[0] - np.mean(views, axis=0)).mean() > 2 * np.abs(found - np.mean(views, axis=0)).mean()
+
+
+def test_the_exported_classifier_mirrors_where_it_was_told_to() -> None:
+    """With one layer in place of the backbone, which takes seconds to export."""
+    torch.manual_seed(0)
+    network = LesionClassifier(classes=3, size=64).eval()
+    network.backbone = nn.Conv2d(3, 1280, 32, stride=32)  # type: ignore[assignment]
+    with torch.no_grad():
+        network.head.weight.mul_(30)
+    drawn = phantom(2, height=96, width=128)
+    inputs = {"IMAGE": drawn.image[None], "LESION": drawn.lesion[None].astype(np.uint8) * 255}
+    session = onnxruntime.InferenceSession(classify_graph.build(network, flips=True).SerializeToString())
+    served = session.run(None, inputs)
+    with torch.inference_mode():
+        flipped, plain = (
+            ClassifyGraph(network, flips=flips)(*(torch.from_numpy(value) for value in inputs.values()))
+            for flips in (True, False)
+        )
+    assert np.abs(served[0] - flipped[0].numpy()).max() < 1e-4
+    assert np.abs(served[0] - plain[0].numpy()).max() > 1e-2
+    for found, own in zip(flipped[1:], plain[1:], strict=True):
+        assert torch.equal(found, own)
+
+
+def test_flips_without_a_checkpoint_or_for_other_stages_are_refused(tmp_path: Path) -> None:
+    path, hyper = tmp_path / "best.pt", {"channels": 4, "blocks": 1}
+    state = checkpoint.network("espcn.Espcn", hyper).state_dict()
+    checkpoint.save(path, recipe="enhance_x", network="espcn.Espcn", hyper=hyper, state=state, figures={})
+    with pytest.raises(UsageError, match="--flips is for segmentation and classification, not for the enhance"):
+        export.export(path, tmp_path, flips=True)
+    onnx_file = tmp_path / "model.onnx"
+    onnx_file.touch()
+    for model in (onnx_file, "triton://localhost:1/x"):
+        with pytest.raises(UsageError, match="--flips is for checkpoints"):
+            load_model(model, Stage.SEGMENT, flips=True)
+
+
+# Models
+
+
+def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp_path: Path) -> None:
+    file = tmp_path / "classifier" / "1" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    file.write_bytes((REPOSITORY / "classify_mobilenet" / "1" / "model.onnx").read_bytes())
+    assert load_model(file, Stage.CLASSIFY).labels == ()
+    config = file.parent.parent / "config.pbtxt"
+    config.write_text((REPOSITORY / "classify_mobilenet" / "config.pbtxt").read_text())
+    assert load_model(file, Stage.CLASSIFY).labels == classify.DIAGNOSES
+    assert load_model(networks[Stage.CLASSIFY], Stage.CLASSIFY).labels == classify.DIAGNOSES
+    assert load_model(networks[Stage.SEGMENT], Stage.SEGMENT).number("threshold", 0) == lesion.THRESHOLD
+    config.write_text("name: [")
+    with pytest.raises(UsageError, match="no model configuration"):
+        load_model(file, Stage.CLASSIFY)
+    with pytest.raises(UsageError, match="'x' as parameter 'threshold', which is no number"):
+        Model("m", dict, {"threshold": "x"}).number("threshold", 0.5)
+
+
+def test_a_model_of_another_stage_or_network_is_refused(networks: dict[Stage, Path], tmp_path: Path) -> None:
+    message = "takes IMAGE, LESION and gives EMBEDDING, .*; the segment stage has IMAGE and LESION"
+    with pytest.raises(UsageError, match=message):
+        load_model(REPOSITORY / "classify_mobilenet" / "1" / "model.onnx", Stage.SEGMENT)
+    with pytest.raises(UsageError, match="recipe 'classify_mobilenet', which is not for the segment stage"):
+        load_model(networks[Stage.CLASSIFY], Stage.SEGMENT)
+    hyper = {"channels": 4, "blocks": 1}
+    state = checkpoint.network("espcn.Espcn", hyper).state_dict()
+    wrong = tmp_path / "wrong.pt"
+    checkpoint.save(wrong, recipe="segment_x", network="espcn.Espcn", hyper=hyper, state=state, figures={})
+    with pytest.raises(UsageError, match="holds a Espcn; the segment graph takes a Segmenter"):
+        load_model(wrong, Stage.SEGMENT)
+
+
+def test_a_graph_of_a_fixed_size_is_sent_that_size(tmp_path: Path) -> None:
+    graph = onnx.load(REPOSITORY / "segment_unet" / "1" / "model.onnx")
+    for tensor in (graph.graph.input[0], graph.graph.output[0]):
+        for axis, side in ((1, 64), (2, 96)):
+            tensor.type.tensor_type.shape.dim[axis].dim_value = side
+    onnx.save(graph, tmp_path / "fixed.onnx")
+    model = load_model(tmp_path / "fixed.onnx", Stage.SEGMENT)
+    assert model.image_size == (64, 96)
+    image = phantom(3, height=120, width=160).image
+    assert segment.lesion_probability(model, image, native=True).shape == (64, 96)
+
+
+def test_flips_cost_nothing_of_the_contract() -> None:
+    """Both graphs answer as without flips: names, shapes and types."""
+    drawn = torch.randint(0, 256, (1, 50, 70, 3), dtype=torch.uint8)
+    mask = torch.randint(0, 2, (1, 50, 70), dtype=torch.uint8) * 255
+    with torch.inference_mode():
+        for flips in (False, True):
+            assert SegmentGraph(UNet(width=0.125, size=32), flips=flips).eval()(drawn).shape == (1, 50, 70)
+            found = ClassifyGraph(LesionClassifier(classes=3, size=32), flips=flips).eval()(drawn, mask)
+            assert [tuple(value.shape) for value in found] == [(1, 3), (1, 1280), (1, 64, 64)]
+            assert float(found[0].sum()) == pytest.approx(1, abs=1e-5)

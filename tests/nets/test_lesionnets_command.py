@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 
@@ -46,6 +48,22 @@ def test_train_then_evaluate_both_networks(
         assert code == 0, err
         reports.append(json.loads(out))
     assert reports[0]["images"] == 6
+    assert reports[0]["resolution"].startswith("served")
+    code, out, err = call(
+        monkeypatch,
+        capsys,
+        "evaluate",
+        "segment",
+        *common,
+        "--model",
+        models["segment_mobilenet"],
+        "--native",
+        "--flips",
+    )
+    assert code == 0, err
+    flipped = json.loads(out)
+    assert flipped["resolution"].startswith("native")
+    assert flipped["figures"]["calibration_error"] != reports[0]["figures"]["calibration_error"]
     for name, figure in reports[0]["figures"].items():
         assert figure["low"] <= figure["mean"] <= figure["high"]
         assert reports[1]["figures"][name]["mean"] == pytest.approx(figure["mean"], abs=0.05)
@@ -59,6 +77,21 @@ def test_train_then_evaluate_both_networks(
     code, out, err = call(monkeypatch, capsys, *words)
     assert code == 0, err
     assert "mean_auc" in out
+    assert "lesionnets: left out 8 diagnoses without an image" not in err  # those of the other split
+
+    purifier = tmp_path / "purify.pt"
+    state = checkpoint.network("purifier.Purifier", {"widths": [4, 4]}).state_dict()
+    checkpoint.save(
+        purifier, recipe="purify_x", network="purifier.Purifier", hyper={"widths": [4, 4]}, state=state, figures={}
+    )
+    stages = ("--purify", purifier, "--segment", models["segment_mobilenet"])
+    words = ("evaluate", "downstream", *common, *stages, "--classify", models["classify_mobilenet"])
+    code, out, err = call(monkeypatch, capsys, *words, "--labels", isic_folder / "labels.csv")
+    assert code == 0, err
+    assert err == "lesionnets: left out 10 diagnoses without an image\n"
+    told = json.loads(out)
+    assert told["left_out"] == {"diagnoses without an image": 10}
+    assert {"jaccard_on_minus_off", "mean_auc_on_minus_clean"} <= set(told["figures"])
 
 
 def test_evaluate_enhance_and_purify(
@@ -110,6 +143,24 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
     empty.mkdir()
     val = isic_folder / "val"
     pairs = ("--images", val / "images", "--masks", val / "masks")
+    orphans = ("--images", val / "images", "--masks", isic_folder / "train" / "masks")
+    images = ("--images", val / "images")
+    shipped = Path(__file__).parents[2] / "model_repository"
+    model, classifier = (shipped / name / "1" / "model.onnx" for name in ("segment_unet", "classify_mobilenet"))
+    hyper = {"channels": 4, "blocks": 1}
+    state = checkpoint.network("espcn.Espcn", hyper).state_dict()
+    checkpoint.save(
+        tmp_path / "enhance.pt", recipe="enhance_x", network="espcn.Espcn", hyper=hyper, state=state, figures={}
+    )
+    (tmp_path / "zoster.csv").write_text("image_id,diagnosis\nPH_val_0,zoster\nPH_val_1,nevus\n")
+    (tmp_path / "picture").mkdir()
+    cv2.imwrite(str(tmp_path / "picture" / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    for folder, mask in (("hollow", np.zeros((64, 64), np.uint8)), ("other", np.full((20, 32), 255, np.uint8))):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a_segmentation.png"), mask)
+    hollow, other = (
+        ("--images", tmp_path / "picture", "--masks", tmp_path / folder) for folder in ("hollow", "other")
+    )
     wrong = {
         ("train", "no_such_recipe"): "no recipe 'no_such_recipe'",
         ("train", "segment_unet", "--out", tmp_path): "name their folder with --data",
@@ -122,6 +173,30 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("evaluate", "segment", *pairs, "--model", isic_folder / "labels.csv"): "not a checkpoint",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "classify.pt"): "not for the segment stage",
         ("evaluate", "segment", "--images", empty, "--masks", val / "masks", "--model", "x.pt"): "holds no image",
+        ("evaluate", "segment", *orphans, "--model", "x.pt"): "8 of 8 masks",
+        ("evaluate", "segment", *hollow, "--model", model): "is empty",
+        ("evaluate", "segment", *other, "--model", model): "is 32 x 20 pixels, its image 64 x 64",
+        (
+            "evaluate",
+            "segment",
+            *pairs,
+            "--model",
+            "triton://127.0.0.1:1/x",
+        ): "no Triton answers gRPC at 127.0.0.1:1",
+        ("evaluate", "classify", *images, "--labels", tmp_path / "zoster.csv", "--model", classifier): "zoster",
+        ("evaluate", "classify", *images, "--labels", empty / "l.csv", "--model", classifier): "no label file",
+        (
+            "evaluate",
+            "downstream",
+            *pairs,
+            "--purify",
+            "x",
+            "--segment",
+            "x",
+            "--classify",
+            "x",
+        ): "belong together",
+        ("export", tmp_path / "enhance.pt", "--repository", tmp_path, "--flips"): "not for the enhance stage",
     }
     for words, message in wrong.items():
         code, _, err = call(monkeypatch, capsys, *words)

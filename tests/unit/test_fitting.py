@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standins import served
 
-from workers.stages.fitting import fit, halved, sent_size
+from dermbatch.fitting import fit, halved, sent_size
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ from workers.stages.fitting import fit, halved, sent_size
     ],
 )
 def test_the_size_sent_is_the_models_or_a_reduced_one(size, image, expected):
-    assert sent_size(served(size=size), *image, 1024) == expected
+    assert sent_size(size, *image, 1024) == expected
 
 
 @settings(max_examples=100, deadline=None)

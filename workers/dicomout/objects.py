@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dermbatch import __version__
+from dermbatch.lesion import Mask
 from dermbatch.records import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
 from dermbatch.stages import Stage
 from workers.dicomout.header import source_header
@@ -17,7 +18,6 @@ from workers.dicomout.picture import picture
 from workers.dicomout.report import report
 from workers.dicomout.segmentation import segmentation
 from workers.dicomout.stamp import stamped
-from workers.lesion import Mask
 
 REVISION = "1"
 """Raised where the same input gives other objects: their UIDs must be others then."""

@@ -9,12 +9,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
+from dermbatch.lesion import Mask
 from dermbatch.records import ImageInfo, ModelUsed
 from workers.dicomout import codes
 from workers.dicomout.header import nameless
 from workers.dicomout.identity import uid_of
 from workers.dicomout.stamp import MANUFACTURER, SYNTAX
-from workers.lesion import Mask
 
 SERIES_NUMBER = 9001
 

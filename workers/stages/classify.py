@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.lesion import Mask
 from dermbatch.records import ClassifyOutput
-from workers.lesion import Mask
 from workers.served import Inference, ServedModel, checked
-from workers.stages.fitting import LONG_SIDE, fit, sent_size
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def classify(
         ModelContractError: Where the model breaks the contract.
     """
     height, width = image.shape[:2]
-    size = sent_size(model, height, width, parameters.long_side)
+    size = sent_size(model.image_size, height, width, parameters.long_side)
     answer = client.infer(
         model,
         {"IMAGE": fit(image, size), "LESION": fit(mask, size)},

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.fitting import fit
+from dermbatch.lesion import Mask
 from dermbatch.records import BoundingBox, EnhanceOutput
-from workers.lesion import Mask
 from workers.served import Inference, ServedModel
-from workers.stages.fitting import fit
 from workers.stages.tiling import super_resolve
 
 Image = NDArray[np.uint8]

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.records import PurifyOutput
 from workers.served import Inference, ServedModel, checked
-from workers.stages.fitting import LONG_SIDE, fit, sent_size
 
 Image = NDArray[np.uint8]
 
@@ -67,7 +67,7 @@ def purify(image: Image, client: Inference, model: ServedModel, parameters: Puri
         ModelContractError: Where the model breaks the contract.
     """
     height, width = image.shape[:2]
-    size = sent_size(model, height, width, parameters.long_side)
+    size = sent_size(model.image_size, height, width, parameters.long_side)
     answer = client.infer(model, {"IMAGE": fit(image, size)}, ("PURIFIED", "OCCLUSION"))
     clean = checked(model, "PURIFIED", answer["PURIFIED"], (*size, 3))
     occlusion = checked(model, "OCCLUSION", answer["OCCLUSION"], size)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.lesion import MIN_FRACTION, MIN_SHARE, THRESHOLD, Mask, lesion_mask, touches_frame
 from dermbatch.records import LesionGeometry, SegmentOutput
 from workers.colour import colour_statistics
 from workers.geometry import measure
-from workers.lesion import Mask, lesion_mask, touches_frame
 from workers.served import Inference, ServedModel, checked
-from workers.stages.fitting import LONG_SIDE, fit, sent_size
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class SegmentParameters:
         long_side: Pixels to which the image is reduced for a model that takes any size.
     """
 
-    threshold: float = 0.5
-    min_share: float = 0.05
-    min_fraction: float = 0.0002
+    threshold: float = THRESHOLD
+    min_share: float = MIN_SHARE
+    min_fraction: float = MIN_FRACTION
     long_side: int = LONG_SIDE
 
     @classmethod
@@ -75,7 +75,7 @@ def segment(
         ModelContractError: Where the model breaks the contract.
     """
     height, width = image.shape[:2]
-    size = sent_size(model, height, width, parameters.long_side)
+    size = sent_size(model.image_size, height, width, parameters.long_side)
     answer = client.infer(model, {"IMAGE": fit(image, size)}, ("LESION",))
     probability = checked(model, "LESION", answer["LESION"], size)
     mask, contours = lesion_mask(

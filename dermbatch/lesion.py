@@ -9,6 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+THRESHOLD = 0.5
+"""Probability from which a pixel is lesion, where the model's parameters say nothing."""
+MIN_SHARE = 0.05
+"""Specks smaller than this share of the largest lesion are dropped."""
+MIN_FRACTION = 0.0002
+"""Specks smaller than this share of the image are dropped."""
+
 Mask = NDArray[np.uint8]
 """[H, W]: 255 lesion, 0 skin."""
 Contour = NDArray[np.int32]
@@ -19,9 +26,9 @@ def lesion_mask(
     probability: NDArray[np.uint8],
     size: tuple[int, int],
     *,
-    threshold: float,
-    min_share: float,
-    min_fraction: float,
+    threshold: float = THRESHOLD,
+    min_share: float = MIN_SHARE,
+    min_fraction: float = MIN_FRACTION,
 ) -> tuple[Mask, list[Contour]]:
     """The lesions in a probability map, at the image's size.
 

@@ -6,18 +6,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.served import ServedModel
-
 LONG_SIDE = 1024
 """Pixels to which the long side is reduced where the model takes any size and its parameters say nothing."""
 
 Pixels = NDArray[np.uint8]
 
 
-def sent_size(model: ServedModel, height: int, width: int, long_side: int) -> tuple[int, int]:
-    """Height and width at which an image of this size is sent to a model; see :mod:`dermbatch.contracts`."""
+def sent_size(image_size: tuple[int, int], height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Height and width at which an image is sent to a model; see :mod:`dermbatch.contracts`.
+
+    Args:
+        image_size: Height and width that the model takes; -1 where any will do.
+        height: Of the image, pixels.
+        width: Likewise.
+        long_side: Most pixels of the long side where any size will do.
+    """
     scale = min(1.0, long_side / max(height, width))
-    fixed_height, fixed_width = model.image_size
+    fixed_height, fixed_width = image_size
     return (
         fixed_height if fixed_height > 0 else max(1, round(height * scale)),
         fixed_width if fixed_width > 0 else max(1, round(width * scale)),

@@ -1,0 +1,155 @@
+"""Which images of a user's folders are measured, and how many are left out for what reason.
+
+What makes a figure wrong is an error: an expert's mask whose image is missing, an image that is there twice, two
+diagnoses for one image. What only makes it a figure over fewer images is counted and told.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dermbatch.errors import UsageError
+from lesionnets.data.isic import SUFFIXES, Sample
+
+_MASK = "_segmentation"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images to measure on.
+
+    Attributes:
+        samples: In order of their ids.
+        left_out: What was passed over, and how many of it; only what there is.
+    """
+
+    samples: list[Sample]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def with_masks(folders: Sequence[Path], masks: Path, *, partial: bool = False) -> Found:
+    """The images that have an expert's mask; those without are left out.
+
+    Args:
+        folders: Of images.
+        masks: Folder of ``<image_id>_segmentation.png``.
+        partial: Leave out masks that have no image, too, instead of refusing them.
+
+    Raises:
+        UsageError: Where a folder is missing, an image is there twice, a mask has no image, or nothing is left.
+    """
+    images, experts = _images(folders), _masks(masks)
+    orphans = sorted(set(experts) - set(images))
+    if orphans and not partial:
+        raise UsageError(
+            f"{len(orphans)} of {len(experts)} masks in {masks} have no image in {_names(folders)} "
+            f"({_few(orphans)}): name all folders of images, or leave them out with --partial"
+        )
+    samples = [Sample(key, images[key], experts[key]) for key in sorted(images) if key in experts]
+    if not samples:
+        raise UsageError(f"no image of {_names(folders)} has a mask in {masks}")
+    left_out = {"images without a mask": len(images) - len(samples), "masks without an image": len(orphans)}
+    return Found(samples, {what: count for what, count in left_out.items() if count})
+
+
+def with_diagnoses(
+    folders: Sequence[Path], labels: Path, *, masks: Path | None = None, split: str | None = None
+) -> Found:
+    """The images that have a diagnosis, with their masks where there are any; the others are left out.
+
+    Args:
+        folders: Of images.
+        labels: CSV file with ``image_id``, ``diagnosis`` (or HAM10000's ``dx``) and perhaps ``split``.
+        masks: Folder of ``<image_id>_segmentation.png``.
+        split: Only the labels of this split.
+
+    Raises:
+        UsageError: Where a folder, file or column is missing, an image is there twice, one has two diagnoses, or
+            nothing is left.
+    """
+    images, diagnoses = _images(folders), read_diagnoses(labels, split=split)
+    experts = _masks(masks) if masks else {}
+    samples = [
+        Sample(key, images[key], experts.get(key), diagnoses[key]) for key in sorted(images) if key in diagnoses
+    ]
+    if not samples:
+        raise UsageError(f"no image of {_names(folders)} has a diagnosis in {labels}")
+    left_out = {
+        "images without a diagnosis": len(images) - len(samples),
+        "diagnoses without an image": len(diagnoses) - len(samples),
+    }
+    return Found(samples, {what: count for what, count in left_out.items() if count})
+
+
+def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
+    """Diagnosis by image_id; rows without one are passed over.
+
+    Args:
+        path: CSV file; its columns may stand in any order.
+        split: Only rows of this split.
+
+    Raises:
+        UsageError: Where the file is missing or not text, lacks a column, has no row of the split, or names two
+            diagnoses for one image.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no label file {path}")
+    try:
+        # Spreadsheets write a byte order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = [{(key or "").strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as a CSV file") from error
+    columns = set(table[0]) if table else set()
+    column = "diagnosis" if "diagnosis" in columns else "dx"
+    needed = {"image_id", column} | ({"split"} if split is not None else set())
+    if missing := needed - columns:
+        raise UsageError(f"{path} lacks the column {_few(sorted(missing))}; it needs image_id and diagnosis")
+    found: dict[str, str] = {}
+    for row in table:
+        key, diagnosis = (row["image_id"] or "").strip(), (row[column] or "").strip()
+        if not key or not diagnosis or (split is not None and (row["split"] or "").strip() != split):
+            continue
+        if found.setdefault(key, diagnosis) != diagnosis:
+            raise UsageError(f"{path} has two diagnoses for {key}: {found[key]} and {diagnosis}")
+    if not found:
+        raise UsageError(f"{path} has no diagnosis" + (f" of split {split!r}" if split is not None else ""))
+    return found
+
+
+def _images(folders: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in _files(folder):
+            if path.stem in found:
+                raise UsageError(f"image {path.stem} is there twice: {found[path.stem]} and {path}")
+            found[path.stem] = path
+    if not found:
+        raise UsageError(f"{_names(folders)} holds no image ({' '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    found = {path.stem.removesuffix(_MASK): path for path in _files(folder) if path.stem.endswith(_MASK)}
+    if not found:
+        raise UsageError(f"{folder} holds no mask (ID{_MASK}.png)")
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """Image files of a folder; what begins with a dot belongs to the file system."""
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    entries = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in entries if path.suffix.lower() in SUFFIXES]
+
+
+def _names(folders: Sequence[Path]) -> str:
+    return ", ".join(map(str, folders))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
