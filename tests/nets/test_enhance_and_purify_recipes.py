@@ -31,10 +31,12 @@ from lesionnets.export import export
 from lesionnets.losses.perceptual import CONTENT_TAPS, PerceptualFeatures
 from lesionnets.nets.espcn import Espcn
 from lesionnets.nets.mobilenet import MobileNetV2
+from lesionnets.nets.partial_purifier import PartialPurifier
 from lesionnets.nets.srgan import SrganDiscriminator, SrganGenerator
 from lesionnets.occlusions import find_occlusions, remove_occlusions
 from lesionnets.recipes.enhance_espcn import enhance
 from lesionnets.recipes.enhance_srgan import Adversary
+from lesionnets.recipes.purify_partial import loss_with
 from lesionnets.recipes.purify_unet import purify
 from lesionnets.training import RecipeOptions, Run, fit
 
@@ -347,6 +349,26 @@ def test_occluded_pairs_are_equal_outside_the_mask_and_the_same_for_a_seed() -> 
     outside = (mask == 0).expand_as(clean)
     assert (covered - clean).abs()[outside].max() <= 4 / 255
     assert unknown.max() == 0
+
+
+def test_the_partial_convolutions_loss_reaches_painter_and_finder_and_spares_what_is_shown() -> None:
+    torch.manual_seed(4)
+    model = PartialPurifier(0.0625, (4, 4))
+    clean = torch.rand(2, 3, 64, 64)
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[0, :, 20:40, 30:34] = 1
+    batch = (torch.where(mask > 0, 0.0, clean), clean, mask, torch.zeros_like(mask))
+    loss_step = loss_with(PerceptualFeatures(MobileNetV2()))
+    loss = loss_step(model, batch)
+    loss.backward()
+    for part in (model.painter.head, model.head):
+        assert all(value.grad is not None and value.grad.any() for value in part.parameters())
+    # The second picture has no hole of its own: it gets the first one's.
+    model.zero_grad()
+    seen = []
+    model.painter.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    loss_step(model, batch)
+    assert (1 - seen[0]).sum(dim=(1, 2, 3)).tolist() == [24 * 8, 24 * 8]
 
 
 def test_what_is_made_fainter_stays_where_it_was() -> None:
