@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
-from lesionnets.data.isic import Image, Sample, read_image, read_mask
+from lesionnets.data.isic import Image, Sample, read_pair
 
 
 def lesion_box(mask: npt.NDArray[np.uint8], *, margin: float = 0.1, multiple: int = 4) -> tuple[slice, slice]:
@@ -40,14 +40,15 @@ def load_lesion_crops(samples: Iterable[Sample], *, limit: int | None = None, le
         least: Crops with a shorter side are left out, pixels.
 
     Raises:
-        UsageError: Where an image or a mask cannot be decoded, or no crop is left.
+        UsageError: Where an image and its mask do not fit or cannot be decoded, or no crop is left.
     """
     crops: list[Image] = []
     for sample in samples:
         if sample.mask is None:
             continue
-        rows, columns = lesion_box(read_mask(sample.mask))
-        crop = np.ascontiguousarray(read_image(sample.image)[rows, columns])
+        image, mask = read_pair(sample)
+        rows, columns = lesion_box(mask)
+        crop = np.ascontiguousarray(image[rows, columns])
         if min(crop.shape[:2]) >= least:
             crops.append(crop)
         if len(crops) == limit:

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from dermbatch.phantoms import draw_bubbles, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Sample, read_image, read_mask
+from lesionnets.data.isic import Sample, read_pair
 from lesionnets.data.prefetch import prefetched
 from lesionnets.occlusions import find_occlusions
 
@@ -40,8 +40,8 @@ def load_backgrounds(samples: Sequence[Sample], *, most_covered: float = 0.08) -
     for sample in samples:
         if sample.mask is None:
             continue
-        image = read_image(sample.image)
-        found = find_occlusions(image, read_mask(sample.mask) > 0, threshold=9)
+        image, mask = read_pair(sample)
+        found = find_occlusions(image, mask > 127, threshold=9)
         if found.mean() <= most_covered:
             backgrounds.append(Background(image, found))
     return backgrounds

@@ -50,22 +50,29 @@ def lesion_of(sample: Sample, image: Image, segment: Run | None) -> Image:
     return np.asarray(cv2.resize(read_mask(sample.mask), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def figures_of(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
+def figures_of(
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: Sequence[str] = DIAGNOSES
+) -> dict[str, float]:
     """AUC by class, ``mean_auc`` and ``accuracy`` of probabilities [N, C] and labels [N]."""
     accuracy = float(np.mean(probabilities.argmax(axis=1) == labels))
-    return auc_by_class(probabilities, labels) | {"accuracy": accuracy}
+    return auc_by_class(probabilities, labels, classes) | {"accuracy": accuracy}
 
 
 def bootstrap(
-    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, rounds: int = 1000, seed: int = 0
+    probabilities: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    *,
+    classes: Sequence[str] = DIAGNOSES,
+    rounds: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Figure]:
     """Figures with 95 % percentile intervals over images drawn with replacement."""
     random = np.random.default_rng(seed)
-    whole = figures_of(probabilities, labels)
+    whole = figures_of(probabilities, labels, classes)
     drawn: dict[str, list[float]] = {name: [] for name in whole}
     for _ in range(rounds):
         chosen = random.integers(0, len(labels), len(labels))
-        for name, value in figures_of(probabilities[chosen], labels[chosen]).items():
+        for name, value in figures_of(probabilities[chosen], labels[chosen], classes).items():
             drawn[name].append(value)
     return {
         name: Figure(value, *(float(edge) for edge in np.percentile(drawn[name] or [value], [2.5, 97.5])))

@@ -18,10 +18,14 @@ from lesionnets.data.isic import Image, find_samples
 from lesionnets.data.lesion_crops import load_lesion_crops
 from lesionnets.evaluation.enhance import Reduction, measure, reduce
 from lesionnets.nets.espcn import SCALE, Espcn
+from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, fit
 
 NAME = "enhance_espcn"
 MINUTES = 11.0
+PATIENCE = 20
+CHANNELS = 24
+"""At width 1.0, which two CPU cores can train."""
 BATCH = 10
 PATCH = 48  # low-resolution pixels
 STEPS = 150  # batches that make an "epoch" of random patches
@@ -130,7 +134,7 @@ def train(options: RecipeOptions) -> Path:
     # Every other image is more than a ten-minute training comes to see.
     images = load_lesion_crops(training[::2], limit=8 if smoke else None, least=patch * SCALE)
     crops = load_lesion_crops(held_out, limit=4 if smoke else None, least=16 if smoke else 64)
-    hyper = {"channels": 24, "blocks": 2}
+    hyper = {"channels": scaled(CHANNELS, options.width_or(1.0)), "blocks": 2}
     torch.manual_seed(options.seed)
     model = Espcn(**hyper)
     outcome = fit(
@@ -143,6 +147,7 @@ def train(options: RecipeOptions) -> Path:
         epochs=1 if smoke else None,
         minutes=None if smoke else options.minutes or MINUTES,
         validate_every=4,
+        patience=options.patience or PATIENCE,
         ema_decay=0.998,
         seed=options.seed,
         resume=options.resume,
