@@ -19,6 +19,9 @@ from torch import nn
 
 from dermbatch.errors import UsageError
 
+UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, OSError)
+"""What ``torch.load`` raises where a file is none of its own."""
+
 _KEYS = {"recipe", "network", "hyper", "state", "figures"}
 
 
@@ -46,6 +49,11 @@ class Checkpoint:
                 f"the checkpoint's weights do not fit its network {self.network!r}; train it again"
             ) from error
         return model.eval()
+
+
+def name_of(network: type[nn.Module]) -> str:
+    """What checkpoints call a network of ``lesionnets.nets``, such as ``unet.UNet``."""
+    return f"{network.__module__.rpartition('.')[2]}.{network.__name__}"
 
 
 def network(name: str, hyper: dict[str, Any]) -> nn.Module:
@@ -104,7 +112,7 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
     try:
         # weights_only: a checkpoint from elsewhere must not be able to run code.
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path} is not a checkpoint of lesionnets") from error
     if not isinstance(content, dict) or set(content) != _KEYS:
         raise UsageError(

@@ -73,6 +73,18 @@ def train(
         float | None, typer.Option(min=0.01, help="Time to train; the recipe's own by default.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=1.0, help="Share of the paper's width; by default what a CPU can train, 1.0 on a GPU."
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Stop after so many validations without a better one; the recipe's own by default."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 2017,
     smoke: Annotated[bool, typer.Option(help="Train for seconds on a handful of images, as a test.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stopped.")] = False,
@@ -86,7 +98,9 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    options = RecipeOptions(out or Path("runs") / recipe, data, minutes, smoke, resume, seed)
+    options = RecipeOptions(
+        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width=width, patience=patience
+    )
     best: Path = import_module(f"lesionnets.recipes.{recipe}").train(options)
     typer.echo(best)
 
@@ -203,7 +217,7 @@ def evaluate_enhance(
     from lesionnets.data.lesion_crops import load_lesion_crops  # noqa: PLC0415
     from lesionnets.evaluation import enhance, predictors  # noqa: PLC0415
 
-    samples = [sample for folder in images for sample in find_samples(folder, masks)]
+    samples = find_samples(images, masks)
     pictures = load_lesion_crops(samples) if masks else [read_image(sample.image) for sample in samples]
     if not pictures:
         raise UsageError("no lesion of these images is 64 pixels wide and high; take larger images")
@@ -225,7 +239,7 @@ def evaluate_purify(
     from lesionnets.data.isic import find_samples  # noqa: PLC0415
     from lesionnets.evaluation import predictors, purify  # noqa: PLC0415
 
-    samples = [sample for folder in images for sample in find_samples(folder, masks)]
+    samples = find_samples(images, masks)
     run = predictors.load_model(model, Stage.PURIFY)
     pictures = purify.least_covered(samples, count)
     found: dict[str, Figure] = {}

@@ -21,7 +21,15 @@ class About:
     does: str
     data: str
     limits: str
+    licence: str = "Apache-2.0 (weights and graph); trained on data that permits it"
+    command: str = ""
+    """That trains it, where the model is not called as its recipe."""
 
+
+_SEGMENT_LIMITS = (
+    "Trained on images that are centred on one lesion. Several lesions, lesions that leave the frame, and images "
+    "of other cameras, other skin tones than the archive's (mostly light) come out worse."
+)
 
 _ISIC = "ISIC 2017 training images (1,800 dermoscopic images, CC0), chosen on the 121 validation images"
 
@@ -55,8 +63,27 @@ ABOUT: dict[str, About] = {
     "segment_unet": About(
         "Finds the skin lesion's area in a dermoscopic image.",
         _ISIC,
-        "Trained on images that are centred on one lesion. Several lesions, lesions that leave the frame, and "
-        "images of other cameras, other skin tones than the archive's (mostly light) come out worse.",
+        _SEGMENT_LIMITS,
+    ),
+    "segment_mobilenet": About(
+        "Finds the skin lesion's area in a dermoscopic image.",
+        f"{_ISIC}; MobileNetV2 weights trained on ImageNet (Apache-2.0)",
+        _SEGMENT_LIMITS,
+    ),
+    "segment_dilated": About(
+        "Finds the skin lesion's area in a dermoscopic image, with dilated convolutions (Bisla et al. 2019).",
+        f"{_ISIC}; from scratch",
+        _SEGMENT_LIMITS,
+    ),
+    "segment_efficient": About(
+        "Finds the skin lesion's area in a dermoscopic image, on EfficientNet-B3 (SkinSegmentSRGAN).",
+        f"{_ISIC}; from scratch",
+        _SEGMENT_LIMITS,
+    ),
+    "segment_side_layers": About(
+        "Finds the skin lesion's area in a dermoscopic image, of border map and lesion map (US 2018/0130203 A1).",
+        f"{_ISIC}; from scratch",
+        f"{_SEGMENT_LIMITS} Its loss weighs lesion and background alike, so that masks come out rather large.",
     ),
     "classify_mobilenet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
@@ -65,6 +92,20 @@ ABOUT: dict[str, About] = {
         "Knows three classes only: every other disease comes out as one of them. The archive's patients are "
         "mostly light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to "
         "screening.",
+    ),
+    "classify_resnet": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart on the whole picture; the lesion mask is not used.",
+        "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; from scratch",
+        "Knows three classes only: every other disease comes out as one of them. The archive's patients are "
+        "mostly light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to "
+        "screening.",
+    ),
+    "classify_resnet_ham10000": About(
+        "Tells seven diagnoses apart on the whole picture; the lesion mask is not used.",
+        "Four fifths of HAM10000 (Tschandl, Rosendahl, Kittler 2018), split by lesion; chosen on the other fifth",
+        "Knows seven classes only: every other disease comes out as one of them. Two clinics, mostly light skin.",
+        "CC BY-NC 4.0, as the data: no commercial use. Does not ship with this project",
+        "lesionnets train classify_resnet --data HAM10000",
     ),
 }
 
@@ -78,8 +119,8 @@ _CARD = """\
 | Intended use | Research and triage support under a clinician's responsibility. **Not a diagnosis**, no \
 medical device. |
 | Data | {data} |
-| Licence | Apache-2.0 (weights and graph); trained on data that permits it |
-| Recipe | `lesionnets train {name}`, network `{network}`{hyper} |
+| Licence | {licence} |
+| Recipe | `{command}`, network `{network}`{hyper} |
 | Commit | {commit} |
 | Size | {parameters:,} values, {bytes:,} bytes as served |
 
@@ -122,6 +163,8 @@ def write_card(
             version=version,
             does=about.does,
             data=about.data,
+            licence=about.licence,
+            command=about.command or f"lesionnets train {trained.recipe}",
             network=trained.network,
             hyper=hyper,
             commit=_commit(),

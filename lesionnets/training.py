@@ -4,17 +4,18 @@ A recipe hands in the network, a loss, batches and a validation; ``fit`` writes 
 
 - ``best.pt``: the checkpoint (see :mod:`lesionnets.checkpoint`) with the best validation figure so far,
 - ``last.pt``: everything needed to go on after a kill,
-- ``log.csv``: one line a validation, with the loss of the epoch before it.
+- ``log.csv``: one line a validation, with the loss of the epoch before it
+
+(see :mod:`lesionnets.run_folder`).
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,13 +28,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
+from lesionnets.run_folder import RunFolder, State
 
 Batch = Any
 """A tensor, or a tuple, list or dictionary of tensors: what a loader yields and a loss takes."""
 
 
-class Companion(Protocol):
-    """What learns beside the network and has to be gone on with too: a discriminator with its optimiser."""
+class Learner(Protocol):
+    """What learns, and has to be gone on with after a kill: network, average, optimiser, a discriminator."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on."""
@@ -61,6 +63,8 @@ class RecipeOptions:
         smoke: Train for seconds on a handful of images: a test that everything is in place.
         resume: Go on from ``last.pt``.
         seed: Of everything random.
+        width: Share of the paper's width, above 0; the recipe's own where none.
+        patience: Validations without a better figure after which training ends; the recipe's own where none.
     """
 
     out: Path
@@ -69,6 +73,21 @@ class RecipeOptions:
     smoke: bool = False
     resume: bool = False
     seed: int = 2017
+    width: float | None = None
+    patience: int | None = None
+
+    def width_or(self, on_cpu: float, *, smoke: float = 0.125) -> float:
+        """Share of the paper's width: what was asked for, else 1.0 on a GPU and ``on_cpu`` elsewhere.
+
+        Args:
+            on_cpu: What two processor cores can train in the recipe's own minutes.
+            smoke: Of a smoke test, wherever it runs.
+        """
+        if self.width is not None:
+            return self.width
+        if self.smoke:
+            return smoke
+        return 1.0 if device().type == "cuda" else on_cpu
 
     def data_folder(self) -> Path:
         """The data folder.
@@ -93,16 +112,6 @@ class Run:
     out_dir: Path
     best_by: str
     """Name of the validation figure, higher is better."""
-
-
-@dataclass
-class _State:
-    """Where training stands; saved in ``last.pt``."""
-
-    epoch: int = 0
-    seconds: float = 0.0
-    best: float = -math.inf
-    best_figures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,12 +184,13 @@ def fit(
     seed: int = 2017,
     resume: bool = False,
     clip_norm: float = 1.0,
-    companion: Companion | None = None,
+    companion: Learner | None = None,
 ) -> Outcome:
     """Train until the epochs or the minutes are spent, and keep the best checkpoint.
 
     Each epoch is seeded with ``seed + epoch``, and training goes on at the epoch after the last one that was
-    finished, so a run that was killed and resumed sees the batches that it would have seen.
+    finished, so a run that was killed and resumed sees the batches that it would have seen. With a budget in
+    epochs its weights are the same too; one in minutes sets learning rates by the clock, which no two runs share.
 
     Args:
         model: The network; moved to the GPU where there is one, and put into channels-last layout.
@@ -203,7 +213,7 @@ def fit(
         Path and figures of the best checkpoint.
 
     Raises:
-        UsageError: Where neither epochs nor minutes are given, or ``last.pt`` is another recipe's.
+        UsageError: Where neither epochs nor minutes are given, or ``last.pt`` is another run's or cannot be read.
     """
     if epochs is None and minutes is None:
         raise UsageError("training needs a budget: epochs or minutes")
@@ -213,15 +223,16 @@ def fit(
     decay = get_ema_multi_avg_fn(ema_decay or 0.0)  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
     peaks = [group["lr"] for group in optimiser.param_groups]
-    state = _State()
-    run.out_dir.mkdir(parents=True, exist_ok=True)
-    if resume:
-        state = _resume(run, model, average, optimiser, companion)
-    else:
-        for name in ("last.pt", "best.pt", "log.csv"):
-            (run.out_dir / name).unlink(missing_ok=True)
+    folder = RunFolder(run.out_dir)
+    told = {"recipe": run.recipe, "network": run.network, "hyper-parameters": run.hyper, "seed": seed}
+    parts: dict[str, Learner] = {"model": model, "average": average, "optimiser": optimiser}
+    if companion is not None:
+        parts["companion"] = companion
+    state = _resume(folder, told, parts, where) if resume else None
+    if state is None:
+        state = State()
+        folder.begin()
     started = time.monotonic() - state.seconds
-    stale = 0
 
     def progress_at(step: int) -> float:
         by_time = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
@@ -230,7 +241,7 @@ def fit(
 
     with _bar() as bar:
         task = bar.add_task(run.recipe, total=1.0, figure="")
-        while progress_at(0) < 1.0:
+        while progress_at(0) < 1.0 and (patience is None or state.stale < patience):
             # Seeded anew each epoch: so no generator's state need be saved for an exact resume.
             seed_everything(seed + state.epoch)
             model.train()
@@ -246,13 +257,11 @@ def fit(
                 average.module.eval()
                 with torch.inference_mode(), autocast(where):
                     figures = validate(average.module)
-                stale = 0 if _keep_best(run, average.module, state, figures) else stale + 1
+                _keep_best(run, average.module, state, figures)
                 bar.update(task, figure=f"{run.best_by} {figures[run.best_by]:.4f} (best {state.best:.4f})")
-                _log(run.out_dir / "log.csv", state, float(np.mean(losses)), figures)
-            _save_last(run, model, average, optimiser, companion, state)
-            if patience is not None and stale >= patience:
-                break
-    return Outcome(run.out_dir / "best.pt", state.best_figures, state.epoch, state.seconds)
+                folder.write_log(_row(state, float(np.mean(losses)), figures))
+            folder.save(state, told, {name: part.state_dict() for name, part in parts.items()})
+    return Outcome(folder.best, state.best_figures, state.epoch, state.seconds)
 
 
 def _step(
@@ -280,75 +289,41 @@ def _set_rates(optimiser: torch.optim.Optimizer, peaks: list[float], share: floa
         group["lr"] = peak * share
 
 
-def _keep_best(run: Run, model: nn.Module, state: _State, figures: dict[str, float]) -> bool:
+def _keep_best(run: Run, model: nn.Module, state: State, figures: dict[str, float]) -> None:
     if figures[run.best_by] <= state.best:
-        return False
+        state.stale += 1
+        return
+    state.stale = 0
     state.best, state.best_figures = figures[run.best_by], figures
     checkpoint.save(
-        run.out_dir / "best.pt",
+        RunFolder(run.out_dir).best,
         recipe=run.recipe,
         network=run.network,
         hyper=run.hyper,
         state=model.state_dict(),
         figures=figures,
     )
-    return True
-
-
-def _save_last(
-    run: Run,
-    model: nn.Module,
-    average: AveragedModel,
-    optimiser: torch.optim.Optimizer,
-    companion: Companion | None,
-    state: _State,
-) -> None:
-    checkpoint.write_whole(
-        run.out_dir / "last.pt",
-        {
-            "recipe": run.recipe,
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "state": vars(state),
-            "companion": companion.state_dict() if companion else None,
-        },
-    )
 
 
 def _resume(
-    run: Run,
-    model: nn.Module,
-    average: AveragedModel,
-    optimiser: torch.optim.Optimizer,
-    companion: Companion | None,
-) -> _State:
-    path = run.out_dir / "last.pt"
-    if not path.is_file():
-        return _State()
-    content = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
-    if content["recipe"] != run.recipe:
-        raise UsageError(f"{path} is a run of recipe {content['recipe']!r}; choose another --out or drop --resume")
+    folder: RunFolder, told: dict[str, Any], parts: dict[str, Learner], where: torch.device
+) -> State | None:
+    """Where the folder's run stands, its weights loaded; None where there is nothing to go on from."""
+    found = folder.load(told, where)
+    if found is None:
+        return None
+    state, saved = found
     try:
-        model.load_state_dict(content["model"])
-        average.load_state_dict(content["average"])
-        optimiser.load_state_dict(content["optimiser"])
-        if companion:
-            companion.load_state_dict(content["companion"])
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"{path} is of another network; choose another --out or drop --resume") from error
-    return _State(**content["state"])
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder.last} is of another network; choose another --out or drop --resume") from error
+    return state
 
 
-def _log(path: Path, state: _State, loss: float, figures: Mapping[str, float]) -> None:
+def _row(state: State, loss: float, figures: Mapping[str, float]) -> dict[str, float]:
     row = {"epoch": state.epoch, "seconds": round(state.seconds, 1), "loss": round(loss, 5)}
-    row |= {name: round(value, 5) for name, value in figures.items()}
-    is_new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    return row | {name: round(value, 5) for name, value in figures.items()}
 
 
 def _bar() -> Progress:

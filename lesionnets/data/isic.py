@@ -23,6 +23,9 @@ from dermbatch.errors import UsageError
 DIAGNOSES = ("melanoma", "nevus", "seborrheic_keratosis")
 """The three classes of ISIC 2017, in the order of every classifier's output."""
 
+MASK_END = "_segmentation.png"
+"""What a mask's file name has after the image_id."""
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 
 Image = npt.NDArray[np.uint8]
@@ -39,46 +42,85 @@ class Sample:
     diagnosis: str | None = None
 
 
-def find_samples(images: Path, masks: Path | None = None) -> list[Sample]:
-    """All images of a folder, by name; where masks are asked for, only images that have one.
+def find_samples(images: Path | Sequence[Path], masks: Path | None = None) -> list[Sample]:
+    """All images of one or more folders, by name; where masks are asked for, only images that have one.
 
     Args:
-        images: Folder of images.
+        images: Folder of images, or several that share the masks.
         masks: Folder of ``<image_id>_segmentation.png``.
 
     Raises:
-        UsageError: Where a folder or file is missing or nothing is left.
+        UsageError: Where a folder is missing or holds nothing that is wanted, or a mask has no image.
     """
-    for folder in (images, masks):
+    folders = [images] if isinstance(images, Path) else list(images)
+    for folder in (*folders, masks):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
-    samples = []
-    for path in sorted(images.iterdir()):
-        mask = masks / f"{path.stem}_segmentation.png" if masks else None
-        if path.suffix.lower() in SUFFIXES and (mask is None or mask.is_file()):
-            samples.append(Sample(path.stem, path, mask))
-    if not samples:
-        wanted = f"that has a mask in {masks}" if masks else "(" + " ".join(sorted(SUFFIXES)) + ")"
-        raise UsageError(f"{images} holds no image {wanted}")
+    samples: list[Sample] = []
+    for folder in folders:
+        found = _samples_of(folder, masks)
+        if not found:
+            wanted = f"that has a mask in {masks}" if masks else "(" + " ".join(sorted(SUFFIXES)) + ")"
+            raise UsageError(f"{folder} holds no image {wanted}")
+        samples += found
+    if masks is not None:
+        known = {sample.image_id for sample in samples}
+        for path in sorted(masks.glob(f"*{MASK_END}")):
+            if path.name.removesuffix(MASK_END) not in known:
+                raise UsageError(
+                    f"there is no image for the mask {path}; take it away, or name its images' folder"
+                )
     return samples
 
 
-def read_labels(path: Path, *, split: str | None = None) -> dict[str, str]:
+def _samples_of(images: Path, masks: Path | None) -> list[Sample]:
+    samples = []
+    for path in sorted(images.iterdir()):
+        mask = masks / f"{path.stem}{MASK_END}" if masks else None
+        if path.suffix.lower() in SUFFIXES and (mask is None or mask.is_file()):
+            samples.append(Sample(path.stem, path, mask))
+    return samples
+
+
+def read_labels(
+    path: Path, *, split: str | None = None, diagnoses: Sequence[str] = DIAGNOSES, column: str = "diagnosis"
+) -> dict[str, str]:
     """Diagnosis by image_id, of one split where it is named.
 
+    Args:
+        path: CSV file with the columns ``image_id``, ``column`` and, where one is named, ``split``.
+        split: Only rows with this split.
+        diagnoses: Those that there may be.
+        column: That holds the diagnosis.
+
     Raises:
-        UsageError: Where the file is missing, lacks a column, or holds a diagnosis that is not of the three.
+        UsageError: Where the file is missing or empty, lacks a column, or holds an unknown diagnosis.
+    """
+    rows = read_rows(path, {"image_id", column} | ({"split"} if split else set()))
+    unknown = sorted({row[column] for row in rows} - set(diagnoses))
+    if unknown:
+        raise UsageError(f"{path} holds diagnoses that are none of {', '.join(diagnoses)}: {', '.join(unknown)}")
+    return {row["image_id"]: row[column] for row in rows if split is None or row["split"] == split}
+
+
+def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
+    """The rows of a label file that has these columns.
+
+    Raises:
+        UsageError: Where the file is missing, is no CSV file, is empty, or lacks a column.
     """
     if not path.is_file():
         raise UsageError(f"there is no label file {path}")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not {"image_id", "diagnosis"} <= set(rows[0]):
-        raise UsageError(f"{path} needs the columns image_id and diagnosis")
-    unknown = sorted({row["diagnosis"] for row in rows} - set(DIAGNOSES))
-    if unknown:
-        raise UsageError(f"{path} holds diagnoses that are none of {', '.join(DIAGNOSES)}: {', '.join(unknown)}")
-    return {row["image_id"]: row["diagnosis"] for row in rows if split is None or row.get("split") == split}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as a CSV file") from error
+    if not rows:
+        raise UsageError(f"{path} holds no labels")
+    if not columns <= set(rows[0]):
+        raise UsageError(f"{path} needs the columns {' and '.join(sorted(columns, reverse=True))}")
+    return [{name: row[name] or "" for name in columns} for row in rows]
 
 
 def find_labelled(
@@ -101,13 +143,23 @@ def find_labelled(
     found = []
     for sample in (sample for folder in folders for sample in find_samples(folder)):
         if sample.image_id in diagnoses:
-            mask = masks / f"{sample.image_id}_segmentation.png" if masks else None
+            mask = masks / f"{sample.image_id}{MASK_END}" if masks else None
             has_mask = mask is not None and mask.is_file()
             diagnosis = diagnoses[sample.image_id]
             found.append(Sample(sample.image_id, sample.image, mask if has_mask else None, diagnosis))
     if not found:
         raise UsageError(f"no image of {', '.join(map(str, folders))} has a diagnosis in {labels}")
     return found
+
+
+def labelled(data: Path, split: str) -> list[Sample]:
+    """The images of a split of the recipes' data that have a diagnosis; those without a mask too.
+
+    Raises:
+        UsageError: As :func:`find_labelled` does.
+    """
+    folders = [folder for folder in (data / split / "images", data / "unmasked_256") if folder.is_dir()]
+    return find_labelled(folders, data / "labels.csv", masks=data / split / "masks", split=split)
 
 
 def read_image(path: Path, size: int | None = None) -> Image:
@@ -137,17 +189,45 @@ def read_mask(path: Path, size: int | None = None) -> npt.NDArray[np.uint8]:
     return mask if size is None else np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
 
 
+def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArray[np.uint8]]:
+    """An image and its lesion, for training: both squashed to a size, or the mask brought to the image's own.
+
+    Args:
+        sample: With a mask; of the image's proportions, whatever its resolution.
+        size: Side of the square, pixels.
+
+    Returns:
+        Image [H, W, 3] and mask [H, W], 0 to 255.
+
+    Raises:
+        UsageError: Where there is no mask, it has other proportions or no lesion, or a file cannot be decoded.
+    """
+    if sample.mask is None:
+        raise UsageError(f"{sample.image} has no mask")
+    image, mask = read_image(sample.image), read_mask(sample.mask)
+    (height, width), (rows, columns) = image.shape[:2], mask.shape
+    # A pixel on either side is what rounding to another resolution makes of the same proportions.
+    if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
+        raise UsageError(f"{sample.mask} is {columns} x {rows} pixels, its image {width} x {height}")
+    if not mask.any():
+        raise UsageError(f"{sample.mask} is empty: it shows no lesion")
+    if size is None:
+        if mask.shape != (height, width):
+            mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        return image, mask
+    square = (size, size)
+    small, label = (cv2.resize(values, square, interpolation=cv2.INTER_AREA) for values in (image, mask))
+    return np.asarray(small, np.uint8), np.asarray(label, np.uint8)
+
+
 def load_pairs(samples: Sequence[Sample], size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """All images [N, size, size, 3] and masks [N, size, size] of samples, squashed, in memory.
 
     Raises:
-        UsageError: Where a sample has no mask or cannot be decoded.
+        UsageError: As :func:`read_pair` does.
     """
     images = np.empty((len(samples), size, size, 3), np.uint8)
     masks = np.empty((len(samples), size, size), np.uint8)
     for i, sample in enumerate(samples):
-        if sample.mask is None:
-            raise UsageError(f"{sample.image} has no mask")
-        images[i] = read_image(sample.image, size)
-        masks[i] = read_mask(sample.mask, size)
+        images[i], masks[i] = read_pair(sample, size)
     return images, masks

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
-from lesionnets.data.isic import Image, Sample, read_image, read_mask
+from lesionnets.data.isic import Image, Sample, read_pair
 
 
 def lesion_box(mask: npt.NDArray[np.uint8], *, margin: float = 0.1, multiple: int = 4) -> tuple[slice, slice]:
@@ -32,24 +31,6 @@ def lesion_box(mask: npt.NDArray[np.uint8], *, margin: float = 0.1, multiple: in
     return slice(top, bottom), slice(left, right)
 
 
-def mask_of(sample: Sample, image: Image) -> npt.NDArray[np.uint8]:
-    """A sample's mask at the size of its image, as masks may be finer or coarser; uint8 [H, W], 0 or 255.
-
-    Raises:
-        UsageError: Where the sample has no mask, it cannot be decoded, or it has other proportions.
-    """
-    if sample.mask is None:
-        raise UsageError(f"{sample.image} has no mask")
-    mask = read_mask(sample.mask)
-    (rows, columns), (height, width) = mask.shape, image.shape[:2]
-    if mask.shape == (height, width):
-        return mask
-    # A pixel more or less on a side comes from rounding.
-    if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
-        raise UsageError(f"{sample.mask} is {columns} x {rows} pixels, its image {width} x {height}")
-    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
-
-
 def load_lesion_crops(samples: Iterable[Sample], *, limit: int | None = None, least: int = 64) -> list[Image]:
     """Read the lesion regions of images that have masks.
 
@@ -59,14 +40,14 @@ def load_lesion_crops(samples: Iterable[Sample], *, limit: int | None = None, le
         least: Crops with a shorter side are left out, pixels.
 
     Raises:
-        UsageError: Where an image or a mask cannot be decoded, they do not fit each other, or no crop is left.
+        UsageError: Where an image and its mask do not fit or cannot be decoded, or no crop is left.
     """
     crops: list[Image] = []
     for sample in samples:
         if sample.mask is None:
             continue
-        image = read_image(sample.image)
-        rows, columns = lesion_box(mask_of(sample, image))
+        image, mask = read_pair(sample)
+        rows, columns = lesion_box(mask)
         crop = np.ascontiguousarray(image[rows, columns])
         if min(crop.shape[:2]) >= least:
             crops.append(crop)

@@ -17,8 +17,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from dermbatch.phantoms import draw_bubbles, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Sample, read_image
-from lesionnets.data.lesion_crops import mask_of
+from lesionnets.data.isic import Sample, read_pair
 from lesionnets.data.prefetch import prefetched
 from lesionnets.occlusions import find_occlusions, remove_occlusions
 
@@ -61,8 +60,8 @@ def load_backgrounds(
     for sample in samples:
         if sample.mask is None:
             continue
-        image = read_image(sample.image)
-        lesion = mask_of(sample, image) > 0
+        image, mask = read_pair(sample)
+        lesion = mask > 127
         if cleaned:
             without, found = remove_occlusions(image, lesion)
             background = Background(image, found, without)

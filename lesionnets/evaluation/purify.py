@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import Occlusion, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Image, Sample, read_image
-from lesionnets.data.lesion_crops import mask_of
+from lesionnets.data.isic import Image, Sample, read_pair
 from lesionnets.evaluation.intervals import Figure, bootstrap_mean
 from lesionnets.occlusions import find_occlusions
 
@@ -107,8 +106,8 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
     shares: list[tuple[float, str, Image]] = []
     for sample in samples:
         if sample.mask is not None:
-            image = read_image(sample.image)
-            found = find_occlusions(image, mask_of(sample, image) > 0)
+            image, mask = read_pair(sample)
+            found = find_occlusions(image, mask > 127)
             shares.append((float(found.mean()), sample.image_id, image))
     return [image for _, _, image in sorted(shares, key=lambda share: share[:2])[:count]]
 

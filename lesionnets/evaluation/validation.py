@@ -17,6 +17,7 @@ from lesionnets.data.isic import Sample, load_pairs, read_mask
 from lesionnets.evaluation.intervals import bootstrap_mean
 from lesionnets.evaluation.overlap import dice, jaccard
 from lesionnets.model_card import flat
+from lesionnets.nets.segmenter import Segmenter
 from lesionnets.training import autocast
 
 TEMPERATURES = torch.logspace(-0.7, 0.7, 57)
@@ -37,9 +38,11 @@ class Validation:
 
     def logits(self, model: nn.Module) -> Tensor:
         """Float [N, 1, size, size] of all images."""
+        assert isinstance(model, Segmenter)  # noqa: S101 - for the type checker: nothing else segments
         where = next(model.parameters()).device
         images = torch.from_numpy(self.images).permute(0, 3, 1, 2)
-        return torch.cat([model(part.to(where).float() / 255).float().cpu() for part in torch.split(images, 16)])
+        parts = torch.split(images, 16)
+        return torch.cat([model.logits(part.to(where).float() / 255).float().cpu() for part in parts])
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Means over the images, with their intervals' ends as ``_low`` and ``_high``."""

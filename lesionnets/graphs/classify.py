@@ -6,11 +6,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lesionnets.data.isic import DIAGNOSES
 from lesionnets.graphs import contract as contracts
 from lesionnets.graphs.crop import cut_square, lesion_square, paste_square
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
-from lesionnets.nets.mobilenet import FEATURES, LesionClassifier
+from lesionnets.nets.classifier import Classifier
 
 PLANE = 512
 """Side that pictures are squashed to before the lesion is cut out, pixels."""
@@ -20,7 +19,9 @@ SALIENCY = 64
 
 
 class ClassifyGraph(nn.Module):
-    """A lesion classifier with everything around it that serving needs.
+    """A classifier with everything around it that serving needs.
+
+    The square around the lesion is cut out for a network that is guided by it; others see the whole picture.
 
     Args:
         net: The network.
@@ -29,11 +30,11 @@ class ClassifyGraph(nn.Module):
 
     Shape:
         image uint8 [N, H, W, 3], lesion uint8 [N, H, W] (probability x 255)
-        -> probabilities float [N, classes]; embedding float [N, 1280], of length 1; saliency uint8 [N, 64, 64]
+        -> probabilities float [N, classes]; embedding float [N, features], of length 1; saliency uint8 [N, 64, 64]
         over the whole picture: what speaks for the most probable class more than for the others, highest 255.
     """
 
-    def __init__(self, net: LesionClassifier, *, flips: bool = False) -> None:
+    def __init__(self, net: Classifier, *, flips: bool = False) -> None:
         super().__init__()
         self.net = net
         self.mirrors = MIRRORS if flips else MIRRORS[:1]
@@ -43,6 +44,8 @@ class ClassifyGraph(nn.Module):
         height, width = image.shape[1], image.shape[2]
         picture = area_sample(image, PLANE, 2)
         mask = area_sample(lesion[..., None], PLANE // 2, 2)
+        if not self.net.guided:
+            mask = 0 * mask  # no lesion: the square spans the picture
         square = lesion_square(mask, height, width)
         size = self.net.size
         crop = cut_square(picture, square, height, width, size)
@@ -63,21 +66,20 @@ def _top_class(logits: Tensor) -> Tensor:
     return (torch.arange(logits.shape[1], device=logits.device)[None] == best).float()
 
 
-def contract(network: LesionClassifier) -> contracts.Contract:
+def contract(network: Classifier) -> contracts.Contract:
     """What the graph takes and gives."""
-    classes = network.head.out_features
     return contracts.Contract(
         inputs=(contracts.IMAGE, contracts.Tensor("LESION", (-1, -1))),
         outputs=(
-            contracts.Tensor("PROBABILITIES", (classes,), "TYPE_FP32"),
-            contracts.Tensor("EMBEDDING", (FEATURES,), "TYPE_FP32"),
+            contracts.Tensor("PROBABILITIES", (len(network.diagnoses),), "TYPE_FP32"),
+            contracts.Tensor("EMBEDDING", (network.features,), "TYPE_FP32"),
             contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
         ),
-        labels=DIAGNOSES,
+        labels=network.diagnoses,
     )
 
 
-def build(network: LesionClassifier, *, flips: bool = False) -> onnx.ModelProto:
-    """Wrap a lesion classifier to the stage's contract; ``flips`` as :class:`ClassifyGraph` has them."""
+def build(network: Classifier, *, flips: bool = False) -> onnx.ModelProto:
+    """Wrap a classifier to the stage's contract; ``flips`` as :class:`ClassifyGraph` has them."""
     outputs = ["PROBABILITIES", "EMBEDDING", "SALIENCY"]
     return export_graph(ClassifyGraph(network, flips=flips), {"IMAGE": (3,), "LESION": ()}, outputs)

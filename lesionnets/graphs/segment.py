@@ -33,7 +33,7 @@ class SegmentGraph(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
         picture = area_sample(image, self.net.size, 4)
-        logits = torch.stack([self.net(picture.flip(axes)).float().flip(axes) for axes in self.mirrors])
+        logits = torch.stack([self.net.logits(picture.flip(axes)).float().flip(axes) for axes in self.mirrors])
         probability = (logits / self.net.temperature).sigmoid().mean(dim=0)
         # Bytes before the enlargement: a quarter of the memory traffic where pictures are large.
         lesion = functional.interpolate(

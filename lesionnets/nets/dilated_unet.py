@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionnets.nets.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 LEVELS = ((64, 1), (128, 1), (256, 1), (512, 2), (1024, 4))
@@ -30,18 +31,19 @@ def double_convolution(inputs: int, outputs: int, dilation: int = 1) -> nn.Seque
     )
 
 
-class DilatedUNet(nn.Module):
+class DilatedUNet(Segmenter):
     """Image to per-pixel logits of lesion.
 
     Args:
         width: Of all levels; 1.0 is the paper's.
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
     """
 
-    def __init__(self, width: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, width: float = 1.0, size: int = 512) -> None:
+        super().__init__(size)
         levels = [(scaled(count, width), dilation) for count, dilation in LEVELS]
         self.encoder = nn.ModuleList(
             double_convolution(above, here, dilation)

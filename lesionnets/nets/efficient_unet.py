@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from lesionnets.nets.resnet import normalised
+from lesionnets.nets.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 BLOCKS = (
@@ -95,7 +96,7 @@ class DecoderBlock(nn.Module):
         return result
 
 
-class EfficientUNet(nn.Module):
+class EfficientUNet(Segmenter):
     """Image to per-pixel logits of lesion.
 
     Args:
@@ -103,13 +104,14 @@ class EfficientUNet(nn.Module):
         depth: Of the encoder: how many blocks a resolution has; 1.0 is the paper's.
         dropout: Share of channels dropped after the encoder and after each block of the decoder, in training.
             The encoder's blocks drop themselves besides (stochastic depth), as EfficientNet does.
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
     """
 
-    def __init__(self, width: float = 1.0, depth: float = 1.0, dropout: float = 0.2) -> None:
-        super().__init__()
+    def __init__(self, width: float = 1.0, depth: float = 1.0, dropout: float = 0.2, size: int = 256) -> None:
+        super().__init__(size)
         self.encoder = Encoder(width, depth)
         # Channels follow EfficientNet's own rounding, so they are asked for.
         levels = [self.encoder._blocks_args[number].output_filters for number in SKIPS]

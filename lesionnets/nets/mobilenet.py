@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionnets.data.isic import DIAGNOSES
+from lesionnets.nets.classifier import Classifier
+
 BLOCKS = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -95,7 +98,7 @@ class MobileNetV2(nn.Module):
         return features
 
 
-class LesionClassifier(nn.Module):
+class LesionClassifier(Classifier):
     """Diagnosis of a lesion from a crop around it and its mask.
 
     Features are pooled twice, over the whole crop and over the lesion alone, and one linear layer reads both: so
@@ -114,12 +117,10 @@ class LesionClassifier(nn.Module):
     """
 
     def __init__(self, classes: int = 3, size: int = 224, dropout: float = 0.3) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size, DIAGNOSES, FEATURES)
         self.backbone = MobileNetV2()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * FEATURES, classes)
-        self.register_buffer("temperature", torch.ones(()))
 
     @property
     def stages(self) -> list[nn.Module]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionnets.data.isic import DIAGNOSES
+from lesionnets.nets.classifier import Classifier
 from lesionnets.nets.sizes import scaled
 
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
@@ -45,19 +47,24 @@ class Bottleneck(nn.Module):
         return functional.relu(self.bn3(self.conv3(result)) + self.downsample(values))
 
 
-class ResNet50(nn.Module):
-    """Diagnosis of a lesion from an image.
+class ResNet50(Classifier):
+    """Diagnosis of a lesion from the whole image.
 
     Args:
-        classes: Number of diagnoses: 3 for ISIC 2017, 7 for ISIC 2018.
         width: Of all layers; 1.0 is the paper's.
+        diagnoses: Names of the classes: three for ISIC 2017, seven for ISIC 2018.
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1 -> logits [N, classes].
+        image float [N, 3, H, W], 0 to 1 -> logits [N, classes]; embedding [N, 2048 * width] of length 1 (the last
+        layer's input); class activation maps [N, classes, H / 32, W / 32] (Zhou et al., CVPR 2016), which sum to
+        the logits less the bias.
     """
 
-    def __init__(self, classes: int = 3, width: float = 1.0) -> None:
-        super().__init__()
+    guided = False
+
+    def __init__(self, width: float = 1.0, diagnoses: Sequence[str] = DIAGNOSES, size: int = 224) -> None:
+        super().__init__(size, diagnoses, EXPANSION * scaled(STAGES[-1][0], width))
         channels = scaled(64, width)
         self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -68,21 +75,23 @@ class ResNet50(nn.Module):
                 layers.append(Bottleneck(channels, inner, 1 if block else stride))
                 channels = EXPANSION * inner
             self.add_module(f"layer{number}", nn.Sequential(*layers))
-        self.fc = nn.Linear(channels, classes)
+        self.fc = nn.Linear(channels, len(diagnoses))
 
     @property
     def stages(self) -> Sequence[nn.Module]:
         """What VisualBackProp reads: the last layer of every resolution, shallow first, each after its ReLU."""
         return [self.get_submodule(f"layer{number}") for number in range(1, len(STAGES) + 1)]
 
-    def forward(self, image: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """See the class; a mask is taken, and not looked at, as other classifiers have one."""
         values = functional.relu(self.bn1(self.conv1(normalised(image))))
         values = functional.max_pool2d(values, 3, 2, 1)
         for stage in self.stages:
             values = stage(values)
-        logits: Tensor = self.fc(values.mean(dim=(2, 3)))
-        return logits
+        pooled = values.mean(dim=(2, 3))
+        places = values.shape[2] * values.shape[3]
+        maps = functional.conv2d(values, self.fc.weight[:, :, None, None]) / places
+        return self.fc(pooled), functional.normalize(pooled, dim=1), maps
 
 
 def normalised(image: Tensor) -> Tensor:

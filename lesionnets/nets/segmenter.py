@@ -16,7 +16,7 @@ class Segmenter(nn.Module):
         temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
+        image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W]. Who gives more overrides :meth:`logits`.
     """
 
     temperature: Tensor
@@ -25,3 +25,8 @@ class Segmenter(nn.Module):
         super().__init__()
         self.size = size
         self.register_buffer("temperature", torch.ones(()))
+
+    def logits(self, image: Tensor) -> Tensor:
+        """What is served, validated and calibrated: float [N, 3, H, W] -> the lesion's logits [N, 1, H, W]."""
+        result: Tensor = self(image)
+        return result

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionnets.nets.resnet import normalised
+from lesionnets.nets.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -124,19 +125,20 @@ class Fusion(nn.Module):
         return joined, self.map(joined)
 
 
-class SideLayersVgg(nn.Module):
+class SideLayersVgg(Segmenter):
     """Image to scores of lesion, border and lesion shape.
 
     Args:
         width: Of the VGG's layers; 1.0 is the patent's. Side layers always have 16 maps.
         scales: At which the image is looked at; their logits are averaged. ``(1.0,)`` trains three times as fast.
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> :class:`Scores`.
     """
 
-    def __init__(self, width: float = 1.0, scales: Sequence[float] = SCALES) -> None:
-        super().__init__()
+    def __init__(self, width: float = 1.0, scales: Sequence[float] = SCALES, size: int = 224) -> None:
+        super().__init__(size)
         self.scales = tuple(scales)
         self.vgg = Vgg16(width)
         self.sides = nn.ModuleList(
@@ -151,6 +153,11 @@ class SideLayersVgg(nn.Module):
         looks = [self._look(image, scale) for scale in self.scales]
         score, border, feature, sides = (torch.stack(kind).mean(dim=0) for kind in zip(*looks, strict=True))
         return Scores(score, border, feature, sides)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """The final score map alone, [N, 1, H, W]: it has read both the border's and the lesion's maps."""
+        scores: Scores = self(image)
+        return scores.score
 
     def _look(self, image: Tensor, scale: float) -> Scores:
         size = image.shape[-2:]

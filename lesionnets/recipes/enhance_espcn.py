@@ -20,10 +20,13 @@ from lesionnets.data.lesion_crops import load_lesion_crops
 from lesionnets.data.patches import PatchPairs, to_tensor
 from lesionnets.evaluation.enhance import measure
 from lesionnets.nets.espcn import Espcn
+from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, fit
 
 NAME = "enhance_espcn"
 MINUTES = 25.0
+CHANNELS = 32
+"""At width 1.0, which two CPU cores can train."""
 BATCH = 10
 PATCH = 48  # low-resolution pixels
 STEPS = 150  # batches that make an "epoch" of random patches
@@ -93,7 +96,7 @@ def train(options: RecipeOptions) -> Path:
     smoke = options.smoke
     patch = 8 if smoke else PATCH
     images, crops = load_crops(options.data_folder(), patch=patch, smoke=smoke)
-    hyper = {"channels": 8, "blocks": 1} if smoke else {"channels": 32, "blocks": 4}
+    hyper = {"channels": scaled(CHANNELS, options.width_or(1.0, smoke=0.25)), "blocks": 1 if smoke else 4}
     torch.manual_seed(options.seed)
     model = Espcn(**hyper)
     outcome = fit(
@@ -106,7 +109,7 @@ def train(options: RecipeOptions) -> Path:
         epochs=1 if smoke else None,
         minutes=None if smoke else options.minutes or MINUTES,
         validate_every=6,
-        patience=PATIENCE,
+        patience=options.patience or PATIENCE,
         ema_decay=0.998,
         seed=options.seed,
         resume=options.resume,

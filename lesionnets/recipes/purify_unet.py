@@ -22,10 +22,14 @@ from lesionnets.data.occluded import OccludedPairs, Planes, load_backgrounds, ph
 from lesionnets.evaluation.purify import hair_cases, least_covered, measure, phantom_cases
 from lesionnets.graphs.purify import DIFFERENCE, LONG_SIDE, THRESHOLD
 from lesionnets.nets.purifier import FoldedUNet, Purifier
+from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, fit
 
 NAME = "purify_unet"
 MINUTES = 25.0
+PATIENCE = 8
+WIDTHS = (32, 48, 64, 96)
+"""Channels of the levels at width 1.0, which two CPU cores can train."""
 HOLE_WEIGHT = 6.0
 """Weight of the error in the holes against that elsewhere, as in Liu et al. 2018."""
 
@@ -107,7 +111,8 @@ def train(options: RecipeOptions) -> Path:
     smoke = options.smoke
     if smoke:
         training, held_out = training[:4], held_out[:2]
-    widths = [8, 8] if smoke else [32, 48, 64, 96]
+    width = options.width_or(1.0)
+    widths = [scaled(count, width) for count in ((64, 64) if smoke else WIDTHS)]
     backgrounds = load_backgrounds(training) + phantom_backgrounds(1 if smoke else 150, seed=100_000)
     validation = Validation(least_covered(held_out, 24), phantoms=1 if smoke else 16)
     torch.manual_seed(options.seed)
@@ -124,7 +129,7 @@ def train(options: RecipeOptions) -> Path:
         epochs=1 if smoke else None,
         minutes=None if smoke else options.minutes or MINUTES,
         validate_every=4,
-        patience=8,
+        patience=options.patience or PATIENCE,
         ema_decay=0.99,
         seed=options.seed,
         resume=options.resume,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,7 @@ from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.data.degradations import Degradation, degrade, own_random
 from lesionnets.data.isic import Sample, find_samples
-from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops, mask_of
+from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops
 from lesionnets.data.occluded import OccludedPairs, draw_strokes, fainter, load_backgrounds, phantom_backgrounds
 from lesionnets.data.patches import PatchPairs
 from lesionnets.data.prefetch import prefetched
@@ -136,20 +135,6 @@ def test_a_lesions_box_is_widened_within_the_image_and_divisible() -> None:
     assert (rows.start, columns.start) == (0, 26)
     assert (rows.stop, columns.stop) == (16, 54)  # 17 - 17 % 4 and 54 - 28 % 4
     assert lesion_box(np.zeros((9, 10), np.uint8)) == (slice(0, 8), slice(0, 8))
-
-
-def test_masks_may_be_finer_than_their_image_but_not_of_another_shape(tmp_path: Path) -> None:
-    mask = np.zeros((60, 90), np.uint8)
-    mask[20:40, 30:60] = 255
-    cv2.imwrite(str(tmp_path / "a_segmentation.png"), mask)
-    sample = Sample("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")
-    found = mask_of(sample, np.zeros((30, 45, 3), np.uint8))
-    assert np.array_equal(found, mask[::2, ::2])
-    assert np.array_equal(mask_of(sample, np.zeros((60, 90, 3), np.uint8)), mask)
-    with pytest.raises(UsageError, match="90 x 60 pixels, its image 45 x 45"):
-        mask_of(sample, np.zeros((45, 45, 3), np.uint8))
-    with pytest.raises(UsageError, match="has no mask"):
-        mask_of(Sample("b", tmp_path / "b.png"), found)
 
 
 def test_crops_need_masks(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from lesionnets import checkpoint, cli
 from lesionnets.graphs import segment
@@ -122,6 +125,40 @@ def test_evaluate_enhance_and_purify(
         assert {f"{kind}_after", f"{kind}_share", f"{kind}_outside"} <= set(figures["purify"])
 
 
+def orphan(data: Path) -> str:
+    (data / "train" / "images" / "PH_train_0.jpg").unlink()
+    return "there is no image for the mask"
+
+
+def squeezed(data: Path) -> str:
+    path = data / "train" / "masks" / "PH_train_1_segmentation.png"
+    cv2.imwrite(str(path), np.full((96, 96), 255, np.uint8))
+    return "is 96 x 96 pixels, its image 128 x 96"
+
+
+def emptied(data: Path) -> str:
+    path = data / "val" / "masks" / "PH_val_1_segmentation.png"
+    cv2.imwrite(str(path), np.zeros((96, 128), np.uint8))
+    return "is empty"
+
+
+def torn(data: Path) -> str:
+    path = data / "train" / "images" / "PH_train_1.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+    return "cannot be read as an image"
+
+
+def bare(data: Path) -> str:
+    shutil.rmtree(data / "val" / "masks")
+    return "there is no folder"
+
+
+DAMAGE: dict[str, Callable[[Path], str]] = {
+    each.__name__: each for each in (orphan, squeezed, emptied, torn, bare)
+}
+"""Spoil a data folder; the sentence that follows."""
+
+
 def test_wrong_calls_get_one_sentence_and_exit_code_2(
     isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +235,27 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ): "belong together",
         ("export", tmp_path / "enhance.pt", "--repository", tmp_path, "--flips"): "not for the enhance stage",
     }
+    for name, damage in DAMAGE.items():
+        damaged = tmp_path / name
+        shutil.copytree(isic_folder, damaged)
+        wanted = damage(damaged)
+        for recipe in ("segment_unet", "segment_mobilenet"):
+            wrong["train", recipe, "--smoke", "--out", tmp_path / "runs", "--data", damaged] = wanted
+    unknown = tmp_path / "unknown"
+    shutil.copytree(isic_folder, unknown)
+    with (unknown / "labels.csv").open("a") as labels:
+        labels.write("PH_train_9,train,wart,0\n")
+    wrong["train", "classify_resnet", "--smoke", "--out", tmp_path / "runs", "--data", unknown] = (
+        "seborrheic_keratosis: wart"
+    )
+    torch.save({"told": {"recipe": "segment_x"}, "state": {}, "parts": {}}, tmp_path / "last.pt")
+    smoke = ("--smoke", "--data", isic_folder, "--width", 0.1)
+    wrong["train", "segment_dilated", *smoke, "--out", tmp_path, "--resume"] = (
+        "is a run of recipe 'segment_x', not"
+    )
+    wrong["train", "classify_mobilenet", "--out", tmp_path, "--data", isic_folder, "--width", 0.5] = (
+        "has one width"
+    )
     for words, message in wrong.items():
         code, _, err = call(monkeypatch, capsys, *words)
         assert code == 2, words

@@ -149,7 +149,7 @@ CASES = {
         paper=512,
     ),
     # 25,557,032 published with 1,000 classes; here 3.
-    "resnet.ResNet50": Case(25_557_032 - 997 * 2049, lambda h, w: [(3,)]),
+    "resnet.ResNet50": Case(25_557_032 - 997 * 2049, lambda h, w: [(3,), (256,), (3, ceil(h, 32), ceil(w, 32))]),
     # EfficientNet-B3: 12,233,232 published, less its last convolution (384 -> 1536), norm and classifier. Decoder:
     # 384 + 136 -> 256, 256 + 48 -> 128, 128 + 32 -> 64, 64 + 24 -> 32, 32 -> 16: two convolutions and norms each.
     "efficient_unet.EfficientUNet": Case(

@@ -72,7 +72,7 @@ def test_class_activation_maps_of_a_linear_head_are_those_of_zhou_et_al() -> Non
         features = output
 
     handle = model.stages[-1].register_forward_hook(keep)
-    logits = model(image)
+    logits, _, maps = model(image)
     handle.remove()
     image_features = features
     assert image_features is not None
@@ -80,6 +80,7 @@ def test_class_activation_maps_of_a_linear_head_are_those_of_zhou_et_al() -> Non
     expected /= image_features.shape[2] * image_features.shape[3]
     found = class_activation_maps(model, [image], model.stages[-1])
     torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, maps)
     torch.testing.assert_close(found.sum(dim=(2, 3)) + model.fc.bias, logits)
 
 

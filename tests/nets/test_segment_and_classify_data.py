@@ -12,7 +12,16 @@ import torch
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import phantom
 from lesionnets.data import augment
-from lesionnets.data.isic import find_labelled, find_samples, load_pairs, read_image, read_labels, read_mask
+from lesionnets.data.isic import (
+    Sample,
+    find_labelled,
+    find_samples,
+    load_pairs,
+    read_image,
+    read_labels,
+    read_mask,
+    read_pair,
+)
 from lesionnets.data.lesion_views import Lesion, plain_view, random_view, square_of
 from lesionnets.data.tflite import load_mobilenet
 from lesionnets.graphs.crop import cut_square, lesion_square
@@ -49,6 +58,8 @@ def test_colours_are_read_as_rgb(tmp_path: Path) -> None:
         ("image_id,split\na,train\n", "needs the columns"),
         ("image_id,diagnosis\na,wart\n", "none of melanoma, nevus"),
         ("image_id,diagnosis\nz,nevus\n", "has a diagnosis"),
+        ("image_id,diagnosis\n", "holds no labels"),
+        ("image_id,diagnosis\na\n", "none of melanoma, nevus"),
     ],
 )
 def test_wrong_labels_are_usage_errors(tmp_path: Path, labels: str, message: str) -> None:
@@ -71,6 +82,60 @@ def test_missing_and_broken_files_are_usage_errors(tmp_path: Path) -> None:
             read(tmp_path / "a.jpg")
     with pytest.raises(UsageError, match="has no mask"):
         load_pairs(find_samples(tmp_path), 8)
+
+
+def test_labels_without_a_split_or_that_are_no_text_are_usage_errors(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("image_id,diagnosis\na,nevus\n")
+    assert read_labels(path) == {"a": "nevus"}
+    with pytest.raises(UsageError, match="needs the columns split"):
+        read_labels(path, split="val")
+    path.write_bytes(b"image_id,diagnosis\n\xff\xfe\n")
+    with pytest.raises(UsageError, match="cannot be read as a CSV file"):
+        read_labels(path)
+
+
+def put(folder: Path, name: str, height: int = 40, width: int = 60, mask: tuple[int, int] | None = None) -> None:
+    """An image, and a mask of another resolution with a lesion in its left half."""
+    (folder / "masks").mkdir(exist_ok=True)
+    cv2.imwrite(str(folder / f"{name}.jpg"), np.full((height, width, 3), 90, np.uint8))
+    if mask is not None:
+        lesion = np.zeros(mask, np.uint8)
+        lesion[:, : mask[1] // 2] = 255
+        cv2.imwrite(str(folder / "masks" / f"{name}_segmentation.png"), lesion)
+
+
+def test_a_mask_without_its_image_is_a_usage_error(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    put(one, "a", mask=(40, 60))
+    put(other, "b")
+    cv2.imwrite(str(one / "masks" / "b_segmentation.png"), np.full((40, 60), 255, np.uint8))
+    with pytest.raises(UsageError, match=r"no image for the mask .*b_segmentation\.png"):
+        find_samples(one, one / "masks")
+    assert [sample.image_id for sample in find_samples([one, other], one / "masks")] == ["a", "b"]
+
+
+def test_a_mask_may_be_finer_than_its_image_but_not_of_another_shape(tmp_path: Path) -> None:
+    for name, mask in (("finer", (121, 180)), ("coarser", (20, 30))):
+        put(tmp_path, name, mask=mask)
+        sample = Sample(name, tmp_path / f"{name}.jpg", tmp_path / "masks" / f"{name}_segmentation.png")
+        image, lesion = read_pair(sample)
+        assert lesion.shape == image.shape[:2] == (40, 60)
+        assert lesion[:, :29].min() == 255
+        assert lesion[:, 31:].max() == 0
+        image, lesion = read_pair(sample, 16)
+        assert (image.shape, lesion.shape) == ((16, 16, 3), (16, 16))
+        assert lesion[:, :7].min() == 255
+        assert lesion[:, 9:].max() == 0
+    put(tmp_path, "turned", mask=(60, 40))
+    sample = Sample("turned", tmp_path / "turned.jpg", tmp_path / "masks" / "turned_segmentation.png")
+    with pytest.raises(UsageError, match="is 40 x 60 pixels, its image 60 x 40"):
+        load_pairs([sample], 16)
+    cv2.imwrite(str(sample.mask), np.zeros((40, 60), np.uint8))
+    with pytest.raises(UsageError, match="is empty"):
+        read_pair(sample)
 
 
 def test_augmented_masks_stay_on_their_lesions() -> None:

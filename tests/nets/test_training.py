@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,30 +71,111 @@ def test_it_learns_and_writes_what_it_promises(tmp_path: Path) -> None:
     assert max(float(row["accuracy"]) for row in rows) == pytest.approx(outcome.figures["accuracy"], abs=1e-4)
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
-    whole = run_fit(tmp_path / "whole", epochs=5)
-    steps = 0
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path[:0] = {path!r}
+from lesionnets import checkpoint, run_folder, training
+from test_training import loss_step, run_fit, validate
 
-    def killed(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        nonlocal steps
-        steps += 1
-        if steps == 15:  # in the third epoch
-            raise KeyboardInterrupt
-        return loss_step(model, batch)
+def killing(function, count, *, after=False):
+    calls = 0
+    def called(*given, **named):
+        nonlocal calls
+        calls += 1
+        if calls == count and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*given, **named)
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return called
 
-    with pytest.raises(KeyboardInterrupt):
-        run_fit(tmp_path / "killed", loss=killed, epochs=5)
-    resumed = run_fit(tmp_path / "killed", epochs=5, resume=True)
-    assert resumed.figures == whole.figures
-    states = [checkpoint.load(outcome.best).state for outcome in (whole, resumed)]
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-    assert len((tmp_path / "killed" / "log.csv").read_text().splitlines()) == 6
+def save_half(count):
+    save, calls = torch.save, 0
+    def called(content, path):
+        nonlocal calls
+        calls += 1
+        save(content, path)
+        if calls == count:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return called
+
+out = Path({out!r})
+
+def in_a_step(): run_fit(out / "in_a_step", loss=killing(loss_step, 15), epochs=4)
+def in_a_validation(): run_fit(out / "in_a_validation", validation=killing(validate, 2), epochs=4)
+def after_the_best():
+    training._keep_best = killing(training._keep_best, 2, after=True)
+    run_fit(out / "after_the_best", epochs=4)
+def after_the_log():
+    run_folder.RunFolder.write_log = killing(run_folder.RunFolder.write_log, 3, after=True)
+    run_fit(out / "after_the_log", epochs=4)
+def in_a_write():
+    torch.save = save_half(4)
+    run_fit(out / "in_a_write", epochs=4)
+def while_stale():
+    scores = iter([0.5, 0.4, 0.4, 0.4])
+    validation = killing(lambda _: {{"accuracy": next(scores)}}, 4)
+    run_fit(out / "while_stale", validation=validation, epochs=9, patience=3)
+
+run_fit(out / "warm", epochs=1)  # what a first run has to load, its children need not
+for run in (in_a_step, in_a_validation, after_the_best, after_the_log, in_a_write, while_stale):
+    child = os.fork()
+    if not child:
+        run()
+        os._exit(0)
+    print(run.__name__, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_run_that_is_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    told = subprocess.run(
+        [sys.executable, "-c", KILLED.format(path=paths, out=str(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout
+    ended = dict(line.split() for line in told.splitlines() if line.count(" ") == 1 and "-9" in line)
+    names = ["in_a_step", "in_a_validation", "after_the_best", "after_the_log", "in_a_write"]
+    assert list(ended) == [*names, "while_stale"], told
+    whole = run_fit(tmp_path / "whole", epochs=4)
+    expected = checkpoint.load(whole.best).state
+    columns = ("epoch", "loss", "accuracy")
+    log = [[row[name] for name in columns] for row in rows_of(tmp_path / "whole" / "log.csv")]
+    for name in names:
+        resumed = run_fit(tmp_path / name, epochs=4, resume=True)
+        assert resumed.figures == whole.figures, name
+        torch.testing.assert_close(checkpoint.load(resumed.best).state, expected, rtol=0, atol=0)
+        assert [[row[key] for key in columns] for row in rows_of(tmp_path / name / "log.csv")] == log, name
+    # Two validations without a better one before the kill, one after it: that is three.
+    scores = iter([0.4, 0.9])
+    stale = run_fit(
+        tmp_path / "while_stale",
+        validation=lambda _: {"accuracy": next(scores)},
+        epochs=9,
+        patience=3,
+        resume=True,
+    )
+    assert (stale.epochs, stale.figures) == (4, {"accuracy": 0.5})
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     scores = iter([0.5, 0.7, 0.6, 0.6, 0.9])
     outcome = run_fit(tmp_path, validation=lambda _: {"accuracy": next(scores)}, epochs=20, patience=2)
     assert (outcome.epochs, outcome.figures) == (4, {"accuracy": 0.7})
+    # It had ended: there is nothing to go on with.
+    again = run_fit(tmp_path, validation=lambda _: {"accuracy": 1.0}, epochs=20, patience=2, resume=True)
+    assert (again.epochs, again.figures) == (4, {"accuracy": 0.7})
 
 
 def test_a_budget_in_minutes_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +193,29 @@ def test_resume_refuses_another_recipes_or_networks_run(tmp_path: Path) -> None:
     run_fit(tmp_path, epochs=1)
     model = UNet(channels=[8, 8])
     optimiser = torch.optim.AdamW(model.parameters())
-    for recipe, message in (("other", "run of recipe 'test_recipe'"), ("test_recipe", "another network")):
-        run = Run(recipe, "unet.UNet", {}, tmp_path, best_by="accuracy")
+    for recipe, hyper, seed, message in (
+        ("other", HYPER, 2017, "run of recipe 'test_recipe', not 'other'"),
+        ("test_recipe", {"width": 0.5}, 2017, "run of hyper-parameters"),
+        ("test_recipe", HYPER, 5, "run of seed 2017, not 5"),
+        ("test_recipe", HYPER, 2017, "another network"),
+    ):
+        run = Run(recipe, "unet.UNet", hyper, tmp_path, best_by="accuracy")
         with pytest.raises(UsageError, match=message):
-            fit(model, loss_step, Brightness(), validate, run=run, optimiser=optimiser, epochs=2, resume=True)
+            fit(
+                model,
+                loss_step,
+                Brightness(),
+                validate,
+                run=run,
+                optimiser=optimiser,
+                epochs=2,
+                seed=seed,
+                resume=True,
+            )
+    for content in (b"torn", (tmp_path / "best.pt").read_bytes()):
+        (tmp_path / "last.pt").write_bytes(content)
+        with pytest.raises(UsageError, match="train anew without --resume"):
+            run_fit(tmp_path, epochs=2, resume=True)
 
 
 def test_training_needs_a_budget(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""What all networks from an image to its diagnosis share, so that one graph serves them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """A network from a picture and the lesion in it to a diagnosis.
+
+    Args:
+        size: Side of the square pictures that it is trained on and served with, pixels.
+        diagnoses: Names of its classes, in order.
+        features: Length of its embedding.
+
+    Attributes:
+        guided: Whether it is shown the square around the lesion, and the lesion's mask; else it is shown the whole
+            picture, and an empty mask.
+        temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
+
+    Shape:
+        image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
+        -> logits [N, classes]; embedding [N, features], of length 1; class activation maps [N, classes, h, w].
+    """
+
+    guided = True
+    temperature: Tensor
+
+    def __init__(self, size: int, diagnoses: Sequence[str], features: int) -> None:
+        super().__init__()
+        self.size = size
+        self.diagnoses = tuple(diagnoses)
+        self.features = features
+        self.register_buffer("temperature", torch.ones(()))

@@ -1,0 +1,102 @@
+"""What the recipes of segmentation networks share: pairs, validation, calibration; they bring network and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lesionnets import checkpoint
+from lesionnets.data.isic import find_samples, load_pairs
+from lesionnets.data.pairs import Pairs
+from lesionnets.evaluation.validation import Validation, calibrate
+from lesionnets.nets.segmenter import Segmenter
+from lesionnets.training import RecipeOptions, Run, fit
+
+MARGIN = 4 / 3
+"""Side of pictures in memory over that of the network's input, so that zooming in stays sharp."""
+
+SMOKE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe decides.
+
+    Attributes:
+        recipe: Its name.
+        network: Built from ``hyper`` and ``size``.
+        hyper: The network's keyword arguments but ``size``.
+        size: Side of the network's input, pixels.
+        batch_size: Images a step.
+        minutes: Of training, where the caller names none.
+        optimiser: From the network to its optimiser; learning rates are peaks.
+        patience: Validations without a better Jaccard after which training ends; one follows every epoch.
+    """
+
+    recipe: str
+    network: type[Segmenter]
+    size: int
+    batch_size: int
+    minutes: float
+    optimiser: Callable[[Any], torch.optim.Optimizer]
+    hyper: dict[str, Any] = field(default_factory=dict)
+    patience: int = 12
+
+
+def train_segmenter(
+    options: RecipeOptions,
+    plan: Plan,
+    loss_step: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor],
+    *,
+    prepare: Callable[[Any], None] | None = None,
+) -> Path:
+    """Train on ``DATA/train``, choose on ``DATA/val`` by mean Jaccard, and fit the temperature there.
+
+    Images are squashed to the network's size and augmented for other frames, dark corners, hairs and light.
+
+    Args:
+        options: Of the command.
+        plan: Of the recipe.
+        loss_step: Loss of a batch of uint8 images [B, 3, size, size] and masks [B, 1, size, size], 0 to 255.
+        prepare: Called with the network before training, to give it weights; not in a smoke test.
+
+    Returns:
+        The best checkpoint.
+
+    Raises:
+        UsageError: Where the data folder or its parts are missing or an image and its mask do not fit.
+    """
+    data = options.data_folder()
+    training = find_samples(data / "train" / "images", data / "train" / "masks")
+    held_out = find_samples(data / "val" / "images", data / "val" / "masks")
+    size, batch_size = plan.size, plan.batch_size
+    if options.smoke:
+        training, held_out, size, batch_size = training[:8], held_out[:4], SMOKE_SIZE, 4
+    torch.manual_seed(options.seed)
+    hyper = {**plan.hyper, "size": size}
+    model = plan.network(**hyper)
+    if prepare is not None and not options.smoke:
+        prepare(model)
+    images, masks = load_pairs(training, round(size * MARGIN))
+    validation = Validation(held_out, size)
+    outcome = fit(
+        model,
+        loss_step,
+        Pairs(images, masks, size, batch_size),
+        validation,
+        run=Run(plan.recipe, checkpoint.name_of(plan.network), hyper, options.out, best_by="jaccard"),
+        optimiser=plan.optimiser(model),
+        epochs=2 if options.smoke else None,
+        minutes=None if options.smoke else options.minutes or plan.minutes,
+        patience=options.patience or plan.patience,
+        seed=options.seed,
+        resume=options.resume,
+        ema_decay=0.995,
+    )
+    calibrate(outcome.best, validation)
+    return outcome.best
