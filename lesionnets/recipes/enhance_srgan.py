@@ -39,6 +39,9 @@ from lesionnets.training import RecipeOptions, Run, device, fit
 
 NAME = "enhance_srgan"
 MINUTES = 25.0
+PATIENCE = 8
+WIDTH = 0.5
+"""Of the generator, on a CPU; the discriminator, which costs more, has its square: both are 1 at the paper's."""
 CONTENT_SHARE = 0.6
 """Of the time, for the first phase."""
 BATCH, PATCH, STEPS = 8, 24, 50
@@ -130,10 +133,10 @@ def train(options: RecipeOptions) -> Path:
     content, perceptual = (
         _features(None if smoke else imagenet_weights(data), taps) for taps in (CONTENT_TAPS, TAPS)
     )
-    hyper = {"width": 0.125, "blocks": 1} if smoke else {"width": 0.5, "blocks": 16}
+    hyper: dict[str, Any] = {"width": options.width_or(WIDTH), "blocks": 1 if smoke else 16}
     torch.manual_seed(options.seed)
-    generator = SrganGenerator(**hyper)  # type: ignore[arg-type]
-    adversary = Adversary(SrganDiscriminator(0.0625 if smoke else 0.25).to(device()), content)
+    generator = SrganGenerator(**hyper)
+    adversary = Adversary(SrganDiscriminator(hyper["width"] ** 2).to(device()), content)
     pairs = PatchPairs(images, patch=patch, batch_size=BATCH, steps=2 if smoke else STEPS)
     minutes = None if smoke else options.minutes or MINUTES
     # Thinned: four of five regions would cost more time than they tell.
@@ -151,7 +154,7 @@ def train(options: RecipeOptions) -> Path:
             epochs=1 if smoke else None,
             minutes=minutes * share if minutes else None,
             validate_every=8,
-            patience=8,
+            patience=options.patience or PATIENCE,
             ema_decay=0.99,
             seed=options.seed,
             resume=options.resume,

@@ -28,6 +28,9 @@ from lesionnets.training import RecipeOptions, Run, device, fit
 
 NAME = "purify_partial"
 MINUTES = 25.0
+PATIENCE = 8
+WIDTH = 0.25
+"""Of the painter, on a CPU."""
 RATE = 2e-3
 """At its peak. Bisla et al. take Adam, then SGD over a week on GPUs; one cycle of AdamW suits half an hour."""
 
@@ -72,9 +75,8 @@ def train(options: RecipeOptions) -> Path:
         device()
     )
     backgrounds = load_backgrounds(training, cleaned=True) + phantom_backgrounds(1 if smoke else 50, seed=100_000)
-    hyper: dict[str, Any] = (
-        {"width": 0.0625, "widths": [8, 8]} if smoke else {"width": 0.25, "widths": [24, 32, 48, 64]}
-    )
+    width = options.width_or(WIDTH, smoke=0.0625)
+    hyper: dict[str, Any] = {"width": width, "widths": [8, 8] if smoke else [24, 32, 48, 64]}
     torch.manual_seed(options.seed)
     model = PartialPurifier(**hyper)
     outcome = fit(
@@ -89,7 +91,7 @@ def train(options: RecipeOptions) -> Path:
         epochs=1 if smoke else None,
         minutes=None if smoke else options.minutes or MINUTES,
         validate_every=4,
-        patience=8,
+        patience=options.patience or PATIENCE,
         ema_decay=0.99,
         seed=options.seed,
         resume=options.resume,
