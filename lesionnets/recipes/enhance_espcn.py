@@ -1,4 +1,4 @@
-"""x4 super-resolution of lesion regions: the sub-pixel network, trained with L1 on random patches of ISIC 2017.
+"""x4 super-resolution of lesion regions: the sub-pixel network, trained on random patches of ISIC 2017.
 
 The truth is the image itself; the network sees it reduced by four. Half of the patches are reduced only, half
 are also blurred, noisy and JPEG-coded (:mod:`lesionnets.data.degradations`): one network learns from the picture
@@ -32,15 +32,26 @@ PATCH = 48  # low-resolution pixels
 STEPS = 150  # batches that make an "epoch" of random patches
 RATE = 2e-3
 PATIENCE = 12
+LEAST_ERROR = 1e-2
+"""Of 1, added before the logarithm: patches without structure, which any network gets right, shall not decide.
+
+After 900 steps the gains in dB for plain, clinical and paper were -0.07, 0.24 and 2.51 with L1 alone; with 1e-3
+they were 0.29, 0.04 and 1.95. This value lies between the two.
+"""
 
 
 def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean absolute error (L1 keeps edges sharper than L2: Zhao et al. 2017)."""
+    """Mean over the patches of the logarithm of the mean absolute error.
+
+    L1 keeps edges sharper than L2 (Zhao et al. 2017). The logarithm weighs a patch by its own error, as PSNR does:
+    otherwise noisy patches, whose error is several times that of clean ones, decide alone.
+    """
     small, truth = batch
     # In float32: bfloat16's 8 bits would be the largest error, and with few channels it is no faster on CPUs.
     with torch.autocast(small.device.type, enabled=False):
-        error: Tensor = (model(small) - truth).abs().mean()
-        return error
+        errors = (model(small) - truth).abs().mean(dim=(1, 2, 3))
+        loss: Tensor = (errors + LEAST_ERROR).log().mean()
+        return loss
 
 
 def enhance(model: nn.Module, image: Image) -> Image:
@@ -113,6 +124,6 @@ def train(options: RecipeOptions) -> Path:
         ema_decay=0.998,
         seed=options.seed,
         resume=options.resume,
-        clip_norm=0.5,
+        clip_norm=30.0,  # the logarithm's gradients are those of L1 over an error of some hundredths
     )
     return outcome.best

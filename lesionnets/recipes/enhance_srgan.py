@@ -53,6 +53,13 @@ CONTENT_SCALE = 0.006
 """Brings features to the size of pixels, as in Ledig et al., section 3.2."""
 
 
+def pixel_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean absolute error: the first phase's loss."""
+    small, truth = batch
+    error: Tensor = (model(small).float() - truth).abs().mean()
+    return error
+
+
 class Adversary:
     """The discriminator and how it learns; one step of it for one of the generator's.
 
@@ -161,7 +168,7 @@ def train(options: RecipeOptions) -> Path:
             companion=adversary if loss is adversary else None,
         ).best
 
-    learnt = phase("content", enhance_espcn.loss_step, CONTENT_SHARE, rate=RATE, best_by="score")
+    learnt = phase("content", pixel_loss, CONTENT_SHARE, rate=RATE, best_by="score")
     generator.load_state_dict(checkpoint.load(learnt, recipe=NAME).state)
     return phase("adversarial", adversary, 1 - CONTENT_SHARE, rate=ADVERSARIAL_RATE, best_by="perceptual_gain")
 

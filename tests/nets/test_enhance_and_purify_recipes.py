@@ -33,7 +33,7 @@ from lesionnets.nets.mobilenet import MobileNetV2
 from lesionnets.nets.partial_purifier import PartialPurifier
 from lesionnets.nets.srgan import SrganDiscriminator, SrganGenerator
 from lesionnets.occlusions import find_occlusions, remove_occlusions
-from lesionnets.recipes.enhance_espcn import enhance
+from lesionnets.recipes.enhance_espcn import LEAST_ERROR, enhance, loss_step
 from lesionnets.recipes.enhance_srgan import Adversary
 from lesionnets.recipes.purify_partial import loss_with
 from lesionnets.recipes.purify_unet import purify
@@ -158,6 +158,15 @@ def test_patches_are_pairs_at_a_quarter_and_the_same_for_a_seed() -> None:
     assert (reduced - small).abs().mean() < 0.03, "the pair shows the same patch"
     with pytest.raises(UsageError, match="measures 400 pixels"):
         PatchPairs(crops, patch=100, batch_size=6, steps=2)
+
+
+def test_patches_weigh_by_their_own_error() -> None:
+    model, small = Espcn(4, 1), torch.full((2, 3, 8, 8), 0.5)
+    truth = torch.full((2, 3, 32, 32), 0.5)
+    truth[0] += 0.02
+    truth[1] += 0.2
+    alone = [math.log(error + LEAST_ERROR) for error in (0.02, 0.2)]
+    assert float(loss_step(model, (small, truth)).detach()) == pytest.approx(sum(alone) / 2, abs=1e-3)
 
 
 @pytest.mark.parametrize("how", list(Degradation))
