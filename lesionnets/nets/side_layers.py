@@ -98,7 +98,13 @@ class SideLayer(nn.Module):
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Float [N, inputs, h, w] -> maps [N, 16, H, W] and logits [N, 1, H, W]."""
-        maps = self.up(self.conv(values))
+        maps = self.conv(values)
+        if maps.dtype == torch.bfloat16:
+            # Autocast's choice; but CPUs then take ten to twenty times as long to deconvolve each map apart.
+            with torch.autocast(maps.device.type, enabled=False):
+                maps = self.up(maps.float()).to(maps.dtype)
+        else:
+            maps = self.up(maps)
         return maps, self.score(maps)
 
 

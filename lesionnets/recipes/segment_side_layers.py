@@ -17,7 +17,7 @@ from lesionnets.nets.side_layers import Scores, SideLayersVgg
 from lesionnets.segmenter_training import Plan, train_segmenter
 from lesionnets.training import RecipeOptions
 
-SIZE = 112
+SIZE = 128
 """Side of the network's input, pixels; the patent's is 224."""
 
 BATCH = 16
