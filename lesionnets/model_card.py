@@ -21,7 +21,22 @@ class About:
     does: str
     data: str
     limits: str
+    recipe: str = ""
+    """Where it is one of several models that a recipe makes."""
 
+
+_IMAGENET = "MobileNetV2 weights trained on ImageNet (Apache-2.0)"
+_MASKED = "The 1,800 ISIC 2017 training images with masks (CC0), chosen on the 121 validation images; " + _IMAGENET
+_LABELLED = "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; " + _IMAGENET
+_SEGMENTATION_LIMITS = (
+    "Trained on images that are centred on one lesion. Several lesions, lesions that leave the frame, and "
+    "images of other cameras, other skin tones than the archive's (mostly light) come out worse."
+)
+_CLASSIFICATION_LIMITS = (
+    "Knows three classes only: every other disease comes out as one of them. It sees whole pictures of 192 x 192 "
+    "pixels, and so no fine detail of a small lesion. The archive's patients are mostly light-skinned, and its "
+    "lesions were chosen for biopsy: probabilities do not carry over to screening."
+)
 
 _ISIC = "ISIC 2017 training images (1,800 dermoscopic images, CC0), chosen on the 121 validation images"
 
@@ -52,6 +67,36 @@ ABOUT: dict[str, About] = {
         "mostly light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to "
         "screening.",
     ),
+    "segment_coarse_sn": About(
+        "Finds the skin lesion's area: coarse-SN, the first step of MB-DCNN, or a model of its own.",
+        _MASKED,
+        _SEGMENTATION_LIMITS,
+        "mb_dcnn",
+    ),
+    "mb_dcnn_mask_cn": About(
+        "mask-CN, the second step of MB-DCNN: where it looked to tell the diagnosis, from image and coarse mask.",
+        _LABELLED,
+        _CLASSIFICATION_LIMITS,
+        "mb_dcnn",
+    ),
+    "mb_dcnn_enhanced_sn": About(
+        "enhanced-SN, the last step of MB-DCNN: finds the skin lesion's area, told where mask-CN looked.",
+        _MASKED,
+        _SEGMENTATION_LIMITS,
+        "mb_dcnn",
+    ),
+    "segment_mb_dcnn": About(
+        "Finds the skin lesion's area by mutual bootstrapping: an ensemble of coarse-SN, mask-CN and enhanced-SN.",
+        f"{_MASKED}; mask-CN: all 2,000 training images with their diagnoses, chosen on 150",
+        _SEGMENTATION_LIMITS,
+        "mb_dcnn",
+    ),
+    "classify_mask_cn": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask: mask-CN of MB-DCNN.",
+        _LABELLED,
+        _CLASSIFICATION_LIMITS,
+        "mb_dcnn",
+    ),
 }
 
 _CARD = """\
@@ -65,7 +110,7 @@ _CARD = """\
 medical device. |
 | Data | {data} |
 | Licence | Apache-2.0 (weights and graph); trained on data that permits it |
-| Recipe | `lesionnets train {name}`, network `{network}`{hyper} |
+| Recipe | `lesionnets train {recipe}`, network `{network}`{hyper} |
 | Commit | {commit} |
 | Size | {parameters:,} values, {bytes:,} bytes as served |
 
@@ -104,7 +149,8 @@ def write_card(
     hyper = "".join(f", {key} {value}" for key, value in trained.hyper.items())
     path.write_text(
         _CARD.format(
-            name=trained.recipe,
+            name=path.parent.name,
+            recipe=about.recipe or trained.recipe,
             version=version,
             does=about.does,
             data=about.data,

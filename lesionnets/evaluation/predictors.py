@@ -63,7 +63,8 @@ def _load_checkpoint(path: Path, stage: Stage) -> Run:
     trained = checkpoint.load(path)
     if trained.recipe.partition("_")[0] != stage:
         raise UsageError(f"{path} was made by recipe {trained.recipe!r}, which is not for the {stage} stage")
-    module, network = import_module(f"lesionnets.graphs.{stage}"), trained.build()
+    network = trained.build()
+    module = import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
     if stage not in _WRAPPERS:
         return _load_onnx(module.build(network).SerializeToString(), path, stage)
     graph = getattr(module, _WRAPPERS[stage])(network).eval()

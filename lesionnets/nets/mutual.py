@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lesionnets.nets.mask_guided import MaskGuided, localisation_map
 from lesionnets.nets.mb_dcnn import CoarseSN, EnhancedSN, MaskCN
@@ -58,7 +58,3 @@ class MutualSN(Segmenter):
         coarse = (self.coarse(image) / self.coarse.temperature).sigmoid()
         logits: Tensor = self.enhanced(image, localisation_map(*self.guide(image, coarse)))
         return logits
-
-    def parts(self) -> list[nn.Module]:
-        """coarse-SN, mask-CN and enhanced-SN."""
-        return [self.coarse, self.guide, self.enhanced]
