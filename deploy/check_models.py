@@ -15,11 +15,25 @@ def wrong_models(repository: Path) -> list[str]:
     found = []
     for config in sorted(repository.glob("*/config.pbtxt")):
         named = dict(_DIGEST.findall(config.read_text(encoding="utf-8")))
-        for model in sorted(config.parent.glob("[0-9]*/model.onnx")):
+        files = [*config.parent.glob("[0-9]*/model.onnx"), *config.parent.glob("[0-9]*/steps.txt")]
+        for model in sorted(files):
             version = model.parent.name
             if hashlib.sha256(model.read_bytes()).hexdigest() != named.pop(version, None):
                 found.append(f"{config.parent.name} version {version}: not the file that config.pbtxt names")
-        found += [f"{config.parent.name} version {version}: no model.onnx" for version in named]
+            if model.name == "steps.txt":
+                found += _wrong_steps(repository, model)
+        found += [f"{config.parent.name} version {version}: no model.onnx or steps.txt" for version in named]
+    return found
+
+
+def _wrong_steps(repository: Path, steps: Path) -> list[str]:
+    """Sentences about an ensemble's steps that are not the files that its ``steps.txt`` names."""
+    found = []
+    for line in steps.read_text(encoding="utf-8").splitlines():
+        name, version, digest = line.split()
+        model = repository / name / version / "model.onnx"
+        if not model.is_file() or hashlib.sha256(model.read_bytes()).hexdigest() != digest:
+            found.append(f"{steps.parent.parent.name}: {name} version {version} is not the step that it names")
     return found
 
 

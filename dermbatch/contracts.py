@@ -6,7 +6,8 @@ fixed, and the worker brings the image to that size, or free (-1): then it sends
 
 What a model says beside its tensors, in ``parameters`` of its ``config.pbtxt`` (strings):
 
-- ``sha256.<version>``: digest of the version's file. Needed: it goes into records and stage keys.
+- ``sha256.<version>``: digest of the version's file: ``model.onnx``, or an ensemble's ``steps.txt``, which has its
+  steps' digests. Needed: it goes into records and stage keys.
 - ``labels``: classes in the order of ``PROBABILITIES``, comma separated. Needed for classify.
 - ``threshold``: probability, 0 to 1, from which a pixel is lesion (segment) or occlusion (purify); 0.5.
 - ``long_side``: where H, W are free: pixels to which the image's long side is reduced before it is sent; 1024.

@@ -252,9 +252,10 @@ def evaluate_purify(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run.")],
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run, or the run's folder.")],
     repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     version: Annotated[str | None, typer.Option(help="A whole number; the next free one by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the model; the recipe's by default.")] = None,
     flips: Annotated[
         bool, typer.Option(help="Serve the mean over each picture and its mirror images: better, and slower.")
     ] = False,
@@ -262,7 +263,8 @@ def export(
     """Write a trained network into a Triton model repository; prints the model file's path."""
     import lesionnets.export  # noqa: PLC0415
 
-    typer.echo(lesionnets.export.export(checkpoint, repository, version=version, flips=flips))
+    found = lesionnets.export.export(checkpoint, repository, version=version, name=name, flips=flips)
+    typer.echo(found)
 
 
 def _watched(what: str) -> Callable[[Sequence[Sample]], Iterable[Sample]]:

@@ -2,9 +2,9 @@
 
 Writes ``<repository>/<model>/<version>/model.onnx``, ``config.pbtxt`` beside the versions, ``labels.txt`` for a
 classifier, and ``MODEL_CARD.md``. The model is called as its recipe; what comes before the first underscore of
-that name is its stage. The configuration serves Triton's own ONNX Runtime backend and the embedded one alike;
-what only the worker reads (stage, threshold, labels, tile, file digests) stands in ``parameters``, of which a
-backend passes over those that it does not know.
+that name is its stage. MB-DCNN becomes an ensemble (:mod:`lesionnets.ensemble`) and its steps. The configuration
+serves Triton's own ONNX Runtime backend and the embedded one alike; what only the worker reads (stage, threshold,
+labels, tile, file digests) stands in ``parameters``, of which a backend passes over those that it does not know.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from string import Template
@@ -22,13 +23,20 @@ import onnx
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
+from lesionnets.checkpoint import Checkpoint
+from lesionnets.ensemble import STEPS, Step, write_ensemble
 from lesionnets.evaluation.intervals import Figure
+from lesionnets.graphs import mb_dcnn, segment
 from lesionnets.graphs.assembly import halve_weights
 from lesionnets.graphs.contract import Contract, Tensor
 from lesionnets.model_card import write_card
+from lesionnets.nets.mutual import MutualSN
 
 MOST_BYTES = 10_000_000
 """A model file may have no more, as it travels with the package."""
+
+MOST_ROWS = 4
+"""Largest batch of one request."""
 
 HALVE_ABOVE = 4_000_000
 """Larger models store their weights as float16; they are computed with as float32."""
@@ -37,7 +45,7 @@ _CONFIG = """\
 # Written by `lesionnets export`.
 name: "$name"
 backend: "onnxruntime"
-max_batch_size: 4
+max_batch_size: $batch
 input [
 $inputs
 ]
@@ -66,30 +74,39 @@ def export(
     repository: Path,
     *,
     version: str | None = None,
+    name: str | None = None,
     figures: Mapping[str, Figure] | None = None,
     flips: bool = False,
 ) -> Path:
     """Write a trained network as a version of a model.
 
     Args:
-        checkpoint_path: What `lesionnets train` wrote.
+        checkpoint_path: What `lesionnets train` wrote: a checkpoint, or the run's folder with its ``best.pt``.
         repository: A Triton model repository; made where it is missing.
         version: A whole number above 0; the next free one by default. An existing version is overwritten.
+        name: Of the model; the recipe's by default. An ensemble's second version needs another.
         figures: Measured ones with their intervals, for the card; the checkpoint's own by default.
         flips: Serve the mean over the picture and its three mirror images; of segmentation and classification.
 
     Returns:
-        The model file.
+        The model file; ``steps.txt`` of an ensemble.
 
     Raises:
-        UsageError: Where the checkpoint or the version is not usable.
+        UsageError: Where the checkpoint, the version or the name is not usable.
     """
+    if checkpoint_path.is_dir():
+        checkpoint_path /= "best.pt"
     trained = checkpoint.load(checkpoint_path)
     stage = trained.recipe.partition("_")[0]
     if stage not in set(Stage):
         raise UsageError(f"recipe {trained.recipe!r} makes no model of a stage; there are {', '.join(Stage)}")
-    graphs = importlib.import_module(f"lesionnets.graphs.{stage}")
     network = trained.build()
+    folder = repository / _plain(name or trained.recipe)
+    if isinstance(network, MutualSN):
+        if flips:
+            raise UsageError("--flips is for models of one graph, not for an ensemble")
+        return _export_mb_dcnn(trained, network, folder, version, figures)
+    graphs = importlib.import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
     wanted = get_type_hints(graphs.build)["network"]
     if not isinstance(network, wanted):
         raise UsageError(
@@ -99,18 +116,85 @@ def export(
         raise UsageError(f"--flips is for segmentation and classification, not for the {stage} stage")
     graph = graphs.build(network, flips=True) if flips else graphs.build(network)
     contract = graphs.contract(network)
-    folder = repository / trained.recipe
-    version = version or str(max(map(int, versions(folder)), default=0) + 1)
-    if not version.isdecimal() or int(version) < 1:
-        raise UsageError(f"version {version!r} is not a whole number above 0, as Triton numbers versions")
-    model_file = write_model(folder, str(int(version)), graph, Stage(stage), contract)
+    version = _number(version, folder)
+    model_file = write_model(folder, version, graph, Stage(stage), contract)
     size = model_file.stat().st_size
-    write_card(folder / "MODEL_CARD.md", trained, version=str(int(version)), size=size, figures=figures)
+    write_card(folder / "MODEL_CARD.md", trained, version=version, size=size, figures=figures)
     return model_file
 
 
-def write_model(folder: Path, version: str, graph: onnx.ModelProto, stage: Stage, contract: Contract) -> Path:
+def _plain(name: str) -> str:
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise UsageError(f"{name!r} cannot be a model's name: take letters, digits, _ and -")
+    return name
+
+
+def _number(version: str | None, *folders: Path) -> str:
+    """A version as Triton writes it; where none is given the next one that is free in all of the folders."""
+    taken = [int(number) for folder in folders for number in versions(folder)]
+    version = version or str(max(taken, default=0) + 1)
+    if not version.isdecimal() or int(version) < 1:
+        raise UsageError(f"version {version!r} is not a whole number above 0, as Triton numbers versions")
+    return str(int(version))
+
+
+def _export_mb_dcnn(
+    trained: Checkpoint,
+    network: MutualSN,
+    folder: Path,
+    version: str | None,
+    figures: Mapping[str, Figure] | None,
+) -> Path:
+    """Write MB-DCNN's three steps, the ensemble of them, and mask-CN as a classifier; all of one version."""
+    guide, repository = _part(trained, "mask", "guide"), folder.parent
+    models = {
+        "segment_coarse_sn": (_part(trained, "coarse", "coarse"), Stage.SEGMENT),
+        "mb_dcnn_mask_cn": (guide, None),
+        "mb_dcnn_enhanced_sn": (_part(trained, "", "enhanced"), None),
+        "classify_mask_cn": (guide, Stage.CLASSIFY),
+    }
+    version = _number(version, folder, *(repository / name for name in models))
+    graphs = {
+        "segment_coarse_sn": (segment.build(network.coarse), segment.contract(network.coarse)),
+        "mb_dcnn_mask_cn": (mb_dcnn.build_localise(network), mb_dcnn.localise_contract(network)),
+        "mb_dcnn_enhanced_sn": (mb_dcnn.build_enhance(network), mb_dcnn.enhance_contract(network)),
+        "classify_mask_cn": (mb_dcnn.build(network.guide), mb_dcnn.contract(network.guide)),
+    }
+    files = {}
+    for name, (part, stage) in models.items():
+        files[name] = write_model(repository / name, version, graphs[name][0], stage, graphs[name][1])
+        card, size = repository / name / "MODEL_CARD.md", files[name].stat().st_size
+        write_card(card, replace(part, recipe=name), version=version, size=size)
+    steps = [
+        Step(name, version, file_digest(files[name]), {"IMAGE": "IMAGE"} | takes, gives)
+        for name, takes, gives in (
+            ("segment_coarse_sn", {}, {"LESION": "coarse"}),
+            ("mb_dcnn_mask_cn", {"COARSE": "coarse"}, {"WHERE": "where"}),
+            ("mb_dcnn_enhanced_sn", {"WHERE": "where"}, {"LESION": "LESION"}),
+        )
+    ]
+    contract = mb_dcnn.contract(network)
+    steps_file = write_ensemble(folder, version, steps, stage=Stage.SEGMENT, contract=contract, batch=MOST_ROWS)
+    size = sum(files[step.model].stat().st_size for step in steps)
+    write_card(folder / "MODEL_CARD.md", trained, version=version, size=size, figures=figures)
+    return steps_file
+
+
+def _part(trained: Checkpoint, figures: str, part: str) -> Checkpoint:
+    """A part of MB-DCNN's checkpoint as one of its own: what a card reads."""
+    state = {name.partition(".")[2]: value for name, value in trained.state.items() if name.startswith(f"{part}.")}
+    names = {name.removeprefix(f"{figures}_"): name for name in trained.figures if name.startswith(f"{figures}_")}
+    own = {short: trained.figures[name] for short, name in names.items()} if figures else trained.figures
+    hyper = {"backbone": trained.hyper["backbone"], "part": part}
+    return replace(trained, hyper=hyper, state=state, figures=own)
+
+
+def write_model(
+    folder: Path, version: str, graph: onnx.ModelProto, stage: Stage | None, contract: Contract
+) -> Path:
     """Write a graph as a version of the model ``folder.name``, and the configuration of all its versions.
+
+    Without a stage it is a step of an ensemble.
 
     Raises:
         UsageError: Where the file is larger than ``MOST_BYTES``.
@@ -133,7 +217,7 @@ def write_model(folder: Path, version: str, graph: onnx.ModelProto, stage: Stage
 
 def versions(folder: Path) -> list[str]:
     """The versions of a model that lie in its folder, oldest first."""
-    names = (path.parent.name for path in folder.glob("*/model.onnx"))
+    names = (path.parent.name for file in ("model.onnx", STEPS) for path in folder.glob(f"*/{file}"))
     return sorted((name for name in names if name.isdecimal()), key=int)
 
 
@@ -142,18 +226,17 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _config(folder: Path, stage: Stage, contract: Contract) -> str:
-    parameters = {"stage": str(stage)} | contract.parameters
+def _config(folder: Path, stage: Stage | None, contract: Contract) -> str:
+    parameters = ({"stage": str(stage)} if stage else {}) | contract.parameters
     if contract.labels:
         parameters["labels"] = ",".join(contract.labels)
     for version in versions(folder):
         parameters[f"sha256.{version}"] = file_digest(folder / version / "model.onnx")
     return Template(_CONFIG).substitute(
         name=folder.name,
-        inputs=",\n".join(f"  {{ {_tensor(tensor)} }}" for tensor in contract.inputs),
-        outputs=",\n".join(
-            f"  {{ {_tensor(tensor)}{_label_file(tensor, contract)} }}" for tensor in contract.outputs
-        ),
+        batch=MOST_ROWS,
+        inputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.inputs),
+        outputs=",\n".join(f"  {{ {tensor.text}{_label_file(tensor, contract)} }}" for tensor in contract.outputs),
         warmup="\n".join(_zeros(tensor, contract.warmup) for tensor in contract.inputs),
         parameters="\n".join(
             f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}'
@@ -162,19 +245,12 @@ def _config(folder: Path, stage: Stage, contract: Contract) -> str:
     )
 
 
-def _tensor(tensor: Tensor) -> str:
-    return f'name: "{tensor.name}" data_type: {tensor.data_type} dims: [ {_numbers(tensor.dims)} ]'
-
-
 def _label_file(tensor: Tensor, contract: Contract) -> str:
     return ' label_filename: "labels.txt"' if contract.labels and tensor.dims == (len(contract.labels),) else ""
 
 
 def _zeros(tensor: Tensor, size: tuple[int, int]) -> str:
-    dims = _numbers((*size, *tensor.dims[2:]))
+    sides = (*size, *tensor.dims[2:])
+    dims = ", ".join(str(side if dim < 0 else dim) for dim, side in zip(tensor.dims, sides, strict=True))
     value = f"data_type: {tensor.data_type} dims: [ {dims} ] zero_data: true"
     return f'    inputs {{ key: "{tensor.name}" value: {{ {value} }} }}'
-
-
-def _numbers(values: tuple[int, ...]) -> str:
-    return ", ".join(map(str, values))

@@ -26,9 +26,20 @@ class About:
     """That trains it, where the model is not called as its recipe."""
 
 
+_MB_DCNN = "lesionnets train mb_dcnn"
+_IMAGENET = "MobileNetV2 weights trained on ImageNet (Apache-2.0)"
+_MASKED = "The 1,800 ISIC 2017 training images with masks (CC0), chosen on the 121 validation images; " + _IMAGENET
+_LABELLED = "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; " + _IMAGENET
 _SEGMENT_LIMITS = (
     "Trained on images that are centred on one lesion. Several lesions, lesions that leave the frame, and images "
     "of other cameras, other skin tones than the archive's (mostly light) come out worse."
+)
+_CLASSIFY_LIMITS = (
+    "Knows three classes only: every other disease comes out as one of them. The archive's patients are mostly "
+    "light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to screening."
+)
+_WHOLE_LIMITS = (
+    "It sees whole pictures of 192 x 192 pixels, and so no fine detail of a small lesion. " + _CLASSIFY_LIMITS
 )
 
 _ISIC = "ISIC 2017 training images (1,800 dermoscopic images, CC0), chosen on the 121 validation images"
@@ -57,7 +68,7 @@ ABOUT: dict[str, About] = {
     "enhance_srgan": About(
         "Super-resolves the lesion's region x4 for viewing; trained against a discriminator.",
         f"{_ISIC}: the regions around the lesions, reduced by four, half of them blurred, noisy and JPEG-coded; "
-        "in the loss, MobileNetV2 weights trained on ImageNet (Apache-2.0)",
+        "in the loss, " + _IMAGENET,
         "It makes up texture that looks likely and was not there. Nothing may be measured or diagnosed on it.",
     ),
     "segment_unet": About(
@@ -67,7 +78,7 @@ ABOUT: dict[str, About] = {
     ),
     "segment_mobilenet": About(
         "Finds the skin lesion's area in a dermoscopic image.",
-        f"{_ISIC}; MobileNetV2 weights trained on ImageNet (Apache-2.0)",
+        _MASKED,
         _SEGMENT_LIMITS,
     ),
     "segment_dilated": About(
@@ -87,18 +98,13 @@ ABOUT: dict[str, About] = {
     ),
     "classify_mobilenet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
-        "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; MobileNetV2 weights "
-        "trained on ImageNet (Apache-2.0)",
-        "Knows three classes only: every other disease comes out as one of them. The archive's patients are "
-        "mostly light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to "
-        "screening.",
+        _LABELLED,
+        _CLASSIFY_LIMITS,
     ),
     "classify_resnet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart on the whole picture; the lesion mask is not used.",
         "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; from scratch",
-        "Knows three classes only: every other disease comes out as one of them. The archive's patients are "
-        "mostly light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to "
-        "screening.",
+        _CLASSIFY_LIMITS,
     ),
     "classify_resnet_ham10000": About(
         "Tells seven diagnoses apart on the whole picture; the lesion mask is not used.",
@@ -106,6 +112,36 @@ ABOUT: dict[str, About] = {
         "Knows seven classes only: every other disease comes out as one of them. Two clinics, mostly light skin.",
         "CC BY-NC 4.0, as the data: no commercial use. Does not ship with this project",
         "lesionnets train classify_resnet --data HAM10000",
+    ),
+    "segment_coarse_sn": About(
+        "Finds the skin lesion's area: coarse-SN, the first step of MB-DCNN, or a model of its own.",
+        _MASKED,
+        _SEGMENT_LIMITS,
+        command=_MB_DCNN,
+    ),
+    "mb_dcnn_mask_cn": About(
+        "mask-CN, the second step of MB-DCNN: where it looked to tell the diagnosis, from image and coarse mask.",
+        _LABELLED,
+        _WHOLE_LIMITS,
+        command=_MB_DCNN,
+    ),
+    "mb_dcnn_enhanced_sn": About(
+        "enhanced-SN, the last step of MB-DCNN: finds the skin lesion's area, told where mask-CN looked.",
+        _MASKED,
+        _SEGMENT_LIMITS,
+        command=_MB_DCNN,
+    ),
+    "segment_mb_dcnn": About(
+        "Finds the skin lesion's area by mutual bootstrapping: an ensemble of coarse-SN, mask-CN and enhanced-SN.",
+        f"{_MASKED}; mask-CN: all 2,000 training images with their diagnoses, chosen on 150",
+        _SEGMENT_LIMITS,
+        command=_MB_DCNN,
+    ),
+    "classify_mask_cn": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask: mask-CN of MB-DCNN.",
+        _LABELLED,
+        _WHOLE_LIMITS,
+        command=_MB_DCNN,
     ),
 }
 
@@ -159,7 +195,7 @@ def write_card(
     hyper = "".join(f", {key} {value}" for key, value in trained.hyper.items())
     path.write_text(
         _CARD.format(
-            name=trained.recipe,
+            name=path.parent.name,
             version=version,
             does=about.does,
             data=about.data,

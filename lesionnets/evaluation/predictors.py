@@ -166,10 +166,11 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
     trained = checkpoint.load(path)
     if trained.recipe.partition("_")[0] != stage:
         raise UsageError(f"{path} was made by recipe {trained.recipe!r}, which is not for the {stage} stage")
-    module, network = import_module(f"lesionnets.graphs.{stage}"), trained.build()
-    wanted = get_type_hints(module.build)["network"]
+    network = trained.build()
+    module = import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
+    wanted = get_type_hints(module.contract)["network"]
     if not isinstance(network, wanted):
-        raise UsageError(f"{path} holds a {type(network).__name__}; the {stage} graph takes a {wanted.__name__}")
+        raise UsageError(f"{path} holds a {type(network).__name__}, which is not for the {stage} stage")
     contract = module.contract(network)
     parameters = contract.parameters | ({"labels": ",".join(contract.labels)} if contract.labels else {})
     if stage not in _WRAPPERS:

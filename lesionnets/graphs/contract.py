@@ -14,13 +14,18 @@ class Tensor:
     dims: tuple[int, ...]
     data_type: Literal["TYPE_UINT8", "TYPE_FP32"] = "TYPE_UINT8"
 
+    @property
+    def text(self) -> str:
+        """As ``config.pbtxt`` has it, without the braces."""
+        return f'name: "{self.name}" data_type: {self.data_type} dims: [ {", ".join(map(str, self.dims))} ]'
+
 
 @dataclass(frozen=True)
 class Contract:
     """Inputs and outputs of a stage's model, and what its worker must know.
 
     Attributes:
-        inputs: All with height and width first.
+        inputs: All with height and width first; -1, or fixed.
         outputs: Of any shape.
         parameters: What the worker reads from the model's configuration, such as ``threshold``.
         labels: Of a classifier, in the order of its probabilities.

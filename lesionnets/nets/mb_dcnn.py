@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionnets.nets.mask_guided import MaskGuided
+from lesionnets.nets.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 STRIDE = 16
@@ -162,19 +164,20 @@ class SpatialPyramid(nn.Module):
         return joined
 
 
-class CoarseSN(nn.Module):
+class CoarseSN(Segmenter):
     """Coarse segmentation network: DeepLabv3+.
 
     Args:
         width: Of all layers; 1.0 is the paper's.
         blocks: In the middle of the encoder.
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits of lesion [N, 1, H, W].
     """
 
-    def __init__(self, width: float = 1.0, blocks: int = 16) -> None:
-        super().__init__()
+    def __init__(self, width: float = 1.0, blocks: int = 16, size: int = 224) -> None:
+        super().__init__(size)
         pyramid, fine = scaled(PYRAMID, width), scaled(48, width)
         self.encoder = AlignedXception(width, blocks)
         self.pyramid = SpatialPyramid(scaled(EXIT[2], width), pyramid)
@@ -214,11 +217,11 @@ class EnhancedSN(CoarseSN):
 
     Shape:
         image float [N, 3, H, W], 0 to 1; where float [N, 1, h, w] of any size, 1 at its greatest
-        (:func:`localisation_map`) -> logits of lesion [N, 1, H, W].
+        (:func:`lesionnets.nets.mask_guided.localisation_map`) -> logits of lesion [N, 1, H, W].
     """
 
-    def __init__(self, width: float = 1.0, blocks: int = 16) -> None:
-        super().__init__(width, blocks)
+    def __init__(self, width: float = 1.0, blocks: int = 16, size: int = 224) -> None:
+        super().__init__(width, blocks, size)
         pyramid = scaled(PYRAMID, width)
         self.told = convolution(pyramid + 1, pyramid)
 
@@ -229,22 +232,21 @@ class EnhancedSN(CoarseSN):
         return self.decode(fine, self.told(torch.cat([deep, where], dim=1)), image)
 
 
-class MaskCN(nn.Module):
+class MaskCN(MaskGuided):
     """Mask-guided classification network: Xception that sees the coarse mask as a fourth colour.
 
     Args:
         classes: Number of diagnoses.
         width: Of all layers; 1.0 is the paper's.
         blocks: In the middle; 8 are the paper's.
+        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1; mask float [N, 1, H, W], 0 to 1
-        -> logits [N, classes], and class activation maps [N, classes, ceil(H / 16), ceil(W / 16)] (Zhou et al.,
-        CVPR 2016), whose means are the logits less the bias.
+        As :class:`lesionnets.nets.mask_guided.MaskGuided`.
     """
 
-    def __init__(self, classes: int = 3, width: float = 1.0, blocks: int = 8) -> None:
-        super().__init__()
+    def __init__(self, classes: int = 3, width: float = 1.0, blocks: int = 8, size: int = 224) -> None:
+        super().__init__(size, scaled(EXIT[2], width))
         entry = [scaled(count, width) for count in ENTRY]
         exits = [scaled(count, width) for count in EXIT]
         middle = scaled(MIDDLE, width)
@@ -299,26 +301,12 @@ class MaskCN(nn.Module):
         between = [self.get_submodule(f"entry.{number}.layers.0.0") for number in (1, 2)]
         return [self.stem, *between, self.exit]
 
-    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+    def read(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See the base class; the embedding is the pooled features."""
         values = self.stem(padded(torch.cat([2 * image - 1, mask], dim=1), STRIDE))
         for block in self.entry:
             values = block(values)
         features = self.exit(self.middle(values))
         maps = functional.conv2d(features, self.head.weight[:, :, None, None])
-        return self.head(features.mean(dim=(2, 3))), maps
-
-
-def localisation_map(logits: Tensor, maps: Tensor) -> Tensor:
-    """Where mask-CN looked: the map of the likeliest class, 1 at its greatest, without what speaks against it.
-
-    Args:
-        logits: [N, classes].
-        maps: [N, classes, h, w].
-
-    Returns:
-        Float [N, 1, h, w], 0 to 1; zeros where nothing spoke for the class.
-    """
-    likeliest = logits.argmax(dim=1).view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
-    chosen = maps.gather(1, likeliest).clamp(min=0)
-    return chosen / chosen.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+        pooled = features.mean(dim=(2, 3))
+        return self.head(pooled), functional.normalize(pooled, dim=1), maps

@@ -113,6 +113,14 @@ COARSE = (
 MOBILENET = 2_223_872 - 17_056  # published, less batch norm's second value of each of 17,056 channels: folded in
 VGG_CONVOLUTIONS = 14_714_688  # of configuration D, as published: 138,357,544 less its dense layers
 
+MOBILE_COARSE = (
+    # MobileNetV2 without its last convolution; the pyramid as above; fine features to 32; two separable
+    # convolutions of 96 (norms after both halves), one logit.
+    MOBILENET - 320 * 1280 - 1280
+    + 320 * 96 + 3 * 9 * 320 * 96 + 4 * norm(96) + 320 * 96 + 96 + 5 * 96 * 96 + norm(96)
+    + 24 * 32 + norm(32) + sum(9 * a + norm(a) + a * 96 + norm(96) for a in (96 + 32, 96)) + 96 + 1
+)  # fmt: skip
+
 CASES = {
     # Liu et al. 2018, appendix, table of layers; biases as in eq. 1. (An implementation with one more 1 x 1
     # convolution of 3 channels reports 32,865,248: twelve more.)
@@ -219,6 +227,19 @@ CASES = {
         lambda h, w: [(3,), (3, ceil(h, 16), ceil(w, 16))],
         inputs=(3, 1),
         small={"width": 0.125, "blocks": 1},
+    ),
+    "mb_dcnn_mobile.MobileCoarseSN": Case(MOBILE_COARSE, like(1), paper=192),
+    # The localisation map joins the pyramid's 96 channels; neither bias nor norm.
+    "mb_dcnn_mobile.MobileEnhancedSN": Case(
+        MOBILE_COARSE + 97 * 96, like(1), inputs=(3, 1), given=1 / 16, paper=192
+    ),
+    # A fourth colour; features pooled twice.
+    "mb_dcnn_mobile.MobileMaskCN": Case(
+        MOBILENET + 9 * 32 + 2 * 1280 * 3 + 3,
+        lambda h, w: [(3,), (3, ceil(h, 16), ceil(w, 16))],
+        inputs=(3, 1),
+        small={},
+        paper=192,
     ),
     # Fig. 4: VGG-16's convolutions, conv5_4, side layers to 16 maps. Then (0056, 0061): a deconvolution of every
     # map at strides 2, 4, 8, 16, 16; a score of each; 4 weights and a map of each concatenation; the end.

@@ -20,7 +20,8 @@ from lesionnets.graphs.assembly import export_network
 from lesionnets.losses.balanced import balanced_pixel_loss
 from lesionnets.nets.dilated_unet import DilatedUNet
 from lesionnets.nets.efficient_unet import EfficientUNet
-from lesionnets.nets.mb_dcnn import CoarseSN, EnhancedSN, MaskCN, localisation_map
+from lesionnets.nets.mask_guided import localisation_map
+from lesionnets.nets.mb_dcnn import CoarseSN, EnhancedSN, MaskCN
 from lesionnets.nets.mobilenet import MobileNetV2
 from lesionnets.nets.partial_unet import PartialConvolution, PartialUNet, composed
 from lesionnets.nets.side_layers import STRIDES, SideLayer, SideLayersVgg

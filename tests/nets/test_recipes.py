@@ -28,7 +28,7 @@ from lesionnets.export import export
 from lesionnets.graphs import classify, segment
 from lesionnets.nets.resnet import ResNet50
 from lesionnets.nets.unet_mobilenet import UNetMobileNet
-from lesionnets.recipes import classify_resnet, segment_side_layers
+from lesionnets.recipes import classify_resnet, mb_dcnn, segment_side_layers
 from lesionnets.training import RecipeOptions
 
 SEGMENTERS = {
@@ -244,7 +244,8 @@ def asked(
 
     def call(name: str, **options: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
         module = recipe(name)
-        monkeypatch.setattr(module if hasattr(module, "fit") else segmenter_training, "fit", fit)
+        trunk = mb_dcnn if name.startswith("mb_dcnn") else segmenter_training
+        monkeypatch.setattr(module if hasattr(module, "fit") else trunk, "fit", fit)
         with pytest.raises(Called) as called:
             module.train(RecipeOptions(out=tmp_path / name, data=isic_folder, smoke=True, **options))
         given = called.value.given

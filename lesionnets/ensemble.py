@@ -1,0 +1,106 @@
+"""A Triton ensemble in a model repository: models that run one after the other under one name.
+
+A version's folder holds ``steps.txt``, a line for each step: model, version, digest of that version's file. The
+digest of ``steps.txt`` is the version's own, ``sha256.<version>`` in ``config.pbtxt``: so it changes with any
+weight of any step. Triton reads one configuration for all versions of a model, and so would run the newest steps
+under an older version's number: an ensemble has one version at a time, and a second one a name of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from dermbatch.stages import Stage
+from lesionnets.graphs.contract import Contract
+
+STEPS = "steps.txt"
+
+_CONFIG = """\
+# Written by `lesionnets export`.
+name: "$name"
+platform: "ensemble"
+max_batch_size: $batch
+input [
+$inputs
+]
+output [
+$outputs
+]
+version_policy { all { } }
+ensemble_scheduling {
+  step [
+$steps
+  ]
+}
+# For the worker: what the stage needs to know of the model, and the digest of steps.txt.
+$parameters
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model of an ensemble.
+
+    Attributes:
+        model: Its name.
+        version: The version that is meant, never "the newest".
+        sha256: Digest of that version's file.
+        inputs: The model's input to the ensemble's tensor that it is given.
+        outputs: The model's output to the ensemble's tensor that it becomes.
+    """
+
+    model: str
+    version: str
+    sha256: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+def write_ensemble(
+    folder: Path, version: str, steps: Sequence[Step], *, stage: Stage, contract: Contract, batch: int
+) -> Path:
+    """Write the ensemble ``folder.name`` with its configuration; other versions of it are removed.
+
+    Args:
+        folder: Of the model; made where it is missing.
+        version: A whole number above 0.
+        steps: In running order.
+        stage: Whose contract it keeps.
+        contract: What it takes and gives.
+        batch: Largest batch of one request: that of its steps.
+
+    Returns:
+        The version's ``steps.txt``.
+    """
+    for other in folder.glob("[0-9]*"):
+        shutil.rmtree(other)
+    steps_file = folder / version / STEPS
+    steps_file.parent.mkdir(parents=True)
+    steps_file.write_text("".join(f"{step.model} {step.version} {step.sha256}\n" for step in steps))
+    digest = hashlib.sha256(steps_file.read_bytes()).hexdigest()
+    parameters = {"stage": str(stage)} | contract.parameters | {f"sha256.{version}": digest}
+    text = Template(_CONFIG).substitute(
+        name=folder.name,
+        batch=batch,
+        inputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.inputs),
+        outputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.outputs),
+        steps=",\n".join(_step(step) for step in steps),
+        parameters="\n".join(
+            f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}'
+            for key, value in parameters.items()
+        ),
+    )
+    (folder / "config.pbtxt").write_text(text)
+    return steps_file
+
+
+def _step(step: Step) -> str:
+    lines = [f'model_name: "{step.model}" model_version: {step.version}']
+    for kind, tensors in (("input_map", step.inputs), ("output_map", step.outputs)):
+        lines += [f'{kind} {{ key: "{own}" value: "{shared}" }}' for own, shared in tensors.items()]
+    return "    {\n" + "".join(f"      {line}\n" for line in lines) + "    }"
