@@ -19,6 +19,7 @@ from dermbatch.contracts import CONTRACTS
 from dermbatch.phantoms import phantom
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
+from lesionnets.data.degradations import Degradation
 from lesionnets.data.isic import DIAGNOSES
 from lesionnets.evaluation import enhance, purify
 from lesionnets.evaluation.overlap import jaccard
@@ -162,8 +163,8 @@ def test_segment_finds_the_lesions_of_phantoms() -> None:
     assert np.mean(scores) > 0.7
 
 
-@pytest.mark.parametrize("how", ["bicubic", "area"])
-def test_enhance_is_better_than_bicubic(how: enhance.Reduction) -> None:
+@pytest.mark.parametrize("how", [Degradation.PLAIN, Degradation.AREA])
+def test_enhance_is_better_than_bicubic(how: Degradation) -> None:
     images = [phantom(seed, height=240, width=320).clean for seed in range(6)]
     found = enhance.measure(lambda image: run(Stage.ENHANCE, IMAGE=image[None])["ENHANCED"][0], images, how=how)
     assert found.gain.mean > 0.4
