@@ -189,7 +189,7 @@ class WatchSettings(Section):
 
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
-    Stage.SEGMENT: ModelChoice(name="segment_unet"),
+    Stage.SEGMENT: ModelChoice(name="segment_mobilenet"),
     Stage.ENHANCE: ModelChoice(name="enhance_espcn"),
     Stage.CLASSIFY: ModelChoice(name="classify_mobilenet"),
 }

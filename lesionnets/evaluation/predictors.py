@@ -170,7 +170,7 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
     module = import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
     wanted = get_type_hints(module.contract)["network"]
     if not isinstance(network, wanted):
-        raise UsageError(f"{path} holds a {type(network).__name__}, which is not for the {stage} stage")
+        raise UsageError(f"{path} holds a {type(network).__name__}; the {stage} graph takes a {wanted.__name__}")
     contract = module.contract(network)
     parameters = contract.parameters | ({"labels": ",".join(contract.labels)} if contract.labels else {})
     if stage not in _WRAPPERS:

@@ -87,9 +87,10 @@ def test_a_full_disk_ends_the_command_with_one_clear_sentence(samples, tmp_path)
 
 def test_a_part_that_cannot_start_is_named_with_its_log(samples, tmp_path):
     broken = tmp_path / "models"
-    (broken / "segment_unet" / "1").mkdir(parents=True)
-    (broken / "segment_unet" / "1" / "model.onnx").write_bytes(b"no model")
-    (broken / "segment_unet" / "config.pbtxt").write_text('name: "segment_unet"\nbackend: "onnxruntime"\n')
+    model = broken / "segment_mobilenet"
+    (model / "1").mkdir(parents=True)
+    (model / "1" / "model.onnx").write_bytes(b"no model")
+    (model / "config.pbtxt").write_text('name: "segment_mobilenet"\nbackend: "onnxruntime"\n')
     ended = dermbatch(
         "run", samples, "--out", tmp_path / "out", "--stages", "segment", "--model-repository", broken
     )

@@ -360,7 +360,7 @@ def test_a_model_of_another_stage_or_network_is_refused(networks: dict[Stage, Pa
 
 
 def test_a_graph_of_a_fixed_size_is_sent_that_size(tmp_path: Path) -> None:
-    graph = onnx.load(REPOSITORY / "segment_unet" / "1" / "model.onnx")
+    graph = onnx.load(REPOSITORY / "segment_mobilenet" / "1" / "model.onnx")
     for tensor in (graph.graph.input[0], graph.graph.output[0]):
         for axis, side in ((1, 64), (2, 96)):
             tensor.type.tensor_type.shape.dim[axis].dim_value = side
