@@ -1,6 +1,7 @@
 """Sentinels: words that stand for a patient's name, ids and dates, planted wherever they fit, and looked for."""
 
 import base64
+import contextlib
 import gzip
 import io
 import re
@@ -120,7 +121,9 @@ def _inside(data: bytes):
         with zipfile.ZipFile(BytesIO(data)) as archive:
             yield from (archive.read(name) for name in archive.namelist())
     elif data[:2] == b"\x1f\x8b":
-        yield gzip.decompress(data)
+        # What looks like Base64 and is none, a digest say, may begin like this by chance.
+        with contextlib.suppress(gzip.BadGzipFile, EOFError, zlib.error):
+            yield gzip.decompress(data)
     elif data[257:262] == b"ustar":
         with tarfile.open(fileobj=BytesIO(data)) as archive:
             yield from (archive.extractfile(member).read() for member in archive if member.isfile())

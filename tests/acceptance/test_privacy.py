@@ -97,6 +97,8 @@ def test_the_search_looks_into_what_is_packed(tmp_path):
     (tmp_path / f"{WORD}.txt").touch()
     assert len(leaks(tmp_path)) == len(hidden) + 2
     assert not found_in(base64.b64encode(b"nothing of the kind" * 9))
+    assert not found_in(base64.b64encode(b"\x1f\x8b" + bytes(40)))
+    assert found_in(base64.b64encode(b"\x1f\x8b" + WORD.encode() * 3))
 
 
 def test_the_search_finds_what_is_not_hidden(export, tmp_path):

@@ -167,8 +167,8 @@ def test_segment_finds_the_lesions_of_phantoms() -> None:
 def test_enhance_is_better_than_bicubic(how: Degradation) -> None:
     images = [phantom(seed, height=240, width=320).clean for seed in range(6)]
     found = enhance.measure(lambda image: run(Stage.ENHANCE, IMAGE=image[None])["ENHANCED"][0], images, how=how)
-    assert found.gain.mean > 0.4
-    assert found.gain.low > 0
+    assert found["gain"].mean > 0.4
+    assert found["gain"].low > 0
 
 
 def test_enhanced_tiles_are_seamless() -> None:

@@ -6,7 +6,7 @@ from dermbatch.records import ModelUsed
 from dermbatch.stagekey import REVISIONS, stage_key
 from dermbatch.stages import Stage
 
-MODEL = ModelUsed(name="segment_mobilenet", version="1", sha256="ab" * 32)
+MODEL = ModelUsed(name="segment_unet", version="1", sha256="ab" * 32)
 GIVEN = {
     "stage": Stage.SEGMENT,
     "model": MODEL,
