@@ -90,6 +90,18 @@ def save(
     write_whole(path, {"recipe": recipe, "network": network, "hyper": hyper, "state": state, "figures": figures})
 
 
+def save_calibrated(path: Path, trained: Checkpoint, temperature: torch.Tensor, figures: dict[str, float]) -> None:
+    """Write a checkpoint anew with the temperature that was fitted to it, in its weights and among its figures."""
+    save(
+        path,
+        recipe=trained.recipe,
+        network=trained.network,
+        hyper=trained.hyper,
+        state=trained.state | {"temperature": temperature},
+        figures=figures | {"temperature": float(temperature)},
+    )
+
+
 def write_whole(path: Path, content: object) -> None:
     """``torch.save`` beside the target and rename, so that a kill never leaves half a file."""
     beside = path.with_name(path.name + ".part")

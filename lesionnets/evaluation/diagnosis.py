@@ -67,11 +67,4 @@ def calibrate(path: Path, validation: Validation) -> None:
     best = int(losses.argmin())
     probabilities = (logits / TEMPERATURES[best]).softmax(dim=1).numpy()
     measured = bootstrap(probabilities, validation.labels.numpy(), classes=validation.classes)
-    checkpoint.save(
-        path,
-        recipe=trained.recipe,
-        network=trained.network,
-        hyper=trained.hyper,
-        state=trained.state | {"temperature": TEMPERATURES[best]},
-        figures=flat(measured) | {"temperature": float(TEMPERATURES[best])},
-    )
+    checkpoint.save_calibrated(path, trained, TEMPERATURES[best], flat(measured))

@@ -72,11 +72,5 @@ def calibrate(path: Path, validation: Validation) -> None:
     truth = torch.from_numpy(validation.masks)[:, None].float() / 255
     losses = torch.stack([functional.binary_cross_entropy_with_logits(logits / t, truth) for t in TEMPERATURES])
     best = int(losses.argmin())
-    checkpoint.save(
-        path,
-        recipe=trained.recipe,
-        network=trained.network,
-        hyper=trained.hyper,
-        state=trained.state | {"temperature": TEMPERATURES[best]},
-        figures=trained.figures | {"entropy": float(losses[best]), "temperature": float(TEMPERATURES[best])},
-    )
+    figures = trained.figures | {"entropy": float(losses[best])}
+    checkpoint.save_calibrated(path, trained, TEMPERATURES[best], figures)
