@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import nn
 
 SCALE = 4
 
 
-class Enhancer(nn.Module):
+class Enhancer(nn.Module, ABC):
     """A network that makes a picture four times as large on each side.
 
     Shape:
@@ -15,6 +17,6 @@ class Enhancer(nn.Module):
     """
 
     @property
+    @abstractmethod
     def radius(self) -> int:
         """Source pixels on each side that a value depends on; tiles that overlap by twice as many are seamless."""
-        raise NotImplementedError
