@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 
 from dermbatch.stages import Stage
-from lesionnets.graphs.contract import Contract
+from lesionnets.graphs.contract import Contract, parameter_lines
 
 STEPS = "steps.txt"
 
@@ -90,10 +90,7 @@ def write_ensemble(
         inputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.inputs),
         outputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.outputs),
         steps=",\n".join(_step(step) for step in steps),
-        parameters="\n".join(
-            f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}'
-            for key, value in parameters.items()
-        ),
+        parameters=parameter_lines(parameters),
     )
     (folder / "config.pbtxt").write_text(text)
     return steps_file

@@ -10,13 +10,11 @@ labels, tile, file digests) stands in ``parameters``, of which a backend passes 
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from string import Template
-from typing import get_type_hints
 
 import onnx
 
@@ -28,7 +26,7 @@ from lesionnets.ensemble import STEPS, Step, write_ensemble
 from lesionnets.evaluation.intervals import Figure
 from lesionnets.graphs import mb_dcnn, segment
 from lesionnets.graphs.assembly import halve_weights
-from lesionnets.graphs.contract import Contract, Tensor
+from lesionnets.graphs.contract import Contract, Tensor, graph_module, parameter_lines
 from lesionnets.model_card import write_card
 from lesionnets.nets.mutual import MutualSN
 
@@ -106,12 +104,7 @@ def export(
         if flips:
             raise UsageError("--flips is for models of one graph, not for an ensemble")
         return _export_mb_dcnn(trained, network, folder, version, figures)
-    graphs = importlib.import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
-    wanted = get_type_hints(graphs.build)["network"]
-    if not isinstance(network, wanted):
-        raise UsageError(
-            f"{checkpoint_path} holds a {type(network).__name__}; the {stage} graph takes a {wanted.__name__}"
-        )
+    graphs = graph_module(network, stage, checkpoint_path)
     if flips and "flips" not in signature(graphs.build).parameters:
         raise UsageError(f"--flips is for segmentation and classification, not for the {stage} stage")
     graph = graphs.build(network, flips=True) if flips else graphs.build(network)
@@ -238,10 +231,7 @@ def _config(folder: Path, stage: Stage | None, contract: Contract) -> str:
         inputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.inputs),
         outputs=",\n".join(f"  {{ {tensor.text}{_label_file(tensor, contract)} }}" for tensor in contract.outputs),
         warmup="\n".join(_zeros(tensor, contract.warmup) for tensor in contract.inputs),
-        parameters="\n".join(
-            f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}'
-            for key, value in parameters.items()
-        ),
+        parameters=parameter_lines(parameters),
     )
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lesionnets import checkpoint
-from lesionnets.data.isic import find_samples, load_pairs
+from lesionnets.data.isic import Image, find_samples, load_pairs
 from lesionnets.data.pairs import Pairs
 from lesionnets.evaluation.validation import Validation, calibrate
+from lesionnets.graphs.segment import SegmentGraph
 from lesionnets.nets.segmenter import Segmenter
 from lesionnets.training import RecipeOptions, Run, fit
 
@@ -46,6 +48,23 @@ class Plan:
     optimiser: Callable[[Any], torch.optim.Optimizer]
     hyper: dict[str, Any] = field(default_factory=dict)
     patience: int = 12
+
+
+def lesion_finder(path: Path, recipe: str) -> Callable[[Image], Image]:
+    """The function from image, uint8 [H, W, 3], to lesion probability, uint8 [H, W], of a segmentation checkpoint.
+
+    Raises:
+        UsageError: Where the checkpoint is missing or of another recipe.
+    """
+    network = checkpoint.load(path, recipe=recipe).build()
+    assert isinstance(network, Segmenter)  # noqa: S101 - such a recipe makes no other
+    graph = SegmentGraph(network)
+
+    def segment(image: Image) -> Image:
+        with torch.inference_mode():
+            return np.asarray(graph(torch.from_numpy(image)[None])[0].numpy())
+
+    return segment
 
 
 def train_segmenter(

@@ -189,6 +189,22 @@ def read_mask(path: Path, size: int | None = None) -> npt.NDArray[np.uint8]:
     return mask if size is None else np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
 
 
+def read_fitting_mask(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """The mask of an image of this height and width, of a resolution of its own; uint8 [h, w], 0 or 255.
+
+    Raises:
+        UsageError: Where it has other proportions or no lesion, or cannot be decoded.
+    """
+    mask = read_mask(path)
+    rows, columns = mask.shape
+    # A pixel on either side is what rounding to another resolution makes of the same proportions.
+    if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
+        raise UsageError(f"{path} is {columns} x {rows} pixels, its image {width} x {height}")
+    if not mask.any():
+        raise UsageError(f"{path} is empty: it shows no lesion")
+    return mask
+
+
 def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArray[np.uint8]]:
     """An image and its lesion, for training: both squashed to a size, or the mask brought to the image's own.
 
@@ -204,13 +220,9 @@ def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArr
     """
     if sample.mask is None:
         raise UsageError(f"{sample.image} has no mask")
-    image, mask = read_image(sample.image), read_mask(sample.mask)
-    (height, width), (rows, columns) = image.shape[:2], mask.shape
-    # A pixel on either side is what rounding to another resolution makes of the same proportions.
-    if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
-        raise UsageError(f"{sample.mask} is {columns} x {rows} pixels, its image {width} x {height}")
-    if not mask.any():
-        raise UsageError(f"{sample.mask} is empty: it shows no lesion")
+    image = read_image(sample.image)
+    height, width = image.shape[:2]
+    mask = read_fitting_mask(sample.mask, height, width)
     if size is None:
         if mask.shape != (height, width):
             mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
+from lesionnets.data import ham10000
 from lesionnets.data.isic import DIAGNOSES, Image, Sample, read_mask
 from lesionnets.evaluation import intervals, segment
 from lesionnets.evaluation.calibration import confidence_error
@@ -17,9 +18,6 @@ from lesionnets.evaluation.intervals import Figure, Weights
 from lesionnets.evaluation.overlap import Mask
 from lesionnets.evaluation.predictors import Model
 from lesionnets.evaluation.ranking import areas, curves
-
-HAM10000 = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-"""The seven classes of HAM10000 (Tschandl et al. 2018), as its labels call them."""
 
 SENSITIVITIES = (0.82, 0.89, 0.95)
 """Where specificity is measured, as in the ISIC challenges: 82 and 89 % are what dermatologists reach."""
@@ -74,7 +72,7 @@ def known_classes(model: Model, count: int, asked: Sequence[str], samples: Seque
     Raises:
         UsageError: Where there are none, not as many as probabilities, or a sample's diagnosis is none of them.
     """
-    by_count = {len(known): known for known in (DIAGNOSES, HAM10000)}
+    by_count = {len(known): known for known in (DIAGNOSES, ham10000.DIAGNOSES)}
     names = asked or (model.labels if len(model.labels) == count else by_count.get(count, model.labels))
     if len(names) != count:
         told = f"{len(names)} classes are named" if names else "its classes are not named"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from dermbatch.errors import UsageError
 from dermbatch.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
+from lesionnets.graphs.contract import graph_module
 
 Image = npt.NDArray[np.uint8]
 Run = Callable[..., dict[str, npt.NDArray[Any]]]
@@ -167,10 +167,7 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
     if trained.recipe.partition("_")[0] != stage:
         raise UsageError(f"{path} was made by recipe {trained.recipe!r}, which is not for the {stage} stage")
     network = trained.build()
-    module = import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
-    wanted = get_type_hints(module.contract)["network"]
-    if not isinstance(network, wanted):
-        raise UsageError(f"{path} holds a {type(network).__name__}; the {stage} graph takes a {wanted.__name__}")
+    module = graph_module(network, stage, path)
     contract = module.contract(network)
     parameters = contract.parameters | ({"labels": ",".join(contract.labels)} if contract.labels else {})
     if stage not in _WRAPPERS:

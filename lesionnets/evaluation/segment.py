@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dermbatch.errors import BadInput, UsageError
 from dermbatch.imagefile import read_image
 from dermbatch.lesion import THRESHOLD, lesion_mask
-from lesionnets.data.isic import Image, Sample, read_mask
+from lesionnets.data.isic import Image, Sample, read_fitting_mask
 from lesionnets.evaluation.boundary import boundary
 from lesionnets.evaluation.calibration import pixel_error, pixel_gaps
 from lesionnets.evaluation.intervals import Figure, bootstrap, bootstrap_mean
@@ -79,14 +79,8 @@ def read_pair(sample: Sample) -> tuple[Image, Mask]:
     """
     if sample.mask is None:
         raise UsageError(f"{sample.image} has no mask")
-    image, truth = read_picture(sample), read_mask(sample.mask) > 0
-    (height, width), (rows, columns) = image.shape[:2], truth.shape
-    # Each side may have been rounded by one pixel.
-    if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
-        raise UsageError(f"{sample.mask} is {columns} x {rows} pixels, its image {width} x {height}")
-    if not truth.any():
-        raise UsageError(f"{sample.mask} is empty: there is nothing to find in its image")
-    return image, truth
+    image = read_picture(sample)
+    return image, read_fitting_mask(sample.mask, *image.shape[:2]) > 0
 
 
 def lesion_probability(model: Model, image: Image, *, native: bool) -> npt.NDArray[np.uint8]:

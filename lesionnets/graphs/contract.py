@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from torch import nn
+
+from dermbatch.errors import UsageError
+
+
+def graph_module(network: nn.Module, stage: str, path: Path) -> Any:
+    """The module of ``lesionnets.graphs`` that serves a network: its own where it names one, else the stage's.
+
+    Args:
+        network: From a checkpoint.
+        stage: That it is for.
+        path: The checkpoint, for the message.
+
+    Raises:
+        UsageError: Where that module takes another kind of network.
+    """
+    module = import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
+    wanted = get_type_hints(module.contract)["network"]
+    if not isinstance(network, wanted):
+        raise UsageError(f"{path} holds a {type(network).__name__}; the {stage} graph takes a {wanted.__name__}")
+    return module
 
 
 @dataclass(frozen=True)
@@ -18,6 +43,13 @@ class Tensor:
     def text(self) -> str:
         """As ``config.pbtxt`` has it, without the braces."""
         return f'name: "{self.name}" data_type: {self.data_type} dims: [ {", ".join(map(str, self.dims))} ]'
+
+
+def parameter_lines(parameters: Mapping[str, str]) -> str:
+    """Parameters as ``config.pbtxt`` has them, one a line."""
+    return "\n".join(
+        f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}' for key, value in parameters.items()
+    )
 
 
 @dataclass(frozen=True)

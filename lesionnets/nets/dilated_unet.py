@@ -3,7 +3,7 @@
 The U-Net is that of Ronneberger et al. (MICCAI 2015), its convolutions padded and each followed by a ReLU,
 without batch norm, as the text says. "2 dilated and 4 dilated" convolutions are those of the two deepest levels,
 where the field of view matters: see docs/decisions/0018. Holes of its masks are filled after the threshold,
-which ``workers.lesion`` does for every segmentation.
+which ``dermbatch.lesion`` does for every segmentation.
 """
 
 from __future__ import annotations

@@ -17,15 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from dermbatch.errors import UsageError
-from lesionnets import checkpoint
 from lesionnets.data.isic import DIAGNOSES, labelled
 from lesionnets.data.lesion_views import RandomViews, Views, load_lesions
 from lesionnets.data.tflite import imagenet_weights, load_mobilenet
 from lesionnets.evaluation.diagnosis import Validation, calibrate
-from lesionnets.graphs.segment import SegmentGraph
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
 from lesionnets.nets.mobilenet import LesionClassifier
-from lesionnets.nets.segmenter import Segmenter
+from lesionnets.segmenter_training import lesion_finder
 from lesionnets.training import RecipeOptions, Run, fit
 
 MINUTES = 20.0
@@ -102,12 +100,4 @@ def segmenter(path: Path) -> Callable[[Image], Image]:
     """
     if not path.is_file():
         raise UsageError(f"this recipe needs the segmentation network: train {SEGMENTER} into {path.parent} first")
-    network = checkpoint.load(path, recipe=SEGMENTER).build()
-    assert isinstance(network, Segmenter)  # noqa: S101 - the recipe makes no other
-    graph = SegmentGraph(network)
-
-    def segment(image: Image) -> Image:
-        with torch.inference_mode():
-            return np.asarray(graph(torch.from_numpy(image)[None])[0].numpy())
-
-    return segment
+    return lesion_finder(path, SEGMENTER)

@@ -14,7 +14,6 @@ GPU. What the abstract leaves open is settled in docs/decisions/0021.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -30,13 +29,12 @@ from lesionnets.data.pairs import Pairs
 from lesionnets.data.tflite import imagenet_weights, load_mobilenet
 from lesionnets.evaluation import validation
 from lesionnets.evaluation.diagnosis import Validation, calibrate
-from lesionnets.graphs.segment import SegmentGraph
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
 from lesionnets.losses.rank import dice_rank_loss
 from lesionnets.nets.mb_dcnn_mobile import MobileCoarseSN, MobileMaskCN
 from lesionnets.nets.mobilenet import MobileNetV2
 from lesionnets.nets.mutual import BACKBONES, MutualSN
-from lesionnets.nets.segmenter import Segmenter
+from lesionnets.segmenter_training import lesion_finder
 from lesionnets.training import RecipeOptions, Run, fit
 
 MINUTES = 60.0
@@ -199,7 +197,7 @@ class GuidedValidation(Validation):
 
 def train_classifiers(options: RecipeOptions, plan: Plan, parts: dict[str, Path]) -> None:
     """Steps 2 and 3: mask-CN with coarse-SN frozen, and the control."""
-    data, segment = options.data_folder(), coarse_masks(parts["coarse"])
+    data, segment = options.data_folder(), lesion_finder(parts["coarse"], "segment_coarse_sn")
     training, held_out = (labelled(data, split) for split in ("train", "val"))
     if options.smoke:
         training, held_out = training[:8], held_out[-4:]
@@ -236,19 +234,6 @@ def train_classifier(
     optimise = optimiser(model, taught, plan.rate)
     fit(model, loss_step, views, held_out, run=run, optimiser=optimise, **length)
     calibrate(best, held_out)
-
-
-def coarse_masks(best: Path) -> Callable[[Any], Any]:
-    """The function from image to lesion probability (uint8) of a coarse-SN."""
-    network = checkpoint.load(best, recipe="segment_coarse_sn").build()
-    assert isinstance(network, Segmenter)  # noqa: S101 - the recipe makes no other
-    graph = SegmentGraph(network)
-
-    def segment(image: Any) -> Any:
-        with torch.inference_mode():
-            return graph(torch.from_numpy(image)[None])[0].numpy()
-
-    return segment
 
 
 def train_enhanced(options: RecipeOptions, plan: Plan, parts: dict[str, Path]) -> None:

@@ -1,9 +1,9 @@
 """Lesion segmentation by a U-Net with dilated convolutions (Bisla et al. 2019, section 3.4); ISIC 2017 (CC0).
 
 As in the paper: binary cross-entropy, Adam, pictures squashed to a square, holes filled after the threshold (which
-``workers.lesion`` does for every network). Its input size and rate did not survive in the text. Ours: a rate that
-rises and falls, weights averaged, pictures augmented for other frames, dark corners, hairs and light, and a share
-of the paper's width where there is no GPU.
+``dermbatch.lesion`` does for every network). Its input size and rate did not survive in the text. Ours: a rate
+that rises and falls, weights averaged, pictures augmented for other frames, dark corners, hairs and light, and a
+share of the paper's width where there is no GPU.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from dermbatch.errors import UsageError
 from dermbatch.phantoms import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
+from lesionnets.data import ham10000
 from lesionnets.data.isic import Sample, read_mask
 from lesionnets.evaluation import classify, downstream, segment
 from lesionnets.evaluation.predictors import Model, load_model
@@ -196,7 +197,7 @@ def test_a_classifier_is_fed_the_mask_it_would_be_fed_in_service(isic_folder: Pa
 
 
 def test_seven_classes_are_known_by_their_number_their_labels_or_their_names(samples: list[Sample]) -> None:
-    names = classify.HAM10000
+    names = ham10000.DIAGNOSES
     labelled = [Sample(s.image_id, s.image, s.mask, names[i]) for i, s in enumerate(samples)]
     rows = np.eye(7)[: len(labelled)].tolist()
     other = tuple(reversed(names))

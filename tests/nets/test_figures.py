@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics
 
+from lesionnets.data import ham10000
 from lesionnets.evaluation import classify
 from lesionnets.evaluation.boundary import boundary
 from lesionnets.evaluation.calibration import BINS, bins_of, pixel_error, pixel_gaps
@@ -184,8 +185,8 @@ def test_auc_of_a_known_ranking() -> None:
 
 def test_the_mean_of_seven_classes_is_over_all_of_them() -> None:
     scores, labels = probabilities_of(100, classes=7)
-    found = auc_by_class(scores, labels, classify.HAM10000)
-    by_class = [found[f"auc_{name}"] for name in classify.HAM10000]
+    found = auc_by_class(scores, labels, ham10000.DIAGNOSES)
+    by_class = [found[f"auc_{name}"] for name in ham10000.DIAGNOSES]
     assert found["mean_auc"] == pytest.approx(np.mean(by_class))
     assert found["mean_auc"] == pytest.approx(metrics.roc_auc_score(labels, scores, multi_class="ovr"), abs=1e-6)
 
