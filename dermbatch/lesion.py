@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,11 +16,30 @@ MIN_SHARE = 0.05
 """Specks smaller than this share of the largest lesion are dropped."""
 MIN_FRACTION = 0.0002
 """Specks smaller than this share of the image are dropped."""
+MOST = 1
+"""Lesions in a mask at most: a dermoscopic picture is taken of one, and experts mark one in each of ISIC 2017."""
+CENTRALITY = 0.2
+"""Standard deviation of the Gaussian by which a pixel's say falls off from the picture's centre, of its sides."""
 
 Mask = NDArray[np.uint8]
 """[H, W]: 255 lesion, 0 skin."""
 Contour = NDArray[np.int32]
 """[N, 1, 2]: (column, row) of the outermost lesion pixels, one after another."""
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """What a probability map shows.
+
+    Attributes:
+        mask: Of the image's size, without holes and specks (see :func:`clean`).
+        outlines: Of each lesion in the mask.
+        found: How many lesions there were to choose from.
+    """
+
+    mask: Mask
+    outlines: list[Contour]
+    found: int
 
 
 def lesion_mask(
@@ -29,7 +49,8 @@ def lesion_mask(
     threshold: float = THRESHOLD,
     min_share: float = MIN_SHARE,
     min_fraction: float = MIN_FRACTION,
-) -> tuple[Mask, list[Contour]]:
+    most: int = MOST,
+) -> Lesions:
     """The lesions in a probability map, at the image's size.
 
     The map is interpolated before it is cut, so the outline does not show the network's coarse pixels.
@@ -40,17 +61,46 @@ def lesion_mask(
         threshold: Probability, 0 to 1, from which a pixel is lesion.
         min_share: Specks smaller than this share of the largest lesion go.
         min_fraction: Specks smaller than this share of the image go.
-
-    Returns:
-        Mask of that size, and the outline of each lesion in it; see :func:`clean`.
+        most: Lesions that stay at most, above 0: those with the most :func:`evidence`.
     """
     height, width = size
     level = max(1, math.ceil(threshold * 255))
     enlarged = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
     _, mask = cv2.threshold(enlarged, level - 1, 255, cv2.THRESH_BINARY)
-    return clean(
-        np.asarray(mask, np.uint8), min_share=min_share, min_pixels=max(1.0, min_fraction * height * width)
-    )
+    min_pixels = max(1.0, min_fraction * height * width)
+    cleaned, outlines = clean(np.asarray(mask, np.uint8), min_share=min_share, min_pixels=min_pixels)
+    if len(outlines) <= most:
+        return Lesions(cleaned, outlines, len(outlines))
+    kept = sorted(outlines, key=lambda outline: -evidence(np.asarray(enlarged, np.uint8), outline))[:most]
+    return Lesions(drawn(kept, (height, width)), kept, len(outlines))
+
+
+def evidence(probability: NDArray[np.uint8], outline: Contour) -> float:
+    """How likely an outline is the lesion that the picture was taken of: large, sure and central.
+
+    The sum of a map, [H, W] uint8, over the pixels on and inside the outline, each weighed by how close it is to
+    the picture's centre: a dermatoscope is put on the lesion. Of 30 pictures of ISIC 2017 in which a network finds
+    several, this tells the experts' in all; the plain sum, or the area, errs in two.
+    """
+    left, top, width, height = cv2.boundingRect(outline)
+    inside = drawn([outline - np.array([left, top], np.int32)], (height, width)) > 0
+    part = probability[top : top + height, left : left + width]
+    rows = centrality(probability.shape[0])[top : top + height, None]
+    columns = centrality(probability.shape[1])[None, left : left + width]
+    return float(np.sum(part * rows * columns, where=inside))
+
+
+def centrality(side: int) -> NDArray[np.float32]:
+    """Weight of each row or column of a picture, [side]: 1 in the middle, falling off as a Gaussian."""
+    place = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
+    return np.asarray(np.exp(-((place / CENTRALITY) ** 2) / 2), np.float32)
+
+
+def drawn(outlines: Sequence[Contour], size: tuple[int, int]) -> Mask:
+    """The mask of outlines, filled."""
+    mask = np.zeros(size, np.uint8)
+    cv2.drawContours(mask, list(outlines), -1, (255,), cv2.FILLED)
+    return mask
 
 
 def clean(mask: Mask, *, min_share: float, min_pixels: float) -> tuple[Mask, list[Contour]]:
@@ -71,9 +121,7 @@ def clean(mask: Mask, *, min_share: float, min_pixels: float) -> tuple[Mask, lis
     sized = sorted(((filled_pixels(outline), outline) for outline in outlines), key=lambda pair: -pair[0])
     least = max(min_pixels, min_share * sized[0][0]) if sized else 0.0
     kept = [outline for pixels, outline in sized if pixels >= least]
-    cleaned = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(cleaned, kept, -1, (255,), cv2.FILLED)
-    return cleaned, kept
+    return drawn(kept, (mask.shape[0], mask.shape[1])), kept
 
 
 def filled_pixels(contour: Contour) -> float:

@@ -290,7 +290,7 @@ class LesionGeometry(Record):
     perimeter_mm: float | None = None
     diameter_mm: float | None = None
     area_fraction: float = Field(description="share of the image, 0 to 1")
-    components: int = Field(description="separate lesions in the mask")
+    components: int = Field(description="separate lesions found; the mask holds the one that the picture is of")
     colour: ColourStatistics
 
 

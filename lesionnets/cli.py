@@ -112,7 +112,7 @@ def evaluate_segment(
     model: Model,
     flips: Flips = False,
     native: Native = False,
-    raw: Annotated[bool, typer.Option(help="The network's mask: holes not filled, specks not dropped.")] = False,
+    raw: Annotated[bool, typer.Option(help="The network's mask: not cleaned, and not one lesion only.")] = False,
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
@@ -170,6 +170,7 @@ def evaluate_downstream(
     split: Split = None,
     classes: Classes = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the hairs.")] = 0,
+    drawings: Annotated[int, typer.Option(min=1, help="Times that hairs are drawn over each image.")] = 1,
     native: Native = False,
     partial: Partial = False,
     as_json: AsJson = False,
@@ -191,9 +192,10 @@ def evaluate_downstream(
         classes=_listed(classes),
         native=native,
         seed=seed,
+        drawings=drawings,
         watched=_watched("downstream"),
     )
-    about = {"resolution": _resolution(native), "segment": segment, "classify": classify}
+    about = {"resolution": _resolution(native), "segment": segment, "classify": classify, "drawings": drawings}
     _print(
         "downstream", purify, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out
     )
@@ -210,20 +212,20 @@ def evaluate_enhance(
             help="How images are reduced: bicubic; mean of 4 x 4; with blur, noise and JPEG, some or much."
         ),
     ] = Degradation.PLAIN,
+    partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
     """PSNR and SSIM of images that were reduced by four and enhanced again, beside bicubic interpolation."""
-    from lesionnets.data.isic import find_samples, read_image  # noqa: PLC0415
+    from lesionnets.data.isic import read_image  # noqa: PLC0415
     from lesionnets.data.lesion_crops import load_lesion_crops  # noqa: PLC0415
-    from lesionnets.evaluation import enhance, predictors  # noqa: PLC0415
+    from lesionnets.evaluation import enhance, predictors, samples  # noqa: PLC0415
 
-    samples = find_samples(images, masks)
-    pictures = load_lesion_crops(samples) if masks else [read_image(sample.image) for sample in samples]
-    if not pictures:
-        raise UsageError("no lesion of these images is 64 pixels wide and high; take larger images")
+    found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
+    crops = load_lesion_crops(found.samples) if masks else [read_image(one.image) for one in found.samples]
     run = predictors.load_model(model, Stage.ENHANCE)
-    found = enhance.measure(lambda image: run(IMAGE=image)["ENHANCED"], pictures, how=degradation)
-    _print("enhance", model, len(pictures), found, as_json=as_json)
+    figures = enhance.measure(lambda image: run(IMAGE=image)["ENHANCED"], crops, how=degradation)
+    about = {"regions": "lesions" if masks else "whole images", "degradation": str(degradation)}
+    _print("enhance", model, len(crops), figures, as_json=as_json, about=about, left_out=found.left_out)
 
 
 @evaluate_app.command("purify")
@@ -233,21 +235,23 @@ def evaluate_purify(
     model: Model,
     count: Annotated[int, typer.Option(min=1, help="How many images: those with least hair of their own.")] = 40,
     occlusions: Annotated[str, typer.Option(help="What is drawn, each apart, with commas between.")] = "hair",
+    native: Native = False,
+    partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
     """Mean absolute error inside and outside of what is drawn over images, before and after purification."""
-    from lesionnets.data.isic import find_samples  # noqa: PLC0415
-    from lesionnets.evaluation import predictors, purify  # noqa: PLC0415
+    from lesionnets.evaluation import predictors, purify, samples  # noqa: PLC0415
 
-    samples = find_samples(images, masks)
+    found = samples.with_masks(images, masks, partial=partial)
     run = predictors.load_model(model, Stage.PURIFY)
-    pictures = purify.least_covered(samples, count)
-    found: dict[str, Figure] = {}
-    for kind in occlusions.split(","):
-        cases = purify.drawn_cases(pictures, kind.strip())
-        figures = purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases)
-        found |= {f"{kind.strip()}_{name}": figure for name, figure in vars(figures).items()}
-    _print("purify", model, len(pictures), found, as_json=as_json)
+    pictures = [run.fitted(image, native=native) for image in purify.least_covered(found.samples, count)]
+    figures: dict[str, Figure] = {}
+    for kind in _listed(occlusions):
+        cases = purify.drawn_cases(pictures, kind)
+        measured = purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases)
+        figures |= {f"{kind}_{name}": figure for name, figure in vars(measured).items()}
+    about = {"resolution": _resolution(native)}
+    _print("purify", model, len(pictures), figures, as_json=as_json, about=about, left_out=found.left_out)
 
 
 @app.command()

@@ -22,6 +22,8 @@ def measure(
     contours: Sequence[Contour],
     colour: ColourStatistics,
     spacing_mm: tuple[float, float] | None = None,
+    *,
+    components: int,
 ) -> LesionGeometry:
     """Measure the lesions of a clean mask.
 
@@ -33,6 +35,7 @@ def measure(
         contours: Its outlines, at least one.
         colour: The lesion's colours.
         spacing_mm: Distance of rows and of columns in mm.
+        components: Lesions that were found, of which the mask may hold fewer.
     """
     top, left, bottom, right = bounding_box(contours)
     inside = mask[top:bottom, left:right]
@@ -55,7 +58,7 @@ def measure(
         perimeter_mm=perimeter_mm if known else None,
         diameter_mm=diameter(contours, row_mm, column_mm) if known else None,
         area_fraction=area / mask.size,
-        components=len(contours),
+        components=components,
         colour=colour,
     )
 

@@ -70,7 +70,7 @@ def vignette(image: Image, mask: Mask, random: Random) -> tuple[Image, Mask]:
     stretch = random.uniform(0.8, 1.25)
     radius = random.uniform(0.42, 0.62)
     distance = np.hypot(rows * stretch - shift[0], columns / stretch - shift[1])
-    light = 1 / (1 + np.exp((distance - radius) / random.uniform(0.004, 0.03)))
+    light = (1 + np.tanh((radius - distance) / random.uniform(0.008, 0.06))) / 2  # the logistic: never overflows
     floor = random.uniform(0, 0.15)
     darkened = image * (floor + (1 - floor) * light)[:, :, None]
     return np.asarray(darkened, np.uint8), np.where(light > 0.5, mask, np.uint8(0))

@@ -42,43 +42,32 @@ class Sample:
     diagnosis: str | None = None
 
 
-def find_samples(images: Path | Sequence[Path], masks: Path | None = None) -> list[Sample]:
-    """All images of one or more folders, by name; where masks are asked for, only images that have one.
+def find_samples(images: Path, masks: Path | None = None) -> list[Sample]:
+    """All images of a folder, by name; where masks are asked for, only images that have one.
 
     Args:
-        images: Folder of images, or several that share the masks.
+        images: Folder of images.
         masks: Folder of ``<image_id>_segmentation.png``.
 
     Raises:
         UsageError: Where a folder is missing or holds nothing that is wanted, or a mask has no image.
     """
-    folders = [images] if isinstance(images, Path) else list(images)
-    for folder in (*folders, masks):
+    for folder in (images, masks):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
-    samples: list[Sample] = []
-    for folder in folders:
-        found = _samples_of(folder, masks)
-        if not found:
-            wanted = f"that has a mask in {masks}" if masks else "(" + " ".join(sorted(SUFFIXES)) + ")"
-            raise UsageError(f"{folder} holds no image {wanted}")
-        samples += found
-    if masks is not None:
-        known = {sample.image_id for sample in samples}
-        for path in sorted(masks.glob(f"*{MASK_END}")):
-            if path.name.removesuffix(MASK_END) not in known:
-                raise UsageError(
-                    f"there is no image for the mask {path}; take it away, or name its images' folder"
-                )
-    return samples
-
-
-def _samples_of(images: Path, masks: Path | None) -> list[Sample]:
     samples = []
     for path in sorted(images.iterdir()):
         mask = masks / f"{path.stem}{MASK_END}" if masks else None
         if path.suffix.lower() in SUFFIXES and (mask is None or mask.is_file()):
             samples.append(Sample(path.stem, path, mask))
+    if not samples:
+        wanted = f"that has a mask in {masks}" if masks else "(" + " ".join(sorted(SUFFIXES)) + ")"
+        raise UsageError(f"{images} holds no image {wanted}")
+    if masks is not None:
+        known = {sample.image_id for sample in samples}
+        for path in sorted(masks.glob(f"*{MASK_END}")):
+            if path.name.removesuffix(MASK_END) not in known:
+                raise UsageError(f"there is no image for the mask {path}; take it away, or add its image")
     return samples
 
 

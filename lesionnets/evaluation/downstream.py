@@ -35,6 +35,7 @@ def evaluate(
     classes: Sequence[str] = (),
     native: bool = False,
     seed: int = 0,
+    drawings: int = 1,
     rounds: int = 1000,
     watched: segment.Watched = iter,
 ) -> dict[str, Figure]:
@@ -48,6 +49,8 @@ def evaluate(
         classes: Names in the order of the classifier's probabilities; its own labels where none are given.
         native: Draw on, and send, all pixels, not as many as a worker sends.
         seed: Of the hairs.
+        drawings: Times that hairs are drawn over each image. Its figures are the means over them, so that the
+            intervals owe less to where hair happens to fall.
         rounds: Resamplings of the bootstrap of AUC.
         watched: Goes through the samples.
 
@@ -66,14 +69,15 @@ def evaluate(
     names: Sequence[str] = ()
     for index, sample in enumerate(watched(samples)):
         image, truth = (segment.read_picture(sample), None) if sample.mask is None else segment.read_pair(sample)
-        for arm, picture in _arms(purifier, image, np.random.default_rng([seed, index]), native=native).items():
-            probability = segment.lesion_probability(segmenter, picture, native=native)
+        seeds = [(seed, index, drawing) for drawing in range(drawings)]
+        for arm, pictures in _arms(purifier, image, seeds, native=native).items():
+            maps = [segment.lesion_probability(segmenter, picture, native=native) for picture in pictures]
             if truth is not None:
-                overlaps[arm].append(jaccard(segment.worker_mask(segmenter, probability, truth.shape), truth))
+                scores = [jaccard(segment.worker_mask(segmenter, one, truth.shape), truth) for one in maps]
+                overlaps[arm].append(float(np.mean(scores)))
             if classifier is not None:
-                lesion = classify.as_bytes(segment.worker_mask(segmenter, probability, picture.shape))
-                rows[arm].append(classify.probabilities(classifier, picture, lesion, native=native))
-                names = names or classify.known_classes(classifier, len(rows[arm][0]), classes, samples)
+                rows[arm].append(_diagnoses(segmenter, classifier, pictures, maps, native=native))
+                names = names or classify.known_classes(classifier, rows[arm][0].shape[1], classes, samples)
     figures = {f"jaccard_{arm}": bootstrap_mean(values) for arm, values in overlaps.items()}
     for one, other in DIFFERENCES:
         changes = np.subtract(overlaps[one], overlaps[other])
@@ -85,21 +89,49 @@ def evaluate(
     return figures | bootstrap(ranked, len(labels), strata=labels, rounds=rounds)
 
 
-def _arms(purifier: Model, image: Image, random: np.random.Generator, *, native: bool) -> dict[str, Image]:
-    """One picture an arm, all of the size at which it goes to the purifier."""
+def _diagnoses(
+    segmenter: Model, classifier: Model, pictures: Sequence[Image], maps: Sequence[Image], *, native: bool
+) -> Probabilities:
+    """Probabilities [pictures, classes], each picture with the mask that a worker makes of its map."""
+    lesions = [
+        classify.as_bytes(segment.worker_mask(segmenter, one, picture.shape))
+        for one, picture in zip(maps, pictures, strict=True)
+    ]
+    return np.stack(
+        [
+            classify.probabilities(classifier, picture, lesion, native=native)
+            for picture, lesion in zip(pictures, lesions, strict=True)
+        ]
+    )
+
+
+def _arms(
+    purifier: Model, image: Image, seeds: Sequence[Sequence[int]], *, native: bool
+) -> dict[str, list[Image]]:
+    """Pictures of each arm, one a seed but for the clean one, all of the size at which they go to the purifier."""
     clean = purifier.fitted(image, native=native)
-    covered, _ = draw_hairs(clean, random)
-    return {"off": covered, "on": np.asarray(purifier(IMAGE=covered)["PURIFIED"], np.uint8), "clean": clean}
+    covered = [draw_hairs(clean, np.random.default_rng(seed))[0] for seed in seeds]
+    purified = [np.asarray(purifier(IMAGE=picture)["PURIFIED"], np.uint8) for picture in covered]
+    return {"off": covered, "on": purified, "clean": [clean]}
 
 
 def _areas(
     scores: Mapping[str, Probabilities], labels: npt.NDArray[np.int64], classes: Sequence[str]
 ) -> Callable[[Weights], dict[str, float]]:
-    """The function from weights of images to AUC in each arm and the differences."""
-    by_arm = {arm: curves(given, labels, classes) for arm, given in scores.items()}
+    """The function from weights of images to AUC in each arm, mean over its drawings, and the differences.
+
+    Args:
+        scores: [images, drawings, classes] of each arm.
+        labels: [images].
+        classes: Their names.
+    """
+    by_arm = {
+        arm: [curves(given[:, drawing], labels, classes) for drawing in range(given.shape[1])]
+        for arm, given in scores.items()
+    }
 
     def figures(weights: Weights) -> dict[str, float]:
-        found = {arm: areas(drawn, weights) for arm, drawn in by_arm.items()}
+        found = {arm: _means([areas(one, weights) for one in drawings]) for arm, drawings in by_arm.items()}
         return {f"{name}_{arm}": value for arm, ranked in found.items() for name, value in ranked.items()} | {
             f"{name}_{one}_minus_{other}": found[one][name] - found[other][name]
             for one, other in DIFFERENCES
@@ -107,3 +139,7 @@ def _areas(
         }
 
     return figures
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

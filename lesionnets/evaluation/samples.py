@@ -30,6 +30,15 @@ class Found:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
+def pictures(folders: Sequence[Path]) -> Found:
+    """All images.
+
+    Raises:
+        UsageError: Where a folder is missing, an image is there twice, or there is none.
+    """
+    return Found([Sample(key, path) for key, path in sorted(_images(folders).items())])
+
+
 def with_masks(folders: Sequence[Path], masks: Path, *, partial: bool = False) -> Found:
     """The images that have an expert's mask; those without are left out.
 

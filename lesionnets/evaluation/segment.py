@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dermbatch.errors import BadInput, UsageError
 from dermbatch.imagefile import read_image
-from dermbatch.lesion import THRESHOLD, lesion_mask
+from dermbatch.lesion import MOST, THRESHOLD, lesion_mask
 from lesionnets.data.isic import Image, Sample, read_fitting_mask
 from lesionnets.evaluation.boundary import boundary
 from lesionnets.evaluation.calibration import pixel_error, pixel_gaps
@@ -89,9 +89,10 @@ def lesion_probability(model: Model, image: Image, *, native: bool) -> npt.NDArr
 
 
 def worker_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
-    """The lesion's pixels as a worker finds them: cut at the model's threshold, holes filled, specks dropped."""
-    mask, _ = lesion_mask(probability, (shape[0], shape[1]), threshold=model.number("threshold", THRESHOLD))
-    return np.asarray(mask > 0)
+    """The lesion's pixels as a worker finds them: cut at the model's threshold, holes filled, one lesion kept."""
+    threshold, most = model.number("threshold", THRESHOLD), max(1, int(model.number("lesions", MOST)))
+    found = lesion_mask(probability, (shape[0], shape[1]), threshold=threshold, most=most)
+    return np.asarray(found.mask > 0)
 
 
 def network_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:

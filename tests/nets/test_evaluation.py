@@ -261,6 +261,10 @@ def test_what_purification_changes_downstream_is_measured(isic_folder: Path) -> 
         change = figures[f"{name}_on_minus_clean"]
         assert (change.mean, change.low, change.high) == (0, 0, 0)
     idle = Model("p", lambda IMAGE: {"PURIFIED": IMAGE})  # noqa: N803
+    thrice = downstream.evaluate(idle, *models, found, drawings=3, rounds=20)
+    assert thrice["jaccard_clean"] == figures["jaccard_clean"]
+    assert thrice["jaccard_off"] != figures["jaccard_off"]
+    assert thrice["mean_auc_off"] == thrice["mean_auc_on"]
     figures = downstream.evaluate(idle, models[0], None, found)
     assert figures["jaccard_on_minus_off"].high == figures["jaccard_on_minus_off"].low == 0
     assert not any("auc" in name for name in figures)

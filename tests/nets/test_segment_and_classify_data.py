@@ -106,15 +106,12 @@ def put(folder: Path, name: str, height: int = 40, width: int = 60, mask: tuple[
 
 
 def test_a_mask_without_its_image_is_a_usage_error(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    for folder in (one, other):
-        folder.mkdir()
-    put(one, "a", mask=(40, 60))
-    put(other, "b")
-    cv2.imwrite(str(one / "masks" / "b_segmentation.png"), np.full((40, 60), 255, np.uint8))
+    put(tmp_path, "a", mask=(40, 60))
+    cv2.imwrite(str(tmp_path / "masks" / "b_segmentation.png"), np.full((40, 60), 255, np.uint8))
     with pytest.raises(UsageError, match=r"no image for the mask .*b_segmentation\.png"):
-        find_samples(one, one / "masks")
-    assert [sample.image_id for sample in find_samples([one, other], one / "masks")] == ["a", "b"]
+        find_samples(tmp_path, tmp_path / "masks")
+    put(tmp_path, "b")
+    assert [sample.image_id for sample in find_samples(tmp_path, tmp_path / "masks")] == ["a", "b"]
 
 
 def test_a_mask_may_be_finer_than_its_image_but_not_of_another_shape(tmp_path: Path) -> None:

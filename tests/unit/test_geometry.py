@@ -15,7 +15,7 @@ COLOUR = ColourStatistics(mean_rgb=(1, 2, 3), std_rgb=(0, 0, 0), skin_mean_rgb=N
 
 def measured(mask, spacing=None):
     cleaned, outlines = clean(mask.astype(np.uint8) * 255, min_share=0.05, min_pixels=1)
-    return measure(cleaned, outlines, COLOUR, spacing)
+    return measure(cleaned, outlines, COLOUR, spacing, components=len(outlines))
 
 
 def ellipse(height, width, rows, columns, angle=0.0, centre=None):

@@ -68,6 +68,40 @@ def test_specks_go_and_second_lesions_stay(radius, kept):
     assert filled_pixels(outlines[0]) == max(filled_pixels(outline) for outline in outlines)
 
 
+@pytest.mark.parametrize(
+    ("most", "kept"), [(1, ["sure"]), (2, ["sure", "vague"]), (9, ["sure", "vague", "small"])]
+)
+def test_of_several_lesions_those_with_most_evidence_stay(most, kept):
+    probability = np.zeros((200, 300), np.uint8)
+    places = {"vague": (60, 60), "sure": (60, 240), "small": (170, 60)}
+    for name, radius, value in (("vague", 40, 140), ("sure", 35, 250), ("small", 20, 250)):
+        cv2.circle(probability, places[name][::-1], radius, value, -1)
+    found = lesion_mask(probability, (400, 600), most=most)
+    mask, outlines = found.mask, found.outlines
+    assert found.found == 3
+    assert {name for name, (row, column) in places.items() if mask[2 * row, 2 * column]} == set(kept)
+    assert len(outlines) == len(kept)
+    redrawn = cv2.drawContours(np.zeros_like(mask), outlines, -1, 255, cv2.FILLED)
+    np.testing.assert_array_equal(mask, redrawn)
+
+
+def test_the_lesion_in_the_middle_goes_before_a_larger_one_at_the_edge():
+    probability = np.zeros((200, 300), np.uint8)
+    cv2.circle(probability, (150, 100), 25, 200, -1)
+    cv2.circle(probability, (285, 100), 45, 200, -1)
+    found = lesion_mask(probability, probability.shape)
+    assert len(found.outlines) == 1
+    assert found.mask[100, 150]
+    assert not found.mask[100, 285]
+
+
+def test_one_lesion_stays_where_nothing_else_is_asked_for():
+    found = lesion_mask(two_discs(45), (200, 300))
+    assert (len(found.outlines), found.found) == (1, 2)
+    assert found.mask[100, 100]
+    assert not found.mask[100, 250]
+
+
 def test_a_lone_speck_is_no_lesion():
     mask = np.zeros((100, 100), np.uint8)
     mask[50, 50] = 255
@@ -80,7 +114,9 @@ def test_a_lone_speck_is_no_lesion():
 def test_the_mask_has_the_images_size_and_the_lesions_place(size):
     rows, columns = np.mgrid[:96, :128]
     inside = np.hypot((rows - 40) / 96, (columns - 80) / 128) < 0.2
-    mask, _ = lesion_mask(inside.astype(np.uint8) * 255, size, threshold=0.5, min_share=0.05, min_fraction=0.0002)
+    mask = lesion_mask(
+        inside.astype(np.uint8) * 255, size, threshold=0.5, min_share=0.05, min_fraction=0.0002
+    ).mask
     assert mask.shape == size
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 255}
@@ -93,7 +129,7 @@ def test_the_mask_has_the_images_size_and_the_lesions_place(size):
 @pytest.mark.parametrize("threshold", [0.01, 0.2, 0.5, 0.8, 1.0])
 def test_a_pixel_is_lesion_from_the_threshold_on(threshold):
     ramp = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
-    mask, _ = lesion_mask(ramp, ramp.shape, threshold=threshold, min_share=0, min_fraction=0)
+    mask = lesion_mask(ramp, ramp.shape, threshold=threshold, min_share=0, min_fraction=0).mask
     np.testing.assert_array_equal(mask[4] > 0, np.arange(256) / 255 >= threshold)
 
 

@@ -67,3 +67,20 @@ def test_confidence_is_that_near_the_lesion():
 
 def test_parameters_come_from_the_models_configuration():
     assert SegmentParameters.of(served(threshold="0.4")) == SegmentParameters(threshold=0.4)
+    assert SegmentParameters.of(served(lesions="3")) == SegmentParameters(lesions=3)
+    assert SegmentParameters.of(served(lesions="0")).lesions == 1
+
+
+def test_of_two_lesions_one_is_measured_and_both_are_told():
+    image = np.minimum(
+        skin_with_lesion(300, 400, centre=(150, 190), radius=40),
+        skin_with_lesion(300, 400, centre=(60, 360), radius=30),
+    )
+    found = run(image)
+    assert found.mask[150, 190]
+    assert not found.mask[60, 360]
+    assert found.output.lesion.components == 2
+    assert found.output.lesion.area_px == pytest.approx(math.pi * 40**2, rel=0.02)
+    both = segment(image, Triton({"m": segment_dark}), served(), SegmentParameters(lesions=2))
+    assert both.mask[150, 190]
+    assert both.mask[60, 360]

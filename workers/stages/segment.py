@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.fitting import LONG_SIDE, fit, sent_size
-from dermbatch.lesion import MIN_FRACTION, MIN_SHARE, THRESHOLD, Mask, lesion_mask, touches_frame
+from dermbatch.lesion import MIN_FRACTION, MIN_SHARE, MOST, THRESHOLD, Mask, lesion_mask, touches_frame
 from dermbatch.records import LesionGeometry, SegmentOutput
 from workers.colour import colour_statistics
 from workers.geometry import measure
@@ -23,12 +23,14 @@ class SegmentParameters:
         threshold: Probability, 0 to 1, from which a pixel is lesion.
         min_share: Specks smaller than this share of the largest lesion are dropped.
         min_fraction: Specks smaller than this share of the image are dropped.
+        lesions: That a mask holds at most.
         long_side: Pixels to which the image is reduced for a model that takes any size.
     """
 
     threshold: float = THRESHOLD
     min_share: float = MIN_SHARE
     min_fraction: float = MIN_FRACTION
+    lesions: int = MOST
     long_side: int = LONG_SIDE
 
     @classmethod
@@ -36,6 +38,7 @@ class SegmentParameters:
         """As the model's configuration has them."""
         return cls(
             threshold=model.number("threshold", cls.threshold),
+            lesions=max(1, int(model.number("lesions", cls.lesions))),
             long_side=int(model.number("long_side", cls.long_side)),
         )
 
@@ -78,16 +81,19 @@ def segment(
     size = sent_size(model.image_size, height, width, parameters.long_side)
     answer = client.infer(model, {"IMAGE": fit(image, size)}, ("LESION",))
     probability = checked(model, "LESION", answer["LESION"], size)
-    mask, contours = lesion_mask(
+    found = lesion_mask(
         probability,
         (height, width),
         threshold=parameters.threshold,
         min_share=parameters.min_share,
         min_fraction=parameters.min_fraction,
+        most=parameters.lesions,
     )
     lesion: LesionGeometry | None = None
-    if contours:
-        lesion = measure(mask, contours, colour_statistics(image, mask, contours), spacing_mm)
+    mask = found.mask
+    if found.outlines:
+        colour = colour_statistics(image, mask, found.outlines)
+        lesion = measure(mask, found.outlines, colour, spacing_mm, components=found.found)
     return Segmented(
         mask,
         SegmentOutput(
