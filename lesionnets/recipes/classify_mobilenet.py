@@ -1,9 +1,10 @@
 """Diagnosis of lesions by a MobileNetV2 with ImageNet weights, guided by the lesion's mask; ISIC 2017 (CC0).
 
 The mask says where to look (a square around the lesion) and what to weigh (features pooled over the lesion beside
-those of the whole square). Masks are those of the recipe ``segment_mobilenet``, whose run lies beside this
-one, and in training the experts' too. The first blocks stay as ImageNet made them; the rest is tuned with
-class-balanced cross-entropy. Last, one temperature is fitted on the validation images (Guo et al., ICML 2017).
+those of the whole square). Masks are those of the recipe ``segment_mobilenet``, whose run lies beside this one,
+cleaned as a worker cleans them, and in training the experts' too. The first blocks stay as ImageNet made them; the
+rest is tuned with class-balanced cross-entropy. Last, one temperature is fitted on the validation images (Guo et
+al., ICML 2017).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dermbatch.errors import UsageError
+from dermbatch.lesion import lesion_mask
 from lesionnets.data.isic import DIAGNOSES, labelled
 from lesionnets.data.lesion_views import RandomViews, Views, load_lesions
 from lesionnets.data.tflite import imagenet_weights, load_mobilenet
@@ -93,11 +95,12 @@ def train(options: RecipeOptions) -> Path:
 
 
 def segmenter(path: Path) -> Callable[[Image], Image]:
-    """The function from image to lesion probability (uint8) of a segmentation checkpoint.
+    """The function from image to the mask that a worker makes of a segmentation checkpoint's map, uint8 [H, W].
 
     Raises:
         UsageError: Where the checkpoint is missing or of another recipe.
     """
     if not path.is_file():
         raise UsageError(f"this recipe needs the segmentation network: train {SEGMENTER} into {path.parent} first")
-    return lesion_finder(path, SEGMENTER)
+    find = lesion_finder(path, SEGMENTER)
+    return lambda image: lesion_mask(find(image), (image.shape[0], image.shape[1])).mask
