@@ -32,6 +32,7 @@ from dermbatch.imagefile import read_image
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms import write_samples
 from dermbatch.records import ImageJob, ResultRecord
+from dermbatch.repository import default_model_repository
 from dermbatch.settings import Settings, TritonSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
@@ -40,7 +41,6 @@ from orchestrator.planning.planner import Order, plan
 from orchestrator.reporting.fetch import fetch
 from orchestrator.reporting.outcomes import read_results
 from orchestrator.reporting.progress import follow
-from orchestrator.stack.repository import default_model_repository
 from orchestrator.stack.stack import Stack
 from workers.inference import TritonClient
 from workers.pictures import Pictures

@@ -42,8 +42,12 @@ Images = Annotated[list[Path], typer.Option(help="Folder of images; may be given
 Masks = Annotated[Path, typer.Option(help="Folder of <image_id>_segmentation.png.")]
 Labels = Annotated[Path, typer.Option(help="CSV file with image_id, diagnosis (or dx) and perhaps split.")]
 Model = Annotated[
-    str, typer.Option(help="A checkpoint (best.pt), an ONNX file, or triton://HOST:PORT/NAME[@VERSION].")
+    str | None,
+    typer.Option(
+        help="A checkpoint (best.pt), an ONNX file, or triton://HOST:PORT/NAME[@VERSION]; by default what ships."
+    ),
 ]
+Segmenter = Annotated[str | None, typer.Option(help="Model that finds the lesions, as --model.")]
 Flips = Annotated[bool, typer.Option(help="Mean over each picture and its mirror images; of a checkpoint.")]
 Native = Annotated[
     bool, typer.Option(help="Send all pixels of an image, not as many as a worker sends (1,024 on the long side).")
@@ -109,7 +113,7 @@ def train(
 def evaluate_segment(
     images: Images,
     masks: Masks,
-    model: Model,
+    model: Model = None,
     flips: Flips = False,
     native: Native = False,
     raw: Annotated[bool, typer.Option(help="The network's mask: not cleaned, and not one lesion only.")] = False,
@@ -120,6 +124,7 @@ def evaluate_segment(
     from lesionnets.evaluation import predictors, samples, segment  # noqa: PLC0415
 
     found = samples.with_masks(images, masks, partial=partial)
+    model = model or predictors.default_model(Stage.SEGMENT)
     loaded = predictors.load_model(model, Stage.SEGMENT, flips=flips)
     figures = segment.evaluate(loaded, found.samples, native=native, raw=raw, watched=_watched("segment"))
     about = {"resolution": _resolution(native), "masks": "network" if raw else "worker", "flips": flips}
@@ -130,11 +135,12 @@ def evaluate_segment(
 def evaluate_classify(
     images: Images,
     labels: Labels,
-    model: Model,
-    masks: Annotated[Path | None, typer.Option(help="Experts' masks, used where --segment is not given.")] = None,
-    segment: Annotated[
-        str | None, typer.Option(help="Model that makes the lesion masks, as in service; as --model.")
-    ] = None,
+    model: Model = None,
+    masks: Annotated[Path | None, typer.Option(help="Experts' masks, which go before --segment's.")] = None,
+    segment: Segmenter = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Empty masks: the classifier sees whole pictures.")
+    ] = False,
     split: Split = None,
     classes: Classes = None,
     flips: Flips = False,
@@ -142,69 +148,35 @@ def evaluate_classify(
     as_json: AsJson = False,
 ) -> None:
     """AUC, accuracy, specificity at given sensitivities, and calibration of the diagnoses' probabilities."""
+    if whole and (masks or segment):
+        raise UsageError("--whole is without masks: leave out --masks and --segment")
     from lesionnets.evaluation import classify, predictors, samples  # noqa: PLC0415
 
     found = samples.with_diagnoses(images, labels, masks=masks, split=split)
-    loaded = predictors.load_model(model, Stage.CLASSIFY, flips=flips)
+    model = model or predictors.default_model(Stage.CLASSIFY)
+    segment = None if whole else segment or predictors.default_model(Stage.SEGMENT)
     figures = classify.evaluate(
-        loaded,
+        predictors.load_model(model, Stage.CLASSIFY, flips=flips),
         found.samples,
         predictors.load_model(segment, Stage.SEGMENT) if segment else None,
         classes=_listed(classes),
         native=native,
         watched=_watched("classify"),
     )
-    source = segment or ("experts" if masks else "none")
-    about = {"resolution": _resolution(native), "lesions": source, "flips": flips}
+    experts = sum(sample.mask is not None for sample in found.samples)
+    about = {
+        "resolution": _resolution(native),
+        "lesions": segment or "none",
+        "experts_masks": experts,
+        "flips": flips,
+    }
     _print("classify", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
-
-
-@evaluate_app.command("downstream")
-def evaluate_downstream(
-    images: Images,
-    masks: Masks,
-    purify: Annotated[str, typer.Option(help="Model of purification, as --model of the other commands.")],
-    segment: Annotated[str, typer.Option(help="Model of segmentation.")],
-    classify: Annotated[str | None, typer.Option(help="Model of classification; needs --labels.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV file as that of evaluate classify.")] = None,
-    split: Split = None,
-    classes: Classes = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the hairs.")] = 0,
-    drawings: Annotated[int, typer.Option(min=1, help="Times that hairs are drawn over each image.")] = 1,
-    native: Native = False,
-    partial: Partial = False,
-    as_json: AsJson = False,
-) -> None:
-    """Jaccard and AUC on images with drawn hair, purification off and on, and on the clean images."""
-    if (classify is None) != (labels is None):
-        raise UsageError("--classify and --labels belong together: name both or neither")
-    from lesionnets.evaluation import downstream, predictors, samples  # noqa: PLC0415
-
-    if labels is None:
-        found = samples.with_masks(images, masks, partial=partial)
-    else:
-        found = samples.with_diagnoses(images, labels, masks=masks, split=split)
-    figures = downstream.evaluate(
-        predictors.load_model(purify, Stage.PURIFY),
-        predictors.load_model(segment, Stage.SEGMENT),
-        predictors.load_model(classify, Stage.CLASSIFY) if classify else None,
-        found.samples,
-        classes=_listed(classes),
-        native=native,
-        seed=seed,
-        drawings=drawings,
-        watched=_watched("downstream"),
-    )
-    about = {"resolution": _resolution(native), "segment": segment, "classify": classify, "drawings": drawings}
-    _print(
-        "downstream", purify, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out
-    )
 
 
 @evaluate_app.command("enhance")
 def evaluate_enhance(
     images: Images,
-    model: Model,
+    model: Model = None,
     masks: Annotated[Path | None, typer.Option(help="Experts' masks: measure on the lesions' regions.")] = None,
     degradation: Annotated[
         Degradation,
@@ -222,6 +194,7 @@ def evaluate_enhance(
 
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     crops = load_lesion_crops(found.samples) if masks else [read_image(one.image) for one in found.samples]
+    model = model or predictors.default_model(Stage.ENHANCE)
     run = predictors.load_model(model, Stage.ENHANCE)
     figures = enhance.measure(lambda image: run(IMAGE=image)["ENHANCED"], crops, how=degradation)
     about = {"regions": "lesions" if masks else "whole images", "degradation": str(degradation)}
@@ -231,27 +204,60 @@ def evaluate_enhance(
 @evaluate_app.command("purify")
 def evaluate_purify(
     images: Images,
-    masks: Masks,
-    model: Model,
-    count: Annotated[int, typer.Option(min=1, help="How many images: those with least hair of their own.")] = 40,
+    model: Model = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Experts' masks: measure what segmentation gains, too.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV file as that of evaluate classify: what diagnoses gain, too.")
+    ] = None,
+    split: Split = None,
+    segment: Segmenter = None,
+    classify: Annotated[str | None, typer.Option(help="Model of the diagnoses, as --model.")] = None,
+    classes: Classes = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Images of the errors: those with least hair of their own.")
+    ] = 40,
     occlusions: Annotated[str, typer.Option(help="What is drawn, each apart, with commas between.")] = "hair",
+    drawings: Annotated[int, typer.Option(min=1, help="Times that hairs are drawn for what others gain.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
     native: Native = False,
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Mean absolute error inside and outside of what is drawn over images, before and after purification."""
-    from lesionnets.evaluation import predictors, purify, samples  # noqa: PLC0415
+    """Error inside and outside of what is drawn over images, before and after, and what other stages gain."""
+    if labels and not masks:
+        raise UsageError("diagnoses are measured beside masks: name --masks too")
+    from lesionnets.evaluation import downstream, predictors, purify, samples  # noqa: PLC0415
 
-    found = samples.with_masks(images, masks, partial=partial)
+    found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
+    model = model or predictors.default_model(Stage.PURIFY)
     run = predictors.load_model(model, Stage.PURIFY)
-    pictures = [run.fitted(image, native=native) for image in purify.least_covered(found.samples, count)]
     figures: dict[str, Figure] = {}
+    pictures = [run.fitted(image, native=native) for image in purify.least_covered(found.samples, count)]
     for kind in _listed(occlusions):
-        cases = purify.drawn_cases(pictures, kind)
+        cases = purify.drawn_cases(pictures, kind, seed=seed)
         measured = purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases)
         figures |= {f"{kind}_{name}": figure for name, figure in vars(measured).items()}
-    about = {"resolution": _resolution(native)}
-    _print("purify", model, len(pictures), figures, as_json=as_json, about=about, left_out=found.left_out)
+    about: dict[str, object] = {"resolution": _resolution(native), "drawn_on": len(pictures)}
+    if masks:
+        if labels:
+            found = samples.with_diagnoses(images, labels, masks=masks, split=split)
+        segment = segment or predictors.default_model(Stage.SEGMENT)
+        classify = (classify or predictors.default_model(Stage.CLASSIFY)) if labels else None
+        figures |= downstream.evaluate(
+            run,
+            predictors.load_model(segment, Stage.SEGMENT),
+            predictors.load_model(classify, Stage.CLASSIFY) if classify else None,
+            found.samples,
+            classes=_listed(classes),
+            native=native,
+            seed=seed,
+            drawings=drawings,
+            watched=_watched("purify"),
+        )
+        about |= {"segment": segment, "classify": classify, "drawings": drawings}
+    _print("purify", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
 
 
 @app.command()

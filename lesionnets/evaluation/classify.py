@@ -38,8 +38,8 @@ def evaluate(
     Args:
         model: Of the classify stage.
         samples: Images with diagnoses.
-        segmenter: Model of the segment stage that makes the lesion masks, as in service; without it the experts'
-            are taken where there are any, and empty ones elsewhere.
+        segmenter: Model of the segment stage that makes the lesion masks, as in service, of samples without an
+            expert's; without it those have empty ones.
         classes: Names in the order of the model's probabilities; its own labels where none are given.
         native: Send all pixels, not as many as a worker sends.
         rounds: Resamplings of the bootstrap.
@@ -96,12 +96,13 @@ def known_classes(model: Model, count: int, asked: Sequence[str], samples: Seque
 def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: bool) -> Image:
     """The lesion mask, uint8 [H, W], 255 where lesion, that a classifier is given for an image [H, W, 3]."""
     height, width = image.shape[:2]
-    if segmenter is not None:
-        found = segment.lesion_probability(segmenter, image, native=native)
-        return as_bytes(segment.worker_mask(segmenter, found, (height, width)))
-    if sample.mask is None:
+    if sample.mask is not None:
+        mask = cv2.resize(read_mask(sample.mask), (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(mask, np.uint8)
+    if segmenter is None:
         return np.zeros((height, width), np.uint8)
-    return np.asarray(cv2.resize(read_mask(sample.mask), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    found = segment.lesion_probability(segmenter, image, native=native)
+    return as_bytes(segment.worker_mask(segmenter, found, (height, width)))
 
 
 def as_bytes(mask: Mask) -> Image:

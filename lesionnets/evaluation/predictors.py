@@ -15,8 +15,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from dermbatch.contracts import CONTRACTS
-from dermbatch.errors import UsageError
+from dermbatch.errors import StackError, UsageError
 from dermbatch.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.repository import default_model_repository, newest_file
+from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.graphs.contract import graph_module
@@ -77,6 +79,18 @@ class Model:
         height, width = image.shape[:2]
         long_side = max(height, width) if native else int(self.number("long_side", LONG_SIDE))
         return fit(image, sent_size(self.image_size, height, width, long_side))
+
+
+def default_model(stage: Stage) -> str:
+    """Path of the model that serves a stage where no other is named: that which travels with Dermbatch.
+
+    Raises:
+        UsageError: Where it is not there.
+    """
+    try:
+        return str(newest_file(default_model_repository(), DEFAULT_MODELS[stage].name))
+    except StackError as error:
+        raise UsageError(f"{error}; name a model") from error
 
 
 def load_model(path: str | Path, stage: Stage, *, flips: bool = False) -> Model:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import Occlusion, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Image, Sample, read_pair
+from lesionnets.data.isic import Image, Sample, read_image, read_pair
 from lesionnets.evaluation.intervals import Figure, bootstrap_mean
 from lesionnets.occlusions import find_occlusions
 
@@ -92,12 +92,12 @@ def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int 
 
 
 def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
-    """The images on which the classical finder, corrected by the masks, sees least.
+    """The images on which the classical finder sees least, corrected by the lesion's mask where there is one.
 
     What covers an image by itself has no known truth.
 
     Args:
-        samples: Images with masks.
+        samples: Images, with masks or without.
         count: How many to take.
 
     Raises:
@@ -105,10 +105,9 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
     """
     shares: list[tuple[float, str, Image]] = []
     for sample in samples:
-        if sample.mask is not None:
-            image, mask = read_pair(sample)
-            found = find_occlusions(image, mask > 127)
-            shares.append((float(found.mean()), sample.image_id, image))
+        image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
+        found = find_occlusions(image, None if mask is None else mask > 127)
+        shares.append((float(found.mean()), sample.image_id, image))
     return [image for _, _, image in sorted(shares, key=lambda share: share[:2])[:count]]
 
 

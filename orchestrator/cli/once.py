@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dermbatch import layout
+from dermbatch import layout, repository
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms import write_samples
 from dermbatch.settings import load
@@ -24,7 +24,6 @@ from orchestrator.planning.planner import abandon, plan
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.fetch import fetch_originals
 from orchestrator.reporting.progress import closing_table, follow, where
-from orchestrator.stack import repository
 from orchestrator.stack.environment import audited
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin

@@ -15,6 +15,7 @@ from dermbatch.audit import Audit
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.records import Filters, ModelChoice
+from dermbatch.repository import default_model_repository
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
@@ -23,7 +24,6 @@ from orchestrator.planning.planner import Order
 from orchestrator.planning.privacy.profile import load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.stack import host
-from orchestrator.stack.repository import default_model_repository
 
 DEFAULT_HOME = Path(".dermbatch")
 ALL_STAGES = ",".join(ORDER)

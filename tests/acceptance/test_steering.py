@@ -17,10 +17,10 @@ from commands import command_line, dermbatch, results, wait_for
 from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.records import ResultRecord
+from dermbatch.repository import default_model_repository
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
-from orchestrator.stack.repository import default_model_repository
 
 LOOK = 1  # seconds between two looks of the orchestrator for batches and canaries
 

@@ -4,11 +4,11 @@ import pytest
 
 from dermbatch.errors import InferenceUnavailable, UsageError
 from dermbatch.records import ModelChoice
+from dermbatch.repository import served_models
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.planning.models import check, pinned, served
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.repository import served_models
 
 
 def test_triton_and_its_repository_say_the_same(triton_settings, tiny_repository):

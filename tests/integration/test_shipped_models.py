@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dermbatch.imagefile import read_image
+from dermbatch.repository import default_model_repository
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
-from orchestrator.stack.repository import default_model_repository
 from workers.inference import TritonClient
 from workers.stages.enhance import EnhanceParameters, enhance
 from workers.stages.segment import SegmentParameters, segment

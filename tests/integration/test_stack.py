@@ -15,10 +15,11 @@ import redis
 import tritonclient.grpc as grpcclient
 from tiny_models import write_repository
 
+from dermbatch import repository
 from dermbatch.errors import StackError
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
-from orchestrator.stack import host, repository
+from orchestrator.stack import host
 from orchestrator.stack.process import http_ok
 from orchestrator.stack.stack import Stack
 from orchestrator.stack.state import read_state, state_path

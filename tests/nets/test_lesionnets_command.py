@@ -14,6 +14,8 @@ import onnx
 import pytest
 import torch
 
+from dermbatch.settings import DEFAULT_MODELS
+from dermbatch.stages import Stage
 from lesionnets import checkpoint, cli
 from lesionnets.graphs import segment
 from lesionnets.nets.unet_mobilenet import UNetMobileNet
@@ -87,14 +89,43 @@ def test_train_then_evaluate_both_networks(
     checkpoint.save(
         purifier, recipe="purify_x", network="purifier.Purifier", hyper={"widths": [4, 4]}, state=state, figures={}
     )
-    stages = ("--purify", purifier, "--segment", models["segment_mobilenet"])
-    words = ("evaluate", "downstream", *common, *stages, "--classify", models["classify_mobilenet"])
+    stages = ("--model", purifier, "--segment", models["segment_mobilenet"])
+    words = ("evaluate", "purify", *common, *stages, "--classify", models["classify_mobilenet"], "--count", 2)
     code, out, err = call(monkeypatch, capsys, *words, "--labels", isic_folder / "labels.csv")
     assert code == 0, err
     assert err == "lesionnets: left out 10 diagnoses without an image\n"
     told = json.loads(out)
     assert told["left_out"] == {"diagnoses without an image": 10}
-    assert {"jaccard_on_minus_off", "mean_auc_on_minus_clean"} <= set(told["figures"])
+    assert told["drawn_on"] == 2
+    assert {"hair_share", "jaccard_on_minus_off", "mean_auc_on_minus_clean"} <= set(told["figures"])
+
+
+def test_what_ships_is_measured_where_no_model_is_named(
+    isic_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = isic_folder / "val"
+    images, masks = ("--images", val / "images", "--json"), ("--masks", val / "masks")
+    labels = ("--labels", isic_folder / "labels.csv", "--split", "val")
+    told = {}
+    for name, words in {
+        "segment": ("segment", *images, *masks),
+        "classify": ("classify", *images, *labels),
+        "experts": ("classify", *images, *labels, *masks),
+        "whole": ("classify", *images, *labels, "--whole"),
+        "purify": ("purify", *images, "--count", 1),
+        "enhance": ("enhance", *images, *masks),
+    }.items():
+        code, out, err = call(monkeypatch, capsys, "evaluate", *words)
+        assert code == 0, err
+        told[name] = json.loads(out)
+        stage = Stage(told[name]["stage"])
+        assert Path(told[name]["model"]).parts[-3] == DEFAULT_MODELS[stage].name
+    assert "segment_mobilenet" in told["classify"]["lesions"]
+    assert [told[name]["experts_masks"] for name in ("classify", "experts", "whole")] == [0, 6, 0]
+    assert told["whole"]["lesions"] == "none"
+    nlls = {told[name]["figures"]["nll"]["mean"] for name in ("classify", "experts", "whole")}
+    assert len(nlls) == 3
+    assert not any("jaccard" in name for name in told["purify"]["figures"])
 
 
 def test_evaluate_enhance_and_purify(
@@ -223,17 +254,8 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ): "no Triton answers gRPC at 127.0.0.1:1",
         ("evaluate", "classify", *images, "--labels", tmp_path / "zoster.csv", "--model", classifier): "zoster",
         ("evaluate", "classify", *images, "--labels", empty / "l.csv", "--model", classifier): "no label file",
-        (
-            "evaluate",
-            "downstream",
-            *pairs,
-            "--purify",
-            "x",
-            "--segment",
-            "x",
-            "--classify",
-            "x",
-        ): "belong together",
+        ("evaluate", "classify", *pairs, "--labels", empty / "l.csv", "--whole"): "leave out --masks",
+        ("evaluate", "purify", *images, "--labels", empty / "l.csv"): "name --masks too",
         ("export", tmp_path / "enhance.pt", "--repository", tmp_path, "--flips"): "not for the enhance stage",
     }
     for name, damage in DAMAGE.items():

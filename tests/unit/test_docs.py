@@ -201,7 +201,7 @@ def test_variables_of_commands_are_listed():
 
 
 def test_what_the_stack_sets_is_what_the_table_says(monkeypatch, tmp_path):
-    from orchestrator.stack.repository import default_model_repository
+    from dermbatch.repository import default_model_repository
     from orchestrator.stack.stack import Stack
 
     stack = Stack(tmp_path, Settings(), model_repository=default_model_repository())

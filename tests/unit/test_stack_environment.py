@@ -7,10 +7,10 @@ from pydantic import SecretStr
 
 import orchestrator
 from dermbatch.records import ModelChoice
+from dermbatch.repository import served_models
 from dermbatch.settings import Settings, StoreSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment, plain, settings_environment
-from orchestrator.stack.repository import served_models
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1, max_size=20)
 

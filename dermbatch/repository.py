@@ -26,6 +26,18 @@ def default_model_repository() -> Path:
     raise StackError(f"no models found in {' or '.join(map(str, places))}; name a Triton model repository")
 
 
+def newest_file(repository: Path, name: str) -> Path:
+    """The ONNX file of a model's newest version.
+
+    Raises:
+        StackError: Where the repository has no such model.
+    """
+    versions = served_models(repository).get(name)
+    if not versions:
+        raise StackError(f"there is no model {name} in {repository}")
+    return repository / name / versions[-1] / "model.onnx"
+
+
 def served_models(repository: Path) -> dict[str, list[str]]:
     """The models of a repository with their versions, both in order."""
     return {
