@@ -269,12 +269,29 @@ def export(
     flips: Annotated[
         bool, typer.Option(help="Serve the mean over each picture and its mirror images: better, and slower.")
     ] = False,
+    figures: Annotated[
+        list[Path] | None,
+        typer.Option(help="What `lesionnets evaluate --json` printed, for the card; may be given several times."),
+    ] = None,
 ) -> None:
     """Write a trained network into a Triton model repository; prints the model file's path."""
     import lesionnets.export  # noqa: PLC0415
 
-    found = lesionnets.export.export(checkpoint, repository, version=version, name=name, flips=flips)
+    measured = {name: figure for path in figures or [] for name, figure in _read_figures(path).items()} or None
+    found = lesionnets.export.export(
+        checkpoint, repository, version=version, name=name, flips=flips, figures=measured
+    )
     typer.echo(found)
+
+
+def _read_figures(path: Path) -> dict[str, Figure]:
+    """The figures that an evaluation printed as JSON; those of `enhance` by the degradation, too."""
+    try:
+        told = json.loads(path.read_text())
+        how = f"_{told['degradation']}" if "degradation" in told else ""
+        return {f"{name}{how}": Figure(**figure) for name, figure in told["figures"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not what `lesionnets evaluate --json` prints") from error
 
 
 def _watched(what: str) -> Callable[[Sequence[Sample]], Iterable[Sample]]:

@@ -17,6 +17,7 @@ import torch
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, cli
+from lesionnets.evaluation.intervals import Figure
 from lesionnets.graphs import segment
 from lesionnets.nets.unet_mobilenet import UNetMobileNet
 
@@ -78,7 +79,16 @@ def test_train_then_evaluate_both_networks(
     words = ("evaluate", "classify", *folders, *labels, "--model", models["classify_mobilenet"])
     code, out, err = call(monkeypatch, capsys, *words, "--json")
     assert code == 0, err
-    assert {"auc_melanoma", "mean_auc", "accuracy"} <= set(json.loads(out)["figures"])
+    measured = json.loads(out)["figures"]
+    assert {"auc_melanoma", "mean_auc", "accuracy"} <= set(measured)
+    (tmp_path / "classify.json").write_text(out)
+    words = ("export", models["classify_mobilenet"], "--repository", tmp_path / "repository")
+    code, out, err = call(monkeypatch, capsys, *words, "--figures", tmp_path / "classify.json")
+    assert code == 0, err
+    assert (
+        f"| mean auc | {Figure(**measured['mean_auc'])} |" in (Path(out).parents[1] / "MODEL_CARD.md").read_text()
+    )
+    words = ("evaluate", "classify", *folders, *labels, "--model", models["classify_mobilenet"])
     code, out, err = call(monkeypatch, capsys, *words)
     assert code == 0, err
     assert "mean_auc" in out
@@ -257,6 +267,7 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("evaluate", "classify", *pairs, "--labels", empty / "l.csv", "--whole"): "leave out --masks",
         ("evaluate", "purify", *images, "--labels", empty / "l.csv"): "name --masks too",
         ("export", tmp_path / "enhance.pt", "--repository", tmp_path, "--flips"): "not for the enhance stage",
+        ("export", tmp_path / "enhance.pt", "--figures", tmp_path / "text.onnx"): "text.onnx is not what",
     }
     for name, damage in DAMAGE.items():
         damaged = tmp_path / name
