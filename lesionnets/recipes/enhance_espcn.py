@@ -24,7 +24,7 @@ from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, fit
 
 NAME = "enhance_espcn"
-MINUTES = 25.0
+MINUTES = 35.0
 CHANNELS = 32
 """At width 1.0, which two CPU cores can train."""
 BATCH = 10

@@ -37,7 +37,7 @@ from lesionnets.nets.mutual import BACKBONES, MutualSN
 from lesionnets.segmenter_training import lesion_finder
 from lesionnets.training import RecipeOptions, Run, fit
 
-MINUTES = 60.0
+MINUTES = 70.0
 SHARES = {"coarse": 0.25, "mask": 0.15, "unguided": 0.15, "enhanced": 0.45}
 """Of the minutes. The control's follow from mask-CN's, as it is trained for as many epochs."""
 

@@ -26,7 +26,7 @@ from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, fit
 
 NAME = "purify_unet"
-MINUTES = 25.0
+MINUTES = 40.0
 PATIENCE = 8
 WIDTHS = (32, 48, 64, 96)
 """Channels of the levels at width 1.0, which two CPU cores can train."""
