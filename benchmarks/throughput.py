@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 
 import psutil
 from rich.console import Console
@@ -84,7 +85,7 @@ def take_down(path: Path, settings: Settings, client: TritonClient) -> list[Call
     """The requests that the stages make of one image."""
     recorder = Recorder(client)
     job = ImageJob(batch="b", index=0, name="", source="s3://b/0", stages=ORDER, models=settings.models)
-    pictures = Pictures(path.read_bytes(), settings.worker.max_pixels, None, {})  # type: ignore[arg-type]
+    pictures = Pictures(path.read_bytes, settings.worker.max_pixels, None, {})  # type: ignore[arg-type]
     source = read_image(path.read_bytes(), max_pixels=settings.worker.max_pixels)
     for step in plan_steps(job, client):
         run_step(step, pictures, source, recorder)  # type: ignore[arg-type]
@@ -94,8 +95,17 @@ def take_down(path: Path, settings: Settings, client: TritonClient) -> list[Call
 def replay(paths: list[Path], settings: TritonSettings, everything: str, barrier: Barrier, times: object) -> None:
     """One process of the ceiling: prepare, wait for the others, send everything, tell how long it took."""
     client = TritonClient(settings)
-    work = [take_down(path, Settings.model_validate_json(everything), client) for path in paths]
-    barrier.wait()
+    try:
+        work = [take_down(path, Settings.model_validate_json(everything), client) for path in paths]
+    except BaseException:
+        times.put(None)  # type: ignore[attr-defined] - so that nobody waits for what will not come
+        barrier.abort()
+        raise
+    try:
+        barrier.wait()
+    except BrokenBarrierError:
+        times.put(None)  # type: ignore[attr-defined]
+        return
     start = time.monotonic()
     for calls in work:
         for call in calls:
@@ -120,6 +130,8 @@ def ceiling(paths: list[Path], settings: Settings) -> float:
     spans = [times.get() for _ in processes]
     for process in processes:
         process.join()
+    if None in spans:
+        raise SystemExit("a process of the ceiling failed; its error stands above")
     return len(paths) / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 

@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.throughput import take_down
 from dermbatch.imagefile import read_image
+from dermbatch.phantoms import write_samples
 from dermbatch.repository import default_model_repository
-from dermbatch.settings import DEFAULT_MODELS
-from dermbatch.stages import Stage
+from dermbatch.settings import DEFAULT_MODELS, Settings
+from dermbatch.stages import ORDER, Stage
 from workers.inference import TritonClient
 from workers.stages.enhance import EnhanceParameters, enhance
 from workers.stages.segment import SegmentParameters, segment
@@ -36,6 +38,14 @@ def photographs():
         found.append((image, cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0))
     assert len(found) >= 20
     return found
+
+
+def test_the_benchmark_takes_down_what_the_stages_ask_of_triton(client, tmp_path):
+    (path,) = write_samples(tmp_path, 1)
+    calls = take_down(path, Settings(), client)
+    assert [call.model.name for call in calls] == [DEFAULT_MODELS[stage].name for stage in ORDER]
+    for call in calls:
+        assert len(client.infer_many(call.model, call.items, call.outputs)) == len(call.items)
 
 
 @pytest.mark.shared_data
