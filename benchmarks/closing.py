@@ -29,11 +29,11 @@ from dermbatch.records import Earlier, FailureRecord, ResultRecord
 from dermbatch.settings import StoreSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import in_order
 from orchestrator.reporting.closing import close
-from orchestrator.reporting.outcomes import in_order
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.s3 import s3_part
+from orchestrator.stack.servers.s3 import s3_part
 from tests.outcome_samples import (
     batch_of,
     entry_of,

@@ -26,14 +26,14 @@ from benchmarks.killloop import work
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Claim, Ledger
-from dermbatch.queue import QUEUES, celery_config
+from dermbatch.ledger.queue import QUEUES, celery_config
 from dermbatch.records import Batch, BatchControl, ManifestEntry
 from dermbatch.settings import LedgerSettings, RedisSettings
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.messages import Messages, job_of
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.redis import redis_part
+from orchestrator.stack.servers.redis import redis_part
 
 LIMIT = 4 * 1024 * 1024
 SLOTS = 64

@@ -32,8 +32,8 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module, stop_all
-from orchestrator.stack.redis import redis_part
-from orchestrator.stack.s3 import s3_part
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.steering.controls import begin
 
 LIMIT = 3.0
@@ -47,7 +47,7 @@ def worker() -> None:
     """A real worker with the no-op work of this bench."""
     with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from workers.app import create_app, worker_arguments  # noqa: PLC0415
+        from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
 
         work.SLEEP = SLEEP
         settings = load()

@@ -37,8 +37,8 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module, stop_all
-from orchestrator.stack.redis import redis_part
-from orchestrator.stack.s3 import s3_part
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import s3_part
 
 TASK = "overhead.nothing"
 WARM_UP = 200
@@ -88,8 +88,8 @@ def our_worker(marks: Path) -> None:
     """Our worker, with its records in memory."""
     with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from workers import task  # noqa: PLC0415
-        from workers.app import create_app, worker_arguments  # noqa: PLC0415
+        from workers.process import task  # noqa: PLC0415
+        from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
 
         task.ObjectStore = MemoryStore  # type: ignore[assignment,attr-defined]
         done = Marks(marks)

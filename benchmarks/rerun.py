@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dermbatch.ledger import Ledger
+from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import write_samples
-from dermbatch.repository import default_model_repository
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
-from orchestrator.planning.intake import Intake
+from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import Order, plan
 from orchestrator.reporting.progress import follow
 from orchestrator.stack.stack import Stack

@@ -29,25 +29,25 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from dermbatch.imagefile import read_image
+from dermbatch.images.imagefile import read_image
 from dermbatch.ledger import Ledger
+from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import write_samples
 from dermbatch.records import ImageJob, ResultRecord
-from dermbatch.repository import default_model_repository
 from dermbatch.settings import Settings, TritonSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.intake import Intake
+from orchestrator.batches.outcomes import read_results
+from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import Order, plan
 from orchestrator.reporting.fetch import fetch
-from orchestrator.reporting.outcomes import read_results
 from orchestrator.reporting.progress import follow
 from orchestrator.stack.stack import Stack
-from workers.inference import TritonClient
-from workers.pictures import Pictures
-from workers.served import Array, ServedModel
-from workers.steps import plan as plan_steps
-from workers.steps import run_step
+from workers.image.pictures import Pictures
+from workers.image.steps import plan as plan_steps
+from workers.image.steps import run_step
+from workers.triton.client import TritonClient
+from workers.triton.served import Array, ServedModel
 
 console = Console(highlight=False)
 

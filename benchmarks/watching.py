@@ -20,16 +20,16 @@ import redis
 
 from dermbatch import layout
 from dermbatch.ledger import Ledger
-from dermbatch.queue import QUEUES
+from dermbatch.ledger.queue import QUEUES
 from dermbatch.settings import OrchestratorSettings, Settings, StoreSettings
 from dermbatch.store import ObjectStore
+from orchestrator.batches.entries import read_batch, read_manifest_part
 from orchestrator.dispatch.messages import job_of
-from orchestrator.planning.entries import read_batch, read_manifest_part
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module, stop_all
-from orchestrator.stack.redis import redis_part
-from orchestrator.stack.s3 import s3_part
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import s3_part
 
 BUCKET = "exports"
 PREFIX = f"s3://{BUCKET}/"

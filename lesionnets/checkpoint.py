@@ -8,7 +8,6 @@ class under ``lesionnets.nets``, such as ``unet.UNet``), ``hyper`` (the network'
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from torch import nn
 
 from dermbatch.errors import UsageError
+from lesionnets import nets
+from lesionnets.lookup import modules_below
 
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, OSError)
 """What ``torch.load`` raises where a file is none of its own."""
@@ -63,10 +64,8 @@ def network(name: str, hyper: dict[str, Any]) -> nn.Module:
         UsageError: Where there is no such network, or it does not take these hyper-parameters.
     """
     module_name, _, class_name = name.partition(".")
-    module = f"lesionnets.nets.{module_name}"
-    if not module_name.isidentifier() or importlib.util.find_spec(module) is None:
-        raise UsageError(f"there is no network {name!r} in lesionnets.nets")
-    found = getattr(importlib.import_module(module), class_name, None)
+    module = modules_below(nets).get(module_name)
+    found = getattr(importlib.import_module(module), class_name, None) if module else None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UsageError(f"there is no network {name!r} in lesionnets.nets")
     try:

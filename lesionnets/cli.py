@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -20,10 +19,11 @@ from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
 from lesionnets import recipes
 from lesionnets.data.degradations import Degradation
-from lesionnets.evaluation.intervals import Figure
+from lesionnets.evaluation.figures.intervals import Figure
+from lesionnets.lookup import modules_below
 
 if TYPE_CHECKING:
-    from lesionnets.data.isic import Sample
+    from lesionnets.data.sources.isic import Sample
 
 app = typer.Typer(
     help="Train, evaluate and export the networks.",
@@ -63,7 +63,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def recipe_names() -> list[str]:
     """Names of all recipes, in order."""
-    return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
+    return sorted(modules_below(recipes))
 
 
 @app.command()
@@ -105,7 +105,7 @@ def train(
     options = RecipeOptions(
         out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width=width, patience=patience
     )
-    best: Path = import_module(f"lesionnets.recipes.{recipe}").train(options)
+    best: Path = import_module(modules_below(recipes)[recipe]).train(options)
     typer.echo(best)
 
 
@@ -121,7 +121,8 @@ def evaluate_segment(
     as_json: AsJson = False,
 ) -> None:
     """Overlap, boundary distance and calibration of lesion masks, at the experts' resolution."""
-    from lesionnets.evaluation import predictors, samples, segment  # noqa: PLC0415
+    from lesionnets.evaluation import samples, segment  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
     found = samples.with_masks(images, masks, partial=partial)
     model = model or predictors.default_model(Stage.SEGMENT)
@@ -150,7 +151,8 @@ def evaluate_classify(
     """AUC, accuracy, specificity at given sensitivities, and calibration of the diagnoses' probabilities."""
     if whole and (masks or segment):
         raise UsageError("--whole is without masks: leave out --masks and --segment")
-    from lesionnets.evaluation import classify, predictors, samples  # noqa: PLC0415
+    from lesionnets.evaluation import classify, samples  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
     found = samples.with_diagnoses(images, labels, masks=masks, split=split)
     model = model or predictors.default_model(Stage.CLASSIFY)
@@ -188,9 +190,10 @@ def evaluate_enhance(
     as_json: AsJson = False,
 ) -> None:
     """PSNR and SSIM of images that were reduced by four and enhanced again, beside bicubic interpolation."""
-    from lesionnets.data.isic import read_image  # noqa: PLC0415
-    from lesionnets.data.lesion_crops import load_lesion_crops  # noqa: PLC0415
-    from lesionnets.evaluation import enhance, predictors, samples  # noqa: PLC0415
+    from lesionnets.data.batches.lesion_crops import load_lesion_crops  # noqa: PLC0415
+    from lesionnets.data.sources.isic import read_image  # noqa: PLC0415
+    from lesionnets.evaluation import enhance, samples  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     crops = load_lesion_crops(found.samples) if masks else [read_image(one.image) for one in found.samples]
@@ -228,7 +231,8 @@ def evaluate_purify(
     """Error inside and outside of what is drawn over images, before and after, and what other stages gain."""
     if labels and not masks:
         raise UsageError("diagnoses are measured beside masks: name --masks too")
-    from lesionnets.evaluation import downstream, predictors, purify, samples  # noqa: PLC0415
+    from lesionnets.evaluation import downstream, purify, samples  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     model = model or predictors.default_model(Stage.PURIFY)

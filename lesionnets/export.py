@@ -23,12 +23,12 @@ from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
 from lesionnets.ensemble import STEPS, Step, write_ensemble
-from lesionnets.evaluation.intervals import Figure
+from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import mb_dcnn, segment
 from lesionnets.graphs.assembly import halve_weights
 from lesionnets.graphs.contract import Contract, Tensor, graph_module, parameter_lines
 from lesionnets.model_card import write_card
-from lesionnets.nets.mutual import MutualSN
+from lesionnets.nets.mutual.mutual import MutualSN
 
 MOST_BYTES = 10_000_000
 """A model file may have no more, as it travels with the package."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesionnets.checkpoint import Checkpoint
-from lesionnets.evaluation.intervals import Figure
+from lesionnets.evaluation.figures.intervals import Figure
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lesionnets import checkpoint
-from lesionnets.data.isic import Image, find_samples, load_pairs
-from lesionnets.data.pairs import Pairs
-from lesionnets.evaluation.validation import Validation, calibrate
+from lesionnets.data.batches.pairs import Pairs
+from lesionnets.data.sources.isic import Image, find_samples, load_pairs
+from lesionnets.evaluation.choosing.validation import Validation, calibrate
 from lesionnets.graphs.segment import SegmentGraph
-from lesionnets.nets.segmenter import Segmenter
+from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.training import RecipeOptions, Run, fit
 
 MARGIN = 4 / 3

@@ -15,12 +15,12 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from dermbatch.archive import members_of
-from dermbatch.dicomhead import referenced_files
+from dermbatch.archives.archive import members_of
 from dermbatch.errors import BadInput
-from dermbatch.imagefile import read_image
+from dermbatch.images.dicomhead import referenced_files
+from dermbatch.images.imagefile import read_image
 from dermbatch.settings import ArchiveSettings
-from orchestrator.planning.frames import count_frames
+from orchestrator.planning.intake.frames import count_frames
 from tests import corpus
 
 LONGEST = 10.0

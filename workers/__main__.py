@@ -19,7 +19,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
         # prometheus_client chooses its multi-process storage when it is imported, so this comes before the app.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from workers.app import create_app, worker_arguments  # noqa: PLC0415
+        from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
 
         create_app(settings).worker_main(worker_arguments(settings))
 

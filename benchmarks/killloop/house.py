@@ -20,14 +20,14 @@ import redis
 from benchmarks.killloop.clock import Clock, library
 from benchmarks.killloop.proxy import CONTROL, Mood
 from benchmarks.killloop.worker import HANDS
-from dermbatch.repository import default_model_repository
+from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import LedgerSettings, Settings
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, http_ok, python_module, stop_all, wait_all
-from orchestrator.stack.redis import redis_part
-from orchestrator.stack.s3 import s3_part
-from orchestrator.stack.triton import TritonPorts, triton_part
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import s3_part
+from orchestrator.stack.servers.triton import TritonPorts, triton_part
 
 
 class House:

@@ -14,7 +14,7 @@ from benchmarks.scaling.options import Speed
 from benchmarks.scaling.outcome import Outcome
 from benchmarks.scaling.traces import Arrival
 from benchmarks.scaling.work import Events, Job, Line, Meter, Pod
-from dermbatch.queue import QUEUES, LaneOrder
+from dermbatch.ledger.queue import QUEUES, LaneOrder
 from dermbatch.records import Lane
 
 WORKERS: dict[str, tuple[Lane, ...]] = {"worker-live": ("live",), "worker-bulk": ("live", "bulk")}

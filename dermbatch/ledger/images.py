@@ -19,7 +19,7 @@ from dermbatch.ledger.connection import (
     reasons_key,
     sorted_errors,
 )
-from dermbatch.queue import QUEUES
+from dermbatch.ledger.queue import QUEUES
 from dermbatch.records import ImageJob, Lane
 
 _SLACK = 5.0

@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
-from lesionnets.data import ham10000
-from lesionnets.data.isic import DIAGNOSES, Image, Sample, read_mask
-from lesionnets.evaluation import intervals, segment
-from lesionnets.evaluation.calibration import confidence_error
-from lesionnets.evaluation.intervals import Figure, Weights
-from lesionnets.evaluation.overlap import Mask
-from lesionnets.evaluation.predictors import Model
-from lesionnets.evaluation.ranking import areas, curves
+from lesionnets.data.sources import ham10000
+from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, read_mask
+from lesionnets.evaluation import segment
+from lesionnets.evaluation.figures import intervals
+from lesionnets.evaluation.figures.calibration import confidence_error
+from lesionnets.evaluation.figures.intervals import Figure, Weights
+from lesionnets.evaluation.figures.overlap import Mask
+from lesionnets.evaluation.figures.ranking import areas, curves
+from lesionnets.evaluation.models.predictors import Model
 
 SENSITIVITIES = (0.82, 0.89, 0.95)
 """Where specificity is measured, as in the ISIC challenges: 82 and 89 % are what dermatologists reach."""

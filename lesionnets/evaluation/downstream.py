@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import draw_hairs
-from lesionnets.data.isic import Image, Sample
+from lesionnets.data.sources.isic import Image, Sample
 from lesionnets.evaluation import classify, segment
-from lesionnets.evaluation.intervals import Figure, Weights, bootstrap, bootstrap_mean
-from lesionnets.evaluation.overlap import jaccard
-from lesionnets.evaluation.predictors import Model
-from lesionnets.evaluation.ranking import areas, curves
+from lesionnets.evaluation.figures.intervals import Figure, Weights, bootstrap, bootstrap_mean
+from lesionnets.evaluation.figures.overlap import jaccard
+from lesionnets.evaluation.figures.ranking import areas, curves
+from lesionnets.evaluation.models.predictors import Model
 
 ARMS = ("off", "on", "clean")
 DIFFERENCES = (("on", "off"), ("on", "clean"))

@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 from skimage.metrics import structural_similarity
 
 from lesionnets.data.degradations import SCALE, Degradation, Image, degrade, own_random
-from lesionnets.evaluation.intervals import Figure, bootstrap_mean
+from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
 
 
 def psnr(one: Image, other: Image) -> float:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import Occlusion, draw_hairs, draw_ink, draw_ruler, phantom
-from lesionnets.data.isic import Image, Sample, read_image, read_pair
-from lesionnets.evaluation.intervals import Figure, bootstrap_mean
+from lesionnets.data.sources.isic import Image, Sample, read_image, read_pair
+from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
 from lesionnets.occlusions import find_occlusions
 
 Mask = npt.NDArray[np.bool_]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermbatch.errors import UsageError
-from lesionnets.data.isic import SUFFIXES, Sample
+from lesionnets.data.sources.isic import SUFFIXES, Sample
 
 _MASK = "_segmentation"
 

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import BadInput, UsageError
-from dermbatch.imagefile import read_image
-from dermbatch.lesion import MOST, THRESHOLD, lesion_mask
-from lesionnets.data.isic import Image, Sample, read_fitting_mask
-from lesionnets.evaluation.boundary import boundary
-from lesionnets.evaluation.calibration import pixel_error, pixel_gaps
-from lesionnets.evaluation.intervals import Figure, bootstrap, bootstrap_mean
-from lesionnets.evaluation.overlap import Mask, agreement
-from lesionnets.evaluation.predictors import Model
+from dermbatch.images.imagefile import read_image
+from dermbatch.images.lesion import MOST, THRESHOLD, lesion_mask
+from lesionnets.data.sources.isic import Image, Sample, read_fitting_mask
+from lesionnets.evaluation.figures.boundary import boundary
+from lesionnets.evaluation.figures.calibration import pixel_error, pixel_gaps
+from lesionnets.evaluation.figures.intervals import Figure, bootstrap, bootstrap_mean
+from lesionnets.evaluation.figures.overlap import Mask, agreement
+from lesionnets.evaluation.models.predictors import Model
 
 Watched = Callable[[Sequence[Sample]], Iterable[Sample]]
 """Goes through samples, and may show how far it is."""
@@ -37,8 +37,9 @@ def evaluate(
         watched: Goes through the samples.
 
     Returns:
-        The figures of :func:`~lesionnets.evaluation.overlap.agreement` and
-        :func:`~lesionnets.evaluation.boundary.boundary`, and ``calibration_error`` of the pixels' probabilities.
+        The figures of :func:`~lesionnets.evaluation.figures.overlap.agreement` and
+        :func:`~lesionnets.evaluation.figures.boundary.boundary`, and ``calibration_error`` of the pixels'
+        probabilities.
 
     Raises:
         UsageError: Where a sample has no mask, an empty one or one of another shape than its image, or a file

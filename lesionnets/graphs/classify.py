@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lesionnets.graphs import contract as contracts
 from lesionnets.graphs.crop import cut_square, lesion_square, paste_square
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
-from lesionnets.nets.classifier import Classifier
+from lesionnets.nets.classify.classifier import Classifier
 
 PLANE = 512
 """Side that pictures are squashed to before the lesion is cut out, pixels."""

@@ -7,7 +7,7 @@ import torch
 
 from lesionnets.graphs.assembly import export_network, join, parse
 from lesionnets.graphs.contract import IMAGE, Contract, Tensor
-from lesionnets.nets.enhancer import SCALE, Enhancer
+from lesionnets.nets.enhance.enhancer import SCALE, Enhancer
 
 TILE = 160
 """Side of the tiles that large crops are cut into, in source pixels: what a core does in some 40 ms."""

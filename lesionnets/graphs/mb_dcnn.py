@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.data.isic import DIAGNOSES
+from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.graphs import contract as contracts
 from lesionnets.graphs import segment
 from lesionnets.graphs.assembly import to_onnx
 from lesionnets.graphs.classify import SALIENCY
 from lesionnets.graphs.sampling import area_sample, export_graph, to_bytes
-from lesionnets.nets.mask_guided import MaskGuided, localisation_map, of_likeliest
-from lesionnets.nets.mb_dcnn import STRIDE
-from lesionnets.nets.mutual import MutualSN
+from lesionnets.nets.mutual.mask_guided import MaskGuided, localisation_map, of_likeliest
+from lesionnets.nets.mutual.mb_dcnn import STRIDE
+from lesionnets.nets.mutual.mutual import MutualSN
 
 _SAMPLES = 4
 """Points along each side of a pixel's area: those of the segment stage's graph."""

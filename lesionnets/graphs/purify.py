@@ -18,7 +18,7 @@ import torch
 
 from lesionnets.graphs.assembly import export_network, join, parse
 from lesionnets.graphs.contract import IMAGE, Contract, Tensor
-from lesionnets.nets.purifier import FoldedUNet
+from lesionnets.nets.purify.purifier import FoldedUNet
 
 LONG_SIDE = 512
 THRESHOLD = 0.25

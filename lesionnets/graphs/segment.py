@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from lesionnets.graphs import contract as contracts
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
-from lesionnets.nets.segmenter import Segmenter
+from lesionnets.nets.segment.segmenter import Segmenter
 
 
 class SegmentGraph(nn.Module):

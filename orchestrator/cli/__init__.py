@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.cli import audit, batches, canary, once, privacy, rules, stack, steering, watch
 from orchestrator.cli.app import app, main
+from orchestrator.cli.commands import audit, batches, canary, once, privacy, rules, stack, steering, watch
 
 __all__ = ["app", "main"]
 

@@ -14,8 +14,8 @@ from dermbatch import layout, stages
 from dermbatch.audit import Audit
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
+from dermbatch.models.repository import default_model_repository
 from dermbatch.records import Filters, ModelChoice
-from dermbatch.repository import default_model_repository
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore

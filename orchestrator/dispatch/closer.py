@@ -11,8 +11,8 @@ from dermbatch import layout
 from dermbatch.errors import DermbatchError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.store import ObjectStore
-from orchestrator.planning.entries import asked
-from orchestrator.planning.growing import seal
+from orchestrator.batches.entries import asked
+from orchestrator.batches.growing import seal
 from orchestrator.reporting.closing import Closing, close
 from orchestrator.steering.controls import halt, is_damage
 

@@ -18,10 +18,10 @@ from dermbatch.ledger import BatchState, Ledger, Message
 from dermbatch.records import Batch, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
+from orchestrator.batches.entries import asked
 from orchestrator.dispatch.feed import Feed
 from orchestrator.dispatch.lost_causes import bury, refuse
 from orchestrator.dispatch.messages import Messages, job_of
-from orchestrator.planning.entries import asked
 from orchestrator.steering.controls import halt, is_damage
 
 _log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from dermbatch.errors import LedgerUnavailable
 from dermbatch.ledger import Ledger
-from dermbatch.queue import QUEUES
+from dermbatch.ledger.queue import QUEUES
 from dermbatch.records import Lane
 
 _LANES: tuple[Lane, ...] = ("live", "bulk")

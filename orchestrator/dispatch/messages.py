@@ -12,7 +12,7 @@ import uuid
 from celery import Celery
 
 from dermbatch.ledger import Message
-from dermbatch.queue import QUEUES, TASK
+from dermbatch.ledger.queue import QUEUES, TASK
 from dermbatch.records import ImageJob, Lane
 
 

@@ -18,7 +18,7 @@ from dermbatch import metrics
 from dermbatch.audit import Audit
 from dermbatch.errors import DermbatchError
 from dermbatch.ledger import Ledger
-from dermbatch.queue import celery_config
+from dermbatch.ledger.queue import celery_config
 from dermbatch.records import Canary, ImageJob
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore

@@ -18,9 +18,9 @@ from dermbatch.errors import ObjectNotFound, PermanentError
 from dermbatch.records import KnownImage, ModelChoice, StageRecord
 from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Candidate, Item, LeftOut, Skipped
+from orchestrator.batches.history import History, read_history
 from orchestrator.planning.dedup import Contents
-from orchestrator.planning.history import History, read_history
+from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped
 from orchestrator.planning.planner import Order
 from orchestrator.planning.privacy.taking import Deidentifier
 

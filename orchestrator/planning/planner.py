@@ -28,9 +28,9 @@ from dermbatch.records import (
 )
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Item, LeftOut, Skipped, Walk
+from orchestrator.batches.entries import content_of, read_batch, read_manifest_part
 from orchestrator.planning.dedup import Contents
-from orchestrator.planning.entries import content_of, read_batch, read_manifest_part
+from orchestrator.planning.intake.candidates import Item, LeftOut, Skipped, Walk
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.uploading import entered
 
@@ -69,8 +69,8 @@ def plan(
 
     Args:
         order: What was asked.
-        walk: What :class:`~orchestrator.planning.intake.Intake` finds. Of items in any other iterable, those that
-            were taken before are passed over.
+        walk: What :class:`~orchestrator.planning.intake.intake.Intake` finds. Of items in any other iterable,
+            those that were taken before are passed over.
         store: Uploads go into its incoming bucket, records into its result bucket.
         deidentify: Takes identity off the images, where a profile is asked for; the walk must read them all.
         told: Called after every part with how far planning has come.

@@ -28,8 +28,8 @@ from dermbatch.records import (
 )
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Candidate, Item, LeftOut, Walk
-from orchestrator.planning.entries import read_batch, read_manifest_part
+from orchestrator.batches.entries import read_batch, read_manifest_part
+from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Walk
 from orchestrator.planning.planner import Order, plan
 
 _RECORDS_LOOKED_AT = 20

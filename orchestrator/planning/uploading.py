@@ -11,7 +11,7 @@ from itertools import islice
 from dermbatch.errors import PermanentError
 from dermbatch.records import ManifestEntry, Refusal
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Candidate, Item
+from orchestrator.planning.intake.candidates import Candidate, Item
 from orchestrator.planning.privacy.taking import Copy, Deidentifier, unnamed
 
 _UPLOADS_AT_A_TIME = 8

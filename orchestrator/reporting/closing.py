@@ -16,11 +16,11 @@ from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records import Batch, BatchSummary, ManifestEntry
 from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
+from orchestrator.batches.summary import Tally
 from orchestrator.reporting.comparison import Compared, ComparisonTable, compare
 from orchestrator.reporting.differences import Differences
-from orchestrator.reporting.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
 from orchestrator.reporting.report import Report
-from orchestrator.reporting.summary import Tally
 from orchestrator.reporting.table import TableWriter
 
 _PARQUET = "application/vnd.apache.parquet"

@@ -23,7 +23,7 @@ from dermbatch.errors import PermanentError
 from dermbatch.records import Earlier, ModelUsed, ResultRecord, SegmentOutput, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.reporting.outcomes import Outcome
+from orchestrator.batches.outcomes import Outcome
 from orchestrator.reporting.report import probabilities
 
 _ROWS_A_GROUP = 1000

@@ -21,10 +21,10 @@ from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records import BatchSummary, Lane, PlanRecord
 from dermbatch.store import ObjectStore
-from orchestrator.planning.entries import read_batch
-from orchestrator.reporting.outcomes import in_order
+from orchestrator.batches.entries import read_batch
+from orchestrator.batches.outcomes import in_order
+from orchestrator.batches.summary import read_summary
 from orchestrator.reporting.progress import duration
-from orchestrator.reporting.summary import read_summary
 
 NEWEST = 20
 """Closed batches that are shown where not all are asked for."""

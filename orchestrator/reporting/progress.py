@@ -27,7 +27,7 @@ from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records import Batch, BatchSummary
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
-from orchestrator.reporting.summary import read_summary
+from orchestrator.batches.summary import read_summary
 
 _LOOK_EVERY = 0.25
 _LINE_EVERY = 10.0

@@ -28,8 +28,8 @@ from dermbatch.records import (
     SegmentOutput,
 )
 from dermbatch.stages import ORDER, Stage
-from orchestrator.reporting.outcomes import Outcome
-from orchestrator.reporting.summary import Tally
+from orchestrator.batches.outcomes import Outcome
+from orchestrator.batches.summary import Tally
 
 SHOWN = 300
 """Cards, and rows of failures, in one report: some 10 MB, which a browser opens at once."""

@@ -30,7 +30,7 @@ from dermbatch.records import (
     StageRecord,
 )
 from dermbatch.stages import ORDER
-from orchestrator.reporting.outcomes import Outcome
+from orchestrator.batches.outcomes import Outcome
 
 ROWS_A_GROUP = 1000
 _DRAFT = "probabilities"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from dermbatch.errors import DermbatchError
-from dermbatch.repository import default_model_repository
+from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import Settings
 from orchestrator.stack.host import serve
 from orchestrator.stack.stack import Stack

@@ -23,8 +23,9 @@ from orchestrator.stack.environment import (
 )
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
-from orchestrator.stack.redis import redis_part
-from orchestrator.stack.s3 import DiskWatch, s3_part
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import DiskWatch, s3_part
+from orchestrator.stack.servers.triton import TritonPorts, triton_part
 from orchestrator.stack.state import (
     Lock,
     PartState,
@@ -37,7 +38,6 @@ from orchestrator.stack.state import (
     write_state,
 )
 from orchestrator.stack.supervision import Supervised
-from orchestrator.stack.triton import TritonPorts, triton_part
 
 _LOOPBACK = "127.0.0.1"
 _ORPHANS_TIMEOUT = 20.0  # seconds that the parts of a killed stack may take to go

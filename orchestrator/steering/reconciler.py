@@ -15,8 +15,8 @@ from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.planning.entries import read_batch
-from orchestrator.reporting.outcomes import audit, read_outcome
+from orchestrator.batches.entries import read_batch
+from orchestrator.batches.outcomes import audit, read_outcome
 from orchestrator.steering.controls import closed, read_control
 
 _log = structlog.get_logger(__name__)

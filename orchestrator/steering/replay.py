@@ -10,9 +10,9 @@ from dermbatch.errors import ObjectNotFound, UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.planning.entries import read_batch
-from orchestrator.reporting.outcomes import audit, in_order, read_outcome
-from orchestrator.reporting.summary import read_summary
+from orchestrator.batches.entries import read_batch
+from orchestrator.batches.outcomes import audit, in_order, read_outcome
+from orchestrator.batches.summary import read_summary
 from orchestrator.steering.controls import read_control, write_control
 from orchestrator.steering.reconciler import restore
 

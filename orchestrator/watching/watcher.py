@@ -23,16 +23,16 @@ from dermbatch.errors import DermbatchError, ObjectNotFound, TransientError
 from dermbatch.ledger import Ledger
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore
-from orchestrator.watching.events import ObjectEvent
-from orchestrator.watching.gathering import Overtaken
-from orchestrator.watching.inbox import Inbox
 from orchestrator.watching.lead import Lead
-from orchestrator.watching.listing import Listing, listing
-from orchestrator.watching.memory import Memory, recall
-from orchestrator.watching.readiness import Markers, is_settled, is_unfinished
-from orchestrator.watching.rules import Rule, RuleBook
-from orchestrator.watching.taken import origin_of
-from orchestrator.watching.taking import Found, Taking
+from orchestrator.watching.news.events import ObjectEvent
+from orchestrator.watching.news.inbox import Inbox
+from orchestrator.watching.news.listing import Listing, listing
+from orchestrator.watching.rules.rules import Rule, RuleBook
+from orchestrator.watching.taking.gathering import Overtaken
+from orchestrator.watching.taking.memory import Memory, recall
+from orchestrator.watching.taking.readiness import Markers, is_settled, is_unfinished
+from orchestrator.watching.taking.taken import origin_of
+from orchestrator.watching.taking.taking import Found, Taking
 
 _log = structlog.get_logger(__name__)
 

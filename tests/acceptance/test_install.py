@@ -45,7 +45,7 @@ def test_a_wheel_installed_elsewhere_brings_its_models(samples, tmp_path):
     installed = python("-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel)
     assert installed.returncode == 0, installed.stderr
     # Found before the checkout that this environment has installed for development.
-    ask = "from dermbatch.repository import default_model_repository as found; print(found())"
+    ask = "from dermbatch.models.repository import default_model_repository as found; print(found())"
     assert python("-P", "-c", ask, PYTHONPATH=str(site)).stdout.strip() == f"{site}/dermbatch/model_repository"
     image = sorted(samples.iterdir())[0]
     ended = python("-P", "-m", "orchestrator.cli", "run", image, "--out", "out", PYTHONPATH=str(site))

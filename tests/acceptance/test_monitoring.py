@@ -18,11 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.build import FOLDER
 from dermbatch.ledger import Ledger
-from dermbatch.repository import default_model_repository
+from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Candidate
+from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.planner import Order, plan
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin

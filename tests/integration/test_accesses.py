@@ -13,10 +13,10 @@ from dermbatch.records import ImageJob, ModelChoice
 from dermbatch.settings import AuditSettings, Settings, WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.intake import Intake
+from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.uploading import entered
-from workers.inference import TritonClient
-from workers.pipeline import process
+from workers.image.run import process
+from workers.triton.client import TritonClient
 
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
     Stage.SEGMENT: ModelChoice(name="segment_tiny", version="1")

@@ -6,8 +6,8 @@ import pytest
 from ceph import gateway
 
 from dermbatch.settings import WatchSettings
-from orchestrator.watching.events import ObjectEvent
-from orchestrator.watching.webhook import Webhook
+from orchestrator.watching.news.events import ObjectEvent
+from orchestrator.watching.news.webhook import Webhook
 
 
 class Heard:

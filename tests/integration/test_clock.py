@@ -17,7 +17,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import python_module
-from orchestrator.stack.redis import redis_part
+from orchestrator.stack.servers.redis import redis_part
 
 HOUR = 3600
 FAST = LedgerSettings(lease=1, heartbeat=0.3, queued_look=0.5, first_pause=0.1, longest_pause=0.5)

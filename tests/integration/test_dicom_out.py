@@ -20,8 +20,8 @@ from dermbatch.store import ObjectStore
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
-from workers.inference import TritonClient
-from workers.pipeline import process
+from workers.image.run import process
+from workers.triton.client import TritonClient
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {

@@ -10,7 +10,7 @@ from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, StoreUnavailable
 from dermbatch.records import BatchControl, FailureRecord, Refusal
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Candidate
+from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.steering import controls
 from orchestrator.steering.controls import begin
 from tests.outcome_samples import batch_of, entry_of, result_of, write_manifest, write_record

@@ -10,11 +10,11 @@ import torch
 
 import lesionnets.cli
 from dermbatch.errors import UsageError
+from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import phantom
-from dermbatch.repository import default_model_repository
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
-from lesionnets.evaluation.predictors import load_model
+from lesionnets.evaluation.models.predictors import load_model
 from orchestrator.stack.ports import free_ports
 
 

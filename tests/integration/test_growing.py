@@ -7,8 +7,8 @@ from rich.console import Console
 from dermbatch import layout
 from dermbatch.records import BatchSummary, Refusal
 from dermbatch.stages import Stage
-from orchestrator.planning.candidates import Candidate
-from orchestrator.planning.growing import seal, write_batch
+from orchestrator.batches.growing import seal, write_batch
+from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.resegment import earlier_images
 from orchestrator.reporting.overview import rendered, standing
 from orchestrator.steering import controls

@@ -13,7 +13,7 @@ from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.ports import free_ports
-from workers.inference import TritonClient
+from workers.triton.client import TritonClient
 
 
 @pytest.fixture

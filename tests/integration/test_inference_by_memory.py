@@ -24,9 +24,9 @@ from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.triton import TritonPorts, triton_part
-from workers import sharedmemory
-from workers.inference import TritonClient
+from orchestrator.stack.servers.triton import TritonPorts, triton_part
+from workers.triton import sharedmemory
+from workers.triton.client import TritonClient
 
 OUTPUTS = {
     Stage.PURIFY: ("PURIFIED", "OCCLUSION"),

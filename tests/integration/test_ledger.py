@@ -7,7 +7,7 @@ import redis
 
 from dermbatch.errors import LedgerUnavailable
 from dermbatch.ledger import Claim, Ledger, Message
-from dermbatch.queue import QUEUES
+from dermbatch.ledger.queue import QUEUES
 from dermbatch.records import Batch, BatchControl, ImageJob, ModelChoice
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.stages import ORDER, Stage

@@ -18,12 +18,12 @@ from dermbatch.records import ModelChoice
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.ensemble import Step, write_ensemble
-from lesionnets.evaluation.predictors import load_model
+from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.export import export, file_digest
 from lesionnets.graphs import mb_dcnn
-from lesionnets.nets.mutual import MutualSN
-from workers.inference import TritonClient
+from lesionnets.nets.mutual.mutual import MutualSN
 from workers.stages.segment import SegmentParameters, segment
+from workers.triton.client import TritonClient
 
 ENSEMBLE = "segment_mb_dcnn"
 STEPS = ("segment_coarse_sn", "mb_dcnn_mask_cn", "mb_dcnn_enhanced_sn")

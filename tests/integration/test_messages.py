@@ -14,7 +14,7 @@ from celery import Celery
 from messages import job_of as job
 
 from dermbatch.ledger import Ledger
-from dermbatch.queue import QUEUES, TASK, celery_config
+from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.records import ModelChoice, Shadow
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.stages import Stage

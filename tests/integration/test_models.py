@@ -3,8 +3,8 @@
 import pytest
 
 from dermbatch.errors import InferenceUnavailable, UsageError
+from dermbatch.models.repository import served_models
 from dermbatch.records import ModelChoice
-from dermbatch.repository import served_models
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.planning.models import check, pinned, served

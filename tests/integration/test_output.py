@@ -13,8 +13,8 @@ from dermbatch.records import ImageJob, ModelChoice, ResultRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from workers.inference import TritonClient
-from workers.pipeline import process
+from workers.image.run import process
+from workers.triton.client import TritonClient
 
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
     Stage.SEGMENT: ModelChoice(name="segment_tiny", version="1")

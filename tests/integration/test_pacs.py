@@ -20,20 +20,20 @@ from dermbatch.records import FailureRecord, ModelChoice, ResultRecord
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.intake import Intake
+from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import Order, plan
 from orchestrator.steering.controls import begin
 from orchestrator.steering.replay import retry
-from orchestrator.watching.rules import Rule, RuleBook
+from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.watcher import Watcher
-from workers.dicomout import objects
-from workers.dicomout.objects import dicom_objects
-from workers.drain import Drain
-from workers.inference import TritonClient
-from workers.lease import LeaseKeeper
-from workers.sending import stow
-from workers.sending.stow import Destinations
-from workers.task import Workplace, process_image
+from workers.handover.dicom import objects
+from workers.handover.dicom.objects import dicom_objects
+from workers.handover.pacs import stow
+from workers.handover.pacs.stow import Destinations
+from workers.process.drain import Drain
+from workers.process.lease import LeaseKeeper
+from workers.process.task import Workplace, process_image
+from workers.triton.client import TritonClient
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 BUCKET = "hospital"
@@ -318,7 +318,7 @@ def test_a_pacs_that_the_worker_does_not_know(hospital):
 
 
 def test_an_image_that_is_no_dicom_is_not_sent(hospital, pacs):
-    from workers import png
+    from workers.image import png
 
     hospital.put("a.png", png.encode(phantom(3, height=240, width=320).image))
     hospital.submit()

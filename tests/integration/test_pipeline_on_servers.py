@@ -20,10 +20,10 @@ from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack.ports import free_ports
 from orchestrator.steering import canary
-from workers import png
-from workers.inference import TritonClient
-from workers.pipeline import process
-from workers.shadow import run_shadow
+from workers.image import png
+from workers.image.run import process
+from workers.process.shadow import run_shadow
+from workers.triton.client import TritonClient
 
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
     Stage.SEGMENT: ModelChoice(name="segment_tiny", version="1")  # version 2 halves its probabilities: no lesion

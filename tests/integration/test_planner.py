@@ -18,7 +18,7 @@ from dermbatch.records import BatchControl, Filters, ModelChoice, PlanRecord, Po
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.intake import Candidate, Intake, LeftOut, Skipped
+from orchestrator.planning.intake.intake import Candidate, Intake, LeftOut, Skipped
 from orchestrator.planning.planner import Order, abandon, plan, read_batch, read_manifest_part
 from tests import corpus
 

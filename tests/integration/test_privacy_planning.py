@@ -18,9 +18,9 @@ from dermbatch.records import Filters, ModelChoice, PlanRecord
 from dermbatch.settings import PrivacySettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.candidates import Candidate
-from orchestrator.planning.entries import read_batch, read_manifest_part
-from orchestrator.planning.intake import Intake
+from orchestrator.batches.entries import read_batch, read_manifest_part
+from orchestrator.planning.intake.candidates import Candidate
+from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import Order, plan
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.reidentification import (

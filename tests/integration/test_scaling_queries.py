@@ -10,7 +10,7 @@ from dermbatch.records import BatchControl
 from orchestrator.dispatch.ledger_metrics import LedgerMetrics
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.redis import redis_part
+from orchestrator.stack.servers.redis import redis_part
 from tests.prometheus_server import expressions, prometheus
 
 

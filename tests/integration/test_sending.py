@@ -20,8 +20,8 @@ from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.settings import DicomwebSettings
 from orchestrator.stack.ports import free_ports
-from workers.sending import stow
-from workers.sending.stow import Destination, Destinations
+from workers.handover.pacs import stow
+from workers.handover.pacs.stow import Destination, Destinations
 
 BODIES = {
     kind: dicom(phantom(number, height=64, width=64), identity=number)

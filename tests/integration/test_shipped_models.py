@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from benchmarks.throughput import take_down
-from dermbatch.imagefile import read_image
+from dermbatch.images.imagefile import read_image
+from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import write_samples
-from dermbatch.repository import default_model_repository
 from dermbatch.settings import DEFAULT_MODELS, Settings
 from dermbatch.stages import ORDER, Stage
-from workers.inference import TritonClient
 from workers.stages.enhance import EnhanceParameters, enhance
 from workers.stages.segment import SegmentParameters, segment
+from workers.triton.client import TritonClient
 
 NATIVE = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "isic_native"
 

@@ -15,8 +15,8 @@ import redis
 import tritonclient.grpc as grpcclient
 from tiny_models import write_repository
 
-from dermbatch import repository
 from dermbatch.errors import StackError
+from dermbatch.models import repository
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host

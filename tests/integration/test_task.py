@@ -17,15 +17,15 @@ from dermbatch.errors import (
     StoreRefused,
 )
 from dermbatch.ledger import Ledger
-from dermbatch.queue import QUEUES
+from dermbatch.ledger.queue import QUEUES
 from dermbatch.records import FailureRecord, ModelChoice, ResultRecord, Shadow, SourceInfo
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from workers.drain import Drain
-from workers.inference import TritonClient
-from workers.lease import LeaseKeeper
-from workers.task import Workplace, process_image
+from workers.process.drain import Drain
+from workers.process.lease import LeaseKeeper
+from workers.process.task import Workplace, process_image
+from workers.triton.client import TritonClient
 
 JOB = job_of(3)
 LEDGER = LedgerSettings(

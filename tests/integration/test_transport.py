@@ -6,9 +6,9 @@ import pytest
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
-from dermbatch.queue import SOCKET_TIMEOUT, celery_config
+from dermbatch.ledger.queue import SOCKET_TIMEOUT, celery_config
 from dermbatch.settings import RedisSettings
-from workers.transport import Transport
+from workers.process.transport import Transport
 
 
 def test_a_redis_that_says_nothing_does_not_hold_a_worker_for_ever():

@@ -16,10 +16,10 @@ from dermbatch.errors import StoreUnavailable
 from dermbatch.records import BatchSummary
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.intake import Intake
+from orchestrator.planning.intake.intake import Intake
 from orchestrator.steering import controls
-from orchestrator.watching import gathering
-from orchestrator.watching.rules import Rule
+from orchestrator.watching.rules.rules import Rule
+from orchestrator.watching.taking import gathering
 
 KEYS = [f"in/{n:03d}.jpg" for n in range(40)]
 

@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY
 
 from dermbatch.errors import UsageError
 from dermbatch.settings import WatchSettings
-from orchestrator.watching.events import ObjectEvent
-from orchestrator.watching.webhook import Webhook, confirm
+from orchestrator.watching.news.events import ObjectEvent
+from orchestrator.watching.news.webhook import Webhook, confirm
 from tests.notifications import (
     AWS,
     AWS_TEST,

@@ -12,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 
-from dermbatch.queue import QUEUES, TASK, celery_config
+from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from orchestrator.stack.environment import settings_environment
 

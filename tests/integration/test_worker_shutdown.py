@@ -19,7 +19,7 @@ from dermbatch.records import ResultRecord
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import settings_environment
-from workers.shutdown import give_back
+from workers.process.shutdown import give_back
 
 LEDGER = LedgerSettings(lease=60, heartbeat=0.5, queued_look=60)  # nothing comes back by itself within a test
 GRACE = 3.0

@@ -9,9 +9,9 @@ from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.settings import LedgerSettings, Settings, WatchSettings
 from dermbatch.store import ObjectStore
-from orchestrator.planning.entries import part_entries, read_batch
-from orchestrator.watching.events import ObjectEvent
-from orchestrator.watching.rules import Rule, RuleBook
+from orchestrator.batches.entries import part_entries, read_batch
+from orchestrator.watching.news.events import ObjectEvent
+from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.watcher import Watcher
 
 BUCKET = "pacs"

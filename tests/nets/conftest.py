@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dermbatch.phantoms import phantom
-from lesionnets.data.isic import DIAGNOSES
+from lesionnets.data.sources.isic import DIAGNOSES
 
 torch.set_num_threads(1)
 

@@ -19,10 +19,10 @@ from lesionnets.evaluation.purify import phantom_cases
 from lesionnets.graphs import enhance, purify
 from lesionnets.graphs.assembly import OPSET, halve_weights
 from lesionnets.graphs.purify import THRESHOLD
-from lesionnets.nets.espcn import Espcn
-from lesionnets.nets.purifier import Purifier
-from lesionnets.recipes.enhance_espcn import enhance as enhance_by_torch
-from lesionnets.recipes.purify_unet import purify as purify_by_torch
+from lesionnets.nets.enhance.espcn import Espcn
+from lesionnets.nets.purify.purifier import Purifier
+from lesionnets.recipes.enhance.enhance_espcn import enhance as enhance_by_torch
+from lesionnets.recipes.purify.purify_unet import purify as purify_by_torch
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 LIMIT = math.ceil(THRESHOLD * 255)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dermbatch.phantoms import phantom
-from lesionnets.nets.enhancer import Enhancer
-from lesionnets.nets.espcn import Espcn, bicubic_phases
-from lesionnets.nets.partial_purifier import PartialPurifier, grown
-from lesionnets.nets.purifier import FoldedUNet, Purifier, clean_share, spread
-from lesionnets.nets.srgan import SrganGenerator
+from lesionnets.nets.enhance.enhancer import Enhancer
+from lesionnets.nets.enhance.espcn import Espcn, bicubic_phases
+from lesionnets.nets.enhance.srgan import SrganGenerator
+from lesionnets.nets.purify.partial_purifier import PartialPurifier, grown
+from lesionnets.nets.purify.purifier import FoldedUNet, Purifier, clean_share, spread
 from lesionnets.training import count_parameters
 
 

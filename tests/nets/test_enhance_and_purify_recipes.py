@@ -15,28 +15,35 @@ import torch
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import draw_hairs, phantom
 from dermbatch.stages import Stage
-from lesionnets import checkpoint
+from lesionnets import checkpoint, recipes
+from lesionnets.data.batches.lesion_crops import lesion_box, load_lesion_crops
+from lesionnets.data.batches.occluded import (
+    OccludedPairs,
+    draw_strokes,
+    fainter,
+    load_backgrounds,
+    phantom_backgrounds,
+)
+from lesionnets.data.batches.patches import PatchPairs
 from lesionnets.data.degradations import Degradation, degrade, own_random
-from lesionnets.data.isic import Sample, find_samples
-from lesionnets.data.lesion_crops import lesion_box, load_lesion_crops
-from lesionnets.data.occluded import OccludedPairs, draw_strokes, fainter, load_backgrounds, phantom_backgrounds
-from lesionnets.data.patches import PatchPairs
 from lesionnets.data.prefetch import prefetched
+from lesionnets.data.sources.isic import Sample, find_samples
 from lesionnets.evaluation import enhance as enhancing
 from lesionnets.evaluation import purify as purifying
-from lesionnets.evaluation.intervals import bootstrap_mean
-from lesionnets.evaluation.predictors import load_model
+from lesionnets.evaluation.figures.intervals import bootstrap_mean
+from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.export import export
+from lesionnets.lookup import modules_below
 from lesionnets.losses.perceptual import CONTENT_TAPS, PerceptualFeatures
-from lesionnets.nets.espcn import Espcn
-from lesionnets.nets.mobilenet import MobileNetV2
-from lesionnets.nets.partial_purifier import PartialPurifier
-from lesionnets.nets.srgan import SrganDiscriminator, SrganGenerator
+from lesionnets.nets.classify.mobilenet import MobileNetV2
+from lesionnets.nets.enhance.espcn import Espcn
+from lesionnets.nets.enhance.srgan import SrganDiscriminator, SrganGenerator
+from lesionnets.nets.purify.partial_purifier import PartialPurifier
 from lesionnets.occlusions import find_occlusions, remove_occlusions
-from lesionnets.recipes.enhance_espcn import LEAST_ERROR, enhance, loss_step
-from lesionnets.recipes.enhance_srgan import Adversary
-from lesionnets.recipes.purify_partial import loss_with
-from lesionnets.recipes.purify_unet import purify
+from lesionnets.recipes.enhance.enhance_espcn import LEAST_ERROR, enhance, loss_step
+from lesionnets.recipes.enhance.enhance_srgan import Adversary
+from lesionnets.recipes.purify.purify_partial import loss_with
+from lesionnets.recipes.purify.purify_unet import purify
 from lesionnets.training import RecipeOptions, Run, fit
 
 RECIPES = [
@@ -52,7 +59,7 @@ def test_smoke_training_writes_a_checkpoint_of_its_recipe(
     recipe: str, figure: str, isic_folder: Path, tmp_path: Path
 ) -> None:
     options = RecipeOptions(out=tmp_path, data=isic_folder, smoke=True)
-    best = import_module(f"lesionnets.recipes.{recipe}").train(options)
+    best = import_module(modules_below(recipes)[recipe]).train(options)
     trained = checkpoint.load(best, recipe=recipe)
     assert math.isfinite(trained.figures[figure])
     if recipe in ("enhance_srgan", "purify_partial"):  # the others' graphs have tests of their own

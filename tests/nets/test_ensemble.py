@@ -15,11 +15,11 @@ from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
 from lesionnets.ensemble import Step, write_ensemble
-from lesionnets.evaluation.predictors import load_model
+from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.graphs import mb_dcnn, segment
-from lesionnets.nets.espcn import Espcn
-from lesionnets.nets.mb_dcnn_mobile import MobileCoarseSN, MobileMaskCN
-from lesionnets.nets.mutual import MutualSN
+from lesionnets.nets.enhance.espcn import Espcn
+from lesionnets.nets.mutual.mb_dcnn_mobile import MobileCoarseSN, MobileMaskCN
+from lesionnets.nets.mutual.mutual import MutualSN
 
 HYPER = {"channels": 4, "blocks": 1}
 

@@ -14,21 +14,21 @@ import pytest
 import torch
 from torch import nn
 
-from dermbatch import lesion
 from dermbatch.errors import UsageError
+from dermbatch.images import lesion
 from dermbatch.phantoms import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
-from lesionnets.data import ham10000
-from lesionnets.data.isic import Sample, read_mask
+from lesionnets.data.sources import ham10000
+from lesionnets.data.sources.isic import Sample, read_mask
 from lesionnets.evaluation import classify, downstream, segment
-from lesionnets.evaluation.predictors import Model, load_model
+from lesionnets.evaluation.models.predictors import Model, load_model
 from lesionnets.evaluation.samples import with_diagnoses, with_masks
 from lesionnets.graphs import classify as classify_graph
 from lesionnets.graphs.classify import ClassifyGraph
 from lesionnets.graphs.segment import SegmentGraph
-from lesionnets.nets.mobilenet import LesionClassifier
-from lesionnets.nets.unet import UNet
+from lesionnets.nets.classify.mobilenet import LesionClassifier
+from lesionnets.nets.segment.unet import UNet
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 Image = npt.NDArray[np.uint8]

@@ -13,11 +13,11 @@ from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint, export
-from lesionnets.evaluation.intervals import Figure
+from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import enhance
 from lesionnets.model_card import figure_rows
-from lesionnets.nets.espcn import Espcn
-from lesionnets.nets.purifier import Purifier
+from lesionnets.nets.enhance.espcn import Espcn
+from lesionnets.nets.purify.purifier import Purifier
 
 HYPER = {"channels": 4, "blocks": 1}
 

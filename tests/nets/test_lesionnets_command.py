@@ -17,9 +17,9 @@ import torch
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, cli
-from lesionnets.evaluation.intervals import Figure
+from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import segment
-from lesionnets.nets.unet_mobilenet import UNetMobileNet
+from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 
 
 def call(

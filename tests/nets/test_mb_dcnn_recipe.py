@@ -12,12 +12,18 @@ import torch
 
 from dermbatch.phantoms import phantom
 from lesionnets import checkpoint
-from lesionnets.data.guided import Guided, GuidedViews
-from lesionnets.nets.mask_guided import localisation_map
-from lesionnets.nets.mb_dcnn_mobile import DEEP, MobileCoarseSN, MobileEnhancedSN, MobileMaskCN, dilated_layers
-from lesionnets.nets.mobilenet import MobileNetV2
-from lesionnets.nets.mutual import MutualSN
-from lesionnets.recipes import mb_dcnn, mb_dcnn_xception
+from lesionnets.data.batches.guided import Guided, GuidedViews
+from lesionnets.nets.classify.mobilenet import MobileNetV2
+from lesionnets.nets.mutual.mask_guided import localisation_map
+from lesionnets.nets.mutual.mb_dcnn_mobile import (
+    DEEP,
+    MobileCoarseSN,
+    MobileEnhancedSN,
+    MobileMaskCN,
+    dilated_layers,
+)
+from lesionnets.nets.mutual.mutual import MutualSN
+from lesionnets.recipes.mutual import mb_dcnn, mb_dcnn_xception
 from lesionnets.training import RecipeOptions
 
 PARTS = ("coarse", "mask", "unguided", "enhanced")

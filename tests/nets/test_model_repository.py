@@ -15,14 +15,14 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from dermbatch.contracts import CONTRACTS
+from dermbatch.models.contracts import CONTRACTS
 from dermbatch.phantoms import phantom
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from lesionnets.data.degradations import Degradation
-from lesionnets.data.isic import DIAGNOSES
+from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.evaluation import enhance, purify
-from lesionnets.evaluation.overlap import jaccard
+from lesionnets.evaluation.figures.overlap import jaccard
 from lesionnets.export import MOST_BYTES, versions
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,6 +21,7 @@ from torch import nn
 from lesionnets import checkpoint, nets
 from lesionnets.costs import multiply_adds
 from lesionnets.graphs.assembly import to_onnx
+from lesionnets.lookup import modules_below
 from lesionnets.training import count_parameters
 
 Shape = tuple[int, ...]
@@ -30,14 +30,14 @@ Shape = tuple[int, ...]
 def networks() -> dict[str, type[nn.Module]]:
     """Classes of lesionnets.nets whose parameters all have defaults, by the names that checkpoints give them."""
     found = {}
-    for info in pkgutil.iter_modules(nets.__path__):
-        module = importlib.import_module(f"{nets.__name__}.{info.name}")
+    for own, whole in modules_below(nets).items():
+        module = importlib.import_module(whole)
         for name, kind in vars(module).items():
             if not (inspect.isclass(kind) and issubclass(kind, nn.Module) and kind.__module__ == module.__name__):
                 continue
             given = inspect.signature(kind).parameters.values()
             if all(parameter.default is not parameter.empty for parameter in given):
-                found[f"{info.name}.{name}"] = kind
+                found[f"{own}.{name}"] = kind
     return found
 
 

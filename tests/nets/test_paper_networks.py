@@ -15,18 +15,18 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from lesionnets.costs import multiply_adds
-from lesionnets.data.tflite import load_mobilenet
+from lesionnets.data.sources.tflite import load_mobilenet
 from lesionnets.graphs.assembly import export_network
 from lesionnets.losses.balanced import balanced_pixel_loss
-from lesionnets.nets.dilated_unet import DilatedUNet
-from lesionnets.nets.efficient_unet import EfficientUNet
-from lesionnets.nets.mask_guided import localisation_map
-from lesionnets.nets.mb_dcnn import CoarseSN, EnhancedSN, MaskCN
-from lesionnets.nets.mobilenet import MobileNetV2
-from lesionnets.nets.partial_unet import PartialConvolution, PartialUNet, composed
-from lesionnets.nets.side_layers import STRIDES, SideLayer, SideLayersVgg
+from lesionnets.nets.classify.mobilenet import MobileNetV2
+from lesionnets.nets.mutual.mask_guided import localisation_map
+from lesionnets.nets.mutual.mb_dcnn import CoarseSN, EnhancedSN, MaskCN
+from lesionnets.nets.purify.partial_unet import PartialConvolution, PartialUNet, composed
+from lesionnets.nets.segment.dilated_unet import DilatedUNet
+from lesionnets.nets.segment.efficient_unet import EfficientUNet
+from lesionnets.nets.segment.side_layers import STRIDES, SideLayer, SideLayersVgg
+from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 from lesionnets.nets.sizes import padded, scaled
-from lesionnets.nets.unet_mobilenet import UNetMobileNet
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights" / "mobilenet_v2_imagenet"
 

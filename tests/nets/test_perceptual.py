@@ -14,7 +14,7 @@ from dermbatch.errors import UsageError
 from dermbatch.phantoms import phantom
 from lesionnets.losses.adversarial import content_loss
 from lesionnets.losses.perceptual import CONTENT_TAPS, PerceptualFeatures, imagenet_features, perceptual_distance
-from lesionnets.nets.mobilenet import MobileNetV2
+from lesionnets.nets.classify.mobilenet import MobileNetV2
 
 WEIGHTS = (
     Path(__file__).parents[3] / "shared/data/weights/mobilenet_v2_imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite"

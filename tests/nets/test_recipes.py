@@ -18,17 +18,21 @@ import torch
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import phantom
 from dermbatch.stages import Stage
-from lesionnets import checkpoint, segmenter_training, training
+from lesionnets import checkpoint, recipes, segmenter_training, training
 from lesionnets.cli import recipe_names
-from lesionnets.data import ham10000
-from lesionnets.data.isic import DIAGNOSES
-from lesionnets.data.lesion_views import Lesion, RandomViews, plain_view
-from lesionnets.evaluation import diagnosis, predictors
+from lesionnets.data.batches.lesion_views import Lesion, RandomViews, plain_view
+from lesionnets.data.sources import ham10000
+from lesionnets.data.sources.isic import DIAGNOSES
+from lesionnets.evaluation.choosing import diagnosis
+from lesionnets.evaluation.models import predictors
 from lesionnets.export import export
 from lesionnets.graphs import classify, segment
-from lesionnets.nets.resnet import ResNet50
-from lesionnets.nets.unet_mobilenet import UNetMobileNet
-from lesionnets.recipes import classify_resnet, mb_dcnn, segment_side_layers
+from lesionnets.lookup import modules_below
+from lesionnets.nets.classify.resnet import ResNet50
+from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
+from lesionnets.recipes.classify import classify_resnet
+from lesionnets.recipes.mutual import mb_dcnn
+from lesionnets.recipes.segment import segment_side_layers
 from lesionnets.training import RecipeOptions
 
 SEGMENTERS = {
@@ -39,7 +43,7 @@ SEGMENTERS = {
 
 
 def recipe(name: str) -> ModuleType:
-    return import_module(f"lesionnets.recipes.{name}")
+    return import_module(modules_below(recipes)[name])
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)

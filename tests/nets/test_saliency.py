@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.nets.mb_dcnn import MaskCN
-from lesionnets.nets.mobilenet import LesionClassifier
-from lesionnets.nets.resnet import ResNet50
+from lesionnets.nets.classify.mobilenet import LesionClassifier
+from lesionnets.nets.classify.resnet import ResNet50
+from lesionnets.nets.mutual.mb_dcnn import MaskCN
 from lesionnets.saliency import class_activation_maps, visual_backprop
 
 

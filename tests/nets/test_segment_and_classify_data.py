@@ -12,7 +12,8 @@ import torch
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import phantom
 from lesionnets.data import augment
-from lesionnets.data.isic import (
+from lesionnets.data.batches.lesion_views import Lesion, plain_view, random_view, square_of
+from lesionnets.data.sources.isic import (
     Sample,
     find_labelled,
     find_samples,
@@ -22,11 +23,10 @@ from lesionnets.data.isic import (
     read_mask,
     read_pair,
 )
-from lesionnets.data.lesion_views import Lesion, plain_view, random_view, square_of
-from lesionnets.data.tflite import load_mobilenet
+from lesionnets.data.sources.tflite import load_mobilenet
 from lesionnets.graphs.crop import cut_square, lesion_square
 from lesionnets.graphs.sampling import area_sample
-from lesionnets.nets.mobilenet import MobileNetV2
+from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.training import seed_everything
 
 

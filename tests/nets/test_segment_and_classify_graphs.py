@@ -17,8 +17,8 @@ from dermbatch.phantoms import phantom
 from lesionnets.graphs import classify, segment
 from lesionnets.graphs.crop import LEAST, MARGIN, cut_square, lesion_square, paste_square
 from lesionnets.graphs.sampling import area_sample, to_bytes
-from lesionnets.nets.mobilenet import LesionClassifier
-from lesionnets.nets.unet import UNet
+from lesionnets.nets.classify.mobilenet import LesionClassifier
+from lesionnets.nets.segment.unet import UNet
 
 SIZES = [(1, 40, 30), (2, 97, 131), (3, 160, 160), (1, 301, 517)]
 

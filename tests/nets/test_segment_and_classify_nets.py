@@ -10,8 +10,14 @@ from torch import nn
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
-from lesionnets.nets.mobilenet import FEATURES, Convolution, LesionClassifier, MobileNetV2, lesion_weight
-from lesionnets.nets.unet import UNet
+from lesionnets.nets.classify.mobilenet import (
+    FEATURES,
+    Convolution,
+    LesionClassifier,
+    MobileNetV2,
+    lesion_weight,
+)
+from lesionnets.nets.segment.unet import UNet
 from lesionnets.training import count_parameters
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
-from lesionnets.nets.unet import UNet
+from lesionnets.nets.segment.unet import UNet
 from lesionnets.training import Run, fit, one_cycle, seed_everything, shuffled
 
 HYPER = {"channels": [16, 8], "dropout": 0.1}

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from lesionnets import checkpoint
-from lesionnets.data.isic import find_samples
-from lesionnets.evaluation.validation import Validation, calibrate
-from lesionnets.nets.segmenter import Segmenter
-from lesionnets.nets.unet import UNet
+from lesionnets.data.sources.isic import find_samples
+from lesionnets.evaluation.choosing.validation import Validation, calibrate
+from lesionnets.nets.segment.segmenter import Segmenter
+from lesionnets.nets.segment.unet import UNet
 
 
 @pytest.fixture

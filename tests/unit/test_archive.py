@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermbatch.archive import members, members_of
+from dermbatch.archives.archive import members, members_of
 from dermbatch.errors import BadInput
-from dermbatch.imagefile import read_image
+from dermbatch.images.imagefile import read_image
 from dermbatch.settings import ArchiveSettings
 from tests import corpus
 

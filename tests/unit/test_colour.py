@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dermbatch.lesion import clean
-from workers.colour import ABCD_COLOURS, colour_statistics, count_colours
+from dermbatch.images.lesion import clean
+from workers.stages.colour import ABCD_COLOURS, colour_statistics, count_colours
 
 SKIN, MOLE = (210, 160, 140), (100, 60, 40)
 

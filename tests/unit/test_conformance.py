@@ -11,9 +11,9 @@ from pydicom.uid import UID, AllTransferSyntaxes
 from test_dicom_objects import Made
 from test_docs import codes, tables, text
 
-from dermbatch.dicomfile import _PHOTOMETRIC, _plugin
-from dermbatch.dicompolicy import SKIN_CLASSES, SKIN_MODALITIES
 from dermbatch.errors import BadInput
+from dermbatch.images.dicomfile import _PHOTOMETRIC, _plugin
+from dermbatch.images.dicompolicy import SKIN_CLASSES, SKIN_MODALITIES
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records import DicomKind

@@ -25,7 +25,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dermbatch.errors import BadInput, UsageError
-from dermbatch.imagefile import read_image
+from dermbatch.images.imagefile import read_image
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from orchestrator.planning.privacy import attributes

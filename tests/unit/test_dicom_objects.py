@@ -15,11 +15,11 @@ from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.records import ImageJob, ModelChoice, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from workers import png
-from workers.dicomout import codes
-from workers.dicomout.identity import uid_of, valid_uid
-from workers.pipeline import process
-from workers.shadow import run_shadow
+from workers.handover.dicom import codes
+from workers.handover.dicom.identity import uid_of, valid_uid
+from workers.image import png
+from workers.image.run import process
+from workers.process.shadow import run_shadow
 
 MODELS = {stage: ModelChoice(name=stage.value) for stage in Stage}
 UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
@@ -327,7 +327,7 @@ def test_names_outside_ascii_are_kept():
 
 
 def test_a_header_that_breaks_everything_does_not_cost_the_result(monkeypatch):
-    import workers.dicomout.objects as objects
+    from workers.handover.dicom import objects
 
     def broken(*_args, **_named):
         raise KeyError("a header")

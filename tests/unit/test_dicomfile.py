@@ -23,11 +23,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dermbatch.dicomfile import decode_pixels
 from dermbatch.errors import BadInput
-from dermbatch.imagefile import SourceImage, read_image
+from dermbatch.images.dicomfile import decode_pixels
+from dermbatch.images.imagefile import SourceImage, read_image
+from dermbatch.images.quiet import quiet
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
-from dermbatch.quiet import quiet
 from tests import corpus
 from tests.corpus import changed_dicom
 
@@ -382,7 +382,7 @@ def test_a_frame_that_is_cut_off_is_refused():
 
 
 def test_a_deflated_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr("dermbatch.dicomfile._LARGEST_DATA_SET", 10_000)
+    monkeypatch.setattr("dermbatch.images.dicomfile._LARGEST_DATA_SET", 10_000)
     assert reason(encodings()["deflated"]) == "too_large"
 
 

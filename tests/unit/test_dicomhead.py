@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from dermbatch.dicomhead import HEAD_BYTES, frames, is_directory, referenced_files
 from dermbatch.errors import BadInput
+from dermbatch.images.dicomhead import HEAD_BYTES, frames, is_directory, referenced_files
 from dermbatch.phantoms.samples import dicom
-from orchestrator.planning.frames import count_frames
+from orchestrator.planning.intake.frames import count_frames
 from tests import corpus
 
 PICTURE = corpus.DRAWN.image

@@ -17,9 +17,9 @@ from pydantic import BaseModel
 import lesionnets.cli
 import orchestrator.cli
 from dermbatch import metrics, records
-from dermbatch.contracts import CONTRACTS
 from dermbatch.ledger import Ledger
-from dermbatch.queue import QUEUES
+from dermbatch.ledger.queue import QUEUES
+from dermbatch.models.contracts import CONTRACTS
 from dermbatch.settings import Settings
 from orchestrator.dispatch.service import LedgerMetrics
 
@@ -201,7 +201,7 @@ def test_variables_of_commands_are_listed():
 
 
 def test_what_the_stack_sets_is_what_the_table_says(monkeypatch, tmp_path):
-    from dermbatch.repository import default_model_repository
+    from dermbatch.models.repository import default_model_repository
     from orchestrator.stack.stack import Stack
 
     stack = Stack(tmp_path, Settings(), model_repository=default_model_repository())

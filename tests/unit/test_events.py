@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermbatch.errors import BadInput
-from orchestrator.watching.events import Notification, ObjectEvent, parse_notification
+from orchestrator.watching.news.events import Notification, ObjectEvent, parse_notification
 from tests.notifications import (
     AWS,
     AWS_TEST,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermbatch.fitting import fit, halved, sent_size
+from dermbatch.images.fitting import fit, halved, sent_size
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermbatch.lesion import clean
+from dermbatch.images.lesion import clean
 from dermbatch.records import ColourStatistics
-from workers.geometry import asymmetry, diameter, measure, perimeter
+from workers.stages.geometry import asymmetry, diameter, measure, perimeter
 
 COLOUR = ColourStatistics(mean_rgb=(1, 2, 3), std_rgb=(0, 0, 0), skin_mean_rgb=None, colours=1)
 

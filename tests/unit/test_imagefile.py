@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from dermbatch.errors import BadInput
-from dermbatch.imagefile import SUPPORTED, SourceImage, read_image, sniff
-from dermbatch.quiet import quiet
+from dermbatch.images.imagefile import SUPPORTED, SourceImage, read_image, sniff
+from dermbatch.images.quiet import quiet
 from tests import corpus
 
 LIMIT = 120_000_000

@@ -4,8 +4,8 @@ import queue
 
 import pytest
 
-from orchestrator.watching.events import ObjectEvent
-from orchestrator.watching.inbox import Inbox
+from orchestrator.watching.news.events import ObjectEvent
+from orchestrator.watching.news.inbox import Inbox
 
 
 def events(*keys):

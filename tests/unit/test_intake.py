@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dermbatch.errors import BadInput, PermanentError, UsageError
-from dermbatch.imagefile import read_image
+from dermbatch.images.imagefile import read_image
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records import Filters
 from dermbatch.settings import Settings
-from orchestrator.planning.intake import Candidate, Intake, Skipped
+from orchestrator.planning.intake.intake import Candidate, Intake, Skipped
 from tests import corpus
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from dermbatch.lesion import bounding_box, clean, filled_pixels, lesion_mask, touches_frame
+from dermbatch.images.lesion import bounding_box, clean, filled_pixels, lesion_mask, touches_frame
 
 masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24)).map(
     lambda mask: mask.astype(np.uint8) * 255

@@ -20,8 +20,8 @@ from dermbatch.records import ImageJob, KnownImage, ModelChoice
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from tests import corpus
-from workers import known, png
-from workers.pipeline import process
+from workers.image import known, png
+from workers.image.run import process
 
 IMAGE = skin_with_lesion(300, 400, radius=80, hair=True)
 BODY = bytes(cv2.imencode(".png", cv2.cvtColor(IMAGE, cv2.COLOR_RGB2BGR))[1])

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from workers.preview import TILE, original_of, preview
+from workers.image.preview import TILE, original_of, preview
 
 
 def decoded(jpeg):

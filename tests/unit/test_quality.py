@@ -9,7 +9,7 @@ from dermbatch.records import (
     PurifyOutput,
     SegmentOutput,
 )
-from workers.quality import quality_flags
+from workers.image.quality import quality_flags
 
 LESION = LesionGeometry(
     area_px=1,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dermbatch.queue import QUEUES, LaneOrder
+from dermbatch.ledger.queue import QUEUES, LaneOrder
 
 LIVE, BULK = QUEUES["live"], QUEUES["bulk"]
 

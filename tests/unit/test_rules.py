@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dermbatch.errors import UsageError
 from dermbatch.records import ModelChoice
 from dermbatch.stages import ORDER, Stage
-from orchestrator.watching.rules import load_rules, rule_of_prefix
+from orchestrator.watching.rules.rules import load_rules, rule_of_prefix
 
 FULL = """\
 profiles:

@@ -4,7 +4,7 @@ import pytest
 
 from dermbatch.errors import UsageError
 from dermbatch.records import Filters
-from orchestrator.planning.selection import Selection
+from orchestrator.planning.intake.selection import Selection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -2,10 +2,10 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from dermbatch.contracts import CONTRACTS
 from dermbatch.errors import ModelContractError
+from dermbatch.models.contracts import CONTRACTS
 from dermbatch.stages import Stage
-from workers.served import describe
+from workers.triton.served import describe
 
 SEGMENT = """
 name: "unet" max_batch_size: 4

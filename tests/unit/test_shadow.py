@@ -9,8 +9,8 @@ from dermbatch.errors import InferenceUnavailable, StoreUnavailable
 from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ModelChoice, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from workers.pipeline import process
-from workers.shadow import dice, largest_change, run_shadow
+from workers.image.run import process
+from workers.process.shadow import dice, largest_change, run_shadow
 
 IMAGE = skin_with_lesion(120, 160, radius=40)
 BODY = bytes(cv2.imencode(".png", cv2.cvtColor(IMAGE, cv2.COLOR_RGB2BGR))[1])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.sharedmemory import Arena, padded
+from workers.triton.sharedmemory import Arena, padded
 
 SIZE = 4096
 

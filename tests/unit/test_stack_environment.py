@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 import orchestrator
+from dermbatch.models.repository import served_models
 from dermbatch.records import ModelChoice
-from dermbatch.repository import served_models
 from dermbatch.settings import Settings, StoreSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment, plain, settings_environment

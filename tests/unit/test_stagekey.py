@@ -2,8 +2,8 @@ import re
 
 import pytest
 
+from dermbatch.models.stagekey import REVISIONS, stage_key
 from dermbatch.records import ModelUsed
-from dermbatch.stagekey import REVISIONS, stage_key
 from dermbatch.stages import Stage
 
 MODEL = ModelUsed(name="segment_unet", version="1", sha256="ab" * 32)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from standins import Triton, enlarge_four_times, served
 
 from dermbatch.errors import ModelContractError
-from dermbatch.fitting import halved
+from dermbatch.images.fitting import halved
 from dermbatch.records import BoundingBox
 from workers.stages.tiling import spans, super_resolve
 

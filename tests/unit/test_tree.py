@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.planning.tree import leaves
+from orchestrator.planning.intake.tree import leaves
 
 names = st.sampled_from(["a", "a b", "B", "a.png", "ä%2F", "z", os.fsdecode(b"\xff")])
 paths = st.sets(st.lists(names, min_size=1, max_size=3).map(tuple), max_size=12)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.fitting import LONG_SIDE, fit, sent_size
-from dermbatch.lesion import Mask
+from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.images.lesion import Mask
 from dermbatch.records import ClassifyOutput
-from workers.served import Inference, ServedModel, checked
+from workers.triton.served import Inference, ServedModel, checked
 
 
 @dataclass(frozen=True)

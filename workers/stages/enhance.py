@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.fitting import fit
-from dermbatch.lesion import Mask
+from dermbatch.images.fitting import fit
+from dermbatch.images.lesion import Mask
 from dermbatch.records import BoundingBox, EnhanceOutput
-from workers.served import Inference, ServedModel
 from workers.stages.tiling import super_resolve
+from workers.triton.served import Inference, ServedModel
 
 Image = NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.records import PurifyOutput
-from workers.served import Inference, ServedModel, checked
+from workers.triton.served import Inference, ServedModel, checked
 
 Image = NDArray[np.uint8]
 

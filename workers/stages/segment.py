@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.fitting import LONG_SIDE, fit, sent_size
-from dermbatch.lesion import MIN_FRACTION, MIN_SHARE, MOST, THRESHOLD, Mask, lesion_mask, touches_frame
+from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.images.lesion import MIN_FRACTION, MIN_SHARE, MOST, THRESHOLD, Mask, lesion_mask, touches_frame
 from dermbatch.records import LesionGeometry, SegmentOutput
-from workers.colour import colour_statistics
-from workers.geometry import measure
-from workers.served import Inference, ServedModel, checked
+from workers.stages.colour import colour_statistics
+from workers.stages.geometry import measure
+from workers.triton.served import Inference, ServedModel, checked
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.fitting import halved
+from dermbatch.images.fitting import halved
 from dermbatch.records import BoundingBox
-from workers.served import Inference, ServedModel, checked
+from workers.triton.served import Inference, ServedModel, checked
 
 Image = NDArray[np.uint8]
 

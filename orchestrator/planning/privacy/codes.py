@@ -7,7 +7,7 @@ from functools import cache
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from dermbatch.dicompolicy import text
+from dermbatch.images.dicompolicy import text
 
 _LONGEST_MEANING = 64
 _SKIN_SITES = {

@@ -29,11 +29,11 @@ from pydicom.uid import (
 )
 
 from dermbatch import __version__
-from dermbatch.dicomfile import parse
-from dermbatch.dicompolicy import SECONDARY_CAPTURES, check_is_skin, text
 from dermbatch.errors import BadInput
-from dermbatch.imagefile import DICOM, read_image, sniff
-from dermbatch.quiet import quiet
+from dermbatch.images.dicomfile import parse
+from dermbatch.images.dicompolicy import SECONDARY_CAPTURES, check_is_skin, text
+from dermbatch.images.imagefile import DICOM, read_image, sniff
+from dermbatch.images.quiet import quiet
 from orchestrator.planning.privacy import attributes
 from orchestrator.planning.privacy.coded import plain_profile, without_comments
 from orchestrator.planning.privacy.codes import code, standard_code
@@ -101,8 +101,8 @@ def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms, *, max_pix
         max_pixels: Larger images are refused by what their header says.
 
     Raises:
-        BadInput: As for :func:`dermbatch.imagefile.read_image`, ``burned_in_text``, or ``not_deidentified`` where
-            a DICOM file cannot be written without what must go.
+        BadInput: As for :func:`dermbatch.images.imagefile.read_image`, ``burned_in_text``, or ``not_deidentified``
+            where a DICOM file cannot be written without what must go.
     """
     if sniff(data[:256]) != DICOM:
         return _picture(data, max_pixels)

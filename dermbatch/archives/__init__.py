@@ -1,0 +1,1 @@
+"""Archives of strangers: zip and tar, member by member, within limits."""

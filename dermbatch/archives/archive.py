@@ -1,0 +1,90 @@
+"""Archives of strangers, zip or tar: their members one by one, within limits, or the reason why not.
+
+Archives in archives are opened too, to a depth; all that is in an outermost archive shares its limits.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from dermbatch.archives.members import Allowance, Member, refusal
+from dermbatch.archives.tars import GZIP, looks_like_tar, tar_members
+from dermbatch.archives.zips import zip_members
+from dermbatch.errors import BadInput
+from dermbatch.records import Refusal
+from dermbatch.settings import ArchiveSettings
+
+__all__ = ["Member", "is_archive", "is_archive_name", "members", "members_of"]
+
+_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+_BLOCK = 512
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a name ends as archives' names do."""
+    return name.lower().endswith(_ENDINGS)
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file is an archive by its first 512 bytes; one that is gzipped may be of anything, and is not."""
+    return head.startswith(b"PK\x03\x04") or (head[257:262] == b"ustar" and looks_like_tar(head))
+
+
+def members(path: Path, limits: ArchiveSettings) -> Iterator[Member]:
+    """The members of an archive in its own order, those of archives nested in it in their place.
+
+    Folders, hidden files and the ``__MACOSX`` folder are passed over. A member can be read before the next one is
+    asked for.
+
+    Args:
+        path: The archive on disk.
+        limits: How many members, how many bytes, which ratio, how deep.
+
+    Raises:
+        BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``.
+    """
+    return members_of(path, limits)
+
+
+def members_of(file: Path | IO[bytes] | bytes, limits: ArchiveSettings) -> Iterator[Member]:
+    """As `members`, of a path, an open file or an archive's bytes."""
+    with ExitStack() as opened:
+        if isinstance(file, Path):
+            file = opened.enter_context(file.open("rb"))
+        elif isinstance(file, bytes):
+            file = io.BytesIO(file)
+        allowance = Allowance(limits.max_bytes, limits.max_members, limits.max_members)
+        yield from _members(file, limits, allowance, 0)
+
+
+def _members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance, depth: int) -> Iterator[Member]:
+    """Members of an archive that lies ``depth`` archives deep."""
+    file.seek(0)
+    head = file.read(_BLOCK)
+    reader = tar_members if head.startswith(GZIP) or looks_like_tar(head) else zip_members
+    for member in reader(file, limits, allowance):
+        if member.refusal is not None or not is_archive_name(member.name):
+            yield member
+        elif depth == limits.max_depth:
+            yield replace(member, refusal=refusal(reason="zip_nested"))
+        else:
+            yield from _nested(member, limits, allowance, depth + 1)
+
+
+def _nested(archive: Member, limits: ArchiveSettings, allowance: Allowance, depth: int) -> Iterator[Member]:
+    """Members of a nested archive; last, where it cannot be read to its end, itself with the reason."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            for chunk in archive.chunks():
+                file.write(chunk)
+            for member in _members(file, limits, allowance, depth):
+                inside = tuple(f"{archive.name}/{name}" for name in member.within)
+                yield replace(member, name=f"{archive.name}/{member.name}", within=(archive.name, *inside))
+    except BadInput as error:
+        yield replace(archive, refusal=Refusal(reason=error.reason, message=str(error)))

@@ -1,0 +1,163 @@
+"""Tar archives of strangers, plain or gzipped: their members one by one, in one pass from front to end.
+
+Links, devices and sparse files are refused, never followed or made; nothing is written to disk by a member's name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from typing import IO, Any, cast
+
+from dermbatch.archives.members import (
+    BROKEN,
+    CHUNK,
+    SMALL,
+    Allowance,
+    ArchiveClosed,
+    Member,
+    cannot_be_opened,
+    is_passed_over,
+    leads_out,
+    refusal,
+)
+from dermbatch.errors import BadInput
+from dermbatch.settings import ArchiveSettings
+
+GZIP = b"\x1f\x8b"
+_HEADERS = 64 << 10
+"""Bytes of headers that one member may have: longer names and maps are made to fill the memory."""
+
+
+def looks_like_tar(head: bytes) -> bool:
+    """Whether the first 512 bytes of a file are a tar header, by its checksum; old tars have no other mark."""
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
+    """The members of a tar archive; each can be read once, before the next one is asked for.
+
+    Args:
+        file: The archive, seekable, plain or gzipped.
+        limits: Of one member.
+        allowance: Of all together.
+
+    Raises:
+        BadInput: ``zip_corrupt`` where the archive, or what follows the last member given, cannot be read;
+            ``zip_bomb``; ``zip_too_many_members``.
+    """
+    packed = _Forward(file, limits.max_ratio, allowance)
+    try:
+        archive = tarfile.TarFile(fileobj=cast(IO[bytes], packed), encoding="utf-8", errors="surrogateescape")
+    except BROKEN as error:
+        raise cannot_be_opened() from error
+    with closing(archive):
+        while (info := _next(archive, packed)) is not None:
+            allowance.count(1)
+            name = info.name.encode("utf-8", "backslashreplace").decode().replace("\\", "/")
+            reason = _refusal(info, name, limits)
+            if reason != "zip_slip" and (info.isdir() or is_passed_over(name)):
+                continue
+            unpack = partial(_chunks, archive, info, packed)
+            yield Member(name, info.size, refusal(reason) if reason else None, (), unpack)
+
+
+def _next(archive: Any, packed: _Forward) -> tarfile.TarInfo | None:
+    """The next member; none at the archive's end."""
+    packed.allowed = _HEADERS
+    try:
+        info: tarfile.TarInfo | None = archive.next()
+    except BROKEN as error:
+        raise _cut() from error
+    archive.members.clear()  # it keeps them all, for looking up what links lead to
+    if info is None and (not packed.last or any(packed.last)):
+        # The library takes any unreadable header for the end; the end is a block of zeros (POSIX pax, "ustar").
+        raise _cut()
+    return info
+
+
+def _cut() -> BadInput:
+    return BadInput("the archive is damaged or cut off: what follows is lost", reason="zip_corrupt")
+
+
+def _chunks(archive: Any, info: tarfile.TarInfo, packed: _Forward) -> Iterator[bytes]:
+    if archive.closed:
+        raise ArchiveClosed
+    packed.allowed = info.size
+    with archive.extractfile(info) as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _refusal(info: tarfile.TarInfo, name: str, limits: ArchiveSettings) -> str | None:
+    reasons = {
+        "zip_slip": leads_out(name),
+        "zip_corrupt": info.size < 0,
+        "tar_special": not (info.isreg() or info.isdir()) or info.issparse(),
+        "too_large": info.size > limits.max_member_bytes,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+class _Forward:
+    """A tar's bytes, unpacked where they are gzipped, that only ever go on.
+
+    So that no header leads back into a loop, has the memory filled, or unpacks without end.
+
+    Attributes:
+        allowed: Bytes that may still be read: of headers, or of the member's content.
+        last: What was read last.
+    """
+
+    def __init__(self, file: IO[bytes], max_ratio: float, allowance: Allowance) -> None:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        self._is_gzip = file.read(2) == GZIP
+        file.seek(0)
+        self._file = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if self._is_gzip else file
+        self._most = max(size * max_ratio, SMALL)
+        self._allowance = allowance
+        self._at = 0
+        self.allowed = _HEADERS
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.allowed:
+            raise cannot_be_opened()
+        self.allowed -= size
+        self.last = self._read(size)
+        return self.last
+
+    def seek(self, place: int) -> int:
+        if place < self._at:
+            raise cannot_be_opened()
+        if not self._is_gzip:
+            self._at = self._file.seek(place)
+        while self._at < place and self._read(min(place - self._at, CHUNK)):
+            pass
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing: whoever opened the file closes it."""
+
+    def _read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._at += len(data)
+        self._allowance.take(len(data))
+        if self._at > self._most:
+            raise BadInput("the archive unpacks to many times its size", reason="zip_bomb")
+        return data

@@ -1,0 +1,319 @@
+"""DICOM files of skin: their pixels as displayed.
+
+Tolerant in reading, as real exports ask for it: UIDs and text with literal quote marks, missing preambles, odd
+spacing values. No message and no log line quotes a value of a header.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+)
+
+from dermbatch.errors import BadInput
+from dermbatch.images.dicompolicy import check_is_skin, number, text
+from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg2000_size, read_jpeg_header
+from dermbatch.images.pixels import Rgb, SourceImage, check_size, opencv_decode, to_eight_bit, to_srgb
+from dermbatch.images.quiet import quiet
+
+MEDIA_TYPE = "application/dicom"
+
+_PHOTOMETRIC = frozenset(
+    {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
+)
+_LARGEST_DATA_SET = 2 * 1024**3
+_SPACINGS: dict[str, str | None] = {
+    "PixelSpacing": None,
+    "NominalScannedPixelSpacing": "spacing_nominal",
+    "ImagerPixelSpacing": "spacing_imager",
+}
+"""Where the pixel spacing is looked for, in this order, and the note where it was found."""
+
+
+def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
+    """Decode a DICOM file of one photographic frame, or one frame of several.
+
+    Args:
+        data: The whole file, with or without preamble.
+        max_pixels: Larger images are refused by their header.
+        frame: Which frame, from 1 as DICOM counts; none where the file holds a single one.
+
+    Raises:
+        BadInput: ``not_a_skin_image``, ``no_pixel_data``, ``multi_frame``, ``too_large``, ``too_small``,
+            ``unsupported_transfer_syntax``, ``unsupported_format``, ``truncated``, ``corrupt``.
+    """
+    with quiet():
+        try:
+            return _read(data, max_pixels, frame)
+        except BadInput:
+            raise
+        except MemoryError:
+            raise BadInput("the image does not fit into memory", reason="too_large") from None
+        except EOFError:
+            raise _truncated() from None
+        except Exception as error:  # readers fail in every way there is on files of strangers
+            # Without the cause: its text may quote the header.
+            raise BadInput(
+                f"the DICOM file cannot be read ({type(error).__name__}); it is damaged", reason="corrupt"
+            ) from None
+
+
+def _truncated() -> BadInput:
+    return BadInput("the DICOM file ends before its pixel data do; copy it again", reason="truncated")
+
+
+def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
+    """From bytes to pixels: data set, policy, size, pixels, colours, spacing."""
+    dataset = parse(data)
+    check_is_skin(dataset)
+    if "PixelData" not in dataset:
+        if _is_cut(dataset, len(data)):
+            raise _truncated()
+        raise BadInput("the DICOM file holds no pixel data", reason="no_pixel_data")
+    height, width = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
+    if height <= 0 or width <= 0:
+        raise BadInput("the DICOM file does not say its rows and columns", reason="corrupt")
+    check_size(height, width, max_pixels)
+    _keep_frame(dataset, frame)
+    pixels, notes = decode_pixels(dataset)
+    profile = dataset.get("ICCProfile")
+    if isinstance(profile, bytes) and "from_grey" not in notes:
+        converted = to_srgb(pixels, profile)
+        if converted is not None:
+            pixels, notes = converted, [*notes, "from_icc"]
+    spacing, where = _spacing(dataset)
+    if where:
+        notes.append(where)
+    return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, tuple(notes))
+
+
+def parse(data: bytes) -> Dataset:
+    """The data set, its file meta information completed where the file has none.
+
+    Raises:
+        BadInput: ``truncated`` where nothing is there, ``too_large`` where it would inflate to fill the memory.
+        Exception: Anything that pydicom raises on a damaged file; its text may quote the header.
+    """
+    _check_deflated(data)
+    dataset = dcmread(BytesIO(data), force=True)
+    if len(dataset) == 0:
+        raise _truncated()
+    meta = dataset.file_meta
+    syntax = text(meta, "TransferSyntaxUID")
+    if not syntax:
+        implicit, _ = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = UID(syntax)
+    return dataset
+
+
+def _check_deflated(data: bytes) -> None:
+    """Refuse a deflated data set that would fill the memory, before pydicom inflates it at one go."""
+    head = data[:1024]
+    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in head:
+        return
+    start = 144 + int.from_bytes(data[140:144], "little")
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    rest, size = data[start:], 0
+    while rest and not inflater.eof:
+        size += len(inflater.decompress(rest, 1 << 24))
+        rest = inflater.unconsumed_tail
+        if size > _LARGEST_DATA_SET:
+            raise BadInput("the deflated DICOM data set is too large", reason="too_large")
+
+
+def _keep_frame(dataset: Dataset, frame: int | None) -> None:
+    """Leave one frame of several in the data set, as if it had been alone (PS3.5 8.2, A.4)."""
+    frames = number(dataset, "NumberOfFrames", 1)
+    if frame is None:
+        if frames > 1:
+            raise BadInput(
+                "the DICOM file holds several frames, which were not told apart when it was listed; export them "
+                "one by one",
+                reason="multi_frame",
+            )
+        return
+    if not 1 <= frame <= frames:
+        raise BadInput("the DICOM file does not hold the frame that is asked for", reason="corrupt")
+    if frames == 1:
+        return
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        offsets = _extended_offsets(dataset)
+        body = get_frame(dataset.PixelData, frame - 1, number_of_frames=frames, extended_offsets=offsets)
+        dataset.PixelData = encapsulate([body])
+        return
+    size = _uncompressed_size(dataset, text(dataset, "PhotometricInterpretation"))
+    if number(dataset, "BitsAllocated", 8) % 8:
+        raise BadInput("frames of pixels of less than a byte are not taken", reason="unsupported_format")
+    body = dataset.PixelData[size * (frame - 1) : size * frame]
+    if len(body) < size:
+        raise _truncated()
+    dataset.PixelData = body
+
+
+def _extended_offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
+    """Extended Offset Table and Lengths (PS3.3 C.7.6.3.1.8), where they are there."""
+    table, lengths = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    return (table, lengths) if isinstance(table, bytes) and isinstance(lengths, bytes) else None
+
+
+def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
+    """Pixels uint8 [H, W, 3] of a single-frame data set, and notes on what was converted.
+
+    Raises:
+        BadInput: ``unsupported_transfer_syntax``, ``unsupported_format``, ``truncated``, ``corrupt``.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    plugin = _plugin(syntax)
+    photometric = text(dataset, "PhotometricInterpretation")
+    if photometric not in _PHOTOMETRIC:
+        raise BadInput(
+            "the DICOM file's photometric interpretation is not known here; convert it to RGB",
+            reason="unsupported_format",
+        )
+    dataset.PhotometricInterpretation = photometric
+    dataset.NumberOfFrames = 1
+    if syntax.is_encapsulated:
+        quick = _check_frame(dataset, syntax, photometric)
+        if quick is not None:
+            return quick, []
+    elif len(dataset.PixelData) < _uncompressed_size(dataset, photometric):
+        raise _truncated()
+    return _displayed(dataset, pixel_array(dataset, raw=False, decoding_plugin=plugin), photometric)
+
+
+def _plugin(syntax: UID) -> str:
+    """The decoder of pydicom's for a transfer syntax; '' for those that need none.
+
+    GDCM is not asked even where it is installed: on some damaged streams it aborts the whole process.
+    """
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        decoder = None
+    there = decoder.available_plugins if decoder is not None else ()
+    plugin = next((name for name in ("pylibjpeg", "pydicom", "pillow") if name in there), "")
+    if decoder is None or (syntax.is_encapsulated and not plugin):
+        raise BadInput(
+            "the DICOM file's transfer syntax is not known here; convert it to JPEG baseline or Explicit VR "
+            "Little Endian",
+            reason="unsupported_transfer_syntax",
+        )
+    return plugin
+
+
+def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
+    """Check an encapsulated frame against the header, and decode it here where libjpeg-turbo does it right.
+
+    The frame's own header decides how much memory its decoder takes, so it has to agree with the data set.
+    """
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    size: tuple[int, int] | None = None
+    header = None
+    if syntax in JPEG2000TransferSyntaxes:
+        size = read_jpeg2000_size(frame)
+    elif syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
+        header = read_jpeg_header(frame)
+        size = None if header is None else (header.height, header.width)
+        if header is not None and not jpeg_is_complete(frame):
+            raise _truncated()
+    else:
+        return None
+    if size != (dataset.Rows, dataset.Columns):
+        raise BadInput("the DICOM header and the compressed picture in it disagree on its size", reason="corrupt")
+    baseline = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
+    if header is None or not baseline or not _colours_agree(header, photometric):
+        return None
+    pixels = opencv_decode(frame, cv2.IMREAD_COLOR)
+    return pixels if pixels is not None and pixels.shape[:2] == size else None
+
+
+def _colours_agree(header: JpegHeader, photometric: str) -> bool:
+    """Whether libjpeg, left to itself, transforms the colours as the data set (or else the stream) says.
+
+    A stream with RGB component names is RGB and one with a JFIF marker YCbCr whatever the data set says, as
+    pydicom has it; otherwise the photometric interpretation decides.
+    """
+    if header.precision != 8 or len(header.ids) != 3:
+        return False
+    ycbcr = not header.has_rgb_ids and (header.jfif or photometric.startswith("YBR_FULL"))
+    return photometric in ("RGB", "YBR_FULL", "YBR_FULL_422") and header.decoded_as_ycbcr == ycbcr
+
+
+def _uncompressed_size(dataset: Dataset, photometric: str) -> int:
+    """Bytes that the pixel data of an uncompressed frame must have."""
+    samples = number(dataset, "SamplesPerPixel", 1)
+    bits = int(dataset.Rows) * int(dataset.Columns) * number(dataset, "BitsAllocated", 8)
+    return (bits * 2 if photometric == "YBR_FULL_422" else bits * samples) // 8
+
+
+def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tuple[Rgb, list[str]]:
+    """Decoded samples as uint8 RGB, and notes."""
+    notes = []
+    bits = number(dataset, "BitsStored", 8)
+    if photometric == "PALETTE COLOR":
+        notes.append("from_palette")
+        samples = apply_color_lut(samples, dataset)
+        bits = samples.dtype.itemsize * 8
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        samples = (samples.astype(np.int64) + (1 << (bits - 1))).astype(np.uint16)
+    if not np.issubdtype(samples.dtype, np.unsignedinteger) or not 1 <= bits <= 16:
+        raise BadInput("the DICOM file's pixels are no integers of 1 to 16 bits", reason="unsupported_format")
+    if bits != 8 or samples.dtype != np.uint8:
+        if bits > 8:
+            notes.append("from_16_bit")
+        samples = to_eight_bit(samples, bits)
+    if samples.ndim == 2:
+        notes.append("from_grey")
+        if photometric == "MONOCHROME1":
+            samples = 255 - samples
+            notes.append("from_monochrome1")
+        samples = np.repeat(samples[..., None], 3, axis=2)
+    if samples.shape != (dataset.Rows, dataset.Columns, 3):
+        raise BadInput("the DICOM header and its pixel data disagree on the size", reason="corrupt")
+    return samples, notes
+
+
+def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None]:
+    """(row, column) pixel spacing in mm, and a note where it is not the Pixel Spacing attribute itself."""
+    for keyword, note in _SPACINGS.items():
+        try:
+            value: Any = dataset.get(keyword)
+            parts = value if isinstance(value, Sequence) and not isinstance(value, str) else str(value).split("\\")
+            row, column = (float(str(part).strip(" \"'\0")) for part in parts)
+        except (ValueError, TypeError, OverflowError):
+            continue
+        if all(math.isfinite(v) and 0 < v < 1000 for v in (row, column)):
+            return (row, column), note
+    return None, None
+
+
+def _is_cut(dataset: Dataset, size: int) -> bool:
+    """Whether the last element says that it is longer than the file."""
+    last = max(dataset.keys(), default=None)
+    element: Any = None if last is None else dataset.get_item(last)
+    length, start = getattr(element, "length", None), getattr(element, "value_tell", None)
+    return isinstance(length, int) and isinstance(start, int) and length != 0xFFFFFFFF and start + length > size

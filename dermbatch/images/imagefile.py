@@ -1,0 +1,316 @@
+"""Image files: what is it, and what are its pixels. The content decides, not the name.
+
+Ordinary JPEG files go through OpenCV, the fastest decoder at hand, and 16 bit samples too, as Pillow does not keep
+them; everything else (alpha, palettes, CMYK, odd or broken files) through Pillow, which is strict about what is
+missing.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dermbatch.errors import BadInput
+from dermbatch.images.dicomfile import read_dicom
+from dermbatch.images.jpegheader import jpeg_is_complete
+from dermbatch.images.pixels import (
+    MIN_SIDE,
+    Rgb,
+    SourceImage,
+    check_size,
+    cmyk_to_srgb,
+    opencv_decode,
+    over_white,
+    to_eight_bit,
+    to_srgb,
+)
+from dermbatch.images.quiet import quiet
+
+__all__ = ["MIN_SIDE", "SUPPORTED", "SourceImage", "read_image", "sniff"]
+
+# Sizes are checked against our own limit before anything is decoded; Pillow's warning would come on top of it.
+Image.MAX_IMAGE_PIXELS = None
+
+DICOM = "application/dicom"
+_PILLOW = {
+    "image/jpeg": ("JPEG", "MPO"),
+    "image/png": ("PNG",),
+    "image/tiff": ("TIFF",),
+    "image/bmp": ("BMP",),
+    "image/webp": ("WEBP",),
+    "image/gif": ("GIF",),
+}
+SUPPORTED = frozenset(_PILLOW) - {"image/gif"} | {DICOM}
+"""The media types that `read_image` takes."""
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"II+\0", "image/tiff"),
+    (b"MM\0+", "image/tiff"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"PK\x05\x06", "application/zip"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
+    (b"\xff\x4f\xff\x51", "image/jp2"),
+    (b"%PDF-", "application/pdf"),
+)
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+_FTYP = {b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heic", b"avif": "image/avif"}
+# The first elements of a data set without preamble: of the file meta group, or of group 0008.
+_FIRST_ELEMENTS = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018)
+_EXPLICIT_VRS = (b"UL", b"CS", b"UI", b"DA", b"OB", b"SH", b"LO")
+
+
+def sniff(head: bytes) -> str | None:
+    """The media type of a file by its first 256 bytes; None where it is none that is known.
+
+    Known are the supported types, and some that are told apart to say so: GIF, JPEG 2000, HEIC, AVIF, PDF, zip.
+    """
+    if head[128:132] == b"DICM":
+        return DICOM
+    for signature, media_type in _SIGNATURES:
+        if head.startswith(signature):
+            return media_type
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "image/bmp"
+    if head[4:8] == b"ftyp":
+        return _FTYP.get(head[8:12])
+    return DICOM if _is_bare_dicom(head) else None
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """A DICOM data set without preamble, as some older exports are."""
+    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
+    if len(head) < 16 or (group, element) == (0, 0) or group not in (2, 8) or element not in _FIRST_ELEMENTS:
+        return False
+    length = int.from_bytes(head[4:8], "little")
+    return head[4:6] in _EXPLICIT_VRS or (group == 8 and 0 < length <= 128 and length % 2 == 0)
+
+
+def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
+    """Decode an image file: JPEG, PNG, TIFF, BMP, WebP or DICOM.
+
+    Args:
+        data: The whole file.
+        max_pixels: Larger images are refused by what their header says, before they are decoded.
+        frame: Of a DICOM file of several frames, which one, from 1; none for all other files.
+
+    Raises:
+        BadInput: With one of the reasons ``empty_file``, ``not_an_image``, ``unsupported_format``, ``truncated``,
+            ``corrupt``, ``too_small``, ``too_large``, ``animated``, ``multi_frame``, and for DICOM
+            ``not_a_skin_image``, ``no_pixel_data``, ``unsupported_transfer_syntax``.
+    """
+    if not data:
+        raise BadInput("the file is empty", reason="empty_file")
+    media_type = sniff(data[:256])
+    if media_type is None:
+        raise BadInput(
+            "the content is no image of a known type, whatever the name says; JPEG, PNG, TIFF, BMP, WebP and "
+            "DICOM are taken",
+            reason="not_an_image",
+        )
+    if media_type == DICOM:
+        return read_dicom(data, max_pixels=max_pixels, frame=frame)
+    if media_type not in _PILLOW:
+        raise BadInput(
+            f"files of type {media_type} are not taken as images; convert it to JPEG, PNG or TIFF",
+            reason="unsupported_format",
+        )
+    with quiet():
+        try:
+            return _read_raster(data, media_type, max_pixels)
+        except BadInput:
+            raise
+        except MemoryError:
+            raise BadInput("the image does not fit into memory", reason="too_large") from None
+        except Exception as error:  # decoders fail in every way there is on files of strangers
+            raise _broken(data, media_type, error) from error
+
+
+def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
+    """Header first, then the pixels by the quickest decoder that is right for them."""
+    with Image.open(BytesIO(data), formats=_PILLOW[media_type]) as image:
+        width, height = image.size
+        _check_single(image, media_type)
+        check_size(height, width, max_pixels)
+        orientation = _orientation(image)
+        notes = ["exif_rotated"] if orientation != 1 else []
+        profile = image.info.get("icc_profile")
+        deep = _is_deep(image, data, media_type)
+        pixels = None
+        if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
+            pixels = opencv_decode(data, cv2.IMREAD_COLOR)
+            if image.mode == "L":
+                notes.append("from_grey")
+        if deep:
+            # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
+            if not _is_complete(data, media_type):
+                raise EOFError
+            pixels = _deep(data, notes)
+        if pixels is None:
+            pixels = _by_pillow(image, profile, notes)
+            if media_type == "image/tiff":
+                orientation = 1  # Pillow has turned it already
+    if profile and not {"from_grey", "from_cmyk"} & set(notes):
+        converted = to_srgb(pixels, profile)
+        if converted is not None:
+            pixels = converted
+            notes.append("from_icc")
+    pixels = np.ascontiguousarray(_turn(pixels, orientation))
+    return SourceImage(pixels, media_type, None, tuple(dict.fromkeys(notes)))
+
+
+def _check_single(image: Image.Image, media_type: str) -> None:
+    """Refuse animations and files of several pages; smaller copies of the same page are no other page."""
+    frames = getattr(image, "n_frames", 1) if media_type != "image/jpeg" else 1
+    if media_type == "image/tiff" and frames > 1:
+        pages = 0
+        for frame in range(frames):
+            image.seek(frame)
+            reduced = int(getattr(image, "tag_v2", {}).get(254, 0)) & 1
+            pages += not reduced
+        image.seek(0)
+        if pages > 1:
+            raise BadInput(
+                f"the file holds {pages} pages; save each as a file of its own",
+                reason="multi_frame",
+            )
+    elif frames > 1:
+        raise BadInput(
+            f"the file is an animation of {frames} frames; save the wanted one as JPEG or PNG",
+            reason="animated",
+        )
+    if media_type == "image/gif":
+        raise BadInput(
+            "GIF files hold at most 256 colours and are not taken; give the original as JPEG or PNG",
+            reason="unsupported_format",
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it is broken."""
+    if "exif" not in image.info and image.format != "TIFF":
+        return 1
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # broken EXIF: the picture is still good
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turn(pixels: Rgb, orientation: int) -> NDArray[Any]:
+    """Pixels upright, by the EXIF orientation (CIPA DC-008, tag 0x0112)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _is_deep(image: Image.Image, data: bytes, media_type: str) -> bool:
+    """Whether samples have more than 8 bits; Pillow would drop or clip the lower ones."""
+    if media_type == "image/png":
+        return data[24] == 16
+    if media_type != "image/tiff":
+        return False
+    tags: Any = getattr(image, "tag_v2", {})
+    bits, kind, space = tags.get(258, (1,)), tags.get(339, (1,)), tags.get(262, 1)
+    if max(bits) <= 8:
+        return False
+    if max(bits) > 16 or set(kind) != {1} or space not in (1, 2):
+        raise BadInput(
+            "TIFF files of this sample format are not taken; save it as 8 or 16 bit grey or RGB",
+            reason="unsupported_format",
+        )
+    return True
+
+
+def _is_complete(data: bytes, media_type: str) -> bool:
+    """Whether the end of the picture is there.
+
+    OpenCV may return a half-grey picture for a cut JPEG file (it depends on its version), Pillow never does.
+    """
+    if media_type == "image/jpeg":
+        return jpeg_is_complete(data)
+    if media_type == "image/png":
+        return _png_chunks_fit(data)
+    if media_type == "image/webp":
+        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    if media_type == "image/bmp":
+        return int.from_bytes(data[2:6], "little") <= len(data)
+    return True
+
+
+def _png_chunks_fit(data: bytes) -> bool:
+    """Whether a PNG file's chunks lead to its end chunk."""
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
+def _deep(data: bytes, notes: list[str]) -> Rgb:
+    """Pixels of a 16 bit PNG or TIFF file."""
+    pixels = opencv_decode(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError("not decoded")
+    if pixels.dtype == np.uint16:
+        notes.append("from_16_bit")
+        pixels = to_eight_bit(pixels, 16)
+    if pixels.ndim == 2:
+        notes.append("from_grey")
+        return np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.shape[2] == 4:
+        notes.append("from_rgba")
+        return over_white(np.ascontiguousarray(pixels[..., :3]), pixels[..., 3])
+    return pixels
+
+
+def _by_pillow(image: Image.Image, profile: bytes | None, notes: list[str]) -> Rgb:
+    """Pixels of anything else, by Pillow's strict decoders."""
+    image.load()
+    mode = image.mode
+    if mode == "RGB" and "transparency" not in image.info:
+        return np.asarray(image)
+    if mode == "CMYK":
+        notes.append("from_cmyk")
+        return cmyk_to_srgb(image, profile)
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        notes.append("from_rgba")
+        rgba = np.asarray(image.convert("RGBA"))
+        return over_white(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3])
+    if mode in ("L", "1"):
+        notes.append("from_grey")
+    elif mode == "P":
+        notes.append("from_palette")
+    elif mode not in ("YCbCr", "RGBX"):
+        raise BadInput(
+            f"images of mode {mode} are not taken; save it as 8 or 16 bit grey or RGB",
+            reason="unsupported_format",
+        )
+    return np.asarray(image.convert("RGB"))
+
+
+def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:
+    """What to say of a file that starts like an image and is none."""
+    said = str(error).lower()
+    if not _is_complete(data, media_type) or "truncated" in said or isinstance(error, EOFError):
+        return BadInput("the file ends before its picture does; copy it again", reason="truncated")
+    if isinstance(error, UnidentifiedImageError):
+        return BadInput("the file starts like an image but has no readable header", reason="corrupt")
+    return BadInput("the picture cannot be decoded; the file is damaged", reason="corrupt")

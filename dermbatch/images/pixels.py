@@ -1,0 +1,128 @@
+"""Pixels of a source image: what every reader returns, and the conversions that readers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from dermbatch.errors import BadInput
+from dermbatch.images.quiet import quiet
+
+Rgb = NDArray[np.uint8]
+
+MIN_SIDE = 16
+"""Images with fewer rows or columns show no lesion; they are refused as ``too_small``."""
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image as displayed.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], sRGB, upright, contiguous in memory.
+        media_type: What the content is, whatever its name says: ``image/jpeg``, ``application/dicom`` ...
+        pixel_spacing_mm: (row, column) distance of pixel centres in mm where the image says it. The dots per inch
+            of JPEG, PNG and TIFF files speak of paper and are not taken.
+        notes: Conversions that were needed: ``exif_rotated``, ``from_grey``, ``from_palette``, ``from_16_bit``,
+            ``from_cmyk``, ``from_rgba`` (laid over white), ``from_icc`` (colours converted from another space),
+            ``from_monochrome1``, ``spacing_imager``, ``spacing_nominal`` (where the spacing was found).
+    """
+
+    pixels: Rgb
+    media_type: str
+    pixel_spacing_mm: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+
+def check_size(height: int, width: int, max_pixels: int) -> None:
+    """Refuse what is too large or too small, before its pixels are decoded.
+
+    Raises:
+        BadInput: ``too_large``, ``too_small``.
+    """
+    if height * width > max_pixels:
+        raise BadInput(
+            f"the image has {width} x {height} pixels, more than the {max_pixels:,} that are taken; "
+            "make it smaller, or raise DERMBATCH_WORKER__MAX_PIXELS",
+            reason="too_large",
+        )
+    if min(height, width) < MIN_SIDE:
+        raise BadInput(
+            f"the image has {width} x {height} pixels; at least {MIN_SIDE} on each side are needed",
+            reason="too_small",
+        )
+
+
+def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:
+    """Pixels by OpenCV in RGB order, not turned; None where it cannot."""
+    try:
+        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if pixels is not None and pixels.ndim == 3:
+        order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cv2.cvtColor(pixels, order, dst=pixels)
+    return None if pixels is None else np.asarray(pixels)
+
+
+def to_eight_bit(pixels: NDArray[np.unsignedinteger[Any]], bits: int) -> Rgb:
+    """Scale samples of ``bits`` bits (1 to 16) to 0..255, rounding to nearest; larger samples become 255."""
+    top = (1 << bits) - 1
+    table = ((np.arange(1 << 16, dtype=np.uint32).clip(max=top) * 255 + top // 2) // top).astype(np.uint8)
+    return np.asarray(table[pixels], np.uint8)
+
+
+def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
+    """Lay ``rgb`` [H, W, 3] with its opacity [H, W] over white, as viewers do."""
+    if (alpha == 255).all():
+        return rgb
+    share = alpha[..., None].astype(np.uint16)
+    mixed: Rgb = ((rgb * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+    return mixed
+
+
+def to_srgb(pixels: Rgb, profile: bytes) -> Rgb | None:
+    """Pixels in sRGB, of pixels in the colour space of an embedded ICC profile.
+
+    Returns:
+        uint8 [H, W, 3], or None where nothing needs to be done: the profile is sRGB itself, is not for RGB, or is
+        broken (viewers ignore it then, too).
+    """
+    transform = _transform(profile, "RGB")
+    if transform is None:
+        return None
+    return np.asarray(transform.apply(Image.fromarray(pixels)))
+
+
+def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Rgb:
+    """Pixels in sRGB of a CMYK picture, by its profile where it has a usable one."""
+    transform = _transform(profile, "CMYK") if profile else None
+    return np.asarray(transform.apply(image) if transform is not None else image.convert("RGB"))
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The way from a profile to sRGB; cached, as the images of one camera share their profile."""
+    uncached_pixels = 0x0040  # cmsFLAGS_NOCACHE: without it a transform must not be shared by threads
+    try:
+        with quiet():
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            if source.profile.xcolor_space.strip() != mode or "sRGB" in (source.profile.profile_description or ""):
+                return None
+            return ImageCms.buildTransform(
+                source,
+                ImageCms.createProfile("sRGB"),
+                mode,
+                "RGB",
+                ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                ImageCms.Flags(uncached_pixels) | ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""Batches for training: images with masks, labels or what covers them, augmented."""

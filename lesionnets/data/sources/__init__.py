@@ -1,0 +1,1 @@
+"""Data as their publishers lay them out."""

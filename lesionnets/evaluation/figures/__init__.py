@@ -1,0 +1,1 @@
+"""Figures of merit of plain arrays, with bootstrap intervals."""

@@ -1,0 +1,64 @@
+"""Whether probabilities mean what they say: of what is given 70 %, seven in ten should be so.
+
+Expected calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017, equation 3) with 15 bins of one width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lesionnets.evaluation.figures.intervals import Weights
+from lesionnets.evaluation.figures.overlap import Mask
+
+BINS = 15
+
+
+def pixel_gaps(probability: npt.NDArray[np.uint8], truth: Mask) -> npt.NDArray[np.float64]:
+    """What one image adds to the calibration error of its lesion's probabilities.
+
+    In each bin the sum over its pixels of probability minus truth, over the number of all pixels.
+
+    Args:
+        probability: [H, W] uint8, probability x 255.
+        truth: [H, W].
+
+    Returns:
+        [BINS], -1 to 1.
+    """
+    levels = np.arange(256) / 255
+    pixels = np.bincount(probability.ravel(), minlength=256)
+    lesion = np.bincount(probability[truth], minlength=256)
+    gaps = (pixels * levels - lesion) / truth.size
+    return np.asarray(np.bincount(bins_of(levels), gaps, minlength=BINS), np.float64)
+
+
+def pixel_error(gaps: npt.NDArray[np.float64], weights: Weights) -> float:
+    """Calibration error of all images' pixels, 0 to 1, every image of the same weight whatever its size.
+
+    Args:
+        gaps: [N, BINS], a row of :func:`pixel_gaps` an image.
+        weights: [N].
+    """
+    return float(np.abs(weights @ gaps).sum() / weights.sum())
+
+
+def bins_of(shares: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+    """The bin, 0 to ``BINS`` - 1, of shares of 0 to 1."""
+    return np.minimum((np.asarray(shares) * BINS).astype(np.int64), BINS - 1)
+
+
+def confidence_error(
+    confidence: npt.NDArray[np.floating[Any]], is_right: npt.NDArray[np.bool_], weights: Weights
+) -> float:
+    """Calibration error of the likeliest class, 0 to 1.
+
+    Args:
+        confidence: [N] its probability.
+        is_right: [N] whether it is the true one.
+        weights: [N].
+    """
+    gaps = np.bincount(bins_of(confidence), weights * (confidence - is_right), minlength=BINS)
+    return float(np.abs(gaps).sum() / weights.sum())

@@ -1,0 +1,12 @@
+"""Modules by their own names, whatever group they lie in: checkpoints and commands name no folders."""
+
+from __future__ import annotations
+
+import pkgutil
+from types import ModuleType
+
+
+def modules_below(package: ModuleType) -> dict[str, str]:
+    """Own name to whole name of all modules of a package, such as ``unet`` to ``lesionnets.nets.segment.unet``."""
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return {module.name.rpartition(".")[2]: module.name for module in found if not module.ispkg}

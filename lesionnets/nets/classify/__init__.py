@@ -1,0 +1,1 @@
+"""Networks from a lesion to its diagnosis."""

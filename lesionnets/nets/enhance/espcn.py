@@ -1,0 +1,107 @@
+"""Efficient sub-pixel super-resolution, x4, with residual blocks.
+
+All convolutions run at the low resolution; the last one makes 4 x 4 x 3 values a pixel, which a pixel shuffle
+spreads out (Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+Convolutional Neural Network", CVPR 2016, section 3). Two things differ from the paper: the features run through
+residual blocks (He et al. 2016), and the network predicts what bicubic interpolation misses, so an untrained
+network is bicubic interpolation and no trained one has to learn it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
+
+from lesionnets.nets.enhance.enhancer import SCALE, Enhancer
+
+_CUBIC_A = -0.5  # Keys 1981: exact on quadratics; what Pillow uses
+_TAPS = 5  # four taps a phase, over phases that start one pixel apart
+
+
+def bicubic_phases(scale: int = SCALE) -> Tensor:
+    """Weights of bicubic interpolation as a convolution that makes ``scale`` x ``scale`` values a pixel.
+
+    Returns:
+        Float32 [scale * scale, 1, 5, 5]: one kernel a sub-pixel, row-major; every kernel sums to 1.
+    """
+    centre = _TAPS // 2
+    line = torch.zeros(scale, _TAPS, dtype=torch.float64)
+    for phase in range(scale):
+        offset = (phase + 0.5) / scale - 0.5
+        for tap in range(_TAPS):
+            line[phase, tap] = _keys(abs(tap - centre - offset))
+    kernels = torch.einsum("ai,bj->abij", line, line)
+    return kernels.reshape(scale * scale, 1, _TAPS, _TAPS).float()
+
+
+def _keys(distance: float) -> float:
+    a = _CUBIC_A
+    if distance < 1:
+        return (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    if distance < 2:
+        return a * distance**3 - 5 * a * distance**2 + 8 * a * distance - 4 * a
+    return 0.0
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions around a ReLU, added to their input; [N, C, H, W] to the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [N, C, H, W] to float [N, C, H, W]."""
+        out: Tensor = x + self.second(F.relu(self.first(x)))
+        return out
+
+
+class Espcn(Enhancer):
+    """x4 super-resolution of RGB images.
+
+    Args:
+        channels: Feature maps at the low resolution.
+        blocks: Residual blocks.
+    """
+
+    def __init__(self, channels: int = 24, blocks: int = 2) -> None:
+        super().__init__()
+        self.channels = channels
+        self.blocks = blocks
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.body = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.head = nn.Conv2d(channels, 3 * SCALE * SCALE, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        # Three colours, each with its own 16 sub-pixels: a grouped convolution in pixel shuffle's channel order.
+        self.register_buffer("phases", bicubic_phases().repeat(3, 1, 1, 1), persistent=False)
+
+    @property
+    def radius(self) -> int:
+        """Low-resolution pixels on each side that a value depends on; what tiles must overlap by."""
+        return max(2 + 2 * self.blocks, _TAPS // 2)
+
+    def smooth(self, x: Tensor) -> Tensor:
+        """Bicubic interpolation; float [N, 3, H, W] to float [N, 3, 4 H, 4 W]. Needs float32 to be exact."""
+        margin = _TAPS // 2
+        framed = F.pad(x, (margin, margin, margin, margin), mode="replicate")
+        return F.pixel_shuffle(F.conv2d(framed, self.get_buffer("phases"), groups=3), SCALE)
+
+    def detail(self, x: Tensor) -> Tensor:
+        """What bicubic interpolation misses; shapes as :meth:`smooth`. Small numbers, so bfloat16 will do."""
+        # Centred input: the zeros beyond the border then stand for mid grey, not for black.
+        features = F.relu(self.stem(x - 0.5))
+        return F.pixel_shuffle(self.head(features + self.body(features)), SCALE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Super-resolve.
+
+        Args:
+            x: Float [N, 3, H, W], sRGB in 0 to 1.
+
+        Returns:
+            Float [N, 3, 4 H, 4 W], about 0 to 1, not clipped.
+        """
+        return self.smooth(x) + self.detail(x)

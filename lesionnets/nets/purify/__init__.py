@@ -1,0 +1,1 @@
+"""Networks that find and paint over what lies on the skin."""

@@ -1,0 +1,137 @@
+"""Purification: a small U-Net learns to find and to paint over what was drawn on images (ISIC 2017, CC0).
+
+Hairs, rulers and ink are drawn over images and phantoms. Occlusions that the images have by themselves have no
+known truth: the classical finder, corrected by the lesion mask, takes them out of the loss, so that dark
+structures of a lesion stay examples of what is not to be removed (after Bisla et al. 2019, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lesionnets.data.batches.occluded import OccludedPairs, Planes, load_backgrounds, phantom_backgrounds
+from lesionnets.data.sources.isic import Image, find_samples
+from lesionnets.evaluation.purify import hair_cases, least_covered, measure, phantom_cases
+from lesionnets.graphs.purify import DIFFERENCE, LONG_SIDE, THRESHOLD
+from lesionnets.nets.purify.purifier import FoldedUNet, Purifier
+from lesionnets.nets.sizes import scaled
+from lesionnets.training import RecipeOptions, Run, fit
+
+NAME = "purify_unet"
+MINUTES = 40.0
+PATIENCE = 8
+WIDTHS = (32, 48, 64, 96)
+"""Channels of the levels at width 1.0, which two CPU cores can train."""
+HOLE_WEIGHT = 6.0
+"""Weight of the error in the holes against that elsewhere, as in Liu et al. 2018."""
+
+
+def map_loss(logits: Tensor, mask: Tensor, unknown: Tensor) -> Tensor:
+    """Cross-entropy and Dice of the occlusion map, where the truth is known; float [N, 1, H, W] to a scalar."""
+    logits, known = logits.float(), 1 - unknown
+    entropy = (F.binary_cross_entropy_with_logits(logits, mask, reduction="none") * known).mean()
+    found = logits.sigmoid() * known
+    dice = 1 - (2 * (found * mask).sum() + 1) / (found.sum() + mask.sum() + 1)
+    return 3 * entropy + 0.5 * dice
+
+
+def loss_step(model: nn.Module, batch: Planes) -> Tensor:
+    """Loss of the map, and mean absolute error of the picture in and out of the holes."""
+    covered, clean, mask, unknown = batch
+    logits, picture = model(covered)
+    error = (picture.float() - clean).abs().mean(dim=1, keepdim=True)
+    # What is painted shows a pixel or two beyond the hole, so the hole is taken wider.
+    hole = F.max_pool2d((mask > 0).float(), 5, stride=1, padding=2)
+    valid = (1 - hole) * (1 - unknown)
+    in_hole = (error * hole).sum() / (hole.sum() + 1)
+    elsewhere = (error * valid).sum() / (valid.sum() + 1)
+    loss: Tensor = map_loss(logits, mask, unknown) + HOLE_WEIGHT * in_hole + elsewhere
+    return loss
+
+
+def purify(model: nn.Module, image: Image) -> Image:
+    """Run the network as :mod:`lesionnets.graphs.purify` serves it; uint8 [H, W, 3] to the same."""
+    height, width = image.shape[:2]
+    stride = model.stride if isinstance(model, FoldedUNet) else 16
+    factor = min(1.0, LONG_SIDE / max(height, width))
+    columns, rows = (stride * max(round(side * factor / stride), 1) for side in (width, height))
+    small = np.array(PillowImage.fromarray(image).resize((columns, rows), PillowImage.Resampling.BILINEAR))
+    where = next(model.parameters()).device
+    batch = torch.from_numpy(small).permute(2, 0, 1)[None].float().to(where) / 255
+    with torch.inference_mode():
+        logits, picture = model(batch)
+    probability = cv2.resize(logits.float().sigmoid()[0, 0].cpu().numpy(), (width, height))
+    values = (picture.float().clamp(0, 1) * 255).round().to(torch.uint8)[0].permute(1, 2, 0)
+    fill = cv2.resize(values.cpu().numpy(), (width, height))
+    differs = np.abs(image[..., 1].astype(np.int16) - fill[..., 1]) >= DIFFERENCE
+    return np.where(((probability >= THRESHOLD) & differs)[..., None], fill, image).astype(np.uint8)
+
+
+class Validation:
+    """Error inside drawn hair and change outside it, on images with least hair of their own and on phantoms."""
+
+    def __init__(self, images: Sequence[Image], *, phantoms: int) -> None:
+        self._cases = {
+            "isic": hair_cases(images),
+            "phantom": phantom_cases(phantoms),
+        }
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """See the class; ``score`` is 1 for a perfect purifier."""
+        figures = {}
+        for name, cases in self._cases.items():
+            found = measure(lambda image: purify(model, image), cases)
+            for figure in ("before", "after", "remaining", "outside", "outside_share"):
+                value = getattr(found, figure)
+                figures[f"{name}_{figure}"] = value.mean
+                figures[f"{name}_{figure}_low"], figures[f"{name}_{figure}_high"] = value.low, value.high
+        figures["score"] = (
+            1 - sum(figures[f"{name}_remaining"] + figures[f"{name}_outside"] for name in self._cases) / 2
+        )
+        return figures
+
+
+def train(options: RecipeOptions) -> Path:
+    """Train on ``DATA/train``, choose on ``DATA/val``; returns the best checkpoint.
+
+    Raises:
+        UsageError: Where the data folder or its parts are missing.
+    """
+    data = options.data_folder()
+    training = find_samples(data / "train" / "images", data / "train" / "masks")
+    held_out = find_samples(data / "val" / "images", data / "val" / "masks")
+    smoke = options.smoke
+    if smoke:
+        training, held_out = training[:4], held_out[:2]
+    width = options.width_or(1.0)
+    widths = [scaled(count, width) for count in ((64, 64) if smoke else WIDTHS)]
+    backgrounds = load_backgrounds(training) + phantom_backgrounds(1 if smoke else 150, seed=100_000)
+    validation = Validation(least_covered(held_out, 24), phantoms=1 if smoke else 16)
+    torch.manual_seed(options.seed)
+    model = Purifier(widths)
+    outcome = fit(
+        model,
+        loss_step,
+        OccludedPairs(
+            backgrounds, crop=64 if smoke else 192, batch_size=4 if smoke else 12, steps=2 if smoke else 100
+        ),
+        validation,
+        run=Run(NAME, "purifier.Purifier", {"widths": widths}, options.out, best_by="score"),
+        optimiser=torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-3),
+        epochs=1 if smoke else None,
+        minutes=None if smoke else options.minutes or MINUTES,
+        validate_every=4,
+        patience=options.patience or PATIENCE,
+        ema_decay=0.99,
+        seed=options.seed,
+        resume=options.resume,
+    )
+    return outcome.best

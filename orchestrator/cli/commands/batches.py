@@ -1,0 +1,209 @@
+"""Batches of a running stack: submit, resegment, status, fetch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from dermbatch import layout
+from dermbatch.errors import InferenceUnavailable, ObjectNotFound, UsageError
+from dermbatch.ledger import Ledger
+from dermbatch.records import Batch, ModelChoice
+from dermbatch.settings import Settings
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from orchestrator.batches.entries import read_batch
+from orchestrator.cli import options
+from orchestrator.cli.app import err, out
+from orchestrator.planning import delivery
+from orchestrator.planning import models as served_models
+from orchestrator.planning.estimate import estimate, estimate_table
+from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.resegment import Request, plan_resegment
+from orchestrator.reporting.fetch import fetch as fetch_batch
+from orchestrator.reporting.overview import as_json, overview, rendered, standing
+from orchestrator.reporting.progress import follow, where
+from orchestrator.steering.controls import begin
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (submit, resegment, status, fetch):
+        app.command()(command)
+
+
+def submit(
+    inputs: options.Inputs,
+    home: options.Home = options.DEFAULT_HOME,
+    stage_names: options.Stages = options.ALL_STAGES,
+    models: options.Models = None,
+    batch_name: options.NewBatch = None,
+    live: Annotated[bool, typer.Option("--live", help="In the live lane, ahead of bulk batches.")] = False,
+    weight: options.Weight = 1,
+    max_failed: options.MaxFailed = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; tell what it would come to.")] = False,
+    price: Annotated[
+        float | None, typer.Option("--price", min=0, help="Of one GPU for an hour, for --dry-run.")
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs to pay for, for --dry-run.")] = 1,
+    dicom: options.Dicom = False,
+    send_to: options.SendTo = None,
+    output: options.Output = None,
+    profile: options.Deidentify = None,
+    plain: options.AsJson = False,
+) -> None:
+    """Give images to the running stack and print the batch's name; does not wait.
+
+    Killed while it reads the inputs, the same command with the same --batch goes on where it was.
+    """
+    settings, store, ledger = options.connect(home)
+    asked = options.order(settings, batch_name, stage_names, models)
+    order = replace(asked, lane="live" if live else "bulk", weight=weight, max_failed_share=max_failed)
+    delivery.check_destination(send_to, settings)
+    delivery.check_output(output, inputs, store)
+    order = replace(order, dicom=dicom or send_to is not None, send_to=send_to, output=output)
+    pinned = _check_served(settings, order.models)
+    filters = options.filters(include, exclude, since, until)
+    deidentify = options.deidentifier(profile, settings)
+    intake = Intake(
+        settings,
+        store,
+        in_place=deidentify is None,
+        filters=filters,
+        audit=store.audit,
+        pseudonym=deidentify.pseudonym if deidentify is not None else None,
+    )
+    intake.check(inputs, quoting=deidentify is None)
+    if dry_run:
+        _estimate(replace(order, models=pinned), intake, inputs, store, ledger, price, gpus, plain, deidentify)
+        return
+    if batch_name is None:
+        text = f"batch {order.batch}: if this is cut off, the same command with --batch {order.batch} goes on"
+        err.print(text, markup=False, soft_wrap=True)
+    with err.status("Reading the inputs") as shown:
+        batch = plan(
+            order,
+            intake.walk(inputs),
+            store,
+            deidentify=deidentify,
+            told=lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far"),
+        )
+    begin(store, ledger, batch)
+    out.print(batch.name, markup=False)
+
+
+def resegment(
+    batches: Annotated[
+        list[str],
+        typer.Argument(metavar="BATCH...", help="Batches whose images to run again.", show_default=False),
+    ],
+    models: options.Models = None,
+    home: options.Home = options.DEFAULT_HOME,
+    batch_name: options.NewBatch = None,
+    weight: options.Weight = 1,
+    max_failed: options.MaxFailed = None,
+) -> None:
+    """Run images of earlier batches with another model version, and compare.
+
+    Only what the new version changes is computed. The new batch ends with comparison.html and comparison.parquet.
+    """
+    settings, store, ledger = options.connect(home)
+    chosen = options.models(models)
+    _check_served(settings, chosen)
+    request = Request(options.new_name(batch_name), weight=weight, max_failed_share=max_failed)
+    with err.status("Reading the earlier batches"):
+        batch = plan_resegment(request, batches, chosen, store)
+    begin(store, ledger, batch)
+    out.print(batch.name, markup=False)
+
+
+def status(
+    batch_name: Annotated[str | None, typer.Argument(metavar="[BATCH]", show_default=False)] = None,
+    home: options.Home = options.DEFAULT_HOME,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the batch until it is closed.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All closed batches, not only the newest.")] = False,
+    plain: options.AsJson = False,
+) -> None:
+    """Show how batches stand: progress, rate, time left, failures, the oldest waiting live image."""
+    _, store, ledger = options.connect(home)
+    failed = 0
+    if watch:
+        if batch_name is None:
+            raise UsageError("--watch needs the name of a batch")
+        failed = follow(ledger, store, known(store, batch_name), err, lambda: None).failed
+    shown = standing(store, ledger, batch_name) if batch_name else overview(store, ledger, everything=everything)
+    if plain:
+        out.print(as_json(shown), soft_wrap=True, markup=False)
+    else:
+        out.print(rendered(shown, out), soft_wrap=not out.is_terminal)
+    raise typer.Exit(1 if failed else 0)
+
+
+def fetch(batch_name: options.Batch, folder: options.Out, home: options.Home = options.DEFAULT_HOME) -> None:
+    """Write the results of a batch of the running stack into a folder."""
+    _, store, _ = options.connect(home)
+    known(store, batch_name)
+    options.make_folder(folder)
+    fetch_batch(store, batch_name, folder)
+    where(out, folder)
+
+
+def known(store: ObjectStore, name: str) -> Batch:
+    """A batch that is there.
+
+    Raises:
+        UsageError: Where it is not.
+    """
+    try:
+        return read_batch(store, layout.check_batch_name(name))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no batch {name!r}") from error
+
+
+def _check_served(settings: Settings, models: dict[Stage, ModelChoice]) -> dict[Stage, ModelChoice]:
+    """Refuse models that Triton does not have; returns them with the versions that would run now."""
+    try:
+        there = served_models.served(settings.triton)
+    except InferenceUnavailable as error:
+        err.print(f"dermbatch: models are not checked: {error}", markup=False, soft_wrap=True)
+        return models
+    served_models.check(models, there, f"Triton at {settings.triton.url}")
+    return served_models.pinned(models, there)
+
+
+def _estimate(
+    order: Order,
+    intake: Intake,
+    inputs: list[str],
+    store: ObjectStore,
+    ledger: Ledger,
+    price: float | None,
+    gpus: int,
+    plain: bool,
+    deidentify: Deidentifier | None,
+) -> None:
+    with err.status("Reading the inputs"):
+        found = estimate(
+            order,
+            intake.walk(inputs, unpack=False),
+            store,
+            now=datetime.now(UTC),
+            slots=ledger.live_slots() or None,
+            price=price,
+            gpus=gpus,
+            deidentify=deidentify,
+        )
+    if plain:
+        out.print(json.dumps(found.to_dict(), indent=2), soft_wrap=True, markup=False)
+    else:
+        out.print(estimate_table(found, price=price))

@@ -1,0 +1,130 @@
+"""``dermbatch run`` and ``dermbatch samples``: all in one command, nothing left running."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermbatch import layout
+from dermbatch.ledger import Ledger
+from dermbatch.models import repository
+from dermbatch.phantoms import write_samples
+from dermbatch.settings import load
+from dermbatch.store import ObjectStore
+from orchestrator.cli import options
+from orchestrator.cli.app import err, out
+from orchestrator.planning import delivery
+from orchestrator.planning import models as served_models
+from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.planner import abandon, plan
+from orchestrator.reporting.fetch import fetch as fetch_batch
+from orchestrator.reporting.fetch import fetch_originals
+from orchestrator.reporting.progress import closing_table, follow, where
+from orchestrator.stack.environment import audited
+from orchestrator.stack.stack import Stack
+from orchestrator.steering.controls import begin
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(samples)
+
+
+def run(
+    inputs: options.Inputs,
+    folder: options.Out,
+    stage_names: options.Stages = options.ALL_STAGES,
+    models: options.Models = None,
+    workers: options.Workers = None,
+    batch_name: options.NewBatch = None,
+    model_repository: options.Repository = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    dicom: options.Dicom = False,
+    send_to: options.SendTo = None,
+    profile: options.Deidentify = None,
+) -> None:
+    """Process images with a stack that is started for it and stopped afterwards."""
+    home = folder / ".dermbatch"
+    settings = audited(load(), home)
+    audit = options.audit(settings)
+    served = options.repository(model_repository)
+    delivery.check_destination(send_to, settings)
+    order = options.order(settings, batch_name, stage_names, models)
+    order = replace(order, dicom=dicom or send_to is not None, send_to=send_to)
+    served_models.check(order.models, repository.served_models(served), str(served))
+    options.make_folder(folder)
+    source = ObjectStore(settings.store, audit) if any(name.startswith("s3://") for name in inputs) else None
+    filters = options.filters(include, exclude, since, until)
+    # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
+    privacy = settings.privacy.model_copy(update={"bucket": None})
+    deidentify = options.deidentifier(profile, settings.model_copy(update={"privacy": privacy}))
+    intake = Intake(
+        settings,
+        source,
+        in_place=False,
+        leave_out=folder,
+        filters=filters,
+        audit=audit,
+        pseudonym=deidentify.pseudonym if deidentify is not None else None,
+    )
+    intake.check(inputs, quoting=deidentify is None)
+    with ExitStack() as ending:
+        with err.status("Starting Redis, S3, Triton and a worker"):
+            stack = Stack(
+                home,
+                options.sized(settings, workers),
+                model_repository=served,
+                keep_queue=False,
+            )
+            ending.enter_context(stack)
+        store, ledger = ObjectStore(stack.settings.store, audit), Ledger(stack.settings.redis, settings.ledger)
+        _give_up_interrupted(store, ledger)
+        abandon(store, order.batch)  # its uploads are gone now
+        with err.status("Reading the inputs"):
+            batch = plan(order, intake.walk(inputs), store, deidentify=deidentify)
+        started = time.monotonic()
+        begin(store, ledger, batch)
+        summary = follow(ledger, store, batch, err, lambda: _look_after(stack))
+        seconds = time.monotonic() - started
+        fetch_batch(store, batch.name, folder, file_of=stack.file_of)
+        fetch_originals(store, batch.name, folder)
+        store.delete_prefix(store.incoming_bucket, "")
+    out.print(closing_table(batch, summary, seconds))
+    where(out, folder)
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+def samples(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the images.")],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same images.")] = 0,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Where to write the true masks; FOLDER-truth if not given.")
+    ] = None,
+) -> None:
+    """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
+    paths = write_samples(folder, count, seed=seed, truth=truth or folder.with_name(f"{folder.name}-truth"))
+    out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
+
+
+def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:
+    """Leave what an interrupted run has not finished: what it has computed is reused by this one."""
+    store.delete_prefix(store.bucket, layout.OPEN)
+    store.delete_prefix(store.incoming_bucket, "")
+    for state in ledger.batches():
+        ledger.forget(state.name)
+        ledger.drop(state.name)
+
+
+def _look_after(stack: Stack) -> None:
+    for sentence in stack.check():
+        err.print(sentence, markup=False, soft_wrap=True)

@@ -1,0 +1,127 @@
+"""``dermbatch rules``: whether a file of rules is right, and what becomes of an object by it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dermbatch.errors import UsageError
+from dermbatch.records import ModelChoice
+from dermbatch.settings import Settings, load
+from dermbatch.store import split_uri
+from orchestrator.cli import options
+from orchestrator.cli.app import out
+from orchestrator.watching.rules.rules import Rule, RuleBook, Verdict, load_rules
+from orchestrator.watching.taking.gathering import window
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="Rules, in YAML.", show_default=False)]
+_Object = Annotated[str, typer.Argument(metavar="OBJECT", help="s3://bucket/key.", show_default=False)]
+
+commands = typer.Typer(
+    name="rules", help="Look at the rules by which new objects are taken in.", no_args_is_help=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(commands)
+
+
+@commands.command()
+def check(file: _File, plain: options.AsJson = False) -> None:
+    """Say whether a file of rules is right; list them in their order."""
+    book = _rules(file, load())
+    if plain:
+        out.print(
+            json.dumps([rule.model_dump(mode="json") for rule in book.rules], indent=2),
+            soft_wrap=True,
+            markup=False,
+        )
+        return
+    table = Table("Rule", "Prefix", "Lane", "Batches", box=None)
+    for rule in book.rules:
+        table.add_row(rule.name, escape(rule.prefix), rule.lane, rule.batches)
+    out.print(table)
+
+
+@commands.command("test")
+def explain(file: _File, object_uri: _Object, plain: options.AsJson = False) -> None:
+    """Explain which rule takes an object, why the others do not, and what would be done with it.
+
+    Looks at the name alone, and asks no store.
+    """
+    settings = load()
+    book = _rules(file, settings)
+    try:
+        bucket, key = split_uri(object_uri)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not key:
+        raise UsageError(f"{object_uri!r} names no object; write s3://bucket/key")
+    verdicts = book.explain(bucket, key)
+    fired = next((verdict.rule for verdict in verdicts if verdict.fires), None)
+    done = _done(fired, book, settings) if fired is not None else None
+    if plain:
+        said = [{"rule": v.rule.name, "fires": v.fires, "failed": v.failed, "why": v.why} for v in verdicts]
+        out.print(json.dumps({"rules": said, "done": done}, indent=2), soft_wrap=True, markup=False)
+    else:
+        _print(verdicts, done)
+    raise typer.Exit(0 if fired is not None else 1)
+
+
+def _rules(file: Path, settings: Settings) -> RuleBook:
+    book = load_rules(file)
+    book.check_apart([settings.store.bucket, settings.store.incoming_bucket])
+    return book
+
+
+def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
+    """All that a rule does with an object that is taken in now."""
+    said = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
+    models = {str(stage): _written({**settings.models, **rule.models}[stage]) for stage in rule.stages}
+    profile = book.profiles[rule.deidentify].model_dump(mode="json") if rule.deidentify is not None else None
+    name, until = window(rule, datetime.now(UTC))
+    batch = {"batch": name, "open_until": until.isoformat()}
+    dicom = {"dicom": rule.dicom or rule.send_to is not None}
+    return {"rule": rule.name, **batch, **said, **dicom, "models": models, "deidentify": profile}
+
+
+def _written(model: ModelChoice) -> str:
+    return model.name if model.version is None else f"{model.name}@{model.version}"
+
+
+def _print(verdicts: tuple[Verdict, ...], done: dict[str, Any] | None) -> None:
+    table = Table("Rule", "", "Why", box=None)
+    for verdict in verdicts:
+        table.add_row(
+            verdict.rule.name, "fires" if verdict.fires else f"no: {verdict.failed}", escape(verdict.why)
+        )
+    out.print(table)
+    if done is None:
+        out.print("\nNo rule takes this object; it would be left where it is.")
+        return
+    out.print()
+    effects = Table("Done", "", box=None)
+    for name, value in done.items():
+        effects.add_row(name.replace("_", " "), escape(_shown(value)))
+    out.print(effects)
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case dict():
+            return ", ".join(f"{name}: {_shown(one)}" for name, one in value.items())
+        case list():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)

@@ -1,0 +1,1 @@
+"""Intake: what the user named as input, image by image."""

@@ -1,0 +1,1 @@
+"""News of new objects: notifications and listings."""

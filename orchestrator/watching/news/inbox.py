@@ -1,0 +1,55 @@
+"""The inbox: objects that notifications tell of, until the watcher looks at them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from orchestrator.watching.news.events import ObjectEvent
+
+
+class Inbox:
+    """Events in the order in which they came, each object once; safe to share between threads.
+
+    Args:
+        room: For how many objects there is room.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._events: dict[ObjectEvent, None] = {}
+        self._come = threading.Condition()
+
+    def put(self, events: Sequence[ObjectEvent]) -> None:
+        """Keep events.
+
+        Raises:
+            queue.Full: Where there is no room for all of them; none is kept then.
+        """
+        with self._come:
+            new = [event for event in dict.fromkeys(events) if event not in self._events]
+            if len(self._events) + len(new) > self._room:
+                raise queue.Full
+            self._events.update(dict.fromkeys(new))
+            self._come.notify_all()
+
+    def put_back(self, events: Iterable[ObjectEvent]) -> None:
+        """Keep events that were taken out in vain, before all others and whatever room there is."""
+        with self._come:
+            self._events = {**dict.fromkeys(events), **self._events}
+
+    def take(self, most: int) -> list[ObjectEvent]:
+        """Take out up to so many, those that came first."""
+        with self._come:
+            taken = list(islice(self._events, most))
+            for event in taken:
+                del self._events[event]
+            return taken
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is something, or for so long."""
+        with self._come:
+            if not self._events:
+                self._come.wait(seconds)

@@ -1,0 +1,1 @@
+"""Rules that say what becomes of new objects."""

@@ -1,0 +1,1 @@
+"""Taking in: from objects that are ready to batches that grow."""

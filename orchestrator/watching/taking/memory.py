@@ -1,0 +1,152 @@
+"""What a leading watcher knows: what was taken in, and the batches that take images in.
+
+All of it is read from the object store, when a watcher takes the lead and whenever it was overtaken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound
+from dermbatch.ledger import Ledger
+from dermbatch.records import Batch, ManifestEntry
+from dermbatch.store import ObjectStore
+from orchestrator.batches.entries import part_entries, read_manifest_part, read_version
+from orchestrator.batches.outcomes import in_order
+from orchestrator.watching.taking.gathering import PREFIX, Gathering
+from orchestrator.watching.taking.taken import Taken
+
+_log = structlog.get_logger(__name__)
+
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class Half:
+    """An object that was taken in last, maybe only in part: an archive.
+
+    Attributes:
+        gathering: Where to.
+        images: How many of it.
+    """
+
+    gathering: Gathering
+    images: int
+
+
+@dataclass
+class Memory:
+    """All that a leading watcher knows.
+
+    Attributes:
+        taken: Origins of the objects that were taken in whole, or hold no image.
+        gatherings: The batches that take images in, by the names of their rules.
+        former: Others that do, of the same rules; to be sealed.
+        half: Objects that were maybe taken in only in part, by origin.
+    """
+
+    taken: Taken = field(default_factory=Taken)
+    gatherings: dict[str, Gathering] = field(default_factory=dict)
+    former: list[Gathering] = field(default_factory=list)
+    half: dict[str, Half] = field(default_factory=dict)
+
+    def settle(self) -> None:
+        """All objects there are were looked at: what was taken in part and is no longer there stays so."""
+        self.taken.add(self.half)
+        self.half.clear()
+
+    def waits(self, gathering: Gathering) -> bool:
+        """Whether a batch still waits for the rest of an archive."""
+        return any(half.gathering is gathering for half in self.half.values())
+
+    def close(self) -> None:
+        """Give up the files."""
+        for gathering in (*self.gatherings.values(), *self.former):
+            gathering.close()
+        self.taken.close()
+
+
+def recall(store: ObjectStore, ledger: Ledger, check: Callable[[], None]) -> Memory:
+    """Read all that was taken in, and take over the batches that grow.
+
+    Args:
+        store: Where it is.
+        ledger: Is told of what the batches have grown to.
+        check: Called before anything is written; raises where this watcher is not to write.
+
+    Raises:
+        Overtaken: Where another watcher does the same.
+        PermanentError: With reason ``manifest_damaged``: without all manifests it is not known what was taken in.
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    memory = Memory()
+    try:
+        for name in store.folders(store.bucket, layout.BATCHES):
+            if name.startswith(PREFIX):
+                check()
+                _recall(store, ledger, name, memory)
+    except BaseException:
+        memory.close()
+        raise
+    return memory
+
+
+def _recall(store: ObjectStore, ledger: Ledger, name: str, memory: Memory) -> None:
+    try:
+        batch, etag = read_version(store, name)
+    except ObjectNotFound:  # a plan of the user's own
+        return
+    if batch.rule is None or etag is None:
+        return
+    if not batch.growing:
+        for entries in _parts(store, batch):
+            memory.taken.add(entry.origin for entry in entries if entry.origin is not None)
+        return
+    gathering = Gathering(store, ledger, batch, etag)
+    memory.former.append(gathering)
+    _go_on(store, gathering, memory)
+    memory.former.remove(gathering)
+    if (other := memory.gatherings.get(batch.rule)) is not None:
+        memory.former.append(other)
+    memory.gatherings[batch.rule] = gathering
+    _log.info("batch gone on with", batch=name, rule=batch.rule, images=gathering.images)
+
+
+def _parts(store: ObjectStore, batch: Batch) -> Iterator[list[ManifestEntry]]:
+    """The manifest of a batch that takes in no more."""
+    names = (layout.part_of(first)[0] for first in range(0, batch.images, layout.PART_SIZE))
+    yield from in_order(
+        lambda part: read_manifest_part(store, batch.name, part, images=batch.images, grown=True), names, _READERS
+    )
+
+
+def _go_on(store: ObjectStore, gathering: Gathering, memory: Memory) -> None:
+    """Read the manifest as far as it is written: the record may be behind it."""
+    name = gathering.batch.name
+    number, last, images = 0, None, 0
+    while True:
+        part = f"{number:06d}"
+        try:
+            body, etag = store.read(store.bucket, layout.manifest_part(name, part))
+        except ObjectNotFound:
+            body, etag = b"", None
+            break
+        entries = part_entries(body, name, part)
+        for entry in entries:
+            gathering.remember(entry)
+            if entry.origin == last:
+                images += 1
+                continue
+            if last is not None:
+                memory.taken.add([last])
+            last, images = entry.origin, 1
+        if len(entries) < layout.PART_SIZE:
+            break
+        number += 1
+    gathering.take_over(number, body, etag)
+    if last is not None:
+        memory.half[last] = Half(gathering, images)

@@ -1,0 +1,1 @@
+"""What leaves the system with an image's result."""

@@ -1,0 +1,159 @@
+"""The header of a source image: read tolerantly, handed on strictly.
+
+Objects of the same Study must say of patient and study what the source says (PS3.3, C.7.1.1 and C.7.2.1), so these
+values are copied. What the standard does not allow (a sex of ``female``, a date with dashes) is left empty, since
+an object that a PACS refuses helps nobody; UIDs are mended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from io import BytesIO
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dermbatch.images.quiet import quiet
+from dermbatch.records import ImageInfo
+from workers.handover.dicom.identity import valid_uid
+
+UNKNOWN_DATE, UNKNOWN_TIME = "19000101", "000000"
+"""Where the source says no date at all: Content Date and Time may not be empty (PS3.3, C.8.20.2)."""
+
+_DATE = re.compile(r"(1[89]|2\d)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_AGE = re.compile(r"\d{3}[DWMY]")
+_NUMBER = re.compile(r"\d{1,9}")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]+")
+_LOSSY = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}
+_METHODS = {"91": "ISO_15444_1", "81": "ISO_14495_1"}
+
+Clean = Callable[[str], str]
+
+
+def _fitting(pattern: re.Pattern[str]) -> Clean:
+    return lambda text: text if pattern.fullmatch(text) else ""
+
+
+def _one_of(*allowed: str) -> Clean:
+    return lambda text: text.upper() if text.upper() in allowed else ""
+
+
+def _up_to(length: int) -> Clean:
+    return lambda text: _CONTROLS.sub(" ", text)[:length].strip()
+
+
+def _person(text: str) -> str:
+    return "=".join(_up_to(64)(group) for group in text.split("=")[:3])
+
+
+_ALWAYS: dict[str, Clean] = {
+    "PatientName": _person,
+    "PatientID": _up_to(64),
+    "PatientBirthDate": _fitting(_DATE),
+    "PatientSex": _one_of("M", "F", "O"),
+    "StudyDate": _fitting(_DATE),
+    "StudyTime": _fitting(_TIME),
+    "StudyID": _up_to(16),
+    "AccessionNumber": _up_to(16),
+    "ReferringPhysicianName": _person,
+}
+"""Attributes of patient and study that every object has, empty where the source does not say them (type 2)."""
+
+_IF_SAID: dict[str, Clean] = {
+    "IssuerOfPatientID": _up_to(64),
+    "PatientAge": _fitting(_AGE),
+    "StudyDescription": _up_to(64),
+    "BurnedInAnnotation": _one_of("YES", "NO"),
+    "RecognizableVisualFeatures": _one_of("YES", "NO"),
+}
+PATIENT_AND_STUDY = (*_ALWAYS, "IssuerOfPatientID", "PatientAge", "StudyDescription", "StudyInstanceUID")
+"""What is copied into every object."""
+
+
+def source_header(data: bytes, image: ImageInfo) -> Dataset:
+    """What the objects need to know of their source, in values that the standard allows.
+
+    Args:
+        data: The source file, with or without preamble; it was decoded before, so it is a DICOM image.
+        image: What decoding said of it.
+
+    Returns:
+        Patient, study and UIDs; Content Date and Time; Rows and Columns as decoded; Lossy Image Compression (with
+        ratio and method) where the source lost something; Frame of Reference UID where there is one. No pixels.
+    """
+    with quiet():
+        found = dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        header = Dataset()
+        for keyword, clean in _ALWAYS.items():
+            setattr(header, keyword, clean(_text(found, keyword)))
+        for keyword, clean in _IF_SAID.items():
+            if said := clean(_text(found, keyword)):
+                setattr(header, keyword, said)
+        _identify(header, found, image)
+        _date(header, found)
+        _note_loss(header, found, image)
+    header.Rows, header.Columns = image.height, image.width
+    return header
+
+
+def nameless(header: Dataset) -> Dataset:
+    """A copy for highdicom, which warns of names without ``^``; the names themselves are stamped on afterwards."""
+    copied = deepcopy(header)
+    copied.PatientName = copied.ReferringPhysicianName = ""
+    return copied
+
+
+def _identify(header: Dataset, found: Dataset, image: ImageInfo) -> None:
+    meta = found.file_meta
+    sop_class = _text(found, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID")
+    instance = _text(found, "SOPInstanceUID") or _text(meta, "MediaStorageSOPInstanceUID")
+    header.SOPClassUID = valid_uid(sop_class) if sop_class.strip(" \"'") else SecondaryCaptureImageStorage
+    header.SOPInstanceUID = valid_uid(instance, "instance", image.sha256)
+    header.SeriesInstanceUID = valid_uid(_text(found, "SeriesInstanceUID"), "series", image.sha256)
+    header.StudyInstanceUID = valid_uid(_text(found, "StudyInstanceUID"), "study", image.sha256)
+    if frame := _text(found, "FrameOfReferenceUID").strip(" \"'"):
+        header.FrameOfReferenceUID = valid_uid(frame)
+    number = _text(found, "InstanceNumber").strip(" \"'")
+    said = int(number) if _NUMBER.fullmatch(number) and int(number) > 0 else 1
+    header.InstanceNumber = image.frame or said
+
+
+def _date(header: Dataset, found: Dataset) -> None:
+    """Content Date and Time of what the objects show: the source's own, so that a repeat is equal."""
+    for day, time in (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime")):
+        if said := _fitting(_DATE)(_text(found, day)):
+            header.ContentDate = said
+            header.ContentTime = _fitting(_TIME)(_text(found, time)) or UNKNOWN_TIME
+            return
+    header.ContentDate = header.StudyDate or UNKNOWN_DATE
+    header.ContentTime = (header.StudyDate and header.StudyTime) or UNKNOWN_TIME
+
+
+def _note_loss(header: Dataset, found: Dataset, image: ImageInfo) -> None:
+    """Once lossy, always lossy (PS3.3, C.7.6.1.1.5); the ratio is that of the file where the source says none."""
+    syntax = _text(found.file_meta, "TransferSyntaxUID")
+    if _text(found, "LossyImageCompression") != "01" and syntax not in _LOSSY:
+        return
+    header.LossyImageCompression = "01"
+    frames = _text(found, "NumberOfFrames")
+    samples = 3 * image.height * image.width * (int(frames) if _NUMBER.fullmatch(frames) else 1)
+    ratio = samples / max(1, image.bytes)
+    header.LossyImageCompressionRatio = f"{max(1.0, ratio):.2f}"
+    header.LossyImageCompressionMethod = _METHODS.get(syntax[-2:], "ISO_10918_1")
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    """A value as text; '' where there is none, or none that can be read."""
+    try:
+        value: Any = dataset.get(keyword)
+        if isinstance(value, MultiValue):
+            value = "\\".join(map(str, value))
+        return "" if value is None else str(value).strip(" \0")
+    except Exception:  # a value of a stranger that cannot be converted: as if it were not there
+        return ""

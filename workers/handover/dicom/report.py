@@ -1,0 +1,196 @@
+"""Measures and probabilities as a structured report after TID 1500, Measurement Report (PS3.16)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    ComprehensiveSR,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    ReferencedSegmentationFrame,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    SourceImageForSegmentation,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as standard
+
+from dermbatch import __version__
+from dermbatch.records import (
+    ClassifyOutput,
+    ImageInfo,
+    LesionGeometry,
+    ModelUsed,
+    QualityFlag,
+    SegmentOutput,
+    StageRecord,
+)
+from workers.handover.dicom import codes
+from workers.handover.dicom.header import nameless
+from workers.handover.dicom.identity import uid_of
+from workers.handover.dicom.segmentation import tracking_uid
+from workers.handover.dicom.stamp import MANUFACTURER, NOT_ALONE, SYNTAX
+
+SERIES_NUMBER = 9002
+
+Group = PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
+
+
+def report(
+    header: Dataset,
+    image: ImageInfo,
+    segmented: StageRecord | None,
+    classified: StageRecord | None,
+    flags: Iterable[QualityFlag],
+    *,
+    mask: Dataset | None,
+    uid: str,
+    series_uid: str,
+) -> Dataset:
+    """The report on an image.
+
+    Args:
+        header: Of the source.
+        image: The source.
+        segmented: What segmentation found; none where it was not asked for.
+        classified: What classification found; likewise. One of the two has to be there.
+        flags: Quality flags.
+        mask: The segmentation object, where there is a lesion.
+        uid: Its SOP Instance UID.
+        series_uid: Its Series Instance UID.
+    """
+    groups: list[Group] = []
+    if segmented is not None:
+        groups.append(_lesion(header, image, segmented, flags, mask))
+    if classified is not None:
+        groups.append(_classes(header, image, classified))
+    content = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=_observer()),
+        procedure_reported=codes.IMAGING,
+        imaging_measurements=groups,
+        title=standard.DCM.ImagingMeasurementReport,
+    )
+    evidence = nameless(header)
+    made = ComprehensiveSR(
+        evidence=[evidence] if mask is None else [evidence, mask],
+        content=content[0],
+        series_instance_uid=series_uid,
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=header.InstanceNumber,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+        is_final=False,  # Preliminary Flag: a person has to look at it (PS3.3, C.17.2)
+        is_verified=False,
+        transfer_syntax_uid=SYNTAX,
+        coding_schemes=[codes.scheme()],
+    )
+    return made
+
+
+def _observer() -> ObserverContext:
+    return ObserverContext(
+        observer_type=standard.DCM.Device,
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=uid_of("device", MANUFACTURER, __version__),
+            name=MANUFACTURER,
+            manufacturer_name=MANUFACTURER,
+            model_name=f"{MANUFACTURER} {__version__}",
+        ),
+    )
+
+
+def _algorithm(model: ModelUsed) -> AlgorithmIdentification:
+    return AlgorithmIdentification(name=model.name, version=model.version, parameters=[f"sha256={model.sha256}"])
+
+
+def _source(header: Dataset, image: ImageInfo) -> tuple[str, str, list[int] | None]:
+    """SOP Class and Instance of the source, and the frame that was looked at where it has several."""
+    return header.SOPClassUID, header.SOPInstanceUID, None if image.frame is None else [image.frame]
+
+
+def _lesion(
+    header: Dataset, image: ImageInfo, record: StageRecord, flags: Iterable[QualityFlag], mask: Dataset | None
+) -> PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations:
+    """What was measured on the mask; or that there is none."""
+    assert isinstance(record.output, SegmentOutput)  # noqa: S101 - the stage says so
+    raised = [QualitativeEvaluation(codes.QUALITY_FLAG, codes.QUALITY[flag]) for flag in flags]
+    tracked = TrackingIdentifier(uid=tracking_uid(header, image), identifier="lesion")
+    geometry = record.output.lesion
+    if geometry is None or mask is None:
+        none = QualitativeEvaluation(codes.OUTCOME, codes.NO_LESION)
+        return MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracked,
+            algorithm_id=_algorithm(record.model),
+            qualitative_evaluations=[none, *raised],
+            source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
+        )
+    segment = ReferencedSegmentationFrame(
+        sop_class_uid=mask.SOPClassUID,
+        sop_instance_uid=mask.SOPInstanceUID,
+        frame_number=1,
+        segment_number=1,
+        source_image=SourceImageForSegmentation(*_source(header, image)),
+    )
+    # Of segment and frame number only one may be there (PS3.3, C.18.4); viewers look for the segment.
+    del segment[0].ReferencedSOPSequence[0].ReferencedFrameNumber
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked,
+        referenced_segment=segment,
+        finding_type=codes.SKIN_LESION,
+        finding_sites=[FindingSite(codes.SKIN)],
+        algorithm_id=_algorithm(record.model),
+        measurements=list(_measures(geometry)),
+        qualitative_evaluations=raised,
+    )
+
+
+def _measures(lesion: LesionGeometry) -> Iterator[Measurement]:
+    """In mm where the image says its pixel spacing, else in pixels; shapes have no unit."""
+    if lesion.area_mm2 is not None and lesion.diameter_mm is not None and lesion.perimeter_mm is not None:
+        area, perimeter, diameter = lesion.area_mm2, lesion.perimeter_mm, lesion.diameter_mm
+        square, length = codes.SQUARE_MILLIMETRES, codes.MILLIMETRES
+    else:
+        area, perimeter, diameter = float(lesion.area_px), lesion.perimeter_px, lesion.diameter_px
+        square = length = codes.PIXELS
+    yield Measurement(codes.AREA, area, square)
+    yield Measurement(codes.PERIMETER, perimeter, length)
+    yield Measurement(codes.DIAMETER, diameter, length, derivation=codes.MAXIMUM, method=codes.FERET)
+    yield Measurement(codes.ASYMMETRY, lesion.asymmetry, codes.NO_UNIT)
+    yield Measurement(codes.BORDER_IRREGULARITY, lesion.border_irregularity, codes.NO_UNIT)
+
+
+def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> MeasurementsAndQualitativeEvaluations:
+    """Every class's probability, and which is the largest.
+
+    Probabilities are measurements, and no class is the group's Finding: a viewer would show an improbable melanoma
+    as a finding of melanoma.
+    """
+    output = record.output
+    assert isinstance(output, ClassifyOutput)  # noqa: S101 - the stage says so
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=uid_of("classes", header.SOPInstanceUID, str(image.frame or 1)), identifier="classification"
+        ),
+        algorithm_id=_algorithm(record.model),
+        measurements=[
+            Measurement(codes.probability(label), value, codes.NO_UNIT)
+            for label, value in output.probabilities.items()
+        ],
+        qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, codes.finding(output.label))],
+        source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
+    )
+    comment = TextContentItem(codes.COMMENT, NOT_ALONE, RelationshipTypeValues.CONTAINS)
+    group[0].ContentSequence.append(comment)
+    return group

@@ -1,0 +1,113 @@
+"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): one binary segment on the source image's own grid."""
+
+from __future__ import annotations
+
+import highdicom as hd
+import numpy as np
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dermbatch import __version__
+from dermbatch.images.lesion import Mask
+from dermbatch.records import ImageInfo, ModelUsed
+from workers.handover.dicom import codes
+from workers.handover.dicom.header import nameless
+from workers.handover.dicom.identity import uid_of
+from workers.handover.dicom.stamp import MANUFACTURER, SYNTAX
+
+SERIES_NUMBER = 9001
+
+
+def segmentation(
+    mask: Mask,
+    header: Dataset,
+    image: ImageInfo,
+    model: ModelUsed,
+    *,
+    uid: str,
+    series_uid: str,
+) -> Dataset:
+    """The segmentation of a lesion.
+
+    Args:
+        mask: [H, W] uint8 of the source's size; lesion where it is not 0, and there has to be some.
+        header: Of the source.
+        image: The source.
+        model: What segmented.
+        uid: Its SOP Instance UID.
+        series_uid: Its Series Instance UID.
+    """
+    placed = "FrameOfReferenceUID" in header
+    source = nameless(header)
+    source.SOPClassUID = SecondaryCaptureImageStorage  # one frame, whatever class it comes from
+    if placed:
+        del source.FrameOfReferenceUID
+    made = hd.seg.Segmentation(
+        source_images=[source],
+        pixel_array=(mask > 0).astype(np.uint8),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(header, image, model)],
+        series_instance_uid=series_uid,
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=header.InstanceNumber,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER,
+        software_versions=__version__,
+        device_serial_number=model.sha256[:16],
+        content_description="Lesion mask by software; not for diagnosis on its own",
+        content_label="LESION",
+        transfer_syntax_uid=SYNTAX,
+        pixel_measures=_measures(image.pixel_spacing_mm) if image.pixel_spacing_mm else None,
+    )
+    _refer(made, header, image.frame)
+    made.PatientOrientation = ""  # General Image asks for it (type 2C) where nothing says how the image is placed
+    if placed:
+        # A photograph has a frame of reference without a position in it, so highdicom must not look for one.
+        made.FrameOfReferenceUID = header.FrameOfReferenceUID
+        made.PositionReferenceIndicator = ""
+    organization = uid_of("dimensions", uid)
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
+    return made
+
+
+def tracking_uid(header: Dataset, image: ImageInfo) -> str:
+    """What the lesion is called in segmentation and report alike, whichever model drew it."""
+    return uid_of("lesion", header.SOPInstanceUID, str(image.frame or 1))
+
+
+def _refer(made: Dataset, header: Dataset, frame: int | None) -> None:
+    """Name the source by its own SOP Class wherever it is referenced, and the frame that the mask is of."""
+    for element in made.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = header.SOPClassUID  # the source is all that a segmentation refers to
+        elif element.keyword == "SourceImageSequence" and frame is not None:
+            for item in element.value:
+                item.ReferencedFrameNumber = frame
+
+
+def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
+    """Pixel spacing, and a pixel's width as thickness: a photograph has none, but readers ask for one."""
+    return hd.PixelMeasuresSequence(spacing_mm, slice_thickness=sum(spacing_mm) / 2)
+
+
+def _segment(header: Dataset, image: ImageInfo, model: ModelUsed) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=1,
+        segment_label="Lesion",
+        segmented_property_category=codes.ABNORMAL,
+        segmented_property_type=codes.SKIN_LESION,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=model.name,
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            version=model.version,
+            source=MANUFACTURER,
+            parameters={"sha256": model.sha256},
+        ),
+        tracking_uid=tracking_uid(header, image),
+        tracking_id="lesion",
+        anatomic_regions=[codes.SKIN],
+    )

@@ -1,0 +1,102 @@
+"""Copies of an image's results under the user's own prefix, called as the user calls the image.
+
+The store copies by itself, one request a file. A repeat writes the same keys, and ``result.json`` comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused
+from dermbatch.records import DicomKind, ImageJob, ResultRecord, StageRecord
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore, split_uri
+from workers.image.pictures import ENHANCED, MASK, PURIFIED, StaleArtifact
+
+RESULT = "result.json"
+
+_PICTURES = {Stage.PURIFY: PURIFIED, Stage.SEGMENT: MASK, Stage.ENHANCE: ENHANCED}
+_KINDS: tuple[DicomKind, ...] = ("segmentation", "report", "enhanced")
+
+_UNSAFE = re.compile(r"[^\w.,=+@#() -]")
+_LONGEST_PART = 120  # characters: S3 allows keys of 1,024 bytes
+
+
+def folder_of(output: str, name: str) -> str:
+    """``s3://bucket/key`` of the folder of an image, without a slash at its end.
+
+    Args:
+        output: ``s3://bucket/prefix`` that the user has named.
+        name: What the user calls the image. What is not safe in a key becomes ``_``, and then a digest is added,
+            so that two names never share a folder.
+    """
+    parts = [part for part in name.removeprefix("s3://").split("/") if part not in {"", ".", ".."}]
+    safe = "/".join(_UNSAFE.sub("_", part)[:_LONGEST_PART] for part in parts)[-4 * _LONGEST_PART :].lstrip("/")
+    if safe != name.removeprefix("s3://"):
+        safe += f"~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{output.rstrip('/')}/{safe}"
+
+
+def copy_files(
+    job: ImageJob, stages: Mapping[Stage, StageRecord], dicom: Mapping[DicomKind, str], store: ObjectStore
+) -> str:
+    """Copy pictures and DICOM objects; what an earlier run had left there and this one does not make goes.
+
+    Args:
+        job: With an ``output``.
+        stages: What the stages made.
+        dicom: Keys of its DICOM objects.
+        store: Holds both.
+
+    Returns:
+        ``s3://bucket/key`` of the folder.
+
+    Raises:
+        StaleArtifact: Where a picture is gone.
+        PermanentError: ``output_refused``, where the output must not be written.
+        StoreUnavailable: Where trying again may help.
+    """
+    assert job.output is not None  # noqa: S101 - the caller has looked
+    folder = folder_of(job.output, job.name)
+    bucket, key = split_uri(folder)
+    files: dict[str, str | None] = {
+        name: stages[stage].artifacts.get(name) for stage, name in _PICTURES.items() if stage in stages
+    }
+    if job.dicom:
+        files |= {layout.dicom_file(kind): dicom.get(kind) for kind in _KINDS}
+    try:
+        for name, source in files.items():
+            if source is None:
+                store.delete(f"{key}/{name}", bucket=bucket)
+            else:
+                store.copy(source, f"{key}/{name}", bucket=bucket)
+    except ObjectNotFound as error:
+        if error.reason != "object_not_found":
+            raise
+        raise StaleArtifact(key) from error
+    except StoreRefused as error:
+        raise _refused(bucket) from error
+    return folder
+
+
+def write_result(folder: str, record: ResultRecord, store: ObjectStore) -> None:
+    """Write the record beside the copies.
+
+    Raises:
+        PermanentError, StoreUnavailable: As for :func:`copy_files`.
+    """
+    bucket, key = split_uri(folder)
+    try:
+        store.put(f"{key}/{RESULT}", record.to_json(), "application/json", bucket=bucket)
+    except StoreRefused as error:
+        raise _refused(bucket) from error
+
+
+def _refused(bucket: str) -> PermanentError:
+    # Not as for the system's own bucket, where images wait: this one is the user's, and named by mistake perhaps.
+    return PermanentError(
+        f"the output bucket {bucket} must not be written with these credentials", reason="output_refused"
+    )

@@ -1,0 +1,1 @@
+"""One image's way through the stages, and what is kept of it."""

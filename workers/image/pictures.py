@@ -1,0 +1,99 @@
+"""The pictures of one image that stages hand on: made just now, or read back, and only where somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermbatch.errors import ObjectNotFound
+from dermbatch.images.imagefile import SourceImage, read_image
+from dermbatch.images.lesion import Mask
+from dermbatch.records import StageRecord
+from dermbatch.stages import Stage
+from workers.image import png
+from workers.image.artifacts import Artifacts
+
+Image = NDArray[np.uint8]
+
+PURIFIED, MASK, ENHANCED = "purified.png", "mask.png", "enhanced.png"
+
+
+class StaleArtifact(Exception):
+    """An artifact that a record names is gone or unreadable: the stage must run again."""
+
+
+class Pictures:
+    """The pictures of one image.
+
+    A stage that runs sets what it made; what is not set is read from the artifacts of the stages done earlier.
+
+    Args:
+        read: Gives the source object; asked once, and only where its pixels are needed.
+        max_pixels: Larger pictures are refused.
+        artifacts: Where earlier results lie.
+        found: Records of the stages done earlier.
+        frame: Which frame of the source object, from 1; none where it is one image.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], bytes],
+        max_pixels: int,
+        artifacts: Artifacts,
+        found: Mapping[Stage, StageRecord],
+        *,
+        frame: int | None = None,
+    ) -> None:
+        self._read_source = read
+        self._max_pixels = max_pixels
+        self._artifacts = artifacts
+        self._found = found
+        self._frame = frame
+
+    @cached_property
+    def source(self) -> SourceImage:
+        """The source image, decoded.
+
+        Raises:
+            BadInput: Where it is none that the system takes.
+        """
+        return read_image(self._read_source(), max_pixels=self._max_pixels, frame=self._frame)
+
+    @cached_property
+    def purified(self) -> Image | None:
+        """[H, W, 3] RGB; none where purification is not asked for."""
+        return self._read(Stage.PURIFY, PURIFIED)
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """[H, W], 255 where lesion; none where segmentation is not asked for."""
+        return self._read(Stage.SEGMENT, MASK)
+
+    @cached_property
+    def enhanced(self) -> Image | None:
+        """[h, w, 3] RGB; none where enhancement is not asked for, or there is no lesion."""
+        return self._read(Stage.ENHANCE, ENHANCED)
+
+    @property
+    def clean(self) -> Image:
+        """What later stages work on: the purified image where there is one, else the source."""
+        return self.source.pixels if self.purified is None else self.purified
+
+    @property
+    def lesion(self) -> Mask:
+        """The mask, for stages that require segmentation."""
+        if self.mask is None:
+            raise ValueError("segmentation must come first")
+        return self.mask
+
+    def _read(self, stage: Stage, name: str) -> NDArray[np.uint8] | None:
+        record = self._found.get(stage)
+        if record is None or name not in record.artifacts:
+            return None
+        try:
+            return png.decode(self._artifacts.load(record, name))
+        except (ObjectNotFound, ValueError) as error:
+            raise StaleArtifact(record.artifacts[name]) from error

@@ -1,0 +1,91 @@
+"""The steps of one image: its stages with their models, parameters and keys; and how one of them is run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from dermbatch.errors import ModelContractError
+from dermbatch.models.stagekey import stage_key
+from dermbatch.records import ImageInfo, ImageJob, StageOutput
+from dermbatch.stages import FEEDS, Stage, closure
+from workers.image.pictures import ENHANCED, MASK, PURIFIED, Pictures
+from workers.stages.classify import ClassifyParameters, classify
+from workers.stages.enhance import EnhanceParameters, enhance
+from workers.stages.purify import PurifyParameters, purify
+from workers.stages.segment import SegmentParameters, segment
+from workers.triton.served import Array, Inference, ServedModel
+
+Parameters = PurifyParameters | SegmentParameters | EnhanceParameters | ClassifyParameters
+
+_PARAMETERS: dict[Stage, Callable[[ServedModel], Parameters]] = {
+    Stage.PURIFY: PurifyParameters.of,
+    Stage.SEGMENT: SegmentParameters.of,
+    Stage.ENHANCE: EnhanceParameters.of,
+    Stage.CLASSIFY: ClassifyParameters.of,
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage as it will run: all that its outcome depends on."""
+
+    stage: Stage
+    model: ServedModel
+    parameters: Parameters
+    fed_by: dict[Stage, str]
+    key: str
+
+
+def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
+    """The stages that a job needs, each with its model, its parameters and its key.
+
+    Raises:
+        ModelContractError: Where a model is missing or breaks its contract.
+        InferenceUnavailable: Where Triton does not answer.
+    """
+    steps: dict[Stage, Step] = {}
+    for stage in closure(frozenset(job.stages)):
+        if stage not in job.models:
+            raise ModelContractError(f"the job names no model for {stage}")
+        model = client.model(stage, job.models[stage])
+        parameters = _PARAMETERS[stage](model)
+        fed_by = {fed: steps[fed].key for fed in FEEDS[stage] if fed in steps}
+        key = stage_key(stage, model.used, asdict(parameters), fed_by)
+        steps[stage] = Step(stage, model, parameters, fed_by, key)
+    return tuple(steps.values())
+
+
+def run_step(
+    step: Step, pictures: Pictures, image: ImageInfo, client: Inference
+) -> tuple[StageOutput, dict[str, Array]]:
+    """Run a step on the pictures so far, and add what it makes to them.
+
+    Returns:
+        What the record says of it, and its artifacts by file name.
+    """
+    made: dict[str, Array]
+    match step.parameters:
+        case PurifyParameters() as parameters:
+            purified = purify(pictures.source.pixels, client, step.model, parameters)
+            pictures.purified = purified.image
+            return purified.output, {PURIFIED: purified.image}
+        case SegmentParameters() as parameters:
+            segmented = segment(pictures.clean, client, step.model, parameters, spacing_mm=image.pixel_spacing_mm)
+            pictures.mask = segmented.mask
+            return segmented.output, {MASK: segmented.mask}
+        case EnhanceParameters() as parameters:
+            enhanced = enhance(pictures.clean, pictures.lesion, client, step.model, parameters)
+            pictures.enhanced = enhanced.image
+            made = {} if enhanced.image is None else {ENHANCED: enhanced.image}
+            return enhanced.output, made
+        case ClassifyParameters() as parameters:
+            classified = classify(pictures.clean, pictures.lesion, client, step.model, parameters)
+            made = {"embedding.npy": classified.embedding, "saliency.png": classified.saliency}
+            return classified.output, made
+
+
+def preview_key(steps: tuple[Step, ...]) -> str:
+    """Digest of the steps whose pictures a preview shows: 32 hexadecimal digits."""
+    return hashlib.sha256("\n".join(step.key for step in steps).encode()).hexdigest()[:32]

@@ -1,0 +1,182 @@
+"""A canary's side run: other models on an image whose result is written, and how far they agree with it.
+
+Never part of the result: it comes after the commit, and whatever goes wrong here becomes a record, a metric or a
+log line. Artifacts lie under keys of their own, and stages that are the same in both runs are not run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import cv2
+import structlog
+
+from dermbatch import layout, metrics
+from dermbatch.errors import DermbatchError
+from dermbatch.images.lesion import Mask
+from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ResultRecord, Shadow, StageRecord
+from dermbatch.settings import WorkerSettings
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from workers.image import png
+from workers.image.artifacts import Artifacts
+from workers.image.pictures import MASK
+from workers.image.run import process
+from workers.triton.served import Inference
+
+AGREE = 0.9
+"""Dice from which two masks count as the same lesion in ``dermbatch_canary_images``."""
+
+_log = structlog.get_logger(__name__)
+
+_JSON = "application/json"
+
+
+class _Stopped(Exception):
+    """The worker is to stop."""
+
+
+def run_shadow(
+    job: ImageJob,
+    record: ResultRecord,
+    *,
+    store: ObjectStore,
+    client: Inference,
+    limits: WorkerSettings,
+    alive: Callable[[], None],
+) -> None:
+    """Run the models of ``job.shadow`` on the image, and write how they agree with its result.
+
+    Does nothing where the job has no shadow. Raises nothing. It is not tried again: a canary is a sample.
+
+    Args:
+        job: What was done.
+        record: What came out of it, as it was committed.
+        store: The object store.
+        client: Triton.
+        limits: Largest file and picture.
+        alive: Called between steps; raises where the worker is to stop, which ends the side run without a record.
+    """
+    if job.shadow is None:
+        return
+    log = _log.bind(canary=job.shadow.canary, batch=job.batch, index=job.index)
+
+    def going_on() -> None:
+        try:
+            alive()
+        except Exception as error:
+            raise _Stopped from error
+
+    def run(other: ImageJob) -> ResultRecord:
+        return process(
+            other,
+            store=store,
+            client=client,
+            limits=limits,
+            attempt=record.attempt,
+            worker=record.worker,
+            alive=going_on,
+        )
+
+    try:
+        said = _tried(job, job.shadow, record, store, run)
+        store.put(layout.canary_result(said.canary, said.batch, said.index), said.to_json(), _JSON)
+    except _Stopped:
+        log.info("a canary's side run was broken off")
+    except DermbatchError as error:
+        log.warning("what a canary showed could not be written", reason=error.reason)
+    except Exception:
+        log.exception("a canary's side run broke")
+    else:
+        _count(said)
+
+
+def _tried(
+    job: ImageJob,
+    shadow: Shadow,
+    record: ResultRecord,
+    store: ObjectStore,
+    run: Callable[[ImageJob], ResultRecord],
+) -> CanaryRecord:
+    """How the shadow's models agree; a failure of theirs is an outcome too."""
+    start = time.perf_counter()
+    said = CanaryRecord(
+        canary=shadow.canary, batch=job.batch, index=job.index, name=job.name, models={}, seconds=0
+    )
+    try:
+        alone = {"shadow": None, "dicom": False, "send_to": None, "output": None}
+        new = run(job.model_copy(update={"models": shadow.models, **alone}))
+        seconds = _since(start)
+        agreement = mask_agreement(store, record, new)
+    except _Stopped:
+        raise
+    except Exception as error:
+        reason = error.reason if isinstance(error, DermbatchError) else "internal_error"
+        _log.warning("a canary's models failed", reason=reason, error=type(error).__name__)
+        return said.model_copy(update={"failure": reason, "seconds": _since(start)})
+    old_classes, new_classes = _classes(record), _classes(new)
+    return said.model_copy(
+        update={
+            "models": {stage: done.model for stage, done in new.stages.items()},
+            "dice": agreement,
+            "old_label": old_classes.label if old_classes else None,
+            "new_label": new_classes.label if new_classes else None,
+            "probability_change": largest_change(old_classes, new_classes),
+            "seconds": seconds,
+        }
+    )
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 6)
+
+
+def mask_agreement(store: ObjectStore, old: ResultRecord, new: ResultRecord) -> float | None:
+    """Dice of the two results' masks, 0 to 1; none where one of them has no mask.
+
+    Raises:
+        ObjectNotFound: Where a mask was deleted.
+    """
+    ours, theirs = old.stages.get(Stage.SEGMENT), new.stages.get(Stage.SEGMENT)
+    if ours is None or theirs is None:
+        return None
+    if ours.key == theirs.key:
+        return 1.0
+    artifacts = Artifacts(store, old.source.sha256)
+    return dice(_mask(artifacts, ours), _mask(artifacts, theirs))
+
+
+def dice(first: Mask, second: Mask) -> float:
+    """2 |A and B| / (|A| + |B|) of two masks uint8 [H, W], 255 where lesion; 1 where both are empty."""
+    total = cv2.countNonZero(first) + cv2.countNonZero(second)
+    return 2 * cv2.countNonZero(cv2.bitwise_and(first, second)) / total if total else 1.0
+
+
+def largest_change(old: ClassifyOutput | None, new: ClassifyOutput | None) -> float | None:
+    """The largest change of a class's probability, 0 to 1; a class that one model does not know has 0 there."""
+    if old is None or new is None:
+        return None
+    labels = old.probabilities.keys() | new.probabilities.keys()
+    return max(abs(old.probabilities.get(name, 0.0) - new.probabilities.get(name, 0.0)) for name in labels)
+
+
+def _mask(artifacts: Artifacts, record: StageRecord) -> Mask:
+    return png.decode(artifacts.load(record, MASK))
+
+
+def _classes(record: ResultRecord) -> ClassifyOutput | None:
+    stage = record.stages.get(Stage.CLASSIFY)
+    return stage.output if stage and isinstance(stage.output, ClassifyOutput) else None
+
+
+def _count(said: CanaryRecord) -> None:
+    if said.failure is not None:
+        outcome = "failed"
+    elif (said.dice is None or said.dice >= AGREE) and said.old_label == said.new_label:
+        outcome = "agree"
+    else:
+        outcome = "differ"
+    metrics.CANARY_IMAGES.labels(outcome).inc()
+    if said.dice is not None:
+        metrics.CANARY_DICE.observe(said.dice)

@@ -1,0 +1,1 @@
+"""Triton as the stages see it: client, shared memory, models, tensors."""
