@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesionnets.checkpoint import Checkpoint
-from lesionnets.evaluation.figures.intervals import Figure
+from lesionnets.evaluation.figures.intervals import Figure, flat
 
 
 @dataclass(frozen=True)
@@ -210,15 +210,6 @@ def write_card(
             limits=about.limits,
         )
     )
-
-
-def flat(figures: Mapping[str, Figure]) -> dict[str, float]:
-    """Figures as a checkpoint holds them: ``x``, ``x_low`` and ``x_high``."""
-    return {
-        name + end: value
-        for name, figure in figures.items()
-        for end, value in (("", figure.mean), ("_low", figure.low), ("_high", figure.high))
-    }
 
 
 def figure_rows(figures: dict[str, float]) -> list[str]:

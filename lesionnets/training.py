@@ -14,13 +14,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -340,13 +339,3 @@ def _bar() -> Progress:
 def count_parameters(model: nn.Module) -> int:
     """Number of trained values."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def shuffled(count: int, batch_size: int) -> Iterable[npt.NDArray[np.int64]]:
-    """Indices of an epoch's batches, in random order; the last incomplete batch is left out.
-
-    Where there are fewer samples than a batch takes, all of them make the one batch.
-    """
-    order = torch.randperm(count).numpy()
-    whole = max(count // batch_size, 1)
-    return (order[i * batch_size : (i + 1) * batch_size] for i in range(whole))

@@ -1,4 +1,4 @@
-"""Preparing the next batches while the network works on this one."""
+"""The batches of an epoch: which samples make one, and preparing the next while the network works on this one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
 Item = TypeVar("Item")
+
+
+def shuffled(count: int, batch_size: int) -> Iterable[npt.NDArray[np.int64]]:
+    """Indices of an epoch's batches, in random order; the last incomplete batch is left out.
+
+    Where there are fewer samples than a batch takes, all of them make the one batch.
+    """
+    order = torch.randperm(count).numpy()
+    whole = max(count // batch_size, 1)
+    return (order[i * batch_size : (i + 1) * batch_size] for i in range(whole))
 
 
 def prefetched(items: Iterable[Item], *, ahead: int = 3) -> Iterator[Item]:

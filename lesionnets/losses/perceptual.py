@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lesionnets.data.sources.tflite import load_mobilenet
 from lesionnets.nets.classify.mobilenet import MobileNetV2
+from lesionnets.nets.tflite import load_mobilenet
 
 TAPS = (1, 3, 6)
 """Layers of the backbone that end a resolution: a half, a quarter and an eighth, as VGG-16's pool1 to pool3."""

@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from lesionnets.costs import multiply_adds
-from lesionnets.data.sources.tflite import load_mobilenet
 from lesionnets.graphs.assembly import export_network
 from lesionnets.losses.balanced import balanced_pixel_loss
 from lesionnets.nets.classify.mobilenet import MobileNetV2
@@ -27,6 +26,7 @@ from lesionnets.nets.segment.efficient_unet import EfficientUNet
 from lesionnets.nets.segment.side_layers import STRIDES, SideLayer, SideLayersVgg
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 from lesionnets.nets.sizes import padded, scaled
+from lesionnets.nets.tflite import load_mobilenet
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights" / "mobilenet_v2_imagenet"
 

@@ -23,10 +23,10 @@ from lesionnets.data.sources.isic import (
     read_mask,
     read_pair,
 )
-from lesionnets.data.sources.tflite import load_mobilenet
 from lesionnets.graphs.crop import cut_square, lesion_square
 from lesionnets.graphs.sampling import area_sample
 from lesionnets.nets.classify.mobilenet import MobileNetV2
+from lesionnets.nets.tflite import load_mobilenet
 from lesionnets.training import seed_everything
 
 

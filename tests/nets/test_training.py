@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
+from lesionnets.data.prefetch import shuffled
 from lesionnets.nets.segment.unet import UNet
-from lesionnets.training import Run, fit, one_cycle, seed_everything, shuffled
+from lesionnets.training import Run, fit, one_cycle, seed_everything
 
 HYPER = {"channels": [16, 8], "dropout": 0.1}
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from lesionnets.data.augment import augment_pair, coarsen
-from lesionnets.data.prefetch import prefetched
+from lesionnets.data.prefetch import prefetched, shuffled
 from lesionnets.data.sources.isic import DIAGNOSES, Sample, read_image, read_mask
-from lesionnets.training import shuffled
 
 Image = npt.NDArray[np.uint8]
 Random = np.random.Generator

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from lesionnets.data.augment import coarsen, draw_hairs, jitter_colour
-from lesionnets.data.prefetch import prefetched
+from lesionnets.data.prefetch import prefetched, shuffled
 from lesionnets.data.sources.isic import DIAGNOSES, Sample, read_image, read_pair
 from lesionnets.graphs.crop import lesion_square
-from lesionnets.training import shuffled
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lesionnets.data.augment import augment_pair
-from lesionnets.data.prefetch import prefetched
-from lesionnets.training import shuffled
+from lesionnets.data.prefetch import prefetched, shuffled
 
 
 class Pairs:

@@ -13,8 +13,8 @@ from lesionnets import checkpoint
 from lesionnets.data.batches.lesion_views import Lesion, plain_view, stack
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.evaluation.classify import bootstrap
+from lesionnets.evaluation.figures.intervals import flat
 from lesionnets.evaluation.figures.ranking import auc_by_class
-from lesionnets.model_card import flat
 from lesionnets.training import autocast
 
 TEMPERATURES = torch.logspace(-1, 1, 201)

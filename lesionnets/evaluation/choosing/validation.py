@@ -14,9 +14,8 @@ from torch.nn import functional
 
 from lesionnets import checkpoint
 from lesionnets.data.sources.isic import Sample, load_pairs, read_mask
-from lesionnets.evaluation.figures.intervals import bootstrap_mean
+from lesionnets.evaluation.figures.intervals import bootstrap_mean, flat
 from lesionnets.evaluation.figures.overlap import dice, jaccard
-from lesionnets.model_card import flat
 from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.training import autocast
 

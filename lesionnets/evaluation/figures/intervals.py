@@ -79,3 +79,12 @@ def interval(value: float, drawn: Sequence[float] | npt.NDArray[np.float64]) -> 
     """A figure with the 2.5 % and 97.5 % quantiles of what the resamplings gave."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Figure(value, float(low), float(high))
+
+
+def flat(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """Figures as a checkpoint holds them: ``x``, ``x_low`` and ``x_high``."""
+    return {
+        name + end: value
+        for name, figure in figures.items()
+        for end, value in (("", figure.mean), ("_low", figure.low), ("_high", figure.high))
+    }

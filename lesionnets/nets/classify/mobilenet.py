@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al., CVPR 2018) with batch norm folded in, and a lesion classifier on top of it.
 
-The backbone takes the weights that TensorFlow trained on ImageNet (``lesionnets.data.sources.tflite``), so strided
+The backbone takes the weights that TensorFlow trained on ImageNet (``lesionnets.nets.tflite``), so strided
 convolutions are padded as TensorFlow's "SAME" does: after, not around.
 """
 

@@ -75,7 +75,7 @@ class MobileCoarseSN(Segmenter):
         )
 
     def load_encoder(self, backbone: MobileNetV2) -> None:
-        """Take the weights of a backbone that ``lesionnets.data.sources.tflite.load_mobilenet`` filled."""
+        """Take the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
         state = backbone.layers.state_dict()
         self.encoder.load_state_dict({name: state[name] for name in self.encoder.state_dict()})
 
@@ -145,7 +145,7 @@ class MobileMaskCN(MaskGuided):
         self.head = nn.Linear(2 * FEATURES, classes)
 
     def load_encoder(self, backbone: MobileNetV2) -> None:
-        """Take the weights of a backbone that ``lesionnets.data.sources.tflite.load_mobilenet`` filled."""
+        """Take the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
         state = backbone.layers.state_dict()
         colours = state["0.conv.weight"]
         # Zeros: until something is learned of the mask, every picture is what ImageNet taught it to see.

@@ -1,7 +1,7 @@
 """U-Net whose encoder is MobileNetV2 with ImageNet's weights, and a light decoder: our own, no paper's.
 
 The encoder is that of ``nets.mobilenet`` without its last layer, batch norm folded in, so that the weights of
-``lesionnets.data.sources.tflite`` fit: :func:`UNetMobileNet.load_encoder`. The decoder filters each channel apart
+``lesionnets.nets.tflite`` fit: :func:`UNetMobileNet.load_encoder`. The decoder filters each channel apart
 (depthwise separable convolutions), which keeps the whole below half a billion multiply-adds at 224 x 224. Start it
 from those weights: drawn ones hardly learn without batch norm.
 """
@@ -62,7 +62,7 @@ class UNetMobileNet(Segmenter):
         self.head = nn.Conv2d(counts[-1], 4, 1)
 
     def load_encoder(self, backbone: MobileNetV2) -> None:
-        """Take the weights of a backbone that ``lesionnets.data.sources.tflite.load_mobilenet`` filled."""
+        """Take the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
         wanted = self.encoder.state_dict()
         state = backbone.layers.state_dict()
         self.encoder.load_state_dict({name: state[name] for name in wanted})

@@ -21,10 +21,10 @@ from dermbatch.errors import UsageError
 from dermbatch.images.lesion import lesion_mask
 from lesionnets.data.batches.lesion_views import RandomViews, Views, load_lesions
 from lesionnets.data.sources.isic import DIAGNOSES, labelled
-from lesionnets.data.sources.tflite import imagenet_weights, load_mobilenet
 from lesionnets.evaluation.choosing.diagnosis import Validation, calibrate
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
 from lesionnets.nets.classify.mobilenet import LesionClassifier
+from lesionnets.nets.tflite import imagenet_weights, load_mobilenet
 from lesionnets.segmenter_training import lesion_finder
 from lesionnets.training import RecipeOptions, Run, fit
 

@@ -22,7 +22,6 @@ from lesionnets import checkpoint
 from lesionnets.data.batches.patches import PatchPairs, to_tensor
 from lesionnets.data.degradations import Degradation, degrade, own_random
 from lesionnets.data.sources.isic import Image
-from lesionnets.data.sources.tflite import imagenet_weights
 from lesionnets.evaluation import enhance as measuring
 from lesionnets.losses.adversarial import discriminator_loss, generator_loss
 from lesionnets.losses.perceptual import (
@@ -34,6 +33,7 @@ from lesionnets.losses.perceptual import (
 )
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.enhance.srgan import SrganDiscriminator, SrganGenerator
+from lesionnets.nets.tflite import imagenet_weights
 from lesionnets.recipes.enhance import enhance_espcn
 from lesionnets.training import RecipeOptions, Run, device, fit
 

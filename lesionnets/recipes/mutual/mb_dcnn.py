@@ -26,7 +26,6 @@ from lesionnets import checkpoint
 from lesionnets.data.batches.guided import Guided, GuidedViews, load_guided
 from lesionnets.data.batches.pairs import Pairs
 from lesionnets.data.sources.isic import DIAGNOSES, find_samples, labelled, load_pairs
-from lesionnets.data.sources.tflite import imagenet_weights, load_mobilenet
 from lesionnets.evaluation.choosing import validation
 from lesionnets.evaluation.choosing.diagnosis import Validation, calibrate
 from lesionnets.losses.balanced import balanced_cross_entropy, class_weights
@@ -34,6 +33,7 @@ from lesionnets.losses.rank import dice_rank_loss
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.mutual.mb_dcnn_mobile import MobileCoarseSN, MobileMaskCN
 from lesionnets.nets.mutual.mutual import BACKBONES, MutualSN
+from lesionnets.nets.tflite import imagenet_weights, load_mobilenet
 from lesionnets.segmenter_training import lesion_finder
 from lesionnets.training import RecipeOptions, Run, fit
 

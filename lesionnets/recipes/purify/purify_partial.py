@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from lesionnets.data.batches.occluded import OccludedPairs, Planes, load_backgrounds, phantom_backgrounds
 from lesionnets.data.sources.isic import find_samples
-from lesionnets.data.sources.tflite import imagenet_weights
 from lesionnets.evaluation.purify import least_covered
 from lesionnets.losses.inpainting import inpainting_terms
 from lesionnets.losses.perceptual import PerceptualFeatures, imagenet_features
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.purify.partial_purifier import PartialPurifier, grown
+from lesionnets.nets.tflite import imagenet_weights
 from lesionnets.recipes.purify.purify_unet import Validation, map_loss
 from lesionnets.training import RecipeOptions, Run, device, fit
 

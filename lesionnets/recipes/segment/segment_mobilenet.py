@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lesionnets.data.sources.tflite import imagenet_weights, load_mobilenet
 from lesionnets.losses.overlap import bce_dice_loss
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
+from lesionnets.nets.tflite import imagenet_weights, load_mobilenet
 from lesionnets.segmenter_training import Plan, train_segmenter
 from lesionnets.training import RecipeOptions
 
