@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test test-fast bench bench-ledger kill-loop samples wheel system-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test test-fast bench bench-ledger kill-loop house samples wheel system-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -87,6 +87,9 @@ KILLS := 100
 IMAGES := 2000
 kill-loop: develop  ## KILLS=n IMAGES=n: count lost, duplicated and torn results under SIGKILL and faults
 	$(BIN)/python -m benchmarks.killloop --kills $(KILLS) --images $(IMAGES)
+
+house: develop  ## one image's way: folders and modules that it enters, returns into a folder that it left, lines of code
+	$(BIN)/python -m benchmarks.house
 
 wheel: develop  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

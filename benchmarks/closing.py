@@ -18,12 +18,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.children import Watch, running, spawned
 from dermbatch import layout
 from dermbatch.records import Earlier, FailureRecord, ResultRecord
 from dermbatch.settings import StoreSettings
@@ -74,12 +77,8 @@ def server() -> Iterator[StoreSettings]:
         part, settings, _ = s3_part(
             folder, folder / "s3.log", free_ports(1)[0], base_environment(os.environ), StoreSettings()
         )
-        part.start()
-        try:
-            part.wait()
+        with running(part):
             yield settings
-        finally:
-            part.stop()
 
 
 def fill(store: ObjectStore, name: str, images: int, *, compared: bool) -> None:
@@ -112,6 +111,20 @@ def fill(store: ObjectStore, name: str, images: int, *, compared: bool) -> None:
     write_manifest(store, batch, (entry_of(index, earlier=one) for index, one in enumerate(earlier)))
     for _ in in_order(one, range(images), 4):
         pass
+
+
+def apart(*arguments: Any) -> Figures:
+    """:func:`measure` in a process of its own."""
+    told = multiprocessing.get_context("spawn").Queue()
+    with tempfile.TemporaryDirectory() as folder, Watch() as watch:
+        watch.add(spawned("closing", Path(folder) / "closing.log", tell, told, *arguments))
+        figures: Figures = told.get()
+    return figures
+
+
+def tell(told: Queue[Figures], *arguments: Any) -> None:
+    """Put the figures into a queue."""
+    told.put(measure(*arguments))
 
 
 def measure(settings: StoreSettings, name: str, images: int, readers: int, compared: bool) -> Figures:
@@ -155,9 +168,7 @@ def main() -> None:
         for images in (asked.images, asked.images * asked.times):
             name = f"closing-{images}"
             fill(ObjectStore(settings), name, images, compared=asked.compared)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                arguments = (settings, name, images, asked.readers, asked.compared)
-                one = pool.apply(measure, arguments)
+            one = apart(settings, name, images, asked.readers, asked.compared)
             table.add_row(
                 f"{one.images:,}",
                 f"{one.seconds:.1f}",

@@ -22,6 +22,7 @@ from celery import Celery
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.children import running
 from benchmarks.killloop import work
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
@@ -92,7 +93,10 @@ def most_used(client: redis.Redis, settings: RedisSettings, images: int, run: in
     while finished < run:
         dispatcher.feed()
         most = max(most, used(client))
-        finished += finish_queued(client, ledger)
+        ended = finish_queued(client, ledger)
+        finished += ended
+        if not ended and (state := ledger.batch(batch.name)) is not None and state.finished:
+            raise SystemExit(f"a batch of {images:,} images has not {run:,} that can be run: take a larger one")
     return most - before
 
 
@@ -129,17 +133,12 @@ def main() -> None:
         folder = Path(place)
         base = base_environment(os.environ)
         part, settings = redis_part(folder / "redis", folder / "redis.log", free_ports(1)[0], base)
-        part.start()
-        try:
-            part.wait()
-            with redis.Redis.from_url(settings.url, decode_responses=True) as client:
-                most_used(client, settings, options.small, 500)  # scripts and clients are there from here on
-                found = {
-                    images: most_used(client, settings, images, options.run)
-                    for images in (options.small, options.large)
-                }
-        finally:
-            part.stop()
+        with running(part), redis.Redis.from_url(settings.url, decode_responses=True) as client:
+            most_used(client, settings, options.small, min(500, options.run))  # so scripts and clients are there
+            found = {
+                images: most_used(client, settings, images, options.run)
+                for images in (options.small, options.large)
+            }
     table = Table("images", "most that Redis used, bytes")
     for images, size in found.items():
         table.add_row(f"{images:,}", f"{size:,}")

@@ -22,16 +22,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import worker
+from benchmarks.children import running
 from benchmarks.killloop import work
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
 from dermbatch.records import BatchControl, ResultRecord
-from dermbatch.settings import Settings, load
+from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.process import Part, python_module, stop_all
+from orchestrator.stack.process import Part, python_module
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.steering.controls import begin
@@ -43,15 +45,10 @@ SLEEP = (0.05, 0.1)
 console = Console(highlight=False)
 
 
-def worker() -> None:
+def no_op_worker() -> None:
     """A real worker with the no-op work of this bench."""
-    with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
-
-        work.SLEEP = SLEEP
-        settings = load()
-        create_app(settings, work.process).worker_main(worker_arguments(settings))
+    work.SLEEP = SLEEP
+    worker.run(work.process)
 
 
 class Bench:
@@ -62,9 +59,10 @@ class Bench:
         slots: Images at a time of the worker for both lanes.
         live_slots: Of the worker for live images only.
         seed: Of the arrivals.
+        pause: Seconds between two periods.
     """
 
-    def __init__(self, folder: Path, slots: int, live_slots: int, seed: int) -> None:
+    def __init__(self, folder: Path, slots: int, live_slots: int, seed: int, pause: float) -> None:
         base = base_environment(os.environ)
         ports = free_ports(2)
         start = Settings()
@@ -97,28 +95,23 @@ class Bench:
             )
             for name, its in settings.items()
         ]
-        self._slots = slots + live_slots
+        self._slots, self._pause = slots + live_slots, pause
         self._rng = random.Random(seed)
         self._sent = 0
 
-    def start(self) -> None:
-        """Start everything, and wait until all slots have reported."""
-        for part in self.servers:
-            part.start()
-            part.wait()
-        for part in self.programs:
-            part.start()
+    def connect(self) -> None:
+        """Connect to what runs by now, and wait until all slots have reported."""
         self.store = ObjectStore(self.settings.store)
         self.ledger = Ledger(self.settings.redis, self.settings.ledger)
         while self.ledger.live_slots() < self._slots:
             time.sleep(0.1)
 
     def start_bulk(self, images: int) -> None:
-        """Submit the bulk batch, and wait until its window is full."""
+        """Submit the bulk batch, and wait until it is well under way."""
         batch = work.no_op_batch(BULK, images)
         work.submit(self.store, batch, work.entries(images))
         begin(self.store, self.ledger, batch)
-        while self.running() < 50:
+        while self.running() < min(50, images // 4):
             time.sleep(0.1)
 
     def pause_bulk(self, paused: bool) -> None:
@@ -127,7 +120,7 @@ class Bench:
         self.ledger.wake()
         while paused and self.ledger.in_flight():
             time.sleep(0.1)
-        time.sleep(2)
+        time.sleep(self._pause)
 
     def running(self) -> int:
         """Bulk images that are done."""
@@ -162,9 +155,9 @@ def measure(options: argparse.Namespace) -> tuple[list[float], list[float], floa
     idle: list[float] = []
     loaded: list[float] = []
     with tempfile.TemporaryDirectory(prefix="dermbatch-live-") as place:
-        bench = Bench(Path(place), options.slots, options.live_slots, options.seed)
-        try:
-            bench.start()
+        bench = Bench(Path(place), options.slots, options.live_slots, options.seed, options.pause)
+        with running(*bench.servers), running(*bench.programs):
+            bench.connect()
             bench.waits(5, 0.2)  # first connections, first imports
             bench.start_bulk(options.bulk)
             done, seconds = 0, 0.0
@@ -175,9 +168,6 @@ def measure(options: argparse.Namespace) -> tuple[list[float], list[float], floa
                 before, start = bench.running(), time.monotonic()
                 loaded += bench.waits(options.live // options.rounds, options.every)
                 done, seconds = done + bench.running() - before, seconds + time.monotonic() - start
-        finally:
-            stop_all(bench.programs)
-            stop_all(bench.servers)
     return idle, loaded, done / seconds
 
 
@@ -190,11 +180,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--slots", type=int, default=6)
     parser.add_argument("--live-slots", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=2, help="seconds between idle and loaded periods")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker()
+        no_op_worker()
         return
     idle, loaded, rate = measure(options)
     table = Table("waiting time, ms", "idle", f"beside {options.bulk:,} bulk images", "ratio")

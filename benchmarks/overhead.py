@@ -5,7 +5,7 @@ finishes. Celery's is: ``send_task`` for each job; a worker makes the same recor
 stay in the memory of the worker processes on both sides. Real Valkey, real workers with as many processes; both
 sides take turns, so that what else the machine does strikes both, and the ratio is the median of the rounds'.
 
-    python -m benchmarks.overhead [--jobs N] [--rounds N] [--slots N] [--prefetch N]
+    python -m benchmarks.overhead [--jobs N] [--rounds N] [--slots N] [--prefetch N] [--warm-up N]
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ from celery import Celery
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import worker
+from benchmarks.children import running
 from benchmarks.killloop import work
 from dermbatch import layout
+from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.ledger import Ledger
 from dermbatch.records import ImageJob, ResultRecord
 from dermbatch.settings import RedisSettings, Settings, StoreSettings, load
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.process import Part, python_module, stop_all
+from orchestrator.stack.process import Part, python_module
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
 
 TASK = "overhead.nothing"
-WARM_UP = 200
 
 console = Console(highlight=False)
 
@@ -69,38 +71,31 @@ class Marks:
 class MemoryStore:
     """What a worker asks of the object store, kept in memory."""
 
-    def __init__(self, settings: StoreSettings) -> None:
-        self.bucket = settings.bucket
+    def __init__(self, settings: StoreSettings, audit: Audit = NO_AUDIT) -> None:
+        self.bucket, self.audit = settings.bucket, audit
         self._objects: dict[str, bytes] = {}
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
         return self._objects.setdefault(key, body) is body
 
 
-def nothing(job: ImageJob, attempt: int, worker: str) -> ResultRecord:
+def nothing(job: ImageJob, attempt: int, who: str) -> ResultRecord:
     """The record of a job that does nothing."""
     stage_key, key = "0" * 32, f"images/{'0' * 64}/purify/{'0' * 32}/purified.png"
     started = datetime.now(UTC)
-    return work.record(job, stage_key, key, attempt=attempt, worker=worker, started=started, seconds=0)
+    return work.record(job, stage_key, key, attempt=attempt, worker=who, started=started, seconds=0)
 
 
 def our_worker(marks: Path) -> None:
     """Our worker, with its records in memory."""
-    with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from workers.process import task  # noqa: PLC0415
-        from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
+    done = Marks(marks)
 
-        task.ObjectStore = MemoryStore  # type: ignore[assignment,attr-defined]
-        done = Marks(marks)
+    def process(job: ImageJob, *, attempt: int, **_: Any) -> ResultRecord:
+        made = nothing(job, attempt, str(os.getpid()))
+        done.mark(job.index)
+        return made
 
-        def process(job: ImageJob, *, attempt: int, worker: str, **_: Any) -> ResultRecord:
-            made = nothing(job, attempt, worker)
-            done.mark(job.index)
-            return made
-
-        settings = load()
-        create_app(settings, process).worker_main(worker_arguments(settings))
+    worker.run(process, store=MemoryStore)
 
 
 def celery_app(settings: RedisSettings, prefetch: int) -> Celery:
@@ -114,6 +109,7 @@ def celery_app(settings: RedisSettings, prefetch: int) -> Celery:
 def celery_worker(marks: Path, prefetch: int) -> None:
     """Celery's worker."""
     settings = load()
+    worker.die_of_defects(tasks_too=True)
     app = celery_app(settings.redis, prefetch)
     done, records = Marks(marks), MemoryStore(settings.store)
 
@@ -138,10 +134,12 @@ class Bench:
         jobs: Of a round.
         slots: Processes of a worker.
         prefetch: Celery's ``worker_prefetch_multiplier`` on its side.
+        warm_up: Jobs before a round, at most as many as are in one.
     """
 
-    def __init__(self, folder: Path, jobs: int, slots: int, prefetch: int) -> None:
+    def __init__(self, folder: Path, jobs: int, slots: int, prefetch: int, warm_up: int) -> None:
         self._folder, self._jobs, self._prefetch = folder, jobs, prefetch
+        self._warm_up = min(warm_up, jobs)
         self._base = base_environment(os.environ)
         ports = free_ports(2)
         start = Settings()
@@ -173,7 +171,7 @@ class Bench:
                 return time.monotonic() - start
 
             warm_up = f"warm-up-{number}"
-            run(warm_up, WARM_UP)
+            run(warm_up, self._warm_up)
             # Else it would be run again: to the orchestrator, what has no record in the store is not done.
             store.delete(layout.control(warm_up))
             ledger.forget(warm_up)
@@ -198,7 +196,7 @@ class Bench:
                 wait(lambda: marks.count(jobs) == jobs)
                 return time.monotonic() - start
 
-            run(WARM_UP)
+            run(self._warm_up)
             marks.clear()
             seconds = run(self._jobs)
         app.close()
@@ -211,18 +209,14 @@ class Bench:
         path = self._folder / "marks"
         path.write_bytes(bytes(self._jobs))
         own = (f"--worker={side}", f"--marks={path}", f"--prefetch={self._prefetch}")
-        worker = python_module("benchmarks.overhead", *own)
+        program = python_module("benchmarks.overhead", *own)
         env = {**self._base, **settings_environment(self._settings)}
         parts = [
             Part(name=f"{side}-{n}", argv=argv, env=env, log=self._folder / f"{side}-{n}.log", probe=lambda: True)
-            for n, argv in enumerate((worker, *commands))
+            for n, argv in enumerate((program, *commands))
         ]
-        try:
-            for part in parts:
-                part.start()
+        with running(*parts):
             yield Marks(path)
-        finally:
-            stop_all(parts)
 
     def _empty(self) -> None:
         with redis.Redis.from_url(self._settings.redis.url) as client:
@@ -245,6 +239,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--prefetch", type=int, default=4, help="Celery's own default")
+    parser.add_argument("--warm-up", type=int, default=200, help="jobs before each round")
     parser.add_argument("--worker", choices=("ours", "celery"), help=argparse.SUPPRESS)
     parser.add_argument("--marks", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -260,15 +255,10 @@ def measure(options: argparse.Namespace) -> None:
     """All rounds, then the table."""
     rates: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="dermbatch-overhead-") as folder:
-        bench = Bench(Path(folder), options.jobs, options.slots, options.prefetch)
-        try:
-            for part in bench.servers:
-                part.start()
-                part.wait()
+        bench = Bench(Path(folder), options.jobs, options.slots, options.prefetch, options.warm_up)
+        with running(*bench.servers):
             for number in range(options.rounds):
                 rates.append((bench.ours(number), bench.celery()))
-        finally:
-            stop_all(bench.servers)
     table = Table("round", "dermbatch, jobs/s", "Celery acks_late, jobs/s", "ratio")
     for number, (ours, celery) in enumerate(rates):
         table.add_row(str(number), f"{ours:.0f}", f"{celery:.0f}", f"{ours / celery:.2f}")

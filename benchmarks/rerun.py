@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.children import Watch, of_part
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import write_samples
@@ -100,7 +101,10 @@ def main() -> None:
     asked = asked.model_copy(update={"worker": asked.worker.model_copy(update={"concurrency": given.workers})})
     with tempfile.TemporaryDirectory() as folder:
         paths = write_samples(Path(folder) / "images", given.images, truth=Path(folder) / "truth")
-        with Stack(Path(folder) / "stack", asked, model_repository=default_model_repository()) as stack:
+        with (
+            Stack(Path(folder) / "stack", asked, model_repository=default_model_repository()) as stack,
+            Watch(*map(of_part, stack.parts)),
+        ):
             store = ObjectStore(stack.settings.store)
             for path in paths:
                 store.put(

@@ -3,7 +3,7 @@
 Real Valkey, S3, orchestrator and workers with no-op stages; each round one worker is killed with all its processes
 by SIGKILL. Counted are the images that one of them had in hand without a record yet.
 
-    python -m benchmarks.takeover [--rounds N]
+    python -m benchmarks.takeover [--rounds N] [--images N] [--slots N] [--lease S] [--settle S]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from benchmarks.children import Watch, of_part
 from benchmarks.killloop import work
 from benchmarks.killloop.house import House
 from dermbatch import layout
@@ -28,7 +29,6 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.process import python_module
 from orchestrator.steering.controls import begin
 
-IMAGES = 100_000
 console = Console(highlight=False)
 
 
@@ -41,12 +41,19 @@ def recorded(store: ObjectStore, index: int) -> bool:
     return True
 
 
-def waits(house: House, store: ObjectStore, name: str) -> list[float]:
+def recorded_any(ledger: Ledger) -> bool:
+    """Whether the workers have come to work."""
+    state = ledger.batch(work.BATCH)
+    return state is not None and state.done > 0
+
+
+def waits(house: House, watch: Watch, store: ObjectStore, name: str, settle: float) -> list[float]:
     """Kill a worker; seconds until each image that it had has its result."""
     main = house.parts[name].program_pid
     pool = psutil.Process(main).children(recursive=True)
     notes = [house.hands / str(process.pid) for process in pool]
     killed = time.monotonic()
+    watch.release(name)
     house.kill(name)
     time.sleep(0.3)  # what was on its way to the store is there now
     had = {int(text) for note in notes if note.exists() and (text := note.read_text())}
@@ -60,7 +67,8 @@ def waits(house: House, store: ObjectStore, name: str) -> list[float]:
     if left:
         raise SystemExit(f"{len(left)} images did not come back within 120 s")
     house.mend()
-    time.sleep(8)
+    watch.add(of_part(house.parts[name]))
+    time.sleep(settle)
     return found
 
 
@@ -68,31 +76,39 @@ def main() -> None:
     """Run the rounds; print them, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--slots", type=int, default=4, help="images at a time of each of the two workers")
+    parser.add_argument("--lease", type=float, default=LedgerSettings().lease, help="seconds")
+    parser.add_argument("--settle", type=float, default=8, help="seconds between a restart and the next kill")
     given = parser.parse_args()
+    ledger_settings = LedgerSettings(lease=given.lease, heartbeat=given.lease / 3)
     programs = {
         "orchestrator": python_module("orchestrator"),
         "worker-1": python_module("benchmarks.killloop.worker"),
         "worker-2": python_module("benchmarks.killloop.worker"),
     }
     with tempfile.TemporaryDirectory() as folder:
-        house = House(Path(folder) / "house", programs, slots=4, ledger=LedgerSettings(), clocks=False)
+        house = House(Path(folder) / "house", programs, slots=given.slots, ledger=ledger_settings, clocks=False)
         try:
             house.start_servers()
             house.start_programs()
-            store, ledger = ObjectStore(house.straight), Ledger(house.settings.redis, house.settings.ledger)
-            batch = work.no_op_batch(work.BATCH, IMAGES)
-            work.submit(store, batch, work.entries(IMAGES))
-            begin(store, ledger, batch)
-            while ledger.live_slots() < 8:
-                time.sleep(0.1)
-            time.sleep(5)
-            seconds = [
-                one for number in range(given.rounds) for one in waits(house, store, f"worker-{number % 2 + 1}")
-            ]
+            with Watch(*map(of_part, house.parts.values())) as watch:
+                store, ledger = ObjectStore(house.straight), Ledger(house.settings.redis, house.settings.ledger)
+                batch = work.no_op_batch(work.BATCH, given.images)
+                work.submit(store, batch, work.entries(given.images))
+                begin(store, ledger, batch)
+                while ledger.live_slots() < 2 * given.slots or not recorded_any(ledger):
+                    time.sleep(0.1)
+                time.sleep(min(5, given.settle))
+                seconds: list[float] = []
+                rounds = 0
+                while rounds < given.rounds or not seconds:  # else the killed ones happened to have no image
+                    seconds += waits(house, watch, store, f"worker-{rounds % 2 + 1}", given.settle)
+                    rounds += 1
         finally:
             house.stop()
     console.print(
-        f"{len(seconds)} images of {given.rounds} killed workers: "
+        f"{len(seconds)} images of {rounds} killed workers: "
         f"{statistics.median(seconds):.1f} s in the median, {max(seconds):.1f} s at most"
     )
     print(json.dumps({"images": len(seconds), "median": statistics.median(seconds), "most": max(seconds)}))

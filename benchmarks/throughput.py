@@ -23,12 +23,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from threading import BrokenBarrierError
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.children import Watch, of_part, spawned
 from dermbatch.images.imagefile import read_image
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
@@ -95,17 +95,8 @@ def take_down(path: Path, settings: Settings, client: TritonClient) -> list[Call
 def replay(paths: list[Path], settings: TritonSettings, everything: str, barrier: Barrier, times: object) -> None:
     """One process of the ceiling: prepare, wait for the others, send everything, tell how long it took."""
     client = TritonClient(settings)
-    try:
-        work = [take_down(path, Settings.model_validate_json(everything), client) for path in paths]
-    except BaseException:
-        times.put(None)  # type: ignore[attr-defined] - so that nobody waits for what will not come
-        barrier.abort()
-        raise
-    try:
-        barrier.wait()
-    except BrokenBarrierError:
-        times.put(None)  # type: ignore[attr-defined]
-        return
+    work = [take_down(path, Settings.model_validate_json(everything), client) for path in paths]
+    barrier.wait()
     start = time.monotonic()
     for calls in work:
         for call in calls:
@@ -113,25 +104,19 @@ def replay(paths: list[Path], settings: TritonSettings, everything: str, barrier
     times.put((start, time.monotonic()))  # type: ignore[attr-defined]
 
 
-def ceiling(paths: list[Path], settings: Settings) -> float:
+def ceiling(paths: list[Path], settings: Settings, log: Path) -> float:
     """Images/s of bare loops."""
-    context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
-    count = settings.worker.concurrency
+    context = multiprocessing.get_context("spawn")
+    count = min(settings.worker.concurrency, len(paths))
     barrier, times = context.Barrier(count), context.Queue()
     # Large and small images are dealt out evenly, so that no loop is left alone at the end.
     dealt = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
     plain = settings.model_dump_json(exclude={"store", "redis"})
-    processes = [
-        context.Process(target=replay, args=(dealt[n::count], settings.triton, plain, barrier, times))
-        for n in range(count)
-    ]
-    for process in processes:
-        process.start()
-    spans = [times.get() for _ in processes]
-    for process in processes:
-        process.join()
-    if None in spans:
-        raise SystemExit("a process of the ceiling failed; its error stands above")
+    with Watch() as watch:
+        for n in range(count):
+            shared = (dealt[n::count], settings.triton, plain, barrier, times)
+            watch.add(spawned(f"ceiling-{n}", log, replay, *shared))
+        spans = [times.get() for _ in range(count)]
     return len(paths) / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
@@ -232,10 +217,13 @@ def main() -> None:
         repository = options.model_repository or default_model_repository()
         ceilings: list[float] = []
         wholes: list[Whole] = []
-        with Stack(folder / "home", settings, model_repository=repository) as stack:
+        with (
+            Stack(folder / "home", settings, model_repository=repository) as stack,
+            Watch(*map(of_part, stack.parts)),
+        ):
             whole(paths[: 2 * options.workers], stack, "warm-up", folder / "out")
             for number in range(options.rounds):
-                ceilings.append(ceiling(paths, stack.settings))
+                ceilings.append(ceiling(paths, stack.settings, folder / "ceiling.log"))
                 wholes.append(whole(paths, stack, f"round-{number}", folder / "out"))
         tables(ceilings, wholes, len(paths))
 

@@ -59,6 +59,7 @@ def run(bench: Bench, objects: int, kills: int, seed: int) -> Outcome:
         chance.shuffle(events)
         given_up = time.monotonic() + _PATIENCE
         while not bench.notify(events):
+            bench.check()
             if time.monotonic() > given_up:
                 raise SystemExit("the watcher takes no notifications")
             time.sleep(0.05)

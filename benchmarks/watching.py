@@ -18,6 +18,7 @@ from urllib.parse import quote_plus
 
 import redis
 
+from benchmarks.children import of_program, running
 from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import QUEUES
@@ -27,7 +28,7 @@ from orchestrator.batches.entries import read_batch, read_manifest_part
 from orchestrator.dispatch.messages import job_of
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.process import Part, python_module, stop_all
+from orchestrator.stack.process import Part, python_module
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
 
@@ -70,15 +71,11 @@ class Bench:
 
     def __enter__(self) -> Self:
         """Start all."""
-        self._ending.callback(stop_all, self._servers)
-        for server in self._servers:
-            server.start()
-            server.wait()
+        self._watch = self._ending.enter_context(running(*self._servers))
         self._queue = self._ending.enter_context(redis.Redis.from_url(self._settings.redis.url))
         self.store = ObjectStore(self._settings.store)
         self.ledger = Ledger(self._settings.redis, self._settings.ledger)
         self.store.create_bucket(BUCKET)
-        self._log = self._ending.enter_context((self._folder / "watch.log").open("ab"))
         self.start()
         return self
 
@@ -95,16 +92,17 @@ class Bench:
         (self._port,) = free_ports(1)
         command = [sys.executable, "-m", "orchestrator.cli", "watch", PREFIX]
         env = {**self._env, "DERMBATCH_WATCH__LISTEN_PORT": str(self._port)}
-        self._watcher = subprocess.Popen(command, env=env, stdout=self._log, stderr=self._log)
-        deadline = time.monotonic() + 60
+        log = self._folder / "watch.log"
+        with log.open("ab") as file:
+            self._watcher = subprocess.Popen(command, env=env, stdout=file, stderr=file)
+        self._watch.add(of_program("watcher", self._watcher, log))
         while not self._answers():
-            if time.monotonic() > deadline:
-                raise SystemExit(f"the watcher does not answer; see {self._folder / 'watch.log'}")
             time.sleep(0.05)
 
     def signal(self, number: int) -> None:
         """Send the watcher a signal that ends it, and wait for its end."""
         if self._watcher is not None:
+            self._watch.release("watcher")
             self._watcher.send_signal(number)
             self._watcher.wait(60)
             self._watcher = None
@@ -112,6 +110,7 @@ class Bench:
     def suspend(self) -> subprocess.Popen[bytes]:
         """Have the watcher stand still (SIGSTOP)."""
         assert self._watcher is not None
+        self._watch.release("watcher")
         process, self._watcher = self._watcher, None
         process.send_signal(signal.SIGSTOP)
         self._suspended.append(process)
@@ -124,6 +123,10 @@ class Bench:
             if time.monotonic() > deadline:
                 raise SystemExit(f"{images} images were not taken in within 60 s")
             time.sleep(0.1)
+
+    def check(self) -> None:
+        """End where a server or the watcher has ended unasked: for loops in threads other than the main one."""
+        self._watch.check()
 
     def notify(self, keys: Iterable[str]) -> bool:
         """Tell the watcher of objects, in the form of Amazon S3; whether it took them."""

@@ -17,9 +17,11 @@ from pathlib import Path
 import psutil
 import redis
 
+from benchmarks.children import ChildDied, complaint_of
 from benchmarks.killloop.clock import Clock, library
 from benchmarks.killloop.proxy import CONTROL, Mood
 from benchmarks.killloop.worker import HANDS
+from dermbatch.errors import StackError
 from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import LedgerSettings, Settings
 from orchestrator.stack.environment import base_environment, settings_environment
@@ -28,6 +30,8 @@ from orchestrator.stack.process import Part, http_ok, python_module, stop_all, w
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
+
+_MOST_OWN_DEATHS = 3  # of one part: what ends by itself more often is broken, and no batch would ever end
 
 
 class House:
@@ -113,7 +117,10 @@ class House:
         """Start what stores, and wait for it."""
         for part in self._servers.values():
             part.start()
-        wait_all(list(self._servers.values()))
+        try:
+            wait_all(list(self._servers.values()))
+        except StackError as error:
+            raise ChildDied(str(error)) from error
 
     def start_programs(self) -> None:
         """Start what works."""
@@ -126,11 +133,17 @@ class House:
         stop_all(list(self._servers.values()))
 
     def mend(self) -> None:
-        """Start again what is dead; what nobody killed is counted."""
+        """Start again what is dead; what nobody killed is counted, and not started for ever.
+
+        Raises:
+            ChildDied: Where a part has ended by itself too often; says what it said last.
+        """
         for name, part in self.parts.items():
             if not part.running:
                 if name not in self._killed:
                     self.own_deaths[name] += 1
+                    if self.own_deaths[name] > _MOST_OWN_DEATHS:
+                        raise ChildDied(complaint_of(part))
                 self._killed.discard(name)
                 part.start()
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.killloop import work as no_op
+from benchmarks.worker import run
 from dermbatch.records import ImageJob, ResultRecord
-from dermbatch.settings import load
 
 if TYPE_CHECKING:
     from workers.process.task import Process
@@ -34,16 +34,15 @@ def noting(process: Process, folder: Path) -> Process:
 
 def main() -> None:
     """Run a worker until SIGTERM."""
-    settings = load()
-    with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before the app is imported, as in workers/__main__.py
-        from benchmarks.killloop import work  # noqa: PLC0415
-        from workers.image import run as pipeline  # noqa: PLC0415
-        from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
+    work = pipeline if "--real" in sys.argv else no_op.process
+    run(noting(work, Path(os.environ[HANDS])), tasks_never_fail=False)
 
-        process = pipeline.process if "--real" in sys.argv else work.process
-        app = create_app(settings, noting(process, Path(os.environ[HANDS])))
-        app.worker_main(worker_arguments(settings))
+
+def pipeline(job: ImageJob, **rest: Any) -> ResultRecord:
+    """The real one; imported late, as all of the worker is."""
+    from workers.image.run import process  # noqa: PLC0415
+
+    return process(job, **rest)
 
 
 if __name__ == "__main__":
