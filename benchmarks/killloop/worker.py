@@ -16,7 +16,7 @@ from dermbatch.records import ImageJob, ResultRecord
 from dermbatch.settings import load
 
 if TYPE_CHECKING:
-    from workers.process.task import Process
+    from workers.process.workplace import Process
 
 HANDS = "KILLLOOP_HANDS"
 """Variable that names a folder: the file ``<pid>`` in it says which image that pool process was given last."""
@@ -38,10 +38,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before the app is imported, as in workers/__main__.py
         from benchmarks.killloop import work  # noqa: PLC0415
-        from workers.image import run as pipeline  # noqa: PLC0415
+        from workers.process import journey  # noqa: PLC0415
         from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
 
-        process = pipeline.process if "--real" in sys.argv else work.process
+        process = journey.process if "--real" in sys.argv else work.process
         app = create_app(settings, noting(process, Path(os.environ[HANDS])))
         app.worker_main(worker_arguments(settings))
 
