@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dermbatch.models.served import Array
 from dermbatch.records import StageRecord
 from dermbatch.store import ObjectStore
 from workers.image import png
-from workers.triton.served import Array
 
 INLINE = frozenset({"embedding.npy", "saliency.png"})
 """Files that the stage's record carries: a request an image costs more than their bytes."""

@@ -17,6 +17,7 @@ from typing import Self
 
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, StoreRefused, StoreUnavailable
+from dermbatch.models.served import Array
 from dermbatch.records import ImageInfo, KnownImage, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -27,7 +28,7 @@ from workers.image.pictures import Pictures, StaleArtifact
 from workers.image.preview import original_of, preview
 from workers.image.source import Source, SourceReplaced
 from workers.image.steps import Step, preview_key, run_step
-from workers.triton.served import Array, Inference
+from workers.triton.client import TritonClient
 
 _WRITERS = 2  # threads that encode and write artifacts while the next stage waits for Triton
 
@@ -71,7 +72,7 @@ class Run:
         steps: tuple[Step, ...],
         recalled: tuple[str, KnownImage] | None,
         store: ObjectStore,
-        client: Inference,
+        client: TritonClient,
         max_pixels: int,
         clock: Clock,
     ) -> None:

@@ -25,7 +25,7 @@ from workers.image.quality import quality_flags
 from workers.image.run import Outcome, Run
 from workers.image.source import Source, SourceReplaced
 from workers.image.steps import plan, preview_key
-from workers.triton.served import Inference
+from workers.triton.client import TritonClient
 
 _Handed = tuple[Delivered, str | None, Sent | None]
 
@@ -34,7 +34,7 @@ def process(
     job: ImageJob,
     *,
     store: ObjectStore,
-    client: Inference,
+    client: TritonClient,
     limits: WorkerSettings,
     attempt: int,
     worker: str,

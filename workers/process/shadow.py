@@ -22,7 +22,7 @@ from dermbatch.store import ObjectStore
 from workers.image import artifacts, png
 from workers.image.pictures import MASK
 from workers.process.journey import process
-from workers.triton.served import Inference
+from workers.triton.client import TritonClient
 
 AGREE = 0.9
 """Dice from which two masks count as the same lesion in ``dermbatch_canary_images``."""
@@ -41,7 +41,7 @@ def run_shadow(
     record: ResultRecord,
     *,
     store: ObjectStore,
-    client: Inference,
+    client: TritonClient,
     limits: WorkerSettings,
     alive: Callable[[], None],
 ) -> None:
