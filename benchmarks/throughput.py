@@ -32,6 +32,7 @@ from benchmarks.children import Watch, of_part, spawned
 from dermbatch.images.imagefile import read_image
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
+from dermbatch.models.served import Array, ServedModel
 from dermbatch.phantoms import write_samples
 from dermbatch.records import ImageJob, ResultRecord
 from dermbatch.settings import Settings, TritonSettings
@@ -47,7 +48,6 @@ from workers.image.pictures import Pictures
 from workers.image.steps import plan as plan_steps
 from workers.image.steps import run_step
 from workers.triton.client import TritonClient
-from workers.triton.served import Array, ServedModel
 
 console = Console(highlight=False)
 

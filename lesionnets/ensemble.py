@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from dermbatch.models.contracts import Contract
 from dermbatch.stages import Stage
-from lesionnets.graphs.contract import Contract, parameter_lines
+from lesionnets.graphs.contract import parameter_lines, tensor_text
 
 STEPS = "steps.txt"
 
@@ -83,12 +84,12 @@ def write_ensemble(
     steps_file.parent.mkdir(parents=True)
     steps_file.write_text("".join(f"{step.model} {step.version} {step.sha256}\n" for step in steps))
     digest = hashlib.sha256(steps_file.read_bytes()).hexdigest()
-    parameters = {"stage": str(stage)} | contract.parameters | {f"sha256.{version}": digest}
+    parameters = {"stage": str(stage)} | dict(contract.parameters) | {f"sha256.{version}": digest}
     text = Template(_CONFIG).substitute(
         name=folder.name,
         batch=batch,
-        inputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.inputs),
-        outputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.outputs),
+        inputs=",\n".join(f"  {{ {tensor_text(tensor)} }}" for tensor in contract.inputs),
+        outputs=",\n".join(f"  {{ {tensor_text(tensor)} }}" for tensor in contract.outputs),
         steps=",\n".join(_step(step) for step in steps),
         parameters=parameter_lines(parameters),
     )

@@ -19,6 +19,7 @@ from string import Template
 import onnx
 
 from dermbatch.errors import UsageError
+from dermbatch.models.contracts import Contract, Tensor, labels_of
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
@@ -26,7 +27,7 @@ from lesionnets.ensemble import STEPS, Step, write_ensemble
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import mb_dcnn, segment
 from lesionnets.graphs.assembly import halve_weights
-from lesionnets.graphs.contract import Contract, Tensor, graph_module, parameter_lines
+from lesionnets.graphs.contract import graph_module, parameter_lines, tensor_text
 from lesionnets.model_card import write_card
 from lesionnets.nets.mutual.mutual import MutualSN
 
@@ -38,6 +39,9 @@ MOST_ROWS = 4
 
 HALVE_ABOVE = 4_000_000
 """Larger models store their weights as float16; they are computed with as float32."""
+
+WARMUP = 480, 640
+"""Height and width of the zero image that a model is warmed up with, unless it takes tiles."""
 
 _CONFIG = """\
 # Written by `lesionnets export`.
@@ -202,8 +206,8 @@ def write_model(
     model_file = folder / version / "model.onnx"
     model_file.parent.mkdir(parents=True, exist_ok=True)
     model_file.write_bytes(content)
-    if contract.labels:
-        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in contract.labels))
+    if labels := labels_of(contract.parameters):
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
     (folder / "config.pbtxt").write_text(_config(folder, stage, contract))
     return model_file
 
@@ -220,23 +224,24 @@ def file_digest(path: Path) -> str:
 
 
 def _config(folder: Path, stage: Stage | None, contract: Contract) -> str:
-    parameters = ({"stage": str(stage)} if stage else {}) | contract.parameters
-    if contract.labels:
-        parameters["labels"] = ",".join(contract.labels)
+    parameters = ({"stage": str(stage)} if stage else {}) | dict(contract.parameters)
+    tile = parameters.get("tile")
+    warmup = (int(tile), int(tile)) if tile else WARMUP
     for version in versions(folder):
         parameters[f"sha256.{version}"] = file_digest(folder / version / "model.onnx")
     return Template(_CONFIG).substitute(
         name=folder.name,
         batch=MOST_ROWS,
-        inputs=",\n".join(f"  {{ {tensor.text} }}" for tensor in contract.inputs),
-        outputs=",\n".join(f"  {{ {tensor.text}{_label_file(tensor, contract)} }}" for tensor in contract.outputs),
-        warmup="\n".join(_zeros(tensor, contract.warmup) for tensor in contract.inputs),
+        inputs=",\n".join(f"  {{ {tensor_text(tensor)} }}" for tensor in contract.inputs),
+        outputs=",\n".join(_output(tensor, labels_of(parameters)) for tensor in contract.outputs),
+        warmup="\n".join(_zeros(tensor, warmup) for tensor in contract.inputs),
         parameters=parameter_lines(parameters),
     )
 
 
-def _label_file(tensor: Tensor, contract: Contract) -> str:
-    return ' label_filename: "labels.txt"' if contract.labels and tensor.dims == (len(contract.labels),) else ""
+def _output(tensor: Tensor, labels: tuple[str, ...]) -> str:
+    names = ' label_filename: "labels.txt"' if labels and tensor.dims == (len(labels),) else ""
+    return f"  {{ {tensor_text(tensor)}{names} }}"
 
 
 def _zeros(tensor: Tensor, size: tuple[int, int]) -> str:

@@ -16,7 +16,7 @@ from benchmarks.worker import run
 from dermbatch.records import ImageJob, ResultRecord
 
 if TYPE_CHECKING:
-    from workers.process.task import Process
+    from workers.process.workplace import Process
 
 HANDS = "KILLLOOP_HANDS"
 """Variable that names a folder: the file ``<pid>`` in it says which image that pool process was given last."""
@@ -40,7 +40,7 @@ def main() -> None:
 
 def pipeline(job: ImageJob, **rest: Any) -> ResultRecord:
     """The real one; imported late, as all of the worker is."""
-    from workers.image.run import process  # noqa: PLC0415
+    from workers.process.journey import process  # noqa: PLC0415
 
     return process(job, **rest)
 

@@ -1,8 +1,8 @@
 """The stage contracts: the tensors that a served model of each stage takes and gives.
 
-Shapes are without the batch dimension; ``None`` stands for any size. In a model's configuration ``H, W`` are
-fixed, and the worker brings the image to that size, or free (-1): then it sends the image as it is, reduced to
-``long_side``. Maps come back at the size that was sent.
+Shapes are without the batch dimension; -1 stands for any size. In a model's configuration ``H, W`` are fixed, and
+the worker brings the image to that size, or free: then it sends the image as it is, reduced to ``long_side``. Maps
+come back at the size that was sent.
 
 What a model says beside its tensors, in ``parameters`` of its ``config.pbtxt`` (strings):
 
@@ -18,7 +18,9 @@ What a model says beside its tensors, in ``parameters`` of its ``config.pbtxt`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from dermbatch.stages import Stage
 
@@ -29,46 +31,59 @@ class Tensor:
 
     Attributes:
         name: Its name.
+        dims: Its shape without the batch dimension; -1 where any size will do.
         dtype: Numpy's name of its type.
-        dims: Its shape without the batch dimension; ``None`` where any size will do.
         optional: A model may leave it out.
     """
 
     name: str
-    dtype: str
-    dims: tuple[int | None, ...]
+    dims: tuple[int, ...]
+    dtype: Literal["uint8", "float32"] = "uint8"
     optional: bool = False
+
+    @property
+    def data_type(self) -> str:
+        """Triton's name of its type."""
+        return {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}[self.dtype]
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model of one stage takes and gives."""
+    """What a stage, or one model of it, takes and gives.
+
+    Attributes:
+        inputs: All with height and width first.
+        outputs: Of any shape.
+        parameters: What a model says beside its tensors.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
-_IMAGE = Tensor("IMAGE", "uint8", (None, None, 3))
+IMAGE = Tensor("IMAGE", (-1, -1, 3))
+"""The picture, RGB, 0 to 255: every stage's first input."""
+
+LESION = Tensor("LESION", (-1, -1))
+"""Where the lesion is: probability x 255, or 255 and 0."""
 
 CONTRACTS: dict[Stage, Contract] = {
     Stage.PURIFY: Contract(
-        inputs=(_IMAGE,),
-        outputs=(Tensor("PURIFIED", "uint8", (None, None, 3)), Tensor("OCCLUSION", "uint8", (None, None))),
+        inputs=(IMAGE,),
+        outputs=(Tensor("PURIFIED", (-1, -1, 3)), Tensor("OCCLUSION", (-1, -1))),
     ),
     Stage.SEGMENT: Contract(
-        inputs=(_IMAGE,),
-        outputs=(
-            Tensor("LESION", "uint8", (None, None)),
-            Tensor("BORDER", "uint8", (None, None), optional=True),
-        ),
+        inputs=(IMAGE,),
+        outputs=(LESION, Tensor("BORDER", (-1, -1), optional=True)),
     ),
-    Stage.ENHANCE: Contract(inputs=(_IMAGE,), outputs=(Tensor("ENHANCED", "uint8", (None, None, 3)),)),
+    Stage.ENHANCE: Contract(inputs=(IMAGE,), outputs=(Tensor("ENHANCED", (-1, -1, 3)),)),
     Stage.CLASSIFY: Contract(
-        inputs=(_IMAGE, Tensor("LESION", "uint8", (None, None))),
+        inputs=(IMAGE, LESION),
         outputs=(
-            Tensor("PROBABILITIES", "float32", (None,)),
-            Tensor("EMBEDDING", "float32", (None,)),
-            Tensor("SALIENCY", "uint8", (None, None)),
+            Tensor("PROBABILITIES", (-1,), "float32"),
+            Tensor("EMBEDDING", (-1,), "float32"),
+            Tensor("SALIENCY", (-1, -1)),
         ),
     ),
 }
@@ -78,3 +93,8 @@ SCALE = 4
 
 SCALED = frozenset({"ENHANCED"})
 """Outputs that are ``scale`` times as high and wide as ``IMAGE``; other maps are of its size."""
+
+
+def labels_of(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Classes in the order of ``PROBABILITIES``; empty where a model's parameters name none."""
+    return tuple(filter(None, (label.strip() for label in parameters.get("labels", "").split(","))))

@@ -6,7 +6,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lesionnets.graphs import contract as contracts
+from dermbatch.models import contracts
 from lesionnets.graphs.crop import cut_square, lesion_square, paste_square
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
 from lesionnets.nets.classify.classifier import Classifier
@@ -69,13 +69,13 @@ def _top_class(logits: Tensor) -> Tensor:
 def contract(network: Classifier) -> contracts.Contract:
     """What the graph takes and gives."""
     return contracts.Contract(
-        inputs=(contracts.IMAGE, contracts.Tensor("LESION", (-1, -1))),
+        inputs=(contracts.IMAGE, contracts.LESION),
         outputs=(
-            contracts.Tensor("PROBABILITIES", (len(network.diagnoses),), "TYPE_FP32"),
-            contracts.Tensor("EMBEDDING", (network.features,), "TYPE_FP32"),
+            contracts.Tensor("PROBABILITIES", (len(network.diagnoses),), "float32"),
+            contracts.Tensor("EMBEDDING", (network.features,), "float32"),
             contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
         ),
-        labels=network.diagnoses,
+        parameters={"labels": ",".join(network.diagnoses)},
     )
 
 

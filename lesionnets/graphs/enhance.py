@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 import torch
 
+from dermbatch.models.contracts import IMAGE, Contract, Tensor
 from lesionnets.graphs.assembly import export_network, join, parse
-from lesionnets.graphs.contract import IMAGE, Contract, Tensor
 from lesionnets.nets.enhance.enhancer import SCALE, Enhancer
 
 TILE = 160
@@ -43,7 +43,7 @@ def contract(network: Enhancer) -> Contract:
     Twice the network's radius, so that tiles are seamless whether both or only one of two neighbours is cut back.
     """
     parameters = {"scale": str(SCALE), "tile": str(TILE), "overlap": str(2 * network.radius)}
-    return Contract((IMAGE,), (Tensor("ENHANCED", (-1, -1, 3)),), parameters, warmup=(TILE, TILE))
+    return Contract((IMAGE,), (Tensor("ENHANCED", (-1, -1, 3)),), parameters)
 
 
 def build(network: Enhancer) -> onnx.ModelProto:

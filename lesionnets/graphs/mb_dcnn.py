@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dermbatch.models import contracts
 from lesionnets.data.sources.isic import DIAGNOSES
-from lesionnets.graphs import contract as contracts
 from lesionnets.graphs import segment
 from lesionnets.graphs.assembly import to_onnx
 from lesionnets.graphs.classify import SALIENCY
@@ -143,13 +143,13 @@ def contract(network: MaskGuided | MutualSN) -> contracts.Contract:
         return segment.contract(network)
     classes = network.head.out_features
     return contracts.Contract(
-        inputs=(contracts.IMAGE, contracts.Tensor("LESION", (-1, -1))),
+        inputs=(contracts.IMAGE, contracts.LESION),
         outputs=(
-            contracts.Tensor("PROBABILITIES", (classes,), "TYPE_FP32"),
-            contracts.Tensor("EMBEDDING", (network.features,), "TYPE_FP32"),
+            contracts.Tensor("PROBABILITIES", (classes,), "float32"),
+            contracts.Tensor("EMBEDDING", (network.features,), "float32"),
             contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
         ),
-        labels=DIAGNOSES,
+        parameters={"labels": ",".join(DIAGNOSES)},
     )
 
 
@@ -169,10 +169,10 @@ def localise_contract(network: MutualSN) -> contracts.Contract:
     return contracts.Contract(
         inputs=(contracts.IMAGE, contracts.Tensor("COARSE", (-1, -1))),
         outputs=(
-            contracts.Tensor("PROBABILITIES", (network.guide.head.out_features,), "TYPE_FP32"),
+            contracts.Tensor("PROBABILITIES", (network.guide.head.out_features,), "float32"),
             _where(network),
         ),
-        labels=DIAGNOSES,
+        parameters={"labels": ",".join(DIAGNOSES)},
     )
 
 
@@ -188,9 +188,7 @@ def build_enhance(network: MutualSN) -> onnx.ModelProto:
 
 def enhance_contract(network: MutualSN) -> contracts.Contract:
     """What enhanced-SN's step takes and gives."""
-    return contracts.Contract(
-        inputs=(contracts.IMAGE, _where(network)), outputs=(contracts.Tensor("LESION", (-1, -1)),)
-    )
+    return contracts.Contract(inputs=(contracts.IMAGE, _where(network)), outputs=(contracts.LESION,))
 
 
 def _where(network: MutualSN) -> contracts.Tensor:

@@ -16,8 +16,8 @@ import math
 import onnx
 import torch
 
+from dermbatch.models.contracts import IMAGE, Contract, Tensor
 from lesionnets.graphs.assembly import export_network, join, parse
-from lesionnets.graphs.contract import IMAGE, Contract, Tensor
 from lesionnets.nets.purify.purifier import FoldedUNet
 
 LONG_SIDE = 512

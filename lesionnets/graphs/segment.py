@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.graphs import contract as contracts
+from dermbatch.models import contracts
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
 from lesionnets.nets.segment.segmenter import Segmenter
 
@@ -46,7 +46,7 @@ def contract(network: Segmenter) -> contracts.Contract:
     """What the graph takes and gives; a pixel belongs to the lesion from the probability ``threshold`` on."""
     return contracts.Contract(
         inputs=(contracts.IMAGE,),
-        outputs=(contracts.Tensor("LESION", (-1, -1)),),
+        outputs=(contracts.LESION,),
         parameters={"threshold": "0.5"},
     )
 

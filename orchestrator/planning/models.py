@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException
-
-from dermbatch.errors import InferenceUnavailable, UsageError
+from dermbatch.errors import UsageError
+from dermbatch.models.triton import Triton
 from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
-
-# Else it shares what another client of this process knows of that address, down to a connection that failed.
-_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
 
 Served = Mapping[str, Sequence[str]]
 """Names of models to their versions, oldest first."""
@@ -30,17 +24,11 @@ def served(settings: TritonSettings, *, timeout: float = 10) -> Served:
     Raises:
         InferenceUnavailable: Where it does not answer, with its address.
     """
-    with triton.InferenceServerClient(settings.url, channel_args=_CHANNEL) as client:
-        try:
-            index = client.get_model_repository_index(client_timeout=timeout)
-        except InferenceServerException as error:
-            text = f"Triton at {settings.url} does not say which models it has: {error.message()}"
-            raise InferenceUnavailable(text) from error
-    versions: dict[str, list[str]] = defaultdict(list)
-    for model in index.models:
-        if model.state == "READY" and model.version:
-            versions[model.name].append(model.version)
-    return {name: sorted(versions[name], key=int) for name in sorted(versions)}
+    triton = Triton(settings)
+    try:
+        return triton.index(timeout)
+    finally:
+        triton.close()
 
 
 def check(models: Mapping[Stage, ModelChoice], served: Served, where: str) -> None:

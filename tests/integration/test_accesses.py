@@ -15,7 +15,7 @@ from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.uploading import entered
-from workers.image.run import process
+from workers.process.journey import process
 from workers.triton.client import TritonClient
 
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {

@@ -20,7 +20,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
-from workers.image.run import process
+from workers.process.journey import process
 from workers.triton.client import TritonClient
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

@@ -13,7 +13,7 @@ from dermbatch.records import ImageJob, ModelChoice, ResultRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from workers.image.run import process
+from workers.process.journey import process
 from workers.triton.client import TritonClient
 
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {

@@ -32,7 +32,8 @@ from workers.handover.pacs import stow
 from workers.handover.pacs.stow import Destinations
 from workers.process.drain import Drain
 from workers.process.lease import LeaseKeeper
-from workers.process.task import Workplace, process_image
+from workers.process.task import process_image
+from workers.process.workplace import Workplace
 from workers.triton.client import TritonClient
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

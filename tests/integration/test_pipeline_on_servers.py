@@ -21,7 +21,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.ports import free_ports
 from orchestrator.steering import canary
 from workers.image import png
-from workers.image.run import process
+from workers.process.journey import process
 from workers.process.shadow import run_shadow
 from workers.triton.client import TritonClient
 

@@ -24,7 +24,8 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.process.drain import Drain
 from workers.process.lease import LeaseKeeper
-from workers.process.task import Workplace, process_image
+from workers.process.task import process_image
+from workers.process.workplace import Workplace
 from workers.triton.client import TritonClient
 
 JOB = job_of(3)

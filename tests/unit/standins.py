@@ -8,9 +8,9 @@ import numpy as np
 
 from dermbatch.audit import NO_AUDIT
 from dermbatch.errors import ObjectNotFound
+from dermbatch.models.served import ServedModel
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectInfo
-from workers.triton.served import ServedModel
 
 
 def served(name="m", size=(-1, -1), *, version="1", sha256="ab" * 32, **parameters):

@@ -18,7 +18,7 @@ from dermbatch.stages import ORDER, Stage
 from workers.handover.dicom import codes
 from workers.handover.dicom.identity import uid_of, valid_uid
 from workers.image import png
-from workers.image.run import process
+from workers.process.journey import process
 from workers.process.shadow import run_shadow
 
 MODELS = {stage: ModelChoice(name=stage.value) for stage in Stage}

@@ -12,7 +12,7 @@ from dermbatch.records import ImageJob, ModelChoice, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from orchestrator.reporting.fetch import DiskFull, fetch, folder_results
-from workers.image.run import process
+from workers.process.journey import process
 
 MODELS = {stage: ModelChoice(name=stage.value) for stage in Stage}
 JSON = "application/json"

@@ -21,7 +21,7 @@ from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from tests import corpus
 from workers.image import known, png
-from workers.image.run import process
+from workers.process.journey import process
 
 IMAGE = skin_with_lesion(300, 400, radius=80, hair=True)
 BODY = bytes(cv2.imencode(".png", cv2.cvtColor(IMAGE, cv2.COLOR_RGB2BGR))[1])

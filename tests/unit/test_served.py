@@ -4,8 +4,8 @@ from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import ModelContractError
 from dermbatch.models.contracts import CONTRACTS
+from dermbatch.models.served import describe
 from dermbatch.stages import Stage
-from workers.triton.served import describe
 
 SEGMENT = """
 name: "unet" max_batch_size: 4

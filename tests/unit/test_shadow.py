@@ -9,7 +9,7 @@ from dermbatch.errors import InferenceUnavailable, StoreUnavailable
 from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ModelChoice, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from workers.image.run import process
+from workers.process.journey import process
 from workers.process.shadow import dice, largest_change, run_shadow
 
 IMAGE = skin_with_lesion(120, 160, radius=40)

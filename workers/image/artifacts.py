@@ -7,12 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dermbatch import layout
+from dermbatch.models.served import Array
 from dermbatch.records import StageRecord
-from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.image import png
-from workers.triton.served import Array
 
 INLINE = frozenset({"embedding.npy", "saliency.png"})
 """Files that the stage's record carries: a request an image costs more than their bytes."""
@@ -22,42 +20,28 @@ _INLINE_MOST = 65_536  # bytes; a model may give large maps, and whoever reads m
 _TYPES = {"png": "image/png", "npy": "application/octet-stream"}
 
 
-class Artifacts:
-    """Reads and writes the artifacts of one image.
+def load(store: ObjectStore, record: StageRecord, name: str) -> bytes:
+    """One artifact of a stage.
 
-    Args:
-        store: The object store; artifacts are in its result bucket.
-        sha256: Digest of the source object.
+    Raises:
+        ObjectNotFound: Where it was deleted.
     """
+    if name in record.inline:
+        return record.inline[name]
+    return store.get(store.bucket, record.artifacts[name])
 
-    def __init__(self, store: ObjectStore, sha256: str) -> None:
-        self._store = store
-        self._sha256 = sha256
 
-    def place(self, stage: Stage, key: str, name: str) -> str:
-        """Object key of an artifact of a stage, and where it lies in a folder of results."""
-        return layout.artifact(self._sha256, stage, key, name)
+def save(store: ObjectStore, record: StageRecord, made: Mapping[str, Array]) -> StageRecord:
+    """Write a stage's artifacts, over what an attempt that broke off may have left.
 
-    def load(self, record: StageRecord, name: str) -> bytes:
-        """One artifact of a stage.
-
-        Raises:
-            ObjectNotFound: Where it was deleted.
-        """
-        if name in record.inline:
-            return record.inline[name]
-        return self._store.get(self._store.bucket, record.artifacts[name])
-
-    def save(self, record: StageRecord, files: Mapping[str, bytes]) -> StageRecord:
-        """Write a stage's artifacts, over what an attempt that broke off may have left.
-
-        Returns:
-            The record, with the small files in it.
-        """
-        small = {name: body for name, body in files.items() if name in INLINE and len(body) <= _INLINE_MOST}
-        for name in files.keys() - small.keys():
-            self._store.put(record.artifacts[name], files[name], _TYPES[name.rpartition(".")[2]])
-        return record.model_copy(update={"inline": small})
+    Returns:
+        The record, with the small files in it.
+    """
+    files = {name: encode(name, array) for name, array in made.items()}
+    small = {name: body for name, body in files.items() if name in INLINE and len(body) <= _INLINE_MOST}
+    for name in files.keys() - small.keys():
+        store.put(record.artifacts[name], files[name], _TYPES[name.rpartition(".")[2]])
+    return record.model_copy(update={"inline": small})
 
 
 def encode(name: str, array: Array) -> bytes:

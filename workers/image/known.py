@@ -16,6 +16,8 @@ from dermbatch import layout
 from dermbatch.errors import PermanentError
 from dermbatch.records import ImageInfo, KnownImage, StageRecord
 from dermbatch.store import ObjectStore
+from workers.image.clock import Clock
+from workers.image.source import Source
 
 Value = TypeVar("Value")
 
@@ -28,12 +30,27 @@ _STAGES_MOST = 32
 _PREVIEWS_MOST = 8
 
 
-def recall(store: ObjectStore, fingerprint: str) -> KnownImage | None:
-    """What is known of the image with this fingerprint; none where nothing is, or nothing that can be read.
+def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, KnownImage] | None:
+    """What is known of an image, and by which fingerprint; none where nothing is, or nothing that can be read.
+
+    The source is read where nothing is known of it as it was listed.
 
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
+    if source.listed is not None:
+        with clock("read"):
+            known = _read(store, source.listed)
+        if known is not None:
+            return source.listed, known
+    if source.fingerprint == source.listed:
+        return None
+    with clock("read"):  # the manifest has none, or the object was replaced since
+        known = _read(store, source.fingerprint)
+    return None if known is None else (source.fingerprint, known)
+
+
+def _read(store: ObjectStore, fingerprint: str) -> KnownImage | None:
     try:
         body = store.get(store.bucket, layout.known(fingerprint))
     except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"

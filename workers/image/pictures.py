@@ -13,8 +13,8 @@ from dermbatch.images.imagefile import SourceImage, read_image
 from dermbatch.images.lesion import Mask
 from dermbatch.records import StageRecord
 from dermbatch.stages import Stage
-from workers.image import png
-from workers.image.artifacts import Artifacts
+from dermbatch.store import ObjectStore
+from workers.image import artifacts, png
 
 Image = NDArray[np.uint8]
 
@@ -25,6 +25,20 @@ class StaleArtifact(Exception):
     """An artifact that a record names is gone or unreadable: the stage must run again."""
 
 
+def read_back(store: ObjectStore, record: StageRecord | None, name: str) -> Image | None:
+    """A picture that a stage made earlier; none where the stage is not asked for, or has made none.
+
+    Raises:
+        StaleArtifact: Where it is gone or unreadable.
+    """
+    if record is None or name not in record.artifacts:
+        return None
+    try:
+        return png.decode(artifacts.load(store, record, name))
+    except (ObjectNotFound, ValueError) as error:
+        raise StaleArtifact(record.artifacts[name]) from error
+
+
 class Pictures:
     """The pictures of one image.
 
@@ -33,7 +47,7 @@ class Pictures:
     Args:
         read: Gives the source object; asked once, and only where its pixels are needed.
         max_pixels: Larger pictures are refused.
-        artifacts: Where earlier results lie.
+        store: Where earlier results lie.
         found: Records of the stages done earlier.
         frame: Which frame of the source object, from 1; none where it is one image.
     """
@@ -42,14 +56,14 @@ class Pictures:
         self,
         read: Callable[[], bytes],
         max_pixels: int,
-        artifacts: Artifacts,
+        store: ObjectStore,
         found: Mapping[Stage, StageRecord],
         *,
         frame: int | None = None,
     ) -> None:
         self._read_source = read
         self._max_pixels = max_pixels
-        self._artifacts = artifacts
+        self._store = store
         self._found = found
         self._frame = frame
 
@@ -65,17 +79,17 @@ class Pictures:
     @cached_property
     def purified(self) -> Image | None:
         """[H, W, 3] RGB; none where purification is not asked for."""
-        return self._read(Stage.PURIFY, PURIFIED)
+        return read_back(self._store, self._found.get(Stage.PURIFY), PURIFIED)
 
     @cached_property
     def mask(self) -> Mask | None:
         """[H, W], 255 where lesion; none where segmentation is not asked for."""
-        return self._read(Stage.SEGMENT, MASK)
+        return read_back(self._store, self._found.get(Stage.SEGMENT), MASK)
 
     @cached_property
     def enhanced(self) -> Image | None:
         """[h, w, 3] RGB; none where enhancement is not asked for, or there is no lesion."""
-        return self._read(Stage.ENHANCE, ENHANCED)
+        return read_back(self._store, self._found.get(Stage.ENHANCE), ENHANCED)
 
     @property
     def clean(self) -> Image:
@@ -88,12 +102,3 @@ class Pictures:
         if self.mask is None:
             raise ValueError("segmentation must come first")
         return self.mask
-
-    def _read(self, stage: Stage, name: str) -> NDArray[np.uint8] | None:
-        record = self._found.get(stage)
-        if record is None or name not in record.artifacts:
-            return None
-        try:
-            return png.decode(self._artifacts.load(record, name))
-        except (ObjectNotFound, ValueError) as error:
-            raise StaleArtifact(record.artifacts[name]) from error

@@ -43,6 +43,11 @@ class Source:
         """What the image is called by: their digest, and that of one frame where the job is for one."""
         return layout.identity(hashlib.sha256(self.body).hexdigest(), self._job.frame)
 
+    @property
+    def listed(self) -> str | None:
+        """Its fingerprint by what a listing said of it; none where it was not listed."""
+        return layout.fingerprint(self._job.source, self._job.etag, self._job.size, self._job.frame)
+
     @cached_property
     def fingerprint(self) -> str:
         """Of what was really read: since it was listed it may have been replaced."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from dermbatch.errors import ModelContractError
+from dermbatch.models.served import Array, ServedModel
 from dermbatch.models.stagekey import stage_key
 from dermbatch.records import ImageInfo, ImageJob, StageOutput
 from dermbatch.stages import FEEDS, Stage, closure
@@ -15,7 +16,7 @@ from workers.stages.classify import ClassifyParameters, classify
 from workers.stages.enhance import EnhanceParameters, enhance
 from workers.stages.purify import PurifyParameters, purify
 from workers.stages.segment import SegmentParameters, segment
-from workers.triton.served import Array, Inference, ServedModel
+from workers.triton.client import TritonClient
 
 Parameters = PurifyParameters | SegmentParameters | EnhanceParameters | ClassifyParameters
 
@@ -38,7 +39,7 @@ class Step:
     key: str
 
 
-def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
+def plan(job: ImageJob, client: TritonClient) -> tuple[Step, ...]:
     """The stages that a job needs, each with its model, its parameters and its key.
 
     Raises:
@@ -58,7 +59,7 @@ def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
 
 
 def run_step(
-    step: Step, pictures: Pictures, image: ImageInfo, client: Inference
+    step: Step, pictures: Pictures, image: ImageInfo, client: TritonClient
 ) -> tuple[StageOutput, dict[str, Array]]:
     """Run a step on the pictures so far, and add what it makes to them.
 

@@ -14,10 +14,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.log import configure
 from dermbatch.settings import Settings
-from workers.image.run import process
 from workers.process.drain import Drain
+from workers.process.journey import process
 from workers.process.shutdown import Shutdown
-from workers.process.task import Process, Workplace, process_image
+from workers.process.task import process_image
+from workers.process.workplace import Process, Workplace
 
 TRANSPORT = "workers.process.transport:Transport"
 

@@ -87,16 +87,12 @@ class LeaseKeeper:
                 self._busy = False
 
     @contextmanager
-    def hold(self, claim: Claim) -> Iterator[Callable[[], None]]:
-        """Keep a claim's lease while inside.
-
-        Yields:
-            :meth:`check`, to call between steps.
-        """
+    def hold(self, claim: Claim) -> Iterator[None]:
+        """Keep a claim's lease while inside; call :meth:`check` between steps."""
         with self._guard:
             self._held, self._lost = claim, False
         try:
-            yield self.check
+            yield
         finally:
             with self._guard:
                 self._held = None

@@ -15,15 +15,14 @@ import structlog
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.images.lesion import Mask
-from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ResultRecord, Shadow, StageRecord
+from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ResultRecord, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from workers.image import png
-from workers.image.artifacts import Artifacts
+from workers.image import artifacts, png
 from workers.image.pictures import MASK
-from workers.image.run import process
-from workers.triton.served import Inference
+from workers.process.journey import process
+from workers.triton.client import TritonClient
 
 AGREE = 0.9
 """Dice from which two masks count as the same lesion in ``dermbatch_canary_images``."""
@@ -42,7 +41,7 @@ def run_shadow(
     record: ResultRecord,
     *,
     store: ObjectStore,
-    client: Inference,
+    client: TritonClient,
     limits: WorkerSettings,
     alive: Callable[[], None],
 ) -> None:
@@ -143,8 +142,7 @@ def mask_agreement(store: ObjectStore, old: ResultRecord, new: ResultRecord) -> 
         return None
     if ours.key == theirs.key:
         return 1.0
-    artifacts = Artifacts(store, old.source.sha256)
-    return dice(_mask(artifacts, ours), _mask(artifacts, theirs))
+    return dice(*(png.decode(artifacts.load(store, record, MASK)) for record in (ours, theirs)))
 
 
 def dice(first: Mask, second: Mask) -> float:
@@ -159,10 +157,6 @@ def largest_change(old: ClassifyOutput | None, new: ClassifyOutput | None) -> fl
         return None
     labels = old.probabilities.keys() | new.probabilities.keys()
     return max(abs(old.probabilities.get(name, 0.0) - new.probabilities.get(name, 0.0)) for name in labels)
-
-
-def _mask(artifacts: Artifacts, record: StageRecord) -> Mask:
-    return png.decode(artifacts.load(record, MASK))
 
 
 def _classes(record: ResultRecord) -> ClassifyOutput | None:

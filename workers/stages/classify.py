@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import Mask
+from dermbatch.models.served import ServedModel
 from dermbatch.records import ClassifyOutput
-from workers.triton.served import Inference, ServedModel, checked
+from workers.triton.client import TritonClient
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,13 @@ class ClassifyParameters:
 
     @classmethod
     def of(cls, model: ServedModel) -> ClassifyParameters:
-        """As the model's configuration has them."""
+        """As the model's configuration has them.
+
+        Raises:
+            ModelContractError: Where it names no classes.
+        """
+        if not model.labels:
+            raise model.broken("names no classes: give its config.pbtxt the parameter 'labels'")
         return cls(
             labels=",".join(model.labels),
             long_side=int(model.number("long_side", cls.long_side)),
@@ -51,7 +58,7 @@ class Classified:
 
 
 def classify(
-    image: NDArray[np.uint8], mask: Mask, client: Inference, model: ServedModel, parameters: ClassifyParameters
+    image: NDArray[np.uint8], mask: Mask, client: TritonClient, model: ServedModel, parameters: ClassifyParameters
 ) -> Classified:
     """Classify the lesion of an image of any size.
 
@@ -77,7 +84,7 @@ def classify(
         ("PROBABILITIES", "EMBEDDING", "SALIENCY"),
     )
     labels = parameters.labels.split(",")
-    probabilities = checked(model, "PROBABILITIES", answer["PROBABILITIES"], (len(labels),))
+    probabilities = model.checked("PROBABILITIES", answer["PROBABILITIES"], (len(labels),))
     if not np.isfinite(probabilities).all():
         raise model.broken("answered PROBABILITIES that are no numbers")
     embedding = np.ascontiguousarray(answer["EMBEDDING"], np.float32)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import fit
 from dermbatch.images.lesion import Mask
+from dermbatch.models.served import ServedModel
 from dermbatch.records import BoundingBox, EnhanceOutput
 from workers.stages.tiling import super_resolve
-from workers.triton.served import Inference, ServedModel
+from workers.triton.client import TritonClient
 
 Image = NDArray[np.uint8]
 
@@ -64,7 +65,7 @@ class Enhanced:
 
 
 def enhance(
-    image: Image, mask: Mask, client: Inference, model: ServedModel, parameters: EnhanceParameters
+    image: Image, mask: Mask, client: TritonClient, model: ServedModel, parameters: EnhanceParameters
 ) -> Enhanced:
     """Enhance the lesion of an image of any size.
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.models.served import ServedModel
 from dermbatch.records import PurifyOutput
-from workers.triton.served import Inference, ServedModel, checked
+from workers.triton.client import TritonClient
 
 Image = NDArray[np.uint8]
 
@@ -53,7 +54,7 @@ class Purified:
     output: PurifyOutput
 
 
-def purify(image: Image, client: Inference, model: ServedModel, parameters: PurifyParameters) -> Purified:
+def purify(image: Image, client: TritonClient, model: ServedModel, parameters: PurifyParameters) -> Purified:
     """Remove occlusions from an image of any size.
 
     Args:
@@ -69,8 +70,8 @@ def purify(image: Image, client: Inference, model: ServedModel, parameters: Puri
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)
     answer = client.infer(model, {"IMAGE": fit(image, size)}, ("PURIFIED", "OCCLUSION"))
-    clean = checked(model, "PURIFIED", answer["PURIFIED"], (*size, 3))
-    occlusion = checked(model, "OCCLUSION", answer["OCCLUSION"], size)
+    clean = model.checked("PURIFIED", answer["PURIFIED"], (*size, 3))
+    occlusion = model.checked("OCCLUSION", answer["OCCLUSION"], size)
     level = max(1, math.ceil(parameters.threshold * 255))
     found = occlusion >= level
     if not found.any():

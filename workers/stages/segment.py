@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import MIN_FRACTION, MIN_SHARE, MOST, THRESHOLD, Mask, lesion_mask, touches_frame
+from dermbatch.models.served import ServedModel
 from dermbatch.records import LesionGeometry, SegmentOutput
 from workers.stages.colour import colour_statistics
 from workers.stages.geometry import measure
-from workers.triton.served import Inference, ServedModel, checked
+from workers.triton.client import TritonClient
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Segmented:
 
 def segment(
     image: NDArray[np.uint8],
-    client: Inference,
+    client: TritonClient,
     model: ServedModel,
     parameters: SegmentParameters,
     *,
@@ -80,7 +81,7 @@ def segment(
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)
     answer = client.infer(model, {"IMAGE": fit(image, size)}, ("LESION",))
-    probability = checked(model, "LESION", answer["LESION"], size)
+    probability = model.checked("LESION", answer["LESION"], size)
     found = lesion_mask(
         probability,
         (height, width),

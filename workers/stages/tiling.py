@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.images.fitting import halved
+from dermbatch.models.served import ServedModel
 from dermbatch.records import BoundingBox
-from workers.triton.served import Inference, ServedModel, checked
+from workers.triton.client import TritonClient
 
 Image = NDArray[np.uint8]
 
@@ -61,7 +62,7 @@ def super_resolve(
     image: Image,
     box: BoundingBox,
     needed: NDArray[np.bool_],
-    client: Inference,
+    client: TritonClient,
     model: ServedModel,
     *,
     scale: int,
@@ -103,7 +104,7 @@ def super_resolve(
     final = scale >> halvings
     enlarged = np.zeros((final * (box.bottom - box.top), final * (box.right - box.left), 3), np.uint8)
     for (row, column), answer in zip(places, answers, strict=True):
-        detailed = checked(model, "ENHANCED", answer["ENHANCED"], (scale * tall, scale * wide, 3))
+        detailed = model.checked("ENHANCED", answer["ENHANCED"], (scale * tall, scale * wide, 3))
         part = detailed[_scaled(row, row.start, scale), _scaled(column, column.start, scale)]
         # Halved tile by tile, since a picture of 50 MB costs more to fill than to compute.
         for _ in range(halvings):

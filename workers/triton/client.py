@@ -1,4 +1,4 @@
-"""The Triton client: requests with a deadline that really ends them, and errors sorted.
+"""The workers' Triton client: many requests in flight, by shared memory, with a deadline that really ends them.
 
 One client for each worker process, made after the fork: gRPC channels do not survive one.
 """
@@ -12,38 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from dermbatch import metrics
-from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContractError
+from dermbatch.errors import DermbatchError, InferenceUnavailable
+from dermbatch.models.served import Array, ServedModel
+from dermbatch.models.triton import DOWN, GONE, WRONG, Triton
 from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
-from workers.triton.served import Array, ServedModel, describe
 from workers.triton.sharedmemory import SharedMemory
 from workers.triton.tensors import Tensors
 
 _FRESH = 30.0  # seconds that a model's description is trusted: so soon a new version is taken up
-_METADATA_TIMEOUT = 10.0
 _IN_FLIGHT = 4  # requests of one image: enough to keep the server's batcher fed
 _ITEMS = 8  # of one image in one request: a batch, yet other images' requests get their turn
-_CHANNEL = [
-    ("grpc.max_send_message_length", 2**31 - 1),
-    ("grpc.max_receive_message_length", 2**31 - 1),
-    # Triton takes more than two pings in five minutes without data as abuse; this finds dead peers all the same.
-    ("grpc.keepalive_time_ms", 120_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # The default grows to two minutes, during which a server that is back is not noticed.
-    ("grpc.max_reconnect_backoff_ms", 3_000),
-    # Channels to one address share a connection by default, also with other clients of this process.
-    ("grpc.use_local_subchannel_pool", 1),
-]
-
-_GONE = {"StatusCode.NOT_FOUND"}
-_DOWN = {"StatusCode.UNAVAILABLE"}
-_WRONG = {"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED", "StatusCode.OUT_OF_RANGE"}
-_LATE = {"StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
 
 _ABOUT_MEMORY = "shared memory"  # in Triton's words where it lacks a region, or an output is larger than its place
 
@@ -64,8 +47,8 @@ class _Answer:
         self.done.set()
 
 
-class TritonClient:
-    """Runs models on a Triton Inference Server over gRPC.
+class TritonClient(Triton):
+    """Runs models on a Triton Inference Server, and keeps it busy.
 
     Safe to share between threads; make one after a fork.
 
@@ -74,9 +57,7 @@ class TritonClient:
     """
 
     def __init__(self, settings: TritonSettings) -> None:
-        self._timeout = settings.timeout
-        self._url = settings.url
-        self._client = triton.InferenceServerClient(settings.url, channel_args=_CHANNEL)
+        super().__init__(settings)
         # async_infer keeps its call in an attribute between sending and hanging on the callback: one at a time.
         self._sending = threading.Lock()
         self._known: dict[tuple[Stage, ModelChoice], tuple[float, ServedModel]] = {}
@@ -86,53 +67,19 @@ class TritonClient:
     def close(self) -> None:
         """Give shared memory back and close the channel."""
         self._shared.close()
-        self._client.close()
+        super().close()
 
     def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
-        """The model that serves a stage: the pinned version, or the newest that is ready.
-
-        Raises:
-            ModelContractError: Where it is not in the repository, or breaks the stage's contract.
-            InferenceUnavailable: Where Triton does not answer or the model is not ready.
-        """
+        """As :meth:`Triton.model`, which is not asked again for a while."""
         known = self._known.get((stage, choice))
         if known is not None and time.monotonic() - known[0] < _FRESH:
             return known[1]
-        try:
-            version = self._version(choice)
-            response = self._client.get_model_config(choice.name, version, client_timeout=_METADATA_TIMEOUT)
-        except InferenceServerException as error:
-            raise self._sorted(error, choice.name) from error
-        model = describe(stage, version, response.config)
+        model = super().model(stage, choice)
         self._known[stage, choice] = time.monotonic(), model
         return model
 
-    def _version(self, choice: ModelChoice) -> str:
-        metadata = self._client.get_model_metadata(choice.name, client_timeout=_METADATA_TIMEOUT)
-        ready = sorted(metadata.versions, key=int)
-        if choice.version is None and ready:
-            return str(ready[-1])
-        if choice.version in ready:
-            return str(choice.version)
-        raise ModelContractError(
-            f"Triton serves no version {choice.version} of model {choice.name}, but {', '.join(ready) or 'none'}"
-        )
-
     def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Run a model on one item.
-
-        Args:
-            model: What :meth:`model` gave.
-            inputs: Tensor name to array, without the batch dimension.
-            outputs: Names of the tensors wanted.
-
-        Returns:
-            Tensor name to array, without the batch dimension; read-only.
-
-        Raises:
-            InferenceUnavailable: Where Triton does not answer in time; the request is cancelled there.
-            ModelContractError: Where Triton calls the request wrong.
-        """
+        """As :meth:`Triton.infer`, by shared memory where there is any."""
         return self.infer_many(model, [inputs], outputs)[0]
 
     def infer_many(
@@ -198,7 +145,7 @@ class TritonClient:
         arena, error = answer.tensors.arena, answer.error
         if arena is not None and error is not None and _ABOUT_MEMORY in error.message():
             # Not the request's fault, so it is sent again.
-            if error.status() in _GONE:
+            if error.status() in GONE:
                 self._shared.give_up(arena, error.message())
             else:
                 self._by_message.add((model.name, model.version))
@@ -222,28 +169,20 @@ class TritonClient:
         """Let a request go of which nobody knows what the server still does for it."""
         if answer.cancel is not None:
             answer.cancel()
-        if answer.error is not None and answer.error.status() in _WRONG | _GONE:
+        if answer.error is not None and answer.error.status() in WRONG | GONE:
             answer.tensors.give_back()
         elif answer.tensors.arena is not None:
             self._shared.give_up(answer.tensors.arena, "a request failed or was cancelled")
 
     def _failed(self, model: ServedModel, error: InferenceServerException) -> DermbatchError:
         """As _sorted; where a version is gone, a newer one may have replaced it, so the next try asks anew."""
-        if error.status() in _GONE | _DOWN:
+        if error.status() in GONE | DOWN:
             self._known.clear()
-        if error.status() in _GONE:
+        if error.status() in GONE:
             metrics.TRITON_ERRORS.labels(model.name, "gone").inc()
             return InferenceUnavailable(f"Triton serves version {model.version} of model {model.name} no longer")
         return self._sorted(error, model.name)
 
     def _sorted(self, error: InferenceServerException, name: str) -> DermbatchError:
-        """The error of our tree that this one of Triton's stands for."""
-        status, said = str(error.status()), error.message()
-        metrics.TRITON_ERRORS.labels(name, status.removeprefix("StatusCode.").lower()).inc()
-        if status in _GONE:
-            return ModelContractError(f"Triton at {self._url} serves no model {name}: {said}")
-        if status in _WRONG:
-            return ModelContractError(f"Triton refuses the request to model {name}: {said}")
-        if status in _LATE:
-            return InferenceUnavailable(f"model {name} did not answer in {self._timeout:g} s and was cancelled")
-        return InferenceUnavailable(f"Triton at {self._url} cannot serve model {name}: {said}")
+        metrics.TRITON_ERRORS.labels(name, str(error.status()).removeprefix("StatusCode.").lower()).inc()
+        return super()._sorted(error, name)

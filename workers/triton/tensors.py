@@ -10,7 +10,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
-from workers.triton.served import Array, ServedModel
+from dermbatch.models.served import Array, ServedModel
 from workers.triton.sharedmemory import Arena, SharedMemory, Slice, padded
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -14,60 +14,50 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from dermbatch.errors import StackError, UsageError
+from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContractError, StackError, UsageError
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.models.repository import default_model_repository, newest_file
-from dermbatch.settings import DEFAULT_MODELS
+from dermbatch.models.served import Array, ServedModel, parameters_of
+from dermbatch.models.triton import Triton
+from dermbatch.records import ModelChoice
+from dermbatch.settings import DEFAULT_MODELS, TritonSettings
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.graphs.contract import graph_module
 
 Image = npt.NDArray[np.uint8]
-Run = Callable[..., dict[str, npt.NDArray[Any]]]
+Run = Callable[..., dict[str, Array]]
 """Takes the stage's inputs by name, without a batch dimension; returns its outputs by name, likewise."""
+
+PORT = 8001
+"""Where Triton listens for gRPC if it is not told otherwise."""
+
+_TIMEOUT = 60.0  # seconds of one request: an image of native size on a busy machine
 
 _WRAPPERS = {Stage.SEGMENT: "SegmentGraph", Stage.CLASSIFY: "ClassifyGraph"}
 """Graphs that are written in PyTorch, which know flips; the others exist in ONNX only."""
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, kw_only=True)
+class Model(ServedModel):
     """A model of a stage, ready to run: call it as :data:`Run` says.
 
+    Its name is what the user called it; there are no parameters where there is no configuration.
+
     Attributes:
-        name: As the user called it.
         run: The function itself.
-        parameters: What its configuration tells the worker, see :mod:`dermbatch.models.contracts`; empty where
-            there is no configuration.
-        image_size: Height and width that it takes; -1 where any will do.
     """
 
-    name: str
     run: Run
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    image_size: tuple[int, int] = (-1, -1)
 
-    def __call__(self, **inputs: Image) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, **inputs: Image) -> dict[str, Array]:
         """Run it on one image; tensors without the batch dimension."""
         return self.run(**inputs)
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Classes in the order of ``PROBABILITIES``; empty where its configuration names none."""
-        return tuple(filter(None, (label.strip() for label in self.parameters.get("labels", "").split(","))))
-
-    def number(self, name: str, default: float) -> float:
-        """A parameter as a number.
-
-        Raises:
-            UsageError: Where it is there and no number.
-        """
-        text = self.parameters.get(name, default)
-        try:
-            return float(text)
-        except ValueError as error:
-            raise UsageError(f"{self.name} has {text!r} as parameter {name!r}, which is no number") from error
+    def broken(self, how: str) -> UsageError:
+        """An error that says what is wrong with the model that the user has named."""
+        return UsageError(f"{self.name} {how}")
 
     def fitted(self, image: Image, *, native: bool) -> Image:
         """An image or mask at the size at which it goes to the model.
@@ -107,10 +97,8 @@ def load_model(path: str | Path, stage: Stage, *, flips: bool = False) -> Model:
             there is no such Triton or model; where flips cannot be had.
     """
     if str(path).startswith("triton:"):
-        from lesionnets.evaluation.models import served  # noqa: PLC0415 - gRPC takes a while, and most do without
-
         _refuse_flips(path, flips)
-        return served.connect(str(path), stage)
+        return _connect(str(path), stage)
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no model file {path}")
@@ -134,7 +122,7 @@ def _parameters_beside(path: Path) -> dict[str, str]:
         config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no model configuration of Triton") from error
-    return {name: value.string_value for name, value in config.parameters.items()}
+    return parameters_of(config)
 
 
 def _load_onnx(content: Path | bytes, path: Path, stage: Stage, parameters: Mapping[str, str]) -> Model:
@@ -145,35 +133,18 @@ def _load_onnx(content: Path | bytes, path: Path, stage: Stage, parameters: Mapp
     except Exception as error:  # onnxruntime's errors have no common base
         raise UsageError(f"{path} cannot be read as an ONNX model") from error
     names = tuple(output.name for output in session.get_outputs())
-    shapes = {tensor.name: tensor.shape for tensor in session.get_inputs()}
-    check_tensors(path, stage, set(shapes), set(names))
+    shapes = {
+        tensor.name: tuple(side if isinstance(side, int) else -1 for side in tensor.shape[1:])
+        for tensor in session.get_inputs()
+    }
 
-    def run(**inputs: Image) -> dict[str, npt.NDArray[Any]]:
+    def run(**inputs: Image) -> dict[str, Array]:
         outputs = session.run(None, {name: value[None] for name, value in inputs.items()})
         return {name: value[0] for name, value in zip(names, outputs, strict=True)}
 
-    height, width = (side if isinstance(side, int) else -1 for side in shapes["IMAGE"][1:3])
-    return Model(str(path), run, parameters, (height, width))
-
-
-def check_tensors(name: str | Path, stage: Stage, inputs: set[str], outputs: set[str]) -> None:
-    """Refuse a model whose tensors are not its stage's.
-
-    Raises:
-        UsageError: Where one is missing, or one more is wanted.
-    """
-    contract = CONTRACTS[stage]
-    taken = {tensor.name for tensor in contract.inputs}
-    given = {tensor.name for tensor in contract.outputs if not tensor.optional}
-    if inputs != taken or not given <= outputs:
-        raise UsageError(
-            f"{name} takes {_list(inputs)} and gives {_list(outputs)}; the {stage} stage has {_list(taken)} and "
-            f"{_list(given)}"
-        )
-
-
-def _list(names: set[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+    model = Model(name=str(path), shapes=shapes, parameters=parameters, run=run)
+    model.require(stage, set(shapes), set(names))
+    return model
 
 
 def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
@@ -183,14 +154,13 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
     network = trained.build()
     module = graph_module(network, stage, path)
     contract = module.contract(network)
-    parameters = contract.parameters | ({"labels": ",".join(contract.labels)} if contract.labels else {})
     if stage not in _WRAPPERS:
         _refuse_flips(path, flips)
-        return _load_onnx(module.build(network).SerializeToString(), path, stage, parameters)
+        return _load_onnx(module.build(network).SerializeToString(), path, stage, contract.parameters)
     graph = getattr(module, _WRAPPERS[stage])(network, flips=flips).eval()
     names = [tensor.name for tensor in contract.outputs]
 
-    def run(**inputs: Image) -> dict[str, npt.NDArray[Any]]:
+    def run(**inputs: Image) -> dict[str, Array]:
         with torch.inference_mode():
             found = graph(
                 *(torch.from_numpy(np.require(value, requirements=["C", "W"]))[None] for value in inputs.values())
@@ -198,4 +168,46 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
         outputs = found if isinstance(found, tuple) else (found,)
         return {name: value[0].numpy() for name, value in zip(names, outputs, strict=True)}
 
-    return Model(str(path), run, parameters)
+    return Model(name=str(path), parameters=contract.parameters, run=run)
+
+
+def _connect(address: str, stage: Stage) -> Model:
+    """A model that a Triton serves: the newest version that is ready, where the address names none."""
+    host, name, wanted = _parts(address)
+    triton = Triton(TritonSettings(url=host, timeout=_TIMEOUT))
+    try:
+        ready = triton.versions(name)
+    except InferenceUnavailable as error:
+        raise UsageError(f"no Triton answers gRPC at {host}; is it running, and is that its gRPC port?") from error
+    except ModelContractError as error:
+        raise UsageError(f"the Triton at {host} serves no model {name!r}") from error
+    if wanted and wanted not in ready:
+        raise UsageError(f"the Triton at {host} serves {name} in version {', '.join(ready)}, not {wanted}")
+    try:
+        model = triton.model(stage, ModelChoice(name=name, version=wanted or None))
+    except DermbatchError as error:
+        raise UsageError(f"{address}: {error}") from error
+    outputs = [tensor.name for tensor in CONTRACTS[stage].outputs if tensor.name in model.shapes]
+
+    def run(**inputs: Image) -> dict[str, Array]:
+        try:
+            return triton.infer(model, inputs, outputs)
+        except DermbatchError as error:
+            raise UsageError(f"{address} failed: {error}") from error
+
+    return Model(**(vars(model) | {"name": address}), run=run)
+
+
+def _parts(address: str) -> tuple[str, str, str]:
+    """Host with port, name and version (empty where none is named) of an address."""
+    parts = urlsplit(address)
+    name, _, version = parts.path.removeprefix("/").partition("@")
+    try:
+        host, port = parts.hostname, parts.port or PORT
+    except ValueError:
+        host, port = None, PORT
+    if not host or not name or "/" in name or (version and not version.isdecimal()) or address.endswith("@"):
+        raise UsageError(
+            f"{address!r} is no address of a model: write triton://HOST:PORT/NAME or .../NAME@VERSION"
+        )
+    return (f"[{host}]" if ":" in host else host) + f":{port}", name, version

@@ -1,22 +1,20 @@
-"""A model as Triton serves it: its name, version and tensors, checked against its stage's contract."""
+"""A model as it is served: its name, version and tensors, checked against its stage's contract."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.errors import ModelContractError
-from dermbatch.models.contracts import CONTRACTS, SCALE, SCALED, Tensor
-from dermbatch.records import ModelChoice, ModelUsed
+from dermbatch.errors import DermbatchError, ModelContractError
+from dermbatch.models.contracts import CONTRACTS, SCALE, SCALED, Tensor, labels_of
+from dermbatch.records import ModelUsed
 from dermbatch.stages import Stage
 
 Array = NDArray[Any]
-
-_DTYPES = {"TYPE_UINT8": "uint8", "TYPE_FP32": "float32"}
 
 
 @dataclass(frozen=True)
@@ -25,18 +23,18 @@ class ServedModel:
 
     Attributes:
         name: Name in the model repository.
-        version: The version that is meant; never "the newest".
-        sha256: Digest of the version's file.
+        version: The version that is meant; never "the newest". Empty where it comes from a file.
+        sha256: Digest of the version's file; empty likewise.
         max_batch: Largest batch of one request; 0 where the model's tensors have no batch dimension.
         shapes: Tensor name to shape without the batch dimension; -1 where free.
         parameters: ``parameters`` of the configuration.
     """
 
     name: str
-    version: str
-    sha256: str
-    max_batch: int
-    shapes: Mapping[str, tuple[int, ...]]
+    version: str = ""
+    sha256: str = ""
+    max_batch: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -47,20 +45,13 @@ class ServedModel:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of ``IMAGE``; -1 where free."""
-        height, width, _ = self.shapes["IMAGE"]
+        height, width, *_ = self.shapes.get("IMAGE", (-1, -1))
         return height, width
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Classes in the order of ``PROBABILITIES``.
-
-        Raises:
-            ModelContractError: Where the configuration names none.
-        """
-        labels = tuple(label.strip() for label in self.parameters.get("labels", "").split(",") if label.strip())
-        if not labels:
-            raise self.broken("names no classes: give its config.pbtxt the parameter 'labels'")
-        return labels
+        """Classes in the order of ``PROBABILITIES``; empty where its configuration names none."""
+        return labels_of(self.parameters)
 
     def map_shape(self, name: str, image: Array) -> tuple[int, ...] | None:
         """Shape that the contract promises for an output map.
@@ -95,24 +86,40 @@ class ServedModel:
         except ValueError as error:
             raise self.broken(f"has {text!r} as parameter {name!r}, which is no number") from error
 
-    def broken(self, how: str) -> ModelContractError:
+    def require(self, stage: Stage, inputs: set[str], outputs: set[str]) -> None:
+        """Refuse a model whose tensors are not a stage's.
+
+        Args:
+            stage: That it is to serve.
+            inputs: Names of what it takes.
+            outputs: Names of what it gives.
+
+        Raises:
+            ModelContractError: Where one is missing, or one more is wanted.
+        """
+        taken = [tensor.name for tensor in CONTRACTS[stage].inputs]
+        given = [tensor.name for tensor in CONTRACTS[stage].outputs if not tensor.optional]
+        missing = [name for name in taken if name not in inputs] + [name for name in given if name not in outputs]
+        extra = inputs.difference(taken)
+        if missing or extra:
+            how = f"has no tensor {', '.join(missing)}" if missing else f"wants {_list(extra)} as well"
+            found = f"It takes {_list(inputs)} and gives {_list(outputs)}"
+            contract = f"the {stage} stage has {_list(taken)} and {_list(given)}"
+            raise self.broken(f"cannot serve {stage}: it {how}. {found}; {contract}")
+
+    def checked(self, name: str, value: Array, shape: tuple[int, ...]) -> Array:
+        """``value``, where it has the shape that the contract promises.
+
+        Raises:
+            ModelContractError: Where it has another.
+        """
+        if value.shape != shape:
+            raise self.broken(f"answered {name} of shape {list(value.shape)}, not {list(shape)}")
+        return np.ascontiguousarray(value)
+
+    def broken(self, how: str) -> DermbatchError:
         """An error that says how this model breaks its contract."""
         return ModelContractError(f"model {self.name} version {self.version} {how}")
-
-
-class Inference(Protocol):
-    """What the stages need of Triton."""
-
-    def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
-        """The model that serves a stage now."""
-
-    def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Run a model on one item; tensors without the batch dimension."""
-
-    def infer_many(
-        self, model: ServedModel, items: Sequence[Mapping[str, Array]], outputs: Sequence[str]
-    ) -> list[dict[str, Array]]:
-        """Run a model on several items of equal shapes, keeping the server busy; answers in order."""
 
 
 def describe(stage: Stage, version: str, config: Any) -> ServedModel:
@@ -126,7 +133,7 @@ def describe(stage: Stage, version: str, config: Any) -> ServedModel:
     Raises:
         ModelContractError: Where tensors or the file's digest are missing or wrong.
     """
-    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    parameters = parameters_of(config)
     tensors = {tensor.name: tensor for tensor in [*config.input, *config.output]}
     model = ServedModel(
         name=config.name,
@@ -136,17 +143,18 @@ def describe(stage: Stage, version: str, config: Any) -> ServedModel:
         shapes={name: tuple(tensor.dims) for name, tensor in tensors.items()},
         parameters=parameters,
     )
+    model.require(stage, {tensor.name for tensor in config.input}, {tensor.name for tensor in config.output})
     for wanted in (*CONTRACTS[stage].inputs, *CONTRACTS[stage].outputs):
         if wanted.name in tensors:
             _check(model, wanted, _type_name(tensors[wanted.name]))
-        elif not wanted.optional:
-            raise model.broken(f"cannot serve {stage}: it has no tensor {wanted.name}")
-    given = {tensor.name for tensor in config.input}
-    if extra := given - {tensor.name for tensor in CONTRACTS[stage].inputs}:
-        raise model.broken(f"cannot serve {stage}: it wants {', '.join(sorted(extra))} as well")
     if not model.sha256:
         raise model.broken(f"states no file digest: give its config.pbtxt the parameter 'sha256.{version}'")
     return model
+
+
+def parameters_of(config: Any) -> dict[str, str]:
+    """``parameters`` of a ``ModelConfig`` message."""
+    return {name: value.string_value for name, value in config.parameters.items()}
 
 
 def _type_name(tensor: Any) -> str:
@@ -155,26 +163,14 @@ def _type_name(tensor: Any) -> str:
 
 
 def _check(model: ServedModel, wanted: Tensor, type_name: str) -> None:
-    if _DTYPES.get(type_name) != wanted.dtype:
+    if type_name != wanted.data_type:
         raise model.broken(f"gives or takes {wanted.name} as {type_name}, not as {wanted.dtype}")
     shape = model.shapes[wanted.name]
-    fits = len(shape) == len(wanted.dims) and all(
-        want is None or have == want for have, want in zip(shape, wanted.dims, strict=True)
-    )
-    if not fits:
-        raise model.broken(f"has {wanted.name} of shape {list(shape)}, not {_dims(wanted)}")
+    pairs = zip(shape, wanted.dims, strict=False)
+    if len(shape) != len(wanted.dims) or any(want not in (-1, have) for have, want in pairs):
+        dims = ", ".join("any" if dim < 0 else str(dim) for dim in wanted.dims)
+        raise model.broken(f"has {wanted.name} of shape {list(shape)}, not [{dims}]")
 
 
-def _dims(tensor: Tensor) -> str:
-    return "[" + ", ".join("any" if dim is None else str(dim) for dim in tensor.dims) + "]"
-
-
-def checked(model: ServedModel, name: str, value: Array, shape: tuple[int, ...]) -> Array:
-    """``value``, where it has the shape that the contract promises.
-
-    Raises:
-        ModelContractError: Where it has another.
-    """
-    if value.shape != shape:
-        raise model.broken(f"answered {name} of shape {list(value.shape)}, not {list(shape)}")
-    return np.ascontiguousarray(value)
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,154 @@
+"""The journey of one image: look up what is known, run the stages that are not done, hand over, make the record.
+
+What leaves the system with a result comes before the record, so that an image without a record is handed over
+again: nothing is lost. And all of it is the same each time, so that handing over twice does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from dermbatch import __version__, layout
+from dermbatch.images.dicomfile import MEDIA_TYPE
+from dermbatch.records import ImageJob, KnownImage, ResultRecord, Sent, SourceInfo
+from dermbatch.settings import WorkerSettings
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from workers.handover.dicom.delivery import Delivered, write_dicom
+from workers.handover.output import copy_files, write_result
+from workers.handover.pacs.stow import NOWHERE, Destinations
+from workers.image.clock import Clock
+from workers.image.known import recall
+from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
+from workers.image.quality import quality_flags
+from workers.image.run import Outcome, Run
+from workers.image.source import Source, SourceReplaced
+from workers.image.steps import plan, preview_key
+from workers.triton.client import TritonClient
+
+_Handed = tuple[Delivered, str | None, Sent | None]
+
+
+def process(
+    job: ImageJob,
+    *,
+    store: ObjectStore,
+    client: TritonClient,
+    limits: WorkerSettings,
+    attempt: int,
+    worker: str,
+    alive: Callable[[], None],
+    destinations: Destinations = NOWHERE,
+) -> ResultRecord:
+    """Process one image. When it returns, all is written and handed over but the record, which is the caller's.
+
+    Args:
+        job: What to do.
+        store: The object store.
+        client: Triton.
+        limits: Largest file and picture.
+        attempt: Counted by the ledger.
+        worker: Name of this worker slot.
+        alive: Called between steps; raises where the lease is lost.
+        destinations: The PACS of the settings.
+
+    Raises:
+        BadInput: Where the object is no image that the system takes.
+        ObjectNotFound: Where it is not there.
+        ModelContractError: Where a model is missing or breaks its contract.
+        PacsRefused, PermanentError: Where the result cannot be handed over.
+        StoreUnavailable, StoreRefused, InferenceUnavailable, PacsUnavailable: Where trying again may help.
+    """
+    started, clock = datetime.now(UTC), Clock()
+    source = Source(job, store, limits.max_bytes, clock)
+    with clock("read"):
+        steps = plan(job, client)
+
+    def through(recalled: tuple[str, KnownImage] | None) -> tuple[Outcome, _Handed]:
+        with Run(source, steps, recalled, store, client, limits.max_pixels, clock) as run:
+            for step in steps:
+                alive()
+                run.do(step)
+            outcome = run.outcome()
+        alive()
+        return outcome, _hand_over(job, source, outcome, store, destinations, clock, alive)
+
+    try:
+        outcome, (dicom, output, sent) = through(recall(store, source, clock))
+    except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: all is made anew
+        outcome, (dicom, output, sent) = through(None)
+    outputs = [record.output for record in outcome.stages.values()]
+    record = ResultRecord(
+        batch=job.batch,
+        index=job.index,
+        name=job.name,
+        source=SourceInfo(uri=job.source, **dict(outcome.image)),
+        stages=outcome.stages,
+        cached=outcome.cached,
+        flags=quality_flags(outputs, may_have_text=job.may_have_text),
+        preview=layout.preview(outcome.image.sha256, preview_key(steps)),
+        preview_jpeg=outcome.shown,
+        dicom=dicom.keys,
+        no_dicom=dicom.why_none,
+        sent=sent,
+        output=output,
+        attempt=attempt,
+        worker=worker,
+        started=started,
+        finished=datetime.now(UTC),
+        seconds=clock.seconds,
+        software=__version__,
+    )
+    if output is not None:
+        write_result(output, record, store)
+    return record
+
+
+def _hand_over(
+    job: ImageJob,
+    source: Source,
+    outcome: Outcome,
+    store: ObjectStore,
+    destinations: Destinations,
+    clock: Clock,
+    alive: Callable[[], None],
+) -> _Handed:
+    """Write the DICOM objects of an image, copy its files, send its objects: as far as the job asks for it.
+
+    Returns:
+        The DICOM objects, ``s3://bucket/key`` of the folder of copies, and what a PACS has taken.
+
+    Raises:
+        StaleArtifact: Where a picture is gone from the store.
+        SourceReplaced: Where the object is another than the one that the stages are of.
+    """
+    destination = destinations.named(job.send_to) if job.send_to is not None else None
+    made, output, sent = Delivered(), None, None
+    if job.dicom:
+        made = _make_dicom(job, source, outcome, store, clock)
+    if job.output is not None:
+        alive()
+        with clock("output"):
+            output = copy_files(job, outcome.stages, made.keys, store)
+    if destination is not None and made.bodies:
+        alive()
+        for key in made.keys.values():
+            store.audit.note("send", f"s3://{store.bucket}/{key}", to=f"pacs:{destination.name}")
+        with clock("send"):
+            sent = destination.send(made.bodies)
+        alive()
+    return made, output, sent
+
+
+def _make_dicom(job: ImageJob, source: Source, outcome: Outcome, store: ObjectStore, clock: Clock) -> Delivered:
+    image, stages = outcome.image, outcome.stages
+    if image.media_type != MEDIA_TYPE:
+        return Delivered(why_none="not_dicom")
+    if source.sha256 != image.sha256:
+        raise SourceReplaced
+    flags = quality_flags([record.output for record in stages.values()])
+    with clock("dicom"):
+        mask = read_back(store, stages.get(Stage.SEGMENT), MASK)
+        enhanced = read_back(store, stages.get(Stage.ENHANCE), ENHANCED)
+        return write_dicom(job, source.body, image, stages, flags, store, mask=mask, enhanced=enhanced)

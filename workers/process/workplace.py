@@ -1,0 +1,119 @@
+"""What one worker process works with: its connections, made after the fork, and its name."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from dermbatch.audit import Audit
+from dermbatch.errors import LedgerUnavailable
+from dermbatch.ledger import Ledger
+from dermbatch.records import ResultRecord
+from dermbatch.settings import Settings
+from dermbatch.store import ObjectStore
+from workers.handover.pacs.stow import NOWHERE, Destinations
+from workers.process.drain import Drain
+from workers.process.journey import process
+from workers.process.lease import LeaseKeeper
+from workers.process.shadow import run_shadow
+from workers.triton.client import TritonClient
+
+_log = structlog.get_logger(__name__)
+
+Process = Callable[..., ResultRecord]
+Shadow = Callable[..., None]
+
+T = TypeVar("T")
+
+
+@dataclass
+class Workplace:
+    """What one worker process needs.
+
+    Attributes:
+        settings: All settings.
+        store: The object store.
+        ledger: The ledger.
+        client: Triton.
+        keeper: Keeps the lease of the image in hand.
+        drain: Whether the worker ends, and when.
+        slot: Name of this process.
+        process: The pipeline, from job to result record.
+        shadow: A canary's side run.
+        destinations: The PACS of the settings.
+        patience: Seconds for which news is kept for a Redis that does not answer.
+    """
+
+    settings: Settings
+    store: ObjectStore
+    ledger: Ledger
+    client: TritonClient
+    keeper: LeaseKeeper
+    drain: Drain
+    slot: str
+    process: Process = process
+    shadow: Shadow = run_shadow
+    destinations: Destinations = NOWHERE
+    patience: float = 30.0
+    _claims: itertools.count[int] = field(default_factory=itertools.count)
+
+    @classmethod
+    def open(cls, settings: Settings, drain: Drain, process: Process = process) -> Workplace:
+        """Connect, and begin to report this process as a worker slot."""
+        slot = f"{socket.gethostname()}/{os.getpid()}"
+        ledger = Ledger(settings.redis, settings.ledger)
+        keeper = LeaseKeeper(ledger, slot, settings.ledger.heartbeat, drain)
+        keeper.start()
+        store = ObjectStore(settings.store, Audit(settings.audit, "worker"))
+        client = TritonClient(settings.triton)
+        return cls(
+            settings,
+            store,
+            ledger,
+            client,
+            keeper,
+            drain,
+            slot,
+            process,
+            destinations=Destinations(settings.dicomweb),
+        )
+
+    def close(self) -> None:
+        """Stop reporting, and give back what is shared with Triton."""
+        self.keeper.stop()
+        self.client.close()
+        self.destinations.close()
+
+    def new_owner(self) -> str:
+        """A name for one claim: the same process claims the same image anew under another name."""
+        return f"{self.slot}/{next(self._claims)}"
+
+    def insist(self, ask: Callable[[], T]) -> T | None:
+        """Ask the ledger, again and again for a while where Redis does not answer.
+
+        Returns:
+            Its answer; ``None`` where there was none: the lease ends then, and the next attempt goes on from what
+            is recorded.
+        """
+        try:
+            return ask()
+        except LedgerUnavailable:  # seldom: what comes now is not worth its time for every image
+            pass
+        asking = Retrying(
+            stop=stop_after_delay(self.patience),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            retry=retry_if_exception_type(LedgerUnavailable),
+            reraise=True,
+        )
+        try:
+            return asking(ask)
+        except LedgerUnavailable:
+            _log.warning("the ledger could not be told: the lease will run out")
+            return None
