@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,12 +15,11 @@ from dermbatch.audit import Audit
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
-from dermbatch.records import Filters, ModelChoice
+from dermbatch.records import Filters, ModelChoice, Order
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.cli.app import running
-from orchestrator.planning.planner import Order
 from orchestrator.planning.privacy.profile import load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.stack import host
@@ -148,11 +147,17 @@ def new_name(given: str | None) -> str:
     return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
 
 
-def order(settings: Settings, name: str | None, stage_names: str, model_texts: Sequence[str] | None) -> Order:
+def order(settings: Settings, stage_names: str, model_texts: Sequence[str] | None, **others: Any) -> Order:
     """The order for a new batch.
 
+    Args:
+        settings: Have the models that are not given.
+        stage_names: What ``--stages`` names.
+        model_texts: What ``--model`` names.
+        others: Further fields of the order.
+
     Raises:
-        UsageError: Where a stage, a model or the name cannot be.
+        UsageError: Where a stage or a model cannot be.
     """
     chosen = {**settings.models, **models(model_texts)}
     wanted = [part.strip() for part in stage_names.split(",") if part.strip()]
@@ -161,7 +166,7 @@ def order(settings: Settings, name: str | None, stage_names: str, model_texts: S
     if not wanted:
         raise UsageError(f"no stage is given; there are {ALL_STAGES}")
     ordered = stages.closure(frozenset(map(Stage, wanted)))
-    return Order(new_name(name), {stage: chosen[stage] for stage in ordered}, ordered)
+    return Order(stages=ordered, models={stage: chosen[stage] for stage in ordered}, **others)
 
 
 def filters(

@@ -123,11 +123,11 @@ def _hand_over(
         StaleArtifact: Where a picture is gone from the store.
         SourceReplaced: Where the object is another than the one that the stages are of.
     """
-    destination = destinations.named(job.send_to) if job.send_to is not None else None
+    destination = destinations.named(job.order.send_to) if job.order.send_to is not None else None
     made, output, sent = Delivered(), None, None
-    if job.dicom:
+    if job.order.dicom:
         made = _make_dicom(job, source, outcome, store, clock)
-    if job.output is not None:
+    if job.order.output is not None:
         alive()
         with clock("output"):
             output = copy_files(job, outcome.stages, made.keys, store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, ObjectNotFound, UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, ModelChoice
+from dermbatch.records import Batch, ModelChoice, Order
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -23,9 +22,9 @@ from orchestrator.planning import delivery
 from orchestrator.planning import models as served_models
 from orchestrator.planning.estimate import estimate, estimate_table
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.planning.privacy.taking import Deidentifier
-from orchestrator.planning.resegment import Request, plan_resegment
+from orchestrator.planning.resegment import plan_resegment
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, rendered, standing
 from orchestrator.reporting.progress import follow, where
@@ -67,11 +66,20 @@ def submit(
     Killed while it reads the inputs, the same command with the same --batch goes on where it was.
     """
     settings, store, ledger = options.connect(home)
-    asked = options.order(settings, batch_name, stage_names, models)
-    order = replace(asked, lane="live" if live else "bulk", weight=weight, max_failed_share=max_failed)
+    order = options.order(
+        settings,
+        stage_names,
+        models,
+        lane="live" if live else "bulk",
+        weight=weight,
+        max_failed_share=max_failed,
+        dicom=dicom,
+        send_to=send_to,
+        output=output,
+    )
+    name = options.new_name(batch_name)
     delivery.check_destination(send_to, settings)
     delivery.check_output(output, inputs, store)
-    order = replace(order, dicom=dicom or send_to is not None, send_to=send_to, output=output)
     pinned = _check_served(settings, order.models)
     filters = options.filters(include, exclude, since, until)
     deidentify = options.deidentifier(profile, settings)
@@ -85,13 +93,24 @@ def submit(
     )
     intake.check(inputs, quoting=deidentify is None)
     if dry_run:
-        _estimate(replace(order, models=pinned), intake, inputs, store, ledger, price, gpus, plain, deidentify)
+        _estimate(
+            order.model_copy(update={"models": pinned}),
+            intake,
+            inputs,
+            store,
+            ledger,
+            price,
+            gpus,
+            plain,
+            deidentify,
+        )
         return
     if batch_name is None:
-        text = f"batch {order.batch}: if this is cut off, the same command with --batch {order.batch} goes on"
+        text = f"batch {name}: if this is cut off, the same command with --batch {name} goes on"
         err.print(text, markup=False, soft_wrap=True)
     with err.status("Reading the inputs") as shown:
         batch = plan(
+            name,
             order,
             intake.walk(inputs),
             store,
@@ -120,9 +139,9 @@ def resegment(
     settings, store, ledger = options.connect(home)
     chosen = options.models(models)
     _check_served(settings, chosen)
-    request = Request(options.new_name(batch_name), weight=weight, max_failed_share=max_failed)
+    order = Order(models=chosen, weight=weight, max_failed_share=max_failed)
     with err.status("Reading the earlier batches"):
-        batch = plan_resegment(request, batches, chosen, store)
+        batch = plan_resegment(options.new_name(batch_name), order, batches, store)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +57,8 @@ def run(
     audit = options.audit(settings)
     served = options.repository(model_repository)
     delivery.check_destination(send_to, settings)
-    order = options.order(settings, batch_name, stage_names, models)
-    order = replace(order, dicom=dicom or send_to is not None, send_to=send_to)
+    order = options.order(settings, stage_names, models, dicom=dicom, send_to=send_to)
+    name = options.new_name(batch_name)
     served_models.check(order.models, repository.served_models(served), str(served))
     options.make_folder(folder)
     source = ObjectStore(settings.store, audit) if any(name.startswith("s3://") for name in inputs) else None
@@ -88,9 +87,9 @@ def run(
             ending.enter_context(stack)
         store, ledger = ObjectStore(stack.settings.store, audit), Ledger(stack.settings.redis, settings.ledger)
         _give_up_interrupted(store, ledger)
-        abandon(store, order.batch)  # its uploads are gone now
+        abandon(store, name)  # its uploads are gone now
         with err.status("Reading the inputs"):
-            batch = plan(order, intake.walk(inputs), store, deidentify=deidentify)
+            batch = plan(name, order, intake.walk(inputs), store, deidentify=deidentify)
         started = time.monotonic()
         begin(store, ledger, batch)
         summary = follow(ledger, store, batch, err, lambda: _look_after(stack))

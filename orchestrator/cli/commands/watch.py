@@ -88,8 +88,7 @@ def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
         err.print(f"dermbatch: models are not checked: {error}", markup=False, soft_wrap=True)
         return
     for rule in book.rules:
-        models = {stage: rule.models.get(stage, settings.models[stage]) for stage in rule.stages}
-        served_models.check(models, there, f"Triton at {settings.triton.url}")
+        served_models.check(rule.order(settings).models, there, f"Triton at {settings.triton.url}")
 
 
 def _serve_metrics(settings: WatchSettings, ending: ExitStack) -> None:

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from dermbatch import metrics
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
+from dermbatch.records import Order
 from dermbatch.settings import Settings
-from dermbatch.stages import closure
 from dermbatch.store import ObjectInfo, ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
 from orchestrator.planning.intake.intake import Intake
@@ -109,18 +108,17 @@ class Taking:
 
     def _gathering(self, memory: Memory, rule: Rule, now: datetime) -> Gathering:
         """The batch of this rule that takes images in now."""
-        asked = self._ways[rule.name].asked
+        order = self._ways[rule.name].order
         there = memory.gatherings.get(rule.name)
         if there is not None:
             batch = there.batch
             over = batch.until is not None and now >= batch.until
-            other = any(getattr(batch, field) != value for field, value in asked.items())
-            if not (over or other) or memory.waits(there):
+            if not (over or batch.order != order) or memory.waits(there):
                 return there
             self._end(there)
             del memory.gatherings[rule.name]
         self._check()
-        begun = Gathering.begin(self._store, self._ledger, rule, asked, now)
+        begun = Gathering.begin(self._store, self._ledger, rule, order, now)
         memory.gatherings[rule.name] = begun
         return begun
 
@@ -135,12 +133,12 @@ class _Way:
     """How objects of a rule are taken in.
 
     Attributes:
-        asked: What its batches ask for.
+        order: Of its batches.
         intake: Walks its objects.
         deidentify: Makes copies of them, where the rule wants that.
     """
 
-    asked: dict[str, Any]
+    order: Order
     intake: Intake
     deidentify: Deidentifier | None
 
@@ -149,18 +147,8 @@ class _Way:
         deidentify = None
         if rule.deidentify is not None:
             deidentify = Deidentifier(book.profiles[rule.deidentify], settings)
-        stages = closure(frozenset(rule.stages))
-        asked = {
-            "lane": rule.lane,
-            "weight": rule.weight,
-            "stages": stages,
-            "models": {stage: rule.models.get(stage, settings.models[stage]) for stage in stages},
-            "max_failed_share": rule.max_failed_share,
-            "deidentified": deidentify.record if deidentify is not None else None,
-            "dicom": rule.dicom or rule.send_to is not None,
-            "send_to": rule.send_to,
-            "output": rule.output,
-        }
+        deidentified = deidentify.record if deidentify is not None else None
+        order = rule.order(settings).model_copy(update={"deidentified": deidentified})
         intake = Intake(
             settings,
             store,
@@ -168,7 +156,7 @@ class _Way:
             filters=rule.filters,
             pseudonym=deidentify.pseudonym if deidentify is not None else None,
         )
-        return cls(asked, intake, deidentify)
+        return cls(order, intake, deidentify)
 
 
 def _but_first(images: int, items: Iterator[Item]) -> Iterator[Item]:
