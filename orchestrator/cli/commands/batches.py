@@ -19,16 +19,18 @@ from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import read_batch
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
+from orchestrator.cli.tables.estimate import estimate_table
+from orchestrator.cli.tables.overview import rendered
+from orchestrator.cli.tables.progress import follow, where
 from orchestrator.planning import delivery
 from orchestrator.planning import models as served_models
-from orchestrator.planning.estimate import estimate, estimate_table
+from orchestrator.planning.estimate import estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import Order, plan
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import Request, plan_resegment
 from orchestrator.reporting.fetch import fetch as fetch_batch
-from orchestrator.reporting.overview import as_json, overview, rendered, standing
-from orchestrator.reporting.progress import follow, where
+from orchestrator.reporting.overview import as_json, overview, standing
 from orchestrator.steering.controls import begin
 
 
@@ -140,7 +142,7 @@ def status(
     if watch:
         if batch_name is None:
             raise UsageError("--watch needs the name of a batch")
-        failed = follow(ledger, store, known(store, batch_name), err, lambda: None).failed
+        failed = follow(ledger, store, known(store, batch_name), err).failed
     shown = standing(store, ledger, batch_name) if batch_name else overview(store, ledger, everything=everything)
     if plain:
         out.print(as_json(shown), soft_wrap=True, markup=False)

@@ -18,13 +18,13 @@ from dermbatch.settings import load
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
+from orchestrator.cli.tables.progress import closing_table, follow, where
 from orchestrator.planning import delivery
 from orchestrator.planning import models as served_models
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import abandon, plan
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.fetch import fetch_originals
-from orchestrator.reporting.progress import closing_table, follow, where
 from orchestrator.stack.environment import audited
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin
