@@ -37,7 +37,7 @@ def start(
 ) -> None:
     """Start a canary; it takes effect within half a minute."""
     settings, store, ledger = options.connect(home)
-    chosen = options.models(models)
+    chosen = served_models.named(models or ())
     served_models.check(chosen, served_models.served(settings.triton), f"Triton at {settings.triton.url}")
     if unpinned := [stage for stage, choice in chosen.items() if choice.version is None]:
         raise UsageError(f"{unpinned[0]}: pin a version, as in {unpinned[0]}=NAME@VERSION")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +18,9 @@ from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
 from orchestrator.cli.tables.progress import closing_table, follow, where
-from orchestrator.planning import delivery
-from orchestrator.planning import models as served_models
-from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import abandon, plan
+from orchestrator.planning import submission
+from orchestrator.planning.models import Offer, named
+from orchestrator.planning.planner import abandon
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.fetch import fetch_originals
 from orchestrator.stack.environment import audited
@@ -57,26 +55,24 @@ def run(
     settings = audited(load(), home)
     audit = options.audit(settings)
     served = options.repository(model_repository)
-    delivery.check_destination(send_to, settings)
-    order = options.order(settings, batch_name, stage_names, models)
-    order = replace(order, dicom=dicom or send_to is not None, send_to=send_to)
-    served_models.check(order.models, repository.served_models(served), str(served))
-    options.make_folder(folder)
-    source = ObjectStore(settings.store, audit) if any(name.startswith("s3://") for name in inputs) else None
-    filters = options.filters(include, exclude, since, until)
+    order = submission.order(
+        settings, batch_name, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to
+    )
     # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
     privacy = settings.privacy.model_copy(update={"bucket": None})
-    deidentify = options.deidentifier(profile, settings.model_copy(update={"privacy": privacy}))
-    intake = Intake(
-        settings,
-        source,
+    submitted = submission.prepare(
+        order,
+        inputs,
+        settings.model_copy(update={"privacy": privacy}),
+        ObjectStore(settings.store, audit) if any(name.startswith("s3://") for name in inputs) else None,
+        Offer(str(served), repository.served_models(served)),
+        filters=options.filters(include, exclude, since, until),
+        profile=profile,
         in_place=False,
         leave_out=folder,
-        filters=filters,
         audit=audit,
-        pseudonym=deidentify.pseudonym if deidentify is not None else None,
     )
-    intake.check(inputs, quoting=deidentify is None)
+    options.make_folder(folder)
     with ExitStack() as ending:
         with err.status("Starting Redis, S3, Triton and a worker"):
             stack = Stack(
@@ -90,7 +86,7 @@ def run(
         _give_up_interrupted(store, ledger)
         abandon(store, order.batch)  # its uploads are gone now
         with err.status("Reading the inputs"):
-            batch = plan(order, intake.walk(inputs), store, deidentify=deidentify)
+            batch = submitted.plan(store)
         started = time.monotonic()
         begin(store, ledger, batch)
         summary = follow(ledger, store, batch, err, lambda: _look_after(stack))
