@@ -23,12 +23,12 @@ from rich.table import Table
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import write_samples
+from dermbatch.records import Order
 from dermbatch.settings import Settings
-from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.cli.tables.progress import follow
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.stack.stack import Stack
 
 console = Console(highlight=False)
@@ -78,8 +78,8 @@ def run(stack: Stack, name: str) -> tuple[float, Counters]:
     """One batch of everything under the prefix: seconds from opening to closed, and what was counted meanwhile."""
     store, ledger = ObjectStore(stack.settings.store), Ledger(stack.settings.redis, stack.settings.ledger)
     intake = Intake(stack.settings, store, in_place=True)
-    order = Order(name, dict(stack.settings.models), ORDER)
-    batch = plan(order, intake.walk([f"s3://{store.incoming_bucket}/archive/"]), store)
+    order = Order(models=stack.settings.models)
+    batch = plan(name, order, intake.walk([f"s3://{store.incoming_bucket}/archive/"]), store)
     before, started = look(stack), time.monotonic()
     ledger.open_batch(batch)
     ledger.wake()

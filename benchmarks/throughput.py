@@ -33,13 +33,13 @@ from dermbatch.images.imagefile import read_image
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import write_samples
-from dermbatch.records import ImageJob, ResultRecord
+from dermbatch.records import ImageJob, Order, ResultRecord
 from dermbatch.settings import Settings, TritonSettings
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import read_results
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.reporting.fetch import fetch
 from orchestrator.reporting.progress import wait
 from orchestrator.stack.stack import Stack
@@ -84,7 +84,7 @@ class Recorder:
 def take_down(path: Path, settings: Settings, client: TritonClient) -> list[Call]:
     """The requests that the stages make of one image."""
     recorder = Recorder(client)
-    job = ImageJob(batch="b", index=0, name="", source="s3://b/0", stages=ORDER, models=settings.models)
+    job = ImageJob(batch="b", index=0, name="", source="s3://b/0", order=Order(models=settings.models))
     pictures = Pictures(path.read_bytes, settings.worker.max_pixels, None, {})  # type: ignore[arg-type]
     source = read_image(path.read_bytes(), max_pixels=settings.worker.max_pixels)
     for step in plan_steps(job, client):
@@ -153,7 +153,7 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
     before = cpu_seconds(stack)
     start = time.monotonic()
     intake = Intake(settings, None, in_place=False)
-    batch = plan(Order(name, settings.models), intake.walk([str(path) for path in paths]), store)
+    batch = plan(name, Order(models=settings.models), intake.walk([str(path) for path in paths]), store)
     planned = time.monotonic()
     ledger.open_batch(batch)
     counts = wait(ledger, store, batch.name)

@@ -114,7 +114,6 @@ class Client:
         """
         order = submission.order(
             self._settings,
-            batch,
             stages,
             served.named(f"{stage}={model}" for stage, model in (models or {}).items()),
             lane="live" if live else "bulk",
@@ -124,6 +123,7 @@ class Client:
             send_to=send_to,
             output=output,
         )
+        name = submission.new_name(batch)
         submitted = submission.prepare(
             order,
             [str(given) for given in inputs],
@@ -134,7 +134,7 @@ class Client:
             profile=deidentify,
             audit=self._store.audit,
         )
-        begun = submitted.plan(self._store)
+        begun = submitted.plan(name, self._store)
         begin(self._store, self._ledger, begun)
         return begun.name
 

@@ -19,6 +19,7 @@ from dermbatch.records import (
     ManifestEntry,
     ModelChoice,
     ModelUsed,
+    Order,
     PurifyOutput,
     ResultRecord,
     SegmentOutput,
@@ -33,8 +34,10 @@ SIDE = 64
 
 
 def batch_of(name, images, **changes):
-    changes.setdefault("models", {stage: ModelChoice(name=f"{stage}_net") for stage in ORDER})
-    return Batch(name=name, created=CREATED, images=images, software="0.2.0", **changes)
+    asked = {"models": {stage: ModelChoice(name=f"{stage}_net") for stage in ORDER}}
+    asked |= {field: changes.pop(field) for field in Order.model_fields if field in changes}
+    order = Order(**asked)
+    return Batch(name=name, created=CREATED, order=order, images=images, software="0.2.0", **changes)
 
 
 def entry_of(index, **changes):

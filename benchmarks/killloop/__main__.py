@@ -33,9 +33,8 @@ from benchmarks.killloop.house import House
 from benchmarks.killloop.loop import Loop, Outcome
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import encode
-from dermbatch.records import Batch, ManifestEntry
+from dermbatch.records import Batch, ManifestEntry, Order
 from dermbatch.settings import DEFAULT_MODELS, LedgerSettings
-from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.stack.process import python_module
 
@@ -136,7 +135,7 @@ def submit_real(store: ObjectStore, images: int) -> Batch:
         etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
         source = f"s3://{store.incoming_bucket}/{key}"
         entries.append(ManifestEntry(index=index, name=f"{index}.jpg", source=source, size=len(data), etag=etag))
-    batch = work.no_op_batch(work.BATCH, images).model_copy(update={"stages": ORDER, "models": DEFAULT_MODELS})
+    batch = work.no_op_batch(work.BATCH, images).model_copy(update={"order": Order(models=DEFAULT_MODELS)})
     work.submit(store, batch, iter(entries))
     return batch
 

@@ -19,9 +19,11 @@ from dermbatch.records import (
     Batch,
     BatchControl,
     ImageJob,
+    Lane,
     ManifestEntry,
     ModelChoice,
     ModelUsed,
+    Order,
     PurifyOutput,
     ResultRecord,
     SourceInfo,
@@ -58,8 +60,7 @@ def job(batch: str, index: int) -> ImageJob:
         index=index,
         name=f"image-{index}",
         source=_source(index),
-        stages=(Stage.PURIFY,),
-        models={Stage.PURIFY: _MODEL},
+        order=Order(stages=(Stage.PURIFY,), models={Stage.PURIFY: _MODEL}),
     )
 
 
@@ -126,7 +127,7 @@ def submit(store: ObjectStore, batch: Batch, lines: Iterator[ManifestEntry]) -> 
 
     The ledger is not told: that an orchestrator finds the batch in the store is part of what is tried.
     """
-    control = BatchControl(lane=batch.lane, weight=batch.weight)
+    control = BatchControl.of(batch.order)
     store.put(layout.control(batch.name), control.to_json(), "application/json")
     part: list[bytes] = []
     for entry in lines:
@@ -138,14 +139,12 @@ def submit(store: ObjectStore, batch: Batch, lines: Iterator[ManifestEntry]) -> 
     store.put(layout.batch_record(batch.name), batch.to_json(), "application/json")
 
 
-def no_op_batch(name: str, images: int, lane: str = "bulk") -> Batch:
+def no_op_batch(name: str, images: int, lane: Lane = "bulk") -> Batch:
     """What is asked for images of this module."""
     return Batch(
         name=name,
         created=datetime.now(UTC),
-        lane=lane,  # type: ignore[arg-type]
-        stages=(Stage.PURIFY,),
-        models={Stage.PURIFY: _MODEL},
+        order=Order(lane=lane, stages=(Stage.PURIFY,), models={Stage.PURIFY: _MODEL}),
         images=images,
         software=__version__,
     )

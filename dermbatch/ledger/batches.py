@@ -92,7 +92,7 @@ class Batches(Connection):
             batch: What was asked.
             control: How it is to be run; as it was asked where none is given.
         """
-        said = control or BatchControl(lane=batch.lane, weight=batch.weight)
+        said = control or BatchControl.of(batch.order)
         opened = round(batch.created.timestamp() * 1000)
         keys = [OPEN, batch_key(batch.name), *bitmap_keys(batch.name)]
         args: list[str | int] = [batch.name, opened, batch.images, said.lane, said.weight, said.state, said.why]

@@ -164,21 +164,17 @@ class Dispatcher:
             index=entry.index,
             name=entry.name,
             source=source,
-            stages=batch.stages,
-            models=batch.models,
+            order=batch.order.model_copy(update={"lane": lane}),
             size=entry.size,
             etag=entry.etag,
             frame=entry.frame,
             duplicate_of=entry.duplicate_of,
             may_have_text=entry.may_have_text,
-            dicom=batch.dicom or batch.send_to is not None,
-            send_to=batch.send_to,
-            output=batch.output,
         )
         return self._choose(job) if lane == "live" else job
 
     def _too_many_failed(self, state: BatchState) -> bool:
-        share = self._batch(state).max_failed_share
+        share = self._batch(state).order.max_failed_share
         outcomes = state.done + state.failed
         enough = _JUDGED_FROM if state.growing else min(_JUDGED_FROM, state.images)
         if share is None or state.tolerant or outcomes < enough:

@@ -14,13 +14,12 @@ from pydantic import ValidationError
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError
-from dermbatch.records import KnownImage, ModelChoice, StageRecord
+from dermbatch.records import KnownImage, ModelChoice, Order, StageRecord
 from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.history import History, read_history
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped
-from orchestrator.planning.planner import Order
 from orchestrator.planning.privacy.taking import Deidentifier
 
 LOOKED_INTO = 1000

@@ -21,12 +21,10 @@ from dermbatch.records import (
     Batch,
     BatchControl,
     Filters,
-    Lane,
-    ModelChoice,
+    Order,
     PlanRecord,
     Position,
 )
-from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import content_of, read_batch, read_manifest_part
 from orchestrator.planning.dedup import Contents
@@ -34,28 +32,17 @@ from orchestrator.planning.intake.candidates import Item, LeftOut, Skipped, Walk
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.uploading import entered
 
-__all__ = ["Order", "abandon", "plan", "read_batch", "read_manifest_part"]
+__all__ = ["abandon", "plan", "read_batch", "read_manifest_part"]
 
 _JSON = "application/json"
 
 
-@dataclass(frozen=True)
-class Order:
-    """What the user asked to be done with the inputs; see :class:`dermbatch.records.Asked`."""
-
-    batch: str
-    models: dict[Stage, ModelChoice]
-    stages: tuple[Stage, ...] = ORDER
-    lane: Lane = "bulk"
-    weight: int = 1
-    max_failed_share: float | None = None
-    compared_with: tuple[str, ...] = ()
-    dicom: bool = False
-    send_to: str | None = None
-    output: str | None = None
+_STEERING = {"lane", "weight", "max_failed_share"}
+"""What may be another where a plan is gone on with."""
 
 
 def plan(
+    name: str,
     order: Order,
     walk: Walk | Iterable[Item],
     store: ObjectStore,
@@ -68,7 +55,8 @@ def plan(
     Memory does not grow with the number of candidates.
 
     Args:
-        order: What was asked.
+        name: Of the new batch.
+        order: What was asked; how it is de-identified, ``deidentify`` says.
         walk: What :class:`~orchestrator.planning.intake.intake.Intake` finds. Of items in any other iterable,
             those that were taken before are passed over.
         store: Uploads go into its incoming bucket, records into its result bucket.
@@ -81,23 +69,23 @@ def plan(
         StoreUnavailable: Where the store fails; the batch then does not exist, and the same call goes on.
         StoreRefused: Where the store may not be written.
     """
-    layout.check_batch_name(order.batch)
-    _check_free(store, order.batch)
-    record = _begun(order, walk, store, deidentify)
-    _control(order, store)
+    layout.check_batch_name(name)
+    _check_free(store, name)
+    record = _begun(name, order, walk, store, deidentify)
+    _control(name, order, store)
     position = deidentify.unlocked(record.position) if deidentify else record.position
     with Contents() as contents, closing(_items(walk, record, position)) as items:
         _remember(store, record, contents)
         for so_far in _parts(record, items, store, contents, deidentify):
             told(record := so_far)
     if record.images == 0:
-        _forget(store, order.batch)
+        _forget(store, name)
         others = f"{record.skipped} other files, {record.left_out} left out by filters"
         raise UsageError(f"no image among the inputs ({others})")
     asked = record.model_dump(exclude={"inputs", "filters", "position"})
     batch = Batch.model_validate(asked)
-    if not store.put_if_absent(layout.batch_record(order.batch), batch.to_json(), _JSON):
-        _check_free(store, order.batch)
+    if not store.put_if_absent(layout.batch_record(name), batch.to_json(), _JSON):
+        _check_free(store, name)
     return batch
 
 
@@ -118,51 +106,42 @@ def _check_free(store: ObjectStore, name: str) -> None:
 
 
 def _begun(
-    order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
+    name: str, order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
 ) -> PlanRecord:
     """The plan under this name, as far as it has come."""
     fresh = PlanRecord(
-        name=order.batch,
+        name=name,
         created=datetime.now(UTC),
-        lane=order.lane,
-        weight=order.weight,
-        stages=order.stages,
-        models=order.models,
-        max_failed_share=order.max_failed_share,
-        compared_with=order.compared_with,
-        deidentified=deidentify.record if deidentify else None,
-        dicom=order.dicom,
-        send_to=order.send_to,
-        output=order.output,
+        order=order.model_copy(update={"deidentified": deidentify.record if deidentify else None}),
         software=__version__,
         inputs=walk.inputs if isinstance(walk, Walk) else (),
         filters=walk.filters if isinstance(walk, Walk) else Filters(),
     )
     if deidentify is not None:
         fresh = deidentify.hidden(fresh)
-    key = layout.plan_record(order.batch)
+    key = layout.plan_record(name)
     if store.put_if_absent(key, fresh.to_json(), _JSON):
         return fresh
     try:
         begun = PlanRecord.model_validate_json(store.get(store.bucket, key))
     except ValidationError as error:
         raise UsageError(
-            f"the begun plan of batch {order.batch!r} (plan.json) is damaged; choose another name with --batch"
+            f"the begun plan of batch {name!r} (plan.json) is damaged; choose another name with --batch"
         ) from error
-    same = ("inputs", "filters", "deidentified", "stages", "models", "compared_with", "dicom", "send_to", "output")
-    if other := [name for name in same if getattr(begun, name) != getattr(fresh, name)]:
+    same = [field for field in Order.model_fields if field not in _STEERING]
+    other = [field for field in ("inputs", "filters") if getattr(begun, field) != getattr(fresh, field)]
+    if other := other + [field for field in same if getattr(begun.order, field) != getattr(fresh.order, field)]:
         raise UsageError(
-            f"a plan of batch {order.batch!r} was begun with other {' and '.join(other).replace('_', ' ')}; "
+            f"a plan of batch {name!r} was begun with other {' and '.join(other).replace('_', ' ')}; "
             "give the same ones to go on with it, or choose another name with --batch"
         )
-    steering = {"lane", "weight", "max_failed_share"}
-    return begun.model_copy(update=fresh.model_dump(include=steering))
+    return begun.model_copy(update={"order": fresh.order})
 
 
-def _control(order: Order, store: ObjectStore) -> None:
+def _control(name: str, order: Order, store: ObjectStore) -> None:
     """Make the batch findable before it exists; a pause that was asked for in the meantime stays."""
-    key = layout.control(order.batch)
-    control = BatchControl(lane=order.lane, weight=order.weight)
+    key = layout.control(name)
+    control = BatchControl.of(order)
     if not store.put_if_absent(key, control.to_json(), _JSON):
         there = BatchControl.model_validate_json(store.get(store.bucket, key))
         update = {"lane": order.lane, "weight": order.weight}

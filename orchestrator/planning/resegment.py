@@ -7,8 +7,7 @@ out; images that failed are taken again, since another model may do better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from pydantic import ValidationError
@@ -19,10 +18,10 @@ from dermbatch.records import (
     Batch,
     Earlier,
     Filters,
-    Lane,
     ManifestEntry,
     ModelChoice,
     ModelUsed,
+    Order,
     Position,
     ResultRecord,
 )
@@ -30,41 +29,21 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import named, read_batch, read_manifest_part
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Walk
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 
 _RECORDS_LOOKED_AT = 20
 """Results of a batch that are asked which models ran."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; see :class:`dermbatch.records.Asked`.
-
-    Attributes:
-        batch: Name of the new batch.
-        lane: Where its images queue.
-        weight: Its share of the lane.
-        max_failed_share: The batch is paused when more than this share of its outcomes failed.
-    """
-
-    batch: str
-    lane: Lane = "bulk"
-    weight: int = 1
-    max_failed_share: float | None = None
-
-
-def resegment_order(
-    request: Request, batches: Sequence[str], models: Mapping[Stage, ModelChoice], store: ObjectStore
-) -> Order:
+def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) -> Order:
     """The order that a resegment comes to: stages and models of the earlier batches, but for those given.
 
     A model that an earlier batch did not pin is pinned to the version that its results name, so that nothing but
     what is asked for changes.
 
     Args:
-        request: What was asked for.
+        asked: What was asked for, with no models but the new ones, which name their versions.
         batches: Names of the earlier batches; where an image is in several, the first is what it is compared with.
-        models: The new models, with their versions.
         store: Where the batches are.
 
     Raises:
@@ -73,6 +52,7 @@ def resegment_order(
     """
     if not batches:
         raise UsageError("name at least one earlier batch")
+    models = asked.models
     if not models:
         raise UsageError("name what is to be run anew: STAGE=NAME@VERSION")
     for stage, choice in models.items():
@@ -83,22 +63,12 @@ def resegment_order(
             )
     names = tuple(dict.fromkeys(batches))
     earlier = [named(store, name) for name in names]
-    ran = stages.closure(frozenset(stage for batch in earlier for stage in batch.stages) | set(models))
+    ran = stages.closure(frozenset(stage for batch in earlier for stage in batch.order.stages) | set(models))
     chosen = {stage: models[stage] if stage in models else _common(store, stage, earlier) for stage in ran}
-    return Order(
-        batch=request.batch,
-        models=chosen,
-        stages=ran,
-        lane=request.lane,
-        weight=request.weight,
-        max_failed_share=request.max_failed_share,
-        compared_with=names,
-    )
+    return asked.model_copy(update={"models": chosen, "stages": ran, "compared_with": names})
 
 
-def plan_resegment(
-    request: Request, batches: Sequence[str], models: Mapping[Stage, ModelChoice], store: ObjectStore
-) -> Batch:
+def plan_resegment(name: str, asked: Order, batches: Sequence[str], store: ObjectStore) -> Batch:
     """Plan a batch that runs images of earlier batches again; the same call goes on after a kill.
 
     Raises:
@@ -106,8 +76,8 @@ def plan_resegment(
         PermanentError: With reason ``manifest_damaged``, where an earlier manifest is.
         StoreUnavailable, StoreRefused: Where the store fails; the batch then does not exist.
     """
-    order = resegment_order(request, batches, models, store)
-    return plan(order, earlier_images(store, order.compared_with), store)
+    order = resegment_order(asked, batches, store)
+    return plan(name, order, earlier_images(store, order.compared_with), store)
 
 
 def earlier_images(store: ObjectStore, batches: Sequence[str]) -> Walk:
@@ -149,7 +119,7 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
 
 def _common(store: ObjectStore, stage: Stage, batches: Sequence[Batch]) -> ModelChoice:
     """The model that the batches ran a stage with."""
-    chosen = {_choice(store, batch, stage) for batch in batches if stage in batch.stages}
+    chosen = {_choice(store, batch, stage) for batch in batches if stage in batch.order.stages}
     chosen = {(name, version) for name, version in chosen if name is not None}
     if len(chosen) > 1:
         there = ", ".join(sorted(f"{name}@{version}" if version else str(name) for name, version in chosen))
@@ -161,7 +131,7 @@ def _common(store: ObjectStore, stage: Stage, batches: Sequence[Batch]) -> Model
 
 
 def _choice(store: ObjectStore, batch: Batch, stage: Stage) -> tuple[str | None, str | None]:
-    asked = batch.models.get(stage)
+    asked = batch.order.models.get(stage)
     if asked is not None and asked.version is not None:
         return asked.name, asked.version
     used = _used(store, batch, stage)

@@ -6,14 +6,15 @@ The commands and :mod:`dermbatch.client` go through here, so that what one of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dermbatch import layout
 from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.errors import UsageError
-from dermbatch.records import Batch, Filters, Lane, ModelChoice, PlanRecord
+from dermbatch.records import Batch, Filters, ModelChoice, Order, PlanRecord
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import ObjectStore
@@ -21,8 +22,8 @@ from orchestrator.planning import delivery
 from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.models import Offer
-from orchestrator.planning.planner import Order, plan
-from orchestrator.planning.privacy.profile import load_profile
+from orchestrator.planning.planner import plan
+from orchestrator.planning.privacy.profile import Profile, load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
 
 
@@ -35,23 +36,55 @@ class Submission:
         inputs: Of what, as the user named them.
         intake: Walks them.
         deidentify: Makes copies of them, where a profile is asked for.
-        models: Those of the order, with the versions that would run now, as far as these are known.
     """
 
     order: Order
     inputs: tuple[str, ...]
     intake: Intake
     deidentify: Deidentifier | None
-    models: dict[Stage, ModelChoice]
 
-    def plan(self, store: ObjectStore, told: Callable[[PlanRecord], None] = lambda record: None) -> Batch:
+    @classmethod
+    def of(
+        cls,
+        order: Order,
+        inputs: Sequence[str],
+        settings: Settings,
+        source: ObjectStore | None,
+        *,
+        filters: Filters,
+        profile: Profile | None,
+        in_place: bool = True,
+        leave_out: Path | None = None,
+        audit: Audit = NO_AUDIT,
+    ) -> Submission:
+        """As :func:`prepare`, of what was looked at already."""
+        deidentify = Deidentifier(profile, settings) if profile is not None else None
+        intake = Intake(
+            settings,
+            source,
+            in_place=in_place and deidentify is None,
+            leave_out=leave_out,
+            filters=filters,
+            audit=audit,
+            pseudonym=deidentify.pseudonym if deidentify is not None else None,
+        )
+        deidentified = deidentify.record if deidentify is not None else None
+        order = order.model_copy(update={"deidentified": deidentified})
+        return cls(order, tuple(inputs), intake, deidentify)
+
+    def plan(
+        self, name: str, store: ObjectStore, told: Callable[[PlanRecord], None] = lambda record: None
+    ) -> Batch:
         """Make it a batch; as :func:`orchestrator.planning.planner.plan`."""
-        return plan(self.order, self.intake.walk(self.inputs), store, deidentify=self.deidentify, told=told)
+        walk = self.intake.walk(self.inputs)
+        return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told)
 
-    def estimate(self, store: ObjectStore, *, slots: int, price: float | None, gpus: int) -> Estimate:
+    def estimate(
+        self, store: ObjectStore, offer: Offer, *, slots: int, price: float | None, gpus: int
+    ) -> Estimate:
         """What it would come to, begun now; as :func:`orchestrator.planning.estimate.estimate`."""
         return estimate(
-            replace(self.order, models=self.models),
+            self.order.model_copy(update={"models": offer.check(self.order.models)}),
             self.intake.walk(self.inputs, unpack=False),
             store,
             now=datetime.now(UTC),
@@ -92,53 +125,46 @@ def prepare(
     Raises:
         UsageError: For a PACS, an output, a model, a filter, a profile or an input that cannot be.
     """
-    delivery.check_destination(order.send_to, settings)
-    if source is not None:
-        delivery.check_output(order.output, inputs, source)
-    models = offer.check(order.models)
-    deidentify = Deidentifier(load_profile(profile), settings) if profile is not None else None
-    intake = Intake(
+    check(order, inputs, settings, source, offer)
+    submitted = Submission.of(
+        order,
+        inputs,
         settings,
         source,
-        in_place=in_place and deidentify is None,
-        leave_out=leave_out,
         filters=filters,
+        profile=load_profile(profile) if profile is not None else None,
+        in_place=in_place,
+        leave_out=leave_out,
         audit=audit,
-        pseudonym=deidentify.pseudonym if deidentify is not None else None,
     )
-    intake.check(inputs, quoting=deidentify is None)
-    return Submission(order, tuple(inputs), intake, deidentify, models)
+    submitted.intake.check(inputs, quoting=submitted.deidentify is None)
+    return submitted
+
+
+def check(
+    order: Order, inputs: Sequence[str], settings: Settings, store: ObjectStore | None, offer: Offer
+) -> None:
+    """Refuse what every image of a batch would fail for; arguments and errors as of :func:`prepare`."""
+    delivery.check_destination(order.send_to, settings)
+    if store is not None:
+        delivery.check_output(order.output, inputs, store)
+    offer.check(order.models)
 
 
 def order(
-    settings: Settings,
-    name: str | None,
-    stage_names: Iterable[str],
-    models: Mapping[Stage, ModelChoice],
-    *,
-    lane: Lane = "bulk",
-    weight: int = 1,
-    max_failed_share: float | None = None,
-    dicom: bool = False,
-    send_to: str | None = None,
-    output: str | None = None,
+    settings: Settings, stage_names: Iterable[str], models: Mapping[Stage, ModelChoice], **others: Any
 ) -> Order:
     """The order for a new batch.
 
     Args:
         settings: With the models of the stages that ``models`` does not have.
-        name: Of the batch; made from the time where none is given.
         stage_names: What is to run; what a stage requires is added.
         models: Those that were chosen.
-        lane: As in the order, as are all below.
-        weight: Share of the lane.
-        max_failed_share: Of the outcomes, more than which pauses the batch.
-        dicom: Whether DICOM objects are written; they are where they are sent.
-        send_to: The PACS that they are sent to.
-        output: ``s3://bucket/prefix`` that results are also copied under.
+        others: Further fields of the order.
 
     Raises:
-        UsageError: Where a stage or the name cannot be.
+        UsageError: Where a stage cannot be.
+        pydantic.ValidationError: Where another field cannot be.
     """
     wanted = [part for text in stage_names if (part := text.strip())]
     if unknown := [part for part in wanted if part not in set(ORDER)]:
@@ -147,18 +173,14 @@ def order(
         raise UsageError(f"no stage is given; there are {','.join(ORDER)}")
     ordered = closure(frozenset(map(Stage, wanted)))
     return Order(
-        batch=new_name(name),
-        models={stage: {**settings.models, **models}[stage] for stage in ordered},
-        stages=ordered,
-        lane=lane,
-        weight=weight,
-        max_failed_share=max_failed_share,
-        dicom=dicom or send_to is not None,
-        send_to=send_to,
-        output=output,
+        stages=ordered, models={stage: {**settings.models, **models}[stage] for stage in ordered}, **others
     )
 
 
 def new_name(given: str | None) -> str:
-    """The name of a new batch."""
+    """The name of a new batch; made from the time where none is given.
+
+    Raises:
+        UsageError: Where none can have this name.
+    """
     return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")

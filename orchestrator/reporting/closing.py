@@ -83,7 +83,7 @@ def _write(
                 differences.add(found.compared)
     store.put_file(layout.table(batch.name), rows, _PARQUET)
     store.put(layout.report(batch.name), report.html(tally, state), _HTML)
-    if batch.compared_with:
+    if batch.order.compared_with:
         store.put_file(layout.comparison_table(batch.name), compared_rows, _PARQUET)
         store.put(layout.comparison(batch.name), differences.html(store), _HTML)
     summary = tally.summary(batch, state, slots)
@@ -110,6 +110,6 @@ def _outcomes(store: ObjectStore, batch: Batch, marks: Marks, readers: int) -> I
             outcome = read_outcome(store, batch, entry, done=marks.is_done(entry.index))
         except ObjectNotFound:
             return _Gone(entry.index)
-        return _Found(outcome, compare(store, outcome) if batch.compared_with else None)
+        return _Found(outcome, compare(store, outcome) if batch.order.compared_with else None)
 
     return in_order(look, entries(store, batch, marks.present()), readers)

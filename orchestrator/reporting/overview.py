@@ -174,8 +174,8 @@ def _of_store(store: ObjectStore, name: str) -> Standing | None:
     return Standing(
         name,
         "waiting",
-        lane=batch.lane,
-        weight=batch.weight,
+        lane=batch.order.lane,
+        weight=batch.order.weight,
         images=batch.images,
         created=batch.created,
         growing=batch.growing,
@@ -188,7 +188,9 @@ def _of_plan(store: ObjectStore, name: str) -> Standing | None:
         plan = PlanRecord.model_validate_json(store.get(store.bucket, layout.plan_record(name)))
     except (ObjectNotFound, ValidationError):
         return None
-    return Standing(name, "planning", lane=plan.lane, weight=plan.weight, images=plan.images, created=plan.created)
+    return Standing(
+        name, "planning", lane=plan.order.lane, weight=plan.order.weight, images=plan.images, created=plan.created
+    )
 
 
 def _of_summary(summary: BatchSummary) -> Standing:

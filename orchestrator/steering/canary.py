@@ -121,9 +121,10 @@ def choose(canary: Canary, job: ImageJob) -> ImageJob:
 
     The same image falls in or out whenever it comes, in whatever batch, so a canary's share is a sample of images.
     """
-    stages = closure(frozenset(job.stages))
-    models = {stage: canary.models.get(stage, job.models[stage]) for stage in stages if stage in job.models}
-    if all(models[stage] == job.models[stage] for stage in models) or _lot(canary.name, job) >= canary.share:
+    asked = job.order
+    stages = closure(frozenset(asked.stages))
+    models = {stage: canary.models.get(stage, asked.models[stage]) for stage in stages if stage in asked.models}
+    if all(models[stage] == asked.models[stage] for stage in models) or _lot(canary.name, job) >= canary.share:
         return job
     return job.model_copy(update={"shadow": Shadow(canary=canary.name, models=models)})
 

@@ -68,7 +68,7 @@ def reopen(store: ObjectStore) -> list[str]:
         except DermbatchError as error:
             _log.warning("batch not reopened", batch=name, reason=error.reason, message=str(error))
             continue
-        control = BatchControl(lane=batch.lane, weight=batch.weight)
+        control = BatchControl.of(batch.order)
         store.put(layout.control(name), control.to_json(), "application/json")
         found.append(name)
     return found

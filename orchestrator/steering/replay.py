@@ -43,7 +43,7 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
     first = list(islice(chosen, _REPLAYED_AT_A_TIME))
     if not first and (before is None or before.why != _REPLAYING):
         return 0
-    asked = before or BatchControl(lane=batch.lane, weight=batch.weight)
+    asked = before or BatchControl.of(batch.order)
     store.delete(layout.summary(name))  # before the control: an ended batch with a control is taken for tidied up
     halted = asked.model_copy(update={"state": "paused", "why": _REPLAYING})
     write_control(store, ledger, name, halted)

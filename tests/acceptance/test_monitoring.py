@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.grafana.build import FOLDER
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
+from dermbatch.records import Order
 from dermbatch.settings import Settings
-from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.candidates import Candidate
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin
 from tests.prometheus_server import expressions, prometheus, rules
@@ -192,5 +192,5 @@ def give_work(stack):
         body = bytes(cv2.imencode(".png", pixels)[1])
         store.put(f"noise/{n}.png", body, "image/png")
         there.append(Candidate(f"{n}.png", uri=f"s3://{store.bucket}/noise/{n}.png", size=len(body)))
-    batch = plan(Order("dark", settings.models, ORDER), there, store)
+    batch = plan("dark", Order(models=settings.models), there, store)
     begin(store, Ledger(settings.redis, settings.ledger), batch)

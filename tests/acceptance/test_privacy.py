@@ -139,7 +139,7 @@ def test_nothing_of_a_patient_leaves_the_source_in_run(export, profile, tmp_path
     secret = SALT["DERMBATCH_PRIVACY__SALT"].encode()
     assert not any(secret in path.read_bytes() for path in out.rglob("*") if path.is_file())
     batch = json.loads((out / "batches" / "b" / "batch.json").read_text())
-    assert batch["deidentified"]["profile"] == "clinic-a"
+    assert batch["order"]["deidentified"]["profile"] == "clinic-a"
     told = dermbatch("reidentify", "b", "--key", key, "--from", out)
     rows = {row["name"]: row for row in map(json.loads, told.out.splitlines())}
     assert set(rows) == {*done, *failed}

@@ -5,7 +5,7 @@ from celery import Celery
 
 from dermbatch.ledger import Message
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
-from dermbatch.records import ImageJob, ModelChoice
+from dermbatch.records import ImageJob, ModelChoice, Order
 from dermbatch.stages import Stage
 
 
@@ -15,8 +15,7 @@ def job_of(index, name="x.jpg", batch="b", **more):
         index=index,
         name=name,
         source=f"s3://incoming/{batch}/{index}",
-        stages=(Stage.SEGMENT,),
-        models={Stage.SEGMENT: ModelChoice(name="m")},
+        order=Order(stages=(Stage.SEGMENT,), models={Stage.SEGMENT: ModelChoice(name="m")}),
         **more,
     )
 

@@ -6,7 +6,7 @@ from celery import Celery
 from dermbatch import layout
 from dermbatch.ledger import Claim, Ledger
 from dermbatch.ledger.queue import QUEUES, celery_config
-from dermbatch.records import ModelChoice
+from dermbatch.records import ModelChoice, Order
 from dermbatch.settings import LedgerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -14,7 +14,7 @@ from orchestrator.dispatch.closer import Closer
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.messages import Messages, job_of
 from orchestrator.planning.intake.candidates import Candidate
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.steering.controls import begin
 from orchestrator.steering.reconciler import reconcile
 from tests.outcome_samples import failure_of, result_of, write_record
@@ -42,8 +42,8 @@ class Orchestra:
 
     def plan(self, candidates, name="b", lane="bulk", **more):
         """A batch as ``dermbatch submit`` leaves it."""
-        order = Order(name, {Stage.SEGMENT: ModelChoice(name="m")}, (Stage.SEGMENT,), lane, **more)
-        batch = plan(order, candidates if not isinstance(candidates, int) else there(candidates), self.store)
+        order = Order(models={Stage.SEGMENT: ModelChoice(name="m")}, stages=(Stage.SEGMENT,), lane=lane, **more)
+        batch = plan(name, order, candidates if not isinstance(candidates, int) else there(candidates), self.store)
         begin(self.store, self.ledger, batch)
         return batch
 

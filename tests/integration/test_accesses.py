@@ -9,9 +9,9 @@ from pydicom import dcmread
 from dermbatch.audit import Audit
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import ImageJob, ModelChoice
+from dermbatch.records import ImageJob, ModelChoice, Order
 from dermbatch.settings import AuditSettings, Settings, WorkerSettings
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.uploading import entered
@@ -71,12 +71,9 @@ def test_an_image_on_its_way(store, lines, digested_triton):
         index=0,
         name="IM1",
         source="s3://hospital/in/Mustermann.dcm",
-        stages=ORDER,
-        models=MODELS,
+        order=Order(models=MODELS, dicom=True, output="s3://ward/out"),
         size=info.size,
         etag=info.etag,
-        dicom=True,
-        output="s3://ward/out",
     )
     words = {"store": store, "client": client, "limits": WorkerSettings()}
     record = process(job, **words, attempt=1, worker="w", alive=lambda: None)

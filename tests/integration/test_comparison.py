@@ -6,11 +6,11 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.errors import PermanentError, UsageError
-from dermbatch.records import Earlier, ModelChoice, Refusal
+from dermbatch.records import Earlier, ModelChoice, Order, Refusal
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.planner import read_manifest_part
-from orchestrator.planning.resegment import Request, plan_resegment
+from orchestrator.planning.resegment import plan_resegment
 from orchestrator.reporting.closing import close
 from tests.outcome_samples import (
     batch_of,
@@ -142,10 +142,10 @@ def test_a_resegment_repeats_the_images_of_batches_and_pins_what_ran(store):
     past(store, "two", [entry_of(0), entry_of(1, etag="c" * 32)])
     for name in ("one", "two"):
         write_record(store, result_of(name, 0))
-    batch = plan_resegment(Request("new", lane="live", weight=3), ["one", "two"], PINNED, store)
+    batch = plan_resegment("new", Order(models=PINNED, lane="live", weight=3), ["one", "two"], store)
     assert (batch.images, batch.left_out, batch.duplicates) == (1501, 1, 1)
-    assert (batch.lane, batch.weight, batch.compared_with) == ("live", 3, ("one", "two"))
-    assert {stage: choice.version for stage, choice in batch.models.items()} == {
+    assert (batch.order.lane, batch.order.weight, batch.order.compared_with) == ("live", 3, ("one", "two"))
+    assert {stage: choice.version for stage, choice in batch.order.models.items()} == {
         "purify": "1",
         "segment": "2",
         "enhance": "1",
@@ -174,8 +174,8 @@ def test_a_resegment_goes_on_after_a_kill(store):
     dying = Dying.__new__(Dying)
     dying.__dict__.update(store.__dict__)
     with pytest.raises(KeyboardInterrupt):
-        plan_resegment(Request("new"), ["one"], PINNED, dying)
-    batch = plan_resegment(Request("new"), ["one"], PINNED, store)
+        plan_resegment("new", Order(models=PINNED), ["one"], dying)
+    batch = plan_resegment("new", Order(models=PINNED), ["one"], store)
     assert batch.images == 2300
     for part, count in (("000000", 1000), ("000001", 1000), ("000002", 300)):
         entries = read_manifest_part(store, "new", part, images=2300)
@@ -202,7 +202,7 @@ def test_a_resegment_that_would_compare_nothing_is_refused_before_anything_is_wr
     past(store, "other", [entry_of(0)], models=other)
     past(store, "purified", [entry_of(0)], stages=(Stage.PURIFY,))
     with pytest.raises(UsageError, match=sentence):
-        plan_resegment(Request("new"), batches, models, store)
+        plan_resegment("new", Order(models=models), batches, store)
     assert list(store.list(store.bucket, layout.batch_prefix("new"))) == []
     assert list(store.list(store.bucket, layout.OPEN)) == []
 
@@ -210,8 +210,8 @@ def test_a_resegment_that_would_compare_nothing_is_refused_before_anything_is_wr
 def test_a_taken_name_and_a_damaged_manifest_are_refused(store):
     past(store, "one", [entry_of(0)])
     with pytest.raises(UsageError, match="there is a batch 'one' already"):
-        plan_resegment(Request("one"), ["one"], PINNED, store)
+        plan_resegment("one", Order(models=PINNED), ["one"], store)
     store.put(layout.manifest_part("one", "000000"), b"{", "application/x-ndjson")
     with pytest.raises(PermanentError) as refused:
-        plan_resegment(Request("new"), ["one"], PINNED, store)
+        plan_resegment("new", Order(models=PINNED), ["one"], store)
     assert refused.value.reason == "manifest_damaged"

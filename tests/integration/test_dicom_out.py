@@ -13,9 +13,9 @@ from pydicom import dcmread
 from dermbatch.errors import BadInput
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
-from dermbatch.records import ImageJob, ModelChoice
+from dermbatch.records import ImageJob, ModelChoice, Order
 from dermbatch.settings import WorkerSettings
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
@@ -67,9 +67,7 @@ def objects(empty_store, client):
             index=0,
             name="a",
             source="s3://incoming/a",
-            stages=ORDER,
-            models=MODELS,
-            dicom=True,
+            order=Order(models=MODELS, dicom=True),
             frame=frame,
         )
         servers = {"store": store, "client": client, "limits": WorkerSettings()}

@@ -17,6 +17,7 @@ from dermbatch.records import (
     KnownImage,
     ModelChoice,
     ModelUsed,
+    Order,
     PurifyOutput,
     SegmentOutput,
     StageRecord,
@@ -30,14 +31,14 @@ from orchestrator.planning import estimate as module
 from orchestrator.planning.estimate import estimate
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import Order, plan, read_manifest_part
+from orchestrator.planning.planner import plan, read_manifest_part
 from tests import corpus
 
 PNG = b"\x89PNG\r\n\x1a\n"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STAGES = (Stage.PURIFY, Stage.SEGMENT)
 MODELS = {Stage.PURIFY: ModelChoice(name="p", version="1"), Stage.SEGMENT: ModelChoice(name="s", version="2")}
-ORDER = Order("b", MODELS, STAGES)
+ORDER = Order(models=MODELS, stages=STAGES)
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_what_is_predicted_is_what_planning_then_writes(store, inputs):
     found = estimate(ORDER, intake.walk(inputs, unpack=False), store, now=NOW, unpack=True)
     packed = estimate(ORDER, intake.walk(inputs, unpack=False), store, now=NOW)
     assert objects(store) == before
-    batch = plan(ORDER, intake.walk(inputs), store)
+    batch = plan("b", ORDER, intake.walk(inputs), store)
     written = read_manifest_part(store, "b", "000000", images=batch.images)
     same = ("images", "skipped", "left_out", "duplicates")
     assert [getattr(found, name) for name in same] == [getattr(batch, name) for name in same] == [10, 2, 1, 3]
@@ -169,9 +170,9 @@ def test_times_and_cost_are_those_of_finished_batches(store):
     assert "0:01:10 with 10 worker slots, as measured in the last 2 batches" in text
     assert "0.14 at 3.6 for a GPU-hour" in text
     assert json.loads(json.dumps(found.to_dict()))["to_run"] == {"purify": 100, "segment": 100}
-    only = estimate(Order("b", MODELS, (Stage.PURIFY,)), there(100), store, now=NOW)
+    only = estimate(Order(models=MODELS, stages=(Stage.PURIFY,)), there(100), store, now=NOW)
     assert only.seconds == pytest.approx(100 * 5 / 4)
-    unknown = Order("b", {Stage.ENHANCE: ModelChoice(name="e")}, (Stage.ENHANCE,))
+    unknown = Order(models={Stage.ENHANCE: ModelChoice(name="e")}, stages=(Stage.ENHANCE,))
     never = estimate(unknown, there(1), store, now=NOW)
     assert (never.batches, never.seconds) == (2, None)
     assert "has run all of these stages" in shown(never)
@@ -193,7 +194,7 @@ def test_what_is_known_with_the_asked_models_is_done(store):
     assert (found.done, found.duplicates, found.about) == (1, 1, False)
     assert found.to_run == {Stage.PURIFY: 2, Stage.SEGMENT: 5}
     assert "about" not in shown(found)
-    any_version = Order("b", {**MODELS, Stage.SEGMENT: ModelChoice(name="s")}, STAGES)
+    any_version = Order(models={**MODELS, Stage.SEGMENT: ModelChoice(name="s")}, stages=STAGES)
     assert estimate(any_version, there(6), store, now=NOW).done == 2
 
 

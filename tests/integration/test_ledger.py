@@ -8,9 +8,9 @@ import redis
 from dermbatch.errors import LedgerUnavailable
 from dermbatch.ledger import Claim, Ledger, Message
 from dermbatch.ledger.queue import QUEUES
-from dermbatch.records import Batch, BatchControl, ImageJob, ModelChoice
+from dermbatch.records import Batch, BatchControl, ImageJob, ModelChoice, Order
 from dermbatch.settings import LedgerSettings, RedisSettings
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import Stage
 from orchestrator.stack.ports import free_ports
 
 SETTINGS = LedgerSettings(lease=0.3, heartbeat=0.1, queued_look=0.3, max_crashes=3)
@@ -33,8 +33,7 @@ def job(index=0, batch="b"):
         index=index,
         name="x.jpg",
         source="s3://incoming/b/0",
-        stages=ORDER,
-        models={Stage.SEGMENT: ModelChoice(name="m")},
+        order=Order(models={Stage.SEGMENT: ModelChoice(name="m")}),
     )
 
 
@@ -52,7 +51,9 @@ def taken(redis_client, lane="bulk"):
 
 
 def batch(images, name="b", lane="bulk"):
-    return Batch(name=name, created=datetime.now(UTC), lane=lane, models={}, images=images, software="0")
+    return Batch(
+        name=name, created=datetime.now(UTC), order=Order(lane=lane, models={}), images=images, software="0"
+    )
 
 
 def claimed(ledger, item, owner="w/0"):

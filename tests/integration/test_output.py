@@ -9,9 +9,9 @@ from dermbatch.errors import PermanentError, StoreRefused
 from dermbatch.metrics import STORE_REQUESTS
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import ImageJob, ModelChoice, ResultRecord
+from dermbatch.records import ImageJob, ModelChoice, Order, ResultRecord
 from dermbatch.settings import WorkerSettings
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.image.run import process
 from workers.triton.client import TritonClient
@@ -50,12 +50,9 @@ def run(store, client):
             index=0,
             name="s3://hospital/study/IM1",
             source="s3://incoming/a",
-            stages=ORDER,
-            models=models,
+            order=Order(models=models, dicom=wants_dicom, output=output),
             size=info.size,
             etag=info.etag,
-            dicom=wants_dicom,
-            output=output,
         )
         words = {"store": store, "client": client, "limits": WorkerSettings()}
         return process(job, **words, attempt=1, worker="w", alive=lambda: None)

@@ -8,7 +8,7 @@ from rich.console import Console
 from dermbatch import layout
 from dermbatch.errors import StackError, UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records import Asked, BatchControl, ImageJob, PlanRecord
+from dermbatch.records import BatchControl, ImageJob, PlanRecord
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.store import ObjectStore
 from orchestrator.cli.tables.overview import rendered
@@ -51,8 +51,7 @@ def job(batch, index):
         index=index,
         name="n",
         source="s3://incoming/b/0",
-        stages=batch.stages,
-        models=batch.models,
+        order=batch.order,
     )
 
 
@@ -71,7 +70,7 @@ def test_open_closed_planned_and_unknown_batches_each_have_their_state(store, le
     halted = batch_of("halted", 10)
     ledger.open_batch(halted, BatchControl(state="paused", why="half of it failed"))
     write_manifest(store, batch_of("lost", 3), map(entry_of, range(3)))
-    asked = batch_of("planned", 0).model_dump(include=set(Asked.model_fields))
+    asked = batch_of("planned", 0).model_dump(include={"name", "created", "order", "software"})
     plan = PlanRecord(**asked, inputs=("s3://bucket/",), images=2000)
     store.put(layout.plan_record("planned"), plan.to_json(), "application/json")
     ledger.report_slot("w/1")

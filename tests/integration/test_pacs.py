@@ -16,12 +16,12 @@ from pydicom import dcmread
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
-from dermbatch.records import FailureRecord, ModelChoice, ResultRecord
+from dermbatch.records import FailureRecord, ModelChoice, Order, ResultRecord
 from dermbatch.settings import LedgerSettings, Settings
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.steering.controls import begin
 from orchestrator.steering.replay import retry
 from orchestrator.watching.rules.rules import Rule, RuleBook
@@ -105,9 +105,9 @@ class Hospital:
 
     def submit(self, name="b", **changes):
         """As ``dermbatch submit s3://hospital/exports/ --dicom --send-to main``."""
-        order = Order(name, MODELS, ORDER, **{"dicom": True, "send_to": "main", **changes})
+        order = Order(models=MODELS, **{"dicom": True, "send_to": "main", **changes})
         walk = Intake(self.settings, self.store, in_place=True).walk([f"s3://{BUCKET}/exports/"])
-        batch = plan(order, walk, self.store)
+        batch = plan(name, order, walk, self.store)
         begin(self.store, self.orchestra.ledger, batch)
         return batch
 

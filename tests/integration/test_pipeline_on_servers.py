@@ -14,7 +14,7 @@ from dermbatch.errors import InferenceUnavailable, ObjectNotFound, PermanentErro
 from dermbatch.metrics import STORE_REQUESTS
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import ImageJob, ModelChoice
+from dermbatch.records import ImageJob, ModelChoice, Order
 from dermbatch.settings import TritonSettings, WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
@@ -74,8 +74,7 @@ def listed(store, name="a", *, models=MODELS, stages=ORDER, shadow=None, batch="
         index=0,
         name=name,
         source=f"s3://{store.incoming_bucket}/{name}",
-        stages=stages,
-        models=models,
+        order=Order(stages=stages, models=models),
         size=info.size,
         etag=info.etag,
         shadow=shadow,
@@ -230,7 +229,7 @@ def test_a_missing_object_and_a_missing_triton(store, client, image):
     with pytest.raises(InferenceUnavailable):
         run(store, nobody, body)
     nobody.close()
-    job = ImageJob(batch="b", index=0, name="x", source="s3://incoming/none", stages=ORDER, models=MODELS)
+    job = ImageJob(batch="b", index=0, name="x", source="s3://incoming/none", order=Order(models=MODELS))
     with pytest.raises(ObjectNotFound):
         process(
             job, store=store, client=client, limits=WorkerSettings(), attempt=1, worker="w", alive=lambda: None

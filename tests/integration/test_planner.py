@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable, UsageError
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import BatchControl, Filters, ModelChoice, PlanRecord, Position
+from dermbatch.records import BatchControl, Filters, ModelChoice, Order, PlanRecord, Position
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Candidate, Intake, LeftOut, Skipped
-from orchestrator.planning.planner import Order, abandon, plan, read_batch, read_manifest_part
+from orchestrator.planning.planner import abandon, plan, read_batch, read_manifest_part
 from tests import corpus
 
 MODELS = {Stage.SEGMENT: ModelChoice(name="m")}
@@ -59,8 +59,8 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(layout, "PART_SIZE", 4)
 
 
-def order(name="b", **more):
-    return Order(name, MODELS, (Stage.SEGMENT,), **more)
+def order(**more):
+    return Order(models=MODELS, stages=(Stage.SEGMENT,), **more)
 
 
 def there(count):
@@ -125,7 +125,7 @@ def test_a_planner_killed_anywhere_goes_on_to_the_same_manifest(store, empty_sto
     def walk():
         return Intake(Settings(), store, in_place=True).walk(mixed_inputs)
 
-    whole = plan(order("whole"), walk(), store)
+    whole = plan("whole", order(), walk(), store)
     assert (whole.images, whole.skipped) == (22, 4)
     wanted = without_sources(entries(store, "whole"), "whole")
     assert sum(entry["duplicate_of"] is not None for entry in wanted) == whole.duplicates == 4
@@ -137,17 +137,17 @@ def test_a_planner_killed_anywhere_goes_on_to_the_same_manifest(store, empty_sto
         name = f"run{next(runs)}"
         for writes, before in kills:
             try:
-                plan(order(name), walk(), Mortal(empty_store, writes, before=before))
+                plan(name, order(), walk(), Mortal(empty_store, writes, before=before))
             except Killed:
                 continue
             except UsageError:  # the kill came after the very last write
                 assert read_batch(store, name)
             break
         try:
-            batch = plan(order(name), walk(), store)
+            batch = plan(name, order(), walk(), store)
         except UsageError:
             batch = read_batch(store, name)
-        same = {"images", "skipped", "left_out", "duplicates", "stages", "models"}
+        same = {"images", "skipped", "left_out", "duplicates", "order"}
         assert batch.model_dump(include=same) == whole.model_dump(include=same)
         assert without_sources(entries(store, name), name) == wanted
         for entry in entries(store, name):
@@ -193,53 +193,59 @@ def test_a_plan_is_gone_on_with_only_as_it_was_begun(store, empty_store, small_p
     prefix = "s3://incoming/p/"
     intake = Intake(Settings(), store, in_place=True)
     with pytest.raises(Killed):
-        plan(order(), intake.walk([prefix]), Mortal(empty_store, 2))
+        plan("b", order(), intake.walk([prefix]), Mortal(empty_store, 2))
     with pytest.raises(UsageError, match="begun with other inputs"):
-        plan(order(), intake.walk([prefix, prefix]), store)
+        plan("b", order(), intake.walk([prefix, prefix]), store)
     with pytest.raises(UsageError, match="begun with other filters"):
         plan(
+            "b",
             order(),
             Intake(Settings(), store, in_place=True, filters=Filters(include=("*",))).walk([prefix]),
             store,
         )
     with pytest.raises(UsageError, match=r"begun with other stages and models.*--batch"):
-        plan(Order("b", {Stage.PURIFY: ModelChoice(name="p")}, (Stage.PURIFY,)), intake.walk([prefix]), store)
+        plan(
+            "b",
+            Order(models={Stage.PURIFY: ModelChoice(name="p")}, stages=(Stage.PURIFY,)),
+            intake.walk([prefix]),
+            store,
+        )
     with pytest.raises(ObjectNotFound):
         read_batch(store, "b")
     control_key = layout.control("b")
     paused = control(store, "b").model_copy(update={"state": "paused", "why": "by hand"})
     store.put(control_key, paused.to_json(), "application/json")
-    assert plan(order(lane="live", weight=7), intake.walk([prefix]), store).lane == "live"
+    assert plan("b", order(lane="live", weight=7), intake.walk([prefix]), store).order.lane == "live"
     assert control(store, "b") == BatchControl(lane="live", weight=7, state="paused", why="by hand")
 
 
 def test_the_control_is_there_before_the_batch(store, empty_store):
     with pytest.raises(Killed):
-        plan(order(weight=3), there(2), Mortal(empty_store, 3))
+        plan("b", order(weight=3), there(2), Mortal(empty_store, 3))
     assert control(store, "b") == BatchControl(weight=3)
     with pytest.raises(ObjectNotFound):
         read_batch(store, "b")
     begun = PlanRecord.model_validate_json(store.get(store.bucket, layout.plan_record("b")))
     assert begun.images == 0
-    batch = plan(order(weight=3), there(2), store)
-    assert (batch.images, batch.weight, batch.created) == (2, 3, begun.created)
+    batch = plan("b", order(weight=3), there(2), store)
+    assert (batch.images, batch.order.weight, batch.created) == (2, 3, begun.created)
 
 
 def test_candidates_in_a_list_are_gone_on_with_by_their_number(store, empty_store, small_parts):
     items = [*there(5), Skipped("no image"), *there(6)]
     with pytest.raises(Killed):
-        plan(order(), items, Mortal(empty_store, 4))
-    batch = plan(order(), items, store)
+        plan("b", order(), items, Mortal(empty_store, 4))
+    batch = plan("b", order(), items, store)
     assert (batch.images, batch.skipped, batch.duplicates) == (11, 1, 5)
     assert [entry.index for entry in entries(store, "b")] == list(range(11))
 
 
 def test_a_plan_that_is_abandoned_begins_anew_and_a_batch_is_not_abandoned(store, empty_store, small_parts):
     with pytest.raises(Killed):
-        plan(order(), there(6), Mortal(empty_store, 4))
+        plan("b", order(), there(6), Mortal(empty_store, 4))
     abandon(store, "b")
     assert not list(store.list(store.bucket, layout.OPEN))
-    plan(order(), [Candidate("other", uri="s3://bucket/other", size=2)], store)
+    plan("b", order(), [Candidate("other", uri="s3://bucket/other", size=2)], store)
     abandon(store, "b")
     assert [entry.name for entry in entries(store, "b")] == ["other"]
     assert control(store, "b") == BatchControl()
@@ -247,7 +253,7 @@ def test_a_plan_that_is_abandoned_begins_anew_and_a_batch_is_not_abandoned(store
 
 def test_a_plan_of_nothing_leaves_nothing(store):
     with pytest.raises(UsageError, match=r"no image among the inputs \(1 other files, 1 left out by filters\)"):
-        plan(order(), [Skipped("a"), LeftOut("b")], store)
+        plan("b", order(), [Skipped("a"), LeftOut("b")], store)
     assert objects(store) == []
 
 
@@ -264,8 +270,8 @@ def test_a_store_that_fails_in_the_middle_of_a_listing_ends_the_plan(store, monk
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "list", failing)
         with pytest.raises(StoreUnavailable):
-            plan(order(), walk, store)
-    assert plan(order(), walk, store).images == 6
+            plan("b", order(), walk, store)
+    assert plan("b", order(), walk, store).images == 6
 
 
 def test_a_bucket_that_may_not_be_written_is_said_and_mended(store, monkeypatch):
@@ -275,9 +281,9 @@ def test_a_bucket_that_may_not_be_written_is_said_and_mended(store, monkeypatch)
 
     store._client.meta.events.register("before-call.s3", denied)
     with pytest.raises(StoreRefused, match=r"refuses to put in s3://dermbatch: AccessDenied"):
-        plan(order(), there(1), store)
+        plan("b", order(), there(1), store)
     store._client.meta.events.unregister("before-call.s3", denied)
-    assert plan(order(), there(1), store).images == 1
+    assert plan("b", order(), there(1), store).images == 1
 
 
 # Prefixes
@@ -289,7 +295,7 @@ def test_a_prefix_of_several_pages_is_planned_whole(store, s3_client):
     keys = [f"p/{n:04d}.png" for n in range(2100)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda key: store.put(key, key.encode(), "x", bucket="incoming"), keys))
-    batch = plan(order(), Intake(Settings(), store, in_place=True).walk(["s3://incoming/p/"]), store)
+    batch = plan("b", order(), Intake(Settings(), store, in_place=True).walk(["s3://incoming/p/"]), store)
     found = entries(store, "b")
     assert batch.images == 2100
     assert [entry.source for entry in found] == [f"s3://incoming/{key}" for key in keys]
@@ -335,7 +341,7 @@ def test_memory_does_not_grow_with_the_batch(store, monkeypatch):
 
     def peak(name, count):
         tracemalloc.start()
-        plan(order(name), candidates(count), store)
+        plan(name, order(), candidates(count), store)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -423,7 +429,7 @@ def test_prefixes_are_filtered_alike(store):
 
 def test_what_filters_leave_out_is_counted_by_itself(store, dated):
     intake = Intake(Settings(), None, in_place=False, filters=Filters(exclude=("old*",)))
-    batch = plan(order(), intake.walk([str(dated)]), store)
+    batch = plan("b", order(), intake.walk([str(dated)]), store)
     assert (batch.images, batch.skipped, batch.left_out) == (4, 1, 1)
 
 
@@ -437,7 +443,7 @@ def test_copies_point_to_the_first_of_their_content(store, tmp_path):
         (folder / f"{name}.png").write_bytes(PNG + body)
     store.put("p/d.png", PNG + b"1", "x", bucket="incoming")
     inputs = [str(folder), "s3://incoming/p/", str(folder / "b.png")]
-    batch = plan(order(), Intake(Settings(), store, in_place=True).walk(inputs), store)
+    batch = plan("b", order(), Intake(Settings(), store, in_place=True).walk(inputs), store)
     assert [entry.duplicate_of for entry in entries(store, "b")] == [None, None, 0, 0, 1]
     assert batch.duplicates == 3
 
@@ -459,7 +465,7 @@ def test_a_file_of_several_frames_is_uploaded_once_and_gone_on_with_anywhere(
     def walk():
         return Intake(Settings(), None, in_place=False).walk([str(tmp_path / "in")])
 
-    plan(order("whole"), walk(), store)
+    plan("whole", order(), walk(), store)
     whole = entries(store, "whole")
     assert [(entry.name, entry.frame) for entry in whole] == [
         (f"in/{name}.dcm#frame={frame}", frame) for name in "abc" for frame in (1, 2, 3)
@@ -470,9 +476,9 @@ def test_a_file_of_several_frames_is_uploaded_once_and_gone_on_with_anywhere(
     for writes in range(12):
         name = f"killed-{writes}"
         try:
-            plan(order(name), walk(), Mortal(empty_store, writes))
+            plan(name, order(), walk(), Mortal(empty_store, writes))
         except Killed:
-            plan(order(name), walk(), store)
+            plan(name, order(), walk(), store)
         assert [(e.name, e.frame, e.etag) for e in entries(store, name)] == [
             (e.name, e.frame, e.etag) for e in whole
         ]
@@ -483,7 +489,7 @@ def test_frames_of_an_object_are_found_by_its_head_and_copies_by_frame(store):
         store.put(key, FRAMES, "application/octet-stream", bucket="incoming")
     store.put("x/DICOMDIR", corpus.dicomdir(("B.DCM",)), "application/octet-stream", bucket="incoming")
     walk = Intake(Settings(), store, in_place=True).walk(["s3://incoming/x"])
-    batch = plan(order(), walk, store)
+    batch = plan("b", order(), walk, store)
     found = entries(store, "b")
     assert [entry.name.removeprefix("s3://incoming/x/") for entry in found] == [
         f"{key}#frame={frame}" for key in ("1.2.840.77", "b.dcm") for frame in (1, 2, 3)
@@ -499,7 +505,7 @@ def test_frames_of_an_object_are_found_by_its_head_and_copies_by_frame(store):
 def test_tars_on_s3_are_unpacked_like_zips(store):
     files = {"study/IM1": FRAMES, "in.zip": corpus.zipped({"a.png": PNG})}
     store.put("x/export.tar.gz", corpus.tarred(files, "w:gz"), "application/gzip", bucket="incoming")
-    plan(order(), Intake(Settings(), store, in_place=True).walk(["s3://incoming/x"]), store)
+    plan("b", order(), Intake(Settings(), store, in_place=True).walk(["s3://incoming/x"]), store)
     assert [entry.name.removeprefix("s3://incoming/x/export.tar.gz/") for entry in entries(store, "b")] == [
         *(f"study/IM1#frame={frame}" for frame in (1, 2, 3)),
         "in.zip/a.png",
@@ -510,13 +516,13 @@ def test_the_same_uid_with_other_content_is_no_copy(store, tmp_path):
     (tmp_path / "in").mkdir()
     for name, drawn in (("a", corpus.DRAWN), ("b", corpus.OTHER), ("c", corpus.DRAWN)):
         (tmp_path / "in" / name).write_bytes(dicom(drawn, identity=5))
-    plan(order(), Intake(Settings(), None, in_place=False).walk([str(tmp_path / "in")]), store)
+    plan("b", order(), Intake(Settings(), None, in_place=False).walk([str(tmp_path / "in")]), store)
     assert [entry.duplicate_of for entry in entries(store, "b")] == [None, None, 0]
 
 
 @pytest.fixture
 def planned(store, small_parts):
-    plan(order(), there(10), store)
+    plan("b", order(), there(10), store)
     return store
 
 
@@ -570,7 +576,7 @@ def test_a_part_that_is_missing_and_a_record_that_is_none_are_said(planned):
 
 def test_a_plan_does_not_go_on_behind_a_damaged_part(store, empty_store, small_parts):
     with pytest.raises(Killed):
-        plan(order(), there(10), Mortal(empty_store, 4))
+        plan("b", order(), there(10), Mortal(empty_store, 4))
     edited(store, "000000", lambda lines: lines[:3])
     with pytest.raises(PermanentError, match="part 000000"):
-        plan(order(), there(10), store)
+        plan("b", order(), there(10), store)

@@ -14,14 +14,14 @@ from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom, encode
-from dermbatch.records import Filters, ModelChoice, PlanRecord
+from dermbatch.records import Filters, ModelChoice, Order, PlanRecord
 from dermbatch.settings import PrivacySettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import read_batch, read_manifest_part
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.reidentification import (
     WrongKey,
@@ -38,7 +38,7 @@ from orchestrator.reporting.fetch import fetch_originals
 
 SALT = SecretStr("a salt for tests, and long enough")
 PRIVATE, PUBLIC = new_keys()
-ORDER = Order("b", {Stage.SEGMENT: ModelChoice(name="m")}, (Stage.SEGMENT,))
+ORDER = Order(models={Stage.SEGMENT: ModelChoice(name="m")}, stages=(Stage.SEGMENT,))
 DRAWN = phantom(2, height=64, width=80)
 
 
@@ -100,17 +100,17 @@ def _key(private):
 
 
 def test_a_batch_holds_copies_and_a_sealed_table_only(store, export):
-    plain = plan(Order("plain", ORDER.models, ORDER.stages), walked(export), store)
+    plain = plan("plain", ORDER, walked(export), store)
     assert b"Doe" in everything(store)
     for bucket in (store.bucket, store.incoming_bucket):
         store.delete_prefix(bucket, "")
     filters = Filters(include=("Doe*", "*Doe*"), exclude=("Roe*",))
-    batch = plan(ORDER, walked(export, filters), store, deidentify=deidentifier())
+    batch = plan("b", ORDER, walked(export, filters), store, deidentify=deidentifier())
     written = everything(store)
     for word in (b"Doe", b"Roe", b"PHANTOM", SALT.get_secret_value().encode()):
         assert word not in written
     assert (batch.images, plain.images) == (7, 7)
-    assert batch.deidentified.profile == "test"
+    assert batch.order.deidentified.profile == "test"
     found = entries(store)
     frames = [entry for entry in found if entry.frame]
     assert len({entry.source for entry in frames}) == 1
@@ -135,19 +135,17 @@ def test_a_batch_holds_copies_and_a_sealed_table_only(store, export):
 
 
 def test_two_batches_and_copies_of_files_have_the_same_names(store, export):
-    plan(ORDER, walked(export), store, deidentify=deidentifier())
-    plan(Order("c", ORDER.models, ORDER.stages), walked(export), store, deidentify=deidentifier())
+    plan("b", ORDER, walked(export), store, deidentify=deidentifier())
+    plan("c", ORDER, walked(export), store, deidentify=deidentifier())
     one, other = ([entry.model_dump(exclude={"source"}) for entry in entries(store, name)] for name in "bc")
     assert one == other
-    plan(
-        Order("d", ORDER.models, ORDER.stages), walked(export), store, deidentify=deidentifier(SecretStr("x" * 20))
-    )
+    plan("d", ORDER, walked(export), store, deidentify=deidentifier(SecretStr("x" * 20)))
     assert {entry["name"] for entry in one}.isdisjoint(entry.name for entry in entries(store, "d"))
 
 
 def test_a_killed_plan_goes_on_under_its_profile_and_salt_only(store, export, monkeypatch):
     monkeypatch.setattr(layout, "PART_SIZE", 2)
-    plan(Order("whole", ORDER.models, ORDER.stages), walked(export), store, deidentify=deidentifier())
+    plan("whole", ORDER, walked(export), store, deidentify=deidentifier())
 
     class Killed(BaseException):
         pass
@@ -157,13 +155,13 @@ def test_a_killed_plan_goes_on_under_its_profile_and_salt_only(store, export, mo
             raise Killed
 
     with pytest.raises(Killed):
-        plan(ORDER, walked(export), store, deidentify=deidentifier(), told=kill)
+        plan("b", ORDER, walked(export), store, deidentify=deidentifier(), told=kill)
     begun = PlanRecord.model_validate_json(store.get(store.bucket, layout.plan_record("b")))
     assert begun.position.after is not None
     for wrong in (deidentifier(dates="keep"), deidentifier(SecretStr("y" * 20)), None):
         with pytest.raises(UsageError, match="deidentified"):
-            plan(ORDER, walked(export), store, deidentify=wrong)
-    plan(ORDER, walked(export), store, deidentify=deidentifier())
+            plan("b", ORDER, walked(export), store, deidentify=wrong)
+    plan("b", ORDER, walked(export), store, deidentify=deidentifier())
     assert b"Doe" not in everything(store)
     assert [e.name for e in entries(store)] == [e.name for e in entries(store, "whole")]
     assert [row.original for row in rows(store)] == [row.original for row in rows(store, "whole")]
@@ -172,7 +170,7 @@ def test_a_killed_plan_goes_on_under_its_profile_and_salt_only(store, export, mo
 def test_what_cannot_be_read_again_is_never_left_in_place(store, export):
     in_place = [Candidate("a", uri="s3://hospital/a", size=1, etag="e")]
     with pytest.raises(ValueError, match="in_place"):
-        plan(ORDER, in_place, store, deidentify=deidentifier())
+        plan("b", ORDER, in_place, store, deidentify=deidentifier())
 
 
 def test_a_table_needs_a_key(export):
@@ -184,7 +182,7 @@ def test_a_table_needs_a_key(export):
 
 
 def test_the_table_opens_with_its_key_alone(store, export, tmp_path):
-    plan(ORDER, walked(export), store, deidentify=deidentifier())
+    plan("b", ORDER, walked(export), store, deidentify=deidentifier())
     (part,) = stored_parts(store, store.bucket, "b")
     assert b"Doe" not in part
     with pytest.raises(WrongKey):
@@ -206,6 +204,6 @@ def test_the_table_opens_with_its_key_alone(store, export, tmp_path):
 
 def test_a_batch_of_copies_run_again_keeps_its_flags(store, tmp_path):
     (tmp_path / "a.dcm").write_bytes(dicom(DRAWN, identity=1, sop_class=SECONDARY_CAPTURE, jpeg=False))
-    plan(ORDER, walked(tmp_path / "a.dcm"), store, deidentify=deidentifier(burned_in_text="flag"))
-    plan(Order("again", ORDER.models, ORDER.stages), earlier_images(store, ["b"]), store)
+    plan("b", ORDER, walked(tmp_path / "a.dcm"), store, deidentify=deidentifier(burned_in_text="flag"))
+    plan("again", ORDER, earlier_images(store, ["b"]), store)
     assert [entry.may_have_text for entry in entries(store) + entries(store, "again")] == [True, True]

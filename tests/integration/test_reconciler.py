@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from orchestra import there
 
 from dermbatch import layout
-from dermbatch.records import BatchControl, BatchSummary, ModelChoice
+from dermbatch.records import BatchControl, BatchSummary, ModelChoice, Order
 from dermbatch.stages import Stage
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.steering import controls
 from orchestrator.steering.reconciler import open_names, reconcile, reopen
 from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
@@ -20,7 +20,10 @@ def indices(jobs):
 def planned_only(orchestra, count, name):
     """What a submit leaves that dies after batch.json."""
     return plan(
-        Order(name, {Stage.SEGMENT: ModelChoice(name="m")}, (Stage.SEGMENT,)), there(count), orchestra.store
+        name,
+        Order(models={Stage.SEGMENT: ModelChoice(name="m")}, stages=(Stage.SEGMENT,)),
+        there(count),
+        orchestra.store,
     )
 
 

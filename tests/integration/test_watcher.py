@@ -201,9 +201,10 @@ def test_each_rule_has_its_own_batch_with_its_lane_stages_and_models(watched):
         rule("study", "study/", lane="bulk", weight=7, models={"segment": "other@3"}, dicom=True),
     )
     urgent, study = sorted(batches(watched.store), key=lambda batch: batch.rule, reverse=True)
-    assert (urgent.lane, urgent.stages, [entry.name for entry in entries(watched.store, urgent)]) == (
+    assert (urgent.order.lane, urgent.order.stages, [entry.name for entry in entries(watched.store, urgent)]) == (
         "live", (Stage.SEGMENT,), [uri("clinic/a.jpg")])  # fmt: skip
-    assert (study.lane, study.weight, study.dicom, study.models[Stage.SEGMENT].version) == ("bulk", 7, True, "3")
+    asked = study.order
+    assert (asked.lane, asked.weight, asked.dicom, asked.models[Stage.SEGMENT].version) == ("bulk", 7, True, "3")
     assert study.name == f"watch-study-{datetime.now(UTC):%Y%m%d}"
     assert urgent.until - datetime.now(UTC) <= timedelta(hours=1)
 
@@ -214,7 +215,7 @@ def test_a_rule_that_asks_for_something_else_begins_another_batch(watched):
     watched.put("b.jpg")
     watched.once(rule(stages=["purify"]))
     first, second = batches(watched.store)
-    assert (second.name, second.stages) == (f"{first.name}-2", (Stage.PURIFY,))
+    assert (second.name, second.order.stages) == (f"{first.name}-2", (Stage.PURIFY,))
     assert (first.growing, second.growing, first.images, second.images) == (False, True, 1, 1)
 
 

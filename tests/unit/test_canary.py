@@ -6,7 +6,7 @@ from standins import Store
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.records import CanaryRecord, ImageJob, ModelChoice
+from dermbatch.records import CanaryRecord, ImageJob, ModelChoice, Order
 from dermbatch.stages import ORDER, Stage
 from orchestrator.cli.tables.canary import render
 from orchestrator.steering import canary
@@ -23,7 +23,12 @@ def store():
 def job(index=0, *, stages=ORDER, batch="b", models=OLD, source=None, etag=None):
     source = source or f"s3://incoming/{index}"
     return ImageJob(
-        batch=batch, index=index, name=str(index), source=source, stages=stages, models=models, etag=etag
+        batch=batch,
+        index=index,
+        name=str(index),
+        source=source,
+        order=Order(stages=stages, models=models),
+        etag=etag,
     )
 
 

@@ -12,7 +12,7 @@ from standins import Store, whole_triton
 from dermbatch import layout
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
-from dermbatch.records import ImageJob, ModelChoice, Shadow
+from dermbatch.records import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.handover.dicom import codes
@@ -37,9 +37,7 @@ class Made:
             index=1002,
             name="a",
             source="s3://incoming/x",
-            stages=stages,
-            models=MODELS,
-            dicom=asked,
+            order=Order(stages=stages, models=MODELS, dicom=asked),
             frame=frame,
             size=len(body),
             etag=self.store.etag("incoming", "x"),
@@ -246,9 +244,7 @@ def test_a_canary_writes_no_objects():
         index=1002,
         name="a",
         source="s3://incoming/x",
-        stages=ORDER,
-        models=MODELS,
-        dicom=True,
+        order=Order(models=MODELS, dicom=True),
         shadow=Shadow(canary="try", models=MODELS),
     )
     servers = {"store": made.store, "client": whole_triton(), "limits": WorkerSettings()}

@@ -8,9 +8,9 @@ from standins import Store, skin_with_lesion, whole_triton
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
-from dermbatch.records import ImageJob, ModelChoice, StageRecord
+from dermbatch.records import ImageJob, ModelChoice, Order, StageRecord
 from dermbatch.settings import WorkerSettings
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import Stage
 from orchestrator.reporting.fetch import DiskFull, fetch, folder_results
 from workers.image.run import process
 
@@ -27,7 +27,7 @@ def finished(count=3):
         body = bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
         store.put(f"{index}.png", body, "image/png", bucket="incoming")
         job = ImageJob(
-            batch="b", index=index, name="a", source=f"s3://incoming/{index}.png", stages=ORDER, models=MODELS
+            batch="b", index=index, name="a", source=f"s3://incoming/{index}.png", order=Order(models=MODELS)
         )
         servers = {"store": store, "client": triton, "limits": WorkerSettings()}
         records.append(process(job, **servers, attempt=1, worker="w", alive=lambda: None))

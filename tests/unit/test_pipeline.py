@@ -16,7 +16,7 @@ from dermbatch.errors import (
     PermanentError,
     StoreUnavailable,
 )
-from dermbatch.records import ImageJob, KnownImage, ModelChoice
+from dermbatch.records import ImageJob, KnownImage, ModelChoice, Order
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from tests import corpus
@@ -50,8 +50,7 @@ class Place:
             index=7,
             name="a.png",
             source=uri,
-            stages=stages,
-            models=models,
+            order=Order(stages=stages, models=models),
             size=len(self.store.objects[bucket, key]) if there else None,
             etag=self.store.etag(bucket, key) if there else None,
         )

@@ -6,7 +6,7 @@ from standins import Store, classify_by_area, skin_with_lesion, whole_triton
 
 from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, StoreUnavailable
-from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ModelChoice, Shadow
+from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ModelChoice, Order, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.image.run import process
@@ -55,8 +55,7 @@ class Place:
             index=3,
             name="a.png",
             source="s3://incoming/a.png",
-            stages=stages,
-            models=OLD,
+            order=Order(stages=stages, models=OLD),
             size=len(BODY),
             etag=etag,
         )

@@ -62,11 +62,11 @@ def hand_over(
         PacsUnavailable, StoreUnavailable, StoreRefused: Where trying again may help.
         PacsRefused, PermanentError: Where it cannot.
     """
-    destination = destinations.named(job.send_to) if job.send_to is not None else None
+    destination = destinations.named(job.order.send_to) if job.order.send_to is not None else None
     made, output, sent = Delivered(), None, None
-    if job.dicom:
+    if job.order.dicom:
         made = write_dicom(job, source, image, dict(stages), store, clock)
-    if job.output is not None:
+    if job.order.output is not None:
         alive()
         with clock("output"):
             output = copy_files(job, stages, made.keys, store)

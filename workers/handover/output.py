@@ -46,7 +46,7 @@ def copy_files(
     """Copy pictures and DICOM objects; what an earlier run had left there and this one does not make goes.
 
     Args:
-        job: With an ``output``.
+        job: Whose order has an ``output``.
         stages: What the stages made.
         dicom: Keys of its DICOM objects.
         store: Holds both.
@@ -59,13 +59,13 @@ def copy_files(
         PermanentError: ``output_refused``, where the output must not be written.
         StoreUnavailable: Where trying again may help.
     """
-    assert job.output is not None  # noqa: S101 - the caller has looked
-    folder = folder_of(job.output, job.name)
+    assert job.order.output is not None  # noqa: S101 - the caller has looked
+    folder = folder_of(job.order.output, job.name)
     bucket, key = split_uri(folder)
     files: dict[str, str | None] = {
         name: stages[stage].artifacts.get(name) for stage, name in _PICTURES.items() if stage in stages
     }
-    if job.dicom:
+    if job.order.dicom:
         files |= {layout.dicom_file(kind): dicom.get(kind) for kind in _KINDS}
     try:
         for name, source in files.items():

@@ -46,10 +46,10 @@ def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
         InferenceUnavailable: Where Triton does not answer.
     """
     steps: dict[Stage, Step] = {}
-    for stage in closure(frozenset(job.stages)):
-        if stage not in job.models:
+    for stage in closure(frozenset(job.order.stages)):
+        if stage not in job.order.models:
             raise ModelContractError(f"the job names no model for {stage}")
-        model = client.model(stage, job.models[stage])
+        model = client.model(stage, job.order.models[stage])
         parameters = _PARAMETERS[stage](model)
         fed_by = {fed: steps[fed].key for fed in FEEDS[stage] if fed in steps}
         key = stage_key(stage, model.used, asdict(parameters), fed_by)

@@ -105,8 +105,8 @@ def _tried(
         canary=shadow.canary, batch=job.batch, index=job.index, name=job.name, models={}, seconds=0
     )
     try:
-        alone = {"shadow": None, "dicom": False, "send_to": None, "output": None}
-        new = run(job.model_copy(update={"models": shadow.models, **alone}))
+        alone = {"models": shadow.models, "dicom": False, "send_to": None, "output": None}
+        new = run(job.model_copy(update={"order": job.order.model_copy(update=alone), "shadow": None}))
         seconds = _since(start)
         agreement = mask_agreement(store, record, new)
     except _Stopped:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dermbatch.errors import UsageError
+from dermbatch.records import Order
 from orchestrator.batches import entries
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out, warn
@@ -16,7 +17,7 @@ from orchestrator.cli.tables.overview import rendered
 from orchestrator.cli.tables.progress import follow, where
 from orchestrator.planning import submission
 from orchestrator.planning.models import Offer, named
-from orchestrator.planning.resegment import Request, plan_resegment
+from orchestrator.planning.resegment import plan_resegment
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, standing
 from orchestrator.steering.controls import begin
@@ -59,7 +60,6 @@ def submit(
     settings, store, ledger = options.connect(home)
     order = submission.order(
         settings,
-        batch_name,
         stage_names.split(","),
         named(models or ()),
         lane="live" if live else "bulk",
@@ -69,28 +69,30 @@ def submit(
         send_to=send_to,
         output=output,
     )
+    name = submission.new_name(batch_name)
+    offer = Offer.of(settings.triton, warn)
     submitted = submission.prepare(
         order,
         inputs,
         settings,
         store,
-        Offer.of(settings.triton, warn),
+        offer,
         filters=options.filters(include, exclude, since, until),
         profile=profile,
         audit=store.audit,
     )
     if dry_run:
         with err.status("Reading the inputs"):
-            found = submitted.estimate(store, slots=ledger.live_slots(), price=price, gpus=gpus)
+            found = submitted.estimate(store, offer, slots=ledger.live_slots(), price=price, gpus=gpus)
         text = json.dumps(found.to_dict(), indent=2)
         out.print(text if plain else estimate_table(found, price=price), soft_wrap=plain, markup=not plain)
         return
     if batch_name is None:
-        text = f"batch {order.batch}: if this is cut off, the same command with --batch {order.batch} goes on"
+        text = f"batch {name}: if this is cut off, the same command with --batch {name} goes on"
         err.print(text, markup=False, soft_wrap=True)
     with err.status("Reading the inputs") as shown:
         batch = submitted.plan(
-            store, lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far")
+            name, store, lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far")
         )
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
@@ -114,9 +116,9 @@ def resegment(
     settings, store, ledger = options.connect(home)
     chosen = named(models or ())
     Offer.of(settings.triton, warn).check(chosen)
-    request = Request(submission.new_name(batch_name), weight=weight, max_failed_share=max_failed)
+    order = Order(models=chosen, weight=weight, max_failed_share=max_failed)
     with err.status("Reading the earlier batches"):
-        batch = plan_resegment(request, batches, chosen, store)
+        batch = plan_resegment(submission.new_name(batch_name), order, batches, store)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 

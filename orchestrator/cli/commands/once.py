@@ -55,16 +55,15 @@ def run(
     settings = audited(load(), home)
     audit = options.audit(settings)
     served = options.repository(model_repository)
-    order = submission.order(
-        settings, batch_name, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to
-    )
+    order = submission.order(settings, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to)
+    name = submission.new_name(batch_name)
     # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
     privacy = settings.privacy.model_copy(update={"bucket": None})
     submitted = submission.prepare(
         order,
         inputs,
         settings.model_copy(update={"privacy": privacy}),
-        ObjectStore(settings.store, audit) if any(name.startswith("s3://") for name in inputs) else None,
+        ObjectStore(settings.store, audit) if any(given.startswith("s3://") for given in inputs) else None,
         Offer(str(served), repository.served_models(served)),
         filters=options.filters(include, exclude, since, until),
         profile=profile,
@@ -84,9 +83,9 @@ def run(
             ending.enter_context(stack)
         store, ledger = ObjectStore(stack.settings.store, audit), Ledger(stack.settings.redis, settings.ledger)
         _give_up_interrupted(store, ledger)
-        abandon(store, order.batch)  # its uploads are gone now
+        abandon(store, name)  # its uploads are gone now
         with err.status("Reading the inputs"):
-            batch = submitted.plan(store)
+            batch = submitted.plan(name, store)
         started = time.monotonic()
         begin(store, ledger, batch)
         summary = follow(ledger, store, batch, err, lambda: _look_after(stack))

@@ -84,12 +84,12 @@ def _rules(file: Path, settings: Settings) -> RuleBook:
 def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
     """All that a rule does with an object that is taken in now."""
     said = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
-    models = {str(stage): _written({**settings.models, **rule.models}[stage]) for stage in rule.stages}
+    order = rule.order(settings)
+    models = {str(stage): _written(model) for stage, model in order.models.items()}
     profile = book.profiles[rule.deidentify].model_dump(mode="json") if rule.deidentify is not None else None
     name, until = window(rule, datetime.now(UTC))
     batch = {"batch": name, "open_until": until.isoformat()}
-    dicom = {"dicom": rule.dicom or rule.send_to is not None}
-    return {"rule": rule.name, **batch, **said, **dicom, "models": models, "deidentify": profile}
+    return {"rule": rule.name, **batch, **said, "dicom": order.dicom, "models": models, "deidentify": profile}
 
 
 def _written(model: ModelChoice) -> str:

@@ -16,7 +16,7 @@ from dermbatch.settings import Settings, WatchSettings, load
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, warn
-from orchestrator.planning import delivery
+from orchestrator.planning import submission
 from orchestrator.planning.models import Offer
 from orchestrator.watching.news.webhook import Webhook
 from orchestrator.watching.rules.rules import RuleBook, load_rules, rule_of_prefix
@@ -79,12 +79,9 @@ def _book(prefixes: list[str] | None, rules: Path | None) -> RuleBook:
 def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
     """Refuse at once what every batch of a rule would fail for."""
     book.check_apart((store.bucket, store.incoming_bucket))
-    for rule in book.rules:
-        delivery.check_destination(rule.send_to, settings)
-        delivery.check_output(rule.output, [rule.prefix], store)
     offer = Offer.of(settings.triton, warn)
     for rule in book.rules:
-        offer.check({stage: rule.models.get(stage, settings.models[stage]) for stage in rule.stages})
+        submission.check(rule.order(settings), [rule.prefix], settings, store, offer)
 
 
 def _serve_metrics(settings: WatchSettings, ending: ExitStack) -> None:

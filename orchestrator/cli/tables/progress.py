@@ -143,7 +143,7 @@ def closing_table(batch: Batch, summary: BatchSummary, seconds: float) -> Table:
         table.add_row("  other reasons", str(others))
     if not_run := summary.images - summary.done - summary.failed:
         table.add_row("not run", str(not_run))
-    if batch.dicom:
+    if batch.order.dicom:
         table.add_row("with DICOM objects", str(summary.done - summary.without_dicom))
         table.add_row("left out: no DICOM source", str(summary.without_dicom))
     if batch.duplicates:
@@ -155,7 +155,7 @@ def closing_table(batch: Batch, summary: BatchSummary, seconds: float) -> Table:
     for stage in ORDER:
         if stage in summary.stage_seconds:
             table.add_row(f"  {stage}, mean", f"{1000 * summary.stage_seconds[stage]:.0f} ms")
-    reused = summary.done * len(batch.stages) - sum(summary.stage_runs.values())
+    reused = summary.done * len(batch.order.stages) - sum(summary.stage_runs.values())
     if reused:
         table.add_row("stage results reused", str(reused))
     return table

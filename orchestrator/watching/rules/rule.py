@@ -20,7 +20,8 @@ from pydantic import (
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.records import Filters, Lane, ModelChoice
+from dermbatch.records import Filters, Lane, ModelChoice, Order
+from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import split_uri
 
@@ -128,6 +129,12 @@ class Rule(BaseModel):
     def filters(self) -> Filters:
         """Its patterns, as an intake takes them."""
         return Filters(include=self.include, exclude=self.exclude)
+
+    def order(self, settings: Settings) -> Order:
+        """What it has done with its objects: its fields that an order has, with models of the settings."""
+        said = {field: getattr(self, field) for field in Order.model_fields if field in type(self).model_fields}
+        models = {stage: self.models.get(stage, settings.models[stage]) for stage in self.stages}
+        return Order(**said | {"models": models})
 
     def below(self, bucket: str, key: str) -> str | None:
         """The path of an object below the prefix; none where it does not lie there."""

@@ -8,7 +8,6 @@ written over the version that this writer has seen last, so one that was overtak
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -19,7 +18,7 @@ import structlog
 from dermbatch import __version__, layout
 from dermbatch.errors import DermbatchError, LedgerUnavailable, PermanentError
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, BatchControl, ManifestEntry
+from dermbatch.records import Batch, BatchControl, ManifestEntry, Order
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import content_of, read_batch
 from orchestrator.batches.growing import write_batch
@@ -79,16 +78,14 @@ class Gathering:
         self._written_at = time.monotonic()
 
     @classmethod
-    def begin(
-        cls, store: ObjectStore, ledger: Ledger, rule: Rule, asked: Mapping[str, Any], now: datetime
-    ) -> Self:
+    def begin(cls, store: ObjectStore, ledger: Ledger, rule: Rule, order: Order, now: datetime) -> Self:
         """Begin the rule's batch of this hour or day; under a name with a number where that one has ended already.
 
         Raises:
             Overtaken: Where another watcher has begun it.
         """
-        batch, etag = _recorded(store, rule, asked, now)
-        control = BatchControl(lane=batch.lane, weight=batch.weight)
+        batch, etag = _recorded(store, rule, order, now)
+        control = BatchControl.of(batch.order)
         store.put_if_absent(layout.control(batch.name), control.to_json(), _JSON)
         gathering = cls(store, ledger, batch, etag)
         gathering._tell(opened=True)
@@ -195,19 +192,19 @@ class Gathering:
             _log.warning("ledger not told", batch=self.batch.name, reason=error.reason)
 
 
-def _recorded(store: ObjectStore, rule: Rule, asked: Mapping[str, Any], now: datetime) -> tuple[Batch, str]:
+def _recorded(store: ObjectStore, rule: Rule, order: Order, now: datetime) -> tuple[Batch, str]:
     """A new batch under the first name that is free, and the ETag of its record."""
     name, until = window(rule, now)
     for number in count(1):
         batch = Batch(
             name=name if number == 1 else f"{name}-{number}",
             created=datetime.now(UTC),
+            order=order,
             images=0,
             rule=rule.name,
             growing=True,
             until=until,
             software=__version__,
-            **asked,
         )
         etag = write_batch(store, batch, None)
         if etag is not None:

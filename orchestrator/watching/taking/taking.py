@@ -7,17 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from dermbatch import metrics
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
 from dermbatch.settings import Settings
-from dermbatch.stages import closure
 from dermbatch.store import ObjectInfo, ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
-from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.submission import Submission
 from orchestrator.planning.uploading import entered
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.taking.gathering import Gathering
@@ -59,7 +56,17 @@ class Taking:
         self._store = store
         self._ledger = ledger
         self._check = check
-        self._ways = {rule.name: _Way.of(rule, settings, book, store) for rule in book.rules}
+        self._ways = {
+            rule.name: Submission.of(
+                rule.order(settings),
+                [rule.prefix],
+                settings,
+                store,
+                filters=rule.filters,
+                profile=book.profiles[rule.deidentify] if rule.deidentify is not None else None,
+            )
+            for rule in book.rules
+        }
         # Uploads are this process's own: one that was stopped must not write over what another one has uploaded.
         self._term = uuid.uuid4().hex[:12]
 
@@ -109,18 +116,17 @@ class Taking:
 
     def _gathering(self, memory: Memory, rule: Rule, now: datetime) -> Gathering:
         """The batch of this rule that takes images in now."""
-        asked = self._ways[rule.name].asked
+        order = self._ways[rule.name].order
         there = memory.gatherings.get(rule.name)
         if there is not None:
             batch = there.batch
             over = batch.until is not None and now >= batch.until
-            other = any(getattr(batch, field) != value for field, value in asked.items())
-            if not (over or other) or memory.waits(there):
+            if not (over or batch.order != order) or memory.waits(there):
                 return there
             self._end(there)
             del memory.gatherings[rule.name]
         self._check()
-        begun = Gathering.begin(self._store, self._ledger, rule, asked, now)
+        begun = Gathering.begin(self._store, self._ledger, rule, order, now)
         memory.gatherings[rule.name] = begun
         return begun
 
@@ -128,47 +134,6 @@ class Taking:
         self._check()
         gathering.seal()
         gathering.close()
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How objects of a rule are taken in.
-
-    Attributes:
-        asked: What its batches ask for.
-        intake: Walks its objects.
-        deidentify: Makes copies of them, where the rule wants that.
-    """
-
-    asked: dict[str, Any]
-    intake: Intake
-    deidentify: Deidentifier | None
-
-    @classmethod
-    def of(cls, rule: Rule, settings: Settings, book: RuleBook, store: ObjectStore) -> _Way:
-        deidentify = None
-        if rule.deidentify is not None:
-            deidentify = Deidentifier(book.profiles[rule.deidentify], settings)
-        stages = closure(frozenset(rule.stages))
-        asked = {
-            "lane": rule.lane,
-            "weight": rule.weight,
-            "stages": stages,
-            "models": {stage: rule.models.get(stage, settings.models[stage]) for stage in stages},
-            "max_failed_share": rule.max_failed_share,
-            "deidentified": deidentify.record if deidentify is not None else None,
-            "dicom": rule.dicom or rule.send_to is not None,
-            "send_to": rule.send_to,
-            "output": rule.output,
-        }
-        intake = Intake(
-            settings,
-            store,
-            in_place=deidentify is None,
-            filters=rule.filters,
-            pseudonym=deidentify.pseudonym if deidentify is not None else None,
-        )
-        return cls(asked, intake, deidentify)
 
 
 def _but_first(images: int, items: Iterator[Item]) -> Iterator[Item]:
