@@ -27,9 +27,9 @@ from dermbatch.phantoms import write_samples
 from dermbatch.records import Order
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
+from orchestrator.cli.tables.progress import follow
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
-from orchestrator.reporting.progress import follow
 from orchestrator.stack.stack import Stack
 
 console = Console(highlight=False)
@@ -84,7 +84,7 @@ def run(stack: Stack, name: str) -> tuple[float, Counters]:
     before, started = look(stack), time.monotonic()
     ledger.open_batch(batch)
     ledger.wake()
-    summary = follow(ledger, store, batch, console, lambda: None)
+    summary = follow(ledger, store, batch, console)
     seconds = time.monotonic() - started
     if summary.done != batch.images:
         raise SystemExit(f"{summary.failed} images failed: {summary.reasons}")

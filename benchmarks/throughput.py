@@ -42,7 +42,7 @@ from orchestrator.batches.outcomes import read_results
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
 from orchestrator.reporting.fetch import fetch
-from orchestrator.reporting.progress import follow
+from orchestrator.reporting.progress import wait
 from orchestrator.stack.stack import Stack
 from workers.image.pictures import Pictures
 from workers.image.steps import plan as plan_steps
@@ -141,7 +141,7 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
     batch = plan(name, Order(models=settings.models), intake.walk([str(path) for path in paths]), store)
     planned = time.monotonic()
     ledger.open_batch(batch)
-    counts = follow(ledger, store, batch, Console(file=open(os.devnull, "w")), lambda: None)  # noqa: PTH123, SIM115
+    counts = wait(ledger, store, batch.name)
     closed = time.monotonic()
     fetch(store, name, folder, file_of=stack.file_of)
     end = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, PermanentError
+from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
 from dermbatch.records import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 
@@ -24,6 +24,19 @@ def read_version(store: ObjectStore, name: str) -> tuple[Batch, str | None]:
     """The batch record, and its ETag, by which a write names the version that it replaces; errors as above."""
     body, etag = store.read(store.bucket, layout.batch_record(name))
     return _batch(body, name), etag
+
+
+def named(store: ObjectStore, name: str) -> Batch:
+    """The batch record of a batch that a user has named.
+
+    Raises:
+        UsageError: Where there is none, or none can have this name.
+        PermanentError: With reason ``manifest_damaged``, where the record is no record.
+    """
+    try:
+        return read_batch(store, layout.check_batch_name(name))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no batch {name!r}") from error
 
 
 def asked(store: ObjectStore, name: str) -> Batch:

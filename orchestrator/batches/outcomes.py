@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -102,6 +103,37 @@ def entries(store: ObjectStore, batch: Batch, indices: Iterable[int]) -> Iterato
         if wanted != part:
             part, known = wanted, _part(store, batch.name, wanted)
         yield known.get(index) or ManifestEntry(index=index, name=f"image {index}")
+
+
+def outcomes(store: ObjectStore, batch: Batch, *, readers: int = 8) -> Iterator[Outcome]:
+    """What became of the images that have an outcome by now, in order of their indices; a few in memory at a time.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    marks = audit(store, batch)
+
+    def look(entry: ManifestEntry) -> Outcome | None:
+        with suppress(ObjectNotFound):  # deleted since, to be tried again
+            return read_outcome(store, batch, entry, done=marks.is_done(entry.index))
+        return None
+
+    return filter(None, in_order(look, entries(store, batch, marks.present()), readers))
+
+
+def read_artifact(store: ObjectStore, record: ResultRecord, name: str) -> bytes:
+    """A file that a stage made of an image, such as ``mask.png``.
+
+    Raises:
+        ObjectNotFound: Where no stage made one, or it was deleted.
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    for stage in record.stages.values():
+        if name in stage.inline:
+            return stage.inline[name]
+        if name in stage.artifacts:
+            return store.get(store.bucket, stage.artifacts[name])
+    raise ObjectNotFound(f"image {record.index} of batch {record.batch!r} has no {name}")
 
 
 def read_results(store: ObjectStore, name: str, *, readers: int = 8) -> Iterator[ResultRecord]:

@@ -27,6 +27,11 @@ running: ContextVar[str] = ContextVar("running", default="command")
 """Name of the command that runs."""
 
 
+def warn(sentence: str) -> None:
+    """Say what does not end the command."""
+    err.print(f"dermbatch: {sentence}", markup=False, soft_wrap=True)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         out.print(__version__)

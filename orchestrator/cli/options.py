@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dermbatch import layout, stages
 from dermbatch.audit import Audit
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
-from dermbatch.records import Filters, ModelChoice, Order
+from dermbatch.records import Filters
 from dermbatch.settings import Settings, load
-from dermbatch.stages import ORDER, Stage
+from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.cli.app import running
-from orchestrator.planning.privacy.profile import load_profile
-from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.stack import host
 
 DEFAULT_HOME = Path(".dermbatch")
@@ -113,60 +110,6 @@ def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
 def audit(settings: Settings) -> Audit:
     """The audit log of this command."""
     return Audit(settings.audit, f"dermbatch-{running.get()}", command=True)
-
-
-def models(texts: Sequence[str] | None) -> dict[Stage, ModelChoice]:
-    """What ``--model`` names.
-
-    Raises:
-        UsageError: Where it is not written STAGE=NAME or STAGE=NAME@VERSION.
-    """
-    chosen = {}
-    for text in texts or ():
-        stage, _, model = text.partition("=")
-        name, _, version = model.partition("@")
-        if stage not in set(ORDER) or not name:
-            raise UsageError(
-                f"--model {text!r}: write STAGE=NAME or STAGE=NAME@VERSION, STAGE one of {ALL_STAGES}"
-            )
-        chosen[Stage(stage)] = ModelChoice(name=name, version=version or None)
-    return chosen
-
-
-def deidentifier(path: Path | None, settings: Settings) -> Deidentifier | None:
-    """What ``--deidentify`` names.
-
-    Raises:
-        UsageError: Where it is no profile, or what it needs is not set.
-    """
-    return Deidentifier(load_profile(path), settings) if path is not None else None
-
-
-def new_name(given: str | None) -> str:
-    """The name of a new batch."""
-    return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
-
-
-def order(settings: Settings, stage_names: str, model_texts: Sequence[str] | None, **others: Any) -> Order:
-    """The order for a new batch.
-
-    Args:
-        settings: Have the models that are not given.
-        stage_names: What ``--stages`` names.
-        model_texts: What ``--model`` names.
-        others: Further fields of the order.
-
-    Raises:
-        UsageError: Where a stage or a model cannot be.
-    """
-    chosen = {**settings.models, **models(model_texts)}
-    wanted = [part.strip() for part in stage_names.split(",") if part.strip()]
-    if unknown := [part for part in wanted if part not in set(ORDER)]:
-        raise UsageError(f"no such stage: {', '.join(unknown)}; there are {ALL_STAGES}")
-    if not wanted:
-        raise UsageError(f"no stage is given; there are {ALL_STAGES}")
-    ordered = stages.closure(frozenset(map(Stage, wanted)))
-    return Order(stages=ordered, models={stage: chosen[stage] for stage in ordered}, **others)
 
 
 def filters(

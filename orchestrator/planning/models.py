@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from dermbatch.errors import UsageError
+from dermbatch.errors import InferenceUnavailable, UsageError
 from dermbatch.models.triton import Triton
 from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
-from dermbatch.stages import Stage
+from dermbatch.stages import ORDER, Stage
 
 Served = Mapping[str, Sequence[str]]
 """Names of models to their versions, oldest first."""
@@ -29,6 +30,61 @@ def served(settings: TritonSettings, *, timeout: float = 10) -> Served:
         return triton.index(timeout)
     finally:
         triton.close()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The models that there are to choose from.
+
+    Attributes:
+        where: What has them, for sentences: a Triton's address, a repository's folder.
+        models: These models; none where nobody knows them, so that nothing is refused.
+    """
+
+    where: str
+    models: Served | None
+
+    @classmethod
+    def of(cls, settings: TritonSettings, told: Callable[[str], None]) -> Offer:
+        """What a Triton serves; where it does not answer, nobody knows, and ``told`` gets a sentence of that."""
+        where = f"Triton at {settings.url}"
+        try:
+            return cls(where, served(settings))
+        except InferenceUnavailable as error:
+            told(f"models are not checked: {error}")
+            return cls(where, None)
+
+    def check(self, models: Mapping[Stage, ModelChoice]) -> dict[Stage, ModelChoice]:
+        """Refuse what cannot be served, as far as that is known.
+
+        Returns:
+            The models, each with the version that would run now.
+
+        Raises:
+            UsageError: As :func:`check`.
+        """
+        if self.models is None:
+            return dict(models)
+        check(models, self.models, self.where)
+        return pinned(models, self.models)
+
+
+def named(texts: Iterable[str]) -> dict[Stage, ModelChoice]:
+    """The models that texts like ``STAGE=NAME@VERSION`` name.
+
+    Raises:
+        UsageError: Where one is not written so.
+    """
+    chosen = {}
+    for text in texts:
+        stage, _, model = text.partition("=")
+        name, _, version = model.partition("@")
+        if stage not in set(ORDER) or not name:
+            raise UsageError(
+                f"--model {text!r}: write STAGE=NAME or STAGE=NAME@VERSION, STAGE one of {','.join(ORDER)}"
+            )
+        chosen[Stage(stage)] = ModelChoice(name=name, version=version or None)
+    return chosen
 
 
 def check(models: Mapping[Stage, ModelChoice], served: Served, where: str) -> None:

@@ -13,7 +13,7 @@ from itertools import islice
 from pydantic import ValidationError
 
 from dermbatch import layout, stages
-from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
+from dermbatch.errors import PermanentError, UsageError
 from dermbatch.records import (
     Batch,
     Earlier,
@@ -27,7 +27,7 @@ from dermbatch.records import (
 )
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.batches.entries import read_batch, read_manifest_part
+from orchestrator.batches.entries import named, read_batch, read_manifest_part
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Walk
 from orchestrator.planning.planner import plan
 
@@ -62,7 +62,7 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
                 "not tell what was compared"
             )
     names = tuple(dict.fromkeys(batches))
-    earlier = [_known(store, name) for name in names]
+    earlier = [named(store, name) for name in names]
     ran = stages.closure(frozenset(stage for batch in earlier for stage in batch.order.stages) | set(models))
     chosen = {stage: models[stage] if stage in models else _common(store, stage, earlier) for stage in ran}
     return asked.model_copy(update={"models": chosen, "stages": ran, "compared_with": names})
@@ -115,13 +115,6 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
         may_have_text=entry.may_have_text,
         position=position,
     )
-
-
-def _known(store: ObjectStore, name: str) -> Batch:
-    try:
-        return read_batch(store, layout.check_batch_name(name))
-    except ObjectNotFound as error:
-        raise UsageError(f"there is no batch {name!r}") from error
 
 
 def _common(store: ObjectStore, stage: Stage, batches: Sequence[Batch]) -> ModelChoice:

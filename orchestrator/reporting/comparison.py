@@ -23,7 +23,7 @@ from dermbatch.errors import PermanentError
 from dermbatch.records import Earlier, ModelUsed, ResultRecord, SegmentOutput, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.batches.outcomes import Outcome
+from orchestrator.batches.outcomes import Outcome, read_artifact
 from orchestrator.reporting.report import probabilities
 
 _ROWS_A_GROUP = 1000
@@ -130,12 +130,8 @@ def read_mask(store: ObjectStore, record: ResultRecord) -> Mask | None:
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
     """
-    stage = _stage(record, Stage.SEGMENT)
-    key = stage.artifacts.get("mask.png") if stage else None
-    if key is None:
-        return None
     try:
-        body = store.get(store.bucket, key)
+        body = read_artifact(store, record, "mask.png")
     except PermanentError:
         return None
     mask = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_GRAYSCALE) if body else None

@@ -5,16 +5,12 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import ValidationError
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
@@ -24,13 +20,11 @@ from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import read_batch
 from orchestrator.batches.outcomes import in_order
 from orchestrator.batches.summary import read_summary
-from orchestrator.reporting.progress import duration
 
 NEWEST = 20
 """Closed batches that are shown where not all are asked for."""
 
 _AT_A_TIME = 16
-_REASONS_IN_LINE = 3
 
 State = Literal["planning", "waiting", "open", "paused", "cancelled", "finished"]
 """``waiting``: planned, but no orchestrator has taken it up (again). One with ``closed`` has ended."""
@@ -139,69 +133,6 @@ def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
 def as_json(shown: Overview) -> str:
     """For programs: the fields of :class:`Overview` and :class:`Standing`; times in ISO 8601, UTC."""
     return json.dumps(asdict(shown), default=datetime.isoformat, indent=2)
-
-
-def rendered(shown: Overview, console: Console) -> RenderableType:
-    """For people: a table, and what it takes to judge it; without frames and colours where it is no terminal."""
-    headings = (
-        "batch",
-        "state",
-        "lane",
-        "images",
-        "results",
-        "failed",
-        "in flight",
-        "images/s",
-        "left",
-        "failures",
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        right = heading in {"images", "results", "failed", "in flight", "images/s", "left"}
-        # Names and states are what scripts look for, so that they are never cut.
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "failures")
-    for one in shown.batches:
-        table.add_row(*_cells(one))
-    if not console.is_terminal:
-        return Text("\n".join(_plain(shown, headings)))
-    return Group(table, *(Text(said, style="dim") for said in _below(shown)))
-
-
-def _plain(shown: Overview, headings: Sequence[str]) -> Iterator[str]:
-    """Columns apart by spaces, a line a batch however long: for ``grep`` and ``awk``."""
-    rows = [headings, *(tuple(Text.from_markup(cell).plain for cell in _cells(one)) for one in shown.batches)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(headings))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    yield from _below(shown)
-
-
-def _cells(one: Standing) -> tuple[str, ...]:
-    colour = {"open": "cyan", "paused": "yellow", "cancelled": "yellow", "finished": "green"}.get(one.state, "dim")
-    why = f": {one.why}" if one.why else ""
-    why += f", takes images in by rule {one.rule}" if one.growing else ""
-    lane = f"{one.lane} x{one.weight}" if one.weight not in {None, 1} else str(one.lane or "")
-    reasons = Counter(one.reasons).most_common()
-    listed = ", ".join(f"{reason} {count}" for reason, count in reasons[:_REASONS_IN_LINE])
-    return (
-        escape(one.name),
-        f"[{colour}]{one.state}[/]{escape(why)}",
-        lane,
-        str(one.images),
-        str(one.done),
-        f"[red]{one.failed}[/]" if one.failed else "0",
-        str(one.in_flight),
-        f"{one.rate:.1f}" if one.rate is not None else "",
-        duration(one.seconds_left) if one.seconds_left is not None else "",
-        escape(listed + (" ..." if len(reasons) > _REASONS_IN_LINE else "")),
-    )
-
-
-def _below(shown: Overview) -> Iterator[str]:
-    if shown.left_out:
-        yield f"{shown.left_out} older batches are not shown; --all shows them"
-    waits = "none waits" if shown.oldest_live is None else f"the oldest has waited {shown.oldest_live:.1f} s"
-    yield f"worker slots: {shown.slots}; live images: {waits}"
 
 
 def _live(ledger: Ledger) -> tuple[int, float | None]:

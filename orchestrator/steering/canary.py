@@ -18,9 +18,6 @@ from itertools import islice, pairwise
 
 import structlog
 from pydantic import ValidationError
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, UsageError
@@ -185,49 +182,6 @@ def read_records(store: ObjectStore, name: str) -> Iterator[CanaryRecord]:
                 yield CanaryRecord.model_validate_json(body)
 
 
-def render(said: CanaryReport) -> Group:
-    """The report as tables for a terminal."""
-    canary = said.canary
-    tried = ", ".join(f"{stage} {_model(choice)}" for stage, choice in canary.models.items())
-    summary = Table.grid(padding=(0, 2))
-    for what, value in (
-        ("canary", escape(canary.name)),
-        ("models tried", escape(tried)),
-        ("share of live images", f"{canary.share:.0%}" if canary.share >= 0.01 else f"{canary.share:.2%}"),
-        ("state", "running" if canary.stopped is None else f"stopped {canary.stopped:%Y-%m-%d %H:%M} UTC"),
-        ("images", f"{said.images:,}"),
-        ("failed", escape(", ".join(f"{reason} {n:,}" for reason, n in said.failures.items())) or "0"),
-        ("Dice of the masks", f"mean {_figure(said.mean_dice)}, median {_figure(said.median_dice)}"),
-        ("same diagnosis", f"{said.same_label:,} of {said.diagnosed:,}"),
-        ("seconds an image", _figure(said.mean_seconds)),
-    ):
-        summary.add_row(what, value)
-    return Group(summary, *([_bars(said)] if said.mean_dice is not None else []), *_cases(said))
-
-
-def _bars(said: CanaryReport) -> Table:
-    table = Table("Dice", "images", "", box=None, pad_edge=False)
-    most = max(one.images for one in said.histogram)
-    for one in said.histogram:
-        bar = "█" * round(30 * one.images / most)
-        table.add_row(f"{one.lower:.2f} to {one.upper:.2f}", f"{one.images:,}", bar)
-    return table
-
-
-def _cases(said: CanaryReport) -> Iterator[Table]:
-    if said.changed_labels:
-        table = Table("diagnosis changed", "images", box=None, pad_edge=False)
-        for change, images in said.changed_labels.items():
-            table.add_row(escape(change), f"{images:,}")
-        yield table
-    if said.worst:
-        table = Table("least agreement", "batch", "Dice", "old", "new", "largest change", box=None, pad_edge=False)
-        for one in said.worst:
-            texts = (one.name, one.batch, _figure(one.dice), one.old_label or "-", one.new_label or "-")
-            table.add_row(*map(escape, texts), _figure(one.probability_change))
-        yield table
-
-
 def _read(store: ObjectStore, key: str) -> Canary | None:
     try:
         return Canary.model_validate_json(store.get(store.bucket, key))
@@ -257,11 +211,3 @@ def _differs(record: CanaryRecord) -> bool:
 
 def _or(value: float | None, other: float) -> float:
     return other if value is None else value
-
-
-def _model(choice: ModelChoice) -> str:
-    return choice.name if choice.version is None else f"{choice.name}@{choice.version}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

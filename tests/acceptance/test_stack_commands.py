@@ -1,20 +1,27 @@
 """``up``, ``submit``, ``watch``, ``status``, ``fetch`` and ``down``, two stacks side by side."""
 
+import hashlib
 import shutil
 import signal
 import urllib.request
 from pathlib import Path
 
 import boto3
+import numpy as np
 import psutil
 import pytest
 from commands import Command, alive, dermbatch, failures, results, wait_for
 
 from dermbatch import layout
+from dermbatch.client import Client
+from dermbatch.errors import ObjectNotFound, StackError, UsageError
 from dermbatch.ledger import Ledger
+from dermbatch.records import FailureRecord
+from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
+from orchestrator.stack.ports import free_ports
 
 ENV = {"DERMBATCH_WATCH__EVERY": "1", "DERMBATCH_WATCH__METRICS_PORT": "0"}
 RULES = """
@@ -185,6 +192,70 @@ def test_what_cannot_be_watched_is_refused_with_one_sentence(homes, tmp_path):
         assert ended.code == 2, ended
         assert sentence in ended.err
         assert len(ended.err.splitlines()) == 1
+
+
+def test_python_submits_waits_and_reads_results_and_arrays(homes, samples, tmp_path):
+    client = Client.local(homes[0])
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
+    batch = client.submit(samples, tmp_path / "broken.png", models={"segment": "segment_mobilenet"}, live=True)
+    assert client.status(batch).images == 9
+    with pytest.raises(TimeoutError, match=batch):
+        client.wait(batch, timeout=0)
+    ended = client.wait(batch, timeout=120)
+    assert (ended.state, ended.done, ended.failed, ended.name) == ("finished", 8, 1, batch)
+    *found, broken = client.results(batch)
+    assert [outcome.index for outcome in found] == list(range(8))
+    assert isinstance(broken, FailureRecord)
+    assert broken.name == "broken.png"
+    assert ended.reasons == {broken.reason: 1}
+    for result in found:
+        height, width = result.source.height, result.source.width
+        mask = client.array(result, "mask.png")
+        assert (mask.shape, mask.dtype) == ((height, width), np.uint8)
+        assert np.count_nonzero(mask) == result.stages[Stage.SEGMENT].output.lesion.area_px
+        purified = client.array(result, "purified.png")
+        assert (purified.shape, purified.dtype) == ((height, width, 3), np.uint8)
+        assert purified[..., 0].mean() > purified[..., 2].mean()  # skin is red, not blue
+        vector = client.array(result, "embedding.npy")
+        assert (vector.ndim, vector.dtype) == (1, np.float32)
+        kept = result.stages[Stage.CLASSIFY].output.embedding_sha256
+        assert hashlib.sha256(vector.tobytes()).hexdigest() == kept
+    assert dermbatch("fetch", batch, "--home", homes[0], "--out", tmp_path / "out").code == 0
+    fetched = tmp_path / "out" / found[0].stages[Stage.SEGMENT].artifacts["mask.png"]
+    assert client.artifact(found[0], "mask.png") == fetched.read_bytes()
+    with pytest.raises(ObjectNotFound, match=r"has no mask\.jpg"):
+        client.artifact(found[0], "mask.jpg")
+
+
+def test_python_is_told_what_cannot_be(homes, samples, tmp_path):
+    with pytest.raises(StackError, match="no stack is running"):
+        Client.local(tmp_path / "nowhere")
+    settings = host.attach(homes[0])
+    client = Client(settings)
+    for ask in (client.status, client.wait, client.results):
+        with pytest.raises(UsageError, match="there is no batch 'nope'"):
+            ask("nope")
+    for asked, sentence in (
+        ({"stages": ["guess"]}, "no such stage: guess"),
+        ({"models": {"segment": "none"}}, "no model 'none' in Triton"),
+        ({"models": {"guess": "none"}}, "STAGE one of"),
+        ({"send_to": "main"}, "no PACS 'main'"),
+        ({"batch": "../up"}, "not usable"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            client.submit(samples, **{"batch": "refused", **asked})
+    with pytest.raises(ValueError, match="weight"):
+        client.submit(samples, batch="refused", weight=1000)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        client.submit(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="there is no batch 'refused'"):
+        client.status("refused")
+    silent = settings.model_copy(update={"triton": TritonSettings(url=f"127.0.0.1:{free_ports(1)[0]}")})
+    with (
+        pytest.warns(UserWarning, match="models are not checked"),
+        pytest.raises(UsageError, match="no such file"),
+    ):
+        Client(silent).submit(tmp_path / "nothing")
 
 
 def test_commands_without_a_stack_or_a_batch_say_so(homes, samples, tmp_path):

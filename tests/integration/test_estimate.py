@@ -26,8 +26,9 @@ from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.history import read_history
+from orchestrator.cli.tables.estimate import estimate_table
 from orchestrator.planning import estimate as module
-from orchestrator.planning.estimate import estimate, estimate_table
+from orchestrator.planning.estimate import estimate
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan, read_manifest_part

@@ -8,9 +8,10 @@ from dermbatch import layout
 from dermbatch.records import BatchSummary, Refusal
 from dermbatch.stages import Stage
 from orchestrator.batches.growing import seal, write_batch
+from orchestrator.cli.tables.overview import rendered
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.resegment import earlier_images
-from orchestrator.reporting.overview import rendered, standing
+from orchestrator.reporting.overview import standing
 from orchestrator.steering import controls
 from orchestrator.steering.replay import retry
 from tests.outcome_samples import batch_of, entry_of, write_manifest

@@ -11,10 +11,11 @@ from dermbatch.ledger import Ledger
 from dermbatch.records import BatchControl, ImageJob, PlanRecord
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.store import ObjectStore
+from orchestrator.cli.tables.overview import rendered
+from orchestrator.cli.tables.progress import follow
 from orchestrator.reporting import progress
 from orchestrator.reporting.closing import close
-from orchestrator.reporting.overview import as_json, overview, rendered, standing
-from orchestrator.reporting.progress import follow
+from orchestrator.reporting.overview import as_json, overview, standing
 from tests.outcome_samples import (
     CREATED,
     batch_of,

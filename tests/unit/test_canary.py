@@ -8,6 +8,7 @@ from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.records import CanaryRecord, ImageJob, ModelChoice, Order
 from dermbatch.stages import ORDER, Stage
+from orchestrator.cli.tables.canary import render
 from orchestrator.steering import canary
 
 OLD = {stage: ModelChoice(name=stage.value) for stage in Stage}
@@ -181,7 +182,7 @@ def test_a_report_can_be_read_at_a_terminal(store, filled):
         saw(store, 2, dice=0.25, old_label="nevus", new_label="melanoma", probability_change=0.6)
         saw(store, 3, failure="model_contract")
     console = Console(record=True, width=120)
-    console.print(canary.render(canary.report(store, "try")))
+    console.print(render(canary.report(store, "try")))
     text = console.export_text()
     assert "segment segment@2" in text
     assert "0.40%" in text
@@ -189,5 +190,5 @@ def test_a_report_can_be_read_at_a_terminal(store, filled):
     assert ("2.jpg" in text) is filled
     assert ("model_contract 1" in text) is filled
     canary.stop(store, "try")
-    console.print(canary.render(canary.report(store, "try")))
+    console.print(render(canary.report(store, "try")))
     assert "stopped 20" in console.export_text()

@@ -4,6 +4,7 @@
 """
 
 import ast
+import inspect
 import json
 import re
 import shlex
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 import lesionnets.cli
 import orchestrator.cli
 from dermbatch import metrics, records
+from dermbatch.client import Client
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import QUEUES
 from dermbatch.models.contracts import CONTRACTS
@@ -379,6 +381,17 @@ def test_the_options_of_run_are_listed_with_their_defaults():
         assert (default == "required") == options[name].required
         if codes(default):
             assert codes(default)[0] == options[name].default
+
+
+# The Python API
+
+
+def test_the_methods_of_the_client_are_listed_with_their_arguments():
+    methods = {name: value for name, value in vars(Client).items() if not name.startswith("_") and name != "local"}
+    listed = {codes(row["Method"])[0].split("(")[0] for row in tables("docs/python.md") if "Method" in row}
+    assert listed == {name for name, value in methods.items() if inspect.isfunction(value)}
+    arguments = {name for row in tables("docs/python.md") for name in codes(row.get("Argument of `submit`", ""))}
+    assert arguments == set(inspect.signature(Client.submit).parameters) - {"self", "inputs"}
 
 
 # Files

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from orchestrator.batches.outcomes import Marks, Outcome, in_order
 from orchestrator.batches.summary import Spread, Tally
+from orchestrator.cli.tables.progress import duration
 from orchestrator.reporting.comparison import dice
-from orchestrator.reporting.progress import duration
 from orchestrator.reporting.report import SHOWN, Distribution, Report
 from orchestrator.reporting.table import row_of
 from tests.outcome_samples import batch_of, entry_of, failure_of, result_of

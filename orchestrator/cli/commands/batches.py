@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from dermbatch import layout
-from dermbatch.errors import InferenceUnavailable, ObjectNotFound, UsageError
-from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, ModelChoice, Order
-from dermbatch.settings import Settings
-from dermbatch.stages import Stage
-from dermbatch.store import ObjectStore
-from orchestrator.batches.entries import read_batch
+from dermbatch.errors import UsageError
+from dermbatch.records import Order
+from orchestrator.batches import entries
 from orchestrator.cli import options
-from orchestrator.cli.app import err, out
-from orchestrator.planning import delivery
-from orchestrator.planning import models as served_models
-from orchestrator.planning.estimate import estimate, estimate_table
-from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import plan
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.cli.app import err, out, warn
+from orchestrator.cli.tables.estimate import estimate_table
+from orchestrator.cli.tables.overview import rendered
+from orchestrator.cli.tables.progress import follow, where
+from orchestrator.planning import submission
+from orchestrator.planning.models import Offer, named
 from orchestrator.planning.resegment import plan_resegment
 from orchestrator.reporting.fetch import fetch as fetch_batch
-from orchestrator.reporting.overview import as_json, overview, rendered, standing
-from orchestrator.reporting.progress import follow, where
+from orchestrator.reporting.overview import as_json, overview, standing
 from orchestrator.steering.controls import begin
 
 
@@ -66,10 +58,10 @@ def submit(
     Killed while it reads the inputs, the same command with the same --batch goes on where it was.
     """
     settings, store, ledger = options.connect(home)
-    order = options.order(
+    order = submission.order(
         settings,
-        stage_names,
-        models,
+        stage_names.split(","),
+        named(models or ()),
         lane="live" if live else "bulk",
         weight=weight,
         max_failed_share=max_failed,
@@ -77,45 +69,30 @@ def submit(
         send_to=send_to,
         output=output,
     )
-    name = options.new_name(batch_name)
-    delivery.check_destination(send_to, settings)
-    delivery.check_output(output, inputs, store)
-    pinned = _check_served(settings, order.models)
-    filters = options.filters(include, exclude, since, until)
-    deidentify = options.deidentifier(profile, settings)
-    intake = Intake(
+    name = submission.new_name(batch_name)
+    offer = Offer.of(settings.triton, warn)
+    submitted = submission.prepare(
+        order,
+        inputs,
         settings,
         store,
-        in_place=deidentify is None,
-        filters=filters,
+        offer,
+        filters=options.filters(include, exclude, since, until),
+        profile=profile,
         audit=store.audit,
-        pseudonym=deidentify.pseudonym if deidentify is not None else None,
     )
-    intake.check(inputs, quoting=deidentify is None)
     if dry_run:
-        _estimate(
-            order.model_copy(update={"models": pinned}),
-            intake,
-            inputs,
-            store,
-            ledger,
-            price,
-            gpus,
-            plain,
-            deidentify,
-        )
+        with err.status("Reading the inputs"):
+            found = submitted.estimate(store, offer, slots=ledger.live_slots(), price=price, gpus=gpus)
+        text = json.dumps(found.to_dict(), indent=2)
+        out.print(text if plain else estimate_table(found, price=price), soft_wrap=plain, markup=not plain)
         return
     if batch_name is None:
         text = f"batch {name}: if this is cut off, the same command with --batch {name} goes on"
         err.print(text, markup=False, soft_wrap=True)
     with err.status("Reading the inputs") as shown:
-        batch = plan(
-            name,
-            order,
-            intake.walk(inputs),
-            store,
-            deidentify=deidentify,
-            told=lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far"),
+        batch = submitted.plan(
+            name, store, lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far")
         )
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
@@ -137,11 +114,11 @@ def resegment(
     Only what the new version changes is computed. The new batch ends with comparison.html and comparison.parquet.
     """
     settings, store, ledger = options.connect(home)
-    chosen = options.models(models)
-    _check_served(settings, chosen)
+    chosen = named(models or ())
+    Offer.of(settings.triton, warn).check(chosen)
     order = Order(models=chosen, weight=weight, max_failed_share=max_failed)
     with err.status("Reading the earlier batches"):
-        batch = plan_resegment(options.new_name(batch_name), order, batches, store)
+        batch = plan_resegment(submission.new_name(batch_name), order, batches, store)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 
@@ -159,7 +136,7 @@ def status(
     if watch:
         if batch_name is None:
             raise UsageError("--watch needs the name of a batch")
-        failed = follow(ledger, store, known(store, batch_name), err, lambda: None).failed
+        failed = follow(ledger, store, entries.named(store, batch_name), err).failed
     shown = standing(store, ledger, batch_name) if batch_name else overview(store, ledger, everything=everything)
     if plain:
         out.print(as_json(shown), soft_wrap=True, markup=False)
@@ -171,58 +148,7 @@ def status(
 def fetch(batch_name: options.Batch, folder: options.Out, home: options.Home = options.DEFAULT_HOME) -> None:
     """Write the results of a batch of the running stack into a folder."""
     _, store, _ = options.connect(home)
-    known(store, batch_name)
+    entries.named(store, batch_name)
     options.make_folder(folder)
     fetch_batch(store, batch_name, folder)
     where(out, folder)
-
-
-def known(store: ObjectStore, name: str) -> Batch:
-    """A batch that is there.
-
-    Raises:
-        UsageError: Where it is not.
-    """
-    try:
-        return read_batch(store, layout.check_batch_name(name))
-    except ObjectNotFound as error:
-        raise UsageError(f"there is no batch {name!r}") from error
-
-
-def _check_served(settings: Settings, models: dict[Stage, ModelChoice]) -> dict[Stage, ModelChoice]:
-    """Refuse models that Triton does not have; returns them with the versions that would run now."""
-    try:
-        there = served_models.served(settings.triton)
-    except InferenceUnavailable as error:
-        err.print(f"dermbatch: models are not checked: {error}", markup=False, soft_wrap=True)
-        return models
-    served_models.check(models, there, f"Triton at {settings.triton.url}")
-    return served_models.pinned(models, there)
-
-
-def _estimate(
-    order: Order,
-    intake: Intake,
-    inputs: list[str],
-    store: ObjectStore,
-    ledger: Ledger,
-    price: float | None,
-    gpus: int,
-    plain: bool,
-    deidentify: Deidentifier | None,
-) -> None:
-    with err.status("Reading the inputs"):
-        found = estimate(
-            order,
-            intake.walk(inputs, unpack=False),
-            store,
-            now=datetime.now(UTC),
-            slots=ledger.live_slots() or None,
-            price=price,
-            gpus=gpus,
-            deidentify=deidentify,
-        )
-    if plain:
-        out.print(json.dumps(found.to_dict(), indent=2), soft_wrap=True, markup=False)
-    else:
-        out.print(estimate_table(found, price=price))

@@ -10,6 +10,7 @@ from dermbatch.errors import UsageError
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import out
+from orchestrator.cli.tables.canary import render
 from orchestrator.planning import models as served_models
 from orchestrator.steering import canary
 
@@ -36,7 +37,7 @@ def start(
 ) -> None:
     """Start a canary; it takes effect within half a minute."""
     settings, store, ledger = options.connect(home)
-    chosen = options.models(models)
+    chosen = served_models.named(models or ())
     served_models.check(chosen, served_models.served(settings.triton), f"Triton at {settings.triton.url}")
     if unpinned := [stage for stage, choice in chosen.items() if choice.version is None]:
         raise UsageError(f"{unpinned[0]}: pin a version, as in {unpinned[0]}=NAME@VERSION")
@@ -54,4 +55,4 @@ def stop(name: _Name, home: options.Home = options.DEFAULT_HOME) -> None:
 def report(name: _Name, home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = False) -> None:
     """Show how far old and new models agree."""
     said = canary.report(ObjectStore(options.attach(home).store), name)
-    out.print(said.to_json().decode() if plain else canary.render(said), soft_wrap=plain, markup=False)
+    out.print(said.to_json().decode() if plain else render(said), soft_wrap=plain, markup=False)

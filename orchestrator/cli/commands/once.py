@@ -17,13 +17,12 @@ from dermbatch.settings import load
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
-from orchestrator.planning import delivery
-from orchestrator.planning import models as served_models
-from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import abandon, plan
+from orchestrator.cli.tables.progress import closing_table, follow, where
+from orchestrator.planning import submission
+from orchestrator.planning.models import Offer, named
+from orchestrator.planning.planner import abandon
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.fetch import fetch_originals
-from orchestrator.reporting.progress import closing_table, follow, where
 from orchestrator.stack.environment import audited
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin
@@ -56,26 +55,23 @@ def run(
     settings = audited(load(), home)
     audit = options.audit(settings)
     served = options.repository(model_repository)
-    delivery.check_destination(send_to, settings)
-    order = options.order(settings, stage_names, models, dicom=dicom, send_to=send_to)
-    name = options.new_name(batch_name)
-    served_models.check(order.models, repository.served_models(served), str(served))
-    options.make_folder(folder)
-    source = ObjectStore(settings.store, audit) if any(name.startswith("s3://") for name in inputs) else None
-    filters = options.filters(include, exclude, since, until)
+    order = submission.order(settings, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to)
+    name = submission.new_name(batch_name)
     # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
     privacy = settings.privacy.model_copy(update={"bucket": None})
-    deidentify = options.deidentifier(profile, settings.model_copy(update={"privacy": privacy}))
-    intake = Intake(
-        settings,
-        source,
+    submitted = submission.prepare(
+        order,
+        inputs,
+        settings.model_copy(update={"privacy": privacy}),
+        ObjectStore(settings.store, audit) if any(given.startswith("s3://") for given in inputs) else None,
+        Offer(str(served), repository.served_models(served)),
+        filters=options.filters(include, exclude, since, until),
+        profile=profile,
         in_place=False,
         leave_out=folder,
-        filters=filters,
         audit=audit,
-        pseudonym=deidentify.pseudonym if deidentify is not None else None,
     )
-    intake.check(inputs, quoting=deidentify is None)
+    options.make_folder(folder)
     with ExitStack() as ending:
         with err.status("Starting Redis, S3, Triton and a worker"):
             stack = Stack(
@@ -89,7 +85,7 @@ def run(
         _give_up_interrupted(store, ledger)
         abandon(store, name)  # its uploads are gone now
         with err.status("Reading the inputs"):
-            batch = plan(name, order, intake.walk(inputs), store, deidentify=deidentify)
+            batch = submitted.plan(name, store)
         started = time.monotonic()
         begin(store, ledger, batch)
         summary = follow(ledger, store, batch, err, lambda: _look_after(stack))

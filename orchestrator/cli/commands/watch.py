@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 from prometheus_client import start_http_server
 
-from dermbatch.errors import InferenceUnavailable, UsageError
+from dermbatch.errors import UsageError
 from dermbatch.log import configure
 from dermbatch.settings import Settings, WatchSettings, load
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
-from orchestrator.cli.app import err
-from orchestrator.planning import delivery
-from orchestrator.planning import models as served_models
+from orchestrator.cli.app import err, warn
+from orchestrator.planning import submission
+from orchestrator.planning.models import Offer
 from orchestrator.watching.news.webhook import Webhook
 from orchestrator.watching.rules.rules import RuleBook, load_rules, rule_of_prefix
 from orchestrator.watching.watcher import Watcher
@@ -79,16 +79,9 @@ def _book(prefixes: list[str] | None, rules: Path | None) -> RuleBook:
 def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
     """Refuse at once what every batch of a rule would fail for."""
     book.check_apart((store.bucket, store.incoming_bucket))
+    offer = Offer.of(settings.triton, warn)
     for rule in book.rules:
-        delivery.check_destination(rule.send_to, settings)
-        delivery.check_output(rule.output, [rule.prefix], store)
-    try:
-        there = served_models.served(settings.triton)
-    except InferenceUnavailable as error:
-        err.print(f"dermbatch: models are not checked: {error}", markup=False, soft_wrap=True)
-        return
-    for rule in book.rules:
-        served_models.check(rule.order(settings).models, there, f"Triton at {settings.triton.url}")
+        submission.check(rule.order(settings), [rule.prefix], settings, store, offer)
 
 
 def _serve_metrics(settings: WatchSettings, ending: ExitStack) -> None:

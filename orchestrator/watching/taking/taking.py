@@ -11,12 +11,10 @@ from datetime import datetime
 from dermbatch import metrics
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
-from dermbatch.records import Order
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
-from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.submission import Submission
 from orchestrator.planning.uploading import entered
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.taking.gathering import Gathering
@@ -58,7 +56,17 @@ class Taking:
         self._store = store
         self._ledger = ledger
         self._check = check
-        self._ways = {rule.name: _Way.of(rule, settings, book, store) for rule in book.rules}
+        self._ways = {
+            rule.name: Submission.of(
+                rule.order(settings),
+                [rule.prefix],
+                settings,
+                store,
+                filters=rule.filters,
+                profile=book.profiles[rule.deidentify] if rule.deidentify is not None else None,
+            )
+            for rule in book.rules
+        }
         # Uploads are this process's own: one that was stopped must not write over what another one has uploaded.
         self._term = uuid.uuid4().hex[:12]
 
@@ -126,37 +134,6 @@ class Taking:
         self._check()
         gathering.seal()
         gathering.close()
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How objects of a rule are taken in.
-
-    Attributes:
-        order: Of its batches.
-        intake: Walks its objects.
-        deidentify: Makes copies of them, where the rule wants that.
-    """
-
-    order: Order
-    intake: Intake
-    deidentify: Deidentifier | None
-
-    @classmethod
-    def of(cls, rule: Rule, settings: Settings, book: RuleBook, store: ObjectStore) -> _Way:
-        deidentify = None
-        if rule.deidentify is not None:
-            deidentify = Deidentifier(book.profiles[rule.deidentify], settings)
-        deidentified = deidentify.record if deidentify is not None else None
-        order = rule.order(settings).model_copy(update={"deidentified": deidentified})
-        intake = Intake(
-            settings,
-            store,
-            in_place=deidentify is None,
-            filters=rule.filters,
-            pseudonym=deidentify.pseudonym if deidentify is not None else None,
-        )
-        return cls(order, intake, deidentify)
 
 
 def _but_first(images: int, items: Iterator[Item]) -> Iterator[Item]:

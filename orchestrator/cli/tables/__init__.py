@@ -1,0 +1,1 @@
+"""What the commands show at a terminal: tables and a bar of progress."""

@@ -1,0 +1,186 @@
+"""Submission: an order and its inputs, looked at as a whole before anything is planned.
+
+The commands and :mod:`dermbatch.client` go through here, so that what one of them refuses, all refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dermbatch import layout
+from dermbatch.audit import NO_AUDIT, Audit
+from dermbatch.errors import UsageError
+from dermbatch.records import Batch, Filters, ModelChoice, Order, PlanRecord
+from dermbatch.settings import Settings
+from dermbatch.stages import ORDER, Stage, closure
+from dermbatch.store import ObjectStore
+from orchestrator.planning import delivery
+from orchestrator.planning.estimate import Estimate, estimate
+from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.models import Offer
+from orchestrator.planning.planner import plan
+from orchestrator.planning.privacy.profile import Profile, load_profile
+from orchestrator.planning.privacy.taking import Deidentifier
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What can be planned.
+
+    Attributes:
+        order: What is asked.
+        inputs: Of what, as the user named them.
+        intake: Walks them.
+        deidentify: Makes copies of them, where a profile is asked for.
+    """
+
+    order: Order
+    inputs: tuple[str, ...]
+    intake: Intake
+    deidentify: Deidentifier | None
+
+    @classmethod
+    def of(
+        cls,
+        order: Order,
+        inputs: Sequence[str],
+        settings: Settings,
+        source: ObjectStore | None,
+        *,
+        filters: Filters,
+        profile: Profile | None,
+        in_place: bool = True,
+        leave_out: Path | None = None,
+        audit: Audit = NO_AUDIT,
+    ) -> Submission:
+        """As :func:`prepare`, of what was looked at already."""
+        deidentify = Deidentifier(profile, settings) if profile is not None else None
+        intake = Intake(
+            settings,
+            source,
+            in_place=in_place and deidentify is None,
+            leave_out=leave_out,
+            filters=filters,
+            audit=audit,
+            pseudonym=deidentify.pseudonym if deidentify is not None else None,
+        )
+        deidentified = deidentify.record if deidentify is not None else None
+        order = order.model_copy(update={"deidentified": deidentified})
+        return cls(order, tuple(inputs), intake, deidentify)
+
+    def plan(
+        self, name: str, store: ObjectStore, told: Callable[[PlanRecord], None] = lambda record: None
+    ) -> Batch:
+        """Make it a batch; as :func:`orchestrator.planning.planner.plan`."""
+        walk = self.intake.walk(self.inputs)
+        return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told)
+
+    def estimate(
+        self, store: ObjectStore, offer: Offer, *, slots: int, price: float | None, gpus: int
+    ) -> Estimate:
+        """What it would come to, begun now; as :func:`orchestrator.planning.estimate.estimate`."""
+        return estimate(
+            self.order.model_copy(update={"models": offer.check(self.order.models)}),
+            self.intake.walk(self.inputs, unpack=False),
+            store,
+            now=datetime.now(UTC),
+            slots=slots or None,
+            price=price,
+            gpus=gpus,
+            deidentify=self.deidentify,
+        )
+
+
+def prepare(
+    order: Order,
+    inputs: Sequence[str],
+    settings: Settings,
+    source: ObjectStore | None,
+    offer: Offer,
+    *,
+    filters: Filters,
+    profile: Path | None = None,
+    in_place: bool = True,
+    leave_out: Path | None = None,
+    audit: Audit = NO_AUDIT,
+) -> Submission:
+    """Look at what is asked; nothing is written, and no image is read.
+
+    Args:
+        order: What is asked.
+        inputs: Files, folders, archives, ``s3://bucket/prefix``.
+        settings: With the PACS, the limits and what de-identification needs.
+        source: The store that ``s3://`` inputs are read from, and the output is in; none where there is none.
+        offer: The models that there are.
+        filters: Which files and objects are meant.
+        profile: File of the profile to de-identify by.
+        in_place: Whether the workers can read ``source`` themselves.
+        leave_out: A folder not to walk into.
+        audit: Where it is noted which local files are read.
+
+    Raises:
+        UsageError: For a PACS, an output, a model, a filter, a profile or an input that cannot be.
+    """
+    check(order, inputs, settings, source, offer)
+    submitted = Submission.of(
+        order,
+        inputs,
+        settings,
+        source,
+        filters=filters,
+        profile=load_profile(profile) if profile is not None else None,
+        in_place=in_place,
+        leave_out=leave_out,
+        audit=audit,
+    )
+    submitted.intake.check(inputs, quoting=submitted.deidentify is None)
+    return submitted
+
+
+def check(
+    order: Order, inputs: Sequence[str], settings: Settings, store: ObjectStore | None, offer: Offer
+) -> None:
+    """Refuse what every image of a batch would fail for; arguments and errors as of :func:`prepare`."""
+    delivery.check_destination(order.send_to, settings)
+    if store is not None:
+        delivery.check_output(order.output, inputs, store)
+    offer.check(order.models)
+
+
+def order(
+    settings: Settings, stage_names: Iterable[str], models: Mapping[Stage, ModelChoice], **others: Any
+) -> Order:
+    """The order for a new batch.
+
+    Args:
+        settings: With the models of the stages that ``models`` does not have.
+        stage_names: What is to run; what a stage requires is added.
+        models: Those that were chosen.
+        others: Further fields of the order.
+
+    Raises:
+        UsageError: Where a stage cannot be.
+        pydantic.ValidationError: Where another field cannot be.
+    """
+    wanted = [part for text in stage_names if (part := text.strip())]
+    if unknown := [part for part in wanted if part not in set(ORDER)]:
+        raise UsageError(f"no such stage: {', '.join(unknown)}; there are {','.join(ORDER)}")
+    if not wanted:
+        raise UsageError(f"no stage is given; there are {','.join(ORDER)}")
+    ordered = closure(frozenset(map(Stage, wanted)))
+    return Order(
+        stages=ordered, models={stage: {**settings.models, **models}[stage] for stage in ordered}, **others
+    )
+
+
+def new_name(given: str | None) -> str:
+    """The name of a new batch; made from the time where none is given.
+
+    Raises:
+        UsageError: Where none can have this name.
+    """
+    return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
