@@ -83,7 +83,7 @@ def main() -> None:
             batch = work.no_op_batch(work.BATCH, IMAGES)
             work.submit(store, batch, work.entries(IMAGES))
             begin(store, ledger, batch)
-            while ledger.live_slots() < 8:
+            while ledger.slots.live() < 8:
                 time.sleep(0.1)
             time.sleep(5)
             seconds = [

@@ -155,7 +155,7 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
     intake = Intake(settings, None, in_place=False)
     batch = plan(Order(name, settings.models), intake.walk([str(path) for path in paths]), store)
     planned = time.monotonic()
-    ledger.open_batch(batch)
+    ledger.batches.open(batch)
     counts = follow(ledger, store, batch, Console(file=open(os.devnull, "w")), lambda: None)  # noqa: PTH123, SIM115
     closed = time.monotonic()
     fetch(store, name, folder, file_of=stack.file_of)

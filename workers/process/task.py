@@ -149,10 +149,10 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
     """
     job = ImageJob.model_validate(message)
     if workplace.drain.over:
-        workplace.ledger.give_back(job.batch, job.index)
+        workplace.ledger.images.give_back(job.batch, job.index)
         return
     with workplace.keeper.working():
-        claim = workplace.ledger.claim(job, workplace.new_owner())
+        claim = workplace.ledger.images.claim(job, workplace.new_owner())
         if not isinstance(claim, Claim):
             _log.info("not claimed", batch=job.batch, index=job.index, why=claim)
             return
@@ -204,7 +204,7 @@ def _attempt(workplace: Workplace, claim: Claim, alive: Callable[[], None]) -> R
     except Exception as error:
         _postpone_or_fail(workplace, claim, error)
         return None
-    if workplace.insist(lambda: workplace.ledger.finish(job, claim.owner, "done")) is not None:
+    if workplace.insist(lambda: workplace.ledger.images.finish(job, claim.owner, "done")) is not None:
         metrics.IMAGES.labels("done").inc()
         metrics.IMAGE_SECONDS.observe(time.monotonic() - started)
         workplace.drain.count_finished()
@@ -215,7 +215,7 @@ def _must_wait(workplace: Workplace, claim: Claim) -> bool:
     """Whether the same content has no outcome yet elsewhere in the batch: it is put off, for the cache's sake."""
     job = claim.job
     original = job.duplicate_of
-    if original is None or workplace.insist(lambda: workplace.ledger.is_finished(job.batch, original)):
+    if original is None or workplace.insist(lambda: workplace.ledger.batches.is_finished(job.batch, original)):
         return False
     _put_off(workplace, claim, _UNTIL_ORIGINAL, counted=False)
     return True
@@ -290,7 +290,7 @@ def _postpone(workplace: Workplace, claim: Claim, before: int, *, counted: bool)
 
 def _put_off(workplace: Workplace, claim: Claim, pause: float, *, counted: bool) -> bool:
     """Hand an image back to the ledger; ``False`` where the lease was lost, or Redis did not answer."""
-    transients = workplace.insist(lambda: workplace.ledger.postpone(claim, pause, counted=counted))
+    transients = workplace.insist(lambda: workplace.ledger.images.postpone(claim, pause, counted=counted))
     return transients is not None and transients >= 0
 
 
@@ -312,7 +312,7 @@ def _fail(workplace: Workplace, claim: Claim, reason: str, message: str, *, perm
     except (StoreUnavailable, StoreRefused) as error:
         _wait_for_store(workplace, claim, error)
         return
-    if workplace.insist(lambda: workplace.ledger.finish(job, claim.owner, "failed", reason=reason)):
+    if workplace.insist(lambda: workplace.ledger.images.finish(job, claim.owner, "failed", reason=reason)):
         metrics.IMAGES.labels("failed").inc()
         metrics.FAILURES.labels(reason).inc()
         workplace.drain.count_finished()

@@ -198,7 +198,7 @@ def _estimate(
             intake.walk(inputs, unpack=False),
             store,
             now=datetime.now(UTC),
-            slots=ledger.live_slots() or None,
+            slots=ledger.slots.live() or None,
             price=price,
             gpus=gpus,
             deidentify=deidentify,
