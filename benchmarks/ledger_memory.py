@@ -75,7 +75,7 @@ def most_used(client: redis.Redis, settings: RedisSettings, images: int, run: in
     before = used(client)
     ledger = Ledger(settings, LedgerSettings())
     batch = work.no_op_batch("simulated", images)
-    ledger.open_batch(batch)
+    ledger.batches.open(batch)
     app = Celery("simulated")
     app.conf.update(celery_config(settings))
     dispatcher = Dispatcher(
@@ -86,16 +86,18 @@ def most_used(client: redis.Redis, settings: RedisSettings, images: int, run: in
         "bench",
     )
     for slot in range(SLOTS):
-        ledger.report_slot(f"slot-{slot}")
+        ledger.slots.report(f"slot-{slot}")
     # As long as a bitmap gets: an outcome of the last image, and of some all over the batch.
-    ledger.restore(batch, BatchControl(), spread(images), ((index, "poison") for index in spread(images - 1)))
+    ledger.batches.restore(
+        batch, BatchControl(), spread(images), ((index, "poison") for index in spread(images - 1))
+    )
     most = finished = 0
     while finished < run:
         dispatcher.feed()
         most = max(most, used(client))
         ended = finish_queued(client, ledger)
         finished += ended
-        if not ended and (state := ledger.batch(batch.name)) is not None and state.finished:
+        if not ended and (state := ledger.batches.get(batch.name)) is not None and state.finished:
             raise SystemExit(f"a batch of {images:,} images has not {run:,} that can be run: take a larger one")
     return most - before
 
@@ -105,9 +107,9 @@ def finish_queued(client: redis.Redis, ledger: Ledger) -> int:
     finished = 0
     while (payload := client.rpop(QUEUES["bulk"])) is not None:
         job = job_of(payload)  # type: ignore[arg-type]
-        claim = ledger.claim(job, "bench")
+        claim = ledger.images.claim(job, "bench")
         if isinstance(claim, Claim):
-            ledger.finish(job, claim.owner, "done")
+            ledger.images.finish(job, claim.owner, "done")
             finished += 1
     return finished
 

@@ -103,7 +103,7 @@ class Bench:
         """Connect to what runs by now, and wait until all slots have reported."""
         self.store = ObjectStore(self.settings.store)
         self.ledger = Ledger(self.settings.redis, self.settings.ledger)
-        while self.ledger.live_slots() < self._slots:
+        while self.ledger.slots.live() < self._slots:
             time.sleep(0.1)
 
     def start_bulk(self, images: int) -> None:
@@ -116,15 +116,15 @@ class Bench:
 
     def pause_bulk(self, paused: bool) -> None:
         """Hold the bulk batch, and wait until what was in flight is done; or let it go on."""
-        self.ledger.steer(BULK, BatchControl(state="paused" if paused else "open"))
-        self.ledger.wake()
-        while paused and self.ledger.in_flight():
+        self.ledger.batches.steer(BULK, BatchControl(state="paused" if paused else "open"))
+        self.ledger.slots.wake()
+        while paused and self.ledger.images.in_flight():
             time.sleep(0.1)
         time.sleep(self._pause)
 
     def running(self) -> int:
         """Bulk images that are done."""
-        state = self.ledger.batch(BULK)
+        state = self.ledger.batches.get(BULK)
         return 0 if state is None else state.done
 
     def waits(self, images: int, every: float) -> list[float]:

@@ -165,16 +165,16 @@ class Bench:
                 batch = work.no_op_batch(name, jobs)
                 work.submit(store, batch, work.entries(jobs))
                 start = time.monotonic()
-                ledger.open_batch(batch)
+                ledger.batches.open(batch)
                 # Finished for the ledger: that the store has no records is no part of this.
-                wait(lambda: (state := ledger.batch(name)) is not None and state.finished)
+                wait(lambda: (state := ledger.batches.get(name)) is not None and state.finished)
                 return time.monotonic() - start
 
             warm_up = f"warm-up-{number}"
             run(warm_up, self._warm_up)
             # Else it would be run again: to the orchestrator, what has no record in the store is not done.
             store.delete(layout.control(warm_up))
-            ledger.forget(warm_up)
+            ledger.batches.forget(warm_up)
             marks.clear()
             seconds = run(f"round-{number}", self._jobs)
             store.delete(layout.control(f"round-{number}"))

@@ -82,8 +82,8 @@ def run(stack: Stack, name: str) -> tuple[float, Counters]:
     order = Order(models=stack.settings.models)
     batch = plan(name, order, intake.walk([f"s3://{store.incoming_bucket}/archive/"]), store)
     before, started = look(stack), time.monotonic()
-    ledger.open_batch(batch)
-    ledger.wake()
+    ledger.batches.open(batch)
+    ledger.slots.wake()
     summary = follow(ledger, store, batch, console)
     seconds = time.monotonic() - started
     if summary.done != batch.images:

@@ -43,7 +43,7 @@ def recorded(store: ObjectStore, index: int) -> bool:
 
 def recorded_any(ledger: Ledger) -> bool:
     """Whether the workers have come to work."""
-    state = ledger.batch(work.BATCH)
+    state = ledger.batches.get(work.BATCH)
     return state is not None and state.done > 0
 
 
@@ -97,7 +97,7 @@ def main() -> None:
                 batch = work.no_op_batch(work.BATCH, given.images)
                 work.submit(store, batch, work.entries(given.images))
                 begin(store, ledger, batch)
-                while ledger.live_slots() < 2 * given.slots or not recorded_any(ledger):
+                while ledger.slots.live() < 2 * given.slots or not recorded_any(ledger):
                     time.sleep(0.1)
                 time.sleep(min(5, given.settle))
                 seconds: list[float] = []

@@ -140,7 +140,7 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
     intake = Intake(settings, None, in_place=False)
     batch = plan(name, Order(models=settings.models), intake.walk([str(path) for path in paths]), store)
     planned = time.monotonic()
-    ledger.open_batch(batch)
+    ledger.batches.open(batch)
     counts = wait(ledger, store, batch.name)
     closed = time.monotonic()
     fetch(store, name, folder, file_of=stack.file_of)

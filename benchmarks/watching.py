@@ -147,7 +147,7 @@ class Bench:
         """Take the messages out of the queue, and call their images done; how many."""
         count = 0
         while payload := self._queue.rpop(QUEUES["live"]):
-            self.ledger.finish(job_of(payload.decode()), "nobody", "done")
+            self.ledger.images.finish(job_of(payload.decode()), "nobody", "done")
             count += 1
         return count
 

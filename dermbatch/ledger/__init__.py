@@ -12,11 +12,30 @@ again from them.
 from __future__ import annotations
 
 from dermbatch.ledger.batches import Batches, BatchState
+from dermbatch.ledger.connection import Connection
 from dermbatch.ledger.images import Claim, Due, Images, Message
 from dermbatch.ledger.slots import Slots
+from dermbatch.ledger.snapshot import Snapshot, take_snapshot
+from dermbatch.settings import LedgerSettings, RedisSettings
 
-__all__ = ["BatchState", "Claim", "Due", "Ledger", "Message"]
+__all__ = ["BatchState", "Claim", "Due", "Ledger", "Message", "Snapshot"]
 
 
-class Ledger(Batches, Images, Slots):
-    """All of the ledger; make one after a fork."""
+class Ledger:
+    """All of the ledger; make one after a fork.
+
+    Attributes:
+        images: Those in flight.
+        batches: Those that are open.
+        slots: Who is there: worker slots, and the orchestrator that leads.
+    """
+
+    def __init__(self, redis_settings: RedisSettings, settings: LedgerSettings) -> None:
+        self._connection = Connection(redis_settings)
+        self.images = Images(self._connection, settings)
+        self.batches = Batches(self._connection)
+        self.slots = Slots(self._connection)
+
+    def snapshot(self) -> Snapshot:
+        """How all stands; raises :class:`LedgerUnavailable` where Redis does not answer."""
+        return take_snapshot(self._connection)

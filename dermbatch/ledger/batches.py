@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, Literal, cast
 
 from dermbatch.ledger.connection import (
+    BATCH,
     COUNTS,
     OPEN,
     Connection,
@@ -82,10 +83,13 @@ class BatchState:
         return self.images - self.done - self.failed
 
 
-class Batches(Connection):
+class Batches:
     """Every method raises :class:`LedgerUnavailable` where Redis does not answer."""
 
-    def open_batch(self, batch: Batch, control: BatchControl | None = None) -> bool:
+    def __init__(self, connection: Connection) -> None:
+        self._redis, self._run = connection.redis, connection.run
+
+    def open(self, batch: Batch, control: BatchControl | None = None) -> bool:
         """Let the dispatcher feed this batch. Opening it again changes nothing; ``False`` then.
 
         Args:
@@ -126,8 +130,12 @@ class Batches(Connection):
                         pipe.setbit(failed_key, index, 0)
                     pipe.execute()
         for index, reason in failed:
-            self._run("refuse", [done_key, failed_key, reasons_key(batch.name)], [index, reason])
-        self.open_batch(batch, control)
+            self.refuse(batch.name, index, reason)
+        self.open(batch, control)
+
+    def refuse(self, batch: str, index: int, reason: str) -> bool:
+        """Count an image as failed that never was in flight: its input was refused when it was planned."""
+        return self._run("refuse", [*bitmap_keys(batch), reasons_key(batch)], [index, reason]) == 1
 
     def forget(self, batch: str) -> None:
         """Drop all that is kept of a batch that is closed."""
@@ -175,6 +183,10 @@ class Batches(Connection):
         """Of ``count`` indices from ``start`` on, those without an outcome."""
         return cast(list[int], self._run("unfinished", bitmap_keys(batch), [start, count]))
 
+    def is_finished(self, batch: str, index: int) -> bool:
+        """Whether an image has its outcome."""
+        return not self.unfinished(batch, index, 1)
+
     def advance(self, batch: str, index: int) -> None:
         """Remember that every image before ``index`` was fed."""
         self._amend(batch, next=index)
@@ -192,38 +204,32 @@ class Batches(Connection):
         pairs = [part for field, value in fields.items() for part in (field, value)]
         return self._run("amend", [batch_key(batch)], pairs) == 1
 
-    def batches(self) -> list[BatchState]:
-        """The batches that are not closed, paused and cancelled ones too, oldest first."""
-        with sorted_errors():
-            names = cast(list[str], self._redis.zrange(OPEN, 0, -1))
-        return [state for state in self._states_of(names) if state is not None]
+    def all(self) -> list[BatchState]:
+        """Those that are not closed, paused and cancelled ones too, oldest first."""
+        return batch_states(self._run("batches", [OPEN, COUNTS], [BATCH]))
 
-    def batch(self, name: str) -> BatchState | None:
+    def get(self, name: str) -> BatchState | None:
         """How a batch stands; none where the ledger does not know it: it is closed, or never was."""
-        return self._states_of([name])[0]
+        return next(iter(batch_states(self._run("batches", [OPEN, COUNTS], [BATCH, name]))), None)
 
-    def _states_of(self, names: list[str]) -> list[BatchState | None]:
-        with sorted_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(batch_key(name))
-                for key in bitmap_keys(name):
-                    pipe.bitcount(key)
-                pipe.hmget(COUNTS, name, f"{name}|waiting")
-                pipe.hgetall(reasons_key(name))
-            rows = pipe.execute()
-        return [_state(name, *rows[5 * n : 5 * n + 5]) for n, name in enumerate(names)]
+
+def batch_states(rows: object) -> list[BatchState]:
+    """The known ones of the batches that scripts tell of; see ``standing`` in ``prelude.lua``."""
+    return [
+        _state(name, fields, *row)
+        for name, flat, *row in cast(list[Any], rows)
+        if "opened" in (fields := _pairs(flat))
+    ]
 
 
 def _state(
-    name: str, said: dict[str, Any], done: int, failed: int, in_flight: list[str | None], reasons: dict[str, str]
-) -> BatchState | None:
-    if "opened" not in said:
-        return None
+    name: str, said: dict[str, str], done: int, failed: int, in_flight: list[str | None], reasons: list[str]
+) -> BatchState:
     return BatchState(
         name=name,
-        lane=said["lane"],
+        lane=cast(Lane, said["lane"]),
         weight=int(said["weight"]),
-        state=said["state"],
+        state=cast(Literal["open", "paused", "cancelled"], said["state"]),
         why=said["why"],
         images=int(said["images"]),
         next_index=int(said["next"]),
@@ -236,8 +242,12 @@ def _state(
         tolerant=said.get("tolerant") == "1",
         growing=said.get("growing") == "1",
         rule=said.get("rule", ""),
-        reasons={reason: int(count) for reason, count in reasons.items() if int(count) > 0},
+        reasons={reason: int(count) for reason, count in _pairs(reasons).items() if int(count) > 0},
     )
+
+
+def _pairs(flat: list[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _chunks(items: Iterable[Any]) -> Iterable[list[Any]]:

@@ -11,7 +11,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from dermbatch.errors import LedgerUnavailable
-from dermbatch.settings import LedgerSettings, RedisSettings
+from dermbatch.settings import RedisSettings
 
 PREFIX = "dermbatch:"
 INFLIGHT, STATES, JOBS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs"
@@ -20,28 +20,13 @@ LEADER, WAKE = PREFIX + "leader", PREFIX + "wake"
 CLOCK = PREFIX + "clock"
 WATCH_LOOK = PREFIX + "watch:look"
 
-_SCRIPTS = (
-    "amend",
-    "claim",
-    "drop",
-    "enqueue",
-    "feed_from",
-    "finish",
-    "give_back",
-    "grow",
-    "heartbeat",
-    "lead",
-    "open",
-    "postpone",
-    "refuse",
-    "requeue",
-    "unfinished",
-)
+# ``standing`` of ``scripts/prelude.lua`` names the keys of a batch too.
+BATCH = PREFIX + "batch:"
 
 
 def batch_key(batch: str) -> str:
     """Hash with what is known of a batch."""
-    return f"{PREFIX}batch:{batch}"
+    return BATCH + batch
 
 
 def reasons_key(batch: str) -> str:
@@ -82,35 +67,38 @@ def _client(settings: RedisSettings, *, socket_timeout: float, tries: int) -> re
     )
 
 
+def _whole(script: str, prelude: str) -> str:
+    """A script with what it calls of the prelude: not all of that, for each function costs time at every run."""
+    flags, _, rest = script.partition("\n")  # Redis wants this line to be the first
+    functions = {block.partition("local function ")[2].partition("(")[0]: block for block in prelude.split("\n\n")}
+    called = [block for name, block in functions.items() if name and f"{name}(" in rest]
+    return "\n".join([flags, *called, rest])
+
+
 class Connection:
-    """A client of Redis with the ledger's scripts; make it after a fork."""
+    """A client of Redis with the ledger's scripts; make it after a fork.
 
-    def __init__(self, redis_settings: RedisSettings, settings: LedgerSettings) -> None:
-        self._settings = settings
-        self._redis = _client(redis_settings, socket_timeout=10, tries=3)
+    Attributes:
+        redis: The client.
+        blocking: Another one, for what waits there.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self.redis = _client(settings, socket_timeout=10, tries=3)
         # What waits there waits by Redis's clock, which may step backwards: then the socket ends it.
-        self._blocking = _client(redis_settings, socket_timeout=2, tries=0)
-        folder = files(__package__).joinpath("scripts")
-        self._scripts = {
-            name: self._redis.register_script(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8"))
-            for name in _SCRIPTS
+        self.blocking = _client(settings, socket_timeout=2, tries=0)
+        texts = {
+            file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
+            for file in files(__package__).joinpath("scripts").iterdir()
         }
+        prelude = texts.pop("prelude")
+        self._scripts = {name: self.redis.register_script(_whole(text, prelude)) for name, text in texts.items()}
 
-    def ping(self) -> bool:
-        """Whether Redis answers."""
-        with sorted_errors():
-            return bool(self._redis.ping())
+    def run(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> object:
+        """What a script answers.
 
-    def memory(self) -> tuple[int, int]:
-        """Bytes that Redis uses, and may use at most; 0 where it has no limit of its own."""
-        with sorted_errors():
-            said = self._redis.info("memory")
-        return int(said["used_memory"]), int(said["maxmemory"])
-
-    def _now_ms(self) -> int:
-        seconds, micros = self._redis.time()
-        return seconds * 1000 + micros // 1000
-
-    def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> object:
+        Raises:
+            LedgerUnavailable: Where Redis does not answer, or is full.
+        """
         with sorted_errors():
             return self._scripts[script](keys=keys, args=args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from dermbatch.ledger.connection import (
     CLOCK,
@@ -19,8 +19,11 @@ from dermbatch.ledger.connection import (
     reasons_key,
     sorted_errors,
 )
-from dermbatch.ledger.queue import QUEUES
+from dermbatch.ledger.queue import lane_of
 from dermbatch.records import ImageJob, Lane
+from dermbatch.settings import LedgerSettings
+
+_FLIGHT = (INFLIGHT, STATES, JOBS, COUNTS)
 
 _SLACK = 5.0
 """Seconds beyond the longest time ahead that is ever set after which a time is from before a step back."""
@@ -72,8 +75,12 @@ class Due:
     lease_expired: bool
 
 
-class Images(Connection):
+class Images:
     """Every method is atomic and raises :class:`LedgerUnavailable` where Redis does not answer."""
+
+    def __init__(self, connection: Connection, settings: LedgerSettings) -> None:
+        self._redis, self._run = connection.redis, connection.run
+        self._settings = settings
 
     def enqueue(self, messages: Sequence[Message], *, next_index: int | None = None) -> int:
         """Put images of one batch in flight and their messages into one queue.
@@ -91,7 +98,7 @@ class Images(Connection):
         if not messages:
             return 0
         batch, queue = messages[0].job.batch, messages[0].queue
-        keys = [INFLIGHT, STATES, JOBS, COUNTS, *bitmap_keys(batch), batch_key(batch), queue]
+        keys = [*_FLIGHT, *bitmap_keys(batch), batch_key(batch), queue]
         args: list[str | int] = [
             milliseconds(self._settings.queued_look),
             batch,
@@ -103,22 +110,16 @@ class Images(Connection):
 
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
         """Take an image for this owner, for the length of a lease."""
-        status, attempt, transients, waited, queue = cast(
-            tuple[Literal["claimed", "taken", "finished", "unknown"], int, int, int, str],
-            self._run(
-                "claim",
-                [INFLIGHT, STATES, *bitmap_keys(job.batch)],
-                [job.member, job.index, owner, milliseconds(self._settings.lease - self._probation)],
-            ),
-        )
+        keys = [INFLIGHT, STATES, *bitmap_keys(job.batch)]
+        status, *said = cast(list[Any], self._run("claim", keys, [job.member, job.index, owner, self._lease]))
         if status != "claimed":
-            return status
-        return Claim(job, owner, attempt, transients, waited / 1000, _lane_of(queue))
+            return cast(Literal["taken", "finished", "unknown"], status)
+        attempt, transients, waited, queue = said
+        return Claim(job, owner, attempt, transients, waited / 1000, lane_of(queue))
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extend a lease; ``False`` where the image is this owner's no longer."""
-        lease = milliseconds(self._settings.lease - self._probation)
-        return self._run("heartbeat", [INFLIGHT, STATES], [claim.job.member, claim.owner, lease]) == 1
+        return self._run("heartbeat", [INFLIGHT, STATES], [claim.job.member, claim.owner, self._lease]) == 1
 
     def finish(self, job: ImageJob, owner: str, outcome: Literal["done", "failed"], reason: str = "") -> bool:
         """Note an outcome whose record is written; ``False`` where a failure came too late to count.
@@ -129,20 +130,8 @@ class Images(Connection):
             outcome: Of which kind the record is.
             reason: Code of a failure.
         """
-        keys = [
-            INFLIGHT,
-            STATES,
-            JOBS,
-            COUNTS,
-            *bitmap_keys(job.batch),
-            reasons_key(job.batch),
-            batch_key(job.batch),
-        ]
+        keys = [*_FLIGHT, *bitmap_keys(job.batch), reasons_key(job.batch), batch_key(job.batch)]
         return self._run("finish", keys, [job.member, job.index, owner, outcome, reason, job.batch]) == 1
-
-    def refuse(self, batch: str, index: int, reason: str) -> bool:
-        """Count an image as failed that never was in flight: its input was refused when it was planned."""
-        return self._run("refuse", [*bitmap_keys(batch), reasons_key(batch)], [index, reason]) == 1
 
     def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:
         """Give an image back, to be sent again after ``pause`` seconds.
@@ -161,26 +150,17 @@ class Images(Connection):
 
     def drop(self, batch: str) -> int:
         """Take the images of a batch out of flight that no worker has; returns how many."""
-        return cast(int, self._run("drop", [INFLIGHT, STATES, JOBS, COUNTS], [batch]))
+        return cast(int, self._run("drop", _FLIGHT, [batch]))
 
     def requeue(self, owner: str, limit: int = 200) -> list[Due]:
         """Send up to ``limit`` images again whose time has come; poison is handed to ``owner`` to be recorded."""
         settings = self._settings
         ahead = max(settings.lease, settings.queued_look, settings.longest_pause) + _SLACK
+        args: list[str | int] = [milliseconds(settings.queued_look), settings.max_crashes, limit, owner]
+        args += [milliseconds(self._probation), milliseconds(ahead)]
         rows = cast(
             list[tuple[Literal["expired", "resend", "poison"], int, str, int]],
-            self._run(
-                "requeue",
-                [INFLIGHT, STATES, JOBS, CLOCK, COUNTS],
-                [
-                    milliseconds(settings.queued_look),
-                    settings.max_crashes,
-                    limit,
-                    owner,
-                    milliseconds(self._probation),
-                    milliseconds(ahead),
-                ],
-            ),
+            self._run("requeue", [*_FLIGHT, CLOCK], args),
         )
         return [Due(payload, why, attempts, bool(expired)) for why, attempts, payload, expired in rows]
 
@@ -189,52 +169,12 @@ class Images(Connection):
         """Seconds at the end of a lease in which a worker may still say that it lives: more than a heartbeat."""
         return min(1.25 * self._settings.heartbeat, self._settings.lease / 2)
 
-    def is_finished(self, batch: str, index: int) -> bool:
-        """Whether an image has its outcome."""
-        done, failed = bitmap_keys(batch)
-        with sorted_errors(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.getbit(done, index)
-            pipe.getbit(failed, index)
-            return any(pipe.execute())
+    @property
+    def _lease(self) -> int:
+        """Milliseconds that a worker has before its probation."""
+        return milliseconds(self._settings.lease - self._probation)
 
     def in_flight(self) -> int:
         """Images that are queued, running or waiting."""
         with sorted_errors():
             return self._redis.zcard(INFLIGHT)
-
-    def states(self) -> dict[str, int]:
-        """In-flight images by state: queued, running, waiting, poison."""
-        with sorted_errors():
-            entries = cast(list[str], self._redis.hvals(STATES))
-        counted = dict.fromkeys(("queued", "running", "waiting", "poison"), 0)
-        for entry in entries:
-            counted[entry.partition("|")[0]] += 1
-        return counted
-
-    def states_by_lane(self) -> dict[Lane, dict[str, int]]:
-        """In-flight images of each lane by state: queued, running, waiting, poison."""
-        with sorted_errors():
-            entries = cast(list[str], self._redis.hvals(STATES))
-        lanes: tuple[Lane, ...] = ("live", "bulk")
-        counted = {lane: dict.fromkeys(("queued", "running", "waiting", "poison"), 0) for lane in lanes}
-        for entry in entries:
-            counted[_lane_of(entry.rpartition("|")[2])][entry.partition("|")[0]] += 1
-        return counted
-
-    def waiting(self, lane: Lane) -> float | None:
-        """Seconds that the oldest image of a lane has been waiting for a worker; none where none waits."""
-        with sorted_errors():
-            entries = cast(list[str], self._redis.hvals(STATES))
-            now = self._now_ms()
-        end = f"|{QUEUES[lane]}"
-        since = [int(entry.split("|")[5]) for entry in entries if entry[:7] == "queued|" and entry.endswith(end)]
-        return max(0.0, (now - min(since)) / 1000) if since else None
-
-    def queue_length(self, queue: str) -> int:
-        """Messages of a queue that no worker has taken yet."""
-        with sorted_errors():
-            return self._redis.llen(queue)
-
-
-def _lane_of(queue: str) -> Lane:
-    return "live" if queue == QUEUES["live"] else "bulk"

@@ -10,13 +10,20 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from dermbatch.records import Lane
 from dermbatch.settings import RedisSettings
 
 TASK = "dermbatch.process_image"
 """The one task, known to the orchestrator by this name alone. Its argument is an ``ImageJob`` as JSON."""
 
-QUEUES = {"live": "dermbatch.live", "bulk": "dermbatch.bulk"}
+QUEUES: dict[Lane, str] = {"live": "dermbatch.live", "bulk": "dermbatch.bulk"}
 """The queue of each lane; workers look into ``live`` first, and often enough into ``bulk``."""
+
+
+def lane_of(queue: str) -> Lane:
+    """Whose queue this is."""
+    return "live" if queue == QUEUES["live"] else "bulk"
+
 
 SOCKET_TIMEOUT = 10.0
 """Seconds that a read from Redis may take: ten times what Redis lets a worker wait for a message. Without it, a

@@ -19,7 +19,7 @@ from dermbatch.ledger.connection import (
     sorted_errors,
 )
 
-_SILENCE_MS = 30_000
+SILENCE_MS = 30_000
 _MOST_RULES = 10_000
 
 Role = Literal["orchestrator", "watcher"]
@@ -27,23 +27,21 @@ Role = Literal["orchestrator", "watcher"]
 _LEADERS: dict[Role, str] = {"orchestrator": LEADER, "watcher": f"{LEADER}:watcher"}
 
 
-class Slots(Connection):
+class Slots:
     """Every method raises :class:`LedgerUnavailable` where Redis does not answer."""
 
-    def report_slot(self, slot: str) -> None:
+    def __init__(self, connection: Connection) -> None:
+        self._redis, self._blocking, self._run = connection.redis, connection.blocking, connection.run
+
+    def report(self, slot: str) -> None:
         """Say that this worker slot is alive."""
-        with sorted_errors():
-            self._redis.zadd(SLOTS, {slot: self._now_ms()})
+        self._run("slots", [SLOTS], [SILENCE_MS, slot])
 
-    def live_slots(self) -> int:
+    def live(self) -> int:
         """Worker slots heard of lately."""
-        with sorted_errors():
-            now = self._now_ms()
-            self._redis.zremrangebyscore(SLOTS, "-inf", now - _SILENCE_MS)
-            self._redis.zremrangebyscore(SLOTS, now + _SILENCE_MS, "+inf")  # from before the clock stepped back
-            return self._redis.zcard(SLOTS)
+        return cast(int, self._run("slots", [SLOTS], [SILENCE_MS]))
 
-    def retire_slot(self, slot: str) -> None:
+    def retire(self, slot: str) -> None:
         """Say that this worker slot goes."""
         with sorted_errors():
             self._redis.zrem(SLOTS, slot)

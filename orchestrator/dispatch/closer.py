@@ -47,11 +47,11 @@ class Closer:
                     self._not_before[name] = time.monotonic() + _PAUSE_AFTER_ERROR
         now = time.monotonic()
         self._not_before = {name: then for name, then in self._not_before.items() if then > now}
-        for state in self._ledger.batches():
+        for state in self._ledger.batches.all():
             if state.name in self._closing or state.name in self._not_before:
                 continue
             if state.state == "cancelled" and state.in_flight:
-                self._ledger.drop(state.name)
+                self._ledger.images.drop(state.name)
             elif (state.finished and state.state == "open") or state.state == "cancelled":
                 self._closing[state.name] = self._pool.submit(self._close, state)
 
@@ -71,17 +71,17 @@ class Closer:
         if closing.missing:
             # Redis and the object store differ, and the object store is the record.
             _log.warning("outcomes without a record", batch=state.name, images=len(closing.missing))
-            self._ledger.miss(state.name, closing.missing)
+            self._ledger.batches.miss(state.name, closing.missing)
             return
         self._store.delete(layout.control(state.name))
-        self._ledger.forget(state.name)
+        self._ledger.batches.forget(state.name)
         _log.info("batch closed", batch=state.name, done=state.done, failed=state.failed, cancelled=cancelled)
 
     def _end(self, state: BatchState, *, cancelled: bool) -> Closing:
         batch = asked(self._store, state.name)
         if batch.growing:  # cancelled: what is taken in from now on is another batch's
             batch = seal(self._store, state.name)
-        slots = self._ledger.live_slots()
+        slots = self._ledger.slots.live()
         return close(self._store, batch, "cancelled" if cancelled else "finished", slots, self._readers)
 
 

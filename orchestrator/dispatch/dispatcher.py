@@ -77,18 +77,18 @@ class Dispatcher:
         Returns:
             How many images were put into the queue or refused.
         """
-        states = self._ledger.batches()
+        states = self._ledger.batches.all()
         self._forget_closed({state.name for state in states})
         for state in states:
             self._note(state)
-        slots = self._ledger.live_slots() or _SLOTS_BEFORE_ANY_WORKER
+        slots = self._ledger.slots.live() or _SLOTS_BEFORE_ANY_WORKER
         return sum(
             self._fill([state for state in states if state.lane == lane], slots) for lane in ("live", "bulk")
         )
 
     def repair(self) -> int:
         """Have sent again what is due: silent workers' images, pauses that ended, lost messages; record poison."""
-        due = self._ledger.requeue(self._name)
+        due = self._ledger.images.requeue(self._name)
         for item in due:
             job = job_of(item.payload)
             if item.lease_expired:
@@ -142,7 +142,7 @@ class Dispatcher:
             added = self._send(state, entries, feed.position)
             room -= added
             fed += added
-        self._ledger.advance(state.name, feed.position)
+        self._ledger.batches.advance(state.name, feed.position)
         return fed
 
     def _send(self, state: BatchState, entries: Sequence[ManifestEntry], position: int) -> int:
@@ -154,7 +154,7 @@ class Dispatcher:
                 refuse(self._store, self._ledger, batch.name, entry)
             else:
                 messages.append(self._messages.of(self._job(batch, entry, entry.source, state.lane), state.lane))
-        added = self._ledger.enqueue(messages, next_index=position)
+        added = self._ledger.images.enqueue(messages, next_index=position)
         metrics.DISPATCHED.inc(added)
         return added + len(entries) - len(messages)
 
@@ -188,7 +188,7 @@ class Dispatcher:
     def _note(self, state: BatchState) -> None:
         rate = self._rates.setdefault(state.name, Rate())
         if rate.note(state.done + state.failed):
-            self._ledger.note_rate(state.name, rate.lately)
+            self._ledger.batches.note_rate(state.name, rate.lately)
 
     def _batch(self, state: BatchState) -> Batch:
         """The record, read anew where the batch has grown."""

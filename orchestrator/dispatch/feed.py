@@ -48,7 +48,7 @@ class Feed:
     def _read_part(self) -> None:
         part, offset = layout.part_of(self._read)
         end = min(self._read - offset + layout.PART_SIZE, self.batch.images)
-        wanted = set(self._ledger.unfinished(self.batch.name, self._read, end - self._read))
+        wanted = set(self._ledger.batches.unfinished(self.batch.name, self._read, end - self._read))
         if wanted:
             grown = self.batch.rule is not None
             entries = read_manifest_part(self._store, self.batch.name, part, images=self.batch.images, grown=grown)

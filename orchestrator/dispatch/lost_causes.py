@@ -29,14 +29,14 @@ def refuse(store: ObjectStore, ledger: Ledger, batch: str, entry: ManifestEntry)
         permanent=True,
         attempts=0,
     )
-    if ledger.refuse(batch, entry.index, reason):
+    if ledger.batches.refuse(batch, entry.index, reason):
         _count(batch, entry.index, reason)
 
 
 def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner: str) -> None:
     """Record an image whose workers died too often; unless one of them died after it had written the result."""
     if _has_result(store, job):
-        ledger.finish(job, owner, "done")
+        ledger.images.finish(job, owner, "done")
         return
     write_failure(
         store,
@@ -49,7 +49,7 @@ def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner
         permanent=True,
         attempts=attempts,
     )
-    if ledger.finish(job, owner, "failed", "poison"):
+    if ledger.images.finish(job, owner, "failed", "poison"):
         _count(job.batch, job.index, "poison")
 
 

@@ -78,13 +78,13 @@ class Service:
             self._dispatcher.repair()
             self._closer.look()  # before more is fed: it frees a full Redis
             self._dispatcher.feed()
-            self._ledger.sleep(self._settings.orchestrator.tick)
+            self._ledger.slots.sleep(self._settings.orchestrator.tick)
         except DermbatchError as error:
             _log.warning("turn failed", reason=error.reason, message=str(error))
             self._stopping.wait(_PAUSE_AFTER_ERROR)
 
     def _lead(self) -> bool:
-        leads = self._ledger.lead(self._name, self._settings.ledger.leader_lease)
+        leads = self._ledger.slots.lead(self._name, self._settings.ledger.leader_lease)
         if leads != self._leads:
             _log.info("takes the lead" if leads else "follows", name=self._name)
             self._looked = -math.inf
@@ -95,7 +95,7 @@ class Service:
     def _look_for_batches(self) -> None:
         """Now and then, and at once where Redis has lost its data."""
         due = time.monotonic() - self._looked > self._settings.orchestrator.look_for_batches
-        if due or not self._ledger.remembers():
+        if due or not self._ledger.slots.remembers():
             self._canary = canary.running(self._store)
             for name in reconcile(self._store, self._ledger):
                 _log.info("batch taken up", batch=name)
@@ -106,7 +106,7 @@ class Service:
 
     def _resign(self) -> None:
         try:
-            self._ledger.resign(self._name)
+            self._ledger.slots.resign(self._name)
         except DermbatchError as error:
             _log.info("lead not given back", reason=error.reason)
 

@@ -95,7 +95,8 @@ def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) ->
     Raises:
         LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
     """
-    fed = [_of_state(state) for state in ledger.batches()]
+    moment = ledger.snapshot()
+    fed = [_of_state(state) for state in moment.batches]
     known = {one.name for one in fed}
     pending: list[Standing] = []
     closed: list[tuple[datetime, str, Standing]] = []
@@ -112,7 +113,7 @@ def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) ->
         if not everything and len(closed) > NEWEST:
             heapq.heappop(closed)
     newest = [one for _, _, one in sorted(closed, key=lambda item: item[:2], reverse=True)]
-    return Overview([*fed, *pending, *newest], *_live(ledger), ended - len(newest))
+    return Overview([*fed, *pending, *newest], moment.slots, moment.waits.get("live"), ended - len(newest))
 
 
 def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
@@ -123,20 +124,17 @@ def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
         LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
     """
     layout.check_batch_name(name)
-    state = ledger.batch(name)
+    moment = ledger.snapshot()
+    state = next((state for state in moment.batches if state.name == name), None)
     one = _of_state(state) if state is not None else _of_store(store, name)
     if one is None:
         raise UsageError(f"there is no batch {name!r}")
-    return Overview([one], *_live(ledger))
+    return Overview([one], moment.slots, moment.waits.get("live"))
 
 
 def as_json(shown: Overview) -> str:
     """For programs: the fields of :class:`Overview` and :class:`Standing`; times in ISO 8601, UTC."""
     return json.dumps(asdict(shown), default=datetime.isoformat, indent=2)
-
-
-def _live(ledger: Ledger) -> tuple[int, float | None]:
-    return ledger.live_slots(), ledger.waiting("live")
 
 
 def _of_state(state: BatchState) -> Standing:

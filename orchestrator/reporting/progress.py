@@ -58,7 +58,7 @@ class _Look:
     def state(self) -> BatchState | None:
         """How the batch stands; as it stood, while Redis does not answer; none where it is not known."""
         try:
-            self._last = self._ledger.batch(self._batch)
+            self._last = self._ledger.batches.get(self._batch)
         except LedgerUnavailable as error:
             if time.monotonic() - self._answered > _OUTAGE:
                 raise StackError(f"Redis is gone: {error}") from error

@@ -31,15 +31,15 @@ def read_control(store: ObjectStore, name: str) -> BatchControl | None:
 
 def begin(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
     """Have a batch fed that was just planned; as it was steered meanwhile, where it was."""
-    ledger.open_batch(batch, read_control(store, batch.name))
-    ledger.wake()
+    ledger.batches.open(batch, read_control(store, batch.name))
+    ledger.slots.wake()
 
 
 def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> None:
     """Run a batch otherwise from now on."""
     store.put(layout.control(name), control.to_json(), "application/json")
-    ledger.steer(name, control)
-    ledger.wake()
+    ledger.batches.steer(name, control)
+    ledger.slots.wake()
 
 
 def closed(store: ObjectStore, name: str) -> bool:
@@ -69,7 +69,7 @@ def halt(store: ObjectStore, ledger: Ledger, state: BatchState, why: str, *, tol
     changes = {"state": "paused", "why": why, "tolerant": state.tolerant if tolerant is None else tolerant}
     control = BatchControl.model_validate({**state.control.model_dump(), **changes})
     store.put(layout.control(state.name), control.to_json(), "application/json")
-    ledger.steer(state.name, control)
+    ledger.batches.steer(state.name, control)
     _log.warning("batch paused", batch=state.name, why=why)
 
 

@@ -31,16 +31,16 @@ def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
     Returns:
         Names of the batches that were restored.
     """
-    known = {state.name: state for state in ledger.batches()}
+    known = {state.name: state for state in ledger.batches.all()}
     restored = []
     for name in open_names(store):
         try:
             control = read_control(store, name)
             if name in known:
                 if control is not None and control != known[name].control:
-                    ledger.steer(name, control)
+                    ledger.batches.steer(name, control)
                 if known[name].growing:  # what the ledger was not told of
-                    ledger.grow(read_batch(store, name))
+                    ledger.batches.grow(read_batch(store, name))
             elif control is not None and _restore(store, ledger, name, control):
                 restored.append(name)
         except DermbatchError as error:  # of this batch; others are restored all the same
@@ -79,8 +79,8 @@ def restore(store: ObjectStore, ledger: Ledger, batch: Batch, control: BatchCont
     marks = audit(store, batch)
     done = (index for index in marks.present() if marks.is_done(index))
     failed = (index for index in marks.present() if not marks.is_done(index))
-    ledger.restore(batch, control, done, _reasons(store, batch, failed))
-    ledger.wake()
+    ledger.batches.restore(batch, control, done, _reasons(store, batch, failed))
+    ledger.slots.wake()
 
 
 def _restore(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> bool:

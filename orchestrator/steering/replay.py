@@ -34,7 +34,7 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
         UsageError: Where there is no such batch, or it is cancelled.
     """
     batch = named(store, name)
-    before, standing, ended = read_control(store, name), ledger.batch(name), read_summary(store, name)
+    before, standing, ended = read_control(store, name), ledger.batches.get(name), read_summary(store, name)
     if "cancelled" in {before and before.state, ended and ended.state}:
         raise UsageError(f"batch {name!r} is cancelled; submit its images again under another name")
     if standing is not None and standing.finished and standing.state == "open":
@@ -51,12 +51,12 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
     while first:
         for failure in first:
             store.delete(layout.failure(name, failure.index))
-        ledger.rewind(name, {failure.index: failure.reason for failure in first})
+        ledger.batches.rewind(name, {failure.index: failure.reason for failure in first})
         replayed += len(first)
         first = list(islice(chosen, _REPLAYED_AT_A_TIME))
     on = asked.model_copy(update={"state": "open", "why": "", "tolerant": True})
     write_control(store, ledger, name, on)
-    if ledger.batch(name) is None:
+    if ledger.batches.get(name) is None:
         restore(store, ledger, batch, on)
     return replayed
 

@@ -51,7 +51,7 @@ class Lead:
         self._until = float("-inf")
         metrics.WATCH_LEADER.set(0)
         try:
-            self._ledger.resign(self._name, "watcher")
+            self._ledger.slots.resign(self._name, "watcher")
         except DermbatchError as error:
             _log.info("lead not given back", reason=error.reason)
 
@@ -62,7 +62,7 @@ class Lead:
     def _try(self) -> None:
         began, before = time.monotonic(), self.held()
         try:
-            if self._ledger.lead(self._name, self._seconds, "watcher"):
+            if self._ledger.slots.lead(self._name, self._seconds, "watcher"):
                 self._until = began + self._seconds
             else:
                 self._until = float("-inf")

@@ -166,7 +166,7 @@ class Watcher:
             self._inbox.wait(_TURN)
             return
         memory = self._recalled()
-        for name in self._ledger.asked_to_look():
+        for name in self._ledger.slots.asked_to_look():
             prefixes = [rule.prefix for rule in self._book.rules if rule.name == name]
             self._listings.appendleft(listing(self._store, prefixes, everything=False))
         self._look_at_events(memory)
@@ -301,7 +301,7 @@ class Watcher:
         events = self._inbox.take(_EVENTS_AT_A_TIME)
         rules = {rule.name for event in events for rule in self._book.rules if _below(rule, event)}
         try:
-            self._ledger.ask_to_look(sorted(rules))
+            self._ledger.slots.ask_to_look(sorted(rules))
         except DermbatchError:
             self._inbox.put_back(events)
             raise

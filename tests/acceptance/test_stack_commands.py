@@ -139,7 +139,7 @@ def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, sample
 def growing(home, rule):
     """Name and results of the batch that takes images in by a rule."""
     settings = host.attach(home)
-    states = Ledger(settings.redis, settings.ledger).batches()
+    states = Ledger(settings.redis, settings.ledger).batches.all()
     return next(((state.name, state.done) for state in states if state.rule == rule and state.growing), None)
 
 

@@ -172,7 +172,7 @@ def test_a_batch_is_paused_moved_resumed_and_cancelled(stack):
     stack("prioritize", "long", "--lane", "live", "--weight", "5")
     assert stack.standing("long") == {**paused, "lane": "live", "weight": 5}
     stack("resume", "long")
-    wait_for(lambda: stack.ledger.batch("long").done, 60, "progress")
+    wait_for(lambda: stack.ledger.batches.get("long").done, 60, "progress")
     stack("cancel", "long")
     summary = stack.wait("long")
     assert summary["state"] == "cancelled"
@@ -253,7 +253,7 @@ def test_a_damaged_manifest_pauses_the_batch_and_mended_it_finishes(stack):
         whole = stack.key(key)
         lines = whole.splitlines(keepends=True)
         stack.store.put(key, b"".join([*lines[:45], b"{\n", *lines[46:]]), "application/x-ndjson")
-    wait_for(lambda: stack.ledger.batch("hurt").state == "paused", 30, "the pause")
+    wait_for(lambda: stack.ledger.batches.get("hurt").state == "paused", 30, "the pause")
     assert "part 000000 of the manifest of batch 'hurt' is damaged at line 46" in stack("status", "hurt")
     stack.store.put(key, whole, "application/x-ndjson")
     stack("resume", "hurt")

@@ -73,7 +73,7 @@ def test_it_takes_the_configuration_the_password_and_the_ledger(server):
         "appendfsync": "everysec",
     }
     url = f"redis://:{PASSWORD}@127.0.0.1:{server}/0"
-    assert Ledger(RedisSettings(url=url), LedgerSettings()).lead("me", 5)
+    assert Ledger(RedisSettings(url=url), LedgerSettings()).slots.lead("me", 5)
 
 
 def test_with_tls_there_is_no_port_without():

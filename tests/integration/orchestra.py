@@ -58,16 +58,16 @@ class Orchestra:
         """A worker finishes images: the record, then the ledger."""
         for job in jobs:
             write_record(self.store, result_of(job.batch, job.index, stages=(Stage.SEGMENT,), preview=b""))
-            self.ledger.finish(job, self.claim(job).owner, "done")
+            self.ledger.images.finish(job, self.claim(job).owner, "done")
 
     def failed(self, *jobs, reason="truncated"):
         """A worker records failures."""
         for job in jobs:
             write_record(self.store, failure_of(job.batch, job.index, reason))
-            self.ledger.finish(job, self.claim(job).owner, "failed", reason)
+            self.ledger.images.finish(job, self.claim(job).owner, "failed", reason)
 
     def claim(self, job, owner="w/1"):
-        claim = self.ledger.claim(job, owner)
+        claim = self.ledger.images.claim(job, owner)
         assert isinstance(claim, Claim), claim
         return claim
 
@@ -95,7 +95,7 @@ class Orchestra:
         return reconcile(self.store, self.ledger)
 
     def state(self, name="b"):
-        return self.ledger.batch(name)
+        return self.ledger.batches.get(name)
 
     def key(self, key):
         """The object of the result bucket with this key; none where there is none."""

@@ -37,11 +37,11 @@ def stepped(tmp_path):
     try:
         part.wait()
         ledger = Ledger(settings, FAST)
-        ledger.requeue("o")
+        ledger.images.requeue("o")
 
         def step(seconds):
             clock.step(seconds)
-            soon(lambda: abs(ledger._now_ms() / 1000 - time.time() - seconds) < 5)
+            soon(lambda: abs(ledger.images._redis.time()[0] - time.time() - seconds) < 5)
 
         yield ledger, step, settings
     finally:
@@ -60,25 +60,25 @@ def soon(condition, seconds=6):
 def test_workers_that_live_keep_their_images_through_a_step_forwards(stepped, images):
     ledger, step_to, settings = stepped
     jobs = [job_of(index) for index in range(images)]
-    ledger.enqueue(messages_of(jobs, settings))
-    claims = [ledger.claim(job, "w") for job in jobs]
+    ledger.images.enqueue(messages_of(jobs, settings))
+    claims = [ledger.images.claim(job, "w") for job in jobs]
     assert all(isinstance(claim, Claim) for claim in claims)
     step_to(HOUR)
-    due = [one for _ in range(3) for one in ledger.requeue("o")]  # looks come before the next heartbeat
+    due = [one for _ in range(3) for one in ledger.images.requeue("o")]  # looks come before the next heartbeat
     assert due == []
-    assert all(ledger.heartbeat(claim) for claim in claims)
-    assert all(ledger.finish(claim.job, "w", "done") for claim in claims)
+    assert all(ledger.images.heartbeat(claim) for claim in claims)
+    assert all(ledger.images.finish(claim.job, "w", "done") for claim in claims)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_a_dead_workers_image_comes_back_through_a_step(stepped, step):
     ledger, step_to, settings = stepped
-    ledger.enqueue(messages_of([job_of(0)], settings))
-    assert isinstance(ledger.claim(job_of(0), "dead"), Claim)
+    ledger.images.enqueue(messages_of([job_of(0)], settings))
+    assert isinstance(ledger.images.claim(job_of(0), "dead"), Claim)
     step_to(step)
-    due = soon(lambda: ledger.requeue("o"))
+    due = soon(lambda: ledger.images.requeue("o"))
     assert [(one.why, one.lease_expired) for one in due] == [("expired", True)]
-    again = ledger.claim(job_of(0), "w")
+    again = ledger.images.claim(job_of(0), "w")
     assert isinstance(again, Claim)
     assert again.attempt == 2
 
@@ -86,41 +86,41 @@ def test_a_dead_workers_image_comes_back_through_a_step(stepped, step):
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_a_pause_ends_through_a_step(stepped, step):
     ledger, step_to, settings = stepped
-    ledger.enqueue(messages_of([job_of(0)], settings))
-    ledger.postpone(ledger.claim(job_of(0), "w"), 0.3)
+    ledger.images.enqueue(messages_of([job_of(0)], settings))
+    ledger.images.postpone(ledger.images.claim(job_of(0), "w"), 0.3)
     step_to(step)
-    assert [one.why for one in soon(lambda: ledger.requeue("o"))] == ["resend"]
+    assert [one.why for one in soon(lambda: ledger.images.requeue("o"))] == ["resend"]
 
 
 def test_steps_never_make_poison(stepped):
     ledger, step_to, settings = stepped
-    ledger.enqueue(messages_of([job_of(0)], settings))
-    claim = ledger.claim(job_of(0), "w")
+    ledger.images.enqueue(messages_of([job_of(0)], settings))
+    claim = ledger.images.claim(job_of(0), "w")
     for step in (HOUR, 0, 2 * HOUR, -HOUR, HOUR, 3 * HOUR):
         step_to(step)
-        assert ledger.requeue("o") == []
-        assert ledger.heartbeat(claim)
+        assert ledger.images.requeue("o") == []
+        assert ledger.images.heartbeat(claim)
         time.sleep(0.2)
-        assert ledger.requeue("o") == []
-    assert ledger.states()["running"] == 1
+        assert ledger.images.requeue("o") == []
+    assert ledger.snapshot().states["running"] == 1
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_another_orchestrator_takes_the_lead_of_a_dead_one_through_a_step(stepped, step):
     ledger, step_to, _ = stepped
-    assert ledger.lead("dead", 1)
-    assert not ledger.lead("next", 1)
+    assert ledger.slots.lead("dead", 1)
+    assert not ledger.slots.lead("next", 1)
     step_to(step)
-    soon(lambda: ledger.lead("next", 1))
+    soon(lambda: ledger.slots.lead("next", 1))
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_slots_that_are_gone_are_forgotten_and_others_stay_through_a_step(stepped, step):
     ledger, step_to, _ = stepped
-    ledger.report_slot("gone")
+    ledger.slots.report("gone")
     step_to(step)
-    ledger.report_slot("here")
-    assert ledger.live_slots() == 1
+    ledger.slots.report("here")
+    assert ledger.slots.live() == 1
 
 
 def test_a_batch_ends_whole_whatever_the_clock_does(tmp_path):

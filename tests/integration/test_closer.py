@@ -30,7 +30,7 @@ def test_a_finished_batch_ends_with_its_reports_and_leaves_nothing_in_redis(orch
     for key in (layout.report, layout.table):
         assert orchestra.key(key("b"))
     assert orchestra.control() is None
-    assert orchestra.ledger.batches() == []
+    assert orchestra.ledger.batches.all() == []
     left = set(orchestra.client.keys("*")) - {f"dermbatch:{name}" for name in ("slots", "leader", "clock", "wake")}
     assert left == set()
 
@@ -69,13 +69,13 @@ def test_a_cancelled_batch_closes_when_what_was_begun_has_ended(orchestra):
     orchestra.dispatcher.feed()
     running, waiting, *queued = orchestra.take()
     claim = orchestra.claim(running)
-    orchestra.ledger.postpone(orchestra.claim(waiting), 60)
+    orchestra.ledger.images.postpone(orchestra.claim(waiting), 60)
     controls.cancel(orchestra.store, orchestra.ledger, "b")
     orchestra.close()
     assert orchestra.state().in_flight == 1
     assert orchestra.key(layout.summary("b")) is None
-    assert orchestra.ledger.claim(queued[0], "w/2") == "unknown"
-    orchestra.ledger.finish(running, claim.owner, "failed", "truncated")
+    assert orchestra.ledger.images.claim(queued[0], "w/2") == "unknown"
+    orchestra.ledger.images.finish(running, claim.owner, "failed", "truncated")
     for _ in range(2):
         orchestra.close()
     assert (summary(orchestra).state, summary(orchestra).images, summary(orchestra).done) == ("cancelled", 30, 0)

@@ -64,9 +64,9 @@ def test_another_lane_and_weight_count_from_the_next_image_on(orchestra):
     assert (both(orchestra).lane, both(orchestra).weight) == ("live", 1)
     controls.prioritize(orchestra.store, orchestra.ledger, "b", weight=7)
     assert (both(orchestra).lane, both(orchestra).weight) == ("live", 7)
-    orchestra.ledger.report_slot("w/1")
+    orchestra.ledger.slots.report("w/1")
     for number in range(5):
-        orchestra.ledger.report_slot(f"w/{number}")
+        orchestra.ledger.slots.report(f"w/{number}")
     orchestra.dispatcher.feed()
     assert orchestra.take("bulk") == []
     assert len(orchestra.take("live")) == 3
@@ -121,7 +121,7 @@ def test_a_flushed_redis_keeps_what_was_decided(orchestra):
     controls.prioritize(orchestra.store, orchestra.ledger, "moved", lane="live", weight=9)
     before = {name: control(orchestra, name) for name in ("paused", "cancelled", "moved")}
     orchestra.client.flushall()
-    assert orchestra.ledger.batches() == []
+    assert orchestra.ledger.batches.all() == []
     assert sorted(orchestra.reconcile()) == ["cancelled", "moved", "paused"]
     assert {name: both(orchestra, name) for name in before} == before
 
@@ -147,9 +147,9 @@ def test_a_batch_paused_while_it_was_planned_begins_paused(orchestra):
 
 def test_steering_a_batch_that_closes_at_that_moment_leaves_nothing_behind(orchestra):
     orchestra.plan(2)
-    orchestra.ledger.forget("b")
-    assert not orchestra.ledger.steer("b", BatchControl())
-    orchestra.ledger.advance("b", 1)
-    orchestra.ledger.note_rate("b", 3.0)
-    orchestra.ledger.feed_from("b", 0)
+    orchestra.ledger.batches.forget("b")
+    assert not orchestra.ledger.batches.steer("b", BatchControl())
+    orchestra.ledger.batches.advance("b", 1)
+    orchestra.ledger.batches.note_rate("b", 3.0)
+    orchestra.ledger.batches.feed_from("b", 0)
     assert orchestra.client.keys("dermbatch:batch:*") == []

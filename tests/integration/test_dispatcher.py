@@ -25,15 +25,15 @@ def test_the_window_bounds_what_is_in_flight_over_manifest_parts(orchestra):
     batch = batch_of("b", count)
     write_manifest(orchestra.store, batch, map(entry_of, range(count)))
     begin(orchestra.store, orchestra.ledger, batch)
-    orchestra.ledger.report_slot("w/1")
-    orchestra.ledger.report_slot("w/2")
+    orchestra.ledger.slots.report("w/1")
+    orchestra.ledger.slots.report("w/2")
     assert orchestra.dispatcher.feed() == 6
     assert orchestra.dispatcher.feed() == 0
     seen = []
     while jobs := orchestra.take():
-        assert len(jobs) == orchestra.ledger.in_flight() >= min(6, count - len(seen))
+        assert len(jobs) == orchestra.ledger.images.in_flight() >= min(6, count - len(seen))
         for job in jobs:
-            orchestra.ledger.finish(job, "w", "done")
+            orchestra.ledger.images.finish(job, "w", "done")
         seen += jobs
         orchestra.dispatcher.feed()
     assert indices(seen) == list(range(count))
@@ -44,13 +44,13 @@ def test_the_window_grows_with_speed_but_not_beyond_its_bound(empty_redis, empty
     orchestra = Orchestra(empty_redis, empty_store, LEDGER.model_copy(update={"window_most": 40}))
     try:
         orchestra.plan(900)
-        orchestra.ledger.report_slot("w/1")
+        orchestra.ledger.slots.report("w/1")
         sizes = []
         while orchestra.dispatcher.feed():
             jobs = orchestra.take()
             sizes.append(len(jobs))
             for job in jobs:
-                orchestra.ledger.finish(job, "w", "done")
+                orchestra.ledger.images.finish(job, "w", "done")
     finally:
         orchestra.end()
     assert (sizes[0], max(sizes)) == (3, 40)
@@ -77,7 +77,7 @@ def test_a_batch_whose_last_images_wait_takes_nothing_from_the_others(orchestra)
         orchestra.plan(1, name)
     orchestra.dispatcher.feed()
     for job in orchestra.take():
-        orchestra.ledger.postpone(orchestra.claim(job), 60)
+        orchestra.ledger.images.postpone(orchestra.claim(job), 60)
     orchestra.plan(50, "large")
     assert orchestra.dispatcher.feed() == 12
     assert Counter(job.batch for job in orchestra.take()) == {"large": 12}
@@ -88,7 +88,7 @@ def test_many_small_batches_together_stay_within_the_window(orchestra):
         orchestra.plan(4, f"small-{number}")
     for _ in range(10):
         orchestra.dispatcher.feed()
-        assert orchestra.ledger.in_flight() <= 32  # the window of 12, rounded up for each of 20
+        assert orchestra.ledger.images.in_flight() <= 32  # the window of 12, rounded up for each of 20
     first = orchestra.take()
     orchestra.done(*first)
     assert len({job.member for job in first + orchestra.work_off()}) == 80
@@ -99,7 +99,7 @@ def test_images_that_wait_out_pauses_do_not_hold_up_others(orchestra):
     orchestra.dispatcher.feed()
     first = orchestra.take()
     for job in first:
-        orchestra.ledger.postpone(orchestra.claim(job), 60)
+        orchestra.ledger.images.postpone(orchestra.claim(job), 60)
     assert orchestra.dispatcher.feed() == len(first)
     assert indices(orchestra.take()) == list(range(12, 24))
 
@@ -109,8 +109,8 @@ def test_in_an_outage_where_all_wait_feeding_ends_all_the_same(orchestra):
     for _ in range(20):
         orchestra.dispatcher.feed()
         for job in orchestra.take():
-            orchestra.ledger.postpone(orchestra.claim(job), 60)
-    assert orchestra.ledger.in_flight() <= 12 * 5
+            orchestra.ledger.images.postpone(orchestra.claim(job), 60)
+    assert orchestra.ledger.images.in_flight() <= 12 * 5
 
 
 def test_a_new_dispatcher_goes_on_where_the_last_one_stopped(orchestra, empty_redis, empty_store):
@@ -334,7 +334,7 @@ def test_a_full_redis_fails_a_turn_and_loses_nothing(orchestra):
         with pytest.raises(LedgerUnavailable, match="full") as caught:
             orchestra.dispatcher.feed()
         assert caught.value.reason == "ledger_full"
-        assert orchestra.ledger.in_flight() == 0
+        assert orchestra.ledger.images.in_flight() == 0
         assert orchestra.state().next_index == 12
         orchestra.dispatcher.repair()
         controls.pause(orchestra.store, orchestra.ledger, "b")
@@ -351,9 +351,9 @@ def test_a_rewound_batch_passes_over_what_is_finished_without_reading_it(orchest
     write_manifest(orchestra.store, batch, map(entry_of, range(count)))
     begin(orchestra.store, orchestra.ledger, batch)
     done = set(range(count)) - {3, count - 1}
-    orchestra.ledger.restore(batch, BatchControl(), done, [(3, "truncated"), (count - 1, "truncated")])
-    orchestra.ledger.advance("b", count)
-    orchestra.ledger.rewind("b", {3: "truncated", count - 1: "truncated"})
+    orchestra.ledger.batches.restore(batch, BatchControl(), done, [(3, "truncated"), (count - 1, "truncated")])
+    orchestra.ledger.batches.advance("b", count)
+    orchestra.ledger.batches.rewind("b", {3: "truncated", count - 1: "truncated"})
     assert (orchestra.state().failed, orchestra.state().reasons, orchestra.state().next_index) == (0, {}, 3)
     read = []
 
@@ -373,7 +373,9 @@ def test_a_rewound_batch_passes_over_what_is_finished_without_reading_it(orchest
 
 def test_a_batch_fed_to_its_end_that_is_not_finished_is_gone_through_again(orchestra):
     orchestra.plan(8)
-    orchestra.ledger.advance("b", 8)  # as if an older Redis file had been loaded: nothing in flight, nothing done
+    orchestra.ledger.batches.advance(
+        "b", 8
+    )  # as if an older Redis file had been loaded: nothing in flight, nothing done
     assert sorted(indices(orchestra.work_off())) == list(range(8))
 
 

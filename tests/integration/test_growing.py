@@ -27,7 +27,7 @@ def grown(orchestra, images, growing=True, ahead=0, **changes):
 
 def begun(orchestra, images, **more):
     batch = grown(orchestra, images, **more)
-    orchestra.ledger.open_batch(batch)
+    orchestra.ledger.batches.open(batch)
     return batch
 
 
@@ -43,9 +43,9 @@ def test_what_is_taken_in_later_is_fed_on_and_the_batch_closes_only_when_it_is_s
     assert (state.images, state.left, state.growing, state.finished, state.rule) == (3, 0, True, False, "clinic")
     for images in (5, 20):
         before = orchestra.state().images
-        assert orchestra.ledger.grow(grown(orchestra, images))
+        assert orchestra.ledger.batches.grow(grown(orchestra, images))
         assert indices(orchestra.work_off()) == list(range(before, images))
-    orchestra.ledger.grow(seal(orchestra.store, "b"))
+    orchestra.ledger.batches.grow(seal(orchestra.store, "b"))
     orchestra.close()
     assert orchestra.state() is None
     summary = BatchSummary.model_validate_json(orchestra.key(layout.summary("b")))
@@ -55,29 +55,29 @@ def test_what_is_taken_in_later_is_fed_on_and_the_batch_closes_only_when_it_is_s
 def test_it_grows_over_the_end_of_a_part(orchestra):
     size = layout.PART_SIZE
     batch = grown(orchestra, size - 3)
-    orchestra.ledger.restore(batch, controls.BatchControl(), range(size - 3), [])
-    orchestra.ledger.advance("b", size - 3)
+    orchestra.ledger.batches.restore(batch, controls.BatchControl(), range(size - 3), [])
+    orchestra.ledger.batches.advance("b", size - 3)
     for images in (size - 1, size, size + 2):
         before = orchestra.state().images
-        orchestra.ledger.grow(grown(orchestra, images))
+        orchestra.ledger.batches.grow(grown(orchestra, images))
         assert indices(orchestra.work_off()) == list(range(before, images))
 
 
 def test_the_ledger_never_takes_images_away_nor_lets_a_sealed_batch_grow_again(orchestra):
     begun(orchestra, 5)
-    orchestra.ledger.grow(batch_of("b", 4, rule="clinic", growing=True))
+    orchestra.ledger.batches.grow(batch_of("b", 4, rule="clinic", growing=True))
     assert orchestra.state().images == 5
-    orchestra.ledger.grow(batch_of("b", 6, rule="clinic", growing=False))
-    orchestra.ledger.grow(batch_of("b", 9, rule="clinic", growing=True))
+    orchestra.ledger.batches.grow(batch_of("b", 6, rule="clinic", growing=False))
+    orchestra.ledger.batches.grow(batch_of("b", 9, rule="clinic", growing=True))
     assert (orchestra.state().images, orchestra.state().growing) == (6, False)
-    assert not orchestra.ledger.grow(batch_of("unknown", 1, growing=True))
+    assert not orchestra.ledger.batches.grow(batch_of("unknown", 1, growing=True))
     assert orchestra.state("unknown") is None
 
 
 def test_a_sealed_batch_with_images_left_is_gone_through_to_its_end(orchestra):
     begun(orchestra, 3)
     orchestra.work_off()
-    orchestra.ledger.grow(grown(orchestra, 7, growing=False))
+    orchestra.ledger.batches.grow(grown(orchestra, 7, growing=False))
     assert indices(orchestra.work_off()) == [3, 4, 5, 6]
     orchestra.close()
     assert orchestra.key(layout.summary("b"))
@@ -102,7 +102,7 @@ def test_after_a_loss_of_redis_a_growing_batch_is_restored_as_one(orchestra):
     assert (state.images, state.done, state.growing, state.rule) == (3, 3, True, "clinic")
     orchestra.close()
     assert orchestra.state() is not None
-    orchestra.ledger.grow(grown(orchestra, 4))
+    orchestra.ledger.batches.grow(grown(orchestra, 4))
     assert indices(orchestra.work_off()) == [3]
 
 
@@ -110,7 +110,7 @@ def test_too_few_outcomes_of_a_growing_batch_do_not_pause_it(orchestra):
     begun(orchestra, 1, max_failed_share=0.1)
     orchestra.dispatcher.feed()
     orchestra.failed(*orchestra.take())
-    orchestra.ledger.grow(grown(orchestra, 3, max_failed_share=0.1))
+    orchestra.ledger.batches.grow(grown(orchestra, 3, max_failed_share=0.1))
     orchestra.dispatcher.feed()
     assert len(orchestra.take()) == 2
     assert orchestra.state().state == "open"
@@ -121,7 +121,7 @@ def test_many_failures_pause_a_growing_batch_and_it_takes_images_in_all_the_same
     for _ in range(2):
         orchestra.dispatcher.feed()
         orchestra.failed(*orchestra.take())
-    orchestra.ledger.grow(grown(orchestra, 30, max_failed_share=0.5))
+    orchestra.ledger.batches.grow(grown(orchestra, 30, max_failed_share=0.5))
     orchestra.dispatcher.feed()
     assert (orchestra.state().state, orchestra.state().images) == ("paused", 30)
     controls.resume(orchestra.store, orchestra.ledger, "b")
@@ -149,7 +149,7 @@ def test_failures_of_a_growing_batch_are_tried_again(orchestra):
     orchestra.failed(first)
     orchestra.done(*others)
     assert retry(orchestra.store, orchestra.ledger, "b") == 1
-    orchestra.ledger.grow(grown(orchestra, 4))
+    orchestra.ledger.batches.grow(grown(orchestra, 4))
     assert indices(orchestra.work_off()) == [0, 3]
     assert (orchestra.state().done, orchestra.state().failed, orchestra.state().growing) == (4, 0, True)
 

@@ -11,6 +11,7 @@ from dermbatch.ledger.queue import QUEUES
 from dermbatch.records import Batch, BatchControl, ImageJob, ModelChoice, Order
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.stages import Stage
+from orchestrator.dispatch.ledger_metrics import LedgerMetrics
 from orchestrator.stack.ports import free_ports
 
 SETTINGS = LedgerSettings(lease=0.3, heartbeat=0.1, queued_look=0.3, max_crashes=3)
@@ -42,7 +43,7 @@ def message(index=0, batch="b", lane="bulk"):
 
 
 def put(ledger, *indices, batch="b", lane="bulk"):
-    return ledger.enqueue([message(index, batch, lane) for index in indices or (0,)])
+    return ledger.images.enqueue([message(index, batch, lane) for index in indices or (0,)])
 
 
 def taken(redis_client, lane="bulk"):
@@ -57,7 +58,7 @@ def batch(images, name="b", lane="bulk"):
 
 
 def claimed(ledger, item, owner="w/0"):
-    claim = ledger.claim(item, owner)
+    claim = ledger.images.claim(item, owner)
     assert isinstance(claim, Claim)
     return claim
 
@@ -65,7 +66,7 @@ def claimed(ledger, item, owner="w/0"):
 def wait_due(ledger, timeout=5.0):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if due := ledger.requeue("orchestrator"):
+        if due := ledger.images.requeue("orchestrator"):
             return due
         time.sleep(0.02)
     raise AssertionError("nothing became due")
@@ -74,7 +75,7 @@ def wait_due(ledger, timeout=5.0):
 def test_of_many_claims_one_wins(ledger):
     assert put(ledger)
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: ledger.claim(job(), f"w/{n}"), range(16)))
+        answers = list(pool.map(lambda n: ledger.images.claim(job(), f"w/{n}"), range(16)))
     assert sum(isinstance(answer, Claim) for answer in answers) == 1
     assert answers.count("taken") == 15
 
@@ -83,26 +84,26 @@ def test_an_image_in_flight_or_finished_is_not_enqueued_again(ledger):
     assert put(ledger)
     assert not put(ledger)
     claim = claimed(ledger, job())
-    assert ledger.finish(job(), claim.owner, "done")
+    assert ledger.images.finish(job(), claim.owner, "done")
     assert not put(ledger)
-    assert ledger.claim(job(), "w/1") == "finished"
+    assert ledger.images.claim(job(), "w/1") == "finished"
 
 
 def test_an_image_the_ledger_does_not_know_is_not_claimed(ledger):
-    assert ledger.claim(job(), "w/0") == "unknown"
+    assert ledger.images.claim(job(), "w/0") == "unknown"
 
 
 def test_a_silent_workers_image_comes_back_and_its_claim_is_void(ledger):
     put(ledger)
     silent = claimed(ledger, job())
-    assert ledger.requeue("o") == []
+    assert ledger.images.requeue("o") == []
     (due,) = wait_due(ledger)
     assert (due.why, due.attempts, due.payload) == ("expired", 1, "message b:0")
-    assert not ledger.heartbeat(silent)
+    assert not ledger.images.heartbeat(silent)
     again = claimed(ledger, job(), "w/1")
     assert again.attempt == 2
-    assert not ledger.finish(job(), silent.owner, "failed")
-    assert ledger.heartbeat(again)
+    assert not ledger.images.finish(job(), silent.owner, "failed")
+    assert ledger.images.heartbeat(again)
 
 
 def test_heartbeats_keep_a_lease(ledger):
@@ -110,8 +111,8 @@ def test_heartbeats_keep_a_lease(ledger):
     claim = claimed(ledger, job())
     for _ in range(8):
         time.sleep(0.1)
-        assert ledger.heartbeat(claim)
-        assert ledger.requeue("o") == []
+        assert ledger.images.heartbeat(claim)
+        assert ledger.images.requeue("o") == []
 
 
 def test_a_lost_message_is_sent_again_without_counting_a_crash(ledger, client):
@@ -127,20 +128,20 @@ def test_a_message_that_waits_in_the_queue_is_not_sent_twice(ledger, client):
     put(ledger, 0, 1, lane="live")
     for _ in range(5):
         time.sleep(0.1)
-        assert ledger.requeue("o") == []
+        assert ledger.images.requeue("o") == []
     assert client.llen(QUEUES["live"]) == 2
-    assert ledger.waiting("live") > 0.4
-    assert ledger.waiting("bulk") is None
+    assert ledger.snapshot().waits.get("live") > 0.4
+    assert ledger.snapshot().waits.get("bulk") is None
 
 
 def test_a_message_given_back_is_sent_again_at_once(ledger, client):
     put(ledger)
     taken(client)
-    assert ledger.give_back("b", 0)
-    assert [due.why for due in ledger.requeue("o")] == ["resend"]
+    assert ledger.images.give_back("b", 0)
+    assert [due.why for due in ledger.images.requeue("o")] == ["resend"]
     assert taken(client) == "message b:0"
     claimed(ledger, job())
-    assert not ledger.give_back("b", 0)
+    assert not ledger.images.give_back("b", 0)
 
 
 def test_three_crashes_make_poison_that_only_the_reconciler_may_end(ledger):
@@ -151,11 +152,11 @@ def test_three_crashes_make_poison_that_only_the_reconciler_may_end(ledger):
         (due,) = wait_due(ledger)
         whys.append(due.why)
     assert whys == ["expired", "expired", "poison"]
-    assert ledger.claim(job(), "w/9") == "taken"
-    assert ledger.states()["poison"] == 1
-    assert not ledger.finish(job(), "w/2", "failed")
-    assert ledger.finish(job(), "orchestrator", "failed")
-    assert ledger.in_flight() == 0
+    assert ledger.images.claim(job(), "w/9") == "taken"
+    assert ledger.snapshot().states["poison"] == 1
+    assert not ledger.images.finish(job(), "w/2", "failed")
+    assert ledger.images.finish(job(), "orchestrator", "failed")
+    assert ledger.images.in_flight() == 0
 
 
 def test_poison_whose_record_could_not_be_written_is_handed_out_again(ledger):
@@ -170,171 +171,175 @@ def test_poison_whose_record_could_not_be_written_is_handed_out_again(ledger):
 def test_a_pause_is_kept_and_transient_failures_are_counted(ledger):
     put(ledger)
     claim = claimed(ledger, job())
-    assert ledger.postpone(claim, 0.25) == 1
-    assert ledger.claim(job(), "w/1") == "taken"
-    assert ledger.requeue("o") == []
+    assert ledger.images.postpone(claim, 0.25) == 1
+    assert ledger.images.claim(job(), "w/1") == "taken"
+    assert ledger.images.requeue("o") == []
     (due,) = wait_due(ledger)
     assert due.why == "resend"
     again = claimed(ledger, job(), "w/1")
     assert again.attempt == 2
-    assert ledger.postpone(claim, 1) == -1
-    assert ledger.postpone(again, 1, counted=False) == 1
+    assert ledger.images.postpone(claim, 1) == -1
+    assert ledger.images.postpone(again, 1, counted=False) == 1
 
 
 def counts(ledger, name="b"):
-    state = ledger.batch(name)
+    state = ledger.batches.get(name)
     return state.images, state.done, state.failed
 
 
 def test_a_result_counts_whoever_tells_and_beats_a_failure(ledger):
-    ledger.open_batch(batch(2))
+    ledger.batches.open(batch(2))
     put(ledger)
     late = claimed(ledger, job())
     wait_due(ledger)
     current = claimed(ledger, job(), "w/1")
-    assert ledger.finish(job(), late.owner, "done")
-    assert not ledger.finish(job(), current.owner, "failed", "bad_input")
+    assert ledger.images.finish(job(), late.owner, "done")
+    assert not ledger.images.finish(job(), current.owner, "failed", "bad_input")
     assert counts(ledger) == (2, 1, 0)
 
 
 def test_counts_are_derived_and_refusals_count_as_failed(ledger):
-    assert ledger.batch("b") is None
-    ledger.open_batch(batch(3))
-    assert ledger.refuse("b", 0, "zip_slip")
-    assert not ledger.refuse("b", 0, "zip_slip")
+    assert ledger.batches.get("b") is None
+    ledger.batches.open(batch(3))
+    assert ledger.batches.refuse("b", 0, "zip_slip")
+    assert not ledger.batches.refuse("b", 0, "zip_slip")
     put(ledger, 1, 2)
-    assert ledger.batch("b").in_flight == 2
+    assert ledger.batches.get("b").in_flight == 2
     for index, outcome, reason in ((1, "done", ""), (2, "failed", "truncated")):
-        ledger.finish(job(index), claimed(ledger, job(index)).owner, outcome, reason)
-    state = ledger.batch("b")
+        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, outcome, reason)
+    state = ledger.batches.get("b")
     assert (state.done, state.failed, state.finished, state.in_flight) == (1, 2, True, 0)
     assert state.reasons == {"zip_slip": 1, "truncated": 1}
-    assert ledger.in_flight() == 0
-    assert set(ledger.states().values()) == {0}
+    assert ledger.images.in_flight() == 0
+    assert set(ledger.snapshot().states.values()) == {0}
 
 
 def test_opening_a_batch_again_keeps_its_place(ledger):
-    assert ledger.open_batch(batch(5, "first", "live"))
-    ledger.open_batch(batch(5, "second"))
-    ledger.advance("first", 4)
-    assert not ledger.open_batch(batch(5, "first", "live"))
-    assert ledger.batch("first").next_index == 4
-    assert [state.name for state in ledger.batches()] == ["first", "second"]
-    assert [state.lane for state in ledger.batches()] == ["live", "bulk"]
-    ledger.forget("first")
-    assert [state.name for state in ledger.batches()] == ["second"]
+    assert ledger.batches.open(batch(5, "first", "live"))
+    ledger.batches.open(batch(5, "second"))
+    ledger.batches.advance("first", 4)
+    assert not ledger.batches.open(batch(5, "first", "live"))
+    assert ledger.batches.get("first").next_index == 4
+    assert [state.name for state in ledger.batches.all()] == ["first", "second"]
+    assert [state.lane for state in ledger.batches.all()] == ["live", "bulk"]
+    ledger.batches.forget("first")
+    assert [state.name for state in ledger.batches.all()] == ["second"]
 
 
 def test_nothing_of_a_closed_batch_is_left(ledger, client):
-    ledger.open_batch(batch(2))
+    ledger.batches.open(batch(2))
     put(ledger, 0, 1)
     for index in (0, 1):
-        ledger.finish(job(index), claimed(ledger, job(index)).owner, "done")
+        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, "done")
     client.delete(QUEUES["bulk"])
-    ledger.forget("b")
+    ledger.batches.forget("b")
     assert client.keys("dermbatch:*") == []
-    ledger.finish(job(0), "late", "done")
+    ledger.images.finish(job(0), "late", "done")
     assert all(client.ttl(key) > 0 for key in client.keys("dermbatch:*"))
 
 
 def test_enqueueing_moves_the_place_in_the_same_step(ledger):
-    ledger.open_batch(batch(9))
-    assert ledger.enqueue([message(0), message(1)], next_index=2) == 2
-    assert ledger.batch("b").next_index == 2
+    ledger.batches.open(batch(9))
+    assert ledger.images.enqueue([message(0), message(1)], next_index=2) == 2
+    assert ledger.batches.get("b").next_index == 2
 
 
 def test_a_batch_is_steered(ledger):
-    assert not ledger.steer("b", BatchControl(state="paused"))
-    ledger.open_batch(batch(3))
+    assert not ledger.batches.steer("b", BatchControl(state="paused"))
+    ledger.batches.open(batch(3))
     control = BatchControl(lane="live", weight=7, state="paused", why="lunch", tolerant=True)
-    assert ledger.steer("b", control)
-    assert ledger.batch("b").control == control
+    assert ledger.batches.steer("b", control)
+    assert ledger.batches.get("b").control == control
 
 
 def test_failures_are_forgotten_to_be_tried_again(ledger):
-    ledger.open_batch(batch(20))
+    ledger.batches.open(batch(20))
     for index in (3, 7, 9):
-        ledger.refuse("b", index, "no_triton" if index < 9 else "other")
-    ledger.advance("b", 20)
-    ledger.rewind("b", {7: "no_triton", 3: "no_triton"})
-    state = ledger.batch("b")
+        ledger.batches.refuse("b", index, "no_triton" if index < 9 else "other")
+    ledger.batches.advance("b", 20)
+    ledger.batches.rewind("b", {7: "no_triton", 3: "no_triton"})
+    state = ledger.batches.get("b")
     assert (state.failed, state.next_index, state.reasons) == (1, 3, {"other": 1})
-    assert ledger.unfinished("b", 0, 10) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert ledger.batches.unfinished("b", 0, 10) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_outcomes_without_a_record_are_forgotten(ledger):
-    ledger.open_batch(batch(4))
+    ledger.batches.open(batch(4))
     put(ledger, 0, 1)
     for index in (0, 1):
-        ledger.finish(job(index), claimed(ledger, job(index)).owner, "done")
-    ledger.advance("b", 4)
-    ledger.miss("b", [1])
-    assert (ledger.batch("b").done, ledger.batch("b").next_index) == (1, 1)
+        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, "done")
+    ledger.batches.advance("b", 4)
+    ledger.batches.miss("b", [1])
+    assert (ledger.batches.get("b").done, ledger.batches.get("b").next_index) == (1, 1)
 
 
 def test_a_batch_is_restored_with_its_outcomes_a_result_over_a_failure(ledger):
-    ledger.restore(
+    ledger.batches.restore(
         batch(12_000), BatchControl(weight=3), range(0, 12_000, 2), [(1, "bad_input"), (2, "bad_input")]
     )
-    state = ledger.batch("b")
+    state = ledger.batches.get("b")
     assert (state.done, state.failed, state.weight, state.reasons) == (6000, 1, 3, {"bad_input": 1})
 
 
 def test_a_cancelled_batchs_waiting_images_leave_and_running_ones_stay(ledger):
-    ledger.open_batch(batch(5))
+    ledger.batches.open(batch(5))
     put(ledger, 0, 1, 2)
-    ledger.open_batch(batch(5, "other"))
+    ledger.batches.open(batch(5, "other"))
     put(ledger, 0, batch="other")
     running = claimed(ledger, job(0))
-    assert ledger.postpone(claimed(ledger, job(1)), 30) == 1
-    assert ledger.batch("b").waiting == 1
-    assert ledger.drop("b") == 2
-    assert (ledger.batch("b").in_flight, ledger.batch("b").waiting) == (1, 0)
-    assert ledger.batch("other").in_flight == 1
-    assert ledger.claim(job(2), "w/5") == "unknown"
-    assert ledger.heartbeat(running)
+    assert ledger.images.postpone(claimed(ledger, job(1)), 30) == 1
+    assert ledger.batches.get("b").waiting == 1
+    assert ledger.images.drop("b") == 2
+    assert (ledger.batches.get("b").in_flight, ledger.batches.get("b").waiting) == (1, 0)
+    assert ledger.batches.get("other").in_flight == 1
+    assert ledger.images.claim(job(2), "w/5") == "unknown"
+    assert ledger.images.heartbeat(running)
 
 
 def test_a_full_redis_takes_no_more_images_but_finishes_those_in_flight(ledger, client):
-    ledger.open_batch(batch(5))
+    ledger.batches.open(batch(5))
     put(ledger, 0, 1)
     client.config_set("maxmemory", "1mb")
     try:
         with pytest.raises(LedgerUnavailable) as caught:
-            ledger.enqueue([message(2)], next_index=3)
+            ledger.images.enqueue([message(2)], next_index=3)
         assert caught.value.reason == "ledger_full"
         claim = claimed(ledger, job(0))
-        assert ledger.heartbeat(claim)
-        assert ledger.finish(job(0), claim.owner, "done")
-        assert ledger.postpone(claimed(ledger, job(1)), 0.1) == 1
+        assert ledger.images.heartbeat(claim)
+        assert ledger.images.finish(job(0), claim.owner, "done")
+        assert ledger.images.postpone(claimed(ledger, job(1)), 0.1) == 1
     finally:
         client.config_set("maxmemory", "0")
-    assert (ledger.batch("b").done, ledger.batch("b").in_flight, ledger.batch("b").next_index) == (1, 1, 0)
+    assert (
+        ledger.batches.get("b").done,
+        ledger.batches.get("b").in_flight,
+        ledger.batches.get("b").next_index,
+    ) == (1, 1, 0)
 
 
 def test_one_orchestrator_leads_and_another_takes_over(ledger):
-    assert ledger.lead("a", 0.2)
-    assert ledger.lead("a", 0.2)
-    assert not ledger.lead("b", 0.2)
-    ledger.resign("b")
-    assert not ledger.lead("b", 0.2)
+    assert ledger.slots.lead("a", 0.2)
+    assert ledger.slots.lead("a", 0.2)
+    assert not ledger.slots.lead("b", 0.2)
+    ledger.slots.resign("b")
+    assert not ledger.slots.lead("b", 0.2)
     time.sleep(0.25)
-    assert ledger.lead("b", 0.2)
-    ledger.resign("b")
-    assert ledger.lead("a", 0.2)
+    assert ledger.slots.lead("b", 0.2)
+    ledger.slots.resign("b")
+    assert ledger.slots.lead("a", 0.2)
 
 
 def test_leases_that_all_run_out_at_once_get_a_last_chance(ledger, client):
     """As after a step of the clock or an outage: workers that live say so, the others' images come back."""
-    ledger.open_batch(batch(300))
+    ledger.batches.open(batch(300))
     put(ledger, *range(300))
     claims = [claimed(ledger, job(index), f"w/{index}") for index in range(300)]
     client.zadd("dermbatch:inflight", {claim.job.member: 1 for claim in claims})
-    assert ledger.requeue("o", 500) == []
-    assert all(ledger.heartbeat(claim) for claim in claims[:200])
+    assert ledger.images.requeue("o", 500) == []
+    assert all(ledger.images.heartbeat(claim) for claim in claims[:200])
     time.sleep(0.15)
-    assert {due.why for due in ledger.requeue("o", 500)} == {"expired"}
-    assert ledger.states() == {"queued": 100, "running": 200, "waiting": 0, "poison": 0}
+    assert {due.why for due in ledger.images.requeue("o", 500)} == {"expired"}
+    assert ledger.snapshot().states == {"queued": 100, "running": 200, "waiting": 0, "poison": 0}
 
 
 def test_nothing_stays_in_flight_for_longer_than_it_may(ledger, client):
@@ -342,35 +347,35 @@ def test_nothing_stays_in_flight_for_longer_than_it_may(ledger, client):
     put(ledger)
     claimed(ledger, job())
     client.zadd("dermbatch:inflight", {"b:0": (time.time() + 3600) * 1000})
-    assert ledger.requeue("o") == []
+    assert ledger.images.requeue("o") == []
     (due,) = wait_due(ledger)
     assert due.why == "expired"
 
 
 def test_a_sleeping_leader_is_woken(ledger):
-    ledger.wake()
-    ledger.wake()
+    ledger.slots.wake()
+    ledger.slots.wake()
     started = time.monotonic()
-    ledger.sleep(20)
+    ledger.slots.sleep(20)
     assert time.monotonic() - started < 10
-    ledger.sleep(0.1)
+    ledger.slots.sleep(0.1)
 
 
 def test_a_redis_that_lost_its_data_remembers_nothing(ledger, client):
-    assert not ledger.remembers()
-    ledger.requeue("o")
-    assert ledger.remembers()
+    assert not ledger.slots.remembers()
+    ledger.images.requeue("o")
+    assert ledger.slots.remembers()
     client.flushall()
-    assert not ledger.remembers()
+    assert not ledger.slots.remembers()
 
 
 def test_slots_are_those_that_report(ledger):
-    ledger.report_slot("w/1")
-    ledger.report_slot("w/1")
-    ledger.report_slot("w/2")
-    assert ledger.live_slots() == 2
-    ledger.retire_slot("w/1")
-    assert ledger.live_slots() == 1
+    ledger.slots.report("w/1")
+    ledger.slots.report("w/1")
+    ledger.slots.report("w/2")
+    assert ledger.slots.live() == 2
+    ledger.slots.retire("w/1")
+    assert ledger.slots.live() == 1
 
 
 def test_a_redis_that_is_gone_is_a_transient_error():
@@ -396,18 +401,98 @@ def test_images_in_flight_are_counted_by_lane_and_state(ledger):
     put(ledger, 0, 1, lane="live")
     put(ledger, 2, 3, 4)
     claimed(ledger, job(2))
-    ledger.postpone(claimed(ledger, job(3)), 30)
-    counted = ledger.states_by_lane()
+    ledger.images.postpone(claimed(ledger, job(3)), 30)
+    counted = ledger.snapshot().lanes
     assert counted["live"] == {"queued": 2, "running": 0, "waiting": 0, "poison": 0}
     assert counted["bulk"] == {"queued": 1, "running": 1, "waiting": 1, "poison": 0}
 
 
 def test_redis_says_what_it_uses_and_may_use(ledger, client):
-    assert ledger.memory()[1] == 0
+    assert ledger.snapshot().memory[1] == 0
     client.config_set("maxmemory", 2**30)
     try:
-        used, limit = ledger.memory()
+        used, limit = ledger.snapshot().memory
     finally:
         client.config_set("maxmemory", 0)
     assert limit == 2**30
     assert 100_000 < used < limit
+
+
+def test_images_that_the_version_before_put_in_flight_are_gone_on_with(ledger, client):
+    """Its entries, word for word."""
+    long = time.time() + 1000
+    since = round((time.time() - 40) * 1000)
+    entries = {
+        "b:0": f"queued||0|0|0|{since}|dermbatch.live",
+        "b:1": f"running|w/1/2-a|2|1|3|{since}|dermbatch.bulk",
+        "b:2": f"waiting||1|0|1|{since}|dermbatch.bulk",
+        "b:3": f"poison|o|3|3|0|{since}|dermbatch.bulk",
+    }
+    client.hset("dermbatch:states", mapping=entries)
+    client.hset("dermbatch:jobs", mapping={member: f"message {member}" for member in entries})
+    client.zadd("dermbatch:inflight", dict.fromkeys(entries, round(long * 1000)))
+    client.hset("dermbatch:counts", mapping={"b": 4, "b|waiting": 1})
+    moment = ledger.snapshot()
+    assert moment.states == dict.fromkeys(("queued", "running", "waiting", "poison"), 1)
+    assert moment.waits.keys() == {"live"}
+    assert 40 <= moment.waits["live"] < 60
+    claim = claimed(ledger, job(0), "w/2")
+    assert (claim.attempt, claim.lane, claim.waited >= 40) == (1, "live", True)
+    assert client.hget("dermbatch:states", "b:0") == f"running|w/2|1|0|0|{since}|dermbatch.live"
+    assert ledger.images.postpone(Claim(job(1), "w/1/2-a", 2), 0) == 4
+    assert client.hget("dermbatch:states", "b:1") == f"waiting||2|1|4|{since}|dermbatch.bulk"
+    client.zadd("dermbatch:inflight", {"b:2": 0, "b:3": 0})
+    assert {(due.why, due.attempts) for due in wait_due(ledger)} >= {("resend", 1), ("poison", 3)}
+    assert client.hget("dermbatch:states", "b:2") == f"queued||1|0|1|{since}|dermbatch.bulk"
+    assert client.hget("dermbatch:states", "b:3") == f"poison|orchestrator|3|3|0|{since}|dermbatch.bulk"
+
+
+def test_scripts_that_redis_has_forgotten_are_loaded_again(ledger, client):
+    put(ledger)
+    client.script_flush()
+    assert ledger.snapshot().states["queued"] == 1
+    claim = claimed(ledger, job())
+    client.script_flush()
+    assert ledger.images.finish(job(), claim.owner, "done")
+
+
+@pytest.fixture
+def round_trips(monkeypatch):
+    """What is sent to Redis from now on, an item a round trip."""
+    sent, send = [], redis.Connection.send_packed_command
+    monkeypatch.setattr(
+        redis.Connection,
+        "send_packed_command",
+        lambda self, command, **more: (sent.append(command), send(self, command, **more))[1],
+    )
+    return sent
+
+
+def test_one_scrape_is_one_round_trip(ledger, round_trips):
+    for name, lane in (("first", "live"), ("second", "bulk")):
+        ledger.batches.open(batch(5, name, lane))
+        put(ledger, 0, 1, batch=name, lane=lane)
+    ledger.slots.report("w/1")
+    metrics = LedgerMetrics(ledger)
+    list(metrics.collect())  # connected, and its script loaded
+    round_trips.clear()
+    values = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in metrics.collect()
+        for sample in family.samples
+    }
+    assert len(round_trips) == 1
+    assert values["dermbatch_in_flight_images", "queued"] == 4
+    assert values["dermbatch_queue_depth", "live"] == values["dermbatch_queue_depth", "bulk"] == 2
+    assert values["dermbatch_worker_slots",] == 1
+    assert values["dermbatch_open_batches", "open"] == 2
+    assert values["dermbatch_work_images", "bulk", "backlog"] == 3
+    assert values["dermbatch_redis_memory_bytes", "used"] > 100_000
+    ledger.batches.all()
+    ledger.batches.get("first")
+    ledger.slots.live()
+    round_trips.clear()
+    assert [state.images for state in ledger.batches.all()] == [5, 5]
+    assert ledger.batches.get("first").in_flight == 2
+    assert ledger.slots.live() == 1
+    assert len(round_trips) == 3

@@ -86,7 +86,7 @@ def test_a_real_worker_runs_it(app, client, empty_redis, tmp_path):
     ledger = Ledger(empty_redis, LedgerSettings())
     asked = [job(index, name=f"{index} ü.png") for index in range(2)]
     for one, lane in zip(asked, ("live", "bulk"), strict=True):
-        assert ledger.enqueue([Messages(app).of(one, lane)]) == 1
+        assert ledger.images.enqueue([Messages(app).of(one, lane)]) == 1
     env = settings_environment(Settings(redis=empty_redis, worker=WorkerSettings(metrics_port=0)))
     log = tmp_path / "worker.log"
     with log.open("wb") as out:

@@ -64,16 +64,16 @@ def text(shown, *, terminal=False):
 def test_open_closed_planned_and_unknown_batches_each_have_their_state(store, ledger):
     closed_batch(store, "ended")
     opened = batch_of("opened", 100, lane="live", weight=3)
-    ledger.open_batch(opened)
-    ledger.refuse("opened", 7, "truncated")
-    ledger.note_rate("opened", 4.5)
+    ledger.batches.open(opened)
+    ledger.batches.refuse("opened", 7, "truncated")
+    ledger.batches.note_rate("opened", 4.5)
     halted = batch_of("halted", 10)
-    ledger.open_batch(halted, BatchControl(state="paused", why="half of it failed"))
+    ledger.batches.open(halted, BatchControl(state="paused", why="half of it failed"))
     write_manifest(store, batch_of("lost", 3), map(entry_of, range(3)))
     asked = batch_of("planned", 0).model_dump(include={"name", "created", "order", "software"})
     plan = PlanRecord(**asked, inputs=("s3://bucket/",), images=2000)
     store.put(layout.plan_record("planned"), plan.to_json(), "application/json")
-    ledger.report_slot("w/1")
+    ledger.slots.report("w/1")
     shown = overview(store, ledger)
     by_name = {one.name: one for one in shown.batches}
     assert {name: one.state for name, one in by_name.items()} == {
@@ -115,7 +115,7 @@ def test_only_the_batches_that_closed_last_are_listed_unless_all_are_asked_for(s
 
 def test_one_batch_is_shown_and_an_unknown_one_is_a_usage_error(store, ledger):
     closed_batch(store, "ended")
-    ledger.open_batch(batch_of("opened", 5))
+    ledger.batches.open(batch_of("opened", 5))
     assert [one.state for one in standing(store, ledger, "ended").batches] == ["finished"]
     assert [one.state for one in standing(store, ledger, "opened").batches] == ["open"]
     with pytest.raises(UsageError, match="no batch 'none'"):
@@ -126,16 +126,16 @@ def test_one_batch_is_shown_and_an_unknown_one_is_a_usage_error(store, ledger):
 
 def test_following_ends_with_the_summary_and_not_before_it_is_there(store, ledger):
     batch = batch_of("b", 2)
-    ledger.open_batch(batch)
+    ledger.batches.open(batch)
     looks = []
 
     def check():
         looks.append(None)
         if len(looks) == 2:
-            ledger.refuse("b", 0, "truncated")
-            ledger.refuse("b", 1, "truncated")
+            ledger.batches.refuse("b", 0, "truncated")
+            ledger.batches.refuse("b", 1, "truncated")
         if len(looks) == 3:
-            ledger.forget("b")  # as a flush does; an orchestrator would restore it
+            ledger.batches.forget("b")  # as a flush does; an orchestrator would restore it
         if len(looks) == 4:
             closed_batch(store, "b")
 

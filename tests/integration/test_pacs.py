@@ -116,7 +116,7 @@ class Hospital:
         """As ``dermbatch watch --once`` with a rule for the bucket; the batch that takes images in."""
         rule = Rule(name="pacs", prefix=f"s3://{BUCKET}/exports", models=MODELS, send_to="main")
         assert Watcher(self.settings, RuleBook([rule]), self.store, self.orchestra.ledger).run_once()
-        (state,) = self.orchestra.ledger.batches()
+        (state,) = self.orchestra.ledger.batches.all()
         return state
 
     def turn(self):
@@ -249,7 +249,7 @@ def test_while_the_pacs_is_away_images_wait_and_nothing_is_computed_twice(hospit
         hospital.put(f"{number}", image(10 + number))
     hospital.submit("c")
     deadline = time.monotonic() + 60
-    while hospital.orchestra.ledger.states()["waiting"] < 4:
+    while hospital.orchestra.ledger.snapshot().states["waiting"] < 4:
         assert time.monotonic() < deadline
         hospital.turn()
     computed = inferences()
@@ -353,7 +353,7 @@ def test_real_files_as_dicomdir_zip_and_loose_through_watching_and_back(hospital
         hospital.put(f"loose/IM{number:04d}", path.read_bytes())
     batch = hospital.watch()
     assert (batch.images, batch.growing) == (30, True)
-    while hospital.turn() or hospital.orchestra.ledger.states()["waiting"]:
+    while hospital.turn() or hospital.orchestra.ledger.snapshot().states["waiting"]:
         pass
     records, failures = hospital.records(batch.name), hospital.failures(batch.name)
     assert len(records) == 28, [(failure.reason, failure.message) for failure in failures]

@@ -37,11 +37,11 @@ def test_a_flush_in_the_middle_of_a_batch_costs_no_outcome_and_none_is_there_twi
     orchestra.failed(failing)
     claim = orchestra.claim(running)
     orchestra.client.flushall()
-    assert not orchestra.ledger.remembers()
+    assert not orchestra.ledger.slots.remembers()
     # A worker that was busy meanwhile: it may still finish, and nobody knows its image.
-    assert not orchestra.ledger.heartbeat(claim)
+    assert not orchestra.ledger.images.heartbeat(claim)
     write_record(orchestra.store, result_of("b", running.index))
-    orchestra.ledger.finish(running, claim.owner, "done")
+    orchestra.ledger.images.finish(running, claim.owner, "done")
     assert orchestra.reconcile() == ["b"]
     state = orchestra.state()
     assert (state.images, state.done, state.failed, state.reasons) == (60, 25, 1, {"truncated": 1})
@@ -82,7 +82,7 @@ def test_the_control_of_a_closed_batch_is_tidied_up(orchestra):
 
 def test_redis_does_as_the_store_says(orchestra):
     orchestra.plan(2)
-    orchestra.ledger.steer("b", BatchControl(state="paused", why="?", weight=4))
+    orchestra.ledger.batches.steer("b", BatchControl(state="paused", why="?", weight=4))
     orchestra.reconcile()
     assert orchestra.state().control == BatchControl()
 

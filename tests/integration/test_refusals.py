@@ -71,7 +71,7 @@ def test_submit_says_so_in_one_sentence_and_can_be_given_again(
     assert ended.returncode == 1
     assert f"dermbatch: the object store refuses to {what} in s3://dermbatch: {code}; {says}" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert orchestra.ledger.batches() == []
+    assert orchestra.ledger.batches.all() == []
     gate.open()
     assert submit().returncode == 0
     assert orchestra.state().images > 10

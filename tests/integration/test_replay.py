@@ -195,5 +195,5 @@ def test_a_failure_that_was_never_counted_is_not_taken_from_the_count(orchestra)
     one, two, three, *_ = orchestra.take()
     orchestra.failed(one, two)
     # As where a worker died between its record and the ledger.
-    orchestra.ledger.rewind("b", {one.index: "truncated", three.index: "truncated"})
+    orchestra.ledger.batches.rewind("b", {one.index: "truncated", three.index: "truncated"})
     assert (orchestra.state().failed, orchestra.state().reasons) == (1, {"truncated": 1})

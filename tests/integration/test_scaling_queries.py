@@ -79,26 +79,26 @@ def walk_through_the_states(orchestra, server):
 
     urgent = orchestra.take("live")
     claims = [orchestra.claim(job) for job in urgent]
-    assert orchestra.ledger.queue_length("dermbatch.live") == 0
+    assert orchestra.ledger.snapshot().queued["live"] == 0
     says(answer(5, 40))  # an empty queue, and five images that run
-    orchestra.ledger.postpone(claims[0], 60)
+    orchestra.ledger.images.postpone(claims[0], 60)
     says(answer(5, 40))  # it will be back
     for claim in claims[1:]:
-        orchestra.ledger.finish(claim.job, claim.owner, "done")
+        orchestra.ledger.images.finish(claim.job, claim.owner, "done")
     says(answer(1, 40))
 
     running = [orchestra.claim(job) for job in orchestra.take()]
     assert 0 < len(running) < 40
     paused = BatchControl(lane="bulk", weight=1, state="paused", why="by hand")
-    assert orchestra.ledger.steer("b", paused)
+    assert orchestra.ledger.batches.steer("b", paused)
     says(answer(1, len(running)))  # what runs is finished; the rest needs nobody for now
     for claim in running:
-        orchestra.ledger.finish(claim.job, claim.owner, "done")
+        orchestra.ledger.images.finish(claim.job, claim.owner, "done")
     says(answer(1, 0))
-    assert orchestra.ledger.steer("b", BatchControl(lane="bulk", weight=1, state="open"))
+    assert orchestra.ledger.batches.steer("b", BatchControl(lane="bulk", weight=1, state="open"))
     says(answer(1, 40 - len(running)))
 
     for name in ("b", "urgent"):
-        orchestra.ledger.drop(name)
-        orchestra.ledger.forget(name)
+        orchestra.ledger.images.drop(name)
+        orchestra.ledger.batches.forget(name)
     says(answer(0, 0, triton=0))

@@ -85,11 +85,11 @@ def place(empty_redis, empty_store):
     enqueue(place, JOB)
     yield place
     place.close()
-    assert ledger.live_slots() == 0
+    assert ledger.slots.live() == 0
 
 
 def enqueue(place, job):
-    assert place.ledger.enqueue(messages_of([job], place.settings.redis)) == 1
+    assert place.ledger.images.enqueue(messages_of([job], place.settings.redis)) == 1
 
 
 def deliver(place, job=JOB):
@@ -98,7 +98,7 @@ def deliver(place, job=JOB):
 
 def wait_due(place):
     deadline = time.monotonic() + 5
-    while not (due := place.ledger.requeue("o", 10)):
+    while not (due := place.ledger.images.requeue("o", 10)):
         assert time.monotonic() < deadline, "nothing became due"
         time.sleep(0.02)
     return due[0]
@@ -120,8 +120,8 @@ def store_with(place, **changes):
 def test_a_result_is_recorded_and_counted(place):
     deliver(place)
     assert result(place).attempt == 1
-    assert place.ledger.claim(JOB, "x") == "finished"
-    assert place.ledger.in_flight() == 0
+    assert place.ledger.images.claim(JOB, "x") == "finished"
+    assert place.ledger.images.in_flight() == 0
 
 
 def test_a_second_message_for_the_same_image_does_nothing(place):
@@ -140,7 +140,7 @@ def test_bad_input_fails_at_once_with_its_reason(place):
         True,
         1,
     )
-    assert place.ledger.claim(JOB, "x") == "finished"
+    assert place.ledger.images.claim(JOB, "x") == "finished"
     with pytest.raises(ObjectNotFound):
         result(place)
 
@@ -166,7 +166,7 @@ def test_after_the_last_try_the_failure_is_final_but_not_called_permanent(place,
     deliver(place)
     written = failure(place)
     assert (written.reason, written.permanent, written.attempts) == (reason, False, 2)
-    assert place.ledger.in_flight() == 0
+    assert place.ledger.images.in_flight() == 0
 
 
 @pytest.mark.parametrize("changes", [AWAY, REFUSED])
@@ -187,12 +187,12 @@ def test_a_failure_that_cannot_be_recorded_is_not_counted_and_not_lost(place, ch
     place.process = Pipeline(*[bad] * (OFTEN + 1))
     for _ in range(OFTEN):
         deliver(place)
-        assert not place.ledger.is_finished("b", 3)
+        assert not place.ledger.batches.is_finished("b", 3)
         assert wait_due(place).why == "resend"
     place.store = whole
     deliver(place)
     assert (failure(place).reason, failure(place).attempts) == ("empty_file", OFTEN + 1)
-    assert place.ledger.is_finished("b", 3)
+    assert place.ledger.batches.is_finished("b", 3)
 
 
 def test_credentials_that_expire_never_dead_letter_an_image(place):
@@ -207,7 +207,7 @@ def test_credentials_that_expire_never_dead_letter_an_image(place):
 
 
 def test_redis_may_be_away_for_a_while_when_an_image_is_finished(place, monkeypatch):
-    finish, tries = place.ledger.finish, []
+    finish, tries = place.ledger.images.finish, []
 
     def cut(*args, **more):
         tries.append(args)
@@ -215,10 +215,10 @@ def test_redis_may_be_away_for_a_while_when_an_image_is_finished(place, monkeypa
             raise LedgerUnavailable("cut")
         return finish(*args, **more)
 
-    monkeypatch.setattr(place.ledger, "finish", cut)
+    monkeypatch.setattr(place.ledger.images, "finish", cut)
     deliver(place)
     assert len(tries) == 4
-    assert place.ledger.is_finished("b", 3)
+    assert place.ledger.batches.is_finished("b", 3)
 
 
 def test_where_redis_stays_away_the_next_attempt_finds_the_record(place):
@@ -226,14 +226,14 @@ def test_where_redis_stays_away_the_next_attempt_finds_the_record(place):
         raise LedgerUnavailable("away")
 
     place.patience = 0.2
-    finish, place.ledger.finish = place.ledger.finish, away
+    finish, place.ledger.images.finish = place.ledger.images.finish, away
     deliver(place)
-    assert not place.ledger.is_finished("b", 3)
-    place.ledger.finish = finish
+    assert not place.ledger.batches.is_finished("b", 3)
+    place.ledger.images.finish = finish
     assert wait_due(place).why == "expired"
     deliver(place)
     assert place.process.calls == 1
-    assert place.ledger.is_finished("b", 3)
+    assert place.ledger.batches.is_finished("b", 3)
 
 
 def test_an_image_waits_for_the_one_with_the_same_content(place):
@@ -241,13 +241,13 @@ def test_an_image_waits_for_the_one_with_the_same_content(place):
     enqueue(place, double)
     for _ in range(LEDGER.max_crashes + LEDGER.max_transient):
         deliver(place, double)
-        assert place.ledger.states()["waiting"] == 1
+        assert place.ledger.snapshot().states["waiting"] == 1
         assert place.process.calls == 0
         wait_due(place)
     deliver(place)
     deliver(place, double)
     assert place.process.calls == 2
-    assert place.ledger.is_finished("b", 4)
+    assert place.ledger.batches.is_finished("b", 4)
 
 
 def test_the_side_run_of_a_canary_comes_after_the_outcome(place):
@@ -257,8 +257,8 @@ def test_the_side_run_of_a_canary_comes_after_the_outcome(place):
 
     def look(job, record, *, store, client, limits, alive):
         alive()
-        seen.append((job.shadow, record.attempt, place.ledger.is_finished("b", 4), limits))
-        place.ledger.is_finished("b", 4)
+        seen.append((job.shadow, record.attempt, place.ledger.batches.is_finished("b", 4), limits))
+        place.ledger.batches.is_finished("b", 4)
 
     place.shadow = look
     enqueue(place, job)
@@ -273,7 +273,7 @@ def test_a_failed_image_has_no_side_run(place):
     job = job_of(4, shadow=Shadow(canary="c", models={}))
     enqueue(place, job)
     deliver(place, job)
-    assert place.ledger.is_finished("b", 4)
+    assert place.ledger.batches.is_finished("b", 4)
 
 
 def test_at_the_end_of_the_worker_an_image_that_asks_is_given_back_at_once(place):
@@ -292,7 +292,7 @@ def test_at_the_end_of_the_worker_an_image_that_asks_is_given_back_at_once(place
     assert wait_due(place).why == "resend"
     assert place.drain.counts == {"finished": 0, "given_back": 1}
     # It takes nothing any more; what it was sent all the same is made due again.
-    place.ledger._redis.delete(QUEUES["bulk"])
+    place.ledger.images._redis.delete(QUEUES["bulk"])
     deliver(place)
     assert place.process.calls == 1
     assert wait_due(place).why == "resend"
@@ -306,7 +306,7 @@ def test_at_the_end_of_the_worker_an_image_that_does_not_ask_is_given_back_and_t
     def stubborn(alive):
         place.drain.begin_at_once()
         assert wait_due(place).why == "resend"
-        assert place.ledger.claim(JOB, "another worker").attempt == 2
+        assert place.ledger.images.claim(JOB, "another worker").attempt == 2
         assert ended.wait(10)
 
     place.process = Pipeline(stubborn)
@@ -322,13 +322,13 @@ def test_images_that_end_within_the_grace_are_counted(place):
 
 
 def test_a_record_written_by_an_attempt_that_fell_silent_is_not_made_again(place):
-    place.ledger.claim(JOB, "dead")
+    place.ledger.images.claim(JOB, "dead")
     place.store.put_if_absent(layout.result("b", 3), record(1).to_json(), "application/json")
     assert wait_due(place).why == "expired"
     deliver(place)
     assert place.process.calls == 0
     assert result(place).attempt == 1
-    assert place.ledger.claim(JOB, "x") == "finished"
+    assert place.ledger.images.claim(JOB, "x") == "finished"
 
 
 def test_where_the_results_may_be_written_but_not_read_a_second_attempt_goes_on(place, monkeypatch):
@@ -351,14 +351,14 @@ def test_of_two_results_the_first_stays(place):
     place.process = Pipeline(other_writer)
     deliver(place)
     assert result(place).attempt == 99
-    assert place.ledger.claim(JOB, "x") == "finished"
+    assert place.ledger.images.claim(JOB, "x") == "finished"
 
 
 def test_work_longer_than_a_lease_is_kept_alive(place):
     def slow(alive):
         for _ in range(12):
             time.sleep(0.1)
-            assert place.ledger.requeue("o", 10) == []
+            assert place.ledger.images.requeue("o", 10) == []
             alive()
 
     place.process = Pipeline(slow)
@@ -370,12 +370,12 @@ def test_a_worker_that_lost_its_lease_stops_and_leaves_the_image_to_the_other(pl
     def loses(alive):
         place.keeper._held = None  # its heartbeats do not arrive
         assert wait_due(place).why == "expired"
-        other = place.ledger.claim(JOB, "other")
+        other = place.ledger.images.claim(JOB, "other")
         assert other.attempt == 2
         place.keeper._held = held
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            assert place.ledger.heartbeat(other)
+            assert place.ledger.images.heartbeat(other)
             time.sleep(0.05)
             alive()
         raise AssertionError("the loss was not noticed")
@@ -391,6 +391,6 @@ def test_a_worker_that_lost_its_lease_stops_and_leaves_the_image_to_the_other(pl
     place.keeper.hold = remember
     place.process = Pipeline(loses)
     deliver(place)
-    assert place.ledger.claim(JOB, "x") == "taken"
+    assert place.ledger.images.claim(JOB, "x") == "taken"
     with pytest.raises(ObjectNotFound):
         result(place)

@@ -61,7 +61,7 @@ def test_what_is_there_and_what_comes_is_taken_in_once_and_processed(watched, em
             jobs = orchestra.work_off()
         assert sorted(job.source for job in jobs) == [uri(key) for key in KEYS]
         (batch,) = batches(watched.store)
-        state = watched.ledger.batch(batch.name)
+        state = watched.ledger.batches.get(batch.name)
         assert (state.done, state.growing, state.rule, state.lane) == (40, True, "all", "live")
     finally:
         orchestra.end()
@@ -241,7 +241,7 @@ def test_a_batch_ends_with_its_hour_though_nothing_comes_any_more(watched, empty
             orchestra.work_off()
             clock.now += timedelta(minutes=2)
             name = "watch-all-20261121-14"
-            wait_for(lambda: not watched.ledger.batch(name).growing)
+            wait_for(lambda: not watched.ledger.batches.get(name).growing)
             orchestra.close()
             summary = BatchSummary.model_validate_json(orchestra.key(layout.summary(name)))
             assert (summary.done, summary.images) == (1, 1)
@@ -386,7 +386,7 @@ def test_a_cancelled_batch_gives_way_to_another(watched, empty_redis, empty_stor
             watched.put("a.jpg")
             watched.has("a.jpg")
             (first,) = batches(watched.store)
-            wait_for(lambda: watched.ledger.batch(first.name).images)
+            wait_for(lambda: watched.ledger.batches.get(first.name).images)
             controls.cancel(watched.store, watched.ledger, first.name)
             orchestra.close()
             watched.put("b.jpg")

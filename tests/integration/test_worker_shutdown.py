@@ -49,7 +49,7 @@ class Worker:
 
     def enqueue(self, *names):
         jobs = [job_of(index, name) for index, name in enumerate(names)]
-        assert self.ledger.enqueue(messages_of(jobs, self.settings.redis)) == len(jobs)
+        assert self.ledger.images.enqueue(messages_of(jobs, self.settings.redis)) == len(jobs)
 
     def wait_until(self, what, seconds=30.0):
         until = time.monotonic() + seconds
@@ -73,13 +73,13 @@ class Worker:
         """Indices that the ledger holds to be finished, and those that have a result."""
         indices = range(10)
         return (
-            {index for index in indices if self.ledger.is_finished("b", index)},
+            {index for index in indices if self.ledger.batches.is_finished("b", index)},
             {index for index in indices if self._has_result(index)},
         )
 
     def due(self):
         """How many images another worker gets at once."""
-        return len(self.ledger.requeue("o", 100))
+        return len(self.ledger.images.requeue("o", 100))
 
     def _has_result(self, index):
         try:
@@ -93,7 +93,7 @@ class Worker:
 def worker(empty_redis, empty_store, tmp_path):
     worker = Worker(empty_redis, empty_store, tmp_path / "worker.log")
     try:
-        worker.wait_until(lambda: worker.ledger.live_slots() == 3)
+        worker.wait_until(lambda: worker.ledger.slots.live() == 3)
         yield worker
     finally:
         if worker.process.poll() is None:
@@ -103,30 +103,30 @@ def worker(empty_redis, empty_store, tmp_path):
 
 def test_short_images_are_finished_and_long_ones_given_back_before_it_is_gone(worker):
     worker.enqueue("sleep 1.5", "sleep 60", "stubborn 60", "sleep 0.1", "sleep 0.1")
-    worker.wait_until(lambda: worker.ledger.states()["running"] == 3)
+    worker.wait_until(lambda: worker.ledger.snapshot().states["running"] == 3)
     worker.process.send_signal(signal.SIGTERM)
-    worker.wait_until(lambda: worker.ledger.states()["waiting"] == 2)
+    worker.wait_until(lambda: worker.ledger.snapshot().states["waiting"] == 2)
     # Before the process is gone: whoever looks after the ledger has them in the queue at once.
     assert worker.process.poll() is None
     code, _, said = worker.ends(GRACE + 5)
     assert code == 0, worker.log.read_text()
     assert worker.outcomes() == ({0}, {0})
     assert said == (1, 2)
-    assert worker.ledger.states() == {"queued": 2, "running": 0, "waiting": 2, "poison": 0}
+    assert worker.ledger.snapshot().states == {"queued": 2, "running": 0, "waiting": 2, "poison": 0}
     assert worker.due() == 2
-    assert worker.ledger.live_slots() == 0
+    assert worker.ledger.slots.live() == 0
 
 
 def test_another_worker_finishes_what_was_given_back(worker, empty_redis, empty_store, tmp_path):
     worker.enqueue("sleep 0.5", "sleep 4", "sleep 4")
-    worker.wait_until(lambda: worker.ledger.states()["running"] == 3)
+    worker.wait_until(lambda: worker.ledger.snapshot().states["running"] == 3)
     worker.process.send_signal(signal.SIGTERM)
     worker.process.send_signal(signal.SIGTERM)
     assert worker.ends(GRACE + 5)[0] == 0
     other = Worker(empty_redis, empty_store, tmp_path / "other.log")
     try:
-        worker.ledger.requeue("o", 100)
-        other.wait_until(lambda: worker.ledger.in_flight() == 0)
+        worker.ledger.images.requeue("o", 100)
+        other.wait_until(lambda: worker.ledger.images.in_flight() == 0)
     finally:
         other.process.terminate()
         other.process.wait(20)
@@ -136,7 +136,7 @@ def test_another_worker_finishes_what_was_given_back(worker, empty_redis, empty_
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT], [signal.SIGINT] * 2])
 def test_asked_twice_or_hard_it_gives_back_at_once(worker, numbers):
     worker.enqueue("sleep 60", "stubborn 60", "sleep 60")
-    worker.wait_until(lambda: worker.ledger.states()["running"] == 3)
+    worker.wait_until(lambda: worker.ledger.snapshot().states["running"] == 3)
     for number in numbers:
         worker.process.send_signal(number)
         time.sleep(0.3)
@@ -144,7 +144,7 @@ def test_asked_twice_or_hard_it_gives_back_at_once(worker, numbers):
     assert code == 0, worker.log.read_text()
     assert took < GRACE
     assert said == (0, 3)
-    assert worker.ledger.states()["waiting"] == 3
+    assert worker.ledger.snapshot().states["waiting"] == 3
 
 
 def test_an_idle_worker_ends_without_waiting_for_its_grace(worker):
@@ -158,9 +158,9 @@ def test_messages_that_nobody_began_are_made_due(empty_redis):
     ledger = Ledger(empty_redis, LEDGER)
     jobs = [job_of(index) for index in range(3)]
     messages = messages_of(jobs, empty_redis)
-    ledger.enqueue(messages)
-    ledger.claim(jobs[1], "begun after all")
-    with ledger._redis as client:
+    ledger.images.enqueue(messages)
+    ledger.images.claim(jobs[1], "begun after all")
+    with ledger.images._redis as client:
         client.delete(messages[0].queue)  # the worker took all three
 
     class Taken:
@@ -168,5 +168,5 @@ def test_messages_that_nobody_began_are_made_due(empty_redis):
             self.args = [job.model_dump(mode="json")]
 
     assert give_back(ledger, map(Taken, jobs)) == 2
-    assert len(ledger.requeue("o", 100)) == 2
-    assert ledger.queue_length(messages[0].queue) == 2
+    assert len(ledger.images.requeue("o", 100)) == 2
+    assert ledger.snapshot().queued["bulk"] == 2

@@ -19,7 +19,7 @@ import lesionnets.cli
 import orchestrator.cli
 from dermbatch import metrics, records
 from dermbatch.client import Client
-from dermbatch.ledger import Ledger
+from dermbatch.ledger import Ledger, Snapshot
 from dermbatch.ledger.queue import QUEUES
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.settings import Settings
@@ -75,26 +75,8 @@ class QuietLedger(Ledger):
     def __init__(self):
         pass
 
-    def states(self):
-        return {"queued": 0, "running": 0, "waiting": 0, "poison": 0}
-
-    def states_by_lane(self):
-        return {lane: self.states() for lane in ("live", "bulk")}
-
-    def memory(self):
-        return 0, 0
-
-    def queue_length(self, queue):
-        return 0
-
-    def live_slots(self):
-        return 0
-
-    def waiting(self, lane):
-        return None
-
-    def batches(self):
-        return []
+    def snapshot(self):
+        return Snapshot()
 
 
 def defined_metrics():
@@ -137,7 +119,7 @@ def test_the_values_of_bounded_labels_are_listed():
     meaning = {codes(row["Metric"])[0]: set(codes(row["Meaning"])) for row in tables("docs/metrics.md")}
     outcomes = {o for path in SOURCES for o in re.findall(r'IMAGES\.labels\("(\w+)"\)', path.read_text())}
     assert outcomes == meaning["dermbatch_images_total"]
-    assert set(QuietLedger().states()) == meaning["dermbatch_in_flight_images"]
+    assert set(QuietLedger().snapshot().states) == meaning["dermbatch_in_flight_images"]
     assert set(QUEUES) == meaning["dermbatch_queue_depth"]
 
 

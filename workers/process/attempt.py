@@ -69,7 +69,7 @@ class Attempt:
         except Exception as error:
             self._postpone_or_fail(error)
             return None
-        if place.insist(lambda: place.ledger.finish(self._job, claim.owner, "done")) is not None:
+        if place.insist(lambda: place.ledger.images.finish(self._job, claim.owner, "done")) is not None:
             metrics.IMAGES.labels("done").inc()
             metrics.IMAGE_SECONDS.observe(time.monotonic() - started)
             place.drain.count_finished()
@@ -78,7 +78,7 @@ class Attempt:
     def _must_wait(self) -> bool:
         """Put the image off for the cache's sake, while the same content has no outcome elsewhere in the batch."""
         ledger, job, original = self._place.ledger, self._job, self._job.duplicate_of
-        if original is None or self._place.insist(lambda: ledger.is_finished(job.batch, original)):
+        if original is None or self._place.insist(lambda: ledger.batches.is_finished(job.batch, original)):
             return False
         self._put_off(_UNTIL_ORIGINAL, counted=False)
         return True
@@ -137,7 +137,7 @@ class Attempt:
     def _put_off(self, pause: float, *, counted: bool) -> bool:
         """Hand the image back to the ledger; ``False`` where the lease was lost, or Redis did not answer."""
         ledger, claim = self._place.ledger, self._claim
-        transients = self._place.insist(lambda: ledger.postpone(claim, pause, counted=counted))
+        transients = self._place.insist(lambda: ledger.images.postpone(claim, pause, counted=counted))
         return transients is not None and transients >= 0
 
     def _fail(self, reason: str, message: str, *, permanent: bool) -> None:
@@ -158,7 +158,7 @@ class Attempt:
         except (StoreUnavailable, StoreRefused) as error:
             self._wait_for_store(error)
             return
-        if place.insist(lambda: place.ledger.finish(job, claim.owner, "failed", reason=reason)):
+        if place.insist(lambda: place.ledger.images.finish(job, claim.owner, "failed", reason=reason)):
             metrics.IMAGES.labels("failed").inc()
             metrics.FAILURES.labels(reason).inc()
             place.drain.count_finished()

@@ -114,7 +114,7 @@ class LeaseKeeper:
             self._pause()
         # No images are to be planned for a slot that takes no more.
         try:
-            self._ledger.retire_slot(self._slot)
+            self._ledger.slots.retire(self._slot)
         except LedgerUnavailable:
             _log.info("slot not retired", slot=self._slot)
         while not self._closing.is_set():
@@ -129,7 +129,7 @@ class LeaseKeeper:
 
     def _beat_once(self) -> None:
         try:
-            self._ledger.report_slot(self._slot)
+            self._ledger.slots.report(self._slot)
         except LedgerUnavailable:
             _log.warning("heartbeat not delivered", slot=self._slot)
             return
@@ -140,7 +140,7 @@ class LeaseKeeper:
         if held is None:
             return
         try:
-            if self._ledger.heartbeat(held):
+            if self._ledger.images.heartbeat(held):
                 return
         except LedgerUnavailable:
             # The lease may survive a short silence; the commit is safe in any case, since it is conditional.
@@ -165,7 +165,7 @@ class LeaseKeeper:
         if held is None:
             return
         try:
-            if self._ledger.postpone(held, 0, counted=False) >= 0:
+            if self._ledger.images.postpone(held, 0, counted=False) >= 0:
                 self._drain.count_given_back()
                 _log.info("given back", batch=held.job.batch, index=held.job.index)
         except LedgerUnavailable:

@@ -90,7 +90,7 @@ def give_back(ledger: Ledger, requests: Iterable[_Request]) -> int:
     for request in requests:
         job = request.args[0]
         try:
-            given += ledger.give_back(job["batch"], job["index"])
+            given += ledger.images.give_back(job["batch"], job["index"])
         except LedgerUnavailable:
             _log.warning("message not given back: it is sent again as a lost one")
     return given

@@ -30,10 +30,10 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
     """
     job = ImageJob.model_validate(message)
     if workplace.drain.over:
-        workplace.ledger.give_back(job.batch, job.index)
+        workplace.ledger.images.give_back(job.batch, job.index)
         return
     with workplace.keeper.working():
-        claim = workplace.ledger.claim(job, workplace.new_owner())
+        claim = workplace.ledger.images.claim(job, workplace.new_owner())
         if not isinstance(claim, Claim):
             _log.info("not claimed", batch=job.batch, index=job.index, why=claim)
             return

@@ -1,6 +1,8 @@
 #!lua flags=allow-oom
--- KEYS: batch    ARGV: field and value, as often as needed
--- Changes fields of a batch that is known; never makes one known. 1 if it was, else 0.
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV))
+-- Changes fields of a batch (ARGV: field and value, as often as needed) that is known; never makes one known. 1 if it
+-- was, else 0.
+local batch = KEYS[1]
+
+if redis.call('EXISTS', batch) == 0 then return 0 end
+redis.call('HSET', batch, unpack(ARGV))
 return 1

@@ -1,19 +1,16 @@
 #!lua flags=allow-oom
--- KEYS: inflight, states, done, failed    ARGV: member, index, owner, lease milliseconds
--- Gives the image to one owner. {status, attempt, transient failures so far, milliseconds since it was first put into
--- the queue, queue}: claimed, taken, finished or unknown.
-if redis.call('GETBIT', KEYS[3], ARGV[2]) == 1 or redis.call('GETBIT', KEYS[4], ARGV[2]) == 1 then
-  return {'finished', 0, 0, 0, ''}
-end
-local entry = redis.call('HGET', KEYS[2], ARGV[1])
-if not entry then return {'unknown', 0, 0, 0, ''} end
-local state, attempt, crashes, transients, rest = string.match(entry, '^(%a+)|[^|]*|(%d+)|(%d+)|(%d+)|(.*)$')
+-- Gives the image to one owner. {taken}, {finished}, {unknown}, or {claimed, attempt, transient failures so far,
+-- milliseconds since it was first put into the queue, queue}.
+local inflight, states, done, failed = unpack(KEYS)
+local member, index, owner, lease = unpack(ARGV)
+
+if finished(done, failed, index) then return {'finished'} end
+local state, _, attempts, crashes, transients, since, queue = parsed(redis.call('HGET', states, member))
+if not state then return {'unknown'} end
 -- Only a queued image is free: one that waits out a pause, or whose lease is about to be looked at, is not.
-if state ~= 'queued' then return {'taken', tonumber(attempt), 0, 0, ''} end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('ZADD', KEYS[1], now + ARGV[4], ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1],
-  'running|' .. ARGV[3] .. '|' .. (attempt + 1) .. '|' .. crashes .. '|' .. transients .. '|' .. rest)
-local since, queue = string.match(rest, '^(%d+)|(.*)$')
-return {'claimed', attempt + 1, tonumber(transients), math.max(0, now - since), queue}
+if state ~= 'queued' then return {'taken'} end
+local time = now()
+redis.call('ZADD', inflight, time + lease, member)
+attempts = attempts + 1
+redis.call('HSET', states, member, packed('running', owner, attempts, crashes, transients, since, queue))
+return {'claimed', attempts, tonumber(transients), math.max(0, time - since), queue}

@@ -1,6 +1,8 @@
 #!lua flags=allow-oom
--- KEYS: batch    ARGV: index
 -- Has a batch that is known fed again from an index, unless it stands before it.
-local now = redis.call('HGET', KEYS[1], 'next')
-if now and tonumber(ARGV[1]) < tonumber(now) then redis.call('HSET', KEYS[1], 'next', ARGV[1]) end
+local batch = KEYS[1]
+local index = ARGV[1]
+
+local next_index = redis.call('HGET', batch, 'next')
+if next_index and tonumber(index) < tonumber(next_index) then redis.call('HSET', batch, 'next', index) end
 return 1

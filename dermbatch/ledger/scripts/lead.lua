@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
--- KEYS: leader    ARGV: name, milliseconds
--- Makes this orchestrator the leader for a while, if nobody else is. 1 if it leads, else 0.
-local leader = redis.call('GET', KEYS[1])
+-- Makes this orchestrator the leader for so many milliseconds, if nobody else is. 1 if it leads, else 0.
+local leader = KEYS[1]
+local name, lease = unpack(ARGV)
+
+local leads = redis.call('GET', leader)
 -- One that seems to lead for longer than anybody may has been left behind by a clock that stepped backwards.
-if leader and leader ~= ARGV[1] and redis.call('PTTL', KEYS[1]) <= tonumber(ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if leads and leads ~= name and redis.call('PTTL', leader) <= tonumber(lease) then return 0 end
+redis.call('SET', leader, name, 'PX', lease)
 return 1

@@ -1,10 +1,10 @@
 #!lua flags=no-writes
--- KEYS: done, failed    ARGV: first index, number of indices
--- Those of the indices that have no outcome.
+-- Those of so many indices from the first one on that have no outcome.
+local done, failed = unpack(KEYS)
+local first, number = unpack(ARGV)
+
 local out = {}
-for index = ARGV[1], ARGV[1] + ARGV[2] - 1 do
-  if redis.call('GETBIT', KEYS[1], index) == 0 and redis.call('GETBIT', KEYS[2], index) == 0 then
-    out[#out + 1] = index
-  end
+for index = first, first + number - 1 do
+  if not finished(done, failed, index) then out[#out + 1] = index end
 end
 return out

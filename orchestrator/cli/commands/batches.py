@@ -83,7 +83,7 @@ def submit(
     )
     if dry_run:
         with err.status("Reading the inputs"):
-            found = submitted.estimate(store, offer, slots=ledger.live_slots(), price=price, gpus=gpus)
+            found = submitted.estimate(store, offer, slots=ledger.slots.live(), price=price, gpus=gpus)
         text = json.dumps(found.to_dict(), indent=2)
         out.print(text if plain else estimate_table(found, price=price), soft_wrap=plain, markup=not plain)
         return

@@ -42,7 +42,7 @@ def start(
     if unpinned := [stage for stage, choice in chosen.items() if choice.version is None]:
         raise UsageError(f"{unpinned[0]}: pin a version, as in {unpinned[0]}=NAME@VERSION")
     canary.start(store, name, chosen, share)
-    ledger.wake()
+    ledger.slots.wake()
 
 
 @commands.command()

@@ -115,9 +115,9 @@ def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:
     """Leave what an interrupted run has not finished: what it has computed is reused by this one."""
     store.delete_prefix(store.bucket, layout.OPEN)
     store.delete_prefix(store.incoming_bucket, "")
-    for state in ledger.batches():
-        ledger.forget(state.name)
-        ledger.drop(state.name)
+    for state in ledger.batches.all():
+        ledger.batches.forget(state.name)
+        ledger.images.drop(state.name)
 
 
 def _look_after(stack: Stack) -> None:

@@ -79,10 +79,10 @@ def reconcile(home: options.Home = options.DEFAULT_HOME) -> None:
     _, store, ledger = options.connect(home)
     found = reopen(store)
     restored = reconcile_all(store, ledger)
-    ledger.wake()
+    ledger.slots.wake()
     for name in found:
         out.print(f"{name}: not closed, yet no longer open; it is opened again", markup=False)
     for name in restored:
         out.print(f"{name}: restored", markup=False)
-    standing = ledger.batches()
+    standing = ledger.batches.all()
     out.print(f"{len(standing)} batches open, {sum(state.left for state in standing):,} images left", markup=False)

@@ -184,10 +184,10 @@ class Gathering:
         """The ledger may learn it later: the reconciler looks."""
         try:
             if opened:
-                self._ledger.open_batch(self.batch)
+                self._ledger.batches.open(self.batch)
             else:
-                self._ledger.grow(self.batch)
-                self._ledger.wake()
+                self._ledger.batches.grow(self.batch)
+                self._ledger.slots.wake()
         except LedgerUnavailable as error:
             _log.warning("ledger not told", batch=self.batch.name, reason=error.reason)
 

@@ -1,0 +1,63 @@
+"""How all stands at one moment, from one round trip to Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from dermbatch.ledger.batches import BatchState, batch_states
+from dermbatch.ledger.connection import BATCH, COUNTS, OPEN, SLOTS, STATES, Connection
+from dermbatch.ledger.queue import QUEUES, lane_of
+from dermbatch.ledger.slots import SILENCE_MS
+from dermbatch.records import Lane
+
+
+def _none_in_flight() -> dict[Lane, dict[str, int]]:
+    return {lane: dict.fromkeys(("queued", "running", "waiting", "poison"), 0) for lane in QUEUES}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the ledger knows; as it is made, of an idle stack.
+
+    Attributes:
+        batches: Those that are not closed, oldest first.
+        lanes: In-flight images of each lane by state: queued, running, waiting, poison.
+        waits: Seconds that the oldest image of a lane has been waiting for a worker, where one waits.
+        queued: Messages of each lane that no worker has taken yet.
+        slots: Worker slots heard of lately.
+        memory: Bytes that Redis uses, and may use at most; 0 where it has no limit of its own.
+    """
+
+    batches: list[BatchState] = field(default_factory=list)
+    lanes: dict[Lane, dict[str, int]] = field(default_factory=_none_in_flight)
+    waits: dict[Lane, float] = field(default_factory=dict)
+    queued: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(QUEUES, 0))
+    slots: int = 0
+    memory: tuple[int, int] = (0, 0)
+
+    @property
+    def states(self) -> dict[str, int]:
+        """In-flight images of all lanes by state."""
+        return {state: sum(lane[state] for lane in self.lanes.values()) for state in self.lanes["live"]}
+
+
+def take_snapshot(connection: Connection) -> Snapshot:
+    """Ask once.
+
+    Raises:
+        LedgerUnavailable: Where Redis does not answer.
+    """
+    keys = [OPEN, COUNTS, STATES, SLOTS, *QUEUES.values()]
+    now, batches, images, lengths, slots, used, limit = cast(
+        list[Any], connection.run("snapshot", keys, [BATCH, SILENCE_MS])
+    )
+    lanes, waits = _none_in_flight(), dict[Lane, float]()
+    for image in images:  # as ``prelude.lua`` keeps them
+        state, *_, since, queue = image.split("|")
+        lane = lane_of(queue)
+        lanes[lane][state] += 1
+        if state == "queued":
+            waits[lane] = max(waits.get(lane, 0.0), (now - int(since)) / 1000)
+    queued = dict(zip(QUEUES, lengths, strict=True))
+    return Snapshot(batch_states(batches), lanes, waits, queued, slots, (used, limit))
