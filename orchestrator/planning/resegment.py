@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pydantic import ValidationError
-
 from dermbatch import layout, stages
-from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
+from dermbatch.errors import UsageError
 from dermbatch.records import (
     Batch,
     Earlier,
@@ -25,9 +23,10 @@ from dermbatch.records import (
     Position,
     ResultRecord,
 )
+from dermbatch.records.stored import read_if_any
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.batches.entries import read_batch, read_manifest_part
+from orchestrator.batches.entries import named, read_batch, read_manifest_part
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Walk
 from orchestrator.planning.planner import plan
 
@@ -62,7 +61,7 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
                 "not tell what was compared"
             )
     names = tuple(dict.fromkeys(batches))
-    earlier = [_known(store, name) for name in names]
+    earlier = [named(store, name) for name in names]
     ran = stages.closure(frozenset(stage for batch in earlier for stage in batch.order.stages) | set(models))
     chosen = {stage: models[stage] if stage in models else _common(store, stage, earlier) for stage in ran}
     return asked.model_copy(update={"models": chosen, "stages": ran, "compared_with": names})
@@ -117,13 +116,6 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
     )
 
 
-def _known(store: ObjectStore, name: str) -> Batch:
-    try:
-        return read_batch(store, layout.check_batch_name(name))
-    except ObjectNotFound as error:
-        raise UsageError(f"there is no batch {name!r}") from error
-
-
 def _common(store: ObjectStore, stage: Stage, batches: Sequence[Batch]) -> ModelChoice:
     """The model that the batches ran a stage with."""
     chosen = {_choice(store, batch, stage) for batch in batches if stage in batch.order.stages}
@@ -151,10 +143,7 @@ def _used(store: ObjectStore, batch: Batch, stage: Stage) -> ModelUsed | None:
     """What ran a stage, as the first results tell; none where there is no result."""
     infos = store.list(store.bucket, f"{layout.batch_prefix(batch.name)}results/")
     for info in islice(infos, _RECORDS_LOOKED_AT):
-        try:
-            record = ResultRecord.model_validate_json(store.get(store.bucket, info.key))
-        except (PermanentError, ValidationError):
-            continue
-        if stage in record.stages:
+        record = read_if_any(store, info.key, ResultRecord)
+        if record is not None and stage in record.stages:
             return record.stages[stage].model
     return None

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.batches.entries import read_batch
+from orchestrator.batches.entries import named
 from orchestrator.batches.outcomes import audit, in_order, read_outcome
 from orchestrator.batches.summary import read_summary
 from orchestrator.steering.controls import read_control, write_control
@@ -33,10 +33,7 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
     Raises:
         UsageError: Where there is no such batch, or it is cancelled.
     """
-    try:
-        batch = read_batch(store, layout.check_batch_name(name))
-    except ObjectNotFound as error:
-        raise UsageError(f"there is no batch {name!r}") from error
+    batch = named(store, name)
     before, standing, ended = read_control(store, name), ledger.batch(name), read_summary(store, name)
     if "cancelled" in {before and before.state, ended and ended.state}:
         raise UsageError(f"batch {name!r} is cancelled; submit its images again under another name")

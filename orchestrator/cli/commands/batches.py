@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
-from dermbatch import layout
-from dermbatch.errors import InferenceUnavailable, ObjectNotFound, UsageError
+from dermbatch.errors import InferenceUnavailable, UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, ModelChoice, Order
+from dermbatch.records import ModelChoice, Order
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.batches.entries import read_batch
+from orchestrator.batches.entries import named
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
 from orchestrator.planning import delivery
@@ -80,7 +79,7 @@ def submit(
     name = options.new_name(batch_name)
     delivery.check_destination(send_to, settings)
     delivery.check_output(output, inputs, store)
-    pinned = _check_served(settings, order.models)
+    pinned = order.model_copy(update={"models": _check_served(settings, order.models)})
     filters = options.filters(include, exclude, since, until)
     deidentify = options.deidentifier(profile, settings)
     intake = Intake(
@@ -93,17 +92,7 @@ def submit(
     )
     intake.check(inputs, quoting=deidentify is None)
     if dry_run:
-        _estimate(
-            order.model_copy(update={"models": pinned}),
-            intake,
-            inputs,
-            store,
-            ledger,
-            price,
-            gpus,
-            plain,
-            deidentify,
-        )
+        _estimate(pinned, intake, inputs, store, ledger, price, gpus, plain, deidentify)
         return
     if batch_name is None:
         text = f"batch {name}: if this is cut off, the same command with --batch {name} goes on"
@@ -159,7 +148,7 @@ def status(
     if watch:
         if batch_name is None:
             raise UsageError("--watch needs the name of a batch")
-        failed = follow(ledger, store, known(store, batch_name), err, lambda: None).failed
+        failed = follow(ledger, store, named(store, batch_name), err, lambda: None).failed
     shown = standing(store, ledger, batch_name) if batch_name else overview(store, ledger, everything=everything)
     if plain:
         out.print(as_json(shown), soft_wrap=True, markup=False)
@@ -171,22 +160,10 @@ def status(
 def fetch(batch_name: options.Batch, folder: options.Out, home: options.Home = options.DEFAULT_HOME) -> None:
     """Write the results of a batch of the running stack into a folder."""
     _, store, _ = options.connect(home)
-    known(store, batch_name)
+    named(store, batch_name)
     options.make_folder(folder)
     fetch_batch(store, batch_name, folder)
     where(out, folder)
-
-
-def known(store: ObjectStore, name: str) -> Batch:
-    """A batch that is there.
-
-    Raises:
-        UsageError: Where it is not.
-    """
-    try:
-        return read_batch(store, layout.check_batch_name(name))
-    except ObjectNotFound as error:
-        raise UsageError(f"there is no batch {name!r}") from error
 
 
 def _check_served(settings: Settings, models: dict[Stage, ModelChoice]) -> dict[Stage, ModelChoice]:
