@@ -6,10 +6,10 @@ from pydantic import Field, model_validator
 
 from dermbatch.records.canary import Shadow
 from dermbatch.records.order import Order, embedded
-from dermbatch.records.record import Record
+from dermbatch.records.record import Stored
 
 
-class ImageJob(Record):
+class ImageJob(Stored):
     """The Celery message's one argument: everything a worker needs to process one image, but no pixels."""
 
     batch: str

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import structlog
-from pydantic import ValidationError
 
 from dermbatch import layout
-from dermbatch.errors import PermanentError
+from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
 from dermbatch.records import ImageInfo, KnownImage, StageRecord
+from dermbatch.records.stored import read, write
 from dermbatch.store import ObjectStore
 from workers.image.clock import Clock
 from workers.image.source import Source
@@ -22,8 +22,6 @@ from workers.image.source import Source
 Value = TypeVar("Value")
 
 _log = structlog.get_logger(__name__)
-
-_JSON = "application/json"
 
 # Every model that was ever tried leaves its records here, and each job reads them: those not used for long go.
 _STAGES_MOST = 32
@@ -52,13 +50,11 @@ def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, Known
 
 def _read(store: ObjectStore, fingerprint: str) -> KnownImage | None:
     try:
-        body = store.get(store.bucket, layout.known(fingerprint))
-    except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"
+        return read(store, layout.known(fingerprint), KnownImage)
+    except (RecordDamaged, NewerFormat) as error:
+        _log.warning("what was known is unreadable and is made anew", fingerprint=fingerprint, reason=error.reason)
         return None
-    try:
-        return KnownImage.model_validate_json(body)
-    except ValidationError:  # of another release, or damaged
-        _log.warning("what was known of an image is unreadable and is made anew", fingerprint=fingerprint)
+    except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"
         return None
 
 
@@ -68,7 +64,7 @@ def remember(store: ObjectStore, fingerprint: str, known: KnownImage) -> None:
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
-    store.put(layout.known(fingerprint), known.to_json(), _JSON)
+    write(store, layout.known(fingerprint), known)
 
 
 def extended(

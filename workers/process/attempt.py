@@ -12,10 +12,9 @@ from dermbatch.errors import DermbatchError, PermanentError, StoreRefused, Store
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
 from dermbatch.records import ResultRecord
+from dermbatch.records.stored import read_if_any, write_once
 from workers.process.lease import LeaseLost
 from workers.process.workplace import Workplace
-
-JSON = "application/json"
 
 _UNTIL_ORIGINAL = 1.0  # seconds between two looks whether an image's duplicate has its outcome
 _MOST_DOUBLINGS = 16
@@ -85,18 +84,13 @@ class Attempt:
 
     def _recorded(self) -> ResultRecord | None:
         """The record, where an earlier attempt wrote it, but could not say so to the ledger."""
-        store = self._place.store
-        try:
-            body = store.get(store.bucket, layout.result(self._job.batch, self._job.index))
-        except PermanentError:  # not there; S3 calls that forbidden to who may not list
-            return None
-        return ResultRecord.model_validate_json(body)
+        return read_if_any(self._place.store, layout.result(self._job.batch, self._job.index), ResultRecord)
 
     def _commit(self, record: ResultRecord) -> bool:
         """Write the result record; ``False`` where it could not be written, which costs the image no try."""
         key = layout.result(self._job.batch, self._job.index)
         try:
-            first = self._place.store.put_if_absent(key, record.to_json(), JSON)
+            first = write_once(self._place.store, key, record)
         except (StoreUnavailable, StoreRefused) as error:
             self._wait_for_store(error)
             return False

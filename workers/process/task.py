@@ -26,6 +26,7 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
         message: An :class:`ImageJob` as JSON.
 
     Raises:
+        NewerFormat: Where a later version has written it; the image is sent again.
         LedgerUnavailable: Where Redis is gone; the image is sent again when it is back.
     """
     job = ImageJob.model_validate(message)
