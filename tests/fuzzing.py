@@ -15,7 +15,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from dermbatch.archives.archive import members_of
+from dermbatch.archives.archive import members
 from dermbatch.errors import BadInput
 from dermbatch.images.dicomhead import referenced_files
 from dermbatch.images.imagefile import read_image
@@ -87,7 +87,7 @@ def outcome_of_file(data: bytes, chance: random.Random) -> str:
 def outcome_of_archive(data: bytes) -> str:
     """What an archive comes to; every member that can be read is."""
     try:
-        for member in members_of(data, ArchiveSettings()):
+        for member in members(data, ArchiveSettings()):
             try:
                 read_image(member.read(), max_pixels=1_000_000)
             except BadInput:

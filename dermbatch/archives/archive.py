@@ -20,7 +20,7 @@ from dermbatch.errors import BadInput
 from dermbatch.records import Refusal
 from dermbatch.settings import ArchiveSettings
 
-__all__ = ["Member", "is_archive", "is_archive_name", "members", "members_of"]
+__all__ = ["Member", "is_archive", "is_archive_name", "members"]
 
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 _BLOCK = 512
@@ -36,24 +36,19 @@ def is_archive(head: bytes) -> bool:
     return head.startswith(b"PK\x03\x04") or (head[257:262] == b"ustar" and looks_like_tar(head))
 
 
-def members(path: Path, limits: ArchiveSettings) -> Iterator[Member]:
+def members(file: Path | IO[bytes] | bytes, limits: ArchiveSettings) -> Iterator[Member]:
     """The members of an archive in its own order, those of archives nested in it in their place.
 
     Folders, hidden files and the ``__MACOSX`` folder are passed over. A member can be read before the next one is
     asked for.
 
     Args:
-        path: The archive on disk.
+        file: The archive: where it is, open, or its bytes.
         limits: How many members, how many bytes, which ratio, how deep.
 
     Raises:
         BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``.
     """
-    return members_of(path, limits)
-
-
-def members_of(file: Path | IO[bytes] | bytes, limits: ArchiveSettings) -> Iterator[Member]:
-    """As `members`, of a path, an open file or an archive's bytes."""
     with ExitStack() as opened:
         if isinstance(file, Path):
             file = opened.enter_context(file.open("rb"))

@@ -7,7 +7,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 
 from dermbatch.errors import BadInput
@@ -137,12 +137,28 @@ def cannot_be_opened() -> BadInput:
     return BadInput("the archive cannot be opened; it is damaged or cut off", reason="zip_corrupt")
 
 
-def leads_out(name: str) -> bool:
+def admitted(member: Member, is_folder: bool, reasons: dict[str, bool], most: int) -> Iterator[Member]:
+    """A member, refused where it has to be; nothing where it is passed over.
+
+    Args:
+        member: As its archive has it.
+        is_folder: Whether it is one.
+        reasons: Of :data:`MESSAGES`, which ones hold that its format knows.
+        most: Bytes that it may have unpacked.
+    """
+    name = member.name
+    reasons = {"zip_slip": _leads_out(name), **reasons, "too_large": member.size > most}
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason == "zip_slip" or not (is_folder or _is_passed_over(name)):
+        yield replace(member, refusal=refusal(reason) if reason else None)
+
+
+def _leads_out(name: str) -> bool:
     """Whether a name (in forward slashes) points out of the archive: ``../``, an absolute path, a drive."""
     return name.startswith("/") or ".." in name.split("/") or (name[1:2] == ":" and name[:1].isalpha())
 
 
-def is_passed_over(name: str) -> bool:
+def _is_passed_over(name: str) -> bool:
     """What no one means to send: hidden files (``..`` is none of them), macOS's sidecars, Windows' thumbnails."""
     parts = [part for part in name.split("/") if part]
     hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)

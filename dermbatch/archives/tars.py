@@ -20,10 +20,8 @@ from dermbatch.archives.members import (
     Allowance,
     ArchiveClosed,
     Member,
+    admitted,
     cannot_be_opened,
-    is_passed_over,
-    leads_out,
-    refusal,
 )
 from dermbatch.errors import BadInput
 from dermbatch.settings import ArchiveSettings
@@ -63,11 +61,12 @@ def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
         while (info := _next(archive, packed)) is not None:
             allowance.count(1)
             name = info.name.encode("utf-8", "backslashreplace").decode().replace("\\", "/")
-            reason = _refusal(info, name, limits)
-            if reason != "zip_slip" and (info.isdir() or is_passed_over(name)):
-                continue
-            unpack = partial(_chunks, archive, info, packed)
-            yield Member(name, info.size, refusal(reason) if reason else None, (), unpack)
+            reasons = {
+                "zip_corrupt": info.size < 0,
+                "tar_special": not (info.isreg() or info.isdir()) or info.issparse(),
+            }
+            member = Member(name, info.size, _unpack=partial(_chunks, archive, info, packed))
+            yield from admitted(member, info.isdir(), reasons, limits.max_member_bytes)
 
 
 def _next(archive: Any, packed: _Forward) -> tarfile.TarInfo | None:
@@ -95,16 +94,6 @@ def _chunks(archive: Any, info: tarfile.TarInfo, packed: _Forward) -> Iterator[b
     with archive.extractfile(info) as file:
         while chunk := file.read(CHUNK):
             yield chunk
-
-
-def _refusal(info: tarfile.TarInfo, name: str, limits: ArchiveSettings) -> str | None:
-    reasons = {
-        "zip_slip": leads_out(name),
-        "zip_corrupt": info.size < 0,
-        "tar_special": not (info.isreg() or info.isdir()) or info.issparse(),
-        "too_large": info.size > limits.max_member_bytes,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 class _Forward:

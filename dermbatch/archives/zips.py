@@ -20,10 +20,8 @@ from dermbatch.archives.members import (
     Allowance,
     ArchiveClosed,
     Member,
+    admitted,
     cannot_be_opened,
-    is_passed_over,
-    leads_out,
-    refusal,
     too_many,
 )
 from dermbatch.errors import BadInput
@@ -54,12 +52,14 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
         infos = archive.infolist()
         allowance.count(len(infos))
         for info in infos:
-            name = _name(info)
-            reason = _refusal(info, name, limits)
-            if reason != "zip_slip" and (info.is_dir() or is_passed_over(name)):
-                continue
+            reasons = {
+                "zip_encrypted": bool(info.flag_bits & _ENCRYPTED),
+                "zip_corrupt": info.compress_type not in _READABLE,
+                "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
+            }
             unpack = partial(_chunks, archive, info, allowance, limits.max_ratio)
-            yield Member(name, info.file_size, refusal(reason) if reason else None, (), unpack)
+            member = Member(_name(info), info.file_size, _unpack=unpack)
+            yield from admitted(member, info.is_dir(), reasons, limits.max_member_bytes)
 
 
 class _Bounded:
@@ -111,15 +111,3 @@ def _name(info: zipfile.ZipInfo) -> str:
         except (UnicodeEncodeError, UnicodeDecodeError):
             name = info.filename
     return name.replace("\\", "/")
-
-
-def _refusal(info: zipfile.ZipInfo, name: str, limits: ArchiveSettings) -> str | None:
-    """Why a member cannot be taken, by what the directory says of it; None where it can be tried."""
-    reasons = {
-        "zip_slip": leads_out(name),
-        "zip_encrypted": bool(info.flag_bits & _ENCRYPTED),
-        "zip_corrupt": info.compress_type not in _READABLE,
-        "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
-        "too_large": info.file_size > limits.max_member_bytes,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)

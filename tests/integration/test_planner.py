@@ -318,6 +318,32 @@ def test_an_object_that_is_gone_before_it_is_looked_into_is_one_failure(store, m
     assert kept.uri == "s3://incoming/p/a.png"
 
 
+def test_objects_go_by_their_names_where_these_tell_and_else_by_content(store, monkeypatch):
+    """Archives by their names alone; a hidden name or a DICOMDIR's is one like others where the user gave it."""
+    packed_up, directory = packed(("in.png", PNG)), corpus.dicomdir(("A",))
+    bodies = {"._a.png": b"x", "1.2": PNG, "DICOMDIR": directory, "a.png": b"x", "empty.1": b"", "folder/": b""}
+    bodies |= {"large.1": PNG + bytes(2000), "old.1": PNG, "packed": packed_up, "text": b"text"}
+    for key, body in bodies.items():
+        store.put(f"p/{key}", body, "x", bucket="incoming")
+    heads = []
+    real = ObjectStore.head
+    monkeypatch.setattr(ObjectStore, "head", lambda self, *args: heads.append(args[1]) or real(self, *args))
+    limited = Settings()
+    limited = limited.model_copy(update={"worker": limited.worker.model_copy(update={"max_bytes": 2000})})
+    intake = Intake(limited, store, in_place=True, filters=Filters(exclude=("old*",)))
+    found = {item.name.removeprefix("s3://incoming/p/"): item for item in intake.walk(["s3://incoming/p/"])}
+    kinds = {key: type(item).__name__ for key, item in found.items()}
+    assert kinds == dict.fromkeys(bodies, "Skipped") | dict.fromkeys(("._a.png", "1.2", "a.png"), "Candidate") | {
+        "old.1": "LeftOut"
+    }
+    assert sorted(heads) == ["p/1.2", "p/DICOMDIR", "p/packed", "p/text"]
+    for key in ("DICOMDIR", "packed", "text", "empty.1"):
+        (item,) = intake.walk([f"s3://incoming/p/{key}"])
+        assert (item.uri, item.refusal, item.frame) == (f"s3://incoming/p/{key}", None, None)
+    (item,) = intake.walk(["s3://incoming/p/large.1"])
+    assert item.refusal.reason == "too_large"
+
+
 def test_what_can_never_be_listed_is_a_failure_and_the_rest_goes_on(store):
     store.put("p/a.png", PNG, "x", bucket="incoming")
     inputs = ["s3://incoming/none/", "s3://no-such-bucket/p", "s3://incoming/p/a.png"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermbatch.archives.archive import members, members_of
+from dermbatch.archives.archive import members
 from dermbatch.errors import BadInput
 from dermbatch.images.imagefile import read_image
 from dermbatch.settings import ArchiveSettings
@@ -25,7 +25,7 @@ ZIPS = corpus.zips() | corpus.tars()
 def outcomes(data: bytes, limits: ArchiveSettings = LIMITS) -> dict[str, str]:
     """What comes of each member: read as an image, or the reason why not."""
     found = {}
-    for member in members_of(data, limits):
+    for member in members(data, limits):
         try:
             read_image(member.read(), max_pixels=10**6)
         except BadInput as refused:
@@ -39,7 +39,7 @@ def walked(data: bytes, limits: ArchiveSettings = LIMITS) -> tuple[list[str], st
     """Members that could be read, up to why the walk ended early."""
     names = []
     try:
-        for member in members_of(data, limits):
+        for member in members(data, limits):
             member.read()
             names.append(member.name)
     except BadInput as error:
@@ -62,7 +62,7 @@ def test_a_cut_archive_is_refused_as_a_whole(tmp_path):
 
 
 def test_refusals_are_known_before_reading_and_raised_when_reading():
-    (member,) = members_of(ZIPS["locked.zip"][0], LIMITS)
+    (member,) = members(ZIPS["locked.zip"][0], LIMITS)
     assert member.refusal is not None
     assert member.refusal.reason == "zip_encrypted"
     with pytest.raises(BadInput, match="password"):
@@ -76,15 +76,15 @@ def test_names_without_the_utf8_flag():
         data = corpus.zipped({"x" * len(raw): b"1"})
         return data.replace(b"x" * len(raw), raw)
 
-    (utf8,) = members_of(renamed("Größe.png".encode()), LIMITS)
+    (utf8,) = members(renamed("Größe.png".encode()), LIMITS)
     assert utf8.name == "Größe.png"
-    (dos,) = members_of(renamed("Größe.png".encode("cp437")), LIMITS)
+    (dos,) = members(renamed("Größe.png".encode("cp437")), LIMITS)
     assert dos.name == "Größe.png"
 
 
 @pytest.mark.parametrize("name", ["..\\evil.png", "a/../../evil.png", "/evil.png", "C:\\evil.png", "C:/evil.png"])
 def test_names_that_lead_out_are_refused(name):
-    (member,) = members_of(corpus.zipped({name: b"1"}), LIMITS)
+    (member,) = members(corpus.zipped({name: b"1"}), LIMITS)
     assert member.refusal is not None
     assert member.refusal.reason == "zip_slip"
 
@@ -100,23 +100,23 @@ def test_folders_and_sidecars_are_passed_over():
             "Thumbs.db": b"5",
         }
     )
-    assert [member.name for member in members_of(data, LIMITS)] == ["a/b.png"]
+    assert [member.name for member in members(data, LIMITS)] == ["a/b.png"]
 
 
-def test_two_members_of_the_same_name_are_both_read():
+def test_two_members_the_same_name_are_both_read():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.png", b"first")
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("a.png", b"second")
-    assert [member.read() for member in members_of(file.getvalue(), LIMITS)] == [b"first", b"second"]
+    assert [member.read() for member in members(file.getvalue(), LIMITS)] == [b"first", b"second"]
 
 
 def test_too_many_members_are_refused():
     data = corpus.zipped({f"{i}.png": b"1" for i in range(12)})
-    assert len(list(members_of(data, ArchiveSettings(max_members=12)))) == 12
+    assert len(list(members(data, ArchiveSettings(max_members=12)))) == 12
     with pytest.raises(BadInput) as caught:
-        list(members_of(data, ArchiveSettings(max_members=11)))
+        list(members(data, ArchiveSettings(max_members=11)))
     assert caught.value.reason == "zip_too_many_members"
 
 
@@ -134,7 +134,7 @@ def test_a_member_that_is_too_large_is_refused():
 
 def test_a_large_member_comes_in_pieces():
     content = bytes(range(256)) * (3 << 12)
-    walk = members_of(corpus.zipped({"a.bin": content}, zipfile.ZIP_STORED), LIMITS)
+    walk = members(corpus.zipped({"a.bin": content}, zipfile.ZIP_STORED), LIMITS)
     member = next(walk)
     pieces = list(member.chunks())
     assert len(pieces) >= 3
@@ -161,7 +161,7 @@ def test_archives_in_archives_share_the_limits_and_end_at_a_depth():
 
 def test_members_say_which_archives_they_are_in():
     data = corpus.tarred({"x/a.tgz": corpus.tarred({"b.zip": corpus.zipped({"c.png": b"1"})}, "w:gz")})
-    (member,) = members_of(data, LIMITS)
+    (member,) = members(data, LIMITS)
     assert member.name == "x/a.tgz/b.zip/c.png"
     assert member.within == ("x/a.tgz", "x/a.tgz/b.zip")
 
@@ -183,7 +183,7 @@ def test_a_gzipped_bomb_is_refused_before_it_fills_anything():
         archive.addfile(tarfile.TarInfo("a" * (8 << 20)))
     tracemalloc.start()
     with pytest.raises(BadInput):
-        list(members_of(file.getvalue(), LIMITS))
+        list(members(file.getvalue(), LIMITS))
     assert tracemalloc.get_traced_memory()[1] < 2 << 20
     tracemalloc.stop()
 
@@ -196,7 +196,7 @@ def test_a_header_that_leads_back_ends():
     data[1024 + 148 : 1024 + 156] = b"%06o\0 " % total
     begun = time.monotonic()
     with pytest.raises(BadInput) as caught:
-        list(members_of(bytes(data), LIMITS))
+        list(members(bytes(data), LIMITS))
     assert caught.value.reason == "zip_corrupt"
     assert time.monotonic() - begun < 5
 
@@ -206,7 +206,7 @@ def test_sparse_files_are_refused():
     data[156:157] = tarfile.GNUTYPE_SPARSE
     data[483:495] = b"%011o\0" % (1 << 30)
     data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
-    (member,) = members_of(bytes(data), LIMITS)
+    (member,) = members(bytes(data), LIMITS)
     assert member.refusal is not None
     assert member.refusal.reason == "tar_special"
 
@@ -216,7 +216,7 @@ def test_a_zip_directory_of_millions_is_refused_unread():
     at = data.rindex(b"PK\x05\x06")
     data[at + 12 : at + 16] = (5 << 20).to_bytes(4, "little")
     with pytest.raises(BadInput) as caught:
-        list(members_of(bytes(6 << 20) + bytes(data), ArchiveSettings(max_members=100)))
+        list(members(bytes(6 << 20) + bytes(data), ArchiveSettings(max_members=100)))
     assert caught.value.reason == "zip_too_many_members"
 
 

@@ -71,6 +71,18 @@ def test_a_broken_link_with_an_images_name_is_a_failure_not_silence(intake, tmp_
     assert [one.refusal.reason for one in walk(intake, folder)] == ["unreadable", "unreadable"]
 
 
+def test_what_cannot_be_read_and_does_not_look_like_an_image_is_passed_over(intake, tmp_path):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for name in (".lost.png", "lost", "lost.txt", "lost.zip"):
+        (folder / name).symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe")
+    *skipped, lost = sorted(walk(intake, folder), key=lambda one: isinstance(one, Candidate))
+    assert [one.name for one in skipped] == ["scan/.lost.png", "scan/lost", "scan/lost.txt", "scan/pipe"]
+    assert (lost.name, lost.refusal.reason) == ("scan/lost.zip", "unreadable")
+    assert [one.refusal.reason for one in walk(intake, folder / "pipe")] == ["unreadable"]
+
+
 def test_a_file_that_vanishes_after_the_listing_is_a_failure(intake, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png())
@@ -198,6 +210,43 @@ def test_each_frame_is_an_image_and_a_walk_goes_on_between_them(intake, tmp_path
         resumed(intake, one, walk(intake, one))
 
 
+def test_a_file_that_was_replaced_between_its_images_gives_none_twice_and_no_silent_failure(intake, tmp_path):
+    film, packed = tmp_path / "film.dcm", tmp_path / "set.zip"
+    film.write_bytes(corpus.frames(corpus.DRAWN.image, corpus.DRAWN.image))
+    packed.write_bytes(corpus.zipped({"a.png": png(), "b.png": png()}))
+    first, inside = walk(intake, film)[0].position, walk(intake, packed)[0].position
+    film.write_bytes(png())
+    packed.write_bytes(b"PK no archive")
+    assert list(intake.walk([str(film)]).begin(first)) == []
+    (one,) = intake.walk([str(packed)]).begin(inside)
+    assert (one.name, one.refusal.reason, one.position.taken) == ("set.zip", "zip_corrupt", 0)
+
+
+def test_archives_are_known_by_content_without_an_ending_or_where_named(intake, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for name in ("a", "b.1", "c.png"):
+        (folder / name).write_bytes(corpus.zipped({"in.png": png()}))
+    assert names(walk(intake, folder)) == ["export/a/in.png", "export/c.png"]
+    assert names(walk(intake, folder / "c.png")) == ["c.png/in.png"]
+
+
+def test_without_unpacking_only_what_has_no_images_name_is_unpacked(tmp_path):
+    film = corpus.frames(corpus.DRAWN.image, corpus.DRAWN.image)
+    path = tmp_path / "set.zip"
+    path.write_bytes(corpus.zipped({"a.png": png(), "film.dcm": film, "IM1": film, "notes": b"text"}))
+    found = []
+    for one in Intake(Settings(), None, in_place=False).walk([str(path)], unpack=False):
+        found.append((one.name, isinstance(one, Candidate) and (one.packed, one.frame, one.size, len(one.read()))))
+    assert found == [
+        ("set.zip/a.png", (True, None, len(png()), len(png()))),
+        ("set.zip/film.dcm", (True, None, len(film), len(film))),
+        ("set.zip/IM1#frame=1", (True, 1, len(film), len(film))),
+        ("set.zip/IM1#frame=2", (True, 2, len(film), len(film))),
+        ("set.zip/notes", False),
+    ]
+
+
 def test_archives_of_all_kinds_are_known_by_name_or_content(intake, tmp_path):
     folder = tmp_path / "export"
     folder.mkdir()
@@ -261,6 +310,28 @@ def test_a_dicomdir_alone_gives_the_files_that_it_names(intake, tmp_path):
     found = walk(intake, export(tmp_path / "export") / "DICOMDIR")
     assert names(found) == [f"export/IMAGES/{name}" for name in ("IM1", "IM2#frame=1", "IM2#frame=2", "SR1")]
     resumed(intake, tmp_path / "export" / "DICOMDIR", found)
+
+
+def test_a_dicomdir_that_names_archives_is_gone_on_with_inside_of_them(tmp_path):
+    folder = export(tmp_path / "export")
+    (folder / "IMAGES" / "SET.ZIP").write_bytes(corpus.zipped({"a.png": png(), "b.png": png()}))
+    (folder / "IMAGES" / "BAD.ZIP").write_bytes(b"PK no archive")
+    below = ("IM2", "SET.ZIP", "BAD.ZIP", "IM1")
+    (folder / "DICOMDIR").write_bytes(corpus.dicomdir(*(("IMAGES", name) for name in below), "GONE", "DICOMDIR"))
+    intake = Intake(Settings(), None, in_place=False, filters=Filters(exclude=("*IM1", "*b.png")))
+    found = walk(intake, folder / "DICOMDIR")
+    assert [(type(one).__name__, one.name.removeprefix("export/")) for one in found] == [
+        ("Candidate", "IMAGES/IM2#frame=1"),
+        ("Candidate", "IMAGES/IM2#frame=2"),
+        ("Candidate", "IMAGES/SET.ZIP/a.png"),
+        ("LeftOut", "IMAGES/SET.ZIP/b.png"),
+        ("Candidate", "IMAGES/BAD.ZIP"),
+        ("LeftOut", "IMAGES/IM1"),
+        ("Candidate", "GONE"),
+        ("Skipped", "DICOMDIR"),
+    ]
+    assert [one.position.taken for one in found] == list(range(1, 9))
+    resumed(intake, folder / "DICOMDIR", found)
 
 
 def test_a_dicomdir_leads_nowhere_else(intake, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dermbatch.errors import PermanentError
 from dermbatch.records import Earlier, Filters, Position, Refusal
 
 START = Position()
@@ -59,6 +60,17 @@ class LeftOut:
 
 
 Item = Candidate | Skipped | LeftOut
+
+
+def refused(name: str, error: PermanentError, position: Position = START, size: int | None = None) -> Candidate:
+    """What cannot be an input, for the reason that the error says."""
+    refusal = Refusal(reason=error.reason, message=str(error))
+    return Candidate(name, size=size, refusal=refusal, position=position)
+
+
+def unreadable(error: OSError) -> PermanentError:
+    """The error of a file that the system does not give."""
+    return PermanentError(f"the file cannot be read: {error.strerror or error}", reason="unreadable")
 
 
 @dataclass(frozen=True)

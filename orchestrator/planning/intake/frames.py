@@ -1,15 +1,11 @@
-"""DICOM files of several frames as candidates: an image of its own for each frame."""
+"""How many images a file is: DICOM files may have several frames, each an image of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
-from dermbatch.errors import PermanentError
 from dermbatch.images.dicomhead import HEAD_BYTES, MORE_BYTES, frames
 from dermbatch.images.imagefile import DICOM, sniff
-from dermbatch.records import Refusal
-from orchestrator.planning.intake.candidates import Candidate
 
 
 def count_frames(read: Callable[[int], bytes]) -> int:
@@ -31,26 +27,3 @@ def count_frames(read: Callable[[int], bytes]) -> int:
         if len(head) < length:
             break
     return 1
-
-
-def framed(candidate: Candidate, count: Callable[[], int]) -> Iterator[Candidate]:
-    """The candidate itself, or one for each of its frames, all with the same ``read``.
-
-    Args:
-        candidate: The file.
-        count: Says how many frames it has.
-    """
-    if candidate.refusal is not None:
-        yield candidate
-        return
-    try:
-        frame_count = count()
-    except PermanentError as error:
-        refusal = Refusal(reason=error.reason, message=str(error))
-        yield replace(candidate, read=None, uri=None, etag=None, refusal=refusal)
-        return
-    if frame_count == 1:
-        yield candidate
-        return
-    for frame in range(1, frame_count + 1):
-        yield replace(candidate, name=f"{candidate.name}#frame={frame}", frame=frame)

@@ -1,115 +1,78 @@
-"""An ``s3://bucket/prefix`` as input: its objects, and what those are whose names do not tell."""
+"""An ``s3://bucket/prefix`` as input: its objects, looked into side by side where their names do not tell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import PurePosixPath
 
-from dermbatch.archives.archive import is_archive_name
 from dermbatch.errors import PermanentError
-from dermbatch.images.dicomhead import HEAD_BYTES, is_directory
-from dermbatch.images.imagefile import DICOM, SUPPORTED, sniff
-from dermbatch.store import ObjectInfo, ObjectStore
-from orchestrator.planning.intake.frames import count_frames
-
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic"})
-IMAGE_SUFFIXES = DICOM_SUFFIXES | {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"
-}  # fmt: skip
+from dermbatch.store import ObjectInfo, ObjectStore, split_uri
+from orchestrator.planning.intake.leaf import Object
 
 _LOOKS_AT_A_TIME = 16
 _AHEAD = 256
-"""Objects of a listing looked into together, where their names do not tell what they are."""
+"""Objects of a listing looked into together."""
 
 
-@dataclass(frozen=True)
-class Looks:
-    """What an object looks like.
+class Prefix:
+    """An ``s3://`` input.
 
-    Attributes:
-        image: Whether it is to be answered for.
-        frames: How many images it holds.
-        error: Why that cannot be known.
+    Args:
+        source: The store that it is in.
+        uri: As the user gave it.
+        in_place: Whether workers read its objects themselves.
     """
 
-    image: bool
-    frames: int = 1
-    error: PermanentError | None = None
+    def __init__(self, source: ObjectStore, uri: str, *, in_place: bool) -> None:
+        self._source, self._uri, self._in_place = source, uri, in_place
+        self._bucket, self._prefix = split_uri(uri)
 
-    def count(self) -> int:
-        """``frames``; raises ``error`` where there is one."""
-        if self.error is not None:
-            raise self.error
-        return self.frames
+    def list(self, *, after: str | None = None, again: bool = False) -> Iterator[ObjectInfo]:
+        """Its objects in the order of keys.
 
+        Args:
+            after: The key to go on after, from the beginning where not given.
+            again: Whether the object of that key comes once more itself.
 
-@dataclass(frozen=True)
-class Prefix:
-    """An ``s3://`` input."""
+        Raises:
+            PermanentError: Where it cannot be listed; ``empty_prefix`` where there is none at all.
+        """
+        # A listing begins after a key; what sorts before one is that key without its end.
+        first, found = after or "", after is not None
+        try:
+            infos = self._source.list(self._bucket, self._prefix, start_after=first[:-1] if again else first)
+            for info in infos:
+                found = True
+                if info.key >= first:
+                    yield info
+        except PermanentError as error:
+            raise PermanentError(f"{self._uri} cannot be listed: {error}", reason=error.reason) from error
+        if not found:
+            raise PermanentError(f"there is no object under {self._uri}", reason="empty_prefix")
 
-    source: ObjectStore
-    bucket: str
-    prefix: str
-
-    def list(self, after: str) -> Iterator[ObjectInfo]:
-        """Its objects whose keys come after this one."""
-        return self.source.list(self.bucket, self.prefix, start_after=after)
-
-    def below(self, key: str) -> str | None:
-        """The path of an object below the prefix; none where the user named the object itself."""
-        return None if key == self.prefix and not key.endswith("/") else key[len(self.prefix) :].lstrip("/")
-
-    def looked_at(
-        self, infos: Iterator[ObjectInfo], wanted: Callable[[ObjectInfo], bool]
-    ) -> Iterator[tuple[ObjectInfo, Looks]]:
-        """Objects, and what they look like: by content where the name does not tell, or tells that it is DICOM.
-
-        A DICOM file's name may be its UID, whose last number then looks like a suffix; and how many frames it
-        has is in its header only.
+    def leaves(
+        self, infos: Iterable[ObjectInfo], wanted: Callable[[Object], bool]
+    ) -> Iterator[tuple[str, Object]]:
+        """Objects with their keys, looked into where their names do not tell what they are.
 
         Args:
             infos: The objects.
-            wanted: Whether it matters what an object looks like.
+            wanted: Whether it matters what an object holds.
         """
 
-        def look(info: ObjectInfo) -> Looks:
-            named = self.below(info.key) is None
-            if _tells(info.key):
-                return Looks(image=has_image_name(info.key))
-            if not info.size or not wanted(info):
-                return Looks(image=named or has_image_name(info.key))
-            try:
-                return self._content(info, named or has_image_name(info.key))
-            except PermanentError as error:
-                return Looks(image=True, error=error)
+        def looked_into(leaf: Object) -> tuple[str, Object]:
+            if not leaf.told and wanted(leaf):
+                leaf.look_into()
+            return leaf.file, leaf
 
+        leaves = map(self._leaf, infos)
         with ThreadPoolExecutor(_LOOKS_AT_A_TIME) as pool:
-            while chunk := list(islice(infos, _AHEAD)):
-                told = all(_tells(info.key) for info in chunk)
-                yield from zip(chunk, (map if told else pool.map)(look, chunk), strict=True)
+            while chunk := list(islice(leaves, _AHEAD)):
+                told = all(leaf.told for leaf in chunk)
+                yield from (map if told else pool.map)(looked_into, chunk)
 
-    def _content(self, info: ObjectInfo, image: bool) -> Looks:
-        head = self.source.head(self.bucket, info.key, HEAD_BYTES)
-        kind = sniff(head[:256])
-        if kind != DICOM:
-            return Looks(image or kind in SUPPORTED)
-        if is_directory(head[:512]):
-            return Looks(self.below(info.key) is None)
-
-        def read(length: int) -> bytes:
-            return head if length <= HEAD_BYTES else self.source.head(self.bucket, info.key, length)
-
-        return Looks(image=True, frames=count_frames(read))
-
-
-def has_image_name(key: str) -> bool:
-    """Whether a name ends as images' names do."""
-    return PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _tells(key: str) -> bool:
-    """Whether a name alone says all: an archive, or an image of one frame."""
-    return is_archive_name(key) or PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES - DICOM_SUFFIXES
+    def _leaf(self, info: ObjectInfo) -> Object:
+        key, prefix = info.key, self._prefix
+        below = None if key == prefix and not key.endswith("/") else key[len(prefix) :].lstrip("/")
+        return Object(self._source, self._bucket, info, below, in_place=self._in_place)

@@ -38,15 +38,17 @@ class Selection:
         """Whether a pattern of ``exclude`` matches: such an archive need not be opened."""
         return self._exclude is not None and self._exclude.match(path) is not None
 
-    def names(self, paths: Iterable[str]) -> bool:
+    def names(self, paths: Iterable[str], *, archive: bool = False) -> bool:
         """Whether something is taken that goes by these paths: an archive's member goes by the archive's, too.
 
-        Without a path (the user named the file itself) it is.
+        Args:
+            paths: Its paths; without one (the user named the file itself) it is taken.
+            archive: Whether it is an archive, of which members may be included where it is not.
         """
         paths = tuple(paths)
-        if any(map(self.excludes, paths)):
+        if self._exclude is not None and any(map(self._exclude.match, paths)):
             return False
-        return not paths or self._include is None or any(map(self._include.match, paths))
+        return archive or not paths or self._include is None or any(map(self._include.match, paths))
 
     def times(self, modified: datetime | None) -> bool:
         """Whether something is taken that was last modified then; it is where nobody knows when."""

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
 
+_Files = list[tuple[str, Literal["file", "link"]]]
+
 
 @dataclass(frozen=True)
-class Leaf:
+class Entry:
     """Something in a tree that is not walked into.
 
     Attributes:
@@ -32,7 +34,7 @@ class Leaf:
 
 def leaves(
     root: Path, *, after: str | None = None, again: bool = False, leave_out: Path | None = None
-) -> Iterator[Leaf]:
+) -> Iterator[Entry]:
     """Everything in a tree. Hidden folders are passed over.
 
     Names of one folder are in memory at a time, and those of the folders above it.
@@ -49,25 +51,31 @@ def leaves(
 
 def _below(
     folder: Path, parts: tuple[str, ...], passed: tuple[str, ...], again: bool, leave_out: Path | None
-) -> Iterator[Leaf]:
+) -> Iterator[Entry]:
     try:
-        files, folders = _listed(folder)
+        files, folders = _behind(*_listed(folder), passed, again)
     except OSError as error:
         if passed != ("",):
-            yield Leaf(folder, "/".join(parts), _place((*parts, "")), "closed", str(error.strerror))
+            yield Entry(folder, "/".join(parts), _place((*parts, "")), "closed", str(error.strerror))
         return
-    for name, kind in files if len(passed) < 2 else ():
-        if not passed or name > passed[0] or (again and name == passed[0]):
-            yield Leaf(folder / name, "/".join((*parts, name)), _place((*parts, name)), kind)
+    for name, kind in files:
+        yield Entry(folder / name, "/".join((*parts, name)), _place((*parts, name)), kind)
     for name in folders:
-        if folder / name != leave_out and (len(passed) < 2 or name >= passed[0]):
-            inside = passed[1:] if len(passed) > 1 and name == passed[0] else ()
+        if folder / name != leave_out:
+            inside = passed[1:] if passed[:1] == (name,) else ()
             yield from _below(folder / name, (*parts, name), inside, again, leave_out)
 
 
-def _listed(folder: Path) -> tuple[list[tuple[str, Literal["file", "link"]]], list[str]]:
+def _behind(files: _Files, folders: list[str], passed: tuple[str, ...], again: bool) -> tuple[_Files, list[str]]:
+    """What of a folder is still to come; the folder that was begun among it."""
+    if len(passed) > 1:
+        return [], [name for name in folders if name >= passed[0]]
+    return [file for file in files if (file[0],) > passed or (again and (file[0],) == passed)], folders
+
+
+def _listed(folder: Path) -> tuple[_Files, list[str]]:
     """What is in a folder besides hidden folders, sorted by name: what is no folder, folders."""
-    files: list[tuple[str, Literal["file", "link"]]] = []
+    files: _Files = []
     folders: list[str] = []
     with os.scandir(folder) as found:
         for entry in found:

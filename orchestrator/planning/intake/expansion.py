@@ -1,0 +1,121 @@
+"""What a leaf comes to: itself, or what it holds, one by one, such that a walk goes on between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from dermbatch.archives.archive import is_archive, members
+from dermbatch.errors import PermanentError
+from dermbatch.images.dicomhead import is_directory
+from dermbatch.records import Position
+from dermbatch.settings import ArchiveSettings
+from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped, refused, unreadable
+from orchestrator.planning.intake.dicomdir import referenced
+from orchestrator.planning.intake.leaf import File, Head, Leaf, Object, Packed
+from orchestrator.planning.intake.selection import Selection
+
+Found = Leaf | Item
+"""What a walk comes to: something to look at, or what is known already."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Decides what leaves are.
+
+    Attributes:
+        selection: Which are meant.
+        max_bytes: Of a file or object that becomes an image.
+        limits: Of archives.
+        unpack: Whether members of archives that have an image's name are unpacked.
+    """
+
+    selection: Selection
+    max_bytes: int
+    limits: ArchiveSettings
+    unpack: bool = True
+
+    def items(self, found: Found, at: Position, taken: int = 0) -> Iterator[Item]:
+        """What a leaf comes to.
+
+        Args:
+            found: The leaf.
+            at: The position after all of it.
+            taken: How many of what it holds were taken before, and do not come again.
+        """
+        if not isinstance(found, Leaf):
+            yield replace(found, position=at)
+            return
+        try:
+            held = self._decided(found, at)
+            if isinstance(held, Iterator):
+                yield from self._after(held, at, taken)
+            elif not (taken and isinstance(held, Candidate) and held.refusal is None):  # it held several then
+                yield held
+        except PermanentError as error:
+            yield refused(found.name, error, at)
+
+    def matters(self, leaf: Object) -> bool:
+        """Whether it matters what an object holds that is no archive."""
+        info = leaf.info
+        return self._takes(leaf) and self.selection.times(info.modified) and info.size <= self.max_bytes
+
+    def _after(self, held: Iterator[Found], at: Position, taken: int) -> Iterator[Item]:
+        number = 0
+        for one in held:
+            # Those taken before, too: they count against what an archive may unpack to, so that going on gives
+            # what not having stopped would have given.
+            for item in self.items(one, at):
+                number += 1
+                if number > taken:
+                    yield replace(item, position=Position(input=at.input, after=at.after, taken=number))
+
+    def _takes(self, leaf: Leaf) -> bool:
+        return self.selection.names(leaf.paths, archive=leaf.archive)
+
+    def _decided(self, leaf: Leaf, at: Position) -> Item | Iterator[Found]:
+        """The leaf as one item, or all that it holds."""
+        if not self._takes(leaf):
+            return LeftOut(leaf.name, at)
+        head = leaf.look()
+        if not self.selection.times(head.modified):
+            return LeftOut(leaf.name, at)
+        if leaf.hidden:
+            return Skipped(leaf.name, at)
+        return self._expanded(leaf, head.data) or self._image(leaf, head, at)
+
+    def _expanded(self, leaf: Leaf, head: bytes) -> Iterator[Found] | None:
+        """The members of an archive, or the files of a DICOMDIR that the user named; none where it is neither."""
+        if isinstance(leaf, File | Object) and leaf.archive:
+            return self._members(leaf)
+        if isinstance(leaf, File) and is_archive(head) and (leaf.named or not leaf.suffix):
+            return self._members(leaf)
+        if isinstance(leaf, File) and is_directory(head) and leaf.named:
+            return referenced(leaf)
+        return None
+
+    def _members(self, archive: File | Object) -> Iterator[Found]:
+        with archive.on_disk() as path:
+            try:
+                for member in members(path, self.limits):
+                    yield Packed(member, archive, unpack=self.unpack)
+            except OSError as error:
+                raise unreadable(error) from error
+
+    def _image(self, leaf: Leaf, head: Head, at: Position) -> Item | Iterator[Found]:
+        """The leaf as an image or as many as it has frames, or as none."""
+        data, size, _ = head
+        if not leaf.is_image(data):
+            return Skipped(leaf.name, at)
+        if size > self.max_bytes and not leaf.packed:
+            text = f"the file has {size:,} bytes, more than the limit of {self.max_bytes:,}"
+            raise PermanentError(text, reason="too_large")
+        try:
+            count = leaf.frames(data)
+        except PermanentError as error:
+            return refused(leaf.name, error, at, size)
+        read = leaf.read if leaf.uri is None else None
+        image = Candidate(leaf.name, read, leaf.uri, size, etag=leaf.etag, packed=leaf.packed, position=at)
+        if count == 1:
+            return image
+        return (replace(image, name=f"{leaf.name}#frame={frame}", frame=frame) for frame in range(1, count + 1))

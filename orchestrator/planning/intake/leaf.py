@@ -1,0 +1,239 @@
+"""A leaf of what is walked: a file, an object or a member of an archive, all asked alike."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from dermbatch.archives.archive import Member, is_archive_name
+from dermbatch.audit import Audit
+from dermbatch.errors import PermanentError
+from dermbatch.images.dicomhead import HEAD_BYTES, is_directory
+from dermbatch.images.imagefile import DICOM, SUPPORTED, sniff
+from dermbatch.store import ObjectInfo, ObjectStore
+from orchestrator.planning.intake.candidates import unreadable
+from orchestrator.planning.intake.frames import count_frames
+
+_ONE_FRAME_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
+_IMAGE_SUFFIXES = _ONE_FRAME_SUFFIXES | {".dcm", ".dicom", ".dic"}
+_SNIFFED_BYTES = 512
+
+
+class Head(NamedTuple):
+    """What a look at a leaf tells: its first 512 bytes (none where its name has to do), its size and its time."""
+
+    data: bytes
+    size: int = 0
+    modified: datetime | None = None
+
+
+class Leaf(ABC):
+    """Something that may be an image, or hold some.
+
+    Args:
+        name: What the user calls it.
+        file: Its own name, as far as one has to know how it ends.
+        paths: What patterns are held against; none where the user named it.
+
+    Attributes:
+        suffix: Of its own name, in lower case.
+        named: Whether the user named it.
+        answered: Whether it is answered for as an image, whatever it holds.
+        archive: Whether it is to be opened as an archive, by its name.
+        hidden: Whether it is passed over.
+        packed: Whether reading it means unpacking.
+        uri: Where workers read it themselves.
+        etag: Of its object.
+    """
+
+    hidden = packed = False
+    uri: str | None = None
+    etag: str | None = None
+
+    def __init__(self, name: str, file: str, paths: tuple[str, ...]) -> None:
+        self.name, self.file, self.paths = name, file, paths
+        self.suffix = PurePosixPath(file).suffix.lower()
+        self.named = not paths
+        self.answered = self.named or self.suffix in _IMAGE_SUFFIXES
+        self.archive = is_archive_name(file)
+
+    @abstractmethod
+    def look(self) -> Head:
+        """Its beginning; raises `PermanentError` where it is to be answered for and cannot be read."""
+
+    @abstractmethod
+    def read(self, length: int = -1) -> bytes:
+        """So many of its first bytes, all of them where no length is given; raises `PermanentError`."""
+
+    def is_image(self, head: bytes) -> bool:
+        """Whether it is answered for as an image; a DICOMDIR need not be, as its files are found anyway."""
+        return self.named or (not is_directory(head) and (self.answered or sniff(head) in SUPPORTED))
+
+    def frames(self, head: bytes) -> int:
+        """How many images it holds, being one; raises as `read` and :func:`count_frames` do."""
+        return count_frames(self.read) if sniff(head) == DICOM else 1
+
+
+class File(Leaf):
+    """A file on disk.
+
+    Args:
+        path: Where it is.
+        name: What the user calls it.
+        below: Its path below the input; none where the user named it.
+        audit: Where it is noted that it is read.
+
+    Attributes:
+        path: Where it is.
+        audit: Where it is noted that it is read.
+    """
+
+    def __init__(self, path: Path, name: str, below: str | None, audit: Audit) -> None:
+        super().__init__(written(name), path.name, () if below is None else (written(below),))
+        self.path, self.audit, self._size = path, audit, 0
+        self.hidden = path.name.startswith(".") and not self.named  # macOS writes ._name.jpg beside name.jpg
+
+    def look(self) -> Head:
+        """As of all leaves; nothing is told of a file that cannot be read and does not look like an image."""
+        try:
+            status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe or a socket might never return
+                raise OSError("not a regular file")  # noqa: TRY301 - as one that the system says
+            with self.path.open("rb") as file:
+                data = file.read(_SNIFFED_BYTES)
+        except OSError as error:
+            if self.hidden or not (self.answered or self.archive):
+                return Head(b"")
+            raise unreadable(error) from error
+        self._size = status.st_size
+        return Head(data, self._size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def read(self, length: int = -1) -> bytes:
+        """As of all leaves; reading all of it is noted."""
+        try:
+            with self.path.open("rb") as file:
+                body = file.read(length)
+        except OSError as error:
+            raise unreadable(error) from error
+        if length < 0:
+            self.audit.note("read", str(self.path.resolve()), size=len(body))
+        return body
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Where it can be read piece by piece."""
+        self.audit.note("read", str(self.path.resolve()), size=self._size)
+        yield self.path
+
+
+class Object(Leaf):
+    """An object of a store. What it holds is known where it was looked into.
+
+    Args:
+        source: The store.
+        bucket: Where it is.
+        info: What a listing says of it.
+        below: The path below the input; none where the user named it.
+        in_place: Whether workers read it themselves.
+
+    Attributes:
+        told: Whether its name or size alone says all: it is an archive, an image of one frame, or empty.
+        info: What a listing says of it.
+    """
+
+    def __init__(
+        self, source: ObjectStore, bucket: str, info: ObjectInfo, below: str | None, *, in_place: bool
+    ) -> None:
+        super().__init__(f"s3://{bucket}/{info.key}", info.key, () if below is None else (below,))
+        self.info, self.etag = info, info.etag
+        self.uri = self.name if in_place else None
+        self.told = self.archive or self.suffix in _ONE_FRAME_SUFFIXES or not info.size
+        self._source, self._bucket = source, bucket
+        self._data, self._frames = b"", 1
+        self._error: PermanentError | None = None
+
+    def look_into(self) -> None:
+        """Read its first bytes, and more of a DICOM file where that is needed to count its frames.
+
+        Its name may be its UID, whose last number then looks like a suffix.
+
+        Raises:
+            StoreUnavailable, StoreRefused: Where the store fails.
+        """
+        try:
+            head = self.read(HEAD_BYTES)
+            self._data = head[:_SNIFFED_BYTES]
+            if not is_directory(self._data):
+                self._frames = count_frames(lambda length: head if length <= HEAD_BYTES else self.read(length))
+        except PermanentError as error:
+            self.answered, self._error = True, error
+
+    def look(self) -> Head:
+        """As of all leaves, without asking the store."""
+        return Head(self._data, self.info.size, self.info.modified)
+
+    def read(self, length: int = -1) -> bytes:
+        """As of all leaves."""
+        if length < 0:
+            return self._source.get(self._bucket, self.file)
+        return self._source.head(self._bucket, self.file, length)
+
+    def frames(self, head: bytes) -> int:
+        """As of all leaves; raises here what went wrong when it was looked into."""
+        if self._error is not None:
+            raise self._error
+        return self._frames
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Where it can be read piece by piece; raises `PermanentError` where it cannot be downloaded."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "archive.zip"
+            self._source.download(self._bucket, self.file, path)
+            yield path
+
+
+class Packed(Leaf):
+    """A member of an archive; archives in archives were opened with it.
+
+    Args:
+        member: The member.
+        archive: What it is in.
+        unpack: Whether it is unpacked when it is looked at. Else it is not where it has an image's name, and can
+            be read only until the walk goes on.
+    """
+
+    packed = True
+
+    def __init__(self, member: Member, archive: Leaf, *, unpack: bool) -> None:
+        inside = (*member.within, member.name)
+        below = [f"{path}/{name}" for path in archive.paths for name in inside]
+        super().__init__(f"{archive.name}/{member.name}", member.name, (*archive.paths, *(below or inside)))
+        self.archive = False
+        unread = self.answered and not unpack and member.refusal is None
+        self._size = member.size if unread else None
+        self._whole: Callable[[], bytes] = member.read
+
+    def look(self) -> Head:
+        """As of all leaves; raises the member's refusal."""
+        if self._size is not None:
+            return Head(b"", self._size)
+        data = self._whole()  # now, while the archive is open
+        self._whole = partial(bytes, data)
+        return Head(data[:_SNIFFED_BYTES], len(data))
+
+    def read(self, length: int = -1) -> bytes:
+        """As of all leaves."""
+        return self._whole()[: length if length >= 0 else None]
+
+
+def written(name: str) -> str:
+    """The name as text: names on disk need not be UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
