@@ -9,6 +9,8 @@ import time
 import pytest
 
 from benchmarks.children import ChildDied, Watch, of_program, spawned
+from benchmarks.killloop.house import House
+from dermbatch.settings import LedgerSettings
 
 DYING = "import sys; print('some words'); sys.exit('the cause')"
 
@@ -71,3 +73,22 @@ def test_what_is_released_may_be_killed_and_an_outer_watch_is_heard_in_an_inner_
         for process in both:
             process.kill()
             process.communicate()
+
+
+def mend_for_ever(house):
+    """As the kill-loop does."""
+    while True:
+        house.mend()
+        time.sleep(0.05)
+
+
+def test_a_program_of_the_kill_loop_that_always_ends_by_itself_is_not_started_for_ever(tmp_path):
+    program = [sys.executable, "-c", "import sys; sys.exit('the cause')"]
+    house = House(tmp_path / "house", {"worker-1": program}, slots=1, ledger=LedgerSettings(), clocks=False)
+    house._servers.clear()
+    try:
+        with pytest.raises(ChildDied, match=r"worker-1 ended early \(exit status 1\)(?s:.*)the cause$"):
+            mend_for_ever(house)
+    finally:
+        house.stop()
+    assert house.own_deaths["worker-1"] == 4
