@@ -37,14 +37,14 @@ from dermbatch.log import configure
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import encode
-from dermbatch.records import ResultRecord
+from dermbatch.records import Order, ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.messages import Messages
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import Order, plan
+from orchestrator.planning.planner import plan
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.servers.redis import redis_part
@@ -52,7 +52,8 @@ from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 from orchestrator.steering.controls import begin
 from workers.process.drain import Drain
-from workers.process.task import Workplace, process_image
+from workers.process.task import process_image
+from workers.process.workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[1]
 ON_THE_WAY = ("workers", "dermbatch")
@@ -94,8 +95,8 @@ def queued(path: Path, settings: Settings, seed: int) -> dict[str, object]:
     height, width = SIZE
     path.write_bytes(encode(phantom(seed, height=height, width=width), ".dcm", identity=seed))
     store, ledger = ObjectStore(settings.store), Ledger(settings.redis, settings.ledger)
-    order = Order(BATCH, dict(settings.models), ORDER, dicom=True)
-    begin(store, ledger, plan(order, Intake(settings, None, in_place=False).walk([str(path)]), store))
+    order = Order(models=settings.models, dicom=True)
+    begin(store, ledger, plan(BATCH, order, Intake(settings, None, in_place=False).walk([str(path)]), store))
     app = Celery(BATCH)
     app.conf.update(celery_config(settings.redis))
     Dispatcher(store, ledger, Messages(app), settings.ledger, BATCH).feed()

@@ -22,7 +22,7 @@ from dermbatch.records import ResultRecord
 from dermbatch.settings import load
 
 if TYPE_CHECKING:
-    from workers.process.task import Process
+    from workers.process.workplace import Process
 
 
 def run(process: Process, *, store: type | None = None, tasks_never_fail: bool = True) -> None:
@@ -36,11 +36,11 @@ def run(process: Process, *, store: type | None = None, tasks_never_fail: bool =
     settings = load()
     with tempfile.TemporaryDirectory(prefix="dermbatch-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before the app is imported, as in workers/__main__.py
-        from workers.process import task  # noqa: PLC0415
+        from workers.process import workplace  # noqa: PLC0415
         from workers.process.app import create_app, worker_arguments  # noqa: PLC0415
 
         if store is not None:
-            task.ObjectStore = store  # type: ignore[assignment,attr-defined]
+            workplace.ObjectStore = store  # type: ignore[assignment,attr-defined]
         die_of_defects(tasks_too=tasks_never_fail)
         app = create_app(settings, fatal(process) if tasks_never_fail else process)
         app.worker_main(worker_arguments(settings))

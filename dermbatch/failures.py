@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
 from dermbatch.records import FailureRecord
-from dermbatch.records.stored import write
 from dermbatch.store import ObjectStore
+from dermbatch.stored import write
 
 
 def write_failure(

@@ -6,19 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, product
 from typing import Any, Literal, cast
 
-from dermbatch.ledger.connection import (
-    BATCH,
-    COUNTS,
-    OPEN,
-    Connection,
-    batch_key,
-    bitmap_keys,
-    reasons_key,
-    sorted_errors,
-)
+from dermbatch.ledger import keys
+from dermbatch.ledger.connection import Connection, sorted_errors
 from dermbatch.records import Batch, BatchControl, Lane
 
 _BITS_AT_A_TIME = 5000
@@ -96,19 +88,18 @@ class Batches:
             batch: What was asked.
             control: How it is to be run; as it was asked where none is given.
         """
-        said = control or BatchControl.of(batch.order)
-        opened = round(batch.created.timestamp() * 1000)
-        keys = [OPEN, batch_key(batch.name), *bitmap_keys(batch.name)]
-        args: list[str | int] = [batch.name, opened, batch.images, said.lane, said.weight, said.state, said.why]
-        args += [int(said.tolerant), int(batch.growing), batch.rule or ""]
-        return self._run("open", keys, args) == 1
+        args: list[str | int] = [batch.name, round(batch.created.timestamp() * 1000), batch.images]
+        args += _fields(control or BatchControl.of(batch.order))
+        args += ["growing", int(batch.growing), "rule", batch.rule or ""]
+        names = [keys.OPEN, keys.batch_of(batch.name), *keys.bitmaps_of(batch.name)]
+        return self._run("open", names, args) == 1
 
     def grow(self, batch: Batch) -> bool:
         """Tell how many images a batch has that takes images in, and whether it takes more.
 
         It never has fewer than before, and never begins to take images in again. ``False`` where it is not known.
         """
-        return self._run("grow", [batch_key(batch.name)], [batch.images, int(batch.growing)]) == 1
+        return self._run("grow", [keys.batch_of(batch.name)], [batch.images, int(batch.growing)]) == 1
 
     def restore(
         self, batch: Batch, control: BatchControl, done: Iterable[int], failed: Iterable[tuple[int, str]]
@@ -121,39 +112,31 @@ class Batches:
             done: Indices with a result.
             failed: Index and reason of those with a failure; a result counts more.
         """
-        done_key, failed_key = bitmap_keys(batch.name)
-        with sorted_errors():
-            for some in _chunks(done):
-                with self._redis.pipeline(transaction=False) as pipe:
-                    for index in some:
-                        pipe.setbit(done_key, index, 1)
-                        pipe.setbit(failed_key, index, 0)
-                    pipe.execute()
+        self._set_bits(done, dict(zip(keys.bitmaps_of(batch.name), (1, 0), strict=True)))
         for index, reason in failed:
             self.refuse(batch.name, index, reason)
         self.open(batch, control)
 
     def refuse(self, batch: str, index: int, reason: str) -> bool:
         """Count an image as failed that never was in flight: its input was refused when it was planned."""
-        return self._run("refuse", [*bitmap_keys(batch), reasons_key(batch)], [index, reason]) == 1
+        return self._run("refuse", [*keys.bitmaps_of(batch), keys.reasons_of(batch)], [index, reason]) == 1
 
     def forget(self, batch: str) -> None:
         """Drop all that is kept of a batch that is closed."""
         with sorted_errors(), self._redis.pipeline() as pipe:
-            pipe.zrem(OPEN, batch)
-            pipe.unlink(batch_key(batch), *bitmap_keys(batch), reasons_key(batch))
+            pipe.zrem(keys.OPEN, batch)
+            pipe.unlink(keys.batch_of(batch), *keys.bitmaps_of(batch), keys.reasons_of(batch))
             pipe.execute()
 
     def steer(self, batch: str, control: BatchControl) -> bool:
         """Run a batch otherwise from now on; ``False`` where it is not open."""
-        said = {**control.model_dump(exclude={"format"}), "tolerant": int(control.tolerant)}
-        return self._amend(batch, **said)
+        return self._amend(batch, *_fields(control))
 
     def rewind(self, batch: str, failures: Mapping[int, str]) -> None:
         """Forget failures (index to reason) of an open batch and feed these images again."""
-        _, failed_key = bitmap_keys(batch)
+        _, failed_key = keys.bitmaps_of(batch)
         with sorted_errors():
-            if not failures or not self._redis.exists(batch_key(batch)):
+            if not failures or not self._redis.exists(keys.batch_of(batch)):
                 return
             for some in _chunks(failures.items()):
                 with self._redis.pipeline() as pipe:
@@ -163,25 +146,26 @@ class Batches:
                     for reason, times in Counter(
                         reason for (_, reason), was in zip(some, counted, strict=True) if was
                     ).items():
-                        pipe.hincrby(reasons_key(batch), reason, -times)
+                        pipe.hincrby(keys.reasons_of(batch), reason, -times)
                     pipe.execute()
             self.feed_from(batch, min(failures))
 
     def miss(self, batch: str, indices: Iterable[int]) -> None:
         """Forget whatever outcome was noted of these images, since there is no record of it; feed them again."""
         missing = sorted(indices)
-        with sorted_errors():
-            for some in _chunks(missing):
-                with self._redis.pipeline() as pipe:
-                    for index in some:
-                        for key in bitmap_keys(batch):
-                            pipe.setbit(key, index, 0)
-                    pipe.execute()
-            self.feed_from(batch, missing[0])
+        self._set_bits(missing, dict.fromkeys(keys.bitmaps_of(batch), 0))
+        self.feed_from(batch, missing[0])
+
+    def _set_bits(self, indices: Iterable[int], bits: Mapping[str, int]) -> None:
+        for some in _chunks(indices):
+            with sorted_errors(), self._redis.pipeline(transaction=False) as pipe:
+                for index, (bitmap, bit) in product(some, bits.items()):
+                    pipe.setbit(bitmap, index, bit)
+                pipe.execute()
 
     def unfinished(self, batch: str, start: int, count: int) -> list[int]:
         """Of ``count`` indices from ``start`` on, those without an outcome."""
-        return cast(list[int], self._run("unfinished", bitmap_keys(batch), [start, count]))
+        return cast(list[int], self._run("unfinished", keys.bitmaps_of(batch), [start, count]))
 
     def is_finished(self, batch: str, index: int) -> bool:
         """Whether an image has its outcome."""
@@ -189,28 +173,27 @@ class Batches:
 
     def advance(self, batch: str, index: int) -> None:
         """Remember that every image before ``index`` was fed."""
-        self._amend(batch, next=index)
+        self._amend(batch, "next", index)
 
     def feed_from(self, batch: str, index: int) -> None:
         """Go through the manifest again from here; what has its outcome is passed over."""
-        self._run("feed_from", [batch_key(batch)], [index])
+        self._run("feed_from", [keys.batch_of(batch)], [index])
 
     def note_rate(self, batch: str, rate: float) -> None:
         """Keep the outcomes a second of a batch, for people to see."""
-        self._amend(batch, rate=f"{rate:.3f}")
+        self._amend(batch, "rate", f"{rate:.3f}")
 
-    def _amend(self, batch: str, **fields: str | int) -> bool:
+    def _amend(self, batch: str, *fields: str | int) -> bool:
         # One script: a batch that is forgotten in between must not come back as a shell of itself.
-        pairs = [part for field, value in fields.items() for part in (field, value)]
-        return self._run("amend", [batch_key(batch)], pairs) == 1
+        return self._run("amend", [keys.batch_of(batch)], fields) == 1
 
     def all(self) -> list[BatchState]:
         """Those that are not closed, paused and cancelled ones too, oldest first."""
-        return batch_states(self._run("batches", [OPEN, COUNTS], [BATCH]))
+        return batch_states(self._run("batches", [keys.OPEN, keys.COUNTS], [keys.BATCH]))
 
     def get(self, name: str) -> BatchState | None:
         """How a batch stands; none where the ledger does not know it: it is closed, or never was."""
-        return next(iter(batch_states(self._run("batches", [OPEN, COUNTS], [BATCH, name]))), None)
+        return next(iter(batch_states(self._run("batches", [keys.OPEN, keys.COUNTS], [keys.BATCH, name]))), None)
 
 
 def batch_states(rows: object) -> list[BatchState]:
@@ -244,6 +227,11 @@ def _state(
         rule=said.get("rule", ""),
         reasons={reason: int(count) for reason, count in _pairs(reasons).items() if int(count) > 0},
     )
+
+
+def _fields(control: BatchControl) -> list[str | int]:
+    fields = {**control.model_dump(exclude={"format"}), "tolerant": int(control.tolerant)}
+    return [part for pair in fields.items() for part in pair]
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:

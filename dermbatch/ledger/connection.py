@@ -1,4 +1,4 @@
-"""The ledger's connection: keys, scripts, and Redis's errors as ours."""
+"""The ledger's connection: its scripts, and Redis's errors as ours."""
 
 from __future__ import annotations
 
@@ -12,31 +12,6 @@ from redis.retry import Retry
 
 from dermbatch.errors import LedgerUnavailable
 from dermbatch.settings import RedisSettings
-
-PREFIX = "dermbatch:"
-INFLIGHT, STATES, JOBS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs"
-COUNTS, OPEN, SLOTS = PREFIX + "counts", PREFIX + "open", PREFIX + "slots"
-LEADER, WAKE = PREFIX + "leader", PREFIX + "wake"
-CLOCK = PREFIX + "clock"
-WATCH_LOOK = PREFIX + "watch:look"
-
-# ``standing`` of ``scripts/prelude.lua`` names the keys of a batch too.
-BATCH = PREFIX + "batch:"
-
-
-def batch_key(batch: str) -> str:
-    """Hash with what is known of a batch."""
-    return BATCH + batch
-
-
-def reasons_key(batch: str) -> str:
-    """Hash of its failures by reason."""
-    return f"{batch_key(batch)}:reasons"
-
-
-def bitmap_keys(batch: str) -> tuple[str, str]:
-    """Its bitmaps: done, failed."""
-    return f"{batch_key(batch)}:done", f"{batch_key(batch)}:failed"
 
 
 def milliseconds(seconds: float) -> int:

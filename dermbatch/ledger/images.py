@@ -6,24 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from dermbatch.ledger.connection import (
-    CLOCK,
-    COUNTS,
-    INFLIGHT,
-    JOBS,
-    STATES,
-    Connection,
-    batch_key,
-    bitmap_keys,
-    milliseconds,
-    reasons_key,
-    sorted_errors,
-)
+from dermbatch.ledger import keys
+from dermbatch.ledger.connection import Connection, milliseconds, sorted_errors
 from dermbatch.ledger.queue import lane_of
 from dermbatch.records import ImageJob, Lane
 from dermbatch.settings import LedgerSettings
-
-_FLIGHT = (INFLIGHT, STATES, JOBS, COUNTS)
 
 _SLACK = 5.0
 """Seconds beyond the longest time ahead that is ever set after which a time is from before a step back."""
@@ -98,20 +85,17 @@ class Images:
         if not messages:
             return 0
         batch, queue = messages[0].job.batch, messages[0].queue
-        keys = [*_FLIGHT, *bitmap_keys(batch), batch_key(batch), queue]
-        args: list[str | int] = [
-            milliseconds(self._settings.queued_look),
-            batch,
-            "" if next_index is None else next_index,
-        ]
+        names = [*keys.FLIGHT, *keys.bitmaps_of(batch), keys.batch_of(batch), queue]
+        start = "" if next_index is None else next_index
+        args: list[str | int] = [milliseconds(self._settings.queued_look), batch, start]
         for message in messages:
             args += [message.job.index, message.payload]
-        return cast(int, self._run("enqueue", keys, args))
+        return cast(int, self._run("enqueue", names, args))
 
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
         """Take an image for this owner, for the length of a lease."""
-        keys = [INFLIGHT, STATES, *bitmap_keys(job.batch)]
-        status, *said = cast(list[Any], self._run("claim", keys, [job.member, job.index, owner, self._lease]))
+        names = [keys.INFLIGHT, keys.STATES, *keys.bitmaps_of(job.batch)]
+        status, *said = cast(list[Any], self._run("claim", names, [job.member, job.index, owner, self._lease]))
         if status != "claimed":
             return cast(Literal["taken", "finished", "unknown"], status)
         attempt, transients, waited, queue = said
@@ -119,7 +103,8 @@ class Images:
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extend a lease; ``False`` where the image is this owner's no longer."""
-        return self._run("heartbeat", [INFLIGHT, STATES], [claim.job.member, claim.owner, self._lease]) == 1
+        args: list[str | int] = [claim.job.member, claim.owner, self._lease]
+        return self._run("heartbeat", [keys.INFLIGHT, keys.STATES], args) == 1
 
     def finish(self, job: ImageJob, owner: str, outcome: Literal["done", "failed"], reason: str = "") -> bool:
         """Note an outcome whose record is written; ``False`` where a failure came too late to count.
@@ -130,8 +115,8 @@ class Images:
             outcome: Of which kind the record is.
             reason: Code of a failure.
         """
-        keys = [*_FLIGHT, *bitmap_keys(job.batch), reasons_key(job.batch), batch_key(job.batch)]
-        return self._run("finish", keys, [job.member, job.index, owner, outcome, reason, job.batch]) == 1
+        names = [*keys.FLIGHT, *keys.bitmaps_of(job.batch), keys.reasons_of(job.batch), keys.batch_of(job.batch)]
+        return self._run("finish", names, [job.member, job.index, owner, outcome, reason, job.batch]) == 1
 
     def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:
         """Give an image back, to be sent again after ``pause`` seconds.
@@ -142,15 +127,15 @@ class Images:
         """
         job = claim.job
         args: list[str | int] = [job.member, claim.owner, milliseconds(pause), int(counted), job.batch]
-        return cast(int, self._run("postpone", [INFLIGHT, STATES, COUNTS], args))
+        return cast(int, self._run("postpone", [keys.INFLIGHT, keys.STATES, keys.COUNTS], args))
 
     def give_back(self, batch: str, index: int) -> bool:
         """Say that the message of a queued image was taken by somebody who will not run it: it is sent again."""
-        return self._run("give_back", [INFLIGHT, STATES], [f"{batch}:{index}"]) == 1
+        return self._run("give_back", [keys.INFLIGHT, keys.STATES], [f"{batch}:{index}"]) == 1
 
     def drop(self, batch: str) -> int:
         """Take the images of a batch out of flight that no worker has; returns how many."""
-        return cast(int, self._run("drop", _FLIGHT, [batch]))
+        return cast(int, self._run("drop", keys.FLIGHT, [batch]))
 
     def requeue(self, owner: str, limit: int = 200) -> list[Due]:
         """Send up to ``limit`` images again whose time has come; poison is handed to ``owner`` to be recorded."""
@@ -160,7 +145,7 @@ class Images:
         args += [milliseconds(self._probation), milliseconds(ahead)]
         rows = cast(
             list[tuple[Literal["expired", "resend", "poison"], int, str, int]],
-            self._run("requeue", [*_FLIGHT, CLOCK], args),
+            self._run("requeue", [*keys.FLIGHT, keys.CLOCK], args),
         )
         return [Due(payload, why, attempts, bool(expired)) for why, attempts, payload, expired in rows]
 
@@ -177,4 +162,4 @@ class Images:
     def in_flight(self) -> int:
         """Images that are queued, running or waiting."""
         with sorted_errors():
-            return self._redis.zcard(INFLIGHT)
+            return self._redis.zcard(keys.INFLIGHT)

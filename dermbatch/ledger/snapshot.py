@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from dermbatch.ledger import keys
 from dermbatch.ledger.batches import BatchState, batch_states
-from dermbatch.ledger.connection import BATCH, COUNTS, OPEN, SLOTS, STATES, Connection
+from dermbatch.ledger.connection import Connection
 from dermbatch.ledger.queue import QUEUES, lane_of
 from dermbatch.ledger.slots import SILENCE_MS
 from dermbatch.records import Lane
@@ -48,9 +49,9 @@ def take_snapshot(connection: Connection) -> Snapshot:
     Raises:
         LedgerUnavailable: Where Redis does not answer.
     """
-    keys = [OPEN, COUNTS, STATES, SLOTS, *QUEUES.values()]
+    names = [keys.OPEN, keys.COUNTS, keys.STATES, keys.SLOTS, *QUEUES.values()]
     now, batches, images, lengths, slots, used, limit = cast(
-        list[Any], connection.run("snapshot", keys, [BATCH, SILENCE_MS])
+        list[Any], connection.run("snapshot", names, [keys.BATCH, SILENCE_MS])
     )
     lanes, waits = _none_in_flight(), dict[Lane, float]()
     for image in images:  # as ``prelude.lua`` keeps them

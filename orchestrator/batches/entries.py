@@ -5,8 +5,8 @@ from __future__ import annotations
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged, UsageError
 from dermbatch.records import Batch, ManifestEntry
-from dermbatch.records.stored import parsed
 from dermbatch.store import ObjectStore
+from dermbatch.stored import parsed
 
 
 def read_batch(store: ObjectStore, name: str) -> Batch:

@@ -9,9 +9,9 @@ from itertools import islice
 
 from dermbatch import layout
 from dermbatch.records import BatchSummary
-from dermbatch.records.stored import read_if_any
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read_if_any
 
 NEWEST = 5
 """Batches that the measured times are the mean of."""

@@ -12,8 +12,8 @@ from typing import TypeVar
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.records import Batch, FailureRecord, ManifestEntry, ResultRecord
-from dermbatch.records.stored import parsed, read
 from dermbatch.store import ObjectStore
+from dermbatch.stored import parsed, read
 
 _NONE, _FAILED, _DONE = range(3)
 _AHEAD = 4

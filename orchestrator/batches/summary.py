@@ -11,9 +11,9 @@ from typing import Literal
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.records import Batch, BatchSummary, ResultRecord
-from dermbatch.records.stored import read
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read
 from orchestrator.batches.outcomes import Outcome
 
 _BINS_A_DOUBLING = 8

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -25,60 +26,44 @@ class LedgerMetrics(Collector):
             moment = self._ledger.snapshot()
         except LedgerUnavailable:
             return
-        yield from _images(moment)
-        yield from _batches(moment)
-        yield _memory(moment)
+        yield from _of_stack(moment)
+        yield from _of_batches(moment)
 
 
-def _images(moment: Snapshot) -> Iterator[Metric]:
-    in_flight = GaugeMetricFamily("dermbatch_in_flight_images", "Images in flight, by state.", labels=["state"])
-    for state, count in moment.states.items():
-        in_flight.add_metric([state], count)
-    depth = GaugeMetricFamily("dermbatch_queue_depth", "Messages no worker has taken yet.", labels=["lane"])
-    waiting = GaugeMetricFamily(
-        "dermbatch_oldest_waiting_seconds",
-        "How long the oldest image has waited for a worker.",
-        labels=["lane"],
+def _of_stack(moment: Snapshot) -> Iterator[Metric]:
+    yield _gauge("dermbatch_in_flight_images", "Images in flight, by state.", ["state"], moment.states)
+    yield _gauge("dermbatch_queue_depth", "Messages no worker has taken yet.", ["lane"], moment.queued)
+    waits = {lane: moment.waits.get(lane, 0.0) for lane in QUEUES}
+    yield _gauge(
+        "dermbatch_oldest_waiting_seconds", "How long the oldest image has waited for a worker.", ["lane"], waits
     )
+    yield GaugeMetricFamily("dermbatch_worker_slots", "Worker slots heard of lately.", value=moment.slots)
+    memory = dict(zip(("used", "limit"), moment.memory, strict=True))
+    yield _gauge("dermbatch_redis_memory_bytes", "Memory of Redis.", ["kind"], memory)
+
+
+def _of_batches(moment: Snapshot) -> Iterator[Metric]:
+    counted = Counter(state.state for state in moment.batches)
+    by_state = {name: counted[name] for name in ("open", "paused", "cancelled")}
+    yield _gauge("dermbatch_open_batches", "Batches not closed, by state.", ["state"], by_state)
+    left, outcomes, work = dict[str, int](), dict[tuple[str, ...], int](), dict[tuple[str, ...], int]()
     for lane in QUEUES:
-        depth.add_metric([lane], moment.queued[lane])
-        waiting.add_metric([lane], moment.waits.get(lane, 0))
-    slots = GaugeMetricFamily("dermbatch_worker_slots", "Worker slots heard of lately.", value=moment.slots)
-    yield from (in_flight, depth, waiting, slots)
-
-
-def _batches(moment: Snapshot) -> Iterator[Metric]:
-    states = moment.batches
-    counted = Counter(state.state for state in states)
-    batches = GaugeMetricFamily("dermbatch_open_batches", "Batches not closed, by state.", labels=["state"])
-    for name in ("open", "paused", "cancelled"):
-        batches.add_metric([name], counted[name])
-    left = GaugeMetricFamily(
-        "dermbatch_images_left", "Images of open batches without an outcome.", labels=["lane"]
-    )
-    for lane in QUEUES:
-        left.add_metric([lane], sum(state.left for state in states if state.lane == lane))
-    outcomes = GaugeMetricFamily(
-        "dermbatch_open_outcomes", "Outcomes of batches that are not closed.", labels=["lane", "outcome"]
-    )
-    work = GaugeMetricFamily(
-        "dermbatch_work_images", "Images that workers are needed for.", labels=["lane", "state"]
-    )
-    for lane in QUEUES:
-        of_lane = [state for state in states if state.lane == lane]
-        outcomes.add_metric([lane, "done"], sum(state.done for state in of_lane))
-        outcomes.add_metric([lane, "failed"], sum(state.failed for state in of_lane))
+        of_lane = [state for state in moment.batches if state.lane == lane]
+        left[lane] = sum(state.left for state in of_lane)
+        outcomes[lane, "done"] = sum(state.done for state in of_lane)
+        outcomes[lane, "failed"] = sum(state.failed for state in of_lane)
         # What a paused batch has not fed yet needs no workers; what it has in flight is finished.
-        backlog = sum(max(0, state.left - state.in_flight) for state in of_lane if state.state == "open")
-        work.add_metric([lane, "backlog"], backlog)
-        for name in ("queued", "running", "waiting"):
-            work.add_metric([lane, name], moment.lanes[lane][name])
-    yield from (batches, left, outcomes, work)
+        work[lane, "backlog"] = sum(max(0, one.left - one.in_flight) for one in of_lane if one.state == "open")
+        work |= {(lane, name): moment.lanes[lane][name] for name in ("queued", "running", "waiting")}
+    yield _gauge("dermbatch_images_left", "Images of open batches without an outcome.", ["lane"], left)
+    labels = ["lane", "outcome"]
+    yield _gauge("dermbatch_open_outcomes", "Outcomes of batches that are not closed.", labels, outcomes)
+    yield _gauge("dermbatch_work_images", "Images that workers are needed for.", ["lane", "state"], work)
 
 
-def _memory(moment: Snapshot) -> Metric:
-    used, limit = moment.memory
-    memory = GaugeMetricFamily("dermbatch_redis_memory_bytes", "Memory of Redis.", labels=["kind"])
-    memory.add_metric(["used"], used)
-    memory.add_metric(["limit"], limit)
-    return memory
+def _gauge(name: str, text: str, labels: list[str], values: Mapping[Any, float]) -> Metric:
+    """Values by label, or by labels."""
+    gauge = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        gauge.add_metric([key] if isinstance(key, str) else key, value)
+    return gauge

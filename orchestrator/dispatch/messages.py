@@ -14,7 +14,7 @@ from celery import Celery
 from dermbatch.ledger import Message
 from dermbatch.ledger.queue import QUEUES, TASK
 from dermbatch.records import ImageJob, Lane
-from dermbatch.records.stored import JSON
+from dermbatch.stored import JSON
 
 
 class Messages:

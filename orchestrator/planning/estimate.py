@@ -13,9 +13,9 @@ from typing import Any
 from dermbatch import layout
 from dermbatch.errors import PermanentError
 from dermbatch.records import KnownImage, ModelChoice, Order, StageRecord
-from dermbatch.records.stored import read_if_any
 from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read_if_any
 from orchestrator.batches.history import History, read_history
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped

@@ -23,8 +23,8 @@ from dermbatch.records import (
     PlanRecord,
     Position,
 )
-from dermbatch.records.stored import JSON_LINES, read, write, write_once
 from dermbatch.store import ObjectStore
+from dermbatch.stored import JSON_LINES, read, write, write_once
 from orchestrator.batches.entries import content_of, read_batch, read_manifest_part
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.intake.candidates import Item, LeftOut, Skipped, Walk

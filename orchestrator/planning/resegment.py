@@ -23,9 +23,9 @@ from dermbatch.records import (
     Position,
     ResultRecord,
 )
-from dermbatch.records.stored import read_if_any
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read_if_any
 from orchestrator.batches.entries import named, read_batch, read_manifest_part
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Walk
 from orchestrator.planning.planner import plan

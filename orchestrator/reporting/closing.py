@@ -15,8 +15,8 @@ from typing import Literal
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records import Batch, BatchSummary, ManifestEntry
-from dermbatch.records.stored import write
 from dermbatch.store import ObjectStore
+from dermbatch.stored import write
 from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
 from orchestrator.batches.summary import Tally
 from orchestrator.reporting.comparison import Compared, ComparisonTable, compare

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from dermbatch import layout
 from dermbatch.errors import PermanentError
 from dermbatch.records import Earlier, ModelUsed, ResultRecord, SegmentOutput, StageRecord
-from dermbatch.records.stored import read_if_any
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read_if_any
 from orchestrator.batches.outcomes import Outcome, read_artifact
 from orchestrator.reporting.report import probabilities
 

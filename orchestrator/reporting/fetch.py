@@ -20,8 +20,8 @@ from typing import TypeVar
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.records import ImageInfo, ResultRecord, StageRecord
-from dermbatch.records.stored import parsed
 from dermbatch.store import ObjectStore
+from dermbatch.stored import parsed
 
 Item = TypeVar("Item")
 FileOf = Callable[[str], Path | None]

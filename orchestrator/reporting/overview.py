@@ -14,8 +14,8 @@ from dermbatch import layout
 from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError, RecordDamaged, UsageError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records import BatchSummary, Lane, PlanRecord
-from dermbatch.records.stored import read
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read
 from orchestrator.batches.entries import read_batch
 from orchestrator.batches.outcomes import in_order
 from orchestrator.batches.summary import read_summary

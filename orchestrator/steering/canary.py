@@ -20,9 +20,9 @@ import structlog
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, ObjectNotFound, RecordDamaged, UsageError
 from dermbatch.records import Canary, CanaryRecord, ImageJob, ModelChoice, Record, Shadow
-from dermbatch.records.stored import read, write, write_once
 from dermbatch.stages import Stage, closure
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read, write, write_once
 from orchestrator.batches.outcomes import in_order
 
 EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)

@@ -20,8 +20,8 @@ from dermbatch.errors import (
 )
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records import Batch, BatchControl, Lane
-from dermbatch.records.stored import read, write
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read, write
 
 _log = structlog.get_logger(__name__)
 

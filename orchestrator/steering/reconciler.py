@@ -14,8 +14,8 @@ from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
-from dermbatch.records.stored import write
 from dermbatch.store import ObjectStore
+from dermbatch.stored import write
 from orchestrator.batches.entries import read_batch
 from orchestrator.batches.outcomes import audit, read_outcome
 from orchestrator.steering.controls import closed, read_control

@@ -28,9 +28,9 @@ from dermbatch.records import (
     PlanRecord,
     ResultRecord,
 )
-from dermbatch.records.stored import read, read_if_any
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage
+from dermbatch.stored import read, read_if_any
 from orchestrator.batches.entries import read_batch, read_manifest_part
 from orchestrator.batches.history import read_history
 from orchestrator.batches.summary import read_summary

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused
 from dermbatch.records import DicomKind, ImageJob, ResultRecord, StageRecord
-from dermbatch.records.stored import JSON
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
+from dermbatch.stored import JSON
 from workers.image.pictures import ENHANCED, MASK, PURIFIED, StaleArtifact
 
 RESULT = "result.json"

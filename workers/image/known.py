@@ -14,8 +14,8 @@ import structlog
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
 from dermbatch.records import ImageInfo, KnownImage, StageRecord
-from dermbatch.records.stored import read, write
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read, write
 from workers.image.clock import Clock
 from workers.image.source import Source
 

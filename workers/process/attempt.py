@@ -12,7 +12,7 @@ from dermbatch.errors import DermbatchError, PermanentError, StoreRefused, Store
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
 from dermbatch.records import ResultRecord
-from dermbatch.records.stored import read_if_any, write_once
+from dermbatch.stored import read_if_any, write_once
 from workers.process.lease import LeaseLost
 from workers.process.workplace import Workplace
 

@@ -16,10 +16,10 @@ from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.images.lesion import Mask
 from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ResultRecord, Shadow
-from dermbatch.records.stored import write
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import write
 from workers.image import artifacts, png
 from workers.image.pictures import MASK
 from workers.process.journey import process

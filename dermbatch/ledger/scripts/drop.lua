@@ -6,13 +6,10 @@ local batch = ARGV[1]
 local dropped = 0
 local entries = redis.call('HGETALL', states)
 for i = 1, #entries, 2 do
-  local member = entries[i]
-  if batch_of(member) == batch then
-    local state = whose(entries[i + 1])
-    if state == 'queued' or state == 'waiting' then
-      remove(inflight, states, jobs, member)
-      dropped = dropped + 1
-    end
+  local member, state = entries[i], whose(entries[i + 1])
+  if (state == 'queued' or state == 'waiting') and batch_of(member) == batch then
+    remove(inflight, states, jobs, member)
+    dropped = dropped + 1
   end
 end
 count(counts, batch, -dropped)

@@ -5,4 +5,3 @@ local index = ARGV[1]
 
 local next_index = redis.call('HGET', batch, 'next')
 if next_index and tonumber(index) < tonumber(next_index) then redis.call('HSET', batch, 'next', index) end
-return 1
