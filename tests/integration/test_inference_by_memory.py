@@ -94,7 +94,7 @@ def regions(triton):
 
 
 def wait_for(what, seconds=10.0):
-    until = time.monotonic() + seconds
+    until = time.monotonic() + patience(seconds)
     while not what():
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -267,6 +267,7 @@ from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from workers.inference import TritonClient
+from tests.waiting import patience
 client = TritonClient(TritonSettings.model_validate_json(sys.argv[1]))
 model = client.model(Stage.SEGMENT, ModelChoice(name="segment_tiny"))
 client.infer(model, {"IMAGE": np.zeros((5, 5, 3), np.uint8)}, ("LESION",))

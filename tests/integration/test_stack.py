@@ -42,7 +42,7 @@ def stack(tmp_path_factory, models):
 
 
 def wait_for(what, seconds=20.0):
-    until = time.monotonic() + seconds
+    until = time.monotonic() + patience(seconds)
     while not what():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.05)
@@ -235,6 +235,7 @@ def test_an_end_that_falls_into_a_destructor_during_the_start_is_not_lost():
     script = """
 import os, signal, time
 from orchestrator.stack.host import serve
+from tests.waiting import patience
 
 class Falls:
     def __del__(self):
