@@ -172,7 +172,8 @@ def test_a_batch_is_paused_moved_resumed_and_cancelled(stack):
     assert stack.standing("long") == {**paused, "lane": "live", "weight": 5}
     stack("resume", "long")
     wait_for(lambda: stack.ledger.batch("long").done, 60, "progress")
-    stack("cancel", "long")
+    with stack.held():
+        stack("cancel", "long")
     summary = stack.wait("long")
     assert summary["state"] == "cancelled"
     assert 0 < summary["done"] == len(stack.records("long")) < 60
