@@ -25,6 +25,7 @@ from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
+from tests.waiting import patience
 from workers.triton import sharedmemory
 from workers.triton.client import TritonClient
 
@@ -267,7 +268,6 @@ from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from workers.inference import TritonClient
-from tests.waiting import patience
 client = TritonClient(TritonSettings.model_validate_json(sys.argv[1]))
 model = client.model(Stage.SEGMENT, ModelChoice(name="segment_tiny"))
 client.infer(model, {"IMAGE": np.zeros((5, 5, 3), np.uint8)}, ("LESION",))

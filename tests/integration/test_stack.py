@@ -23,6 +23,7 @@ from orchestrator.stack import host
 from orchestrator.stack.process import http_ok
 from orchestrator.stack.stack import Stack
 from orchestrator.stack.state import read_state, state_path
+from tests.waiting import patience
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,6 @@ def test_an_end_that_falls_into_a_destructor_during_the_start_is_not_lost():
     script = """
 import os, signal, time
 from orchestrator.stack.host import serve
-from tests.waiting import patience
 
 class Falls:
     def __del__(self):
