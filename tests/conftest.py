@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Modules run beside each other: what each computes needs one thread, and OpenMP's idle ones spin. Set before NumPy and
-# PyTorch are imported, and inherited by the programs that tests start.
+# Modules run beside each other: what each computes needs one thread, and OpenMP's idle ones spin. Set before NumPy
+# and PyTorch are imported, and inherited by the programs that tests start.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 

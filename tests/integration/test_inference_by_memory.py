@@ -267,7 +267,7 @@ import sys, time, numpy as np
 from dermbatch.records import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
-from workers.inference import TritonClient
+from workers.triton.client import TritonClient
 client = TritonClient(TritonSettings.model_validate_json(sys.argv[1]))
 model = client.model(Stage.SEGMENT, ModelChoice(name="segment_tiny"))
 client.infer(model, {"IMAGE": np.zeros((5, 5, 3), np.uint8)}, ("LESION",))
