@@ -66,9 +66,10 @@ chart-audit: develop $(BIN)/helm  ## have checkov judge the security of chart an
 	build/checkov/bin/checkov --directory build/audit --framework kubernetes dockerfile \
 		--skip-check $(PASSED_OVER) --skip-download --compact --quiet
 
-test: develop  ## all tests, two modules at a time, with coverage of the four packages (above 85 %)
+MODULES := 3
+test: develop  ## all tests, MODULES=n of their modules at a time, with coverage of the four packages (above 85 %)
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/coverage run -m pytest --numprocesses $(MODULES) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=85
 

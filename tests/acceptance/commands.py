@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from dermbatch.records import FailureRecord, ResultRecord
+from tests.waiting import patience
 
 DERMBATCH = [sys.executable, "-m", "orchestrator.cli"]
 
@@ -51,7 +52,7 @@ def dermbatch(*args, timeout=240, env=None):
 
 def wait_for(condition, timeout=60.0, what="the condition"):
     """Look until there is something true; returns it."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + patience(timeout)
     while time.monotonic() < deadline:
         if found := condition():
             return found

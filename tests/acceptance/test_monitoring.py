@@ -18,7 +18,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.build import FOLDER
 from dermbatch.ledger import Ledger
-from dermbatch.models.repository import default_model_repository
 from dermbatch.records import Order
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
@@ -43,11 +42,11 @@ WINDOW = 10  # seconds: what all windows of the rules are here
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
+def stack(tmp_path_factory, small_models):
     """All parts, without anybody who starts again what dies."""
     settings = Settings()
     home = tmp_path_factory.mktemp("stack") / "home"
-    with Stack(home, settings, live_slots=1, model_repository=default_model_repository()) as stack:
+    with Stack(home, settings, live_slots=1, model_repository=small_models) as stack:
         yield stack
 
 

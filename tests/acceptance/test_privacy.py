@@ -101,9 +101,19 @@ def test_the_search_looks_into_what_is_packed(tmp_path):
     assert found_in(base64.b64encode(b"\x1f\x8b" + WORD.encode() * 3))
 
 
-def test_the_search_finds_what_is_not_hidden(export, tmp_path):
+def test_the_search_finds_what_is_not_hidden(export, small_models, tmp_path):
     ended = dermbatch(
-        "run", export, "--out", tmp_path / "out", "--dicom", "--stages", "segment", "--batch", "plain"
+        "run",
+        export,
+        "--out",
+        tmp_path / "out",
+        "--dicom",
+        "--stages",
+        "segment",
+        "--batch",
+        "plain",
+        "--model-repository",
+        small_models,
     )
     assert ended.code == 1, ended.err
     found = " ".join(leaks(tmp_path / "out"))

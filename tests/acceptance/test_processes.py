@@ -34,8 +34,10 @@ def gone(family, timeout=20):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_no_process_outlives_a_command(number, code, samples, tmp_path):
-    command = Command("run", samples, "--out", tmp_path / "out", "--workers", "1")
+def test_no_process_outlives_a_command(number, code, samples, small_models, tmp_path):
+    command = Command(
+        "run", samples, "--out", tmp_path / "out", "--workers", "1", "--model-repository", small_models
+    )
     family = started(command, tmp_path / "out")
     assert len(family) > 8
     command.process.send_signal(number)
@@ -45,12 +47,16 @@ def test_no_process_outlives_a_command(number, code, samples, tmp_path):
     assert "Traceback" not in ended.err
 
 
-def test_after_an_interruption_the_same_folder_can_be_used_again(samples, tmp_path):
-    command = Command("run", samples, "--out", tmp_path / "out", "--batch", "one")
+def test_after_an_interruption_the_same_folder_can_be_used_again(samples, small_models, tmp_path):
+    command = Command(
+        "run", samples, "--out", tmp_path / "out", "--batch", "one", "--model-repository", small_models
+    )
     started(command, tmp_path / "out")
     command.process.kill()
     command.end()
-    ended = dermbatch("run", samples, "--out", tmp_path / "out", "--batch", "two")
+    ended = dermbatch(
+        "run", samples, "--out", tmp_path / "out", "--batch", "two", "--model-repository", small_models
+    )
     assert ended.code == 0, ended.err
     assert len([record for record in results(tmp_path / "out").values() if record.batch == "two"]) == 8
 
@@ -76,8 +82,9 @@ def test_killed_workers_and_a_killed_triton_cost_no_image(samples, tmp_path):
     assert failures(tmp_path / "out") == {}
 
 
-def test_a_full_disk_ends_the_command_with_one_clear_sentence(samples, tmp_path):
-    ended = dermbatch("run", samples, "--out", tmp_path / "out", env={"DERMBATCH_STACK__LEAST_FREE": str(2**62)})
+def test_a_full_disk_ends_the_command_with_one_clear_sentence(samples, small_models, tmp_path):
+    env = {"DERMBATCH_STACK__LEAST_FREE": str(2**62)}
+    ended = dermbatch("run", samples, "--out", tmp_path / "out", "--model-repository", small_models, env=env)
     assert ended.code == 1
     assert "the disk of" in ended.err
     assert "is full" in ended.err

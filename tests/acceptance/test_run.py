@@ -103,10 +103,10 @@ def test_a_stage_alone_brings_what_it_needs(samples, tmp_path):
     assert list(record.stages) == [Stage.SEGMENT, Stage.ENHANCE]
 
 
-def test_every_bad_input_gets_its_reason_and_the_rest_its_result(tmp_path):
+def test_every_bad_input_gets_its_reason_and_the_rest_its_result(small_models, tmp_path):
     corpus = tmp_path / "an odd' \"näme"
     expected = write_corpus(corpus) | write_unreadable(corpus)
-    ended = dermbatch("run", corpus, "--out", tmp_path / "out")
+    ended = dermbatch("run", corpus, "--out", tmp_path / "out", "--model-repository", small_models)
     assert ended.code == 1
     got = {name.removeprefix(f"{corpus.name}/"): "ok" for name in results(tmp_path / "out")}
     assert set(got) & set(failures(tmp_path / "out")) == set()

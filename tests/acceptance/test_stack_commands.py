@@ -37,11 +37,11 @@ rules:
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory):
+def homes(tmp_path_factory, small_models):
     """Two stacks that run side by side."""
     homes = [tmp_path_factory.mktemp("stack") / name for name in ("one", "two")]
     for home in homes:
-        ended = dermbatch("up", "--home", home, "--workers", "2")
+        ended = dermbatch("up", "--home", home, "--workers", "2", "--model-repository", small_models)
         assert ended.code == 0, ended.err
         assert "127.0.0.1:" in ended.out
     yield homes
@@ -95,7 +95,7 @@ def test_submitted_images_are_processed_and_fetched(homes, samples, tmp_path):
         assert name in orchestrator
 
 
-def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, samples, tmp_path):
+def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, samples, small_models, tmp_path):
     home = homes[1]
     settings = host.attach(home)
     client = boto3.client(
@@ -127,7 +127,7 @@ def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, sample
         "DERMBATCH_STORE__SECRET_ACCESS_KEY": "x",
     }
     inputs = ("s3://archive/study 1/a b.jpg", "s3://archive/nothing/", "s3://missing/x")
-    ended = dermbatch("run", *inputs, "--out", tmp_path / "run", env=elsewhere)
+    ended = dermbatch("run", *inputs, "--out", tmp_path / "run", "--model-repository", small_models, env=elsewhere)
     assert ended.code == 1, ended.err
     assert list(results(tmp_path / "run")) == [inputs[0]]
     assert {name: failure.reason for name, failure in failures(tmp_path / "run").items()} == {

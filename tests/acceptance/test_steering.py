@@ -16,7 +16,6 @@ from commands import command_line, dermbatch, results, wait_for
 
 from dermbatch import layout
 from dermbatch.ledger import Ledger
-from dermbatch.models.repository import default_model_repository
 from dermbatch.records import ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
@@ -25,9 +24,9 @@ from orchestrator.stack import host
 LOOK = 1  # seconds between two looks of the orchestrator for batches and canaries
 
 
-def with_second_version(folder):
-    """The models that ship, and a second version of one: the same network, told apart by a remark in its file."""
-    repository = shutil.copytree(default_model_repository(), folder / "models")
+def with_second_version(small_models, folder):
+    """The small models, and a second version of one: the same network, told apart by a remark in its file."""
+    repository = shutil.copytree(small_models, folder / "models")
     model = repository / "segment_mobilenet"
     first = (model / "1" / "model.onnx").read_bytes()
     remark = b"second"
@@ -100,7 +99,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def stack(samples, tmp_path_factory):
+def stack(samples, small_models, tmp_path_factory):
     """A stack of two slots with two versions of the segmentation, and many small different images."""
     folder = tmp_path_factory.mktemp("steering")
     variants = folder / "variants"
@@ -109,7 +108,7 @@ def stack(samples, tmp_path_factory):
     for number in range(60):
         (variants / f"variant_{number:02d}.jpg").write_bytes(jpeg.read_bytes() + b"%d" % number)
     home = folder / "home"
-    repository = with_second_version(folder)
+    repository = with_second_version(small_models, folder)
     env = {"DERMBATCH_ORCHESTRATOR__LOOK_FOR_BATCHES": str(LOOK), "DERMBATCH_LEDGER__WINDOW_PER_SLOT": "1"}
     ended = dermbatch("up", "--home", home, "--workers", "2", "--model-repository", repository, env=env)
     assert ended.code == 0, ended.err
@@ -173,7 +172,8 @@ def test_a_batch_is_paused_moved_resumed_and_cancelled(stack):
     assert stack.standing("long") == {**paused, "lane": "live", "weight": 5}
     stack("resume", "long")
     wait_for(lambda: stack.ledger.batches.get("long").done, 60, "progress")
-    stack("cancel", "long")
+    with stack.held():
+        stack("cancel", "long")
     summary = stack.wait("long")
     assert summary["state"] == "cancelled"
     assert 0 < summary["done"] == len(stack.records("long")) < 60

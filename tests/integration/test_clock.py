@@ -18,6 +18,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import python_module
 from orchestrator.stack.servers.redis import redis_part
+from tests.waiting import patience
 
 HOUR = 3600
 FAST = LedgerSettings(lease=1, heartbeat=0.3, queued_look=0.5, first_pause=0.1, longest_pause=0.5)
@@ -49,7 +50,7 @@ def stepped(tmp_path):
 
 
 def soon(condition, seconds=6):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -25,6 +25,7 @@ from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
+from tests.waiting import patience
 from workers.triton import sharedmemory
 from workers.triton.client import TritonClient
 
@@ -94,7 +95,7 @@ def regions(triton):
 
 
 def wait_for(what, seconds=10.0):
-    until = time.monotonic() + seconds
+    until = time.monotonic() + patience(seconds)
     while not what():
         assert time.monotonic() < until
         time.sleep(0.05)

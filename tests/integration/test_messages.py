@@ -20,6 +20,7 @@ from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.stages import Stage
 from orchestrator.dispatch.messages import Messages, job_of
 from orchestrator.stack.environment import settings_environment
+from tests.waiting import patience
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_real_worker_runs_it(app, client, empty_redis, tmp_path):
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + patience(60)
         while client.llen("tests:taken") < 2:
             assert worker.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -26,6 +26,7 @@ from orchestrator.steering.controls import begin
 from orchestrator.steering.replay import retry
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.watcher import Watcher
+from tests.waiting import patience
 from workers.handover.dicom import objects
 from workers.handover.dicom.objects import dicom_objects
 from workers.handover.pacs import stow
@@ -129,7 +130,7 @@ class Hospital:
         return len(jobs)
 
     def work_off(self, name="b"):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + patience(60)
         while not self.orchestra.state(name).finished:
             assert time.monotonic() < deadline, "the batch does not end"
             if not self.turn():
@@ -248,7 +249,7 @@ def test_while_the_pacs_is_away_images_wait_and_nothing_is_computed_twice(hospit
     for number in range(4, 8):
         hospital.put(f"{number}", image(10 + number))
     hospital.submit("c")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience(60)
     while hospital.orchestra.ledger.snapshot().states["waiting"] < 4:
         assert time.monotonic() < deadline
         hospital.turn()

@@ -16,6 +16,7 @@ from dermbatch.records import BatchSummary
 from dermbatch.settings import LedgerSettings, OrchestratorSettings, Settings
 from orchestrator.stack.environment import settings_environment
 from orchestrator.stack.ports import free_ports
+from tests.waiting import patience
 
 LEASE = 1.5
 LEDGER = LedgerSettings(leader_lease=LEASE, queued_look=30)
@@ -84,7 +85,7 @@ def pair(start):
 
 
 def wait_for(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -117,7 +118,7 @@ def test_where_the_leader_is_killed_the_other_finishes_its_batch(orchestra, pair
     first.end(signal.SIGKILL)
     killed = time.monotonic()
     wait_for(second.leads)
-    assert time.monotonic() - killed < LEASE + 5
+    assert time.monotonic() - killed < LEASE + patience(5)
     seen += work_until(orchestra, lambda _: closed(orchestra))
     assert sorted(seen) == sorted(job_of(index).member for index in range(120))
     assert closed(orchestra).done == 120

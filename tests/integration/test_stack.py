@@ -23,6 +23,7 @@ from orchestrator.stack import host
 from orchestrator.stack.process import http_ok
 from orchestrator.stack.stack import Stack
 from orchestrator.stack.state import read_state, state_path
+from tests.waiting import patience
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def stack(tmp_path_factory, models):
 
 
 def wait_for(what, seconds=20.0):
-    until = time.monotonic() + seconds
+    until = time.monotonic() + patience(seconds)
     while not what():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.05)

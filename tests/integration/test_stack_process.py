@@ -18,6 +18,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.supervision import MOST_RESTARTS, WITHIN, Supervised
+from tests.waiting import patience
 
 ENVIRONMENT = base_environment(os.environ)
 
@@ -39,7 +40,7 @@ def part(tmp_path, script, *arguments, name="thing", probe=lambda: True, **optio
 
 
 def wait_for(what, seconds=10.0):
-    until = time.monotonic() + seconds
+    until = time.monotonic() + patience(seconds)
     while not what():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.02)
@@ -98,7 +99,7 @@ def test_a_program_that_ignores_sigterm_is_killed_after_its_grace(tmp_path):
     wait_for(lambda: "deaf" in thing.last_lines())
     begin = time.monotonic()
     thing.stop()
-    assert 0.4 < time.monotonic() - begin < 4
+    assert 0.4 < time.monotonic() - begin < patience(4)
 
 
 def test_a_part_whose_guard_does_not_answer_is_ended_all_the_same(family, monkeypatch):
@@ -139,13 +140,13 @@ def test_early_death_is_reported_at_once_with_the_logs_last_lines(tmp_path):
         tmp_path,
         "import sys; print('line one'); sys.exit('no port for me')",
         probe=lambda: False,
-        ready_timeout=60,
+        ready_timeout=250,
     )
     begin = time.monotonic()
     thing.start()
     with pytest.raises(StackError) as caught:
         thing.wait()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 100  # and not only when its time to get ready is over
     for said in ("thing ended early", "exit status 1", "no port for me", str(thing.log)):
         assert said in str(caught.value)
 

@@ -20,6 +20,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.servers import triton as stack_triton
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
+from tests.waiting import patience
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_metrics_count_what_was_inferred(client, triton):
     before = counted()
     for n in range(3):
         infer(client, "enhance_tiny", [], IMAGE=image(n))
-    until = time.monotonic() + 5  # Triton counts a request a moment after it was answered
+    until = time.monotonic() + patience(5)  # Triton counts a request a moment after it was answered
     while counted() < before + 3 and time.monotonic() < until:
         time.sleep(0.05)
     assert counted() == before + 3

@@ -22,6 +22,7 @@ from dermbatch.records import FailureRecord, ModelChoice, ResultRecord, Shadow, 
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from tests.waiting import patience
 from workers.process.drain import Drain
 from workers.process.lease import LeaseKeeper
 from workers.process.task import process_image
@@ -97,7 +98,7 @@ def deliver(place, job=JOB):
 
 
 def wait_due(place):
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + patience(5)
     while not (due := place.ledger.images.requeue("o", 10)):
         assert time.monotonic() < deadline, "nothing became due"
         time.sleep(0.02)
@@ -282,7 +283,7 @@ def test_at_the_end_of_the_worker_an_image_that_asks_is_given_back_at_once(place
 
     def slow(alive):
         place.drain.begin_at_once()
-        until = time.monotonic() + 5
+        until = time.monotonic() + patience(5)
         while time.monotonic() < until:
             alive()
             time.sleep(0.01)
@@ -373,7 +374,7 @@ def test_a_worker_that_lost_its_lease_stops_and_leaves_the_image_to_the_other(pl
         other = place.ledger.images.claim(JOB, "other")
         assert other.attempt == 2
         place.keeper._held = held
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience(5)
         while time.monotonic() < deadline:
             assert place.ledger.images.heartbeat(other)
             time.sleep(0.05)

@@ -15,6 +15,7 @@ from celery import Celery
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from orchestrator.stack.environment import settings_environment
+from tests.waiting import patience
 
 TAKEN = "tests:taken"
 
@@ -44,7 +45,7 @@ def working(redis_settings, **settings):
 
 
 def wait_taken(client, worker, count):
-    until = time.monotonic() + 60
+    until = time.monotonic() + patience(60)
     while client.llen(TAKEN) < count:
         assert worker.poll() is None
         assert time.monotonic() < until, f"only {client.llen(TAKEN)} taken"
@@ -90,7 +91,7 @@ def test_a_worker_outlives_a_full_redis_and_notes_no_messages(empty_redis):
         client.config_set("maxmemory", "1")
         try:
             client.rename("tests:kept", QUEUES["bulk"])
-            until = time.monotonic() + 20
+            until = time.monotonic() + patience(20)
             while client.llen(QUEUES["bulk"]):
                 assert worker.poll() is None
                 assert time.monotonic() < until

@@ -13,13 +13,14 @@ from orchestrator.batches.entries import part_entries, read_batch
 from orchestrator.watching.news.events import ObjectEvent
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.watcher import Watcher
+from tests.waiting import patience
 
 BUCKET = "pacs"
 LEASE = 1.0
 
 
 def wait_for(condition, seconds=30.0, what="the condition"):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.02)

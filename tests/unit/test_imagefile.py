@@ -198,7 +198,7 @@ def test_sniff_goes_by_content(head, media_type):
 
 
 @given(data=st.binary(min_size=1, max_size=400))
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150)
 def test_noise_is_refused_without_another_error(data):
     with pytest.raises(BadInput):
         read_image(data, max_pixels=LIMIT)
@@ -208,7 +208,7 @@ def test_noise_is_refused_without_another_error(data):
 @given(
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6), keep=st.floats(0, 1)
 )
-@settings(max_examples=40, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_files_are_read_or_refused(name, changes, keep):
     data = bytearray(RASTERS[name][0])
     for where, value in changes:

@@ -1,0 +1,53 @@
+"""What holds for all tests: their order, how many threads they take, and no time limits on single examples."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Modules run beside each other: what each computes needs one thread, and OpenMP's idle ones spin. Set before NumPy
+# and PyTorch are imported, and inherited by the programs that tests start.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# A loaded machine is no error: how long an example takes says nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+LONGEST = (
+    "acceptance/test_kill_loop.py",
+    "acceptance/test_stack_commands.py",
+    "acceptance/test_processes.py",
+    "acceptance/test_steering.py",
+    "acceptance/test_run.py",
+    "nets/test_lesionnets_command.py",
+    "acceptance/test_privacy.py",
+    "acceptance/test_install.py",
+    "nets/test_networks.py",
+    "acceptance/test_real_images.py",
+    "acceptance/test_watch_notifications.py",
+    "acceptance/test_run_dicom.py",
+    "nets/test_enhance_and_purify_recipes.py",
+    "integration/test_stack.py",
+    "nets/test_recipes.py",
+    "integration/test_pacs.py",
+    "integration/test_mb_dcnn_models.py",
+    "acceptance/test_monitoring.py",
+    "integration/test_refusals.py",
+    "integration/test_planner.py",
+    "integration/test_worker_shutdown.py",
+)
+"""Modules that take longest, the longest first: the others fill the gaps after them, and no processor idles at the
+end. Other modules keep pytest's order after these, those of unit tests last."""
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    path = Path(item.path).relative_to(Path(__file__).parent).as_posix()
+    return LONGEST.index(path) if path in LONGEST else len(LONGEST), path.startswith("unit/")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules that take longest first; within a module nothing moves."""
+    items.sort(key=_place)

@@ -1,0 +1,11 @@
+"""How long a test waits for what is to come."""
+
+import os
+
+
+def patience(seconds: float) -> float:
+    """The limit of a wait that takes less than ``seconds`` where nothing else runs: longer on a loaded machine.
+
+    A limit only ends waits in vain, so it is generous; it is nothing to measure speed by.
+    """
+    return seconds * max(3.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
