@@ -19,7 +19,8 @@ from string import Template
 import onnx
 
 from dermbatch.errors import UsageError
-from dermbatch.models.contracts import Contract, Tensor, labels_of
+from dermbatch.models.contracts import DATA_TYPES, Contract, Tensor
+from dermbatch.models.served import labels_of
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
@@ -247,5 +248,5 @@ def _output(tensor: Tensor, labels: tuple[str, ...]) -> str:
 def _zeros(tensor: Tensor, size: tuple[int, int]) -> str:
     sides = (*size, *tensor.dims[2:])
     dims = ", ".join(str(side if dim < 0 else dim) for dim, side in zip(tensor.dims, sides, strict=True))
-    value = f"data_type: {tensor.data_type} dims: [ {dims} ] zero_data: true"
+    value = f"data_type: {DATA_TYPES[tensor.dtype]} dims: [ {dims} ] zero_data: true"
     return f'    inputs {{ key: "{tensor.name}" value: {{ {value} }} }}'

@@ -9,8 +9,16 @@ from datetime import UTC, datetime
 from itertools import islice, product
 from typing import Any, Literal, cast
 
-from dermbatch.ledger import keys
-from dermbatch.ledger.connection import Connection, sorted_errors
+from dermbatch.ledger.connection import (
+    BATCH,
+    COUNTS,
+    OPEN,
+    Connection,
+    batch_of,
+    bitmaps_of,
+    reasons_of,
+    sorted_errors,
+)
 from dermbatch.records import Batch, BatchControl, Lane
 
 _BITS_AT_A_TIME = 5000
@@ -91,7 +99,7 @@ class Batches:
         args: list[str | int] = [batch.name, round(batch.created.timestamp() * 1000), batch.images]
         args += _fields(control or BatchControl.of(batch.order))
         args += ["growing", int(batch.growing), "rule", batch.rule or ""]
-        names = [keys.OPEN, keys.batch_of(batch.name), *keys.bitmaps_of(batch.name)]
+        names = [OPEN, batch_of(batch.name), *bitmaps_of(batch.name)]
         return self._run("open", names, args) == 1
 
     def grow(self, batch: Batch) -> bool:
@@ -99,7 +107,7 @@ class Batches:
 
         It never has fewer than before, and never begins to take images in again. ``False`` where it is not known.
         """
-        return self._run("grow", [keys.batch_of(batch.name)], [batch.images, int(batch.growing)]) == 1
+        return self._run("grow", [batch_of(batch.name)], [batch.images, int(batch.growing)]) == 1
 
     def restore(
         self, batch: Batch, control: BatchControl, done: Iterable[int], failed: Iterable[tuple[int, str]]
@@ -112,20 +120,20 @@ class Batches:
             done: Indices with a result.
             failed: Index and reason of those with a failure; a result counts more.
         """
-        self._set_bits(done, dict(zip(keys.bitmaps_of(batch.name), (1, 0), strict=True)))
+        self._set_bits(done, dict(zip(bitmaps_of(batch.name), (1, 0), strict=True)))
         for index, reason in failed:
             self.refuse(batch.name, index, reason)
         self.open(batch, control)
 
     def refuse(self, batch: str, index: int, reason: str) -> bool:
         """Count an image as failed that never was in flight: its input was refused when it was planned."""
-        return self._run("refuse", [*keys.bitmaps_of(batch), keys.reasons_of(batch)], [index, reason]) == 1
+        return self._run("refuse", [*bitmaps_of(batch), reasons_of(batch)], [index, reason]) == 1
 
     def forget(self, batch: str) -> None:
         """Drop all that is kept of a batch that is closed."""
         with sorted_errors(), self._redis.pipeline() as pipe:
-            pipe.zrem(keys.OPEN, batch)
-            pipe.unlink(keys.batch_of(batch), *keys.bitmaps_of(batch), keys.reasons_of(batch))
+            pipe.zrem(OPEN, batch)
+            pipe.unlink(batch_of(batch), *bitmaps_of(batch), reasons_of(batch))
             pipe.execute()
 
     def steer(self, batch: str, control: BatchControl) -> bool:
@@ -134,9 +142,9 @@ class Batches:
 
     def rewind(self, batch: str, failures: Mapping[int, str]) -> None:
         """Forget failures (index to reason) of an open batch and feed these images again."""
-        _, failed_key = keys.bitmaps_of(batch)
+        _, failed_key = bitmaps_of(batch)
         with sorted_errors():
-            if not failures or not self._redis.exists(keys.batch_of(batch)):
+            if not failures or not self._redis.exists(batch_of(batch)):
                 return
             for some in _chunks(failures.items()):
                 with self._redis.pipeline() as pipe:
@@ -146,14 +154,14 @@ class Batches:
                     for reason, times in Counter(
                         reason for (_, reason), was in zip(some, counted, strict=True) if was
                     ).items():
-                        pipe.hincrby(keys.reasons_of(batch), reason, -times)
+                        pipe.hincrby(reasons_of(batch), reason, -times)
                     pipe.execute()
             self.feed_from(batch, min(failures))
 
     def miss(self, batch: str, indices: Iterable[int]) -> None:
         """Forget whatever outcome was noted of these images, since there is no record of it; feed them again."""
         missing = sorted(indices)
-        self._set_bits(missing, dict.fromkeys(keys.bitmaps_of(batch), 0))
+        self._set_bits(missing, dict.fromkeys(bitmaps_of(batch), 0))
         self.feed_from(batch, missing[0])
 
     def _set_bits(self, indices: Iterable[int], bits: Mapping[str, int]) -> None:
@@ -165,7 +173,7 @@ class Batches:
 
     def unfinished(self, batch: str, start: int, count: int) -> list[int]:
         """Of ``count`` indices from ``start`` on, those without an outcome."""
-        return cast(list[int], self._run("unfinished", keys.bitmaps_of(batch), [start, count]))
+        return cast(list[int], self._run("unfinished", bitmaps_of(batch), [start, count]))
 
     def is_finished(self, batch: str, index: int) -> bool:
         """Whether an image has its outcome."""
@@ -177,7 +185,7 @@ class Batches:
 
     def feed_from(self, batch: str, index: int) -> None:
         """Go through the manifest again from here; what has its outcome is passed over."""
-        self._run("feed_from", [keys.batch_of(batch)], [index])
+        self._run("feed_from", [batch_of(batch)], [index])
 
     def note_rate(self, batch: str, rate: float) -> None:
         """Keep the outcomes a second of a batch, for people to see."""
@@ -185,15 +193,15 @@ class Batches:
 
     def _amend(self, batch: str, *fields: str | int) -> bool:
         # One script: a batch that is forgotten in between must not come back as a shell of itself.
-        return self._run("amend", [keys.batch_of(batch)], fields) == 1
+        return self._run("amend", [batch_of(batch)], fields) == 1
 
     def all(self) -> list[BatchState]:
         """Those that are not closed, paused and cancelled ones too, oldest first."""
-        return batch_states(self._run("batches", [keys.OPEN, keys.COUNTS], [keys.BATCH]))
+        return batch_states(self._run("batches", [OPEN, COUNTS], [BATCH]))
 
     def get(self, name: str) -> BatchState | None:
         """How a batch stands; none where the ledger does not know it: it is closed, or never was."""
-        return next(iter(batch_states(self._run("batches", [keys.OPEN, keys.COUNTS], [keys.BATCH, name]))), None)
+        return next(iter(batch_states(self._run("batches", [OPEN, COUNTS], [BATCH, name]))), None)
 
 
 def batch_states(rows: object) -> list[BatchState]:

@@ -1,4 +1,4 @@
-"""The ledger's connection: its scripts, and Redis's errors as ours."""
+"""The ledger's connection: where its data lie in Redis, its scripts, and Redis's errors as ours."""
 
 from __future__ import annotations
 
@@ -12,6 +12,32 @@ from redis.retry import Retry
 
 from dermbatch.errors import LedgerUnavailable
 from dermbatch.settings import RedisSettings
+
+PREFIX = "dermbatch:"
+INFLIGHT, STATES, JOBS, COUNTS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs", PREFIX + "counts"
+FLIGHT = (INFLIGHT, STATES, JOBS, COUNTS)
+"""The images in flight: their times, what is kept of each, their messages, how many a batch has."""
+
+OPEN, SLOTS, CLOCK = PREFIX + "open", PREFIX + "slots", PREFIX + "clock"
+LEADER, WAKE, WATCH_LOOK = PREFIX + "leader", PREFIX + "wake", PREFIX + "watch:look"
+
+BATCH = PREFIX + "batch:"
+"""A batch's keys begin with it; ``standing`` of ``scripts/prelude.lua`` names them too."""
+
+
+def batch_of(name: str) -> str:
+    """Hash with what is known of a batch."""
+    return BATCH + name
+
+
+def reasons_of(name: str) -> str:
+    """Hash of its failures by reason."""
+    return f"{BATCH}{name}:reasons"
+
+
+def bitmaps_of(name: str) -> tuple[str, str]:
+    """Its bitmaps: done, failed."""
+    return f"{BATCH}{name}:done", f"{BATCH}{name}:failed"
 
 
 def milliseconds(seconds: float) -> int:

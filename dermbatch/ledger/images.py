@@ -6,9 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from dermbatch.ledger import keys
-from dermbatch.ledger.connection import Connection, milliseconds, sorted_errors
-from dermbatch.ledger.queue import lane_of
+from dermbatch.ledger.connection import (
+    CLOCK,
+    COUNTS,
+    FLIGHT,
+    INFLIGHT,
+    STATES,
+    Connection,
+    batch_of,
+    bitmaps_of,
+    milliseconds,
+    reasons_of,
+    sorted_errors,
+)
+from dermbatch.ledger.queue import LANES
 from dermbatch.records import ImageJob, Lane
 from dermbatch.settings import LedgerSettings
 
@@ -85,7 +96,7 @@ class Images:
         if not messages:
             return 0
         batch, queue = messages[0].job.batch, messages[0].queue
-        names = [*keys.FLIGHT, *keys.bitmaps_of(batch), keys.batch_of(batch), queue]
+        names = [*FLIGHT, *bitmaps_of(batch), batch_of(batch), queue]
         start = "" if next_index is None else next_index
         args: list[str | int] = [milliseconds(self._settings.queued_look), batch, start]
         for message in messages:
@@ -94,17 +105,17 @@ class Images:
 
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
         """Take an image for this owner, for the length of a lease."""
-        names = [keys.INFLIGHT, keys.STATES, *keys.bitmaps_of(job.batch)]
+        names = [INFLIGHT, STATES, *bitmaps_of(job.batch)]
         status, *said = cast(list[Any], self._run("claim", names, [job.member, job.index, owner, self._lease]))
         if status != "claimed":
             return cast(Literal["taken", "finished", "unknown"], status)
         attempt, transients, waited, queue = said
-        return Claim(job, owner, attempt, transients, waited / 1000, lane_of(queue))
+        return Claim(job, owner, attempt, transients, waited / 1000, LANES[queue])
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extend a lease; ``False`` where the image is this owner's no longer."""
         args: list[str | int] = [claim.job.member, claim.owner, self._lease]
-        return self._run("heartbeat", [keys.INFLIGHT, keys.STATES], args) == 1
+        return self._run("heartbeat", [INFLIGHT, STATES], args) == 1
 
     def finish(self, job: ImageJob, owner: str, outcome: Literal["done", "failed"], reason: str = "") -> bool:
         """Note an outcome whose record is written; ``False`` where a failure came too late to count.
@@ -115,7 +126,7 @@ class Images:
             outcome: Of which kind the record is.
             reason: Code of a failure.
         """
-        names = [*keys.FLIGHT, *keys.bitmaps_of(job.batch), keys.reasons_of(job.batch), keys.batch_of(job.batch)]
+        names = [*FLIGHT, *bitmaps_of(job.batch), reasons_of(job.batch), batch_of(job.batch)]
         return self._run("finish", names, [job.member, job.index, owner, outcome, reason, job.batch]) == 1
 
     def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:
@@ -127,15 +138,15 @@ class Images:
         """
         job = claim.job
         args: list[str | int] = [job.member, claim.owner, milliseconds(pause), int(counted), job.batch]
-        return cast(int, self._run("postpone", [keys.INFLIGHT, keys.STATES, keys.COUNTS], args))
+        return cast(int, self._run("postpone", [INFLIGHT, STATES, COUNTS], args))
 
     def give_back(self, batch: str, index: int) -> bool:
         """Say that the message of a queued image was taken by somebody who will not run it: it is sent again."""
-        return self._run("give_back", [keys.INFLIGHT, keys.STATES], [f"{batch}:{index}"]) == 1
+        return self._run("give_back", [INFLIGHT, STATES], [f"{batch}:{index}"]) == 1
 
     def drop(self, batch: str) -> int:
         """Take the images of a batch out of flight that no worker has; returns how many."""
-        return cast(int, self._run("drop", keys.FLIGHT, [batch]))
+        return cast(int, self._run("drop", FLIGHT, [batch]))
 
     def requeue(self, owner: str, limit: int = 200) -> list[Due]:
         """Send up to ``limit`` images again whose time has come; poison is handed to ``owner`` to be recorded."""
@@ -145,7 +156,7 @@ class Images:
         args += [milliseconds(self._probation), milliseconds(ahead)]
         rows = cast(
             list[tuple[Literal["expired", "resend", "poison"], int, str, int]],
-            self._run("requeue", [*keys.FLIGHT, keys.CLOCK], args),
+            self._run("requeue", [*FLIGHT, CLOCK], args),
         )
         return [Due(payload, why, attempts, bool(expired)) for why, attempts, payload, expired in rows]
 
@@ -162,4 +173,4 @@ class Images:
     def in_flight(self) -> int:
         """Images that are queued, running or waiting."""
         with sorted_errors():
-            return self._redis.zcard(keys.INFLIGHT)
+            return self._redis.zcard(INFLIGHT)

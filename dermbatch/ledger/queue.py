@@ -20,10 +20,7 @@ QUEUES: dict[Lane, str] = {"live": "dermbatch.live", "bulk": "dermbatch.bulk"}
 """The queue of each lane; workers look into ``live`` first, and often enough into ``bulk``."""
 
 
-def lane_of(queue: str) -> Lane:
-    """Whose queue this is."""
-    return "live" if queue == QUEUES["live"] else "bulk"
-
+LANES = {queue: lane for lane, queue in QUEUES.items()}
 
 SOCKET_TIMEOUT = 10.0
 """Seconds that a read from Redis may take: ten times what Redis lets a worker wait for a message. Without it, a

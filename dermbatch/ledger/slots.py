@@ -8,15 +8,23 @@ from typing import Literal, cast
 
 import redis
 
-from dermbatch.ledger import keys
-from dermbatch.ledger.connection import Connection, milliseconds, sorted_errors
+from dermbatch.ledger.connection import (
+    CLOCK,
+    LEADER,
+    SLOTS,
+    WAKE,
+    WATCH_LOOK,
+    Connection,
+    milliseconds,
+    sorted_errors,
+)
 
 SILENCE_MS = 30_000
 _MOST_RULES = 10_000
 
 Role = Literal["orchestrator", "watcher"]
 
-_LEADERS: dict[Role, str] = {"orchestrator": keys.LEADER, "watcher": f"{keys.LEADER}:watcher"}
+_LEADERS: dict[Role, str] = {"orchestrator": LEADER, "watcher": f"{LEADER}:watcher"}
 
 
 class Slots:
@@ -27,16 +35,16 @@ class Slots:
 
     def report(self, slot: str) -> None:
         """Say that this worker slot is alive."""
-        self._run("slots", [keys.SLOTS], [SILENCE_MS, slot])
+        self._run("slots", [SLOTS], [SILENCE_MS, slot])
 
     def live(self) -> int:
         """Worker slots heard of lately."""
-        return cast(int, self._run("slots", [keys.SLOTS], [SILENCE_MS]))
+        return cast(int, self._run("slots", [SLOTS], [SILENCE_MS]))
 
     def retire(self, slot: str) -> None:
         """Say that this worker slot goes."""
         with sorted_errors():
-            self._redis.zrem(keys.SLOTS, slot)
+            self._redis.zrem(SLOTS, slot)
 
     def lead(self, name: str, seconds: float, role: Role = "orchestrator") -> bool:
         """Become or stay the leader for so long; ``False`` where another one is."""
@@ -52,26 +60,26 @@ class Slots:
         """Have the watcher that leads list what is below the prefixes of these rules, soon."""
         if names := list(rules):
             with sorted_errors():
-                self._redis.sadd(keys.WATCH_LOOK, *names)
+                self._redis.sadd(WATCH_LOOK, *names)
 
     def asked_to_look(self) -> set[str]:
         """The rules that somebody has asked to be looked at since the last call."""
         with sorted_errors():
-            return set(cast(list[str], self._redis.spop(keys.WATCH_LOOK, _MOST_RULES)))
+            return set(cast(list[str], self._redis.spop(WATCH_LOOK, _MOST_RULES)))
 
     def wake(self) -> None:
         """Have the leader look now, not at its next turn, which a full Redis must do with."""
         with sorted_errors(), suppress(redis.OutOfMemoryError), self._redis.pipeline() as pipe:
-            pipe.lpush(keys.WAKE, 1)
-            pipe.ltrim(keys.WAKE, 0, 0)
+            pipe.lpush(WAKE, 1)
+            pipe.ltrim(WAKE, 0, 0)
             pipe.execute()
 
     def sleep(self, seconds: float) -> None:
         """Wait until somebody wakes the leader, or for so long (at most 2 s)."""
         with sorted_errors(), suppress(redis.TimeoutError):
-            self._blocking.blpop([keys.WAKE], timeout=seconds)
+            self._blocking.blpop([WAKE], timeout=seconds)
 
     def remembers(self) -> bool:
         """Whether Redis still has what the leader wrote at its last look; not after it has lost its data."""
         with sorted_errors():
-            return bool(self._redis.exists(keys.CLOCK))
+            return bool(self._redis.exists(CLOCK))

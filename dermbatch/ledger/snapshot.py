@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from dermbatch.ledger import keys
 from dermbatch.ledger.batches import BatchState, batch_states
-from dermbatch.ledger.connection import Connection
-from dermbatch.ledger.queue import QUEUES, lane_of
+from dermbatch.ledger.connection import BATCH, COUNTS, OPEN, SLOTS, STATES, Connection
+from dermbatch.ledger.queue import LANES, QUEUES
 from dermbatch.ledger.slots import SILENCE_MS
 from dermbatch.records import Lane
 
@@ -49,14 +48,14 @@ def take_snapshot(connection: Connection) -> Snapshot:
     Raises:
         LedgerUnavailable: Where Redis does not answer.
     """
-    names = [keys.OPEN, keys.COUNTS, keys.STATES, keys.SLOTS, *QUEUES.values()]
+    names = [OPEN, COUNTS, STATES, SLOTS, *QUEUES.values()]
     now, batches, images, lengths, slots, used, limit = cast(
-        list[Any], connection.run("snapshot", names, [keys.BATCH, SILENCE_MS])
+        list[Any], connection.run("snapshot", names, [BATCH, SILENCE_MS])
     )
     lanes, waits = _none_in_flight(), dict[Lane, float]()
     for image in images:  # as ``prelude.lua`` keeps them
         state, *_, since, queue = image.split("|")
-        lane = lane_of(queue)
+        lane = LANES[queue]
         lanes[lane][state] += 1
         if state == "queued":
             waits[lane] = max(waits.get(lane, 0.0), (now - int(since)) / 1000)

@@ -24,6 +24,9 @@ from typing import Literal
 
 from dermbatch.stages import Stage
 
+DATA_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+"""Triton's names of types."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -40,11 +43,6 @@ class Tensor:
     dims: tuple[int, ...]
     dtype: Literal["uint8", "float32"] = "uint8"
     optional: bool = False
-
-    @property
-    def data_type(self) -> str:
-        """Triton's name of its type."""
-        return {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,3 @@ SCALE = 4
 
 SCALED = frozenset({"ENHANCED"})
 """Outputs that are ``scale`` times as high and wide as ``IMAGE``; other maps are of its size."""
-
-
-def labels_of(parameters: Mapping[str, str]) -> tuple[str, ...]:
-    """Classes in the order of ``PROBABILITIES``; empty where a model's parameters name none."""
-    return tuple(filter(None, (label.strip() for label in parameters.get("labels", "").split(","))))

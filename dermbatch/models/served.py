@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.errors import DermbatchError, ModelContractError
-from dermbatch.models.contracts import CONTRACTS, SCALE, SCALED, Tensor, labels_of
+from dermbatch.models.contracts import CONTRACTS, DATA_TYPES, SCALE, SCALED, Tensor
 from dermbatch.records import ModelUsed
 from dermbatch.stages import Stage
 
@@ -163,7 +163,7 @@ def _type_name(tensor: Any) -> str:
 
 
 def _check(model: ServedModel, wanted: Tensor, type_name: str) -> None:
-    if type_name != wanted.data_type:
+    if type_name != DATA_TYPES[wanted.dtype]:
         raise model.broken(f"gives or takes {wanted.name} as {type_name}, not as {wanted.dtype}")
     shape = model.shapes[wanted.name]
     pairs = zip(shape, wanted.dims, strict=False)
@@ -174,3 +174,8 @@ def _check(model: ServedModel, wanted: Tensor, type_name: str) -> None:
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
+
+
+def labels_of(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Classes in the order of ``PROBABILITIES``; empty where a model's parameters name none."""
+    return tuple(filter(None, (label.strip() for label in parameters.get("labels", "").split(","))))

@@ -4,24 +4,45 @@ All are JSON with these field names, in the object store and in Celery messages 
 durations are seconds; pixel coordinates are (row, column) from the top left of the image as displayed.
 """
 
-from dermbatch.records.batch import Batch, BatchControl, BatchSummary
-from dermbatch.records.canary import Canary, CanaryRecord, Shadow
-from dermbatch.records.image import ImageInfo, SourceInfo
-from dermbatch.records.job import ImageJob
-from dermbatch.records.manifest import Earlier, ManifestEntry, Refusal
-from dermbatch.records.order import Deidentification, Lane, ModelChoice, Order
-from dermbatch.records.plan import Filters, PlanRecord, Position
-from dermbatch.records.record import FORMAT, Record
-from dermbatch.records.result import DicomKind, FailureRecord, KnownImage, NoDicom, QualityFlag, ResultRecord, Sent
-from dermbatch.records.stage import (
+from dermbatch.records.asked import (
+    FORMAT,
+    Batch,
+    BatchControl,
+    BatchSummary,
+    Canary,
+    Deidentification,
+    Earlier,
+    Filters,
+    ImageJob,
+    Lane,
+    ManifestEntry,
+    ModelChoice,
+    Order,
+    PlanRecord,
+    Position,
+    Record,
+    Refusal,
+    Shadow,
+)
+from dermbatch.records.outcome import (
     BoundingBox,
+    CanaryRecord,
     ClassifyOutput,
     ColourStatistics,
+    DicomKind,
     EnhanceOutput,
+    FailureRecord,
+    ImageInfo,
+    KnownImage,
     LesionGeometry,
     ModelUsed,
+    NoDicom,
     PurifyOutput,
+    QualityFlag,
+    ResultRecord,
     SegmentOutput,
+    Sent,
+    SourceInfo,
     StageOutput,
     StageRecord,
 )

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from dermbatch.errors import UsageError
-from dermbatch.models.contracts import Tensor
+from dermbatch.models.contracts import DATA_TYPES, Tensor
 
 
 def graph_module(network: nn.Module, stage: str, path: Path) -> Any:
@@ -34,7 +34,7 @@ def graph_module(network: nn.Module, stage: str, path: Path) -> Any:
 def tensor_text(tensor: Tensor) -> str:
     """A tensor as ``config.pbtxt`` has it, without the braces."""
     dims = ", ".join(map(str, tensor.dims))
-    return f'name: "{tensor.name}" data_type: {tensor.data_type} dims: [ {dims} ]'
+    return f'name: "{tensor.name}" data_type: {DATA_TYPES[tensor.dtype]} dims: [ {dims} ]'
 
 
 def parameter_lines(parameters: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from dermbatch.records import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.handover.dicom import codes
-from workers.handover.dicom.identity import uid_of, valid_uid
+from workers.handover.dicom.header import uid_of, valid_uid
 from workers.image import png
 from workers.process.journey import process
 from workers.process.shadow import run_shadow

@@ -16,8 +16,7 @@ from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
 from dermbatch.records import ImageInfo, KnownImage, StageRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
-from workers.image.clock import Clock
-from workers.image.source import Source
+from workers.image.source import Clock, Source
 
 Value = TypeVar("Value")
 

@@ -18,15 +18,14 @@ from typing import Self
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, StoreRefused, StoreUnavailable
 from dermbatch.models.served import Array
-from dermbatch.records import ImageInfo, KnownImage, StageRecord
+from dermbatch.records import ClassifyOutput, ImageInfo, KnownImage, SegmentOutput, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from workers.image import artifacts, drift
-from workers.image.clock import Clock
+from workers.image import artifacts
 from workers.image.known import extended, remember
 from workers.image.pictures import Pictures, StaleArtifact
 from workers.image.preview import original_of, preview
-from workers.image.source import Source, SourceReplaced
+from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, preview_key, run_step
 from workers.triton.client import TritonClient
 
@@ -127,7 +126,7 @@ class Run:
             seconds=round(seconds, 6),
             output=output,
         )
-        drift.note(record, image)
+        _count_findings(record, image)
         self._writes.append(self._pool.submit(self._write, record, made))
 
     def outcome(self) -> Outcome:
@@ -187,3 +186,14 @@ class Run:
 
     def _remember(self, stages: Mapping[str, StageRecord], previews: Mapping[str, bytes]) -> None:
         remember(self._store, self._fingerprint, extended(self._known, self._image, stages, previews))
+
+
+def _count_findings(record: StageRecord, image: ImageInfo) -> None:
+    """Count what a stage has found: where it shifts from week to week, the images or the model are others."""
+    model = (record.model.name, record.model.version)
+    match record.output:
+        case SegmentOutput(lesion=lesion):
+            area = 0 if lesion is None else lesion.area_px
+            metrics.LESION_SHARE.labels(*model).observe(area / (image.height * image.width))
+        case ClassifyOutput(label=label):
+            metrics.CLASSIFIED.labels(*model, label).inc()

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from dermbatch import layout
 from dermbatch.records import ImageJob
 from dermbatch.store import ObjectStore, split_uri
-from workers.image.clock import Clock
+
+
+@dataclass
+class Clock:
+    """Seconds by what they were spent on."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """Count the time inside."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[what] = round(self.seconds.get(what, 0.0) + spent, 6)
 
 
 class SourceReplaced(Exception):

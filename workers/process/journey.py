@@ -18,12 +18,11 @@ from dermbatch.store import ObjectStore
 from workers.handover.dicom.delivery import Delivered, write_dicom
 from workers.handover.output import copy_files, write_result
 from workers.handover.pacs.stow import NOWHERE, Destinations
-from workers.image.clock import Clock
 from workers.image.known import recall
 from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
 from workers.image.quality import quality_flags
 from workers.image.run import Outcome, Run
-from workers.image.source import Source, SourceReplaced
+from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import plan, preview_key
 from workers.triton.client import TritonClient
 

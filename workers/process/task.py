@@ -5,17 +5,25 @@ Whatever happens to this process, the ledger still holds the image: it is put ba
 
 from __future__ import annotations
 
+import random
+import time
 from typing import Any
 
 import structlog
 
-from dermbatch import metrics
+from dermbatch import layout, metrics
+from dermbatch.errors import DermbatchError, PermanentError, StoreRefused, StoreUnavailable
+from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
-from dermbatch.records import ImageJob
-from workers.process.attempt import Attempt
+from dermbatch.records import ImageJob, ResultRecord
+from dermbatch.stored import read_if_any, write_once
+from workers.process.lease import LeaseLost
 from workers.process.workplace import Workplace
 
 _log = structlog.get_logger(__name__)
+
+_UNTIL_ORIGINAL = 1.0  # seconds between two looks whether an image's duplicate has its outcome
+_MOST_DOUBLINGS = 16
 
 
 def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
@@ -52,3 +60,142 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
                 limits=workplace.settings.worker,
                 alive=workplace.keeper.check,
             )
+
+
+class Attempt:
+    """One attempt at a claimed image.
+
+    Args:
+        place: This process's connections.
+        claim: The image, and whose it is; its lease is kept by the caller.
+    """
+
+    def __init__(self, place: Workplace, claim: Claim) -> None:
+        self._place, self._claim, self._job = place, claim, claim.job
+        self._log = _log.bind(batch=claim.job.batch, index=claim.job.index)
+
+    def run(self) -> ResultRecord | None:
+        """Process the image, and record it. Raises nothing: whatever else comes is dealt with.
+
+        Returns:
+            Its record, if it has one now.
+        """
+        place, claim = self._place, self._claim
+        started = time.monotonic()
+        try:
+            if self._must_wait():
+                return None
+            record = self._recorded() if claim.attempt > 1 else None
+            if record is None:
+                record = place.process(
+                    self._job,
+                    store=place.store,
+                    client=place.client,
+                    limits=place.settings.worker,
+                    attempt=claim.attempt,
+                    worker=place.slot,
+                    alive=place.keeper.check,
+                    destinations=place.destinations,
+                )
+                if not self._commit(record):
+                    return None
+        except LeaseLost as lost:
+            self._log.warning("image left", attempt=claim.attempt, why=str(lost))
+            if self._put_off(0, counted=False):  # else it is this worker's no longer
+                place.drain.count_given_back()
+            return None
+        except PermanentError as error:
+            self._fail(error.reason, str(error), permanent=True)
+            return None
+        except Exception as error:
+            self._postpone_or_fail(error)
+            return None
+        if place.insist(lambda: place.ledger.images.finish(self._job, claim.owner, "done")) is not None:
+            metrics.IMAGES.labels("done").inc()
+            metrics.IMAGE_SECONDS.observe(time.monotonic() - started)
+            place.drain.count_finished()
+        return record
+
+    def _must_wait(self) -> bool:
+        """Put the image off for the cache's sake, while the same content has no outcome elsewhere in the batch."""
+        ledger, job, original = self._place.ledger, self._job, self._job.duplicate_of
+        if original is None or self._place.insist(lambda: ledger.batches.is_finished(job.batch, original)):
+            return False
+        self._put_off(_UNTIL_ORIGINAL, counted=False)
+        return True
+
+    def _recorded(self) -> ResultRecord | None:
+        """The record, where an earlier attempt wrote it, but could not say so to the ledger."""
+        return read_if_any(self._place.store, layout.result(self._job.batch, self._job.index), ResultRecord)
+
+    def _commit(self, record: ResultRecord) -> bool:
+        """Write the result record; ``False`` where it could not be written, which costs the image no try."""
+        key = layout.result(self._job.batch, self._job.index)
+        try:
+            first = write_once(self._place.store, key, record)
+        except (StoreUnavailable, StoreRefused) as error:
+            self._wait_for_store(error)
+            return False
+        self._log.info("recorded", first=first, attempt=self._claim.attempt, seconds=record.seconds)
+        return True
+
+    def _postpone_or_fail(self, error: Exception) -> None:
+        """A transient failure, or a defect of ours, which is worth another try too."""
+        if isinstance(error, StoreRefused):
+            # Credentials that expired are no fault of the image, whose failure could not be recorded either.
+            self._wait_for_store(error)
+            return
+        if isinstance(error, DermbatchError):
+            reason, message = error.reason, str(error)
+            self._log.warning("attempt failed", reason=reason)
+        else:
+            reason, message = "internal_error", f"the pipeline broke: {type(error).__name__}; see the worker's log"
+            self._log.exception("attempt broke")
+        if self._claim.transients + 1 >= self._place.settings.ledger.max_transient:
+            self._fail(reason, message, permanent=False)
+        else:
+            self._postpone(self._claim.transients, counted=True)
+
+    def _wait_for_store(self, error: DermbatchError) -> None:
+        """Put the image off while nothing can be recorded of it: neither lost, nor ever poison for that."""
+        self._log.warning("not recorded", reason=error.reason, message=str(error))
+        self._postpone(self._claim.attempt - 1, counted=False)
+
+    def _postpone(self, before: int, *, counted: bool) -> None:
+        """Put the image off for a pause that doubles with each one ``before`` it."""
+        limits = self._place.settings.ledger
+        longest = min(limits.longest_pause, limits.first_pause * 2 ** min(before, _MOST_DOUBLINGS))
+        pause = longest * random.uniform(0.5, 1)  # noqa: S311 - equal pauses would come back as one herd
+        if self._put_off(pause, counted=counted):
+            metrics.IMAGES.labels("retried").inc()
+            self._place.drain.count_finished()
+
+    def _put_off(self, pause: float, *, counted: bool) -> bool:
+        """Hand the image back to the ledger; ``False`` where the lease was lost, or Redis did not answer."""
+        ledger, claim = self._place.ledger, self._claim
+        transients = self._place.insist(lambda: ledger.images.postpone(claim, pause, counted=counted))
+        return transients is not None and transients >= 0
+
+    def _fail(self, reason: str, message: str, *, permanent: bool) -> None:
+        """Write the failure record, then tell the ledger; where it cannot be written, the image is put off."""
+        place, job, claim = self._place, self._job, self._claim
+        try:
+            write_failure(
+                place.store,
+                batch=job.batch,
+                index=job.index,
+                name=job.name,
+                source=job.source,
+                reason=reason,
+                message=message,
+                permanent=permanent,
+                attempts=claim.attempt,
+            )
+        except (StoreUnavailable, StoreRefused) as error:
+            self._wait_for_store(error)
+            return
+        if place.insist(lambda: place.ledger.images.finish(job, claim.owner, "failed", reason=reason)):
+            metrics.IMAGES.labels("failed").inc()
+            metrics.FAILURES.labels(reason).inc()
+            place.drain.count_finished()
+            self._log.info("failed", reason=reason, attempts=claim.attempt)

@@ -12,8 +12,7 @@ from dermbatch import __version__
 from dermbatch.images.lesion import Mask
 from dermbatch.records import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
 from dermbatch.stages import Stage
-from workers.handover.dicom.header import source_header
-from workers.handover.dicom.identity import uid_of
+from workers.handover.dicom.header import source_header, uid_of
 from workers.handover.dicom.picture import picture
 from workers.handover.dicom.report import report
 from workers.handover.dicom.segmentation import segmentation

@@ -37,8 +37,7 @@ from dermbatch.records import (
     StageRecord,
 )
 from workers.handover.dicom import codes
-from workers.handover.dicom.header import nameless
-from workers.handover.dicom.identity import uid_of
+from workers.handover.dicom.header import nameless, uid_of
 from workers.handover.dicom.segmentation import tracking_uid
 from workers.handover.dicom.stamp import MANUFACTURER, NOT_ALONE, SYNTAX
 

@@ -12,8 +12,7 @@ from dermbatch import __version__
 from dermbatch.images.lesion import Mask
 from dermbatch.records import ImageInfo, ModelUsed
 from workers.handover.dicom import codes
-from workers.handover.dicom.header import nameless
-from workers.handover.dicom.identity import uid_of
+from workers.handover.dicom.header import nameless, uid_of
 from workers.handover.dicom.stamp import MANUFACTURER, SYNTAX
 
 SERIES_NUMBER = 9001

@@ -1,0 +1,264 @@
+"""What is asked, from the command or rule that says so to the message for a worker: order, plan, batch, job."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from dermbatch.errors import NewerFormat
+from dermbatch.stages import ORDER, Stage
+
+FORMAT = 2
+"""Of the records and messages that are written; one number for all. Version 0.1.0 wrote none: that is format 1."""
+
+
+class Record(BaseModel):
+    """Base of all records: unknown fields are an error, so that a typing mistake cannot lose data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+    def to_json(self) -> bytes:
+        """UTF-8 JSON of this record."""
+        return self.model_dump_json().encode()
+
+
+class Stored(Record):
+    """Base of what is stored or sent as a whole. Of an older format, it is made what it would be today.
+
+    Raises:
+        NewerFormat: Where it is read and is of a format that is not known here, whatever else is in it.
+    """
+
+    format: int = FORMAT
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, said: int) -> int:
+        if said > FORMAT:
+            raise NewerFormat(
+                f"this {cls.__name__} is of format {said}, and formats up to {FORMAT} are known here: "
+                "install the version of Dermbatch that wrote it, or a later one"
+            )
+        return FORMAT
+
+
+Lane = Literal["live", "bulk"]
+
+
+class ModelChoice(Record):
+    """A model of the Triton model repository; the newest version where none is pinned."""
+
+    name: str
+    version: str | None = None
+
+
+class Deidentification(Record):
+    """How images were de-identified before anything else saw them: a profile, and the salt of the pseudonyms."""
+
+    profile: str
+    dates: Literal["remove", "shift", "keep"]
+    uids: Literal["replace", "keep"]
+    burned_in_text: Literal["refuse", "flag"]
+    reidentification: bool = Field(description="whether a sealed table of the originals was written")
+    salt: str = Field(description="fingerprint of the salt: another salt gives other pseudonyms")
+
+
+class Order(Record):
+    """What the user asked to be done; part of plan, batch and job."""
+
+    lane: Lane = "bulk"
+    weight: int = Field(default=1, ge=1, le=100, description="share of its lane among batches that are open")
+    stages: tuple[Stage, ...] = ORDER
+    models: dict[Stage, ModelChoice]
+    max_failed_share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="the batch is paused when more than this share of its outcomes failed",
+    )
+    compared_with: tuple[str, ...] = Field(default=(), description="batches whose results are compared")
+    deidentified: Deidentification | None = Field(default=None, description="how, where images were")
+    send_to: str | None = Field(
+        default=None, description="the PACS of the settings that DICOM objects are sent to"
+    )
+    dicom: bool = Field(
+        default=False,
+        validate_default=True,
+        description="whether DICOM objects are written beside the results; always where they are sent",
+    )
+    output: str | None = Field(default=None, description="s3://bucket/prefix that results are also copied under")
+
+    @field_validator("dicom")
+    @classmethod
+    def _written_where_sent(cls, dicom: bool, info: ValidationInfo) -> bool:
+        return dicom or info.data.get("send_to") is not None
+
+
+def embedded(said: Any) -> Any:
+    """A record's fields, with those of its order in ``order``: version 0.1.0 wrote them beside the others."""
+    if not isinstance(said, dict) or "order" in said:
+        return said
+    order = {field: value for field, value in said.items() if field in Order.model_fields}
+    return {field: value for field, value in said.items() if field not in order} | {"order": order}
+
+
+class Refusal(Record):
+    """Why an input never became an image: a zip member with a ``../`` name, an unreadable file ..."""
+
+    reason: str
+    message: str
+
+
+class Earlier(Record):
+    """The result of another batch that this image's is compared with."""
+
+    batch: str
+    index: int
+
+
+class ManifestEntry(Record):
+    """One image that was asked for; a line of ``manifest/<part>.jsonl``."""
+
+    index: int = Field(ge=0, description="position in the batch, from 0 without gaps")
+    name: str = Field(description="what the user calls it: a path relative to the input, or member@archive")
+    source: str | None = Field(default=None, description="s3://bucket/key of the object; none if refused")
+    size: int | None = Field(default=None, description="bytes of the object")
+    etag: str | None = Field(default=None, description="the object's ETag, without quotes: tells contents apart")
+    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
+    duplicate_of: int | None = Field(default=None, description="index of an earlier entry with the same content")
+    earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")
+    may_have_text: bool = Field(default=False, description="de-identified, though the picture may have text in it")
+    refusal: Refusal | None = None
+    origin: str | None = Field(default=None, description="of what watching took in: digest of the object it is of")
+
+
+class Asked(Stored):
+    """What was asked, under which name, however far it has come."""
+
+    name: str
+    created: datetime
+    order: Order
+    software: str
+
+    _upgraded = model_validator(mode="before")(embedded)
+
+
+class Batch(Asked):
+    """What was asked; ``batch.json``. Written last of a plan, so its presence says that the manifest is whole."""
+
+    images: int
+    skipped: int = Field(default=0, description="files passed over because they are no images")
+    left_out: int = Field(default=0, description="files that the user's filters leave out")
+    duplicates: int = Field(default=0, description="images whose content an earlier one of the batch has")
+    rule: str | None = Field(default=None, description="of watching, by which it takes or took images in")
+    growing: bool = Field(default=False, description="whether it takes images in: images is how many so far")
+    until: datetime | None = Field(default=None, description="when it takes in no more")
+
+
+class BatchControl(Stored):
+    """How an open batch is to be run; ``open/<batch>.json``, there while it is planned and until it closes."""
+
+    lane: Lane = "bulk"
+    weight: int = Field(default=1, ge=1, le=100)
+    state: Literal["open", "paused", "cancelled"] = "open"
+    why: str = Field(default="", description="why it is paused or cancelled, for people")
+    tolerant: bool = Field(default=False, description="resumed after too many failures: not paused for them again")
+
+    @classmethod
+    def of(cls, order: Order) -> Self:
+        """As it was asked."""
+        return cls(lane=order.lane, weight=order.weight)
+
+
+class BatchSummary(Stored):
+    """What became of a batch; ``summary.json``, written when it closes, after report and table."""
+
+    name: str
+    state: Literal["finished", "cancelled"] = "finished"
+    images: int
+    done: int
+    failed: int
+    reasons: dict[str, int] = Field(description="failures by reason")
+    without_dicom: int = Field(default=0, description="results without DICOM objects, where they were asked for")
+    created: datetime
+    closed: datetime
+    first_started: datetime | None = Field(default=None, description="when the first result's attempt began")
+    last_finished: datetime | None = Field(default=None, description="when the last result was there")
+    stage_seconds: dict[Stage, float] = Field(description="mean seconds of a stage, where it was run")
+    stage_runs: dict[Stage, int] = Field(description="how often a stage was run, not taken from the cache")
+    image_seconds: float = Field(
+        description="mean seconds that an image took a worker slot, where stages were run"
+    )
+    slots: int = Field(description="worker slots heard of at the end")
+    software: str
+
+
+class Position(Record):
+    """Where a walk through inputs stands: what was taken, to be gone on from."""
+
+    input: int = Field(default=0, description="number of the input, from 0")
+    after: str | None = Field(default=None, description="the last item of it (file or object) that was taken")
+    taken: int = Field(default=0, description="members taken of that item, an archive; 0: it was taken whole")
+
+
+class Filters(Record):
+    """Which files or objects of folders and prefixes are meant; patterns are shell globs on the path below it."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    since: datetime | None = Field(default=None, description="last modified then or later")
+    until: datetime | None = Field(default=None, description="last modified before")
+
+
+class PlanRecord(Asked):
+    """A plan that is being made; ``plan.json``, written after every part, so that a killed planner goes on."""
+
+    inputs: tuple[str, ...]
+    filters: Filters = Filters()
+    position: Position = Position()
+    images: int = 0
+    skipped: int = 0
+    left_out: int = 0
+    duplicates: int = 0
+
+
+class Canary(Stored):
+    """New models that a share of live images is also run with; ``canaries/<name>/canary.json``."""
+
+    name: str
+    models: dict[Stage, ModelChoice] = Field(description="the stages that differ")
+    share: float = Field(gt=0, le=1, description="of live images")
+    created: datetime
+    stopped: datetime | None = None
+
+
+class Shadow(Record):
+    """Other models that an image is also run with, after its result is written and without touching it."""
+
+    canary: str
+    models: dict[Stage, ModelChoice] = Field(description="of all stages; those that differ are what is tried")
+
+
+class ImageJob(Stored):
+    """The Celery message's one argument: everything a worker needs to process one image, but no pixels."""
+
+    batch: str
+    index: int
+    name: str
+    source: str
+    order: Order
+    size: int | None = None
+    etag: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
+    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
+    duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
+    may_have_text: bool = Field(default=False, description="as in the manifest")
+    shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
+
+    _upgraded = model_validator(mode="before")(embedded)
+
+    @property
+    def member(self) -> str:
+        """The name of this image in the ledger."""
+        return f"{self.batch}:{self.index}"

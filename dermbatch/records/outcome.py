@@ -1,0 +1,227 @@
+"""What came out of an image: what each stage found, the result or the failure, and what is known of it since."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from dermbatch.records.asked import Record, Stored
+from dermbatch.stages import Stage
+
+
+class ImageInfo(Record):
+    """What decoding an object says of it; equal wherever the object lies."""
+
+    sha256: str = Field(description="digest of the file; of a frame, of '<digest of the file>#frame=<frame>'")
+    bytes: int
+    media_type: str
+    height: int
+    width: int
+    pixel_spacing_mm: tuple[float, float] | None = Field(default=None, description="(row, column) spacing")
+    notes: tuple[str, ...] = Field(default=(), description="conversions: exif_rotated, from_16_bit, from_cmyk ...")
+    frame: int | None = Field(default=None, description="of a DICOM file of several: which, from 1")
+
+
+class SourceInfo(ImageInfo):
+    """The object that was read."""
+
+    uri: str
+
+
+class PurifyOutput(Record):
+    """What purification found."""
+
+    kind: Literal["purify"] = "purify"
+    occluded_fraction: float = Field(description="share of pixels taken for hair, ruler or ink, 0 to 1")
+
+
+class BoundingBox(Record):
+    """Half-open pixel box: rows ``top <= r < bottom``, columns ``left <= c < right``."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class ColourStatistics(Record):
+    """Colour of the lesion in sRGB, 0 to 255, and how many of the six ABCD-rule colours it shows."""
+
+    mean_rgb: tuple[float, float, float]
+    std_rgb: tuple[float, float, float]
+    skin_mean_rgb: tuple[float, float, float] | None = Field(default=None, description="outside the lesion")
+    colours: int = Field(description="white, red, light brown, dark brown, blue-grey, black: count present")
+
+
+class LesionGeometry(Record):
+    """Measures of the lesion mask. The _mm fields are there only where the image states its pixel spacing."""
+
+    area_px: int
+    perimeter_px: float
+    bounding_box: BoundingBox
+    centroid: tuple[float, float]
+    diameter_px: float = Field(description="largest distance between two points of the outline (Feret)")
+    equivalent_diameter_px: float
+    asymmetry: float = Field(description="0 symmetric to 1: mean non-overlap when folded over both main axes")
+    border_irregularity: float = Field(description="perimeter^2 / (4 pi area); 1 for a disc")
+    area_mm2: float | None = None
+    perimeter_mm: float | None = None
+    diameter_mm: float | None = None
+    area_fraction: float = Field(description="share of the image, 0 to 1")
+    components: int = Field(description="separate lesions found; the mask holds the one that the picture is of")
+    colour: ColourStatistics
+
+
+class SegmentOutput(Record):
+    """What segmentation found; no geometry where there is no lesion."""
+
+    kind: Literal["segment"] = "segment"
+    lesion: LesionGeometry | None
+    touches_frame: bool
+    confidence: float = Field(description="mean of |2p - 1| over the lesion and its near surroundings")
+
+
+class EnhanceOutput(Record):
+    """What enhancement made of the lesion's surroundings."""
+
+    kind: Literal["enhance"] = "enhance"
+    method: Literal["super_resolution", "native", "none"] = Field(
+        description="native: the crop was large enough; none: no lesion to enhance"
+    )
+    box: BoundingBox | None = Field(default=None, description="the crop in the source image")
+    scale: float | None = Field(default=None, description="enhanced over source resolution; 1 for native")
+    height: int | None = None
+    width: int | None = None
+
+
+class ClassifyOutput(Record):
+    """Diagnosis probabilities: research and triage support, not a diagnosis."""
+
+    kind: Literal["classify"] = "classify"
+    probabilities: dict[str, float]
+    label: str = Field(description="the most probable")
+    embedding_sha256: str = Field(description="digest of embedding.npy's float32 bytes")
+
+
+StageOutput = PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput
+
+
+class ModelUsed(Record):
+    """The model that really ran."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="digest of the served model file")
+
+
+class StageRecord(Record):
+    """What one stage did to one image; ``stage.json`` beside its artifacts in a folder of results."""
+
+    stage: Stage
+    key: str = Field(description="the stage key: what this stage's output depends on, digested")
+    model: ModelUsed
+    parameters: dict[str, float | int | str | bool]
+    fed_by: dict[Stage, str] = Field(description="stage keys of the artifacts that it was fed")
+    artifacts: dict[str, str] = Field(description="file name to object key")
+    inline: dict[str, bytes] = Field(
+        default={}, description="small files by name, Base64: kept here instead of under their keys in the store"
+    )
+    seconds: float = Field(description="time of the run that made the artifacts")
+    image: ImageInfo | None = Field(default=None, description="the source image, in stage.json only")
+    output: StageOutput
+
+
+QualityFlag = Literal[
+    "no_lesion", "touches_frame", "several_lesions", "low_confidence", "heavily_occluded", "burned_in_text"
+]
+
+
+DicomKind = Literal["segmentation", "report", "enhanced"]
+"""The DICOM objects that are written of an image."""
+
+
+NoDicom = Literal["not_dicom", "header_unusable", "nothing_to_say"]
+"""Why none are: the source is no DICOM file; its header cannot be used; no stage made anything for them."""
+
+
+class Sent(Record):
+    """What a PACS has taken of an image."""
+
+    to: str = Field(description="its name in the settings")
+    kinds: tuple[DicomKind, ...]
+    warnings: dict[DicomKind, str] = Field(
+        default={}, description="Warning Reason (PS3.18, table I.2-2) by kind, four hexadecimal digits"
+    )
+    at: datetime = Field(description="when it had taken all of them")
+
+
+class ResultRecord(Stored):
+    """The outcome of one image; ``results/<part>/<n>.json``, written last and once."""
+
+    batch: str
+    index: int
+    name: str
+    source: SourceInfo
+    stages: dict[Stage, StageRecord]
+    cached: tuple[Stage, ...] = Field(default=(), description="stages that were not run: artifacts were there")
+    flags: tuple[QualityFlag, ...] = ()
+    preview: str | None = Field(default=None, description="key of preview.jpg in a folder of results")
+    preview_jpeg: bytes | None = Field(default=None, description="preview.jpg itself, Base64: what reports show")
+    dicom: dict[DicomKind, str] = Field(default={}, description="keys of the DICOM objects, where asked for")
+    no_dicom: NoDicom | None = Field(default=None, description="why there are none, though they were asked for")
+    sent: Sent | None = Field(
+        default=None, description="what was sent to a PACS, where asked for and there is any"
+    )
+    output: str | None = Field(
+        default=None, description="s3://bucket/key of the folder of copies, where asked for"
+    )
+    attempt: int
+    worker: str
+    started: datetime
+    finished: datetime
+    seconds: dict[str, float] = Field(description="this attempt's time: read, decode, each stage, write")
+    software: str
+
+
+class FailureRecord(Stored):
+    """Why an image has no result; ``failed/<part>/<n>.json``."""
+
+    batch: str
+    index: int
+    name: str
+    source: str | None
+    reason: str
+    message: str
+    permanent: bool
+    attempts: int
+    failed: datetime
+    software: str
+
+
+class KnownImage(Stored):
+    """What is known of one object, by its content: ``images/known/<fingerprint>.json``; an action cache.
+
+    A cache only: where it is lost, stages run again; what is in use is in the result records.
+    """
+
+    image: ImageInfo
+    stages: dict[str, StageRecord] = Field(description="by stage key")
+    previews: dict[str, bytes] = Field(default={}, description="preview.jpg by preview key, Base64")
+
+
+class CanaryRecord(Stored):
+    """How old and new models agree on one image; ``canaries/<name>/results/<batch>/<index>.json``."""
+
+    canary: str
+    batch: str
+    index: int
+    name: str
+    models: dict[Stage, ModelUsed]
+    dice: float | None = Field(default=None, description="of the two masks, 0 to 1; 1 where both are empty")
+    old_label: str | None = None
+    new_label: str | None = None
+    probability_change: float | None = Field(default=None, description="largest of all classes, 0 to 1")
+    seconds: float = Field(description="time of the new models' run")
+    failure: str | None = Field(default=None, description="reason code, where the new models failed")
