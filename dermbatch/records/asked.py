@@ -262,3 +262,7 @@ class ImageJob(Stored):
     def member(self) -> str:
         """The name of this image in the ledger."""
         return f"{self.batch}:{self.index}"
+
+    def to_message(self) -> dict[str, Any]:
+        """As it is sent: its format, and of the other fields those that say something."""
+        return {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}

@@ -33,7 +33,7 @@ class Messages:
         task = self._app.amqp.as_task_v2(
             identity,
             TASK,
-            args=({"format": job.format, **job.model_dump(mode="json", exclude_defaults=True)},),
+            args=(job.to_message(),),
             ignore_result=True,
             argsrepr="",  # for logs, which are to name no file
         )
