@@ -28,7 +28,8 @@ from rich.table import Table
 
 from benchmarks.children import Watch, running, spawned
 from dermbatch import layout
-from dermbatch.records import Earlier, FailureRecord, ResultRecord
+from dermbatch.records.asked import Earlier
+from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.settings import StoreSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -37,7 +37,8 @@ from dermbatch.log import configure
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import encode
-from dermbatch.records import Order, ResultRecord
+from dermbatch.records.asked import Order
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore

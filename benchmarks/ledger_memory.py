@@ -28,7 +28,7 @@ from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Claim, Ledger
 from dermbatch.ledger.queue import QUEUES, celery_config
-from dermbatch.records import Batch, BatchControl, ManifestEntry
+from dermbatch.records.asked import Batch, BatchControl, ManifestEntry
 from dermbatch.settings import LedgerSettings, RedisSettings
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.messages import Messages, job_of

@@ -28,7 +28,8 @@ from benchmarks.killloop import work
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
-from dermbatch.records import BatchControl, ResultRecord
+from dermbatch.records.asked import BatchControl
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment

@@ -34,7 +34,8 @@ from benchmarks.killloop import work
 from dermbatch import layout
 from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.ledger import Ledger
-from dermbatch.records import ImageJob, ResultRecord
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import RedisSettings, Settings, StoreSettings, load
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment

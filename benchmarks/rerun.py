@@ -24,7 +24,7 @@ from benchmarks.children import Watch, of_part
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms import write_samples
-from dermbatch.records import Order
+from dermbatch.records.asked import Order
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.cli.tables.progress import follow

@@ -34,7 +34,8 @@ from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.models.served import Array, ServedModel
 from dermbatch.phantoms import write_samples
-from dermbatch.records import ImageJob, Order, ResultRecord
+from dermbatch.records.asked import ImageJob, Order
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings, TritonSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

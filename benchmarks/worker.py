@@ -18,7 +18,7 @@ from celery import signals
 from celery.utils.dispatch.signal import logger as signal_logger  # type: ignore[attr-defined]
 
 from dermbatch.errors import DermbatchError
-from dermbatch.records import ResultRecord
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import load
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ import numpy.typing as npt
 from dermbatch.audit import Audit
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import BatchState, Ledger
-from dermbatch.records import FailureRecord, Filters, ResultRecord
+from dermbatch.records.asked import Filters
+from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore

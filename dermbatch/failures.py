@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
-from dermbatch.records import FailureRecord
+from dermbatch.records.outcome import FailureRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 

@@ -22,7 +22,7 @@ import hashlib
 import re
 
 from dermbatch.errors import UsageError
-from dermbatch.records import DicomKind
+from dermbatch.records.outcome import DicomKind
 from dermbatch.stages import Stage
 
 PART_SIZE = 1000

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dermbatch.errors import UsageError
-from dermbatch.records import Lane, ModelChoice
+from dermbatch.records.asked import Lane, ModelChoice
 from dermbatch.stages import Stage
 
 Seconds = Annotated[float, Field(gt=0)]

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
-from dermbatch.records import Record
+from dermbatch.records.asked import Record
 from dermbatch.store import ObjectStore
 
 JSON = "application/json"

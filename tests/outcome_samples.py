@@ -8,18 +8,15 @@ import cv2
 import numpy as np
 
 from dermbatch import layout
-from dermbatch.records import (
-    Batch,
+from dermbatch.records.asked import Batch, ManifestEntry, ModelChoice, Order
+from dermbatch.records.outcome import (
     BoundingBox,
     ClassifyOutput,
     ColourStatistics,
     EnhanceOutput,
     FailureRecord,
     LesionGeometry,
-    ManifestEntry,
-    ModelChoice,
     ModelUsed,
-    Order,
     PurifyOutput,
     ResultRecord,
     SegmentOutput,

@@ -33,7 +33,7 @@ from benchmarks.killloop.house import House
 from benchmarks.killloop.loop import Loop, Outcome
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import encode
-from dermbatch.records import Batch, ManifestEntry, Order
+from dermbatch.records.asked import Batch, ManifestEntry, Order
 from dermbatch.settings import DEFAULT_MODELS, LedgerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.process import python_module

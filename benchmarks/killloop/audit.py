@@ -19,7 +19,8 @@ from benchmarks.killloop import work
 from benchmarks.killloop.proxy import written
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
-from dermbatch.records import Batch, BatchSummary, FailureRecord, ResultRecord
+from dermbatch.records.asked import Batch, BatchSummary
+from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 

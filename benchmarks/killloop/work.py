@@ -15,20 +15,8 @@ from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound
-from dermbatch.records import (
-    Batch,
-    BatchControl,
-    ImageJob,
-    Lane,
-    ManifestEntry,
-    ModelChoice,
-    ModelUsed,
-    Order,
-    PurifyOutput,
-    ResultRecord,
-    SourceInfo,
-    StageRecord,
-)
+from dermbatch.records.asked import Batch, BatchControl, ImageJob, Lane, ManifestEntry, ModelChoice, Order
+from dermbatch.records.outcome import ModelUsed, PurifyOutput, ResultRecord, SourceInfo, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 

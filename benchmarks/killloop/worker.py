@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.killloop import work as no_op
 from benchmarks.worker import run
-from dermbatch.records import ImageJob, ResultRecord
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import ResultRecord
 
 if TYPE_CHECKING:
     from workers.process.workplace import Process

@@ -15,7 +15,7 @@ from benchmarks.scaling.outcome import Outcome
 from benchmarks.scaling.traces import Arrival
 from benchmarks.scaling.work import Events, Job, Line, Meter, Pod
 from dermbatch.ledger.queue import QUEUES, LaneOrder
-from dermbatch.records import Lane
+from dermbatch.records.asked import Lane
 
 WORKERS: dict[str, tuple[Lane, ...]] = {"worker-live": ("live",), "worker-bulk": ("live", "bulk")}
 TRITON = "triton"

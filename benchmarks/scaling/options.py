@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.settings import LedgerSettings, WorkerSettings
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "scaling.yaml"

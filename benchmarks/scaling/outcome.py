@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.scaling.options import Prices
-from dermbatch.records import Lane
+from dermbatch.records.asked import Lane
 
 GIVEN_UP_AFTER = 180.0
 """Seconds without any Triton after which images fail: ten tries, doubling pauses (docs/batches.md, Retries)."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dermbatch.records import Lane
+from dermbatch.records.asked import Lane
 
 HOUR = 3600.0
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.scaling.nodes import Node
-from dermbatch.records import Lane
+from dermbatch.records.asked import Lane
 
 
 class Events:

@@ -17,7 +17,7 @@ from dermbatch.archives.members import Allowance, Member, refusal
 from dermbatch.archives.tars import GZIP, looks_like_tar, tar_members
 from dermbatch.archives.zips import zip_members
 from dermbatch.errors import BadInput
-from dermbatch.records import Refusal
+from dermbatch.records.asked import Refusal
 from dermbatch.settings import ArchiveSettings
 
 __all__ = ["Member", "is_archive", "is_archive_name", "members"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 
 from dermbatch.errors import BadInput
-from dermbatch.records import Refusal
+from dermbatch.records.asked import Refusal
 
 CHUNK = 1 << 20
 SMALL = 1 << 20

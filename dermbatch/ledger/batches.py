@@ -19,7 +19,7 @@ from dermbatch.ledger.connection import (
     reasons_of,
     sorted_errors,
 )
-from dermbatch.records import Batch, BatchControl, Lane
+from dermbatch.records.asked import Batch, BatchControl, Lane
 
 _BITS_AT_A_TIME = 5000
 

@@ -20,7 +20,7 @@ from dermbatch.ledger.connection import (
     sorted_errors,
 )
 from dermbatch.ledger.queue import LANES
-from dermbatch.records import ImageJob, Lane
+from dermbatch.records.asked import ImageJob, Lane
 from dermbatch.settings import LedgerSettings
 
 _SLACK = 5.0

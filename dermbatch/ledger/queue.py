@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from dermbatch.records import Lane
+from dermbatch.records.asked import Lane
 from dermbatch.settings import RedisSettings
 
 TASK = "dermbatch.process_image"

@@ -9,7 +9,7 @@ from dermbatch.ledger.batches import BatchState, batch_states
 from dermbatch.ledger.connection import BATCH, COUNTS, OPEN, SLOTS, STATES, Connection
 from dermbatch.ledger.queue import LANES, QUEUES
 from dermbatch.ledger.slots import SILENCE_MS
-from dermbatch.records import Lane
+from dermbatch.records.asked import Lane
 
 
 def _none_in_flight() -> dict[Lane, dict[str, int]]:

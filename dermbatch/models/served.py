@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dermbatch.errors import DermbatchError, ModelContractError
 from dermbatch.models.contracts import CONTRACTS, DATA_TYPES, SCALE, SCALED, Tensor
-from dermbatch.records import ModelUsed
+from dermbatch.records.outcome import ModelUsed
 from dermbatch.stages import Stage
 
 Array = NDArray[Any]

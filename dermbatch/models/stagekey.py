@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from dermbatch.records import ModelUsed
+from dermbatch.records.outcome import ModelUsed
 from dermbatch.stages import Stage
 
 REVISIONS: dict[Stage, int] = {Stage.PURIFY: 1, Stage.SEGMENT: 1, Stage.ENHANCE: 1, Stage.CLASSIFY: 1}

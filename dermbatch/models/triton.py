@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContractError
 from dermbatch.models.served import Array, ServedModel, describe
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 

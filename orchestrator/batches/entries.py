@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged, UsageError
-from dermbatch.records import Batch, ManifestEntry
+from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 from dermbatch.stored import parsed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable
-from dermbatch.records import Batch
+from dermbatch.records.asked import Batch
 from dermbatch.store import ObjectStore
 from dermbatch.stored import JSON
 from orchestrator.batches.entries import read_version

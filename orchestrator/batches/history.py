@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dermbatch import layout
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any

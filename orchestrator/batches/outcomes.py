@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged
-from dermbatch.records import Batch, FailureRecord, ManifestEntry, ResultRecord
+from dermbatch.records.asked import Batch, ManifestEntry
+from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import parsed, read
 

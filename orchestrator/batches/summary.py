@@ -10,7 +10,8 @@ from typing import Literal
 
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged
-from dermbatch.records import Batch, BatchSummary, ResultRecord
+from dermbatch.records.asked import Batch, BatchSummary
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read

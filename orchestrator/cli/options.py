@@ -14,7 +14,7 @@ from dermbatch.audit import Audit
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
-from dermbatch.records import Filters
+from dermbatch.records.asked import Filters
 from dermbatch.settings import Settings, load
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore

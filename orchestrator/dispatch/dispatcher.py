@@ -15,7 +15,7 @@ import structlog
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError, NewerFormat
 from dermbatch.ledger import BatchState, Ledger, Message
-from dermbatch.records import Batch, ImageJob, Lane, ManifestEntry
+from dermbatch.records.asked import Batch, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import asked

@@ -6,7 +6,7 @@ from collections import deque
 
 from dermbatch import layout
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, ManifestEntry
+from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 from orchestrator.planning.planner import read_manifest_part
 

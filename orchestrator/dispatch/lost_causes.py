@@ -8,7 +8,7 @@ from dermbatch import layout, metrics
 from dermbatch.errors import ObjectNotFound
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Ledger
-from dermbatch.records import ImageJob, ManifestEntry
+from dermbatch.records.asked import ImageJob, ManifestEntry
 from dermbatch.store import ObjectStore
 
 _log = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from celery import Celery
 
 from dermbatch.ledger import Message
 from dermbatch.ledger.queue import QUEUES, TASK
-from dermbatch.records import ImageJob, Lane
+from dermbatch.records.asked import ImageJob, Lane
 from dermbatch.stored import JSON
 
 

@@ -19,7 +19,7 @@ from dermbatch.audit import Audit
 from dermbatch.errors import DermbatchError
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import celery_config
-from dermbatch.records import Canary, ImageJob
+from dermbatch.records.asked import Canary, ImageJob
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.dispatch.closer import Closer

@@ -12,7 +12,8 @@ from typing import Any
 
 from dermbatch import layout
 from dermbatch.errors import PermanentError
-from dermbatch.records import KnownImage, ModelChoice, Order, StageRecord
+from dermbatch.records.asked import ModelChoice, Order
+from dermbatch.records.outcome import KnownImage, StageRecord
 from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dermbatch.errors import InferenceUnavailable, UsageError
 from dermbatch.models.triton import Triton
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import ORDER, Stage
 

@@ -15,14 +15,7 @@ from itertools import islice
 
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged, UsageError
-from dermbatch.records import (
-    Batch,
-    BatchControl,
-    Filters,
-    Order,
-    PlanRecord,
-    Position,
-)
+from dermbatch.records.asked import Batch, BatchControl, Filters, Order, PlanRecord, Position
 from dermbatch.store import ObjectStore
 from dermbatch.stored import JSON_LINES, read, write, write_once
 from orchestrator.batches.entries import content_of, read_batch, read_manifest_part

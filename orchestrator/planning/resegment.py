@@ -12,17 +12,8 @@ from itertools import islice
 
 from dermbatch import layout, stages
 from dermbatch.errors import UsageError
-from dermbatch.records import (
-    Batch,
-    Earlier,
-    Filters,
-    ManifestEntry,
-    ModelChoice,
-    ModelUsed,
-    Order,
-    Position,
-    ResultRecord,
-)
+from dermbatch.records.asked import Batch, Earlier, Filters, ManifestEntry, ModelChoice, Order, Position
+from dermbatch.records.outcome import ModelUsed, ResultRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any

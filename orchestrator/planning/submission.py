@@ -14,7 +14,7 @@ from typing import Any
 from dermbatch import layout
 from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.errors import UsageError
-from dermbatch.records import Batch, Filters, ModelChoice, Order, PlanRecord
+from dermbatch.records.asked import Batch, Filters, ModelChoice, Order, PlanRecord
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import ObjectStore

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 
 from dermbatch.errors import PermanentError
-from dermbatch.records import ManifestEntry, Refusal
+from dermbatch.records.asked import ManifestEntry, Refusal
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
 from orchestrator.planning.privacy.taking import Copy, Deidentifier, unnamed

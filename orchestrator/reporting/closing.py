@@ -14,7 +14,7 @@ from typing import Literal
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
-from dermbatch.records import Batch, BatchSummary, ManifestEntry
+from dermbatch.records.asked import Batch, BatchSummary, ManifestEntry
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome

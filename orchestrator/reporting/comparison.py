@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from dermbatch import layout
 from dermbatch.errors import PermanentError
-from dermbatch.records import Earlier, ModelUsed, ResultRecord, SegmentOutput, StageRecord
+from dermbatch.records.asked import Earlier
+from dermbatch.records.outcome import ModelUsed, ResultRecord, SegmentOutput, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import PermanentError
-from dermbatch.records import Batch, ResultRecord
+from dermbatch.records.asked import Batch
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.reporting.comparison import Compared, Mask, model_name, read_mask

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
-from dermbatch.records import ImageInfo, ResultRecord, StageRecord
+from dermbatch.records.outcome import ImageInfo, ResultRecord, StageRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import parsed
 

@@ -13,7 +13,7 @@ from typing import Literal
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError, RecordDamaged, UsageError
 from dermbatch.ledger import BatchState, Ledger
-from dermbatch.records import BatchSummary, Lane, PlanRecord
+from dermbatch.records.asked import BatchSummary, Lane, PlanRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read
 from orchestrator.batches.entries import read_batch

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dermbatch.errors import LedgerUnavailable, StackError
 from dermbatch.ledger import BatchState, Ledger
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.store import ObjectStore
 from orchestrator.batches.summary import read_summary
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dermbatch.records import (
-    Batch,
+from dermbatch.records.asked import Batch
+from dermbatch.records.outcome import (
     ClassifyOutput,
     EnhanceOutput,
     FailureRecord,

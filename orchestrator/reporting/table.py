@@ -18,12 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dermbatch.records import (
+from dermbatch.records.asked import ManifestEntry
+from dermbatch.records.outcome import (
     ClassifyOutput,
     EnhanceOutput,
     FailureRecord,
     LesionGeometry,
-    ManifestEntry,
     PurifyOutput,
     ResultRecord,
     SegmentOutput,

@@ -13,7 +13,7 @@ import psutil
 from pydantic import ValidationError
 
 from dermbatch.errors import StackError
-from dermbatch.records import Record
+from dermbatch.records.asked import Record
 
 _LOCK_TRIES = 10
 _LOCK_PAUSE = 0.1

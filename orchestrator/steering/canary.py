@@ -19,7 +19,8 @@ import structlog
 
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, ObjectNotFound, RecordDamaged, UsageError
-from dermbatch.records import Canary, CanaryRecord, ImageJob, ModelChoice, Record, Shadow
+from dermbatch.records.asked import Canary, ImageJob, ModelChoice, Record, Shadow
+from dermbatch.records.outcome import CanaryRecord
 from dermbatch.stages import Stage, closure
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write, write_once

@@ -19,7 +19,7 @@ from dermbatch.errors import (
     UsageError,
 )
 from dermbatch.ledger import BatchState, Ledger
-from dermbatch.records import Batch, BatchControl, Lane
+from dermbatch.records.asked import Batch, BatchControl, Lane
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
 

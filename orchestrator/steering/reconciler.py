@@ -13,7 +13,8 @@ import structlog
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
+from dermbatch.records.asked import Batch, BatchControl, ManifestEntry
+from dermbatch.records.outcome import FailureRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from orchestrator.batches.entries import read_batch

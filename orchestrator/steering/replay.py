@@ -8,7 +8,8 @@ from itertools import islice
 from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
+from dermbatch.records.asked import Batch, BatchControl, ManifestEntry
+from dermbatch.records.outcome import FailureRecord
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import named
 from orchestrator.batches.outcomes import audit, in_order, read_outcome

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from dermbatch.records import FailureRecord, ResultRecord
+from dermbatch.records.outcome import FailureRecord, ResultRecord
 from tests.waiting import patience
 
 DERMBATCH = [sys.executable, "-m", "orchestrator.cli"]

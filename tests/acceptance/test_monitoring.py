@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.build import FOLDER
 from dermbatch.ledger import Ledger
-from dermbatch.records import Order
+from dermbatch.records.asked import Order
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.candidates import Candidate

@@ -16,7 +16,7 @@ from dermbatch import layout
 from dermbatch.client import Client
 from dermbatch.errors import ObjectNotFound, StackError, UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records import FailureRecord
+from dermbatch.records.outcome import FailureRecord
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -16,7 +16,7 @@ from commands import command_line, dermbatch, results, wait_for
 
 from dermbatch import layout
 from dermbatch.ledger import Ledger
-from dermbatch.records import ResultRecord
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host

@@ -5,7 +5,7 @@ from celery import Celery
 
 from dermbatch.ledger import Message
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
-from dermbatch.records import ImageJob, ModelChoice, Order
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.stages import Stage
 
 

@@ -6,7 +6,7 @@ from celery import Celery
 from dermbatch import layout
 from dermbatch.ledger import Claim, Ledger
 from dermbatch.ledger.queue import QUEUES, celery_config
-from dermbatch.records import ModelChoice, Order
+from dermbatch.records.asked import ModelChoice, Order
 from dermbatch.settings import LedgerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 
 def sleep(job, *, attempt, worker, alive, **_):
-    from dermbatch.records import ResultRecord, SourceInfo
+    from dermbatch.records.outcome import ResultRecord, SourceInfo
 
     how, seconds = job.name.split()
     started = datetime.now(UTC)

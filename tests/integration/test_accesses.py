@@ -9,7 +9,7 @@ from pydicom import dcmread
 from dermbatch.audit import Audit
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import ImageJob, ModelChoice, Order
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import AuditSettings, Settings, WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -6,7 +6,7 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from orchestrator.dispatch import closer as closer_module
 from orchestrator.steering import controls
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dermbatch import layout
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.reporting.closing import close

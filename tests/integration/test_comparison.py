@@ -6,7 +6,7 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.errors import PermanentError, UsageError
-from dermbatch.records import Earlier, ModelChoice, Order, Refusal
+from dermbatch.records.asked import Earlier, ModelChoice, Order, Refusal
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.planner import read_manifest_part

@@ -6,7 +6,7 @@ from orchestra import there
 from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, StoreRefused, UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records import BatchControl
+from dermbatch.records.asked import BatchControl
 from dermbatch.settings import LedgerSettings, RedisSettings
 from orchestrator.stack.ports import free_ports
 from orchestrator.steering import controls

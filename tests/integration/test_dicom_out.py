@@ -13,7 +13,7 @@ from pydicom import dcmread
 from dermbatch.errors import BadInput
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
-from dermbatch.records import ImageJob, ModelChoice, Order
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -8,7 +8,8 @@ from orchestra import LEDGER, Orchestra, there
 
 from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, StoreUnavailable
-from dermbatch.records import BatchControl, FailureRecord, Refusal
+from dermbatch.records.asked import BatchControl, Refusal
+from dermbatch.records.outcome import FailureRecord
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.steering import controls

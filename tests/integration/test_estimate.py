@@ -10,18 +10,8 @@ import pytest
 from rich.console import Console
 
 from dermbatch import layout
-from dermbatch.records import (
-    BatchSummary,
-    Filters,
-    ImageInfo,
-    KnownImage,
-    ModelChoice,
-    ModelUsed,
-    Order,
-    PurifyOutput,
-    SegmentOutput,
-    StageRecord,
-)
+from dermbatch.records.asked import BatchSummary, Filters, ModelChoice, Order
+from dermbatch.records.outcome import ImageInfo, KnownImage, ModelUsed, PurifyOutput, SegmentOutput, StageRecord
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -5,7 +5,7 @@ from orchestra import there
 from rich.console import Console
 
 from dermbatch import layout
-from dermbatch.records import BatchSummary, Refusal
+from dermbatch.records.asked import BatchSummary, Refusal
 from dermbatch.stages import Stage
 from orchestrator.batches.growing import seal, write_batch
 from orchestrator.cli.tables.overview import rendered

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.ports import free_ports

@@ -19,7 +19,7 @@ import structlog
 import tritonclient.grpc as grpcclient
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment
@@ -264,7 +264,7 @@ def test_an_older_triton_is_left_alone(connect, slices, monkeypatch):
 
 CHILD = """
 import sys, time, numpy as np
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from workers.triton.client import TritonClient

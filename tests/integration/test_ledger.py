@@ -8,7 +8,7 @@ import redis
 from dermbatch.errors import LedgerUnavailable
 from dermbatch.ledger import Claim, Ledger, Message
 from dermbatch.ledger.queue import QUEUES
-from dermbatch.records import Batch, BatchControl, ImageJob, ModelChoice, Order
+from dermbatch.records.asked import Batch, BatchControl, ImageJob, ModelChoice, Order
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.stages import Stage
 from orchestrator.dispatch.ledger_metrics import LedgerMetrics

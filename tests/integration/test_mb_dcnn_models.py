@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from deploy.check_models import wrong_models
 from dermbatch.phantoms import phantom
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.ensemble import Step, write_ensemble

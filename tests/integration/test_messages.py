@@ -15,7 +15,7 @@ from messages import job_of as job
 
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
-from dermbatch.records import ModelChoice, Shadow
+from dermbatch.records.asked import ModelChoice, Shadow
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.stages import Stage
 from orchestrator.dispatch.messages import Messages, job_of

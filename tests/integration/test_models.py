@@ -4,7 +4,7 @@ import pytest
 
 from dermbatch.errors import InferenceUnavailable, UsageError
 from dermbatch.models.repository import served_models
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.planning.models import check, pinned, served

@@ -9,7 +9,8 @@ from dermbatch.errors import PermanentError, StoreRefused
 from dermbatch.metrics import STORE_REQUESTS
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import ImageJob, ModelChoice, Order, ResultRecord
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

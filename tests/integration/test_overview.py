@@ -8,7 +8,7 @@ from rich.console import Console
 from dermbatch import layout
 from dermbatch.errors import StackError, UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records import BatchControl, ImageJob, PlanRecord
+from dermbatch.records.asked import BatchControl, ImageJob, PlanRecord
 from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.store import ObjectStore
 from orchestrator.cli.tables.overview import rendered

@@ -16,7 +16,8 @@ from pydicom import dcmread
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
-from dermbatch.records import FailureRecord, ModelChoice, Order, ResultRecord
+from dermbatch.records.asked import ModelChoice, Order
+from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -14,7 +14,7 @@ from dermbatch.errors import InferenceUnavailable, ObjectNotFound, PermanentErro
 from dermbatch.metrics import STORE_REQUESTS
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import ImageJob, ModelChoice, Order
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import TritonSettings, WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore

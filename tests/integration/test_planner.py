@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable, UsageError
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import BatchControl, Filters, ModelChoice, Order, PlanRecord, Position
+from dermbatch.records.asked import BatchControl, Filters, ModelChoice, Order, PlanRecord, Position
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -14,7 +14,7 @@ from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom, encode
-from dermbatch.records import Filters, ModelChoice, Order, PlanRecord
+from dermbatch.records.asked import Filters, ModelChoice, Order, PlanRecord
 from dermbatch.settings import PrivacySettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from orchestra import there
 
 from dermbatch import layout
-from dermbatch.records import BatchControl, BatchSummary, ModelChoice, Order
+from dermbatch.records.asked import BatchControl, BatchSummary, ModelChoice, Order
 from dermbatch.stages import Stage
 from orchestrator.planning.planner import plan
 from orchestrator.steering import controls

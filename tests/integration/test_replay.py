@@ -4,7 +4,7 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable, UsageError
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.store import ObjectStore
 from orchestrator.steering import controls
 from orchestrator.steering.replay import retry

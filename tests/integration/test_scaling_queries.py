@@ -6,7 +6,7 @@ import pytest
 from orchestra import Orchestra
 from prometheus_client import CollectorRegistry, start_http_server
 
-from dermbatch.records import BatchControl
+from dermbatch.records.asked import BatchControl
 from orchestrator.dispatch.ledger_metrics import LedgerMetrics
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports

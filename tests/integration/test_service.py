@@ -12,7 +12,7 @@ import pytest
 from messages import job_of
 
 from dermbatch import layout
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.settings import LedgerSettings, OrchestratorSettings, Settings
 from orchestrator.stack.environment import settings_environment
 from orchestrator.stack.ports import free_ports

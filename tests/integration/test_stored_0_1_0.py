@@ -13,21 +13,18 @@ from dermbatch import layout
 from dermbatch.errors import NewerFormat, RecordDamaged
 from dermbatch.ledger import Message
 from dermbatch.ledger.queue import QUEUES
-from dermbatch.records import (
+from dermbatch.records.asked import (
     FORMAT,
     Batch,
     BatchControl,
     BatchSummary,
     Canary,
-    CanaryRecord,
-    FailureRecord,
     ImageJob,
-    KnownImage,
     ModelChoice,
     Order,
     PlanRecord,
-    ResultRecord,
 )
+from dermbatch.records.outcome import CanaryRecord, FailureRecord, KnownImage, ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.stored import read, read_if_any

@@ -18,7 +18,8 @@ from dermbatch.errors import (
 )
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import QUEUES
-from dermbatch.records import FailureRecord, ModelChoice, ResultRecord, Shadow, SourceInfo
+from dermbatch.records.asked import ModelChoice, Shadow
+from dermbatch.records.outcome import FailureRecord, ResultRecord, SourceInfo
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -13,7 +13,7 @@ from watched import BUCKET, LEASE, Watched, batches, entries, events, uri, wait_
 
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Intake

@@ -15,7 +15,7 @@ from messages import job_of, messages_of
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
-from dermbatch.records import ResultRecord
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import settings_environment

@@ -6,7 +6,8 @@ from standins import Store
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.records import CanaryRecord, ImageJob, ModelChoice, Order
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
+from dermbatch.records.outcome import CanaryRecord
 from dermbatch.stages import ORDER, Stage
 from orchestrator.cli.tables.canary import render
 from orchestrator.steering import canary

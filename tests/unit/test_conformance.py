@@ -16,7 +16,7 @@ from dermbatch.images.dicomfile import _PHOTOMETRIC, _plugin
 from dermbatch.images.dicompolicy import SKIN_CLASSES, SKIN_MODALITIES
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import DicomKind
+from dermbatch.records.outcome import DicomKind
 
 DOCUMENT = "docs/dicom-conformance.md"
 

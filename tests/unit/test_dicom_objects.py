@@ -12,7 +12,7 @@ from standins import Store, whole_triton
 from dermbatch import layout
 from dermbatch.phantoms import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
-from dermbatch.records import ImageJob, ModelChoice, Order, Shadow
+from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.handover.dicom import codes

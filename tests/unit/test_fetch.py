@@ -8,7 +8,8 @@ from standins import Store, skin_with_lesion, whole_triton
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
-from dermbatch.records import ImageJob, ModelChoice, Order, StageRecord
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
+from dermbatch.records.outcome import StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from orchestrator.reporting.fetch import DiskFull, fetch, folder_results

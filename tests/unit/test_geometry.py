@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermbatch.images.lesion import clean
-from dermbatch.records import ColourStatistics
+from dermbatch.records.outcome import ColourStatistics
 from workers.stages.geometry import asymmetry, diameter, measure, perimeter
 
 COLOUR = ColourStatistics(mean_rgb=(1, 2, 3), std_rgb=(0, 0, 0), skin_mean_rgb=None, colours=1)

@@ -12,7 +12,7 @@ import pytest
 from dermbatch.errors import BadInput, PermanentError, UsageError
 from dermbatch.images.imagefile import read_image
 from dermbatch.phantoms.samples import dicom
-from dermbatch.records import Filters
+from dermbatch.records.asked import Filters
 from dermbatch.settings import Settings
 from orchestrator.planning.intake.intake import Candidate, Intake, Skipped
 from tests import corpus

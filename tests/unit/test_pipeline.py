@@ -16,7 +16,8 @@ from dermbatch.errors import (
     PermanentError,
     StoreUnavailable,
 )
-from dermbatch.records import ImageJob, KnownImage, ModelChoice, Order
+from dermbatch.records.asked import ImageJob, ModelChoice, Order
+from dermbatch.records.outcome import KnownImage
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from tests import corpus

@@ -1,6 +1,6 @@
 import pytest
 
-from dermbatch.records import (
+from dermbatch.records.outcome import (
     BoundingBox,
     ClassifyOutput,
     ColourStatistics,

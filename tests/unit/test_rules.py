@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermbatch.errors import UsageError
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import ORDER, Stage
 from orchestrator.watching.rules.rules import load_rules, rule_of_prefix
 

@@ -24,7 +24,7 @@ from benchmarks.scaling.options import (
 )
 from benchmarks.scaling.simulation import Simulation
 from benchmarks.scaling.traces import TRACES, Arrival, Loss, Trace, morning_dump
-from dermbatch.records import BatchSummary
+from dermbatch.records.asked import BatchSummary
 from dermbatch.stages import Stage
 
 AT_ONCE = Times(gpu_node=0, cpu_node=0, pod=0, triton=0, node_idle=0)

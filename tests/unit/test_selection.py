@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from dermbatch.errors import UsageError
-from dermbatch.records import Filters
+from dermbatch.records.asked import Filters
 from orchestrator.planning.intake.selection import Selection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

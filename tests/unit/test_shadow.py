@@ -6,7 +6,8 @@ from standins import Store, classify_by_area, skin_with_lesion, whole_triton
 
 from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, StoreUnavailable
-from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ModelChoice, Order, Shadow
+from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
+from dermbatch.records.outcome import CanaryRecord, ClassifyOutput
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.process.journey import process

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 import orchestrator
 from dermbatch.models.repository import served_models
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import Settings, StoreSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment, plain, settings_environment

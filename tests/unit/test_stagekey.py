@@ -3,7 +3,7 @@ import re
 import pytest
 
 from dermbatch.models.stagekey import REVISIONS, stage_key
-from dermbatch.records import ModelUsed
+from dermbatch.records.outcome import ModelUsed
 from dermbatch.stages import Stage
 
 MODEL = ModelUsed(name="segment_unet", version="1", sha256="ab" * 32)

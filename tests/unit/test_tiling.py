@@ -9,7 +9,7 @@ from standins import Triton, enlarge_four_times, served
 
 from dermbatch.errors import ModelContractError
 from dermbatch.images.fitting import halved
-from dermbatch.records import BoundingBox
+from dermbatch.records.outcome import BoundingBox
 from workers.stages.tiling import spans, super_resolve
 
 

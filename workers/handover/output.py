@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused
-from dermbatch.records import DicomKind, ImageJob, ResultRecord, StageRecord
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import DicomKind, ResultRecord, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import JSON

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dermbatch.models.served import Array
-from dermbatch.records import StageRecord
+from dermbatch.records.outcome import StageRecord
 from dermbatch.store import ObjectStore
 from workers.image import png
 

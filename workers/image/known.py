@@ -13,7 +13,7 @@ import structlog
 
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
-from dermbatch.records import ImageInfo, KnownImage, StageRecord
+from dermbatch.records.outcome import ImageInfo, KnownImage, StageRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
 from workers.image.source import Clock, Source

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dermbatch.errors import ObjectNotFound
 from dermbatch.images.imagefile import SourceImage, read_image
 from dermbatch.images.lesion import Mask
-from dermbatch.records import StageRecord
+from dermbatch.records.outcome import StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.image import artifacts, png

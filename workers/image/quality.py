@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dermbatch.records import (
-    ClassifyOutput,
-    EnhanceOutput,
-    PurifyOutput,
-    QualityFlag,
-    SegmentOutput,
-)
+from dermbatch.records.outcome import ClassifyOutput, EnhanceOutput, PurifyOutput, QualityFlag, SegmentOutput
 
 HEAVILY_OCCLUDED = 0.15
 """Share of the image taken for hair, ruler or ink, from which it is flagged."""

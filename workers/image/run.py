@@ -18,7 +18,7 @@ from typing import Self
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, StoreRefused, StoreUnavailable
 from dermbatch.models.served import Array
-from dermbatch.records import ClassifyOutput, ImageInfo, KnownImage, SegmentOutput, StageRecord
+from dermbatch.records.outcome import ClassifyOutput, ImageInfo, KnownImage, SegmentOutput, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.image import artifacts

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from dermbatch import layout
-from dermbatch.records import ImageJob
+from dermbatch.records.asked import ImageJob
 from dermbatch.store import ObjectStore, split_uri
 
 

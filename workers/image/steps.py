@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from dermbatch.errors import ModelContractError
 from dermbatch.models.served import Array, ServedModel
 from dermbatch.models.stagekey import stage_key
-from dermbatch.records import ImageInfo, ImageJob, StageOutput
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import ImageInfo, StageOutput
 from dermbatch.stages import FEEDS, Stage, closure
 from workers.image.pictures import ENHANCED, MASK, PURIFIED, Pictures
 from workers.stages.classify import ClassifyParameters, classify

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
 from dermbatch.images.dicomfile import MEDIA_TYPE
-from dermbatch.records import ImageJob, KnownImage, ResultRecord, Sent, SourceInfo
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import KnownImage, ResultRecord, Sent, SourceInfo
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -15,7 +15,8 @@ import structlog
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.images.lesion import Mask
-from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ResultRecord, Shadow
+from dermbatch.records.asked import ImageJob, Shadow
+from dermbatch.records.outcome import CanaryRecord, ClassifyOutput, ResultRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore

@@ -15,7 +15,8 @@ from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, PermanentError, StoreRefused, StoreUnavailable
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
-from dermbatch.records import ImageJob, ResultRecord
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.stored import read_if_any, write_once
 from workers.process.lease import LeaseLost
 from workers.process.workplace import Workplace

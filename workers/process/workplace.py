@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from dermbatch.audit import Audit
 from dermbatch.errors import LedgerUnavailable
 from dermbatch.ledger import Ledger
-from dermbatch.records import ResultRecord
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from workers.handover.pacs.stow import NOWHERE, Destinations

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import Mask
 from dermbatch.models.served import ServedModel
-from dermbatch.records import ClassifyOutput
+from dermbatch.records.outcome import ClassifyOutput
 from workers.triton.client import TritonClient
 
 

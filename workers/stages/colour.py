@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.images.lesion import Contour, Mask, bounding_box
-from dermbatch.records import ColourStatistics
+from dermbatch.records.outcome import ColourStatistics
 
 ABCD_COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (235, 230, 225),

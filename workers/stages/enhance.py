@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dermbatch.images.fitting import fit
 from dermbatch.images.lesion import Mask
 from dermbatch.models.served import ServedModel
-from dermbatch.records import BoundingBox, EnhanceOutput
+from dermbatch.records.outcome import BoundingBox, EnhanceOutput
 from workers.stages.tiling import super_resolve
 from workers.triton.client import TritonClient
 

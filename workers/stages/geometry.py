@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.images.lesion import Contour, Mask, bounding_box
-from dermbatch.records import BoundingBox, ColourStatistics, LesionGeometry
+from dermbatch.records.outcome import BoundingBox, ColourStatistics, LesionGeometry
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.models.served import ServedModel
-from dermbatch.records import PurifyOutput
+from dermbatch.records.outcome import PurifyOutput
 from workers.triton.client import TritonClient
 
 Image = NDArray[np.uint8]

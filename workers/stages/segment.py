@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import MIN_FRACTION, MIN_SHARE, MOST, THRESHOLD, Mask, lesion_mask, touches_frame
 from dermbatch.models.served import ServedModel
-from dermbatch.records import LesionGeometry, SegmentOutput
+from dermbatch.records.outcome import LesionGeometry, SegmentOutput
 from workers.stages.colour import colour_statistics
 from workers.stages.geometry import measure
 from workers.triton.client import TritonClient

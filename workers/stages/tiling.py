@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import halved
 from dermbatch.models.served import ServedModel
-from dermbatch.records import BoundingBox
+from dermbatch.records.outcome import BoundingBox
 from workers.triton.client import TritonClient
 
 Image = NDArray[np.uint8]

@@ -18,7 +18,7 @@ from dermbatch import metrics
 from dermbatch.errors import DermbatchError, InferenceUnavailable
 from dermbatch.models.served import Array, ServedModel
 from dermbatch.models.triton import DOWN, GONE, WRONG, Triton
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from workers.triton.sharedmemory import SharedMemory

@@ -20,7 +20,7 @@ from dermbatch.models.contracts import CONTRACTS
 from dermbatch.models.repository import default_model_repository, newest_file
 from dermbatch.models.served import Array, ServedModel, parameters_of
 from dermbatch.models.triton import Triton
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import DEFAULT_MODELS, TritonSettings
 from dermbatch.stages import Stage
 from lesionnets import checkpoint

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dermbatch.errors import UsageError
-from dermbatch.records import Order
+from dermbatch.records.asked import Order
 from orchestrator.batches import entries
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out, warn

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dermbatch.errors import UsageError
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import Settings, load
 from dermbatch.store import split_uri
 from orchestrator.cli import options

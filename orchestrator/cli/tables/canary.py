@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from dermbatch.records import ModelChoice
+from dermbatch.records.asked import ModelChoice
 from orchestrator.steering.canary import CanaryReport
 
 

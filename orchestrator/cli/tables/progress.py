@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dermbatch.ledger import BatchState, Ledger
-from dermbatch.records import Batch, BatchSummary
+from dermbatch.records.asked import Batch, BatchSummary
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.reporting.progress import wait

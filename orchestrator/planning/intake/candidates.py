@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dermbatch.errors import PermanentError
-from dermbatch.records import Earlier, Filters, Position, Refusal
+from dermbatch.records.asked import Earlier, Filters, Position, Refusal
 
 START = Position()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dermbatch.archives.archive import is_archive, members
 from dermbatch.errors import PermanentError
 from dermbatch.images.dicomhead import is_directory
-from dermbatch.records import Position
+from dermbatch.records.asked import Position
 from dermbatch.settings import ArchiveSettings
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped, refused, unreadable
 from orchestrator.planning.intake.dicomdir import referenced

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.errors import PermanentError, UsageError
-from dermbatch.records import Filters, Position
+from dermbatch.records.asked import Filters, Position
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore, split_uri
 from orchestrator.planning.intake.candidates import START, Candidate, Item, LeftOut, Skipped, Walk, refused

@@ -8,7 +8,7 @@ from datetime import datetime
 from fnmatch import translate
 
 from dermbatch.errors import UsageError
-from dermbatch.records import Filters
+from dermbatch.records.asked import Filters
 
 
 class Selection:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, UsageError
-from dermbatch.records import Record
+from dermbatch.records.asked import Record
 from dermbatch.store import ObjectStore
 
 _OCTETS = "application/octet-stream"

@@ -11,7 +11,7 @@ from nacl.secret import SecretBox
 from nacl.utils import random
 
 from dermbatch.errors import UsageError
-from dermbatch.records import Deidentification, Filters, PlanRecord, Position, Refusal
+from dermbatch.records.asked import Deidentification, Filters, PlanRecord, Position, Refusal
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.planning.privacy.deidentify import Deidentified, deidentify

@@ -20,7 +20,7 @@ from pydantic import (
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.records import Filters, Lane, ModelChoice, Order
+from dermbatch.records.asked import Filters, Lane, ModelChoice, Order
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import split_uri

@@ -18,7 +18,7 @@ import structlog
 from dermbatch import __version__, layout
 from dermbatch.errors import DermbatchError, LedgerUnavailable, PermanentError
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, BatchControl, ManifestEntry, Order
+from dermbatch.records.asked import Batch, BatchControl, ManifestEntry, Order
 from dermbatch.store import ObjectStore
 from dermbatch.stored import JSON_LINES, write_once
 from orchestrator.batches.entries import content_of, read_batch

@@ -13,7 +13,7 @@ import structlog
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
-from dermbatch.records import Batch, ManifestEntry
+from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import part_entries, read_manifest_part, read_version
 from orchestrator.batches.outcomes import in_order

@@ -13,7 +13,8 @@ from dermbatch import layout
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.images.lesion import Mask
 from dermbatch.images.quiet import quiet
-from dermbatch.records import DicomKind, ImageInfo, ImageJob, NoDicom, QualityFlag, StageRecord
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import DicomKind, ImageInfo, NoDicom, QualityFlag, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 

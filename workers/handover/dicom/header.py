@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch.images.quiet import quiet
-from dermbatch.records import ImageInfo
+from dermbatch.records.outcome import ImageInfo
 
 UNKNOWN_DATE, UNKNOWN_TIME = "19000101", "000000"
 """Where the source says no date at all: Content Date and Time may not be empty (PS3.3, C.8.20.2)."""

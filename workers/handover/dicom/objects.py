@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from dermbatch import __version__
 from dermbatch.images.lesion import Mask
-from dermbatch.records import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
+from dermbatch.records.outcome import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
 from dermbatch.stages import Stage
 from workers.handover.dicom.header import source_header, uid_of
 from workers.handover.dicom.picture import picture

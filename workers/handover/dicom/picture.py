@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DS
 
-from dermbatch.records import EnhanceOutput, ImageInfo, StageRecord
+from dermbatch.records.outcome import EnhanceOutput, ImageInfo, StageRecord
 from workers.handover.dicom import codes
 from workers.handover.dicom.stamp import MANUFACTURER, NOT_ALONE, SYNTAX
 

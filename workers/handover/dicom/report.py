@@ -27,7 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 
 from dermbatch import __version__
-from dermbatch.records import (
+from dermbatch.records.outcome import (
     ClassifyOutput,
     ImageInfo,
     LesionGeometry,

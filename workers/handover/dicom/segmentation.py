@@ -10,7 +10,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
 from dermbatch.images.lesion import Mask
-from dermbatch.records import ImageInfo, ModelUsed
+from dermbatch.records.outcome import ImageInfo, ModelUsed
 from workers.handover.dicom import codes
 from workers.handover.dicom.header import nameless, uid_of
 from workers.handover.dicom.stamp import MANUFACTURER, SYNTAX

@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dermbatch import __version__
 from dermbatch.images.quiet import quiet
-from dermbatch.records import ModelUsed
+from dermbatch.records.outcome import ModelUsed
 from workers.handover.dicom.header import PATIENT_AND_STUDY
 
 MANUFACTURER = "Dermbatch"

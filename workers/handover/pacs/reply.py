@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable
 from dermbatch.images.quiet import quiet
-from dermbatch.records import DicomKind
+from dermbatch.records.outcome import DicomKind
 
 _ACCEPTED, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _TOO_LARGE = 202, 400, 401, 403, 409, 413
 _LATER = {408, 425, 429}

@@ -20,7 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from dermbatch import __version__, metrics
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable, TransientError
 from dermbatch.images.dicomfile import MEDIA_TYPE
-from dermbatch.records import DicomKind, Sent
+from dermbatch.records.outcome import DicomKind, Sent
 from dermbatch.settings import DicomwebSettings
 from workers.handover.pacs.reply import judged
 
