@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lesionnets.data.batches.pairs import Pairs
 from lesionnets.data.sources.isic import Image, find_samples, load_pairs
 from lesionnets.evaluation.choosing.validation import Validation, calibrate
 from lesionnets.graphs.segment import SegmentGraph
+from lesionnets.losses.overlap import bce_dice_loss
 from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.training import RecipeOptions, Run, fit
 
@@ -32,21 +33,21 @@ class Plan:
     Attributes:
         recipe: Its name.
         network: Built from ``hyper`` and ``size``.
+        optimiser: From the network to its optimiser; learning rates are peaks.
         hyper: The network's keyword arguments but ``size``.
         size: Side of the network's input, pixels.
         batch_size: Images a step.
         minutes: Of training, where the caller names none.
-        optimiser: From the network to its optimiser; learning rates are peaks.
         patience: Validations without a better Jaccard after which training ends; one follows every epoch.
     """
 
     recipe: str
     network: type[Segmenter]
-    size: int
-    batch_size: int
-    minutes: float
     optimiser: Callable[[Any], torch.optim.Optimizer]
-    hyper: dict[str, Any] = field(default_factory=dict)
+    hyper: dict[str, Any]
+    size: int = 160
+    batch_size: int = 16
+    minutes: float = 15.0
     patience: int = 12
 
 
@@ -65,6 +66,12 @@ def lesion_finder(path: Path, recipe: str) -> Callable[[Image], Image]:
             return np.asarray(graph(torch.from_numpy(image)[None])[0].numpy())
 
     return segment
+
+
+def overlap_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """BCE + Dice of a batch of uint8 images and masks."""
+    images, masks = batch
+    return bce_dice_loss(model(images.float() / 255), masks.float() / 255)
 
 
 def train_segmenter(

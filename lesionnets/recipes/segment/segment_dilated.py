@@ -18,12 +18,7 @@ from lesionnets.nets.segment.dilated_unet import DilatedUNet
 from lesionnets.segmenter_training import Plan, train_segmenter
 from lesionnets.training import RecipeOptions
 
-SIZE = 160
-"""Side of the network's input, pixels."""
-
-BATCH = 16
 RATE = 1e-3
-MINUTES = 15.0
 WIDTH = 0.25
 """On a CPU; 1.0 is the paper's."""
 
@@ -45,9 +40,6 @@ def train(options: RecipeOptions) -> Path:
         recipe="segment_dilated",
         network=DilatedUNet,
         hyper={"width": options.width_or(WIDTH)},
-        size=SIZE,
-        batch_size=BATCH,
-        minutes=MINUTES,
         optimiser=lambda model: torch.optim.Adam(model.parameters(), lr=RATE),
     )
     return train_segmenter(options, plan, loss_step)

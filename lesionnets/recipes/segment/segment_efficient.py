@@ -10,30 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from lesionnets.losses.overlap import bce_dice_loss
 from lesionnets.nets.segment.efficient_unet import EfficientUNet
-from lesionnets.segmenter_training import Plan, train_segmenter
+from lesionnets.segmenter_training import Plan, overlap_step, train_segmenter
 from lesionnets.training import RecipeOptions
 
-SIZE = 160
-"""Side of the network's input, pixels; the paper's is 256."""
-
-BATCH = 16
 DROPOUT = 0.2
 RATE = 1e-3
-MINUTES = 15.0
 WIDTH = 0.25
 """On a CPU; 1.0 is the paper's."""
 SMOKE_DEPTH = 0.1
 """Of the encoder, in a smoke test: one block a stage."""
-
-
-def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """BCE + Dice of a batch of uint8 images and masks."""
-    images, masks = batch
-    return bce_dice_loss(model(images.float() / 255), masks.float() / 255)
 
 
 def train(options: RecipeOptions) -> Path:
@@ -50,9 +37,6 @@ def train(options: RecipeOptions) -> Path:
             "depth": SMOKE_DEPTH if options.smoke else 1.0,
             "dropout": DROPOUT,
         },
-        size=SIZE,
-        batch_size=BATCH,
-        minutes=MINUTES,
         optimiser=lambda model: torch.optim.Adam(model.parameters(), lr=RATE),
     )
-    return train_segmenter(options, plan, loss_step)
+    return train_segmenter(options, plan, overlap_step)

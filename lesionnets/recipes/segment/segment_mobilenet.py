@@ -11,19 +11,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from lesionnets.losses.overlap import bce_dice_loss
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 from lesionnets.nets.tflite import imagenet_weights, load_mobilenet
-from lesionnets.segmenter_training import Plan, train_segmenter
+from lesionnets.segmenter_training import Plan, overlap_step, train_segmenter
 from lesionnets.training import RecipeOptions
 
 SIZE = 192
 """Side of the network's input, pixels."""
 
-BATCH = 16
 MINUTES = 40.0
 FROZEN = 4
 """First layers of the encoder that are not trained: edges and colours are the same everywhere, and cost most."""
@@ -32,12 +29,6 @@ RATE = 3e-3
 """Of the decoder, at its peak."""
 WIDTH = 1.0
 """Of the decoder, on a CPU."""
-
-
-def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """BCE + Dice of a batch of uint8 images and masks."""
-    images, masks = batch
-    return bce_dice_loss(model(images.float() / 255), masks.float() / 255)
 
 
 def optimiser(model: UNetMobileNet) -> torch.optim.Optimizer:
@@ -71,8 +62,7 @@ def train(options: RecipeOptions) -> Path:
         network=UNetMobileNet,
         hyper={"width": options.width_or(WIDTH, smoke=0.25)},
         size=SIZE,
-        batch_size=BATCH,
         minutes=MINUTES,
         optimiser=optimiser,
     )
-    return train_segmenter(options, plan, loss_step, prepare=load_imagenet)
+    return train_segmenter(options, plan, overlap_step, prepare=load_imagenet)

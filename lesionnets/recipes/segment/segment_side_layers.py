@@ -20,9 +20,7 @@ from lesionnets.training import RecipeOptions
 SIZE = 128
 """Side of the network's input, pixels; the patent's is 224."""
 
-BATCH = 16
 RATE = 1e-3
-MINUTES = 15.0
 WIDTH = 0.25
 """On a CPU; 1.0 is the patent's."""
 SCALES = (1.0,)
@@ -48,8 +46,6 @@ def train(options: RecipeOptions) -> Path:
         network=SideLayersVgg,
         hyper={"width": options.width_or(WIDTH), "scales": SCALES},
         size=SIZE,
-        batch_size=BATCH,
-        minutes=MINUTES,
         optimiser=lambda model: torch.optim.Adam(model.parameters(), lr=RATE),
     )
     return train_segmenter(options, plan, loss_step)
