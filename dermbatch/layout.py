@@ -64,11 +64,6 @@ def part_of(index: int) -> tuple[str, int]:
     return f"{index // PART_SIZE:06d}", index % PART_SIZE
 
 
-def image_prefix(sha256: str) -> str:
-    """Prefix of everything that was made of an image, by whatever batch."""
-    return f"images/{sha256}/"
-
-
 def identity(sha256: str, frame: int | None) -> str:
     """What an image is called by: the digest of its file, and of a frame of several that of both.
 

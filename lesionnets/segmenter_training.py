@@ -117,11 +117,7 @@ def train_segmenter(
         validation,
         run=Run(plan.recipe, checkpoint.name_of(plan.network), hyper, options.out, best_by="jaccard"),
         optimiser=plan.optimiser(model),
-        epochs=2 if options.smoke else None,
-        minutes=None if options.smoke else options.minutes or plan.minutes,
-        patience=options.patience or plan.patience,
-        seed=options.seed,
-        resume=options.resume,
+        **options.limits(plan.minutes, plan.patience, smoke=2),
         ema_decay=0.995,
     )
     calibrate(outcome.best, validation)

@@ -88,6 +88,22 @@ class RecipeOptions:
             return smoke
         return 1.0 if device().type == "cuda" else on_cpu
 
+    def limits(self, minutes: float, patience: int, *, smoke: int = 1) -> dict[str, Any]:
+        """What bounds :func:`fit`, and what it begins from, as it takes them.
+
+        Args:
+            minutes: The recipe's own.
+            patience: The recipe's own.
+            smoke: Epochs of a smoke test.
+        """
+        return {
+            "epochs": smoke if self.smoke else None,
+            "minutes": None if self.smoke else self.minutes or minutes,
+            "patience": self.patience or patience,
+            "seed": self.seed,
+            "resume": self.resume,
+        }
+
     def data_folder(self) -> Path:
         """The data folder.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
+from costs import multiply_adds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
 from dermbatch.errors import UsageError
-from lesionnets.costs import multiply_adds
 from lesionnets.graphs.assembly import export_network
 from lesionnets.losses.balanced import balanced_pixel_loss
 from lesionnets.nets.classify.mobilenet import MobileNetV2

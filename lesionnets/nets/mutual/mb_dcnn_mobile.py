@@ -11,13 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.nets.classify.mobilenet import (
-    FEATURES,
-    Convolution,
-    InvertedResidual,
-    MobileNetV2,
-    lesion_weight,
-)
+from lesionnets.nets.classify.mobilenet import FEATURES, Convolution, InvertedResidual, MobileNetV2, lesion_weight
 from lesionnets.nets.mutual.mask_guided import MaskGuided
 from lesionnets.nets.mutual.mb_dcnn import STRIDE, SpatialPyramid, convolution
 from lesionnets.nets.segment.segmenter import Segmenter

@@ -83,11 +83,7 @@ def train(options: RecipeOptions) -> Path:
             ],
             weight_decay=0.05,
         ),
-        epochs=2 if options.smoke else None,
-        minutes=None if options.smoke else options.minutes or MINUTES,
-        patience=options.patience or PATIENCE,
-        seed=options.seed,
-        resume=options.resume,
+        **options.limits(MINUTES, PATIENCE, smoke=2),
         ema_decay=0.995,
     )
     calibrate(outcome.best, validation)

@@ -79,11 +79,7 @@ def train(options: RecipeOptions) -> Path:
         validation,
         run=Run(name, checkpoint.name_of(ResNet50), hyper, options.out, best_by="mean_auc"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05),
-        epochs=2 if options.smoke else None,
-        minutes=None if options.smoke else options.minutes or MINUTES,
-        patience=options.patience or PATIENCE,
-        seed=options.seed,
-        resume=options.resume,
+        **options.limits(MINUTES, PATIENCE, smoke=2),
         ema_decay=0.995,
     )
     calibrate(outcome.best, validation)

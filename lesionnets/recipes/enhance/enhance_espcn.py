@@ -117,13 +117,9 @@ def train(options: RecipeOptions) -> Path:
         Validation(crops),
         run=Run(NAME, "espcn.Espcn", hyper, options.out, best_by="score"),
         optimiser=torch.optim.Adam(model.parameters(), lr=RATE),
-        epochs=1 if smoke else None,
-        minutes=None if smoke else options.minutes or MINUTES,
+        **options.limits(MINUTES, PATIENCE),
         validate_every=6,
-        patience=options.patience or PATIENCE,
         ema_decay=0.998,
-        seed=options.seed,
-        resume=options.resume,
         clip_norm=30.0,  # the logarithm's gradients are those of L1 over an error of some hundredths
     )
     return outcome.best

@@ -88,12 +88,8 @@ def train(options: RecipeOptions) -> Path:
         Validation(least_covered(held_out, 24), phantoms=1 if smoke else 16),
         run=Run(NAME, "partial_purifier.PartialPurifier", hyper, options.out, best_by="score"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-3),
-        epochs=1 if smoke else None,
-        minutes=None if smoke else options.minutes or MINUTES,
+        **options.limits(MINUTES, PATIENCE),
         validate_every=4,
-        patience=options.patience or PATIENCE,
         ema_decay=0.99,
-        seed=options.seed,
-        resume=options.resume,
     )
     return outcome.best

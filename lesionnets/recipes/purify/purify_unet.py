@@ -126,12 +126,8 @@ def train(options: RecipeOptions) -> Path:
         validation,
         run=Run(NAME, "purifier.Purifier", {"widths": widths}, options.out, best_by="score"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-3),
-        epochs=1 if smoke else None,
-        minutes=None if smoke else options.minutes or MINUTES,
+        **options.limits(MINUTES, PATIENCE),
         validate_every=4,
-        patience=options.patience or PATIENCE,
         ema_decay=0.99,
-        seed=options.seed,
-        resume=options.resume,
     )
     return outcome.best
