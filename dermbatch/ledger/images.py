@@ -103,7 +103,7 @@ class Images:
 
     def heartbeat(self, claim: Claim) -> bool:
         """Extend a lease; ``False`` where the image is this owner's no longer."""
-        args = [claim.job.member, claim.owner, self._lease]
+        args: list[str | int] = [claim.job.member, claim.owner, self._lease]
         return self._run("heartbeat", [keys.INFLIGHT, keys.STATES], args) == 1
 
     def finish(self, job: ImageJob, owner: str, outcome: Literal["done", "failed"], reason: str = "") -> bool:
