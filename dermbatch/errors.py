@@ -105,6 +105,18 @@ class LedgerUnavailable(TransientError):
     reason = "ledger_unavailable"
 
 
+class RecordDamaged(PermanentError):
+    """A record is no record: something else than Dermbatch has changed it."""
+
+    reason = "record_damaged"
+
+
+class NewerFormat(TransientError):
+    """A record or message is of a later version's format: left as it is for that one."""
+
+    reason = "newer_format"
+
+
 class ObjectNotFound(PermanentError):
     """The object, or its bucket, is not there."""
 

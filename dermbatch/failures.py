@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
 from dermbatch.records import FailureRecord
+from dermbatch.records.stored import write
 from dermbatch.store import ObjectStore
 
 
@@ -38,4 +39,4 @@ def write_failure(
         failed=datetime.now(UTC),
         software=__version__,
     )
-    store.put(layout.failure(batch, index), record.to_json(), "application/json")
+    write(store, layout.failure(batch, index), record)

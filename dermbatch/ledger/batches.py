@@ -138,7 +138,7 @@ class Batches(Connection):
 
     def steer(self, batch: str, control: BatchControl) -> bool:
         """Run a batch otherwise from now on; ``False`` where it is not open."""
-        said = {**control.model_dump(), "tolerant": int(control.tolerant)}
+        said = {**control.model_dump(exclude={"format"}), "tolerant": int(control.tolerant)}
         return self._amend(batch, **said)
 
     def rewind(self, batch: str, failures: Mapping[int, str]) -> None:

@@ -11,7 +11,7 @@ from dermbatch.records.job import ImageJob
 from dermbatch.records.manifest import Earlier, ManifestEntry, Refusal
 from dermbatch.records.order import Deidentification, Lane, ModelChoice, Order
 from dermbatch.records.plan import Filters, PlanRecord, Position
-from dermbatch.records.record import Record
+from dermbatch.records.record import FORMAT, Record
 from dermbatch.records.result import DicomKind, FailureRecord, KnownImage, NoDicom, QualityFlag, ResultRecord, Sent
 from dermbatch.records.stage import (
     BoundingBox,
@@ -27,6 +27,7 @@ from dermbatch.records.stage import (
 )
 
 __all__ = [
+    "FORMAT",
     "Batch",
     "BatchControl",
     "BatchSummary",

@@ -8,11 +8,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dermbatch.records.order import Lane, Order, embedded
-from dermbatch.records.record import Record
+from dermbatch.records.record import Stored
 from dermbatch.stages import Stage
 
 
-class Asked(Record):
+class Asked(Stored):
     """What was asked, under which name, however far it has come."""
 
     name: str
@@ -35,7 +35,7 @@ class Batch(Asked):
     until: datetime | None = Field(default=None, description="when it takes in no more")
 
 
-class BatchControl(Record):
+class BatchControl(Stored):
     """How an open batch is to be run; ``open/<batch>.json``, there while it is planned and until it closes."""
 
     lane: Lane = "bulk"
@@ -50,7 +50,7 @@ class BatchControl(Record):
         return cls(lane=order.lane, weight=order.weight)
 
 
-class BatchSummary(Record):
+class BatchSummary(Stored):
     """What became of a batch; ``summary.json``, written when it closes, after report and table."""
 
     name: str

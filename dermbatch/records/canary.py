@@ -7,12 +7,12 @@ from datetime import datetime
 from pydantic import Field
 
 from dermbatch.records.order import ModelChoice
-from dermbatch.records.record import Record
+from dermbatch.records.record import Record, Stored
 from dermbatch.records.stage import ModelUsed
 from dermbatch.stages import Stage
 
 
-class Canary(Record):
+class Canary(Stored):
     """New models that a share of live images is also run with; ``canaries/<name>/canary.json``."""
 
     name: str
@@ -22,7 +22,7 @@ class Canary(Record):
     stopped: datetime | None = None
 
 
-class CanaryRecord(Record):
+class CanaryRecord(Stored):
     """How old and new models agree on one image; ``canaries/<name>/results/<batch>/<index>.json``."""
 
     canary: str

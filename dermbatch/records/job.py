@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from dermbatch.records.canary import Shadow
 from dermbatch.records.order import Order, embedded
-from dermbatch.records.record import Record
+from dermbatch.records.record import Stored
 
 
-class ImageJob(Record):
+class ImageJob(Stored):
     """The Celery message's one argument: everything a worker needs to process one image, but no pixels."""
 
     batch: str
@@ -30,3 +32,7 @@ class ImageJob(Record):
     def member(self) -> str:
         """The name of this image in the ledger."""
         return f"{self.batch}:{self.index}"
+
+    def to_message(self) -> dict[str, Any]:
+        """As it is sent: its format, and of the other fields those that say something."""
+        return {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}

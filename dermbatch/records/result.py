@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from dermbatch.records.image import ImageInfo, SourceInfo
-from dermbatch.records.record import Record
+from dermbatch.records.record import Record, Stored
 from dermbatch.records.stage import StageRecord
 from dermbatch.stages import Stage
 
@@ -36,7 +36,7 @@ class Sent(Record):
     at: datetime = Field(description="when it had taken all of them")
 
 
-class ResultRecord(Record):
+class ResultRecord(Stored):
     """The outcome of one image; ``results/<part>/<n>.json``, written last and once."""
 
     batch: str
@@ -64,7 +64,7 @@ class ResultRecord(Record):
     software: str
 
 
-class FailureRecord(Record):
+class FailureRecord(Stored):
     """Why an image has no result; ``failed/<part>/<n>.json``."""
 
     batch: str
@@ -79,7 +79,7 @@ class FailureRecord(Record):
     software: str
 
 
-class KnownImage(Record):
+class KnownImage(Stored):
     """What is known of one object, by its content: ``images/known/<fingerprint>.json``; an action cache.
 
     A cache only: where it is lost, stages run again; what is in use is in the result records.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
+from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged, UsageError
 from dermbatch.records import Batch, ManifestEntry
+from dermbatch.records.stored import parsed
 from dermbatch.store import ObjectStore
 
 
@@ -16,27 +15,27 @@ def read_batch(store: ObjectStore, name: str) -> Batch:
     Raises:
         ObjectNotFound: Where there is no such batch, or its plan never ended.
         PermanentError: With reason ``manifest_damaged``, where the record is no record.
+        NewerFormat: Where a later version has written it.
     """
     return _batch(store.get(store.bucket, layout.batch_record(name)), name)
+
+
+def named(store: ObjectStore, name: str) -> Batch:
+    """The record of a batch that a user names; errors otherwise as above.
+
+    Raises:
+        UsageError: Where there is none.
+    """
+    try:
+        return read_batch(store, layout.check_batch_name(name))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no batch {name!r}") from error
 
 
 def read_version(store: ObjectStore, name: str) -> tuple[Batch, str | None]:
     """The batch record, and its ETag, by which a write names the version that it replaces; errors as above."""
     body, etag = store.read(store.bucket, layout.batch_record(name))
     return _batch(body, name), etag
-
-
-def named(store: ObjectStore, name: str) -> Batch:
-    """The batch record of a batch that a user has named.
-
-    Raises:
-        UsageError: Where there is none, or none can have this name.
-        PermanentError: With reason ``manifest_damaged``, where the record is no record.
-    """
-    try:
-        return read_batch(store, layout.check_batch_name(name))
-    except ObjectNotFound as error:
-        raise UsageError(f"there is no batch {name!r}") from error
 
 
 def asked(store: ObjectStore, name: str) -> Batch:
@@ -103,29 +102,22 @@ def content_of(entry: ManifestEntry) -> str | None:
 
 def _batch(body: bytes, name: str) -> Batch:
     try:
-        return Batch.model_validate_json(body)
-    except ValidationError as error:
-        raise _damaged(f"batch.json of batch {name!r} is damaged: {_what(error)}") from error
+        return parsed(body, Batch, f"batch.json of batch {name!r} is damaged")
+    except RecordDamaged as error:
+        raise _damaged(str(error)) from error
 
 
 def _entry(line: bytes, index: int, where: str) -> ManifestEntry:
     try:
-        entry = ManifestEntry.model_validate_json(line)
-    except ValidationError as error:
-        raise _damaged(f"{where}: {_what(error)}") from error
+        entry = parsed(line, ManifestEntry, where)
+    except RecordDamaged as error:
+        raise _damaged(str(error)) from error
     if entry.index != index:
         wrong = f"it has index {entry.index} where {index} belongs"
         raise _damaged(f"{where}: {wrong}; lines are missing, there twice, or moved")
     if entry.duplicate_of is not None and entry.duplicate_of >= index:
         raise _damaged(f"{where}: duplicate_of is {entry.duplicate_of}, which is no earlier index")
     return entry
-
-
-def _what(error: ValidationError) -> str:
-    """What is wrong, without the values: they may be a patient's name."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    field = ".".join(map(str, first["loc"]))
-    return f"{field}: {first['type']}" if field else "it is no such record"
 
 
 def _damaged(message: str) -> PermanentError:

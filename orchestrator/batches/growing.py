@@ -9,10 +9,10 @@ from __future__ import annotations
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable
 from dermbatch.records import Batch
+from dermbatch.records.stored import JSON
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import read_version
 
-_JSON = "application/json"
 _TRIES = 20
 
 
@@ -22,7 +22,7 @@ def write_batch(store: ObjectStore, batch: Batch, etag: str | None) -> str | Non
     Returns:
         The new ETag; none, and nothing is written, where the record is another by now.
     """
-    return store.put_if_match(layout.batch_record(batch.name), batch.to_json(), _JSON, etag)
+    return store.put_if_match(layout.batch_record(batch.name), batch.to_json(), JSON, etag)
 
 
 def seal(store: ObjectStore, name: str) -> Batch:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound
 from dermbatch.records import BatchSummary
+from dermbatch.records.stored import read_if_any
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 
@@ -78,11 +78,8 @@ def read_history(store: ObjectStore, newest: int = NEWEST) -> History | None:
             found += [one for one in pool.map(closed, chunk) if one[0]]
     taken: list[BatchSummary] = []
     for _, name in sorted(found, reverse=True):
-        try:
-            summary = BatchSummary.model_validate_json(store.get(store.bucket, layout.summary(name)))
-        except ObjectNotFound:
-            continue
-        if _ran(summary):
+        summary = read_if_any(store, layout.summary(name), BatchSummary)
+        if summary is not None and _ran(summary):
             taken.append(summary)
         if len(taken) == newest:
             break

@@ -9,11 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound
+from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.records import Batch, FailureRecord, ManifestEntry, ResultRecord
+from dermbatch.records.stored import parsed, read
 from dermbatch.store import ObjectStore
 
 _NONE, _FAILED, _DONE = range(3)
@@ -82,10 +81,10 @@ def read_outcome(store: ObjectStore, batch: Batch, entry: ManifestEntry, *, done
         ObjectNotFound: Where the record is gone since the audit.
     """
     key = layout.result(batch.name, entry.index) if done else layout.failure(batch.name, entry.index)
-    body = store.get(store.bucket, key)
+    kind: type[ResultRecord | FailureRecord] = ResultRecord if done else FailureRecord
     try:
-        record = (ResultRecord if done else FailureRecord).model_validate_json(body)
-    except ValidationError:
+        record = read(store, key, kind)
+    except RecordDamaged:
         return Outcome(entry, _damaged(batch, entry, key))
     if (record.batch, record.index) != (batch.name, entry.index):
         return Outcome(entry, _damaged(batch, entry, key))
@@ -169,8 +168,8 @@ def _part(store: ObjectStore, batch: str, part: str) -> dict[int, ManifestEntry]
     found = {}
     for line in lines:
         try:
-            entry = ManifestEntry.model_validate_json(line)
-        except ValidationError:
+            entry = parsed(line, ManifestEntry, part)
+        except RecordDamaged:
             continue
         found[entry.index] = entry
     return found

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import ValidationError
-
 from dermbatch import __version__, layout
-from dermbatch.errors import ObjectNotFound
+from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.records import Batch, BatchSummary, ResultRecord
+from dermbatch.records.stored import read
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import Outcome
@@ -24,8 +23,8 @@ _LEAST_SECONDS = 1e-4
 def read_summary(store: ObjectStore, batch: str) -> BatchSummary | None:
     """The summary of a closed batch; none where it is not closed (or the summary is damaged)."""
     try:
-        return BatchSummary.model_validate_json(store.get(store.bucket, layout.summary(batch)))
-    except (ObjectNotFound, ValidationError):
+        return read(store, layout.summary(batch), BatchSummary)
+    except (ObjectNotFound, RecordDamaged):
         return None
 
 

@@ -13,7 +13,7 @@ from math import ceil
 import structlog
 
 from dermbatch import metrics
-from dermbatch.errors import DermbatchError
+from dermbatch.errors import DermbatchError, NewerFormat
 from dermbatch.ledger import BatchState, Ledger, Message
 from dermbatch.records import Batch, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
@@ -70,6 +70,7 @@ class Dispatcher:
         self._feeds: dict[str, Feed] = {}
         self._batches: dict[str, Batch] = {}
         self._rates: dict[str, Rate] = {}
+        self._left: dict[str, DermbatchError] = {}
 
     def feed(self) -> int:
         """Fill the window of each lane from its open batches.
@@ -115,10 +116,18 @@ class Dispatcher:
             except DermbatchError as error:
                 self._feeds.pop(state.name, None)  # what was read but not sent is read again
                 self._batches.pop(state.name, None)
+                if isinstance(error, NewerFormat):  # it waits for an orchestrator that knows it
+                    self._say_once(state.name, error)
+                    continue
                 if not is_damage(error):
                     raise
                 halt(self._store, self._ledger, state, str(error))  # this batch alone: others go on
         return fed
+
+    def _say_once(self, name: str, error: DermbatchError) -> None:
+        if name not in self._left:
+            _log.warning("batch left alone", batch=name, reason=error.reason, message=str(error))
+        self._left[name] = error
 
     def _window(self, states: Sequence[BatchState], slots: int) -> int:
         rate = sum(self._rates[state.name].lately for state in states)
@@ -198,7 +207,7 @@ class Dispatcher:
         return known
 
     def _forget_closed(self, names: set[str]) -> None:
-        for kept in (self._batches, self._feeds, self._rates):
+        for kept in (self._batches, self._feeds, self._rates, self._left):
             for name in set(kept) - names:
                 del kept[name]
 

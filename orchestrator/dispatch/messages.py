@@ -14,6 +14,7 @@ from celery import Celery
 from dermbatch.ledger import Message
 from dermbatch.ledger.queue import QUEUES, TASK
 from dermbatch.records import ImageJob, Lane
+from dermbatch.records.stored import JSON
 
 
 class Messages:
@@ -32,14 +33,14 @@ class Messages:
         task = self._app.amqp.as_task_v2(
             identity,
             TASK,
-            args=(job.model_dump(mode="json", exclude_defaults=True),),
+            args=(job.to_message(),),
             ignore_result=True,
             argsrepr="",  # for logs, which are to name no file
         )
         envelope = {
             "body": json.dumps(task.body, separators=(",", ":")),
             "content-encoding": "utf-8",
-            "content-type": "application/json",
+            "content-type": JSON,
             "headers": task.headers,
             "properties": {
                 **task.properties,

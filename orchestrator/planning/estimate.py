@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
-
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, PermanentError
+from dermbatch.errors import PermanentError
 from dermbatch.records import KnownImage, ModelChoice, Order, StageRecord
+from dermbatch.records.stored import read_if_any
 from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.history import History, read_history
@@ -243,9 +242,8 @@ def _found(order: Order, store: ObjectStore, contents: Contents) -> _Found:
 
 def _missing(order: Order, store: ObjectStore, fingerprint: str) -> set[Stage]:
     """The asked stages that are not known of this image with the asked models, each fed by the ones before."""
-    try:
-        known = KnownImage.model_validate_json(store.get(store.bucket, layout.known(fingerprint)))
-    except (ObjectNotFound, ValidationError):
+    known = read_if_any(store, layout.known(fingerprint), KnownImage)
+    if known is None:
         return set(order.stages)
     there: dict[Stage, str] = {}
     for stage in order.stages:

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
-from pydantic import ValidationError
-
 from dermbatch import __version__, layout
-from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.errors import ObjectNotFound, RecordDamaged, UsageError
 from dermbatch.records import (
     Batch,
     BatchControl,
@@ -25,6 +23,7 @@ from dermbatch.records import (
     PlanRecord,
     Position,
 )
+from dermbatch.records.stored import JSON_LINES, read, write, write_once
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import content_of, read_batch, read_manifest_part
 from orchestrator.planning.dedup import Contents
@@ -33,8 +32,6 @@ from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.uploading import entered
 
 __all__ = ["abandon", "plan", "read_batch", "read_manifest_part"]
-
-_JSON = "application/json"
 
 
 _STEERING = {"lane", "weight", "max_failed_share"}
@@ -84,7 +81,7 @@ def plan(
         raise UsageError(f"no image among the inputs ({others})")
     asked = record.model_dump(exclude={"inputs", "filters", "position"})
     batch = Batch.model_validate(asked)
-    if not store.put_if_absent(layout.batch_record(name), batch.to_json(), _JSON):
+    if not write_once(store, layout.batch_record(name), batch):
         _check_free(store, name)
     return batch
 
@@ -120,11 +117,11 @@ def _begun(
     if deidentify is not None:
         fresh = deidentify.hidden(fresh)
     key = layout.plan_record(name)
-    if store.put_if_absent(key, fresh.to_json(), _JSON):
+    if write_once(store, key, fresh):
         return fresh
     try:
-        begun = PlanRecord.model_validate_json(store.get(store.bucket, key))
-    except ValidationError as error:
+        begun = read(store, key, PlanRecord)
+    except RecordDamaged as error:
         raise UsageError(
             f"the begun plan of batch {name!r} (plan.json) is damaged; choose another name with --batch"
         ) from error
@@ -142,10 +139,9 @@ def _control(name: str, order: Order, store: ObjectStore) -> None:
     """Make the batch findable before it exists; a pause that was asked for in the meantime stays."""
     key = layout.control(name)
     control = BatchControl.of(order)
-    if not store.put_if_absent(key, control.to_json(), _JSON):
-        there = BatchControl.model_validate_json(store.get(store.bucket, key))
+    if not write_once(store, key, control):
         update = {"lane": order.lane, "weight": order.weight}
-        store.put(key, there.model_copy(update=update).to_json(), _JSON)
+        write(store, key, read(store, key, BatchControl).model_copy(update=update))
 
 
 def _forget(store: ObjectStore, batch: str) -> None:
@@ -224,6 +220,6 @@ def _written(part: _Part, position: Position, store: ObjectStore, deidentify: De
             deidentify.write_originals(store, record.name, part.record.images, record.images)
         name, _ = layout.part_of(part.record.images)
         body = b"".join(line + b"\n" for line in part.lines)
-        store.put(layout.manifest_part(record.name, name), body, "application/x-ndjson")
-        store.put(layout.plan_record(record.name), record.to_json(), _JSON)
+        store.put(layout.manifest_part(record.name, name), body, JSON_LINES)
+        write(store, layout.plan_record(record.name), record)
     return record

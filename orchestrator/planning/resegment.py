@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pydantic import ValidationError
-
 from dermbatch import layout, stages
-from dermbatch.errors import PermanentError, UsageError
+from dermbatch.errors import UsageError
 from dermbatch.records import (
     Batch,
     Earlier,
@@ -25,6 +23,7 @@ from dermbatch.records import (
     Position,
     ResultRecord,
 )
+from dermbatch.records.stored import read_if_any
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import named, read_batch, read_manifest_part
@@ -144,10 +143,7 @@ def _used(store: ObjectStore, batch: Batch, stage: Stage) -> ModelUsed | None:
     """What ran a stage, as the first results tell; none where there is no result."""
     infos = store.list(store.bucket, f"{layout.batch_prefix(batch.name)}results/")
     for info in islice(infos, _RECORDS_LOOKED_AT):
-        try:
-            record = ResultRecord.model_validate_json(store.get(store.bucket, info.key))
-        except (PermanentError, ValidationError):
-            continue
-        if stage in record.stages:
+        record = read_if_any(store, info.key, ResultRecord)
+        if record is not None and stage in record.stages:
             return record.stages[stage].model
     return None

@@ -15,6 +15,7 @@ from typing import Literal
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records import Batch, BatchSummary, ManifestEntry
+from dermbatch.records.stored import write
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
 from orchestrator.batches.summary import Tally
@@ -87,7 +88,7 @@ def _write(
         store.put_file(layout.comparison_table(batch.name), compared_rows, _PARQUET)
         store.put(layout.comparison(batch.name), differences.html(store), _HTML)
     summary = tally.summary(batch, state, slots)
-    store.put(layout.summary(batch.name), summary.to_json(), "application/json")
+    write(store, layout.summary(batch.name), summary)
     return Closing(summary=summary)
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from dermbatch import layout
 from dermbatch.errors import PermanentError
 from dermbatch.records import Earlier, ModelUsed, ResultRecord, SegmentOutput, StageRecord
+from dermbatch.records.stored import read_if_any
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import Outcome, read_artifact
@@ -99,11 +99,8 @@ def compare(store: ObjectStore, outcome: Outcome) -> Compared | None:
         return None
     if not isinstance(new, ResultRecord):
         return Compared(entry.index, entry.name, entry.earlier, "new_failed")
-    try:
-        old = ResultRecord.model_validate_json(
-            store.get(store.bucket, layout.result(entry.earlier.batch, entry.earlier.index))
-        )
-    except (PermanentError, ValidationError):
+    old = read_if_any(store, layout.result(entry.earlier.batch, entry.earlier.index), ResultRecord)
+    if old is None:
         return Compared(entry.index, entry.name, entry.earlier, "old_missing", new=new)
     same_keys = {s: one.key for s, one in old.stages.items()} == {s: one.key for s, one in new.stages.items()}
     identical = same_keys and old.source.sha256 == new.source.sha256

@@ -20,6 +20,7 @@ from typing import TypeVar
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.records import ImageInfo, ResultRecord, StageRecord
+from dermbatch.records.stored import parsed
 from dermbatch.store import ObjectStore
 
 Item = TypeVar("Item")
@@ -109,7 +110,7 @@ def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
 def folder_results(folder: Path, batch: str) -> Iterator[ResultRecord]:
     """Result records of a batch that was fetched into a folder."""
     for path in (folder / layout.batch_prefix(batch) / "results").glob("*/*.json"):
-        yield ResultRecord.model_validate_json(path.read_bytes())
+        yield parsed(path.read_bytes(), ResultRecord, f"{path} is damaged")
 
 
 def _each(pool: ThreadPoolExecutor, bring: Callable[[Item], Brought], items: Iterator[Item]) -> Iterator[Brought]:

@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import ValidationError
-
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, PermanentError, UsageError
+from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError, RecordDamaged, UsageError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records import BatchSummary, Lane, PlanRecord
+from dermbatch.records.stored import read
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import read_batch
 from orchestrator.batches.outcomes import in_order
@@ -162,14 +161,14 @@ def _of_state(state: BatchState) -> Standing:
 
 def _of_store(store: ObjectStore, name: str) -> Standing | None:
     """A batch that the ledger does not know; none where there is nothing of it but remains."""
-    summary = read_summary(store, name)
-    if summary is not None:
-        return _of_summary(summary)
     try:
+        summary = read_summary(store, name)
+        if summary is not None:
+            return _of_summary(summary)
         batch = read_batch(store, name)
     except ObjectNotFound:
         return _of_plan(store, name)
-    except PermanentError as error:  # damaged by hand
+    except (PermanentError, NewerFormat) as error:  # damaged by hand, or a later version's
         return Standing(name, "waiting", why=str(error))
     return Standing(
         name,
@@ -185,8 +184,8 @@ def _of_store(store: ObjectStore, name: str) -> Standing | None:
 
 def _of_plan(store: ObjectStore, name: str) -> Standing | None:
     try:
-        plan = PlanRecord.model_validate_json(store.get(store.bucket, layout.plan_record(name)))
-    except (ObjectNotFound, ValidationError):
+        plan = read(store, layout.plan_record(name), PlanRecord)
+    except (ObjectNotFound, RecordDamaged):
         return None
     return Standing(
         name, "planning", lane=plan.order.lane, weight=plan.order.weight, images=plan.images, created=plan.created

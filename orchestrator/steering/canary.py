@@ -12,27 +12,25 @@ import statistics
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import structlog
-from pydantic import ValidationError
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.errors import NewerFormat, ObjectNotFound, RecordDamaged, UsageError
 from dermbatch.records import Canary, CanaryRecord, ImageJob, ModelChoice, Record, Shadow
+from dermbatch.records.stored import read, write, write_once
 from dermbatch.stages import Stage, closure
 from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import in_order
 
 EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 """Bounds of the histogram's bins; a bin holds its lower bound, the last one its upper bound too."""
 
 _log = structlog.get_logger(__name__)
 
-_JSON = "application/json"
 _AT_A_TIME = 8
-_CHUNK = 256
 _WORST = 10
 
 
@@ -85,10 +83,10 @@ def start(store: ObjectStore, name: str, models: Mapping[Stage, ModelChoice], sh
     if _read(store, layout.canary(name)) is not None:
         raise UsageError(f"there was a canary {name} already; take another name, so that results do not mix")
     canary = Canary(name=name, models=dict(models), share=share, created=datetime.now(UTC))
-    if not store.put_if_absent(layout.RUNNING_CANARY, canary.to_json(), _JSON):
+    if not write_once(store, layout.RUNNING_CANARY, canary):
         other = running(store)
         raise UsageError(f"canary {other.name if other else 'of another release'} runs already; stop it first")
-    store.put(layout.canary(name), canary.to_json(), _JSON)
+    write(store, layout.canary(name), canary)
     return canary
 
 
@@ -105,7 +103,7 @@ def stop(store: ObjectStore, name: str) -> Canary:
         raise UsageError(f"there is no canary {name}")
     if canary.stopped is None:
         canary = canary.model_copy(update={"stopped": datetime.now(UTC)})
-        store.put(layout.canary(name), canary.to_json(), _JSON)
+        write(store, layout.canary(name), canary)
     if not others:
         store.delete(layout.RUNNING_CANARY)
     return canary
@@ -113,7 +111,10 @@ def stop(store: ObjectStore, name: str) -> Canary:
 
 def running(store: ObjectStore) -> Canary | None:
     """The canary that runs now; one request. An unreadable record is none: live images must not wait for it."""
-    return _read(store, layout.RUNNING_CANARY)
+    try:
+        return _read(store, layout.RUNNING_CANARY)
+    except NewerFormat:
+        return None
 
 
 def choose(canary: Canary, job: ImageJob) -> ImageJob:
@@ -174,20 +175,17 @@ def report(store: ObjectStore, name: str) -> CanaryReport:
 
 
 def read_records(store: ObjectStore, name: str) -> Iterator[CanaryRecord]:
-    """What workers saw, image by image, a few hundred in memory at a time."""
+    """What workers saw, image by image, a few in memory at a time."""
     keys = (info.key for info in store.list(store.bucket, layout.canary_results(name)))
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        while chunk := list(islice(keys, _CHUNK)):
-            for body in pool.map(lambda key: store.get(store.bucket, key), chunk):
-                yield CanaryRecord.model_validate_json(body)
+    return in_order(lambda key: read(store, key, CanaryRecord), keys, _AT_A_TIME)
 
 
 def _read(store: ObjectStore, key: str) -> Canary | None:
     try:
-        return Canary.model_validate_json(store.get(store.bucket, key))
+        return read(store, key, Canary)
     except ObjectNotFound:
         return None
-    except ValidationError:
+    except RecordDamaged:
         _log.warning("a canary's record is unreadable: delete it", key=key)
         return None
 

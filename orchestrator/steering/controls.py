@@ -8,12 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from dermbatch import layout
-from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError, StoreRefused, UsageError
+from dermbatch.errors import (
+    DermbatchError,
+    ObjectNotFound,
+    PermanentError,
+    RecordDamaged,
+    StoreRefused,
+    UsageError,
+)
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records import Batch, BatchControl, Lane
+from dermbatch.records.stored import read, write
 from dermbatch.store import ObjectStore
 
 _log = structlog.get_logger(__name__)
@@ -22,10 +29,10 @@ _log = structlog.get_logger(__name__)
 def read_control(store: ObjectStore, name: str) -> BatchControl | None:
     """How an open batch is to be run; none where it is not open. What a hand has damaged is taken for paused."""
     try:
-        return BatchControl.model_validate_json(store.get(store.bucket, layout.control(name)))
+        return read(store, layout.control(name), BatchControl)
     except ObjectNotFound:
         return None
-    except ValidationError:
+    except RecordDamaged:
         return BatchControl(state="paused", why=f"{layout.control(name)} is damaged; resume the batch to mend it")
 
 
@@ -37,7 +44,7 @@ def begin(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
 
 def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> None:
     """Run a batch otherwise from now on."""
-    store.put(layout.control(name), control.to_json(), "application/json")
+    write(store, layout.control(name), control)
     ledger.steer(name, control)
     ledger.wake()
 
@@ -68,7 +75,7 @@ def halt(store: ObjectStore, ledger: Ledger, state: BatchState, why: str, *, tol
     """
     changes = {"state": "paused", "why": why, "tolerant": state.tolerant if tolerant is None else tolerant}
     control = BatchControl.model_validate({**state.control.model_dump(), **changes})
-    store.put(layout.control(state.name), control.to_json(), "application/json")
+    write(store, layout.control(state.name), control)
     ledger.steer(state.name, control)
     _log.warning("batch paused", batch=state.name, why=why)
 

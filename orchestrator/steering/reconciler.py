@@ -14,6 +14,7 @@ from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, FailureRecord, ManifestEntry
+from dermbatch.records.stored import write
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import read_batch
 from orchestrator.batches.outcomes import audit, read_outcome
@@ -68,8 +69,7 @@ def reopen(store: ObjectStore) -> list[str]:
         except DermbatchError as error:
             _log.warning("batch not reopened", batch=name, reason=error.reason, message=str(error))
             continue
-        control = BatchControl.of(batch.order)
-        store.put(layout.control(name), control.to_json(), "application/json")
+        write(store, layout.control(name), BatchControl.of(batch.order))
         found.append(name)
     return found
 

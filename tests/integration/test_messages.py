@@ -44,7 +44,7 @@ def test_a_message_is_what_celery_itself_writes(app, client, lane):
     asked = job(3)
     app.send_task(
         TASK,
-        args=[asked.model_dump(mode="json", exclude_defaults=True)],
+        args=[asked.to_message()],
         queue=QUEUES[lane],
         ignore_result=True,
         argsrepr="",
@@ -106,5 +106,5 @@ def test_a_real_worker_runs_it(app, client, empty_redis, tmp_path):
         worker.terminate()
         worker.wait(30)
     taken = sorted(map(json.loads, client.lrange("tests:taken", 0, -1)), key=lambda said: said["index"])
-    assert taken == [one.model_dump(mode="json", exclude_defaults=True) for one in asked]
+    assert taken == [one.to_message() for one in asked]
     assert "png" not in log.read_text()

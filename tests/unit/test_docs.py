@@ -296,9 +296,11 @@ def test_reasons_are_found_in_whatever_way_they_are_given():
 # Records
 
 
-def test_every_field_of_a_result_is_explained():
+def test_every_field_of_a_batch_and_a_result_is_explained():
     explained = set(codes(prose("docs/results.md")))
     shown = (
+        records.Batch,
+        records.Order,
         records.ResultRecord,
         records.SourceInfo,
         records.StageRecord,

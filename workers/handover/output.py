@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused
 from dermbatch.records import DicomKind, ImageJob, ResultRecord, StageRecord
+from dermbatch.records.stored import JSON
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
 from workers.image.pictures import ENHANCED, MASK, PURIFIED, StaleArtifact
@@ -90,7 +91,7 @@ def write_result(folder: str, record: ResultRecord, store: ObjectStore) -> None:
     """
     bucket, key = split_uri(folder)
     try:
-        store.put(f"{key}/{RESULT}", record.to_json(), "application/json", bucket=bucket)
+        store.put(f"{key}/{RESULT}", record.to_json(), JSON, bucket=bucket)
     except StoreRefused as error:
         raise _refused(bucket) from error
 

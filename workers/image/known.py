@@ -10,18 +10,16 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import structlog
-from pydantic import ValidationError
 
 from dermbatch import layout
-from dermbatch.errors import PermanentError
+from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
 from dermbatch.records import ImageInfo, KnownImage, StageRecord
+from dermbatch.records.stored import read, write
 from dermbatch.store import ObjectStore
 
 Value = TypeVar("Value")
 
 _log = structlog.get_logger(__name__)
-
-_JSON = "application/json"
 
 # Every model that was ever tried leaves its records here, and each job reads them: those not used for long go.
 _STAGES_MOST = 32
@@ -35,13 +33,11 @@ def recall(store: ObjectStore, fingerprint: str) -> KnownImage | None:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     try:
-        body = store.get(store.bucket, layout.known(fingerprint))
-    except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"
+        return read(store, layout.known(fingerprint), KnownImage)
+    except (RecordDamaged, NewerFormat) as error:
+        _log.warning("what was known is unreadable and is made anew", fingerprint=fingerprint, reason=error.reason)
         return None
-    try:
-        return KnownImage.model_validate_json(body)
-    except ValidationError:  # of another release, or damaged
-        _log.warning("what was known of an image is unreadable and is made anew", fingerprint=fingerprint)
+    except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"
         return None
 
 
@@ -51,7 +47,7 @@ def remember(store: ObjectStore, fingerprint: str, known: KnownImage) -> None:
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
-    store.put(layout.known(fingerprint), known.to_json(), _JSON)
+    write(store, layout.known(fingerprint), known)
 
 
 def extended(

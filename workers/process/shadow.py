@@ -16,6 +16,7 @@ from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.images.lesion import Mask
 from dermbatch.records import CanaryRecord, ClassifyOutput, ImageJob, ResultRecord, Shadow, StageRecord
+from dermbatch.records.stored import write
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -29,8 +30,6 @@ AGREE = 0.9
 """Dice from which two masks count as the same lesion in ``dermbatch_canary_images``."""
 
 _log = structlog.get_logger(__name__)
-
-_JSON = "application/json"
 
 
 class _Stopped(Exception):
@@ -81,7 +80,7 @@ def run_shadow(
 
     try:
         said = _tried(job, job.shadow, record, store, run)
-        store.put(layout.canary_result(said.canary, said.batch, said.index), said.to_json(), _JSON)
+        write(store, layout.canary_result(said.canary, said.batch, said.index), said)
     except _Stopped:
         log.info("a canary's side run was broken off")
     except DermbatchError as error:

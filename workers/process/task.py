@@ -29,6 +29,7 @@ from dermbatch.errors import (
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim, Ledger
 from dermbatch.records import ImageJob, ResultRecord
+from dermbatch.records.stored import read_if_any, write_once
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from workers.handover.pacs.stow import NOWHERE, Destinations
@@ -39,8 +40,6 @@ from workers.process.shadow import run_shadow
 from workers.triton.client import TritonClient
 
 _log = structlog.get_logger(__name__)
-
-JSON = "application/json"
 
 Process = Callable[..., ResultRecord]
 Shadow = Callable[..., None]
@@ -145,6 +144,7 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
         message: An :class:`ImageJob` as JSON.
 
     Raises:
+        NewerFormat: Where a later version has written it; the image is sent again.
         LedgerUnavailable: Where Redis is gone; the image is sent again when it is back.
     """
     job = ImageJob.model_validate(message)
@@ -223,17 +223,14 @@ def _must_wait(workplace: Workplace, claim: Claim) -> bool:
 
 def _recorded(store: ObjectStore, job: ImageJob) -> ResultRecord | None:
     """The record, where an earlier attempt wrote it, but could not say so to the ledger."""
-    try:
-        return ResultRecord.model_validate_json(store.get(store.bucket, layout.result(job.batch, job.index)))
-    except PermanentError:  # not there; S3 calls that forbidden to who may not list
-        return None
+    return read_if_any(store, layout.result(job.batch, job.index), ResultRecord)
 
 
 def _commit(workplace: Workplace, claim: Claim, record: ResultRecord) -> bool:
     """Write the result record; ``False`` where it could not be written, which costs the image no try."""
     job = claim.job
     try:
-        first = workplace.store.put_if_absent(layout.result(job.batch, job.index), record.to_json(), JSON)
+        first = write_once(workplace.store, layout.result(job.batch, job.index), record)
     except (StoreUnavailable, StoreRefused) as error:
         _wait_for_store(workplace, claim, error)
         return False

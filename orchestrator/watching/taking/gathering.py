@@ -19,6 +19,7 @@ from dermbatch import __version__, layout
 from dermbatch.errors import DermbatchError, LedgerUnavailable, PermanentError
 from dermbatch.ledger import Ledger
 from dermbatch.records import Batch, BatchControl, ManifestEntry, Order
+from dermbatch.records.stored import JSON_LINES, write_once
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import content_of, read_batch
 from orchestrator.batches.growing import write_batch
@@ -28,7 +29,6 @@ from orchestrator.watching.rules.rules import Rule
 
 _log = structlog.get_logger(__name__)
 
-_JSON, _LINES = "application/json", "application/x-ndjson"
 _WRITTEN_EVERY = 1.0
 """Seconds after which what a large archive has given so far is passed on."""
 
@@ -85,8 +85,7 @@ class Gathering:
             Overtaken: Where another watcher has begun it.
         """
         batch, etag = _recorded(store, rule, order, now)
-        control = BatchControl.of(batch.order)
-        store.put_if_absent(layout.control(batch.name), control.to_json(), _JSON)
+        write_once(store, layout.control(batch.name), BatchControl.of(batch.order))
         gathering = cls(store, ledger, batch, etag)
         gathering._tell(opened=True)
         _log.info("batch begun", batch=batch.name, rule=rule.name)
@@ -168,7 +167,7 @@ class Gathering:
     def _write_part(self, behind: bytes = b"") -> None:
         part, _ = layout.part_of(self._first)
         key, body = layout.manifest_part(self.batch.name, part), b"".join(self._lines) + behind
-        self._part_etag = self._store.put_if_match(key, body, _LINES, self._part_etag)
+        self._part_etag = self._store.put_if_match(key, body, JSON_LINES, self._part_etag)
         if self._part_etag is None:
             raise Overtaken(f"batch {self.batch.name!r} was written by another watcher")
 

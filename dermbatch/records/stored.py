@@ -1,0 +1,74 @@
+"""Records in the object store: read, checked since people edit them, and written."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
+from dermbatch.records.record import Record
+from dermbatch.store import ObjectStore
+
+JSON = "application/json"
+JSON_LINES = "application/x-ndjson"
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+def read(store: ObjectStore, key: str, kind: type[Kind]) -> Kind:
+    """The record under a key of the result bucket.
+
+    Raises:
+        ObjectNotFound: Where there is none.
+        RecordDamaged: Where what is there is no such record.
+        NewerFormat: Where a later version has written it.
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    return parsed(store.get(store.bucket, key), kind, f"{key} is damaged")
+
+
+def read_if_any(store: ObjectStore, key: str, kind: type[Kind]) -> Kind | None:
+    """The record under a key, of a kind that nothing depends on: none where none can be read, for whatever reason.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Where trying again may help.
+    """
+    try:
+        return read(store, key, kind)
+    except (PermanentError, NewerFormat):  # a missing one is "forbidden" where keys may not be listed
+        return None
+
+
+def parsed(body: bytes, kind: type[Kind], where: str) -> Kind:
+    """The record that is written here.
+
+    Raises:
+        RecordDamaged: Where it is no such record; ``where`` says so, and what is wrong follows.
+        NewerFormat: As for :func:`read`.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise RecordDamaged(f"{where}: {_what(error)}") from error
+
+
+def write(store: ObjectStore, key: str, record: Record) -> None:
+    """Write a record, over what may be there.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Where it could not be written.
+    """
+    store.put(key, record.to_json(), JSON)
+
+
+def write_once(store: ObjectStore, key: str, record: Record) -> bool:
+    """Write a record: ``False``, and nothing is written, where something is there already; errors as above."""
+    return store.put_if_absent(key, record.to_json(), JSON)
+
+
+def _what(error: ValidationError) -> str:
+    """What is wrong, without the values: they may be a patient's name."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['type']}" if field else "it is no such record"
