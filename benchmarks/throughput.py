@@ -39,7 +39,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings, TritonSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.batches.outcomes import read_results
+from orchestrator.batches.outcomes import outcomes
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
 from orchestrator.reporting.fetch import fetch
@@ -151,9 +151,10 @@ def whole(paths: list[Path], stack: Stack, name: str, folder: Path) -> Whole:
         raise SystemExit(f"{counts.failed} of {len(paths)} images failed: the figures would mean nothing")
     steps: Counter[str] = Counter()
     recorded = 0.0
-    for record in read_results(store, name):
-        steps.update(spent(record))
-        recorded = max(recorded, record.finished.timestamp())
+    for outcome in outcomes(store, batch):
+        if isinstance(outcome.record, ResultRecord):  # as all are
+            steps.update(spent(outcome.record))
+            recorded = max(recorded, outcome.record.finished.timestamp())
     busy = recorded - batch.created.timestamp()
     phases = {"plan": planned - start, "process": busy, "report": closed - planned - busy, "fetch": end - closed}
     cpu = {part: after[part] - before[part] for part in after}

@@ -47,7 +47,8 @@ class Client:
     """Speaks to one running stack.
 
     Every method raises ``StoreUnavailable``, ``StoreRefused`` or ``LedgerUnavailable`` (all in
-    :mod:`dermbatch.errors`) where the object store or Redis fails.
+    :mod:`dermbatch.errors`) where the object store or Redis fails, and ``NewerFormat`` where a later version has
+    written what is to be read.
 
     Args:
         settings: That lead to its Redis, object store and Triton; :func:`dermbatch.settings.load` gives those of

@@ -350,8 +350,3 @@ def _bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figure]}"),
     )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(parameter.numel() for parameter in model.parameters())

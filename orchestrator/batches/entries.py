@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged, UsageError
+from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 from dermbatch.stored import parsed
@@ -27,11 +27,10 @@ def read_version(store: ObjectStore, name: str) -> tuple[Batch, str | None]:
 
 
 def named(store: ObjectStore, name: str) -> Batch:
-    """The batch record of a batch that a user has named.
+    """The batch record of a batch that a user has named; errors otherwise as above.
 
     Raises:
         UsageError: Where there is none, or none can have this name.
-        PermanentError: With reason ``manifest_damaged``, where the record is no record.
     """
     try:
         return read_batch(store, layout.check_batch_name(name))

@@ -105,20 +105,27 @@ def entries(store: ObjectStore, batch: Batch, indices: Iterable[int]) -> Iterato
         yield known.get(index) or ManifestEntry(index=index, name=f"image {index}")
 
 
-def outcomes(store: ObjectStore, batch: Batch, *, readers: int = 8) -> Iterator[Outcome]:
+def outcomes(store: ObjectStore, batch: Batch, *, done: bool | None = None, readers: int = 8) -> Iterator[Outcome]:
     """What became of the images that have an outcome by now, in order of their indices; a few in memory at a time.
+
+    Args:
+        store: Where the batch is.
+        batch: What was asked.
+        done: Only results, or only failures of images without one.
+        readers: Records read at a time.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     marks = audit(store, batch)
+    wanted = (index for index in marks.present() if done in {None, marks.is_done(index)})
 
     def look(entry: ManifestEntry) -> Outcome | None:
         with suppress(ObjectNotFound):  # deleted since, to be tried again
             return read_outcome(store, batch, entry, done=marks.is_done(entry.index))
         return None
 
-    return filter(None, in_order(look, entries(store, batch, marks.present()), readers))
+    return filter(None, in_order(look, entries(store, batch, wanted), readers))
 
 
 def read_artifact(store: ObjectStore, record: ResultRecord, name: str) -> bytes:
@@ -134,17 +141,6 @@ def read_artifact(store: ObjectStore, record: ResultRecord, name: str) -> bytes:
         if name in stage.artifacts:
             return store.get(store.bucket, stage.artifacts[name])
     raise ObjectNotFound(f"image {record.index} of batch {record.batch!r} has no {name}")
-
-
-def read_results(store: ObjectStore, name: str, *, readers: int = 8) -> Iterator[ResultRecord]:
-    """Result records of a batch in the order of their keys, whether or not it is closed.
-
-    Raises:
-        RecordDamaged: Where one is damaged.
-        NewerFormat: Where a later version has written one.
-    """
-    keys = (info.key for info in store.list(store.bucket, f"{layout.batch_prefix(name)}results/"))
-    return in_order(lambda key: read(store, key, ResultRecord), keys, readers)
 
 
 def in_order(function: Callable[[_T], _R], items: Iterable[_T], threads: int) -> Iterator[_R]:

@@ -43,35 +43,6 @@ class Submission:
     intake: Intake
     deidentify: Deidentifier | None
 
-    @classmethod
-    def of(
-        cls,
-        order: Order,
-        inputs: Sequence[str],
-        settings: Settings,
-        source: ObjectStore | None,
-        *,
-        filters: Filters,
-        profile: Profile | None,
-        in_place: bool = True,
-        leave_out: Path | None = None,
-        audit: Audit = NO_AUDIT,
-    ) -> Submission:
-        """As :func:`prepare`, of what was looked at already."""
-        deidentify = Deidentifier(profile, settings) if profile is not None else None
-        intake = Intake(
-            settings,
-            source,
-            in_place=in_place and deidentify is None,
-            leave_out=leave_out,
-            filters=filters,
-            audit=audit,
-            pseudonym=deidentify.pseudonym if deidentify is not None else None,
-        )
-        deidentified = deidentify.record if deidentify is not None else None
-        order = order.model_copy(update={"deidentified": deidentified})
-        return cls(order, tuple(inputs), intake, deidentify)
-
     def plan(
         self, name: str, store: ObjectStore, told: Callable[[PlanRecord], None] = lambda record: None
     ) -> Batch:
@@ -100,10 +71,10 @@ def prepare(
     inputs: Sequence[str],
     settings: Settings,
     source: ObjectStore | None,
-    offer: Offer,
+    offer: Offer | None,
     *,
     filters: Filters,
-    profile: Path | None = None,
+    profile: Path | Profile | None = None,
     in_place: bool = True,
     leave_out: Path | None = None,
     audit: Audit = NO_AUDIT,
@@ -115,9 +86,9 @@ def prepare(
         inputs: Files, folders, archives, ``s3://bucket/prefix``.
         settings: With the PACS, the limits and what de-identification needs.
         source: The store that ``s3://`` inputs are read from, and the output is in; none where there is none.
-        offer: The models that there are.
+        offer: The models that there are; none where the order was checked before, as those of rules are.
         filters: Which files and objects are meant.
-        profile: File of the profile to de-identify by.
+        profile: To de-identify by, or its file.
         in_place: Whether the workers can read ``source`` themselves.
         leave_out: A folder not to walk into.
         audit: Where it is noted which local files are read.
@@ -125,20 +96,23 @@ def prepare(
     Raises:
         UsageError: For a PACS, an output, a model, a filter, a profile or an input that cannot be.
     """
-    check(order, inputs, settings, source, offer)
-    submitted = Submission.of(
-        order,
-        inputs,
+    if offer is not None:
+        check(order, inputs, settings, source, offer)
+    if isinstance(profile, Path):
+        profile = load_profile(profile)
+    deidentify = Deidentifier(profile, settings) if profile is not None else None
+    intake = Intake(
         settings,
         source,
-        filters=filters,
-        profile=load_profile(profile) if profile is not None else None,
-        in_place=in_place,
+        in_place=in_place and deidentify is None,
         leave_out=leave_out,
+        filters=filters,
         audit=audit,
+        pseudonym=deidentify.pseudonym if deidentify is not None else None,
     )
-    submitted.intake.check(inputs, quoting=submitted.deidentify is None)
-    return submitted
+    intake.check(inputs, quoting=deidentify is None)
+    deidentified = deidentify.record if deidentify is not None else None
+    return Submission(order.model_copy(update={"deidentified": deidentified}), tuple(inputs), intake, deidentify)
 
 
 def check(

@@ -35,33 +35,18 @@ def wait(
     Raises:
         StackError: Where Redis has not answered for a minute.
     """
-    look = _Look(ledger, batch)
+    state: BatchState | None = None
+    answered = time.monotonic()
     while True:
-        state = look.state()
+        try:
+            state = ledger.batches.get(batch)
+            answered = time.monotonic()
+        except LedgerUnavailable as error:  # what it has is kept: an outage is waited out for a while
+            if time.monotonic() - answered > _OUTAGE:
+                raise StackError(f"Redis is gone: {error}") from error
         if state is None or state.finished or state.state == "cancelled":
             summary = read_summary(store, batch)
             if summary is not None:
                 return summary
         told(state)
         time.sleep(_LOOK_EVERY)
-
-
-class _Look:
-    """Asks the ledger; an outage is waited out for a while, since what it has is kept."""
-
-    def __init__(self, ledger: Ledger, batch: str) -> None:
-        self._ledger = ledger
-        self._batch = batch
-        self._last: BatchState | None = None
-        self._answered = time.monotonic()
-
-    def state(self) -> BatchState | None:
-        """How the batch stands; as it stood, while Redis does not answer; none where it is not known."""
-        try:
-            self._last = self._ledger.batches.get(self._batch)
-        except LedgerUnavailable as error:
-            if time.monotonic() - self._answered > _OUTAGE:
-                raise StackError(f"Redis is gone: {error}") from error
-        else:
-            self._answered = time.monotonic()
-        return self._last

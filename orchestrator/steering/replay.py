@@ -8,11 +8,11 @@ from itertools import islice
 from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
-from dermbatch.records.asked import Batch, BatchControl, ManifestEntry
+from dermbatch.records.asked import Batch, BatchControl
 from dermbatch.records.outcome import FailureRecord
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import named
-from orchestrator.batches.outcomes import audit, in_order, read_outcome
+from orchestrator.batches.outcomes import outcomes
 from orchestrator.batches.summary import read_summary
 from orchestrator.steering.controls import read_control, write_control
 from orchestrator.steering.reconciler import restore
@@ -64,13 +64,6 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
 
 def failures(store: ObjectStore, batch: Batch, reason: str | None = None) -> Iterator[FailureRecord]:
     """Failure records of the images without a result, in order; of one reason, where one is given."""
-    marks = audit(store, batch)
-    failed = (index for index in marks.present() if not marks.is_done(index))
-
-    def read(index: int) -> FailureRecord | None:
-        record = read_outcome(store, batch, ManifestEntry(index=index, name=""), done=False).record
-        return record if isinstance(record, FailureRecord) else None
-
-    for record in in_order(read, failed, _READERS):
-        if record is not None and reason in {None, record.reason}:
-            yield record
+    for outcome in outcomes(store, batch, done=False, readers=_READERS):
+        if isinstance(outcome.record, FailureRecord) and reason in {None, outcome.record.reason}:
+            yield outcome.record

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds of its convolutions and products, counted without running it."""
+"""What a network costs: its trained values, and the multiply-adds of its convolutions and products, not run."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def multiply_adds(network: nn.Module, shapes: Sequence[Sequence[int]]) -> int:
         network(*(torch.zeros(*shape, device=where) for shape in shapes))
     # Two floating-point operations each.
     return int(counter.get_total_flops()) // 2
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -16,13 +16,12 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from costs import multiply_adds
+from costs import count_parameters, multiply_adds
 from torch import nn
 
 from lesionnets import checkpoint, nets
 from lesionnets.graphs.assembly import to_onnx
 from lesionnets.lookup import modules_below
-from lesionnets.training import count_parameters
 
 Shape = tuple[int, ...]
 

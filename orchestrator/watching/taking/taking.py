@@ -14,7 +14,7 @@ from dermbatch.ledger import Ledger
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
-from orchestrator.planning.submission import Submission
+from orchestrator.planning.submission import prepare
 from orchestrator.planning.uploading import entered
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.taking.gathering import Gathering
@@ -57,11 +57,12 @@ class Taking:
         self._ledger = ledger
         self._check = check
         self._ways = {
-            rule.name: Submission.of(
+            rule.name: prepare(
                 rule.order(settings),
                 [rule.prefix],
                 settings,
                 store,
+                None,
                 filters=rule.filters,
                 profile=book.profiles[rule.deidentify] if rule.deidentify is not None else None,
             )
