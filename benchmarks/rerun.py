@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.children import Watch, of_part
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
-from dermbatch.phantoms import write_samples
+from dermbatch.phantoms.samples import write_samples
 from dermbatch.records.asked import Order
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore

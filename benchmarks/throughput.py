@@ -33,7 +33,7 @@ from dermbatch.images.imagefile import read_image
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.models.served import Array, ServedModel
-from dermbatch.phantoms import write_samples
+from dermbatch.phantoms.samples import write_samples
 from dermbatch.records.asked import ImageJob, Order
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings, TritonSettings

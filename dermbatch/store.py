@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -148,8 +148,7 @@ class ObjectStore:
     def read(self, bucket: str, key: str, *, max_bytes: int | None = None) -> tuple[bytes, str | None]:
         """The whole object, and the ETag of what was read; errors as for :meth:`get`."""
         with self._access("read", bucket, key):
-            try:
-                metrics.STORE_REQUESTS.labels("get").inc()
+            with _asking("get", f"s3://{bucket}"):
                 response = self._client.get_object(Bucket=bucket, Key=key)
                 if max_bytes is not None and response["ContentLength"] > max_bytes:
                     response["Body"].close()
@@ -158,8 +157,6 @@ class ObjectStore:
                         reason="too_large",
                     )
                 body = response["Body"].read()
-            except (ClientError, *_BROKEN) as error:
-                raise _sorted(error, "get", f"s3://{bucket}") from error
             metrics.BYTES_READ.inc(len(body))
             return body, _plain(response.get("ETag"))
 
@@ -169,13 +166,9 @@ class ObjectStore:
         Raises:
             ObjectNotFound: Where there is no such object or bucket.
         """
-        with self._access("read", bucket, key):
-            try:
-                metrics.STORE_REQUESTS.labels("get").inc()
-                response = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
-                return bytes(response["Body"].read())
-            except (ClientError, *_BROKEN) as error:
-                raise _sorted(error, "get", f"s3://{bucket}") from error
+        with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
+            response = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
+            return bytes(response["Body"].read())
 
     def stat(self, bucket: str, key: str) -> ObjectInfo:
         """What a listing would say of one object.
@@ -209,12 +202,8 @@ class ObjectStore:
         Raises:
             ObjectNotFound: Where there is no such object or bucket.
         """
-        with self._access("read", bucket, key):
-            try:
-                metrics.STORE_REQUESTS.labels("get").inc()
-                self._client.download_file(Bucket=bucket, Key=key, Filename=str(path))
-            except (ClientError, *_BROKEN) as error:
-                raise _sorted(error, "get", f"s3://{bucket}") from error
+        with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
+            self._client.download_file(Bucket=bucket, Key=key, Filename=str(path))
 
     def put(self, key: str, body: bytes, content_type: str, *, bucket: str | None = None) -> str | None:
         """Write an object, over what may be there. Returns its ETag."""
@@ -257,20 +246,14 @@ class ObjectStore:
             ObjectNotFound: Where there is no such object (``object_not_found``) or bucket (``bucket_not_found``).
         """
         with self._access("copy", self.bucket, key, to=f"s3://{bucket}/{to}"):
-            try:
-                metrics.STORE_REQUESTS.labels("copy").inc()
+            with _asking("copy", f"s3://{bucket}"):
                 self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
-            except (ClientError, *_BROKEN) as error:
-                raise _sorted(error, "copy", f"s3://{bucket}") from error
 
     def put_file(self, key: str, path: Path, content_type: str) -> None:
         """Write an object from a file of any size, in parts where it is large."""
         with self._access("write", self.bucket, key, size=path.stat().st_size):
-            try:
-                metrics.STORE_REQUESTS.labels("put").inc()
+            with _asking("put", f"s3://{self.bucket}"):
                 self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": content_type})
-            except (ClientError, S3UploadFailedError, *_BROKEN) as error:
-                raise _sorted(error, "put", f"s3://{self.bucket}") from error
             metrics.BYTES_WRITTEN.inc(path.stat().st_size)
 
     def _put(
@@ -294,12 +277,8 @@ class ObjectStore:
     def delete(self, key: str, *, bucket: str | None = None) -> None:
         """Delete an object, or leave it gone."""
         place = bucket or self.bucket
-        with self._access("delete", place, key):
-            try:
-                metrics.STORE_REQUESTS.labels("delete").inc()
-                self._client.delete_object(Bucket=place, Key=key)
-            except (ClientError, *_BROKEN) as error:
-                raise _sorted(error, "delete", f"s3://{place}") from error
+        with self._access("delete", place, key), _asking("delete", f"s3://{place}"):
+            self._client.delete_object(Bucket=place, Key=key)
 
     def list(self, bucket: str, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """Objects under a prefix, in key order, a page at a time; only keys after ``start_after``."""
@@ -332,13 +311,10 @@ class ObjectStore:
         with self._access("delete", bucket, f"{prefix}*"):
             infos = self.list(bucket, prefix)
             while keys := [info.key for info in islice(infos, _DELETED_AT_ONCE)]:
-                try:
-                    metrics.STORE_REQUESTS.labels("delete").inc()
+                with _asking("delete", f"s3://{bucket}"):
                     answer = self._client.delete_objects(
                         Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
                     )
-                except (ClientError, *_BROKEN) as error:
-                    raise _sorted(error, "delete", f"s3://{bucket}") from error
                 if errors := answer.get("Errors"):
                     raise StoreUnavailable(f"{len(errors)} objects of s3://{bucket} were not deleted")
 
@@ -352,6 +328,16 @@ class ObjectStore:
                 raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
         except _BROKEN as error:
             raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
+
+
+@contextmanager
+def _asking(operation: str, where: str) -> Iterator[None]:
+    """One request: counted, and its error as ours."""
+    metrics.STORE_REQUESTS.labels(operation).inc()
+    try:
+        yield
+    except (ClientError, S3UploadFailedError, *_BROKEN) as error:
+        raise _sorted(error, operation, where) from error
 
 
 def _is_local(endpoint_url: str | None) -> bool:

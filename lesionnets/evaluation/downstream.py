@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
-from dermbatch.phantoms import draw_hairs
+from dermbatch.phantoms.occlusion import draw_hairs
 from lesionnets.data.sources.isic import Image, Sample
 from lesionnets.evaluation import classify, segment
 from lesionnets.evaluation.figures.intervals import Figure, Weights, bootstrap, bootstrap_mean

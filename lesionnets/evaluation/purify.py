@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
-from dermbatch.phantoms import Occlusion, draw_hairs, draw_ink, draw_ruler, phantom
+from dermbatch.phantoms.occlusion import draw_hairs, draw_ink, draw_ruler
+from dermbatch.phantoms.phantom import Occlusion, phantom
 from lesionnets.data.sources.isic import Image, Sample, read_image, read_pair
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
 from lesionnets.occlusions import find_occlusions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged
+from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged, UsageError
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 from dermbatch.stored import parsed

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from dermbatch.models.repository import default_model_repository
-from dermbatch.phantoms import write_samples
+from dermbatch.phantoms.samples import write_samples
 from tests.integration.digests import copy_with_digests
 from tests.integration.tiny_models import write_repository
 

@@ -14,7 +14,7 @@ from commands import dermbatch, failures, results, wait_for
 from sentinels import DAY, WORD, found_in, leaks, picture, planted, png_text, zipped
 
 from dermbatch import layout
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host

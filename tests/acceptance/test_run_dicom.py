@@ -4,7 +4,7 @@ import pytest
 from commands import dermbatch, results
 from pydicom import dcmread
 
-from dermbatch.phantoms import write_samples
+from dermbatch.phantoms.samples import write_samples
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from pydicom import dcmread
 
 from dermbatch.audit import Audit
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import AuditSettings, Settings, WorkerSettings

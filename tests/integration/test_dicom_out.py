@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from pydicom import dcmread
 
 from dermbatch.errors import BadInput
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import WorkerSettings

@@ -11,7 +11,7 @@ import torch
 import lesionnets.cli
 from dermbatch.errors import UsageError
 from dermbatch.models.repository import default_model_repository
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
 from lesionnets.evaluation.models.predictors import load_model

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2
 
 from deploy.check_models import wrong_models
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
 from lesionnets import checkpoint

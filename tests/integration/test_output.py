@@ -7,7 +7,7 @@ import pytest
 
 from dermbatch.errors import PermanentError, StoreRefused
 from dermbatch.metrics import STORE_REQUESTS
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.records.outcome import ResultRecord

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from pydicom import dcmread
 
 from dermbatch.ledger import Ledger
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
 from dermbatch.records.asked import ModelChoice, Order
 from dermbatch.records.outcome import FailureRecord, ResultRecord

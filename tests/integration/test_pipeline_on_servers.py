@@ -12,7 +12,7 @@ import pytest
 from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, ObjectNotFound, PermanentError, UsageError
 from dermbatch.metrics import STORE_REQUESTS
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import TritonSettings, WorkerSettings

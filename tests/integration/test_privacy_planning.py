@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom, encode
 from dermbatch.records.asked import Filters, ModelChoice, Order, PlanRecord
 from dermbatch.settings import PrivacySettings, Settings

@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 from pydicom import dcmread
 
 from dermbatch.errors import PacsRefused, PacsUnavailable
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.settings import DicomwebSettings
 from orchestrator.stack.ports import free_ports

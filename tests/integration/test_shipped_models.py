@@ -9,7 +9,7 @@ import pytest
 from benchmarks.throughput import take_down
 from dermbatch.images.imagefile import read_image
 from dermbatch.models.repository import default_model_repository
-from dermbatch.phantoms import write_samples
+from dermbatch.phantoms.samples import write_samples
 from dermbatch.settings import DEFAULT_MODELS, Settings
 from dermbatch.stages import ORDER, Stage
 from workers.stages.enhance import EnhanceParameters, enhance

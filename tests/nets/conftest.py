@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from lesionnets.data.sources.isic import DIAGNOSES
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from lesionnets.evaluation.purify import phantom_cases
 from lesionnets.graphs import enhance, purify
 from lesionnets.graphs.assembly import OPSET, halve_weights

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from lesionnets.nets.enhance.enhancer import Enhancer
 from lesionnets.nets.enhance.espcn import Espcn, bicubic_phases
 from lesionnets.nets.enhance.srgan import SrganGenerator

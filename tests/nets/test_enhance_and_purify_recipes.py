@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from dermbatch.errors import UsageError
-from dermbatch.phantoms import draw_hairs, phantom
+from dermbatch.phantoms.occlusion import draw_hairs
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, recipes
 from lesionnets.data.batches.lesion_crops import lesion_box, load_lesion_crops

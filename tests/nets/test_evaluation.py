@@ -16,7 +16,7 @@ from torch import nn
 
 from dermbatch.errors import UsageError
 from dermbatch.images import lesion
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
 from lesionnets.data.sources import ham10000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from lesionnets import checkpoint
 from lesionnets.data.batches.guided import Guided, GuidedViews
 from lesionnets.nets.classify.mobilenet import MobileNetV2

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from dermbatch.models.contracts import CONTRACTS
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from lesionnets.data.degradations import Degradation

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dermbatch.errors import UsageError
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from lesionnets.losses.adversarial import content_loss
 from lesionnets.losses.perceptual import CONTENT_TAPS, PerceptualFeatures, imagenet_features, perceptual_distance
 from lesionnets.nets.classify.mobilenet import MobileNetV2

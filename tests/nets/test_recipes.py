@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dermbatch.errors import UsageError
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, recipes, segmenter_training, training
 from lesionnets.cli import recipe_names

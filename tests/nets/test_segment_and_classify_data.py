@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dermbatch.errors import UsageError
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from lesionnets.data import augment
 from lesionnets.data.batches.lesion_views import Lesion, plain_view, random_view, square_of
 from lesionnets.data.sources.isic import (

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from lesionnets.graphs import classify, segment
 from lesionnets.graphs.crop import LEAST, MARGIN, cut_square, lesion_square, paste_square
 from lesionnets.graphs.sampling import area_sample, to_bytes

@@ -14,7 +14,7 @@ from test_docs import codes, tables, text
 from dermbatch.errors import BadInput
 from dermbatch.images.dicomfile import _PHOTOMETRIC, _plugin
 from dermbatch.images.dicompolicy import SKIN_CLASSES, SKIN_MODALITIES
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records.outcome import DicomKind
 

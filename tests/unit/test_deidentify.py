@@ -26,7 +26,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dermbatch.errors import BadInput, UsageError
 from dermbatch.images.imagefile import read_image
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from orchestrator.planning.privacy import attributes
 from orchestrator.planning.privacy.coded import plain_profile, without_comments

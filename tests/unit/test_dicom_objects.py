@@ -10,7 +10,7 @@ from pydicom import dcmread
 from standins import Store, whole_triton
 
 from dermbatch import layout
-from dermbatch.phantoms import phantom
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.settings import WorkerSettings

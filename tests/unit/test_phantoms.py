@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermbatch.phantoms import (
-    KINDS,
-    OCCLUSIONS,
-    draw_bubbles,
-    draw_hairs,
-    draw_ink,
-    draw_ruler,
-    draw_vignette,
-    phantom,
-    write_samples,
-)
+from dermbatch.phantoms.occlusion import draw_bubbles, draw_hairs, draw_ink, draw_ruler
+from dermbatch.phantoms.phantom import KINDS, OCCLUSIONS, phantom
+from dermbatch.phantoms.samples import write_samples
+from dermbatch.phantoms.skin import draw_vignette
 
 DRAW = [draw_hairs, draw_ruler, draw_ink, draw_bubbles]
 

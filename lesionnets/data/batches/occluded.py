@@ -16,7 +16,8 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from dermbatch.phantoms import draw_bubbles, draw_hairs, draw_ink, draw_ruler, phantom
+from dermbatch.phantoms.occlusion import draw_bubbles, draw_hairs, draw_ink, draw_ruler
+from dermbatch.phantoms.phantom import phantom
 from lesionnets.data.prefetch import prefetched
 from lesionnets.data.sources.isic import Sample, read_pair
 from lesionnets.occlusions import find_occlusions, remove_occlusions
@@ -79,7 +80,7 @@ def phantom_backgrounds(count: int, *, seed: int = 0) -> list[Background]:
 
 
 def draw_strokes(rgb: Image, rng: np.random.Generator) -> tuple[Image, Mask]:
-    """Plain dark curves of even width: the simplest hairs, unlike :func:`dermbatch.phantoms.draw_hairs`'s."""
+    """Plain dark curves of even width: the simplest hairs, unlike those of :mod:`dermbatch.phantoms.occlusion`."""
     height, width = rgb.shape[:2]
     cover = np.zeros((height, width), np.uint8)
     for _ in range(rng.integers(2, 25)):

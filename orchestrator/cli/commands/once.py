@@ -12,7 +12,7 @@ import typer
 from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.models import repository
-from dermbatch.phantoms import write_samples
+from dermbatch.phantoms.samples import write_samples
 from dermbatch.settings import load
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
