@@ -245,9 +245,9 @@ class ObjectStore:
         Raises:
             ObjectNotFound: Where there is no such object (``object_not_found``) or bucket (``bucket_not_found``).
         """
-        with self._access("copy", self.bucket, key, to=f"s3://{bucket}/{to}"):
-            with _asking("copy", f"s3://{bucket}"):
-                self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
+        where = f"s3://{bucket}"
+        with self._access("copy", self.bucket, key, to=f"{where}/{to}"), _asking("copy", where):
+            self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
 
     def put_file(self, key: str, path: Path, content_type: str) -> None:
         """Write an object from a file of any size, in parts where it is large."""
