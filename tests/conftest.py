@@ -26,6 +26,7 @@ LONGEST = (
     "acceptance/test_install.py",
     "nets/test_networks.py",
     "acceptance/test_real_images.py",
+    "acceptance/test_benchmarks.py",
     "acceptance/test_watch_notifications.py",
     "acceptance/test_run_dicom.py",
     "nets/test_enhance_and_purify_recipes.py",
