@@ -16,7 +16,7 @@ from dermbatch.records.asked import BatchSummary
 from dermbatch.settings import LedgerSettings, OrchestratorSettings, Settings
 from orchestrator.stack.environment import settings_environment
 from orchestrator.stack.ports import free_ports
-from tests.waiting import patience
+from tests.waiting import allowed, patience
 
 LEASE = 1.5
 LEDGER = LedgerSettings(leader_lease=LEASE, queued_look=30)
@@ -118,7 +118,7 @@ def test_where_the_leader_is_killed_the_other_finishes_its_batch(orchestra, pair
     first.end(signal.SIGKILL)
     killed = time.monotonic()
     wait_for(second.leads)
-    assert time.monotonic() - killed < LEASE + patience(5)
+    assert time.monotonic() - killed < LEASE + allowed(5)
     seen += work_until(orchestra, lambda _: closed(orchestra))
     assert sorted(seen) == sorted(job_of(index).member for index in range(120))
     assert closed(orchestra).done == 120

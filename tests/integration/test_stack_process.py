@@ -18,7 +18,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.supervision import MOST_RESTARTS, WITHIN, Supervised
-from tests.waiting import patience
+from tests.waiting import allowed, patience
 
 ENVIRONMENT = base_environment(os.environ)
 
@@ -99,7 +99,7 @@ def test_a_program_that_ignores_sigterm_is_killed_after_its_grace(tmp_path):
     wait_for(lambda: "deaf" in thing.last_lines())
     begin = time.monotonic()
     thing.stop()
-    assert 0.4 < time.monotonic() - begin < patience(4)
+    assert 0.4 < time.monotonic() - begin < allowed(4)
 
 
 def test_a_part_whose_guard_does_not_answer_is_ended_all_the_same(family, monkeypatch):

@@ -19,7 +19,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import settings_environment
-from tests.waiting import patience
+from tests.waiting import allowed, patience
 from workers.process.shutdown import give_back
 
 LEDGER = LedgerSettings(lease=60, heartbeat=0.5, queued_look=60)  # nothing comes back by itself within a test
@@ -67,7 +67,7 @@ class Worker:
         pool = psutil.Process(self.process.pid).children(recursive=True)
         code = self.process.wait(within)
         took = time.monotonic() - begin
-        assert not psutil.wait_procs(pool, timeout=patience(2))[1]
+        assert not psutil.wait_procs(pool, timeout=allowed(2))[1]
         lines = [line for line in self.log.read_text().splitlines() if "worker ended" in line]
         said = json.loads(lines[-1])
         return code, took, (said["finished"], said["given_back"])
