@@ -77,14 +77,9 @@ class Client:
         batch: str | None = None,
         stages: Iterable[str] = ORDER,
         models: Mapping[str, str] | None = None,
-        live: bool = False,
-        weight: int = 1,
-        max_failed: float | None = None,
         filters: Filters | None = None,
-        dicom: bool = False,
-        send_to: str | None = None,
-        output: str | None = None,
         deidentify: Path | None = None,
+        **asked: Any,
     ) -> str:
         """Give images to the stack; returns as soon as they are planned, and does not wait for results.
 
@@ -97,14 +92,10 @@ class Client:
             stages: What to run, of ``purify``, ``segment``, ``enhance``, ``classify``; what a stage requires is
                 added.
             models: ``NAME`` or ``NAME@VERSION`` by stage, where they are to differ from the settings.
-            live: Whether it is to run ahead of bulk batches.
-            weight: Its share among the batches of its lane that are open, 1 to 100.
-            max_failed: The batch is paused when more than this share of its outcomes failed, above 0, at most 1.
             filters: Which files and objects are meant.
-            dicom: Whether DICOM objects are written, too.
-            send_to: The PACS of the settings that DICOM objects are sent to.
-            output: ``s3://bucket/prefix`` that results are also copied under.
             deidentify: File of the profile to de-identify by.
+            **asked: The other fields of :class:`~dermbatch.records.asked.Order`, by their names: ``lane``,
+                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``.
 
         Returns:
             The name of the batch.
@@ -112,18 +103,12 @@ class Client:
         Raises:
             UsageError: For an input, a stage, a model or anything else that cannot be, a name that is taken, or
                 where there is no image; there is no batch then.
-            ValueError: Where ``weight`` or ``max_failed`` is out of range.
         """
         order = submission.order(
             self._settings,
             stages,
             served.named(f"{stage}={model}" for stage, model in (models or {}).items()),
-            lane="live" if live else "bulk",
-            weight=weight,
-            max_failed_share=max_failed,
-            dicom=dicom,
-            send_to=send_to,
-            output=output,
+            **asked,
         )
         name = submission.new_name(batch)
         submitted = submission.prepare(

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dermbatch import layout
 from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.errors import UsageError
@@ -137,8 +139,7 @@ def order(
         others: Further fields of the order.
 
     Raises:
-        UsageError: Where a stage cannot be.
-        pydantic.ValidationError: Where another field cannot be.
+        UsageError: Where a stage or another field cannot be.
     """
     wanted = [part for text in stage_names if (part := text.strip())]
     if unknown := [part for part in wanted if part not in set(ORDER)]:
@@ -146,9 +147,12 @@ def order(
     if not wanted:
         raise UsageError(f"no stage is given; there are {','.join(ORDER)}")
     ordered = closure(frozenset(map(Stage, wanted)))
-    return Order(
-        stages=ordered, models={stage: {**settings.models, **models}[stage] for stage in ordered}, **others
-    )
+    chosen = {stage: {**settings.models, **models}[stage] for stage in ordered}
+    try:
+        return Order(stages=ordered, models=chosen, **others)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise UsageError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
 
 
 def new_name(given: str | None) -> str:

@@ -197,7 +197,7 @@ def test_what_cannot_be_watched_is_refused_with_one_sentence(homes, tmp_path):
 def test_python_submits_waits_and_reads_results_and_arrays(homes, samples, tmp_path):
     client = Client.local(homes[0])
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
-    batch = client.submit(samples, tmp_path / "broken.png", models={"segment": "segment_mobilenet"}, live=True)
+    batch = client.submit(samples, tmp_path / "broken.png", models={"segment": "segment_mobilenet"}, lane="live")
     assert client.status(batch).images == 9
     with pytest.raises(TimeoutError, match=batch):
         client.wait(batch, timeout=0)
@@ -241,11 +241,11 @@ def test_python_is_told_what_cannot_be(homes, samples, tmp_path):
         ({"models": {"guess": "none"}}, "STAGE one of"),
         ({"send_to": "main"}, "no PACS 'main'"),
         ({"batch": "../up"}, "not usable"),
+        ({"weight": 1000}, "weight: "),
+        ({"wait": 1}, "wait: "),
     ):
         with pytest.raises(UsageError, match=sentence):
             client.submit(samples, **{"batch": "refused", **asked})
-    with pytest.raises(ValueError, match="weight"):
-        client.submit(samples, batch="refused", weight=1000)
     with pytest.raises(UsageError, match="no such file or folder"):
         client.submit(tmp_path / "nothing")
     with pytest.raises(UsageError, match="there is no batch 'refused'"):

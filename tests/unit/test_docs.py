@@ -17,11 +17,12 @@ from pydantic import BaseModel
 
 import lesionnets.cli
 import orchestrator.cli
-from dermbatch import metrics, records
+from dermbatch import metrics
 from dermbatch.client import Client
 from dermbatch.ledger import Ledger, Snapshot
 from dermbatch.ledger.queue import QUEUES
 from dermbatch.models.contracts import CONTRACTS
+from dermbatch.records import asked, outcome
 from dermbatch.settings import Settings
 from orchestrator.dispatch.service import LedgerMetrics
 
@@ -281,22 +282,22 @@ def test_reasons_are_found_in_whatever_way_they_are_given():
 def test_every_field_of_a_batch_and_a_result_is_explained():
     explained = set(codes(prose("docs/results.md")))
     shown = (
-        records.Batch,
-        records.Order,
-        records.ResultRecord,
-        records.SourceInfo,
-        records.StageRecord,
-        records.ModelUsed,
-        records.PurifyOutput,
-        records.SegmentOutput,
-        records.EnhanceOutput,
-        records.ClassifyOutput,
-        records.LesionGeometry,
-        records.ColourStatistics,
+        asked.Batch,
+        asked.Order,
+        outcome.ResultRecord,
+        outcome.SourceInfo,
+        outcome.StageRecord,
+        outcome.ModelUsed,
+        outcome.PurifyOutput,
+        outcome.SegmentOutput,
+        outcome.EnhanceOutput,
+        outcome.ClassifyOutput,
+        outcome.LesionGeometry,
+        outcome.ColourStatistics,
     )
     fields = {name for record in shown for name in record.model_fields} - {"kind"}
     assert fields - explained == set()
-    assert set(records.QualityFlag.__args__) - explained == set()
+    assert set(outcome.QualityFlag.__args__) - explained == set()
 
 
 def test_the_contracts_are_those_of_the_code():

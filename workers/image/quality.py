@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dermbatch.records.outcome import ClassifyOutput, EnhanceOutput, PurifyOutput, QualityFlag, SegmentOutput
+from dermbatch.records.outcome import ClassifyOutput, PurifyOutput, QualityFlag, SegmentOutput, StageOutput
 
 HEAVILY_OCCLUDED = 0.15
 """Share of the image taken for hair, ruler or ink, from which it is flagged."""
@@ -19,7 +19,7 @@ flagged. 0.2 is p = 0.47 of three classes."""
 
 
 def quality_flags(
-    outputs: Iterable[PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput],
+    outputs: Iterable[StageOutput],
     *,
     may_have_text: bool = False,
 ) -> tuple[QualityFlag, ...]:
@@ -28,7 +28,7 @@ def quality_flags(
     return tuple(dict.fromkeys([*known, *(flag for output in outputs for flag in _raised(output))]))
 
 
-def _raised(output: PurifyOutput | SegmentOutput | EnhanceOutput | ClassifyOutput) -> Iterator[QualityFlag]:
+def _raised(output: StageOutput) -> Iterator[QualityFlag]:
     match output:
         case PurifyOutput() if output.occluded_fraction >= HEAVILY_OCCLUDED:
             yield "heavily_occluded"
