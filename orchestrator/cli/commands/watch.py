@@ -18,7 +18,6 @@ from orchestrator.cli import options
 from orchestrator.cli.app import err, warn
 from orchestrator.planning import submission
 from orchestrator.planning.models import Offer
-from orchestrator.watching.news.webhook import Webhook
 from orchestrator.watching.rules.rules import RuleBook, load_rules, rule_of_prefix
 from orchestrator.watching.watcher import Watcher
 
@@ -62,6 +61,8 @@ def watch(
     with ExitStack() as ending:
         _serve_metrics(settings.watch, ending)
         if settings.watch.listen_port:
+            from orchestrator.watching.news.webhook import Webhook  # noqa: PLC0415 - a web server for watch alone
+
             ending.enter_context(Webhook(settings.watch, watcher.hear))
         watcher.run()
 

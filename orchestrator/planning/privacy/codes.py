@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 
 from dermbatch.images.dicompolicy import text
 
@@ -21,6 +20,8 @@ _SKIN_SITES = {
 @cache
 def _meanings(scheme: str) -> dict[str, str]:
     """Code value to meaning, of all context groups of PS3.16."""
+    from pydicom.sr.codedict import codes  # noqa: PLC0415 - half a second that only de-identification of DICOM needs
+
     named = getattr(codes, scheme)
     found = dict(_SKIN_SITES) if scheme == "SCT" else {}
     for keyword in named.dir():
