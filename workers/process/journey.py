@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from dermbatch import __version__, layout
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.records.asked import ImageJob
-from dermbatch.records.outcome import KnownImage, ResultRecord, Sent, SourceInfo
+from dermbatch.records.outcome import ResultRecord, Sent, SourceInfo
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -64,20 +64,19 @@ def process(
     source = Source(job, store, limits.max_bytes, clock)
     with clock("read"):
         steps = plan(job, client)
-
-    def through(recalled: tuple[str, KnownImage] | None) -> tuple[Outcome, _Handed]:
-        with Run(source, steps, recalled, store, client, limits.max_pixels, clock) as run:
-            for step in steps:
-                alive()
-                run.do(step)
-            outcome = run.outcome()
-        alive()
-        return outcome, _hand_over(job, source, outcome, store, destinations, clock, alive)
-
-    try:
-        outcome, (dicom, output, sent) = through(recall(store, source, clock))
-    except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: all is made anew
-        outcome, (dicom, output, sent) = through(None)
+    for last, recalled in ((False, recall(store, source, clock)), (True, None)):
+        try:
+            with Run(source, steps, recalled, store, client, limits.max_pixels, clock) as run:
+                for step in steps:
+                    alive()
+                    run.do(step)
+                outcome = run.outcome()
+            alive()
+            dicom, output, sent = _hand_over(job, source, outcome, store, destinations, clock, alive)
+            break
+        except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: all is made anew
+            if last:
+                raise
     outputs = [record.output for record in outcome.stages.values()]
     record = ResultRecord(
         batch=job.batch,
