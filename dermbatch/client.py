@@ -18,8 +18,10 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import cv2
@@ -78,7 +80,7 @@ class Client:
         stages: Iterable[str] = ORDER,
         models: Mapping[str, str] | None = None,
         filters: Filters | None = None,
-        deidentify: Path | None = None,
+        deidentify: str | Path | None = None,
         **asked: Any,
     ) -> str:
         """Give images to the stack; returns as soon as they are planned, and does not wait for results.
@@ -106,11 +108,11 @@ class Client:
         """
         order = submission.order(
             self._settings,
-            stages,
+            [stages] if isinstance(stages, str) else stages,
             served.named(f"{stage}={model}" for stage, model in (models or {}).items()),
             **asked,
         )
-        name = submission.new_name(batch)
+        name = submission.new_name(batch or f"{submission.new_name(None)}-{token_hex(3)}")  # many in a second
         submitted = submission.prepare(
             order,
             [str(given) for given in inputs],
@@ -118,7 +120,7 @@ class Client:
             self._store,
             served.Offer.of(self._settings.triton, lambda said: warnings.warn(said, stacklevel=4)),
             filters=filters or Filters(),
-            profile=deidentify,
+            profile=Path(deidentify) if deidentify is not None else None,
             audit=self._store.audit,
         )
         begun = submitted.plan(name, self._store)
@@ -192,9 +194,11 @@ class Client:
             ObjectNotFound: As :meth:`artifact`; also where the file was damaged.
         """
         body = self.artifact(result, name)
-        if name.endswith(".npy"):
-            return np.asarray(np.load(BytesIO(body), allow_pickle=False))
-        picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED) if body else None
+        picture: npt.NDArray[Any] | None = None
+        with suppress(ValueError, EOFError, cv2.error):
+            if name.endswith(".npy"):
+                return np.asarray(np.load(BytesIO(body), allow_pickle=False))
+            picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
         if picture is None:
             raise ObjectNotFound(f"{name} of image {result.index} of batch {result.batch!r} is damaged")
         return picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -91,7 +91,11 @@ class Dispatcher:
         """Have sent again what is due: silent workers' images, pauses that ended, lost messages; record poison."""
         due = self._ledger.images.requeue(self._name)
         for item in due:
-            job = job_of(item.payload)
+            try:
+                job = job_of(item.payload)
+            except NewerFormat as error:  # one that knows it deals with it; others go on
+                _log.warning("message passed over", reason=error.reason, message=str(error))
+                continue
             if item.lease_expired:
                 metrics.LEASE_EXPIRIES.inc()
                 metrics.IMAGES.labels("crashed").inc()

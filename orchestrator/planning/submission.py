@@ -27,6 +27,7 @@ from orchestrator.planning.models import Offer
 from orchestrator.planning.planner import plan
 from orchestrator.planning.privacy.profile import Profile, load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.resegment import plan_resegment
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,15 @@ def prepare(
     intake.check(inputs, quoting=deidentify is None)
     deidentified = deidentify.record if deidentify is not None else None
     return Submission(order.model_copy(update={"deidentified": deidentified}), tuple(inputs), intake, deidentify)
+
+
+def again(name: str, order: Order, batches: Sequence[str], store: ObjectStore, offer: Offer) -> Batch:
+    """Plan images of earlier batches anew; as :func:`orchestrator.planning.resegment.plan_resegment`.
+
+    Only the models that are named are looked for: those of the earlier batches may be gone, their results are not.
+    """
+    offer.check(order.models)
+    return plan_resegment(name, order, batches, store)
 
 
 def check(

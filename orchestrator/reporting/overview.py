@@ -183,6 +183,8 @@ def _of_store(store: ObjectStore, name: str) -> Standing | None:
 def _of_plan(store: ObjectStore, name: str) -> Standing | None:
     try:
         plan = read(store, layout.plan_record(name), PlanRecord)
+    except NewerFormat as error:
+        return Standing(name, "waiting", why=str(error))
     except (ObjectNotFound, RecordDamaged):
         return None
     return Standing(

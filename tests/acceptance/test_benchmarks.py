@@ -119,6 +119,9 @@ def test_house():
     arrows = [line for line in text if re.fullmatch(r"  [\w/]+\.py:[\w.<>]+ -> [\w/]+\.py:[\w.<>]+", line)]
     assert counted["returns"] == len(arrows)
     assert counted["modules"] > counted["on_the_way"] > 1
+    assert counted["on_the_way"] <= 12  # the house's walls, as docs/architecture.md has them
+    assert counted["returns"] <= 12
+    assert counted["top_level_over_12"] == 0
     assert counted["code_lines"] > 10_000
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, RecordDamaged
-from dermbatch.ledger import Message
+from dermbatch.ledger import Due, Message
 from dermbatch.ledger.queue import QUEUES
 from dermbatch.records.asked import (
     FORMAT,
@@ -218,3 +218,28 @@ def test_a_batch_of_a_later_version_is_left_alone_and_others_go_on(orchestra):
     shown = {one.name: one for one in overview(store, orchestra.ledger).batches}
     assert (shown["ours"].state, shown["later"].state) == ("finished", "waiting")
     assert "install the version" in shown["later"].why
+
+
+def test_a_plan_of_a_later_version_is_told_of_beside_the_others(stored):
+    key = layout.plan_record("planned")
+    stored.store.put(key, later(FILES[key]), "application/json")
+    shown = {one.name: one for one in overview(stored.store, stored.ledger).batches}
+    assert shown["planned"].state == "waiting"
+    assert "install the version" in shown["planned"].why
+    assert len(shown) > 1
+
+
+def test_a_message_of_a_later_version_is_passed_over_and_others_are_dealt_with(orchestra, monkeypatch):
+    write_manifest(orchestra.store, batch_of("b", 2), [entry_of(index) for index in range(2)])
+    begin(orchestra.store, orchestra.ledger, read_batch(orchestra.store, "b"))
+    orchestra.dispatcher.feed()
+    first, second = (orchestra.client.rpop(QUEUES["bulk"]) for _ in range(2))
+    outer = json.loads(first)
+    (job,), *rest = json.loads(outer["body"])
+    newer = json.dumps({**outer, "body": json.dumps([[{**job, "format": FORMAT + 1}], *rest])})
+    due = [Due(newer, "resend", 1, lease_expired=False), Due(second, "poison", 3, lease_expired=True)]
+    monkeypatch.setattr(orchestra.ledger.images, "requeue", lambda name: due)
+    assert orchestra.dispatcher.repair() == 2
+    buried = job_of(second)
+    record = read(orchestra.store, layout.failure("b", buried.index), FailureRecord)
+    assert (record.reason, record.attempts) == ("poison", 3)

@@ -16,9 +16,9 @@ from dermbatch.errors import (
     PermanentError,
     StoreRefused,
 )
-from dermbatch.ledger import Ledger
+from dermbatch.ledger import Claim, Ledger
 from dermbatch.ledger.queue import QUEUES
-from dermbatch.records.asked import ModelChoice, Shadow
+from dermbatch.records.asked import FORMAT, ModelChoice, Shadow
 from dermbatch.records.outcome import FailureRecord, ResultRecord, SourceInfo
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
@@ -96,6 +96,11 @@ def enqueue(place, job):
 
 def deliver(place, job=JOB):
     process_image(place, job.model_dump(mode="json"))
+
+
+def test_a_message_of_a_later_version_is_left_to_those_that_know_it(place):
+    process_image(place, {**JOB.to_message(), "format": FORMAT + 1, "urgency": "high"})
+    assert isinstance(place.ledger.images.claim(JOB, "another"), Claim)
 
 
 def wait_due(place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from costs import count_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,7 +16,6 @@ from lesionnets.nets.enhance.espcn import Espcn, bicubic_phases
 from lesionnets.nets.enhance.srgan import SrganGenerator
 from lesionnets.nets.purify.partial_purifier import PartialPurifier, grown
 from lesionnets.nets.purify.purifier import FoldedUNet, Purifier, clean_share, spread
-from lesionnets.training import count_parameters
 
 
 def shaken(model: torch.nn.Module) -> torch.nn.Module:

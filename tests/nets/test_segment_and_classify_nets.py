@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from costs import count_parameters
 from torch import nn
 
 from dermbatch.errors import UsageError
@@ -18,7 +19,6 @@ from lesionnets.nets.classify.mobilenet import (
     lesion_weight,
 )
 from lesionnets.nets.segment.unet import UNet
-from lesionnets.training import count_parameters
 
 
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (33, 47), (64, 64), (65, 31)])

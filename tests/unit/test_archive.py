@@ -104,7 +104,7 @@ def test_folders_and_sidecars_are_passed_over():
     assert [member.name for member in members(data, LIMITS)] == ["a/b.png"]
 
 
-def test_two_members_the_same_name_are_both_read():
+def test_two_members_of_the_same_name_are_both_read():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.png", b"first")

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from dermbatch import layout, metrics
-from dermbatch.errors import DermbatchError, PermanentError, StoreRefused, StoreUnavailable
+from dermbatch.errors import DermbatchError, NewerFormat, PermanentError, StoreRefused, StoreUnavailable
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
 from dermbatch.records.asked import ImageJob
@@ -35,10 +35,13 @@ def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
         message: An :class:`ImageJob` as JSON.
 
     Raises:
-        NewerFormat: Where a later version has written it; the image is sent again.
         LedgerUnavailable: Where Redis is gone; the image is sent again when it is back.
     """
-    job = ImageJob.model_validate(message)
+    try:
+        job = ImageJob.model_validate(message)
+    except NewerFormat as error:  # not claimed, so it is sent again, maybe to one that knows it
+        _log.warning("message passed over", reason=error.reason, message=str(error))
+        return
     if workplace.drain.over:
         workplace.ledger.images.give_back(job.batch, job.index)
         return

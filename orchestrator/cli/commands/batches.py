@@ -17,7 +17,6 @@ from orchestrator.cli.tables.overview import rendered
 from orchestrator.cli.tables.progress import follow, where
 from orchestrator.planning import submission
 from orchestrator.planning.models import Offer, named
-from orchestrator.planning.resegment import plan_resegment
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, standing
 from orchestrator.steering.controls import begin
@@ -114,11 +113,10 @@ def resegment(
     Only what the new version changes is computed. The new batch ends with comparison.html and comparison.parquet.
     """
     settings, store, ledger = options.connect(home)
-    chosen = named(models or ())
-    Offer.of(settings.triton, warn).check(chosen)
-    order = Order(models=chosen, weight=weight, max_failed_share=max_failed)
+    order = Order(models=named(models or ()), weight=weight, max_failed_share=max_failed)
+    offer = Offer.of(settings.triton, warn)
     with err.status("Reading the earlier batches"):
-        batch = plan_resegment(submission.new_name(batch_name), order, batches, store)
+        batch = submission.again(submission.new_name(batch_name), order, batches, store, offer)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 
