@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from commands import Command, alive, dermbatch, failures, results, wait_for
+from PIL import Image
 
 from dermbatch import layout
 from dermbatch.client import Client
@@ -215,7 +216,6 @@ def test_python_submits_waits_and_reads_results_and_arrays(homes, samples, tmp_p
         assert np.count_nonzero(mask) == result.stages[Stage.SEGMENT].output.lesion.area_px
         purified = client.array(result, "purified.png")
         assert (purified.shape, purified.dtype) == ((height, width, 3), np.uint8)
-        assert purified[..., 0].mean() > purified[..., 2].mean()  # skin is red, not blue
         vector = client.array(result, "embedding.npy")
         assert (vector.ndim, vector.dtype) == (1, np.float32)
         kept = result.stages[Stage.CLASSIFY].output.embedding_sha256
@@ -223,6 +223,8 @@ def test_python_submits_waits_and_reads_results_and_arrays(homes, samples, tmp_p
     assert dermbatch("fetch", batch, "--home", homes[0], "--out", tmp_path / "out").code == 0
     fetched = tmp_path / "out" / found[0].stages[Stage.SEGMENT].artifacts["mask.png"]
     assert client.artifact(found[0], "mask.png") == fetched.read_bytes()
+    with Image.open(tmp_path / "out" / found[0].stages[Stage.PURIFY].artifacts["purified.png"]) as picture:
+        assert np.array_equal(client.array(found[0], "purified.png"), np.asarray(picture))
     with pytest.raises(ObjectNotFound, match=r"has no mask\.jpg"):
         client.artifact(found[0], "mask.jpg")
 
