@@ -50,8 +50,10 @@ def recorded_any(ledger: Ledger) -> bool:
 def waits(house: House, watch: Watch, store: ObjectStore, name: str, settle: float) -> list[float]:
     """Kill a worker; seconds until each image that it had has its result."""
     main = house.parts[name].program_pid
-    pool = psutil.Process(main).children(recursive=True)
-    notes = [house.hands / str(process.pid) for process in pool]
+    notes: list[Path] = []
+    while not any(note.exists() for note in notes):  # one that was just started again has nothing to lose yet
+        time.sleep(0.05)
+        notes = [house.hands / str(process.pid) for process in psutil.Process(main).children(recursive=True)]
     killed = time.monotonic()
     watch.release(name)
     house.kill(name)
@@ -103,6 +105,10 @@ def main() -> None:
                 seconds: list[float] = []
                 rounds = 0
                 while rounds < given.rounds or not seconds:  # else the killed ones happened to have no image
+                    if (state := ledger.batches.get(work.BATCH)) is None or state.finished:
+                        raise SystemExit(
+                            "the batch ended before a killed worker had an image: give it more --images"
+                        )
                     seconds += waits(house, watch, store, f"worker-{rounds % 2 + 1}", given.settle)
                     rounds += 1
         finally:

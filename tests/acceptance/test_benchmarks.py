@@ -70,7 +70,7 @@ def test_live_latency():
 
 
 def test_takeover():
-    sizes = ("--rounds", 1, "--images", 3000, "--slots", 1, "--lease", 1.5, "--settle", 0)
+    sizes = ("--rounds", 1, "--images", 30000, "--slots", 1, "--lease", 3, "--settle", 0)
     found = figures(run("takeover", *sizes))
     assert found["images"] >= 1
     assert 0 < found["median"] <= found["most"]
