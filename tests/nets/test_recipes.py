@@ -282,7 +282,7 @@ def test_every_recipe_takes_a_width_and_its_checkpoint_records_it(
     for width in (0.25, 0.5):
         model, given = asked(name, width=width)
         built = checkpoint.network(given["run"].network, given["run"].hyper)
-        assert count_parameters(built) == training.count_parameters(model)
+        assert count_parameters(built) == count_parameters(model)
         sizes.append(count_parameters(model))
     assert sizes[0] < sizes[1]
 
