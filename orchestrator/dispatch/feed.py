@@ -8,7 +8,7 @@ from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
-from orchestrator.planning.planner import read_manifest_part
+from orchestrator.batches.entries import read_manifest_part
 
 
 class Feed:

@@ -24,9 +24,6 @@ from orchestrator.planning.intake.candidates import Item, LeftOut, Skipped, Walk
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.uploading import entered
 
-__all__ = ["abandon", "plan", "read_batch", "read_manifest_part"]
-
-
 _STEERING = {"lane", "weight", "max_failed_share"}
 """What may be another where a plan is gone on with."""
 

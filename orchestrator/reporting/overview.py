@@ -163,9 +163,10 @@ def _of_store(store: ObjectStore, name: str) -> Standing | None:
         summary = read_summary(store, name)
         if summary is not None:
             return _of_summary(summary)
-        batch = read_batch(store, name)
-    except ObjectNotFound:
-        return _of_plan(store, name)
+        try:
+            batch = read_batch(store, name)
+        except ObjectNotFound:
+            return _of_plan(store, name)
     except (PermanentError, NewerFormat) as error:  # damaged by hand, or a later version's
         return Standing(name, "waiting", why=str(error))
     return Standing(
@@ -183,8 +184,6 @@ def _of_store(store: ObjectStore, name: str) -> Standing | None:
 def _of_plan(store: ObjectStore, name: str) -> Standing | None:
     try:
         plan = read(store, layout.plan_record(name), PlanRecord)
-    except NewerFormat as error:
-        return Standing(name, "waiting", why=str(error))
     except (ObjectNotFound, RecordDamaged):
         return None
     return Standing(

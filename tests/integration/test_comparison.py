@@ -9,7 +9,7 @@ from dermbatch.errors import PermanentError, UsageError
 from dermbatch.records.asked import Earlier, ModelChoice, Order, Refusal
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.planner import read_manifest_part
+from orchestrator.batches.entries import read_manifest_part
 from orchestrator.planning.resegment import plan_resegment
 from orchestrator.reporting.closing import close
 from tests.outcome_samples import (

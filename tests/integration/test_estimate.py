@@ -15,13 +15,14 @@ from dermbatch.records.outcome import ImageInfo, KnownImage, ModelUsed, PurifyOu
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from orchestrator.batches.entries import read_manifest_part
 from orchestrator.batches.history import read_history
 from orchestrator.cli.tables.estimate import estimate_table
 from orchestrator.planning import estimate as module
 from orchestrator.planning.estimate import estimate
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.planner import plan, read_manifest_part
+from orchestrator.planning.planner import plan
 from tests import corpus
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -18,8 +18,10 @@ from dermbatch.records.asked import BatchControl, Filters, ModelChoice, Order, P
 from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from orchestrator.planning.intake.intake import Candidate, Intake, LeftOut, Skipped
-from orchestrator.planning.planner import abandon, plan, read_batch, read_manifest_part
+from orchestrator.batches.entries import read_batch, read_manifest_part
+from orchestrator.planning.intake.candidates import Candidate, LeftOut, Skipped
+from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.planner import abandon, plan
 from tests import corpus
 
 MODELS = {Stage.SEGMENT: ModelChoice(name="m")}

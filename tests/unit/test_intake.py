@@ -14,7 +14,8 @@ from dermbatch.images.imagefile import read_image
 from dermbatch.phantoms.samples import dicom
 from dermbatch.records.asked import Filters
 from dermbatch.settings import Settings
-from orchestrator.planning.intake.intake import Candidate, Intake, Skipped
+from orchestrator.planning.intake.candidates import Candidate, Skipped
+from orchestrator.planning.intake.intake import Intake
 from tests import corpus
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

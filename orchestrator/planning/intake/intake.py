@@ -18,14 +18,12 @@ from dermbatch.errors import PermanentError, UsageError
 from dermbatch.records.asked import Filters, Position
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore, split_uri
-from orchestrator.planning.intake.candidates import START, Candidate, Item, LeftOut, Skipped, Walk, refused
+from orchestrator.planning.intake.candidates import START, Item, Skipped, Walk, refused
 from orchestrator.planning.intake.expansion import Expansion, Found
 from orchestrator.planning.intake.leaf import File, written
 from orchestrator.planning.intake.prefix import Prefix
 from orchestrator.planning.intake.selection import Selection
 from orchestrator.planning.intake.tree import leaves
-
-__all__ = ["Candidate", "Intake", "LeftOut", "Skipped", "Walk"]
 
 
 class Intake:
