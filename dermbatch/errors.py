@@ -82,9 +82,18 @@ class InferenceUnavailable(TransientError):
 
 
 class PacsUnavailable(TransientError):
-    """A PACS did not answer in time, or cannot take anything for now."""
+    """A PACS did not answer in time, or cannot take anything for now.
+
+    Args:
+        message: One sentence for people.
+        wait: Seconds that it asks to be let alone for; none where it does not say.
+    """
 
     reason = "pacs_unavailable"
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class PacsRefused(PermanentError):
