@@ -126,6 +126,12 @@ class NewerFormat(TransientError):
     reason = "newer_format"
 
 
+class ArtifactDamaged(PermanentError):
+    """A file of a result is not what was written: cut off, changed, or another one."""
+
+    reason = "artifact_damaged"
+
+
 class ObjectNotFound(PermanentError):
     """The object, or its bucket, is not there."""
 

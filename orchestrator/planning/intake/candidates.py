@@ -22,6 +22,7 @@ class Candidate:
         size: Bytes.
         refusal: Why it is no input.
         etag: Of the object that holds it.
+        sha256: Of its bytes, where they were read and uploaded before.
         earlier: The result that this image's is to be compared with.
         frame: Which frame of a DICOM file of several, from 1; those of one file follow each other and share
             ``read``.
@@ -36,6 +37,7 @@ class Candidate:
     size: int | None = None
     refusal: Refusal | None = None
     etag: str | None = None
+    sha256: str | None = None
     earlier: Earlier | None = None
     frame: int | None = None
     packed: bool = False

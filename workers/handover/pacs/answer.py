@@ -153,7 +153,7 @@ def _text(item: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _number(said: str) -> int | None:
-    """A reason: decimal as the standard has it, or hexadecimal as people write it: ``A777``, ``0xA777``, ``A777H``."""
+    """A reason: decimal as the standard has it, or hexadecimal as people write it, ``0xA777`` or ``A777H``."""
     if said.isdecimal():
         return int(said) if int(said) <= 0xFFFF else None
     try:
