@@ -152,6 +152,8 @@ class Batch(Asked):
 
     images: int
     skipped: int = Field(default=0, description="files passed over because they are no images")
+    sidecars: int = Field(default=0, description="of those skipped: hidden files and folders, and systems' own")
+    own_results: int = Field(default=0, description="of those skipped: results that Dermbatch wrote")
     left_out: int = Field(default=0, description="files that the user's filters leave out")
     duplicates: int = Field(default=0, description="images whose ETag and size an earlier one of the batch has")
     rule: str | None = Field(default=None, description="of watching, by which it takes or took images in")
@@ -222,6 +224,8 @@ class PlanRecord(Asked):
     position: Position = Position()
     images: int = 0
     skipped: int = 0
+    sidecars: int = 0
+    own_results: int = 0
     left_out: int = 0
     duplicates: int = 0
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dermbatch import layout
 from dermbatch.models.served import Array
+from dermbatch.records.marks import marked_png
 from dermbatch.records.outcome import StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -74,7 +75,7 @@ def save(store: ObjectStore, record: StageRecord, made: Mapping[str, Array]) -> 
 def encode(name: str, array: Array) -> bytes:
     """An array as a file of the kind that its name says: .png (uint8 pictures and masks) or .npy (any)."""
     if name.endswith(".png"):
-        return png.encode(array)
+        return marked_png(png.encode(array))
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
