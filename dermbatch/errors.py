@@ -66,6 +66,10 @@ class StoreUnavailable(TransientError):
     reason = "store_unavailable"
 
 
+class ObjectBrokeOff(StoreUnavailable):
+    """An object ended before its announced end: the connection broke, or it was cut off where it lies."""
+
+
 class StoreRefused(TransientError):
     """The object store refuses what the system needs: credentials that expired, or no permission to write.
 

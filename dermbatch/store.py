@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError
 
 from dermbatch import __version__, metrics
 from dermbatch.audit import NO_AUDIT, Action, Audit
-from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable
+from dermbatch.errors import ObjectBrokeOff, ObjectNotFound, PermanentError, StoreRefused, StoreUnavailable
 from dermbatch.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class ObjectStore:
                 if max_bytes is not None and response["ContentLength"] > max_bytes:
                     response["Body"].close()
                     raise too_large(response["ContentLength"], max_bytes)
-                body = response["Body"].read()
+                body = _whole(response["Body"], bucket)
             metrics.BYTES_READ.inc(len(body))
             return body, _plain(response.get("ETag"))
 
@@ -185,10 +185,7 @@ class ObjectStore:
             raise too_large(response["ContentLength"], max_bytes)
 
         def read() -> bytes:
-            try:
-                data = body.read()
-            except (ClientError, *_BROKEN) as error:
-                raise _sorted(error, "get", f"s3://{bucket}") from error
+            data = _whole(body, bucket)
             metrics.BYTES_READ.inc(len(data))
             return data
 
@@ -202,8 +199,8 @@ class ObjectStore:
             for chunk in body.iter_chunks(_CHUNK):
                 metrics.BYTES_READ.inc(len(chunk))
                 yield chunk
-        except (ClientError, *_BROKEN) as error:
-            raise _sorted(error, "get", f"s3://{bucket}") from error
+        except _BROKEN as error:
+            raise ObjectBrokeOff(str(_sorted(error, "get", f"s3://{bucket}"))) from error
         finally:
             body.close()
 
@@ -375,6 +372,14 @@ class ObjectStore:
                 raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
         except _BROKEN as error:
             raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
+
+
+def _whole(body: Any, bucket: str) -> bytes:
+    """All bytes of an answer."""
+    try:
+        return bytes(body.read())
+    except _BROKEN as error:
+        raise ObjectBrokeOff(str(_sorted(error, "get", f"s3://{bucket}"))) from error
 
 
 def too_large(size: int, most: int) -> PermanentError:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dermbatch import layout
-from dermbatch.errors import DermbatchError, NewerFormat, PermanentError
+from dermbatch.errors import DermbatchError, NewerFormat, ObjectBrokeOff, PermanentError
 from dermbatch.records.asked import Batch
 from dermbatch.records.outcome import FailureRecord, ResultRecord, Written
 from dermbatch.store import ObjectStore
@@ -95,7 +95,7 @@ def _missing(batch: Batch, indices: set[int]) -> Iterator[_Looked]:
 def _manifest(store: ObjectStore, batch: Batch, part: str) -> _Looked:
     try:
         read_manifest_part(store, batch.name, part, images=batch.images, grown=batch.rule is not None)
-    except (PermanentError, NewerFormat) as error:
+    except (PermanentError, NewerFormat, ObjectBrokeOff) as error:
         return _wrong(f"{layout.manifest_part(batch.name, part)}: {error}")
     return _Looked(Verified())
 
@@ -104,7 +104,7 @@ def _failure(store: ObjectStore, batch: Batch, index: int) -> _Looked:
     key = layout.failure(batch.name, index)
     try:
         read(store, key, FailureRecord)
-    except (PermanentError, NewerFormat) as error:
+    except (PermanentError, NewerFormat, ObjectBrokeOff) as error:
         return _wrong(f"{key}: {error}")
     return _Looked(Verified(failures=1))
 
@@ -113,13 +113,13 @@ def _result(store: ObjectStore, batch: Batch, index: int) -> _Looked:
     key = layout.result(batch.name, index)
     try:
         record = read(store, key, ResultRecord)
-    except (PermanentError, NewerFormat) as error:
+    except (PermanentError, NewerFormat, ObjectBrokeOff) as error:
         return _wrong(f"{key}: {error}")
     counts, said = Verified(results=1), []
     for name, written in _files(record):
         try:
             counts += _file(store, name, written)
-        except PermanentError as error:
+        except (PermanentError, ObjectBrokeOff) as error:
             counts += Verified(bad=1)
             said.append(f"{key}: {error}" if name in str(error) else f"{key}: {name}: {error}")
     if said:

@@ -1,9 +1,11 @@
 import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable
+from dermbatch.errors import ObjectBrokeOff, ObjectNotFound, PermanentError, StoreUnavailable
 from dermbatch.settings import StoreSettings
 from dermbatch.store import ObjectStore, _vouched, split_uri
 from orchestrator.stack.ports import free_ports
@@ -106,3 +108,31 @@ def test_what_is_no_digest_of_the_whole_object_vouches_for_nothing(checksum, kin
         _vouched("n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=", "FULL_OBJECT")
         == hashlib.sha256(b"test").hexdigest()
     )
+
+
+def test_an_object_that_is_cut_off_where_it_lies_is_told_from_a_store_that_is_away():
+    class Cut(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"cut off")
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Cut)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    store = ObjectStore(StoreSettings(endpoint_url=url, access_key_id="a", secret_access_key="b"))
+    try:
+        for read in (
+            store.get,
+            lambda *place: store.opened(*place).read(),
+            lambda *place: list(store.chunks(*place)),
+        ):
+            with pytest.raises(ObjectBrokeOff):
+                read("bucket", "key")
+    finally:
+        server.shutdown()
+        server.server_close()

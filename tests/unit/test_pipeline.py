@@ -389,6 +389,19 @@ def test_a_damaged_artifact_alone_is_made_anew_by_the_next_run(place, name, dama
     assert place.run().cached == ORDER
 
 
+@pytest.mark.parametrize("name", ["purified.png", "mask.png", "enhanced.png"])
+def test_an_artifact_changed_in_place_is_made_anew_where_files_are_checked(place, name):
+    place.run()
+    (key,) = place.store.keys(name)
+    good = place.store.objects["results", key]
+    place.store.objects["results", key] = good[:-1] + b"x"
+    checking = WorkerSettings(check_files=True)
+    assert len(place.run(limits=checking).cached) == len(ORDER) - 1
+    assert place.store.objects["results", key] == good
+    assert place.run(limits=checking).cached == ORDER
+    assert [what for what, _ in place.store.requests] == ["get", "get", "get", "get"]
+
+
 def test_an_artifact_changed_in_place_is_noticed_where_it_is_used(place):
     place.run()
     (key,) = place.store.keys("purified.png")

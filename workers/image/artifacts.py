@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dermbatch import layout
+from dermbatch.errors import ArtifactDamaged, ObjectBrokeOff, ObjectNotFound
 from dermbatch.models.served import Array
 from dermbatch.records.marks import marked_png
 from dermbatch.records.outcome import StageRecord
@@ -36,7 +37,17 @@ def load(store: ObjectStore, record: StageRecord, name: str) -> bytes:
     return checked(store.get(store.bucket, record.artifacts[name]), record, name)
 
 
-def whole(store: ObjectStore, sha256: str, found: Mapping[Stage, StageRecord]) -> dict[Stage, StageRecord]:
+def is_whole(store: ObjectStore, record: StageRecord) -> bool:
+    """Whether all artifacts of a stage are as they were written; each is read."""
+    try:
+        for name in record.artifacts.keys() - record.inline.keys():
+            load(store, record, name)
+    except (ArtifactDamaged, ObjectBrokeOff, ObjectNotFound):
+        return False
+    return True
+
+
+def listed_whole(store: ObjectStore, sha256: str, found: Mapping[Stage, StageRecord]) -> dict[Stage, StageRecord]:
     """Those stages whose artifacts are all there in the size in which they were written, as one listing tells.
 
     Args:
@@ -47,10 +58,10 @@ def whole(store: ObjectStore, sha256: str, found: Mapping[Stage, StageRecord]) -
     if not any(record.artifacts.keys() - record.inline.keys() for record in found.values()):
         return dict(found)
     sizes = {info.key: info.size for info in store.list(store.bucket, layout.artifacts(sha256))}
-    return {stage: record for stage, record in found.items() if _is_whole(record, sizes)}
+    return {stage: record for stage, record in found.items() if _is_listed(record, sizes)}
 
 
-def _is_whole(record: StageRecord, sizes: Mapping[str, int]) -> bool:
+def _is_listed(record: StageRecord, sizes: Mapping[str, int]) -> bool:
     for name in record.artifacts.keys() - record.inline.keys():
         size, written = sizes.get(record.artifacts[name]), record.written.get(name)
         if size is None or (written is not None and size != written.bytes):

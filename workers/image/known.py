@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from dermbatch import layout
-from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
+from dermbatch.errors import NewerFormat, ObjectBrokeOff, PermanentError, RecordDamaged
 from dermbatch.records.outcome import ImageInfo, KnownImage, StageRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
@@ -57,7 +57,7 @@ def _contents(source: Source) -> Iterator[str]:
 def _read(store: ObjectStore, content: str) -> KnownImage | None:
     try:
         return read(store, layout.known(content), KnownImage)
-    except (RecordDamaged, NewerFormat) as error:
+    except (RecordDamaged, NewerFormat, ObjectBrokeOff) as error:
         _log.warning("what was known is unreadable and is made anew", content=content, reason=error.reason)
         return None
     except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.errors import ArtifactDamaged, ObjectNotFound
+from dermbatch.errors import ArtifactDamaged, ObjectBrokeOff, ObjectNotFound
 from dermbatch.images.imagefile import SourceImage, read_image
 from dermbatch.images.lesion import Mask
 from dermbatch.records.marks import HEAD_BYTES, is_marked, own_result
@@ -36,7 +36,7 @@ def read_back(store: ObjectStore, record: StageRecord | None, name: str) -> Imag
         return None
     try:
         return png.decode(artifacts.load(store, record, name))
-    except (ArtifactDamaged, ObjectNotFound, ValueError) as error:
+    except (ArtifactDamaged, ObjectBrokeOff, ObjectNotFound, ValueError) as error:
         raise StaleArtifact(record.artifacts[name]) from error
 
 

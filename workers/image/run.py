@@ -19,6 +19,7 @@ from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, StoreRefused, StoreUnavailable
 from dermbatch.models.served import Array
 from dermbatch.records.outcome import ClassifyOutput, ImageInfo, KnownImage, SegmentOutput, StageRecord
+from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.image import artifacts
@@ -61,7 +62,7 @@ class Run:
         recalled: What is known of the image, after the content that it is of; none where all is to be made.
         store: Where results lie.
         client: Triton.
-        max_pixels: Larger pictures are refused.
+        limits: Larger pictures are refused; how earlier files are looked at.
         clock: Counts the time.
     """
 
@@ -72,18 +73,18 @@ class Run:
         recalled: tuple[str, KnownImage] | None,
         store: ObjectStore,
         client: TritonClient,
-        max_pixels: int,
+        limits: WorkerSettings,
         clock: Clock,
     ) -> None:
         self._source, self._steps, self._store, self._client, self._clock = source, steps, store, client, clock
         self._known = recalled[1] if recalled else None
         self._content = recalled[0] if recalled else source.content
+        self._sha256 = self._known.image.sha256 if self._known else source.sha256
         known, previews = (self._known.stages, self._known.previews) if self._known else ({}, {})
         found = {step.stage: known[step.key] for step in steps if step.key in known}
-        self._found = artifacts.whole(store, self._known.image.sha256, found) if self._known else {}
+        self._found = self._whole(found, read=limits.check_files)
         self._shown = previews.get(preview_key(steps)) if len(self._found) == len(steps) else None
-        self._sha256 = self._known.image.sha256 if self._known else source.sha256
-        self._pictures = Pictures(self._body, max_pixels, store, self._found, frame=source.frame)
+        self._pictures = Pictures(self._body, limits.max_pixels, store, self._found, frame=source.frame)
         self._pool = ThreadPoolExecutor(_WRITERS)
         self._writes: list[Future[StageRecord]] = []
         self._made: dict[str, StageRecord] = {}
@@ -145,6 +146,12 @@ class Run:
                 self._remember(used, {preview_key(self._steps): shown})
         stages = {step.stage: records[step.stage] for step in self._steps}
         return Outcome(image, stages, tuple(self._found), shown)
+
+    def _whole(self, found: dict[Stage, StageRecord], *, read: bool) -> dict[Stage, StageRecord]:
+        """Those of the stages whose files are as they were written: what is damaged is made anew."""
+        if read:
+            return {stage: record for stage, record in found.items() if artifacts.is_whole(self._store, record)}
+        return artifacts.listed_whole(self._store, self._sha256, found)
 
     def _body(self) -> bytes:
         if self._source.sha256 != self._sha256:

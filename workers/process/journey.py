@@ -111,7 +111,7 @@ def _made(
     """Run the steps that are not known, and hand over."""
     for last, recalled in ((False, recall(store, source, clock)), (True, None)):
         try:
-            with Run(source, steps, recalled, store, client, limits.max_pixels, clock) as run:
+            with Run(source, steps, recalled, store, client, limits, clock) as run:
                 for step in steps:
                     alive()
                     run.do(step)

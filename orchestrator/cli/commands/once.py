@@ -13,7 +13,7 @@ from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.models import repository
 from dermbatch.phantoms.samples import write_samples
-from dermbatch.settings import load
+from dermbatch.settings import Settings, load
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
@@ -76,7 +76,7 @@ def run(
         with err.status("Starting Redis, S3, Triton and a worker"):
             stack = Stack(
                 home,
-                options.sized(settings, workers),
+                _careful(options.sized(settings, workers)),
                 model_repository=served,
                 keep_queue=False,
             )
@@ -109,6 +109,11 @@ def samples(
     """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
     paths = write_samples(folder, count, seed=seed, truth=truth or folder.with_name(f"{folder.name}-truth"))
     out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
+
+
+def _careful(settings: Settings) -> Settings:
+    """Files in the folder of results are links to the store's own: whoever changes one in place changes both."""
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update={"check_files": True})})
 
 
 def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:
