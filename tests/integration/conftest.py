@@ -89,8 +89,8 @@ def s3_client(object_store_settings: StoreSettings):
         "s3",
         endpoint_url=object_store_settings.endpoint_url,
         region_name=object_store_settings.region,
-        aws_access_key_id="dermbatch",
-        aws_secret_access_key="dermbatch",
+        aws_access_key_id=object_store_settings.access_key_id,
+        aws_secret_access_key=object_store_settings.secret_access_key.get_secret_value(),
         config=Config(s3={"addressing_style": "path"}, max_pool_connections=16, proxies={}),
     )
     yield client

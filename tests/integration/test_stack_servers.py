@@ -150,8 +150,8 @@ def test_objects_and_empty_buckets_survive_a_kill(own_s3):
         "s3",
         endpoint_url=settings_.endpoint_url,
         region_name=settings_.region,
-        aws_access_key_id="x",
-        aws_secret_access_key="y",
+        aws_access_key_id=settings_.access_key_id,
+        aws_secret_access_key=settings_.secret_access_key.get_secret_value(),
     )
     client.put_object(Bucket=settings_.bucket, Key="kept/one", Body=b"1", Metadata={"who": "me"})
     psutil.Process(part.program_pid).kill()
@@ -180,8 +180,8 @@ def test_an_object_that_the_disk_did_not_take_is_noticed(own_s3, tmp_path):
         "s3",
         endpoint_url=settings_.endpoint_url,
         region_name=settings_.region,
-        aws_access_key_id="x",
-        aws_secret_access_key="y",
+        aws_access_key_id=settings_.access_key_id,
+        aws_secret_access_key=settings_.secret_access_key.get_secret_value(),
     )
     client.put_object(Bucket=settings_.bucket, Key="full/object", Body=b"1")
     client.close()
