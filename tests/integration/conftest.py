@@ -58,8 +58,11 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def redis_settings(valkey: RedisServer) -> RedisSettings:
-    """Settings that lead to the real Valkey; what is in it is shared by all tests, so use names of your own."""
-    return valkey.settings
+    """Settings that lead to the real Valkey; what is in it is shared by all tests, so use names of your own.
+
+    Without a key to sign messages with: tests make their own. Stacks and ``test_message_doors.py`` have one.
+    """
+    return valkey.settings.model_copy(update={"signing_key": None})
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Attacks on the stack's object store: who lacks its key, is a web page, or asks for ministack's own paths, stays out."""
+"""Attacks on the stack's object store: no key, a web page, ministack's own paths."""
 
 import http.client
 from datetime import UTC, datetime, timedelta

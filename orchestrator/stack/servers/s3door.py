@@ -1,8 +1,8 @@
 """``python -m orchestrator.stack.servers.s3door``: ministack behind a door, for ministack lets everybody in.
 
 Who comes in has this stack's own key and signs each request with it (AWS Signature Version 4, in the header:
-"Create a signed AWS API request", AWS General Reference), names the loopback address as ``Host``, and is no page in
-a browser. ministack's own paths (its reset wipes all objects) are closed to everybody but for its health page.
+"Create a signed AWS API request", AWS General Reference), names the loopback address as ``Host``, and is no page
+in a browser. ministack's own paths (its reset wipes all objects) are closed to everybody but for its health page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-KEY, SECRET = "S3DOOR_KEY", "S3DOOR_SECRET"  # noqa: S105 - names of variables
+KEY, SECRET = "S3DOOR_KEY", "S3DOOR_SECRET"
 """Variables with the one key pair that is let in."""
 
 HEALTH = "/_ministack/health"
@@ -117,7 +117,7 @@ class Door:
 def check_caller(method: str, headers: Headers) -> None:
     """Let in who names the loopback address and is no page of a browser, whatever it is signed with.
 
-    A name that leads to 127.0.0.1 makes a page's requests its own (DNS rebinding): they bring that name as ``Host``.
+    By a name that leads to 127.0.0.1 a page reaches it as its own site (DNS rebinding); ``Host`` tells that name.
 
     Raises:
         Refused: Where it is another caller.
