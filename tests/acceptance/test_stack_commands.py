@@ -103,8 +103,8 @@ def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, sample
         "s3",
         endpoint_url=settings.store.endpoint_url,
         region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
+        aws_access_key_id=settings.store.access_key_id,
+        aws_secret_access_key=settings.store.secret_access_key.get_secret_value(),
     )
     client.create_bucket(Bucket="archive")
     images = sorted(samples.iterdir())

@@ -33,7 +33,9 @@ def served(tmp_path_factory, start_triton):
         default_model_repository() / "classify_mobilenet", folder / "repository" / "classify_mobilenet"
     )
     triton = start_triton(folder / "repository")
-    return best, file, f"triton://127.0.0.1:{triton.ports.grpc}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DERMBATCH_TRITON__KEY", triton.settings.key.get_secret_value())
+        yield best, file, f"triton://127.0.0.1:{triton.ports.grpc}"
 
 
 @pytest.fixture
