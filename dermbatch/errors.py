@@ -82,9 +82,18 @@ class InferenceUnavailable(TransientError):
 
 
 class PacsUnavailable(TransientError):
-    """A PACS did not answer in time, or cannot take anything for now."""
+    """A PACS did not answer in time, or cannot take anything for now.
+
+    Args:
+        message: One sentence for people.
+        wait: Seconds that it asks to be let alone for; none where it does not say.
+    """
 
     reason = "pacs_unavailable"
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class PacsRefused(PermanentError):
@@ -127,6 +136,12 @@ class NewerFormat(TransientError):
     """A record or message is of a later version's format: left as it is for that one."""
 
     reason = "newer_format"
+
+
+class ArtifactDamaged(PermanentError):
+    """A file of a result is not what was written: cut off, changed, or another one."""
+
+    reason = "artifact_damaged"
 
 
 class ObjectNotFound(PermanentError):

@@ -3,7 +3,7 @@
 ::
 
     images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png}
-    images/known/<fingerprint>.json
+    images/known/<content>.json
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
                     plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet,
                     dicom/<part>/<n>-{seg,sr,enhanced}.dcm
@@ -72,11 +72,17 @@ def identity(sha256: str, frame: int | None) -> str:
     return sha256 if frame is None else hashlib.sha256(f"{sha256}#frame={frame}".encode()).hexdigest()
 
 
-def fingerprint(source: str, etag: str | None, size: int | None, frame: int | None = None) -> str | None:
-    """What tells an image's content from others without reading it; none where the store gave no ETag.
+def content(sha256: str, frame: int | None = None) -> str:
+    """What an image's content is called in keys: 32 hexadecimal digits of its :func:`identity`."""
+    return identity(sha256, frame)[:32]
 
-    An ETag that is an MD5 digest speaks of the content alone, so copies of an image share it. Any other (of an
-    upload in parts, or an encrypted one) speaks of this object only.
+
+def fingerprint(source: str, etag: str | None, size: int | None, frame: int | None = None) -> str | None:
+    """By what images look like copies of each other before they are read; none where the store gave no ETag.
+
+    A hint, never a proof: there are stores whose ETags are constant, or no digests. Nothing is shared by it.
+    An ETag that looks like an MD5 digest is taken to speak of the content alone. Any other (of an upload in parts,
+    or an encrypted one) speaks of this object only.
     """
     if etag is None or size is None:
         return None
@@ -85,9 +91,19 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-def known(fingerprint: str) -> str:
-    """Key of what is known of the image with this fingerprint."""
-    return f"images/known/{fingerprint}.json"
+def known(content: str) -> str:
+    """Key of what is known of the image with this :func:`content`."""
+    return f"images/known/{content}.json"
+
+
+def known_of(identity: str) -> str:
+    """The same for the image with this :func:`identity`, which is the ``sha256`` of records."""
+    return known(identity[:32])
+
+
+def artifacts(sha256: str) -> str:
+    """Prefix of all artifacts of one image."""
+    return f"images/{sha256}/"
 
 
 def artifact(sha256: str, stage: Stage, stage_key: str, name: str) -> str:

@@ -6,6 +6,7 @@ of several writers one wins, and the others learn it.
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -53,9 +54,22 @@ _NOT_LET_IN = {
 _BROKEN = (BotoCoreError, HTTPError, OSError)
 
 _DELETED_AT_ONCE = 1000
+_CHUNK = 1 << 20
+_SHA256_BYTES = 32
 
 # boto3's documentation: sharing a client between threads is safe, making one is not.
 _making = threading.Lock()
+
+
+class Opened:
+    """An object whose bytes have not been read yet.
+
+    Attributes:
+        sha256: Digest of the bytes, where the store keeps one of the whole object and vouches for it; else none.
+    """
+
+    def __init__(self, sha256: str | None, read: Callable[[], bytes], close: Callable[[], None]) -> None:
+        self.sha256, self.read, self.close = sha256, read, close
 
 
 @dataclass(frozen=True)
@@ -152,13 +166,46 @@ class ObjectStore:
                 response = self._client.get_object(Bucket=bucket, Key=key)
                 if max_bytes is not None and response["ContentLength"] > max_bytes:
                     response["Body"].close()
-                    raise PermanentError(
-                        f"the file has {response['ContentLength']:,} bytes, more than the limit of {max_bytes:,}",
-                        reason="too_large",
-                    )
+                    raise too_large(response["ContentLength"], max_bytes)
                 body = response["Body"].read()
             metrics.BYTES_READ.inc(len(body))
             return body, _plain(response.get("ETag"))
+
+    def opened(self, bucket: str, key: str, *, max_bytes: int | None = None) -> Opened:
+        """The object, its bytes to be read once or not at all; errors as for :meth:`get`, those of reading then.
+
+        Where the store has a SHA-256 of the whole object, it is told without reading (and checked by the client
+        where the bytes are read).
+        """
+        with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
+            response = self._client.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+        body = response["Body"]
+        if max_bytes is not None and response["ContentLength"] > max_bytes:
+            body.close()
+            raise too_large(response["ContentLength"], max_bytes)
+
+        def read() -> bytes:
+            try:
+                data = body.read()
+            except (ClientError, *_BROKEN) as error:
+                raise _sorted(error, "get", f"s3://{bucket}") from error
+            metrics.BYTES_READ.inc(len(data))
+            return data
+
+        return Opened(_vouched(response.get("ChecksumSHA256"), response.get("ChecksumType")), read, body.close)
+
+    def chunks(self, bucket: str, key: str) -> Iterator[bytes]:
+        """The object piece by piece, for whoever must not hold it whole; errors as for :meth:`get`."""
+        with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
+            body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
+        try:
+            for chunk in body.iter_chunks(_CHUNK):
+                metrics.BYTES_READ.inc(len(chunk))
+                yield chunk
+        except (ClientError, *_BROKEN) as error:
+            raise _sorted(error, "get", f"s3://{bucket}") from error
+        finally:
+            body.close()
 
     def head(self, bucket: str, key: str, length: int) -> bytes:
         """The first ``length`` bytes of an object that is not empty.
@@ -328,6 +375,22 @@ class ObjectStore:
                 raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
         except _BROKEN as error:
             raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
+
+
+def too_large(size: int, most: int) -> PermanentError:
+    """The error of a file with more bytes than are taken."""
+    return PermanentError(f"the file has {size:,} bytes, more than the limit of {most:,}", reason="too_large")
+
+
+def _vouched(checksum: str | None, kind: str | None) -> str | None:
+    """A ``x-amz-checksum-sha256`` as hexadecimal digits; none where it is that of an upload's parts, or none."""
+    if checksum is None or (kind or "FULL_OBJECT") != "FULL_OBJECT" or "-" in checksum:
+        return None
+    try:
+        digest = base64.b64decode(checksum, validate=True)
+    except ValueError:
+        return None
+    return digest.hex() if len(digest) == _SHA256_BYTES else None
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from dermbatch.errors import NewerFormat, PermanentError, RecordDamaged
+from dermbatch.errors import ArtifactDamaged, NewerFormat, PermanentError, RecordDamaged
 from dermbatch.records.asked import Record
+from dermbatch.records.outcome import StageRecord, Written
 from dermbatch.store import ObjectStore
 
 JSON = "application/json"
@@ -65,6 +67,29 @@ def write(store: ObjectStore, key: str, record: Record) -> None:
 def write_once(store: ObjectStore, key: str, record: Record) -> bool:
     """Write a record: ``False``, and nothing is written, where something is there already; errors as above."""
     return store.put_if_absent(key, record.to_json(), JSON)
+
+
+def written_as(body: bytes) -> Written:
+    """What a record says of a file, so that a damaged one is known."""
+    return Written(bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
+
+
+def checked(body: bytes, record: StageRecord, name: str) -> bytes:
+    """An artifact as it was written; one whose record has no digest (of an earlier version) is taken as it is.
+
+    Raises:
+        ArtifactDamaged: Where it is another.
+    """
+    written = record.written.get(name)
+    if written is not None and written_as(body) != written:
+        raise damaged(record.artifacts[name], len(body), written)
+    return body
+
+
+def damaged(key: str, size: int, written: Written) -> ArtifactDamaged:
+    """The error of a file that is not what was written."""
+    how = f"it has {size:,} bytes of {written.bytes:,}" if size != written.bytes else "its digest is another"
+    return ArtifactDamaged(f"{key} is damaged: {how}")
 
 
 def _what(error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Archives of strangers, zip or tar: their members one by one, within limits, or the reason why not.
+"""Archives of strangers, zip, tar or one compressed file: their members one by one, within limits, or why not.
 
 Archives in archives are opened too, to a depth; all that is in an outermost archive shares its limits.
 """
@@ -13,16 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from dermbatch.archives.compressed import HEAD_BYTES, SUFFIXES, compression, single_member, unpacked_head
 from dermbatch.archives.members import Allowance, Member, refusal
-from dermbatch.archives.tars import GZIP, looks_like_tar, tar_members
+from dermbatch.archives.tars import looks_like_tar, tar_members
 from dermbatch.archives.zips import zip_members
 from dermbatch.errors import BadInput
 from dermbatch.records.asked import Refusal
 from dermbatch.settings import ArchiveSettings
 
-__all__ = ["Member", "is_archive", "is_archive_name", "members"]
+__all__ = ["Member", "is_archive", "is_archive_name", "is_compressed_name", "members"]
 
-_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tb2", ".tar.xz", ".txz", ".tar.lzma", ".tlz")
+_ENDINGS = (".zip", *_TARS)
 _BLOCK = 512
 
 
@@ -31,20 +33,29 @@ def is_archive_name(name: str) -> bool:
     return name.lower().endswith(_ENDINGS)
 
 
+def is_compressed_name(name: str) -> bool:
+    """Whether a name ends as that of one compressed file does, such as ``IM0001.dcm.gz``."""
+    return not is_archive_name(name) and name.lower().endswith(SUFFIXES)
+
+
 def is_archive(head: bytes) -> bool:
     """Whether a file is an archive by its first 512 bytes; one that is gzipped may be of anything, and is not."""
     return head.startswith(b"PK\x03\x04") or (head[257:262] == b"ustar" and looks_like_tar(head))
 
 
-def members(file: Path | IO[bytes] | bytes, limits: ArchiveSettings) -> Iterator[Member]:
+def members(
+    file: Path | IO[bytes] | bytes, limits: ArchiveSettings, *, name: str = "", sidecars: bool = False
+) -> Iterator[Member]:
     """The members of an archive in its own order, those of archives nested in it in their place.
 
-    Folders, hidden files and the ``__MACOSX`` folder are passed over. A member can be read before the next one is
-    asked for.
+    Folders are passed over, and so are sidecars (:mod:`dermbatch.archives.sidecars`). A member can be read before
+    the next one is asked for.
 
     Args:
         file: The archive: where it is, open, or its bytes.
         limits: How many members, how many bytes, which ratio, how deep.
+        name: What it is called: what a compressed file is of that is no tar.
+        sidecars: Whether sidecars are told of; they are not to be read.
 
     Raises:
         BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``.
@@ -55,16 +66,29 @@ def members(file: Path | IO[bytes] | bytes, limits: ArchiveSettings) -> Iterator
         elif isinstance(file, bytes):
             file = io.BytesIO(file)
         allowance = Allowance(limits.max_bytes, limits.max_members, limits.max_members)
-        yield from _members(file, limits, allowance, 0)
+        found = _members(file, name, limits, allowance, 0)
+        yield from (member for member in found if sidecars or not member.sidecar)
 
 
-def _members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance, depth: int) -> Iterator[Member]:
-    """Members of an archive that lies ``depth`` archives deep."""
+def _read(file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
+    """Members of one archive, by what it really is."""
     file.seek(0)
-    head = file.read(_BLOCK)
-    reader = tar_members if head.startswith(GZIP) or looks_like_tar(head) else zip_members
-    for member in reader(file, limits, allowance):
-        if member.refusal is not None or not is_archive_name(member.name):
+    head = file.read(HEAD_BYTES)
+    inside = unpacked_head(head, _BLOCK)
+    if looks_like_tar(head) or (inside is not None and (looks_like_tar(inside) or not is_compressed_name(name))):
+        return tar_members(file, limits, allowance)
+    if is_compressed_name(name):
+        return single_member(file, name, limits, allowance)
+    return tar_members(file, limits, allowance) if compression(head) else zip_members(file, limits, allowance)
+
+
+def _members(
+    file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance, depth: int
+) -> Iterator[Member]:
+    """Members of an archive that lies ``depth`` archives deep."""
+    for member in _read(file, name, limits, allowance):
+        nested = is_archive_name(member.name) or is_compressed_name(member.name)
+        if member.refusal is not None or member.sidecar or not nested:
             yield member
         elif depth == limits.max_depth:
             yield replace(member, refusal=refusal(reason="zip_nested"))
@@ -78,7 +102,7 @@ def _nested(archive: Member, limits: ArchiveSettings, allowance: Allowance, dept
         with tempfile.TemporaryFile() as file:
             for chunk in archive.chunks():
                 file.write(chunk)
-            for member in _members(file, limits, allowance, depth):
+            for member in _members(file, archive.name, limits, allowance, depth):
                 inside = tuple(f"{archive.name}/{name}" for name in member.within)
                 yield replace(member, name=f"{archive.name}/{member.name}", within=(archive.name, *inside))
     except BadInput as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 
+from dermbatch.archives.sidecars import is_sidecar
 from dermbatch.errors import BadInput
 from dermbatch.records.asked import Refusal
 
@@ -82,12 +83,14 @@ class Member:
         size: Bytes unpacked, as the archive says.
         refusal: Why it cannot be read; `read` raises the same then.
         within: Names of the nested archives that it is in, the outermost first.
+        sidecar: Whether it is one of those files that no one means to send.
     """
 
     name: str
     size: int
     refusal: Refusal | None = None
     within: tuple[str, ...] = ()
+    sidecar: bool = False
     _unpack: Callable[[], Iterator[bytes]] | None = None
 
     def chunks(self) -> Iterator[bytes]:
@@ -138,7 +141,7 @@ def cannot_be_opened() -> BadInput:
 
 
 def admitted(member: Member, is_folder: bool, reasons: dict[str, bool], most: int) -> Iterator[Member]:
-    """A member, refused where it has to be; nothing where it is passed over.
+    """A member, refused where it has to be, or marked as a sidecar; nothing where it is a folder.
 
     Args:
         member: As its archive has it.
@@ -149,20 +152,13 @@ def admitted(member: Member, is_folder: bool, reasons: dict[str, bool], most: in
     name = member.name
     reasons = {"zip_slip": _leads_out(name), **reasons, "too_large": member.size > most}
     reason = next((reason for reason, holds in reasons.items() if holds), None)
-    if reason == "zip_slip" or not (is_folder or _is_passed_over(name)):
+    if reason != "zip_slip" and is_sidecar(name):
+        if not is_folder:
+            yield replace(member, sidecar=True)
+    elif reason == "zip_slip" or not is_folder:
         yield replace(member, refusal=refusal(reason) if reason else None)
 
 
 def _leads_out(name: str) -> bool:
     """Whether a name (in forward slashes) points out of the archive: ``../``, an absolute path, a drive."""
     return name.startswith("/") or ".." in name.split("/") or (name[1:2] == ":" and name[:1].isalpha())
-
-
-def _is_passed_over(name: str) -> bool:
-    """What no one means to send: hidden files (``..`` is none of them), macOS's sidecars, Windows' thumbnails."""
-    parts = [part for part in name.split("/") if part]
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
-    return all(part == "." for part in parts) or hidden or "__MACOSX" in parts or parts[-1] in _SYSTEM_FILES
-
-
-_SYSTEM_FILES = ("Thumbs.db", "desktop.ini")

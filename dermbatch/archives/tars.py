@@ -1,11 +1,10 @@
-"""Tar archives of strangers, plain or gzipped: their members one by one, in one pass from front to end.
+"""Tar archives of strangers, plain or compressed: their members one by one, in one pass from front to end.
 
 Links, devices and sparse files are refused, never followed or made; nothing is written to disk by a member's name.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import closing
 from functools import partial
 from typing import IO, Any, cast
 
+from dermbatch.archives.compressed import opened
 from dermbatch.archives.members import (
     BROKEN,
     CHUNK,
@@ -23,10 +23,10 @@ from dermbatch.archives.members import (
     admitted,
     cannot_be_opened,
 )
+from dermbatch.archives.names import encoding_of
 from dermbatch.errors import BadInput
 from dermbatch.settings import ArchiveSettings
 
-GZIP = b"\x1f\x8b"
 _HEADERS = 64 << 10
 """Bytes of headers that one member may have: longer names and maps are made to fill the memory."""
 
@@ -44,7 +44,7 @@ def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
     """The members of a tar archive; each can be read once, before the next one is asked for.
 
     Args:
-        file: The archive, seekable, plain or gzipped.
+        file: The archive, seekable, plain or compressed.
         limits: Of one member.
         allowance: Of all together.
 
@@ -60,7 +60,8 @@ def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
     with closing(archive):
         while (info := _next(archive, packed)) is not None:
             allowance.count(1)
-            name = info.name.encode("utf-8", "backslashreplace").decode().replace("\\", "/")
+            raw = info.name.encode("utf-8", "surrogateescape")
+            name = raw.decode(encoding_of([raw]), "backslashreplace").replace("\\", "/")
             reasons = {
                 "zip_corrupt": info.size < 0,
                 "tar_special": not (info.isreg() or info.isdir()) or info.issparse(),
@@ -97,7 +98,7 @@ def _chunks(archive: Any, info: tarfile.TarInfo, packed: _Forward) -> Iterator[b
 
 
 class _Forward:
-    """A tar's bytes, unpacked where they are gzipped, that only ever go on.
+    """A tar's bytes, unpacked where they are compressed, that only ever go on.
 
     So that no header leads back into a loop, has the memory filled, or unpacks without end.
 
@@ -109,9 +110,9 @@ class _Forward:
     def __init__(self, file: IO[bytes], max_ratio: float, allowance: Allowance) -> None:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        self._is_gzip = file.read(2) == GZIP
-        file.seek(0)
-        self._file = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if self._is_gzip else file
+        unpacked = opened(file)
+        self._is_packed = unpacked is not None
+        self._file = file if unpacked is None else unpacked
         self._most = max(size * max_ratio, SMALL)
         self._allowance = allowance
         self._at = 0
@@ -128,7 +129,7 @@ class _Forward:
     def seek(self, place: int) -> int:
         if place < self._at:
             raise cannot_be_opened()
-        if not self._is_gzip:
+        if not self._is_packed:
             self._at = self._file.seek(place)
         while self._at < place and self._read(min(place - self._at, CHUNK)):
             pass

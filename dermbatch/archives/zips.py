@@ -7,7 +7,7 @@ headers lie in zip bombs.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import IO, cast
@@ -24,10 +24,12 @@ from dermbatch.archives.members import (
     cannot_be_opened,
     too_many,
 )
+from dermbatch.archives.names import encoding_of, unicode_path
 from dermbatch.errors import BadInput
 from dermbatch.settings import ArchiveSettings
 
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
 _READABLE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
 _DIRECTORY_BYTES = 256  # of the directory for a member, names and extra fields among them
 _LEAST_READ = 4 << 20
@@ -51,6 +53,7 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
     with closing(archive):
         infos = archive.infolist()
         allowance.count(len(infos))
+        named = _names(infos)
         for info in infos:
             reasons = {
                 "zip_encrypted": bool(info.flag_bits & _ENCRYPTED),
@@ -58,7 +61,7 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
                 "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
             }
             unpack = partial(_chunks, archive, info, allowance, limits.max_ratio)
-            member = Member(_name(info), info.file_size, _unpack=unpack)
+            member = Member(named(info), info.file_size, _unpack=unpack)
             yield from admitted(member, info.is_dir(), reasons, limits.max_member_bytes)
 
 
@@ -99,15 +102,21 @@ def _chunks(
             yield chunk
 
 
-def _name(info: zipfile.ZipInfo) -> str:
-    """A member's name as text, in forward slashes.
+def _raw(info: zipfile.ZipInfo) -> bytes:
+    """A member's name as it is written; the library has read it as UTF-8 or CP437, as its flag says."""
+    written = info.orig_filename
+    return written.encode("utf-8" if info.flag_bits & _UTF8 else "cp437", "surrogateescape")
 
-    Names without the UTF-8 flag are CP437 by the standard, but UTF-8 in most archives made on Linux and macOS.
-    """
-    name = info.filename
-    if not info.flag_bits & 0x800:
-        try:
-            name = name.encode("cp437").decode("utf-8")
-        except (UnicodeEncodeError, UnicodeDecodeError):
-            name = info.filename
-    return name.replace("\\", "/")
+
+def _names(infos: list[zipfile.ZipInfo]) -> Callable[[zipfile.ZipInfo], str]:
+    """What members are called, in forward slashes; all of one archive are taken to be encoded alike."""
+    encoding = encoding_of([_raw(info) for info in infos if not info.flag_bits & _UTF8])
+
+    def name(info: zipfile.ZipInfo) -> str:
+        raw = _raw(info)
+        said = unicode_path(info.extra, raw)
+        if said is None:
+            said = info.filename if info.flag_bits & _UTF8 else raw.decode(encoding, "backslashreplace")
+        return said.partition("\0")[0].replace("\\", "/")
+
+    return name

@@ -147,13 +147,15 @@ class ManifestEntry(Record):
     name: str = Field(description="what the user calls it: a path relative to the input, or member@archive")
     source: str | None = Field(default=None, description="s3://bucket/key of the object; none if refused")
     size: int | None = Field(default=None, description="bytes of the object")
-    etag: str | None = Field(default=None, description="the object's ETag, without quotes: tells contents apart")
+    etag: str | None = Field(default=None, description="the object's ETag, without quotes: a hint, no proof")
+    sha256: str | None = Field(default=None, description="of the bytes, where planning read and uploaded them")
     frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
-    duplicate_of: int | None = Field(default=None, description="index of an earlier entry with the same content")
+    duplicate_of: int | None = Field(default=None, description="index of an earlier one with equal ETag and size")
     earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")
     may_have_text: bool = Field(default=False, description="de-identified, though the picture may have text in it")
     refusal: Refusal | None = None
     origin: str | None = Field(default=None, description="of what watching took in: digest of the object it is of")
+    modified: datetime | None = Field(default=None, description="when that object was last modified")
 
 
 class Asked(Stored):
@@ -172,8 +174,10 @@ class Batch(Asked):
 
     images: int
     skipped: int = Field(default=0, description="files passed over because they are no images")
+    sidecars: int = Field(default=0, description="of those skipped: hidden files and folders, and systems' own")
+    own_results: int = Field(default=0, description="of those skipped: results that Dermbatch wrote")
     left_out: int = Field(default=0, description="files that the user's filters leave out")
-    duplicates: int = Field(default=0, description="images whose content an earlier one of the batch has")
+    duplicates: int = Field(default=0, description="images whose ETag and size an earlier one of the batch has")
     rule: str | None = Field(default=None, description="of watching, by which it takes or took images in")
     growing: bool = Field(default=False, description="whether it takes images in: images is how many so far")
     until: datetime | None = Field(default=None, description="when it takes in no more")
@@ -242,6 +246,8 @@ class PlanRecord(Asked):
     position: Position = Position()
     images: int = 0
     skipped: int = 0
+    sidecars: int = 0
+    own_results: int = 0
     left_out: int = 0
     duplicates: int = 0
 
@@ -272,7 +278,8 @@ class ImageJob(Stored):
     source: ObjectUri
     order: Order
     size: int | None = None
-    etag: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
+    etag: str | None = Field(default=None, description="as in the manifest")
+    sha256: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
     frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
     may_have_text: bool = Field(default=False, description="as in the manifest")

@@ -116,6 +116,13 @@ class ModelUsed(Record):
     sha256: str = Field(description="digest of the served model file")
 
 
+class Written(Record):
+    """A file as it was written: by this, a damaged one is known."""
+
+    bytes: int
+    sha256: str
+
+
 class StageRecord(Record):
     """What one stage did to one image; ``stage.json`` beside its artifacts in a folder of results."""
 
@@ -127,6 +134,9 @@ class StageRecord(Record):
     artifacts: dict[str, str] = Field(description="file name to object key")
     inline: dict[str, bytes] = Field(
         default={}, description="small files by name, Base64: kept here instead of under their keys in the store"
+    )
+    written: dict[str, Written] = Field(
+        default={}, description="size and digest of the artifacts that lie under their keys, by file name"
     )
     seconds: float = Field(description="time of the run that made the artifacts")
     image: ImageInfo | None = Field(default=None, description="the source image, in stage.json only")
@@ -170,6 +180,7 @@ class ResultRecord(Stored):
     preview: str | None = Field(default=None, description="key of preview.jpg in a folder of results")
     preview_jpeg: bytes | None = Field(default=None, description="preview.jpg itself, Base64: what reports show")
     dicom: dict[DicomKind, str] = Field(default={}, description="keys of the DICOM objects, where asked for")
+    dicom_written: dict[DicomKind, Written] = Field(default={}, description="their sizes and digests")
     no_dicom: NoDicom | None = Field(default=None, description="why there are none, though they were asked for")
     sent: Sent | None = Field(
         default=None, description="what was sent to a PACS, where asked for and there is any"
@@ -201,7 +212,7 @@ class FailureRecord(Stored):
 
 
 class KnownImage(Stored):
-    """What is known of one object, by its content: ``images/known/<fingerprint>.json``; an action cache.
+    """What is known of one image, by its content: ``images/known/<content>.json``; an action cache.
 
     A cache only: where it is lost, stages run again; what is in use is in the result records.
     """

@@ -96,7 +96,7 @@ def part_entries(body: bytes, batch: str, part: str, *, most: int | None = None)
 
 
 def content_of(entry: ManifestEntry) -> str | None:
-    """What tells an entry's content from others', as :func:`dermbatch.layout.fingerprint` does."""
+    """By what an entry looks like copies of it, as :func:`dermbatch.layout.fingerprint` does."""
     return layout.fingerprint(entry.source, entry.etag, entry.size, entry.frame) if entry.source else None
 
 

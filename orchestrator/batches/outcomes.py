@@ -14,7 +14,7 @@ from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.store import ObjectStore
-from dermbatch.stored import parsed, read
+from dermbatch.stored import checked, parsed, read
 
 _NONE, _FAILED, _DONE = range(3)
 _AHEAD = 4
@@ -133,13 +133,14 @@ def read_artifact(store: ObjectStore, record: ResultRecord, name: str) -> bytes:
 
     Raises:
         ObjectNotFound: Where no stage made one, or it was deleted.
+        ArtifactDamaged: Where it is not what was written.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     for stage in record.stages.values():
         if name in stage.inline:
             return stage.inline[name]
         if name in stage.artifacts:
-            return store.get(store.bucket, stage.artifacts[name])
+            return checked(store.get(store.bucket, stage.artifacts[name]), stage, name)
     raise ObjectNotFound(f"image {record.index} of batch {record.batch!r} has no {name}")
 
 

@@ -203,6 +203,7 @@ class Dispatcher:
             order=batch.order.model_copy(update={"lane": lane}),
             size=entry.size,
             etag=entry.etag,
+            sha256=entry.sha256,
             frame=entry.frame,
             duplicate_of=entry.duplicate_of,
             may_have_text=entry.may_have_text,

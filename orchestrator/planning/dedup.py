@@ -13,7 +13,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 class Contents:
-    """Index of the first entry with each content, by fingerprint (:func:`dermbatch.layout.fingerprint`).
+    """Index of the first entry with each fingerprint (:func:`dermbatch.layout.fingerprint`).
 
     It lies in a temporary file of SQLite's, gone with the process.
     """
@@ -24,39 +24,57 @@ class Contents:
         self._base.execute("PRAGMA synchronous = OFF")
         self._base.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._base.execute(
-            "CREATE TABLE contents (print BLOB PRIMARY KEY, place INTEGER, known INTEGER DEFAULT 0) WITHOUT ROWID"
+            "CREATE TABLE contents (print BLOB PRIMARY KEY, place INTEGER, known INTEGER DEFAULT 0, "
+            "content BLOB, object TEXT) WITHOUT ROWID"
         )
+        self._base.execute("CREATE INDEX by_content ON contents (content)")
 
-    def first(self, fingerprint: str | None, index: int) -> int | None:
-        """The index of an earlier entry with this content; none where this is the first, which is then noted.
+    def first(
+        self, fingerprint: str | None, index: int, *, content: str | None = None, object_name: str | None = None
+    ) -> int | None:
+        """The index of an earlier entry with this fingerprint; none where this is the first, which is then noted.
 
         Args:
-            fingerprint: 32 hexadecimal digits; none where the content is not known, which equals no other.
+            fingerprint: 32 hexadecimal digits; none where there is none, which equals no other.
             index: Of the entry that is asked about.
+            content: What it is known by (:func:`dermbatch.layout.content`); the fingerprint where not given.
+            object_name: Given instead, where the content is not known: the object that would have to be read.
         """
         if fingerprint is None:
             return None
         key = bytes.fromhex(fingerprint)
-        added = self._base.execute("INSERT OR IGNORE INTO contents (print, place) VALUES (?, ?)", (key, index))
+        known_by = None if object_name is not None else bytes.fromhex(content or fingerprint)
+        added = self._base.execute(
+            "INSERT OR IGNORE INTO contents (print, place, content, object) VALUES (?, ?, ?, ?)",
+            (key, index, known_by, object_name),
+        )
         if added.rowcount:
             return None
         place = self._base.execute("SELECT place FROM contents WHERE print = ?", (key,)).fetchone()[0]
         return int(place) if place != index else None
 
-    def mark(self, fingerprint: str) -> None:
+    def mark(self, content: str) -> None:
         """Note that this content, where the batch has it, is known from before."""
-        if _FINGERPRINT.fullmatch(fingerprint):
-            self._base.execute("UPDATE contents SET known = 1 WHERE print = ?", (bytes.fromhex(fingerprint),))
+        if _FINGERPRINT.fullmatch(content):
+            self._base.execute("UPDATE contents SET known = 1 WHERE content = ?", (bytes.fromhex(content),))
 
     def count(self, *, known: bool) -> int:
         """How many contents there are; with ``known``, of those that are marked."""
-        return int(self._base.execute("SELECT count(*) FROM contents WHERE known >= ?", (known,)).fetchone()[0])
+        counted = "SELECT count(*) FROM contents WHERE content IS NOT NULL AND known >= ?"
+        return int(self._base.execute(counted, (known,)).fetchone()[0])
 
     def draw(self, most: int, *, known: bool) -> list[str]:
-        """Up to ``most`` fingerprints, evenly drawn; with ``known``, of those that are marked."""
+        """Up to ``most`` contents, evenly drawn; with ``known``, of those that are marked."""
         step = -(-self.count(known=known) // most) or 1
-        rows = self._base.execute("SELECT print FROM contents WHERE known >= ? ORDER BY print", (known,))
-        return [row[0].hex() for row in islice(rows, 0, None, step)]
+        drawn = "SELECT content FROM contents WHERE content IS NOT NULL AND known >= ? ORDER BY content"
+        return [row[0].hex() for row in islice(self._base.execute(drawn, (known,)), 0, None, step)]
+
+    def unread(self, most: int) -> tuple[int, list[str]]:
+        """How many objects there are whose content is not known, and up to ``most`` of them, evenly drawn."""
+        where = "FROM contents WHERE object IS NOT NULL"
+        count = int(self._base.execute(f"SELECT count(*) {where}").fetchone()[0])
+        rows = self._base.execute(f"SELECT object {where} ORDER BY print")
+        return count, [row[0] for row in islice(rows, 0, None, -(-count // most) or 1)]
 
     def close(self) -> None:
         """Give the file back."""

@@ -6,8 +6,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from dermbatch import layout
@@ -15,7 +17,7 @@ from dermbatch.errors import PermanentError
 from dermbatch.records.asked import ModelChoice, Order
 from dermbatch.records.outcome import KnownImage, StageRecord
 from dermbatch.stages import FEEDS, Stage
-from dermbatch.store import ObjectStore
+from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import read_if_any
 from orchestrator.batches.history import History, read_history
 from orchestrator.planning.dedup import Contents
@@ -169,15 +171,15 @@ def _count(walk: Iterable[Item], contents: Contents, unpack: bool, deidentify: D
         else:
             index, counted.images = counted.images, counted.images + 1
             try:
-                fingerprint, size = _print(item, unpack, digested)
+                looks, size = _looks(item, unpack, digested)
             except PermanentError:
-                fingerprint, size = None, None
+                looks, size = _Looks(), None
                 counted.refused += 1
             else:
                 counted.refused += item.refusal is not None
                 counted.unread += item.packed and not unpack and item.refusal is None
             counted.bytes += size or 0
-            counted.duplicates += contents.first(fingerprint, index) is not None
+            counted.duplicates += looks.earlier(contents, index) is not None
     return counted
 
 
@@ -187,28 +189,43 @@ class _Digested:
     def __init__(self, deidentify: Deidentifier | None) -> None:
         self._deidentify = deidentify
         self._read: Callable[[], bytes] | None = None
-        self._found = ("", 0)
+        self._found = ("", "", 0)
 
-    def of(self, read: Callable[[], bytes]) -> tuple[str, int]:
-        """What the store's ETag of the upload would be, unless it encrypts; and the bytes."""
+    def of(self, read: Callable[[], bytes]) -> tuple[str, str, int]:
+        """What the store's ETag of the upload would be, unless it encrypts; its SHA-256; and the bytes."""
         if read is not self._read:
             data = read()
             if self._deidentify is not None:
                 data = self._deidentify.copy(data).made.data
-            self._read, self._found = read, (hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data))
+            etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            self._read, self._found = read, (etag, hashlib.sha256(data).hexdigest(), len(data))
         return self._found
 
 
-def _print(candidate: Candidate, unpack: bool, digested: _Digested) -> tuple[str | None, int | None]:
-    """The fingerprint that the image would have in a plan, and its bytes."""
+@dataclass(frozen=True)
+class _Looks:
+    """What an image looks like before it is planned: its fingerprint, its content or the object that has it."""
+
+    fingerprint: str | None = None
+    content: str | None = None
+    object_name: str | None = None
+
+    def earlier(self, contents: Contents, index: int) -> int | None:
+        return contents.first(self.fingerprint, index, content=self.content, object_name=self.object_name)
+
+
+def _looks(candidate: Candidate, unpack: bool, digested: _Digested) -> tuple[_Looks, int | None]:
+    """What the image would look like in a plan, and its bytes."""
     if candidate.refusal is not None:
-        return None, candidate.size
+        return _Looks(), candidate.size
     if candidate.uri is not None:
-        return layout.fingerprint(candidate.uri, candidate.etag, candidate.size, candidate.frame), candidate.size
+        looks = layout.fingerprint(candidate.uri, candidate.etag, candidate.size, candidate.frame)
+        return _Looks(looks, object_name=f"{candidate.frame or ''}|{candidate.uri}"), candidate.size
     if candidate.read is None or (candidate.packed and not unpack):
-        return None, candidate.size
-    etag, size = digested.of(candidate.read)
-    return layout.fingerprint("", etag, size, candidate.frame), size
+        return _Looks(), candidate.size
+    etag, sha256, size = digested.of(candidate.read)
+    looks = layout.fingerprint("", etag, size, candidate.frame)
+    return _Looks(looks, layout.content(sha256, candidate.frame)), size
 
 
 @dataclass(frozen=True)
@@ -222,28 +239,51 @@ class _Found:
 
 
 def _found(order: Order, store: ObjectStore, contents: Contents) -> _Found:
-    """Ask for each content where they are few; else take the list of all that is known, and ask for a sample."""
+    """Look up each image where they are few, else a sample; objects of which only a store knows are read for it.
+
+    Of more, those whose content is known here are held against the list of all that is known first.
+    """
     few = contents.count(known=False) <= LOOKED_INTO
     if not few:
         prefix, _, suffix = layout.known("*").partition("*")
         for info in store.list(store.bucket, prefix):
             contents.mark(info.key.removeprefix(prefix).removesuffix(suffix))
     images = contents.count(known=not few)
-    drawn = contents.draw(LOOKED_INTO, known=not few)
+    known = _looked_up(images, contents.draw(LOOKED_INTO, known=not few), partial(_missing, order, store))
+    objects, drawn = contents.unread(LOOKED_INTO)
+    read = _looked_up(objects, drawn, partial(_missing_of_object, order, store))
+    to_run = {stage: known.to_run[stage] + read.to_run[stage] for stage in order.stages}
+    return _Found(images + objects, known.done + read.done, to_run, known.about or read.about)
+
+
+def _looked_up(images: int, drawn: list[str], missing_of: Callable[[str], set[Stage]]) -> _Found:
+    """What is missing of so many images, by those that were drawn."""
     missing: Counter[Stage] = Counter()
     done = 0
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        for stages in pool.map(lambda fingerprint: _missing(order, store, fingerprint), drawn):
+        for stages in pool.map(missing_of, drawn):
             missing.update(stages)
             done += not stages
     scale = images / len(drawn) if drawn else 1
-    to_run = {stage: round(missing[stage] * scale) for stage in order.stages}
+    to_run = Counter({stage: round(count * scale) for stage, count in missing.items()})
     return _Found(images, round(done * scale), to_run, len(drawn) < images)
 
 
-def _missing(order: Order, store: ObjectStore, fingerprint: str) -> set[Stage]:
+def _missing_of_object(order: Order, store: ObjectStore, name: str) -> set[Stage]:
+    """The same of an object, by the digest that the store vouches for, else by its bytes."""
+    frame, _, uri = name.partition("|")
+    try:
+        opened = store.opened(*split_uri(uri))
+        with closing(opened):
+            sha256 = opened.sha256 or hashlib.sha256(opened.read()).hexdigest()
+    except PermanentError:  # gone, or closed to us: the worker will say so
+        return set(order.stages)
+    return _missing(order, store, layout.content(sha256, int(frame) if frame else None))
+
+
+def _missing(order: Order, store: ObjectStore, content: str) -> set[Stage]:
     """The asked stages that are not known of this image with the asked models, each fed by the ones before."""
-    known = read_if_any(store, layout.known(fingerprint), KnownImage)
+    known = read_if_any(store, layout.known(content), KnownImage)
     if known is None:
         return set(order.stages)
     there: dict[Stage, str] = {}

@@ -67,7 +67,8 @@ def plan(
             told(record := so_far)
     if record.images == 0:
         _forget(store, name)
-        others = f"{record.skipped} other files, {record.left_out} left out by filters"
+        own = f"{record.own_results} of them results of Dermbatch's own, " if record.own_results else ""
+        others = f"{record.skipped} other files, {own}{record.left_out} left out by filters"
         raise UsageError(f"no image among the inputs ({others})")
     asked = record.model_dump(exclude={"inputs", "filters", "position"})
     batch = Batch.model_validate(asked)
@@ -161,8 +162,16 @@ class _Part:
     record: PlanRecord
     lines: list[bytes] = field(default_factory=list)
     skipped: int = 0
+    sidecars: int = 0
+    own_results: int = 0
     left_out: int = 0
     duplicates: int = 0
+
+    def skip(self, item: Skipped) -> None:
+        """Count what is passed over."""
+        self.skipped += 1
+        self.sidecars += item.why == "sidecar"
+        self.own_results += item.why == "own_result"
 
     def whole(self, position: Position) -> PlanRecord:
         """The plan after this part."""
@@ -171,6 +180,8 @@ class _Part:
                 "position": position,
                 "images": self.record.images + len(self.lines),
                 "skipped": self.record.skipped + self.skipped,
+                "sidecars": self.record.sidecars + self.sidecars,
+                "own_results": self.record.own_results + self.own_results,
                 "left_out": self.record.left_out + self.left_out,
                 "duplicates": self.record.duplicates + self.duplicates,
             }
@@ -189,7 +200,7 @@ def _parts(
     for item, entry in entered(record.name, record.images, items, store, deidentify=deidentify):
         position = item.position
         if isinstance(item, Skipped):
-            part.skipped += 1
+            part.skip(item)
         elif isinstance(item, LeftOut):
             part.left_out += 1
         elif entry is not None:

@@ -100,6 +100,7 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
         uri=entry.source,
         size=entry.size,
         etag=entry.etag,
+        sha256=entry.sha256,
         frame=entry.frame,
         earlier=Earlier(batch=batch, index=entry.index),
         may_have_text=entry.may_have_text,

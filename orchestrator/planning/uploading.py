@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -81,6 +82,7 @@ def _there(index: int, candidate: Candidate, deidentify: Deidentifier | None) ->
         source=candidate.uri,
         size=candidate.size,
         etag=candidate.etag,
+        sha256=candidate.sha256,
         frame=candidate.frame,
         earlier=candidate.earlier,
         may_have_text=candidate.may_have_text,
@@ -115,5 +117,13 @@ def _uploaded(
     etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
     source = f"s3://{store.incoming_bucket}/{key}"
     text = copy is not None and copy.made.may_have_text
-    entry = ManifestEntry(index=index, name=name, source=source, size=len(data), etag=etag, may_have_text=text)
+    entry = ManifestEntry(
+        index=index,
+        name=name,
+        source=source,
+        size=len(data),
+        etag=etag,
+        sha256=hashlib.sha256(data).hexdigest(),
+        may_have_text=text,
+    )
     return _Upload(entry, copy and replace(copy, made=replace(copy.made, data=b"")))

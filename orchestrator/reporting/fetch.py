@@ -6,9 +6,6 @@ files of their own, each in its documented place.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,23 +15,33 @@ from pathlib import Path
 from typing import TypeVar
 
 from dermbatch import layout
-from dermbatch.errors import DermbatchError, ObjectNotFound
-from dermbatch.records.outcome import ImageInfo, ResultRecord, StageRecord
-from dermbatch.store import ObjectStore
-from dermbatch.stored import parsed
+from dermbatch.errors import (
+    DermbatchError,
+    ObjectNotFound,
+    PermanentError,
+    RecordDamaged,
+    StoreRefused,
+    StoreUnavailable,
+)
+from dermbatch.records.outcome import ImageInfo, ResultRecord, StageRecord, Written
+from dermbatch.store import ObjectInfo, ObjectStore
+from dermbatch.stored import damaged, parsed, written_as
+from orchestrator.reporting.folder import Folder
 
 Item = TypeVar("Item")
 FileOf = Callable[[str], Path | None]
 
 _AT_A_TIME = 8
 _CHUNK = 256
+_MOST_UNAVAILABLE = 16  # objects that a store did not give; more, and it is the store that is away
+_KEPT, _NAMED = 32, 3  # of what could not be brought, in a message
 _IMAGE_FIELDS = set(ImageInfo.model_fields)
 
 
-class DiskFull(DermbatchError):
-    """The results do not fit into the folder; the store still has them."""
+class Incomplete(ObjectNotFound):
+    """Some files of a batch could not be brought; all others were."""
 
-    reason = "disk_full"
+    reason = "results_incomplete"
 
 
 @dataclass
@@ -43,24 +50,36 @@ class Brought:
 
     Attributes:
         written: Files written.
-        missing: Keys of artifacts that the store no longer has.
+        missed: Files that could not be.
+        bad: Why not, each error naming its key; of the first ones.
     """
 
     written: int = 0
-    missing: tuple[str, ...] = ()
+    missed: int = 0
+    bad: tuple[DermbatchError, ...] = ()
+
+    @classmethod
+    def none(cls, key: str, error: DermbatchError) -> Brought:
+        """Of a file that could not be brought."""
+        named = error if key in str(error) else type(error)(f"{key}: {error}", reason=error.reason)
+        return cls(missed=1, bad=(named,))
+
+    def __add__(self, other: Brought) -> Brought:
+        bad = (self.bad + other.bad)[:_KEPT]
+        return Brought(self.written + other.written, self.missed + other.missed, bad)
 
 
 def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | None = None) -> int:
     """Write every record and artifact of a batch into ``folder``, and its ``report.html`` beside them.
 
-    What is written once in the store (artifacts, result records, the manifest) is left where it is there already;
-    everything else is renewed, so a folder fetched early can be fetched again. The batch's size does not matter
-    to memory.
+    What is written once in the store (artifacts, result records, the manifest) is left where it is there already
+    and whole; everything else is renewed, so a folder fetched early can be fetched again. The batch's size does
+    not matter to memory. What the store has damaged or lost is forgotten, so that it is made anew when asked for.
 
     Args:
         store: Where the batch is.
         batch: Its name.
-        folder: Made where missing.
+        folder: Made where missing. Nothing is written outside of it.
         file_of: For a store on this machine: the file that holds the object with this key. It is linked, which
             takes no time and no space, where both are on one file system.
 
@@ -69,32 +88,21 @@ def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | Non
 
     Raises:
         DiskFull: Where they do not fit.
-        ObjectNotFound: Where artifacts were deleted from the store; all else is in the folder then.
+        Incomplete: Where objects are gone, damaged, not given, or named such that they lead out of the folder; all
+            else is in the folder then.
+        StoreUnavailable, StoreRefused: Where the store gives hardly anything.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def bring(key: str) -> Brought:
-        with suppress(ObjectNotFound):  # listed, and gone: a retry takes away the record of the failure
-            return _bring(store, key, folder, file_of)
-        return Brought()
-
-    def unpack(record: ResultRecord) -> Brought:
-        return _unpack(store, record, folder, file_of)
-
-    keys = (info.key for info in store.list(store.bucket, layout.batch_prefix(batch)))
+    place = Folder(folder)
+    infos = store.list(store.bucket, layout.batch_prefix(batch))
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        objects = _sum(_each(pool, bring, keys))
-        unpacked = _sum(_each(pool, unpack, folder_results(folder, batch)))
-    report = folder / layout.report(batch)
-    if report.exists():  # not before the batch is finished
-        _renew(folder / "report.html", report.read_bytes())
-    if unpacked.missing:
-        raise ObjectNotFound(
-            f"results of batch {batch} were deleted from the object store and could not be fetched, such as "
-            f"{unpacked.missing[0]}; everything else is in {folder}. To make them again, delete images/known/ "
-            f"from the bucket {store.bucket} and submit the images once more"
-        )
-    return objects.written + unpacked.written
+        brought = _sum(_each(pool, lambda info: _object(store, info, place, file_of), infos))
+        records = (path.relative_to(folder).as_posix() for path in _record_files(folder, batch))
+        brought += _sum(_each(pool, lambda key: _image(store, key, place, file_of), records))
+    if (report := place.read(layout.report(batch))) is not None:  # not before the batch is finished
+        _renew(place, "report.html", report)
+    if brought.bad:
+        raise _incomplete(batch, folder, brought)
+    return brought.written
 
 
 def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
@@ -103,14 +111,19 @@ def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
     Raises:
         DiskFull: Where it does not fit.
     """
+    place = Folder(folder)
     for info in store.list(store.bucket, layout.originals_prefix(batch)):
-        _renew(folder / info.key, store.get(store.bucket, info.key))
+        _renew(place, info.key, store.get(store.bucket, info.key))
 
 
 def folder_results(folder: Path, batch: str) -> Iterator[ResultRecord]:
     """Result records of a batch that was fetched into a folder."""
-    for path in (folder / layout.batch_prefix(batch) / "results").glob("*/*.json"):
+    for path in _record_files(folder, batch):
         yield parsed(path.read_bytes(), ResultRecord, f"{path} is damaged")
+
+
+def _record_files(folder: Path, batch: str) -> Iterator[Path]:
+    return (folder / layout.batch_prefix(batch) / "results").glob("*/*.json")
 
 
 def _each(pool: ThreadPoolExecutor, bring: Callable[[Item], Brought], items: Iterator[Item]) -> Iterator[Brought]:
@@ -119,31 +132,98 @@ def _each(pool: ThreadPoolExecutor, bring: Callable[[Item], Brought], items: Ite
 
 
 def _sum(brought: Iterable[Brought]) -> Brought:
-    """All together; of what is missing, the first."""
-    total = Brought()
+    """All together; ends where it is the store that fails, and not one object or another."""
+    total, unavailable = Brought(), 0
     for one in brought:
-        total = Brought(total.written + one.written, total.missing or one.missing)
+        total += one
+        for error in one.bad:
+            unavailable += isinstance(error, StoreUnavailable | StoreRefused)
+            if unavailable > _MOST_UNAVAILABLE:
+                raise error
     return total
 
 
-def _unpack(store: ObjectStore, record: ResultRecord, folder: Path, file_of: FileOf | None) -> Brought:
-    """Write all files of one image."""
-    total = Brought()
+def _object(store: ObjectStore, info: ObjectInfo, place: Folder, file_of: FileOf | None) -> Brought:
+    """Bring an object of the batch."""
+    try:
+        with suppress(ObjectNotFound):  # listed, and gone: a retry takes away the record of the failure
+            there = place.read(info.key) if _written_once(info.key) else None
+            if there is None or len(there) != info.size:
+                return Brought(int(_bring(store, info.key, place, file_of)))
+    except (PermanentError, StoreUnavailable, StoreRefused) as error:
+        return Brought.none(info.key, error)
+    return Brought()
+
+
+def _image(store: ObjectStore, key: str, place: Folder, file_of: FileOf | None) -> Brought:
+    """Bring all files of the image whose result record is in the folder."""
+    try:
+        record = _record(store, key, place)
+    except (PermanentError, StoreUnavailable, StoreRefused) as error:
+        return Brought.none(key, error)
+    total = sum((_artifacts(store, stage, place, file_of) for stage in record.stages.values()), Brought())
+    for kind, written in record.dicom_written.items():
+        total += _checked(store, record.dicom[kind], written, place, file_of)
+    if total.bad:
+        with suppress(DermbatchError):  # else the next run would take what is damaged for done
+            store.delete(layout.known_of(record.source.sha256))
+    return total + _small_files(record, place)
+
+
+def _record(store: ObjectStore, key: str, place: Folder) -> ResultRecord:
+    """A record in the folder; where that is damaged, the store's."""
+    where = f"{key} is damaged"
+    with suppress(RecordDamaged):
+        return parsed(place.read(key) or b"", ResultRecord, where)
+    body = store.get(store.bucket, key)
+    place.write(key, body)
+    return parsed(body, ResultRecord, where)
+
+
+def _artifacts(store: ObjectStore, stage: StageRecord, place: Folder, file_of: FileOf | None) -> Brought:
+    under_keys = {name: key for name, key in stage.artifacts.items() if name not in stage.inline}
+    checked = (_checked(store, key, stage.written.get(name), place, file_of) for name, key in under_keys.items())
+    return sum(checked, Brought())
+
+
+def _checked(
+    store: ObjectStore, key: str, written: Written | None, place: Folder, file_of: FileOf | None
+) -> Brought:
+    """Bring a file that is to be as it was written, unless it is there so."""
+    try:
+        there = place.read(key)
+        if there is not None and (written is None or written_as(there) == written):
+            return Brought()
+        return Brought(int(_bring(store, key, place, file_of, written)))
+    except (PermanentError, StoreUnavailable, StoreRefused) as error:
+        return Brought.none(key, error)
+
+
+def _small_files(record: ResultRecord, place: Folder) -> Brought:
+    """Write what the record itself carries, each file in its place."""
     image = ImageInfo(**record.source.model_dump(include=_IMAGE_FIELDS))
+    files: dict[str, bytes] = {}
     for stage in record.stages.values():
-        for name, key in stage.artifacts.items():
-            if name in stage.inline:
-                total.written += _write(folder / key, stage.inline[name])
-                continue
-            try:
-                total.written += _bring(store, key, folder, file_of).written
-            except ObjectNotFound:
-                total.missing += (key,)
-        place = layout.artifact(image.sha256, stage.stage, stage.key, "stage.json")
-        total.written += _write(folder / place, _alone(stage, image))
+        files |= {stage.artifacts[name]: body for name, body in stage.inline.items()}
+        files[layout.artifact(image.sha256, stage.stage, stage.key, "stage.json")] = _alone(stage, image)
     if record.preview is not None and record.preview_jpeg is not None:
-        total.written += _write(folder / record.preview, record.preview_jpeg)
+        files[record.preview] = record.preview_jpeg
+    total = Brought()
+    for key, body in files.items():
+        try:
+            total.written += _kept(place, key, body)
+        except PermanentError as error:
+            total += Brought.none(key, error)
     return total
+
+
+def _kept(place: Folder, key: str, body: bytes) -> bool:
+    """Write a small file where it is not there whole; a ``stage.json`` of another batch may differ in its time."""
+    there = place.read(key)
+    if there == body or (there is not None and key.endswith(".json") and there.endswith(b"}")):
+        return False
+    place.write(key, body)
+    return True
 
 
 def _alone(stage: StageRecord, image: ImageInfo) -> bytes:
@@ -151,51 +231,47 @@ def _alone(stage: StageRecord, image: ImageInfo) -> bytes:
     return stage.model_copy(update={"image": image, "inline": {}}).to_json()
 
 
-def _bring(store: ObjectStore, key: str, folder: Path, file_of: FileOf | None) -> Brought:
-    target = folder / key
+def _bring(
+    store: ObjectStore, key: str, place: Folder, file_of: FileOf | None, written: Written | None = None
+) -> bool:
+    """Write an object into the folder; whether it was not there so already."""
     if not _written_once(key):
-        return Brought(int(_renew(target, store.get(store.bucket, key))))
-    if target.exists():
-        return Brought()
+        return _renew(place, key, store.get(store.bucket, key))
     local = file_of(key) if file_of is not None else None
     if local is not None:
         with suppress(OSError):  # another file system, or one without links
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _check(key, written_as(local.read_bytes()), written)
             store.audit.note("read", f"s3://{store.bucket}/{key}")  # as it is linked, nobody asks the store
-            os.link(local, target)
-            return Brought(1)
-    return Brought(int(_write(target, store.get(store.bucket, key))))
+            place.link(key, local)
+            return True
+    body = store.get(store.bucket, key)
+    _check(key, written_as(body), written)
+    place.write(key, body)
+    return True
+
+
+def _check(key: str, found: Written, written: Written | None) -> None:
+    if written is not None and found != written:
+        raise damaged(key, found.bytes, written)
+
+
+def _incomplete(batch: str, folder: Path, brought: Brought) -> Incomplete:
+    said = "; ".join(str(error) for error in brought.bad[:_NAMED])
+    more = f"; and {brought.missed - _NAMED} more" if brought.missed > _NAMED else ""
+    return Incomplete(
+        f"{brought.missed} files of batch {batch} could not be brought: {said}{more}. Everything else is in "
+        f"{folder}. What was known of images whose files are damaged or gone (images/known/) is forgotten: give "
+        "these images once more, and the files are made anew"
+    )
 
 
 def _written_once(key: str) -> bool:
     return key.startswith("images/") or key.split("/")[2] in {"results", "manifest", "dicom"}
 
 
-def _renew(target: Path, body: bytes) -> bool:
+def _renew(place: Folder, key: str, body: bytes) -> bool:
     """Write a file, over what may be there; whether that was something else."""
-    if target.exists() and target.read_bytes() == body:
+    if place.read(key) == body:
         return False
-    _replace(target, body)
+    place.write(key, body)
     return True
-
-
-def _write(target: Path, body: bytes) -> bool:
-    """Write a file where there is none; whether it did."""
-    if target.exists():
-        return False
-    _replace(target, body)
-    return True
-
-
-def _replace(target: Path, body: bytes) -> None:
-    """Write a file whole or not at all."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as file:
-            file.write(body)
-        Path(file.name).chmod(0o644)
-        shutil.move(file.name, target)
-    except OSError as error:
-        with suppress(OSError, UnboundLocalError):
-            Path(file.name).unlink()
-        raise DiskFull(f"{target} could not be written: {error.strerror}; the store still has it") from error

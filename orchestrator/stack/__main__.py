@@ -12,6 +12,7 @@ from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import Settings
 from orchestrator.stack.host import serve
 from orchestrator.stack.stack import Stack
+from orchestrator.stack.state import make_home
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
             live_slots=options.live_slots,
             model_repository=repository,
         )
-        stack.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_home(stack.home)
         os.chdir(stack.home)
         serve(stack)
     except DermbatchError as error:

@@ -14,7 +14,7 @@ from dermbatch.settings import Settings
 from orchestrator.stack.environment import base_environment, settings_environment, without_salt
 from orchestrator.stack.process import python_module
 from orchestrator.stack.stack import Stack
-from orchestrator.stack.state import StackState, logs_path, read_state, wait_gone
+from orchestrator.stack.state import StackState, logs_path, make_home, read_state, wait_gone
 
 _CHECK = 1.0  # seconds between two looks at the parts
 _STOP_TIMEOUT = 50.0  # beyond the grace of its workers
@@ -47,7 +47,7 @@ def up(
         StackError: Where it does not come up; nothing is left running then. Names the log.
     """
     home = home.resolve()
-    logs_path(home).mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_home(home)
     log = logs_path(home) / "stack.log"
     argv = python_module(
         "orchestrator.stack",

@@ -31,6 +31,7 @@ from orchestrator.stack.state import (
     PartState,
     StackState,
     logs_path,
+    make_home,
     process_alive,
     read_state,
     state_path,
@@ -112,8 +113,7 @@ class Stack:
             StackError: Where the home is in use or cannot be written, or a part does not come up; names its log.
         """
         try:
-            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.logs.mkdir(exist_ok=True, mode=0o700)
+            make_home(self.home)
             self._lock = Lock(self.home)
             self._wait_for_orphans()
             self._prepare()

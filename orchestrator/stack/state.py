@@ -27,6 +27,18 @@ class PartState(Record):
     log: str
 
 
+def make_home(home: Path) -> None:
+    """Make a stack's home and the folder of its logs, for their owner alone, whoever made them before and how.
+
+    Raises:
+        OSError: Where they cannot be made.
+    """
+    for folder in (home, logs_path(home)):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(PermissionError):  # of another owner, who has decided
+            folder.chmod(0o700)
+
+
 class StackState(Record):
     """``stack.json``: readable by its owner only, for it holds the queue's password."""
 

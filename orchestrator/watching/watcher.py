@@ -19,7 +19,7 @@ from datetime import datetime
 import structlog
 
 from dermbatch import metrics
-from dermbatch.errors import DermbatchError, ObjectNotFound, TransientError
+from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError, TransientError
 from dermbatch.ledger import Ledger
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore
@@ -31,7 +31,7 @@ from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.taking.gathering import Overtaken
 from orchestrator.watching.taking.memory import Memory, recall
 from orchestrator.watching.taking.readiness import Markers, is_settled, is_unfinished
-from orchestrator.watching.taking.taken import origin_of
+from orchestrator.watching.taking.taken import is_still, origin_of
 from orchestrator.watching.taking.taking import Found, Taking
 
 _log = structlog.get_logger(__name__)
@@ -260,7 +260,7 @@ class Watcher:
             rule = None if is_unfinished(info) else self._book.rule_for(bucket, info.key)
             if rule is None:
                 continue
-            one = Found(rule, info, origin_of(bucket, info))
+            one = Found(rule, info, self._origin(memory, bucket, info))
             if one.origin in self._bad:
                 continue
             if one.origin in memory.half:
@@ -276,6 +276,22 @@ class Watcher:
         for found in ready.values():
             for some in [[one] for one in found] if self._careful else [found]:
                 self._take(memory, some[0].rule, some)
+
+    def _origin(self, memory: Memory, bucket: str, info: ObjectInfo) -> str:
+        """The object's origin; one of its own where only its ETag says that it is what was taken in before."""
+        origin = origin_of(bucket, info)
+        if memory.was_of(origin, info.modified) in {True, None}:
+            return origin
+        timed = origin_of(bucket, info, timed=True)
+        if timed in memory.taken or timed in memory.half or timed in self._bad:
+            return timed
+        try:
+            if not is_still(self._store, bucket, info):
+                return timed
+        except PermanentError:  # gone, or closed to us: it is looked at again
+            return origin
+        memory.taken.add([(origin, info.modified)])
+        return origin
 
     def _take(self, memory: Memory, rule: Rule, found: Sequence[Found]) -> None:
         try:

@@ -1,10 +1,12 @@
 """The estimate on a real store: it says what planning then writes, and writes nothing itself."""
 
+import hashlib
 import io
 import json
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -38,11 +40,12 @@ def store(empty_store):
 
 
 def there(count):
-    return [Candidate(f"x{n}", uri=f"s3://bucket/x{n}", size=n, etag=f"{n:032x}") for n in range(count)]
+    """Local files, that are read to be counted."""
+    return [Candidate(f"x{n}", read=partial(str.encode, f"{n:032x}"), size=n) for n in range(count)]
 
 
-def fingerprint(n):
-    return layout.fingerprint("s3://bucket/x", f"{n:032x}", n)
+def content(n):
+    return layout.content(hashlib.sha256(f"{n:032x}".encode()).hexdigest())
 
 
 def record(stage, key, model, version, fed_by):
@@ -69,7 +72,7 @@ def know(store, n, *, segment="2", fed_by=None):
         records["ks"] = record(Stage.SEGMENT, "ks", "s", segment, fed_by or {Stage.PURIFY: "kp"})
     image = ImageInfo(sha256="ab" * 32, bytes=n, media_type="image/png", height=1, width=1)
     body = KnownImage(image=image, stages=records).to_json()
-    store.put(layout.known(fingerprint(n)), body, "application/json")
+    store.put(layout.known(content(n)), body, "application/json")
 
 
 def close_batch(store, name, *, purify, segment, image, runs=10, slots=4):
@@ -180,13 +183,25 @@ def test_what_is_known_with_the_asked_models_is_done(store):
     know(store, 1, segment="1")
     know(store, 2, segment=None)
     know(store, 3, fed_by={Stage.PURIFY: "another"})
-    store.put(layout.known(fingerprint(4)), b"no record", "application/json")
+    store.put(layout.known(content(4)), b"no record", "application/json")
     found = estimate(ORDER, [*there(6), *there(1)], store, now=NOW)
     assert (found.done, found.duplicates, found.about) == (1, 1, False)
     assert found.to_run == {Stage.PURIFY: 2, Stage.SEGMENT: 5}
     assert "about" not in shown(found)
     any_version = Order(models={**MODELS, Stage.SEGMENT: ModelChoice(name="s")}, stages=STAGES)
     assert estimate(any_version, there(6), store, now=NOW).done == 2
+
+
+def test_objects_where_they_lie_are_known_by_their_bytes_and_never_by_their_etag(store):
+    know(store, 0)
+    for n in range(2):  # one that is known, and one that only its ETag and size say is the same
+        store.put(f"x{n}", f"{n:032x}".encode(), "x", bucket="incoming")
+    objects = [
+        Candidate(f"x{n}", uri=f"s3://incoming/x{n}", size=32, etag=f"{n % 2:032x}", frame=None) for n in range(3)
+    ]
+    found = estimate(ORDER, objects, store, now=NOW)
+    assert (found.done, found.duplicates, found.about) == (1, 1, False)
+    assert found.to_run == {Stage.PURIFY: 1, Stage.SEGMENT: 1}
 
 
 def test_of_many_a_sample_is_looked_into(store, monkeypatch):

@@ -87,7 +87,8 @@ def test_a_repeat_writes_the_same_and_asks_for_no_more_than_it_copies(store, run
     first = there(store)
     before = requests()
     run()
-    assert requests() - before == {"list": 1, "get": 1, "copy": 3, "put": 1}  # the listing is this test's
+    # One listing is this test's; the source is opened, since nobody else vouches for what it is.
+    assert requests() - before == {"list": 2, "get": 2, "copy": 3, "put": 1}
     again = there(store)
     assert {key: body for key, body in again.items() if not key.endswith(".json")} == {
         key: body for key, body in first.items() if not key.endswith(".json")
@@ -107,7 +108,7 @@ def test_pictures_that_are_gone_are_made_anew(store, run):
     first = run()
     store.delete(first.stages[Stage.PURIFY].artifacts["purified.png"])
     second = run()
-    assert second.cached == ()
+    assert set(second.cached) == set(Stage) - {Stage.PURIFY}  # what is whole stays
     assert f"{FOLDER}/purified.png" in there(store)
 
 

@@ -54,6 +54,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = (200, ALL)
+        self.headers = {}
         self.asked = []
         self.act = lambda handler: None
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -72,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         status, said = self.server.answer
         self.send_response(status)
         self.send_header("Content-Length", str(len(said)))
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(said)
 
@@ -213,6 +216,19 @@ def test_a_pacs_that_cannot_be_reached_is_let_alone_for_a_while(monkeypatch):
     with pytest.raises(PacsUnavailable, match="does not answer"):
         one.send(BODIES)
     one.close()
+
+
+def test_a_pacs_that_asks_to_be_let_alone_is(server, destination):
+    server.answer = (503, b"busy")
+    server.headers = {"Retry-After": "60"}
+    one = destination()
+    with pytest.raises(PacsUnavailable) as first:
+        one.send(BODIES)
+    server.answer = (200, ALL)
+    with pytest.raises(PacsUnavailable) as second:
+        one.send(BODIES)
+    assert (first.value.wait, len(server.asked)) == (60, 1)
+    assert 0 < second.value.wait <= 60
 
 
 def test_certificates(server, destination, tmp_path):

@@ -4,6 +4,7 @@ import io
 import threading
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -91,6 +92,25 @@ def test_the_same_content_again_is_not_taken_and_other_content_is(watched):
     for body, images in ((b"1", 1), (b"1", 1), (b"2", 2), (b"2", 2), (b"1", 2)):
         watched.put("in/a.jpg", body)
         watched.once()
+        assert watched.taken == {uri("in/a.jpg"): images}
+
+
+def test_in_a_store_with_one_etag_for_all_other_content_is_taken_and_nothing_twice(watched):
+    class Constant(ObjectStore):
+        written = 0
+
+        def list(self, bucket, prefix, **more):
+            at = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.written)
+            for info in super().list(bucket, prefix, **more):
+                ours = bucket != BUCKET
+                yield info if ours else replace(info, etag="d41d8cd98f00b204e9800998ecf8427e", modified=at)
+
+    store = Constant(watched.settings.store)
+    for body, images in ((b"1", 1), (b"2", 2), (None, 2), (b"3", 3)):
+        if body is not None:
+            watched.put("in/a.jpg", body)
+            store.written += 1
+        watched.once(store=store)
         assert watched.taken == {uri("in/a.jpg"): images}
 
 

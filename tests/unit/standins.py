@@ -10,7 +10,7 @@ from dermbatch.audit import NO_AUDIT
 from dermbatch.errors import ObjectNotFound
 from dermbatch.models.served import ServedModel
 from dermbatch.stages import Stage
-from dermbatch.store import ObjectInfo
+from dermbatch.store import ObjectInfo, Opened, too_large
 
 
 def served(name="m", size=(-1, -1), *, version="1", sha256="ab" * 32, **parameters):
@@ -50,6 +50,8 @@ class Store:
     def __init__(self):
         self.objects = {}
         self.requests = []
+        self.sent = []  # objects whose bytes were asked for
+        self.vouches = False
 
     def get(self, bucket, key, *, max_bytes=None):
         return self.read(bucket, key, max_bytes=max_bytes)[0]
@@ -59,6 +61,16 @@ class Store:
         if (bucket, key) not in self.objects:
             raise ObjectNotFound(f"no such object in the object store (s3://{bucket})")
         return self.objects[bucket, key], self.etag(bucket, key)
+
+    def opened(self, bucket, key, *, max_bytes=None):
+        body, _ = self.read(bucket, key, max_bytes=max_bytes)
+        if max_bytes is not None and len(body) > max_bytes:
+            raise too_large(len(body), max_bytes)
+        vouched = hashlib.sha256(body).hexdigest() if self.vouches else None
+        return Opened(vouched, lambda: self.sent.append((bucket, key)) or body, lambda: None)
+
+    def chunks(self, bucket, key):
+        yield self.get(bucket, key)
 
     def etag(self, bucket, key):
         return hashlib.md5(self.objects[bucket, key], usedforsecurity=False).hexdigest()

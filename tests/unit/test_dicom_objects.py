@@ -1,5 +1,6 @@
 """The DICOM objects of an image: what they say, whose they are, and that a repeat gives the same."""
 
+import hashlib
 import re
 from io import BytesIO
 
@@ -41,6 +42,7 @@ class Made:
             frame=frame,
             size=len(body),
             etag=self.store.etag("incoming", "x"),
+            sha256=hashlib.sha256(body).hexdigest(),
         )
         servers = {"store": self.store, "client": whole_triton(), "limits": WorkerSettings()}
         self.record = process(job, **servers, attempt=1, worker="w", alive=lambda: None)

@@ -1,5 +1,7 @@
 import hashlib
 import io
+import os
+from datetime import UTC, datetime
 
 import cv2
 import numpy as np
@@ -7,16 +9,30 @@ import pytest
 from standins import Store, skin_with_lesion, whole_triton
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound
-from dermbatch.records.asked import ImageJob, ModelChoice, Order
-from dermbatch.records.outcome import StageRecord
+from dermbatch.errors import ObjectNotFound, StoreUnavailable
+from dermbatch.records.asked import Batch, ImageJob, ManifestEntry, ModelChoice, Order
+from dermbatch.records.outcome import FailureRecord, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
-from orchestrator.reporting.fetch import DiskFull, fetch, folder_results
+from orchestrator.reporting.fetch import Incomplete, fetch, folder_results
+from orchestrator.reporting.folder import DiskFull, OutOfFolder
+from orchestrator.reporting.verifying import verify
 from workers.process.journey import process
 
 MODELS = {stage: ModelChoice(name=stage.value) for stage in Stage}
 JSON = "application/json"
+FAILURE = FailureRecord(
+    batch="b",
+    index=0,
+    name="a",
+    source=None,
+    reason="corrupt",
+    message="m",
+    permanent=True,
+    attempts=1,
+    failed=datetime(2026, 3, 1, tzinfo=UTC),
+    software="1",
+)
 
 
 def finished(count=3):
@@ -37,6 +53,15 @@ def finished(count=3):
     store.put(layout.manifest_part("b", "000000"), b"{}\n", JSON)
     store.put(layout.report("b"), b"<p>first</p>", "text/html")
     return store, records
+
+
+def again(store, index):
+    """The image of ``finished`` with this index, in another batch."""
+    job = ImageJob(
+        batch="again", index=index, name="a", source=f"s3://incoming/{index}.png", order=Order(models=MODELS)
+    )
+    servers = {"store": store, "client": whole_triton(), "limits": WorkerSettings()}
+    return process(job, **servers, attempt=1, worker="w", alive=lambda: None)
 
 
 def files(folder):
@@ -136,6 +161,180 @@ def test_a_record_that_goes_while_it_is_fetched_is_left_out(tmp_path):
     store.delete(gone)  # as a retry does
     fetch(store, "b", tmp_path)
     assert not (tmp_path / gone).exists()
+
+
+def outside(folder):
+    """A folder beside it, of which nothing may be written."""
+    place = folder.with_name("outside")
+    place.mkdir()
+    (place / "own.txt").write_text("own")
+    return place
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "batches/b/../../../evil",
+        "batches/b//etc/evil",
+        "batches/b/./x",
+        "batches/b/dicom/../../x",
+        f"batches/b/{'x' * 256}",
+    ],
+)
+def test_keys_that_lead_out_of_the_folder_are_refused_by_name_and_all_else_is_brought(tmp_path, key):
+    store, _ = finished(1)
+    fetch(store, "b", tmp_path / "whole")
+    store.put(key, b"evil", JSON)
+    with pytest.raises(Incomplete, match="1 files") as caught:
+        fetch(store, "b", tmp_path / "out" / "of")
+    assert key in str(caught.value)
+    assert files(tmp_path / "out" / "of") == files(tmp_path / "whole")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_keys_in_records_are_refused_likewise(tmp_path):
+    store, (record,) = finished(1)
+    stage = record.stages[Stage.CLASSIFY].model_copy(
+        update={"artifacts": {"embedding.npy": "../../evil", "saliency.png": "/tmp/evil"}}
+    )
+    planted = record.model_copy(update={"stages": {Stage.CLASSIFY: stage}, "preview": "../evil"})
+    store.objects["results", layout.result("b", 0)] = planted.to_json()
+    with pytest.raises(Incomplete, match="3 files") as caught:
+        fetch(store, "b", tmp_path / "out")
+    assert all(name in str(caught.value) for name in ("'../../evil'", "'/tmp/evil'", "'../evil'"))
+    assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize(
+    "place", ["batches", "images", "batches/b/results", "report.html", "batches/b/report.html"]
+)
+def test_a_symbolic_link_that_was_planted_is_refused_by_name(tmp_path, place):
+    store, _ = finished(1)
+    folder = tmp_path / "out"
+    beside = outside(folder)
+    link = folder / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(beside / "own.txt" if place.endswith(".html") else beside)
+    with pytest.raises((Incomplete, OutOfFolder), match="symbolic link") as caught:
+        fetch(store, "b", folder)
+    assert place in str(caught.value)
+    assert files(beside) == {"own.txt"}
+    assert (beside / "own.txt").read_text() == "own"
+
+
+def test_the_folder_itself_may_be_reached_through_a_link(tmp_path):
+    store, _ = finished(1)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    fetch(store, "b", tmp_path / "out")
+    assert (tmp_path / "real" / "report.html").exists()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(tmp_path, umask):
+    store, _ = finished(1)
+    before = os.umask(umask)
+    try:
+        fetch(store, "b", tmp_path / "out")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask
+
+
+@pytest.mark.parametrize("damage", [b"", None, b"cut", b"flip"])
+def test_one_bad_object_ends_no_fetch_and_is_made_anew_by_the_next_run(tmp_path, damage):
+    store, records = finished()
+    fetch(store, "b", tmp_path / "whole")
+    key = records[1].stages[Stage.SEGMENT].artifacts["mask.png"]
+    good = store.objects.pop(("results", key))
+    if damage is not None:
+        store.objects["results", key] = {b"cut": good[:-9], b"flip": good[:-1] + b"x"}.get(damage, damage)
+    with pytest.raises(Incomplete) as caught:
+        fetch(store, "b", tmp_path / "rest")
+    assert key in str(caught.value)
+    assert files(tmp_path / "rest") == files(tmp_path / "whole") - {key}
+    again(store, 1)
+    assert store.objects["results", key] == good
+    fetch(store, "b", tmp_path / "rest")
+    assert (tmp_path / "rest" / key).read_bytes() == good
+
+
+def test_what_was_damaged_in_the_folder_is_brought_anew(tmp_path):
+    store, records = finished(1)
+    store.put(layout.dicom("b", 0, "report"), b"object", "application/dicom")
+    fetch(store, "b", tmp_path)
+    whole = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    for number, name in enumerate(sorted(whole)):
+        if name.endswith("stage.json"):
+            continue
+        (tmp_path / name).write_bytes([b"", whole[name][:-1], whole[name][:5]][number % 3])
+    (tmp_path / records[0].stages[Stage.PURIFY].artifacts["purified.png"]).unlink()
+    fetch(store, "b", tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == whole
+
+
+def test_a_damaged_record_is_named_and_the_other_images_are_brought(tmp_path):
+    store, records = finished()
+    store.put(layout.result("b", 1), b"{", JSON)
+    with pytest.raises(Incomplete, match=r"results/000000/1\.json") as caught:
+        fetch(store, "b", tmp_path)
+    assert "1 files" in str(caught.value)
+    for record in (records[0], records[2]):
+        assert (tmp_path / record.stages[Stage.SEGMENT].artifacts["mask.png"]).exists()
+
+
+def test_objects_that_the_store_does_not_give_are_named_unless_it_gives_nothing(tmp_path):
+    store, records = finished()
+    key = records[1].stages[Stage.SEGMENT].artifacts["mask.png"]
+    read = store.read
+
+    def failing(*keys):
+        def get(bucket, name, **more):
+            if any(part in name for part in keys):
+                raise StoreUnavailable("the object store did not get in s3://results: 500")
+            return read(bucket, name, **more)
+
+        return get
+
+    store.read = failing(key)
+    with pytest.raises(Incomplete, match=r"mask\.png"):
+        fetch(store, "b", tmp_path)
+    for index in range(20):
+        store.put(layout.failure("b", 100 + index), b"{}", JSON)
+    store.read = failing("failed/")
+    with pytest.raises(StoreUnavailable):
+        fetch(store, "b", tmp_path)
+
+
+def test_verifying_names_what_is_wrong_and_forgets_it(tmp_path):
+    store, records = finished(4)
+    batch = Batch(name="b", created=records[0].started, order=Order(models=MODELS), software="1", images=6)
+    entries = [ManifestEntry(index=index, name="a", source="s3://x/y") for index in range(6)]
+    store.put(layout.manifest_part("b", "000000"), b"".join(entry.to_json() + b"\n" for entry in entries), JSON)
+    failure = FAILURE.model_copy(update={"batch": "b", "index": 4})
+    store.put(layout.failure("b", 4), failure.to_json(), JSON)
+    said = []
+    found = verify(store, batch, said.append)
+    assert (found.results, found.failures, found.files, found.unchecked, found.bad) == (4, 1, 12, 0, 1)
+    assert ["results/000000/5.json is not there" in sentence for sentence in said] == [True]
+    mask, purified = (
+        records[index].stages[stage].artifacts[name]
+        for index, stage, name in ((0, Stage.SEGMENT, "mask.png"), (1, Stage.PURIFY, "purified.png"))
+    )
+    good = dict(store.objects)
+    store.delete(mask)
+    store.objects["results", purified] = store.objects["results", purified][:-1] + b"x"
+    store.put(layout.result("b", 2), b"{}", JSON)
+    store.put(layout.failure("b", 4), b"", JSON)
+    said.clear()
+    found = verify(store, batch, said.append)
+    assert (found.results, found.failures, found.bad) == (3, 0, 5)
+    named = (mask, purified, "results/000000/2.json", "failed/000000/4.json", "results/000000/5.json")
+    assert all(any(name in sentence for sentence in said) for name in named)
+    for index, key in ((0, mask), (1, purified)):
+        again(store, index)
+        assert store.objects["results", key] == good["results", key]
 
 
 def test_dicom_objects_are_brought_once(tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import os
 import shutil
@@ -51,6 +52,7 @@ def test_a_folder_gives_its_images_in_order_and_passes_over_the_rest(intake, tmp
     assert {one.name for one in found if isinstance(one, Skipped)} == {
         "scan/labels.csv",
         "scan/.DS_Store",
+        "scan/.git",
         "scan/b/notes",
     }
     assert found[0].name == "scan/.DS_Store"
@@ -258,11 +260,12 @@ def test_archives_of_all_kinds_are_known_by_name_or_content(intake, tmp_path):
     (folder / "one.TGZ").write_bytes(corpus.tarred(files, "w:gz"))
     (folder / "two.tar.gz").write_bytes(corpus.tarred(files, "w:gz"))
     (folder / "notes.gz").write_bytes(corpus.tarred(files, "w:gz"))
+    (folder / "notes.txt.gz").write_bytes(gzip.compress(b"words"))
     found = walk(intake, folder)
     assert names(found) == [f"export/{name}" for name in (
-        "ARCHIVE/a.png", "nested.tar/in.zip/a.png", "one.TGZ/a.png", "two.tar.gz/a.png"
+        "ARCHIVE/a.png", "nested.tar/in.zip/a.png", "notes.gz/a.png", "one.TGZ/a.png", "two.tar.gz/a.png"
     )]  # fmt: skip
-    assert [one.name for one in found if isinstance(one, Skipped)] == ["export/notes.gz"]
+    assert [one.name for one in found if isinstance(one, Skipped)] == ["export/notes.txt.gz"]
 
 
 def test_a_nested_archive_that_is_excluded_is_left_out(tmp_path):

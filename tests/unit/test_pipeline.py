@@ -42,8 +42,10 @@ class Place:
     def alive(self):
         self.looked += 1
 
-    def job(self, stages=ORDER, *, models=CHOICES, uri="s3://incoming/a.png", batch="b", listed=True):
-        """A job as the planner makes it: with what a listing says of the object, where it was listed."""
+    def job(
+        self, stages=ORDER, *, models=CHOICES, uri="s3://incoming/a.png", batch="b", listed=True, uploaded=True
+    ):
+        """A job as planning makes it, of an object that it uploaded, or that it listed, or that nobody listed."""
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         there = listed and (bucket, key) in self.store.objects
         return ImageJob(
@@ -54,6 +56,7 @@ class Place:
             order=Order(stages=stages, models=models),
             size=len(self.store.objects[bucket, key]) if there else None,
             etag=self.store.etag(bucket, key) if there else None,
+            sha256=hashlib.sha256(self.store.objects[bucket, key]).hexdigest() if there and uploaded else None,
         )
 
     def run(self, stages=ORDER, *, job=None, alive=None, limits=None, **asked):
@@ -116,8 +119,7 @@ def test_what_lies_in_the_store_has_the_documented_layout(place):
     keys = {stage: found.key for stage, found in record.stages.items()}
     files = {Stage.PURIFY: "purified.png", Stage.SEGMENT: "mask.png", Stage.ENHANCE: "enhanced.png"}
     pictures = {layout.artifact(SHA256, stage, keys[stage], name) for stage, name in files.items()}
-    fingerprint = layout.fingerprint("s3://incoming/a.png", hashlib.md5(BODY).hexdigest(), len(BODY))
-    assert set(place.store.keys("^images/")) == pictures | {layout.known(fingerprint)}
+    assert set(place.store.keys("^images/")) == pictures | {layout.known(layout.content(SHA256))}
 
 
 def test_small_files_are_in_the_record(place):
@@ -156,7 +158,39 @@ def test_requests_of_a_first_run_and_of_a_second(place):
     place.run()
     assert [what for what, _ in place.store.requests] == ["get", "get", "put", "put", "put", "put"]
     place.run(batch="other")
-    assert place.store.requests == [("get", place.known())]
+    assert place.store.requests == [("get", place.known()), ("list", layout.artifacts(SHA256))]
+
+
+def test_requests_of_an_object_where_it_lies_with_and_without_a_checksum_of_the_store(place):
+    place.run(uploaded=False)
+    assert [what for what, _ in place.store.requests] == ["get", "get", "put", "put", "put", "put"]
+    first = [("get", "a.png"), ("get", place.known()), ("list", layout.artifacts(SHA256))]
+    place.store.sent.clear()
+    assert place.run(uploaded=False).cached == ORDER
+    assert place.store.requests == first
+    assert place.store.sent == [("incoming", "a.png")]  # the bytes say which image it is
+    place.store.sent.clear()
+    place.store.vouches = True
+    assert place.run(uploaded=False).cached == ORDER
+    assert place.store.requests == first
+    assert place.store.sent == []
+
+
+@pytest.mark.parametrize("etag", ["d41d8cd98f00b204e9800998ecf8427e", "", None, "abc-3"])
+@pytest.mark.parametrize("vouches", [False, True])
+def test_etags_that_say_nothing_mix_no_images_up(place, monkeypatch, etag, vouches):
+    other = bytearray(BODY)
+    other[-1] ^= 1  # of the last chunk's check, which nobody looks at: another file of the same size
+    place.store.objects["incoming", "b.png"] = bytes(other)
+    place.store.vouches = vouches
+    monkeypatch.setattr(place.store, "etag", lambda bucket, key: etag)
+    first = place.run(uploaded=False)
+    second = place.run(uri="s3://incoming/b.png", uploaded=False)
+    assert (first.source.sha256, second.source.sha256) == (SHA256, hashlib.sha256(other).hexdigest())
+    assert second.cached == ()
+    job = place.job(uploaded=False)
+    place.store.objects["incoming", "a.png"] = bytes(other)  # replaced since, by one of the same size and ETag
+    assert place.run(job=job).source.sha256 == second.source.sha256
 
 
 def test_a_second_run_computes_reads_and_writes_nothing(place):
@@ -176,7 +210,8 @@ def test_a_new_segmentation_needs_no_source(place):
     del place.store.objects["incoming", "a.png"]
     again = place.run(job=job, limits=WorkerSettings(max_pixels=1))
     assert again.cached == (Stage.PURIFY,)
-    assert [what for what, _ in place.store.requests] == ["get", "get", "put", "put", "put"]  # known, purified
+    asked = ["get", "list", "get", "put", "put", "put"]  # known, what is there, purified
+    assert [what for what, _ in place.store.requests] == asked
     assert set(again.seconds) == {"read", "segment", "enhance", "classify", "write"}
     assert again.preview != first.preview
     old, new = (cv2.imdecode(np.frombuffer(r.preview_jpeg, np.uint8), 1).astype(int) for r in (first, again))
@@ -216,7 +251,8 @@ def test_an_object_that_was_not_listed_is_read_and_then_known(place):
     first = place.run(listed=False)
     assert place.run().stages == first.stages
     assert place.run(listed=False).cached == ORDER
-    assert place.store.requests == [("get", "a.png"), ("get", place.known())]
+    asked = [("get", "a.png"), ("get", place.known()), ("list", layout.artifacts(SHA256))]
+    assert place.store.requests == asked
 
 
 def test_a_store_without_etags_is_as_good(place, monkeypatch):
@@ -224,6 +260,7 @@ def test_a_store_without_etags_is_as_good(place, monkeypatch):
     monkeypatch.setattr(place.store, "etag", lambda bucket, key: None)
     again = place.run()
     assert (again.cached, again.stages) == (ORDER, first.stages)
+    assert place.run(uploaded=False).cached == ORDER
 
 
 def test_an_object_replaced_since_it_was_listed_is_remembered_as_what_it_is_now(place):
@@ -317,7 +354,8 @@ def test_an_artifact_that_was_deleted_is_made_anew_where_it_is_needed(place, nam
     del place.store.objects["results", gone]
     place.triton.models = whole_triton(enhance="cd" * 32).models
     again = place.run()
-    assert again.cached == ()
+    made = {Stage.ENHANCE, next(stage for stage in ORDER if gone in first.stages[stage].artifacts.values())}
+    assert again.cached == tuple(stage for stage in ORDER if stage not in made)
     assert place.store.keys(name) == [gone]
     assert {stage: found.output for stage, found in again.stages.items()} == {
         stage: found.output for stage, found in first.stages.items()
@@ -330,8 +368,35 @@ def test_an_unreadable_artifact_is_made_anew(place):
     place.store.objects["results", purified] = b"torn"
     place.triton.models = whole_triton(segment="cd" * 32).models
     again = place.run()
-    assert again.cached == ()
+    made = {Stage.PURIFY, Stage.SEGMENT, Stage.ENHANCE, Stage.CLASSIFY}  # all but purify for the other model
+    assert set(again.cached) == set(ORDER) - made
     assert png.decode(place.store.objects["results", purified]).shape == IMAGE.shape
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "longer"])
+@pytest.mark.parametrize("name", ["purified.png", "mask.png", "enhanced.png"])
+def test_a_damaged_artifact_alone_is_made_anew_by_the_next_run(place, name, damage):
+    first = place.run()
+    (key,) = place.store.keys(name)
+    good = place.store.objects.pop(("results", key))
+    bad = {"empty": b"", "cut": good[:-7], "longer": good + b"x"}
+    if damage != "gone":
+        place.store.objects["results", key] = bad[damage]
+    again = place.run()
+    assert len(again.cached) == len(ORDER) - 1
+    assert place.store.objects["results", key] == good
+    assert again.stages.keys() == first.stages.keys()
+    assert place.run().cached == ORDER
+
+
+def test_an_artifact_changed_in_place_is_noticed_where_it_is_used(place):
+    place.run()
+    (key,) = place.store.keys("purified.png")
+    good = place.store.objects["results", key]
+    place.store.objects["results", key] = good[:-1] + b"x"  # as long, and still a picture
+    place.triton.models = whole_triton(segment="cd" * 32).models
+    assert place.run().cached == ()
+    assert place.store.objects["results", key] == good
 
 
 @pytest.mark.parametrize("said", [b'{"novelty":1}', b"", b"\x00torn"])

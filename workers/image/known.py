@@ -6,7 +6,7 @@ the other knew is computed again when it is next asked for: nothing depends on i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import structlog
@@ -28,42 +28,49 @@ _PREVIEWS_MOST = 8
 
 
 def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, KnownImage] | None:
-    """What is known of an image, and by which fingerprint; none where nothing is, or nothing that can be read.
+    """What is known of an image, and of which content; none where nothing is, or nothing that can be read.
 
-    The source is read where nothing is known of it as it was listed.
+    Only a digest of the bytes says which image it is: the one that planning took when it uploaded them, else one
+    that the store vouches for, else that of the bytes as they are read here. An ETag says nothing.
 
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
-    if source.listed is not None:
+    for content in _contents(source):
         with clock("read"):
-            known = _read(store, source.listed)
-        if known is not None:
-            return source.listed, known
-    if source.fingerprint == source.listed:
-        return None
-    with clock("read"):  # the manifest has none, or the object was replaced since
-        known = _read(store, source.fingerprint)
-    return None if known is None else (source.fingerprint, known)
+            known = _read(store, content)
+        if known is not None and known.image.sha256.startswith(content):
+            return content, known
+    return None
 
 
-def _read(store: ObjectStore, fingerprint: str) -> KnownImage | None:
+def _contents(source: Source) -> Iterator[str]:
+    """What the source's content may be known by, the cheapest proof alone: where it fails, all is made anyway."""
+    if (planned := source.planned) is not None:
+        yield planned
+    elif (vouched := source.vouched) is not None:
+        yield vouched
+    else:
+        yield source.content
+
+
+def _read(store: ObjectStore, content: str) -> KnownImage | None:
     try:
-        return read(store, layout.known(fingerprint), KnownImage)
+        return read(store, layout.known(content), KnownImage)
     except (RecordDamaged, NewerFormat) as error:
-        _log.warning("what was known is unreadable and is made anew", fingerprint=fingerprint, reason=error.reason)
+        _log.warning("what was known is unreadable and is made anew", content=content, reason=error.reason)
         return None
     except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"
         return None
 
 
-def remember(store: ObjectStore, fingerprint: str, known: KnownImage) -> None:
+def remember(store: ObjectStore, content: str, known: KnownImage) -> None:
     """Write what is known, over what was.
 
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
-    write(store, layout.known(fingerprint), known)
+    write(store, layout.known(content), known)
 
 
 def extended(

@@ -8,9 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.errors import ObjectNotFound
+from dermbatch.errors import ArtifactDamaged, ObjectNotFound
 from dermbatch.images.imagefile import SourceImage, read_image
 from dermbatch.images.lesion import Mask
+from dermbatch.records.marks import HEAD_BYTES, is_marked, own_result
 from dermbatch.records.outcome import StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -35,7 +36,7 @@ def read_back(store: ObjectStore, record: StageRecord | None, name: str) -> Imag
         return None
     try:
         return png.decode(artifacts.load(store, record, name))
-    except (ObjectNotFound, ValueError) as error:
+    except (ArtifactDamaged, ObjectNotFound, ValueError) as error:
         raise StaleArtifact(record.artifacts[name]) from error
 
 
@@ -74,7 +75,10 @@ class Pictures:
         Raises:
             BadInput: Where it is none that the system takes.
         """
-        return read_image(self._read_source(), max_pixels=self._max_pixels, frame=self._frame)
+        body = self._read_source()
+        if is_marked(body[:HEAD_BYTES]):
+            raise own_result()
+        return read_image(body, max_pixels=self._max_pixels, frame=self._frame)
 
     @cached_property
     def purified(self) -> Image | None:

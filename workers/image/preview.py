@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.images.fitting import halved
+from dermbatch.records.marks import marked_jpeg
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -38,7 +39,7 @@ def preview(original: Image, mask: Mask | None, purified: Image | None, enhanced
     _, encoded = cv2.imencode(
         ".jpg", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     )
-    return encoded.tobytes()
+    return marked_jpeg(encoded.tobytes())
 
 
 def original_of(shown: bytes, height: int, width: int) -> Image | None:

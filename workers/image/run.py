@@ -1,7 +1,7 @@
 """One image on its way through the stages that are not known yet: run them, write what they make, remember it.
 
-What is known of an image is asked for by the fingerprint that the manifest gives, so an image is only read where a
-stage needs its own pixels.
+What is known of an image is asked for by a digest of its bytes that somebody vouches for, so that an image is only
+read where nobody does, or where a stage needs its own pixels.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Run:
     Args:
         source: The source object.
         steps: The stages that the job needs.
-        recalled: What is known of the image, after the fingerprint by which it is; none where all is to be made.
+        recalled: What is known of the image, after the content that it is of; none where all is to be made.
         store: Where results lie.
         client: Triton.
         max_pixels: Larger pictures are refused.
@@ -77,10 +77,10 @@ class Run:
     ) -> None:
         self._source, self._steps, self._store, self._client, self._clock = source, steps, store, client, clock
         self._known = recalled[1] if recalled else None
-        self._fingerprint = recalled[0] if recalled else source.fingerprint
+        self._content = recalled[0] if recalled else source.content
         known, previews = (self._known.stages, self._known.previews) if self._known else ({}, {})
-        self._found = {step.stage: known[step.key] for step in steps if step.key in known}
-        # Where nothing needs to be made, it is not looked whether the artifacts are still there.
+        found = {step.stage: known[step.key] for step in steps if step.key in known}
+        self._found = artifacts.whole(store, self._known.image.sha256, found) if self._known else {}
         self._shown = previews.get(preview_key(steps)) if len(self._found) == len(steps) else None
         self._sha256 = self._known.image.sha256 if self._known else source.sha256
         self._pictures = Pictures(self._body, max_pixels, store, self._found, frame=source.frame)
@@ -185,7 +185,7 @@ class Run:
         return preview(original, pictures.mask, pictures.purified, pictures.enhanced)
 
     def _remember(self, stages: Mapping[str, StageRecord], previews: Mapping[str, bytes]) -> None:
-        remember(self._store, self._fingerprint, extended(self._known, self._image, stages, previews))
+        remember(self._store, self._content, extended(self._known, self._image, stages, previews))
 
 
 def _count_findings(record: StageRecord, image: ImageInfo) -> None:

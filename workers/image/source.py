@@ -11,7 +11,7 @@ from functools import cached_property
 
 from dermbatch import layout
 from dermbatch.records.asked import ImageJob
-from dermbatch.store import ObjectStore, split_uri
+from dermbatch.store import ObjectStore, Opened, split_uri
 
 
 @dataclass
@@ -56,7 +56,9 @@ class Source:
     @cached_property
     def body(self) -> bytes:
         """The object's bytes."""
-        return self._read[0]
+        opened = self._opened  # counted by itself
+        with self._clock("read"):
+            return opened.read()
 
     @cached_property
     def sha256(self) -> str:
@@ -64,20 +66,27 @@ class Source:
         return layout.identity(hashlib.sha256(self.body).hexdigest(), self._job.frame)
 
     @property
-    def listed(self) -> str | None:
-        """Its fingerprint by what a listing said of it; none where it was not listed."""
-        return layout.fingerprint(self._job.source, self._job.etag, self._job.size, self._job.frame)
+    def planned(self) -> str | None:
+        """Its content by the digest of what planning uploaded; none where it was not planning that did."""
+        return None if self._job.sha256 is None else layout.content(self._job.sha256, self.frame)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Of what was really read: since it was listed it may have been replaced."""
-        body, etag = self._read
-        etag = etag or hashlib.md5(body, usedforsecurity=False).hexdigest()  # what an ordinary ETag is
-        return str(
-            layout.fingerprint(self._job.source, etag, len(body), self._job.frame)
-        )  # never none where both are known
+    def vouched(self) -> str | None:
+        """Its content by the digest that the store vouches for; none where it has none. Nothing is read for it."""
+        digest = self._opened.sha256
+        return None if digest is None else layout.content(digest, self.frame)
+
+    @property
+    def content(self) -> str:
+        """Its content by what was really read."""
+        return self.sha256[:32]
+
+    def close(self) -> None:
+        """Let go of the object, where it was opened and not read."""
+        if "_opened" in self.__dict__ and "body" not in self.__dict__:
+            self._opened.close()
 
     @cached_property
-    def _read(self) -> tuple[bytes, str | None]:
+    def _opened(self) -> Opened:
         with self._clock("read"):
-            return self._store.read(*split_uri(self._job.source), max_bytes=self._max_bytes)
+            return self._store.opened(*split_uri(self._job.source), max_bytes=self._max_bytes)

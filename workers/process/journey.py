@@ -7,6 +7,7 @@ again: nothing is lost. And all of it is the same each time, so that handing ove
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
@@ -16,6 +17,7 @@ from dermbatch.records.outcome import ResultRecord, Sent, SourceInfo
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import written_as
 from workers.handover.dicom.delivery import Delivered, write_dicom
 from workers.handover.output import copy_files, write_result
 from workers.handover.pacs.stow import NOWHERE, Destinations
@@ -24,7 +26,7 @@ from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
 from workers.image.quality import quality_flags
 from workers.image.run import Outcome, Run
 from workers.image.source import Clock, Source, SourceReplaced
-from workers.image.steps import plan, preview_key
+from workers.image.steps import Step, plan, preview_key
 from workers.triton.client import TritonClient
 
 _Handed = tuple[Delivered, str | None, Sent | None]
@@ -64,19 +66,9 @@ def process(
     source = Source(job, store, limits.max_bytes, clock)
     with clock("read"):
         steps = plan(job, client)
-    for last, recalled in ((False, recall(store, source, clock)), (True, None)):
-        try:
-            with Run(source, steps, recalled, store, client, limits.max_pixels, clock) as run:
-                for step in steps:
-                    alive()
-                    run.do(step)
-                outcome = run.outcome()
-            alive()
-            dicom, output, sent = _hand_over(job, source, outcome, store, destinations, clock, alive)
-            break
-        except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: all is made anew
-            if last:
-                raise
+    with closing(source):
+        outcome, handed = _made(job, source, steps, store, client, limits, clock, alive, destinations)
+    dicom, output, sent = handed
     outputs = [record.output for record in outcome.stages.values()]
     record = ResultRecord(
         batch=job.batch,
@@ -89,6 +81,7 @@ def process(
         preview=layout.preview(outcome.image.sha256, preview_key(steps)),
         preview_jpeg=outcome.shown,
         dicom=dicom.keys,
+        dicom_written={kind: written_as(body) for kind, body in dicom.bodies.items()},
         no_dicom=dicom.why_none,
         sent=sent,
         output=output,
@@ -102,6 +95,33 @@ def process(
     if output is not None:
         write_result(output, record, store)
     return record
+
+
+def _made(
+    job: ImageJob,
+    source: Source,
+    steps: tuple[Step, ...],
+    store: ObjectStore,
+    client: TritonClient,
+    limits: WorkerSettings,
+    clock: Clock,
+    alive: Callable[[], None],
+    destinations: Destinations,
+) -> tuple[Outcome, _Handed]:
+    """Run the steps that are not known, and hand over."""
+    for last, recalled in ((False, recall(store, source, clock)), (True, None)):
+        try:
+            with Run(source, steps, recalled, store, client, limits.max_pixels, clock) as run:
+                for step in steps:
+                    alive()
+                    run.do(step)
+                outcome = run.outcome()
+            alive()
+            return outcome, _hand_over(job, source, outcome, store, destinations, clock, alive)
+        except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: all is made anew
+            if last:
+                raise
+    raise AssertionError("the second time ends it")
 
 
 def _hand_over(

@@ -166,18 +166,19 @@ class Attempt:
         if self._claim.transients + 1 >= self._place.settings.ledger.max_transient:
             self._fail(reason, message, permanent=False)
         else:
-            self._postpone(self._claim.transients, counted=True)
+            self._postpone(self._claim.transients, counted=True, at_least=getattr(error, "wait", None) or 0.0)
 
     def _wait_for_store(self, error: DermbatchError) -> None:
         """Put the image off while nothing can be recorded of it: neither lost, nor ever poison for that."""
         self._log.warning("not recorded", reason=error.reason, message=str(error))
         self._postpone(self._claim.attempt - 1, counted=False)
 
-    def _postpone(self, before: int, *, counted: bool) -> None:
-        """Put the image off for a pause that doubles with each one ``before`` it."""
+    def _postpone(self, before: int, *, counted: bool, at_least: float = 0.0) -> None:
+        """Put the image off for a pause that doubles with each one ``before`` it, or as a PACS asks for."""
         limits = self._place.settings.ledger
         longest = min(limits.longest_pause, limits.first_pause * 2 ** min(before, _MOST_DOUBLINGS))
         pause = longest * random.uniform(0.5, 1)  # noqa: S311 - equal pauses would come back as one herd
+        pause = max(pause, min(at_least, limits.longest_pause))
         if self._put_off(pause, counted=counted):
             metrics.IMAGES.labels("retried").inc()
             self._place.drain.count_finished()

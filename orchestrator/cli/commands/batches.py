@@ -1,4 +1,4 @@
-"""Batches of a running stack: submit, resegment, status, fetch."""
+"""Batches of a running stack: submit, resegment, status, fetch, verify."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from orchestrator.planning import submission
 from orchestrator.planning.models import Offer, named
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, standing
+from orchestrator.reporting.verifying import verify as verify_batch
 from orchestrator.steering.controls import begin
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (submit, resegment, status, fetch):
+    for command in (submit, resegment, status, fetch, verify):
         app.command()(command)
 
 
@@ -150,3 +151,20 @@ def fetch(batch_name: options.Batch, folder: options.Out, home: options.Home = o
     options.make_folder(folder)
     fetch_batch(store, batch_name, folder)
     where(out, folder)
+
+
+def verify(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME) -> None:
+    """Check a batch's records and files in the object store against what was written; nothing of it is changed.
+
+    Names what is gone or damaged; exit code 1 where there is any. Given again, such images are made anew.
+    """
+    _, store, _ = options.connect(home)
+    found = verify_batch(
+        store, entries.named(store, batch_name), lambda text: err.print(text, markup=False, soft_wrap=True)
+    )
+    text = (
+        f"{batch_name}: {found.results:,} results and {found.failures:,} failures, {found.files:,} files of "
+        f"{found.bytes:,} bytes as they were written, {found.unchecked:,} of no known digest, {found.bad:,} bad"
+    )
+    out.print(text, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if found.bad else 0)

@@ -150,6 +150,10 @@ def closing_table(batch: Batch, summary: BatchSummary, seconds: float) -> Table:
         table.add_row("duplicates", str(batch.duplicates))
     if batch.skipped:
         table.add_row("other files passed over", str(batch.skipped))
+    if batch.sidecars:
+        table.add_row("  hidden files and systems' own", str(batch.sidecars))
+    if batch.own_results:
+        table.add_row("  Dermbatch's own results", str(batch.own_results))
     table.add_row("time", f"{seconds:.1f} s")
     table.add_row("speed", f"{(summary.done + summary.failed) / max(seconds, 1e-3):.2f} images/s")
     for stage in ORDER:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from dermbatch.errors import PermanentError
 from dermbatch.records.asked import Earlier, Filters, Position, Refusal
@@ -22,6 +23,7 @@ class Candidate:
         size: Bytes.
         refusal: Why it is no input.
         etag: Of the object that holds it.
+        sha256: Of its bytes, where they were read and uploaded before.
         earlier: The result that this image's is to be compared with.
         frame: Which frame of a DICOM file of several, from 1; those of one file follow each other and share
             ``read``.
@@ -36,6 +38,7 @@ class Candidate:
     size: int | None = None
     refusal: Refusal | None = None
     etag: str | None = None
+    sha256: str | None = None
     earlier: Earlier | None = None
     frame: int | None = None
     packed: bool = False
@@ -45,10 +48,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something in a folder or prefix that is no image and was not named by the user."""
+    """Something in a folder or prefix that is no image and was not named by the user.
+
+    Attributes:
+        name: What the user calls it.
+        position: Where a walk goes on after it.
+        why: It is of a system's own, or hidden; it is a result of Dermbatch's; or it is no image.
+    """
 
     name: str
     position: Position = START
+    why: Literal["no_image", "sidecar", "own_result"] = "no_image"
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
-from dermbatch.archives.archive import is_archive, members
+from dermbatch.archives.archive import is_archive, is_archive_name, members
+from dermbatch.archives.compressed import HEAD_BYTES as COMPRESSED_HEAD
+from dermbatch.archives.compressed import compression, unpacked_head
 from dermbatch.errors import PermanentError
 from dermbatch.images.dicomhead import is_directory
+from dermbatch.images.imagefile import sniff
 from dermbatch.records.asked import Position
+from dermbatch.records.marks import own_result
 from dermbatch.settings import ArchiveSettings
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped, refused, unreadable
 from orchestrator.planning.intake.dicomdir import referenced
-from orchestrator.planning.intake.leaf import File, Head, Leaf, Object, Packed
+from orchestrator.planning.intake.formats import unopened, untaken
+from orchestrator.planning.intake.leaf import File, Head, Leaf, Object, Packed, is_image_name
 from orchestrator.planning.intake.selection import Selection
 
 Found = Leaf | Item
@@ -81,23 +87,36 @@ class Expansion:
         if not self.selection.times(head.modified):
             return LeftOut(leaf.name, at)
         if leaf.hidden:
-            return Skipped(leaf.name, at)
+            return Skipped(leaf.name, at, "sidecar")
+        if not leaf.named and leaf.own:
+            return Skipped(leaf.name, at, "own_result")
+        if (error := unopened(leaf.file, head.data)) is not None:
+            raise error
         return self._expanded(leaf, head.data) or self._image(leaf, head, at)
 
     def _expanded(self, leaf: Leaf, head: bytes) -> Iterator[Found] | None:
         """The members of an archive, or the files of a DICOMDIR that the user named; none where it is neither."""
-        if isinstance(leaf, File | Object) and leaf.archive:
-            return self._members(leaf)
-        if isinstance(leaf, File) and is_archive(head) and (leaf.named or not leaf.suffix):
-            return self._members(leaf)
+        if isinstance(leaf, File | Object):
+            if leaf.archive or (is_archive(head) and (leaf.named or not leaf.suffix)):
+                return self._members(leaf)
+            if leaf.compressed and compression(head) and self._matters_inside(leaf):
+                return self._members(leaf)
         if isinstance(leaf, File) and is_directory(head) and leaf.named:
             return referenced(leaf)
         return None
 
+    def _matters_inside(self, leaf: Leaf) -> bool:
+        """Whether a compressed file may hold a picture or an archive, by its name without ending, or its bytes."""
+        inside = PurePosixPath(leaf.file).stem
+        if leaf.named or is_archive_name(inside) or "." not in inside or is_image_name(inside):
+            return True
+        data = unpacked_head(leaf.read(COMPRESSED_HEAD), 512)
+        return data is not None and (sniff(data) is not None or is_archive(data))
+
     def _members(self, archive: File | Object) -> Iterator[Found]:
         with archive.on_disk() as path:
             try:
-                for member in members(path, self.limits):
+                for member in members(path, self.limits, name=archive.file, sidecars=True):
                     yield Packed(member, archive, unpack=self.unpack)
             except OSError as error:
                 raise unreadable(error) from error
@@ -107,6 +126,12 @@ class Expansion:
         data, size, _ = head
         if not leaf.is_image(data):
             return Skipped(leaf.name, at)
+        if leaf.is_result(data):
+            if not leaf.named:
+                return Skipped(leaf.name, at, "own_result")
+            raise own_result()
+        if data and sniff(data) is None and (error := untaken(leaf.file, data)) is not None:
+            raise error
         if size > self.max_bytes and not leaf.packed:
             text = f"the file has {size:,} bytes, more than the limit of {self.max_bytes:,}"
             raise PermanentError(text, reason="too_large")

@@ -140,6 +140,8 @@ class Intake:
             found: Found = File(entry.path, name, entry.below, self._audit)
             if entry.kind == "link":
                 found = Skipped(name)
+            elif entry.kind == "sidecar":
+                found = Skipped(name, why="sidecar")
             elif entry.kind == "closed":
                 why = f"the folder cannot be read: {entry.why}"
                 found = refused(name, PermanentError(why, reason="unreadable"))

@@ -12,17 +12,20 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from dermbatch.archives.archive import Member, is_archive_name
+from dermbatch.archives.archive import Member, is_archive_name, is_compressed_name
+from dermbatch.archives.sidecars import is_sidecar
 from dermbatch.audit import Audit
 from dermbatch.errors import PermanentError
 from dermbatch.images.dicomhead import HEAD_BYTES, is_directory
 from dermbatch.images.imagefile import DICOM, SUPPORTED, sniff
+from dermbatch.records.marks import FILE_NAMES, is_marked, is_result_path
 from dermbatch.store import ObjectInfo, ObjectStore
 from orchestrator.planning.intake.candidates import unreadable
+from orchestrator.planning.intake.formats import is_picture_name, untaken
 from orchestrator.planning.intake.frames import count_frames
 
 _ONE_FRAME_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
-_IMAGE_SUFFIXES = _ONE_FRAME_SUFFIXES | {".dcm", ".dicom", ".dic"}
+_IMAGE_SUFFIXES = _ONE_FRAME_SUFFIXES | {".dcm", ".dicom", ".dic", ".ima"}
 _SNIFFED_BYTES = 512
 
 
@@ -47,7 +50,9 @@ class Leaf(ABC):
         named: Whether the user named it.
         answered: Whether it is answered for as an image, whatever it holds.
         archive: Whether it is to be opened as an archive, by its name.
-        hidden: Whether it is passed over.
+        compressed: Whether it is one compressed file, by its name.
+        hidden: Whether it is passed over as a sidecar.
+        own: Whether it lies where only results of Dermbatch's own do.
         packed: Whether reading it means unpacking.
         uri: Where workers read it themselves.
         etag: Of its object.
@@ -63,6 +68,8 @@ class Leaf(ABC):
         self.named = not paths
         self.answered = self.named or self.suffix in _IMAGE_SUFFIXES
         self.archive = is_archive_name(file)
+        self.compressed = is_compressed_name(file)
+        self.own = any(map(is_result_path, paths))
 
     @abstractmethod
     def look(self) -> Head:
@@ -74,7 +81,16 @@ class Leaf(ABC):
 
     def is_image(self, head: bytes) -> bool:
         """Whether it is answered for as an image; a DICOMDIR need not be, as its files are found anyway."""
-        return self.named or (not is_directory(head) and (self.answered or sniff(head) in SUPPORTED))
+        if self.named or is_directory(head):
+            return self.named
+        known = (sniff(head) or "").startswith("image/") or untaken(self.file, head) is not None
+        return self.answered or known or sniff(head) in SUPPORTED
+
+    def is_result(self, head: bytes) -> bool:
+        """Whether it is a result of Dermbatch's own, by its place or its bytes; raises as `read` does."""
+        if sniff(head) == DICOM and not is_directory(head):
+            head = self.read(HEAD_BYTES)
+        return self.own or is_marked(head)
 
     def frames(self, head: bytes) -> int:
         """How many images it holds, being one; raises as `read` and :func:`count_frames` do."""
@@ -98,7 +114,7 @@ class File(Leaf):
     def __init__(self, path: Path, name: str, below: str | None, audit: Audit) -> None:
         super().__init__(written(name), path.name, () if below is None else (written(below),))
         self.path, self.audit, self._size = path, audit, 0
-        self.hidden = path.name.startswith(".") and not self.named  # macOS writes ._name.jpg beside name.jpg
+        self.hidden = below is not None and is_sidecar(below)  # macOS writes ._name.jpg beside name.jpg
 
     def look(self) -> Head:
         """As of all leaves; nothing is told of a file that cannot be read and does not look like an image."""
@@ -154,7 +170,9 @@ class Object(Leaf):
         super().__init__(f"s3://{bucket}/{info.key}", info.key, () if below is None else (below,))
         self.info, self.etag = info, info.etag
         self.uri = self.name if in_place else None
-        self.told = self.archive or self.suffix in _ONE_FRAME_SUFFIXES or not info.size
+        self.hidden = below is not None and is_sidecar(below)
+        known = self.suffix in _ONE_FRAME_SUFFIXES and info.key.rpartition("/")[2] not in FILE_NAMES
+        self.told = self.archive or self.hidden or self.own or known or not info.size
         self._source, self._bucket = source, bucket
         self._data, self._frames = b"", 1
         self._error: PermanentError | None = None
@@ -171,6 +189,7 @@ class Object(Leaf):
             head = self.read(HEAD_BYTES)
             self._data = head[:_SNIFFED_BYTES]
             if not is_directory(self._data):
+                self.own = is_marked(head)
                 self._frames = count_frames(lambda length: head if length <= HEAD_BYTES else self.read(length))
         except PermanentError as error:
             self.answered, self._error = True, error
@@ -185,6 +204,10 @@ class Object(Leaf):
             return self._source.get(self._bucket, self.file)
         return self._source.head(self._bucket, self.file, length)
 
+    def is_result(self, head: bytes) -> bool:
+        """As of all leaves, without asking the store."""
+        return self.own
+
     def frames(self, head: bytes) -> int:
         """As of all leaves; raises here what went wrong when it was looked into."""
         if self._error is not None:
@@ -195,7 +218,7 @@ class Object(Leaf):
     def on_disk(self) -> Iterator[Path]:
         """Where it can be read piece by piece; raises `PermanentError` where it cannot be downloaded."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "archive.zip"
+            path = Path(folder) / "archive"
             self._source.download(self._bucket, self.file, path)
             yield path
 
@@ -216,13 +239,16 @@ class Packed(Leaf):
         inside = (*member.within, member.name)
         below = [f"{path}/{name}" for path in archive.paths for name in inside]
         super().__init__(f"{archive.name}/{member.name}", member.name, (*archive.paths, *(below or inside)))
-        self.archive = False
+        self.archive = self.compressed = False
+        self.hidden = member.sidecar
         unread = self.answered and not unpack and member.refusal is None
         self._size = member.size if unread else None
         self._whole: Callable[[], bytes] = member.read
 
     def look(self) -> Head:
         """As of all leaves; raises the member's refusal."""
+        if self.hidden:
+            return Head(b"")
         if self._size is not None:
             return Head(b"", self._size)
         data = self._whole()  # now, while the archive is open
@@ -232,6 +258,12 @@ class Packed(Leaf):
     def read(self, length: int = -1) -> bytes:
         """As of all leaves."""
         return self._whole()[: length if length >= 0 else None]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as that of a picture, or as a UID that a DICOM file is called by."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in _IMAGE_SUFFIXES or suffix[1:].isdecimal() or is_picture_name(name)
 
 
 def written(name: str) -> str:

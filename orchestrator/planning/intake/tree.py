@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
 
-_Files = list[tuple[str, Literal["file", "link"]]]
+from dermbatch.archives.sidecars import is_sidecar_folder
+
+Kind = Literal["file", "link", "sidecar"]
+_Files = list[tuple[str, Kind]]
 
 
 @dataclass(frozen=True)
@@ -20,22 +23,22 @@ class Entry:
         path: Where it is.
         below: Its path below the tree's root, with slashes.
         place: The same as plain ASCII, whatever the bytes on disk are: what a walk goes on after.
-        kind: A file (or what else is not a folder), a link to a folder (it may lead back up, and round), or a
-            folder that cannot be read.
+        kind: A file (or what else is not a folder), a link to a folder (it may lead back up, and round), a folder
+            of which nothing is meant, or one that cannot be read.
         why: Of the last, what the system says.
     """
 
     path: Path
     below: str
     place: str
-    kind: Literal["file", "link", "closed"] = "file"
+    kind: Kind | Literal["closed"] = "file"
     why: str = ""
 
 
 def leaves(
     root: Path, *, after: str | None = None, again: bool = False, leave_out: Path | None = None
 ) -> Iterator[Entry]:
-    """Everything in a tree. Hidden folders are passed over.
+    """Everything in a tree. Hidden folders, and those of systems' own, are not walked into.
 
     Names of one folder are in memory at a time, and those of the folders above it.
 
@@ -74,7 +77,7 @@ def _behind(files: _Files, folders: list[str], passed: tuple[str, ...], again: b
 
 
 def _listed(folder: Path) -> tuple[_Files, list[str]]:
-    """What is in a folder besides hidden folders, sorted by name: what is no folder, folders."""
+    """What is in a folder, sorted by name: what is not walked into, folders that are."""
     files: _Files = []
     folders: list[str] = []
     with os.scandir(folder) as found:
@@ -83,7 +86,9 @@ def _listed(folder: Path) -> tuple[_Files, list[str]]:
                 files.append((entry.name, "link" if Path(entry.path).is_dir() else "file"))
             elif not entry.is_dir(follow_symlinks=False):
                 files.append((entry.name, "file"))
-            elif not entry.name.startswith("."):
+            elif is_sidecar_folder(entry.name):
+                files.append((entry.name, "sidecar"))
+            else:
                 folders.append(entry.name)
     return sorted(files), sorted(folders)
 

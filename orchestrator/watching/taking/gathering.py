@@ -124,12 +124,11 @@ class Gathering:
         """Give up what is kept on disk."""
         self._contents.close()
 
-    def add(self, entry: ManifestEntry, origin: str) -> None:
-        """Take an image in; its index is the number of those before."""
+    def add(self, entry: ManifestEntry) -> None:
+        """Take an image in, with its origin; its index is the number of those before."""
         first = self._contents.first(content_of(entry), entry.index)
         self._duplicates += first is not None
-        known = entry.model_copy(update={"duplicate_of": first, "origin": origin})
-        self._lines.append(known.to_json() + b"\n")
+        self._lines.append(entry.model_copy(update={"duplicate_of": first}).to_json() + b"\n")
         self._unwritten += 1
 
     def write_if_due(self, deidentify: Deidentifier | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
@@ -18,7 +19,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import part_entries, read_manifest_part, read_version
 from orchestrator.batches.outcomes import in_order
 from orchestrator.watching.taking.gathering import PREFIX, Gathering
-from orchestrator.watching.taking.taken import Taken
+from orchestrator.watching.taking.taken import Taken, same_time
 
 _log = structlog.get_logger(__name__)
 
@@ -32,10 +33,12 @@ class Half:
     Attributes:
         gathering: Where to.
         images: How many of it.
+        modified: When it was last modified.
     """
 
     gathering: Gathering
     images: int
+    modified: datetime | None = None
 
 
 @dataclass
@@ -54,9 +57,15 @@ class Memory:
     former: list[Gathering] = field(default_factory=list)
     half: dict[str, Half] = field(default_factory=dict)
 
+    def was_of(self, origin: str, modified: datetime | None) -> bool | None:
+        """Whether the origin was of an object with this time; none where it is a new one."""
+        if (half := self.half.get(origin)) is not None:
+            return same_time(half.modified, modified)
+        return self.taken.is_of(origin, modified) if origin in self.taken else None
+
     def settle(self) -> None:
         """All objects there are were looked at: what was taken in part and is no longer there stays so."""
-        self.taken.add(self.half)
+        self.taken.add((origin, half.modified) for origin, half in self.half.items())
         self.half.clear()
 
     def waits(self, gathering: Gathering) -> bool:
@@ -104,7 +113,7 @@ def _recall(store: ObjectStore, ledger: Ledger, name: str, memory: Memory) -> No
         return
     if not batch.growing:
         for entries in _parts(store, batch):
-            memory.taken.add(entry.origin for entry in entries if entry.origin is not None)
+            memory.taken.add((entry.origin, entry.modified) for entry in entries if entry.origin is not None)
         return
     gathering = Gathering(store, ledger, batch, etag)
     memory.former.append(gathering)
@@ -128,6 +137,7 @@ def _go_on(store: ObjectStore, gathering: Gathering, memory: Memory) -> None:
     """Read the manifest as far as it is written: the record may be behind it."""
     name = gathering.batch.name
     number, last, images = 0, None, 0
+    modified: datetime | None = None
     while True:
         part = f"{number:06d}"
         try:
@@ -142,11 +152,11 @@ def _go_on(store: ObjectStore, gathering: Gathering, memory: Memory) -> None:
                 images += 1
                 continue
             if last is not None:
-                memory.taken.add([last])
-            last, images = entry.origin, 1
+                memory.taken.add([(last, modified)])
+            last, images, modified = entry.origin, 1, entry.modified
         if len(entries) < layout.PART_SIZE:
             break
         number += 1
     gathering.take_over(number, body, etag)
     if last is not None:
-        memory.half[last] = Half(gathering, images)
+        memory.half[last] = Half(gathering, images, modified)

@@ -5,25 +5,33 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable
+from datetime import datetime
 
-from dermbatch.store import ObjectInfo
+from dermbatch.store import ObjectInfo, ObjectStore
 
 _CACHE_KIB = 16 * 1024
 
 
-def origin_of(bucket: str, info: ObjectInfo) -> str:
-    """What tells an object with its content from all others: 32 hexadecimal digits.
+def origin_of(bucket: str, info: ObjectInfo, *, timed: bool = False) -> str:
+    """What tells an object from all others: 32 hexadecimal digits.
 
-    The same content under the same key has the same origin, as long as its ETag is the same; other content has
-    another one.
+    The same content under the same key has the same origin, as long as its ETag is the same. Other content has
+    another one but in stores whose ETags are no digests: so :class:`Taken` keeps the time of each too.
+
+    Args:
+        bucket: Where it is.
+        info: The object.
+        timed: Whether the time is a part of it, as it is where there is no ETag.
     """
-    version = info.etag if info.etag is not None else info.modified
+    version = info.etag or info.modified
     said = f"{bucket}/{info.key}\n{version}\n{info.size}"
+    if timed:
+        said += f"\n{_milliseconds(info.modified)}"
     return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class Taken:
-    """Origins of objects that were taken in, and of those that hold no image.
+    """Origins of objects that were taken in, and of those that hold no image, with the time that each was of.
 
     It lies in a temporary file of SQLite's, gone with the process: what lasts are the manifests.
     """
@@ -32,12 +40,21 @@ class Taken:
         self._base = sqlite3.connect("", isolation_level=None)  # the empty name: a private file on disk
         for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
             self._base.execute(f"PRAGMA {pragma}")
-        self._base.execute("CREATE TABLE origins (origin BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._base.execute("CREATE TABLE origins (origin BLOB PRIMARY KEY, modified INTEGER) WITHOUT ROWID")
 
-    def add(self, origins: Iterable[str]) -> None:
-        """Note origins, be they noted already or not."""
-        rows = ((bytes.fromhex(origin),) for origin in origins)
-        self._base.executemany("INSERT OR IGNORE INTO origins VALUES (?)", rows)
+    def add(self, origins: Iterable[tuple[str, datetime | None]]) -> None:
+        """Note origins, noted already or not, each with when its object was last modified, if that is known."""
+        rows = ((bytes.fromhex(origin), _milliseconds(modified)) for origin, modified in origins)
+        self._base.executemany(
+            "INSERT INTO origins VALUES (?, ?) ON CONFLICT (origin) DO UPDATE SET modified = excluded.modified",
+            rows,
+        )
+
+    def is_of(self, origin: str, modified: datetime | None) -> bool:
+        """Whether the origin was noted with this time."""
+        found = self._base.execute("SELECT modified FROM origins WHERE origin = ?", (bytes.fromhex(origin),))
+        row = found.fetchone()
+        return row is not None and _same(row[0], _milliseconds(modified))
 
     def __contains__(self, origin: str) -> bool:
         found = self._base.execute("SELECT 1 FROM origins WHERE origin = ?", (bytes.fromhex(origin),))
@@ -46,3 +63,30 @@ class Taken:
     def close(self) -> None:
         """Give the file back."""
         self._base.close()
+
+
+def is_still(store: ObjectStore, bucket: str, info: ObjectInfo) -> bool:
+    """Whether an object written anew, whose ETag stayed, is the same: where its ETag is the MD5 of its bytes.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    for chunk in store.chunks(bucket, info.key):
+        digest.update(chunk)
+    return digest.hexdigest() == info.etag
+
+
+def same_time(noted: datetime | None, told: datetime | None) -> bool:
+    """Whether two answers tell the same time: listings tell milliseconds, others seconds, old records none."""
+    return _same(_milliseconds(noted), _milliseconds(told))
+
+
+def _same(noted: int | None, told: int | None) -> bool:
+    if noted is None or told is None or noted == told:
+        return True
+    return noted // 1000 == told // 1000 and 0 in (noted % 1000, told % 1000)
+
+
+def _milliseconds(time: datetime | None) -> int | None:
+    return None if time is None else int(time.timestamp() * 1000)

@@ -78,6 +78,7 @@ class Taking:
         passed = half.images if half is not None else 0
         way = self._ways[rule.name]
         origins = {one.info.key: one.origin for one in found}
+        modified = {one.origin: one.info.modified for one in found}
         images = Counter[str]()
         items = _but_first(passed, way.intake.objects(rule.prefix, [one.info for one in found]))
         folder = f"{gathering.batch.name}/{self._term}"
@@ -86,13 +87,13 @@ class Taking:
             if entry is None:
                 continue
             origin = origins[str(item.position.after)]
-            gathering.add(entry, origin)
+            gathering.add(entry.model_copy(update={"origin": origin, "modified": modified[origin]}))
             images[origin] += 1
             self._check()
             gathering.write_if_due(way.deidentify)
         self._check()
         gathering.write(way.deidentify)
-        memory.taken.add(origins.values())
+        memory.taken.add(modified.items())
         memory.half.pop(found[0].origin, None)
         for origin in origins.values():
             metrics.WATCH_OBJECTS.labels("taken" if images[origin] or passed else "no_image").inc()

@@ -27,6 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
 
 from dermbatch import __version__
+from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import (
     ClassifyOutput,
     ImageInfo,
@@ -39,7 +40,7 @@ from dermbatch.records.outcome import (
 from workers.handover.dicom import codes
 from workers.handover.dicom.header import nameless, uid_of
 from workers.handover.dicom.segmentation import tracking_uid
-from workers.handover.dicom.stamp import MANUFACTURER, NOT_ALONE, SYNTAX
+from workers.handover.dicom.stamp import NOT_ALONE, SYNTAX
 
 SERIES_NUMBER = 9002
 

@@ -9,10 +9,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dermbatch import __version__
 from dermbatch.images.quiet import quiet
+from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ModelUsed
 from workers.handover.dicom.header import PATIENT_AND_STUDY
 
-MANUFACTURER = "Dermbatch"
 NOT_ALONE = "Made by software for research and triage support; not for diagnosis on its own."
 SYNTAX = ExplicitVRLittleEndian
 

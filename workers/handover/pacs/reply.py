@@ -6,15 +6,13 @@ servers answer 200 with failures in it, and 202 with none.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from pydicom.dataset import Dataset
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable
-from dermbatch.images.quiet import quiet
 from dermbatch.records.outcome import DicomKind
+from workers.handover.pacs.answer import Reply, Unreadable, parse
 
 _ACCEPTED, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _TOO_LARGE = 202, 400, 401, 403, 409, 413
 _LATER = {408, 425, 429}
@@ -23,43 +21,14 @@ _NEVER = {501, 505}
 _DUPLICATE = 0x0111  # "Duplicate SOP Instance": it has this one already, and ours never change
 _PROCESSING_FAILURE = 0x0110
 _NOT_AUTHORIZED = 0x0124
-_OUT_OF_RESOURCES = range(0xA700, 0xA800)
+# PS3.4, table B.2-1 has A7xx for "out of resources", but servers say other things by most of them: dcm4chee's
+# A777 is "no Patient ID", which no further try mends.
+_OUT_OF_RESOURCES = {0xA700, 0xA701, 0xA702}
 
 
-@dataclass(frozen=True)
-class Reply:
-    """The body of an answer.
-
-    Attributes:
-        stored: SOP Instance UIDs that were taken.
-        warnings: Warning Reason of some of them; none where the server gave no number.
-        failed: Failure Reason of those that were not taken; likewise.
-    """
-
-    stored: frozenset[str]
-    warnings: Mapping[str, int | None]
-    failed: Mapping[str, int | None]
-
-
-def parse(body: bytes) -> Reply | None:
-    """The body as DICOM JSON; none where it is nothing of the kind."""
-    try:
-        with quiet():  # pydicom warns of odd values, and quotes them
-            said = Dataset.from_json(json.loads(body))
-            stored = {item.ReferencedSOPInstanceUID: item for item in said.get("ReferencedSOPSequence") or []}
-            failed = {item.ReferencedSOPInstanceUID: item for item in said.get("FailedSOPSequence") or []}
-            warnings = {uid: item.get("WarningReason") for uid, item in stored.items() if "WarningReason" in item}
-            reasons = {uid: item.get("FailureReason") for uid, item in failed.items()}
-            return Reply(frozenset(map(str, stored)), _numbers(warnings), _numbers(reasons))
-    except Exception:  # whatever else a server may say, from HTML to numbers for names
-        return None
-
-
-def _numbers(reasons: Mapping[str, object]) -> dict[str, int | None]:
-    return {str(uid): reason if isinstance(reason, int) else None for uid, reason in reasons.items()}
-
-
-def judged(name: str, status: int, body: bytes, uids: Mapping[DicomKind, str]) -> dict[DicomKind, str]:
+def judged(
+    name: str, status: int, body: bytes, uids: Mapping[DicomKind, str], retry_after: str | None = None
+) -> dict[DicomKind, str]:
     """Warnings by kind, of an answer that says that all was taken.
 
     Args:
@@ -67,36 +36,71 @@ def judged(name: str, status: int, body: bytes, uids: Mapping[DicomKind, str]) -
         status: Of the answer.
         body: Of the answer.
         uids: SOP Instance UIDs of what was sent.
+        retry_after: The answer's header of that name (RFC 9110, 10.2.3).
 
     Raises:
         PacsUnavailable: Where trying again may help.
         PacsRefused: Where it cannot, before something is mended; ``pacs_denied`` where we are not let in.
     """
     answered = 200 <= status < 300
-    reply = parse(body) if answered or status in {_BAD_REQUEST, _CONFLICT} else None
-    if reply is None or not (answered or reply.failed):
-        if not answered:
-            raise _of_status(name, status)
+    reply = _read(name, status, body) if answered or status in {_BAD_REQUEST, _CONFLICT} else None
+    if not answered and (reply is None or not (reply.failed or reply.nameless)):
+        raise _of_status(name, status, retry_after)
+    if reply is None or reply.silent:
         if status != _ACCEPTED:  # as PS3.18 defines it: all of them were taken
             return {}
         raise PacsRefused(f"the PACS {name!r} did not say in DICOM JSON what it has not taken (HTTP {status})")
-    kinds = {uid: kind for kind, uid in uids.items()}
+    return _of_reply(name, reply, {uid: kind for kind, uid in uids.items()}, status)
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Seconds that ``Retry-After`` asks for, as a number or a date (RFC 9110, 10.2.3); none where it is none."""
+    said = (retry_after or "").strip()
+    if said.isdecimal():
+        return float(said)
+    try:
+        return max(0.0, (parsedate_to_datetime(said).astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _read(name: str, status: int, body: bytes) -> Reply | None:
+    if body.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")) and 200 <= status < 300:
+        text = "answered with a web page instead of what it has taken; correct the URL of DERMBATCH_DICOMWEB"
+        raise PacsRefused(f"the PACS {name!r} {text}")
+    try:
+        return parse(body)
+    except Unreadable as error:
+        if 200 <= status < 300:
+            text = "answered in damaged JSON or XML, so that nobody knows what it has taken; see its log"
+            raise PacsRefused(f"the PACS {name!r} {text}") from error
+        return None
+
+
+def _of_reply(name: str, reply: Reply, kinds: Mapping[str, DicomKind], status: int) -> dict[DicomKind, str]:
     failed = {kinds[uid]: reason for uid, reason in reply.failed.items() if uid in kinds and reason != _DUPLICATE}
     there = {uid for uid, reason in reply.failed.items() if reason == _DUPLICATE}
-    if failed:
-        raise _of_failures(name, failed)
+    # Which instance is not said (OtherFailuresSequence), or by a UID that we never sent: one of ours all the same.
+    others = [reason for uid, reason in reply.failed.items() if uid not in kinds]
+    others += reply.nameless
+    others = [reason for reason in others if reason != _DUPLICATE]
+    if failed or others:
+        raise _of_failures(name, failed, others, status)
     if missing := [kind for uid, kind in kinds.items() if uid not in reply.stored | there]:
-        raise PacsUnavailable(f"the PACS {name!r} does not say what became of: {', '.join(missing)}")
+        if _DUPLICATE in reply.nameless and not reply.stored - set(kinds):
+            missing = []  # which ones it has already is not said: those that it did not list
+        if missing:
+            raise PacsUnavailable(f"the PACS {name!r} does not say what became of: {', '.join(missing)}")
     return {kinds[uid]: _hex(reason) for uid, reason in reply.warnings.items() if uid in kinds}
 
 
-def _of_status(name: str, status: int) -> DermbatchError:
+def _of_status(name: str, status: int, retry_after: str | None) -> DermbatchError:
     said = f"the PACS {name!r} answered HTTP {status}"
     if status in {_UNAUTHORIZED, _FORBIDDEN}:
         text = f"{said}: it does not let us in; correct user, password or token of DERMBATCH_DICOMWEB"
         return PacsRefused(text, reason="pacs_denied")
     if status in _LATER or (status >= 500 and status not in _NEVER):
-        return PacsUnavailable(said)
+        return PacsUnavailable(said, wait=seconds_of(retry_after))
     if 300 <= status < 400:
         return PacsRefused(f"{said}: its address has changed; correct the URL of DERMBATCH_DICOMWEB")
     if status == _TOO_LARGE:
@@ -104,13 +108,19 @@ def _of_status(name: str, status: int) -> DermbatchError:
     return PacsRefused(f"{said}: it does not take what was sent; see its log, and the URL of DERMBATCH_DICOMWEB")
 
 
-def _of_failures(name: str, failed: Mapping[DicomKind, int | None]) -> DermbatchError:
-    listed = ", ".join(f"{kind} (Failure Reason {_hex(reason)})" for kind, reason in sorted(failed.items()))
-    said = f"the PACS {name!r} did not take: {listed}"
-    reasons = set(failed.values())
+def _of_failures(
+    name: str, failed: Mapping[DicomKind, int | None], others: Iterable[int | None], status: int
+) -> DermbatchError:
+    parts = [f"{kind} (Failure Reason {_hex(reason)})" for kind, reason in sorted(failed.items())]
+    parts += [f"an object that it does not name (Failure Reason {_hex(reason)})" for reason in others]
+    said = f"the PACS {name!r} did not take: {', '.join(parts)}"
+    reasons = {*failed.values(), *others}
     if _NOT_AUTHORIZED in reasons:
         return PacsRefused(f"{said}; it must allow us to store", reason="pacs_denied")
-    if all(reason == _PROCESSING_FAILURE or reason in _OUT_OF_RESOURCES for reason in reasons):
+    later = set(_OUT_OF_RESOURCES)
+    if status != _CONFLICT:  # which is the request's own fault (PS3.18, table 10.5.3-1)
+        later.add(_PROCESSING_FAILURE)
+    if reasons <= later:
         return PacsUnavailable(said)
     return PacsRefused(f"{said}; see its log")
 

@@ -26,6 +26,8 @@ from workers.handover.pacs.reply import judged
 
 _PIECE = 256 * 1024
 _MOST_ANSWERED = 1024 * 1024  # bytes of an answer; one instance takes about 300
+_LONGEST_WAIT = 300.0
+"""Seconds for which a PACS may ask to be let alone (``Retry-After``) at a time."""
 _REST = 5.0  # seconds in which a PACS that could not be reached is not asked again by this process
 
 
@@ -74,10 +76,11 @@ class Destination:
 
     def _sent(self, objects: Mapping[DicomKind, bytes]) -> dict[DicomKind, str]:
         if time.monotonic() < self._asked_again:
-            raise PacsUnavailable(f"the PACS {self.name!r} could not be reached a moment ago")
+            left = self._asked_again - time.monotonic()
+            raise PacsUnavailable(f"the PACS {self.name!r} could not be reached a moment ago", wait=left)
         uids = {kind: _uid(body) for kind, body in objects.items()}
         try:
-            status, body = self._post(objects)
+            status, body, retry_after = self._post(objects)
         except SSLError as error:
             text = f"no trusted TLS connection to the PACS {self.name!r}; look at its certificate and at CA_FILE"
             raise PacsRefused(text, reason="pacs_untrusted") from error
@@ -89,9 +92,14 @@ class Destination:
                 self._asked_again = time.monotonic() + _REST
             # The name of the error only: its text has the URL.
             raise PacsUnavailable(f"the PACS {self.name!r} does not answer ({type(error).__name__})") from error
-        return judged(self.name, status, body, uids)
+        try:
+            return judged(self.name, status, body, uids, retry_after)
+        except PacsUnavailable as error:
+            if error.wait is not None:  # it asks all of us, not this image alone
+                self._asked_again = time.monotonic() + min(error.wait, _LONGEST_WAIT)
+            raise
 
-    def _post(self, objects: Mapping[DicomKind, bytes]) -> tuple[int, bytes]:
+    def _post(self, objects: Mapping[DicomKind, bytes]) -> tuple[int, bytes, str | None]:
         if self._pool is None:
             self._pool = self._opened()
         boundary = uuid.uuid4().hex
@@ -111,7 +119,7 @@ class Destination:
             until = time.monotonic() + self._settings.timeout
             # By read1: other ways to read wait for as much as was asked for, however slowly it comes.
             body = b"".join(_in_time(iter(lambda: answer.read1(_PIECE), b""), until, _MOST_ANSWERED))
-            return answer.status, body
+            return answer.status, body, answer.headers.get("Retry-After")
         finally:
             answer.close()  # where it was not read to its end, the connection cannot be used again
             answer.release_conn()

@@ -1,0 +1,139 @@
+"""A folder that results are written into: never outside of it, whatever keys say and whatever lies in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dermbatch.errors import DermbatchError, PermanentError
+
+_LONGEST_NAME = 255
+_WRITABLE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class DiskFull(DermbatchError):
+    """The results do not fit into the folder; the store still has them."""
+
+    reason = "disk_full"
+
+
+class OutOfFolder(PermanentError):
+    """A key would lead out of the folder, or a symbolic link is in its way."""
+
+    reason = "unsafe_key"
+
+
+class Folder:
+    """Files by keys, below one folder.
+
+    Every folder on the way is opened by itself and never through a symbolic link, so that none that is planted,
+    before or meanwhile, leads elsewhere. Modes are what the umask leaves of 0666 and 0777.
+
+    Args:
+        path: Made where missing; may itself be reached through links, as the user has named it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def write(self, key: str, body: bytes) -> None:
+        """Write a file whole or not at all, over what may be there.
+
+        Raises:
+            OutOfFolder: Where the key leads out of the folder.
+            DiskFull: Where it cannot be written.
+        """
+        try:
+            with self._parent(key, make=True) as (folder, name):
+                draft = f".{secrets.token_hex(8)}"
+                try:
+                    with os.fdopen(os.open(draft, _WRITABLE, 0o666, dir_fd=folder), "wb") as file:
+                        file.write(body)
+                    os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+                finally:
+                    _gone(draft, folder)
+        except OSError as error:
+            self._refuse_link(key, error)
+            text = f"{self.path / key} could not be written: {error.strerror}; the store still has it"
+            raise DiskFull(text) from error
+
+    def link(self, key: str, file: Path) -> None:
+        """Make a file of this machine appear in the folder too, in place of what may be there.
+
+        Raises:
+            OutOfFolder: Where the key leads out of the folder.
+            OSError: Where it cannot be linked: another file system, or one without links.
+        """
+        with self._parent(key, make=True) as (folder, name):
+            draft = f".{secrets.token_hex(8)}"
+            os.link(file, draft, dst_dir_fd=folder, follow_symlinks=False)
+            try:
+                os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+            finally:  # where both were names of one file already, the system leaves both
+                _gone(draft, folder)
+
+    def read(self, key: str) -> bytes | None:
+        """A file; none where there is none that can be read.
+
+        Raises:
+            OutOfFolder: Where the key leads out of the folder.
+        """
+        try:
+            with self._parent(key, make=False) as (folder, name):
+                opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+                with os.fdopen(opened, "rb") as file:
+                    return file.read()
+        except OSError as error:
+            self._refuse_link(key, error)
+            return None
+
+    @contextmanager
+    def _parent(self, key: str, *, make: bool) -> Iterator[tuple[int, str]]:
+        """The open folder that a key's file is in, and the file's name, which is no link's."""
+        *parts, name = _parts(key)
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=folder)
+                below = os.open(part, _FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            with suppress(FileNotFoundError):
+                if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                    raise _link(key)
+            yield folder, name
+        finally:
+            os.close(folder)
+
+    def _refuse_link(self, key: str, error: OSError) -> None:
+        """Say so, where it was a link on the way that an error came from."""
+        on_the_way = list((self.path / key).relative_to(self.path).parents)[:-1]
+        if any((self.path / part).is_symlink() for part in on_the_way):
+            raise _link(key) from error
+
+
+def _gone(draft: str, folder: int) -> None:
+    with suppress(OSError):
+        os.unlink(draft, dir_fd=folder)
+
+
+def _parts(key: str) -> list[str]:
+    """The names on the way to a key's file; raises `OutOfFolder` where there is one that leads elsewhere."""
+    parts = key.split("/")
+    if any(part in {"", ".", ".."} or "\0" in part or len(os.fsencode(part)) > _LONGEST_NAME for part in parts):
+        raise OutOfFolder(f"{key!r} is no key of a result: it leads out of the folder, or can be no file's name")
+    return parts
+
+
+def _link(key: str) -> OutOfFolder:
+    return OutOfFolder(
+        f"{key}: a symbolic link is in its way in the folder; remove it, or fetch into a new folder"
+    )
