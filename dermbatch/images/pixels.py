@@ -79,6 +79,29 @@ def to_eight_bit(pixels: NDArray[np.unsignedinteger[Any]], bits: int) -> Rgb:
     return np.asarray(table[pixels], np.uint8)
 
 
+_STEPS = (8, 10, 12)
+
+
+def used_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> int:
+    """How many bits of its samples a picture uses: fewer than stated where it would be nearly black, or more.
+
+    Cameras of 10 and 12 bits store their samples in 16 bit words, not all of them shifted up; a picture in which
+    nothing reaches a sixteenth of what its depth could show is one of those.
+
+    Args:
+        samples: Of any shape.
+        bits: As stated, 1 to 16.
+
+    Returns:
+        8, 10, 12 or ``bits``; more than ``bits`` where a sample needs them.
+    """
+    top = int(samples.max()) if samples.size else 0
+    if top >> bits:
+        return min(16, top.bit_length())
+    fitting = [step for step in _STEPS if step + 4 <= bits and top < 1 << step]
+    return fitting[0] if fitting and top > 1 else bits
+
+
 def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
     """Lay ``rgb`` [H, W, 3] with its opacity [H, W] over white, as viewers do."""
     if (alpha == 255).all():
