@@ -6,9 +6,7 @@ spacing values. No message and no log line quotes a value of a header.
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -33,7 +31,9 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
-from dermbatch.images.agreement import element, settle, shift_down, uid_name
+from dermbatch.images.dicom.agreement import element, settle, shift_down, uid_name
+from dermbatch.images.dicom.palette import coloured
+from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
 from dermbatch.images.jpegheader import (
     JpegHeader,
@@ -42,8 +42,16 @@ from dermbatch.images.jpegheader import (
     read_jpeg2000_header,
     read_jpeg_header,
 )
-from dermbatch.images.palette import coloured
-from dermbatch.images.pixels import Rgb, SourceImage, check_size, opencv_decode, to_eight_bit, to_srgb, used_bits
+from dermbatch.images.pixels import (
+    Rgb,
+    SourceImage,
+    adobe_rgb,
+    check_size,
+    opencv_decode,
+    to_eight_bit,
+    to_srgb,
+    used_bits,
+)
 from dermbatch.images.quiet import quiet
 
 MEDIA_TYPE = "application/dicom"
@@ -52,12 +60,6 @@ _PHOTOMETRIC = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
 )
 _LARGEST_DATA_SET = 2 * 1024**3
-_SPACINGS: dict[str, str | None] = {
-    "PixelSpacing": None,
-    "NominalScannedPixelSpacing": "spacing_nominal",
-    "ImagerPixelSpacing": "spacing_imager",
-}
-"""Where the pixel spacing is looked for, in this order, and the note where it was found."""
 
 
 def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
@@ -111,14 +113,14 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     pixels, notes = decode_pixels(dataset)
     notes = [*dict.fromkeys([*settled, *notes])]
     profile = dataset.get("ICCProfile")
+    if not profile and text(dataset, "ColorSpace").upper() == "ADOBERGB":
+        profile = adobe_rgb()
     if isinstance(profile, bytes) and "from_grey" not in notes:
         converted = to_srgb(pixels, profile)
         if converted is not None:
             pixels, notes = converted, [*notes, "from_icc"]
-    spacing, where = _spacing(dataset)
-    if where:
-        notes.append(where)
-    return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, tuple(notes))
+    spacing, aspect, said = proportions(dataset)
+    return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, (*notes, *said), aspect)
 
 
 def parse(data: bytes) -> Dataset:
@@ -162,8 +164,8 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
     if frame is None:
         if frames > 1:
             raise BadInput(
-                f"{element('NumberOfFrames')}: the file holds several frames, which were not told apart when it was "
-                "listed; export them one by one, or with that element",
+                f"{element('NumberOfFrames')}: the file holds several frames, which were not told apart when "
+                "it was listed; export them one by one, or with that element",
                 reason="multi_frame",
             )
         return
@@ -230,8 +232,8 @@ def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
         raise
     except Exception:  # decoders fail in every way there is; without the cause: its text may quote the header
         raise BadInput(
-            f"{element('PixelData')} cannot be decoded as {uid_name(dataset.file_meta.TransferSyntaxUID)}; the picture "
-            "is damaged: export it again",
+            f"{element('PixelData')} cannot be decoded as {uid_name(dataset.file_meta.TransferSyntaxUID)}; the "
+            "picture is damaged: export it again",
             reason="corrupt",
         ) from None
 
@@ -279,8 +281,8 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
         return None
     if size != (dataset.Rows, dataset.Columns):
         raise BadInput(
-            f"{element('Rows')} and {element('Columns')} and the compressed picture disagree on its size; export the "
-            "image again",
+            f"{element('Rows')} and {element('Columns')} and the compressed picture disagree on its size; export "
+            "the image again",
             reason="corrupt",
         )
     if picture != frame:  # what is before and behind a picture is none of it
@@ -325,7 +327,7 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
         samples = (samples.astype(np.int64) + (1 << (bits - 1))).astype(np.uint16)
     if not np.issubdtype(samples.dtype, np.unsignedinteger) or not 1 <= bits <= 16:
         raise BadInput(
-            f"{element('BitsStored')}: the pixels are no integers of 1 to 16 bits; save the image with 8 or 16 bits",
+            f"{element('BitsStored')}: the pixels are no integers of 1 to 16 bits; save it with 8 or 16 bits",
             reason="unsupported_format",
         )
     if bits != 8 or samples.dtype != np.uint8:
@@ -346,25 +348,11 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
         samples = np.repeat(samples[..., None], 3, axis=2)
     if samples.shape != (dataset.Rows, dataset.Columns, 3):
         raise BadInput(
-            f"{element('Rows')}, {element('Columns')} or {element('SamplesPerPixel')} and the pixel data disagree; "
-            "export the image again",
+            f"{element('Rows')}, {element('Columns')} or {element('SamplesPerPixel')} and the pixel data "
+            "disagree; export the image again",
             reason="corrupt",
         )
     return samples, notes
-
-
-def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None]:
-    """(row, column) pixel spacing in mm, and a note where it is not the Pixel Spacing attribute itself."""
-    for keyword, note in _SPACINGS.items():
-        try:
-            value: Any = dataset.get(keyword)
-            parts = value if isinstance(value, Sequence) and not isinstance(value, str) else str(value).split("\\")
-            row, column = (float(str(part).strip(" \"'\0")) for part in parts)
-        except (ValueError, TypeError, OverflowError):
-            continue
-        if all(math.isfinite(v) and 0 < v < 1000 for v in (row, column)):
-            return (row, column), note
-    return None, None
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:

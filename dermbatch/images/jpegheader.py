@@ -140,8 +140,8 @@ class Jpeg2000Header:
         width: Columns of the picture.
         components: How many.
         precision: Bits a sample, of the first component.
-        transformed: Whether components 0 to 2 went through the multiple component transformation, so that a decoder
-            gives RGB.
+        transformed: Whether components 0 to 2 went through the multiple component transformation, so that a
+            decoder gives RGB.
     """
 
     height: int

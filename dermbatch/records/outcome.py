@@ -20,6 +20,9 @@ class ImageInfo(Record):
     height: int
     width: int
     pixel_spacing_mm: tuple[float, float] | None = Field(default=None, description="(row, column) spacing")
+    pixel_aspect: float | None = Field(
+        default=None, description="height over width of a pixel, where that alone is known and not 1"
+    )
     notes: tuple[str, ...] = Field(default=(), description="conversions: exif_rotated, from_16_bit, from_cmyk ...")
     frame: int | None = Field(default=None, description="of a DICOM file of several: which, from 1")
 
@@ -171,6 +174,9 @@ class ResultRecord(Stored):
     preview_jpeg: bytes | None = Field(default=None, description="preview.jpg itself, Base64: what reports show")
     dicom: dict[DicomKind, str] = Field(default={}, description="keys of the DICOM objects, where asked for")
     no_dicom: NoDicom | None = Field(default=None, description="why there are none, though they were asked for")
+    dicom_notes: tuple[str, ...] = Field(
+        default=(), description="what they cannot say as the source does: left_out_accession_number ..."
+    )
     sent: Sent | None = Field(
         default=None, description="what was sent to a PACS, where asked for and there is any"
     )

@@ -307,10 +307,10 @@ def test_a_header_of_strangers_is_mended():
         read = made.read(kind)
         assert read.StudyInstanceUID == "1.2.840.99"
         assert read.PatientID == '"quoted"'  # quote marks are allowed there, and are what the PACS knows
-        assert (read.PatientSex, read.StudyDate, read.PatientName) == ("", "", "")
+        assert (read.PatientSex, read.StudyDate, read.PatientName) == ("", "20200520", "")
         assert "PatientAge" not in read
         assert read.InstanceNumber == 1
-        assert read.ContentDate == "19000101"
+        assert read.ContentDate == "20200520"
     shown = made.read("enhanced")
     assert shown.SourceImageSequence[0].ReferencedSOPInstanceUID == uid_of("malformed", "not a UID")
     assert made.read("segmentation").FrameOfReferenceUID == uid_of("malformed", "1..2")
@@ -336,13 +336,20 @@ def test_a_header_that_breaks_everything_does_not_cost_the_result(monkeypatch):
 
 @pytest.mark.parametrize(
     ("said", "expected"),
-    [("1.2.3", "1.2.3"), ('"1.2.3"', "1.2.3"), (" 1.2.3\0", "1.2.3"), ("2.25.0", "2.25.0")],
+    [
+        ("1.2.3", "1.2.3"),
+        ('"1.2.3"', "1.2.3"),
+        (" 1.2.3\0", "1.2.3"),
+        ("2.25.0", "2.25.0"),
+        ("1.02.3", "1.02.3"),  # none by PS3.5, 9.1, but what the PACS has the Study by
+        ("3.4", "3.4"),
+    ],
 )
 def test_uids_that_are_meant_well_are_kept(said, expected):
     assert valid_uid(said, "x") == expected
 
 
-@pytest.mark.parametrize("said", ["1", "3.4", "1.02.3", "1..2", "1.2.", "1.2." + "9" * 64, "abc", "1,2"])
+@pytest.mark.parametrize("said", ["1", "1..2", "1.2.", "1.2." + "9" * 64, "abc", "1,2"])
 def test_malformed_uids_become_valid_ones_always_the_same(said):
     assert UID.fullmatch(valid_uid(said))
     assert valid_uid(said, "x") == valid_uid(f'"{said}"', "y") != valid_uid(said + "7")

@@ -167,6 +167,7 @@ class Run:
             height=height,
             width=width,
             pixel_spacing_mm=source.pixel_spacing_mm,
+            pixel_aspect=source.pixel_aspect,
             notes=source.notes,
             frame=self._source.frame,
         )

@@ -45,7 +45,7 @@ QUALITY_FLAG = own("QUALITY", "Quality flag")
 QUALITY = {
     "no_lesion": own("Q-NO-LESION", "Nothing was segmented"),
     "touches_frame": own("Q-FRAME", "The lesion reaches the edge of the image"),
-    "several_lesions": own("Q-SEVERAL", "Several lesions are measured together"),
+    "several_lesions": own("Q-SEVERAL-ONE", "Several lesions were found; one is measured"),
     "low_confidence": own("Q-CONFIDENCE", "Low confidence of a model"),
     "heavily_occluded": own("Q-OCCLUDED", "Heavily occluded by hair, ruler or ink"),
     "burned_in_text": own("Q-TEXT", "There may be text in the picture"),

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from dermbatch.errors import BadInput
-from dermbatch.images.agreement import element
+from dermbatch.images.dicom.agreement import element
 from dermbatch.images.pixels import Rgb, to_eight_bit
 
 _COLOURS = ("Red", "Green", "Blue")
@@ -19,7 +19,7 @@ _COLOURS = ("Red", "Green", "Blue")
 def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     """The colours of palette indices.
 
-    Entries that are said to have 16 bits and of which only the lower 8 are used have 8: else they would all be black.
+    Entries said to have 16 bits of which only the lower 8 are used have 8: else they would all be black.
 
     Args:
         indices: [H, W], of any integer type.

@@ -1,8 +1,8 @@
 """A DICOM image's header brought into agreement with its pixel data: the bytes decide.
 
-Exporters leave out elements of the Image Pixel module (PS3.3, C.7.6.3), or state what the pixel data refute. Where
-the bytes prove what is right, the data set is corrected and a note says so; else it is refused, and the reason names
-the element. ``docs/inputs.md`` has the table.
+Exporters leave out elements of the Image Pixel module (PS3.3, C.7.6.3), or state what the pixel data refute.
+Where the bytes prove what is right, the data set is corrected and a note says so; else it is refused, and the
+reason names the element. ``docs/inputs.md`` has the table.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRLittleEndian,
-    JPEG2000,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -64,7 +64,7 @@ def element(keyword: str) -> str:
 
 def _missing(keyword: str) -> BadInput:
     return BadInput(
-        f"{element(keyword)} is missing, and the pixel data do not prove what it is; export the image again with it",
+        f"{element(keyword)} is missing, and the pixel data do not prove it; export the image again with it",
         reason="corrupt",
     )
 
@@ -91,8 +91,8 @@ def settle(dataset: Dataset) -> list[str]:
     """
     if dataset.file_meta.TransferSyntaxUID not in _TAKEN:
         raise BadInput(
-            f"{element('TransferSyntaxUID')} is none that is known here; convert it to JPEG baseline or Explicit VR "
-            "Little Endian",
+            f"{element('TransferSyntaxUID')} is none that is known here; convert it to JPEG baseline or "
+            "Explicit VR Little Endian",
             reason="unsupported_transfer_syntax",
         )
     settled = _Settling(dataset)
@@ -111,6 +111,8 @@ class _Settling:
         self.data = bytes(dataset.PixelData)
         self.photometric = text(dataset, "PhotometricInterpretation").upper()
         self.notes: list[str] = []
+        if self.photometric:
+            dataset.PhotometricInterpretation = self.photometric
 
     def has(self, keyword: str) -> bool:
         return number(self.dataset, keyword, -1) >= 0
@@ -162,8 +164,8 @@ class _Settling:
             ):
                 return self.native()
             raise BadInput(
-                f"what {element('PixelData')} holds at byte {start} begins as no JPEG, JPEG-LS or JPEG 2000 picture; "
-                "export the image again",
+                f"what {element('PixelData')} holds at byte {start} begins as no JPEG, JPEG-LS or JPEG 2000 "
+                "picture; export the image again",
                 reason="corrupt",
             )
         self._count(pictures)
@@ -183,11 +185,19 @@ class _Settling:
             if rle
             else sum(_family(self.data[a : min(b, a + 512)].lstrip(b"\0")) is not None for a, b in pictures)
         )
-        said = number(self.dataset, "NumberOfFrames", 1)
+        said = self._frames()
         if begun > 1 and said <= 1:
             self.correct("NumberOfFrames", begun)
         elif begun > said > 1 or said > len(pictures):
             raise _refuted("NumberOfFrames")
+
+    def _frames(self) -> int:
+        """Number of Frames as stated; a number that no data of this length could hold says nothing."""
+        said = max(1, number(self.dataset, "NumberOfFrames", 1))
+        if said > len(self.data):
+            said = 1
+            self.correct("NumberOfFrames", 1)
+        return said
 
     def _jpeg(self, header: JpegHeader) -> None:
         syntax = self.dataset.file_meta.TransferSyntaxUID
@@ -256,9 +266,9 @@ class _Settling:
 
     def _precision(self, precision: int) -> None:
         allocated = 8 if precision <= 8 else 16
-        if number(self.dataset, "BitsAllocated", 0) != allocated:
-            if not (allocated == 8 and self._is_jpeg2000()):  # whose decoder widens
-                self.correct("BitsAllocated", allocated, noted=self.has("BitsAllocated"))
+        widened = allocated == 8 and self.has("BitsAllocated") and self._is_jpeg2000()  # by its decoder
+        if number(self.dataset, "BitsAllocated", 0) != allocated and not widened:
+            self.correct("BitsAllocated", allocated, noted=self.has("BitsAllocated"))
         said = number(self.dataset, "BitsStored", 0)
         if not 0 < said <= precision:
             self.correct("BitsStored", precision, noted=said > 0)
@@ -326,7 +336,7 @@ class _Settling:
                 reason="unsupported_format",
             )
         self._samples(samples)
-        frames = max(1, number(self.dataset, "NumberOfFrames", 1))
+        frames = self._frames()
         halved = self.photometric == "YBR_FULL_422"
         if self._fits(pixels * frames * allocated * (2 if halved else samples) // 8):
             return
@@ -399,18 +409,21 @@ class _Settling:
         kind = np.dtype("u1" if width == 1 else (">u2" if big else "<u2"))
         samples = np.frombuffer(self.data, kind, rows * columns * 3)
         rough = [roughness(samples.reshape(rows, columns, 3)), roughness(_by_plane(samples, rows, columns))]
-        better = int(rough[1] < rough[0])
+        better = int(sum(rough[1]) < sum(rough[0]))
+        ratio = sum(rough[1 - better]) / max(sum(rough[better]), 1e-9)
         if said in (0, 1):
-            if better != said and rough[said] > 4 * rough[better] and rough[said] > _ROUGH * 256 ** (width - 1):
+            # In a grey picture by pixels, read by planes, neighbours across are equal, but those below are not.
+            both = all(one < 0.9 * other for one, other in zip(rough[better], rough[said], strict=True))
+            if better != said and both and ratio > _PROVEN:
                 self.correct("PlanarConfiguration", better)
-        elif max(rough) > 1.2 * min(rough):
+        elif ratio > _LIKELY:
             self.correct("PlanarConfiguration", better)
         else:
             raise _missing("PlanarConfiguration")
 
 
-_ROUGH = 8
-"""Mean difference of neighbours, of 255, above which what the header says of planes is doubted."""
+_PROVEN, _LIKELY = 1.5, 1.2
+"""How much smoother the other arrangement of planes is where the header is wrong, and where it says nothing."""
 _LOOKED_AT = 96
 """Rows that tell which of the two arrangements of planes is meant."""
 
@@ -419,12 +432,12 @@ def _by_plane(samples: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     return samples.reshape(3, rows, columns).transpose(1, 2, 0)
 
 
-def roughness(picture: NDArray[Any]) -> float:
-    """Mean absolute difference of neighbouring samples of one channel, [H, W, 3], in its middle rows."""
+def roughness(picture: NDArray[Any]) -> tuple[float, float]:
+    """Mean absolute difference of neighbours of one channel, [H, W, 3], across and down, in its middle rows."""
     first = max(0, (picture.shape[0] - _LOOKED_AT) // 2)
     part = picture[first : first + _LOOKED_AT].astype(np.int32)
     across, down = np.abs(np.diff(part, axis=1)).mean(), np.abs(np.diff(part, axis=0)).mean()
-    return float(across + down)
+    return float(across), float(down)
 
 
 def _family(head: bytes) -> str | None:
@@ -447,7 +460,7 @@ def fragments(data: bytes) -> list[tuple[int, int]]:
 def shift_down(dataset: Dataset) -> list[str]:
     """Bring the stored bits of uncompressed 16 bit samples to the bottom, by High Bit (PS3.5, 8.1.1).
 
-    Where nothing is above the stored bits and something below where High Bit has them, it is High Bit that is wrong.
+    Where nothing is above the stored bits and something below where High Bit has them, High Bit is wrong.
 
     Returns:
         Notes.
