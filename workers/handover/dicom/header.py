@@ -148,7 +148,7 @@ def _found(data: bytes) -> Dataset:
         texts = [one for one in raw if isinstance(one, bytes) and not one.isascii()]
         if texts and all(map(_is_utf8, texts)):
             implicit, little = found.original_encoding
-            found.set_original_encoding(implicit, little, "ISO_IR 192")
+            found.set_original_encoding(implicit, little, "utf8")
     return found
 
 
