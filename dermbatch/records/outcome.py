@@ -103,8 +103,11 @@ class ClassifyOutput(Record):
     """Diagnosis probabilities: research and triage support, not a diagnosis."""
 
     kind: Literal["classify"] = "classify"
-    probabilities: dict[str, float]
-    label: str = Field(description="the most probable")
+    probabilities: dict[str, float] = Field(description="by label; empty where it is no dermoscopic image")
+    label: str | None = Field(description="the most probable; none where it is no dermoscopic image")
+    distance: float | None = Field(
+        default=None, description="of its embedding from dermoscopic images; above 1 it is none of them"
+    )
     embedding_sha256: str = Field(description="digest of embedding.npy's float32 bytes")
 
 
@@ -137,7 +140,13 @@ class StageRecord(Record):
 
 
 QualityFlag = Literal[
-    "no_lesion", "touches_frame", "several_lesions", "low_confidence", "heavily_occluded", "burned_in_text"
+    "no_lesion",
+    "touches_frame",
+    "several_lesions",
+    "low_confidence",
+    "heavily_occluded",
+    "burned_in_text",
+    "not_dermoscopic",
 ]
 
 

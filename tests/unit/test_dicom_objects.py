@@ -10,6 +10,7 @@ from pydicom import dcmread
 from standins import Store, whole_triton
 
 from dermbatch import layout
+from dermbatch.errors import ModelContractError
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
@@ -364,6 +365,34 @@ def test_burned_in_text_reaches_the_dicom_report():
         assert "burned_in_text" in made.record.flags
         assert "Q-TEXT" in flags_of(made)
     assert "Q-TEXT" not in flags_of(Made(source()))
+
+
+def test_what_is_no_dermoscopic_image_gets_no_diagnosis():
+    made = Made(source(), client=whole_triton(distance=1.25))
+    output = made.record.stages[Stage.CLASSIFY].output
+    assert (output.probabilities, output.label, output.distance) == ({}, None, 1.25)
+    assert "not_dermoscopic" in made.record.flags
+    assert "Q-NOT-DERMOSC" in flags_of(made)
+    said = made.read("report")
+    names = [
+        item.CodeValue
+        for element in said.iterall()
+        if element.VR == "SQ"
+        for item in element.value
+        if "CodeValue" in item
+    ]
+    assert "NOT-CLASSIFIED" in names
+    assert not [name for name in names if name.startswith("P-")]
+
+
+def test_what_is_within_the_distance_is_classified():
+    made = Made(source(), client=whole_triton(distance=1.0))
+    output = made.record.stages[Stage.CLASSIFY].output
+    assert output.label is not None
+    assert output.distance == 1.0
+    assert "not_dermoscopic" not in made.record.flags
+    with pytest.raises(ModelContractError):
+        Made(source(), client=whole_triton(distance=float("nan")))
 
 
 def flags_of(made):
