@@ -47,7 +47,8 @@ _ISIC = "ISIC 2017 training images (1,800 dermoscopic images, CC0), chosen on th
 ABOUT: dict[str, About] = {
     "purify_unet": About(
         "Finds hair, ruler marks and ink in a dermoscopic image and paints the skin that they cover.",
-        f"{_ISIC}, with drawn hairs, rulers and ink over them; the project's own phantoms",
+        f"{_ISIC}, with drawn hairs, rulers and ink over them, and hair lifted from those that have most of it; "
+        "the project's own phantoms",
         "What it paints is a guess that is not there to be diagnosed. Fine pigment lines can be taken for hair. "
         "Dense hair, hair out of focus and large areas of ink are removed in part only. Gel bubbles stay.",
     ),
@@ -62,6 +63,13 @@ ABOUT: dict[str, About] = {
     "enhance_espcn": About(
         "Super-resolves the lesion's region x4 for viewing.",
         f"{_ISIC}: the regions around the lesions, reduced by four, half of them blurred, noisy and JPEG-coded",
+        "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
+        "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
+    ),
+    "enhance_plain": About(
+        "Super-resolves the lesion's region x4 for viewing, at a tenth of enhance_espcn's cost.",
+        f"{_ISIC}: patches, at up to twice as much detail a pixel, reduced by four, half of them blurred, noisy "
+        "and JPEG-coded",
         "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
         "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
     ),
