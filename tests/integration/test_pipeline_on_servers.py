@@ -135,11 +135,11 @@ def test_requests_an_image_of_a_first_run_and_of_a_second(store, client, image, 
     job = listed(store)
     before = requests()
     first = do(store, client, job)
-    # Known? The source. Three pictures, and what is known now. The result record is one more, the task's.
+    # The source, which nobody vouches for. Known? Three pictures, and what is known. The record is the task's.
     assert requests() - before == {"get": 2, "put": 4}
     asked, before = inferences(), requests()
     again = do(store, client, job)
-    assert requests() - before == {"get": 1}
+    assert requests() - before == {"get": 2, "list": 1}  # the source, what is known, what is there
     assert again.stages == first.stages
     assert inferences() == asked
 
@@ -151,8 +151,9 @@ def test_a_new_segmentation_model_does_not_purify_again(store, client, image, in
     job = listed(store, models=newest)
     asked = requests()
     again = do(store, client, job)
-    # Known, the purified picture; the mask (version 2 finds no lesion to enhance), and what is known now.
-    assert requests() - asked == {"get": 2, "put": 2}
+    # The source, what is known and what is there, the purified picture; the mask (version 2 finds no lesion), and
+    # what is known now.
+    assert requests() - asked == {"get": 3, "list": 1, "put": 2}
     after = inferences()
     ran = {model for model in after if after[model] > before.get(model, 0)}
     assert again.cached == (Stage.PURIFY,)

@@ -321,7 +321,7 @@ def test_an_object_that_is_gone_before_it_is_looked_into_is_one_failure(store, m
 
 
 def test_objects_go_by_their_names_where_these_tell_and_else_by_content(store, monkeypatch):
-    """Archives by their names alone; a hidden name or a DICOMDIR's is one like others where the user gave it."""
+    """Sidecars by names alone, archives as files are; a DICOMDIR is one like others where the user gave it."""
     packed_up, directory = packed(("in.png", PNG)), corpus.dicomdir(("A",))
     bodies = {"._a.png": b"x", "1.2": PNG, "DICOMDIR": directory, "a.png": b"x", "empty.1": b"", "folder/": b""}
     bodies |= {"large.1": PNG + bytes(2000), "old.1": PNG, "packed": packed_up, "text": b"text"}
@@ -335,11 +335,15 @@ def test_objects_go_by_their_names_where_these_tell_and_else_by_content(store, m
     intake = Intake(limited, store, in_place=True, filters=Filters(exclude=("old*",)))
     found = {item.name.removeprefix("s3://incoming/p/"): item for item in intake.walk(["s3://incoming/p/"])}
     kinds = {key: type(item).__name__ for key, item in found.items()}
-    assert kinds == dict.fromkeys(bodies, "Skipped") | dict.fromkeys(("._a.png", "1.2", "a.png"), "Candidate") | {
-        "old.1": "LeftOut"
-    }
+    expected = dict.fromkeys(bodies.keys() - {"packed"}, "Skipped") | {"old.1": "LeftOut"}
+    assert kinds == expected | dict.fromkeys(("1.2", "a.png", "packed/in.png"), "Candidate")
+    assert [found[key].why for key in ("._a.png", "folder/", "text")] == ["sidecar", "sidecar", "no_image"]
     assert sorted(heads) == ["p/1.2", "p/DICOMDIR", "p/packed", "p/text"]
-    for key in ("DICOMDIR", "packed", "text", "empty.1"):
+    (item,) = intake.walk(["s3://incoming/p/packed"])
+    assert item.name == "s3://incoming/p/packed/in.png"
+    (item,) = intake.walk(["s3://incoming/p/._a.png"])
+    assert (item.uri, item.refusal) == ("s3://incoming/p/._a.png", None)
+    for key in ("DICOMDIR", "text", "empty.1"):
         (item,) = intake.walk([f"s3://incoming/p/{key}"])
         assert (item.uri, item.refusal, item.frame) == (f"s3://incoming/p/{key}", None, None)
     (item,) = intake.walk(["s3://incoming/p/large.1"])

@@ -1,10 +1,11 @@
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable
 from dermbatch.settings import StoreSettings
-from dermbatch.store import ObjectStore, split_uri
+from dermbatch.store import ObjectStore, _vouched, split_uri
 from orchestrator.stack.ports import free_ports
 
 
@@ -69,3 +70,39 @@ def test_uris():
     for wrong in ("http://bucket/key", "s3://", "bucket/key", "s3:///key"):
         with pytest.raises(ValueError, match="not an s3"):
             split_uri(wrong)
+
+
+def test_a_digest_that_the_store_keeps_is_told_before_anything_is_read(store):
+    body = bytes(range(256)) * 100
+    store._client.put_object(Bucket=store.bucket, Key="vouched", Body=body, ChecksumAlgorithm="SHA256")
+    store.put("plain", body, "text/plain")
+    vouched, plain = store.opened(store.bucket, "vouched"), store.opened(store.bucket, "plain")
+    assert (vouched.sha256, plain.sha256) == (hashlib.sha256(body).hexdigest(), None)
+    vouched.close()
+    assert plain.read() == body
+    again = store.opened(store.bucket, "vouched", max_bytes=len(body))
+    assert again.read() == body
+    with pytest.raises(PermanentError) as error:
+        store.opened(store.bucket, "vouched", max_bytes=len(body) - 1)
+    assert error.value.reason == "too_large"
+    assert b"".join(store.chunks(store.bucket, "plain")) == body
+    with pytest.raises(ObjectNotFound):
+        store.opened(store.bucket, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("checksum", "kind"),
+    [
+        (None, None),
+        ("AAAA", None),
+        ("n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=-3", "COMPOSITE"),
+        ("n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=", "COMPOSITE"),
+        ("?", "FULL_OBJECT"),
+    ],
+)
+def test_what_is_no_digest_of_the_whole_object_vouches_for_nothing(checksum, kind):
+    assert _vouched(checksum, kind) is None
+    assert (
+        _vouched("n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=", "FULL_OBJECT")
+        == hashlib.sha256(b"test").hexdigest()
+    )
