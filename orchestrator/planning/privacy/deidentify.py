@@ -36,6 +36,7 @@ from orchestrator.planning.privacy.coded import plain_profile, without_comments
 from orchestrator.planning.privacy.codes import code, standard_code
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
+from orchestrator.planning.privacy.surroundings import leave_pixels_only
 
 _METHOD = f"PS3.15 Basic Profile; dermbatch {__version__}"
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
@@ -184,6 +185,7 @@ class _Taking:
         meta.MediaStorageSOPClassUID = clean.get("SOPClassUID") or UID("1.2.840.10008.5.1.4.1.1.7")
         meta.MediaStorageSOPInstanceUID = clean.SOPInstanceUID
         clean.file_meta = meta
+        leave_pixels_only(clean, syntax)
         file = BytesIO()
         clean.save_as(file, enforce_file_format=True)
         return file.getvalue()

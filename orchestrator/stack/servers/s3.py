@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -103,6 +104,8 @@ class DiskWatch:
             StackError: Where an object was not written.
         """
         with suppress(FileNotFoundError), self.log.open("rb") as log:
+            if log.seek(0, os.SEEK_END) < self._read:  # it was rotated
+                self._read = 0
             log.seek(self._read)
             new = log.read()
             self._read += len(new)
