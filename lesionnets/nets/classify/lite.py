@@ -2,8 +2,8 @@
 
 The head is that of ``nets.classify.mobilenet``: features pooled over view and lesion, then a linear layer. Unlike
 that network it is trained on views from the whole picture down to the lesion, and served as the mean over two
-(:attr:`LiteClassifier.squares`): the lesion with its surroundings for what is fine, the picture for what a mask can
-get wrong.
+(:attr:`LiteClassifier.squares`): the lesion and its surroundings for what is fine, the picture for what a mask
+gets wrong.
 """
 
 from __future__ import annotations

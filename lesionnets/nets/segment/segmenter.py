@@ -14,7 +14,7 @@ class Segmenter(nn.Module):
 
     Attributes:
         samples: Points along each side of a pixel of that square that pictures are reduced by.
-        long_side: Pixels to which a worker reduces the pictures that it sends; its own default where none is given.
+        long_side: Pixels to which a worker reduces what it sends; its own default where none is given.
         temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
 
     Shape:

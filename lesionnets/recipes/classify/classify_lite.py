@@ -1,9 +1,9 @@
 """Diagnosis of lesions by an EfficientNet-Lite with ImageNet weights, made to hold on other clinics' pictures.
 
-Views lie anywhere between the lesion and the whole picture, keep its proportions but for some squashing, and vary in
-light, colours, resolution and what lies over the skin, as cameras and clinics do; a tell-tale of the source must not
-tell the diagnosis, so diagnoses are balanced within sources. No checkpoint is chosen: the last average of the weights
-counts. ``--leave-out`` trains without a source and measures on it.
+Views lie anywhere between the lesion and the whole picture, keep its proportions but for some squashing, and
+vary in light, colours, resolution and what lies over the skin, as cameras and clinics do; a tell-tale of the
+source must not tell the diagnosis, so diagnoses are balanced within sources. No checkpoint is chosen: the last
+average of the weights counts. ``--leave-out`` trains without a source and measures on it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ MINUTES = 600.0
 PATIENCE = 12
 RATE = 1.5e-4
 """Of the encoder, at its peak; the head learns ten times as fast."""
+VARIED = Looks()
 FROZEN = 3
 """First blocks of the encoder that are not trained: edges and colours are the same everywhere, and cost most."""
 SHARES = (0.0, 1.0)
@@ -70,7 +71,7 @@ def train_one(
     size: int = SIZE,
     epochs: int = EPOCHS,
     version: int = VERSION,
-    vary: Looks = Looks(),
+    vary: Looks = VARIED,
     batch_size: int = BATCH,
     rate: float = RATE,
 ) -> Path:
