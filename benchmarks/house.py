@@ -100,7 +100,7 @@ def queued(path: Path, settings: Settings, seed: int) -> dict[str, object]:
     begin(store, ledger, plan(BATCH, order, Intake(settings, None, in_place=False).walk([str(path)]), store))
     app = Celery(BATCH)
     app.conf.update(celery_config(settings.redis))
-    Dispatcher(store, ledger, Messages(app), settings.ledger, BATCH).feed()
+    Dispatcher(store, ledger, Messages(app, settings.redis.signing_key), settings.ledger, BATCH).feed()
     app.close()
     with redis.Redis.from_url(settings.redis.url) as client:
         payload = client.rpop(QUEUES["bulk"])

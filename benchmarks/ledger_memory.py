@@ -81,7 +81,7 @@ def most_used(client: redis.Redis, settings: RedisSettings, images: int, run: in
     dispatcher = Dispatcher(
         SimulatedStore(batch),  # type: ignore[arg-type]
         ledger,
-        Messages(app),
+        Messages(app, settings.signing_key),
         WINDOW,
         "bench",
     )

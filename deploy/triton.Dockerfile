@@ -2,10 +2,11 @@
 #
 #   docker build --file deploy/triton.Dockerfile --tag ghcr.io/dermbatch/triton:0.1.0 .
 #
-# 24.10 is server 2.51.0, the same that the local stack runs and the tests start. Blackwell GPUs need 25.01 or newer:
-#   --build-arg TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.01-py3
+# 25.07 is server 2.59.0, the first release without the security faults that NVIDIA published in August 2025; take a
+# later one as you like. This image was NOT run by this project: its tests, and the local stack, run server 2.51.0, which
+# answers on the loopback address and only who has its key. Models keep to what both have.
 # Base images are named by exact tags; pass one with @sha256:... where builds must be the same for ever.
-ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:24.10-py3
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:25.07-py3
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS models

@@ -1,12 +1,13 @@
 """The audit log: who or what read, wrote, deleted or sent which image data or result, and when.
 
-JSON lines, one an access, in files that are only ever appended to. A read is noted before its bytes are handed on,
-a write, deletion or transmission before it is done. What cannot be noted is not done: see
-docs/decisions/0016-no-access-without-a-line.md.
+JSON lines, one an access, in files that are only ever appended to, each line chained to the one before. A read is
+noted before its bytes are handed on, a write, deletion or transmission before it is done. What cannot be noted is
+not done: see docs/decisions/0016-no-access-without-a-line.md.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from dermbatch.errors import AuditUnavailable, DermbatchError, ObjectNotFound
+from dermbatch.records import chain
 from dermbatch.settings import AuditSettings
 
 Action = Literal["read", "write", "copy", "delete", "send"]
@@ -38,6 +40,17 @@ def file_of(settings: AuditSettings, program: str, day: datetime) -> Path:
     return Path(settings.folder or "") / f"audit-{day:%Y%m%d}-{name}.jsonl"
 
 
+def _last_digest(today: Path) -> str:
+    """What the first line of today's file follows: the last one of the program's file before."""
+    pattern = today.name.replace(today.name.split("-")[1], "*", 1)
+    earlier = sorted(path for path in today.parent.glob(pattern) if path.name < today.name)
+    for path in reversed(earlier):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - chain.TAIL))
+            return chain.digest_of(file.read()) or chain.START
+    return chain.START
+
+
 class _Sink:
     """Where lines go: a file of today, or a stream; safe to share between threads and forks."""
 
@@ -46,15 +59,32 @@ class _Sink:
         self._lock = threading.Lock()
         self._day = ""
         self._file = -1
+        self._before = chain.START
 
     def write(self, line: bytes, now: datetime) -> None:
         try:
             with self._lock:
-                written = os.write(self._of(now), line)
+                whole = self._append(self._of(now), line)
         except OSError as error:
             raise AuditUnavailable(f"the audit log cannot be written: {error.strerror}") from error
-        if written < len(line):
+        if not whole:
             raise AuditUnavailable("the audit log cannot be written: no space is left")
+
+    def _append(self, file: int, line: bytes) -> bool:
+        """Write a line, of a file as the next of its chain; ``False``, and nothing of it stays, without space."""
+        if self._settings.folder == "-":
+            return os.write(file, line + b"\n") > len(line)
+        fcntl.lockf(file, fcntl.LOCK_EX)  # of the process: a pool shares the file, and what it was opened as
+        try:
+            size = os.fstat(file).st_size
+            before = chain.digest_of(os.pread(file, chain.TAIL, max(0, size - chain.TAIL))) if size else None
+            text = chain.linked(line, before or self._before, first=before is None)
+            if os.write(file, text) == len(text):
+                return True
+            os.ftruncate(file, size)
+            return False
+        finally:
+            fcntl.lockf(file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         with self._lock:
@@ -69,7 +99,8 @@ class _Sink:
         if day != self._day:
             path = file_of(self._settings, self._program, now)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fresh = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._before = _last_digest(path)
+            fresh = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if self._file >= 0:
                 os.close(self._file)
             self._file, self._day = fresh, day
@@ -136,7 +167,7 @@ class Audit:
         said |= {**self._who, "process": os.getpid()}
         line = {name: value for name, value in said.items() if value is not None}
         text = json.dumps(line, separators=(",", ":"), ensure_ascii=False)
-        self._sink.write(text.encode("utf-8", "backslashreplace") + b"\n", now)  # paths need not be UTF-8
+        self._sink.write(text.encode("utf-8", "backslashreplace"), now)  # paths need not be UTF-8
 
     @contextmanager
     def access(

@@ -124,6 +124,18 @@ class RecordDamaged(PermanentError):
     reason = "record_damaged"
 
 
+class MessageDamaged(PermanentError):
+    """A message in the queue is no job: something else than Dermbatch has written or changed it."""
+
+    reason = "message_damaged"
+
+
+class MessageRefused(PermanentError):
+    """A message in the queue is not signed with this system's key."""
+
+    reason = "message_refused"
+
+
 class NewerFormat(TransientError):
     """A record or message is of a later version's format: left as it is for that one."""
 

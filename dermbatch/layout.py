@@ -22,14 +22,12 @@ import hashlib
 import re
 
 from dermbatch.errors import UsageError
+from dermbatch.records.asked import NAME
 from dermbatch.records.outcome import DicomKind
 from dermbatch.stages import Stage
 
 PART_SIZE = 1000
 """Images in one part of a manifest."""
-
-_BATCH_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
-
 
 OPEN = "open/"
 """Prefix of the controls of open batches: one listing finds all work that is not finished."""
@@ -51,7 +49,7 @@ def check_batch_name(name: str, what: str = "batch") -> str:
     Raises:
         UsageError: Where it is not 1 to 100 of ``a-z 0-9 . _ -``, starting and ending with a letter or digit.
     """
-    if _BATCH_NAME.fullmatch(name) is None or ".." in name:
+    if NAME.fullmatch(name) is None or ".." in name:
         raise UsageError(
             f"{what} name {name!r} is not usable: take 1 to 100 of a-z, 0-9, '.', '_' and '-', "
             "starting and ending with a letter or digit"

@@ -29,7 +29,12 @@ class Section(BaseModel):
 class RedisSettings(Section):
     """The queue and the live counters."""
 
-    url: str = "redis://127.0.0.1:6379/0"
+    url: str = Field(default="redis://127.0.0.1:6379/0", repr=False, description="a password may be in it")
+    signing_key: SecretStr | None = Field(
+        default=None,
+        min_length=24,
+        description="of messages; where none is set, they are neither signed nor checked",
+    )
 
 
 class StoreSettings(Section):
@@ -56,6 +61,9 @@ class TritonSettings(Section):
     )
     shared_memory_prefix: str = Field(
         default="dermbatch-", pattern=r"^[\w.-]{1,100}$", description="of its names in /dev/shm"
+    )
+    key: SecretStr | None = Field(
+        default=None, description="of a Triton with restricted protocols: sent as `triton-grpc-protocol-dermbatch`"
     )
 
 
@@ -190,9 +198,9 @@ class WatchSettings(Section):
 
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
-    Stage.SEGMENT: ModelChoice(name="segment_mobilenet"),
+    Stage.SEGMENT: ModelChoice(name="segment_lite"),
     Stage.ENHANCE: ModelChoice(name="enhance_espcn"),
-    Stage.CLASSIFY: ModelChoice(name="classify_mobilenet"),
+    Stage.CLASSIFY: ModelChoice(name="classify_lite"),
 }
 
 

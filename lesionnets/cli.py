@@ -92,6 +92,10 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 2017,
     smoke: Annotated[bool, typer.Option(help="Train for seconds on a handful of images, as a test.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stopped.")] = False,
+    leave_out: Annotated[
+        int | None,
+        typer.Option(min=0, max=4, help="Source not to train on but to measure on, 0 to 4; of the lite recipes."),
+    ] = None,
 ) -> None:
     """Train a network; the last line printed is the path of its best checkpoint."""
     if recipe not in recipe_names():
@@ -103,7 +107,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     options = RecipeOptions(
-        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width=width, patience=patience
+        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width, patience, leave_out
     )
     best: Path = import_module(modules_below(recipes)[recipe]).train(options)
     typer.echo(best)
@@ -206,8 +210,16 @@ def evaluate_enhance(
 
 @evaluate_app.command("purify")
 def evaluate_purify(
-    images: Images,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folder of images that are drawn on; may be given several times.")
+    ] = None,
     model: Model = None,
+    covered: Annotated[
+        Path | None, typer.Option(help="Real pictures with hair, instead of --images; with --clean.")
+    ] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="The same pictures without hair, of the same file names.")
+    ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Experts' masks: measure what segmentation gains, too.")
     ] = None,
@@ -228,7 +240,14 @@ def evaluate_purify(
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Error inside and outside of what is drawn over images, before and after, and what other stages gain."""
+    """Error inside and outside of what lies over images, before and after, and what other stages gain."""
+    if covered or clean:
+        if images or masks or labels or not (covered and clean):
+            raise UsageError("real pairs are measured by themselves: --covered DIR and --clean DIR, no --images")
+        _evaluate_pairs(covered, clean, model, native=native, as_json=as_json)
+        return
+    if not images:
+        raise UsageError("name images to draw on with --images DIR, or real pairs with --covered and --clean")
     if labels and not masks:
         raise UsageError("diagnoses are measured beside masks: name --masks too")
     from lesionnets.evaluation import downstream, purify, samples  # noqa: PLC0415
@@ -262,6 +281,22 @@ def evaluate_purify(
         )
         about |= {"segment": segment, "classify": classify, "drawings": drawings}
     _print("purify", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
+
+
+def _evaluate_pairs(covered: Path, clean: Path, model: str | None, *, native: bool, as_json: bool) -> None:
+    """Error inside and outside of real hair."""
+    from lesionnets.evaluation import purify  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
+
+    pairs, left_out = purify.real_pairs(covered, clean)
+    model = model or predictors.default_model(Stage.PURIFY)
+    run = predictors.load_model(model, Stage.PURIFY)
+    cases = purify.read_pairs(pairs, lambda image: run.fitted(image, native=native))
+    if len(cases) < len(pairs):
+        left_out |= {"pairs with hardly any hair": len(pairs) - len(cases)}
+    figures = vars(purify.measure(lambda image: run(IMAGE=image)["PURIFIED"], cases))
+    about: dict[str, object] = {"resolution": _resolution(native), "pairs": "real"}
+    _print("purify", model, len(cases), figures, as_json=as_json, about=about, left_out=left_out)
 
 
 @app.command()

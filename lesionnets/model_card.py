@@ -28,6 +28,7 @@ class About:
 
 _MB_DCNN = "lesionnets train mb_dcnn"
 _IMAGENET = "MobileNetV2 weights trained on ImageNet (Apache-2.0)"
+_LITE = "EfficientNet-Lite0 weights trained on ImageNet (Apache-2.0)"
 _MASKED = "The 1,800 ISIC 2017 training images with masks (CC0), chosen on the 121 validation images; " + _IMAGENET
 _LABELLED = "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; " + _IMAGENET
 _SEGMENT_LIMITS = (
@@ -47,7 +48,8 @@ _ISIC = "ISIC 2017 training images (1,800 dermoscopic images, CC0), chosen on th
 ABOUT: dict[str, About] = {
     "purify_unet": About(
         "Finds hair, ruler marks and ink in a dermoscopic image and paints the skin that they cover.",
-        f"{_ISIC}, with drawn hairs, rulers and ink over them; the project's own phantoms",
+        f"{_ISIC}, with drawn hairs, rulers and ink over them, and hair lifted from those that have most of it; "
+        "the project's own phantoms",
         "What it paints is a guess that is not there to be diagnosed. Fine pigment lines can be taken for hair. "
         "Dense hair, hair out of focus and large areas of ink are removed in part only. Gel bubbles stay.",
     ),
@@ -62,6 +64,13 @@ ABOUT: dict[str, About] = {
     "enhance_espcn": About(
         "Super-resolves the lesion's region x4 for viewing.",
         f"{_ISIC}: the regions around the lesions, reduced by four, half of them blurred, noisy and JPEG-coded",
+        "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
+        "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
+    ),
+    "enhance_plain": About(
+        "Super-resolves the lesion's region x4 for viewing, at a tenth of enhance_espcn's cost.",
+        f"{_ISIC}: patches, at up to twice as much detail a pixel, reduced by four, half of them blurred, noisy "
+        "and JPEG-coded",
         "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
         "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
     ),
@@ -100,6 +109,18 @@ ABOUT: dict[str, About] = {
         "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
         _LABELLED,
         _CLASSIFY_LIMITS,
+    ),
+    "segment_lite": About(
+        "Finds the skin lesion's area in a dermoscopic image.",
+        "The ISIC 2017 training images but for two that are copies of test images, and 123 of ISIC 2018 Task 1 "
+        "(all CC0); " + _LITE,
+        f"{_SEGMENT_LIMITS} Where the lesion is faint it may take the dark core alone: experts draw such lesions "
+        "wider, and clinics differ; no threshold suits all.",
+    ),
+    "classify_lite": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
+        "1,998 ISIC 2017 training images (CC0); " + _LITE,
+        f"{_CLASSIFY_LIMITS} Of a source that training left out, it ranks keratoses far worse than on val.",
     ),
     "classify_resnet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart on the whole picture; the lesion mask is not used.",

@@ -6,9 +6,7 @@ spacing values. No message and no log line quotes a value of a header.
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -19,7 +17,6 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
@@ -34,9 +31,27 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.agreement import element, settle, shift_down, uid_name
+from dermbatch.images.dicom.palette import coloured
+from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
-from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg2000_size, read_jpeg_header
-from dermbatch.images.pixels import Rgb, SourceImage, check_size, opencv_decode, to_eight_bit, to_srgb
+from dermbatch.images.jpegheader import (
+    JpegHeader,
+    begins_jpeg2000,
+    jpeg_end,
+    read_jpeg2000_header,
+    read_jpeg_header,
+)
+from dermbatch.images.pixels import (
+    Rgb,
+    SourceImage,
+    adobe_rgb,
+    check_size,
+    opencv_decode,
+    to_eight_bit,
+    to_srgb,
+    used_bits,
+)
 from dermbatch.images.quiet import quiet
 
 MEDIA_TYPE = "application/dicom"
@@ -45,12 +60,6 @@ _PHOTOMETRIC = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
 )
 _LARGEST_DATA_SET = 2 * 1024**3
-_SPACINGS: dict[str, str | None] = {
-    "PixelSpacing": None,
-    "NominalScannedPixelSpacing": "spacing_nominal",
-    "ImagerPixelSpacing": "spacing_imager",
-}
-"""Where the pixel spacing is looked for, in this order, and the note where it was found."""
 
 
 def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
@@ -74,10 +83,10 @@ def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
             raise BadInput("the image does not fit into memory", reason="too_large") from None
         except EOFError:
             raise _truncated() from None
-        except Exception as error:  # readers fail in every way there is on files of strangers
+        except Exception:  # readers fail in every way there is on files of strangers
             # Without the cause: its text may quote the header.
             raise BadInput(
-                f"the DICOM file cannot be read ({type(error).__name__}); it is damaged", reason="corrupt"
+                "the DICOM data set cannot be followed; it is damaged: export it again", reason="corrupt"
             ) from None
 
 
@@ -93,21 +102,25 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
         if _is_cut(dataset, len(data)):
             raise _truncated()
         raise BadInput("the DICOM file holds no pixel data", reason="no_pixel_data")
+    settled = settle(dataset)
     height, width = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
     if height <= 0 or width <= 0:
-        raise BadInput("the DICOM file does not say its rows and columns", reason="corrupt")
+        raise BadInput(
+            f"{element('Rows')} or {element('Columns')} is missing or 0; export the image again", reason="corrupt"
+        )
     check_size(height, width, max_pixels)
     _keep_frame(dataset, frame)
     pixels, notes = decode_pixels(dataset)
+    notes = [*dict.fromkeys([*settled, *notes])]
     profile = dataset.get("ICCProfile")
+    if not profile and text(dataset, "ColorSpace").upper() == "ADOBERGB":
+        profile = adobe_rgb()
     if isinstance(profile, bytes) and "from_grey" not in notes:
         converted = to_srgb(pixels, profile)
         if converted is not None:
             pixels, notes = converted, [*notes, "from_icc"]
-    spacing, where = _spacing(dataset)
-    if where:
-        notes.append(where)
-    return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, tuple(notes))
+    spacing, aspect, said = proportions(dataset)
+    return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, (*notes, *said), aspect)
 
 
 def parse(data: bytes) -> Dataset:
@@ -151,13 +164,15 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
     if frame is None:
         if frames > 1:
             raise BadInput(
-                "the DICOM file holds several frames, which were not told apart when it was listed; export them "
-                "one by one",
+                f"{element('NumberOfFrames')}: the file holds several frames, which were not told apart when "
+                "it was listed; export them one by one, or with that element",
                 reason="multi_frame",
             )
         return
     if not 1 <= frame <= frames:
-        raise BadInput("the DICOM file does not hold the frame that is asked for", reason="corrupt")
+        raise BadInput(
+            f"{element('NumberOfFrames')}: the file does not hold the frame that is asked for", reason="corrupt"
+        )
     if frames == 1:
         return
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -186,23 +201,41 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
     Raises:
         BadInput: ``unsupported_transfer_syntax``, ``unsupported_format``, ``truncated``, ``corrupt``.
     """
+    dataset.NumberOfFrames = 1
+    notes = settle(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
     plugin = _plugin(syntax)
     photometric = text(dataset, "PhotometricInterpretation")
     if photometric not in _PHOTOMETRIC:
         raise BadInput(
-            "the DICOM file's photometric interpretation is not known here; convert it to RGB",
+            f"{element('PhotometricInterpretation')} is none that is known here; convert the image to RGB",
             reason="unsupported_format",
         )
     dataset.PhotometricInterpretation = photometric
-    dataset.NumberOfFrames = 1
     if syntax.is_encapsulated:
         quick = _check_frame(dataset, syntax, photometric)
         if quick is not None:
-            return quick, []
+            return quick, notes
     elif len(dataset.PixelData) < _uncompressed_size(dataset, photometric):
         raise _truncated()
-    return _displayed(dataset, pixel_array(dataset, raw=False, decoding_plugin=plugin), photometric)
+    else:
+        notes += shift_down(dataset)
+    displayed, more = _displayed(dataset, _decoded(dataset, plugin), photometric)
+    return displayed, [*notes, *more]
+
+
+def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
+    """Samples as pydicom decodes them, YCbCr made RGB."""
+    try:
+        return pixel_array(dataset, raw=False, decoding_plugin=plugin)
+    except (BadInput, MemoryError, EOFError):
+        raise
+    except Exception:  # decoders fail in every way there is; without the cause: its text may quote the header
+        raise BadInput(
+            f"{element('PixelData')} cannot be decoded as {uid_name(dataset.file_meta.TransferSyntaxUID)}; the "
+            "picture is damaged: export it again",
+            reason="corrupt",
+        ) from None
 
 
 def _plugin(syntax: UID) -> str:
@@ -231,23 +264,33 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
     The frame's own header decides how much memory its decoder takes, so it has to agree with the data set.
     """
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    picture = frame.lstrip(b"\0")
     size: tuple[int, int] | None = None
     header = None
     if syntax in JPEG2000TransferSyntaxes:
-        size = read_jpeg2000_size(frame)
+        coded = read_jpeg2000_header(picture if begins_jpeg2000(picture) else frame)
+        size = None if coded is None else (coded.height, coded.width)
     elif syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
-        header = read_jpeg_header(frame)
+        header = read_jpeg_header(picture)
         size = None if header is None else (header.height, header.width)
-        if header is not None and not jpeg_is_complete(frame):
+        end = jpeg_end(picture)
+        if header is not None and end is None and not picture.endswith(b"\xff\xd9"):
             raise _truncated()
+        picture = picture[:end]
     else:
         return None
     if size != (dataset.Rows, dataset.Columns):
-        raise BadInput("the DICOM header and the compressed picture in it disagree on its size", reason="corrupt")
+        raise BadInput(
+            f"{element('Rows')} and {element('Columns')} and the compressed picture disagree on its size; export "
+            "the image again",
+            reason="corrupt",
+        )
+    if picture != frame:  # what is before and behind a picture is none of it
+        dataset.PixelData = encapsulate([picture])
     baseline = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
     if header is None or not baseline or not _colours_agree(header, photometric):
         return None
-    pixels = opencv_decode(frame, cv2.IMREAD_COLOR)
+    pixels = opencv_decode(picture, cv2.IMREAD_COLOR)
     return pixels if pixels is not None and pixels.shape[:2] == size else None
 
 
@@ -259,7 +302,8 @@ def _colours_agree(header: JpegHeader, photometric: str) -> bool:
     """
     if header.precision != 8 or len(header.ids) != 3:
         return False
-    ycbcr = not header.has_rgb_ids and (header.jfif or photometric.startswith("YBR_FULL"))
+    proven = header.is_ycbcr
+    ycbcr = photometric.startswith("YBR_FULL") if proven is None else proven
     return photometric in ("RGB", "YBR_FULL", "YBR_FULL_422") and header.decoded_as_ycbcr == ycbcr
 
 
@@ -276,39 +320,39 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
     bits = number(dataset, "BitsStored", 8)
     if photometric == "PALETTE COLOR":
         notes.append("from_palette")
-        samples = apply_color_lut(samples, dataset)
-        bits = samples.dtype.itemsize * 8
+        samples, said = coloured(samples, dataset)
+        notes += said
+        bits = 8
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = (samples.astype(np.int64) + (1 << (bits - 1))).astype(np.uint16)
     if not np.issubdtype(samples.dtype, np.unsignedinteger) or not 1 <= bits <= 16:
-        raise BadInput("the DICOM file's pixels are no integers of 1 to 16 bits", reason="unsupported_format")
+        raise BadInput(
+            f"{element('BitsStored')}: the pixels are no integers of 1 to 16 bits; save it with 8 or 16 bits",
+            reason="unsupported_format",
+        )
     if bits != 8 or samples.dtype != np.uint8:
+        used = used_bits(samples, bits)
         if bits > 8:
             notes.append("from_16_bit")
-        samples = to_eight_bit(samples, bits)
+        if used != bits:
+            notes.append("scaled_to_used_bits")
+        samples = to_eight_bit(samples, used)
     if samples.ndim == 2:
         notes.append("from_grey")
         if photometric == "MONOCHROME1":
             samples = 255 - samples
             notes.append("from_monochrome1")
+        elif text(dataset, "PresentationLUTShape").upper() == "INVERSE":  # which MONOCHROME2 may not have
+            samples = 255 - samples
+            notes.append("from_inverse")
         samples = np.repeat(samples[..., None], 3, axis=2)
     if samples.shape != (dataset.Rows, dataset.Columns, 3):
-        raise BadInput("the DICOM header and its pixel data disagree on the size", reason="corrupt")
+        raise BadInput(
+            f"{element('Rows')}, {element('Columns')} or {element('SamplesPerPixel')} and the pixel data "
+            "disagree; export the image again",
+            reason="corrupt",
+        )
     return samples, notes
-
-
-def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None]:
-    """(row, column) pixel spacing in mm, and a note where it is not the Pixel Spacing attribute itself."""
-    for keyword, note in _SPACINGS.items():
-        try:
-            value: Any = dataset.get(keyword)
-            parts = value if isinstance(value, Sequence) and not isinstance(value, str) else str(value).split("\\")
-            row, column = (float(str(part).strip(" \"'\0")) for part in parts)
-        except (ValueError, TypeError, OverflowError):
-            continue
-        if all(math.isfinite(v) and 0 < v < 1000 for v in (row, column)):
-            return (row, column), note
-    return None, None
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:

@@ -71,7 +71,7 @@ def frames(head: bytes) -> int | None:
             return 1
         except Exception:  # readers fail in every way there is on what is cut off, or of strangers
             return None
-    count = number(dataset, "NumberOfFrames", 1)
+    count = number(dataset, "NumberOfFrames", 0) or _listed(head)
     if not reached and "NumberOfFrames" not in dataset:
         return None
     if count > MAX_FRAMES:
@@ -81,6 +81,22 @@ def frames(head: bytes) -> int | None:
             reason="multi_frame",
         )
     return max(count, 1)
+
+
+_TABLE = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\0\0)?\xff\xff\xff\xff\xfe\xff\x00\xe0(....)", re.DOTALL)
+
+
+def _listed(head: bytes) -> int:
+    """Frames by the offset table of compressed pixel data (PS3.5, A.4), for headers that do not say how many."""
+    found = _TABLE.search(head)
+    length = int.from_bytes(found[1], "little") if found else 0
+    table = head[found.end() : found.end() + length] if found else b""
+    offsets = [int.from_bytes(table[at : at + 4], "little") for at in range(0, len(table) - 3, 4)]
+    begun = [found.end() + length + offset for offset in offsets] if found else []
+    wrong = any(
+        head[at : at + 4] not in (b"", b"\xfe\xff\x00\xe0"[: len(head) - at]) for at in begun if at < len(head)
+    )
+    return 1 if wrong or sorted(set(offsets)) != offsets else max(1, len(offsets))
 
 
 def referenced_files(data: bytes) -> list[tuple[str, ...]]:
@@ -93,9 +109,10 @@ def referenced_files(data: bytes) -> list[tuple[str, ...]]:
         try:
             dataset = read_partial(BytesIO(data), force=True)
             found = [_file_id(record) for record in dataset.get("DirectoryRecordSequence") or ()]
-        except Exception as error:  # as above; without the cause: its text may quote the header
+        except Exception:  # as above; without the cause: its text may quote the header
             raise BadInput(
-                f"the DICOMDIR cannot be read ({type(error).__name__}); it is damaged", reason="corrupt"
+                "the DICOMDIR's records cannot be followed; it is damaged: copy the whole export again",
+                reason="corrupt",
             ) from None
     return [parts for parts in found if parts]
 

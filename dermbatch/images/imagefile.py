@@ -1,8 +1,8 @@
 """Image files: what is it, and what are its pixels. The content decides, not the name.
 
-Ordinary JPEG files go through OpenCV, the fastest decoder at hand, and 16 bit samples too, as Pillow does not keep
-them; everything else (alpha, palettes, CMYK, odd or broken files) through Pillow, which is strict about what is
-missing.
+Ordinary JPEG files go through OpenCV, the fastest decoder at hand, and PNG of 16 bit samples too, as Pillow does
+not keep them; TIFF files are looked through first, and deep ones decoded, by tifffile; everything else (alpha,
+palettes, CMYK, odd or broken files) goes through Pillow, which is strict about what is missing.
 """
 
 from __future__ import annotations
@@ -13,21 +13,26 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pi_heif import register_heif_opener
 from PIL import Image, UnidentifiedImageError
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicomfile import read_dicom
-from dermbatch.images.jpegheader import jpeg_is_complete
+from dermbatch.images.formats.coded import is_odd, odd_jpeg
+from dermbatch.images.formats.tiff import read_tiff
+from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg_header
 from dermbatch.images.pixels import (
     MIN_SIDE,
     Rgb,
     SourceImage,
+    adobe_rgb,
     check_size,
     cmyk_to_srgb,
     opencv_decode,
     over_white,
     to_eight_bit,
     to_srgb,
+    used_bits,
 )
 from dermbatch.images.quiet import quiet
 
@@ -44,6 +49,9 @@ _PILLOW = {
     "image/bmp": ("BMP",),
     "image/webp": ("WEBP",),
     "image/gif": ("GIF",),
+    "image/jp2": ("JPEG2000",),
+    "image/avif": ("AVIF",),
+    "image/heic": ("HEIF",),
 }
 SUPPORTED = frozenset(_PILLOW) - {"image/gif"} | {DICOM}
 """The media types that `read_image` takes."""
@@ -61,10 +69,13 @@ _SIGNATURES = (
     (b"PK\x05\x06", "application/zip"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
     (b"\xff\x4f\xff\x51", "image/jp2"),
+    (b"\xff\x0a", "image/jxl"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
     (b"%PDF-", "application/pdf"),
 )
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
-_FTYP = {b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heic", b"avif": "image/avif"}
+_AVIF = (b"avif", b"avis")
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # The first elements of a data set without preamble: of the file meta group, or of group 0008.
 _FIRST_ELEMENTS = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018)
 _EXPLICIT_VRS = (b"UL", b"CS", b"UI", b"DA", b"OB", b"SH", b"LO")
@@ -73,7 +84,7 @@ _EXPLICIT_VRS = (b"UL", b"CS", b"UI", b"DA", b"OB", b"SH", b"LO")
 def sniff(head: bytes) -> str | None:
     """The media type of a file by its first 256 bytes; None where it is none that is known.
 
-    Known are the supported types, and some that are told apart to say so: GIF, JPEG 2000, HEIC, AVIF, PDF, zip.
+    Known are the supported types, and some that are told apart to say so: GIF, JPEG XL, PDF, zip.
     """
     if head[128:132] == b"DICM":
         return DICOM
@@ -85,8 +96,17 @@ def sniff(head: bytes) -> str | None:
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "image/bmp"
     if head[4:8] == b"ftyp":
-        return _FTYP.get(head[8:12])
+        return _by_brands(head)
     return DICOM if _is_bare_dicom(head) else None
+
+
+def _by_brands(head: bytes) -> str | None:
+    """AVIF or HEIC by the brands of an ISO base media file (ISO/IEC 23008-12); ``mif1`` alone may be either."""
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+    if brands.intersection(_AVIF):
+        return "image/avif"
+    return "image/heic" if brands.intersection(_HEIF) else None
 
 
 def _is_bare_dicom(head: bytes) -> bool:
@@ -99,7 +119,7 @@ def _is_bare_dicom(head: bytes) -> bool:
 
 
 def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
-    """Decode an image file: JPEG, PNG, TIFF, BMP, WebP or DICOM.
+    """Decode an image file: JPEG, PNG, TIFF, BMP, WebP, HEIC, AVIF, JPEG 2000 or DICOM.
 
     Args:
         data: The whole file.
@@ -116,8 +136,8 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
     media_type = sniff(data[:256])
     if media_type is None:
         raise BadInput(
-            "the content is no image of a known type, whatever the name says; JPEG, PNG, TIFF, BMP, WebP and "
-            "DICOM are taken",
+            "the content is no image of a known type, whatever the name says; JPEG, PNG, TIFF, BMP, WebP, HEIC, "
+            "AVIF, JPEG 2000 and DICOM are taken",
             reason="not_an_image",
         )
     if media_type == DICOM:
@@ -140,53 +160,92 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
 
 def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
     """Header first, then the pixels by the quickest decoder that is right for them."""
+    if media_type == "image/tiff":
+        return _read_tiff(data, max_pixels)
+    header = read_jpeg_header(data) if media_type == "image/jpeg" else None
+    if header is not None and is_odd(header):
+        return _read_odd_jpeg(data, header, max_pixels)
+    if media_type == "image/heic":
+        register_heif_opener()
     with Image.open(BytesIO(data), formats=_PILLOW[media_type]) as image:
         width, height = image.size
         _check_single(image, media_type)
         check_size(height, width, max_pixels)
         orientation = _orientation(image)
         notes = ["exif_rotated"] if orientation != 1 else []
-        profile = image.info.get("icc_profile")
-        deep = _is_deep(image, data, media_type)
+        profile = _profile(image)
         pixels = None
         if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
             pixels = opencv_decode(data, cv2.IMREAD_COLOR)
             if image.mode == "L":
                 notes.append("from_grey")
-        if deep:
+        if media_type == "image/png" and data[24] == 16:
             # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
             if not _is_complete(data, media_type):
                 raise EOFError
             pixels = _deep(data, notes)
         if pixels is None:
             pixels = _by_pillow(image, profile, notes)
-            if media_type == "image/tiff":
-                orientation = 1  # Pillow has turned it already
+    return _upright(pixels, orientation, profile, notes, media_type)
+
+
+def _read_tiff(data: bytes, max_pixels: int) -> SourceImage:
+    """The full picture of a TIFF file, by tifffile or by Pillow."""
+    found = read_tiff(data, max_pixels)
+    notes, profile = list(found.notes), found.profile
+    if found.pixels is not None:
+        if found.orientation != 1:
+            notes.insert(0, "exif_rotated")
+        return _upright(found.pixels, found.orientation, profile, notes, "image/tiff")
+    with Image.open(BytesIO(data), formats=_PILLOW["image/tiff"]) as image:
+        image.seek(found.page or 0)
+        if _orientation(image) != 1:
+            notes.append("exif_rotated")
+        profile = _profile(image)
+        pixels = _by_pillow(image, profile, notes)  # which turns it as well
+    return _upright(pixels, 1, profile, notes, "image/tiff")
+
+
+def _read_odd_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> SourceImage:
+    """A JPEG file that Pillow cannot open, so without its EXIF but for the orientation."""
+    check_size(header.height, header.width, max_pixels)
+    if not jpeg_is_complete(data):
+        raise EOFError
+    notes: list[str] = []
+    pixels = odd_jpeg(data, header, notes)
+    exif = Image.Exif()
+    at = data.find(b"Exif\0\0", 0, 1 << 16)
+    if at >= 0:
+        exif.load(data[at : at + (1 << 16)])
+    orientation = exif.get(0x0112, 1)
+    orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    return _upright(
+        pixels, orientation, None, (["exif_rotated"] if orientation != 1 else []) + notes, "image/jpeg"
+    )
+
+
+def _upright(
+    pixels: Rgb, orientation: int, profile: bytes | None, notes: list[str], media_type: str
+) -> SourceImage:
+    """Pixels in sRGB and turned."""
     if profile and not {"from_grey", "from_cmyk"} & set(notes):
         converted = to_srgb(pixels, profile)
         if converted is not None:
             pixels = converted
             notes.append("from_icc")
-    pixels = np.ascontiguousarray(_turn(pixels, orientation))
-    return SourceImage(pixels, media_type, None, tuple(dict.fromkeys(notes)))
+    turned = np.ascontiguousarray(_turn(pixels, orientation))
+    return SourceImage(turned, media_type, None, tuple(dict.fromkeys(notes)))
 
 
 def _check_single(image: Image.Image, media_type: str) -> None:
-    """Refuse animations and files of several pages; smaller copies of the same page are no other page."""
+    """Refuse animations, and files of several pictures."""
     frames = getattr(image, "n_frames", 1) if media_type != "image/jpeg" else 1
-    if media_type == "image/tiff" and frames > 1:
-        pages = 0
-        for frame in range(frames):
-            image.seek(frame)
-            reduced = int(getattr(image, "tag_v2", {}).get(254, 0)) & 1
-            pages += not reduced
-        image.seek(0)
-        if pages > 1:
-            raise BadInput(
-                f"the file holds {pages} pages; save each as a file of its own",
-                reason="multi_frame",
-            )
-    elif frames > 1:
+    if media_type == "image/heic" and frames > 1:
+        raise BadInput(
+            f"the file holds {frames} pictures; save each as a file of its own",
+            reason="multi_frame",
+        )
+    if frames > 1:
         raise BadInput(
             f"the file is an animation of {frames} frames; save the wanted one as JPEG or PNG",
             reason="animated",
@@ -196,6 +255,22 @@ def _check_single(image: Image.Image, media_type: str) -> None:
             "GIF files hold at most 256 colours and are not taken; give the original as JPEG or PNG",
             reason="unsupported_format",
         )
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    """The ICC profile; that of Adobe RGB where EXIF alone says that colours are in it (DCF 2.0, 'R03')."""
+    embedded = image.info.get("icc_profile")
+    if embedded:
+        return bytes(embedded)
+    if "exif" not in image.info and image.format != "TIFF":  # asking would have it decoded
+        return None
+    try:
+        exif = image.getexif()
+        photo, interoperability = exif.get_ifd(0x8769), exif.get_ifd(0xA005)
+    except Exception:  # broken EXIF: the picture is still good
+        return None
+    said = str(interoperability.get(1, "")).strip("\0 ")
+    return adobe_rgb() if said == "R03" or photo.get(0xA001) == 2 else None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -218,24 +293,6 @@ def _turn(pixels: Rgb, orientation: int) -> NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
-
-
-def _is_deep(image: Image.Image, data: bytes, media_type: str) -> bool:
-    """Whether samples have more than 8 bits; Pillow would drop or clip the lower ones."""
-    if media_type == "image/png":
-        return data[24] == 16
-    if media_type != "image/tiff":
-        return False
-    tags: Any = getattr(image, "tag_v2", {})
-    bits, kind, space = tags.get(258, (1,)), tags.get(339, (1,)), tags.get(262, 1)
-    if max(bits) <= 8:
-        return False
-    if max(bits) > 16 or set(kind) != {1} or space not in (1, 2):
-        raise BadInput(
-            "TIFF files of this sample format are not taken; save it as 8 or 16 bit grey or RGB",
-            reason="unsupported_format",
-        )
-    return True
 
 
 def _is_complete(data: bytes, media_type: str) -> bool:
@@ -265,13 +322,21 @@ def _png_chunks_fit(data: bytes) -> bool:
 
 
 def _deep(data: bytes, notes: list[str]) -> Rgb:
-    """Pixels of a 16 bit PNG or TIFF file."""
+    """Pixels of a 16 bit PNG file."""
     pixels = opencv_decode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError("not decoded")
     if pixels.dtype == np.uint16:
         notes.append("from_16_bit")
-        pixels = to_eight_bit(pixels, 16)
+        colours = pixels if pixels.ndim == 2 else pixels[..., :3]
+        used = used_bits(colours, 16)
+        if used != 16:
+            notes.append("scaled_to_used_bits")
+            alpha = to_eight_bit(pixels[..., 3:], 16) if pixels.ndim == 3 else None
+            pixels = to_eight_bit(colours, used)
+            pixels = pixels if alpha is None else np.concatenate([pixels, alpha], axis=-1)
+        else:
+            pixels = to_eight_bit(pixels, 16)
     if pixels.ndim == 2:
         notes.append("from_grey")
         return np.repeat(pixels[..., None], 3, axis=2)
@@ -294,6 +359,9 @@ def _by_pillow(image: Image.Image, profile: bytes | None, notes: list[str]) -> R
         notes.append("from_rgba")
         rgba = np.asarray(image.convert("RGBA"))
         return over_white(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3])
+    if mode == "I;16":  # JPEG 2000 of more than 8 bits
+        notes += ["from_16_bit", "from_grey"]
+        return np.repeat(to_eight_bit(np.asarray(image), 16)[..., None], 3, axis=2)
     if mode in ("L", "1"):
         notes.append("from_grey")
     elif mode == "P":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+_MARKER = re.compile(rb"\xff[^\x00-\xbf\xd0-\xd7\xff]")
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
 
@@ -16,7 +18,10 @@ class JpegHeader:
         height: Rows of the picture.
         width: Columns of the picture.
         precision: Bits a sample.
+        marker: Second byte of the frame header's marker, which says how it is coded: 0xC0 baseline, 0xC3 lossless,
+            0xF7 JPEG-LS ...
         ids: Component identifiers.
+        sampling: Horizontal and vertical sampling factor of each component, four bits each.
         jfif: Whether there is a JFIF marker, which says that three components are YCbCr.
         adobe_transform: Colour transform of the Adobe marker (0 none, 1 YCbCr, 2 YCCK), if there is one.
     """
@@ -24,7 +29,9 @@ class JpegHeader:
     height: int
     width: int
     precision: int
+    marker: int
     ids: tuple[int, ...]
+    sampling: tuple[int, ...]
     jfif: bool
     adobe_transform: int | None
 
@@ -32,6 +39,20 @@ class JpegHeader:
     def has_rgb_ids(self) -> bool:
         """Whether the components are called R, G and B."""
         return self.ids in _RGB_IDS
+
+    @property
+    def is_ycbcr(self) -> bool | None:
+        """Whether three components are YCbCr, as the stream proves it; None where it says nothing.
+
+        Sub-sampled chroma cannot be RGB; then component names, the JFIF and the Adobe marker count.
+        """
+        if len(set(self.sampling)) > 1:
+            return True
+        if self.has_rgb_ids:
+            return False
+        if self.jfif:
+            return True
+        return None if self.adobe_transform is None else self.adobe_transform != 0
 
     @property
     def decoded_as_ycbcr(self) -> bool:
@@ -65,6 +86,8 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
                 height=int.from_bytes(body[1:3], "big"),
                 width=int.from_bytes(body[3:5], "big"),
                 precision=body[0],
+                marker=marker,
+                sampling=tuple(body[7 : 6 + 3 * count : 3]),
                 ids=tuple(body[6 : 6 + 3 * count : 3]),
                 jfif=jfif,
                 adobe_transform=adobe,
@@ -78,15 +101,73 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
     return None
 
 
+def jpeg_end(stream: bytes) -> int | None:
+    """Where a JPEG or JPEG-LS picture ends, behind its end marker; None where the stream ends before.
+
+    Args:
+        stream: From the start marker on; anything may follow the picture.
+    """
+    at = 2
+    while at + 2 <= len(stream):
+        if stream[at] != 0xFF:
+            return None
+        marker = stream[at + 1]
+        if marker == 0xD9:
+            return at + 2
+        if marker == 0xFF:
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+            if marker == 0xDA:
+                found = _MARKER.search(stream, at)
+                at = found.start() if found else len(stream)
+    return None
+
+
 def jpeg_is_complete(stream: bytes) -> bool:
-    """Whether a JPEG stream ends with its end marker; padding after it is allowed."""
-    return stream[-2:] == b"\xff\xd9" or stream[-64:].rstrip(b"\0\r\n ").endswith(b"\xff\xd9")
+    """Whether a JPEG stream holds its end marker; anything may follow it."""
+    return stream[-2:] == b"\xff\xd9" or jpeg_end(stream) is not None
 
 
-def read_jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
-    """(rows, columns) of a JPEG 2000 code stream (ITU-T T.800, A.5.1), raw or in a JP2 file."""
-    at = stream[:4096].find(b"\xff\x4f\xff\x51")
-    if at < 0 or len(stream) < at + 24:
+@dataclass(frozen=True)
+class Jpeg2000Header:
+    """Header of a JPEG 2000 code stream (ITU-T T.800, A.5.1, A.6.1).
+
+    Attributes:
+        height: Rows of the picture.
+        width: Columns of the picture.
+        components: How many.
+        precision: Bits a sample, of the first component.
+        transformed: Whether components 0 to 2 went through the multiple component transformation, so that a
+            decoder gives RGB.
+    """
+
+    height: int
+    width: int
+    components: int
+    precision: int
+    transformed: bool
+
+
+def begins_jpeg2000(stream: bytes) -> bool:
+    """Whether it is a JPEG 2000 code stream, raw or in a JP2 file."""
+    return stream.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"))
+
+
+def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header | None:
+    """Header of a JPEG 2000 code stream, raw or in a JP2 file; None where there is none."""
+    at = stream[: 1 << 16].find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(stream) < at + 43:
         return None
     right, bottom, left, top = (int.from_bytes(stream[at + i : at + i + 4], "big") for i in (8, 12, 16, 20))
-    return bottom - top, right - left
+    components = int.from_bytes(stream[at + 40 : at + 42], "big")
+    coding = stream.find(b"\xff\x52", at, at + (1 << 16))
+    return Jpeg2000Header(
+        height=bottom - top,
+        width=right - left,
+        components=components,
+        precision=(stream[at + 42] & 0x7F) + 1,
+        transformed=0 <= coding < len(stream) - 9 and stream[coding + 8] == 1,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -32,13 +33,17 @@ class SourceImage:
             of JPEG, PNG and TIFF files speak of paper and are not taken.
         notes: Conversions that were needed: ``exif_rotated``, ``from_grey``, ``from_palette``, ``from_16_bit``,
             ``from_cmyk``, ``from_rgba`` (laid over white), ``from_icc`` (colours converted from another space),
-            ``from_monochrome1``, ``spacing_imager``, ``spacing_nominal`` (where the spacing was found).
+            ``from_monochrome1``, ``corrected_...`` (an element of a DICOM header that the pixel data refute or
+            that is missing), ``scaled_to_used_bits`` ...: ``docs/inputs.md`` has all of them. ``spacing_imager``,
+            ``spacing_nominal``: where the spacing was found; ``spacing_unusable`` ...: why there is none.
+        pixel_aspect: Height over width of a pixel, where no spacing is known and pixels are not square.
     """
 
     pixels: Rgb
     media_type: str
     pixel_spacing_mm: tuple[float, float] | None
     notes: tuple[str, ...]
+    pixel_aspect: float | None = None
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:
@@ -79,6 +84,29 @@ def to_eight_bit(pixels: NDArray[np.unsignedinteger[Any]], bits: int) -> Rgb:
     return np.asarray(table[pixels], np.uint8)
 
 
+_STEPS = (8, 10, 12)
+
+
+def used_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> int:
+    """How many bits of its samples a picture uses: fewer than stated where it would be nearly black, or more.
+
+    Cameras of 10 and 12 bits store their samples in 16 bit words, not all of them shifted up; a picture in which
+    nothing reaches a sixteenth of what its depth could show is one of those.
+
+    Args:
+        samples: Of any shape.
+        bits: As stated, 1 to 16.
+
+    Returns:
+        8, 10, 12 or ``bits``; more than ``bits`` where a sample needs them.
+    """
+    top = int(samples.max()) if samples.size else 0
+    if top >> bits:
+        return min(16, top.bit_length())
+    fitting = [step for step in _STEPS if step + 4 <= bits and top < 1 << step]
+    return fitting[0] if fitting and top > 1 else bits
+
+
 def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
     """Lay ``rgb`` [H, W, 3] with its opacity [H, W] over white, as viewers do."""
     if (alpha == 255).all():
@@ -99,6 +127,37 @@ def to_srgb(pixels: Rgb, profile: bytes) -> Rgb | None:
     if transform is None:
         return None
     return np.asarray(transform.apply(Image.fromarray(pixels)))
+
+
+@lru_cache(maxsize=1)
+def adobe_rgb() -> bytes:
+    """An ICC profile of Adobe RGB (1998), section 4.3: its primaries adapted to D50, gamma 563 / 256."""
+    primaries = {
+        b"wtpt": (0.9642, 1.0, 0.8249),
+        b"rXYZ": (0.60974, 0.31111, 0.01947),
+        b"gXYZ": (0.20528, 0.62567, 0.06087),
+        b"bXYZ": (0.14919, 0.06322, 0.74457),
+    }
+    tags = {
+        name: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in xyz))
+        for name, xyz in primaries.items()
+    }
+    said = b"Adobe RGB compatible"
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(said) + 1) + said + bytes(79)
+    tags[b"cprt"] = b"text\0\0\0\0none\0"
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 563) + bytes(2)
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, content in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    fixed = (
+        struct.pack(">I4xI", start + len(body), 0x02100000)
+        + b"mntrRGB XYZ "
+        + struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    )
+    fixed += b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return fixed + bytes(128 - len(fixed)) + table + body
 
 
 def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Rgb:

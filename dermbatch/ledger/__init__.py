@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from dermbatch.ledger.batches import Batches, BatchState
 from dermbatch.ledger.connection import Connection
-from dermbatch.ledger.images import Claim, Due, Images, Message
+from dermbatch.ledger.images import Claim, Due, Images, Member, Message
 from dermbatch.ledger.slots import Slots
 from dermbatch.ledger.snapshot import Snapshot, take_snapshot
 from dermbatch.settings import LedgerSettings, RedisSettings
 
-__all__ = ["BatchState", "Claim", "Due", "Ledger", "Message", "Snapshot"]
+__all__ = ["BatchState", "Claim", "Due", "Ledger", "Member", "Message", "Snapshot"]
 
 
 class Ledger:

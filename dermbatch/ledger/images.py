@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 from dermbatch.ledger.connection import (
     CLOCK,
     COUNTS,
     FLIGHT,
     INFLIGHT,
+    JOBS,
     STATES,
     Connection,
     batch_of,
@@ -25,6 +26,34 @@ from dermbatch.settings import LedgerSettings
 
 _SLACK = 5.0
 """Seconds beyond the longest time ahead that is ever set after which a time is from before a step back."""
+
+
+MOST_DELIVERIES = 3
+"""Of a message that is no job; then its image is recorded as failed."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image by what the ledger calls it.
+
+    Attributes:
+        batch: Its batch.
+        index: Its position there.
+    """
+
+    batch: str
+    index: int
+
+    @classmethod
+    def named(cls, member: str) -> Self:
+        """From ``batch:index``."""
+        batch, _, index = member.rpartition(":")
+        return cls(batch, int(index))
+
+    @property
+    def member(self) -> str:
+        """``batch:index``."""
+        return f"{self.batch}:{self.index}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,7 @@ class Claim:
 class Due:
     """An image whose time has come, already moved and sent again; see ``requeue.lua``."""
 
+    member: Member
     payload: str
     why: Literal["expired", "resend", "poison"]
     attempts: int
@@ -117,7 +147,9 @@ class Images:
         args: list[str | int] = [claim.job.member, claim.owner, self._lease]
         return self._run("heartbeat", [INFLIGHT, STATES], args) == 1
 
-    def finish(self, job: ImageJob, owner: str, outcome: Literal["done", "failed"], reason: str = "") -> bool:
+    def finish(
+        self, job: ImageJob | Member, owner: str, outcome: Literal["done", "failed"], reason: str = ""
+    ) -> bool:
         """Note an outcome whose record is written; ``False`` where a failure came too late to count.
 
         Args:
@@ -155,10 +187,26 @@ class Images:
         args: list[str | int] = [milliseconds(settings.queued_look), settings.max_crashes, limit, owner]
         args += [milliseconds(self._probation), milliseconds(ahead)]
         rows = cast(
-            list[tuple[Literal["expired", "resend", "poison"], int, str, int]],
+            list[tuple[str, Literal["expired", "resend", "poison"], int, str, int]],
             self._run("requeue", [*FLIGHT, CLOCK], args),
         )
-        return [Due(payload, why, attempts, bool(expired)) for why, attempts, payload, expired in rows]
+        return [
+            Due(Member.named(member), payload, why, attempts, bool(expired))
+            for member, why, attempts, payload, expired in rows
+        ]
+
+    def reject(self, member: Member, owner: str) -> int:
+        """Count a delivery of a message that is no job; with the third, the image is ``owner``'s to be recorded.
+
+        Returns:
+            How often it was delivered.
+        """
+        args: list[str | int] = [member.member, MOST_DELIVERIES, owner]
+        return cast(int, self._run("reject", [INFLIGHT, STATES, JOBS], args))
+
+    def discard(self, member: Member) -> bool:
+        """Take a queued image out of flight, its message out of the queue; ``False`` where it is not queued."""
+        return self._run("discard", FLIGHT, [member.member]) == 1
 
     @property
     def _probation(self) -> float:

@@ -66,6 +66,10 @@ IMAGE = Tensor("IMAGE", (-1, -1, 3))
 LESION = Tensor("LESION", (-1, -1))
 """Where the lesion is: probability x 255, or 255 and 0."""
 
+DISTANCE = Tensor("DISTANCE", (1,), "float32", optional=True)
+"""How far a picture's embedding is from those of dermoscopic images, in shares of what is their limit: above 1 it
+is none, and gets no diagnosis."""
+
 CONTRACTS: dict[Stage, Contract] = {
     Stage.PURIFY: Contract(
         inputs=(IMAGE,),
@@ -82,6 +86,7 @@ CONTRACTS: dict[Stage, Contract] = {
             Tensor("PROBABILITIES", (-1,), "float32"),
             Tensor("EMBEDDING", (-1,), "float32"),
             Tensor("SALIENCY", (-1, -1)),
+            DISTANCE,
         ),
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -16,6 +17,9 @@ from dermbatch.stages import Stage
 
 METADATA_TIMEOUT = 10.0
 """Seconds in which it has to say what it serves."""
+
+KEY_HEADER = "triton-grpc-protocol-dermbatch"
+"""With ``--grpc-restricted-protocol=...:dermbatch=KEY``, Triton asks for the key in the header of this name."""
 
 GONE = {"StatusCode.NOT_FOUND"}
 DOWN = {"StatusCode.UNAVAILABLE"}
@@ -35,6 +39,16 @@ _CHANNEL = [
 ]
 
 
+class _Key(triton.InferenceServerClientPlugin):  # type: ignore[misc]
+    """Adds the key to every request, of which a Triton with restricted protocols answers no other."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, request: Any) -> None:
+        request.headers[KEY_HEADER] = self._key
+
+
 class Triton:
     """A Triton Inference Server: what it has, and one model on one item at a time.
 
@@ -47,6 +61,8 @@ class Triton:
     def __init__(self, settings: TritonSettings) -> None:
         self._url, self._timeout = settings.url, settings.timeout
         self._client = triton.InferenceServerClient(settings.url, channel_args=_CHANNEL)
+        if settings.key is not None:
+            self._client.register_plugin(_Key(settings.key.get_secret_value()))
 
     def close(self) -> None:
         """Close the channel."""

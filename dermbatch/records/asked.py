@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from dermbatch.errors import NewerFormat
 from dermbatch.stages import ORDER, Stage
@@ -45,6 +46,27 @@ class Stored(Record):
 
 
 Lane = Literal["live", "bulk"]
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
+"""Of a batch or canary: it becomes part of keys, so ``..`` is not allowed in it either."""
+
+
+def _name(name: str) -> str:
+    if NAME.fullmatch(name) is None or ".." in name:
+        raise ValueError("it is no name of a batch or canary")
+    return name
+
+
+def _object(uri: str) -> str:
+    if not _OBJECT.fullmatch(uri):
+        raise ValueError("it is no s3://bucket/key")
+    return uri
+
+
+_OBJECT = re.compile(r"s3://[^/]+/.+", re.DOTALL)
+
+Name = Annotated[str, AfterValidator(_name)]
+ObjectUri = Annotated[str, AfterValidator(_object)]
 
 
 class ModelChoice(Record):
@@ -243,17 +265,17 @@ class Canary(Stored):
 class Shadow(Record):
     """Other models that an image is also run with, after its result is written and without touching it."""
 
-    canary: str
+    canary: Name
     models: dict[Stage, ModelChoice] = Field(description="of all stages; those that differ are what is tried")
 
 
 class ImageJob(Stored):
     """The Celery message's one argument: everything a worker needs to process one image, but no pixels."""
 
-    batch: str
-    index: int
+    batch: Name
+    index: int = Field(ge=0)
     name: str
-    source: str
+    source: ObjectUri
     order: Order
     size: int | None = None
     etag: str | None = Field(default=None, description="as in the manifest")

@@ -20,6 +20,9 @@ class ImageInfo(Record):
     height: int
     width: int
     pixel_spacing_mm: tuple[float, float] | None = Field(default=None, description="(row, column) spacing")
+    pixel_aspect: float | None = Field(
+        default=None, description="height over width of a pixel, where that alone is known and not 1"
+    )
     notes: tuple[str, ...] = Field(default=(), description="conversions: exif_rotated, from_16_bit, from_cmyk ...")
     frame: int | None = Field(default=None, description="of a DICOM file of several: which, from 1")
 
@@ -100,8 +103,11 @@ class ClassifyOutput(Record):
     """Diagnosis probabilities: research and triage support, not a diagnosis."""
 
     kind: Literal["classify"] = "classify"
-    probabilities: dict[str, float]
-    label: str = Field(description="the most probable")
+    probabilities: dict[str, float] = Field(description="by label; empty where it is no dermoscopic image")
+    label: str | None = Field(description="the most probable; none where it is no dermoscopic image")
+    distance: float | None = Field(
+        default=None, description="of its embedding from dermoscopic images; above 1 it is none of them"
+    )
     embedding_sha256: str = Field(description="digest of embedding.npy's float32 bytes")
 
 
@@ -144,7 +150,13 @@ class StageRecord(Record):
 
 
 QualityFlag = Literal[
-    "no_lesion", "touches_frame", "several_lesions", "low_confidence", "heavily_occluded", "burned_in_text"
+    "no_lesion",
+    "touches_frame",
+    "several_lesions",
+    "low_confidence",
+    "heavily_occluded",
+    "burned_in_text",
+    "not_dermoscopic",
 ]
 
 
@@ -182,6 +194,9 @@ class ResultRecord(Stored):
     dicom: dict[DicomKind, str] = Field(default={}, description="keys of the DICOM objects, where asked for")
     dicom_written: dict[DicomKind, Written] = Field(default={}, description="their sizes and digests")
     no_dicom: NoDicom | None = Field(default=None, description="why there are none, though they were asked for")
+    dicom_notes: tuple[str, ...] = Field(
+        default=(), description="what they cannot say as the source does: left_out_accession_number ..."
+    )
     sent: Sent | None = Field(
         default=None, description="what was sent to a PACS, where asked for and there is any"
     )

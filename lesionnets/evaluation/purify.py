@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms.occlusion import draw_hairs, draw_ink, draw_ruler
 from dermbatch.phantoms.phantom import Occlusion, phantom
+from lesionnets.data.layers import Layer, lifted_layer
 from lesionnets.data.sources.isic import Image, Sample, read_image, read_pair
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
+from lesionnets.evaluation.samples import image_files
 from lesionnets.occlusions import find_occlusions
 
 Mask = npt.NDArray[np.bool_]
@@ -37,6 +41,13 @@ class Case:
     clean: Image
     covered: Image
     mask: Mask
+
+
+HAIR = 25
+"""Least difference of any colour between a covered picture and its clean one, of 255, that is hair."""
+
+LEAST_HAIR = 0.001
+"""Share of a picture that must be hair for it to be measured."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,104 @@ def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Ca
         covered, mask = DRAW[kind](clean, np.random.default_rng([seed, index]))
         cases.append(Case(clean, covered, mask))
     return cases
+
+
+def pair_case(covered: Image, clean: Image) -> Case | None:
+    """A real pair, whose hair is where the greatest difference of the colours exceeds ``HAIR``; none without hair.
+
+    Args:
+        covered: RGB uint8 [H, W, 3].
+        clean: Of the same size.
+    """
+    mask = np.abs(covered.astype(np.int16) - clean).max(axis=2) > HAIR
+    return Case(clean, covered, mask) if mask.mean() >= LEAST_HAIR else None
+
+
+def real_pairs(covered: Path, clean: Path) -> tuple[list[tuple[Path, Path]], dict[str, int]]:
+    """Pictures with hair and the same without, by their file names.
+
+    Args:
+        covered: Folder of pictures with hair.
+        clean: Folder of pictures of the same names.
+
+    Returns:
+        Pairs of files, in order of their names; and what has no counterpart, and how many of it.
+
+    Raises:
+        UsageError: Where a folder is missing, or no picture is in both.
+    """
+    with_hair, without = ({path.stem: path for path in image_files(folder)} for folder in (covered, clean))
+    pairs = [(path, without[name]) for name, path in sorted(with_hair.items()) if name in without]
+    if not pairs:
+        raise UsageError(f"no picture of {covered} has one of the same name in {clean}")
+    lone = {"covered pictures without a clean one": len(with_hair) - len(pairs)}
+    lone["clean pictures without a covered one"] = len(without) - len(pairs)
+    return pairs, {what: count for what, count in lone.items() if count}
+
+
+def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]) -> list[Case]:
+    """Read real pairs; those with hardly any hair are left out.
+
+    Args:
+        pairs: Of :func:`real_pairs`.
+        fit: Brings a picture to the size that is sent.
+
+    Raises:
+        UsageError: Where a picture cannot be read, the two of a pair differ in size, or no pair has hair.
+    """
+    cases = []
+    for with_hair, without in pairs:
+        covered, clean = read_image(with_hair), read_image(without)
+        if covered.shape != clean.shape:
+            raise UsageError(f"{with_hair} and {without} are of different sizes: they are no pair")
+        case = pair_case(fit(covered), fit(clean))
+        if case is not None:
+            cases.append(case)
+    if not cases:
+        raise UsageError(f"no pair has hair: a difference of more than {HAIR} of 255 on {LEAST_HAIR:.1%} of it")
+    return cases
+
+
+def lifted_cases(hairy: Sequence[Sample], clean: Sequence[Image], *, side: int, seed: int = 0) -> list[Case]:
+    """Real hair of one picture, by :func:`lesionnets.data.layers.lifted_layer`, over another, at a size.
+
+    Args:
+        hairy: Pictures with hair, which is lifted; a mask keeps the lesion's own structures out.
+        clean: Pictures without, which each gets the hair of the next of the others.
+        side: Of the squares that are measured, pixels.
+        seed: Of how the hair is turned.
+    """
+    layers, cases = [_lifted(sample) for sample in hairy], []
+    for index, picture in enumerate(clean if layers else ()):
+        under = cv2.resize(picture, (512, 512), interpolation=cv2.INTER_AREA)
+        layer = layers[index % len(layers)]
+        turns = int(np.random.default_rng([seed, index]).integers(4))
+        turned = Layer(*(np.ascontiguousarray(np.rot90(part, turns)) for part in (layer.through, layer.own)))
+        pair = (turned.over(np.asarray(under, np.uint8)), under)
+        covered, below = (
+            np.asarray(cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA), np.uint8) for one in pair
+        )
+        case = pair_case(covered, below)
+        if case is not None:
+            cases.append(case)
+    return cases
+
+
+def _lifted(sample: Sample) -> Layer:
+    image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
+    image = np.asarray(cv2.resize(image, (512, 512), interpolation=cv2.INTER_AREA), np.uint8)
+    lesion = None if mask is None else cv2.resize(mask, (512, 512), interpolation=cv2.INTER_AREA) > 127
+    return lifted_layer(image, lesion)
+
+
+def most_covered(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """The pictures with most of what is clearly dark and thin by the classical finder: hair, rulers, ink."""
+    shares = []
+    for sample in samples:
+        image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
+        found = find_occlusions(image, None if mask is None else mask > 127, threshold=28)
+        shares.append((-float(found.mean()), sample.image_id, sample))
+    return [sample for _, _, sample in sorted(shares, key=lambda share: share[:2])[:count]]
 
 
 def hair_cases(images: Iterable[Image], *, seed: int = 0) -> list[Case]:

@@ -132,7 +132,7 @@ def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
 def _images(folders: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
-        for path in _files(folder):
+        for path in image_files(folder):
             if path.stem in found:
                 raise UsageError(f"image {path.stem} is there twice: {found[path.stem]} and {path}")
             found[path.stem] = path
@@ -142,13 +142,13 @@ def _images(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _masks(folder: Path) -> dict[str, Path]:
-    found = {path.stem.removesuffix(_MASK): path for path in _files(folder) if path.stem.endswith(_MASK)}
+    found = {path.stem.removesuffix(_MASK): path for path in image_files(folder) if path.stem.endswith(_MASK)}
     if not found:
         raise UsageError(f"{folder} holds no mask (ID{_MASK}.png)")
     return found
 
 
-def _files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Image files of a folder; what begins with a dot belongs to the file system."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")

@@ -13,15 +13,16 @@ from math import ceil
 import structlog
 
 from dermbatch import metrics
-from dermbatch.errors import DermbatchError, NewerFormat
-from dermbatch.ledger import BatchState, Ledger, Message
+from dermbatch.errors import DermbatchError, MessageDamaged, MessageRefused, NewerFormat
+from dermbatch.ledger import BatchState, Due, Ledger, Message
+from dermbatch.ledger.images import MOST_DELIVERIES
 from dermbatch.records.asked import Batch, ImageJob, Lane, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import asked
 from orchestrator.dispatch.feed import Feed
-from orchestrator.dispatch.lost_causes import bury, refuse
-from orchestrator.dispatch.messages import Messages, job_of
+from orchestrator.dispatch.lost_causes import bury, bury_unread, refuse
+from orchestrator.dispatch.messages import Messages
 from orchestrator.steering.controls import halt, is_damage
 
 _log = structlog.get_logger(__name__)
@@ -92,9 +93,9 @@ class Dispatcher:
         due = self._ledger.images.requeue(self._name)
         for item in due:
             try:
-                job = job_of(item.payload)
-            except NewerFormat as error:  # one that knows it deals with it; others go on
-                _log.warning("message passed over", reason=error.reason, message=str(error))
+                job = self._job_of(item)
+            except (NewerFormat, MessageDamaged, MessageRefused) as error:
+                self._pass_over(item, error)
                 continue
             if item.lease_expired:
                 metrics.LEASE_EXPIRIES.inc()
@@ -103,6 +104,28 @@ class Dispatcher:
             if item.why == "poison":
                 bury(self._store, self._ledger, job, item.attempts, self._name)
         return len(due)
+
+    def _job_of(self, item: Due) -> ImageJob:
+        job = self._messages.job_of(item.payload)
+        if job.member != item.member.member:
+            raise MessageRefused("a message in the ledger is another image's")
+        return job
+
+    def _pass_over(self, item: Due, error: DermbatchError) -> None:
+        """Deal with a message that is not to be done: others go on."""
+        ledger, member = self._ledger, item.member
+        _log.warning(
+            "message passed over", batch=member.batch, index=member.index, reason=error.reason, message=str(error)
+        )
+        if isinstance(error, NewerFormat):  # left as it is: one that knows it deals with it
+            return
+        if isinstance(error, MessageRefused) and ledger.images.discard(member):
+            # Of another hand, or of a version that signed none: what was asked for is in the manifest.
+            ledger.batches.feed_from(member.batch, member.index)
+            return
+        deliveries = ledger.images.reject(member, self._name)
+        if deliveries >= MOST_DELIVERIES:
+            bury_unread(self._store, ledger, member, deliveries, self._name, error)
 
     def _fill(self, states: Sequence[BatchState], slots: int) -> int:
         """Give each batch of a lane what is missing to its share of the window."""

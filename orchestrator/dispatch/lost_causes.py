@@ -5,11 +5,12 @@ from __future__ import annotations
 import structlog
 
 from dermbatch import layout, metrics
-from dermbatch.errors import ObjectNotFound
+from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError
 from dermbatch.failures import write_failure
-from dermbatch.ledger import Ledger
+from dermbatch.ledger import Ledger, Member
 from dermbatch.records.asked import ImageJob, ManifestEntry
 from dermbatch.store import ObjectStore
+from orchestrator.batches.entries import read_manifest_part
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +54,39 @@ def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner
         _count(job.batch, job.index, "poison")
 
 
-def _has_result(store: ObjectStore, job: ImageJob) -> bool:
+def bury_unread(
+    store: ObjectStore, ledger: Ledger, member: Member, deliveries: int, owner: str, why: DermbatchError
+) -> None:
+    """Record an image whose message is no job; what it is called is in the manifest."""
+    if _has_result(store, member):
+        ledger.images.finish(member, owner, "done")
+        return
+    entry = _entry(store, member)
+    write_failure(
+        store,
+        batch=member.batch,
+        index=member.index,
+        name=entry.name if entry else "",
+        source=entry.source if entry else None,
+        reason=why.reason,
+        message=f"{why}: it was delivered {deliveries} times; retry the batch's failures, which makes it anew",
+        permanent=True,
+        attempts=deliveries,
+    )
+    if ledger.images.finish(member, owner, "failed", why.reason):
+        _count(member.batch, member.index, why.reason)
+
+
+def _entry(store: ObjectStore, member: Member) -> ManifestEntry | None:
+    """The image's line of the manifest; none where that cannot be read either."""
+    part, n = layout.part_of(member.index)
+    try:
+        return read_manifest_part(store, member.batch, part)[n]
+    except (PermanentError, IndexError):
+        return None
+
+
+def _has_result(store: ObjectStore, job: ImageJob | Member) -> bool:
     try:
         store.get(store.bucket, layout.result(job.batch, job.index))
     except ObjectNotFound:

@@ -10,10 +10,13 @@ import json
 import uuid
 
 from celery import Celery
+from pydantic import SecretStr
 
+from dermbatch.errors import MessageDamaged
 from dermbatch.ledger import Message
 from dermbatch.ledger.queue import QUEUES, TASK
 from dermbatch.records.asked import ImageJob, Lane
+from dermbatch.records.signature import opened, signed
 from dermbatch.stored import JSON
 
 
@@ -22,10 +25,11 @@ class Messages:
 
     Args:
         app: A Celery application with the queue's settings; nothing is sent through it.
+        key: With which they are signed; none where they are not.
     """
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    def __init__(self, app: Celery, key: SecretStr | None = None) -> None:
+        self._app, self._key = app, key
 
     def of(self, job: ImageJob, lane: Lane) -> Message:
         """The message that asks a worker for this job."""
@@ -33,7 +37,7 @@ class Messages:
         task = self._app.amqp.as_task_v2(
             identity,
             TASK,
-            args=(job.to_message(),),
+            args=(signed(job, self._key),),
             ignore_result=True,
             argsrepr="",  # for logs, which are to name no file
         )
@@ -53,8 +57,19 @@ class Messages:
         }
         return Message(job, queue, json.dumps(envelope, separators=(",", ":")))
 
+    def job_of(self, payload: str) -> ImageJob:
+        """The job in a message of the ledger; errors as for :func:`job_of`."""
+        return job_of(payload, self._key)
 
-def job_of(payload: str) -> ImageJob:
-    """The job in a message that :class:`Messages` made."""
-    args, _, _ = json.loads(json.loads(payload)["body"])
-    return ImageJob.model_validate(args[0])
+
+def job_of(payload: str, key: SecretStr | None = None) -> ImageJob:
+    """The job in a message that :class:`Messages` made.
+
+    Raises:
+        NewerFormat, MessageDamaged, MessageRefused: Where it is none that is to be done here.
+    """
+    try:
+        (message, *_), _, _ = json.loads(json.loads(payload)["body"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise MessageDamaged("a message in the queue is no message of Celery's") from error
+    return opened(message, key)

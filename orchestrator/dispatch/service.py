@@ -44,8 +44,14 @@ class Service:
         self._ledger = Ledger(settings.redis, settings.ledger)
         celery = Celery("dermbatch")
         celery.conf.update(celery_config(settings.redis))
+        messages = Messages(celery, settings.redis.signing_key)
         self._dispatcher = Dispatcher(
-            self._store, self._ledger, Messages(celery), settings.ledger, self._name, self._choose
+            self._store,
+            self._ledger,
+            messages,
+            settings.ledger,
+            self._name,
+            self._choose,
         )
         self._closer = Closer(self._store, self._ledger, settings.orchestrator.report_readers)
         self._canary: Canary | None = None

@@ -146,7 +146,7 @@ class Report:
                 case SegmentOutput(lesion=lesion, confidence=confidence):
                     self._confidence.add(confidence)
                     self._area.add(lesion.area_fraction if lesion is not None else 0.0)
-                case ClassifyOutput(probabilities=by_label):
+                case ClassifyOutput(probabilities=by_label) if by_label:
                     self._probability.add(max(by_label.values(), default=0.0))
 
     def html(self, tally: Tally, state: Literal["finished", "cancelled"]) -> bytes:

@@ -284,7 +284,7 @@ def _of_stage(stage: StageRecord, record: ResultRecord) -> Row:
         case ClassifyOutput() as output:
             row |= {
                 "label": output.label,
-                "probability": output.probabilities.get(output.label),
+                "probability": output.probabilities.get(output.label or ""),
                 _DRAFT: output.probabilities,
                 "embedding": embedding(stage),
             }

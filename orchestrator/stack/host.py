@@ -12,6 +12,7 @@ from types import FrameType
 from dermbatch.errors import DermbatchError, StackError
 from dermbatch.settings import Settings
 from orchestrator.stack.environment import base_environment, settings_environment, without_salt
+from orchestrator.stack.logs import rotate
 from orchestrator.stack.process import python_module
 from orchestrator.stack.stack import Stack
 from orchestrator.stack.state import StackState, logs_path, make_home, read_state, wait_gone
@@ -49,6 +50,7 @@ def up(
     home = home.resolve()
     make_home(home)
     log = logs_path(home) / "stack.log"
+    rotate(log)
     argv = python_module(
         "orchestrator.stack",
         f"--home={home}",

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from dermbatch.errors import StackError
+from orchestrator.stack.logs import rotate
 
 GUARD = "orchestrator.stack.guard"
 """The program around every part, as a module."""
@@ -48,8 +49,8 @@ class Part:
     """
 
     name: str
-    argv: Sequence[str]
-    env: Mapping[str, str]
+    argv: Sequence[str] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
     log: Path
     probe: Callable[[], bool]
     ready_timeout: float = 60.0
@@ -72,6 +73,7 @@ class Part:
         if self.running:
             raise StackError(f"{self.name} already runs as process {self.pid}")
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        rotate(self.log)
         guarded = python_module(GUARD, str(os.getpid()), str(self.grace), self.leftovers, *self.argv)
         self._ready = False
         self._deadline = time.monotonic() + self.ready_timeout
@@ -171,7 +173,7 @@ class Part:
         """The last lines of its log since it was last started; the last telling ones where there are such."""
         try:
             with self.log.open("rb") as log:
-                log.seek(self._log_start)
+                log.seek(self._log_start if self._log_start <= self.log.stat().st_size else 0)  # it was rotated
                 lines = [line.decode(errors="replace") for line in log]
         except OSError:
             return ""

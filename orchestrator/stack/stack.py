@@ -21,6 +21,7 @@ from orchestrator.stack.environment import (
     without_credentials,
     without_salt,
 )
+from orchestrator.stack.logs import rotate
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.servers.redis import redis_part
@@ -138,6 +139,8 @@ class Stack:
             StackError: Where a part died more than 5 times within 10 minutes, or the disk is full.
         """
         self._disk.look()
+        for part in self.parts:
+            rotate(part.log)
         if shutil.disk_usage(self.home).free < self._asked.stack.least_free:
             raise StackError(
                 f"the disk of {self.home} is full; what was recorded is kept: free some space and run it again"

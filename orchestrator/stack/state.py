@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from dermbatch.errors import StackError
 from dermbatch.records.asked import Record
@@ -47,7 +47,7 @@ class StackState(Record):
     status: Literal["starting", "running"]
     ports: dict[str, int]
     parts: dict[str, PartState]
-    settings: dict[str, Any]
+    settings: dict[str, Any] = Field(repr=False)
 
     @property
     def alive(self) -> bool:

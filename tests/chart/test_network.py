@@ -120,7 +120,7 @@ def test_addresses_and_ports_that_programs_are_given_are_those_of_services(monke
     given = {one["name"]: one.get("value", "") for one in worker["env"]}
     for name, value in given.items():
         if name.startswith("DERMBATCH_"):
-            monkeypatch.setenv(name, value or "secret")
+            monkeypatch.setenv(name, value or "a-secret-of-many-letters")
     settings = Settings()
     assert services[settings.redis.url.rpartition("@")[2].partition(":")[0]] == {6379: "redis"}
     assert services[str(settings.store.endpoint_url).removeprefix("http://").partition(":")[0]] == {9000: "s3"}

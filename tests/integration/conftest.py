@@ -58,8 +58,11 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def redis_settings(valkey: RedisServer) -> RedisSettings:
-    """Settings that lead to the real Valkey; what is in it is shared by all tests, so use names of your own."""
-    return valkey.settings
+    """Settings that lead to the real Valkey; what is in it is shared by all tests, so use names of your own.
+
+    Without a key to sign messages with: tests make their own. Stacks and ``test_message_doors.py`` have one.
+    """
+    return valkey.settings.model_copy(update={"signing_key": None})
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +92,8 @@ def s3_client(object_store_settings: StoreSettings):
         "s3",
         endpoint_url=object_store_settings.endpoint_url,
         region_name=object_store_settings.region,
-        aws_access_key_id="dermbatch",
-        aws_secret_access_key="dermbatch",
+        aws_access_key_id=object_store_settings.access_key_id,
+        aws_secret_access_key=object_store_settings.secret_access_key.get_secret_value(),
         config=Config(s3={"addressing_style": "path"}, max_pool_connections=16, proxies={}),
     )
     yield client

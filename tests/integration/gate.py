@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-_HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "host"}
+_HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
 class Gate:
@@ -38,7 +38,7 @@ class Gate:
                 else:
                     connection = http.client.HTTPConnection(there.hostname, there.port)
                     sent = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
-                    connection.request(self.command, self.path, body, {**sent, "Host": there.netloc})
+                    connection.request(self.command, self.path, body, sent)  # its Host, which is signed
                     answer = connection.getresponse()
                     said, status, headers = answer.read(), answer.status, answer.getheaders()
                     connection.close()

@@ -1,6 +1,7 @@
 """Tensors by shared memory against a real Triton: the same answers, and none of what can go wrong is noticed."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +18,9 @@ import numpy as np
 import psutil
 import pytest
 import structlog
-import tritonclient.grpc as grpcclient
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
+from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
@@ -53,8 +55,8 @@ def connect(digested_triton):
 
 @pytest.fixture
 def triton(digested_triton):
-    with grpcclient.InferenceServerClient(digested_triton.settings.url) as client:
-        yield client
+    with closing(Triton(digested_triton.settings)) as triton:
+        yield triton._client
 
 
 @pytest.fixture
@@ -277,8 +279,9 @@ time.sleep(60)
 
 
 def test_nothing_is_left_of_a_killed_process(digested_triton, connect, triton):
+    key = digested_triton.settings.key.get_secret_value()
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, digested_triton.settings.model_dump_json()],
+        [sys.executable, "-c", CHILD, json.dumps({**digested_triton.settings.model_dump(), "key": key})],
         stdout=subprocess.PIPE,
         text=True,
         env=base_environment(os.environ),

@@ -8,15 +8,16 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import psutil
 import pytest
 import redis
-import tritonclient.grpc as grpcclient
 from tiny_models import write_repository
 
 from dermbatch.errors import StackError
 from dermbatch.models import repository
+from dermbatch.models.triton import Triton
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
@@ -66,8 +67,8 @@ def test_its_settings_lead_to_the_running_parts(stack):
     store.put("stack/hello", b"hello", "text/plain")
     assert stack.file_of("stack/hello").read_bytes() == b"hello"
     assert list(store.list(store.incoming_bucket, "")) == []
-    with grpcclient.InferenceServerClient(stack.settings.triton.url) as client:
-        assert client.is_model_ready("segment_tiny")
+    with closing(Triton(stack.settings.triton)) as triton:
+        assert triton.versions("segment_tiny")
     for port in (stack.settings.orchestrator.metrics_port, stack.settings.worker.metrics_port):
         assert http_ok(port, "/metrics")
 

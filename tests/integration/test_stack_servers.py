@@ -1,22 +1,29 @@
 """The stack's Redis and S3: what the rest relies on."""
 
+import http.client
 import os
 import stat
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
 import psutil
 import pytest
 import redis
+import tritonclient.grpc as grpcclient
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
+from tritonclient.utils import InferenceServerException
 
-from dermbatch.errors import StackError
+from dermbatch.errors import InferenceUnavailable, StackError
+from dermbatch.models.triton import Triton
 from dermbatch.settings import StoreSettings
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
@@ -150,8 +157,8 @@ def test_objects_and_empty_buckets_survive_a_kill(own_s3):
         "s3",
         endpoint_url=settings_.endpoint_url,
         region_name=settings_.region,
-        aws_access_key_id="x",
-        aws_secret_access_key="y",
+        aws_access_key_id=settings_.access_key_id,
+        aws_secret_access_key=settings_.secret_access_key.get_secret_value(),
     )
     client.put_object(Bucket=settings_.bucket, Key="kept/one", Body=b"1", Metadata={"who": "me"})
     psutil.Process(part.program_pid).kill()
@@ -180,8 +187,8 @@ def test_an_object_that_the_disk_did_not_take_is_noticed(own_s3, tmp_path):
         "s3",
         endpoint_url=settings_.endpoint_url,
         region_name=settings_.region,
-        aws_access_key_id="x",
-        aws_secret_access_key="y",
+        aws_access_key_id=settings_.access_key_id,
+        aws_secret_access_key=settings_.secret_access_key.get_secret_value(),
     )
     client.put_object(Bucket=settings_.bucket, Key="full/object", Body=b"1")
     client.close()
@@ -219,3 +226,54 @@ def test_a_missing_package_says_what_to_install(tmp_path):
     env = base_environment(os.environ)
     ran = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert "pip install 'dermbatch[stack]'" in ran.stderr
+
+
+def test_triton_answers_who_has_its_key_alone(triton):
+    url, http_url = triton.settings.url, f"127.0.0.1:{triton.ports.http}"
+    restricted = "restricted"
+    with grpcclient.InferenceServerClient(url) as client:
+        asked = [
+            client.is_server_live,
+            client.get_server_metadata,
+            client.get_model_repository_index,
+            client.get_system_shared_memory_status,
+            client.get_trace_settings,
+            client.get_log_settings,
+            client.get_inference_statistics,
+            lambda: client.get_model_config("segment_tiny"),
+            lambda: client.get_model_metadata("segment_tiny"),
+            lambda: client.load_model("segment_tiny"),
+            lambda: client.unload_model("segment_tiny"),
+            lambda: client.register_system_shared_memory("x", "/x", 4),
+            client.unregister_system_shared_memory,
+            lambda: client.update_log_settings({"log_file": "/tmp/x"}),
+        ]
+        for ask in asked:
+            with pytest.raises(InferenceServerException, match=restricted):
+                ask()
+    paths = ["/v2", "/v2/models/segment_tiny", "/v2/models/segment_tiny/config", "/v2/models/segment_tiny/stats"]
+    paths += ["/v2/systemsharedmemory/status", "/v2/logging", "/v2/trace/setting"]
+    posts = ["/v2/systemsharedmemory/region/x/register", "/v2/repository/index", "/v2/repository/models/x/load"]
+    posts += ["/v2/models/segment_tiny/infer", "/v2/logging"]
+    for method, path in [*(("GET", path) for path in paths), *(("POST", path) for path in posts)]:
+        connection = http.client.HTTPConnection(http_url)
+        connection.request(method, path, body=None if method == "GET" else b"{}")
+        answer = connection.getresponse()
+        assert (answer.status, restricted in answer.read().decode()) == (403, True), path
+        connection.close()
+    with pytest.raises(InferenceUnavailable, match=restricted):
+        Triton(triton.settings.model_copy(update={"key": SecretStr("x")})).index(5)
+    with closing(Triton(triton.settings)) as known:
+        assert "segment_tiny" in known.index(5)
+
+
+def test_no_key_of_the_servers_stands_among_arguments(valkey, s3, triton):
+    keys = [triton.settings.key, s3.settings.secret_access_key]
+    seen = b"".join(
+        Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        for server in (valkey, s3, triton)
+        for process in (psutil.Process(server.part.pid), *psutil.Process(server.part.pid).children(recursive=True))
+    )
+    assert b"--grpc-restricted-protocol" in seen
+    assert not [key for key in keys if key.get_secret_value().encode() in seen]
+    assert "key" not in repr(triton.settings).replace("key=SecretStr('**********')", "")

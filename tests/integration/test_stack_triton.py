@@ -6,6 +6,7 @@ import sysconfig
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dermbatch.errors import StackError
+from dermbatch.models.triton import Triton
 from dermbatch.settings import TritonSettings
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
@@ -25,8 +27,8 @@ from tests.waiting import patience
 
 @pytest.fixture(scope="module")
 def client(triton_settings):
-    with grpcclient.InferenceServerClient(triton_settings.url) as client:
-        yield client
+    with closing(Triton(triton_settings)) as triton:
+        yield triton._client
 
 
 def infer(client, model, outputs, version="", **arrays):

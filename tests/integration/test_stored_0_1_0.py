@@ -11,7 +11,7 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, RecordDamaged
-from dermbatch.ledger import Due, Message
+from dermbatch.ledger import Due, Member, Message
 from dermbatch.ledger.queue import QUEUES
 from dermbatch.records.asked import (
     FORMAT,
@@ -244,7 +244,10 @@ def test_a_message_of_a_later_version_is_passed_over_and_others_are_dealt_with(o
     outer = json.loads(first)
     (job,), *rest = json.loads(outer["body"])
     newer = json.dumps({**outer, "body": json.dumps([[{**job, "format": FORMAT + 1}], *rest])})
-    due = [Due(newer, "resend", 1, lease_expired=False), Due(second, "poison", 3, lease_expired=True)]
+    due = [
+        Due(Member("b", job["index"]), newer, "resend", 1, lease_expired=False),
+        Due(Member("b", job_of(second).index), second, "poison", 3, lease_expired=True),
+    ]
     monkeypatch.setattr(orchestra.ledger.images, "requeue", lambda name: due)
     assert orchestra.dispatcher.repair() == 2
     buried = job_of(second)

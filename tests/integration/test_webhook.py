@@ -5,7 +5,8 @@ import json
 import queue
 import socket
 import threading
-from contextlib import closing
+import time
+from contextlib import ExitStack, closing, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
@@ -15,6 +16,8 @@ from prometheus_client import REGISTRY
 
 from dermbatch.errors import UsageError
 from dermbatch.settings import WatchSettings
+from orchestrator.watching.news import impatient
+from orchestrator.watching.news import webhook as webhook_module
 from orchestrator.watching.news.events import ObjectEvent
 from orchestrator.watching.news.webhook import Webhook, confirm
 from tests.notifications import (
@@ -28,6 +31,7 @@ from tests.notifications import (
     SUBSCRIBE_URL,
     in_sns,
 )
+from tests.waiting import patience
 
 TOKEN = "a-token-of-24-characters"
 EVENT = ObjectEvent("exports", KEY)
@@ -276,3 +280,77 @@ def test_an_address_that_cannot_be_listened_on_is_a_usage_error(watcher):
 def test_tokens_that_cannot_be_sent_or_are_guessed_are_refused(token):
     with pytest.raises(ValueError, match="token"):
         WatchSettings(token=token)
+
+
+# Attacks: whoever reaches the port sends nothing, or byte by byte, and opens connections without end
+
+
+def opened(port, *sent):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=patience(10))
+    for some in sent:
+        connection.sendall(some)
+    return connection
+
+
+def ended(connection):
+    """Whether it is closed by the other side; waits for that."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+HEAD = b"POST /events HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize("sent", [(), (b"P",), (HEAD,), (HEAD + b"X-A: " + b"a" * 200,)])
+def test_heads_that_do_not_come_are_not_waited_for(watcher, monkeypatch, sent):
+    monkeypatch.setattr(impatient, "HEADERS", 0.2)
+    with open_webhook(watcher) as webhook, closing(opened(webhook.port, *sent)) as slow:
+        assert ended(slow)
+        assert httpx.get(f"http://127.0.0.1:{webhook.port}/healthz").status_code == 200
+
+
+def test_heads_byte_by_byte_are_cut_off_also_after_a_good_request(watcher, monkeypatch):
+    monkeypatch.setattr(impatient, "HEADERS", 0.3)
+    with open_webhook(watcher) as webhook, closing(opened(webhook.port)) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in slow.recv(4096)
+        with suppress(ConnectionError):
+            for _ in range(100):
+                slow.sendall(b"x")
+                threading.Event().wait(0.05)
+            pytest.fail("it is listened to for ever")
+
+
+def test_bodies_that_do_not_come_are_not_waited_for(watcher, monkeypatch):
+    monkeypatch.setattr(webhook_module, "_READING", 0.2)
+    sent = HEAD + b"Content-Length: 9\r\n\r\n1"
+    with open_webhook(watcher) as webhook, closing(opened(webhook.port, sent)) as slow:
+        assert b"408" in slow.recv(4096)
+    assert watcher.taken == []
+
+
+def test_a_slow_request_is_no_reason_to_cut_it_off_within_its_time(watcher, monkeypatch):
+    monkeypatch.setattr(impatient, "HEADERS", 0.2)
+    body = json.dumps(AWS).encode()
+    head = HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode()
+    with open_webhook(watcher) as webhook, closing(opened(webhook.port, head)) as slow:
+        threading.Event().wait(0.4)
+        slow.sendall(body)
+        assert b"200 OK" in slow.recv(4096)
+    assert watcher.taken == [EVENT]
+
+
+def test_a_flood_of_connections_takes_no_more_than_the_limit_and_is_over_soon(watcher, monkeypatch):
+    monkeypatch.setattr(impatient, "CONNECTIONS", 8)
+    monkeypatch.setattr(impatient, "HEADERS", 1.0)
+    with open_webhook(watcher) as webhook, ExitStack() as held:
+        flood = [held.enter_context(closing(opened(webhook.port))) for _ in range(60)]
+        deadline = time.monotonic() + patience(20)
+        while (most := len(webhook._server.server_state.connections)) > 8:
+            assert time.monotonic() < deadline
+        assert most <= 8
+        assert all(map(ended, flood))
+        assert httpx.post(f"http://127.0.0.1:{webhook.port}/events", json=AWS).status_code == 200
+    assert watcher.taken == [EVENT]

@@ -19,7 +19,9 @@ from lesionnets.evaluation.purify import phantom_cases
 from lesionnets.graphs import enhance, purify
 from lesionnets.graphs.assembly import OPSET, halve_weights
 from lesionnets.graphs.purify import THRESHOLD
+from lesionnets.nets.enhance.enhancer import Enhancer
 from lesionnets.nets.enhance.espcn import Espcn
+from lesionnets.nets.enhance.plain import PlainEnhancer
 from lesionnets.nets.purify.purifier import Purifier
 from lesionnets.recipes.enhance.enhance_espcn import enhance as enhance_by_torch
 from lesionnets.recipes.purify.purify_unet import purify as purify_by_torch
@@ -41,6 +43,11 @@ def random_espcn() -> Espcn:
     model = Espcn(8, 1)
     torch.nn.init.normal_(model.head.weight, std=0.02)
     return model.eval()
+
+
+def random_plain() -> PlainEnhancer:
+    torch.manual_seed(4)
+    return PlainEnhancer(8, 2).eval()
 
 
 def random_purifier() -> Purifier:
@@ -75,9 +82,18 @@ def purifier(purify_model: onnx.ModelProto) -> Run:
     return session(purify_model)
 
 
+@pytest.fixture(scope="module")
+def plain_enhancer() -> Run:
+    return session(enhance.build(random_plain()))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 30), (64, 48)])
-def test_enhance_graph_agrees_with_the_network(enhancer: Run, size: tuple[int, int]) -> None:
+def test_enhance_graph_agrees_with_the_network(enhancer: Run, plain_enhancer: Run, size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    (plain,) = plain_enhancer(np.stack([image, image[::-1]]))
+    assert plain.dtype == np.uint8
+    for out, seen in zip(plain, (image, image[::-1]), strict=True):
+        assert np.abs(out.astype(int) - enhance_by_torch(random_plain(), seen)).max() <= 1
     (out,) = enhancer(image[None])
     assert out.shape == (1, 4 * size[0], 4 * size[1], 3)
     assert out.dtype == np.uint8
@@ -85,12 +101,14 @@ def test_enhance_graph_agrees_with_the_network(enhancer: Run, size: tuple[int, i
     assert np.abs(out[0].astype(int) - enhance_by_torch(random_espcn(), image)).max() <= 1
 
 
-def test_tiles_with_the_stated_overlap_are_seamless(enhancer: Run) -> None:
-    margin = random_espcn().radius
-    assert int(enhance.contract(random_espcn()).parameters["overlap"]) == 2 * margin
+@pytest.mark.parametrize("network", [random_espcn(), random_plain()])
+def test_tiles_with_the_stated_overlap_are_seamless(enhancer: Run, plain_enhancer: Run, network: Enhancer) -> None:
+    margin = network.radius
+    run = plain_enhancer if isinstance(network, PlainEnhancer) else enhancer
+    assert int(enhance.contract(network).parameters["overlap"]) == 2 * margin
     image = phantom(3, height=60, width=100).clean
-    (whole,) = enhancer(image[None])
-    (left,), (right,) = enhancer(image[None, :, : 50 + margin]), enhancer(image[None, :, 50 - margin :])
+    (whole,) = run(image[None])
+    (left,), (right,) = run(image[None, :, : 50 + margin]), run(image[None, :, 50 - margin :])
     joined = np.concatenate([left[:, :, :200], right[:, :, 4 * margin :]], axis=2)
     assert np.abs(joined.astype(int) - whole).max() <= 1
 

@@ -13,6 +13,7 @@ from PIL import Image
 from dermbatch.phantoms.phantom import phantom
 from lesionnets.nets.enhance.enhancer import Enhancer
 from lesionnets.nets.enhance.espcn import Espcn, bicubic_phases
+from lesionnets.nets.enhance.plain import Branched, PlainEnhancer
 from lesionnets.nets.enhance.srgan import SrganGenerator
 from lesionnets.nets.purify.partial_purifier import PartialPurifier, grown
 from lesionnets.nets.purify.purifier import FoldedUNet, Purifier, clean_share, spread
@@ -45,7 +46,7 @@ def test_bicubic_kernels_keep_a_level_and_a_slope() -> None:
     torch.testing.assert_close(found, expected.expand(4, 4), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", [Espcn(4, 1), Espcn(8, 3), SrganGenerator(0.0625, 2)])
+@pytest.mark.parametrize("model", [Espcn(4, 1), Espcn(8, 3), SrganGenerator(0.0625, 2), PlainEnhancer(8, 3)])
 def test_a_value_depends_on_no_more_than_the_stated_radius(model: Enhancer) -> None:
     shaken(model).eval()
     x = torch.rand(1, 3, 41, 41, requires_grad=True)
@@ -66,6 +67,24 @@ def test_super_resolution_is_cheap_enough_for_a_processor() -> None:
     model = Espcn(channels=32, blocks=4)
     macs = sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight"))
     assert macs <= 90_000, "multiplications a low-resolution pixel"
+
+
+def test_a_plain_network_is_served_by_one_convolution_a_layer() -> None:
+    model = shaken(PlainEnhancer(8, 2)).eval()
+    served = model.in_levels()
+    assert not any(isinstance(part, Branched) for part in served.modules())
+    assert sum(kernel.numel() for kernel in PlainEnhancer().in_levels().parameters()) < 11_000
+    x = torch.rand(2, 3, 13, 9)
+    with torch.inference_mode():
+        torch.testing.assert_close(served.sub_pixels(x), 255 * model.sub_pixels(x) + 0.5, atol=1e-3, rtol=1e-4)
+
+
+def test_an_untrained_plain_network_is_near_nearest_neighbour_enlargement() -> None:
+    torch.manual_seed(1)
+    x = torch.rand(1, 3, 12, 10)
+    with torch.inference_mode():
+        error = (PlainEnhancer()(x) - x.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)).abs()
+    assert float(error.mean()) < 0.15
 
 
 @pytest.mark.parametrize("model", [Purifier(), PartialPurifier(0.125, (8, 8))])

@@ -49,6 +49,7 @@ from lesionnets.training import RecipeOptions, Run, fit
 
 RECIPES = [
     ("enhance_espcn", "psnr_gain_clinical"),
+    ("enhance_plain", "psnr_gain_clinical"),
     ("enhance_srgan", "perceptual_gain"),
     ("purify_unet", "score"),
     ("purify_partial", "score"),

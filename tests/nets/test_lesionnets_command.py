@@ -138,6 +138,18 @@ def test_what_ships_is_measured_where_no_model_is_named(
     assert not any("jaccard" in name for name in told["purify"]["figures"])
 
 
+def hairy_copies(clean: Path, tmp_path: Path) -> tuple[Path, str, Path]:
+    """One picture with a dark line over it, and one without, beside their folder."""
+    covered = tmp_path / "covered"
+    covered.mkdir()
+    with_line, without = sorted(clean.iterdir())[:2]
+    shutil.copy(without, covered)
+    picture = cv2.imread(str(with_line))
+    picture[10:13] = 0
+    cv2.imwrite(str(covered / f"{with_line.stem}.png"), picture)
+    return covered, "--clean", clean
+
+
 def test_evaluate_enhance_and_purify(
     isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,9 +170,19 @@ def test_evaluate_enhance_and_purify(
         code, out, err = call(monkeypatch, capsys, "evaluate", stage, *words, "--model", path)
         assert code == 0, err
         figures[stage] = json.loads(out)["figures"]
+    real = ("--covered", *hairy_copies(val / "images", tmp_path), "--json", "--model", tmp_path / "purify.pt")
+    code, out, err = call(monkeypatch, capsys, "evaluate", "purify", *real)
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["images"] == 1
+    assert told["left_out"] == {"clean pictures without a covered one": 4, "pairs with hardly any hair": 1}
+    assert {"share", "outside", "before", "after", "remaining"} <= set(told["figures"])
     # Untrained, the enhancer interpolates: neither better nor worse than bicubic interpolation by much.
     assert abs(figures["enhance"]["gain"]["mean"]) < 0.5
-    assert set(figures["enhance"]) == {"psnr", "psnr_bicubic", "gain", "ssim", "ssim_bicubic", "ssim_gain"}
+    assert set(figures["enhance"]) == {"psnr", "psnr_bicubic", "gain", "ssim", "ssim_bicubic", "ssim_gain"} | {
+        "reduced_error",
+        "reduced_error_bicubic",
+    }
     for kind in ("hair", "ruler", "ink"):
         assert figures["purify"][f"{kind}_before"]["mean"] > 5
         assert {f"{kind}_after", f"{kind}_share", f"{kind}_outside"} <= set(figures["purify"])
@@ -266,6 +288,9 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("evaluate", "classify", *images, "--labels", empty / "l.csv", "--model", classifier): "no label file",
         ("evaluate", "classify", *pairs, "--labels", empty / "l.csv", "--whole"): "leave out --masks",
         ("evaluate", "purify", *images, "--labels", empty / "l.csv"): "name --masks too",
+        ("evaluate", "purify", "--covered", empty): "--covered DIR and --clean DIR, no --images",
+        ("evaluate", "purify", "--model", "x.pt"): "name images to draw on",
+        ("evaluate", "purify", "--covered", val / "images", "--clean", empty): "of the same name in",
         ("export", tmp_path / "enhance.pt", "--repository", tmp_path, "--flips"): "not for the enhance stage",
         ("export", tmp_path / "enhance.pt", "--figures", tmp_path / "text.onnx"): "text.onnx is not what",
     }

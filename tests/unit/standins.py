@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -130,18 +131,26 @@ def classify_by_area(IMAGE, LESION):  # noqa: N803
     }
 
 
-def whole_triton(**sha256):
+def whole_triton(distance=None, **sha256):
     """A stand-in for all four stages; digests by stage name change the model files."""
     parameters = {"classify": {"labels": "melanoma,nevus,seborrheic_keratosis"}}
     models = {
         stage: served(stage.value, sha256=sha256.get(stage.value, "ab" * 32), **parameters.get(stage.value, {}))
         for stage in Stage
     }
+    if distance is not None:
+        shapes = {**models[Stage.CLASSIFY].shapes, "DISTANCE": (1,)}
+        models[Stage.CLASSIFY] = replace(models[Stage.CLASSIFY], shapes=shapes)
+
+    def classify(IMAGE, LESION):  # noqa: N803
+        judged = {} if distance is None else {"DISTANCE": np.array([distance], np.float32)}
+        return {**classify_by_area(IMAGE, LESION), **judged}
+
     functions = {
         "purify": purify_green,
         "segment": segment_dark,
         "enhance": enlarge_four_times,
-        "classify": classify_by_area,
+        "classify": classify,
     }
     return Triton(functions, models)
 

@@ -37,6 +37,7 @@ def test_a_line(log, tmp_path):
     assert before.timestamp() - 0.001 <= datetime.fromisoformat(line.pop("at")).timestamp()
     assert line.pop("user")
     assert line.pop("host")
+    assert (line.pop("after"), len(line.pop("chain"))) == ("0" * 64, 64)
     assert line == {
         "action": "copy",
         "object": URI,
@@ -226,3 +227,107 @@ def test_an_original_is_found_by_its_own_name_by_who_has_the_salt(log, tmp_path,
     found = runner.invoke(app, ["audit", "--object", URI]).stdout
     assert found.count("\n") == 1
     assert "Mustermann" not in found
+
+
+# The chain
+
+
+def verify(folder, *options):
+    environment = {"DERMBATCH_AUDIT__FOLDER": str(folder)}
+    return CliRunner().invoke(app, ["audit", "verify", *options], env=environment)
+
+
+@pytest.fixture
+def chained(tmp_path):
+    """A log of two days of one program, with twenty lines each."""
+    folder = tmp_path / "audit"
+    for day in (1, 2):
+        sink = audit._Sink(AuditSettings(folder=str(folder)), "worker", 1)
+        for number in range(20):
+            sink.write(
+                json.dumps({"at": f"{day}", "object": f"{number}"}).encode(), datetime(2026, 3, day, tzinfo=UTC)
+            )
+        sink.close()
+    return sorted(folder.iterdir())
+
+
+def changed(path, change):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(change(lines)))
+
+
+def test_a_log_as_it_was_written_holds(chained):
+    said = verify(chained[0].parent)
+    assert said.exit_code == 0, said.output
+    assert said.output.count("20 lines hold") == 2
+
+
+TAMPERED = {
+    "a line changed": lambda lines: [*lines[:5], lines[5].replace(b'"5"', b'"6"'), *lines[6:]],
+    "a digest changed": lambda lines: [
+        *lines[:5],
+        lines[5].replace(b'"chain":"', b'"chain":"0')[:-4] + b'"}\n',
+        *lines[6:],
+    ],
+    "a line taken out": lambda lines: [*lines[:5], *lines[6:]],
+    "the first taken out": lambda lines: lines[1:],
+    "two changed over": lambda lines: [*lines[:5], lines[6], lines[5], *lines[7:]],
+    "a line put in": lambda lines: [*lines[:5], b'{"at":"x"}\n', *lines[5:]],
+    "a line twice": lambda lines: [*lines[:5], lines[4], *lines[5:]],
+    "a line at the end": lambda lines: [*lines, b'{"at":"x"}\n'],
+    "cut within a line": lambda lines: [*lines[:-1], lines[-1][:30]],
+}
+
+
+@pytest.mark.parametrize("day", [0, 1])
+@pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED)
+def test_what_was_changed_shows(chained, tamper, day):
+    changed(chained[day], tamper)
+    said = verify(chained[0].parent)
+    assert said.exit_code == 1, said.output
+
+
+def test_an_end_that_was_cut_off_shows_by_the_next_day_or_by_a_digest(chained):
+    digest = verify(chained[0].parent).output.strip().rpartition(" ")[2]
+    assert verify(chained[0].parent, "--known", digest).exit_code == 0
+    changed(chained[1], lambda lines: lines[:-1])
+    assert verify(chained[0].parent).exit_code == 0
+    assert "no line has" in verify(chained[0].parent, "--known", digest).output
+    assert verify(chained[0].parent, "--known", digest).exit_code == 1
+    changed(chained[0], lambda lines: lines[:-1])
+    assert verify(chained[0].parent).exit_code == 1
+
+
+def test_files_that_were_thrown_away_by_age_are_no_fault_and_one_in_between_is(chained, tmp_path):
+    sink = audit._Sink(AuditSettings(folder=str(tmp_path / "audit")), "worker", 1)
+    sink.write(b'{"at":"3"}', datetime(2026, 3, 3, tzinfo=UTC))
+    sink.close()
+    assert verify(tmp_path / "audit").exit_code == 0
+    kept = chained[1].read_bytes()
+    chained[1].unlink()
+    assert "does not follow" in verify(tmp_path / "audit").output
+    chained[0].unlink()
+    assert verify(tmp_path / "audit").exit_code == 0
+    chained[1].write_bytes(kept)
+    assert verify(tmp_path / "audit").exit_code == 0
+
+
+def test_a_log_of_a_version_without_chains_goes_on(tmp_path):
+    path = file_of(AuditSettings(folder=str(tmp_path)), "worker", datetime.now(UTC))
+    path.write_bytes(b'{"at":"1"}\n{"at":"2"}\n')
+    for number in range(2):
+        Audit(AuditSettings(folder=str(tmp_path)), "worker").note("read", f"{number}")
+    said = verify(tmp_path)
+    assert (said.exit_code, "2 lines hold" in said.output, "2 lines before" in said.output) == (0, True, True)
+
+
+def test_without_space_nothing_of_a_line_stays(tmp_path, monkeypatch):
+    log = Audit(AuditSettings(folder=str(tmp_path)), "worker")
+    log.note("read", "1")
+    with monkeypatch.context() as patch:
+        real = os.write
+        patch.setattr(audit.os, "write", lambda file, line: real(file, line[:10]))
+        with pytest.raises(AuditUnavailable):
+            log.note("read", "2")
+    log.note("read", "3")
+    assert "2 lines hold" in verify(tmp_path).output

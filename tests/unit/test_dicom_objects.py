@@ -11,6 +11,7 @@ from pydicom import dcmread
 from standins import Store, whole_triton
 
 from dermbatch import layout
+from dermbatch.errors import ModelContractError
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
@@ -29,7 +30,9 @@ UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
 class Made:
     """An image processed with its objects."""
 
-    def __init__(self, body, *, stages=ORDER, asked=True, store=None, batch="b", frame=None):
+    def __init__(
+        self, body, *, stages=ORDER, asked=True, store=None, batch="b", frame=None, text=False, client=None
+    ):
         self.store = store or Store()
         self.store.put("x", body, "", bucket="incoming")
         self.store.requests.clear()
@@ -43,8 +46,9 @@ class Made:
             size=len(body),
             etag=self.store.etag("incoming", "x"),
             sha256=hashlib.sha256(body).hexdigest(),
+            may_have_text=text,
         )
-        servers = {"store": self.store, "client": whole_triton(), "limits": WorkerSettings()}
+        servers = {"store": self.store, "client": client or whole_triton(), "limits": WorkerSettings()}
         self.record = process(job, **servers, attempt=1, worker="w", alive=lambda: None)
 
     @property
@@ -309,10 +313,10 @@ def test_a_header_of_strangers_is_mended():
         read = made.read(kind)
         assert read.StudyInstanceUID == "1.2.840.99"
         assert read.PatientID == '"quoted"'  # quote marks are allowed there, and are what the PACS knows
-        assert (read.PatientSex, read.StudyDate, read.PatientName) == ("", "", "")
+        assert (read.PatientSex, read.StudyDate, read.PatientName) == ("", "20200520", "")
         assert "PatientAge" not in read
         assert read.InstanceNumber == 1
-        assert read.ContentDate == "19000101"
+        assert read.ContentDate == "20200520"
     shown = made.read("enhanced")
     assert shown.SourceImageSequence[0].ReferencedSOPInstanceUID == uid_of("malformed", "not a UID")
     assert made.read("segmentation").FrameOfReferenceUID == uid_of("malformed", "1..2")
@@ -338,16 +342,138 @@ def test_a_header_that_breaks_everything_does_not_cost_the_result(monkeypatch):
 
 @pytest.mark.parametrize(
     ("said", "expected"),
-    [("1.2.3", "1.2.3"), ('"1.2.3"', "1.2.3"), (" 1.2.3\0", "1.2.3"), ("2.25.0", "2.25.0")],
+    [
+        ("1.2.3", "1.2.3"),
+        ('"1.2.3"', "1.2.3"),
+        (" 1.2.3\0", "1.2.3"),
+        ("2.25.0", "2.25.0"),
+        ("1.02.3", "1.02.3"),  # none by PS3.5, 9.1, but what the PACS has the Study by
+        ("3.4", "3.4"),
+    ],
 )
 def test_uids_that_are_meant_well_are_kept(said, expected):
     assert valid_uid(said, "x") == expected
 
 
-@pytest.mark.parametrize("said", ["1", "3.4", "1.02.3", "1..2", "1.2.", "1.2." + "9" * 64, "abc", "1,2"])
+@pytest.mark.parametrize("said", ["1", "1..2", "1.2.", "1.2." + "9" * 64, "abc", "1,2"])
 def test_malformed_uids_become_valid_ones_always_the_same(said):
     assert UID.fullmatch(valid_uid(said))
     assert valid_uid(said, "x") == valid_uid(f'"{said}"', "y") != valid_uid(said + "7")
+
+
+def test_burned_in_text_reaches_the_dicom_report():
+    for stages in (ORDER, (Stage.CLASSIFY,), (Stage.SEGMENT,)):
+        made = Made(source(), text=True, stages=stages)
+        assert "burned_in_text" in made.record.flags
+        assert "Q-TEXT" in flags_of(made)
+    assert "Q-TEXT" not in flags_of(Made(source()))
+
+
+def test_what_is_no_dermoscopic_image_gets_no_diagnosis():
+    made = Made(source(), client=whole_triton(distance=1.25))
+    output = made.record.stages[Stage.CLASSIFY].output
+    assert (output.probabilities, output.label, output.distance) == ({}, None, 1.25)
+    assert "not_dermoscopic" in made.record.flags
+    assert "Q-NOT-DERMOSC" in flags_of(made)
+    said = made.read("report")
+    names = [
+        item.CodeValue
+        for element in said.iterall()
+        if element.VR == "SQ"
+        for item in element.value
+        if "CodeValue" in item
+    ]
+    assert "NOT-CLASSIFIED" in names
+    assert not [name for name in names if name.startswith("P-")]
+
+
+def test_what_is_within_the_distance_is_classified():
+    made = Made(source(), client=whole_triton(distance=1.0))
+    output = made.record.stages[Stage.CLASSIFY].output
+    assert output.label is not None
+    assert output.distance == 1.0
+    assert "not_dermoscopic" not in made.record.flags
+    with pytest.raises(ModelContractError):
+        Made(source(), client=whole_triton(distance=float("nan")))
+
+
+def flags_of(made):
+    """Codes of the quality flags of a report."""
+    found = []
+    for element in made.read("report").iterall():
+        if element.keyword == "ConceptCodeSequence":
+            found += [item.CodeValue for item in element.value if item.CodeValue.startswith("Q-")]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "written", "notes"),
+    [
+        (
+            {"StudyDate": "2024.03.05", "StudyTime": "12:30:45"},
+            ("20240305", "123045"),
+            ("study_date", "study_time"),
+        ),
+        ({"StudyDate": "2024-03-05", "StudyTime": "1230"}, ("20240305", "1230"), ("study_date",)),
+        ({"StudyDate": "2024/03/05", "StudyTime": "235960"}, ("20240305", "235960"), ("study_date",)),
+        ({"StudyDate": "20240229", "StudyTime": "12:30:45.25"}, ("20240229", "123045.25"), ("study_time",)),
+        ({"StudyDate": "20190229", "StudyTime": "2400"}, ("", ""), ("study_date", "study_time")),
+        ({"StudyDate": "2019.13.01", "StudyTime": "12:3"}, ("", ""), ("study_date", "study_time")),
+    ],
+)
+def test_dates_and_times_are_those_of_the_source(said, written, notes):
+    made = Made(source(**said, ContentDate=None))
+    for kind in made.files:
+        read = made.read(kind)
+        assert (read.StudyDate, read.StudyTime) == written
+        assert read.ContentDate == (written[0] or "19000101")
+    assert {note.split("_", 1)[1].removeprefix("out_") for note in made.record.dicom_notes} == set(notes)
+
+
+@pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        ({"AccessionNumber": "ACC-2026-0001-0042"}, "left_out_accession_number"),
+        ({"StudyID": "S" * 17}, "left_out_study_id"),
+        ({"PatientID": "P" * 65}, "left_out_patient_id"),
+        ({"PatientSex": "Female"}, "left_out_patients_sex"),
+    ],
+)
+def test_identifiers_are_whole_or_not_there(said, note):
+    made = Made(source(**said))
+    (keyword,) = said
+    assert note in made.record.dicom_notes
+    assert all(made.read(kind)[keyword].value in ("", None) for kind in made.files)
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.01.5", "1.2.840.99999.007", "1.2.3." + "0" * 50])
+def test_a_study_stays_where_the_pacs_has_it(uid):
+    made = Made(source(StudyInstanceUID=uid, SOPInstanceUID=uid + ".01"))
+    assert len(made.files) == 3
+    for kind in made.files:
+        assert made.read(kind).StudyInstanceUID == uid
+        assert (uid + ".01").encode() in made.files[kind]
+    assert made.record.dicom_notes == ()
+
+
+def test_a_uid_that_cannot_be_written_is_said():
+    made = Made(source(StudyInstanceUID="1.2." + "9" * 67))
+    assert made.record.dicom_notes == ("replaced_study_instance_uid",)
+    assert all(UID.fullmatch(made.read(kind).StudyInstanceUID) for kind in made.files)
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "Müller^Jürgen"), ("latin-1", "Müller^Jürgen")])
+def test_text_without_a_character_set_is_read_by_its_bytes(encoding, name):
+    body = source(SpecificCharacterSet="ISO_IR 192", PatientName="MMMMMMMMMMMMMM")
+    plain = dcmread(BytesIO(body))
+    del plain.SpecificCharacterSet
+    file = BytesIO()
+    plain.save_as(file)
+    written = name.encode(encoding).ljust(14)
+    assert b"M" * 14 in file.getvalue()
+    made = Made(file.getvalue().replace(b"MMMMMMMMMMMMMM", written[:14].ljust(14)))
+    expected = written[:14].decode(encoding, "ignore").strip()
+    assert str(made.read("report").PatientName) == expected
 
 
 def test_missing_uids_differ_by_what_they_are_of():

@@ -227,7 +227,7 @@ def test_unmarked_rgb_jpeg_is_not_taken_for_ycbcr():
         ({"PixelSpacing": ["0.02", "0.03"]}, (0.02, 0.03), ()),
         ({"PixelSpacing": None, "ImagerPixelSpacing": ["0.1", "0.1"]}, (0.1, 0.1), ("spacing_imager",)),
         ({"PixelSpacing": None, "NominalScannedPixelSpacing": [0.2, 0.3]}, (0.2, 0.3), ("spacing_nominal",)),
-        ({"PixelSpacing": ["0", "0.1"]}, None, ()),
+        ({"PixelSpacing": ["0", "0.1"]}, None, ("spacing_unusable",)),
         ({"PixelSpacing": None}, None, ()),
     ],
 )

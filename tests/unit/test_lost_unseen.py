@@ -128,14 +128,14 @@ def test_objects_that_stand_for_folders_are_left_out(tmp_path):
     assert skipped(found) == {"sidecar": 3}
 
 
-UNTAKEN = {
+BY_BYTES = {
     "a.heic": b"\0\0\0\x18ftypheic" + bytes(40),
     "a.avif": b"\0\0\0\x18ftypavif" + bytes(40),
     "a.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40),
     "a.gif": b"GIF89a" + bytes(40),
+    "a.jxl": b"\xff\x0a" + bytes(40),
 }
 BY_NAME = {
-    "b.jxl": b"\xff\x0a" + bytes(40),
     "b.psd": b"8BPS" + bytes(40),
     "b.cr3": b"\0\0\0\x18ftypcrx " + bytes(40),
     "b.raf": b"FUJIFILMCCD-RAW" + bytes(40),
@@ -156,9 +156,9 @@ BY_NAME = {
 
 @everywhere
 def test_known_formats_that_are_not_taken_are_failures_by_name(way, tmp_path):
-    files = {**UNTAKEN, **BY_NAME, "notes.csv.zst": b"\x28\xb5\x2f\xfd" + bytes(40), "clip.mp4": bytes(40)}
+    files = {**BY_BYTES, **BY_NAME, "notes.csv.zst": b"\x28\xb5\x2f\xfd" + bytes(40), "clip.mp4": bytes(40)}
     found = way(files, tmp_path)
-    assert {one.name.rpartition("/")[2] for one in found if isinstance(one, Candidate)} == {*UNTAKEN, *BY_NAME}
+    assert {one.name.rpartition("/")[2] for one in found if isinstance(one, Candidate)} == {*BY_BYTES, *BY_NAME}
     refused = refusals(found)
     assert {name.rpartition("/")[2] for name in refused} >= set(BY_NAME)
     for refusal in refused.values():

@@ -41,13 +41,15 @@ def _raised(output: StageOutput) -> Iterator[QualityFlag]:
                 yield "touches_frame"
             if output.confidence < LOW_CONFIDENCE:
                 yield "low_confidence"
+        case ClassifyOutput(label=None):
+            yield "not_dermoscopic"
         case ClassifyOutput() if _lead(output) < LOW_LEAD:
             yield "low_confidence"
 
 
 def _lead(output: ClassifyOutput) -> float:
     classes = len(output.probabilities)
-    if classes == 1:
+    if classes == 1 or output.label is None:
         return 1.0
     chance = 1 / classes
     return (output.probabilities[output.label] - chance) / (1 - chance)

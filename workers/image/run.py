@@ -174,6 +174,7 @@ class Run:
             height=height,
             width=width,
             pixel_spacing_mm=source.pixel_spacing_mm,
+            pixel_aspect=source.pixel_aspect,
             notes=source.notes,
             frame=self._source.frame,
         )
@@ -203,4 +204,4 @@ def _count_findings(record: StageRecord, image: ImageInfo) -> None:
             area = 0 if lesion is None else lesion.area_px
             metrics.LESION_SHARE.labels(*model).observe(area / (image.height * image.width))
         case ClassifyOutput(label=label):
-            metrics.CLASSIFIED.labels(*model, label).inc()
+            metrics.CLASSIFIED.labels(*model, label or "not_dermoscopic").inc()

@@ -74,7 +74,14 @@ def run_step(
             pictures.purified = purified.image
             return purified.output, {PURIFIED: purified.image}
         case SegmentParameters() as parameters:
-            segmented = segment(pictures.clean, client, step.model, parameters, spacing_mm=image.pixel_spacing_mm)
+            segmented = segment(
+                pictures.clean,
+                client,
+                step.model,
+                parameters,
+                spacing_mm=image.pixel_spacing_mm,
+                aspect=image.pixel_aspect or 1.0,
+            )
             pictures.mask = segmented.mask
             return segmented.output, {MASK: segmented.mask}
         case EnhanceParameters() as parameters:

@@ -83,6 +83,7 @@ def process(
         dicom=dicom.keys,
         dicom_written={kind: written_as(body) for kind, body in dicom.bodies.items()},
         no_dicom=dicom.why_none,
+        dicom_notes=dicom.notes,
         sent=sent,
         output=output,
         attempt=attempt,
@@ -166,7 +167,7 @@ def _make_dicom(job: ImageJob, source: Source, outcome: Outcome, store: ObjectSt
         return Delivered(why_none="not_dicom")
     if source.sha256 != image.sha256:
         raise SourceReplaced
-    flags = quality_flags([record.output for record in stages.values()])
+    flags = quality_flags([record.output for record in stages.values()], may_have_text=job.may_have_text)
     with clock("dicom"):
         mask = read_back(store, stages.get(Stage.SEGMENT), MASK)
         enhanced = read_back(store, stages.get(Stage.ENHANCE), ENHANCED)

@@ -156,7 +156,8 @@ def largest_change(old: ClassifyOutput | None, new: ClassifyOutput | None) -> fl
     if old is None or new is None:
         return None
     labels = old.probabilities.keys() | new.probabilities.keys()
-    return max(abs(old.probabilities.get(name, 0.0) - new.probabilities.get(name, 0.0)) for name in labels)
+    changes = (abs(old.probabilities.get(name, 0.0) - new.probabilities.get(name, 0.0)) for name in labels)
+    return max(changes, default=0.0)
 
 
 def _classes(record: ResultRecord) -> ClassifyOutput | None:

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
 
 import structlog
 
 from dermbatch import layout, metrics
-from dermbatch.errors import DermbatchError, NewerFormat, PermanentError, StoreRefused, StoreUnavailable
+from dermbatch.errors import (
+    DermbatchError,
+    MessageDamaged,
+    MessageRefused,
+    NewerFormat,
+    PermanentError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
-from dermbatch.records.asked import ImageJob
 from dermbatch.records.outcome import ResultRecord
+from dermbatch.records.signature import opened
 from dermbatch.stored import read_if_any, write_once
 from workers.process.lease import LeaseLost
 from workers.process.workplace import Workplace
@@ -27,19 +34,20 @@ _UNTIL_ORIGINAL = 1.0  # seconds between two looks whether an image's duplicate 
 _MOST_DOUBLINGS = 16
 
 
-def process_image(workplace: Workplace, message: dict[str, Any]) -> None:
+def process_image(workplace: Workplace, message: object) -> None:
     """Process one image from message to record.
 
     Args:
         workplace: This process's connections.
-        message: An :class:`ImageJob` as JSON.
+        message: An :class:`ImageJob` as JSON, signed.
 
     Raises:
         LedgerUnavailable: Where Redis is gone; the image is sent again when it is back.
     """
     try:
-        job = ImageJob.model_validate(message)
-    except NewerFormat as error:  # not claimed, so it is sent again, maybe to one that knows it
+        job = opened(message, workplace.settings.redis.signing_key)
+    except (NewerFormat, MessageDamaged, MessageRefused) as error:
+        # Not claimed, so it is sent again, maybe to one that knows it; the orchestrator looks after the others.
         _log.warning("message passed over", reason=error.reason, message=str(error))
         return
     if workplace.drain.over:

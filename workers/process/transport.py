@@ -7,9 +7,15 @@ to Redis a message, send messages twice, and, in a Redis that is full, end the w
 
 from __future__ import annotations
 
+from queue import Empty
 from typing import Any
 
+import structlog
 from kombu.transport import redis
+
+_NO_MESSAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+_log = structlog.get_logger(__name__)
 
 
 class Unnoted(redis.QoS):
@@ -35,6 +41,13 @@ class Channel(redis.Channel):
     """Takes messages from lists that are known by name."""
 
     QoS = Unnoted
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]
+        except _NO_MESSAGE as error:  # it would end the worker; the ledger knows whose it was, if anybody's
+            _log.warning("a message was dropped", error=type(error).__name__)
+            raise Empty from error
 
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
         # Bindings are for who publishes through exchanges; nobody does.

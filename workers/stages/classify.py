@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import Mask
+from dermbatch.models.contracts import DISTANCE
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import ClassifyOutput
 from workers.triton.client import TritonClient
+
+LIMIT = 1.0
+"""Distance above which a picture is no dermoscopic image."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Classified:
 def classify(
     image: NDArray[np.uint8], mask: Mask, client: TritonClient, model: ServedModel, parameters: ClassifyParameters
 ) -> Classified:
-    """Classify the lesion of an image of any size.
+    """Classify the lesion of an image of any size; none that is no dermoscopic image, where the model tells.
 
     The model is fed the clean mask, not the segmentation's raw probabilities: so the outcome is the same whether
     segmentation ran just now or its mask was there already.
@@ -78,19 +83,32 @@ def classify(
     """
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)
+    judged = (DISTANCE.name,) if DISTANCE.name in model.shapes else ()
     answer = client.infer(
         model,
         {"IMAGE": fit(image, size), "LESION": fit(mask, size)},
-        ("PROBABILITIES", "EMBEDDING", "SALIENCY"),
+        ("PROBABILITIES", "EMBEDDING", "SALIENCY", *judged),
     )
     labels = parameters.labels.split(",")
     probabilities = model.checked("PROBABILITIES", answer["PROBABILITIES"], (len(labels),))
     if not np.isfinite(probabilities).all():
         raise model.broken("answered PROBABILITIES that are no numbers")
+    distance = _distance(model, answer[DISTANCE.name]) if judged else None
+    known = distance is None or distance <= LIMIT
     embedding = np.ascontiguousarray(answer["EMBEDDING"], np.float32)
     output = ClassifyOutput(
-        probabilities={label: round(float(value), 6) for label, value in zip(labels, probabilities, strict=True)},
-        label=labels[int(np.argmax(probabilities))],
+        probabilities=dict(zip(labels, (round(float(one), 6) for one in probabilities), strict=True))
+        if known
+        else {},
+        label=labels[int(np.argmax(probabilities))] if known else None,
+        distance=distance,
         embedding_sha256=hashlib.sha256(embedding.tobytes()).hexdigest(),
     )
     return Classified(embedding, np.ascontiguousarray(answer["SALIENCY"]), output)
+
+
+def _distance(model: ServedModel, value: NDArray[np.float32]) -> float:
+    distance = float(model.checked(DISTANCE.name, value, DISTANCE.dims)[0])
+    if not math.isfinite(distance):
+        raise model.broken(f"answered a {DISTANCE.name} that is no number")
+    return round(distance, 6)

@@ -24,6 +24,7 @@ def measure(
     spacing_mm: tuple[float, float] | None = None,
     *,
     components: int,
+    aspect: float = 1.0,
 ) -> LesionGeometry:
     """Measure the lesions of a clean mask.
 
@@ -36,12 +37,13 @@ def measure(
         colour: The lesion's colours.
         spacing_mm: Distance of rows and of columns in mm.
         components: Lesions that were found, of which the mask may hold fewer.
+        aspect: Height over width of a pixel; of no account where the spacing is known.
     """
     top, left, bottom, right = bounding_box(contours)
     inside = mask[top:bottom, left:right]
     moments = cv2.moments(inside, binaryImage=True)
     area = round(moments["m00"])
-    row_mm, column_mm = spacing_mm or (1.0, 1.0)
+    row_mm, column_mm = spacing_mm or (aspect, 1.0)
     perimeter_mm = sum(perimeter(contour, row_mm, column_mm) for contour in contours)
     area_mm2 = area * row_mm * column_mm
     known = spacing_mm is not None

@@ -64,6 +64,7 @@ def segment(
     parameters: SegmentParameters,
     *,
     spacing_mm: tuple[float, float] | None = None,
+    aspect: float = 1.0,
 ) -> Segmented:
     """Find the lesion in an image of any size.
 
@@ -73,6 +74,7 @@ def segment(
         model: Serves the stage's contract.
         parameters: See there.
         spacing_mm: Distance of rows and of columns, where the image states it.
+        aspect: Height over width of a pixel, where it states no more.
 
     Raises:
         InferenceUnavailable: Where Triton does not answer.
@@ -94,7 +96,7 @@ def segment(
     mask = found.mask
     if found.outlines:
         colour = colour_statistics(image, mask, found.outlines)
-        lesion = measure(mask, found.outlines, colour, spacing_mm, components=found.found)
+        lesion = measure(mask, found.outlines, colour, spacing_mm, aspect=aspect, components=found.found)
     return Segmented(
         mask,
         SegmentOutput(

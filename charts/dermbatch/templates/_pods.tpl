@@ -84,6 +84,11 @@ securityContext:
     drop: [ALL]
 {{- end -}}
 
+{{/* Name of the Secret with the key that messages in the queue are signed with. */}}
+{{- define "dermbatch.signingSecret" -}}
+{{- .Values.redis.signingSecret | default (printf "%s-signing" (include "dermbatch.fullname" .)) -}}
+{{- end -}}
+
 {{/* Variables of every program of ours: Redis, the store, what the user sets. */}}
 {{- define "dermbatch.environment" -}}
 {{- $name := include "dermbatch.fullname" . -}}
@@ -104,6 +109,9 @@ securityContext:
       name: {{ required "redis.urlSecret is needed where redis.builtin is false" .Values.redis.urlSecret }}
       key: url
 {{- end }}
+- name: DERMBATCH_REDIS__SIGNING_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ include "dermbatch.signingSecret" . }}, key: signingKey}
 {{- with include "dermbatch.storeUrl" . }}
 - name: DERMBATCH_STORE__ENDPOINT_URL
   value: {{ . | quote }}

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Takes images whose time has come and puts their messages into the queue again. A list of {why, attempts, message,
--- 1 if a lease ran out}: expired (its worker fell silent), resend (paused, or its message was lost), poison (expired
+-- Takes images whose time has come and puts their messages into the queue again. A list of {member, why, attempts,
+-- message, 1 if a lease ran out}: expired (its worker fell silent), resend (paused, or its message was lost), poison (expired
 -- once too often; now `recorder`'s, not sent). `ahead`: the longest time, in milliseconds as all others, that is set.
 local inflight, states, jobs, counts, clock = unpack(KEYS)
 local look, crashes_allowed, limit, recorder, probation, ahead = unpack(ARGV)
@@ -42,7 +42,7 @@ for i = 1, #due, 2 do
     end
     redis.call('ZADD', inflight, time + look, member)
     redis.call('HSET', states, member, packed(next_state, owner, attempts, crashes, transients, since, queue))
-    out[#out + 1] = {why, tonumber(attempts), message, expired}
+    out[#out + 1] = {member, why, tonumber(attempts), message, expired}
   end
 end
 return out

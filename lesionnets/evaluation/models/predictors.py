@@ -21,7 +21,7 @@ from dermbatch.models.repository import default_model_repository, newest_file
 from dermbatch.models.served import Array, ServedModel, parameters_of
 from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
-from dermbatch.settings import DEFAULT_MODELS, TritonSettings
+from dermbatch.settings import DEFAULT_MODELS, load
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.graphs.contract import graph_module
@@ -174,7 +174,7 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
 def _connect(address: str, stage: Stage) -> Model:
     """A model that a Triton serves: the newest version that is ready, where the address names none."""
     host, name, wanted = _parts(address)
-    triton = Triton(TritonSettings(url=host, timeout=_TIMEOUT))
+    triton = Triton(load().triton.model_copy(update={"url": host, "timeout": _TIMEOUT}))
     try:
         ready = triton.versions(name)
     except InferenceUnavailable as error:

@@ -1,12 +1,14 @@
-"""Purification: a small U-Net learns to find and to paint over what was drawn on images (ISIC 2017, CC0).
+"""Purification: a small U-Net learns to find and to paint over what was laid over images (ISIC 2017, CC0).
 
-Hairs, rulers and ink are drawn over images and phantoms. Occlusions that the images have by themselves have no
-known truth: the classical finder, corrected by the lesion mask, takes them out of the loss, so that dark
-structures of a lesion stay examples of what is not to be removed (after Bisla et al. 2019, section 3.3).
+Hair of many kinds, rulers and ink are drawn, and real hair is lifted from the training images that have most of
+it; such layers are laid over images and phantoms with hardly any. What lies over those by itself has no known
+truth: the classical finder, corrected by the lesion mask, takes it out of the loss, so that dark structures of a
+lesion stay examples of what is not to be removed (after Bisla et al. 2019, section 3.3).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +19,29 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lesionnets.data.batches.occluded import OccludedPairs, Planes, load_backgrounds, phantom_backgrounds
-from lesionnets.data.sources.isic import Image, find_samples
-from lesionnets.evaluation.purify import hair_cases, least_covered, measure, phantom_cases
+from lesionnets.data.batches.laid_over import LaidOver, lift, make_bank
+from lesionnets.data.batches.occluded import Planes, load_backgrounds, phantom_backgrounds
+from lesionnets.data.sources.isic import Image, Sample, find_samples
+from lesionnets.evaluation.purify import (
+    hair_cases,
+    least_covered,
+    lifted_cases,
+    measure,
+    most_covered,
+    phantom_cases,
+)
 from lesionnets.graphs.purify import DIFFERENCE, LONG_SIDE, THRESHOLD
 from lesionnets.nets.purify.purifier import FoldedUNet, Purifier
 from lesionnets.nets.sizes import scaled
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, Run, device, fit
 
 NAME = "purify_unet"
 MINUTES = 40.0
-PATIENCE = 8
+PATIENCE = 40
 WIDTHS = (32, 48, 64, 96)
 """Channels of the levels at width 1.0, which two CPU cores can train."""
+OUTSIDE_WEIGHT = 0.3
+"""Of a level of change outside hair against the share of error left inside, in the choice."""
 HOLE_WEIGHT = 6.0
 """Weight of the error in the holes against that elsewhere, as in Liu et al. 2018."""
 
@@ -76,13 +88,22 @@ def purify(model: nn.Module, image: Image) -> Image:
 
 
 class Validation:
-    """Error inside drawn hair and change outside it, on images with least hair of their own and on phantoms."""
+    """Error inside hair and change outside it: drawn on images with least of their own and on phantoms; real hair.
 
-    def __init__(self, images: Sequence[Image], *, phantoms: int) -> None:
-        self._cases = {
+    Args:
+        images: With least hair of their own.
+        hairy: Pictures whose hair is lifted and laid over those, at two sizes.
+        phantoms: How many.
+    """
+
+    def __init__(self, images: Sequence[Image], hairy: Sequence[Sample] = (), *, phantoms: int) -> None:
+        cases = {
             "isic": hair_cases(images),
             "phantom": phantom_cases(phantoms),
+            "lifted": lifted_cases(hairy, images, side=512),
+            "lifted_256": lifted_cases(hairy, images, side=256),
         }
+        self._cases = {name: found for name, found in cases.items() if found}
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """See the class; ``score`` is 1 for a perfect purifier."""
@@ -93,9 +114,8 @@ class Validation:
                 value = getattr(found, figure)
                 figures[f"{name}_{figure}"] = value.mean
                 figures[f"{name}_{figure}_low"], figures[f"{name}_{figure}_high"] = value.low, value.high
-        figures["score"] = (
-            1 - sum(figures[f"{name}_remaining"] + figures[f"{name}_outside"] for name in self._cases) / 2
-        )
+        left = [figures[f"{name}_remaining"] + OUTSIDE_WEIGHT * figures[f"{name}_outside"] for name in self._cases]
+        figures["score"] = 1 - sum(left) / len(left)
         return figures
 
 
@@ -105,29 +125,36 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: Where the data folder or its parts are missing.
     """
-    data = options.data_folder()
+    data, smoke, where = options.data_folder(), options.smoke, device()
     training = find_samples(data / "train" / "images", data / "train" / "masks")
     held_out = find_samples(data / "val" / "images", data / "val" / "masks")
-    smoke = options.smoke
     if smoke:
         training, held_out = training[:4], held_out[:2]
+    processes = 1 if smoke else os.cpu_count() or 1
+    hairy = most_covered(training, 2 if smoke else max(len(training) // 18, 80))
+    layers = 3 if smoke else 2500 if where.type == "cuda" else 300
+    bank = make_bank(layers, lift(hairy, processes=processes), seed=options.seed, processes=processes)
+    backgrounds = load_backgrounds(training, most_covered=1.0 if smoke else 0.03)
+    backgrounds += phantom_backgrounds(1 if smoke else 40, seed=100_000)
+    validation = Validation(
+        least_covered(held_out, 24),
+        most_covered(held_out, 1 if smoke else 16),
+        phantoms=1 if smoke else 8,
+    )
     width = options.width_or(1.0)
     widths = [scaled(count, width) for count in ((64, 64) if smoke else WIDTHS)]
-    backgrounds = load_backgrounds(training) + phantom_backgrounds(1 if smoke else 150, seed=100_000)
-    validation = Validation(least_covered(held_out, 24), phantoms=1 if smoke else 16)
+    crop, batch_size = (32, 2) if smoke else (224, 48 if where.type == "cuda" else 8)
     torch.manual_seed(options.seed)
     model = Purifier(widths)
     outcome = fit(
         model,
         loss_step,
-        OccludedPairs(
-            backgrounds, crop=64 if smoke else 192, batch_size=4 if smoke else 12, steps=2 if smoke else 100
-        ),
+        LaidOver(backgrounds, bank, where, crop=crop, batch_size=batch_size, steps=2 if smoke else 100),
         validation,
         run=Run(NAME, "purifier.Purifier", {"widths": widths}, options.out, best_by="score"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-3),
         **options.limits(MINUTES, PATIENCE),
-        validate_every=4,
-        ema_decay=0.99,
+        validate_every=6,
+        ema_decay=0.99 if where.type == "cpu" else 0.998,
     )
     return outcome.best

@@ -15,15 +15,20 @@ from orchestrator.cli import options
 from orchestrator.cli.app import out
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 from orchestrator.reporting.accesses import Line, accesses
+from orchestrator.reporting.audit_chain import check
 from orchestrator.stack.environment import audited
+
+commands = typer.Typer(name="audit", invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(audit)
+    """Add the commands."""
+    app.add_typer(commands)
 
 
+@commands.callback()
 def audit(
+    context: typer.Context,
     object_uri: Annotated[
         str | None, typer.Option("--object", metavar="URI", help="Only of what is called so, or begins so.")
     ] = None,
@@ -35,12 +40,44 @@ def audit(
 
     The stack need not run. With the salt of de-identification set, originals are found by their own names.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = audited(load(), home)
+    folder = _folder(settings)
+    for line in accesses(folder, _called(object_uri, settings), since.astimezone() if since else None):
+        out.print(json.dumps(line) if plain else _sentence(line), markup=False, soft_wrap=True, highlight=False)
+
+
+@commands.command()
+def verify(
+    known: Annotated[
+        str | None,
+        typer.Option("--known", metavar="DIGEST", help="One that was printed earlier must still be there."),
+    ] = None,
+    home: options.Home = options.DEFAULT_HOME,
+) -> None:
+    """Look whether the audit log is as it was written; exit code 1 where a line was changed, put in or taken out.
+
+    Prints the digest of each file's last line. Keep them elsewhere: by one of them it shows later that nothing up
+    to there was made anew.
+    """
+    checks = list(check(_folder(audited(load(), home)), known))
+    for one in checks:
+        said = one.wrong or f"{one.lines} lines hold; the last one: {one.digest}"
+        earlier = f" ({one.before} lines before have no chain)" if one.before else ""
+        out.print(f"{one.name}: {said}{earlier}", markup=False, soft_wrap=True, highlight=False)
+    if known is not None and not any(one.known for one in checks):
+        out.print(f"no line has the digest {known}", markup=False, soft_wrap=True, highlight=False)
+        raise typer.Exit(1)
+    if any(one.wrong for one in checks):
+        raise typer.Exit(1)
+
+
+def _folder(settings: Settings) -> Path:
     folder = Path(str(settings.audit.folder))
     if not folder.is_dir():
         raise UsageError(f"there is no audit log in {folder}")
-    for line in accesses(folder, _called(object_uri, settings), since.astimezone() if since else None):
-        out.print(json.dumps(line) if plain else _sentence(line), markup=False, soft_wrap=True, highlight=False)
+    return folder
 
 
 def _called(uri: str | None, settings: Settings) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _KEPT_OF_APP = {0xE0: (b"JFIF\0", 14), 0xE8: (b"mrfx", 5), 0xEE: (b"Adobe", 12)}
 """Application segments that say how colours are coded (ITU-T T.871, T.87, Adobe 5116), and their bytes of it."""
 
+_RESERVED = frozenset({*range(0x02, 0xC0), *range(0xF0, 0xF7), *range(0xF9, 0xFE)})
+"""Segments that no decoder reads (ITU-T T.81, table B.1); those of JPEG-LS, F7 and F8, are none of them."""
+
 _SOC, _SOT, _SOD, _J2K_COM = 0x4F, 0x90, 0x93, 0x64
 
 
@@ -38,7 +41,7 @@ def without_comments(pixel_data: bytes) -> bytes:
             at = _jpeg(stream, at)
         elif stream[at : at + 2] == b"\xff\x4f":
             at = _jpeg2000(stream, at)
-        elif at == 0:
+        elif at == 0 and stream[0] != 0:  # zeros before a picture are padding, too
             raise _corrupt()
         else:  # between two pictures there is padding at most
             begun = at
@@ -89,7 +92,7 @@ def _jpeg(stream: bytearray, at: int) -> int:
             length = int.from_bytes(stream[at + 2 : at + 4], "big")
             if length < 2:
                 raise _corrupt()
-            if marker == _COM or 0xE0 <= marker <= 0xEF:
+            if marker == _COM or 0xE0 <= marker <= 0xEF or marker in _RESERVED:
                 _wipe(stream, at + 4 + _kept(stream, at, marker), at + 2 + length)
             at += 2 + length
             if marker == _SOS:
@@ -123,7 +126,8 @@ def _jpeg2000(stream: bytearray, at: int) -> int:
             return at + 2
         if marker == _SOD:
             start, length = tile or (at, 0)
-            at = start + length if length else len(stream)  # length 0: up to the end of the picture
+            # Length 0: up to the end of the picture, whose marker is nowhere within (A.2).
+            at = start + length if length else _end(stream, at)
             tile = None
             continue
         length = int.from_bytes(stream[at + 2 : at + 4], "big")
@@ -137,6 +141,11 @@ def _jpeg2000(stream: bytearray, at: int) -> int:
                 raise _corrupt()
         at += 2 + length
     return min(at + 2, len(stream))
+
+
+def _end(stream: bytearray, at: int) -> int:
+    found = stream.find(b"\xff\xd9", at)
+    return found if found >= 0 else len(stream)
 
 
 _COLOUR_TAGS = frozenset(

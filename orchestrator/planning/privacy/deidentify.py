@@ -24,6 +24,9 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, J
 
 from dermbatch import __version__
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.agreement import settle
+from dermbatch.images.dicom.moments import date_of, time_of
+from dermbatch.images.dicom.proportions import decimals
 from dermbatch.images.dicomfile import parse
 from dermbatch.images.dicompolicy import SECONDARY_CAPTURES, check_is_skin, text
 from dermbatch.images.imagefile import DICOM, read_image, sniff
@@ -33,6 +36,7 @@ from orchestrator.planning.privacy.coded import plain_profile, without_comments
 from orchestrator.planning.privacy.codes import code, standard_code
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
+from orchestrator.planning.privacy.surroundings import leave_pixels_only
 
 _METHOD = f"PS3.15 Basic Profile; dermbatch {__version__}"
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
@@ -48,7 +52,6 @@ _STANDARD = "1.2.840.10008."
 _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 _DATE = re.compile(r"(\d{4})(\d\d)(\d\d)")
 _DATE_TIME = re.compile(r"(\d{8})((?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d(?:\.\d{1,6})?)?)?)?([+-]\d{4})?")
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _ORIENTATION = re.compile(r"[APRLHF]{0,3}")
 _WITH_COMMENTS = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes}
 
@@ -111,10 +114,11 @@ def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms, *, max_pix
             raise BadInput(
                 "the DICOM file ends before its pixel data do; copy it again", reason="truncated"
             ) from None
-        except Exception as error:  # readers and writers fail in every way there is on files of strangers
+        except Exception:  # readers and writers fail in every way there is on files of strangers
             # Without the cause: its text may quote the header.
             raise BadInput(
-                f"the DICOM file cannot be written without its identity ({type(error).__name__}); it is damaged",
+                "the DICOM data set cannot be followed, so it cannot be written without its identity; it is "
+                "damaged: export it again",
                 reason="not_deidentified",
             ) from None
 
@@ -140,7 +144,6 @@ class _Taking:
         self._patient = pseudonyms.patient(issuer if identifier else "", whose)
         self._days = pseudonyms.days(self._patient) if profile.dates == "shift" else 0
         self._original = (identifier, issuer)
-        self._has_palette = text(dataset, "PhotometricInterpretation") == "PALETTE COLOR"
         self._instance = pseudonyms.uid(pseudonyms.content(data))
 
     def done(self) -> Deidentified:
@@ -161,6 +164,7 @@ class _Taking:
                 "there may be text in the picture (Burned In Annotation); the profile refuses such images",
                 reason="burned_in_text",
             )
+        settle(dataset)
         identifier, issuer = self._original
         made = self._written(sop_class)
         original = Original(identifier, issuer, {new: old for old, new in self._uids.items()}, self._days)
@@ -181,6 +185,7 @@ class _Taking:
         meta.MediaStorageSOPClassUID = clean.get("SOPClassUID") or UID("1.2.840.10008.5.1.4.1.1.7")
         meta.MediaStorageSOPInstanceUID = clean.SOPInstanceUID
         clean.file_meta = meta
+        leave_pixels_only(clean, syntax)
         file = BytesIO()
         clean.save_as(file, enforce_file_format=True)
         return file.getvalue()
@@ -206,6 +211,8 @@ class _Taking:
         elif not syntax.is_compressed or syntax.is_deflated:
             # What is behind the last pixel is no picture.
             expected = get_expected_length(self._dataset)
+            if len(pixels) < expected:
+                raise EOFError
             pixels = pixels[: expected + expected % 2]
         elif syntax != RLELossless:
             raise BadInput(
@@ -225,7 +232,7 @@ class _Taking:
         for tag in sorted(dataset.keys()):
             try:
                 element = dataset[tag]
-                value = self._value(element.keyword, element.value)
+                value = self._value(element.keyword, element.value, dataset)
             except Exception:  # noqa: S112 - a value that cannot be read does not stay
                 continue
             if value is not None:
@@ -233,10 +240,12 @@ class _Taking:
                 clean.add(DataElement(tag, element.VR if " or " in vr else vr, value))
         return clean
 
-    def _value(self, keyword: str, value: Any) -> Any:
+    def _value(self, keyword: str, value: Any, dataset: Dataset) -> Any:
         """The value that takes an attribute's place; none where it goes."""
         if keyword in attributes.CODED:
             return _all(standard_code(item) for item in value)
+        if keyword in attributes.DECIMALS:
+            value = MultiValue(str, decimals(dataset, keyword))
         if keyword in attributes.REFERENCES:
             return [self._cleaned(item) for item in value]
         return self._plain(keyword, value)
@@ -246,7 +255,8 @@ class _Taking:
         if keyword in attributes.NUMBERS:
             return _numbers(value)
         if keyword in attributes.BYTES:
-            return value if self._has_palette and isinstance(value, bytes) else None
+            palette = text(self._dataset, "PhotometricInterpretation") == "PALETTE COLOR"
+            return value if palette and isinstance(value, bytes) else None
         texts = [str(one).strip(" \"'\0") for one in (value if isinstance(value, (list, MultiValue)) else [value])]
         if keyword == "ImageType":
             return [one for one in texts if one in attributes.WORDS[keyword]] or None
@@ -275,8 +285,8 @@ class _Taking:
     def _when(self, keyword: str, said: str) -> str | None:
         """A date, or date and time, of the calendar, moved where dates are; none where it is no such thing."""
         if keyword in attributes.TIMES:
-            return said if _TIME.fullmatch(said) else None
-        found = _DATE_TIME.fullmatch(said) if keyword in attributes.DATES else None
+            return time_of(said) or None
+        found = _DATE_TIME.fullmatch(date_of(said) or said) if keyword in attributes.DATES else None
         if found is None:
             return None
         year, month, day = map(int, _DATE.fullmatch(found[1]).groups())  # type: ignore[union-attr]
@@ -284,7 +294,7 @@ class _Taking:
             moved = date(year, month, day) + timedelta(days=self._days)
         except (ValueError, OverflowError):
             return None
-        return f"{moved:%Y%m%d}".rjust(8, "0") + said[8:]
+        return f"{moved:%Y%m%d}".rjust(8, "0") + found[0][8:]
 
 
 def _numbers(value: Any) -> Any:

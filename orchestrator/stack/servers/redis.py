@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import redis
+from pydantic import SecretStr
 
 from dermbatch.errors import StackError
 from dermbatch.settings import RedisSettings
 from orchestrator.stack.process import Part
+
+_SIGNING_KEY = "signing.key"
 
 _CONFIG = """\
 # Written at every start of the stack.
@@ -56,7 +59,9 @@ def redis_part(folder: Path, log: Path, port: int, env: Mapping[str, str]) -> tu
     config.write_text(
         _CONFIG.format(port=port, password=password, folder=_quoted(folder.resolve())), encoding="utf-8"
     )
-    settings = RedisSettings(url=f"redis://:{password}@127.0.0.1:{port}/0")
+    settings = RedisSettings(
+        url=f"redis://:{password}@127.0.0.1:{port}/0", signing_key=SecretStr(_kept_key(folder / _SIGNING_KEY))
+    )
     part = Part(
         name="redis",
         argv=[str(_binary()), str(config)],
@@ -68,6 +73,14 @@ def redis_part(folder: Path, log: Path, port: int, env: Mapping[str, str]) -> tu
         cwd=folder,
     )
     return part, settings
+
+
+def _kept_key(path: Path) -> str:
+    """The key that messages are signed with: as long as the queue with them is kept."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32), encoding="ascii")
+    return path.read_text(encoding="ascii")
 
 
 def _binary() -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from dermbatch.errors import DermbatchError, StackError
 from dermbatch.settings import StoreSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.process import Part, http_ok, python_module
+from orchestrator.stack.servers import s3door
 
 _ACCOUNT = "000000000000"
 _REGION = "us-east-1"
@@ -101,6 +104,8 @@ class DiskWatch:
             StackError: Where an object was not written.
         """
         with suppress(FileNotFoundError), self.log.open("rb") as log:
+            if log.seek(0, os.SEEK_END) < self._read:  # it was rotated
+                self._read = 0
             log.seek(self._read)
             new = log.read()
             self._read += len(new)
@@ -117,7 +122,8 @@ def s3_part(
 ) -> tuple[Part, StoreSettings, ObjectFiles]:
     """Prepare ministack on 127.0.0.1 with its data under ``folder``; makes the two buckets when ready.
 
-    It checks no credentials; those in the settings are placeholders that the client library needs.
+    Who has the credentials in the settings is let in, and nobody else (``s3door.py``), for other users of the
+    machine, and pages in a browser, can reach the loopback address too. They are new at every start.
 
     Args:
         folder: For its data; made where missing.
@@ -139,11 +145,13 @@ def s3_part(
         update={
             "endpoint_url": f"http://127.0.0.1:{port}",
             "region": store.region or _REGION,
-            "access_key_id": "dermbatch",
-            "secret_access_key": SecretStr("dermbatch"),
+            "access_key_id": f"dermbatch{secrets.token_hex(8)}",
+            "secret_access_key": SecretStr(secret := secrets.token_urlsafe(32)),
         }
     )
     own: dict[str, str] = {
+        s3door.KEY: settings.access_key_id or "",
+        s3door.SECRET: secret,
         "SERVICES": "s3",
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -161,10 +169,10 @@ def s3_part(
     }
     part = Part(
         name="s3",
-        argv=python_module("ministack"),
+        argv=python_module(s3door.__name__),
         env={**env, **own},
         log=log,
-        probe=lambda: http_ok(port, "/_ministack/health"),
+        probe=lambda: http_ok(port, s3door.HEALTH),
         ready_timeout=60,
         grace=10,
         cwd=folder,

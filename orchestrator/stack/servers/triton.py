@@ -20,8 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from dermbatch.errors import StackError
 from dermbatch.settings import TritonSettings
+from orchestrator.stack.arguments import cover
 from orchestrator.stack.process import Part, http_ok
 
 _BACKENDS = "backends"
@@ -30,6 +33,18 @@ _OWN_BACKEND = Path(__file__).with_name("backends") / "onnxruntime"
 _OWN_LIBPYTHON = (3, 13)  # the one stub of the wheel that carries its own
 _GRACE = 1.0  # it keeps nothing, and workers that wait for an answer end before it; by itself it takes 3 s
 _TELLING = re.compile(r"UNAVAILABLE|^E\d{4} |^error: |Traceback|Error: |already in use")
+_PROTOCOLS = (
+    "metadata",
+    "inference",
+    "shared-memory",
+    "model-config",
+    "model-repository",
+    "statistics",
+    "trace",
+    "logging",
+)
+"""Of HTTP and gRPC, all but health: the first probe has no key."""
+
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 
 
@@ -57,7 +72,7 @@ def triton_part(
     triton: TritonSettings,
     repository: Path,
 ) -> tuple[Part, TritonSettings]:
-    """Prepare Triton on 127.0.0.1, serving every model of a repository.
+    """Prepare Triton on 127.0.0.1, serving every model of a repository to who has its key, new with each part.
 
     Args:
         folder: For the private backend folder; made where missing.
@@ -83,6 +98,7 @@ def triton_part(
     # Names of its own for each server's and its clients' shared memory, so that what is left of killed ones can be
     # removed. Clients that live go on: theirs have no names any more.
     prefix = f"dermbatch-{ports.grpc}-{secrets.token_hex(4)}-"
+    key = secrets.token_hex(32)
     argv = [
         str(server / "bin" / "tritonserver"),
         # Relative: Triton starts its stubs through a shell, and quotes no blanks in these two paths.
@@ -100,20 +116,31 @@ def triton_part(
         # Our backend computes on the processor, whatever else the machine has.
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
+        # Other users of the machine reach the loopback address too, and this version has known faults.
+        f"--grpc-restricted-protocol={','.join([*_PROTOCOLS, 'health'])}:dermbatch={key}",
+        f"--http-restricted-api={','.join(_PROTOCOLS)}:dermbatch={key}",
     ]
+
+    def probe() -> bool:
+        if part.last_lines():  # it has read its arguments, which every user may list
+            for pid in (part.pid, part.program_pid):
+                cover(pid or 0, key)
+        return http_ok(ports.http, "/v2/health/ready")
+
     part = Part(
         name="triton",
         argv=argv,
         env={**env, **_environment(env, server)},
         log=log,
-        probe=lambda: http_ok(ports.http, "/v2/health/ready"),
+        probe=probe,
         ready_timeout=180,
         grace=_GRACE,
         cwd=folder,
         telling=_TELLING,
         leftovers=str(_SHARED_MEMORY / f"{prefix}*"),
     )
-    return part, triton.model_copy(update={"url": f"127.0.0.1:{ports.grpc}", "shared_memory_prefix": prefix})
+    own = {"url": f"127.0.0.1:{ports.grpc}", "shared_memory_prefix": prefix, "key": SecretStr(key)}
+    return part, triton.model_copy(update=own)
 
 
 def _server() -> Path:

@@ -25,6 +25,7 @@ from dermbatch import metrics
 from dermbatch.errors import BadInput, UsageError
 from dermbatch.settings import WatchSettings
 from orchestrator.watching.news.events import ObjectEvent, parse_notification
+from orchestrator.watching.news.impatient import Impatient
 
 _MOST_BYTES = 1 << 20
 """Of one request; SNS and EventBridge send at most 256 KiB."""
@@ -32,7 +33,6 @@ _MOST_BYTES = 1 << 20
 _READING = 10.0
 """Seconds that a request's body may take to arrive."""
 
-_CONNECTIONS = 128
 _STOPPING = 5
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +55,8 @@ class Webhook:
 
     ``POST /events`` takes notifications: 200 once they are handed over, 400 for what is none, 401 without the
     token, 413 above 1 MiB, 503 where there is no room, which stores answer by sending again. ``GET /healthz``
-    says 200. Requests are not logged: their bodies hold the keys of objects, and those often patients' names.
+    says 200. Heads have 5 s to arrive, bodies 10 s, and 128 connections are held (``impatient.py``). Requests are
+    not logged: their bodies hold the keys of objects, and those often patients' names.
 
     Args:
         settings: Address, port (0: a free one) and token.
@@ -87,13 +88,12 @@ class Webhook:
         config = uvicorn.Config(
             self._app(),
             loop="asyncio",
-            http="h11",
+            http=Impatient,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_STOPPING,
         )
         self._server = uvicorn.Server(config)

@@ -41,13 +41,15 @@ BORDER_IRREGULARITY = own("BORDER", "Border irregularity: perimeter squared / (4
 MOST_PROBABLE = own("MOST-PROBABLE", "Most probable class of the model, not a diagnosis")
 OUTCOME = own("SEG-OUTCOME", "Outcome of the segmentation")
 NO_LESION = own("NO-LESION", "No lesion was segmented")
+NOT_CLASSIFIED = own("NOT-CLASSIFIED", "Not classified: no dermoscopic image")
 QUALITY_FLAG = own("QUALITY", "Quality flag")
 QUALITY = {
     "no_lesion": own("Q-NO-LESION", "Nothing was segmented"),
     "touches_frame": own("Q-FRAME", "The lesion reaches the edge of the image"),
-    "several_lesions": own("Q-SEVERAL", "Several lesions are measured together"),
+    "several_lesions": own("Q-SEVERAL-ONE", "Several lesions were found; one is measured"),
     "low_confidence": own("Q-CONFIDENCE", "Low confidence of a model"),
     "heavily_occluded": own("Q-OCCLUDED", "Heavily occluded by hair, ruler or ink"),
+    "not_dermoscopic": own("Q-NOT-DERMOSC", "No dermoscopic image, so no class is given"),
     "burned_in_text": own("Q-TEXT", "There may be text in the picture"),
 }
 

@@ -29,11 +29,13 @@ class Delivered:
         keys: Object keys by kind.
         bodies: The objects themselves, as files.
         why_none: Why there is nothing, where there is nothing.
+        notes: What they cannot say as the source does.
     """
 
     keys: dict[DicomKind, str] = field(default_factory=dict)
     bodies: dict[DicomKind, bytes] = field(default_factory=dict)
     why_none: NoDicom | None = None
+    notes: tuple[str, ...] = ()
 
 
 def write_dicom(
@@ -63,11 +65,13 @@ def write_dicom(
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     # Not at the top: it takes a second and much memory, which workers without such batches need not spend.
+    from workers.handover.dicom.header import changes  # noqa: PLC0415
     from workers.handover.dicom.objects import dicom_objects  # noqa: PLC0415
 
     try:
         with quiet():  # pydicom and highdicom warn of odd values, and quote them
             made = dicom_objects(body, image, stages, flags, mask=mask, enhanced=enhanced)
+            notes = changes(body)
     except Exception as error:  # a header that nobody thought of must not cost the result
         # Without the text, which may quote the header.
         _log.warning("no DICOM objects", batch=job.batch, index=job.index, error=type(error).__name__)
@@ -75,4 +79,4 @@ def write_dicom(
     keys = {kind: layout.dicom(job.batch, job.index, kind) for kind in made}
     for kind, file in made.items():
         store.put(keys[kind], file, MEDIA_TYPE)
-    return Delivered(keys, made) if keys else Delivered(why_none="nothing_to_say")
+    return Delivered(keys, made, notes=notes) if keys else Delivered(why_none="nothing_to_say")

@@ -1,8 +1,10 @@
 """The header of a source image: read tolerantly, handed on strictly.
 
 Objects of the same Study must say of patient and study what the source says (PS3.3, C.7.1.1 and C.7.2.1), so these
-values are copied. What the standard does not allow (a sex of ``female``, a date with dashes) is left empty, since
-an object that a PACS refuses helps nobody; UIDs are mended.
+values are copied. What the standard does not allow (a sex of ``female``, the 30th of February, an Accession
+Number of 20 characters) is left empty, since an object that a PACS refuses helps nobody; dates and times are
+written as it asks. UIDs stay those that the PACS has the source by, as far as they can be written at all.
+:func:`changes` says what is not as it was.
 """
 
 from __future__ import annotations
@@ -15,18 +17,18 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from dermbatch.images.dicom.moments import date_of, time_of
 from dermbatch.images.quiet import quiet
 from dermbatch.records.outcome import ImageInfo
 
 UNKNOWN_DATE, UNKNOWN_TIME = "19000101", "000000"
 """Where the source says no date at all: Content Date and Time may not be empty (PS3.3, C.8.20.2)."""
 
-_DATE = re.compile(r"(1[89]|2\d)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _AGE = re.compile(r"\d{3}[DWMY]")
 _NUMBER = re.compile(r"\d{1,9}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]+")
@@ -48,30 +50,37 @@ def _up_to(length: int) -> Clean:
     return lambda text: _CONTROLS.sub(" ", text)[:length].strip()
 
 
+def _whole(length: int) -> Clean:
+    """For identifiers: the beginning of one is another one."""
+    return lambda text: cleaned if len(cleaned := _CONTROLS.sub(" ", text).strip()) <= length else ""
+
+
 def _person(text: str) -> str:
     return "=".join(_up_to(64)(group) for group in text.split("=")[:3])
 
 
 _ALWAYS: dict[str, Clean] = {
     "PatientName": _person,
-    "PatientID": _up_to(64),
-    "PatientBirthDate": _fitting(_DATE),
+    "PatientID": _whole(64),
+    "PatientBirthDate": date_of,
     "PatientSex": _one_of("M", "F", "O"),
-    "StudyDate": _fitting(_DATE),
-    "StudyTime": _fitting(_TIME),
-    "StudyID": _up_to(16),
-    "AccessionNumber": _up_to(16),
+    "StudyDate": date_of,
+    "StudyTime": time_of,
+    "StudyID": _whole(16),
+    "AccessionNumber": _whole(16),
     "ReferringPhysicianName": _person,
 }
 """Attributes of patient and study that every object has, empty where the source does not say them (type 2)."""
 
 _IF_SAID: dict[str, Clean] = {
-    "IssuerOfPatientID": _up_to(64),
+    "IssuerOfPatientID": _whole(64),
     "PatientAge": _fitting(_AGE),
     "StudyDescription": _up_to(64),
     "BurnedInAnnotation": _one_of("YES", "NO"),
     "RecognizableVisualFeatures": _one_of("YES", "NO"),
 }
+_TEXTS = ("PatientName", "PatientID", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription")
+"""In which an undeclared character set is looked for."""
 PATIENT_AND_STUDY = (*_ALWAYS, "IssuerOfPatientID", "PatientAge", "StudyDescription", "StudyInstanceUID")
 """What is copied into every object."""
 
@@ -88,7 +97,7 @@ def source_header(data: bytes, image: ImageInfo) -> Dataset:
         ratio and method) where the source lost something; Frame of Reference UID where there is one. No pixels.
     """
     with quiet():
-        found = dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        found = _found(data)
         header = Dataset()
         for keyword, clean in _ALWAYS.items():
             setattr(header, keyword, clean(_text(found, keyword)))
@@ -100,6 +109,55 @@ def source_header(data: bytes, image: ImageInfo) -> Dataset:
         _note_loss(header, found, image)
     header.Rows, header.Columns = image.height, image.width
     return header
+
+
+def changes(data: bytes) -> tuple[str, ...]:
+    """What the objects cannot say as the source does.
+
+    Args:
+        data: The source file.
+
+    Returns:
+        ``left_out_<element>``, ``rewritten_<element>`` and, of UIDs, ``replaced_<element>``; elements in lower
+        case with underscores.
+    """
+    made = []
+    with quiet():
+        found = _found(data)
+        for keyword, clean in (*_ALWAYS.items(), *_IF_SAID.items()):
+            said = _text(found, keyword).strip()
+            kept = clean(said)
+            if said and kept != said:
+                made.append(f"{'rewritten' if kept else 'left_out'}_{_named(keyword)}")
+        for keyword in ("StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+            said = _text(found, keyword).strip(" \"'\0\t\r\n")
+            if said and valid_uid(said) != said:
+                made.append(f"replaced_{_named(keyword)}")
+    return tuple(made)
+
+
+def _named(keyword: str) -> str:
+    return dictionary_description(keyword).lower().replace("'", "").replace(" ", "_")
+
+
+def _found(data: bytes) -> Dataset:
+    """The source's header. Without a character set, what is UTF-8 is that: Latin-1 hardly ever looks like it."""
+    found = dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+    if not _text(found, "SpecificCharacterSet"):
+        raw = [getattr(found.get_item(keyword), "value", None) for keyword in _TEXTS if keyword in found]
+        texts = [one for one in raw if isinstance(one, bytes) and not one.isascii()]
+        if texts and all(map(_is_utf8, texts)):
+            implicit, little = found.original_encoding
+            found.set_original_encoding(implicit, little, "utf8")
+    return found
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def nameless(header: Dataset) -> Dataset:
@@ -127,9 +185,9 @@ def _identify(header: Dataset, found: Dataset, image: ImageInfo) -> None:
 def _date(header: Dataset, found: Dataset) -> None:
     """Content Date and Time of what the objects show: the source's own, so that a repeat is equal."""
     for day, time in (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime")):
-        if said := _fitting(_DATE)(_text(found, day)):
+        if said := date_of(_text(found, day)):
             header.ContentDate = said
-            header.ContentTime = _fitting(_TIME)(_text(found, time)) or UNKNOWN_TIME
+            header.ContentTime = time_of(_text(found, time)) or UNKNOWN_TIME
             return
     header.ContentDate = header.StudyDate or UNKNOWN_DATE
     header.ContentTime = (header.StudyDate and header.StudyTime) or UNKNOWN_TIME
@@ -162,7 +220,7 @@ def _text(dataset: Dataset, keyword: str) -> str:
 _OURS = uuid.UUID("7d0c1b1e-43a5-5f0a-9a38-5c2f64a4f1ce")
 """Namespace of all names that UIDs are made of here; never to be changed."""
 
-_VALID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
+_WRITABLE = re.compile(r"\d+(\.\d+)+", re.ASCII)
 _LONGEST = 64
 
 
@@ -176,7 +234,9 @@ def uid_of(*names: str) -> str:
 
 
 def valid_uid(said: str, *otherwise: str) -> str:
-    """A UID as the standard wants it (PS3.5, section 9.1), whatever an exporter wrote.
+    """A UID that can be written (PS3.5, section 6.2: UI), whatever an exporter wrote.
+
+    One with a leading zero in a component is none by section 9.1, but it is what the PACS has the Study by.
 
     Args:
         said: The value as it was found; quote marks and padding around it are taken off.
@@ -184,6 +244,6 @@ def valid_uid(said: str, *otherwise: str) -> str:
             that, so that two images of one study stay in one study.
     """
     plain = said.strip(" \"'\0\t\r\n")
-    if len(plain) <= _LONGEST and _VALID.fullmatch(plain):
+    if len(plain) <= _LONGEST and _WRITABLE.fullmatch(plain):
         return plain
     return uid_of("malformed", plain) if plain else uid_of("missing", *otherwise)

@@ -18,7 +18,7 @@ from workers.handover.dicom.report import report
 from workers.handover.dicom.segmentation import segmentation
 from workers.handover.dicom.stamp import stamped
 
-REVISION = "1"
+REVISION = "2"
 """Raised where the same input gives other objects: their UIDs must be others then."""
 
 Kind = DicomKind

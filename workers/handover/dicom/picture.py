@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from highdicom.sc import SCImage
 from highdicom.sr import CodedConcept
@@ -78,6 +80,9 @@ def picture(
 
 
 def _say_spacing(made: Dataset, image: ImageInfo, scale: float) -> None:
+    if image.pixel_aspect is not None:
+        ratio = Fraction(image.pixel_aspect).limit_denominator(1000)
+        made.PixelAspectRatio = [ratio.numerator, ratio.denominator]
     if image.pixel_spacing_mm is None:
         return
     spacing = [DS(mm / scale, auto_format=True) for mm in image.pixel_spacing_mm]

@@ -179,6 +179,7 @@ def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> Measurem
     """
     output = record.output
     assert isinstance(output, ClassifyOutput)  # noqa: S101 - the stage says so
+    found = codes.NOT_CLASSIFIED if output.label is None else codes.finding(output.label)
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=uid_of("classes", header.SOPInstanceUID, str(image.frame or 1)), identifier="classification"
@@ -188,7 +189,7 @@ def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> Measurem
             Measurement(codes.probability(label), value, codes.NO_UNIT)
             for label, value in output.probabilities.items()
         ],
-        qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, codes.finding(output.label))],
+        qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, found)],
         source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
     )
     comment = TextContentItem(codes.COMMENT, NOT_ALONE, RelationshipTypeValues.CONTAINS)

@@ -1,0 +1,1 @@
+"""The header of a DICOM image: what its pixel data prove of it, its palette, its measures."""

@@ -1,0 +1,34 @@
+"""Dates and times of DICOM headers as the standard writes them (PS3.5, 6.2), of how exporters do."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+_DATE = re.compile(r"(\d{4})([-./:]?)(\d{2})\2(\d{2})")
+_TIME = re.compile(r"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})?)?)?")
+
+
+def date_of(said: str) -> str:
+    """A date as DA, ``YYYYMMDD``: of the calendar, from 1800 on; '' for everything else.
+
+    Args:
+        said: That, or with ``.``, ``-``, ``/`` or ``:`` between year, month and day.
+    """
+    found = _DATE.fullmatch(said.strip())
+    if found is None or not "1800" <= found[1] < "3000":
+        return ""
+    try:
+        return date(int(found[1]), int(found[3]), int(found[4])).strftime("%Y%m%d")
+    except ValueError:
+        return ""
+
+
+def time_of(said: str) -> str:
+    """A time as TM, ``HH``, ``HHMM``, ``HHMMSS`` or with up to six digits behind; '' for everything else.
+
+    Args:
+        said: That, or with ``:`` between its parts. A second may be the 60th: a leap second.
+    """
+    found = _TIME.fullmatch(said.strip())
+    return "" if found is None else "".join(found[part] or "" for part in (1, 3, 4, 5))

@@ -1,0 +1,1 @@
+"""Image files that Pillow and OpenCV do not read, or not as they are meant."""

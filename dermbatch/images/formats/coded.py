@@ -1,0 +1,67 @@
+"""Coded pictures as files that neither Pillow nor OpenCV decode: JPEG of more than 8 bits, JPEG-LS.
+
+imagecodecs (BSD) has the codecs: libjpeg-turbo for 12 and 16 bits, CharLS.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from dermbatch.errors import BadInput
+from dermbatch.images.jpegheader import JpegHeader
+from dermbatch.images.pixels import Rgb, over_white, to_eight_bit, used_bits
+
+_JPEG_LS = 0xF7
+
+
+def is_odd(header: JpegHeader) -> bool:
+    """Whether a JPEG file is one of those that are decoded here."""
+    return header.precision > 8 or header.marker == _JPEG_LS
+
+
+def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
+    """Pixels of a JPEG file of more than 8 bits a sample (ITU-T T.81), or of JPEG-LS (T.87).
+
+    Args:
+        data: The whole file.
+        header: Of it; its size was checked.
+        notes: Conversions are added.
+
+    Returns:
+        uint8 [H, W, 3], not turned.
+
+    Raises:
+        BadInput: ``unsupported_format``, where it has other components than grey or three colours.
+        Exception: Anything that the decoder raises on damaged data.
+    """
+    if len(header.ids) not in (1, 3):
+        raise BadInput(
+            f"JPEG files of {header.precision} bits and {len(header.ids)} components are not taken; save as RGB",
+            reason="unsupported_format",
+        )
+    decode = imagecodecs.jpegls_decode if header.marker == _JPEG_LS else imagecodecs.jpeg8_decode
+    return _shown(decode(data), header.precision, notes)
+
+
+def _shown(samples: NDArray[Any], bits: int, notes: list[str]) -> Rgb:
+    """Samples [H, W] or [H, W, 1 to 4] as uint8 RGB over white."""
+    if bits > 8:
+        notes.append("from_16_bit")
+    used = used_bits(samples, bits)
+    if used != bits:
+        notes.append("scaled_to_used_bits")
+    eight = samples if bits == 8 and samples.dtype == np.uint8 else to_eight_bit(samples, used)
+    eight = eight if eight.ndim == 3 else eight[..., None]
+    channels = eight.shape[2]
+    rgb = eight[..., :3] if channels >= 3 else np.repeat(eight[..., :1], 3, axis=2)
+    if channels < 3:
+        notes.append("from_grey")
+    rgb = np.ascontiguousarray(rgb)
+    if channels in (2, 4):
+        notes.append("from_rgba")
+        return over_white(rgb, np.ascontiguousarray(eight[..., -1]))
+    return rgb

@@ -1,0 +1,210 @@
+"""TIFF files: which of their pictures is meant, and samples that Pillow would cut or refuse (TIFF 6.0).
+
+tifffile follows a file's structure and, with imagecodecs, decodes every arrangement of samples: deep ones, planes
+apart, any opacity. What Pillow reads rightly (8 bits) is left to it, by the number of the page.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage
+
+from dermbatch.errors import BadInput
+from dermbatch.images.pixels import Rgb, check_size, over_white, to_eight_bit, used_bits
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
+
+_MINISWHITE, _GREY, _RGB, _PALETTE, _MASK, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 4, 32803, 34892
+_PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
+_REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType
+_MOST_PAGES = 1000
+_THUMBNAIL = 0.5
+"""Sides, by those of the largest picture, up to which one of its proportions is taken for its thumbnail."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The picture of a TIFF file.
+
+    Attributes:
+        page: Its number among the file's pages, from 0; none where Pillow cannot be asked for it.
+        pixels: uint8 [H, W, 3], not turned; none where Pillow is to decode it.
+        orientation: EXIF orientation, 1 to 8.
+        profile: ICC profile.
+        notes: Conversions.
+    """
+
+    page: int | None
+    pixels: Rgb | None = None
+    orientation: int = 1
+    profile: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_tiff(data: bytes, max_pixels: int) -> Picture:
+    """Find the picture of a TIFF file, and decode it where Pillow cannot.
+
+    Args:
+        data: The whole file.
+        max_pixels: Larger pictures are refused.
+
+    Raises:
+        BadInput: ``multi_frame``, ``unsupported_format``, ``too_large``, ``too_small``, ``truncated``.
+        Exception: Anything that tifffile raises on a damaged file.
+    """
+    with TiffFile(BytesIO(data)) as file:
+        pages = list(_pages(file))
+        page = _chosen(pages)
+        height, width = page.imagelength, page.imagewidth
+        check_size(height, width, max_pixels)
+        number = next((index for index, one in enumerate(file.pages) if one is page), None)
+        ends = (at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=False))
+        if max(ends, default=0) > len(data):
+            raise EOFError
+        bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+        plain = bits <= 8 and int(page.compression) in _PILLOW_COMPRESSIONS and page.sampleformat in (None, 1)
+        if plain and number is not None:
+            return Picture(number)
+        notes: list[str] = []
+        pixels = _decoded(page, bits, notes)
+        turned = _orientation(page)
+        return Picture(number, pixels, turned, page.iccprofile, tuple(notes))
+
+
+def _pages(file: TiffFile) -> Iterable[TiffPage]:
+    """All pictures of a file, those of sub-directories behind their page."""
+    if file.pages and "DNGVersion" in file.pages.first.tags:
+        _refuse("a camera's raw file (DNG); develop it, and save it as 8 or 16 bit TIFF or JPEG")
+    for number, page in enumerate(file.pages):
+        if number >= _MOST_PAGES:
+            return
+        if isinstance(page, TiffPage):
+            yield page
+            for below in page.pages or ():
+                if isinstance(below, TiffPage):
+                    yield below
+
+
+def _chosen(pages: list[TiffPage]) -> TiffPage:
+    """The full picture: smaller copies of it are no other page, whatever they say of themselves.
+
+    Raises:
+        BadInput: ``multi_frame`` where there are several, ``unsupported_format`` where it is a camera's raw data.
+    """
+    if not pages:
+        raise BadInput("the TIFF file holds no picture", reason="corrupt")
+    largest = max(pages, key=_area)
+    if int(largest.photometric) in (_CFA, _LINEAR_RAW):
+        _refuse("a camera's raw file; develop it, and save it as 8 or 16 bit TIFF or JPEG")
+    full = [page for page in pages if page is largest or not (page.subfiletype & (_REDUCED | _TRANSPARENCY))]
+    others = [page for page in full if page is not largest and not _is_copy(page, largest)]
+    if others:
+        raise BadInput(
+            f"the file holds {len(others) + 1} pages; save each as a file of its own",
+            reason="multi_frame",
+        )
+    return largest
+
+
+def _area(page: TiffPage) -> int:
+    return page.imagelength * page.imagewidth * (int(page.photometric) != _MASK)
+
+
+def _is_copy(page: TiffPage, full: TiffPage) -> bool:
+    """Whether a page is a smaller copy of another by its sides, or a mask over it."""
+    if int(page.photometric) == _MASK:
+        return True
+    across, down = page.imagewidth / full.imagewidth, page.imagelength / full.imagelength
+    rounding = 1 / min(page.imagewidth, page.imagelength)
+    return max(across, down) <= _THUMBNAIL and abs(across - down) <= 0.03 + rounding
+
+
+def _orientation(page: TiffPage) -> int:
+    tag = page.tags.get(274)
+    value = tag.value if tag is not None else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _decoded(page: TiffPage, bits: int, notes: list[str]) -> Rgb:
+    """Samples as uint8 RGB."""
+    space = int(page.photometric)
+    if page.sampleformat not in (None, 1) or bits > 16 or space not in (_MINISWHITE, _GREY, _RGB, _PALETTE):
+        _refuse(_describe(page, bits))
+    if page.compression not in _known_compressions():
+        _refuse(f"a TIFF file compressed by {_name(page.compression)}; save it with LZW, Deflate or none")
+    samples = np.asarray(page.asarray(maxworkers=1))
+    shape = page.imagelength, page.imagewidth, page.samplesperpixel
+    planes_apart = int(page.planarconfig or 1) == 2 and page.samplesperpixel > 1
+    samples = np.moveaxis(samples.reshape(shape[2], *shape[:2]), 0, -1) if planes_apart else samples.reshape(shape)
+    if space == _PALETTE:
+        return _by_palette(page, samples, notes)
+    colours = 3 if space == _RGB else 1
+    if samples.shape[2] < colours:
+        raise ValueError("too few samples")
+    eight = _eight_bit(samples, bits, notes)
+    shown, rest = eight[..., :colours], eight[..., colours:]
+    if space == _MINISWHITE:
+        shown = np.asarray(255 - shown, np.uint8)
+    if colours == 1:
+        notes.append("from_grey")
+        shown = np.repeat(shown, 3, axis=2)
+    return _opaque(np.ascontiguousarray(shown), rest, tuple(int(kind) for kind in page.extrasamples or ()), notes)
+
+
+def _eight_bit(samples: NDArray[Any], bits: int, notes: list[str]) -> Rgb:
+    if bits > 8:
+        notes.append("from_16_bit")
+    used = used_bits(samples, bits)
+    if used != bits:
+        notes.append("scaled_to_used_bits")
+    return to_eight_bit(samples, used)
+
+
+def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rgb:
+    """Laid over white where the first extra sample is opacity: 1 associated, 2 not; others mean nothing here."""
+    kind = kinds[0] if kinds and rest.shape[2] else 0
+    if kind not in (1, 2):
+        if rest.shape[2]:
+            notes.append("extra_samples_dropped")
+        return rgb
+    notes.append("from_rgba")
+    alpha = np.ascontiguousarray(rest[..., 0])
+    if kind == 2:
+        return over_white(rgb, alpha)
+    return np.asarray(
+        np.minimum(rgb.astype(np.uint16) + (255 - alpha.astype(np.uint16))[..., None], 255), np.uint8
+    )
+
+
+def _by_palette(page: TiffPage, samples: NDArray[Any], notes: list[str]) -> Rgb:
+    notes.append("from_palette")
+    colours = np.asarray(page.colormap)  # [3, N], 16 bits
+    table = to_eight_bit(colours, used_bits(colours, 16)).T
+    return np.ascontiguousarray(table[np.minimum(samples[..., 0], len(table) - 1)])
+
+
+def _known_compressions() -> Any:
+    from tifffile.tifffile import TIFF  # noqa: PLC0415 - a table that only odd files need
+
+    return TIFF.DECOMPRESSORS
+
+
+def _describe(page: TiffPage, bits: int) -> str:
+    kinds = {2: "signed integers", 3: "floating point numbers", 5: "complex integers", 6: "complex numbers"}
+    kind = kinds.get(page.sampleformat or 1, f"integers of {bits} bits")
+    return f"a TIFF file of {kind} in {_name(page.photometric)} colours; save it as 8 or 16 bit grey or RGB"
+
+
+def _name(value: object) -> str:
+    return str(getattr(value, "name", value))
+
+
+def _refuse(what: str) -> NoReturn:
+    raise BadInput(f"this is {what}", reason="unsupported_format")

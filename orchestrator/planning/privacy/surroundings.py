@@ -1,0 +1,175 @@
+"""What surrounds pixels in a data set and is none of them: bits, bytes, table entries, values that nobody sees.
+
+The pixels stay as they are. ``coded.py`` has what is inside of a compressed picture of a JPEG family.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.datadict import dictionary_VM
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, RLELossless
+
+from dermbatch.errors import BadInput
+
+_ITEM = b"\xfe\xff\x00\xe0"
+_MOST_VALUES = 8
+"""Of an attribute that may have any number (window widths, ratios of compression)."""
+_MANY = frozenset({"ReferencedFrameNumber"})
+
+_RLE_HEADER, _RLE_SEGMENTS, _NO_OPERATION = 64, 15, 0x80
+_COLOURS = ("Red", "Green", "Blue")
+
+
+def leave_pixels_only(dataset: Dataset, syntax: UID) -> None:
+    """Take out what surrounds the pixels of a data set: in place, with the same pictures.
+
+    Args:
+        dataset: Of attributes that may stay, with its pixel data and ``file_meta``.
+        syntax: Transfer syntax of its pixel data.
+
+    Raises:
+        BadInput: ``corrupt``, where the compressed pixel data cannot be followed.
+    """
+    _limit_values(dataset)
+    element = dataset["PixelData"]
+    if syntax.is_encapsulated:
+        element._value = _encapsulated(element.value, dataset, rle=syntax == RLELossless)
+    else:
+        element._value = _native(element.value, dataset, little=syntax.is_little_endian)
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        _limit_palette(dataset)
+
+
+def _limit_values(dataset: Dataset) -> None:
+    """No attribute has more values than the standard gives it (PS3.6): a list of numbers can spell a name."""
+    for element in list(dataset):
+        if element.VR == "SQ":
+            for item in element.value:
+                _limit_values(item)
+            continue
+        most = dictionary_VM(element.tag).rpartition("-")[2]
+        allowed = int(most) if most.isdigit() else _MOST_VALUES
+        if allowed < element.VM and element.keyword not in _MANY:
+            del dataset[element.tag]
+
+
+def _native(pixels: bytes, dataset: Dataset, *, little: bool) -> bytes:
+    """Uncompressed pixels without the bits beside Bits Stored (PS3.5, 8.1.1); the byte of padding is zero."""
+    allocated, stored = dataset.get("BitsAllocated"), dataset.get("BitsStored")
+    shape = (dataset.get("Rows"), dataset.get("Columns"), dataset.get("SamplesPerPixel", 1))
+    if allocated == 8 and all(isinstance(side, int) for side in shape):
+        size = int(np.prod(shape)) * int(dataset.get("NumberOfFrames") or 1)
+        if len(pixels) == size + 1:
+            pixels = pixels[:-1] + b"\0"
+    if allocated not in {8, 16} or not isinstance(stored, int) or not 0 < stored < allocated:
+        return pixels
+    lowest = dataset.get("HighBit", stored - 1) + 1 - stored
+    if not 0 <= lowest <= allocated - stored:
+        return pixels
+    kind = f"{'<' if little else '>'}{'i' if dataset.get('PixelRepresentation') else 'u'}{allocated // 8}"
+    words = np.frombuffer(pixels[: len(pixels) // (allocated // 8) * (allocated // 8)], kind)
+    above = allocated - stored - lowest
+    cleaned = ((words << above) >> above) >> lowest << lowest  # of signed ones, what is above is the sign
+    return bytes(cleaned.astype(kind).tobytes() + pixels[words.nbytes :])
+
+
+def _encapsulated(pixels: bytes, dataset: Dataset, *, rle: bool) -> bytes:
+    """Fragments, and an offset table of true offsets or none (PS3.5, A.4); nothing behind the last one."""
+    items, at = [], 0
+    while pixels[at : at + 4] == _ITEM and at + 8 <= len(pixels):
+        length = int.from_bytes(pixels[at + 4 : at + 8], "little")
+        items.append(pixels[at + 8 : at + 8 + length])
+        at += 8 + length
+    if len(items) < 2:
+        raise BadInput("the compressed pixel data have no fragments; export the file again", reason="corrupt")
+    table, fragments = items[0], items[1:]
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if rle:
+        size = int(dataset.Rows) * int(dataset.Columns)
+        fragments = [_rle(one, size) for one in fragments]
+    made = _item(_true_offsets(table, fragments, frames))
+    return made + b"".join(map(_item, fragments))
+
+
+def _item(content: bytes) -> bytes:
+    return _ITEM + struct.pack("<I", len(content)) + content
+
+
+def _true_offsets(table: bytes, fragments: list[bytes], frames: int) -> bytes:
+    """The entries of the frames, where each is the place of a fragment, in order; none otherwise."""
+    places, at = set(), 0
+    for fragment in fragments:
+        places.add(at)
+        at += 8 + len(fragment)
+    said = struct.unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])[:frames]
+    right = len(said) == frames and said[0] == 0 and list(said) == sorted(set(said)) and places >= set(said)
+    return struct.pack(f"<{frames}I", *said) if right else b""
+
+
+def _rle(frame: bytes, size: int) -> bytes:
+    """A frame of RLE Lossless (PS3.5, G.5) of nothing but its segments' runs.
+
+    Args:
+        frame: Header and segments.
+        size: Bytes that a segment stands for.
+    """
+    count = int.from_bytes(frame[:4], "little")
+    if len(frame) < _RLE_HEADER or not 0 < count <= _RLE_SEGMENTS:
+        raise BadInput(
+            "the run-length coded pixel data cannot be followed; export the file again", reason="corrupt"
+        )
+    offsets = struct.unpack_from(f"<{count}I", frame, 4)
+    segments: list[bytes] = []
+    places: list[int] = []
+    for start, limit in zip(offsets, (*offsets[1:], len(frame)), strict=True):
+        places.append(_RLE_HEADER + sum(len(one) for one in segments))
+        runs = frame[start : _end_of_runs(frame, start, min(limit, len(frame)), size)]
+        segments.append(runs + bytes(len(runs) % 2))
+    head = struct.pack("<16I", count, *places, *[0] * (_RLE_SEGMENTS - count))
+    return head + b"".join(segments)
+
+
+def _end_of_runs(frame: bytes, at: int, limit: int, size: int) -> int:
+    """Where the runs of a segment end (PS3.5, G.3.2)."""
+    while size > 0 and at < limit:
+        head = frame[at]
+        if head < _NO_OPERATION:
+            at, size = at + 2 + head, size - head - 1
+        elif head > _NO_OPERATION:
+            at, size = at + 2, size - (257 - head)
+        else:
+            at += 1
+    return min(at, limit)
+
+
+def _limit_palette(dataset: Dataset) -> None:
+    """Entries that no pixel names become black, and nothing is behind the last one (PS3.3, C.7.6.3.1.5)."""
+    indices = _indices(dataset)
+    for colour in _COLOURS:
+        descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
+        keyword = f"{colour}PaletteColorLookupTableData"
+        if keyword not in dataset or descriptor is None or len(descriptor) != 3:
+            continue
+        count, first, bits = descriptor[0] or 1 << 16, descriptor[1], descriptor[2]
+        data = bytes(dataset[keyword].value)
+        wide = bits > 8 or len(data) >= 2 * count  # 8 bits may lie in words of their own
+        length = count * (2 if wide else 1)
+        table = np.frombuffer(data[:length], np.uint16 if wide else np.uint8).copy()
+        if indices is not None:
+            unused = np.ones(len(table), bool)
+            unused[np.clip(indices - first, 0, len(table) - 1)] = False
+            table[unused] = 0
+        whole = table.tobytes()
+        dataset[keyword]._value = whole + bytes(len(whole) % 2)
+
+
+def _indices(dataset: Dataset) -> npt.NDArray[np.int64] | None:
+    """The palette's entries that pixels name; none where only a decoder that is not here could say."""
+    try:
+        return np.asarray(np.unique(dataset.pixel_array), np.int64)
+    except Exception:  # decoders fail in every way there is on files of strangers; whoever reads the file says so
+        return None

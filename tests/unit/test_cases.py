@@ -1,0 +1,531 @@
+"""Inputs made after public bug reports (../shared/cases): the right picture, de-identified or not, or a reason.
+
+Beside them stand cases of the same kinds that are made here.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from PIL import Image
+from pydantic import SecretStr
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from dermbatch.errors import BadInput
+from dermbatch.images.dicomhead import HEAD_BYTES, frames
+from dermbatch.images.imagefile import SourceImage, read_image
+from dermbatch.images.pixels import adobe_rgb
+from orchestrator.planning.privacy.deidentify import deidentify
+from orchestrator.planning.privacy.profile import Profile
+from orchestrator.planning.privacy.pseudonyms import Pseudonyms
+from tests import corpus
+from tests.corpus import changed_dicom
+
+CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
+LIMIT = 120_000_000
+IMAGE = corpus.DRAWN.image
+HEIGHT, WIDTH = IMAGE.shape[:2]
+GREY = cv2.cvtColor(IMAGE, cv2.COLOR_RGB2GRAY)
+LOSSY = 4  # mean difference of 255
+
+REFUSED = {
+    "31-native-no-photometricinterpretation": ("corrupt", "Photometric Interpretation (0028,0004) is missing"),
+    "108-dng-like-subifd": ("unsupported_format", "DNG"),
+    "135-tiff-float32": ("unsupported_format", "floating point"),
+}
+"""Cases with true pixels that are refused all the same, and why: nothing proves what is meant."""
+
+
+def read(data: bytes, frame: int | None = None) -> SourceImage:
+    return read_image(data, max_pixels=LIMIT, frame=frame)
+
+
+def cleaned(data: bytes) -> bytes:
+    profile = Profile(name="p", dates="keep", uids="keep", burned_in_text="flag")
+    return deidentify(data, profile, Pseudonyms(SecretStr("s" * 40)), max_pixels=LIMIT).data
+
+
+def apart(found: SourceImage, truth: np.ndarray) -> float:
+    assert found.pixels.shape == truth.shape
+    return float(np.abs(found.pixels.astype(int) - truth).mean())
+
+
+def both_are(data: bytes, truth: np.ndarray = IMAGE, limit: float = 0.0) -> SourceImage:
+    """The picture as it is, and of the de-identified copy: equal, and the true one."""
+    found = read(data)
+    assert apart(found, truth) <= limit
+    copy = read(cleaned(data))
+    assert np.array_equal(copy.pixels, found.pixels)
+    assert (copy.pixel_spacing_mm, copy.pixel_aspect) == (found.pixel_spacing_mm, found.pixel_aspect)
+    return found
+
+
+def refusal(data: bytes) -> BadInput:
+    """Why it is refused, with its identity and without."""
+    for attempt in (read, cleaned):
+        with pytest.raises(BadInput) as caught:
+            attempt(data)
+        assert "Error" not in str(caught.value)
+    with pytest.raises(BadInput) as caught:
+        read(data)
+    return caught.value
+
+
+def folders() -> list[Path]:
+    return sorted(path.parent for path in CASES.glob("*/truth.npz"))
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"needs the cases in {CASES}")
+@pytest.mark.parametrize("folder", [path.name for path in folders()])
+def test_every_case_gives_its_true_picture_or_a_reason(folder):
+    truth = np.load(CASES / folder / "truth.npz")["pixels"].astype(int)
+    (path,) = (path for path in (CASES / folder).iterdir() if path.suffix != ".npz")
+    data = path.read_bytes()
+    if folder in REFUSED:
+        refused = refusal(data)
+        assert refused.reason == REFUSED[folder][0]
+        assert REFUSED[folder][1] in str(refused)
+    elif truth.ndim == 4:
+        assert frames(data[:HEAD_BYTES]) == frames(cleaned(data)[:HEAD_BYTES]) == len(truth)
+        for number, one in enumerate(truth, 1):
+            assert apart(read(data, number), one) < LOSSY
+            assert apart(read(cleaned(data), number), one) < LOSSY
+    else:
+        both_are(data, truth, LOSSY)
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"needs the cases in {CASES}")
+@pytest.mark.parametrize("name", ["IMG_0001.HEIC", "scan.jp2", "x.avif"])
+def test_pictures_of_telephones_are_taken(name):
+    folder = CASES / "131-heic-jp2-avif-in-folder"
+    truth = read((folder / "ok.png").read_bytes()).pixels.astype(int)
+    assert apart(read((folder / name).read_bytes()), truth) < LOSSY
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"needs the cases in {CASES}")
+@pytest.mark.parametrize(
+    ("folder", "spacing", "note"),
+    [
+        ("200-spacing-decimal-comma", (0.05, 0.05), "spacing_decimal_comma"),
+        ("202-spacing-vr-ut", (0.05, 0.05), None),
+        ("204-spacing-one-value", None, "spacing_unusable"),
+        ("210-spacing-1-1-placeholder", None, "spacing_placeholder"),
+    ],
+)
+def test_measures_are_true_or_none(folder, spacing, note):
+    data = (CASES / folder / "a.dcm").read_bytes()
+    found = read(data)
+    assert found.pixel_spacing_mm == spacing
+    assert note is None or note in found.notes
+    assert read(cleaned(data)).pixel_spacing_mm == spacing
+
+
+# Cases of the same kinds, made here
+
+
+def image(pixels: bytes | None = None, syntax: str | None = None, **values: object) -> bytes:
+    """The phantom's data set, uncompressed, with other pixel data and values; None takes an element out."""
+
+    def change(dataset: Dataset) -> None:
+        if pixels is not None:
+            dataset.PixelData = pixels + bytes(len(pixels) % 2)
+        if syntax is not None:
+            dataset.file_meta.TransferSyntaxUID = syntax
+            dataset["PixelData"].is_undefined_length = dataset.PixelData[:4] == b"\xfe\xff\x00\xe0"
+        for keyword, value in values.items():
+            if value is None:
+                del dataset[keyword]
+            elif keyword.endswith("LookupTableDescriptor"):
+                dataset.add_new(keyword, "US", value)
+            elif keyword.endswith("LookupTableData"):
+                dataset.add_new(keyword, "OW", value)
+            else:
+                setattr(dataset, keyword, value)
+        dataset["PixelData"].VR = "OW" if dataset.get("BitsAllocated", 8) > 8 else "OB"
+
+    return changed_dicom(change)
+
+
+def ycbcr() -> np.ndarray:
+    return cv2.cvtColor(IMAGE, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+
+
+def jpeg(subsampling: str = "4:2:0", keep_rgb: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    more = {"keep_rgb": True} if keep_rgb else {"subsampling": subsampling}
+    Image.fromarray(IMAGE).save(buffer, "JPEG", quality=95, **more)
+    return buffer.getvalue()
+
+
+def bare(stream: bytes) -> bytes:
+    """A JPEG stream without application markers."""
+    kept, at = b"\xff\xd8", 2
+    while stream[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        kept += b"" if 0xE0 <= stream[at + 1] <= 0xEF else stream[at:end]
+        at = end
+    return kept + stream[at:]
+
+
+def coded(stream: bytes, syntax: str = JPEGBaseline8Bit, **values: object) -> bytes:
+    return image(encapsulate([stream]), syntax, **values)
+
+
+PLANES = np.moveaxis(IMAGE, -1, 0).tobytes()
+DEEP = (IMAGE.astype(np.uint16) * 257).astype("<u2")
+JLS = imagecodecs.jpegls_encode(IMAGE)
+J2K = imagecodecs.jpeg2k_encode(IMAGE, codecformat="j2k", reversible=True, level=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"SamplesPerPixel": 1}, "corrected_samples_per_pixel"),
+        ({"SamplesPerPixel": None, "PlanarConfiguration": None}, "corrected_planar_configuration"),
+        ({"PlanarConfiguration": 1}, "corrected_planar_configuration"),
+        ({"BitsAllocated": None, "SamplesPerPixel": None}, "corrected_bits_allocated"),
+        ({"BitsAllocated": 16}, "corrected_bits_allocated"),
+        ({"BitsStored": None}, "corrected_bits_stored"),
+        ({"BitsStored": 16}, "corrected_bits_stored"),
+        ({"HighBit": 15}, "corrected_high_bit"),
+        ({"HighBit": None}, None),
+        ({"PixelRepresentation": None}, None),
+        ({"NumberOfFrames": 99_999_999}, "corrected_number_of_frames"),
+        ({"PhotometricInterpretation": "rgb"}, None),
+    ],
+)
+def test_uncompressed_pixels_prove_what_a_header_lacks_or_has_wrong(values, note):
+    found = both_are(image(**values))
+    assert note is None or note in found.notes
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        (image(PLANES, PlanarConfiguration=None), "corrected_planar_configuration"),
+        (image(PLANES, PlanarConfiguration=0), "corrected_planar_configuration"),
+        (image(DEEP.tobytes(), BitsAllocated=8, BitsStored=16), "corrected_bits_allocated"),
+        (image(DEEP.tobytes(), BitsAllocated=16, BitsStored=16, HighBit=15), "from_16_bit"),
+        (image(IMAGE.astype("<u2").tobytes(), BitsAllocated=16, BitsStored=16, HighBit=15), "scaled_to_used_bits"),
+        (image(IMAGE.astype("<u2").tobytes(), BitsAllocated=16, BitsStored=8, HighBit=15), "corrected_high_bit"),
+        (
+            image((IMAGE.astype("<u2") << 8).tobytes(), BitsAllocated=16, BitsStored=8, HighBit=15),
+            "shifted_by_high_bit",
+        ),
+        (image(IMAGE.tobytes() + bytes(100)), "padding_dropped"),
+    ],
+)
+def test_arrangements_of_samples_are_seen_in_the_bytes(data, note):
+    assert note in both_are(data).notes
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("half", [False, True])
+def test_sub_sampling_is_seen_in_the_length(photometric, half):
+    full = ycbcr()
+    four = np.empty((HEIGHT, WIDTH // 2, 4), np.uint8)
+    four[..., 0], four[..., 1], four[..., 2:] = full[:, 0::2, 0], full[:, 1::2, 0], full[:, 0::2, 1:]
+    data = image((four if half else full).tobytes(), PhotometricInterpretation=photometric)
+    found = both_are(data, limit=LOSSY)
+    wrong = half != (photometric == "YBR_FULL_422")
+    assert ("corrected_photometric_interpretation" in found.notes) == wrong
+
+
+@pytest.mark.parametrize("planar", [0, 1, None])
+@pytest.mark.parametrize(
+    ("stream", "syntax", "said"),
+    [
+        (jpeg("4:2:0"), JPEGBaseline8Bit, "RGB"),
+        (bare(jpeg("4:2:0")), JPEGBaseline8Bit, "RGB"),
+        (bare(jpeg("4:2:2")), JPEGBaseline8Bit, "RGB"),
+        (bare(jpeg("4:4:4")), JPEGBaseline8Bit, "YBR_FULL"),
+        (bare(jpeg("4:2:0")), JPEGBaseline8Bit, "YBR_PARTIAL_422"),
+        (bare(jpeg("4:2:0")), JPEGBaseline8Bit, None),
+        (jpeg(keep_rgb=True), JPEGBaseline8Bit, "YBR_FULL_422"),
+        (bare(jpeg(keep_rgb=True)), JPEGBaseline8Bit, "RGB"),
+        (jpeg(), JPEG2000Lossless, "YBR_FULL_422"),
+        (jpeg(), JPEGLSLossless, "YBR_FULL_422"),
+        (jpeg(), RLELossless, "YBR_FULL_422"),
+        (jpeg(), ExplicitVRLittleEndian, "YBR_FULL_422"),
+        (jpeg(), "1.2.840.10008.1.2.4.55", "YBR_FULL_422"),
+        (JLS, JPEGLSLossless, "RGB"),
+        (JLS, JPEGBaseline8Bit, "RGB"),
+        (J2K, JPEG2000Lossless, "RGB"),
+        (J2K, JPEGBaseline8Bit, "RGB"),
+        (J2K, ExplicitVRLittleEndian, "RGB"),
+    ],
+)
+def test_compressed_pictures_are_what_their_streams_prove(stream, syntax, said, planar):
+    data = coded(stream, syntax, PhotometricInterpretation=said, PlanarConfiguration=planar)
+    limit = 0 if stream in (JLS, J2K) else LOSSY
+    found = both_are(data, limit=limit)
+    assert ("corrected_planar_configuration" in found.notes) == (planar == 1)
+
+
+@pytest.mark.parametrize("before", [b"", bytes(2), bytes(512)])
+@pytest.mark.parametrize("behind", [b"", bytes(512), b"\xff" * 7, b"made by nobody\0"])
+def test_what_is_around_a_compressed_picture_is_none_of_it(before, behind):
+    both_are(coded(before + jpeg() + behind), limit=LOSSY)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"BitsAllocated": 16},
+        {"BitsAllocated": None, "BitsStored": None, "HighBit": None},
+        {"SamplesPerPixel": None, "PlanarConfiguration": None},
+        {"SamplesPerPixel": 1},
+        {"Rows": None},
+        {"PixelRepresentation": None},
+    ],
+)
+@pytest.mark.parametrize("stream", [jpeg(), JLS, J2K], ids=["jpeg", "jls", "j2k"])
+def test_the_stream_says_what_the_header_lacks(stream, values):
+    syntax = {jpeg(): JPEGBaseline8Bit, JLS: JPEGLSLossless, J2K: JPEG2000Lossless}[stream]
+    said = "YBR_FULL_422" if syntax == JPEGBaseline8Bit else "RGB"
+    both_are(coded(stream, syntax, PhotometricInterpretation=said, **values), limit=LOSSY)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (image(PhotometricInterpretation=None), "Photometric Interpretation (0028,0004)"),
+        (image(PhotometricInterpretation="CMYK"), "Photometric Interpretation (0028,0004)"),
+        (image(Rows=None), "Rows (0028,0010)"),
+        (image(Columns=None), "Columns (0028,0011)"),
+        (image(BitsAllocated=12), "Bits Allocated (0028,0100)"),
+        (image(bytes(1000), BitsAllocated=None), "Bits Allocated (0028,0100)"),
+        (image(IMAGE.tobytes() * 3, NumberOfFrames=2), "Number of Frames (0028,0008)"),
+        (
+            coded(jpeg(), PhotometricInterpretation="YBR_FULL_422", NumberOfFrames=3),
+            "Number of Frames (0028,0008)",
+        ),
+        (coded(jpeg(), PhotometricInterpretation="YBR_FULL_422", Rows=HEIGHT + 1), "Rows (0028,0010)"),
+        (coded(b"no picture at all" * 20, PhotometricInterpretation="RGB"), "Pixel Data (7FE0,0010)"),
+        (image(encapsulate([bytes(100)]), "1.2.840.10008.1.2.4.100"), "Transfer Syntax UID (0002,0010)"),
+    ],
+)
+def test_a_refusal_names_the_element(data, named):
+    assert named in str(refusal(data))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("stated", [8, 16])
+@pytest.mark.parametrize("values", ["low", "high", "full"])
+def test_palettes_of_every_width(bits, stated, values):
+    """Entries of 8 or 16 bits, whatever the descriptor states, filled in the low or high byte or both."""
+    indices, colours = np.unique(IMAGE.reshape(-1, 3) // 64, axis=0, return_inverse=True)
+    table = indices.astype(np.uint16) * 85
+    scale = {"low": 1, "high": 256, "full": 257}[values] if bits == 16 else 1
+    words = {}
+    for channel, colour in enumerate(("Red", "Green", "Blue")):
+        entries = (table[:, channel] * scale).astype("<u2" if bits == 16 else "u1").tobytes()
+        words[f"{colour}PaletteColorLookupTableData"] = entries + bytes(len(entries) % 2)
+        words[f"{colour}PaletteColorLookupTableDescriptor"] = [len(table), 0, stated]
+    data = image(
+        colours.astype(np.uint8).tobytes(),
+        PhotometricInterpretation="PALETTE COLOR",
+        SamplesPerPixel=1,
+        PlanarConfiguration=None,
+        **words,
+    )
+    both_are(data, table[colours].reshape(IMAGE.shape).astype(int), limit=1)
+
+
+@pytest.mark.parametrize("missing", [None, 1])
+def test_frames_are_counted_where_their_number_is_missing(missing):
+    several = [jpeg("4:2:0"), jpeg("4:2:2"), jpeg("4:4:4")]
+    data = image(encapsulate(several), JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
+    if missing is not None:
+        data = image(
+            encapsulate(several), JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422", NumberOfFrames=1
+        )
+    else:
+        assert frames(data[:HEAD_BYTES]) in (3, 1)
+    for number in (1, 2, 3):
+        assert apart(read(data, number), IMAGE) < LOSSY
+    with pytest.raises(BadInput, match="Number of Frames"):
+        read(data)
+
+
+def test_a_pixel_aspect_ratio_is_kept_where_there_is_no_spacing():
+    data = image(PixelSpacing=None, PixelAspectRatio=[2, 1])
+    found = both_are(data)
+    assert (found.pixel_spacing_mm, found.pixel_aspect) == (None, 2.0)
+    contradicted = read(image(PixelSpacing=["0.05", "0.05"], PixelAspectRatio=[2, 1]))
+    assert contradicted.pixel_spacing_mm is None
+    assert contradicted.notes == ("spacing_contradicts_aspect",)
+
+
+# TIFF, PNG and JPEG files
+
+
+def tiff(pixels: np.ndarray, **more: object) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, photometric=more.pop("photometric", "rgb"), metadata=None, **more)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "zstd"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "u1"])
+def test_tiff_files_of_every_arrangement(compression, planar, kind):
+    pixels = (IMAGE.astype(np.uint16) * 257).astype(kind) if kind != "u1" else IMAGE
+    pixels = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
+    byteorder = ">" if kind == ">u2" else "<"
+    data = tiff(pixels, compression=compression, planarconfig=planar, byteorder=byteorder)
+    assert apart(read(data), IMAGE) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_tiff_files_are_turned_once(orientation):
+    plain = read(tiff(IMAGE, extratags=[(274, "H", 1, orientation, True)]))
+    deep = read(tiff(DEEP, extratags=[(274, "H", 1, orientation, True)]))
+    assert np.array_equal(plain.pixels, deep.pixels)
+    assert ("exif_rotated" in deep.notes) == (orientation > 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("unspecified", IMAGE),
+        ("unassalpha", (IMAGE * 0.5 + 127.5)),
+        ("assocalpha", IMAGE.astype(int) // 2 + 127.5),
+    ],
+)
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_fourth_channel_is_opacity_only_where_it_says_so(kind, expected, deep):
+    share = np.full((HEIGHT, WIDTH, 1), 128 if kind != "unspecified" else 0, np.uint8)
+    colours = IMAGE // 2 if kind == "assocalpha" else IMAGE
+    pixels = np.concatenate([colours, share], axis=-1)
+    pixels = pixels.astype(np.uint16) * 257 if deep else pixels
+    assert apart(read(tiff(pixels, extrasamples=[kind])), expected) < 2
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_deep_grey_tiff_files(photometric):
+    pixels = GREY.astype(np.uint16) * 257
+    pixels = 65535 - pixels if photometric == "miniswhite" else pixels
+    assert apart(read(tiff(pixels, photometric=photometric)), np.dstack([GREY] * 3)) == 0
+
+
+def pages(*pixels: np.ndarray, flags: tuple[int, ...] = ()) -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        for number, one in enumerate(pixels):
+            flag = flags[number] if flags else 0
+            file.write(one, photometric="rgb", subfiletype=flag, metadata=None)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("flags", [(1, 0), (0, 1), (0, 0), (1, 1)])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("deep", [True, False])
+def test_the_full_picture_is_read_and_not_its_thumbnail(flags, first, deep):
+    small = cv2.resize(IMAGE, (WIDTH // 4, HEIGHT // 4))
+    pair = [(small, flags[0]), (IMAGE, flags[1])]
+    pair = pair if first else pair[::-1]
+    pixels = [one.astype(np.uint16) * 257 if deep else one for one, _ in pair]
+    assert apart(read(pages(*pixels, flags=tuple(flag for _, flag in pair))), IMAGE) == 0
+
+
+def test_two_pictures_are_none():
+    assert refusal(pages(IMAGE, IMAGE)).reason == "multi_frame"
+    assert refusal(pages(IMAGE, np.ascontiguousarray(IMAGE[: HEIGHT // 3]))).reason == "multi_frame"
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_raw_files_of_cameras_are_refused_by_name(below):
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        if below:
+            file.write(cv2.resize(IMAGE, (40, 30)), photometric="rgb", subifds=1, subfiletype=1, metadata=None)
+        file.write(GREY.astype(np.uint16), photometric="cfa", metadata=None)
+    refused = refusal(buffer.getvalue())
+    assert refused.reason == "unsupported_format"
+    assert "raw" in str(refused)
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<u4", "<i2", "<f8"])
+def test_samples_that_are_no_picture_are_refused_by_name(kind):
+    refused = refusal(tiff(IMAGE.astype(kind)))
+    assert refused.reason == "unsupported_format"
+    assert "TIFF" in str(refused)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("format", ["tiff", "png"])
+def test_samples_of_fewer_bits_than_their_words_are_no_night(bits, format):
+    pixels = (IMAGE.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
+    data = tiff(pixels) if format == "tiff" else cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    found = read(data)
+    assert apart(found, IMAGE) < 1
+    assert "scaled_to_used_bits" in found.notes
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_adobe_rgb_is_seen_in_exif_too(format):
+    """By its colour space; the case 126 has DCF's R03."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 2
+    more = {"quality": 95, "subsampling": 0} if format == "JPEG" else {"lossless": True}
+    buffer, other = io.BytesIO(), io.BytesIO()
+    Image.fromarray(IMAGE).save(buffer, format, exif=exif.tobytes(), **more)
+    Image.fromarray(IMAGE).save(other, format, icc_profile=adobe_rgb(), **more)
+    found = read(buffer.getvalue())
+    assert "from_icc" in found.notes
+    assert np.array_equal(found.pixels, read(other.getvalue()).pixels)
+    assert apart(found, IMAGE) > 1
+
+
+@pytest.mark.parametrize("space", ["ADOBERGB", "SRGB"])
+def test_the_color_space_of_dicom_counts_without_a_profile(space):
+    assert ("from_icc" in read(image(ColorSpace=space)).notes) == (space == "ADOBERGB")
+
+
+def test_odd_jpeg_files_are_decoded():
+    assert apart(read(JLS), IMAGE) == 0
+    deep = imagecodecs.jpeg8_encode(IMAGE.astype(np.uint16) * 16, level=98, bitspersample=12)
+    assert apart(read(deep), IMAGE) < LOSSY
+    assert refusal(deep[:-100]).reason == "truncated"
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(100), b"\r\n--boundary--\r\n" * 10])
+def test_what_is_behind_a_jpeg_file_is_none_of_it(behind):
+    assert apart(read(jpeg() + behind), IMAGE) < LOSSY
+
+
+@pytest.mark.parametrize("format", ["JPEG2000", "AVIF"])
+def test_newer_formats_are_taken(format):
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGE).save(buffer, format, **({"quality": 95} if format == "AVIF" else {}))
+    assert apart(read(buffer.getvalue()), IMAGE) < LOSSY
+    with pytest.raises(BadInput):
+        read(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+
+
+def test_headers_are_mended_in_copies_without_identity():
+    """What a reader would have to mend is written right."""
+    made = pydicom.dcmread(io.BytesIO(cleaned(image(SamplesPerPixel=None, BitsAllocated=None))))
+    assert (made.SamplesPerPixel, made.BitsAllocated) == (3, 8)
+    with pytest.raises(BadInput) as caught:
+        cleaned(image(IMAGE.tobytes()[:-2]))
+    assert caught.value.reason == "truncated"
