@@ -124,8 +124,8 @@ def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, sample
     client.close()
     elsewhere = {
         "DERMBATCH_STORE__ENDPOINT_URL": settings.store.endpoint_url,
-        "DERMBATCH_STORE__ACCESS_KEY_ID": "x",
-        "DERMBATCH_STORE__SECRET_ACCESS_KEY": "x",
+        "DERMBATCH_STORE__ACCESS_KEY_ID": settings.store.access_key_id,
+        "DERMBATCH_STORE__SECRET_ACCESS_KEY": settings.store.secret_access_key.get_secret_value(),
     }
     inputs = ("s3://archive/study 1/a b.jpg", "s3://archive/nothing/", "s3://missing/x")
     ended = dermbatch("run", *inputs, "--out", tmp_path / "run", "--model-repository", small_models, env=elsewhere)
