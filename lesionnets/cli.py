@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +58,21 @@ Split = Annotated[str | None, typer.Option(help="Only rows of the labels with th
 Classes = Annotated[
     str | None,
     typer.Option(help="Comma separated, in the order of the probabilities; the model's labels if not given."),
+]
+Out = Annotated[Path | None, typer.Option(help="CSV file to write: a row an image.")]
+LongSide = Annotated[
+    str | None,
+    typer.Option(
+        help="Reduce pictures to this many pixels on the long side first, as other cameras had made them; several "
+        "with commas between: figures are then called NAME_at_PIXELS."
+    ),
+]
+Map = Annotated[
+    str | None,
+    typer.Option(
+        "--map",
+        help="Other names of diagnoses, such as bkl=seborrheic_keratosis,df=; those named nothing are left out.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -122,6 +138,8 @@ def evaluate_segment(
     native: Native = False,
     raw: Annotated[bool, typer.Option(help="The network's mask: not cleaned, and not one lesion only.")] = False,
     partial: Partial = False,
+    long_side: LongSide = None,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Overlap, boundary distance and calibration of lesion masks, at the experts' resolution."""
@@ -131,7 +149,16 @@ def evaluate_segment(
     found = samples.with_masks(images, masks, partial=partial)
     model = model or predictors.default_model(Stage.SEGMENT)
     loaded = predictors.load_model(model, Stage.SEGMENT, flips=flips)
-    figures = segment.evaluate(loaded, found.samples, native=native, raw=raw, watched=_watched("segment"))
+    rows: segment.Rows = []
+    figures: dict[str, Figure] = {}
+    for side, end in _sides(long_side):
+        part: segment.Rows = []
+        measured = segment.evaluate(
+            loaded, found.samples, native=native, raw=raw, watched=_watched("segment"), long_side=side, rows=part
+        )
+        rows += [{"long_side": side, **row} for row in part]
+        figures |= {f"{name}{end}": figure for name, figure in measured.items()}
+    _write_rows(out, rows)
     about = {"resolution": _resolution(native), "masks": "network" if raw else "worker", "flips": flips}
     _print("segment", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
 
@@ -150,6 +177,9 @@ def evaluate_classify(
     classes: Classes = None,
     flips: Flips = False,
     native: Native = False,
+    renamed: Map = None,
+    long_side: LongSide = None,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """AUC, accuracy, specificity at given sensitivities, and calibration of the diagnoses' probabilities."""
@@ -158,17 +188,29 @@ def evaluate_classify(
     from lesionnets.evaluation import classify, samples  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
-    found = samples.with_diagnoses(images, labels, masks=masks, split=split)
+    found = samples.with_diagnoses(images, labels, masks=masks, split=split, renamed=_renamed(renamed))
     model = model or predictors.default_model(Stage.CLASSIFY)
     segment = None if whole else segment or predictors.default_model(Stage.SEGMENT)
-    figures = classify.evaluate(
-        predictors.load_model(model, Stage.CLASSIFY, flips=flips),
-        found.samples,
-        predictors.load_model(segment, Stage.SEGMENT) if segment else None,
-        classes=_listed(classes),
-        native=native,
-        watched=_watched("classify"),
-    )
+    loaded = predictors.load_model(model, Stage.CLASSIFY, flips=flips)
+    segmenter = predictors.load_model(segment, Stage.SEGMENT) if segment else None
+    rows: list[dict[str, object]] = []
+    figures: dict[str, Figure] = {}
+    for side, end in _sides(long_side):
+        part: list[dict[str, object]] = []
+        measured = classify.evaluate(
+            loaded,
+            found.samples,
+            segmenter,
+            classes=_listed(classes),
+            native=native,
+            watched=_watched("classify"),
+            long_side=side,
+            table=part,
+        )
+        rows += [{"long_side": side, **row} for row in part]
+        figures |= {f"{name}{end}": figure for name, figure in measured.items()}
+    _write_rows(out, rows)
+    _tell_missing(loaded.labels, found.samples)
     experts = sum(sample.mask is not None for sample in found.samples)
     about = {
         "resolution": _resolution(native),
@@ -341,6 +383,40 @@ def _watched(what: str) -> Callable[[Sequence[Sample]], Iterable[Sample]]:
         return track(samples, what, console=console, transient=True, disable=not console.is_terminal)
 
     return watched
+
+
+def _sides(text: str | None) -> list[tuple[int | None, str]]:
+    """Long sides, pixels, that were asked for, and what their figures' names end in."""
+    if text is None:
+        return [(None, "")]
+    words = _listed(text)
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise UsageError(f"--long-side {text!r} is no list of pixels such as 256,512")
+    return [(int(word), f"_at_{int(word)}" if len(words) > 1 else "") for word in words]
+
+
+def _renamed(text: str | None) -> dict[str, str]:
+    pairs = [word.partition("=") for word in _listed(text)]
+    if any(not mark or not name.strip() for name, mark, _ in pairs):
+        raise UsageError(f"--map {text!r} is no list such as bkl=seborrheic_keratosis,df=")
+    return {name.strip(): other.strip() for name, _, other in pairs}
+
+
+def _write_rows(path: Path | None, rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows of one kind as a CSV file, where one was asked for."""
+    if path is None:
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _tell_missing(classes: Sequence[str], samples: Sequence[Sample]) -> None:
+    """Say which of a model's classes no image has, as figures then lack them, and means are over fewer."""
+    missing = [name for name in classes if name not in {sample.diagnosis for sample in samples}]
+    if missing:
+        sys.stderr.write(f"lesionnets: no image is labelled {', '.join(missing)}: means are over the others\n")
 
 
 def _listed(text: str | None) -> list[str]:

@@ -33,6 +33,8 @@ def evaluate(
     native: bool = False,
     rounds: int = 1000,
     watched: segment.Watched = iter,
+    long_side: int | None = None,
+    table: segment.Rows | None = None,
 ) -> dict[str, Figure]:
     """The figures of :func:`bootstrap`, of the probabilities that a model gives.
 
@@ -45,18 +47,25 @@ def evaluate(
         native: Send all pixels, not as many as a worker sends.
         rounds: Resamplings of the bootstrap.
         watched: Goes through the samples.
+        long_side: Pixels to which pictures are reduced before all else, as another camera had made them.
+        table: Where a row of probabilities is added for each image.
 
     Raises:
         UsageError: Where a sample has no diagnosis or one that the model does not know, there is only one
             diagnosis, or a file cannot be read.
     """
     rows: list[npt.NDArray[np.float32]] = []
-    names: Sequence[str] = ()
+    # A label that the model does not know is told before the first image.
+    names: Sequence[str] = known_classes(model, len(model.labels), classes, samples) if model.labels else ()
     for sample in watched(samples):
-        image = segment.read_picture(sample)
+        image = segment.reduced(segment.read_picture(sample), long_side)
         lesion = lesion_of(sample, image, segmenter, native=native)
         rows.append(probabilities(model, image, lesion, native=native))
-        names = names or known_classes(model, len(rows[0]), classes, samples)
+        if len(rows) == 1:
+            names = known_classes(model, len(rows[0]), classes, samples)
+        if table is not None:
+            told = zip(names, map(float, rows[-1]), strict=True)
+            table.append({"image_id": sample.image_id, "diagnosis": sample.diagnosis, **dict(told)})
     labels = np.array([names.index(str(sample.diagnosis)) for sample in samples])
     return bootstrap(np.stack(rows), labels, classes=names, rounds=rounds)
 

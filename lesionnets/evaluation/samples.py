@@ -7,7 +7,7 @@ diagnoses for one image. What only makes it a figure over fewer images is counte
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,12 @@ def with_masks(folders: Sequence[Path], masks: Path, *, partial: bool = False) -
 
 
 def with_diagnoses(
-    folders: Sequence[Path], labels: Path, *, masks: Path | None = None, split: str | None = None
+    folders: Sequence[Path],
+    labels: Path,
+    *,
+    masks: Path | None = None,
+    split: str | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> Found:
     """The images that have a diagnosis, with their masks where there are any; the others are left out.
 
@@ -74,12 +79,18 @@ def with_diagnoses(
         labels: CSV file with ``image_id``, ``diagnosis`` (or HAM10000's ``dx``) and perhaps ``split``.
         masks: Folder of ``<image_id>_segmentation.png``.
         split: Only the labels of this split.
+        renamed: What diagnoses are called here; one renamed to nothing is left out.
 
     Raises:
-        UsageError: Where a folder, file or column is missing, an image is there twice, one has two diagnoses, or
-            nothing is left.
+        UsageError: Where a folder, file or column is missing, an image is there twice, one has two diagnoses, no
+            label has a name that is renamed, or nothing is left.
     """
-    images, diagnoses = _images(folders), read_diagnoses(labels, split=split)
+    images, told = _images(folders), read_diagnoses(labels, split=split)
+    renamed = renamed or {}
+    if unknown := sorted(set(renamed) - set(told.values())):
+        raise UsageError(f"{labels} has no diagnosis {_few(unknown)} to rename")
+    named = {key: renamed.get(diagnosis, diagnosis) for key, diagnosis in told.items()}
+    diagnoses = {key: diagnosis for key, diagnosis in named.items() if diagnosis}
     experts = _masks(masks) if masks else {}
     samples = [
         Sample(key, images[key], experts.get(key), diagnoses[key]) for key in sorted(images) if key in diagnoses
@@ -89,6 +100,7 @@ def with_diagnoses(
     left_out = {
         "images without a diagnosis": len(images) - len(samples),
         "diagnoses without an image": len(diagnoses) - len(samples),
+        "diagnoses that are renamed to nothing": len(told) - len(diagnoses),
     }
     return Found(samples, {what: count for what, count in left_out.items() if count})
 

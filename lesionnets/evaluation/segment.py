@@ -21,11 +21,21 @@ from lesionnets.evaluation.models.predictors import Model
 Watched = Callable[[Sequence[Sample]], Iterable[Sample]]
 """Goes through samples, and may show how far it is."""
 
+Rows = list[dict[str, object]]
+"""A row an image, for a table: its id and what was measured."""
+
 MOST_PIXELS = 1_000_000_000
 
 
 def evaluate(
-    model: Model, samples: Sequence[Sample], *, native: bool = False, raw: bool = False, watched: Watched = iter
+    model: Model,
+    samples: Sequence[Sample],
+    *,
+    native: bool = False,
+    raw: bool = False,
+    watched: Watched = iter,
+    long_side: int | None = None,
+    rows: Rows | None = None,
 ) -> dict[str, Figure]:
     """Means over images with 95 % bootstrap intervals, at the masks' own resolution.
 
@@ -35,6 +45,8 @@ def evaluate(
         native: Send all pixels, not as many as a worker sends.
         raw: Take the network's mask, not the one that a worker makes of it.
         watched: Goes through the samples.
+        long_side: Pixels to which pictures are reduced before all else, as another camera had made them.
+        rows: Where a row of figures is added for each image.
 
     Returns:
         The figures of :func:`~lesionnets.evaluation.figures.overlap.agreement` and
@@ -48,11 +60,13 @@ def evaluate(
     scores, gaps = [], []
     for sample in watched(samples):
         image, truth = read_pair(sample)
-        probability = lesion_probability(model, image, native=native)
+        probability = lesion_probability(model, reduced(image, long_side), native=native)
         mask = (
             network_mask(model, probability, truth.shape) if raw else worker_mask(model, probability, truth.shape)
         )
         scores.append(agreement(mask, truth) | boundary(mask, truth))
+        if rows is not None:
+            rows.append({"image_id": sample.image_id, "contrast": contrast(image, truth), **scores[-1]})
         gaps.append(pixel_gaps(enlarged(probability, truth.shape), truth))
     table = np.stack(gaps)
     means = {name: bootstrap_mean([each[name] for each in scores]) for name in scores[0]}
@@ -69,6 +83,31 @@ def read_picture(sample: Sample) -> Image:
         return np.asarray(read_image(sample.image.read_bytes(), max_pixels=MOST_PIXELS).pixels, np.uint8)
     except BadInput as error:
         raise UsageError(f"{sample.image} cannot be read: {error}") from error
+
+
+def reduced(image: Image, long_side: int | None) -> Image:
+    """A picture with at most so many pixels on its long side, by area; itself where it has no more."""
+    height, width = image.shape[:2]
+    if long_side is None or max(height, width) <= long_side:
+        return image
+    share = long_side / max(height, width)
+    size = (max(round(width * share), 1), max(round(height * share), 1))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def contrast(image: Image, lesion: Mask) -> float:
+    """How far a lesion's mean colour is from that of the skin around it, in CIELAB: below 10 it is faint.
+
+    The skin is a ring as wide as a tenth of the lesion's extent; nan where the lesion leaves none.
+    """
+    small = reduced(image, 256)
+    inside = cv2.resize(lesion.astype(np.uint8), (small.shape[1], small.shape[0]), interpolation=cv2.INTER_NEAREST)
+    width = max(3, int(0.2 * np.sqrt(inside.sum())) | 1)
+    ring = cv2.dilate(inside, np.ones((width, width), np.uint8)) - inside
+    if not inside.any() or not ring.any():
+        return float("nan")
+    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return float(np.linalg.norm(lab[inside > 0].mean(axis=0) - lab[ring > 0].mean(axis=0)))
 
 
 def read_pair(sample: Sample) -> tuple[Image, Mask]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -130,7 +131,7 @@ def test_what_ships_is_measured_where_no_model_is_named(
         told[name] = json.loads(out)
         stage = Stage(told[name]["stage"])
         assert Path(told[name]["model"]).parts[-3] == DEFAULT_MODELS[stage].name
-    assert "segment_mobilenet" in told["classify"]["lesions"]
+    assert "segment_lite" in told["classify"]["lesions"]
     assert [told[name]["experts_masks"] for name in ("classify", "experts", "whole")] == [0, 6, 0]
     assert told["whole"]["lesions"] == "none"
     nlls = {told[name]["figures"]["nll"]["mean"] for name in ("classify", "experts", "whole")}
@@ -320,3 +321,46 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         assert code == 2, words
         assert message in err
         assert len(err.strip().splitlines()) == 1, err
+
+
+def test_a_sweep_renames_diagnoses_and_writes_a_row_an_image(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = isic_folder / "val" / "images", tmp_path / "labels.csv"
+    text = (isic_folder / "labels.csv").read_text()
+    labels.write_text(text.replace("seborrheic_keratosis", "bkl"))
+    common = ("evaluate", "classify", "--images", images, "--labels", labels, "--split", "val", "--whole")
+    code, _, err = call(monkeypatch, capsys, *common)
+    assert code == 2
+    assert "bkl" in err
+    table = tmp_path / "rows.csv"
+    words = (*common, "--map", "bkl=", "--long-side", "40,80", "--out", table, "--json")
+    code, out, err = call(monkeypatch, capsys, *words)
+    assert code == 0, err
+    assert "no image is labelled seborrheic_keratosis" in err
+    told = json.loads(out)
+    assert {"mean_auc_at_40", "mean_auc_at_80"} <= set(told["figures"])
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * told["images"]
+    assert {row["long_side"] for row in rows} == {"40", "80"}
+    assert all(abs(float(row["melanoma"]) + float(row["nevus"]) - 1) <= 1 for row in rows)
+    masks = ("--masks", isic_folder / "val" / "masks")
+    words = ("evaluate", "segment", "--images", images, *masks, "--long-side", 60, "--out", table, "--json")
+    code, out, err = call(monkeypatch, capsys, *words)
+    assert code == 0, err
+    assert "jaccard" in json.loads(out)["figures"]
+    with table.open(newline="") as file:
+        assert all(float(row["contrast"]) > 0 for row in csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--long-side", "12,x"), ("--map", "bkl"), ("--map", "nothing=nevus")]
+)
+def test_a_wrong_sweep_or_name_gets_one_sentence(
+    option: str, value: str, isic_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("evaluate", "classify", "--images", isic_folder / "val" / "images", "--whole")
+    code, _, err = call(monkeypatch, capsys, *words, "--labels", isic_folder / "labels.csv", option, value)
+    assert code == 2
+    assert value in err or "nothing" in err
