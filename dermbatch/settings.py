@@ -197,9 +197,9 @@ class WatchSettings(Section):
 
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
-    Stage.SEGMENT: ModelChoice(name="segment_mobilenet"),
+    Stage.SEGMENT: ModelChoice(name="segment_lite"),
     Stage.ENHANCE: ModelChoice(name="enhance_espcn"),
-    Stage.CLASSIFY: ModelChoice(name="classify_mobilenet"),
+    Stage.CLASSIFY: ModelChoice(name="classify_lite"),
 }
 
 

@@ -92,6 +92,10 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 2017,
     smoke: Annotated[bool, typer.Option(help="Train for seconds on a handful of images, as a test.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stopped.")] = False,
+    leave_out: Annotated[
+        int | None,
+        typer.Option(min=0, max=4, help="Source not to train on but to measure on, 0 to 4; of the lite recipes."),
+    ] = None,
 ) -> None:
     """Train a network; the last line printed is the path of its best checkpoint."""
     if recipe not in recipe_names():
@@ -103,7 +107,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     options = RecipeOptions(
-        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width=width, patience=patience
+        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width, patience, leave_out
     )
     best: Path = import_module(modules_below(recipes)[recipe]).train(options)
     typer.echo(best)

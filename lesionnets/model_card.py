@@ -28,6 +28,7 @@ class About:
 
 _MB_DCNN = "lesionnets train mb_dcnn"
 _IMAGENET = "MobileNetV2 weights trained on ImageNet (Apache-2.0)"
+_LITE = "EfficientNet-Lite0 weights trained on ImageNet (Apache-2.0)"
 _MASKED = "The 1,800 ISIC 2017 training images with masks (CC0), chosen on the 121 validation images; " + _IMAGENET
 _LABELLED = "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; " + _IMAGENET
 _SEGMENT_LIMITS = (
@@ -108,6 +109,18 @@ ABOUT: dict[str, About] = {
         "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
         _LABELLED,
         _CLASSIFY_LIMITS,
+    ),
+    "segment_lite": About(
+        "Finds the skin lesion's area in a dermoscopic image.",
+        "The ISIC 2017 training images but for two that are copies of test images, and 123 of ISIC 2018 Task 1 "
+        "(all CC0); " + _LITE,
+        f"{_SEGMENT_LIMITS} Where the lesion is faint it may take the dark core alone: experts draw such lesions "
+        "wider, and clinics differ; no threshold suits all.",
+    ),
+    "classify_lite": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",
+        "1,998 ISIC 2017 training images (CC0); " + _LITE,
+        f"{_CLASSIFY_LIMITS} Of a source that training left out, it ranks keratoses far worse than on val.",
     ),
     "classify_resnet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart on the whole picture; the lesion mask is not used.",

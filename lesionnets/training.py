@@ -64,6 +64,7 @@ class RecipeOptions:
         seed: Of everything random.
         width: Share of the paper's width, above 0; the recipe's own where none.
         patience: Validations without a better figure after which training ends; the recipe's own where none.
+        leave_out: Source that is not trained on but measured on (:mod:`lesionnets.data.sources.folds`).
     """
 
     out: Path
@@ -74,6 +75,7 @@ class RecipeOptions:
     seed: int = 2017
     width: float | None = None
     patience: int | None = None
+    leave_out: int | None = None
 
     def width_or(self, on_cpu: float, *, smoke: float = 0.125) -> float:
         """Share of the paper's width: what was asked for, else 1.0 on a GPU and ``on_cpu`` elsewhere.
@@ -260,7 +262,7 @@ def fit(
             # Seeded anew each epoch: so no generator's state need be saved for an exact resume.
             seed_everything(seed + state.epoch)
             model.train()
-            losses = []
+            losses: list[Tensor] = []
             for step, raw_batch in enumerate(train_loader):
                 _set_rates(optimiser, peaks, one_cycle(progress_at(step)))
                 batch = to_device(raw_batch, where)
@@ -274,7 +276,7 @@ def fit(
                     figures = validate(average.module)
                 _keep_best(run, average.module, state, figures)
                 bar.update(task, figure=f"{run.best_by} {figures[run.best_by]:.4f} (best {state.best:.4f})")
-                folder.write_log(_row(state, float(np.mean(losses)), figures))
+                folder.write_log(_row(state, float(torch.stack(losses).mean()), figures))
             folder.save(state, told, {name: part.state_dict() for name, part in parts.items()})
     return Outcome(folder.best, state.best_figures, state.epoch, state.seconds)
 
@@ -287,7 +289,8 @@ def _step(
     optimiser: torch.optim.Optimizer,
     *,
     clip_norm: float,
-) -> float:
+) -> Tensor:
+    """One step; the loss stays where it is, as fetching it would wait for the GPU."""
     where = next(model.parameters()).device
     optimiser.zero_grad(set_to_none=True)
     with autocast(where):
@@ -296,7 +299,7 @@ def _step(
     nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimiser.step()
     average.update_parameters(model)
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _set_rates(optimiser: torch.optim.Optimizer, peaks: list[float], share: float) -> None:

@@ -7,12 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from dermbatch.models import contracts
-from lesionnets.graphs.crop import cut_square, lesion_square, paste_square
+from lesionnets.graphs.crop import lesion_square, paste_square, reduce_square
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
 from lesionnets.nets.classify.classifier import Classifier
-
-PLANE = 512
-"""Side that pictures are squashed to before the lesion is cut out, pixels."""
 
 SALIENCY = 64
 """Side of the saliency map, which spans the whole picture."""
@@ -21,7 +18,8 @@ SALIENCY = 64
 class ClassifyGraph(nn.Module):
     """A classifier with everything around it that serving needs.
 
-    The square around the lesion is cut out for a network that is guided by it; others see the whole picture.
+    The squares around the lesion are cut out for a network that is guided by it; others see the whole picture. Of
+    several squares, probabilities are the mean; all else is that of the first.
 
     Args:
         net: The network.
@@ -42,22 +40,32 @@ class ClassifyGraph(nn.Module):
     def forward(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
         height, width = image.shape[1], image.shape[2]
-        picture = area_sample(image, PLANE, 2)
-        mask = area_sample(lesion[..., None], PLANE // 2, 2)
+        picture = area_sample(image, self.net.plane, 2)
+        mask = area_sample(lesion[..., None], self.net.plane // 2, 2)
         if not self.net.guided:
             mask = 0 * mask  # no lesion: the square spans the picture
-        square = lesion_square(mask, height, width)
-        size = self.net.size
-        crop = cut_square(picture, square, height, width, size)
-        label = cut_square(mask, square, height, width, size)
-        views = [self.net(crop.flip(axes), label.flip(axes)) for axes in self.mirrors]
-        logits, embedding, maps = views[0]
+        squares = [lesion_square(mask, height, width, **vars(each)) for each in self.net.squares]
+        views = [
+            self.net(*(part.flip(axes) for part in parts))
+            for parts in (self._cut(picture, mask, square, height, width) for square in squares)
+            for axes in self.mirrors
+        ]
+        square, (logits, embedding, maps) = squares[0], views[0]
         scaled = torch.stack([view[0].float() / self.net.temperature for view in views])
         top = _top_class(logits.float()).to(maps.dtype)[:, :, None, None]
         evidence = ((maps - maps.mean(dim=1, keepdim=True)) * top).sum(dim=1, keepdim=True).float().clamp(min=0)
         peak = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
         saliency = to_bytes(paste_square(evidence / peak, square, height, width, SALIENCY))[:, 0]
         return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency
+
+    def _cut(
+        self, picture: Tensor, mask: Tensor, square: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """A square of the picture and of the mask, as the network takes them."""
+        size = self.net.size
+        return reduce_square(picture, square, height, width, size), reduce_square(
+            mask, square, height, width, size
+        )
 
 
 def _top_class(logits: Tensor) -> Tensor:
@@ -75,7 +83,8 @@ def contract(network: Classifier) -> contracts.Contract:
             contracts.Tensor("EMBEDDING", (network.features,), "float32"),
             contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
         ),
-        parameters={"labels": ",".join(network.diagnoses)},
+        parameters={"labels": ",".join(network.diagnoses)}
+        | ({"long_side": str(network.long_side)} if network.long_side else {}),
     )
 
 

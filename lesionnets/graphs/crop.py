@@ -13,7 +13,15 @@ LEAST = 0.3
 """Side of the square over the picture's shorter side, at least: beyond that there is no detail to be had."""
 
 
-def lesion_square(mask: Tensor, height: int, width: int) -> Tensor:
+def lesion_square(
+    mask: Tensor,
+    height: int,
+    width: int,
+    *,
+    margin: float = MARGIN,
+    least: float = LEAST,
+    inside: bool = False,
+) -> Tensor:
     """Centre and side of the square around a lesion, for every picture of a batch.
 
     The lesion's extent is taken between the 1 % and 99 % quantiles of its pixels along each axis, so that specks
@@ -23,6 +31,9 @@ def lesion_square(mask: Tensor, height: int, width: int) -> Tensor:
         mask: Float [N, 1, S, S], 0 to 1: masks squashed to a square.
         height: Of the pictures, in pixels.
         width: Of the pictures, in pixels.
+        margin: Side of the square over the lesion's longer side.
+        least: Side of the square over the picture's shorter side, at least.
+        inside: Move the square into the picture, as far as it fits.
 
     Returns:
         Float [N, 3]: centre row / height, centre column / width, side in pixels.
@@ -33,8 +44,17 @@ def lesion_square(mask: Tensor, height: int, width: int) -> Tensor:
     longer = torch.maximum((bottom - top) * height, (right - left) * width)
     # Numbers that follow the picture's size stay tensors, so that the exported graph follows it too.
     sides = torch.stack([longer.new_ones(()) * height, longer.new_ones(()) * width])
-    side = torch.minimum(torch.maximum(MARGIN * longer, LEAST * sides.min()), sides.max())
-    return torch.stack([(top + bottom) / 2, (left + right) / 2, side], dim=1)
+    side = torch.minimum(torch.maximum(margin * longer, least * sides.min()), sides.max())
+    row, column = (top + bottom) / 2, (left + right) / 2
+    if inside:
+        row, column = _within(row, side / sides[0]), _within(column, side / sides[1])
+    return torch.stack([row, column, side], dim=1)
+
+
+def _within(centre: Tensor, side: Tensor) -> Tensor:
+    """Centres of a square moved so that it stays within 0 to 1; the middle where it is larger."""
+    half = (side / 2).clamp(max=0.5)
+    return torch.minimum(torch.maximum(centre, half), 1 - half)
 
 
 def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,6 +87,27 @@ def cut_square(values: Tensor, square: Tensor, height: int, width: int, size: in
     grid = _grid(rows, columns)
     cut = functional.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return functional.avg_pool2d(cut, 2)
+
+
+def reduce_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
+    """As :func:`cut_square`, by two products of matrices: a fraction of its time on a processor.
+
+    A new pixel is a mean of those around it that falls off linearly, over one pixel of the coarser of both grids.
+    Arguments and result are those of :func:`cut_square`.
+    """
+    rows = _weights(square[:, 0:1], square[:, 2:3] / height, values.shape[2], size)
+    columns = _weights(square[:, 1:2], square[:, 2:3] / width, values.shape[3], size)
+    return rows[:, None] @ values @ columns[:, None].transpose(2, 3)
+
+
+def _weights(centre: Tensor, side: Tensor, length: int, size: int) -> Tensor:
+    """Shares [N, size, length] of one axis' pixels in those of a square; its centre and side [N, 1] are 0 to 1."""
+    points = (torch.arange(size, device=centre.device) + 0.5) / size - 0.5
+    places = ((centre + points * side) * length - 0.5).clamp(0, length - 1)
+    reach = (side * length / size).clamp(min=1)[:, :, None]
+    distance = (places[:, :, None] - torch.arange(length, device=centre.device)).abs()
+    shares = (1 - distance / reach).clamp(min=0)
+    return shares / shares.sum(dim=2, keepdim=True)
 
 
 def paste_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:

@@ -32,7 +32,7 @@ class SegmentGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        picture = area_sample(image, self.net.size, 4)
+        picture = area_sample(image, self.net.size, self.net.samples)
         logits = torch.stack([self.net.logits(picture.flip(axes)).float().flip(axes) for axes in self.mirrors])
         probability = (logits / self.net.temperature).sigmoid().mean(dim=0)
         # Bytes before the enlargement: a quarter of the memory traffic where pictures are large.
@@ -47,7 +47,7 @@ def contract(network: Segmenter) -> contracts.Contract:
     return contracts.Contract(
         inputs=(contracts.IMAGE,),
         outputs=(contracts.LESION,),
-        parameters={"threshold": "0.5"},
+        parameters={"threshold": "0.5"} | ({"long_side": str(network.long_side)} if network.long_side else {}),
     )
 
 

@@ -94,10 +94,10 @@ def test_a_full_disk_ends_the_command_with_one_clear_sentence(samples, small_mod
 
 def test_a_part_that_cannot_start_is_named_with_its_log(samples, tmp_path):
     broken = tmp_path / "models"
-    model = broken / "segment_mobilenet"
+    model = broken / "segment_lite"
     (model / "1").mkdir(parents=True)
     (model / "1" / "model.onnx").write_bytes(b"no model")
-    (model / "config.pbtxt").write_text('name: "segment_mobilenet"\nbackend: "onnxruntime"\n')
+    (model / "config.pbtxt").write_text('name: "segment_lite"\nbackend: "onnxruntime"\n')
     ended = dermbatch(
         "run", samples, "--out", tmp_path / "out", "--stages", "segment", "--model-repository", broken
     )

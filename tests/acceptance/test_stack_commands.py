@@ -198,7 +198,7 @@ def test_what_cannot_be_watched_is_refused_with_one_sentence(homes, tmp_path):
 def test_python_submits_waits_and_reads_results_and_arrays(homes, samples, tmp_path):
     client = Client.local(homes[0])
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
-    batch = client.submit(samples, tmp_path / "broken.png", models={"segment": "segment_mobilenet"}, lane="live")
+    batch = client.submit(samples, tmp_path / "broken.png", models={"segment": "segment_lite"}, lane="live")
     assert client.status(batch).images == 9
     with pytest.raises(TimeoutError, match=batch):
         client.wait(batch, timeout=0)

@@ -27,7 +27,7 @@ LOOK = 1  # seconds between two looks of the orchestrator for batches and canari
 def with_second_version(small_models, folder):
     """The small models, and a second version of one: the same network, told apart by a remark in its file."""
     repository = shutil.copytree(small_models, folder / "models")
-    model = repository / "segment_mobilenet"
+    model = repository / "segment_lite"
     first = (model / "1" / "model.onnx").read_bytes()
     remark = b"second"
     second = first + bytes([6 << 3 | 2, len(remark)]) + remark  # ModelProto.doc_string
@@ -119,7 +119,7 @@ def stack(samples, small_models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def first(stack, samples):
     """A finished batch of the sample images, with the first version of the segmentation."""
-    stack("submit", samples, "--batch", "first", "--model", "segment=segment_mobilenet@1")
+    stack("submit", samples, "--batch", "first", "--model", "segment=segment_lite@1")
     assert stack.wait("first")["done"] == 8
     return "first"
 
@@ -127,11 +127,11 @@ def first(stack, samples):
 def test_a_dry_run_counts_and_writes_nothing(stack, first, samples):
     before = stack.keys()
     said = stack("submit", samples, stack.variants, "--dry-run", "--price", "2.5", "--exclude", "*_0000*",
-                 "--model", "segment=segment_mobilenet@1")  # fmt: skip
+                 "--model", "segment=segment_lite@1")  # fmt: skip
     for line in ("images  ", "already done", "GPU-seconds", "cost"):
         assert line in said
     counted = json.loads(stack("submit", samples, stack.variants, "--dry-run", "--price", "2.5", "--json",
-                               "--model", "segment=segment_mobilenet@1"))  # fmt: skip
+                               "--model", "segment=segment_lite@1"))  # fmt: skip
     assert (counted["images"], counted["done"], counted["duplicates"]) == (68, 8, 0)
     assert counted["to_run"] == dict.fromkeys(ORDER, 60)
     assert counted["cost"] == pytest.approx(counted["gpu_seconds"] / 3600 * 2.5)
@@ -140,7 +140,7 @@ def test_a_dry_run_counts_and_writes_nothing(stack, first, samples):
 
 def test_filters_choose_images(stack, samples):
     stack("submit", samples, "--batch", "some", "--include", "*.jpg", "--exclude", "*_0000*",
-          "--model", "segment=segment_mobilenet@1")  # fmt: skip
+          "--model", "segment=segment_lite@1")  # fmt: skip
     wanted = {path.name for path in samples.glob("*.jpg")} - {"phantom_0000.jpg"}
     assert stack.wait("some")["images"] == len(wanted)
     assert {record.name.rpartition("/")[2] for record in stack.records("some")} == wanted
@@ -148,7 +148,7 @@ def test_filters_choose_images(stack, samples):
 
 def test_a_second_batch_of_the_same_images_asks_triton_for_nothing(stack, first, samples):
     before = stack.inferences()
-    stack("submit", samples, "--batch", "again", "--model", "segment=segment_mobilenet@1")
+    stack("submit", samples, "--batch", "again", "--model", "segment=segment_lite@1")
     summary = stack.wait("again")
     assert (summary["done"], summary["stage_runs"]) == (8, {})
     assert all(set(record.cached) == set(ORDER) for record in stack.records("again"))
@@ -203,24 +203,24 @@ def test_what_failed_for_want_of_an_object_is_tried_again_once_it_is_there(stack
 
 def test_a_new_segmentation_leaves_purification_alone_and_is_compared(stack, first, tmp_path):
     before = stack.inferences()
-    stack("resegment", first, "--batch", "newer", "--model", "segment=segment_mobilenet@2")
+    stack("resegment", first, "--batch", "newer", "--model", "segment=segment_lite@2")
     assert stack.wait("newer")["done"] == 8
     after = stack.inferences()
     assert after["purify_unet", "1"] == before["purify_unet", "1"]
-    assert after["segment_mobilenet", "1"] == before["segment_mobilenet", "1"]
-    assert after["segment_mobilenet", "2"] >= before.get(("segment_mobilenet", "2"), 0) + 8
+    assert after["segment_lite", "1"] == before["segment_lite", "1"]
+    assert after["segment_lite", "2"] >= before.get(("segment_lite", "2"), 0) + 8
     assert {record.stages[Stage.SEGMENT].model.version for record in stack.records("newer")} == {"2"}
     stack("fetch", "newer", "--out", tmp_path / "out")
     assert len(results(tmp_path / "out")) == 8
     page = stack.key(layout.comparison("newer")).decode()
-    assert "segment_mobilenet" in page
+    assert "segment_lite" in page
     assert stack.key(layout.comparison_table("newer"))
 
 
 def test_a_canary_looks_on_and_touches_no_result(stack, samples):
-    stack("canary", "start", "try", "--model", "segment=segment_mobilenet@2", "--share", "1")
+    stack("canary", "start", "try", "--model", "segment=segment_lite@2", "--share", "1")
     time.sleep(2 * LOOK)  # until the leader has seen it
-    stack("submit", samples, "--batch", "lively", "--live", "--model", "segment=segment_mobilenet@1")
+    stack("submit", samples, "--batch", "lively", "--live", "--model", "segment=segment_lite@1")
     assert stack.wait("lively")["done"] == 8
     prefix = layout.canary_results("try")
     wait_for(lambda: len(list(stack.store.list(stack.store.bucket, prefix))) == 8, 60, "the canary")
@@ -263,15 +263,15 @@ def test_a_damaged_manifest_pauses_the_batch_and_mended_it_finishes(stack):
 def test_what_cannot_be_is_refused_with_one_sentence(stack, first, samples):
     cases = (
         (("submit", samples, "--batch", first), "there is a batch 'first' already"),
-        (("submit", samples, "--model", "segment=segment_mobilenet@9"), "'9'"),
+        (("submit", samples, "--model", "segment=segment_lite@9"), "'9'"),
         (("submit", samples, "--batch", "../up"), "not usable"),
-        (("resegment", "nope", "--model", "segment=segment_mobilenet@2"), "there is no batch 'nope'"),
-        (("resegment", first, "--model", "segment=segment_mobilenet"), "pin a version"),
-        (("resegment", first, "--model", "segment=segment_mobilenet@9"), "'9'"),
+        (("resegment", "nope", "--model", "segment=segment_lite@2"), "there is no batch 'nope'"),
+        (("resegment", first, "--model", "segment=segment_lite"), "pin a version"),
+        (("resegment", first, "--model", "segment=segment_lite@9"), "'9'"),
         (("prioritize", first), "--lane, --weight or both"),
         (("pause", first), "batch 'first' has ended"),
         (("retry", "nope"), "there is no batch 'nope'"),
-        (("canary", "start", "x", "--model", "segment=segment_mobilenet"), "pin a version"),
+        (("canary", "start", "x", "--model", "segment=segment_lite"), "pin a version"),
         (("canary", "report", "nope"), "there is no canary nope"),
         (("status", "--watch"), "--watch needs"),
     )

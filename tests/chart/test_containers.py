@@ -129,14 +129,14 @@ def test_models_are_checked_against_the_digests_of_their_configuration(tmp_path)
     models = tmp_path / "models"
     shutil.copytree(ROOT / "model_repository", models)
     assert wrong_models(models) == []
-    model = models / "segment_mobilenet" / "1" / "model.onnx"
+    model = models / "segment_lite" / "1" / "model.onnx"
     model.write_bytes(model.read_bytes() + b"\0")
     (models / "purify_unet" / "1" / "model.onnx").unlink()
     assert wrong_models(models) == [
         "purify_unet version 1: no model.onnx or steps.txt",
-        "segment_mobilenet version 1: not the file that config.pbtxt names",
+        "segment_lite version 1: not the file that config.pbtxt names",
     ]
-    config = (models / "segment_mobilenet" / "config.pbtxt").read_text()
+    config = (models / "segment_lite" / "config.pbtxt").read_text()
     assert hashlib.sha256(model.read_bytes()).hexdigest() not in config
 
 

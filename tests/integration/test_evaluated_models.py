@@ -29,9 +29,7 @@ def served(tmp_path_factory, start_triton):
     best = folder / "best.pt"
     checkpoint.save(best, recipe="segment_unet", network="unet.UNet", hyper=hyper, state=state, figures={})
     file = export.export(best, folder / "repository", version="3", flips=True)
-    shutil.copytree(
-        default_model_repository() / "classify_mobilenet", folder / "repository" / "classify_mobilenet"
-    )
+    shutil.copytree(default_model_repository() / "classify_lite", folder / "repository" / "classify_lite")
     triton = start_triton(folder / "repository")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERMBATCH_TRITON__KEY", triton.settings.key.get_secret_value())
@@ -84,10 +82,10 @@ def test_the_three_have_the_same_figures(served, images, monkeypatch, capsys):
         "--segment",
         f"{triton}/segment_unet",
     )
-    shipped = default_model_repository() / "classify_mobilenet" / "1" / "model.onnx"
+    shipped = default_model_repository() / "classify_lite" / "1" / "model.onnx"
     one, other = (
         figures(monkeypatch, capsys, "classify", *labels, "--model", model)
-        for model in (shipped, f"{triton}/classify_mobilenet")
+        for model in (shipped, f"{triton}/classify_lite")
     )
     assert one.keys() == other.keys()
     for name in ("nll", "brier", "expected_calibration_error"):
@@ -112,8 +110,8 @@ def test_the_three_agree_pixel_by_pixel(served):
     shipped, served_too = (
         load_model(model, Stage.CLASSIFY)
         for model in (
-            default_model_repository() / "classify_mobilenet" / "1" / "model.onnx",
-            f"{triton}/classify_mobilenet@1",
+            default_model_repository() / "classify_lite" / "1" / "model.onnx",
+            f"{triton}/classify_lite@1",
         )
     )
     assert shipped.labels == served_too.labels
@@ -129,7 +127,7 @@ def test_the_three_agree_pixel_by_pixel(served):
         ("{triton}/nobody", Stage.SEGMENT, "serves no model 'nobody'"),
         ("{triton}/segment_unet@1", Stage.SEGMENT, "serves segment_unet in version 3, not 1"),
         (
-            "{triton}/classify_mobilenet",
+            "{triton}/classify_lite",
             Stage.SEGMENT,
             "gives EMBEDDING, .*; the segment stage has IMAGE and LESION",
         ),

@@ -337,10 +337,10 @@ def test_flips_without_a_checkpoint_or_for_other_stages_are_refused(tmp_path: Pa
 def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp_path: Path) -> None:
     file = tmp_path / "classifier" / "1" / "model.onnx"
     file.parent.mkdir(parents=True)
-    file.write_bytes((REPOSITORY / "classify_mobilenet" / "1" / "model.onnx").read_bytes())
+    file.write_bytes((REPOSITORY / "classify_lite" / "1" / "model.onnx").read_bytes())
     assert load_model(file, Stage.CLASSIFY).labels == ()
     config = file.parent.parent / "config.pbtxt"
-    config.write_text((REPOSITORY / "classify_mobilenet" / "config.pbtxt").read_text())
+    config.write_text((REPOSITORY / "classify_lite" / "config.pbtxt").read_text())
     assert load_model(file, Stage.CLASSIFY).labels == classify.DIAGNOSES
     assert load_model(networks[Stage.CLASSIFY], Stage.CLASSIFY).labels == classify.DIAGNOSES
     assert load_model(networks[Stage.SEGMENT], Stage.SEGMENT).number("threshold", 0) == lesion.THRESHOLD
@@ -354,7 +354,7 @@ def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp
 def test_a_model_of_another_stage_or_network_is_refused(networks: dict[Stage, Path], tmp_path: Path) -> None:
     message = "takes IMAGE, LESION and gives EMBEDDING, .*; the segment stage has IMAGE and LESION"
     with pytest.raises(UsageError, match=message):
-        load_model(REPOSITORY / "classify_mobilenet" / "1" / "model.onnx", Stage.SEGMENT)
+        load_model(REPOSITORY / "classify_lite" / "1" / "model.onnx", Stage.SEGMENT)
     with pytest.raises(UsageError, match="recipe 'classify_mobilenet', which is not for the segment stage"):
         load_model(networks[Stage.CLASSIFY], Stage.SEGMENT)
     hyper = {"channels": 4, "blocks": 1}
@@ -366,7 +366,7 @@ def test_a_model_of_another_stage_or_network_is_refused(networks: dict[Stage, Pa
 
 
 def test_a_graph_of_a_fixed_size_is_sent_that_size(tmp_path: Path) -> None:
-    graph = onnx.load(REPOSITORY / "segment_mobilenet" / "1" / "model.onnx")
+    graph = onnx.load(REPOSITORY / "segment_lite" / "1" / "model.onnx")
     for tensor in (graph.graph.input[0], graph.graph.output[0]):
         for axis, side in ((1, 64), (2, 96)):
             tensor.type.tensor_type.shape.dim[axis].dim_value = side

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Square:
+    """A part of the picture that a network is shown, around the lesion.
+
+    Attributes:
+        margin: Its side over the lesion's longer side.
+        least: Its side over the picture's shorter side, at least.
+        inside: Moved into the picture where it would leave it.
+    """
+
+    margin: float = 1.4
+    least: float = 0.3
+    inside: bool = False
 
 
 class Classifier(nn.Module):
@@ -19,6 +35,9 @@ class Classifier(nn.Module):
     Attributes:
         guided: Whether it is shown the square around the lesion, and the lesion's mask; else it is shown the whole
             picture, and an empty mask.
+        squares: What it is shown; probabilities are the mean over them, the rest is that of the first.
+        plane: Side that pictures are squashed to before squares are cut out, pixels.
+        long_side: Pixels to which a worker reduces pictures that it sends; its own default where none is given.
         temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
 
     Shape:
@@ -27,6 +46,9 @@ class Classifier(nn.Module):
     """
 
     guided = True
+    squares: tuple[Square, ...] = (Square(),)
+    plane = 512
+    long_side: int | None = None
     temperature: Tensor
 
     def __init__(self, size: int, diagnoses: Sequence[str], features: int) -> None:

@@ -13,12 +13,16 @@ class Segmenter(nn.Module):
         size: Side of the square pictures that it is trained on and served with, pixels; others work too.
 
     Attributes:
+        samples: Points along each side of a pixel of that square that pictures are reduced by.
+        long_side: Pixels to which a worker reduces what it sends; its own default where none is given.
         temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W]. Who gives more overrides :meth:`logits`.
     """
 
+    samples = 4
+    long_side: int | None = None
     temperature: Tensor
 
     def __init__(self, size: int) -> None:

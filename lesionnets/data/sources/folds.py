@@ -1,0 +1,63 @@
+"""Where the images of ISIC 2017 come from, and what is left out to see how a network does elsewhere.
+
+The archive does not name its contributors, but numbers came in runs: each run has its own cameras, sizes and share
+of diagnoses. A network that never saw a run is measured on it: this tells more of other clinics than random parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lesionnets.data.sources.isic import MASK_END, Sample, find_samples, read_labels
+
+LAST = (1152, 11402, 13000, 14000)
+"""Number of the last image of every source but the last one."""
+
+SOURCES = len(LAST) + 1
+
+COPIES = frozenset({"ISIC_0012271", "ISIC_0012175"})
+"""Training images that are copies of test images: not trained on."""
+
+
+def source_of(image_id: str) -> int:
+    """Source of an image of the archive, 0 to 4, by the number in its name, such as ``ISIC_0012345``."""
+    return sum(int(image_id.rpartition("_")[2]) > last for last in LAST)
+
+
+def all_samples(data: Path, split: str) -> list[Sample]:
+    """Every image of a split with its mask and its diagnosis, where there are any.
+
+    Those of ``DATA/<split>``; those of ``DATA/unmasked_256`` that the labels give to the split, with masks of
+    ``DATA/unmasked_masks_256``; for training also those of ``DATA/../isic2018_extra``, which have no diagnosis.
+
+    Raises:
+        UsageError: Where the split's images or the labels are missing.
+    """
+    diagnoses = read_labels(data / "labels.csv", split=split)
+    found = find_samples(data / split / "images")
+    masks = [data / split / "masks", data / "unmasked_masks_256"]
+    if (rest := data / "unmasked_256").is_dir():
+        found += [sample for sample in find_samples(rest) if sample.image_id in diagnoses]
+    extra = data.parent / "isic2018_extra"
+    if split == "train" and (extra / "images").is_dir():
+        found += find_samples(extra / "images")
+        masks.append(extra / "masks")
+    return [
+        replace(sample, mask=_mask(sample.image_id, masks), diagnosis=diagnoses.get(sample.image_id))
+        for sample in found
+        if sample.image_id not in COPIES
+    ]
+
+
+def _mask(image_id: str, folders: Sequence[Path]) -> Path | None:
+    paths = (folder / f"{image_id}{MASK_END}" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def fold(samples: Sequence[Sample], source: int) -> tuple[list[Sample], list[Sample]]:
+    """The images of all other sources, and those of this one."""
+    inside = [sample for sample in samples if source_of(sample.image_id) == source]
+    outside = [sample for sample in samples if source_of(sample.image_id) != source]
+    return outside, inside

@@ -1,0 +1,61 @@
+"""EfficientNet-Lite under the lesion classifier's head: our own, no paper's.
+
+The head is that of ``nets.classify.mobilenet``: features pooled over view and lesion, then a linear layer. Unlike
+that network it is trained on views from the whole picture down to the lesion, and served as the mean over two
+(:attr:`LiteClassifier.squares`): the lesion and its surroundings for what is fine, the picture for what a mask
+gets wrong.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lesionnets.data.sources.isic import DIAGNOSES
+from lesionnets.nets.classify.classifier import Classifier, Square
+from lesionnets.nets.classify.mobilenet import lesion_weight
+from lesionnets.nets.efficient_lite import FEATURES, EfficientLite
+
+
+class LiteClassifier(Classifier):
+    """Diagnosis of a lesion from views of it and its mask.
+
+    Args:
+        version: Of the encoder, 0 to 2.
+        classes: Number of diagnoses.
+        size: Side of the views, pixels.
+        dropout: Share of pooled features dropped in training.
+
+    Shape:
+        image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
+        -> logits [N, classes], embedding [N, 1280] of length 1 (pooled over the lesion),
+        maps [N, classes, size / 32, size / 32], which sum to the logits less the bias.
+    """
+
+    squares = (Square(margin=1.4, least=0.3), Square(margin=1.4, least=1.0, inside=True))
+    plane = 384
+    long_side = 512
+
+    def __init__(self, version: int = 0, classes: int = 3, size: int = 224, dropout: float = 0.3) -> None:
+        super().__init__(size, DIAGNOSES, FEATURES)
+        self.encoder = EfficientLite(version)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * FEATURES, classes)
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """What VisualBackProp reads: the last maps of every resolution that end in a ReLU6, shallow first."""
+        inner = (self.encoder.blocks[end + 1].get_submodule("expand") for end in self.encoder.ends[:-1])
+        return [*inner, self.encoder.head]
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See the class."""
+        features = self.encoder(image)
+        weight = lesion_weight(mask, features.shape[-2:])
+        lesion = (features * weight).sum(dim=(2, 3))
+        pooled = torch.cat([features.mean(dim=(2, 3)), lesion], dim=1)
+        by_whole, by_lesion = self.head.weight[:, :, None, None].chunk(2, dim=1)
+        places = features.shape[2] * features.shape[3]
+        maps = functional.conv2d(features, by_whole) / places + functional.conv2d(features, by_lesion) * weight
+        return self.head(self.dropout(pooled)), functional.normalize(lesion, dim=1), maps
