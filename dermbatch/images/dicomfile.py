@@ -31,7 +31,7 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.agreement import element, settle, shift_down, uid_name
+from dermbatch.images.dicom.agreement import element, settle, settle_samples, uid_name
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
@@ -219,7 +219,7 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
     elif len(dataset.PixelData) < _uncompressed_size(dataset, photometric):
         raise _truncated()
     else:
-        notes += shift_down(dataset)
+        notes += settle_samples(dataset)
     displayed, more = _displayed(dataset, _decoded(dataset, plugin), photometric)
     return displayed, [*notes, *more]
 

@@ -13,13 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pi_heif import register_heif_opener
 from PIL import Image, UnidentifiedImageError
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.coded import is_odd, odd_jpeg
-from dermbatch.images.formats.tiff import read_tiff
 from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg_header
 from dermbatch.images.pixels import (
     MIN_SIDE,
@@ -166,6 +164,8 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
     if header is not None and is_odd(header):
         return _read_odd_jpeg(data, header, max_pixels)
     if media_type == "image/heic":
+        from pi_heif import register_heif_opener  # noqa: PLC0415 - not every command pays for what few files need
+
         register_heif_opener()
     with Image.open(BytesIO(data), formats=_PILLOW[media_type]) as image:
         width, height = image.size
@@ -191,6 +191,8 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
 
 def _read_tiff(data: bytes, max_pixels: int) -> SourceImage:
     """The full picture of a TIFF file, by tifffile or by Pillow."""
+    from dermbatch.images.formats.tiff import read_tiff  # noqa: PLC0415 - as above
+
     found = read_tiff(data, max_pixels)
     notes, profile = list(found.notes), found.profile
     if found.pixels is not None:

@@ -230,6 +230,8 @@ def test_uncompressed_pixels_prove_what_a_header_lacks_or_has_wrong(values, note
             image((IMAGE.astype("<u2") << 8).tobytes(), BitsAllocated=16, BitsStored=8, HighBit=15),
             "shifted_by_high_bit",
         ),
+        (image(DEEP.tobytes(), BitsAllocated=16, BitsStored=12, HighBit=11), "corrected_bits_stored"),
+        (image((DEEP >> 4).tobytes(), BitsAllocated=16, BitsStored=8, HighBit=7), "corrected_bits_stored"),
         (image(IMAGE.tobytes() + bytes(100)), "padding_dropped"),
     ],
 )
@@ -348,6 +350,45 @@ def test_palettes_of_every_width(bits, stated, values):
         **words,
     )
     both_are(data, table[colours].reshape(IMAGE.shape).astype(int), limit=1)
+
+
+@pytest.mark.parametrize("stated", [8, 16])
+@pytest.mark.parametrize(("bits", "few"), [(8, [10, 11]), (16, [10, 11]), (16, [200, 201])])
+def test_palettes_of_which_few_entries_are_used(bits, few, stated):
+    """What is done to the other entries in a copy without identity changes no colour, and no depth."""
+    table = np.arange(256, dtype=np.uint16) * (257 if bits == 16 else 1)
+    indices = np.where(GREY > 100, *few).astype(np.uint8)
+    words = {}
+    for colour in ("Red", "Green", "Blue"):
+        entries = table.astype("<u2" if bits == 16 else "u1")
+        entries[10:12] = (20, 200)
+        words[f"{colour}PaletteColorLookupTableData"] = entries.tobytes()
+        words[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, stated]
+    shown = entries[indices] // (257 if bits == 16 else 1)
+    data = image(
+        indices.tobytes(),
+        PhotometricInterpretation="PALETTE COLOR",
+        SamplesPerPixel=1,
+        PlanarConfiguration=None,
+        **words,
+    )
+    both_are(data, np.dstack([shown] * 3).astype(int), limit=1)
+
+
+def test_an_overlay_in_unused_bits_is_no_deeper_sample():
+    samples = GREY.astype("<u2") * 16
+    samples[20:60, 30:90] |= 1 << 15
+    data = image(
+        samples.tobytes(),
+        BitsAllocated=16,
+        BitsStored=12,
+        HighBit=11,
+        SamplesPerPixel=1,
+        PlanarConfiguration=None,
+        PhotometricInterpretation="MONOCHROME2",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.4",
+    )
+    both_are(data, np.dstack([GREY] * 3).astype(int), limit=1)
 
 
 @pytest.mark.parametrize("missing", [None, 1])

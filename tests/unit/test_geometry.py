@@ -13,9 +13,9 @@ from workers.stages.geometry import asymmetry, diameter, measure, perimeter
 COLOUR = ColourStatistics(mean_rgb=(1, 2, 3), std_rgb=(0, 0, 0), skin_mean_rgb=None, colours=1)
 
 
-def measured(mask, spacing=None):
+def measured(mask, spacing=None, aspect=1.0):
     cleaned, outlines = clean(mask.astype(np.uint8) * 255, min_share=0.05, min_pixels=1)
-    return measure(cleaned, outlines, COLOUR, spacing, components=len(outlines))
+    return measure(cleaned, outlines, COLOUR, spacing, components=len(outlines), aspect=aspect)
 
 
 def ellipse(height, width, rows, columns, angle=0.0, centre=None):
@@ -120,6 +120,16 @@ def test_pixels_that_are_not_square_are_measured_in_their_true_shape():
     assert disc.border_irregularity == pytest.approx(1, abs=0.08)
     assert disc.asymmetry < 0.03
     assert disc.area_px == pytest.approx(math.pi * 50 * 100, rel=0.01)
+
+
+def test_an_aspect_without_a_spacing_makes_shapes_true_and_no_millimetres():
+    plain = ellipse(400, 400, 50, 100)
+    disc = measured(plain, aspect=2.0)
+    assert disc.border_irregularity == pytest.approx(1, abs=0.08)
+    assert disc.asymmetry < 0.03
+    assert (disc.area_mm2, disc.perimeter_mm, disc.diameter_mm) == (None, None, None)
+    assert disc.area_px == measured(plain).area_px
+    assert measured(plain).border_irregularity > 1.15
 
 
 blobs = st.builds(

@@ -457,26 +457,74 @@ def fragments(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def shift_down(dataset: Dataset) -> list[str]:
+def settle_samples(dataset: Dataset) -> list[str]:
     """Bring the stored bits of uncompressed 16 bit samples to the bottom, by High Bit (PS3.5, 8.1.1).
 
-    Where nothing is above the stored bits and something below where High Bit has them, High Bit is wrong.
+    Where nothing is above the stored bits and something below where High Bit has them, High Bit is wrong. Where
+    samples need more bits than are stored, Bits Stored is, unless those are overlay planes.
+
+    Args:
+        dataset: Settled; changed in place.
 
     Returns:
         Notes.
     """
     stored, high = number(dataset, "BitsStored", 8), number(dataset, "HighBit", -1)
-    if number(dataset, "BitsAllocated", 8) != 16 or high < stored or high > 15:
+    coded = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if coded or number(dataset, "BitsAllocated", 8) != 16 or not stored - 1 <= high <= 15:
         return []
     kind = "<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
     samples = np.frombuffer(dataset.PixelData[: len(dataset.PixelData) // 2 * 2], kind)
     below = high + 1 - stored
+    top = int(samples.max()) if samples.size else 0
+    if not below:
+        return (
+            _widen(dataset, samples, top)
+            if top >> stored and not number(dataset, "PixelRepresentation", 0)
+            else []
+        )
     dataset.HighBit = stored - 1
-    if samples.size and int(samples.max()) < 1 << stored and bool((samples & ((1 << below) - 1)).any()):
+    if top < 1 << stored and bool((samples & ((1 << below) - 1)).any()):
         return ["corrected_high_bit"]
     shifted = (samples >> below) & ((1 << stored) - 1)
     dataset.PixelData = shifted.astype(kind).tobytes()
     return ["shifted_by_high_bit"]
+
+
+def _widen(dataset: Dataset, samples: NDArray[Any], top: int) -> list[str]:
+    """Bits Stored as many as the largest sample needs, where what is above them belongs to the samples."""
+    rows, columns = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
+    colours = number(dataset, "SamplesPerPixel", 1)
+    first = samples[: rows * columns * colours]
+    if first.size < rows * columns * colours:
+        return []
+    apart = colours == 3 and number(dataset, "PlanarConfiguration", 0) == 1
+    picture = _by_plane(first, rows, columns) if apart else first.reshape(rows, columns, colours)
+    if not _belongs(picture.astype(np.int32), number(dataset, "BitsStored", 8)):
+        return []
+    dataset.BitsStored = top.bit_length()
+    dataset.HighBit = top.bit_length() - 1
+    return ["corrected_bits_stored"]
+
+
+_OVERLAYS = 4
+"""Different values above the stored bits up to which they may be overlays: of two planes."""
+
+
+def _belongs(picture: NDArray[np.int32], stored: int) -> bool:
+    """Whether the bits above those stored continue the samples, and are no overlay planes.
+
+    They do where they count through many values; else where they change from one sample to the next, what is below
+    has to run over: then the difference of whole samples is the smaller one.
+    """
+    above = picture >> stored
+    values = np.unique(above)
+    if len(values) > _OVERLAYS and len(values) > 0.8 * (int(values[-1]) - int(values[0]) + 1):
+        return True
+    changes = np.diff(above, axis=1) != 0
+    whole = np.abs(np.diff(picture, axis=1))[changes]
+    below = np.abs(np.diff(picture & ((1 << stored) - 1), axis=1))[changes]
+    return bool(whole.size) and float(whole.mean()) < float(below.mean())
 
 
 def uid_name(syntax: UID) -> str:

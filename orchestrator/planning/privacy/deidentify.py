@@ -24,7 +24,7 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, J
 
 from dermbatch import __version__
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.agreement import settle
+from dermbatch.images.dicom.agreement import settle, settle_samples
 from dermbatch.images.dicom.moments import date_of, time_of
 from dermbatch.images.dicom.proportions import decimals
 from dermbatch.images.dicomfile import parse
@@ -165,6 +165,7 @@ class _Taking:
                 reason="burned_in_text",
             )
         settle(dataset)
+        settle_samples(dataset)
         identifier, issuer = self._original
         made = self._written(sop_class)
         original = Original(identifier, issuer, {new: old for old, new in self._uids.items()}, self._days)

@@ -21,6 +21,7 @@ _MOST_VALUES = 8
 _MANY = frozenset({"ReferencedFrameNumber"})
 
 _RLE_HEADER, _RLE_SEGMENTS, _NO_OPERATION = 64, 15, 0x80
+_BYTE = 255
 _COLOURS = ("Red", "Green", "Blue")
 
 
@@ -154,15 +155,18 @@ def _limit_palette(dataset: Dataset) -> None:
         keyword = f"{colour}PaletteColorLookupTableData"
         if keyword not in dataset or descriptor is None or len(descriptor) != 3:
             continue
-        count, first, bits = descriptor[0] or 1 << 16, descriptor[1], descriptor[2]
+        count, first = descriptor[0] or 1 << 16, descriptor[1]
         data = bytes(dataset[keyword].value)
-        wide = bits > 8 or len(data) >= 2 * count  # 8 bits may lie in words of their own
+        wide = len(data) >= 2 * count  # whatever bits are stated, as readers have it
         length = count * (2 if wide else 1)
         table = np.frombuffer(data[:length], np.uint16 if wide else np.uint8).copy()
         if indices is not None:
             unused = np.ones(len(table), bool)
             unused[np.clip(indices - first, 0, len(table) - 1)] = False
+            deep = int(table.max(initial=0)) > _BYTE
             table[unused] = 0
+            if deep and int(table.max()) <= _BYTE:  # else readers would take entries of 16 bits for such of 8
+                table[np.argmax(unused)] = 0xFFFF
         whole = table.tobytes()
         dataset[keyword]._value = whole + bytes(len(whole) % 2)
 
