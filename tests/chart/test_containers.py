@@ -178,7 +178,10 @@ def test_what_compose_mounts_and_builds_is_there():
 
 
 def filled(value):
-    return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: match[1].lower(), value)
+    """A value with the examples that are given for what the operator has to choose."""
+    lines = (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
+    examples = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: examples[match[1]], value)
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
