@@ -129,7 +129,7 @@ def test_a_worker_that_cannot_open_its_workplace_ends_the_benchmark_with_its_cau
     """Celery only logs what happens there, and goes on."""
     without_client = {
         "__init__": "",
-        "grpc": "",
+        "grpc": "class InferenceServerClientPlugin:\n    pass",
         "utils": "np_to_triton_dtype = triton_to_np_dtype = InferenceServerException = TypeError",
     }
     (tmp_path / "tritonclient").mkdir()

@@ -247,7 +247,7 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
     orphans = ("--images", val / "images", "--masks", isic_folder / "train" / "masks")
     images = ("--images", val / "images")
     shipped = Path(__file__).parents[2] / "model_repository"
-    names = ("segment_mobilenet", "classify_mobilenet")
+    names = ("segment_lite", "classify_lite")
     model, classifier = (shipped / name / "1" / "model.onnx" for name in names)
     hyper = {"channels": 4, "blocks": 1}
     state = checkpoint.network("espcn.Espcn", hyper).state_dict()

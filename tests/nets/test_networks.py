@@ -120,6 +120,27 @@ MOBILE_COARSE = (
     + 24 * 32 + norm(32) + sum(9 * a + norm(a) + a * 96 + norm(96) for a in (96 + 32, 96)) + 96 + 1
 )  # fmt: skip
 
+LITE = (
+    9 * 3 * 32
+    + 32
+    + sum(
+        (e > 1) * (a * a * e + a * e) + k * k * a * e + a * e + a * e * b + b
+        for repeats, k, e, first, b in (
+            (1, 3, 1, 32, 16),
+            (2, 3, 6, 16, 24),
+            (2, 5, 6, 24, 40),
+            (3, 3, 6, 40, 80),
+            (3, 5, 6, 80, 112),
+            (4, 5, 6, 112, 192),
+            (1, 3, 6, 192, 320),
+        )
+        for a in (first, *[b] * (repeats - 1))
+    )
+    + 320 * 1280
+    + 1280
+)
+"""EfficientNet-Lite0 (Tan and Le 2019, table 1) without attention, batch norm folded in."""
+
 CASES = {
     # Liu et al. 2018, appendix, table of layers; biases as in eq. 1. (An implementation with one more 1 x 1
     # convolution of 3 channels reports 32,865,248: twelve more.)
@@ -290,6 +311,35 @@ CASES = {
         like(1),
         paper=160,
     ),
+    "efficient_lite.EfficientLite": Case(LITE, lambda h, w: [(1280, ceil(h, 32), ceil(w, 32))], small={}),
+    "lite.LiteClassifier": Case(
+        LITE + 2 * 1280 * 3 + 3,
+        lambda h, w: [(3,), (1280,), (3, ceil(h, 32), ceil(w, 32))],
+        inputs=(3, 1),
+        small={"size": 64},
+        sides=((64, 64), (96, 160)),
+    ),
+    # The encoder without its last convolution, and the decoder of unet_mobilenet.
+    "unet_lite.UNetLite": Case(
+        LITE
+        - 320 * 1280
+        - 1280
+        + sum(
+            9 * (a + b) + norm(a + b) + (a + b) * c + norm(c) + 9 * c + norm(c) + c * c + norm(c)
+            for a, b, c in ((320, 112, 160), (160, 40, 96), (96, 24, 64), (64, 16, 48))
+        )
+        + 48 * 4
+        + 4,
+        like(1),
+    ),
+    # In training: of each convolution a 3 x 3, a 1 x 1, and a 1 x 1 that widens four times before a 3 x 3.
+    "plain.PlainEnhancer": Case(
+        14 * 3 * 16 + 36 * 16**2 + 16 + 4 * (50 * 16**2 + 16) + 19 * 48 + 48,
+        like(3, 4),
+        small={"channels": 4, "blocks": 1},
+        sides=((16, 16), (7, 9)),
+        paper=64,
+    ),
     "mobilenet.MobileNetV2": Case(MOBILENET, lambda h, w: [(1280, ceil(h, 32), ceil(w, 32))], small={}),
     "mobilenet.LesionClassifier": Case(
         MOBILENET + 2 * 1280 * 3 + 3,
@@ -441,8 +491,18 @@ def documented() -> dict[str, list[str]]:
     return {row[1].strip("`"): row for row in rows[2:]}
 
 
-PLAIN = {"unet.UNet", "mobilenet.MobileNetV2", "mobilenet.LesionClassifier", "espcn.Espcn", "purifier.Purifier"}
-"""What ships, and its backbone: in the table of figures."""
+PLAIN = {
+    "efficient_lite.EfficientLite",
+    "espcn.Espcn",
+    "lite.LiteClassifier",
+    "mobilenet.LesionClassifier",
+    "mobilenet.MobileNetV2",
+    "plain.PlainEnhancer",
+    "purifier.Purifier",
+    "unet.UNet",
+    "unet_lite.UNetLite",
+}
+"""What ships or did, is to, and their backbones: in the table of figures."""
 
 
 def test_the_table_of_networks_has_all_of_them() -> None:
