@@ -46,6 +46,13 @@ from tests.outcome_samples import batch_of, entry_of, write_manifest
 STORED = Path(__file__).parent / "stored_0_1_0"
 FILES = {str(path.relative_to(STORED)): path.read_bytes() for path in STORED.rglob("*") if path.is_file()}
 MESSAGE = FILES.pop("message.json").decode()
+MODELS = {
+    Stage.PURIFY: ModelChoice(name="purify_unet"),
+    Stage.SEGMENT: ModelChoice(name="segment_mobilenet"),
+    Stage.ENHANCE: ModelChoice(name="enhance_espcn"),
+    Stage.CLASSIFY: ModelChoice(name="classify_mobilenet"),
+}
+"""The defaults of 0.1.0, by which its batches ask."""
 KINDS = {
     "/batch.json": Batch,
     "/plan.json": PlanRecord,
@@ -58,7 +65,6 @@ KINDS = {
     "/results/": ResultRecord,
 }
 GROWING = "watch-clinic-20261127"
-MODELS = Settings().models
 
 
 def kind_of(key):

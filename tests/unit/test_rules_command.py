@@ -60,7 +60,7 @@ def test_the_rule_that_fires_is_shown_with_all_that_it_does(file):
         "lane": "live",
         "weight": 1,
         "stages": ["segment", "classify"],
-        "models": {"segment": "my_unet@4", "classify": "classify_mobilenet"},
+        "models": {"segment": "my_unet@4", "classify": "classify_lite"},
         "max_failed_share": None,
         "dicom": True,
         "send_to": "pacs",
