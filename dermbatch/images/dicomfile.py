@@ -47,10 +47,9 @@ from dermbatch.images.pixels import (
     SourceImage,
     adobe_rgb,
     check_size,
+    in_eight_bits,
     opencv_decode,
-    to_eight_bit,
     to_srgb,
-    used_bits,
 )
 from dermbatch.images.quiet import quiet
 
@@ -330,13 +329,7 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
             f"{element('BitsStored')}: the pixels are no integers of 1 to 16 bits; save it with 8 or 16 bits",
             reason="unsupported_format",
         )
-    if bits != 8 or samples.dtype != np.uint8:
-        used = used_bits(samples, bits)
-        if bits > 8:
-            notes.append("from_16_bit")
-        if used != bits:
-            notes.append("scaled_to_used_bits")
-        samples = to_eight_bit(samples, used)
+    samples = in_eight_bits(samples, bits, notes)
     if samples.ndim == 2:
         notes.append("from_grey")
         if photometric == "MONOCHROME1":

@@ -107,6 +107,18 @@ def used_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> int:
     return fitting[0] if fitting and top > 1 else bits
 
 
+def in_eight_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int, notes: list[str]) -> Rgb:
+    """Samples of any shape, stated as of ``bits`` bits (1 to 16), as uint8 by the bits used; adds notes."""
+    if bits == 8 and samples.dtype == np.uint8:
+        return np.asarray(samples, np.uint8)
+    if bits > 8:
+        notes.append("from_16_bit")
+    used = used_bits(samples, bits)
+    if used != bits:
+        notes.append("scaled_to_used_bits")
+    return to_eight_bit(samples, used)
+
+
 def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
     """Lay ``rgb`` [H, W, 3] with its opacity [H, W] over white, as viewers do."""
     if (alpha == 255).all():

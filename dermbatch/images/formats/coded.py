@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dermbatch.errors import BadInput
 from dermbatch.images.jpegheader import JpegHeader
-from dermbatch.images.pixels import Rgb, over_white, to_eight_bit, used_bits
+from dermbatch.images.pixels import Rgb, in_eight_bits, over_white
 
 _JPEG_LS = 0xF7
 
@@ -49,12 +49,7 @@ def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
 
 def _shown(samples: NDArray[Any], bits: int, notes: list[str]) -> Rgb:
     """Samples [H, W] or [H, W, 1 to 4] as uint8 RGB over white."""
-    if bits > 8:
-        notes.append("from_16_bit")
-    used = used_bits(samples, bits)
-    if used != bits:
-        notes.append("scaled_to_used_bits")
-    eight = samples if bits == 8 and samples.dtype == np.uint8 else to_eight_bit(samples, used)
+    eight = in_eight_bits(samples, bits, notes)
     eight = eight if eight.ndim == 3 else eight[..., None]
     channels = eight.shape[2]
     rgb = eight[..., :3] if channels >= 3 else np.repeat(eight[..., :1], 3, axis=2)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from dermbatch.errors import BadInput
-from dermbatch.images.pixels import Rgb, check_size, over_white, to_eight_bit, used_bits
+from dermbatch.images.pixels import Rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
 
@@ -148,7 +148,7 @@ def _decoded(page: TiffPage, bits: int, notes: list[str]) -> Rgb:
     colours = 3 if space == _RGB else 1
     if samples.shape[2] < colours:
         raise ValueError("too few samples")
-    eight = _eight_bit(samples, bits, notes)
+    eight = in_eight_bits(samples, bits, notes)
     shown, rest = eight[..., :colours], eight[..., colours:]
     if space == _MINISWHITE:
         shown = np.asarray(255 - shown, np.uint8)
@@ -156,15 +156,6 @@ def _decoded(page: TiffPage, bits: int, notes: list[str]) -> Rgb:
         notes.append("from_grey")
         shown = np.repeat(shown, 3, axis=2)
     return _opaque(np.ascontiguousarray(shown), rest, tuple(int(kind) for kind in page.extrasamples or ()), notes)
-
-
-def _eight_bit(samples: NDArray[Any], bits: int, notes: list[str]) -> Rgb:
-    if bits > 8:
-        notes.append("from_16_bit")
-    used = used_bits(samples, bits)
-    if used != bits:
-        notes.append("scaled_to_used_bits")
-    return to_eight_bit(samples, used)
 
 
 def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rgb:
