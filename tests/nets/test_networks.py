@@ -77,6 +77,14 @@ def norm(*channels: int) -> int:
     return 2 * sum(channels)
 
 
+def light_decoder(*levels: tuple[int, int, int]) -> int:
+    """Of the U-Nets' decoder without biases but the last one's; channels below, beside and after."""
+    filtered = sum(
+        9 * (a + b) + norm(a + b) + (a + b) * c + norm(c) + 9 * c + norm(c) + c * c + norm(c) for a, b, c in levels
+    )
+    return filtered + 48 * 4 + 4
+
+
 def double(inputs: int, outputs: int) -> int:
     """Two 3 x 3 convolutions with biases."""
     return 9 * inputs * outputs + outputs + 9 * outputs * outputs + outputs
@@ -277,15 +285,7 @@ CASES = {
     ),
     # MobileNetV2 without its last convolution (320 -> 1280), and a decoder without biases but the last one's.
     "unet_mobilenet.UNetMobileNet": Case(
-        MOBILENET
-        - 320 * 1280
-        - 1280
-        + sum(
-            9 * (a + b) + norm(a + b) + (a + b) * c + norm(c) + 9 * c + norm(c) + c * c + norm(c)
-            for a, b, c in ((320, 96, 160), (160, 32, 96), (96, 24, 64), (64, 16, 48))
-        )
-        + 48 * 4
-        + 4,
+        MOBILENET - 320 * 1280 - 1280 + light_decoder((320, 96, 160), (160, 32, 96), (96, 24, 64), (64, 16, 48)),
         like(1),
     ),
     # The paper's plain U-Net made small by this project: five levels on the image folded 2 x 2.
@@ -321,15 +321,7 @@ CASES = {
     ),
     # The encoder without its last convolution, and the decoder of unet_mobilenet.
     "unet_lite.UNetLite": Case(
-        LITE
-        - 320 * 1280
-        - 1280
-        + sum(
-            9 * (a + b) + norm(a + b) + (a + b) * c + norm(c) + 9 * c + norm(c) + c * c + norm(c)
-            for a, b, c in ((320, 112, 160), (160, 40, 96), (96, 24, 64), (64, 16, 48))
-        )
-        + 48 * 4
-        + 4,
+        LITE - 320 * 1280 - 1280 + light_decoder((320, 112, 160), (160, 40, 96), (96, 24, 64), (64, 16, 48)),
         like(1),
     ),
     # In training: of each convolution a 3 x 3, a 1 x 1, and a 1 x 1 that widens four times before a 3 x 3.

@@ -51,6 +51,16 @@ def all_samples(data: Path, split: str) -> list[Sample]:
     ]
 
 
+def split_samples(data: Path, left_out: int | None) -> tuple[list[Sample], list[Sample]]:
+    """What is trained on, and what is measured on: ``train`` and ``val``, or ``train`` by a source left out.
+
+    Raises:
+        UsageError: As for :func:`all_samples`.
+    """
+    training, held_out = (all_samples(data, split) for split in ("train", "val"))
+    return (training, held_out) if left_out is None else fold(training, left_out)
+
+
 def _mask(image_id: str, folders: Sequence[Path]) -> Path | None:
     paths = (folder / f"{image_id}{MASK_END}" for folder in folders)
     return next((path for path in paths if path.is_file()), None)

@@ -5,16 +5,13 @@ The decoder is that of ``nets.segment.unet_mobilenet``.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lesionnets.nets.efficient_lite import EfficientLite
 from lesionnets.nets.segment.segmenter import Segmenter
-from lesionnets.nets.segment.unet_mobilenet import DECODER, separable
-from lesionnets.nets.sizes import padded, scaled
+from lesionnets.nets.segment.unet_mobilenet import decoded, light_decoder
+from lesionnets.nets.sizes import padded
 
 
 class UNetLite(Segmenter):
@@ -42,25 +39,14 @@ class UNetLite(Segmenter):
         self.encoder = EfficientLite(version)
         self.encoder.head = nn.Identity()  # type: ignore[assignment]
         self.dropout = nn.Dropout2d(dropout)
-        levels = self.encoder.levels
-        counts = [levels[-1], *(scaled(count, width) for count in DECODER)]
-        self.decoder = nn.ModuleList(
-            nn.Sequential(separable(below + skip, here), separable(here, here))
-            for (below, here), skip in zip(pairwise(counts), levels[-2::-1], strict=True)
-        )
-        # The last enlargement is a pixel shuffle: a level at full resolution would cost as much as all others.
-        self.head = nn.Conv2d(counts[-1], 4, 1)
+        self.decoder, self.head = light_decoder(self.encoder.levels, width)
         self.register_buffer("bias", torch.zeros(()))
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
         height, width = image.shape[-2:]
         skips = self.encoder.levels_of(padded(image, 32))
-        values = self.dropout(skips.pop())
-        for block in self.decoder:
-            values = functional.interpolate(values, scale_factor=2.0, mode="nearest")
-            values = block(torch.cat([values, skips.pop()], dim=1))
-        logits = functional.pixel_shuffle(self.head(values), 2)
+        logits = decoded(self.decoder, self.head, self.dropout(skips.pop()), skips)
         return logits[..., :height, :width]
 
     def logits(self, image: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from those weights: drawn ones hardly learn without batch norm.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -36,6 +37,30 @@ def separable(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
+def light_decoder(levels: Sequence[int], width: float) -> tuple[nn.ModuleList, nn.Conv2d]:
+    """Blocks that join an encoder's levels, deepest first, and a head whose 4 channels are 2 x 2 pixels.
+
+    Args:
+        levels: Channels of the levels, a half of the image's sides first.
+        width: Of the decoder.
+    """
+    counts = [levels[-1], *(scaled(count, width) for count in DECODER)]
+    blocks = nn.ModuleList(
+        nn.Sequential(separable(below + skip, here), separable(here, here))
+        for (below, here), skip in zip(pairwise(counts), levels[-2::-1], strict=True)
+    )
+    # The last enlargement is a pixel shuffle: a level at full resolution would cost as much as all others.
+    return blocks, nn.Conv2d(counts[-1], 4, 1)
+
+
+def decoded(decoder: nn.ModuleList, head: nn.Module, values: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    """Logits [N, 1, H, W] from the deepest level's values and the other levels, a half of the sides first."""
+    for block, skip in zip(decoder, reversed(skips), strict=True):
+        values = functional.interpolate(values, scale_factor=2.0, mode="nearest")
+        values = block(torch.cat([values, skip], dim=1))
+    return functional.pixel_shuffle(head(values), 2)
+
+
 class UNetMobileNet(Segmenter):
     """Image to per-pixel logits of lesion.
 
@@ -52,14 +77,7 @@ class UNetMobileNet(Segmenter):
         super().__init__(size)
         self.encoder = nn.Sequential(*list(MobileNetV2().layers)[: LEVELS[-1][0] + 1])
         self.dropout = nn.Dropout2d(dropout)
-        counts = [LEVELS[-1][1], *(scaled(count, width) for count in DECODER)]
-        skips = [count for _, count in LEVELS[-2::-1]]
-        self.decoder = nn.ModuleList(
-            nn.Sequential(separable(below + skip, here), separable(here, here))
-            for (below, here), skip in zip(pairwise(counts), skips, strict=True)
-        )
-        # The last enlargement is a pixel shuffle: a level at full resolution would cost as much as all others.
-        self.head = nn.Conv2d(counts[-1], 4, 1)
+        self.decoder, self.head = light_decoder([count for _, count in LEVELS], width)
 
     def load_encoder(self, backbone: MobileNetV2) -> None:
         """Take the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
@@ -77,9 +95,5 @@ class UNetMobileNet(Segmenter):
             values = layer(values)
             if number in ends:
                 skips.append(values)
-        values = self.dropout(skips.pop())
-        for block in self.decoder:
-            values = functional.interpolate(values, scale_factor=2.0, mode="nearest")
-            values = block(torch.cat([values, skips.pop()], dim=1))
-        logits = functional.pixel_shuffle(self.head(values), 2)
+        logits = decoded(self.decoder, self.head, self.dropout(skips.pop()), skips)
         return logits[..., :height, :width]

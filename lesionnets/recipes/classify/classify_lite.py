@@ -18,7 +18,7 @@ from dermbatch.errors import UsageError
 from lesionnets import checkpoint
 from lesionnets.data.batches.in_memory import Album, load_album
 from lesionnets.data.batches.looked_at import LookedAt, Looks, Views, plain_views
-from lesionnets.data.sources.folds import all_samples, fold
+from lesionnets.data.sources.folds import split_samples
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.evaluation.figures.ranking import auc_by_class
 from lesionnets.nets.classify.lite import LiteClassifier
@@ -51,11 +51,8 @@ def train(options: RecipeOptions) -> Path:
     """
     if options.width not in (None, 1.0):
         raise UsageError("classify_lite has one width: its ImageNet weights fit no other; leave --width out")
-    data = options.data_folder()
-    training, held_out = (all_samples(data, split) for split in ("train", "val"))
-    if options.leave_out is not None:
-        training, held_out = fold(training, options.leave_out)
-    training, held_out = ([one for one in part if one.diagnosis] for part in (training, held_out))
+    parts = split_samples(options.data_folder(), options.leave_out)
+    training, held_out = ([one for one in part if one.diagnosis] for part in parts)
     size = 64 if options.smoke else SIZE
     if options.smoke:
         training, held_out = training[:8], held_out[-4:]

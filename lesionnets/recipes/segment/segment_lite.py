@@ -17,7 +17,7 @@ from torch.nn import functional
 from lesionnets import checkpoint
 from lesionnets.data.batches.in_memory import Album, load_album
 from lesionnets.data.batches.soft_pairs import Batch, SoftPairs
-from lesionnets.data.sources.folds import all_samples, fold
+from lesionnets.data.sources.folds import split_samples
 from lesionnets.nets.efficient_lite import load_imagenet
 from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.nets.segment.unet_lite import UNetLite
@@ -44,11 +44,8 @@ def train(options: RecipeOptions) -> Path:
     Raises:
         UsageError: Where data or weights are missing, or images and masks do not fit.
     """
-    data = options.data_folder()
-    training, held_out = (all_samples(data, split) for split in ("train", "val"))
-    if options.leave_out is not None:
-        training, held_out = fold(training, options.leave_out)
-    training, held_out = ([one for one in part if one.mask] for part in (training, held_out))
+    parts = split_samples(options.data_folder(), options.leave_out)
+    training, held_out = ([one for one in part if one.mask] for part in parts)
     size = 64 if options.smoke else SIZE
     if options.smoke:
         training, held_out = training[:8], held_out[:4]
