@@ -1,16 +1,12 @@
 """Attacks on the queue: whoever can write into Redis makes a worker do nothing but what was asked for."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
-import time
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from messages import job_of as plain_job
+from noting import noted
 from orchestra import LEDGER, Orchestra
 from pydantic import SecretStr
 
@@ -21,14 +17,12 @@ from dermbatch.ledger.queue import QUEUES
 from dermbatch.records.asked import FORMAT, ModelChoice, Shadow
 from dermbatch.records.outcome import FailureRecord
 from dermbatch.records.signature import opened, signed
-from dermbatch.settings import RedisSettings, Settings, WorkerSettings
+from dermbatch.settings import RedisSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.stored import read
 from orchestrator.dispatch.messages import Messages
-from orchestrator.stack.environment import settings_environment
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.steering import replay
-from tests.waiting import patience
 from workers.process.drain import Drain
 from workers.process.task import process_image
 from workers.process.workplace import Workplace
@@ -283,26 +277,13 @@ def test_a_dead_letter_of_the_queue_can_be_retried(orchestra, settings):
 
 def test_a_real_worker_outlives_whatever_is_in_its_queue(orchestra, empty_redis, tmp_path):
     redis = empty_redis.model_copy(update={"signing_key": KEY})
-    env = settings_environment(Settings(redis=redis, worker=WorkerSettings(metrics_port=0)))
-    log = tmp_path / "worker.log"
     for payload in [*UNREADABLE.values(), "", "null", json.dumps({"properties": {}}), "[{}]"]:
         orchestra.client.lpush(QUEUES["live"], payload)
     orchestra.plan(1)
     orchestra.dispatcher.feed()
-    with log.open("wb") as out:
-        worker = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("noting_worker.py"))],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **env},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + patience(60)
-        while not orchestra.client.llen("tests:taken") or orchestra.client.llen(QUEUES["live"]):
-            assert worker.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-    finally:
-        worker.terminate()
-        worker.wait(30)
-    assert "a message was dropped" in log.read_text()
+    log = noted(
+        redis,
+        tmp_path / "worker.log",
+        lambda: orchestra.client.llen("tests:taken") and not orchestra.client.llen(QUEUES["live"]),
+    )
+    assert "a message was dropped" in log

@@ -1,26 +1,20 @@
 """Messages made here are those that Celery would have written."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from base64 import b64decode
-from pathlib import Path
 
 import pytest
 import redis
 from celery import Celery
 from messages import job_of as job
+from noting import noted
 
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.records.asked import ModelChoice, Shadow
-from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
+from dermbatch.settings import LedgerSettings
 from dermbatch.stages import Stage
 from orchestrator.dispatch.messages import Messages, job_of
-from orchestrator.stack.environment import settings_environment
-from tests.waiting import patience
 
 
 @pytest.fixture
@@ -88,24 +82,7 @@ def test_a_real_worker_runs_it(app, client, empty_redis, tmp_path):
     asked = [job(index, name=f"{index} ü.png") for index in range(2)]
     for one, lane in zip(asked, ("live", "bulk"), strict=True):
         assert ledger.images.enqueue([Messages(app).of(one, lane)]) == 1
-    env = settings_environment(Settings(redis=empty_redis, worker=WorkerSettings(metrics_port=0)))
-    log = tmp_path / "worker.log"
-    with log.open("wb") as out:
-        worker = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("noting_worker.py"))],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **env},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + patience(60)
-        while client.llen("tests:taken") < 2:
-            assert worker.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-    finally:
-        worker.terminate()
-        worker.wait(30)
+    log = noted(empty_redis, tmp_path / "worker.log", lambda: client.llen("tests:taken") >= 2)
     taken = sorted(map(json.loads, client.lrange("tests:taken", 0, -1)), key=lambda said: said["index"])
     assert taken == [one.to_message() for one in asked]
-    assert "png" not in log.read_text()
+    assert "png" not in log
