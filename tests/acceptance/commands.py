@@ -1,17 +1,25 @@
 """The commands as users type them, in processes of their own, with the models that ship."""
 
+import atexit
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import psutil
 
 from dermbatch.records.outcome import FailureRecord, ResultRecord
 from tests.waiting import patience
 
+PRELOADED = Path(__file__).with_name("preloaded.py")
 DERMBATCH = [sys.executable, "-m", "orchestrator.cli"]
 
 
@@ -45,9 +53,34 @@ class Command:
         return Ended(self.process.returncode, out, err)
 
 
+@cache
+def _preloaded() -> tuple[subprocess.Popen, Path, socket.socket]:
+    """The process that forks commands; it ends with this one."""
+    path = Path(tempfile.mkdtemp(prefix="commands-")) / "socket"
+    process = subprocess.Popen(
+        [sys.executable, "-P", PRELOADED, path],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "160"},
+        start_new_session=True,
+    )
+    held = socket.socket(socket.AF_UNIX)
+    wait_for(lambda: process.poll() is not None or held.connect_ex(str(path)) == 0, what="the preloaded program")
+    atexit.register(lambda: (held.close(), process.wait(10), shutil.rmtree(path.parent)))
+    return process, path, held
+
+
 def dermbatch(*args, timeout=240, env=None):
-    """Run a command to its end."""
-    return Command(*args, env=env).end(timeout)
+    """Run a command to its end, forked from a process that has imported the program already."""
+    _, path, _ = _preloaded()
+    asked = {"args": [*map(str, args)], "env": {**os.environ, "COLUMNS": "160", **(env or {})}, "cwd": os.getcwd()}
+    with socket.socket(socket.AF_UNIX) as connection, TemporaryFile() as out, TemporaryFile() as err:
+        connection.settimeout(timeout)
+        connection.connect(str(path))
+        socket.send_fds(connection, [json.dumps(asked).encode()], [out.fileno(), err.fileno()])
+        code = int(connection.recv(16))
+        for file in (out, err):
+            file.seek(0)
+        return Ended(code, out.read().decode(), err.read().decode())
 
 
 def wait_for(condition, timeout=60.0, what="the condition"):

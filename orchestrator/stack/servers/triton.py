@@ -116,6 +116,8 @@ def triton_part(
         # Our backend computes on the processor, whatever else the machine has.
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
+        # Else each model costs one more process at the start, which is asked for what its configuration has.
+        *(["--disable-auto-complete-config"] if _complete(repository) else []),
         # Other users of the machine reach the loopback address too, and this version has known faults.
         f"--grpc-restricted-protocol={','.join([*_PROTOCOLS, 'health'])}:dermbatch={key}",
         f"--http-restricted-api={','.join(_PROTOCOLS)}:dermbatch={key}",
@@ -152,6 +154,15 @@ def _server() -> Path:
             "(the wheels are there for Linux on x86-64)"
         )
     return Path(spec.origin).parent / "tritonserver"
+
+
+def _complete(repository: Path) -> bool:
+    """Whether each model's configuration names its tensors itself."""
+    texts = [path / "config.pbtxt" for path in repository.iterdir() if path.is_dir()]
+    return all(
+        text.is_file() and all(re.search(rf"^{kind}\b", text.read_text(), re.MULTILINE) for kind in ("input", "output"))
+        for text in texts
+    )
 
 
 def _make_backends(folder: Path, server: Path) -> None:
