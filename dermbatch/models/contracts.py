@@ -12,7 +12,7 @@ What a model says beside its tensors, in ``parameters`` of its ``config.pbtxt`` 
 - ``threshold``: probability, 0 to 1, from which a pixel is lesion (segment) or occlusion (purify); 0.5.
 - ``long_side``: where H, W are free: pixels to which the image's long side is reduced before it is sent; 1024.
 - ``scale``: enhance: output over input resolution; 4.
-- ``tile``, ``overlap``: enhance: side of the tiles that a larger crop is cut into where H, W are free (256), and
+- ``tile``, ``overlap``: enhance: most rows of the strips that a crop is cut into where H, W are free (256), and
   how many pixels neighbours share (16): at least twice what the network sees around a pixel, for no seams.
 """
 

@@ -90,8 +90,8 @@ class EnhanceOutput(Record):
     """What enhancement made of the lesion's surroundings."""
 
     kind: Literal["enhance"] = "enhance"
-    method: Literal["super_resolution", "native", "none"] = Field(
-        description="native: the crop was large enough; none: no lesion to enhance"
+    method: Literal["super_resolution", "resampled", "native", "none"] = Field(
+        description="resampled: the crop was nearly large enough; native: it was; none: no lesion to enhance"
     )
     box: BoundingBox | None = Field(default=None, description="the crop in the source image")
     scale: float | None = Field(default=None, description="enhanced over source resolution; 1 for native")

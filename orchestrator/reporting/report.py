@@ -195,6 +195,8 @@ def card(record: ResultRecord) -> Card:
                 measures.append(("occluded", f"{share:.1%}"))
             case EnhanceOutput(method="super_resolution", scale=scale) if scale is not None:
                 enhanced = f"enhanced ×{scale:.3g}"
+            case EnhanceOutput(method="resampled", scale=scale) if scale is not None:
+                enhanced = f"resampled ×{scale:.3g}"
             case EnhanceOutput(method="native"):
                 enhanced = "native detail"
     return Card(

@@ -183,11 +183,18 @@ def test_refused_requests_keep_the_arena(connect, slices):
     for wrong in ({"IMAGE": np.zeros((4, 4, 5), np.uint8)}, {"PICTURE": picture(1)}):
         with pytest.raises(ModelContractError):
             client.infer(model, wrong, ("LESION",))
-    with pytest.raises(ValueError, match="same shape"):
-        client.infer_many(model, [{"IMAGE": picture(1)}, {"IMAGE": picture(1, 4, 4)}], ("LESION",))
     client.infer(model, {"IMAGE": picture(1)}, ("LESION",))
     assert len({slice_.arena for slice_ in slices}) == 1
     assert len({slice_.offset for slice_ in slices}) == 1
+
+
+def test_items_of_unequal_shapes_are_answered_in_their_order(connect, slices):
+    client = connect()
+    items = [{"IMAGE": picture(seed, *sides)} for seed, sides in enumerate(((4, 4), (6, 5), (6, 5), (4, 4)))]
+    answers = client.infer_many(tiny(client, Stage.PURIFY), items, ("PURIFIED",))
+    for answer, sent in zip(answers, items, strict=True):
+        np.testing.assert_array_equal(answer["PURIFIED"], 255 - sent["IMAGE"])
+    assert len(slices) == 3  # neighbours of equal shapes go together
 
 
 def test_what_triton_has_forgotten_is_made_anew(connect, triton, slices, soon):

@@ -26,20 +26,36 @@ def crop_of(image, box):
 
 
 @pytest.mark.parametrize(
-    ("radius", "scale", "side"),
-    [(83, 4, 800), (125, 1024 / 300, 1024), (380, 1024 / 912, 1024), (425, 1024 / 1020, 1024)],
+    ("radius", "scale", "side", "method"),
+    [
+        (83, 4, 800, "super_resolution"),
+        (125, 1024 / 300, 1024, "super_resolution"),
+        (280, 1024 / 673, 1024, "super_resolution"),
+        (290, 1024 / 697, 1024, "resampled"),
+        (380, 1024 / 912, 1024, "resampled"),
+        (425, 1024 / 1020, 1024, "resampled"),
+    ],
 )
-def test_small_crops_are_brought_to_the_long_side_at_most_four_times(radius, scale, side):
+def test_small_crops_are_brought_to_the_long_side_at_most_four_times(radius, scale, side, method):
     image, mask = textured(1100, 1300, radius)
     enhanced, _ = run(image, mask)
     output = enhanced.output
     height, width = crop_of(image, output.box).shape[:2]
-    assert output.method == "super_resolution"
+    assert output.method == method
     assert output.scale == pytest.approx(scale, rel=0.01)
     assert enhanced.image.shape[:2] == (output.height, output.width)
     assert max(output.height, output.width) == pytest.approx(side, abs=8)
     assert output.height == pytest.approx(height * output.scale, abs=0.51)
     assert min(output.height - height, output.width - width) >= 0
+
+
+def test_what_is_hardly_enlarged_is_resampled_without_the_network():
+    image, mask = textured(1100, 1300, 380)
+    enhanced, client = run(image, mask)
+    size = enhanced.output.width, enhanced.output.height
+    expected = cv2.resize(crop_of(image, enhanced.output.box), size, interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(enhanced.image, expected)
+    assert client.asked == []
 
 
 def test_a_large_crop_is_kept_pixel_by_pixel():

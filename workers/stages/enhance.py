@@ -1,6 +1,7 @@
 """Enhancement: the lesion super-resolved over the untouched background (SkinSegmentSRGAN 3.4).
 
-Never less detail than was given: a crop that is large already is kept as it is.
+Never less detail than was given: a crop that is large already is kept as it is, and one that is nearly so is
+enlarged without the network, which has hardly anything to add there.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ class EnhanceParameters:
 
     Attributes:
         margin: Skin around the lesion's bounding box, as a share of its long side.
-        long_side: Crops below this many pixels are super-resolved and brought to it, at most ``scale`` times.
+        long_side: Crops below this many pixels are brought to it, at most ``scale`` times.
+        least: Crops to be enlarged less than this many times are resampled, others super-resolved.
         feather: Pixels of the source over which the enhanced lesion fades into the background, inside the mask.
         scale: Of the model.
-        tile: Side of the tiles for a model that takes any size.
-        overlap: Source pixels that neighbouring tiles share.
+        tile: Most rows of the strips for a model that takes any size.
+        overlap: Source pixels that neighbouring strips or tiles share.
     """
 
     margin: float = 0.1
     long_side: int = 1024
+    least: float = 1.5
     feather: int = 2
     scale: int = 4
     tile: int = 256
@@ -89,8 +92,12 @@ def enhance(
     if max(height, width) >= parameters.long_side:
         output = EnhanceOutput(method="native", box=box, scale=1.0, height=height, width=width)
         return Enhanced(crop, output)
-    alpha = feathered(lesion, parameters.feather)
     scale = min(parameters.scale, parameters.long_side / max(height, width))
+    size = round(width * scale), round(height * scale)
+    if scale < parameters.least:
+        output = EnhanceOutput(method="resampled", box=box, scale=scale, height=size[1], width=size[0])
+        return Enhanced(_resampled(crop, size), output)
+    alpha = feathered(lesion, parameters.feather)
     detailed = super_resolve(
         image,
         box,
@@ -102,7 +109,6 @@ def enhance(
         overlap=parameters.overlap,
         halvings=halvings(parameters.scale, scale),
     )
-    size = round(width * scale), round(height * scale)
     return Enhanced(
         _composite(crop, detailed, alpha, size),
         EnhanceOutput(method="super_resolution", box=box, scale=scale, height=size[1], width=size[0]),
@@ -145,9 +151,13 @@ def feathered(lesion: Mask, feather: int) -> NDArray[np.float32]:
     return np.asarray(soft, np.float32) / np.float32(255)
 
 
+def _resampled(crop: Image, size: tuple[int, int]) -> Image:
+    return np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
 def _composite(crop: Image, detailed: Image, alpha: NDArray[np.float32], size: tuple[int, int]) -> Image:
     """The enhanced lesion over the crop's own pixels, at a size (width, height) between those of the two."""
-    background = cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC)
+    background = _resampled(crop, size)
     detailed = fit(detailed, (size[1], size[0]))
     weight = cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.blendLinear(detailed, background, weight, 1 - weight), np.uint8)

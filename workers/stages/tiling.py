@@ -1,11 +1,13 @@
-"""Super-resolution of a crop of any size by tiles of one size, without seams."""
+"""Super-resolution of a crop of any size without seams: by strips that follow what is needed, or by equal tiles."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,10 @@ from workers.triton.client import TritonClient
 
 Image = NDArray[np.uint8]
 
+_REACH = 2  # pixels of the source to which resampling what came out reaches
+_REQUEST = 1500  # pixels that are super-resolved on a processor in the time that one more request costs
+_THINNEST = 16  # pixels of a strip, below which its neighbours' shares outweigh it whatever is needed
+
 
 @dataclass(frozen=True)
 class Span:
@@ -23,13 +29,79 @@ class Span:
 
     Attributes:
         start: First pixel of the tile.
+        size: Its pixels; may reach beyond the image's end.
         first: First pixel that is taken from it.
         last: One past the last pixel that is taken from it.
     """
 
     start: int
+    size: int
     first: int
     last: int
+
+
+def around(first: int, last: int, limit: int, overlap: int) -> Span:
+    """A tile that takes ``first <= i < last`` and reaches half an overlap beyond, as far as the image does."""
+    start = max(0, first - overlap // 2)
+    return Span(start, min(limit, last + overlap // 2) - start, first, last)
+
+
+def strips(
+    needed: NDArray[np.bool_], box: BoundingBox, limits: tuple[int, int], tile: int, overlap: int
+) -> Iterator[tuple[Span, Span]]:
+    """Cover what is needed by strips of rows, each as wide as what is needed in it; parts far apart by one each.
+
+    Thin strips follow an outline closely, and share more with their neighbours: of all equal heights up to the
+    tile's, the cheapest by pixels and requests is taken.
+
+    Args:
+        needed: [h, w] bool, of the box's size.
+        box: What it covers of the image.
+        limits: Height and width of the image.
+        tile: Most rows of a strip, with what it shares.
+        overlap: Pixels that neighbouring strips share.
+
+    Yields:
+        Rows and columns of each, in pixels of the image.
+    """
+    near = cv2.dilate(needed.astype(np.uint8), np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)).astype(bool)
+    rows = np.flatnonzero(near.any(axis=1))
+    if not len(rows):
+        return
+    near = near[rows[0] : rows[-1] + 1]
+    cuts = _cuts(near, min(overlap, tile // 2), tile)
+    for top, bottom in itertools.pairwise(cuts):
+        for left, right in _runs(near[top:bottom].any(axis=0), overlap):
+            yield (
+                around(box.top + rows[0] + top, box.top + rows[0] + bottom, limits[0], overlap),
+                around(box.left + left, box.left + right, limits[1], overlap),
+            )
+
+
+def _cuts(near: NDArray[np.bool_], overlap: int, tile: int) -> list[int]:
+    """First rows of the cheapest strips, and the end of the last."""
+    height, width = near.shape
+    lefts = np.where(near.any(axis=1), near.argmax(axis=1), width)
+    rights = np.where(near.any(axis=1), width - near[:, ::-1].argmax(axis=1), 0)
+    fewest = math.ceil(height / (tile - overlap))
+    best, cheapest = [0, height], math.inf
+    for count in range(fewest, max(fewest, height // _THINNEST) + 1):
+        cuts = [round(n * height / count) for n in range(count + 1)]
+        wide = np.maximum.reduceat(rights, cuts[:-1]) - np.minimum.reduceat(lefts, cuts[:-1])
+        cost = float(((np.diff(cuts) + overlap) * (np.maximum(wide, 0) + overlap) + _REQUEST).sum())
+        if cost < cheapest:
+            best, cheapest = cuts, cost
+    return best
+
+
+def _runs(needed: NDArray[np.bool_], gap: int) -> Iterator[tuple[int, int]]:
+    """Where there is something along one axis: first and one past the last, a narrow gap counted in."""
+    where = np.flatnonzero(needed)
+    if not len(where):
+        return
+    ends = np.flatnonzero(np.diff(where) > gap)
+    for first, last in itertools.pairwise([0, *(ends + 1), len(where)]):
+        yield int(where[first]), int(where[last - 1]) + 1
 
 
 def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[Span]:
@@ -54,7 +126,7 @@ def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[Spa
     starts = [max(0, min(start, limit - tile)) for start in starts]
     cuts = [begin, *((left + tile + right) // 2 for left, right in itertools.pairwise(starts)), end]
     return [
-        Span(start, first, last) for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
+        Span(start, tile, first, last) for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
     ]
 
 
@@ -75,36 +147,25 @@ def super_resolve(
     Args:
         image: [H, W, 3] uint8 RGB.
         box: The part.
-        needed: [h, w] bool, of the box's size: tiles without any of it are left out (black).
+        needed: [h, w] bool, of the box's size: what has none of it near is left out (black).
         client: Triton.
-        model: An enhance model; its own H and W are the tile's size where they are fixed.
+        model: An enhance model; of which H and W are fixed, they are its tiles' size.
         scale: The model's scale.
-        tile: The tile's size where the model takes any.
-        overlap: Pixels that neighbouring tiles share.
+        tile: Most rows of a strip where the model takes any size.
+        overlap: Pixels that neighbours share.
         halvings: How often to halve the outcome; ``scale`` must be a multiple of two to that.
 
     Returns:
         [n h, n w, 3] uint8 RGB, n being ``scale / 2 ** halvings``.
     """
-    height, width = image.shape[:2]
-    fixed_height, fixed_width = model.image_size
-    tall = fixed_height if fixed_height > 0 else min(tile, box.bottom - box.top)
-    wide = fixed_width if fixed_width > 0 else min(tile, box.right - box.left)
-    places = [
-        (row, column)
-        for row in spans(box.top, box.bottom, height, tall, overlap)
-        for column in spans(box.left, box.right, width, wide, overlap)
-        if _any_near(needed, box, row, column)
-    ]
+    places = list(_places(image, box, needed, model, tile, overlap))
     answers = client.infer_many(
-        model,
-        [{"IMAGE": _cut(image, row.start, column.start, tall, wide)} for row, column in places],
-        ("ENHANCED",),
+        model, [{"IMAGE": _cut(image, row, column)} for row, column in places], ("ENHANCED",)
     )
     final = scale >> halvings
     enlarged = np.zeros((final * (box.bottom - box.top), final * (box.right - box.left), 3), np.uint8)
     for (row, column), answer in zip(places, answers, strict=True):
-        detailed = model.checked("ENHANCED", answer["ENHANCED"], (scale * tall, scale * wide, 3))
+        detailed = model.checked("ENHANCED", answer["ENHANCED"], (scale * row.size, scale * column.size, 3))
         part = detailed[_scaled(row, row.start, scale), _scaled(column, column.start, scale)]
         # Halved tile by tile, since a picture of 50 MB costs more to fill than to compute.
         for _ in range(halvings):
@@ -113,17 +174,31 @@ def super_resolve(
     return enlarged
 
 
+def _places(
+    image: Image, box: BoundingBox, needed: NDArray[np.bool_], model: ServedModel, tile: int, overlap: int
+) -> Iterator[tuple[Span, Span]]:
+    height, width = image.shape[:2]
+    tall, wide = model.image_size
+    if tall <= 0 or wide <= 0:
+        yield from strips(needed, box, (height, width), tile, overlap)
+        return
+    for row in spans(box.top, box.bottom, height, tall, overlap):
+        for column in spans(box.left, box.right, width, wide, overlap):
+            if _any_near(needed, box, row, column):
+                yield row, column
+
+
 def _any_near(needed: NDArray[np.bool_], box: BoundingBox, row: Span, column: Span) -> bool:
     """Whether anything is needed in the taken part of a tile, or so near that resampling reaches it."""
-    rows = slice(max(0, row.first - box.top - 2), row.last - box.top + 2)
-    columns = slice(max(0, column.first - box.left - 2), column.last - box.left + 2)
+    rows = slice(max(0, row.first - box.top - _REACH), row.last - box.top + _REACH)
+    columns = slice(max(0, column.first - box.left - _REACH), column.last - box.left + _REACH)
     return bool(needed[rows, columns].any())
 
 
-def _cut(image: Image, top: int, left: int, tall: int, wide: int) -> Image:
+def _cut(image: Image, row: Span, column: Span) -> Image:
     """A tile of the image, mirrored at its lower and right edges where the image is smaller than the tile."""
-    part = image[top : top + tall, left : left + wide]
-    below, beside = tall - part.shape[0], wide - part.shape[1]
+    part = image[row.start : row.start + row.size, column.start : column.start + column.size]
+    below, beside = row.size - part.shape[0], column.size - part.shape[1]
     if below or beside:
         part = np.pad(part, ((0, below), (0, beside), (0, 0)), mode="symmetric")
     return np.ascontiguousarray(part)

@@ -5,10 +5,11 @@ One client for each worker process, made after the fork: gRPC channels do not su
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,13 +23,21 @@ from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from workers.triton.sharedmemory import SharedMemory
-from workers.triton.tensors import Tensors
+from workers.triton.tensors import Tensors, kinds
 
 _FRESH = 30.0  # seconds that a model's description is trusted: so soon a new version is taken up
 _IN_FLIGHT = 4  # requests of one image: enough to keep the server's batcher fed
 _ITEMS = 8  # of one image in one request: a batch, yet other images' requests get their turn
 
 _ABOUT_MEMORY = "shared memory"  # in Triton's words where it lacks a region, or an output is larger than its place
+
+
+def _batches(items: Sequence[Mapping[str, Array]], size: int) -> Iterator[Sequence[Mapping[str, Array]]]:
+    """Neighbours of equal shapes together, at most ``size``."""
+    for _, equal in itertools.groupby(items, kinds):
+        alike = list(equal)
+        for first in range(0, len(alike), size):
+            yield alike[first : first + size]
 
 
 @dataclass
@@ -85,7 +94,7 @@ class TritonClient(Triton):
     def infer_many(
         self, model: ServedModel, items: Sequence[Mapping[str, Array]], outputs: Sequence[str]
     ) -> list[dict[str, Array]]:
-        """Run a model on several items of equal shapes, in batches, with several requests in flight.
+        """Run a model on several items, those of equal shapes in batches, with several requests in flight.
 
         Args and errors as for :meth:`infer`; answers are in the order of the items.
         """
@@ -93,10 +102,10 @@ class TritonClient(Triton):
         waiting: deque[_Answer] = deque()
         answers: list[dict[str, Array]] = []
         try:
-            for first in range(0, len(items), size):
+            for batch in _batches(items, size):
                 if len(waiting) == _IN_FLIGHT:
                     answers.extend(self._receive(model, waiting, outputs))
-                waiting.append(self._send(model, items[first : first + size], outputs))
+                waiting.append(self._send(model, batch, outputs))
             while waiting:
                 answers.extend(self._receive(model, waiting, outputs))
         finally:

@@ -38,8 +38,6 @@ class Tensors:
     def share(self, memory: SharedMemory) -> None:
         """Take shared memory, where there is any, for inputs and for outputs whose size the contract tells."""
         first, rows = self.items[0], len(self.items)
-        if any(_kinds(item) != _kinds(first) for item in self.items):
-            return  # the plain way says what is wrong with it
         size, places = 0, {}
         for name, value in first.items():
             places[name] = size, rows * value.nbytes
@@ -120,5 +118,6 @@ class Tensors:
 _OUTPUT = "output "  # before the name, since a model may have an input and an output of one name
 
 
-def _kinds(item: Mapping[str, Array]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+def kinds(item: Mapping[str, Array]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shapes and types of an item's arrays: what those of one request have in common."""
     return {name: (value.shape, value.dtype) for name, value in item.items()}

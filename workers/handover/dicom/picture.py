@@ -73,7 +73,7 @@ def picture(
     _say_spacing(made, image, record.output.scale or 1.0)
     made.ImageComments = NOT_ALONE
     made.DerivationDescription = _description(record, record.output, purified=purified)
-    if record.output.method == "super_resolution":
+    if record.output.method in ("super_resolution", "resampled"):
         made.DerivationCodeSequence = [_coded(codes.RESAMPLING)]
     made.SourceImageSequence = [_reference(header, image.frame)]
     return made
@@ -94,12 +94,14 @@ def _say_spacing(made: Dataset, image: ImageInfo, scale: float) -> None:
 
 def _description(record: StageRecord, output: EnhanceOutput, *, purified: bool) -> str:
     """What was done, in a sentence; up to 1,024 characters."""
-    how = (
-        f"enlarged {output.scale or 1:.2f} times by model {record.model.name} {record.model.version}; "
-        "its detail is estimated: measure on the original"
-        if output.method == "super_resolution"
-        else "at its own resolution"
-    )
+    match output.method:
+        case "super_resolution":
+            how = f"enlarged {output.scale or 1:.2f} times by model {record.model.name} {record.model.version}; "
+            how += "its detail is estimated: measure on the original"
+        case "resampled":
+            how = f"enlarged {output.scale or 1:.2f} times by bicubic interpolation"
+        case _:
+            how = "at its own resolution"
     first = "; hair, rulers and ink were painted over before" if purified else ""
     return f"The lesion cut out of the source image, {how}{first}. {NOT_ALONE}"
 

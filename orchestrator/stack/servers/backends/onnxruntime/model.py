@@ -146,11 +146,8 @@ def _parameter(config: dict[str, Any], name: str) -> int:
 
 
 def _threads(threads_in_a_run: int, cores: int) -> int:
-    """Requests to run at a time.
-
-    Half of the cores' worth: the stages are different models, and two or more of them are always at work.
-    """
-    return max(1, cores // (2 * (threads_in_a_run or cores)))
+    """Requests to run at a time: as many as the cores hold, since images come to the same stage together."""
+    return max(1, cores // (threads_in_a_run or cores))
 
 
 def _described(tensor: Any, batching: bool) -> dict[str, Any]:
