@@ -28,11 +28,12 @@ class PartialPurifier(FoldedUNet):
         width: Of the painter; 1.0 is the paper's.
         widths: Channels of each level of the finder, finest first. Sides of the input must be multiples of
             ``stride``.
+        levels: Of the painter; 8 is the paper's.
     """
 
-    def __init__(self, width: float, widths: Sequence[int]) -> None:
+    def __init__(self, width: float, widths: Sequence[int], levels: int = 8) -> None:
         super().__init__(widths, 1)
-        self.painter = PartialUNet(width)
+        self.painter = PartialUNet(width, levels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As :class:`~lesionnets.nets.purify.purifier.Purifier`; where nothing is found, the image itself."""

@@ -76,6 +76,7 @@ class PartialUNet(nn.Module):
 
     Args:
         width: Of all layers; 1.0 is the paper's.
+        levels: How often the picture is halved; 8 is the paper's.
 
     Shape:
         image float [N, 3, H, W], 0 to 1; valid float [N, 1, H, W], 1 where the image shows skin and 0 in holes
@@ -83,16 +84,16 @@ class PartialUNet(nn.Module):
         holes: see :func:`composed`. What the image holds in the holes has no influence.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, levels: int = len(ENCODER)) -> None:
         super().__init__()
-        channels = [3, *(scaled(count, width) for count, _ in ENCODER)]
+        channels = [3, *(scaled(count, width) for count, _ in ENCODER[:levels])]
         self.encoder = nn.ModuleList(
             Level(channels[i], channels[i + 1], kernel, stride=2, slope=0.0, normalise=i > 0)
-            for i, (_, kernel) in enumerate(ENCODER)
+            for i, (_, kernel) in enumerate(ENCODER[:levels])
         )
         below = channels.pop()
         self.decoder = nn.ModuleList()
-        for count in DECODER:
+        for count in DECODER[len(ENCODER) - levels :]:
             outputs = scaled(count, width)
             level = Level(below + channels.pop(), outputs, 3, stride=1, slope=0.2, normalise=True)
             self.decoder.append(level)

@@ -77,6 +77,8 @@ def train(options: RecipeOptions) -> Path:
     backgrounds = load_backgrounds(training, cleaned=True) + phantom_backgrounds(1 if smoke else 50, seed=100_000)
     width = options.width_or(WIDTH, smoke=0.0625)
     hyper: dict[str, Any] = {"width": width, "widths": [8, 8] if smoke else [24, 32, 48, 64]}
+    if smoke:
+        hyper["levels"] = 3
     torch.manual_seed(options.seed)
     model = PartialPurifier(**hyper)
     outcome = fit(
