@@ -80,8 +80,17 @@ coverage: develop  ## all tests, with the coverage of the four packages and of w
 test-fast: develop  ## unit tests only: seconds
 	$(BIN)/pytest tests/unit
 
-bench: develop  ## images/s of the whole against the raw ceiling, and CPU time outside Triton
-	$(BIN)/python -m benchmarks.throughput
+PHOTOGRAPHS := $(wildcard ../shared/data/isic_native/images)
+SMALL := $(wildcard ../shared/data/ham10000/images)
+bench: develop build/ray/.installed  ## images/s beside a Celery chain, Ray Data and bare loops; PHOTOGRAPHS=DIR SMALL=DIR
+	$(BIN)/python -m benchmarks.comparison --ray build/ray/bin/python \
+		$(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS)) $(if $(SMALL),--small $(SMALL))
+
+# In an environment of its own: what it brings would change ours.
+build/ray/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv build/ray
+	build/ray/bin/pip --disable-pip-version-check --quiet install --constraint constraints.txt '.[stack]' 'ray[data]==2.60.0'
+	touch $@
 
 bench-ledger: develop  ## jobs/s against plain Celery, Redis memory of a large batch, waiting time of live images
 	$(BIN)/python -m benchmarks.overhead

@@ -72,7 +72,11 @@ def _preloaded() -> tuple[subprocess.Popen, Path, socket.socket]:
 def dermbatch(*args, timeout=240, env=None):
     """Run a command to its end, forked from a process that has imported the program already."""
     _, path, _ = _preloaded()
-    asked = {"args": [*map(str, args)], "env": {**os.environ, "COLUMNS": "160", **(env or {})}, "cwd": os.getcwd()}
+    asked = {
+        "args": [*map(str, args)],
+        "env": {**os.environ, "COLUMNS": "160", **(env or {})},
+        "cwd": str(Path.cwd()),
+    }
     with socket.socket(socket.AF_UNIX) as connection, TemporaryFile() as out, TemporaryFile() as err:
         connection.settimeout(timeout)
         connection.connect(str(path))

@@ -12,10 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import psutil
-import pytest
 from commands import alive, command_line, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,25 +86,15 @@ def test_closing():
     assert re.search(r"│ 20 +│ .*report\.html [\d.]+, results\.parquet [\d.]+ │", printed)
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """A folder with one small image."""
-    folder = tmp_path_factory.mktemp("photographs")
-    skin = np.random.default_rng(1).integers(150, 200, (160, 200, 3), np.uint8)
-    cv2.ellipse(skin, (100, 80), (50, 35), 0, 0, 360, (40, 60, 90), -1)
-    cv2.imwrite(str(folder / "one.jpg"), skin)
-    return folder
-
-
 def test_rerun():
     found = figures(run("rerun", "--images", 1, "--workers", 1))
     assert found["images"] == 1
     assert all(seconds > 0 for seconds in found["seconds"])
 
 
-def test_throughput(photographs):
-    last = run("throughput", "--images", photographs, "--rounds", 1, "--workers", 1).splitlines()[-1]
-    assert re.fullmatch(r"images=1 ceiling=[\d.]+ whole=[\d.]+ ratio=[\d.]+", last)
+def test_comparison():
+    last = run("comparison", "--counts", 1, 1, 1, "--rounds", 1, "--workers", 1).splitlines()[-1]
+    assert re.fullmatch(r"phantoms chain=[\d.]+ ray=- limit=[\d.]+ busy=[\d.]+", last)
 
 
 def test_house():

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.throughput import take_down
+from benchmarks.comparison.work import Given, Work
 from dermbatch.images.imagefile import read_image
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.samples import write_samples
@@ -40,12 +40,14 @@ def photographs():
     return found
 
 
-def test_the_benchmark_takes_down_what_the_stages_ask_of_triton(client, tmp_path):
+def test_the_benchmarks_models_in_process_give_what_triton_gives(client, tmp_path):
     (path,) = write_samples(tmp_path, 1)
-    calls = take_down(path, Settings(), client)
-    assert [call.model.name for call in calls] == [DEFAULT_MODELS[stage].name for stage in ORDER]
-    for call in calls:
-        assert len(client.infer_many(call.model, call.items, call.outputs)) == len(call.items)
+    models = {stage: client.model(stage, DEFAULT_MODELS[stage]) for stage in ORDER}
+    work = Work(Given(Settings(), default_model_repository(), models))
+    in_process = work.made(work.decoded(path.read_bytes()))
+    work._client = client
+    for name, by_triton in work.made(work.decoded(path.read_bytes())).items():
+        np.testing.assert_array_equal(in_process[name], by_triton)
 
 
 @pytest.mark.shared_data

@@ -1,4 +1,4 @@
-"""Super-resolution of a crop of any size without seams: by strips that follow what is needed, or by equal tiles."""
+"""Super-resolution of a crop of any size without seams: by strips along what is needed, or by equal tiles."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ def spans(begin: int, end: int, limit: int, tile: int, overlap: int) -> list[Spa
     starts = [max(0, min(start, limit - tile)) for start in starts]
     cuts = [begin, *((left + tile + right) // 2 for left, right in itertools.pairwise(starts)), end]
     return [
-        Span(start, tile, first, last) for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
+        Span(start, tile, first, last)
+        for start, (first, last) in zip(starts, itertools.pairwise(cuts), strict=True)
     ]
 
 

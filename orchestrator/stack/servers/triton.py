@@ -160,7 +160,8 @@ def _complete(repository: Path) -> bool:
     """Whether each model's configuration names its tensors itself."""
     texts = [path / "config.pbtxt" for path in repository.iterdir() if path.is_dir()]
     return all(
-        text.is_file() and all(re.search(rf"^{kind}\b", text.read_text(), re.MULTILINE) for kind in ("input", "output"))
+        text.is_file()
+        and all(re.search(rf"^{kind}\b", text.read_text(), re.MULTILINE) for kind in ("input", "output"))
         for text in texts
     )
 

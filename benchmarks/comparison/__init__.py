@@ -1,0 +1,1 @@
+"""Images/s beside what users would write themselves; see ``__main__.py``."""

@@ -1,0 +1,87 @@
+"""The product's side: one batch through the embedded stack, as ``dermbatch run`` has it, start and stop apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.children import Watch, of_part
+from benchmarks.comparison.meter import Meter
+from benchmarks.comparison.work import Given
+from benchmarks.rerun import scraped
+from dermbatch.ledger import Ledger
+from dermbatch.models.served import ServedModel
+from dermbatch.records.asked import Order
+from dermbatch.settings import Settings
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.planner import plan
+from orchestrator.reporting.fetch import fetch
+from orchestrator.reporting.progress import wait
+from orchestrator.stack.stack import Stack
+from workers.triton.client import TritonClient
+
+REQUESTS = "dermbatch_store_requests"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One batch of the product.
+
+    Attributes:
+        meter: From the first look at the folder until all results lie in another.
+        requests: To the object store by worker and orchestrator, an image.
+        started: Seconds that the stack took to start.
+        stopped: And to stop.
+    """
+
+    meter: Meter
+    requests: float
+    started: float
+    stopped: float
+
+
+def served(settings: Settings, repository: Path, folder: Path) -> dict[Stage, ServedModel]:
+    """The default models as Triton describes them."""
+    with Stack(folder, settings, model_repository=repository) as stack:
+        client = TritonClient(stack.settings.triton)
+        try:
+            return {stage: client.model(stage, choice) for stage, choice in settings.models.items()}
+        finally:
+            client.close()
+
+
+def product(paths: Sequence[Path], given: Given, folder: Path) -> Round:
+    """From the images in a folder to the results in another; warmed up before."""
+    begun = time.monotonic()
+    stack = Stack(folder / "home", given.settings, model_repository=given.repository)
+    with stack, Watch(*map(of_part, stack.parts)):
+        started = time.monotonic() - begun
+        _batch(stack, "warm", paths[:1], folder / "warm")
+        before = _requests(stack)
+        with Meter(lambda: {part.name: part.pid or 0 for part in stack.parts}) as meter:
+            _batch(stack, "all", paths, folder / "out")
+        requests = (_requests(stack) - before) / len(paths)
+        ended = time.monotonic()
+    return Round(meter, requests, started, time.monotonic() - ended)
+
+
+def _batch(stack: Stack, name: str, paths: Sequence[Path], out: Path) -> None:
+    settings = stack.settings
+    store, ledger = ObjectStore(settings.store), Ledger(settings.redis, settings.ledger)
+    intake = Intake(settings, None, in_place=False)
+    batch = plan(name, Order(models=settings.models), intake.walk([str(path) for path in paths]), store)
+    ledger.batches.open(batch)
+    ledger.slots.wake()
+    counts = wait(ledger, store, batch.name)
+    if counts.done != len(paths):
+        raise SystemExit(f"{counts.failed} of {len(paths)} images failed: the figures would mean nothing")
+    fetch(store, name, out, file_of=stack.file_of)
+
+
+def _requests(stack: Stack) -> float:
+    ports = (stack.ports["worker"], stack.ports["orchestrator"])
+    return sum(sum(scraped(port, REQUESTS, "operation").values()) for port in ports)
