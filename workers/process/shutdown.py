@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable
@@ -55,7 +56,8 @@ class Shutdown:
     def _begin(self, **_: Any) -> None:
         self._drain.begin()  # no more than this: it runs in a signal handler
 
-    def _take_signals(self, **_: Any) -> None:
+    def _take_signals(self, sender: Any = None, **_: Any) -> None:
+        _wake(getattr(sender, "hub", None))
         # Celery's own answer to SIGQUIT and to a second SIGINT kills the pool before it can give anything back.
         warm = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGINT, warm)
@@ -82,6 +84,17 @@ class Shutdown:
     def _report(self, **_: Any) -> None:
         self._ended.set()
         _log.info("worker ended", **self._drain.counts)
+
+
+def _wake(hub: Any) -> None:
+    """Have signals end the wait of Celery's event loop, which else looks up to a second later."""
+    if hub is None:  # a pool without one
+        return
+    heard, told = os.pipe()
+    for end in (heard, told):
+        os.set_blocking(end, False)
+    hub.add_reader(heard, os.read, heard, 4096)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
 
 
 def give_back(ledger: Ledger, requests: Iterable[_Request]) -> int:

@@ -31,7 +31,7 @@ _BACKENDS = "backends"
 _MODELS = "models"
 _OWN_BACKEND = Path(__file__).with_name("backends") / "onnxruntime"
 _OWN_LIBPYTHON = (3, 13)  # the one stub of the wheel that carries its own
-_GRACE = 1.0  # it keeps nothing, and workers that wait for an answer end before it; by itself it takes 3 s
+_GRACE = 0.0  # it keeps nothing, and who waits for an answer has ended before it; by itself it takes 3 s
 _TELLING = re.compile(r"UNAVAILABLE|^E\d{4} |^error: |Traceback|Error: |already in use")
 _PROTOCOLS = (
     "metadata",
