@@ -6,6 +6,7 @@ Beside them stand cases of the same kinds that are made here.
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from PIL import Image
 from pydantic import SecretStr
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -27,9 +29,9 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicomhead import HEAD_BYTES, frames
 from dermbatch.images.imagefile import SourceImage, read_image
 from dermbatch.images.pixels import adobe_rgb
+from orchestrator.planning.intake.frames import count_frames
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
@@ -53,6 +55,10 @@ REFUSED = {
 
 def read(data: bytes, frame: int | None = None) -> SourceImage:
     return read_image(data, max_pixels=LIMIT, frame=frame)
+
+
+def counted(data: bytes) -> int:
+    return count_frames(lambda length: data[:length], len(data))
 
 
 def cleaned(data: bytes) -> bytes:
@@ -102,7 +108,7 @@ def test_every_case_gives_its_true_picture_or_a_reason(folder):
         assert refused.reason == REFUSED[folder][0]
         assert REFUSED[folder][1] in str(refused)
     elif truth.ndim == 4:
-        assert frames(data[:HEAD_BYTES]) == frames(cleaned(data)[:HEAD_BYTES]) == len(truth)
+        assert counted(data) == counted(cleaned(data)) == len(truth)
         for number, one in enumerate(truth, 1):
             assert apart(read(data, number), one) < LOSSY
             assert apart(read(cleaned(data), number), one) < LOSSY
@@ -152,7 +158,7 @@ def image(pixels: bytes | None = None, syntax: str | None = None, **values: obje
             dataset["PixelData"].is_undefined_length = dataset.PixelData[:4] == b"\xfe\xff\x00\xe0"
         for keyword, value in values.items():
             if value is None:
-                del dataset[keyword]
+                dataset.pop(keyword, None)
             elif keyword.endswith("LookupTableDescriptor"):
                 dataset.add_new(keyword, "US", value)
             elif keyword.endswith("LookupTableData"):
@@ -391,16 +397,90 @@ def test_an_overlay_in_unused_bits_is_no_deeper_sample():
     both_are(data, np.dstack([GREY] * 3).astype(int), limit=1)
 
 
+def items(*fragments: bytes, table: tuple[int, ...] = ()) -> bytes:
+    """Encapsulated pixel data of these fragments, with this offset table."""
+    contents = [struct.pack(f"<{len(table)}I", *table), *(one + bytes(len(one) % 2) for one in fragments)]
+    return b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(one)) + one for one in contents)
+
+
+def halved(*streams: bytes) -> list[bytes]:
+    """Two fragments of each."""
+    return [part for one in streams for part in (one[: len(one) // 4 * 2], one[len(one) // 4 * 2 :])]
+
+
+OTHER = np.ascontiguousarray(IMAGE[::-1])
+J2K_OTHER = imagecodecs.jpeg2k_encode(OTHER, codecformat="j2k", reversible=True, level=0)
+JLS_OTHER = imagecodecs.jpegls_encode(OTHER)
+RLE = [
+    RLELosslessEncoder.encode(
+        one,
+        encoding_plugin="pydicom",
+        rows=HEIGHT,
+        columns=WIDTH,
+        samples_per_pixel=3,
+        number_of_frames=1,
+        bits_allocated=8,
+        bits_stored=8,
+        pixel_representation=0,
+        photometric_interpretation="RGB",
+        planar_configuration=0,
+    )
+    for one in (IMAGE, OTHER)
+]
+
+
+@pytest.mark.parametrize("said", [None, 1, 2])
+@pytest.mark.parametrize("table", [(), (0,), (0, 12), (0, 0)], ids=["none", "one", "wrong", "zeros"])
+@pytest.mark.parametrize(
+    ("fragments", "syntax"),
+    [
+        ([J2K, J2K_OTHER], JPEG2000Lossless),
+        (halved(J2K, J2K_OTHER), JPEG2000Lossless),
+        ([JLS, JLS_OTHER], JPEGLSLossless),
+        ([*halved(JLS), JLS_OTHER], JPEGLSLossless),
+        ([bytes(16) + JLS + bytes(16), JLS_OTHER], JPEGLSLossless),
+        (RLE, RLELossless),
+        (halved(*RLE), RLELossless),
+    ],
+    ids=["j2k", "j2k halved", "jls", "jls one halved", "jls zeros", "rle", "rle halved"],
+)
+def test_frames_are_told_apart_where_their_pictures_prove_it(fragments, syntax, table, said):
+    """Whatever their number and an offset table say."""
+    data = image(items(*fragments, table=table), syntax, PhotometricInterpretation="RGB", NumberOfFrames=said)
+    copy = cleaned(data)
+    assert counted(data) == counted(copy) == 2
+    for number, truth in enumerate((IMAGE, OTHER), 1):
+        for one in (read(data, number), read(copy, number)):
+            assert apart(one, truth) == 0
+    if said != 2:
+        assert "corrected_number_of_frames" in read(data, 1).notes
+
+
+@pytest.mark.parametrize("table", [(), (0,), (0, 12), (0, 0)], ids=["none", "one", "wrong", "zeros"])
+def test_a_picture_in_several_fragments_is_one(table):
+    data = image(items(*halved(*halved(J2K)), table=table), JPEG2000Lossless, PhotometricInterpretation="RGB")
+    assert counted(data) == counted(cleaned(data)) == 1
+    assert both_are(data).notes == ()
+
+
+@pytest.mark.parametrize(
+    "second", [JLS_OTHER[:-600], imagecodecs.jpegls_encode(IMAGE[:60])], ids=["cut", "smaller"]
+)
+def test_pictures_that_prove_nothing_are_refused(second):
+    data = image(items(JLS, second), JPEGLSLossless, PhotometricInterpretation="RGB", NumberOfFrames=None)
+    assert counted(data) == 1
+    for one in (data, cleaned(data)):
+        with pytest.raises(BadInput, match="Number of Frames") as caught:
+            read(one)
+        assert caught.value.reason == "multi_frame"
+
+
 @pytest.mark.parametrize("missing", [None, 1])
 def test_frames_are_counted_where_their_number_is_missing(missing):
     several = [jpeg("4:2:0"), jpeg("4:2:2"), jpeg("4:4:4")]
-    data = image(encapsulate(several), JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
-    if missing is not None:
-        data = image(
-            encapsulate(several), JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422", NumberOfFrames=1
-        )
-    else:
-        assert frames(data[:HEAD_BYTES]) in (3, 1)
+    said = {"PhotometricInterpretation": "YBR_FULL_422", "NumberOfFrames": missing}
+    data = image(encapsulate(several), JPEGBaseline8Bit, **said)
+    assert counted(data) == 3
     for number in (1, 2, 3):
         assert apart(read(data, number), IMAGE) < LOSSY
     with pytest.raises(BadInput, match="Number of Frames"):

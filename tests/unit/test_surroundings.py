@@ -20,7 +20,6 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dermbatch.errors import BadInput
 from dermbatch.images import imagefile
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
@@ -199,10 +198,6 @@ def test_nothing_is_around_compressed_pictures(syntax, hide):
     before = read_image(saved(dataset, encapsulate([one]))).pixels
     data = saved(dataset, hide(one))
     assert WORD in data
-    if syntax == RLELossless and hide is HIDDEN["a fragment of its own"]:  # each is a frame there
-        with pytest.raises(BadInput, match="run-length coded pixel data cannot be followed"):
-            cleaned(data)
-        return
     clean = cleaned(data)
     assert WORD not in clean
     assert (read_image(clean).pixels == before).all()

@@ -33,10 +33,10 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.fragments import ITEM, Place, family, fragments, pictures
 from dermbatch.images.dicompolicy import number, text
-from dermbatch.images.jpegheader import JpegHeader, begins_jpeg2000, read_jpeg2000_header, read_jpeg_header
+from dermbatch.images.jpegheader import JpegHeader, read_jpeg2000_header, read_jpeg_header
 
-_ITEM = b"\xfe\xff\x00\xe0"
 _DCT = (JPEGBaseline8Bit, JPEGExtended12Bit)
 _BY_FRAME_HEADER = {
     0xC3: (JPEGLossless, JPEGLosslessSV1),
@@ -134,9 +134,9 @@ class _Settling:
     def is_coded(self) -> bool:
         """Whether Pixel Data hold compressed pictures, whatever the transfer syntax says."""
         syntax = self.dataset.file_meta.TransferSyntaxUID
-        if self.data[:4] == _ITEM:
+        if self.data[:4] == ITEM:
             return True
-        if _family(self.data[:512]) is not None and (syntax.is_encapsulated or len(self.data) < self._least()):
+        if family(self.data[:512]) is not None and (syntax.is_encapsulated or len(self.data) < self._least()):
             self.data = encapsulate([self.data])  # one stream without the items around it
             self.dataset.PixelData = self.data
             self.dataset["PixelData"].is_undefined_length = True
@@ -149,15 +149,15 @@ class _Settling:
         return number(self.dataset, "Rows", 0) * number(self.dataset, "Columns", 0)
 
     def coded(self) -> None:
-        pictures = fragments(self.data)[1:]
-        if not pictures:
+        places = fragments(self.data)[1:]
+        if not places:
             raise BadInput(
                 f"{element('PixelData')} holds no compressed picture; export the image again", reason="corrupt"
             )
-        start = pictures[0][0]
-        head = b"".join(self.data[a:b] for a, b in pictures[:8])[:_HEAD].lstrip(b"\0")
-        family = _family(head)
-        if family is None and self.dataset.file_meta.TransferSyntaxUID != RLELossless:
+        start = places[0][0]
+        head = b"".join(self.data[a:b] for a, b in places[:8])[:_HEAD].lstrip(b"\0")
+        kind = family(head)
+        if kind is None and self.dataset.file_meta.TransferSyntaxUID != RLELossless:
             if (
                 not self.dataset.file_meta.TransferSyntaxUID.is_encapsulated
                 and len(self.data) >= self._least() > 0
@@ -168,27 +168,21 @@ class _Settling:
                 "picture; export the image again",
                 reason="corrupt",
             )
-        self._count(pictures)
-        if family == "jpeg" and (header := read_jpeg_header(head)) is not None:
+        self._count(places)
+        if kind == "jpeg" and (header := read_jpeg_header(head)) is not None:
             self._jpeg(header)
-        elif family == "jpeg2000":
+        elif kind == "jpeg2000":
             self._jpeg2000(head)
-        elif family is None:
+        elif kind is None:
             self._rle()
         return None
 
-    def _count(self, pictures: list[tuple[int, int]]) -> None:
+    def _count(self, places: list[Place]) -> None:
         """Number of Frames: where it is missing or 1, as many as there are pictures."""
-        rle = self.dataset.file_meta.TransferSyntaxUID == RLELossless
-        begun = (
-            len(pictures)
-            if rle
-            else sum(_family(self.data[a : min(b, a + 512)].lstrip(b"\0")) is not None for a, b in pictures)
-        )
-        said = self._frames()
+        begun, said = len(pictures(self.data, places)), self._frames()
         if begun > 1 and said <= 1:
             self.correct("NumberOfFrames", begun)
-        elif begun > said > 1 or said > len(pictures):
+        elif begun > said > 1 or said > len(places):
             raise _refuted("NumberOfFrames")
 
     def _frames(self) -> int:
@@ -438,23 +432,6 @@ def roughness(picture: NDArray[Any]) -> tuple[float, float]:
     part = picture[first : first + _LOOKED_AT].astype(np.int32)
     across, down = np.abs(np.diff(part, axis=1)).mean(), np.abs(np.diff(part, axis=0)).mean()
     return float(across), float(down)
-
-
-def _family(head: bytes) -> str | None:
-    """The kind of stream that bytes begin as."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    return "jpeg2000" if begins_jpeg2000(head) else None
-
-
-def fragments(data: bytes) -> list[tuple[int, int]]:
-    """Where the items of encapsulated pixel data are (PS3.5, A.4), the offset table first."""
-    found, at = [], 0
-    while data[at : at + 4] == _ITEM and at + 8 <= len(data):
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        found.append((at + 8, min(at + 8 + length, len(data))))
-        at += 8 + length
-    return found
 
 
 def settle_samples(dataset: Dataset) -> list[str]:

@@ -14,8 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, RLELossless
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.fragments import ITEM, frame_places, joined
+from dermbatch.images.dicom.fragments import fragments as found_fragments
 
-_ITEM = b"\xfe\xff\x00\xe0"
 _MOST_VALUES = 8
 """Of an attribute that may have any number (window widths, ratios of compression)."""
 _MANY = frozenset({"ReferencedFrameNumber"})
@@ -80,24 +81,21 @@ def _native(pixels: bytes, dataset: Dataset, *, little: bool) -> bytes:
 
 def _encapsulated(pixels: bytes, dataset: Dataset, *, rle: bool) -> bytes:
     """Fragments, and an offset table of true offsets or none (PS3.5, A.4); nothing behind the last one."""
-    items, at = [], 0
-    while pixels[at : at + 4] == _ITEM and at + 8 <= len(pixels):
-        length = int.from_bytes(pixels[at + 4 : at + 8], "little")
-        items.append(pixels[at + 8 : at + 8 + length])
-        at += 8 + length
-    if len(items) < 2:
+    places = found_fragments(pixels)
+    if len(places) < 2:
         raise BadInput("the compressed pixel data have no fragments; export the file again", reason="corrupt")
-    table, fragments = items[0], items[1:]
+    table, fragments = pixels[slice(*places[0])], [pixels[start:end] for start, end in places[1:]]
     frames = int(dataset.get("NumberOfFrames") or 1)
     if rle:
         size = int(dataset.Rows) * int(dataset.Columns)
-        fragments = [_rle(one, size) for one in fragments]
+        each = frame_places(pixels, frames) or [[place] for place in places[1:]]
+        fragments = [_rle(joined(pixels, one), size) for one in each]
     made = _item(_true_offsets(table, fragments, frames))
     return made + b"".join(map(_item, fragments))
 
 
 def _item(content: bytes) -> bytes:
-    return _ITEM + struct.pack("<I", len(content)) + content
+    return ITEM + struct.pack("<I", len(content)) + content
 
 
 def _true_offsets(table: bytes, fragments: list[bytes], frames: int) -> bytes:
