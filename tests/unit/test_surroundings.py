@@ -20,6 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dermbatch.errors import BadInput
 from dermbatch.images import imagefile
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
@@ -155,6 +156,84 @@ def test_entries_that_no_pixel_names_are_empty(wide, surplus):
     assert WORD not in clean
     plain = made(indices.tobytes(), **said, **palette(wide))
     assert (read_image(clean).pixels == read_image(plain).pixels).all()
+
+
+def segmented(wide, tables, *, more=b""):
+    """The same palette in segments (PS3.3, C.7.9.2): one of all entries, and something behind."""
+    kind = "<u2" if wide else np.uint8
+    found = {}
+    for name, one in tables.items():
+        if name.endswith("Descriptor"):
+            found[name] = one
+            continue
+        entries = np.frombuffer(one, kind)
+        parts = [np.array([0, len(part), *part], kind).tobytes() for part in np.array_split(entries, 2)]
+        found[f"Segmented{name}"] = b"".join(parts) + more
+    return found
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["16 bits", "8 bits"])
+@pytest.mark.parametrize("surplus", [b"", WORD], ids=["as many", "too many"])
+def test_entries_in_segments_that_no_pixel_names_are_empty(wide, surplus):
+    indices = RNG.integers(0, 128, SIDE * SIDE).astype(np.uint8)
+    tables = palette(wide)
+    said = {"PhotometricInterpretation": "PALETTE COLOR"}
+    data = made(indices.tobytes(), **said, **segmented(wide, tables, more=surplus))
+    assert WORD in data
+    clean = cleaned(data)
+    assert WORD not in clean
+    assert "SegmentedRedPaletteColorLookupTableData" not in dcmread(BytesIO(clean))
+    plain = read_image(made(indices.tobytes(), **said, **tables)).pixels
+    assert (read_image(data).pixels == plain).all()
+    assert (read_image(clean).pixels == plain).all()
+
+
+BESIDE = {f"Segmented{colour}PaletteColorLookupTableData": WORD for colour in ("Red", "Green", "Blue")}
+
+
+def test_segments_beside_a_palette_go():
+    clean = cleaned(made(bytes(SIDE * SIDE), PhotometricInterpretation="PALETTE COLOR", **palette(True), **BESIDE))
+    assert WORD not in clean
+    assert WORD not in cleaned(made(bytes(SIDE * SIDE), **BESIDE))
+
+
+@pytest.mark.parametrize(
+    ("words", "entries"),
+    [
+        ([0, 2, 10, 20, 1, 4, 100, 0, 2, 7, 8], [10, 20, 40, 60, 80, 100, 7, 8]),
+        ([0, 2, 10, 20, 1, 2, 30, 2, 2, 0, 0], [10, 20, 25, 30, 10, 20, 25, 30]),
+        ([0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9], [1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+    ids=["linear", "copied", "longer"],
+)
+@pytest.mark.parametrize("wide", [True, False], ids=["16 bits", "8 bits"])
+def test_segments_of_each_kind_are_followed(words, entries, wide):
+    kind = "<u2" if wide else np.uint8
+    words = words if wide or words[7] != 2 else [*words, 0, 0]  # an offset has four bytes
+    indices = np.arange(8, dtype=np.uint8)
+    data = np.array(words, kind).tobytes()
+    tables = {f"Segmented{colour}PaletteColorLookupTableData": data for colour in ("Red", "Green", "Blue")}
+    tables |= {
+        f"{colour}PaletteColorLookupTableDescriptor": [8, 0, 16 if wide else 8]
+        for colour in ("Red", "Green", "Blue")
+    }
+    pixels = np.resize(indices, SIDE * SIDE).tobytes()
+    file = made(pixels, PhotometricInterpretation="PALETTE COLOR", **tables)
+    for one in (file, cleaned(file)):
+        assert read_image(one).pixels.reshape(-1, 3)[:8, 0].tolist() == entries
+
+
+@pytest.mark.parametrize(
+    "words", [[2, 1, 0, 0], [0, 1, 5, 2, 65535, 6, 0], [1, 3, 5], [9, 9, 9], [0, 9, 1], [], [0, 1, 5, 2, 9, 99, 0]]
+)
+def test_segments_that_cannot_be_followed_are_refused_by_name(words):
+    data = np.array(words, "<u2").tobytes()
+    tables = {f"Segmented{colour}PaletteColorLookupTableData": data for colour in ("Red", "Green", "Blue")}
+    tables |= {f"{colour}PaletteColorLookupTableDescriptor": [8, 0, 16] for colour in ("Red", "Green", "Blue")}
+    file = made(bytes(SIDE * SIDE), PhotometricInterpretation="PALETTE COLOR", **tables)
+    for attempt in (read_image, cleaned):
+        with pytest.raises(BadInput, match=r"Segmented Red Palette Color Lookup Table Data \(0028,1221\)"):
+            attempt(file)
 
 
 def coded(syntax):

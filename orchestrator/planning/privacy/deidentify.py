@@ -26,6 +26,7 @@ from dermbatch import __version__
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import settle, settle_samples
 from dermbatch.images.dicom.moments import date_of, time_of
+from dermbatch.images.dicom.palette import without_segments
 from dermbatch.images.dicom.proportions import decimals
 from dermbatch.images.dicomfile import parse
 from dermbatch.images.dicompolicy import SECONDARY_CAPTURES, check_is_skin, text
@@ -166,6 +167,8 @@ class _Taking:
             )
         settle(dataset)
         settle_samples(dataset)
+        if text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
+            without_segments(dataset)
         identifier, issuer = self._original
         made = self._written(sop_class)
         original = Original(identifier, issuer, {new: old for old, new in self._uids.items()}, self._days)

@@ -157,7 +157,8 @@ def _limit_palette(dataset: Dataset) -> None:
         data = bytes(dataset[keyword].value)
         wide = len(data) >= 2 * count  # whatever bits are stated, as readers have it
         length = count * (2 if wide else 1)
-        table = np.frombuffer(data[:length], np.uint16 if wide else np.uint8).copy()
+        words = "<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
+        table = np.frombuffer(data[:length], words if wide else np.uint8).copy()
         if indices is not None:
             unused = np.ones(len(table), bool)
             unused[np.clip(indices - first, 0, len(table) - 1)] = False
