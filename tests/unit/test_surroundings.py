@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import SecretStr
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
@@ -24,6 +25,7 @@ from dermbatch.errors import BadInput
 from dermbatch.images import imagefile
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
+from orchestrator.planning.privacy import tails
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
@@ -280,6 +282,62 @@ def test_nothing_is_around_compressed_pictures(syntax, hide):
     clean = cleaned(data)
     assert WORD not in clean
     assert (read_image(clean).pixels == before).all()
+
+
+def behind_samples(stream, hidden):
+    """A compressed picture with something behind its last sample, within its coded data."""
+    end = len(stream.rstrip(b"\0")) - 2
+    made = bytearray(stream[:end] + hidden + stream[end:])
+    tile = made.find(b"\xff\x90")  # of JPEG 2000, whose tile-parts say how long they are
+    if stream.startswith(b"\xff\x4f") and (length := int.from_bytes(made[tile + 6 : tile + 10], "big")):
+        made[tile + 6 : tile + 10] = (length + len(hidden)).to_bytes(4, "big")
+    return bytes(made)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless, JPEGLSLossless], ids=lambda one: one.name)
+@pytest.mark.parametrize("hidden", [WORD, WORD * 20, WORD + bytes(70)], ids=["a word", "words", "and zeros"])
+def test_nothing_is_behind_the_last_sample_of_coded_data(syntax, hidden):
+    dataset, one = coded(syntax)
+    data = saved(dataset, encapsulate([behind_samples(one, hidden)]))
+    before = read_image(data).pixels
+    assert (before == read_image(saved(dataset, encapsulate([one]))).pixels).all()
+    if syntax == JPEGLSLossless:
+        with pytest.raises(BadInput, match="Pixel Data") as refused:
+            cleaned(data)
+        assert refused.value.reason == "not_deidentified"
+        return
+    clean = cleaned(data)
+    assert WORD not in clean
+    assert (read_image(clean).pixels == before).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"restart_marker_blocks": 7}], ids=["scans", "restarts"]
+)
+def test_nothing_is_behind_the_samples_of_any_scan(options):
+    buffer = BytesIO()
+    Image.fromarray(DRAWN.image).save(buffer, "JPEG", quality=92, **options)
+    stream = buffer.getvalue()
+    ends = [at for _, at, _ in tails._segments(stream)]
+    hidden = bytearray(stream)
+    for at in reversed(ends[:: max(1, len(ends) // 4)]):
+        hidden[at:at] = WORD
+    dataset, _ = coded(JPEGBaseline8Bit)
+    data = saved(dataset, encapsulate([bytes(hidden)]))
+    clean = cleaned(data)
+    assert WORD in data
+    assert WORD not in clean
+    assert (read_image(clean).pixels == read_image(saved(dataset, encapsulate([stream]))).pixels).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_coded_pictures_without_a_tail_stay_bit_for_bit(seed):
+    drawn = phantom(seed, height=64 + seed, width=80)
+    for options in ({}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 3}):
+        buffer = BytesIO()
+        Image.fromarray(drawn.image).save(buffer, "JPEG", quality=70 + 5 * seed, **options)
+        data = encapsulate([buffer.getvalue()])
+        assert tails.without_tails(data) == data
 
 
 def test_nothing_is_beside_the_runs_of_a_frame():

@@ -128,13 +128,17 @@ def proven_pictures(data: bytes) -> int:
     return len(each) if len(shapes) == 1 and None not in shapes else 1
 
 
+def is_whole(stream: bytes) -> bool:
+    """Whether a picture of a JPEG family has its end marker."""
+    return jpeg_end(stream) is not None if family(stream) == "jpeg" else stream.rstrip(b"\0").endswith(_END)
+
+
 def _shape(stream: bytes) -> tuple[object, ...] | None:
     """Size and coding of a whole picture; none where it is cut off or cannot be followed."""
     if family(stream) == "jpeg":
-        jpeg = read_jpeg_header(stream) if jpeg_end(stream) is not None else None
+        jpeg = read_jpeg_header(stream) if is_whole(stream) else None
         return None if jpeg is None else (jpeg.height, jpeg.width, len(jpeg.ids), jpeg.marker)
     if family(stream) is None:
         return ("rle", *stream[:4])
-    whole = stream.rstrip(b"\0").endswith(_END)
-    header = read_jpeg2000_header(stream) if whole else None
+    header = read_jpeg2000_header(stream) if is_whole(stream) else None
     return None if header is None else (header.height, header.width, header.components)

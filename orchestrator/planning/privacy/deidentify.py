@@ -38,6 +38,7 @@ from orchestrator.planning.privacy.codes import code, standard_code
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 from orchestrator.planning.privacy.surroundings import leave_pixels_only
+from orchestrator.planning.privacy.tails import without_tails
 
 _METHOD = f"PS3.15 Basic Profile; dermbatch {__version__}"
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
@@ -211,7 +212,7 @@ class _Taking:
         element = self._dataset["PixelData"]
         pixels = bytes(element.value)
         if syntax in _WITH_COMMENTS:
-            pixels = without_comments(pixels)
+            pixels = without_tails(without_comments(pixels))
         elif not syntax.is_compressed or syntax.is_deflated:
             # What is behind the last pixel is no picture.
             expected = get_expected_length(self._dataset)
