@@ -32,7 +32,7 @@ from pydicom.uid import (
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import element, settle, settle_samples, uid_name
-from dermbatch.images.dicom.fragments import frame_places, joined
+from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
@@ -152,7 +152,14 @@ def _check_deflated(data: bytes) -> None:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     rest, size = data[start:], 0
     while rest and not inflater.eof:
-        size += len(inflater.decompress(rest, 1 << 24))
+        try:
+            size += len(inflater.decompress(rest, 1 << 24))
+        except zlib.error:
+            raise BadInput(
+                f"{element('TransferSyntaxUID')} says that the data set is deflated, and it is not, or is cut; "
+                "export the image again",
+                reason="corrupt",
+            ) from None
         rest = inflater.unconsumed_tail
         if size > _LARGEST_DATA_SET:
             raise BadInput("the deflated DICOM data set is too large", reason="too_large")
@@ -272,7 +279,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
     The frame's own header decides how much memory its decoder takes, so it has to agree with the data set.
     """
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    picture = frame.lstrip(b"\0")
+    picture = picture_of(frame)
     size: tuple[int, int] | None = None
     header = None
     if syntax in JPEG2000TransferSyntaxes:

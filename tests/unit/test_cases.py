@@ -17,10 +17,13 @@ import pytest
 import tifffile
 from PIL import Image
 from pydantic import SecretStr
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.filewriter import write_file_meta_info
 from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -201,6 +204,38 @@ JLS = imagecodecs.jpegls_encode(IMAGE)
 J2K = imagecodecs.jpeg2k_encode(IMAGE, codecformat="j2k", reversible=True, level=0)
 
 
+def items(*fragments: bytes, table: tuple[int, ...] = ()) -> bytes:
+    """Encapsulated pixel data of these fragments, with this offset table."""
+    contents = [struct.pack(f"<{len(table)}I", *table), *(one + bytes(len(one) % 2) for one in fragments)]
+    return b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(one)) + one for one in contents)
+
+
+def halved(*streams: bytes) -> list[bytes]:
+    """Two fragments of each."""
+    return [part for one in streams for part in (one[: len(one) // 4 * 2], one[len(one) // 4 * 2 :])]
+
+
+OTHER = np.ascontiguousarray(IMAGE[::-1])
+J2K_OTHER = imagecodecs.jpeg2k_encode(OTHER, codecformat="j2k", reversible=True, level=0)
+JLS_OTHER = imagecodecs.jpegls_encode(OTHER)
+RLE = [
+    RLELosslessEncoder.encode(
+        one,
+        encoding_plugin="pydicom",
+        rows=HEIGHT,
+        columns=WIDTH,
+        samples_per_pixel=3,
+        number_of_frames=1,
+        bits_allocated=8,
+        bits_stored=8,
+        pixel_representation=0,
+        photometric_interpretation="RGB",
+        planar_configuration=0,
+    )
+    for one in (IMAGE, OTHER)
+]
+
+
 @pytest.mark.parametrize(
     ("values", "note"),
     [
@@ -221,6 +256,88 @@ J2K = imagecodecs.jpeg2k_encode(IMAGE, codecformat="j2k", reversible=True, level
 def test_uncompressed_pixels_prove_what_a_header_lacks_or_has_wrong(values, note):
     found = both_are(image(**values))
     assert note is None or note in found.notes
+
+
+def grey(pixels: bytes | None = None, **values: object) -> bytes:
+    said = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterpretation": "MONOCHROME2"}
+    return image(GREY.tobytes() if pixels is None else pixels, **{**said, **values})
+
+
+SIGNED = ((GREY.astype("<i2") - 128) * 16).astype("<i2").tobytes()
+DEEP_SIGNED = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "truth", "note"),
+    [
+        (image(PixelRepresentation=1), IMAGE, "corrected_pixel_representation"),
+        (grey(PixelRepresentation=1), GREY, "corrected_pixel_representation"),
+        (grey(SIGNED, **DEEP_SIGNED), GREY, None),
+        (grey((GREY.astype("<u2") * 16).tobytes(), **DEEP_SIGNED), GREY, "corrected_pixel_representation"),
+        (coded(jpeg(), PhotometricInterpretation="YBR_FULL_422", PixelRepresentation=1), IMAGE, None),
+    ],
+    ids=["colours", "grey", "signed", "deep", "jpeg"],
+)
+def test_a_sign_is_there_where_the_samples_have_one(data, truth, note):
+    found = both_are(data, np.dstack([truth] * 3) if truth.ndim == 2 else truth, LOSSY)
+    assert note is None or note in found.notes
+
+
+@pytest.mark.parametrize("keyword", ["NumberOfFrames", "Rows", "SamplesPerPixel", "BitsStored"])
+@pytest.mark.parametrize("written", ['"{}"', "{} ", "{}\\{}", "-1", "0", "x", "", "1e3"])
+def test_numbers_are_read_however_they_are_written(keyword, written):
+    def change(dataset: Dataset) -> None:
+        dataset[keyword] = DataElement(keyword, "LO", written.format(*[dataset.get(keyword, 1)] * 2))
+
+    data = changed_dicom(change)
+    if keyword == "Rows" and written not in ('"{}"', "{} "):
+        assert "Rows (0028,0010)" in str(refusal(data))
+    else:
+        both_are(data)
+
+
+@pytest.mark.parametrize("before", [b"\xff\xff\xff", b"\0\xff\0"])
+@pytest.mark.parametrize("stream", [jpeg(), J2K], ids=["jpeg", "j2k"])
+def test_fill_bytes_before_a_picture_are_none_of_it(before, stream):
+    syntax, said = (JPEG2000Lossless, "RGB") if stream == J2K else (JPEGBaseline8Bit, "YBR_FULL_422")
+    both_are(coded(before + stream, syntax, PhotometricInterpretation=said), limit=LOSSY)
+
+
+def test_a_picture_in_a_jp2_file_is_that_picture():
+    jp2 = imagecodecs.jpeg2k_encode(IMAGE, codecformat="jp2", reversible=True, level=0)
+    both_are(coded(jp2, JPEG2000Lossless, PhotometricInterpretation="RGB"))
+
+
+@pytest.mark.parametrize(
+    "fragments", [[JLS], halved(JLS), [b"", JLS, b""], [JLS[i : i + 100] for i in range(0, len(JLS), 100)]]
+)
+@pytest.mark.parametrize("table", [True, False])
+def test_fragments_of_any_size_with_and_without_an_offset_table(fragments, table):
+    """Its item may be missing altogether."""
+    if not table and not fragments[0]:
+        fragments = fragments[1:]
+    pixels = items(*fragments)[0 if table else 8 :]
+    both_are(image(pixels, JPEGLSLossless, PhotometricInterpretation="RGB"))
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, ExplicitVRLittleEndian])
+def test_run_lengths_are_known_under_another_transfer_syntax(syntax):
+    assert "corrected_transfer_syntax_uid" in both_are(image(items(RLE[0]), syntax)).notes
+
+
+@pytest.mark.parametrize("said", ["MONOCHROME2", "PALETTE COLOR"])
+def test_colours_under_a_name_of_one_sample_are_refused_by_that_name(said):
+    assert "Photometric Interpretation (0028,0004)" in str(refusal(image(PhotometricInterpretation=said)))
+
+
+def test_a_data_set_that_is_not_deflated_is_refused_by_its_transfer_syntax():
+    data = image()
+    meta = pydicom.dcmread(io.BytesIO(data)).file_meta
+    at = 132 + 12 + meta.FileMetaInformationGroupLength
+    buffer = io.BytesIO()
+    meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    write_file_meta_info(buffer, meta)
+    assert "Transfer Syntax UID (0002,0010)" in str(refusal(data[:132] + buffer.getvalue() + data[at:]))
 
 
 @pytest.mark.parametrize(
@@ -395,38 +512,6 @@ def test_an_overlay_in_unused_bits_is_no_deeper_sample():
         SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.4",
     )
     both_are(data, np.dstack([GREY] * 3).astype(int), limit=1)
-
-
-def items(*fragments: bytes, table: tuple[int, ...] = ()) -> bytes:
-    """Encapsulated pixel data of these fragments, with this offset table."""
-    contents = [struct.pack(f"<{len(table)}I", *table), *(one + bytes(len(one) % 2) for one in fragments)]
-    return b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(one)) + one for one in contents)
-
-
-def halved(*streams: bytes) -> list[bytes]:
-    """Two fragments of each."""
-    return [part for one in streams for part in (one[: len(one) // 4 * 2], one[len(one) // 4 * 2 :])]
-
-
-OTHER = np.ascontiguousarray(IMAGE[::-1])
-J2K_OTHER = imagecodecs.jpeg2k_encode(OTHER, codecformat="j2k", reversible=True, level=0)
-JLS_OTHER = imagecodecs.jpegls_encode(OTHER)
-RLE = [
-    RLELosslessEncoder.encode(
-        one,
-        encoding_plugin="pydicom",
-        rows=HEIGHT,
-        columns=WIDTH,
-        samples_per_pixel=3,
-        number_of_frames=1,
-        bits_allocated=8,
-        bits_stored=8,
-        pixel_representation=0,
-        photometric_interpretation="RGB",
-        planar_configuration=0,
-    )
-    for one in (IMAGE, OTHER)
-]
 
 
 @pytest.mark.parametrize("said", [None, 1, 2])

@@ -33,7 +33,7 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.fragments import ITEM, Place, family, fragments, pictures
+from dermbatch.images.dicom.fragments import ITEM, Place, begins, family, fragments, joined, picture_of, pictures
 from dermbatch.images.dicompolicy import number, text
 from dermbatch.images.jpegheader import JpegHeader, read_jpeg2000_header, read_jpeg_header
 
@@ -103,11 +103,35 @@ def settle(dataset: Dataset) -> list[str]:
     return settled.notes
 
 
+_NUMBERS = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "NumberOfFrames",
+)
+
+
+def _numbers(dataset: Dataset) -> None:
+    """Write the module's numbers as numbers, whatever exporters made of them; what is none is missing."""
+    for keyword in _NUMBERS:
+        if keyword in dataset:
+            said = number(dataset, keyword, -1)
+            del dataset[keyword]
+            if said >= 0:
+                setattr(dataset, keyword, said)
+
+
 class _Settling:
     """One data set while it is settled."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        _numbers(dataset)
         self.data = bytes(dataset.PixelData)
         self.photometric = text(dataset, "PhotometricInterpretation").upper()
         self.notes: list[str] = []
@@ -135,15 +159,22 @@ class _Settling:
         """Whether Pixel Data hold compressed pictures, whatever the transfer syntax says."""
         syntax = self.dataset.file_meta.TransferSyntaxUID
         if self.data[:4] == ITEM:
+            first = fragments(self.data[: 1 << 16])[0][0]
+            if (
+                family(picture_of(self.data[first : first + 512])) is not None
+            ):  # the offset table's item is left out
+                self._set_pixels(ITEM + bytes(4) + self.data)
             return True
         if family(self.data[:512]) is not None and (syntax.is_encapsulated or len(self.data) < self._least()):
-            self.data = encapsulate([self.data])  # one stream without the items around it
-            self.dataset.PixelData = self.data
-            self.dataset["PixelData"].is_undefined_length = True
+            self._set_pixels(encapsulate([self.data]))  # one stream without the items around it
             return True
         if syntax.is_encapsulated:
             self.correct("TransferSyntaxUID", ExplicitVRLittleEndian)
         return False
+
+    def _set_pixels(self, data: bytes) -> None:
+        self.data = self.dataset.PixelData = data
+        self.dataset["PixelData"].is_undefined_length = True
 
     def _least(self) -> int:
         return number(self.dataset, "Rows", 0) * number(self.dataset, "Columns", 0)
@@ -155,9 +186,12 @@ class _Settling:
                 f"{element('PixelData')} holds no compressed picture; export the image again", reason="corrupt"
             )
         start = places[0][0]
-        head = b"".join(self.data[a:b] for a, b in places[:8])[:_HEAD].lstrip(b"\0")
+        head = picture_of(joined(self.data, places[:8])[:_HEAD])
         kind = family(head)
-        if kind is None and self.dataset.file_meta.TransferSyntaxUID != RLELossless:
+        is_rle = self.dataset.file_meta.TransferSyntaxUID == RLELossless
+        if kind is None and not is_rle and all(begins(self.data[a : a + 512]) for a, _ in places):
+            self.correct("TransferSyntaxUID", RLELossless)
+        elif kind is None and not is_rle:
             if (
                 not self.dataset.file_meta.TransferSyntaxUID.is_encapsulated
                 and len(self.data) >= self._least() > 0
@@ -187,8 +221,8 @@ class _Settling:
 
     def _frames(self) -> int:
         """Number of Frames as stated; a number that no data of this length could hold says nothing."""
-        said = max(1, number(self.dataset, "NumberOfFrames", 1))
-        if said > len(self.data):
+        said = number(self.dataset, "NumberOfFrames", 1)
+        if not 1 <= said <= len(self.data):
             said = 1
             self.correct("NumberOfFrames", 1)
         return said
@@ -269,8 +303,7 @@ class _Settling:
         stored = number(self.dataset, "BitsStored", 0)
         if number(self.dataset, "HighBit", -1) != stored - 1:
             self.correct("HighBit", stored - 1, noted=False)
-        if not self.has("PixelRepresentation"):
-            self.correct("PixelRepresentation", 0, noted=False)
+        self._sign()
 
     def _is_jpeg2000(self) -> bool:
         syntax = self.dataset.file_meta.TransferSyntaxUID
@@ -312,10 +345,18 @@ class _Settling:
         for keyword in ("Rows", "Columns"):
             if number(self.dataset, keyword, 0) <= 0:
                 raise _missing(keyword)
+        if _SAMPLES[self.photometric] == 1 and number(self.dataset, "SamplesPerPixel", 1) == 3:
+            self._not_of_one_sample()
         self._lengths()
         self._fill_bits()
         if number(self.dataset, "SamplesPerPixel", 1) == 3 and self.photometric != "YBR_FULL_422":
             self._planes()
+
+    def _not_of_one_sample(self) -> None:
+        """Refuse three samples a pixel under a Photometric Interpretation of one, where the length has them."""
+        pixels = number(self.dataset, "Rows", 0) * number(self.dataset, "Columns", 0) * self._frames()
+        if self._fits(3 * pixels) or self._fits(6 * pixels):
+            raise _refuted("PhotometricInterpretation")
 
     def _lengths(self) -> None:
         """Samples, bits allocated, sub-sampling and frames, as far as the number of bytes proves them."""
@@ -389,8 +430,30 @@ class _Settling:
         stored = number(self.dataset, "BitsStored", 8)
         if not stored - 1 <= high < allocated:
             self.correct("HighBit", stored - 1, noted=high >= 0)
-        if not self.has("PixelRepresentation"):
-            self.correct("PixelRepresentation", 0, noted=False)
+        self._sign()
+
+    def _sign(self) -> None:
+        """Pixel Representation: colours have no sign (PS3.3, C.8.12.1.1), nor have samples of a JPEG."""
+        said = number(self.dataset, "PixelRepresentation", -1)
+        colours = number(self.dataset, "SamplesPerPixel", 1) == 3
+        jpeg = self.dataset.file_meta.TransferSyntaxUID in _DCT
+        if said not in (0, 1) or (said and (colours or jpeg or self._is_smoother_unsigned())):
+            self.correct("PixelRepresentation", 0, noted=said > 0)
+
+    def _is_smoother_unsigned(self) -> bool:
+        """Whether uncompressed grey samples that are said to be signed make a smoother picture without a sign."""
+        width, stored = number(self.dataset, "BitsAllocated", 0) // 8, number(self.dataset, "BitsStored", 0)
+        rows, columns = number(self.dataset, "Rows", 0), number(self.dataset, "Columns", 0)
+        syntax = self.dataset.file_meta.TransferSyntaxUID
+        pixels = rows * columns
+        native = not syntax.is_encapsulated and self.photometric.startswith("MONOCHROME")
+        if not native or width not in (1, 2) or len(self.data) < pixels * width:
+            return False
+        kind = "u1" if width == 1 else ("<u2" if syntax.is_little_endian else ">u2")
+        samples = np.frombuffer(self.data, kind, pixels).reshape(rows, columns, 1).astype(np.int32)
+        samples = (samples >> (number(self.dataset, "HighBit", stored - 1) + 1 - stored)) & ((1 << stored) - 1)
+        plain, signed = sum(roughness(samples)), sum(roughness(samples ^ (1 << (stored - 1))))
+        return signed > _PROVEN * plain
 
     def _planes(self) -> None:
         """Planar Configuration, by which of the two makes the smoother picture where it is missing or wrong."""

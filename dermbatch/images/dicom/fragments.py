@@ -17,11 +17,18 @@ _BEGINNING = 4096
 _PIXEL_DATA = re.compile(
     rb"\xe0\x7f\x10\x00(?:O[BW]\0\0)?(?:\xff\xff\xff\xff|...[\0-\x7f])(?=\xfe\xff\x00\xe0)", re.DOTALL
 )
+_PADDING = re.compile(rb"[\0\xff]*?(?=\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  )")
 _END = b"\xff\xd9"
 _RLE_HEADER, _RLE_SEGMENTS = 64, 15
 
 Place = tuple[int, int]
 """Where something begins and ends."""
+
+
+def picture_of(stream: bytes) -> bytes:
+    """A stream without what is before its picture: zeros, and fill bytes of markers (ITU-T T.81, B.1.1.2)."""
+    found = _PADDING.match(stream)
+    return stream[found.end() :] if found else stream
 
 
 def family(head: bytes) -> str | None:
@@ -55,7 +62,7 @@ def pictures(data: bytes, places: list[Place]) -> list[list[Place]]:
     """
     found: list[list[Place]] = []
     for start, end in places:
-        if _begins(data[start : min(end, start + _BEGINNING)]):
+        if begins(data[start : min(end, start + _BEGINNING)]):
             found.append([(start, end)])
         elif found:
             found[-1].append((start, end))
@@ -81,9 +88,9 @@ def joined(data: bytes, places: list[Place]) -> bytes:
     return b"".join(data[start:end] for start, end in places)
 
 
-def _begins(head: bytes) -> bool:
+def begins(head: bytes) -> bool:
     """Whether a picture begins: of a JPEG family, behind zeros maybe, or of RLE Lossless (PS3.5, G.5)."""
-    if family(head.lstrip(b"\0")) is not None:
+    if family(picture_of(head)) is not None:
         return True
     count, first = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:8], "little")
     return len(head) > _RLE_HEADER == first and 0 < count <= _RLE_SEGMENTS
@@ -124,7 +131,7 @@ def proven_pictures(data: bytes) -> int:
     if len(places) < 2:
         return 1
     each = pictures(data, places)
-    shapes = {_shape(joined(data, one).lstrip(b"\0")) for one in each}
+    shapes = {_shape(picture_of(joined(data, one))) for one in each}
     return len(each) if len(shapes) == 1 and None not in shapes else 1
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import element
-from dermbatch.images.dicom.fragments import Place, fragments, is_whole, joined, pictures
+from dermbatch.images.dicom.fragments import Place, fragments, is_whole, joined, picture_of, pictures
 from dermbatch.images.jpegheader import begins_jpeg2000, read_jpeg_header
 
 _LEAST = 4
@@ -43,7 +43,7 @@ def without_tails(pixel_data: bytes) -> bytes:
     made = bytearray(pixel_data)
     for places in pictures(pixel_data, fragments(pixel_data)[1:]):
         stream = joined(pixel_data, places)
-        begin = len(stream) - len(stream.lstrip(b"\0"))
+        begin = len(stream) - len(picture_of(stream))
         clean = stream[:begin] + _clean(stream[begin:])
         for start, end in places:
             made[start:end], clean = clean[: end - start], clean[end - start :]
