@@ -244,6 +244,10 @@ RLE = [
         ({"PlanarConfiguration": 1}, "corrected_planar_configuration"),
         ({"BitsAllocated": None, "SamplesPerPixel": None}, "corrected_bits_allocated"),
         ({"BitsAllocated": 16}, "corrected_bits_allocated"),
+        ({"BitsAllocated": 1}, "corrected_bits_allocated"),
+        ({"BitsStored": 1}, "corrected_bits_stored"),
+        ({"BitsStored": 1, "HighBit": 0}, "corrected_bits_stored"),
+        ({"BitsStored": 4, "HighBit": 3}, "corrected_bits_stored"),
         ({"BitsStored": None}, "corrected_bits_stored"),
         ({"BitsStored": 16}, "corrected_bits_stored"),
         ({"HighBit": 15}, "corrected_high_bit"),
@@ -323,6 +327,15 @@ def test_fragments_of_any_size_with_and_without_an_offset_table(fragments, table
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, ExplicitVRLittleEndian])
 def test_run_lengths_are_known_under_another_transfer_syntax(syntax):
     assert "corrected_transfer_syntax_uid" in both_are(image(items(RLE[0]), syntax)).notes
+
+
+@pytest.mark.parametrize("rows", [24, HEIGHT - 1, HEIGHT + 1, 2 * HEIGHT])
+def test_run_lengths_of_another_size_are_refused_and_not_cut(rows):
+    data = image(items(RLE[0]), RLELossless, Rows=rows)
+    with pytest.raises(BadInput):
+        read(data)
+    with pytest.raises(BadInput):
+        read(cleaned(data))
 
 
 @pytest.mark.parametrize("said", ["MONOCHROME2", "PALETTE COLOR"])

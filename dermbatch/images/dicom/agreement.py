@@ -375,9 +375,7 @@ class _Settling:
         halved = self.photometric == "YBR_FULL_422"
         if self._fits(pixels * frames * allocated * (2 if halved else samples) // 8):
             return
-        if allocated == 1:
-            return
-        self._by_length(pixels, samples, allocated, frames)
+        self._by_length(pixels, samples, 0 if allocated == 1 else allocated, frames)
 
     def _by_length(self, pixels: int, samples: int, allocated: int, frames: int) -> None:
         """What is right where the length is not as the header says; left as it is where nothing proves it."""
@@ -397,7 +395,7 @@ class _Settling:
             self._sampled(8)
             return
         if not allocated:
-            raise _missing("BitsAllocated")
+            raise _refuted("BitsAllocated") if self.has("BitsAllocated") else _missing("BitsAllocated")
         each = pixels * allocated * (2 if self.photometric == "YBR_FULL_422" else samples) // 8
         there = len(self.data) // each
         if frames == 1 and there > 1 and self._fits(each * there):
@@ -498,7 +496,7 @@ def roughness(picture: NDArray[Any]) -> tuple[float, float]:
 
 
 def settle_samples(dataset: Dataset) -> list[str]:
-    """Bring the stored bits of uncompressed 16 bit samples to the bottom, by High Bit (PS3.5, 8.1.1).
+    """Bring the stored bits of uncompressed samples to the bottom, by High Bit (PS3.5, 8.1.1).
 
     Where nothing is above the stored bits and something below where High Bit has them, High Bit is wrong. Where
     samples need more bits than are stored, Bits Stored is, unless those are overlay planes.
@@ -511,12 +509,16 @@ def settle_samples(dataset: Dataset) -> list[str]:
     """
     stored, high = number(dataset, "BitsStored", 8), number(dataset, "HighBit", -1)
     coded = dataset.file_meta.TransferSyntaxUID.is_encapsulated
-    if coded or number(dataset, "BitsAllocated", 8) != 16 or not stored - 1 <= high <= 15:
+    allocated = number(dataset, "BitsAllocated", 8)
+    if coded or allocated not in (8, 16) or not stored - 1 <= high < allocated:
         return []
-    kind = "<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
-    samples = np.frombuffer(dataset.PixelData[: len(dataset.PixelData) // 2 * 2], kind)
+    size = allocated // 8
+    kind = "u1" if size == 1 else ("<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2")
+    samples = np.frombuffer(dataset.PixelData[: len(dataset.PixelData) // size * size], kind)
     below = high + 1 - stored
     top = int(samples.max()) if samples.size else 0
+    if size == 1 and top >> stored and (widened := _widen(dataset, samples, top)):
+        return widened
     if not below:
         return (
             _widen(dataset, samples, top)
@@ -564,7 +566,7 @@ def _belongs(picture: NDArray[np.int32], stored: int) -> bool:
     changes = np.diff(above, axis=1) != 0
     whole = np.abs(np.diff(picture, axis=1))[changes]
     below = np.abs(np.diff(picture & ((1 << stored) - 1), axis=1))[changes]
-    return bool(whole.size) and float(whole.mean()) < float(below.mean())
+    return bool(whole.size) and float(np.median(whole)) < float(np.median(below))  # edges are no measure
 
 
 def uid_name(syntax: UID) -> str:

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, RLELossless
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.agreement import element
 from dermbatch.images.dicom.fragments import ITEM, frame_places, joined
 from dermbatch.images.dicom.fragments import fragments as found_fragments
 
@@ -21,6 +22,8 @@ _MOST_VALUES = 8
 """Of an attribute that may have any number (window widths, ratios of compression)."""
 _MANY = frozenset({"ReferencedFrameNumber"})
 
+_MOST_BEHIND = 64
+"""Bytes behind the runs of a segment that may be none of the picture."""
 _RLE_HEADER, _RLE_SEGMENTS, _NO_OPERATION = 64, 15, 0x80
 _BYTE = 255
 _COLOURS = ("Red", "Green", "Blue")
@@ -48,15 +51,15 @@ def leave_pixels_only(dataset: Dataset, syntax: UID) -> None:
 
 def _limit_values(dataset: Dataset) -> None:
     """No attribute has more values than the standard gives it (PS3.6): a list of numbers can spell a name."""
-    for element in list(dataset):
-        if element.VR == "SQ":
-            for item in element.value:
+    for one in list(dataset):
+        if one.VR == "SQ":
+            for item in one.value:
                 _limit_values(item)
             continue
-        most = dictionary_VM(element.tag).rpartition("-")[2]
+        most = dictionary_VM(one.tag).rpartition("-")[2]
         allowed = int(most) if most.isdigit() else _MOST_VALUES
-        if allowed < element.VM and element.keyword not in _MANY:
-            del dataset[element.tag]
+        if allowed < one.VM and one.keyword not in _MANY:
+            del dataset[one.tag]
 
 
 def _native(pixels: bytes, dataset: Dataset, *, little: bool) -> bytes:
@@ -126,7 +129,15 @@ def _rle(frame: bytes, size: int) -> bytes:
     places: list[int] = []
     for start, limit in zip(offsets, (*offsets[1:], len(frame)), strict=True):
         places.append(_RLE_HEADER + sum(len(one) for one in segments))
-        runs = frame[start : _end_of_runs(frame, start, min(limit, len(frame)), size)]
+        end = _end_of_runs(frame, start, min(limit, len(frame)), size)
+        behind = frame[end:limit]
+        if len(behind) > _MOST_BEHIND or _is_runs(behind):
+            raise BadInput(
+                f"{element('Rows')}, {element('Columns')} and the run-length coded picture disagree on its size; "
+                "export the image again",
+                reason="corrupt",
+            )
+        runs = frame[start:end]
         segments.append(runs + bytes(len(runs) % 2))
     head = struct.pack("<16I", count, *places, *[0] * (_RLE_SEGMENTS - count))
     return head + b"".join(segments)
@@ -143,6 +154,14 @@ def _end_of_runs(frame: bytes, at: int, limit: int, size: int) -> int:
         else:
             at += 1
     return min(at, limit)
+
+
+def _is_runs(data: bytes) -> bool:
+    """Whether bytes are whole runs, but for a byte of padding: more of the picture than its size says."""
+    at = 0
+    while at + 1 < len(data):
+        at += 2 + data[at] if data[at] < _NO_OPERATION else 2
+    return len(data) > 1 and at in (len(data), len(data) - 1)
 
 
 def _limit_palette(dataset: Dataset) -> None:
