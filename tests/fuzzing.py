@@ -73,7 +73,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 def outcome_of_file(data: bytes, chance: random.Random) -> str:
     """What a DICOM file comes to: as what the intake counts, a DICOMDIR, and an image."""
     try:
-        count = count_frames(lambda length: data[:length])
+        count = count_frames(lambda length: data[:length], len(data))
         list(referenced_files(data[:20_000]))
     except BadInput:
         count = 1

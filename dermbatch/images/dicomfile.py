@@ -32,6 +32,7 @@ from pydicom.uid import (
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import element, settle, settle_samples, uid_name
+from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
@@ -151,7 +152,14 @@ def _check_deflated(data: bytes) -> None:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     rest, size = data[start:], 0
     while rest and not inflater.eof:
-        size += len(inflater.decompress(rest, 1 << 24))
+        try:
+            size += len(inflater.decompress(rest, 1 << 24))
+        except zlib.error:
+            raise BadInput(
+                f"{element('TransferSyntaxUID')} says that the data set is deflated, and it is not, or is cut; "
+                "export the image again",
+                reason="corrupt",
+            ) from None
         rest = inflater.unconsumed_tail
         if size > _LARGEST_DATA_SET:
             raise BadInput("the deflated DICOM data set is too large", reason="too_large")
@@ -167,17 +175,15 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
                 "it was listed; export them one by one, or with that element",
                 reason="multi_frame",
             )
-        return
+        frame = 1
     if not 1 <= frame <= frames:
         raise BadInput(
             f"{element('NumberOfFrames')}: the file does not hold the frame that is asked for", reason="corrupt"
         )
-    if frames == 1:
-        return
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        offsets = _extended_offsets(dataset)
-        body = get_frame(dataset.PixelData, frame - 1, number_of_frames=frames, extended_offsets=offsets)
-        dataset.PixelData = encapsulate([body])
+        dataset.PixelData = encapsulate([_body(dataset, frame - 1, frames)])
+        return
+    if frames == 1:
         return
     size = _uncompressed_size(dataset, text(dataset, "PhotometricInterpretation"))
     if number(dataset, "BitsAllocated", 8) % 8:
@@ -186,6 +192,16 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
     if len(body) < size:
         raise _truncated()
     dataset.PixelData = body
+
+
+def _body(dataset: Dataset, index: int, frames: int) -> bytes:
+    """The fragments of one frame: by where pictures begin, whatever an offset table says; else by that."""
+    data = dataset.PixelData
+    each = frame_places(data, frames)
+    if each:
+        return joined(data, each[index])
+    offsets = _extended_offsets(dataset)
+    return get_frame(data, index, number_of_frames=frames, extended_offsets=offsets)
 
 
 def _extended_offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
@@ -263,7 +279,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
     The frame's own header decides how much memory its decoder takes, so it has to agree with the data set.
     """
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    picture = frame.lstrip(b"\0")
+    picture = picture_of(frame)
     size: tuple[int, int] | None = None
     header = None
     if syntax in JPEG2000TransferSyntaxes:

@@ -49,7 +49,7 @@ def frames(head: bytes) -> int | None:
         head: Its first bytes, as many as :data:`HEAD_BYTES`, or :data:`MORE_BYTES`.
 
     Returns:
-        1 where it is something else: whoever decodes it says so. None where more has to be read.
+        0 where it is something else: whoever decodes it says so. None where more has to be read.
 
     Raises:
         BadInput: ``multi_frame``, where there are more than :data:`MAX_FRAMES`.
@@ -62,18 +62,26 @@ def frames(head: bytes) -> int | None:
         return reached
 
     if DeflatedExplicitVRLittleEndian.encode() in head[:1024]:  # it inflates whole or not at all
-        return 1
+        return 0
     with quiet():
         try:
             dataset = read_partial(BytesIO(head), stop, force=True, specific_tags=_LOOKED_AT)
             check_is_skin(dataset)
         except BadInput:
-            return 1
+            return 0
         except Exception:  # readers fail in every way there is on what is cut off, or of strangers
             return None
-    count = number(dataset, "NumberOfFrames", 0) or _listed(head)
     if not reached and "NumberOfFrames" not in dataset:
         return None
+    return checked_count(number(dataset, "NumberOfFrames", 1))
+
+
+def checked_count(count: int) -> int:
+    """So many frames, at least one.
+
+    Raises:
+        BadInput: ``multi_frame``, where there are more than :data:`MAX_FRAMES`.
+    """
     if count > MAX_FRAMES:
         raise BadInput(
             f"the DICOM file holds {count:,} frames, more than the {MAX_FRAMES:,} that are taken as images; "
@@ -81,22 +89,6 @@ def frames(head: bytes) -> int | None:
             reason="multi_frame",
         )
     return max(count, 1)
-
-
-_TABLE = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\0\0)?\xff\xff\xff\xff\xfe\xff\x00\xe0(....)", re.DOTALL)
-
-
-def _listed(head: bytes) -> int:
-    """Frames by the offset table of compressed pixel data (PS3.5, A.4), for headers that do not say how many."""
-    found = _TABLE.search(head)
-    length = int.from_bytes(found[1], "little") if found else 0
-    table = head[found.end() : found.end() + length] if found else b""
-    offsets = [int.from_bytes(table[at : at + 4], "little") for at in range(0, len(table) - 3, 4)]
-    begun = [found.end() + length + offset for offset in offsets] if found else []
-    wrong = any(
-        head[at : at + 4] not in (b"", b"\xfe\xff\x00\xe0"[: len(head) - at]) for at in begun if at < len(head)
-    )
-    return 1 if wrong or sorted(set(offsets)) != offsets else max(1, len(offsets))
 
 
 def referenced_files(data: bytes) -> list[tuple[str, ...]]:

@@ -12,12 +12,15 @@ import hmac
 import json
 from typing import Any
 
+import structlog
 from pydantic import SecretStr, ValidationError
 
 from dermbatch.errors import MessageDamaged, MessageRefused
 from dermbatch.records.asked import ImageJob
 
 _SIGNATURE = "signature"
+
+_log = structlog.get_logger(__name__)
 
 
 def signed(job: ImageJob, key: SecretStr | None) -> dict[str, Any]:
@@ -53,6 +56,15 @@ def opened(message: object, key: SecretStr | None) -> ImageJob:
     if key is not None and not hmac.compare_digest(_signature(asked, key), str(message.get(_SIGNATURE, ""))):
         raise MessageRefused("a message in the queue is not signed with the key of this system")
     return job
+
+
+def warn_unsigned(key: SecretStr | None) -> None:
+    """Log that messages are not signed, where they are not: once, when a process begins."""
+    if key is None:
+        _log.warning(
+            "messages are not signed",
+            meaning="whoever can write into Redis can have workers do anything; set DERMBATCH_REDIS__SIGNING_KEY",
+        )
 
 
 def _signature(message: dict[str, Any], key: SecretStr) -> str:

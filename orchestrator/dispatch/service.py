@@ -20,6 +20,7 @@ from dermbatch.errors import DermbatchError
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import celery_config
 from dermbatch.records.asked import Canary, ImageJob
+from dermbatch.records.signature import warn_unsigned
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.dispatch.closer import Closer
@@ -67,6 +68,7 @@ class Service:
         if settings.metrics_port:
             REGISTRY.register(LedgerMetrics(self._ledger))
             start_http_server(settings.metrics_port, addr=settings.metrics_address)
+        warn_unsigned(self._settings.redis.signing_key)
         _log.info("orchestrator ready", name=self._name)
         while not self._stopping.is_set():
             self._turn()

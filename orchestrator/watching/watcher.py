@@ -28,6 +28,7 @@ from orchestrator.watching.news.events import ObjectEvent
 from orchestrator.watching.news.inbox import Inbox
 from orchestrator.watching.news.listing import Listing, listing
 from orchestrator.watching.rules.rules import Rule, RuleBook
+from orchestrator.watching.taking.etags import ETags
 from orchestrator.watching.taking.gathering import Overtaken
 from orchestrator.watching.taking.memory import Memory, recall
 from orchestrator.watching.taking.readiness import Markers, is_settled, is_unfinished
@@ -82,6 +83,7 @@ class Watcher:
         self._lead = Lead(ledger, name, settings.ledger.leader_lease)
         self._taking = Taking(settings, book, store, ledger, self._check)
         self._markers = Markers(store)
+        self._etags = ETags()
         self._stopping = threading.Event()
         self._memory: Memory | None = None
         self._listings: deque[Listing] = deque()
@@ -255,7 +257,8 @@ class Watcher:
     def _consider(self, memory: Memory, bucket: str, infos: Iterable[ObjectInfo], waiting: Listing | None) -> None:
         """Take in those objects that a rule takes, that are ready, and that were not taken in before."""
         ready: dict[str, list[Found]] = {}
-        now = self._store.now()
+        infos = list(infos)
+        now = self._told_apart(bucket, infos)
         for info in infos:
             rule = None if is_unfinished(info) else self._book.rule_for(bucket, info.key)
             if rule is None:
@@ -276,6 +279,15 @@ class Watcher:
         for found in ready.values():
             for some in [[one] for one in found] if self._careful else [found]:
                 self._take(memory, some[0].rule, some)
+
+    def _told_apart(self, bucket: str, infos: Sequence[ObjectInfo]) -> datetime:
+        """The store's time, at which no object may be written again unseen: a second later than it is, at most."""
+        self._etags.see(bucket, infos)
+        now = self._store.now()
+        if any(self._etags.may_hide(info, now) for info in infos):
+            self._stopping.wait(1)
+            now = self._store.now()
+        return now
 
     def _origin(self, memory: Memory, bucket: str, info: ObjectInfo) -> str:
         """The object's origin; one of its own where only its ETag says that it is what was taken in before."""

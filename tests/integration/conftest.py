@@ -60,9 +60,9 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def redis_settings(valkey: RedisServer) -> RedisSettings:
     """Settings that lead to the real Valkey; what is in it is shared by all tests, so use names of your own.
 
-    Without a key to sign messages with: tests make their own. Stacks and ``test_message_doors.py`` have one.
+    With the key that a stack signs its messages with.
     """
-    return valkey.settings.model_copy(update={"signing_key": None})
+    return valkey.settings
 
 
 @pytest.fixture(scope="session")

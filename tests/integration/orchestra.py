@@ -36,7 +36,8 @@ class Orchestra:
         self.client = redis.Redis.from_url(redis_settings.url, decode_responses=True)
         self.app = Celery("tests")
         self.app.conf.update(celery_config(redis_settings))
-        messages = Messages(self.app)
+        self._signing = redis_settings.signing_key
+        messages = Messages(self.app, self._signing)
         self.dispatcher = Dispatcher(self.store, self.ledger, messages, ledger_settings, "o", choose)
         self.closer = Closer(self.store, self.ledger, 4)
 
@@ -51,7 +52,7 @@ class Orchestra:
         """The jobs of all messages in the queue of a lane."""
         jobs = []
         while payload := self.client.rpop(QUEUES[lane]):
-            jobs.append(job_of(payload))
+            jobs.append(job_of(payload, self._signing))
         return jobs
 
     def done(self, *jobs):

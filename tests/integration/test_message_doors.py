@@ -32,10 +32,9 @@ QUICK = LEDGER.model_copy(update={"queued_look": 0.02})
 
 
 @pytest.fixture
-def orchestra(empty_redis, empty_store):
-    """With messages that are signed, and sent again as soon as they are seen to be lost."""
-    orchestra = Orchestra(empty_redis, empty_store, QUICK)
-    orchestra.dispatcher._messages = Messages(orchestra.app, KEY)
+def orchestra(settings):
+    """Whose messages are sent again as soon as they are seen to be lost."""
+    orchestra = Orchestra(settings.redis, settings.store, QUICK)
     try:
         yield orchestra
     finally:

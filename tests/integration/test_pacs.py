@@ -18,6 +18,7 @@ from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
 from dermbatch.records.asked import ModelChoice, Order
 from dermbatch.records.outcome import FailureRecord, ResultRecord
+from dermbatch.records.signature import signed
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -127,7 +128,7 @@ class Hospital:
         self.orchestra.dispatcher.feed()
         jobs = self.orchestra.take("live") + self.orchestra.take("bulk")
         for job in jobs:
-            process_image(self.place, job.model_dump(mode="json"))
+            process_image(self.place, signed(job, self.settings.redis.signing_key))
         return len(jobs)
 
     def work_off(self, name="b"):

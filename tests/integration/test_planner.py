@@ -5,6 +5,7 @@ import json
 import tracemalloc
 import zipfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -612,3 +613,33 @@ def test_a_plan_does_not_go_on_behind_a_damaged_part(store, empty_store, small_p
     edited(store, "000000", lambda lines: lines[:3])
     with pytest.raises(PermanentError, match="part 000000"):
         plan("b", order(), there(10), store)
+
+
+CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
+
+
+def looked(store, given, top):
+    """What a walk comes to, by name: kind, frame, size and refusal."""
+    found = {}
+    for item in Intake(Settings(), store, in_place=True).walk([given]):
+        refusal = getattr(item, "refusal", None)
+        said = refusal and (refusal.reason, refusal.message)
+        what = (type(item), getattr(item, "why", None), getattr(item, "frame", None), said)
+        found[item.name.removeprefix(top)] = what
+    return found
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"needs the cases in {CASES}")
+def test_odd_inputs_in_a_bucket_come_to_what_they_come_to_in_a_folder(store):
+    paths = [path for path in CASES.rglob("*") if path.is_file() and path.suffix != ".npz"]
+    for path in paths:
+        key = f"cases/{path.relative_to(CASES)}"
+        store.put(key, path.read_bytes(), "application/octet-stream", bucket=store.incoming_bucket)
+    top = f"s3://{store.incoming_bucket}/cases/"
+    in_bucket = looked(store, top, top)
+    in_folder = {
+        name: what for name, what in looked(store, str(CASES), "cases/").items() if not name.endswith(".npz")
+    }
+    assert in_bucket == in_folder
+    assert len(in_bucket) >= len(paths)

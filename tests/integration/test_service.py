@@ -21,6 +21,8 @@ from tests.waiting import allowed, patience
 LEASE = 1.5
 LEDGER = LedgerSettings(leader_lease=LEASE, queued_look=30)
 
+UNSIGNED = "messages are not signed"
+
 
 class Process:
     """``python -m orchestrator`` on the servers of an orchestra."""
@@ -70,6 +72,7 @@ def start(empty_redis, empty_store, tmp_path):
     for process in started:
         process.end(signal.SIGKILL)
         assert "Traceback" not in process.log.read_text()
+        assert UNSIGNED not in process.log.read_text()
 
 
 @pytest.fixture
@@ -109,6 +112,14 @@ def work_until(orchestra, condition):
 
     wait_for(look, 60)
     return seen
+
+
+def test_without_a_key_the_log_says_so_once(empty_redis, empty_store, tmp_path):
+    unsigned = empty_redis.model_copy(update={"signing_key": None})
+    process = Process(unsigned, empty_store, tmp_path / "unsigned.log")
+    wait_for(process.leads)
+    assert process.end() == 0
+    assert process.log.read_text().count(UNSIGNED) == 1
 
 
 def test_where_the_leader_is_killed_the_other_finishes_its_batch(orchestra, pair):

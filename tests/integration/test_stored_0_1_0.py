@@ -176,6 +176,8 @@ def test_a_watcher_remembers_what_was_taken_in_and_goes_on_with_the_batch(stored
 
 
 def test_a_message_of_it_is_worked_off(stored):
+    """Where no key is set: it signed nothing. ``test_message_doors.py`` has what becomes of it where one is."""
+    stored._signing = None
     stored.ledger.batches.open(read_batch(stored.store, "monday"))
     job = job_of(MESSAGE)
     assert (job.batch, job.index, job.order) == ("monday", 0, Order(models=MODELS, dicom=True))

@@ -20,6 +20,7 @@ from dermbatch.ledger import Claim, Ledger
 from dermbatch.ledger.queue import QUEUES
 from dermbatch.records.asked import FORMAT, ModelChoice, Shadow
 from dermbatch.records.outcome import FailureRecord, ResultRecord, SourceInfo
+from dermbatch.records.signature import signed
 from dermbatch.settings import LedgerSettings, Settings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -95,7 +96,7 @@ def enqueue(place, job):
 
 
 def deliver(place, job=JOB):
-    process_image(place, job.model_dump(mode="json"))
+    process_image(place, signed(job, place.settings.redis.signing_key))
 
 
 def test_a_message_of_a_later_version_is_left_to_those_that_know_it(place):

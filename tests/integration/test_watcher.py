@@ -114,6 +114,24 @@ def test_in_a_store_with_one_etag_for_all_other_content_is_taken_and_nothing_twi
         assert watched.taken == {uri("in/a.jpg"): images}
 
 
+def test_in_such_a_store_what_is_written_again_at_once_is_taken_too(watched):
+    """By then another second has begun: objects that share an ETag are not looked at in the one they are of."""
+
+    class Constant(ObjectStore):
+        def list(self, bucket, prefix, **more):
+            for info in super().list(bucket, prefix, **more):
+                at = info.modified.replace(microsecond=0)
+                yield replace(info, etag="same", modified=at) if bucket == BUCKET else info
+
+    store = Constant(watched.settings.store)
+    watched.put("in/a.jpg", b"1")
+    watched.put("in/b.jpg", b"2")
+    watched.once(store=store)
+    watched.put("in/a.jpg", b"3")
+    watched.once(store=store)
+    assert watched.taken == {uri("in/a.jpg"): 2, uri("in/b.jpg"): 1}
+
+
 def test_what_is_no_input_is_passed_over(watched):
     for name in ("a.jpg.tmp", "b.part", "c.PARTIAL", "d.filepart", ".e.jpg", "folder/"):
         watched.put(f"in/{name}")

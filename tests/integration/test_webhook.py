@@ -351,6 +351,61 @@ def test_a_flood_of_connections_takes_no_more_than_the_limit_and_is_over_soon(wa
         while (most := len(webhook._server.server_state.connections)) > 8:
             assert time.monotonic() < deadline
         assert most <= 8
+        # While the flood holds all that there is: what keeps it waiting longest makes room.
+        assert httpx.get(f"http://127.0.0.1:{webhook.port}/healthz").status_code == 200
+        assert httpx.post(f"http://127.0.0.1:{webhook.port}/events", json=AWS).status_code == 200
         assert all(map(ended, flood))
         assert httpx.post(f"http://127.0.0.1:{webhook.port}/events", json=AWS).status_code == 200
-    assert watcher.taken == [EVENT]
+    assert watcher.taken == [EVENT, EVENT]
+
+
+GOOD = json.dumps(AWS).encode()
+GOOD = HEAD + f"Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD
+
+
+@pytest.mark.parametrize("sent", [HEAD, HEAD + b"Content-Length: 9\r\n\r\n"], ids=["heads", "bodies"])
+def test_a_request_gets_through_while_a_flood_holds_all_connections(watcher, monkeypatch, sent):
+    monkeypatch.setattr(impatient, "CONNECTIONS", 8)
+    stop = threading.Event()
+
+    def flood(port):
+        with ExitStack() as held:
+            while not stop.wait(0.002):
+                with suppress(OSError):
+                    held.enter_context(closing(opened(port, sent)))
+
+    with open_webhook(watcher) as webhook:
+        flooding = threading.Thread(target=flood, args=(webhook.port,))
+        flooding.start()
+        answered, deadline = 0, time.monotonic() + patience(20)
+        try:
+            while answered < 10:
+                assert time.monotonic() < deadline
+                with suppress(ConnectionError), closing(opened(webhook.port, GOOD)) as sender:  # stores send again
+                    answered += b" 200 OK" in sender.recv(100)
+        finally:
+            stop.set()
+            flooding.join()
+    assert len(watcher.taken) >= answered
+
+
+def test_who_does_not_read_answers_is_not_waited_for(watcher, monkeypatch):
+    monkeypatch.setattr(impatient, "EXCHANGE", 0.5)
+    with open_webhook(watcher) as webhook, closing(socket.socket()) as deaf:
+        webhook._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of what it accepts: full sooner
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(patience(20))
+        deaf.connect(("127.0.0.1", webhook.port))
+        with suppress(ConnectionError):
+            while True:
+                deaf.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        assert httpx.get(f"http://127.0.0.1:{webhook.port}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("head", [b"X-A: " + b"a" * 200_000, b"X-A: a\r\n" * 100_000, b"\r\n" * 300_000])
+def test_huge_heads_are_refused_and_not_kept(watcher, head):
+    with open_webhook(watcher) as webhook, closing(opened(webhook.port)) as rude:
+        with suppress(ConnectionError):
+            rude.sendall(HEAD + head)
+        assert rude.recv(15) in (b"", b"HTTP/1.1 400 Ba") or ended(rude)
+        assert httpx.get(f"http://127.0.0.1:{webhook.port}/healthz").status_code == 200

@@ -27,6 +27,8 @@ GRACE = 4.0
 LONG = 50.0  # a grace that nothing waits out: longer than a slow machine needs, shorter than the images sleep
 MORE = 60.0  # seconds beyond its grace in which a worker is gone on the slowest machine
 
+UNSIGNED = "messages are not signed"
+
 
 class Worker:
     """A worker process and the ledger that it works on."""
@@ -107,6 +109,7 @@ def worker(empty_redis, empty_store, tmp_path, grace):
         if worker.process.poll() is None:
             worker.process.kill()
             worker.process.wait()
+    assert UNSIGNED not in worker.log.read_text()
 
 
 def test_short_images_are_finished_and_long_ones_given_back_before_it_is_gone(worker):
@@ -162,6 +165,21 @@ def test_an_idle_worker_ends_without_waiting_for_its_grace(worker, grace):
     code, took, said = worker.ends(GRACE + MORE)
     assert (code, said) == (0, (0, 0))
     assert took < grace
+
+
+def test_without_a_key_images_are_done_all_the_same_and_the_log_says_so_once(empty_redis, empty_store, tmp_path):
+    """The one test of messages that are not signed."""
+    unsigned = empty_redis.model_copy(update={"signing_key": None})
+    worker = Worker(unsigned, empty_store, tmp_path / "worker.log")
+    try:
+        worker.enqueue("sleep 0.1", "sleep 0.1")
+        worker.wait_until(lambda: worker.outcomes() == ({0, 1}, {0, 1}))
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.ends(GRACE + MORE)[0] == 0
+    finally:
+        worker.process.kill()
+        worker.process.wait()
+    assert worker.log.read_text().count(UNSIGNED) == 1
 
 
 def test_messages_that_nobody_began_are_made_due(empty_redis):

@@ -6,6 +6,7 @@ Beside them stand cases of the same kinds that are made here.
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -16,9 +17,13 @@ import pytest
 import tifffile
 from PIL import Image
 from pydantic import SecretStr
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.filewriter import write_file_meta_info
+from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -27,9 +32,9 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicomhead import HEAD_BYTES, frames
 from dermbatch.images.imagefile import SourceImage, read_image
 from dermbatch.images.pixels import adobe_rgb
+from orchestrator.planning.intake.frames import count_frames
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
@@ -53,6 +58,10 @@ REFUSED = {
 
 def read(data: bytes, frame: int | None = None) -> SourceImage:
     return read_image(data, max_pixels=LIMIT, frame=frame)
+
+
+def counted(data: bytes) -> int:
+    return count_frames(lambda length: data[:length], len(data))
 
 
 def cleaned(data: bytes) -> bytes:
@@ -102,7 +111,7 @@ def test_every_case_gives_its_true_picture_or_a_reason(folder):
         assert refused.reason == REFUSED[folder][0]
         assert REFUSED[folder][1] in str(refused)
     elif truth.ndim == 4:
-        assert frames(data[:HEAD_BYTES]) == frames(cleaned(data)[:HEAD_BYTES]) == len(truth)
+        assert counted(data) == counted(cleaned(data)) == len(truth)
         for number, one in enumerate(truth, 1):
             assert apart(read(data, number), one) < LOSSY
             assert apart(read(cleaned(data), number), one) < LOSSY
@@ -152,7 +161,7 @@ def image(pixels: bytes | None = None, syntax: str | None = None, **values: obje
             dataset["PixelData"].is_undefined_length = dataset.PixelData[:4] == b"\xfe\xff\x00\xe0"
         for keyword, value in values.items():
             if value is None:
-                del dataset[keyword]
+                dataset.pop(keyword, None)
             elif keyword.endswith("LookupTableDescriptor"):
                 dataset.add_new(keyword, "US", value)
             elif keyword.endswith("LookupTableData"):
@@ -195,6 +204,38 @@ JLS = imagecodecs.jpegls_encode(IMAGE)
 J2K = imagecodecs.jpeg2k_encode(IMAGE, codecformat="j2k", reversible=True, level=0)
 
 
+def items(*fragments: bytes, table: tuple[int, ...] = ()) -> bytes:
+    """Encapsulated pixel data of these fragments, with this offset table."""
+    contents = [struct.pack(f"<{len(table)}I", *table), *(one + bytes(len(one) % 2) for one in fragments)]
+    return b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(one)) + one for one in contents)
+
+
+def halved(*streams: bytes) -> list[bytes]:
+    """Two fragments of each."""
+    return [part for one in streams for part in (one[: len(one) // 4 * 2], one[len(one) // 4 * 2 :])]
+
+
+OTHER = np.ascontiguousarray(IMAGE[::-1])
+J2K_OTHER = imagecodecs.jpeg2k_encode(OTHER, codecformat="j2k", reversible=True, level=0)
+JLS_OTHER = imagecodecs.jpegls_encode(OTHER)
+RLE = [
+    RLELosslessEncoder.encode(
+        one,
+        encoding_plugin="pydicom",
+        rows=HEIGHT,
+        columns=WIDTH,
+        samples_per_pixel=3,
+        number_of_frames=1,
+        bits_allocated=8,
+        bits_stored=8,
+        pixel_representation=0,
+        photometric_interpretation="RGB",
+        planar_configuration=0,
+    )
+    for one in (IMAGE, OTHER)
+]
+
+
 @pytest.mark.parametrize(
     ("values", "note"),
     [
@@ -203,6 +244,10 @@ J2K = imagecodecs.jpeg2k_encode(IMAGE, codecformat="j2k", reversible=True, level
         ({"PlanarConfiguration": 1}, "corrected_planar_configuration"),
         ({"BitsAllocated": None, "SamplesPerPixel": None}, "corrected_bits_allocated"),
         ({"BitsAllocated": 16}, "corrected_bits_allocated"),
+        ({"BitsAllocated": 1}, "corrected_bits_allocated"),
+        ({"BitsStored": 1}, "corrected_bits_stored"),
+        ({"BitsStored": 1, "HighBit": 0}, "corrected_bits_stored"),
+        ({"BitsStored": 4, "HighBit": 3}, "corrected_bits_stored"),
         ({"BitsStored": None}, "corrected_bits_stored"),
         ({"BitsStored": 16}, "corrected_bits_stored"),
         ({"HighBit": 15}, "corrected_high_bit"),
@@ -215,6 +260,97 @@ J2K = imagecodecs.jpeg2k_encode(IMAGE, codecformat="j2k", reversible=True, level
 def test_uncompressed_pixels_prove_what_a_header_lacks_or_has_wrong(values, note):
     found = both_are(image(**values))
     assert note is None or note in found.notes
+
+
+def grey(pixels: bytes | None = None, **values: object) -> bytes:
+    said = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterpretation": "MONOCHROME2"}
+    return image(GREY.tobytes() if pixels is None else pixels, **{**said, **values})
+
+
+SIGNED = ((GREY.astype("<i2") - 128) * 16).astype("<i2").tobytes()
+DEEP_SIGNED = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "truth", "note"),
+    [
+        (image(PixelRepresentation=1), IMAGE, "corrected_pixel_representation"),
+        (grey(PixelRepresentation=1), GREY, "corrected_pixel_representation"),
+        (grey(SIGNED, **DEEP_SIGNED), GREY, None),
+        (grey((GREY.astype("<u2") * 16).tobytes(), **DEEP_SIGNED), GREY, "corrected_pixel_representation"),
+        (coded(jpeg(), PhotometricInterpretation="YBR_FULL_422", PixelRepresentation=1), IMAGE, None),
+    ],
+    ids=["colours", "grey", "signed", "deep", "jpeg"],
+)
+def test_a_sign_is_there_where_the_samples_have_one(data, truth, note):
+    found = both_are(data, np.dstack([truth] * 3) if truth.ndim == 2 else truth, LOSSY)
+    assert note is None or note in found.notes
+
+
+@pytest.mark.parametrize("keyword", ["NumberOfFrames", "Rows", "SamplesPerPixel", "BitsStored"])
+@pytest.mark.parametrize("written", ['"{}"', "{} ", "{}\\{}", "-1", "0", "x", "", "1e3"])
+def test_numbers_are_read_however_they_are_written(keyword, written):
+    def change(dataset: Dataset) -> None:
+        dataset[keyword] = DataElement(keyword, "LO", written.format(*[dataset.get(keyword, 1)] * 2))
+
+    data = changed_dicom(change)
+    if keyword == "Rows" and written not in ('"{}"', "{} "):
+        assert "Rows (0028,0010)" in str(refusal(data))
+    else:
+        both_are(data)
+
+
+@pytest.mark.parametrize("before", [b"\xff\xff\xff", b"\0\xff\0"])
+@pytest.mark.parametrize("stream", [jpeg(), J2K], ids=["jpeg", "j2k"])
+def test_fill_bytes_before_a_picture_are_none_of_it(before, stream):
+    syntax, said = (JPEG2000Lossless, "RGB") if stream == J2K else (JPEGBaseline8Bit, "YBR_FULL_422")
+    both_are(coded(before + stream, syntax, PhotometricInterpretation=said), limit=LOSSY)
+
+
+def test_a_picture_in_a_jp2_file_is_that_picture():
+    jp2 = imagecodecs.jpeg2k_encode(IMAGE, codecformat="jp2", reversible=True, level=0)
+    both_are(coded(jp2, JPEG2000Lossless, PhotometricInterpretation="RGB"))
+
+
+@pytest.mark.parametrize(
+    "fragments", [[JLS], halved(JLS), [b"", JLS, b""], [JLS[i : i + 100] for i in range(0, len(JLS), 100)]]
+)
+@pytest.mark.parametrize("table", [True, False])
+def test_fragments_of_any_size_with_and_without_an_offset_table(fragments, table):
+    """Its item may be missing altogether."""
+    if not table and not fragments[0]:
+        fragments = fragments[1:]
+    pixels = items(*fragments)[0 if table else 8 :]
+    both_are(image(pixels, JPEGLSLossless, PhotometricInterpretation="RGB"))
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, ExplicitVRLittleEndian])
+def test_run_lengths_are_known_under_another_transfer_syntax(syntax):
+    assert "corrected_transfer_syntax_uid" in both_are(image(items(RLE[0]), syntax)).notes
+
+
+@pytest.mark.parametrize("rows", [24, HEIGHT - 1, HEIGHT + 1, 2 * HEIGHT])
+def test_run_lengths_of_another_size_are_refused_and_not_cut(rows):
+    data = image(items(RLE[0]), RLELossless, Rows=rows)
+    with pytest.raises(BadInput):
+        read(data)
+    with pytest.raises(BadInput):
+        read(cleaned(data))
+
+
+@pytest.mark.parametrize("said", ["MONOCHROME2", "PALETTE COLOR"])
+def test_colours_under_a_name_of_one_sample_are_refused_by_that_name(said):
+    assert "Photometric Interpretation (0028,0004)" in str(refusal(image(PhotometricInterpretation=said)))
+
+
+def test_a_data_set_that_is_not_deflated_is_refused_by_its_transfer_syntax():
+    data = image()
+    meta = pydicom.dcmread(io.BytesIO(data)).file_meta
+    at = 132 + 12 + meta.FileMetaInformationGroupLength
+    buffer = io.BytesIO()
+    meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    write_file_meta_info(buffer, meta)
+    assert "Transfer Syntax UID (0002,0010)" in str(refusal(data[:132] + buffer.getvalue() + data[at:]))
 
 
 @pytest.mark.parametrize(
@@ -391,16 +527,58 @@ def test_an_overlay_in_unused_bits_is_no_deeper_sample():
     both_are(data, np.dstack([GREY] * 3).astype(int), limit=1)
 
 
+@pytest.mark.parametrize("said", [None, 1, 2])
+@pytest.mark.parametrize("table", [(), (0,), (0, 12), (0, 0)], ids=["none", "one", "wrong", "zeros"])
+@pytest.mark.parametrize(
+    ("fragments", "syntax"),
+    [
+        ([J2K, J2K_OTHER], JPEG2000Lossless),
+        (halved(J2K, J2K_OTHER), JPEG2000Lossless),
+        ([JLS, JLS_OTHER], JPEGLSLossless),
+        ([*halved(JLS), JLS_OTHER], JPEGLSLossless),
+        ([bytes(16) + JLS + bytes(16), JLS_OTHER], JPEGLSLossless),
+        (RLE, RLELossless),
+        (halved(*RLE), RLELossless),
+    ],
+    ids=["j2k", "j2k halved", "jls", "jls one halved", "jls zeros", "rle", "rle halved"],
+)
+def test_frames_are_told_apart_where_their_pictures_prove_it(fragments, syntax, table, said):
+    """Whatever their number and an offset table say."""
+    data = image(items(*fragments, table=table), syntax, PhotometricInterpretation="RGB", NumberOfFrames=said)
+    copy = cleaned(data)
+    assert counted(data) == counted(copy) == 2
+    for number, truth in enumerate((IMAGE, OTHER), 1):
+        for one in (read(data, number), read(copy, number)):
+            assert apart(one, truth) == 0
+    if said != 2:
+        assert "corrected_number_of_frames" in read(data, 1).notes
+
+
+@pytest.mark.parametrize("table", [(), (0,), (0, 12), (0, 0)], ids=["none", "one", "wrong", "zeros"])
+def test_a_picture_in_several_fragments_is_one(table):
+    data = image(items(*halved(*halved(J2K)), table=table), JPEG2000Lossless, PhotometricInterpretation="RGB")
+    assert counted(data) == counted(cleaned(data)) == 1
+    assert both_are(data).notes == ()
+
+
+@pytest.mark.parametrize(
+    "second", [JLS_OTHER[:-600], imagecodecs.jpegls_encode(IMAGE[:60])], ids=["cut", "smaller"]
+)
+def test_pictures_that_prove_nothing_are_refused(second):
+    data = image(items(JLS, second), JPEGLSLossless, PhotometricInterpretation="RGB", NumberOfFrames=None)
+    assert counted(data) == 1
+    for one in (data, cleaned(data)):
+        with pytest.raises(BadInput, match="Number of Frames") as caught:
+            read(one)
+        assert caught.value.reason == "multi_frame"
+
+
 @pytest.mark.parametrize("missing", [None, 1])
 def test_frames_are_counted_where_their_number_is_missing(missing):
     several = [jpeg("4:2:0"), jpeg("4:2:2"), jpeg("4:4:4")]
-    data = image(encapsulate(several), JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
-    if missing is not None:
-        data = image(
-            encapsulate(several), JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422", NumberOfFrames=1
-        )
-    else:
-        assert frames(data[:HEAD_BYTES]) in (3, 1)
+    said = {"PhotometricInterpretation": "YBR_FULL_422", "NumberOfFrames": missing}
+    data = image(encapsulate(several), JPEGBaseline8Bit, **said)
+    assert counted(data) == 3
     for number in (1, 2, 3):
         assert apart(read(data, number), IMAGE) < LOSSY
     with pytest.raises(BadInput, match="Number of Frames"):

@@ -24,7 +24,7 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 def counted(data: bytes) -> int:
-    return count_frames(lambda length: data[:length])
+    return count_frames(lambda length: data[:length], len(data))
 
 
 def bare(data: bytes) -> bytes:

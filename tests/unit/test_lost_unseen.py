@@ -21,6 +21,7 @@ from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo
 from orchestrator.planning.intake.candidates import Candidate, Skipped
 from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.privacy.taking import unnamed
 from tests import corpus
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
@@ -164,6 +165,7 @@ def test_known_formats_that_are_not_taken_are_failures_by_name(way, tmp_path):
     for refusal in refused.values():
         assert refusal.reason == "unsupported_format"
         assert "convert it" in refusal.message or "unpack it" in refusal.message
+        assert unnamed(refusal) == refusal  # also under a profile: it quotes no file's name
     assert skipped(found) == {"no_image": 2}
 
 

@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import SecretStr
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
@@ -24,6 +25,7 @@ from dermbatch.errors import BadInput
 from dermbatch.images import imagefile
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
+from orchestrator.planning.privacy import tails
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
@@ -158,6 +160,84 @@ def test_entries_that_no_pixel_names_are_empty(wide, surplus):
     assert (read_image(clean).pixels == read_image(plain).pixels).all()
 
 
+def segmented(wide, tables, *, more=b""):
+    """The same palette in segments (PS3.3, C.7.9.2): one of all entries, and something behind."""
+    kind = "<u2" if wide else np.uint8
+    found = {}
+    for name, one in tables.items():
+        if name.endswith("Descriptor"):
+            found[name] = one
+            continue
+        entries = np.frombuffer(one, kind)
+        parts = [np.array([0, len(part), *part], kind).tobytes() for part in np.array_split(entries, 2)]
+        found[f"Segmented{name}"] = b"".join(parts) + more
+    return found
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["16 bits", "8 bits"])
+@pytest.mark.parametrize("surplus", [b"", WORD], ids=["as many", "too many"])
+def test_entries_in_segments_that_no_pixel_names_are_empty(wide, surplus):
+    indices = RNG.integers(0, 128, SIDE * SIDE).astype(np.uint8)
+    tables = palette(wide)
+    said = {"PhotometricInterpretation": "PALETTE COLOR"}
+    data = made(indices.tobytes(), **said, **segmented(wide, tables, more=surplus))
+    assert WORD in data
+    clean = cleaned(data)
+    assert WORD not in clean
+    assert "SegmentedRedPaletteColorLookupTableData" not in dcmread(BytesIO(clean))
+    plain = read_image(made(indices.tobytes(), **said, **tables)).pixels
+    assert (read_image(data).pixels == plain).all()
+    assert (read_image(clean).pixels == plain).all()
+
+
+BESIDE = {f"Segmented{colour}PaletteColorLookupTableData": WORD for colour in ("Red", "Green", "Blue")}
+
+
+def test_segments_beside_a_palette_go():
+    clean = cleaned(made(bytes(SIDE * SIDE), PhotometricInterpretation="PALETTE COLOR", **palette(True), **BESIDE))
+    assert WORD not in clean
+    assert WORD not in cleaned(made(bytes(SIDE * SIDE), **BESIDE))
+
+
+@pytest.mark.parametrize(
+    ("words", "entries"),
+    [
+        ([0, 2, 10, 20, 1, 4, 100, 0, 2, 7, 8], [10, 20, 40, 60, 80, 100, 7, 8]),
+        ([0, 2, 10, 20, 1, 2, 30, 2, 2, 0, 0], [10, 20, 25, 30, 10, 20, 25, 30]),
+        ([0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9], [1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+    ids=["linear", "copied", "longer"],
+)
+@pytest.mark.parametrize("wide", [True, False], ids=["16 bits", "8 bits"])
+def test_segments_of_each_kind_are_followed(words, entries, wide):
+    kind = "<u2" if wide else np.uint8
+    words = words if wide or words[7] != 2 else [*words, 0, 0]  # an offset has four bytes
+    indices = np.arange(8, dtype=np.uint8)
+    data = np.array(words, kind).tobytes()
+    tables = {f"Segmented{colour}PaletteColorLookupTableData": data for colour in ("Red", "Green", "Blue")}
+    tables |= {
+        f"{colour}PaletteColorLookupTableDescriptor": [8, 0, 16 if wide else 8]
+        for colour in ("Red", "Green", "Blue")
+    }
+    pixels = np.resize(indices, SIDE * SIDE).tobytes()
+    file = made(pixels, PhotometricInterpretation="PALETTE COLOR", **tables)
+    for one in (file, cleaned(file)):
+        assert read_image(one).pixels.reshape(-1, 3)[:8, 0].tolist() == entries
+
+
+@pytest.mark.parametrize(
+    "words", [[2, 1, 0, 0], [0, 1, 5, 2, 65535, 6, 0], [1, 3, 5], [9, 9, 9], [0, 9, 1], [], [0, 1, 5, 2, 9, 99, 0]]
+)
+def test_segments_that_cannot_be_followed_are_refused_by_name(words):
+    data = np.array(words, "<u2").tobytes()
+    tables = {f"Segmented{colour}PaletteColorLookupTableData": data for colour in ("Red", "Green", "Blue")}
+    tables |= {f"{colour}PaletteColorLookupTableDescriptor": [8, 0, 16] for colour in ("Red", "Green", "Blue")}
+    file = made(bytes(SIDE * SIDE), PhotometricInterpretation="PALETTE COLOR", **tables)
+    for attempt in (read_image, cleaned):
+        with pytest.raises(BadInput, match=r"Segmented Red Palette Color Lookup Table Data \(0028,1221\)"):
+            attempt(file)
+
+
 def coded(syntax):
     """A data set with a picture of this transfer syntax, and its one fragment."""
     dataset = dcmread(BytesIO(dicom(DRAWN, identity=1)))
@@ -199,13 +279,65 @@ def test_nothing_is_around_compressed_pictures(syntax, hide):
     before = read_image(saved(dataset, encapsulate([one]))).pixels
     data = saved(dataset, hide(one))
     assert WORD in data
-    if syntax == RLELossless and hide is HIDDEN["a fragment of its own"]:  # each is a frame there
-        with pytest.raises(BadInput, match="run-length coded pixel data cannot be followed"):
+    clean = cleaned(data)
+    assert WORD not in clean
+    assert (read_image(clean).pixels == before).all()
+
+
+def behind_samples(stream, hidden):
+    """A compressed picture with something behind its last sample, within its coded data."""
+    end = len(stream.rstrip(b"\0")) - 2
+    made = bytearray(stream[:end] + hidden + stream[end:])
+    tile = made.find(b"\xff\x90")  # of JPEG 2000, whose tile-parts say how long they are
+    if stream.startswith(b"\xff\x4f") and (length := int.from_bytes(made[tile + 6 : tile + 10], "big")):
+        made[tile + 6 : tile + 10] = (length + len(hidden)).to_bytes(4, "big")
+    return bytes(made)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless, JPEGLSLossless], ids=lambda one: one.name)
+@pytest.mark.parametrize("hidden", [WORD, WORD * 20, WORD + bytes(70)], ids=["a word", "words", "and zeros"])
+def test_nothing_is_behind_the_last_sample_of_coded_data(syntax, hidden):
+    dataset, one = coded(syntax)
+    data = saved(dataset, encapsulate([behind_samples(one, hidden)]))
+    before = read_image(data).pixels
+    assert (before == read_image(saved(dataset, encapsulate([one]))).pixels).all()
+    if syntax == JPEGLSLossless:
+        with pytest.raises(BadInput, match="Pixel Data") as refused:
             cleaned(data)
+        assert refused.value.reason == "not_deidentified"
         return
     clean = cleaned(data)
     assert WORD not in clean
     assert (read_image(clean).pixels == before).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"restart_marker_blocks": 7}], ids=["scans", "restarts"]
+)
+def test_nothing_is_behind_the_samples_of_any_scan(options):
+    buffer = BytesIO()
+    Image.fromarray(DRAWN.image).save(buffer, "JPEG", quality=92, **options)
+    stream = buffer.getvalue()
+    ends = [at for _, at, _ in tails._segments(stream)]
+    hidden = bytearray(stream)
+    for at in reversed(ends[:: max(1, len(ends) // 4)]):
+        hidden[at:at] = WORD
+    dataset, _ = coded(JPEGBaseline8Bit)
+    data = saved(dataset, encapsulate([bytes(hidden)]))
+    clean = cleaned(data)
+    assert WORD in data
+    assert WORD not in clean
+    assert (read_image(clean).pixels == read_image(saved(dataset, encapsulate([stream]))).pixels).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_coded_pictures_without_a_tail_stay_bit_for_bit(seed):
+    drawn = phantom(seed, height=64 + seed, width=80)
+    for options in ({}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 3}):
+        buffer = BytesIO()
+        Image.fromarray(drawn.image).save(buffer, "JPEG", quality=70 + 5 * seed, **options)
+        data = encapsulate([buffer.getvalue()])
+        assert tails.without_tails(data) == data
 
 
 def test_nothing_is_beside_the_runs_of_a_frame():

@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.log import configure
+from dermbatch.records.signature import warn_unsigned
 from dermbatch.settings import Settings
 from workers.process.drain import Drain
 from workers.process.journey import process
@@ -72,6 +73,7 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
 
     @signals.worker_ready.connect(weak=False)
     def serve_metrics(**_: Any) -> None:
+        warn_unsigned(settings.redis.signing_key)
         if settings.worker.metrics_port:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -33,10 +33,10 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.fragments import ITEM, Place, begins, family, fragments, joined, picture_of, pictures
 from dermbatch.images.dicompolicy import number, text
-from dermbatch.images.jpegheader import JpegHeader, begins_jpeg2000, read_jpeg2000_header, read_jpeg_header
+from dermbatch.images.jpegheader import JpegHeader, read_jpeg2000_header, read_jpeg_header
 
-_ITEM = b"\xfe\xff\x00\xe0"
 _DCT = (JPEGBaseline8Bit, JPEGExtended12Bit)
 _BY_FRAME_HEADER = {
     0xC3: (JPEGLossless, JPEGLosslessSV1),
@@ -103,11 +103,35 @@ def settle(dataset: Dataset) -> list[str]:
     return settled.notes
 
 
+_NUMBERS = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "NumberOfFrames",
+)
+
+
+def _numbers(dataset: Dataset) -> None:
+    """Write the module's numbers as numbers, whatever exporters made of them; what is none is missing."""
+    for keyword in _NUMBERS:
+        if keyword in dataset:
+            said = number(dataset, keyword, -1)
+            del dataset[keyword]
+            if said >= 0:
+                setattr(dataset, keyword, said)
+
+
 class _Settling:
     """One data set while it is settled."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        _numbers(dataset)
         self.data = bytes(dataset.PixelData)
         self.photometric = text(dataset, "PhotometricInterpretation").upper()
         self.notes: list[str] = []
@@ -134,30 +158,40 @@ class _Settling:
     def is_coded(self) -> bool:
         """Whether Pixel Data hold compressed pictures, whatever the transfer syntax says."""
         syntax = self.dataset.file_meta.TransferSyntaxUID
-        if self.data[:4] == _ITEM:
+        if self.data[:4] == ITEM:
+            first = fragments(self.data[: 1 << 16])[0][0]
+            if (
+                family(picture_of(self.data[first : first + 512])) is not None
+            ):  # the offset table's item is left out
+                self._set_pixels(ITEM + bytes(4) + self.data)
             return True
-        if _family(self.data[:512]) is not None and (syntax.is_encapsulated or len(self.data) < self._least()):
-            self.data = encapsulate([self.data])  # one stream without the items around it
-            self.dataset.PixelData = self.data
-            self.dataset["PixelData"].is_undefined_length = True
+        if family(self.data[:512]) is not None and (syntax.is_encapsulated or len(self.data) < self._least()):
+            self._set_pixels(encapsulate([self.data]))  # one stream without the items around it
             return True
         if syntax.is_encapsulated:
             self.correct("TransferSyntaxUID", ExplicitVRLittleEndian)
         return False
 
+    def _set_pixels(self, data: bytes) -> None:
+        self.data = self.dataset.PixelData = data
+        self.dataset["PixelData"].is_undefined_length = True
+
     def _least(self) -> int:
         return number(self.dataset, "Rows", 0) * number(self.dataset, "Columns", 0)
 
     def coded(self) -> None:
-        pictures = fragments(self.data)[1:]
-        if not pictures:
+        places = fragments(self.data)[1:]
+        if not places:
             raise BadInput(
                 f"{element('PixelData')} holds no compressed picture; export the image again", reason="corrupt"
             )
-        start = pictures[0][0]
-        head = b"".join(self.data[a:b] for a, b in pictures[:8])[:_HEAD].lstrip(b"\0")
-        family = _family(head)
-        if family is None and self.dataset.file_meta.TransferSyntaxUID != RLELossless:
+        start = places[0][0]
+        head = picture_of(joined(self.data, places[:8])[:_HEAD])
+        kind = family(head)
+        is_rle = self.dataset.file_meta.TransferSyntaxUID == RLELossless
+        if kind is None and not is_rle and all(begins(self.data[a : a + 512]) for a, _ in places):
+            self.correct("TransferSyntaxUID", RLELossless)
+        elif kind is None and not is_rle:
             if (
                 not self.dataset.file_meta.TransferSyntaxUID.is_encapsulated
                 and len(self.data) >= self._least() > 0
@@ -168,33 +202,27 @@ class _Settling:
                 "picture; export the image again",
                 reason="corrupt",
             )
-        self._count(pictures)
-        if family == "jpeg" and (header := read_jpeg_header(head)) is not None:
+        self._count(places)
+        if kind == "jpeg" and (header := read_jpeg_header(head)) is not None:
             self._jpeg(header)
-        elif family == "jpeg2000":
+        elif kind == "jpeg2000":
             self._jpeg2000(head)
-        elif family is None:
+        elif kind is None:
             self._rle()
         return None
 
-    def _count(self, pictures: list[tuple[int, int]]) -> None:
+    def _count(self, places: list[Place]) -> None:
         """Number of Frames: where it is missing or 1, as many as there are pictures."""
-        rle = self.dataset.file_meta.TransferSyntaxUID == RLELossless
-        begun = (
-            len(pictures)
-            if rle
-            else sum(_family(self.data[a : min(b, a + 512)].lstrip(b"\0")) is not None for a, b in pictures)
-        )
-        said = self._frames()
+        begun, said = len(pictures(self.data, places)), self._frames()
         if begun > 1 and said <= 1:
             self.correct("NumberOfFrames", begun)
-        elif begun > said > 1 or said > len(pictures):
+        elif begun > said > 1 or said > len(places):
             raise _refuted("NumberOfFrames")
 
     def _frames(self) -> int:
         """Number of Frames as stated; a number that no data of this length could hold says nothing."""
-        said = max(1, number(self.dataset, "NumberOfFrames", 1))
-        if said > len(self.data):
+        said = number(self.dataset, "NumberOfFrames", 1)
+        if not 1 <= said <= len(self.data):
             said = 1
             self.correct("NumberOfFrames", 1)
         return said
@@ -275,8 +303,7 @@ class _Settling:
         stored = number(self.dataset, "BitsStored", 0)
         if number(self.dataset, "HighBit", -1) != stored - 1:
             self.correct("HighBit", stored - 1, noted=False)
-        if not self.has("PixelRepresentation"):
-            self.correct("PixelRepresentation", 0, noted=False)
+        self._sign()
 
     def _is_jpeg2000(self) -> bool:
         syntax = self.dataset.file_meta.TransferSyntaxUID
@@ -318,10 +345,18 @@ class _Settling:
         for keyword in ("Rows", "Columns"):
             if number(self.dataset, keyword, 0) <= 0:
                 raise _missing(keyword)
+        if _SAMPLES[self.photometric] == 1 and number(self.dataset, "SamplesPerPixel", 1) == 3:
+            self._not_of_one_sample()
         self._lengths()
         self._fill_bits()
         if number(self.dataset, "SamplesPerPixel", 1) == 3 and self.photometric != "YBR_FULL_422":
             self._planes()
+
+    def _not_of_one_sample(self) -> None:
+        """Refuse three samples a pixel under a Photometric Interpretation of one, where the length has them."""
+        pixels = number(self.dataset, "Rows", 0) * number(self.dataset, "Columns", 0) * self._frames()
+        if self._fits(3 * pixels) or self._fits(6 * pixels):
+            raise _refuted("PhotometricInterpretation")
 
     def _lengths(self) -> None:
         """Samples, bits allocated, sub-sampling and frames, as far as the number of bytes proves them."""
@@ -340,9 +375,7 @@ class _Settling:
         halved = self.photometric == "YBR_FULL_422"
         if self._fits(pixels * frames * allocated * (2 if halved else samples) // 8):
             return
-        if allocated == 1:
-            return
-        self._by_length(pixels, samples, allocated, frames)
+        self._by_length(pixels, samples, 0 if allocated == 1 else allocated, frames)
 
     def _by_length(self, pixels: int, samples: int, allocated: int, frames: int) -> None:
         """What is right where the length is not as the header says; left as it is where nothing proves it."""
@@ -362,7 +395,7 @@ class _Settling:
             self._sampled(8)
             return
         if not allocated:
-            raise _missing("BitsAllocated")
+            raise _refuted("BitsAllocated") if self.has("BitsAllocated") else _missing("BitsAllocated")
         each = pixels * allocated * (2 if self.photometric == "YBR_FULL_422" else samples) // 8
         there = len(self.data) // each
         if frames == 1 and there > 1 and self._fits(each * there):
@@ -395,8 +428,30 @@ class _Settling:
         stored = number(self.dataset, "BitsStored", 8)
         if not stored - 1 <= high < allocated:
             self.correct("HighBit", stored - 1, noted=high >= 0)
-        if not self.has("PixelRepresentation"):
-            self.correct("PixelRepresentation", 0, noted=False)
+        self._sign()
+
+    def _sign(self) -> None:
+        """Pixel Representation: colours have no sign (PS3.3, C.8.12.1.1), nor have samples of a JPEG."""
+        said = number(self.dataset, "PixelRepresentation", -1)
+        colours = number(self.dataset, "SamplesPerPixel", 1) == 3
+        jpeg = self.dataset.file_meta.TransferSyntaxUID in _DCT
+        if said not in (0, 1) or (said and (colours or jpeg or self._is_smoother_unsigned())):
+            self.correct("PixelRepresentation", 0, noted=said > 0)
+
+    def _is_smoother_unsigned(self) -> bool:
+        """Whether uncompressed grey samples that are said to be signed make a smoother picture without a sign."""
+        width, stored = number(self.dataset, "BitsAllocated", 0) // 8, number(self.dataset, "BitsStored", 0)
+        rows, columns = number(self.dataset, "Rows", 0), number(self.dataset, "Columns", 0)
+        syntax = self.dataset.file_meta.TransferSyntaxUID
+        pixels = rows * columns
+        native = not syntax.is_encapsulated and self.photometric.startswith("MONOCHROME")
+        if not native or width not in (1, 2) or len(self.data) < pixels * width:
+            return False
+        kind = "u1" if width == 1 else ("<u2" if syntax.is_little_endian else ">u2")
+        samples = np.frombuffer(self.data, kind, pixels).reshape(rows, columns, 1).astype(np.int32)
+        samples = (samples >> (number(self.dataset, "HighBit", stored - 1) + 1 - stored)) & ((1 << stored) - 1)
+        plain, signed = sum(roughness(samples)), sum(roughness(samples ^ (1 << (stored - 1))))
+        return signed > _PROVEN * plain
 
     def _planes(self) -> None:
         """Planar Configuration, by which of the two makes the smoother picture where it is missing or wrong."""
@@ -440,25 +495,8 @@ def roughness(picture: NDArray[Any]) -> tuple[float, float]:
     return float(across), float(down)
 
 
-def _family(head: bytes) -> str | None:
-    """The kind of stream that bytes begin as."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    return "jpeg2000" if begins_jpeg2000(head) else None
-
-
-def fragments(data: bytes) -> list[tuple[int, int]]:
-    """Where the items of encapsulated pixel data are (PS3.5, A.4), the offset table first."""
-    found, at = [], 0
-    while data[at : at + 4] == _ITEM and at + 8 <= len(data):
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        found.append((at + 8, min(at + 8 + length, len(data))))
-        at += 8 + length
-    return found
-
-
 def settle_samples(dataset: Dataset) -> list[str]:
-    """Bring the stored bits of uncompressed 16 bit samples to the bottom, by High Bit (PS3.5, 8.1.1).
+    """Bring the stored bits of uncompressed samples to the bottom, by High Bit (PS3.5, 8.1.1).
 
     Where nothing is above the stored bits and something below where High Bit has them, High Bit is wrong. Where
     samples need more bits than are stored, Bits Stored is, unless those are overlay planes.
@@ -471,12 +509,16 @@ def settle_samples(dataset: Dataset) -> list[str]:
     """
     stored, high = number(dataset, "BitsStored", 8), number(dataset, "HighBit", -1)
     coded = dataset.file_meta.TransferSyntaxUID.is_encapsulated
-    if coded or number(dataset, "BitsAllocated", 8) != 16 or not stored - 1 <= high <= 15:
+    allocated = number(dataset, "BitsAllocated", 8)
+    if coded or allocated not in (8, 16) or not stored - 1 <= high < allocated:
         return []
-    kind = "<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
-    samples = np.frombuffer(dataset.PixelData[: len(dataset.PixelData) // 2 * 2], kind)
+    size = allocated // 8
+    kind = "u1" if size == 1 else ("<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2")
+    samples = np.frombuffer(dataset.PixelData[: len(dataset.PixelData) // size * size], kind)
     below = high + 1 - stored
     top = int(samples.max()) if samples.size else 0
+    if size == 1 and top >> stored and (widened := _widen(dataset, samples, top)):
+        return widened
     if not below:
         return (
             _widen(dataset, samples, top)
@@ -524,7 +566,7 @@ def _belongs(picture: NDArray[np.int32], stored: int) -> bool:
     changes = np.diff(above, axis=1) != 0
     whole = np.abs(np.diff(picture, axis=1))[changes]
     below = np.abs(np.diff(picture & ((1 << stored) - 1), axis=1))[changes]
-    return bool(whole.size) and float(whole.mean()) < float(below.mean())
+    return bool(whole.size) and float(np.median(whole)) < float(np.median(below))  # edges are no measure
 
 
 def uid_name(syntax: UID) -> str:

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import element
 from dermbatch.images.pixels import Rgb, to_eight_bit
 
 _COLOURS = ("Red", "Green", "Blue")
+_DATA = "PaletteColorLookupTableData"
+_DISCRETE, _LINEAR, _INDIRECT = range(3)
+"""Kinds of segments."""
 
 
 def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
@@ -31,9 +33,6 @@ def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     Raises:
         BadInput: ``corrupt``, where the palette is missing or too short.
     """
-    if "SegmentedRedPaletteColorLookupTableData" in dataset and "RedPaletteColorLookupTableData" not in dataset:
-        found = apply_color_lut(indices, dataset)
-        return to_eight_bit(found, found.dtype.itemsize * 8), []
     tables, notes = zip(*(_table(dataset, colour) for colour in _COLOURS), strict=True)
     deep = [bits == 16 for _, bits in notes]
     used = max(int(table.max()) for table in tables)
@@ -45,26 +44,94 @@ def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     return to_eight_bit(np.stack(channels, axis=-1).astype(np.uint16), bits), said
 
 
+def without_segments(dataset: Dataset) -> None:
+    """Put the entries of a segmented palette into one that is none: in place; a palette that is there stays.
+
+    Raises:
+        BadInput: ``corrupt``, where the segments cannot be followed.
+    """
+    for colour in _COLOURS:
+        segmented, plain = f"Segmented{colour}{_DATA}", f"{colour}{_DATA}"
+        if segmented in dataset and plain not in dataset:
+            entries, (_, bits) = _table(dataset, colour)
+            body = entries.astype(_words(dataset) if bits == 16 else np.uint8).tobytes()
+            dataset.add_new(plain, "OW", body + bytes(len(body) % 2))
+        dataset.pop(segmented, None)
+
+
 def _table(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[int, int]]:
     """Entries of a colour; the index that the first is for; bits of an entry as they are stored and stated."""
     descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
-    data = dataset.get(f"{colour}PaletteColorLookupTableData")
     try:
         count, first, stated = (int(one) for one in descriptor)
     except (TypeError, ValueError):
         raise _unusable(f"{colour}PaletteColorLookupTableDescriptor") from None
     count = (count & 0xFFFF) or 1 << 16
+    segmented = f"Segmented{colour}{_DATA}"
+    if segmented in dataset and f"{colour}{_DATA}" not in dataset:
+        return _expanded(dataset, segmented, count, wide=stated > 8), (first, 16 if stated > 8 else 8)
+    data = dataset.get(f"{colour}{_DATA}")
     body = data if isinstance(data, bytes) else b""
     if len(body) >= 2 * count and not (stated == 8 and len(body) < 2 * count):
-        little = dataset.file_meta.TransferSyntaxUID.is_little_endian
-        return np.frombuffer(body, "<u2" if little else ">u2", count).astype(np.uint16), (first, 16)
+        return np.frombuffer(body, _words(dataset), count).astype(np.uint16), (first, 16)
     if len(body) >= count:
         return np.frombuffer(body, np.uint8, count).astype(np.uint16), (first, 8)
-    raise _unusable(f"{colour}PaletteColorLookupTableData")
+    raise _unusable(f"{colour}{_DATA}")
+
+
+def _words(dataset: Dataset) -> str:
+    return "<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
+
+
+def _expanded(dataset: Dataset, keyword: str, count: int, *, wide: bool) -> NDArray[np.uint16]:
+    """The entries of a segmented palette (PS3.3, C.7.9.2), as many as there are to be."""
+    data = dataset.get(keyword)
+    body = data if isinstance(data, bytes) else b""
+    kind = _words(dataset) if wide else "u1"
+    size = 2 if wide else 1
+    words = np.frombuffer(body[: len(body) // size * size], kind).tolist()
+    try:
+        entries = _entries(words, count, size)[:count]
+    except (IndexError, ValueError):
+        raise _unusable(keyword) from None
+    if len(entries) < count:
+        raise _unusable(keyword)
+    return np.array(entries, np.uint16)
+
+
+def _entries(words: list[int], count: int, size: int) -> list[int]:
+    """Segments followed one by one; those that are copied may not copy others, so that the work has an end."""
+    found: list[int] = []
+    at = 0
+    while at + 1 < len(words) and len(found) < count:
+        code, length = words[at], words[at + 1]
+        if code != _INDIRECT:
+            at = _follow(words, at, found)
+            continue
+        places = words[at + 2 : at + 2 + 4 // size]
+        place = sum(one << (8 * size * number) for number, one in enumerate(places)) // size
+        for _ in range(length):
+            if words[place] == _INDIRECT or len(found) > count:
+                raise ValueError("segments that copy others are copied")
+            place = _follow(words, place, found)
+        at += 2 + 4 // size
+    return found
+
+
+def _follow(words: list[int], at: int, found: list[int]) -> int:
+    """Add the entries of a discrete or a linear segment; where the next one begins."""
+    code, length, value = words[at], words[at + 1], words[at + 2]
+    if code == _DISCRETE:
+        found.extend(words[at + 2 : at + 2 + length])
+        return at + 2 + length
+    if code != _LINEAR:
+        raise ValueError("no segment that is known")
+    found.extend(np.rint(np.linspace(found[-1], value, length + 1)[1:]).astype(int).tolist())
+    return at + 3
 
 
 def _unusable(keyword: str) -> BadInput:
     return BadInput(
-        f"{element(keyword)} is missing or too short for the palette; export the image again as RGB",
+        f"{element(keyword)} is missing, too short for the palette or damaged; export the image again as RGB",
         reason="corrupt",
     )

@@ -136,7 +136,7 @@ class Expansion:
             text = f"the file has {size:,} bytes, more than the limit of {self.max_bytes:,}"
             raise PermanentError(text, reason="too_large")
         try:
-            count = leaf.frames(data)
+            count = leaf.frames(data, size)
         except PermanentError as error:
             return refused(leaf.name, error, at, size)
         read = leaf.read if leaf.uri is None else None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dermbatch.images.dicomhead import HEAD_BYTES, MORE_BYTES, frames
+from dermbatch.images.dicom.fragments import may_hold_more, proven_pictures
+from dermbatch.images.dicomhead import HEAD_BYTES, MORE_BYTES, checked_count, frames
 from dermbatch.images.imagefile import DICOM, sniff
 
 
-def count_frames(read: Callable[[int], bytes]) -> int:
-    """How many images a file holds: 1 unless it is DICOM that says otherwise.
+def count_frames(read: Callable[[int], bytes], size: int) -> int:
+    """How many images a file holds: 1 unless it is DICOM that says otherwise, or proves it.
 
     Args:
         read: Gives so many of its first bytes.
+        size: How many there are.
 
     Raises:
         BadInput: ``multi_frame``, where they are more than are taken.
@@ -22,8 +24,10 @@ def count_frames(read: Callable[[int], bytes]) -> int:
         if sniff(head[:256]) != DICOM:
             return 1
         count = frames(head)
+        if count == 1 and may_hold_more(head, size):
+            return checked_count(proven_pictures(read(size)))
         if count is not None:
-            return count
+            return max(1, count)
         if len(head) < length:
             break
     return 1

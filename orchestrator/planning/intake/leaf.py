@@ -92,9 +92,9 @@ class Leaf(ABC):
             head = self.read(HEAD_BYTES)
         return self.own or is_marked(head)
 
-    def frames(self, head: bytes) -> int:
-        """How many images it holds, being one; raises as `read` and :func:`count_frames` do."""
-        return count_frames(self.read) if sniff(head) == DICOM else 1
+    def frames(self, head: bytes, size: int) -> int:
+        """How many images it holds, being one of so many bytes; raises as `read` and :func:`count_frames` do."""
+        return count_frames(self.read, size) if sniff(head) == DICOM else 1
 
 
 class File(Leaf):
@@ -190,7 +190,9 @@ class Object(Leaf):
             self._data = head[:_SNIFFED_BYTES]
             if not is_directory(self._data):
                 self.own = is_marked(head)
-                self._frames = count_frames(lambda length: head if length <= HEAD_BYTES else self.read(length))
+                self._frames = count_frames(
+                    lambda length: head if length <= HEAD_BYTES else self.read(length), self.info.size
+                )
         except PermanentError as error:
             self.answered, self._error = True, error
 
@@ -208,7 +210,7 @@ class Object(Leaf):
         """As of all leaves, without asking the store."""
         return self.own
 
-    def frames(self, head: bytes) -> int:
+    def frames(self, head: bytes, size: int) -> int:
         """As of all leaves; raises here what went wrong when it was looked into."""
         if self._error is not None:
             raise self._error

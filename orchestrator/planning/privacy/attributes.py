@@ -50,9 +50,7 @@ DECIMALS = frozenset(
 """Numbers as text: those that can be read as such, and are too short for an identifier."""
 DECIMAL = re.compile(r"[+-]?(\d{1,7})(\.\d{1,12})?([eE][+-]?\d{1,2})?")
 
-BYTES = frozenset({f"{colour}{_LUT}Data" for colour in _COLOURS}) | {
-    f"Segmented{colour}{_LUT}Data" for colour in _COLOURS
-}
+BYTES = frozenset({f"{colour}{_LUT}Data" for colour in _COLOURS})
 """Colours of a palette, where the picture has one. Pixel Data and ICC Profile are seen to apart."""
 
 # fmt: off

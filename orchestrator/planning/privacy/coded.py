@@ -41,7 +41,7 @@ def without_comments(pixel_data: bytes) -> bytes:
             at = _jpeg(stream, at)
         elif stream[at : at + 2] == b"\xff\x4f":
             at = _jpeg2000(stream, at)
-        elif at == 0 and stream[0] != 0:  # zeros before a picture are padding, too
+        elif at == 0 and stream[0] not in (0, 0xFF):  # zeros and fill bytes before a picture are padding, too
             raise _corrupt()
         else:  # between two pictures there is padding at most
             begun = at

@@ -26,6 +26,7 @@ from dermbatch import __version__
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import settle, settle_samples
 from dermbatch.images.dicom.moments import date_of, time_of
+from dermbatch.images.dicom.palette import without_segments
 from dermbatch.images.dicom.proportions import decimals
 from dermbatch.images.dicomfile import parse
 from dermbatch.images.dicompolicy import SECONDARY_CAPTURES, check_is_skin, text
@@ -37,6 +38,7 @@ from orchestrator.planning.privacy.codes import code, standard_code
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 from orchestrator.planning.privacy.surroundings import leave_pixels_only
+from orchestrator.planning.privacy.tails import without_tails
 
 _METHOD = f"PS3.15 Basic Profile; dermbatch {__version__}"
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
@@ -166,6 +168,8 @@ class _Taking:
             )
         settle(dataset)
         settle_samples(dataset)
+        if text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
+            without_segments(dataset)
         identifier, issuer = self._original
         made = self._written(sop_class)
         original = Original(identifier, issuer, {new: old for old, new in self._uids.items()}, self._days)
@@ -208,7 +212,7 @@ class _Taking:
         element = self._dataset["PixelData"]
         pixels = bytes(element.value)
         if syntax in _WITH_COMMENTS:
-            pixels = without_comments(pixels)
+            pixels = without_tails(without_comments(pixels))
         elif not syntax.is_compressed or syntax.is_deflated:
             # What is behind the last pixel is no picture.
             expected = get_expected_length(self._dataset)

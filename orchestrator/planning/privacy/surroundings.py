@@ -14,12 +14,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, RLELossless
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.agreement import element
+from dermbatch.images.dicom.fragments import ITEM, frame_places, joined
+from dermbatch.images.dicom.fragments import fragments as found_fragments
 
-_ITEM = b"\xfe\xff\x00\xe0"
 _MOST_VALUES = 8
 """Of an attribute that may have any number (window widths, ratios of compression)."""
 _MANY = frozenset({"ReferencedFrameNumber"})
 
+_MOST_BEHIND = 64
+"""Bytes behind the runs of a segment that may be none of the picture."""
 _RLE_HEADER, _RLE_SEGMENTS, _NO_OPERATION = 64, 15, 0x80
 _BYTE = 255
 _COLOURS = ("Red", "Green", "Blue")
@@ -47,15 +51,15 @@ def leave_pixels_only(dataset: Dataset, syntax: UID) -> None:
 
 def _limit_values(dataset: Dataset) -> None:
     """No attribute has more values than the standard gives it (PS3.6): a list of numbers can spell a name."""
-    for element in list(dataset):
-        if element.VR == "SQ":
-            for item in element.value:
+    for one in list(dataset):
+        if one.VR == "SQ":
+            for item in one.value:
                 _limit_values(item)
             continue
-        most = dictionary_VM(element.tag).rpartition("-")[2]
+        most = dictionary_VM(one.tag).rpartition("-")[2]
         allowed = int(most) if most.isdigit() else _MOST_VALUES
-        if allowed < element.VM and element.keyword not in _MANY:
-            del dataset[element.tag]
+        if allowed < one.VM and one.keyword not in _MANY:
+            del dataset[one.tag]
 
 
 def _native(pixels: bytes, dataset: Dataset, *, little: bool) -> bytes:
@@ -80,24 +84,21 @@ def _native(pixels: bytes, dataset: Dataset, *, little: bool) -> bytes:
 
 def _encapsulated(pixels: bytes, dataset: Dataset, *, rle: bool) -> bytes:
     """Fragments, and an offset table of true offsets or none (PS3.5, A.4); nothing behind the last one."""
-    items, at = [], 0
-    while pixels[at : at + 4] == _ITEM and at + 8 <= len(pixels):
-        length = int.from_bytes(pixels[at + 4 : at + 8], "little")
-        items.append(pixels[at + 8 : at + 8 + length])
-        at += 8 + length
-    if len(items) < 2:
+    places = found_fragments(pixels)
+    if len(places) < 2:
         raise BadInput("the compressed pixel data have no fragments; export the file again", reason="corrupt")
-    table, fragments = items[0], items[1:]
+    table, fragments = pixels[slice(*places[0])], [pixels[start:end] for start, end in places[1:]]
     frames = int(dataset.get("NumberOfFrames") or 1)
     if rle:
         size = int(dataset.Rows) * int(dataset.Columns)
-        fragments = [_rle(one, size) for one in fragments]
+        each = frame_places(pixels, frames) or [[place] for place in places[1:]]
+        fragments = [_rle(joined(pixels, one), size) for one in each]
     made = _item(_true_offsets(table, fragments, frames))
     return made + b"".join(map(_item, fragments))
 
 
 def _item(content: bytes) -> bytes:
-    return _ITEM + struct.pack("<I", len(content)) + content
+    return ITEM + struct.pack("<I", len(content)) + content
 
 
 def _true_offsets(table: bytes, fragments: list[bytes], frames: int) -> bytes:
@@ -128,7 +129,15 @@ def _rle(frame: bytes, size: int) -> bytes:
     places: list[int] = []
     for start, limit in zip(offsets, (*offsets[1:], len(frame)), strict=True):
         places.append(_RLE_HEADER + sum(len(one) for one in segments))
-        runs = frame[start : _end_of_runs(frame, start, min(limit, len(frame)), size)]
+        end = _end_of_runs(frame, start, min(limit, len(frame)), size)
+        behind = frame[end:limit]
+        if len(behind) > _MOST_BEHIND or _is_runs(behind):
+            raise BadInput(
+                f"{element('Rows')}, {element('Columns')} and the run-length coded picture disagree on its size; "
+                "export the image again",
+                reason="corrupt",
+            )
+        runs = frame[start:end]
         segments.append(runs + bytes(len(runs) % 2))
     head = struct.pack("<16I", count, *places, *[0] * (_RLE_SEGMENTS - count))
     return head + b"".join(segments)
@@ -147,6 +156,14 @@ def _end_of_runs(frame: bytes, at: int, limit: int, size: int) -> int:
     return min(at, limit)
 
 
+def _is_runs(data: bytes) -> bool:
+    """Whether bytes are whole runs, but for a byte of padding: more of the picture than its size says."""
+    at = 0
+    while at + 1 < len(data):
+        at += 2 + data[at] if data[at] < _NO_OPERATION else 2
+    return len(data) > 1 and at in (len(data), len(data) - 1)
+
+
 def _limit_palette(dataset: Dataset) -> None:
     """Entries that no pixel names become black, and nothing is behind the last one (PS3.3, C.7.6.3.1.5)."""
     indices = _indices(dataset)
@@ -159,7 +176,8 @@ def _limit_palette(dataset: Dataset) -> None:
         data = bytes(dataset[keyword].value)
         wide = len(data) >= 2 * count  # whatever bits are stated, as readers have it
         length = count * (2 if wide else 1)
-        table = np.frombuffer(data[:length], np.uint16 if wide else np.uint8).copy()
+        words = "<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
+        table = np.frombuffer(data[:length], words if wide else np.uint8).copy()
         if indices is not None:
             unused = np.ones(len(table), bool)
             unused[np.clip(indices - first, 0, len(table) - 1)] = False

@@ -152,5 +152,7 @@ class Deidentifier:
 
 
 def unnamed(refusal: Refusal) -> Refusal:
-    """A refusal whose message quotes nothing: walks name what they cannot read."""
+    """A refusal whose message quotes nothing; a format is told by its own name, all else may name a file."""
+    if refusal.reason == "unsupported_format":
+        return refusal
     return Refusal(reason=refusal.reason, message=f"refused before it was read ({refusal.reason})")

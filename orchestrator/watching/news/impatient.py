@@ -10,33 +10,41 @@ HEADERS = 5.0
 """Seconds in which the head of a request has to be there, counted from its connection or the answer before it.
 uvicorn itself waits for ever for the first one, and for the next one once a byte of it has come."""
 
+EXCHANGE = 30.0
+"""Seconds from a request's head to the end of its answer, longer than any takes. uvicorn itself waits for ever for
+who does not read his answers."""
+
 CONNECTIONS = 128
-"""At a time. Further ones are closed unheard: whoever holds these is done with in seconds."""
+"""At a time. For a further one, the one is closed that has kept us waiting longest."""
 
 
 class Impatient(H11Protocol):
     """One connection."""
 
     _late: asyncio.TimerHandle | None = None
+    _waiting_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Listen to it, if there is room."""
+        """Listen to it, in the place of another if there is no room."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
-            transport.abort()
-        else:
+            (self._slowest() or self).drop()
+        if not transport.is_closing():
             self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Go on reading a request."""
+        waited_for_head = not self._answering
         super().data_received(data)
-        if self._answering:
-            self._expect_nothing()
+        if waited_for_head and self._answering:
+            self._limit(EXCHANGE)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Wait for the next request, or go on with one that came behind."""
         super().on_response_complete()
-        if not self._answering:
+        if self._answering:
+            self._limit(EXCHANGE)
+        else:
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,13 +52,28 @@ class Impatient(H11Protocol):
         self._expect_nothing()
         super().connection_lost(exc)
 
+    def drop(self) -> None:
+        """Close it at once, whatever is on its way."""
+        self.connections.discard(self)  # now: its end is told later, and more may come until then
+        self.transport.abort()
+
+    def _slowest(self) -> Impatient | None:
+        """The other one that has been waited for longest, for a head or a body; none where all are answered."""
+        others = [one for one in self.connections if isinstance(one, Impatient) and one is not self]
+        late = [one for one in others if not one._answering or one.cycle.more_body]
+        return min(late, key=lambda one: one._waiting_since, default=None)
+
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expect_head(self) -> None:
+        self._limit(HEADERS)
+
+    def _limit(self, seconds: float) -> None:
         self._expect_nothing()
-        self._late = self.loop.call_later(HEADERS, self.transport.abort)
+        self._waiting_since = self.loop.time()
+        self._late = self.loop.call_later(seconds, self.transport.abort)
 
     def _expect_nothing(self) -> None:
         if self._late is not None:

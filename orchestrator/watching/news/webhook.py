@@ -25,7 +25,7 @@ from dermbatch import metrics
 from dermbatch.errors import BadInput, UsageError
 from dermbatch.settings import WatchSettings
 from orchestrator.watching.news.events import ObjectEvent, parse_notification
-from orchestrator.watching.news.impatient import Impatient
+from orchestrator.watching.news.impatient import CONNECTIONS, Impatient
 
 _MOST_BYTES = 1 << 20
 """Of one request; SNS and EventBridge send at most 256 KiB."""
@@ -94,6 +94,7 @@ class Webhook:
             log_config=None,
             access_log=False,
             server_header=False,
+            backlog=CONNECTIONS // 2,  # as many are accepted at a time, before what they have sent is read
             timeout_graceful_shutdown=_STOPPING,
         )
         self._server = uvicorn.Server(config)
