@@ -18,6 +18,8 @@ import psutil
 import pytest
 from commands import alive, command_line, wait_for
 
+from benchmarks.drains import haproxy
+
 ROOT = Path(__file__).resolve().parents[2]
 LIVE = ("--bulk", 60, "--live", 2, "--every", 0.05, "--rounds", 1, "--slots", 1, "--live-slots", 1)
 
@@ -108,6 +110,12 @@ def test_rerun():
 def test_throughput(photographs):
     last = run("throughput", "--images", photographs, "--rounds", 1, "--workers", 1).splitlines()[-1]
     assert re.fullmatch(r"images=1 ceiling=[\d.]+ whole=[\d.]+ ratio=[\d.]+", last)
+
+
+@pytest.mark.skipif(haproxy() is None, reason="needs HAProxy (make system-packages)")
+def test_drains():
+    last = run("drains", "--drains", 1, "--images", 12, "--ways", "tcp-2", "--small").splitlines()[-1]
+    assert last == "drains=1 images=12 permanent=0"
 
 
 def test_house():
