@@ -260,6 +260,24 @@ def test_a_damaged_manifest_pauses_the_batch_and_mended_it_finishes(stack):
     assert stack.wait("hurt")["done"] == 60
 
 
+def test_the_same_order_finds_its_batch_and_another_one_does_not_get_its_name(stack, first, samples):
+    """A Job's pod that is tried again, and one that an upgrade or a roll-back makes anew."""
+    order = ("submit", samples, "--batch", first, "--model", "segment=segment_lite@1")
+    there, record = stack.keys(), stack.key(layout.batch_record("first"))
+    for again in (order, (*order, "--weight", "3")):
+        assert stack(*again) == "first\n"
+    assert (stack.keys(), stack.key(layout.batch_record("first"))) == (there, record)
+    for other, what in ((("--stages", "segment"), "stages and models"), (("--include", "*.jpg"), "filters")):
+        said = stack(*order, *other, code=2)
+        assert f"there is a batch 'first' already, of other {what}; choose another name with --batch" in said
+    with stack.held():  # killed between the batch and the word to the ledger, or Redis was emptied then
+        stack("submit", stack.variants, "--batch", "cut", "--stages", "segment")
+        stack.ledger.batches.forget("cut")
+        stack("submit", stack.variants, "--batch", "cut", "--stages", "segment")
+        assert stack.ledger.batches.get("cut").images == 60
+    assert stack.wait("cut")["done"] == 60
+
+
 def test_what_cannot_be_is_refused_with_one_sentence(stack, first, samples):
     cases = (
         (("submit", samples, "--batch", first), "there is a batch 'first' already"),
