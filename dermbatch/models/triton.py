@@ -131,6 +131,11 @@ class Triton:
             client.register_plugin(self._plugin)
         return client
 
+    def ready(self) -> bool:
+        """Whether a server takes requests now: it has loaded its models, and does not end."""
+        self._endpoints.target()  # looks names up
+        return any(self._serves(address, None) for address in self._endpoints.addresses or (self._url,))
+
     def index(self, timeout: float) -> dict[str, list[str]]:
         """The models that are loaded right now, with their versions, oldest first.
 

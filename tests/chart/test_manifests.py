@@ -164,6 +164,15 @@ def test_workers_have_more_time_to_end_than_their_grace():
     assert "lifecycle" not in worker["containers"][0]  # SIGTERM itself drains
 
 
+def test_a_worker_waits_for_a_ready_triton_and_is_ready_whatever_becomes_of_it():
+    spec = pod("many-gpu-nodes", f"{NAME}-worker-bulk")["spec"]
+    (waiting,) = spec["initContainers"]
+    assert waiting["args"] == ["python", "-m", "workers.triton.waiting"]
+    (worker,) = spec["containers"]
+    assert variables(waiting)["DERMBATCH_TRITON__URL"] == variables(worker)["DERMBATCH_TRITON__URL"]
+    assert worker["readinessProbe"]["httpGet"] == {"path": "/metrics", "port": "metrics"}
+
+
 def test_triton_has_time_to_answer_what_it_has_taken():
     spec = pod("one-gpu-node", f"{NAME}-triton")["spec"]
     (triton,) = spec["containers"]

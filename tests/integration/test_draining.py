@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
-from orchestrator.stack.process import stop_all, wait_all
+from orchestrator.stack.process import python_module, stop_all, wait_all
 from tests.waiting import patience
 from workers.triton.client import TritonClient
 
@@ -138,6 +139,25 @@ def test_a_server_that_ends_under_load_fails_nothing_for_good(pair, behind, mode
         while ask(client) is not None and time.monotonic() < until:
             time.sleep(0.1)
         assert ask(client) is None
+
+
+def test_what_waits_for_triton_waits_for_one_that_is_ready(pair):
+    part, ports = pair[1]
+    url = f"127.0.0.1:{ports.grpc}"
+    with closing(Triton(TritonSettings(url=url))) as triton:
+        assert triton.ready()
+        with ending(part):
+            asked = []
+            while part.running and not asked.count(False):
+                asked.append(triton.ready())
+            # It still listens, and what waits would be let in by a mere connection.
+            assert asked[-1] is False
+            env = {**os.environ, "DERMBATCH_TRITON__URL": url}
+            waiting = subprocess.Popen(python_module("workers.triton.waiting"), env=env)
+            while part.running:
+                time.sleep(0.05)
+            assert waiting.poll() is None
+        assert waiting.wait(patience(30)) == 0
 
 
 @pytest.mark.parametrize("mode", ["tcp", "http", "client"])
