@@ -74,14 +74,15 @@ def test_what_a_situation_asks_for_fits_its_nodes(situation):
     groups, found = nodes(situation), objects(situation)
     assert groups, "the file states no nodes"
     total = {}
-    for name, pod in pods(found).items():
+    hooks = of_kind(found, "Pod")
+    for name, pod in (pods(found) | hooks).items():
         wanted = asked(pod)
         assert any(all(amount <= has.get(what, 0) for what, amount in wanted.items()) for _, has in groups), (
             name,
             wanted,
         )
         for what, amount in wanted.items():
-            total[what] = total.get(what, 0) + amount * most(found, name)
+            total[what] = total.get(what, 0) + amount * (1 if name in hooks else most(found, name))
     for what, amount in total.items():
         assert amount <= sum(count * has.get(what, 0) for count, has in groups), (what, amount)
 
