@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop house samples wheel system-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check house samples wheel system-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -102,15 +102,18 @@ IMAGES := 2000
 kill-loop: develop  ## KILLS=n IMAGES=n: count lost, duplicated and torn results under SIGKILL and faults
 	$(BIN)/python -m benchmarks.killloop --kills $(KILLS) --images $(IMAGES)
 
+drain-check: develop  ## 20 graceful ends of Triton under 500 images, straight, behind HAProxy and as replicas: none may fail for good
+	$(BIN)/python -m benchmarks.drains --drains 20 --images 500 --small
+
 house: develop  ## one image's way: folders and modules that it enters, returns into a folder that it left, lines of code
 	$(BIN)/python -m benchmarks.house
 
 wheel: develop  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
-system-packages:  ## what some tests need of Debian: a browser for the report, a judge of DICOM objects, a PACS and what talks to it, an object store that sends notifications, a library that steps clocks, Prometheus
+system-packages:  ## what some tests need of Debian: a browser for the report, a judge of DICOM objects, a PACS and what talks to it, an object store that sends notifications, a library that steps clocks, Prometheus, a load balancer
 	apt-get update -qq
-	apt-get install -qq --yes --no-install-recommends ceph-common ceph-mon ceph-osd chromium dcmtk dicom3tools libfaketime orthanc orthanc-dicomweb prometheus radosgw
+	apt-get install -qq --yes --no-install-recommends ceph-common ceph-mon ceph-osd chromium dcmtk dicom3tools haproxy libfaketime orthanc orthanc-dicomweb prometheus radosgw
 
 clean:  ## remove what was built, the environment included
 	rm -rf $(VENV) dist build $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -42,7 +42,7 @@ from orchestrator.planning import submission
 from orchestrator.reporting import progress
 from orchestrator.reporting.overview import Standing, standing
 from orchestrator.stack import host
-from orchestrator.steering.controls import begin
+from orchestrator.steering.controls import begin, begin_if_open
 
 
 class Client:
@@ -90,7 +90,7 @@ class Client:
         Args:
             *inputs: Files, folders, archives, ``s3://bucket/prefix``.
             batch: Name of the batch; made from the time where none is given. Cut off while it reads the inputs,
-                the same call with the same name goes on.
+                the same call with the same name goes on; once more after that, it finds its batch.
             stages: What to run, of ``purify``, ``segment``, ``enhance``, ``classify``; what a stage requires is
                 added.
             models: ``NAME`` or ``NAME@VERSION`` by stage, where they are to differ from the settings.
@@ -113,16 +113,22 @@ class Client:
             **asked,
         )
         name = submission.new_name(batch or f"{submission.new_name(None)}-{token_hex(3)}")  # many in a second
+        named = [str(given) for given in inputs]
         submitted = submission.prepare(
             order,
-            [str(given) for given in inputs],
+            named,
             self._settings,
             self._store,
-            served.Offer.of(self._settings.triton, lambda said: warnings.warn(said, stacklevel=4)),
+            None,
             filters=filters or Filters(),
             profile=Path(deidentify) if deidentify is not None else None,
             audit=self._store.audit,
         )
+        if (there := submitted.planned(name, self._store)) is not None:
+            begin_if_open(self._store, self._ledger, there)
+            return name
+        offer = served.Offer.of(self._settings.triton, lambda said: warnings.warn(said, stacklevel=4))
+        submission.check(order, named, self._settings, self._store, offer)
         begun = submitted.plan(name, self._store)
         begin(self._store, self._ledger, begun)
         return begun.name

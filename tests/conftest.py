@@ -28,6 +28,7 @@ LONGEST = (
     "acceptance/test_privacy.py",
     "acceptance/test_install.py",
     "nets/test_networks.py",
+    "integration/test_draining.py",
     "acceptance/test_real_images.py",
     "acceptance/test_benchmarks.py",
     "acceptance/test_watch_notifications.py",

@@ -147,6 +147,8 @@ def describe(stage: Stage, version: str, config: Any) -> ServedModel:
     for wanted in (*CONTRACTS[stage].inputs, *CONTRACTS[stage].outputs):
         if wanted.name in tensors:
             _check(model, wanted, _type_name(tensors[wanted.name]))
+    if config.model_transaction_policy.decoupled:
+        raise model.broken("answers in streams (model_transaction_policy decoupled), and every stage asks once")
     if not model.sha256:
         raise model.broken(f"states no file digest: give its config.pbtxt the parameter 'sha256.{version}'")
     return model

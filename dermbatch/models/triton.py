@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import random
+import re
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContractError
+from dermbatch.models.endpoints import Endpoints
 from dermbatch.models.served import Array, ServedModel, describe
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
@@ -23,7 +30,9 @@ KEY_HEADER = "triton-grpc-protocol-dermbatch"
 
 GONE = {"StatusCode.NOT_FOUND"}
 DOWN = {"StatusCode.UNAVAILABLE"}
-WRONG = {"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED", "StatusCode.OUT_OF_RANGE"}
+WRONG = {"StatusCode.INVALID_ARGUMENT", "StatusCode.OUT_OF_RANGE"}
+FOREIGN = {"StatusCode.UNIMPLEMENTED"}
+"""What a proxy says that has no server now; Triton only of models that answer in streams, which are refused."""
 LATE = {"StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
 
 _CHANNEL = [
@@ -36,7 +45,24 @@ _CHANNEL = [
     ("grpc.max_reconnect_backoff_ms", 3_000),
     # Channels to one address share a connection by default, also with other clients of this process.
     ("grpc.use_local_subchannel_pool", 1),
+    # Requests go to all servers of the target in turn; gRPC's own choice is the first one that answers, for ever.
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 ]
+
+_LOOK = 2.0  # seconds in which a server has to say how it stands
+_LOOKS = 20  # connections through one address: behind a balancer they lead to servers by chance
+_SEARCH = 1.0  # seconds in which one of these is looked for that leads to a server that has a model
+_CHANGING = {"LOADING", "UNLOADING"}
+_ENDING = re.compile(r"exiting|not ready|not at ready state")  # of Triton's own words, where it is unavailable
+
+
+Wanted = tuple[str, str | None]
+"""Name and version of a model; no version: any."""
+
+
+class _Elsewhere(InferenceUnavailable):
+    """A server cannot serve what another one can: to that one the next request goes."""
 
 
 class _Key(triton.InferenceServerClientPlugin):  # type: ignore[misc]
@@ -60,13 +86,55 @@ class Triton:
 
     def __init__(self, settings: TritonSettings) -> None:
         self._url, self._timeout = settings.url, settings.timeout
-        self._client = triton.InferenceServerClient(settings.url, channel_args=_CHANNEL)
-        if settings.key is not None:
-            self._client.register_plugin(_Key(settings.key.get_secret_value()))
+        self._plugin = None if settings.key is None else _Key(settings.key.get_secret_value())
+        self._endpoints = Endpoints(settings.url, lambda address: self._serves(address, None))
+        self._opening = threading.Lock()
+        self._open: tuple[str, Any] | None = None  # target, and the client of its channel
+        self._left: list[tuple[float, Any]] = []  # clients whose last requests still run, and since when
 
     def close(self) -> None:
         """Close the channel."""
-        self._client.close()
+        with self._opening:
+            clients = [client for _, client in self._left] + ([] if self._open is None else [self._open[1]])
+            self._open, self._left = None, []
+        for client in clients:
+            client.close()
+
+    @property
+    def _client(self) -> Any:
+        """The client of those servers that there are now and that are not being left."""
+        target = self._endpoints.target()
+        with self._opening:
+            if self._open is None or self._open[0] != target:
+                return self._go_on_with(target, self._connected(target))
+            return self._open[1]
+
+    def _go_on_with(self, target: str, client: Any) -> Any:
+        """Send what comes by another channel; what is under way ends on the one before, which is closed then."""
+        now = time.monotonic()
+        if self._open is not None:
+            self._left.append((now, self._open[1]))
+        while self._left and now - self._left[0][0] > self._timeout + 1:
+            self._left.pop(0)[1].close()
+        self._open = target, client
+        self._use(client)
+        return client
+
+    def _use(self, client: Any) -> None:
+        """Called with the client of each new channel."""
+
+    def _connected(self, target: str) -> Any:
+        authority = self._endpoints.authority
+        options = _CHANNEL if authority is None else [*_CHANNEL, ("grpc.default_authority", authority)]
+        client = triton.InferenceServerClient(target, channel_args=options)
+        if self._plugin is not None:
+            client.register_plugin(self._plugin)
+        return client
+
+    def ready(self) -> bool:
+        """Whether a server takes requests now: it has loaded its models, and does not end."""
+        self._endpoints.target()  # looks names up
+        return any(self._serves(address, None) for address in self._endpoints.addresses or (self._url,))
 
     def index(self, timeout: float) -> dict[str, list[str]]:
         """The models that are loaded right now, with their versions, oldest first.
@@ -95,7 +163,7 @@ class Triton:
         try:
             return sorted(self._client.get_model_metadata(name, client_timeout=METADATA_TIMEOUT).versions, key=int)
         except InferenceServerException as error:
-            raise self._sorted(error, name) from error
+            raise self._sorted(error, name, None) from error
 
     def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
         """The model that serves a stage: the pinned version, or the newest that is ready.
@@ -104,16 +172,28 @@ class Triton:
             ModelContractError: Where it is not in the repository, or breaks the stage's contract.
             InferenceUnavailable: Where Triton does not answer or the model is not ready.
         """
-        ready = self.versions(choice.name)
-        version = choice.version or next(reversed(ready), None)
-        if version not in ready:
-            there = ", ".join(ready) or "none"
-            raise ModelContractError(f"Triton serves no version {version} of model {choice.name}, but {there}")
+        try:
+            return self._described(stage, choice)
+        except _Elsewhere:
+            return self._described(stage, choice)
+
+    def _described(self, stage: Stage, choice: ModelChoice) -> ServedModel:
+        version = choice.version or self._newest(choice.name)
         try:
             answer = self._client.get_model_config(choice.name, version, client_timeout=METADATA_TIMEOUT)
         except InferenceServerException as error:
-            raise self._sorted(error, choice.name) from error
+            if str(error.status()) not in GONE:
+                raise self._sorted(error, choice.name, version) from error
+            there = ", ".join(self.versions(choice.name)) or "none"
+            said = f"Triton serves no version {version} of model {choice.name}, but {there}"
+            raise (self._for_now(choice.name, version) or ModelContractError(said)) from error
         return describe(stage, version, answer.config)
+
+    def _newest(self, name: str) -> str:
+        if ready := self.versions(name):
+            return ready[-1]
+        said = f"Triton serves no version of model {name}"
+        raise self._for_now(name, None) or ModelContractError(said)
 
     def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Run a model on one item.
@@ -140,17 +220,103 @@ class Triton:
                 model.name, tensors, model_version=model.version, client_timeout=self._timeout
             )
         except InferenceServerException as error:
-            raise self._sorted(error, model.name) from error
+            raise self._sorted(error, model.name, model.version) from error
         arrays = {name: answer.as_numpy(name) for name in outputs}
         return {name: value[0] if model.max_batch else value for name, value in arrays.items()}
 
-    def _sorted(self, error: InferenceServerException, name: str) -> DermbatchError:
-        """The error of our tree that this one of Triton's stands for."""
+    def _sorted(self, error: InferenceServerException, name: str, version: str | None) -> DermbatchError:
+        """The error of our tree that this one of Triton's stands for: for good only where all is settled there."""
         status, said = str(error.status()), error.message()
         if status in GONE:
-            return ModelContractError(f"Triton at {self._url} serves no model {name}: {said}")
+            none = ModelContractError(f"Triton at {self._url} serves no model {name}: {said}")
+            return self._for_now(name, version) or none
         if status in WRONG:
-            return ModelContractError(f"Triton refuses the request to model {name}: {said}")
+            wrong = ModelContractError(f"Triton refuses the request to model {name}: {said}")
+            return self._for_now(name, version, missing=False) or wrong
         if status in LATE:
             return InferenceUnavailable(f"model {name} did not answer in {self._timeout:g} s and was cancelled")
+        if status in DOWN and _ENDING.search(said):
+            self._leave((name, version))
         return InferenceUnavailable(f"Triton at {self._url} cannot serve model {name}: {said}")
+
+    def _for_now(self, name: str, version: str | None, *, missing: bool = True) -> InferenceUnavailable | None:
+        """What to raise where another try may help, as servers differ or are not settled; none where none will."""
+        if (why := self._unsettled((name, version) if missing else None)) is None:
+            return None
+        kind = _Elsewhere if self._leave((name, version)) else InferenceUnavailable
+        return kind(f"Triton at {self._url} cannot serve model {name} for now: {why}")
+
+    def _unsettled(self, missing: Wanted | None) -> str | None:
+        """Why the same question may be answered otherwise in a while; none where it will not.
+
+        The server that has answered is asked first, on its own connection; then all others that are known, or as
+        many as chance leads to behind the one address.
+
+        Args:
+            missing: What one server said not to have.
+        """
+        if (why := _standing(self._client, missing)) is not None:
+            return why
+        several = self._endpoints.several
+        others = self._endpoints.addresses if several else [self._url] * (_LOOKS if missing else 1)
+        for address in others:
+            with closing(self._connected(address)) as client:
+                if not several and random.random() < 0.5:  # noqa: S311 - where requests go to servers in turn
+                    _can_serve(client, None)
+                if (why := _standing(client, missing)) is not None:
+                    return why
+        return None
+
+    def _leave(self, wanted: Wanted) -> bool:
+        """Send no more requests to servers that cannot serve a model; whether there is another one that can."""
+        if self._endpoints.several:
+            serving = {address: self._serves(address, wanted) for address in self._endpoints.addresses}
+            self._endpoints.leave(address for address, serves in serving.items() if not serves)
+            return any(serving.values())
+        # Behind the one address there may be more: another connection leads to one that is ready, by chance.
+        until = time.monotonic() + _SEARCH
+        for _ in range(_LOOKS):
+            client = self._connected(self._url)
+            if _can_serve(client, wanted):
+                with self._opening:
+                    self._go_on_with(self._url, client)
+                return True
+            client.close()
+            if time.monotonic() > until:
+                break
+        return False
+
+    def _serves(self, address: str, wanted: Wanted | None) -> bool:
+        with closing(self._connected(address)) as client:
+            return _can_serve(client, wanted)
+
+
+def _can_serve(client: Any, wanted: Wanted | None) -> bool:
+    """Whether a server takes requests, to a model where one is named."""
+    try:
+        if not client.is_server_ready(client_timeout=_LOOK):
+            return False
+        if wanted is None:
+            return True
+        return bool(client.is_model_ready(wanted[0], wanted[1] or "", client_timeout=_LOOK))
+    except InferenceServerException:
+        return False
+
+
+def _standing(client: Any, missing: Wanted | None) -> str | None:
+    """What is not settled about a server, as a clause; none where all is, and it does not know what is missing."""
+    try:
+        if not client.is_server_ready(client_timeout=_LOOK):
+            return "a server is not ready"
+        models = client.get_model_repository_index(client_timeout=_LOOK).models
+    except InferenceServerException as error:
+        return f"a server is not ready ({error.message()})"
+    if any(model.state in _CHANGING for model in models):
+        return "a server loads or unloads models"
+    # In a repository, yet without a state: nobody ever asked to load it.
+    there = {(model.name, model.version) for model in models if model.state}
+    if missing is not None and any(
+        name == missing[0] and missing[1] in (None, version) for name, version in there
+    ):
+        return "a server has it, has just had it, or could not load it"
+    return None

@@ -73,7 +73,32 @@ def plan(
     asked = record.model_dump(exclude={"inputs", "filters", "position"})
     batch = Batch.model_validate(asked)
     if not write_once(store, layout.batch_record(name), batch):
+        return read_batch(store, name)  # of the same plan, by another planner that went on with it too
+    return batch
+
+
+def planned(
+    name: str,
+    order: Order,
+    walk: Walk | Iterable[Item],
+    store: ObjectStore,
+    deidentify: Deidentifier | None = None,
+) -> Batch | None:
+    """The batch that the very same order has become before; none where the name is free.
+
+    Lane, weight and share of failures may be others: they are those of the batch.
+
+    Raises:
+        UsageError: Where another order has the name.
+    """
+    try:
+        batch = read_batch(store, name)
+        begun = read(store, layout.plan_record(name), PlanRecord)
+    except (ObjectNotFound, RecordDamaged):
         _check_free(store, name)
+        return None
+    if other := _differences(begun, _fresh(name, order, walk, deidentify)):
+        raise UsageError(f"{_taken(name)}, of other {other}; choose another name with --batch")
     return batch
 
 
@@ -90,13 +115,15 @@ def _check_free(store: ObjectStore, name: str) -> None:
         read_batch(store, name)
     except ObjectNotFound:
         return
-    raise UsageError(f"there is a batch {name!r} already; choose another name with --batch")
+    raise UsageError(f"{_taken(name)}; choose another name with --batch")
 
 
-def _begun(
-    name: str, order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
-) -> PlanRecord:
-    """The plan under this name, as far as it has come."""
+def _taken(name: str) -> str:
+    return f"there is a batch {name!r} already"
+
+
+def _fresh(name: str, order: Order, walk: Walk | Iterable[Item], deidentify: Deidentifier | None) -> PlanRecord:
+    """A plan of which nothing is written yet."""
     fresh = PlanRecord(
         name=name,
         created=datetime.now(UTC),
@@ -105,9 +132,22 @@ def _begun(
         inputs=walk.inputs if isinstance(walk, Walk) else (),
         filters=walk.filters if isinstance(walk, Walk) else Filters(),
     )
-    if deidentify is not None:
-        fresh = deidentify.hidden(fresh)
-    key = layout.plan_record(name)
+    return fresh if deidentify is None else deidentify.hidden(fresh)
+
+
+def _differences(begun: PlanRecord, fresh: PlanRecord) -> str:
+    """What two plans under one name do not have in common, for a sentence; empty where it is one and the same."""
+    same = [field for field in Order.model_fields if field not in _STEERING]
+    other = [field for field in ("inputs", "filters") if getattr(begun, field) != getattr(fresh, field)]
+    other += [field for field in same if getattr(begun.order, field) != getattr(fresh.order, field)]
+    return " and ".join(other).replace("_", " ")
+
+
+def _begun(
+    name: str, order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
+) -> PlanRecord:
+    """The plan under this name, as far as it has come."""
+    fresh, key = _fresh(name, order, walk, deidentify), layout.plan_record(name)
     if write_once(store, key, fresh):
         return fresh
     try:
@@ -116,11 +156,9 @@ def _begun(
         raise UsageError(
             f"the begun plan of batch {name!r} (plan.json) is damaged; choose another name with --batch"
         ) from error
-    same = [field for field in Order.model_fields if field not in _STEERING]
-    other = [field for field in ("inputs", "filters") if getattr(begun, field) != getattr(fresh, field)]
-    if other := other + [field for field in same if getattr(begun.order, field) != getattr(fresh.order, field)]:
+    if other := _differences(begun, fresh):
         raise UsageError(
-            f"a plan of batch {name!r} was begun with other {' and '.join(other).replace('_', ' ')}; "
+            f"a plan of batch {name!r} was begun with other {other}; "
             "give the same ones to go on with it, or choose another name with --batch"
         )
     return begun.model_copy(update={"order": fresh.order})

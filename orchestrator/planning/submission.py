@@ -24,7 +24,7 @@ from orchestrator.planning import delivery
 from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.models import Offer
-from orchestrator.planning.planner import plan
+from orchestrator.planning.planner import plan, planned
 from orchestrator.planning.privacy.profile import Profile, load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import plan_resegment
@@ -52,6 +52,10 @@ class Submission:
         """Make it a batch; as :func:`orchestrator.planning.planner.plan`."""
         walk = self.intake.walk(self.inputs)
         return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told)
+
+    def planned(self, name: str, store: ObjectStore) -> Batch | None:
+        """The batch that it has become before, if any; as :func:`orchestrator.planning.planner.planned`."""
+        return planned(name, self.order, self.intake.walk(self.inputs), store, self.deidentify)
 
     def estimate(
         self, store: ObjectStore, offer: Offer, *, slots: int, price: float | None, gpus: int
@@ -89,7 +93,7 @@ def prepare(
         inputs: Files, folders, archives, ``s3://bucket/prefix``.
         settings: With the PACS, the limits and what de-identification needs.
         source: The store that ``s3://`` inputs are read from, and the output is in; none where there is none.
-        offer: The models that there are; none where the order was checked before, as those of rules are.
+        offer: The models that there are; none where the order is checked by itself (:func:`check`).
         filters: Which files and objects are meant.
         profile: To de-identify by, or its file.
         in_place: Whether the workers can read ``source`` themselves.

@@ -42,6 +42,12 @@ def begin(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
     ledger.slots.wake()
 
 
+def begin_if_open(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
+    """The same of one that was planned before, whose command may have been killed right after that."""
+    if ledger.batches.get(batch.name) is None and read_control(store, batch.name) is not None:
+        begin(store, ledger, batch)
+
+
 def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> None:
     """Run a batch otherwise from now on."""
     write(store, layout.control(name), control)

@@ -1,13 +1,9 @@
 """Sample images and models for the commands."""
 
-import shutil
-
 import pytest
 
-from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.samples import write_samples
-from tests.integration.digests import copy_with_digests
-from tests.integration.tiny_models import write_repository
+from tests.integration.named_models import write_named
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +26,4 @@ def small_models(tmp_path_factory):
 
     The stack is none the less whole; only what Triton computes takes milliseconds instead of half a second.
     """
-    folder = tmp_path_factory.mktemp("small_models")
-    write_repository(folder / "tiny")
-    for model in default_model_repository().glob("*/config.pbtxt"):
-        name = model.parent.name
-        tiny = f"{name.partition('_')[0]}_tiny"
-        shutil.copytree(folder / "tiny" / tiny / "1", folder / "named" / name / "1")
-        config = (folder / "tiny" / tiny / "config.pbtxt").read_text()
-        (folder / "named" / name / "config.pbtxt").write_text(config.replace(f'"{tiny}"', f'"{name}"'))
-    return copy_with_digests(folder / "named", folder / "models")
+    return write_named(tmp_path_factory.mktemp("small_models"))

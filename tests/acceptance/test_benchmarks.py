@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 from commands import alive, command_line, wait_for
 
+from benchmarks.drains import haproxy
+
 ROOT = Path(__file__).resolve().parents[2]
 LIVE = ("--bulk", 60, "--live", 2, "--every", 0.05, "--rounds", 1, "--slots", 1, "--live-slots", 1)
 
@@ -95,6 +97,12 @@ def test_rerun():
 def test_comparison():
     last = run("comparison", "--counts", 1, 1, 1, "--rounds", 1, "--workers", 1).splitlines()[-1]
     assert re.fullmatch(r"phantoms chain=[\d.]+ ray=- limit=[\d.]+ busy=[\d.]+", last)
+
+
+@pytest.mark.skipif(haproxy() is None, reason="needs HAProxy (make system-packages)")
+def test_drains():
+    last = run("drains", "--drains", 1, "--images", 12, "--ways", "tcp-2", "--small").splitlines()[-1]
+    assert last == "drains=1 images=12 permanent=0"
 
 
 def test_house():

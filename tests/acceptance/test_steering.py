@@ -4,10 +4,12 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
+from tests.chart.rendering import NAME, objects, of_kind
 
 LOOK = 1  # seconds between two looks of the orchestrator for batches and canaries
 
@@ -258,6 +261,49 @@ def test_a_damaged_manifest_pauses_the_batch_and_mended_it_finishes(stack):
     stack.store.put(key, whole, "application/x-ndjson")
     stack("resume", "hurt")
     assert stack.wait("hurt")["done"] == 60
+
+
+def test_the_same_order_finds_its_batch_and_another_one_does_not_get_its_name(stack, first, samples):
+    """A Job's pod that is tried again, and one that an upgrade or a roll-back makes anew."""
+    order = ("submit", samples, "--batch", first, "--model", "segment=segment_lite@1")
+    there, record = stack.keys(), stack.key(layout.batch_record("first"))
+    for again in (order, (*order, "--weight", "3")):
+        assert stack(*again) == "first\n"
+    assert (stack.keys(), stack.key(layout.batch_record("first"))) == (there, record)
+    for other, what in ((("--stages", "segment"), "stages and models"), (("--include", "*.jpg"), "filters")):
+        said = stack(*order, *other, code=2)
+        assert f"there is a batch 'first' already, of other {what}; choose another name with --batch" in said
+    with stack.held():  # killed between the batch and the word to the ledger, or Redis was emptied then
+        stack("submit", stack.variants, "--batch", "cut", "--stages", "segment")
+        stack.ledger.batches.forget("cut")
+        stack("submit", stack.variants, "--batch", "cut", "--stages", "segment")
+        assert stack.ledger.batches.get("cut").images == 60
+    assert stack.wait("cut")["done"] == 60
+
+
+def test_what_helm_test_runs_goes_all_the_way_with_new_images_each_time(stack, tmp_path):
+    if not Path(sys.executable).with_name("helm").is_file():
+        pytest.skip("needs Helm (make chart-check)")
+    spec = of_kind(objects("laptop"), "Pod")[f"{NAME}-test"]["spec"]
+
+    def steps(uid):
+        return [
+            [
+                word.replace("$(POD_UID)", uid).replace("/tmp/phantoms", str(tmp_path / uid))
+                for word in one["args"][1:]
+            ]
+            for one in (*spec["initContainers"], *spec["containers"])
+        ]
+
+    before = stack.inferences()
+    for uid in ("0f2d", "9c41"):
+        assert dermbatch(*steps(uid)[0]).code == 0
+    pictures = [{path.read_bytes() for path in (tmp_path / uid).iterdir()} for uid in ("0f2d", "9c41")]
+    assert [len(drawn) for drawn in pictures] == [4, 4]
+    assert pictures[0].isdisjoint(pictures[1])
+    said = [stack(*step) for step in steps("9c41")[1:]][-1]
+    assert "test-9c41: 4 results and 0 failures" in said
+    assert sum(stack.inferences().values()) >= sum(before.values()) + 4
 
 
 def test_what_cannot_be_is_refused_with_one_sentence(stack, first, samples):

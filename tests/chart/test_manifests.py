@@ -5,6 +5,7 @@ import re
 import pytest
 from rendering import NAME, SITUATIONS, containers, objects, of_kind, pods, rendered, selects
 
+from dermbatch.models.endpoints import LOOK_AGAIN
 from dermbatch.settings import Settings
 
 SELF_MADE = {"REDIS_PASSWORD", "JOB_NAME", "BUCKET", "INCOMING_BUCKET", "HOME"}
@@ -164,12 +165,32 @@ def test_workers_have_more_time_to_end_than_their_grace():
     assert "lifecycle" not in worker["containers"][0]  # SIGTERM itself drains
 
 
+def test_a_worker_waits_for_a_ready_triton_and_is_ready_whatever_becomes_of_it():
+    spec = pod("many-gpu-nodes", f"{NAME}-worker-bulk")["spec"]
+    (waiting,) = spec["initContainers"]
+    assert waiting["args"] == ["python", "-m", "workers.triton.waiting"]
+    (worker,) = spec["containers"]
+    assert variables(waiting)["DERMBATCH_TRITON__URL"] == variables(worker)["DERMBATCH_TRITON__URL"]
+    assert worker["readinessProbe"]["httpGet"] == {"path": "/metrics", "port": "metrics"}
+
+
 def test_triton_has_time_to_answer_what_it_has_taken():
     spec = pod("one-gpu-node", f"{NAME}-triton")["spec"]
     (triton,) = spec["containers"]
     (seconds,) = re.findall(r"--exit-timeout-secs=(\d+)", " ".join(triton["args"]))
     pause = int(triton["lifecycle"]["preStop"]["exec"]["command"][1])
     assert spec["terminationGracePeriodSeconds"] >= int(seconds) + pause
+    assert pause >= 5 + LOOK_AGAIN  # DNS keeps an answer for 5 s, and then a worker looks
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_budgets_let_a_node_be_drained_pod_by_pod(situation):
+    """Shares of ``maxUnavailable`` are rounded up, so one may go; ``minAvailable`` would hold a lone pod."""
+    budgets = of_kind(objects(situation), "PodDisruptionBudget").values()
+    assert budgets
+    for budget in budgets:
+        assert set(budget["spec"]) == {"maxUnavailable", "selector"}
+        assert budget["spec"]["maxUnavailable"] in (1, "25%")
 
 
 def test_no_pod_shares_memory_with_another():

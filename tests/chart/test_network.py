@@ -128,6 +128,32 @@ def test_addresses_and_ports_that_programs_are_given_are_those_of_services(monke
     assert services[host][int(port)] == "grpc"
 
 
+def test_workers_know_each_pod_of_triton_or_the_one_address_of_all():
+    def reached(**changed):
+        found = rendered("many-gpu-nodes", **changed)
+        services = of_kind(found, "Service")
+        urls = {
+            one["value"]
+            for pod in pods(found).values()
+            for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+            for one in container.get("env", [])
+            if one["name"] == "DERMBATCH_TRITON__URL"
+        }
+        (host,) = {url.partition(":")[0] for url in urls}
+        return services, services[host]["spec"], pods(found)[f"{NAME}-triton"]
+
+    services, pods_own, triton = reached()
+    assert pods_own["clusterIP"] == "None"
+    assert pods_own["publishNotReadyAddresses"] is False  # one that ends is forgotten at once
+    assert selects(pods_own["selector"], triton)
+    assert [port["name"] for port in pods_own["ports"]] == ["grpc"]  # metrics are scraped of one Service
+    assert f"{NAME}-triton-pods" in services
+    services, shared, triton = reached(**{"triton.balancing": "service"})
+    assert "clusterIP" not in shared
+    assert selects(shared["selector"], triton)
+    assert f"{NAME}-triton-pods" not in services
+
+
 def test_minio_may_tell_the_watch_service_of_objects():
     found = objects("laptop")
     watch, minio = (pods(found)[f"{NAME}-{name}"] for name in ("watch", "minio"))

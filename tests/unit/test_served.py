@@ -46,6 +46,11 @@ def test_a_classifier_names_its_classes():
     assert model.image_size == (224, 224)
 
 
+def test_a_model_that_answers_in_streams_is_refused():
+    with pytest.raises(ModelContractError, match="answers in streams"):
+        describe(Stage.SEGMENT, "1", config(SEGMENT + "model_transaction_policy { decoupled: true }"))
+
+
 def test_an_optional_tensor_is_checked_where_it_is_there():
     border = 'output [ { name: "BORDER" data_type: TYPE_%s dims: [ -1, -1 ] } ]'
     assert describe(Stage.SEGMENT, "1", config(SEGMENT + border % "UINT8")).shapes["BORDER"] == (-1, -1)

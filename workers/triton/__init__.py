@@ -1,1 +1,1 @@
-"""Triton as the stages see it: client, shared memory, models, tensors."""
+"""Triton as the stages see it: client, shared memory, models, tensors; and waiting for one."""

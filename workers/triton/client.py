@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError, InferenceUnavailable
 from dermbatch.models.served import Array, ServedModel
-from dermbatch.models.triton import DOWN, GONE, WRONG, Triton
+from dermbatch.models.triton import DOWN, FOREIGN, GONE, WRONG, Triton
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
@@ -70,13 +70,16 @@ class TritonClient(Triton):
         # async_infer keeps its call in an attribute between sending and hanging on the callback: one at a time.
         self._sending = threading.Lock()
         self._known: dict[tuple[Stage, ModelChoice], tuple[float, ServedModel]] = {}
-        self._shared = SharedMemory(self._client, settings.shared_memory_bytes, settings.shared_memory_prefix)
+        self._shared = SharedMemory(settings.shared_memory_bytes, settings.shared_memory_prefix)
         self._by_message: set[tuple[str, str]] = set()  # models that answer otherwise than we can foresee
 
     def close(self) -> None:
         """Give shared memory back and close the channel."""
         self._shared.close()
         super().close()
+
+    def _use(self, client: Any) -> None:
+        self._shared.connect(client if self._endpoints.local else None)
 
     def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
         """As :meth:`Triton.model`, which is not asked again for a while."""
@@ -122,14 +125,17 @@ class TritonClient(Triton):
         *,
         shared: bool = True,
     ) -> _Answer:
-        tensors = Tensors(model, items, outputs)
+        client, tensors = (
+            self._client,
+            Tensors(model, items, outputs),
+        )  # first: shared memory is that of its server
         answer = _Answer(tensors)
         if shared and (model.name, model.version) not in self._by_message:
             tensors.share(self._shared)
         try:
             inputs = tensors.inputs()
             with self._sending:
-                call = self._client.async_infer(
+                call = client.async_infer(
                     model.name,
                     inputs,
                     answer,
@@ -178,20 +184,21 @@ class TritonClient(Triton):
         """Let a request go of which nobody knows what the server still does for it."""
         if answer.cancel is not None:
             answer.cancel()
-        if answer.error is not None and answer.error.status() in WRONG | GONE:
+        if answer.error is not None and answer.error.status() in WRONG | GONE | FOREIGN:
             answer.tensors.give_back()
         elif answer.tensors.arena is not None:
             self._shared.give_up(answer.tensors.arena, "a request failed or was cancelled")
 
     def _failed(self, model: ServedModel, error: InferenceServerException) -> DermbatchError:
         """As _sorted; where a version is gone, a newer one may have replaced it, so the next try asks anew."""
-        if error.status() in GONE | DOWN:
+        if error.status() in GONE | DOWN | WRONG:
             self._known.clear()
         if error.status() in GONE:
             metrics.TRITON_ERRORS.labels(model.name, "gone").inc()
+            self._leave((model.name, model.version))
             return InferenceUnavailable(f"Triton serves version {model.version} of model {model.name} no longer")
-        return self._sorted(error, model.name)
+        return self._sorted(error, model.name, model.version)
 
-    def _sorted(self, error: InferenceServerException, name: str) -> DermbatchError:
+    def _sorted(self, error: InferenceServerException, name: str, version: str | None) -> DermbatchError:
         metrics.TRITON_ERRORS.labels(name, str(error.status()).removeprefix("StatusCode.").lower()).inc()
-        return super()._sorted(error, name)
+        return super()._sorted(error, name, version)

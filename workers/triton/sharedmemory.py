@@ -126,16 +126,15 @@ class _NotNow(Exception):
 
 
 class SharedMemory:
-    """Keeps one arena registered with Triton, as long as that works.
+    """Keeps one arena registered with Triton, as long as that works. Without a client there is none.
 
     Args:
-        client: Triton's client.
         size: Bytes of the arena; 0: none.
         prefix: What its name begins with.
     """
 
-    def __init__(self, client: Registrar, size: int, prefix: str) -> None:
-        self._client = client
+    def __init__(self, size: int, prefix: str) -> None:
+        self._client: Registrar | None = None
         self._size = size // mmap.PAGESIZE * mmap.PAGESIZE
         self._prefix = f"{prefix}arena-"
         self._arena: Arena | None = None
@@ -144,16 +143,23 @@ class SharedMemory:
         self._opening = threading.Lock()
         self._giving_up = threading.Lock()
 
+    def connect(self, client: Registrar | None) -> None:
+        """Go on with the Triton that this client of its leads to; none where that may be elsewhere, or several."""
+        if self._arena is not None:
+            self.give_up(self._arena, "the connection is another one")
+        self._client = client
+
     def take(self, size: int) -> Slice | None:
         """A slice of the arena, which is made where there is none; none where tensors must go by message."""
-        if size > self._size:
+        client = self._client
+        if client is None or size > self._size:
             return None
         arena = self._arena
         if arena is None:
             if time.monotonic() < self._not_before or not self._opening.acquire(blocking=False):
                 return None
             try:
-                arena = self._arena = self._arena or self._open()
+                arena = self._arena = self._arena or self._open(client)
             finally:
                 self._opening.release()
         return None if arena is None else arena.take(size)
@@ -174,13 +180,14 @@ class SharedMemory:
                 self._given_up.append(self._arena.name)
                 self._arena = None
             self._size = 0
-            self._forget()
+            if self._client is not None:
+                self._forget(self._client)
             self._given_up.clear()
 
-    def _open(self) -> Arena | None:
+    def _open(self, client: Registrar) -> Arena | None:
         try:
-            self._check()
-            arena = self._register(f"{self._prefix}{_owner(os.getpid())}-{secrets.token_hex(8)}")
+            self._check(client)
+            arena = self._register(client, f"{self._prefix}{_owner(os.getpid())}-{secrets.token_hex(8)}")
         except _NotNow:
             self._not_before = time.monotonic() + _LOST_PAUSE
         except (OSError, InferenceServerException) as error:
@@ -192,15 +199,15 @@ class SharedMemory:
             return arena
         return None
 
-    def _check(self) -> None:
+    def _check(self, client: Registrar) -> None:
         """Make sure that an arena can be had without harm."""
-        version = self._client.get_server_metadata(client_timeout=_PATIENCE).version
+        version = client.get_server_metadata(client_timeout=_PATIENCE).version
         numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
         if numbers < _LEAST_VERSION:
             raise OSError(f"Triton {version} is too old")
-        self._sweep()
-        self._forget()
-        known = self._client.get_system_shared_memory_status(client_timeout=_PATIENCE).regions
+        self._sweep(client)
+        self._forget(client)
+        known = client.get_system_shared_memory_status(client_timeout=_PATIENCE).regions
         if left := [name for name in self._given_up if name in known]:
             raise _NotNow(f"{left[0]} is still in use")
         self._given_up.clear()
@@ -208,14 +215,14 @@ class SharedMemory:
         if room.f_bavail * room.f_frsize < _SPARE * self._size:
             raise OSError(f"{_FOLDER} has too little room: {room.f_bavail * room.f_frsize} bytes")
 
-    def _register(self, name: str) -> Arena:
+    def _register(self, client: Registrar, name: str) -> Arena:
         path = _FOLDER / name
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(file, self._size)
             try:
                 # First, while it has no pages: most that may refuse it do so now.
-                self._client.register_system_shared_memory(name, f"/{name}", self._size, client_timeout=_PATIENCE)
+                client.register_system_shared_memory(name, f"/{name}", self._size, client_timeout=_PATIENCE)
                 os.posix_fallocate(file, 0, self._size)
                 return Arena(name, mmap.mmap(file, self._size))
             except BaseException:
@@ -225,19 +232,19 @@ class SharedMemory:
             os.close(file)
             path.unlink(missing_ok=True)
 
-    def _forget(self) -> None:
+    def _forget(self, client: Registrar) -> None:
         for name in self._given_up:
             with suppress(InferenceServerException):  # in use
-                self._client.unregister_system_shared_memory(name, client_timeout=_PATIENCE)
+                client.unregister_system_shared_memory(name, client_timeout=_PATIENCE)
 
-    def _sweep(self) -> None:
+    def _sweep(self, client: Registrar) -> None:
         """Have Triton forget what killed processes of this machine have left: else their memory is never free."""
-        regions = self._client.get_system_shared_memory_status(client_timeout=_PATIENCE).regions
+        regions = client.get_system_shared_memory_status(client_timeout=_PATIENCE).regions
         for name in [*regions, *(path.name for path in _FOLDER.glob(f"{self._prefix}*"))]:
             if name.startswith(self._prefix) and _is_orphan(name.removeprefix(self._prefix)):
                 (_FOLDER / name).unlink(missing_ok=True)
                 with suppress(InferenceServerException):
-                    self._client.unregister_system_shared_memory(name, client_timeout=_PATIENCE)
+                    client.unregister_system_shared_memory(name, client_timeout=_PATIENCE)
 
 
 def _owner(pid: int) -> str:

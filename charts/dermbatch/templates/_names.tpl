@@ -79,9 +79,10 @@ default
 {{- default (ternary "us-east-1" "" .Values.minio.enabled) .Values.store.region -}}
 {{- end -}}
 
+{{/* gRPC of a name with several addresses: our client sends requests to all of them in turn. */}}
 {{- define "dermbatch.tritonUrl" -}}
 {{- if .Values.triton.enabled -}}
-{{- printf "%s-triton:8001" (include "dermbatch.fullname" .) -}}
+{{- printf "%s-triton%s:8001" (include "dermbatch.fullname" .) (ternary "-pods" "" (eq .Values.triton.balancing "client")) -}}
 {{- else -}}
 {{- required "triton.url is needed where triton.enabled is false" .Values.triton.url -}}
 {{- end -}}

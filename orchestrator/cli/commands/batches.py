@@ -20,7 +20,7 @@ from orchestrator.planning.models import Offer, named
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, standing
 from orchestrator.reporting.verifying import verify as verify_batch
-from orchestrator.steering.controls import begin
+from orchestrator.steering.controls import begin, begin_if_open
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +55,8 @@ def submit(
 ) -> None:
     """Give images to the running stack and print the batch's name; does not wait.
 
-    Killed while it reads the inputs, the same command with the same --batch goes on where it was.
+    Killed while it reads the inputs, the same command with the same --batch goes on where it was; given once more
+    after that, it finds its batch and changes nothing.
     """
     settings, store, ledger = options.connect(home)
     order = submission.order(
@@ -70,17 +71,23 @@ def submit(
         output=output,
     )
     name = submission.new_name(batch_name)
-    offer = Offer.of(settings.triton, warn)
     submitted = submission.prepare(
         order,
         inputs,
         settings,
         store,
-        offer,
+        None,
         filters=options.filters(include, exclude, since, until),
         profile=profile,
         audit=store.audit,
     )
+    if not dry_run and (there := submitted.planned(name, store)) is not None:
+        begin_if_open(store, ledger, there)
+        err.print(f"batch {name} was given before: nothing is changed", markup=False, soft_wrap=True)
+        out.print(name, markup=False)
+        return
+    offer = Offer.of(settings.triton, warn)
+    submission.check(order, inputs, settings, store, offer)
     if dry_run:
         with err.status("Reading the inputs"):
             found = submitted.estimate(store, offer, slots=ledger.slots.live(), price=price, gpus=gpus)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -101,13 +103,16 @@ def run(
 def samples(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the images.")],
     count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 24,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same images.")] = 0,
+    seed: Annotated[
+        str, typer.Option("--seed", help="A number or any text; the same one gives the same images.")
+    ] = "0",
     truth: Annotated[
         Path | None, typer.Option("--truth", help="Where to write the true masks; FOLDER-truth if not given.")
     ] = None,
 ) -> None:
     """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
-    paths = write_samples(folder, count, seed=seed, truth=truth or folder.with_name(f"{folder.name}-truth"))
+    number = int(seed) if re.fullmatch(r"-?\d{1,18}", seed) else zlib.crc32(seed.encode())
+    paths = write_samples(folder, count, seed=number, truth=truth or folder.with_name(f"{folder.name}-truth"))
     out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
 
 

@@ -23,7 +23,7 @@ spec:
         - {{ . | quote }}
         {{- end }}
       env:
-        # Every try of a Job has its name, so a batch that was cut off goes on.
+        # Every try of a Job has its name, so a batch that was cut off goes on, and one that is there is found.
         - name: JOB_NAME
           valueFrom:
             fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-name']"}

@@ -1,0 +1,66 @@
+"""What the chart starts ends by itself at SIGTERM, in the time that its pod gets."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dermbatch.settings import Settings
+from orchestrator.stack.environment import base_environment, settings_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import http_ok
+from tests.chart.rendering import NAME, objects, of_kind, pods
+from tests.waiting import patience
+
+PORTS = {
+    "orchestrator": "DERMBATCH_ORCHESTRATOR__METRICS_PORT",
+    "worker-both": "DERMBATCH_WORKER__METRICS_PORT",
+    "watch": "DERMBATCH_WATCH__METRICS_PORT",
+}
+
+
+def command(words, rules):
+    """Words of a container, with this environment's programs in place of those of the image."""
+    program = {"python": [sys.executable, "-P"], "dermbatch": [Path(sys.executable).with_name("dermbatch")]}
+    return [*program[words[0]], *(str(rules) if word.startswith("/etc/") else word for word in words[1:])]
+
+
+@pytest.mark.skipif(not Path(sys.executable).with_name("helm").is_file(), reason="needs Helm (make chart-check)")
+def test_programs_end_within_the_grace_of_their_pods(empty_redis, empty_store, s3_client, tmp_path):
+    found, rules = objects("laptop"), tmp_path / "rules.yaml"
+    rules.write_text(of_kind(found, "ConfigMap")[f"{NAME}-watch"]["data"]["rules.yaml"])
+    s3_client.create_bucket(Bucket="drop")
+    settings = Settings(redis=empty_redis, store=empty_store)
+    started = {}
+    try:
+        for name, variable in PORTS.items():
+            spec = pods(found)[f"{NAME}-{name}"]["spec"]
+            (container,) = spec["containers"]
+            port, other = free_ports(2)
+            env = base_environment(os.environ) | settings_environment(settings)
+            env |= {variable: str(port), "DERMBATCH_WATCH__LISTEN_PORT": str(other)}
+            with (tmp_path / name).open("wb") as log:
+                process = subprocess.Popen(
+                    command(container["args"], rules), env=env, cwd=tmp_path, stdout=log, stderr=log
+                )
+            started[name] = process, port, spec["terminationGracePeriodSeconds"]
+        for name, (process, port, _) in started.items():
+            until = time.monotonic() + patience(30)
+            while not http_ok(port, "/metrics"):
+                assert process.poll() is None, (tmp_path / name).read_text()
+                assert time.monotonic() < until, (tmp_path / name).read_text()
+                time.sleep(0.1)
+        for process, _, _ in started.values():
+            process.send_signal(signal.SIGTERM)
+        for name, (process, _, grace) in started.items():
+            assert process.wait(patience(grace)) in (0, -signal.SIGTERM, 128 + signal.SIGTERM), (
+                tmp_path / name
+            ).read_text()
+    finally:
+        for process, _, _ in started.values():
+            process.kill()
+            process.wait()
