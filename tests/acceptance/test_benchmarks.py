@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 from commands import alive, command_line, wait_for
 
 from benchmarks.drains import haproxy
