@@ -31,8 +31,10 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.agreement import element, settle, settle_samples, uid_name
+from dermbatch.images.dicom.agreement import settle, uid_name
 from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
+from dermbatch.images.dicom.header import element
+from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text

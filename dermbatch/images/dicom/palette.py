@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.agreement import element
+from dermbatch.images.dicom.header import element
 from dermbatch.images.pixels import Rgb, to_eight_bit
 
 _COLOURS = ("Red", "Green", "Blue")

@@ -24,8 +24,9 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, J
 
 from dermbatch import __version__
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.agreement import settle, settle_samples
+from dermbatch.images.dicom.agreement import settle
 from dermbatch.images.dicom.moments import date_of, time_of
+from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import without_segments
 from dermbatch.images.dicom.proportions import decimals
 from dermbatch.images.dicomfile import parse

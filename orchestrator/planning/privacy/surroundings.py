@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, RLELossless
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.agreement import element
 from dermbatch.images.dicom.fragments import ITEM, frame_places, joined
 from dermbatch.images.dicom.fragments import fragments as found_fragments
+from dermbatch.images.dicom.header import element
 
 _MOST_VALUES = 8
 """Of an attribute that may have any number (window widths, ratios of compression)."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicom.agreement import element
 from dermbatch.images.dicom.fragments import Place, fragments, is_whole, joined, picture_of, pictures
+from dermbatch.images.dicom.header import element
 from dermbatch.images.jpegheader import begins_jpeg2000, read_jpeg_header
 
 _LEAST = 4

@@ -1,0 +1,244 @@
+"""Uncompressed pixel data (PS3.5, 8.1): what their length and their smoothness prove of a header."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from dermbatch.errors import BadInput
+from dermbatch.images.dicom.header import SAMPLES, Header, element, missing, refuted
+from dermbatch.images.dicompolicy import number
+
+_PROVEN, _LIKELY = 1.5, 1.2
+"""How much smoother the other arrangement of planes is where the header is wrong, and where it says nothing."""
+_LOOKED_AT = 96
+"""Rows that tell which of the two arrangements of planes is meant."""
+
+
+def settle_native(header: Header) -> None:
+    """Correct a header by its uncompressed pixels.
+
+    Raises:
+        BadInput: Where an element is missing or wrong, and they do not prove what is right; it is named.
+    """
+    if not header.photometric:
+        palette = "RedPaletteColorLookupTableDescriptor" in header.dataset
+        if not palette or header.number("SamplesPerPixel", 1) != 1:
+            raise missing("PhotometricInterpretation")
+        header.correct("PhotometricInterpretation", "PALETTE COLOR")
+    if header.photometric not in SAMPLES:
+        raise BadInput(
+            f"{element('PhotometricInterpretation')} is not one that uncompressed pictures are taken in; "
+            "convert the image to RGB",
+            reason="unsupported_format",
+        )
+    for keyword in ("Rows", "Columns"):
+        if header.number(keyword, 0) <= 0:
+            raise missing(keyword)
+    if SAMPLES[header.photometric] == 1 and header.number("SamplesPerPixel", 1) == 3:
+        _not_of_one_sample(header)
+    _lengths(header)
+    header.fill_bits()
+    header.sign(unsigned=header.number("SamplesPerPixel", 1) == 3 or _is_smoother_unsigned(header))
+    if header.number("SamplesPerPixel", 1) == 3 and header.photometric != "YBR_FULL_422":
+        _planes(header)
+
+
+def _not_of_one_sample(header: Header) -> None:
+    """Refuse three samples a pixel under a Photometric Interpretation of one, where the length has them."""
+    pixels = header.number("Rows", 0) * header.number("Columns", 0) * header.frames()
+    if _fits(header, 3 * pixels) or _fits(header, 6 * pixels):
+        raise refuted("PhotometricInterpretation")
+
+
+def _lengths(header: Header) -> None:
+    """Samples, bits allocated, sub-sampling and frames, as far as the number of bytes proves them."""
+    pixels = header.number("Rows", 0) * header.number("Columns", 0)
+    samples, allocated = SAMPLES[header.photometric], header.number("BitsAllocated", 0)
+    if allocated == 24 and samples == 3:
+        allocated = 8  # a pixel's bits, where those of a sample are meant
+        _sampled(header, allocated)
+    if allocated and allocated not in (1, 8, 16, 32):
+        raise BadInput(
+            f"{element('BitsAllocated')} is none that is taken; save the image with 8 or 16 bits a sample",
+            reason="unsupported_format",
+        )
+    _samples(header, samples)
+    frames = header.frames()
+    halved = header.photometric == "YBR_FULL_422"
+    if _fits(header, pixels * frames * allocated * (2 if halved else samples) // 8):
+        return
+    _by_length(header, pixels, samples, 0 if allocated == 1 else allocated, frames)
+
+
+def _by_length(header: Header, pixels: int, samples: int, allocated: int, frames: int) -> None:
+    """What is right where the length is not as the header says; left as it is where nothing proves it."""
+    deep = header.number("BitsStored", 8) > 8
+    for width in (16, 8) if deep else (8, 16):
+        if not _fits(header, pixels * frames * samples * width // 8):
+            continue
+        if allocated and allocated != width and header.number("BitsStored", 8) > width:
+            break
+        if allocated != width:
+            _sampled(header, width)
+        if header.photometric == "YBR_FULL_422":
+            header.correct("PhotometricInterpretation", "YBR_FULL")
+        return
+    if header.photometric == "YBR_FULL" and _fits(header, pixels * frames * 2) and allocated in (0, 8):
+        header.correct("PhotometricInterpretation", "YBR_FULL_422")
+        _sampled(header, 8)
+        return
+    if not allocated:
+        raise refuted("BitsAllocated") if header.has("BitsAllocated") else missing("BitsAllocated")
+    each = pixels * allocated * (2 if header.photometric == "YBR_FULL_422" else samples) // 8
+    there = len(header.data) // each
+    if frames == 1 and there > 1 and _fits(header, each * there):
+        header.correct("NumberOfFrames", there)
+    elif len(header.data) > each * frames:
+        header.notes.append("padding_dropped")
+        if len(header.data) >= each * (frames + 1):
+            raise refuted("NumberOfFrames")
+
+
+def _fits(header: Header, expected: int) -> bool:
+    return expected > 0 and len(header.data) in (expected, expected + expected % 2)
+
+
+def _sampled(header: Header, width: int) -> None:
+    header.correct("BitsAllocated", width)
+    if header.number("BitsStored", 0) > width:
+        header.correct("BitsStored", width, noted=False)
+        header.correct("HighBit", width - 1, noted=False)
+
+
+def _samples(header: Header, samples: int) -> None:
+    if header.number("SamplesPerPixel", 0) != samples:
+        header.correct("SamplesPerPixel", samples)
+
+
+def _is_smoother_unsigned(header: Header) -> bool:
+    """Whether uncompressed grey samples that are said to be signed make a smoother picture without a sign."""
+    width, stored = header.number("BitsAllocated", 0) // 8, header.number("BitsStored", 0)
+    rows, columns = header.number("Rows", 0), header.number("Columns", 0)
+    pixels = rows * columns
+    grey = header.photometric.startswith("MONOCHROME")
+    if not grey or width not in (1, 2) or len(header.data) < pixels * width:
+        return False
+    kind = "u1" if width == 1 else ("<u2" if header.syntax.is_little_endian else ">u2")
+    samples = np.frombuffer(header.data, kind, pixels).reshape(rows, columns, 1).astype(np.int32)
+    samples = (samples >> (header.number("HighBit", stored - 1) + 1 - stored)) & ((1 << stored) - 1)
+    plain, signed = sum(roughness(samples)), sum(roughness(samples ^ (1 << (stored - 1))))
+    return signed > _PROVEN * plain
+
+
+def _planes(header: Header) -> None:
+    """Planar Configuration, by which of the two makes the smoother picture where it is missing or wrong."""
+    said = header.number("PlanarConfiguration", -1)
+    rows, columns = header.number("Rows", 0), header.number("Columns", 0)
+    width = header.number("BitsAllocated", 8) // 8
+    if width not in (1, 2) or len(header.data) < rows * columns * 3 * width:
+        return
+    big = not header.syntax.is_little_endian
+    kind = np.dtype("u1" if width == 1 else (">u2" if big else "<u2"))
+    samples = np.frombuffer(header.data, kind, rows * columns * 3)
+    rough = [roughness(samples.reshape(rows, columns, 3)), roughness(_by_plane(samples, rows, columns))]
+    better = int(sum(rough[1]) < sum(rough[0]))
+    ratio = sum(rough[1 - better]) / max(sum(rough[better]), 1e-9)
+    if said in (0, 1):
+        # In a grey picture by pixels, read by planes, neighbours across are equal, but those below are not.
+        both = all(one < 0.9 * other for one, other in zip(rough[better], rough[said], strict=True))
+        if better != said and both and ratio > _PROVEN:
+            header.correct("PlanarConfiguration", better)
+    elif ratio > _LIKELY:
+        header.correct("PlanarConfiguration", better)
+    else:
+        raise missing("PlanarConfiguration")
+
+
+def _by_plane(samples: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    return samples.reshape(3, rows, columns).transpose(1, 2, 0)
+
+
+def roughness(picture: NDArray[Any]) -> tuple[float, float]:
+    """Mean absolute difference of neighbours of one channel, [H, W, 3], across and down, in its middle rows."""
+    first = max(0, (picture.shape[0] - _LOOKED_AT) // 2)
+    part = picture[first : first + _LOOKED_AT].astype(np.int32)
+    across, down = np.abs(np.diff(part, axis=1)).mean(), np.abs(np.diff(part, axis=0)).mean()
+    return float(across), float(down)
+
+
+def settle_samples(dataset: Dataset) -> list[str]:
+    """Bring the stored bits of uncompressed samples to the bottom, by High Bit (PS3.5, 8.1.1).
+
+    Where nothing is above the stored bits and something below where High Bit has them, High Bit is wrong. Where
+    samples need more bits than are stored, Bits Stored is, unless those are overlay planes.
+
+    Args:
+        dataset: Settled; changed in place.
+
+    Returns:
+        Notes.
+    """
+    stored, high = number(dataset, "BitsStored", 8), number(dataset, "HighBit", -1)
+    coded = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    allocated = number(dataset, "BitsAllocated", 8)
+    if coded or allocated not in (8, 16) or not stored - 1 <= high < allocated:
+        return []
+    size = allocated // 8
+    kind = "u1" if size == 1 else ("<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2")
+    samples = np.frombuffer(dataset.PixelData[: len(dataset.PixelData) // size * size], kind)
+    below = high + 1 - stored
+    top = int(samples.max()) if samples.size else 0
+    if size == 1 and top >> stored and (widened := _widen(dataset, samples, top)):
+        return widened
+    if not below:
+        return (
+            _widen(dataset, samples, top)
+            if top >> stored and not number(dataset, "PixelRepresentation", 0)
+            else []
+        )
+    dataset.HighBit = stored - 1
+    if top < 1 << stored and bool((samples & ((1 << below) - 1)).any()):
+        return ["corrected_high_bit"]
+    shifted = (samples >> below) & ((1 << stored) - 1)
+    dataset.PixelData = shifted.astype(kind).tobytes()
+    return ["shifted_by_high_bit"]
+
+
+def _widen(dataset: Dataset, samples: NDArray[Any], top: int) -> list[str]:
+    """Bits Stored as many as the largest sample needs, where what is above them belongs to the samples."""
+    rows, columns = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
+    colours = number(dataset, "SamplesPerPixel", 1)
+    first = samples[: rows * columns * colours]
+    if first.size < rows * columns * colours:
+        return []
+    apart = colours == 3 and number(dataset, "PlanarConfiguration", 0) == 1
+    picture = _by_plane(first, rows, columns) if apart else first.reshape(rows, columns, colours)
+    if not _belongs(picture.astype(np.int32), number(dataset, "BitsStored", 8)):
+        return []
+    dataset.BitsStored = top.bit_length()
+    dataset.HighBit = top.bit_length() - 1
+    return ["corrected_bits_stored"]
+
+
+_OVERLAYS = 4
+"""Different values above the stored bits up to which they may be overlays: of two planes."""
+
+
+def _belongs(picture: NDArray[np.int32], stored: int) -> bool:
+    """Whether the bits above those stored continue the samples, and are no overlay planes.
+
+    They do where they count through many values; else where they change from one sample to the next, what is below
+    has to run over: then the difference of whole samples is the smaller one.
+    """
+    above = picture >> stored
+    values = np.unique(above)
+    if len(values) > _OVERLAYS and len(values) > 0.8 * (int(values[-1]) - int(values[0]) + 1):
+        return True
+    changes = np.diff(above, axis=1) != 0
+    whole = np.abs(np.diff(picture, axis=1))[changes]
+    below = np.abs(np.diff(picture & ((1 << stored) - 1), axis=1))[changes]
+    return bool(whole.size) and float(np.median(whole)) < float(np.median(below))  # edges are no measure
