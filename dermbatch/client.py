@@ -114,21 +114,21 @@ class Client:
         )
         name = submission.new_name(batch or f"{submission.new_name(None)}-{token_hex(3)}")  # many in a second
         named = [str(given) for given in inputs]
+        chosen, profile = filters or Filters(), Path(deidentify) if deidentify is not None else None
+        there = submission.before(name, order, named, self._settings, self._store, filters=chosen, profile=profile)
+        if there is not None:
+            begin_if_open(self._store, self._ledger, there)
+            return name
         submitted = submission.prepare(
             order,
             named,
             self._settings,
             self._store,
-            None,
-            filters=filters or Filters(),
-            profile=Path(deidentify) if deidentify is not None else None,
+            served.Offer.of(self._settings.triton, lambda said: warnings.warn(said, stacklevel=4)),
+            filters=chosen,
+            profile=profile,
             audit=self._store.audit,
         )
-        if (there := submitted.planned(name, self._store)) is not None:
-            begin_if_open(self._store, self._ledger, there)
-            return name
-        offer = served.Offer.of(self._settings.triton, lambda said: warnings.warn(said, stacklevel=4))
-        submission.check(order, named, self._settings, self._store, offer)
         begun = submitted.plan(name, self._store)
         begin(self._store, self._ledger, begun)
         return begun.name

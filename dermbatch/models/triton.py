@@ -117,11 +117,7 @@ class Triton:
         while self._left and now - self._left[0][0] > self._timeout + 1:
             self._left.pop(0)[1].close()
         self._open = target, client
-        self._use(client)
         return client
-
-    def _use(self, client: Any) -> None:
-        """Called with the client of each new channel."""
 
     def _connected(self, target: str) -> Any:
         authority = self._endpoints.authority

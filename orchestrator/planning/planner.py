@@ -102,6 +102,15 @@ def planned(
     return batch
 
 
+def is_batch(store: ObjectStore, name: str) -> bool:
+    """Whether there is a batch of this name."""
+    try:
+        read_batch(store, name)
+    except ObjectNotFound:
+        return False
+    return True
+
+
 def abandon(store: ObjectStore, batch: str) -> None:
     """Forget a plan that was begun and never became a batch, so that the next one begins anew."""
     try:
@@ -111,11 +120,8 @@ def abandon(store: ObjectStore, batch: str) -> None:
 
 
 def _check_free(store: ObjectStore, name: str) -> None:
-    try:
-        read_batch(store, name)
-    except ObjectNotFound:
-        return
-    raise UsageError(f"{_taken(name)}; choose another name with --batch")
+    if is_batch(store, name):
+        raise UsageError(f"{_taken(name)}; choose another name with --batch")
 
 
 def _taken(name: str) -> str:

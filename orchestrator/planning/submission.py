@@ -24,7 +24,7 @@ from orchestrator.planning import delivery
 from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.models import Offer
-from orchestrator.planning.planner import plan, planned
+from orchestrator.planning.planner import is_batch, plan, planned
 from orchestrator.planning.privacy.profile import Profile, load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import plan_resegment
@@ -52,10 +52,6 @@ class Submission:
         """Make it a batch; as :func:`orchestrator.planning.planner.plan`."""
         walk = self.intake.walk(self.inputs)
         return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told)
-
-    def planned(self, name: str, store: ObjectStore) -> Batch | None:
-        """The batch that it has become before, if any; as :func:`orchestrator.planning.planner.planned`."""
-        return planned(name, self.order, self.intake.walk(self.inputs), store, self.deidentify)
 
     def estimate(
         self, store: ObjectStore, offer: Offer, *, slots: int, price: float | None, gpus: int
@@ -93,7 +89,7 @@ def prepare(
         inputs: Files, folders, archives, ``s3://bucket/prefix``.
         settings: With the PACS, the limits and what de-identification needs.
         source: The store that ``s3://`` inputs are read from, and the output is in; none where there is none.
-        offer: The models that there are; none where the order is checked by itself (:func:`check`).
+        offer: The models that there are; none where the order was checked before, as those of rules are.
         filters: Which files and objects are meant.
         profile: To de-identify by, or its file.
         in_place: Whether the workers can read ``source`` themselves.
@@ -105,6 +101,56 @@ def prepare(
     """
     if offer is not None:
         check(order, inputs, settings, source, offer)
+    made = _unchecked(
+        order,
+        inputs,
+        settings,
+        source,
+        filters=filters,
+        profile=profile,
+        in_place=in_place,
+        leave_out=leave_out,
+        audit=audit,
+    )
+    made.intake.check(inputs, quoting=made.deidentify is None)
+    return made
+
+
+def before(
+    name: str,
+    order: Order,
+    inputs: Sequence[str],
+    settings: Settings,
+    store: ObjectStore,
+    *,
+    filters: Filters,
+    profile: Path | None = None,
+) -> Batch | None:
+    """The batch that the very same order has become before; none where the name is free.
+
+    Neither models nor inputs are looked at: they may be gone by now. Arguments as of :func:`prepare`.
+
+    Raises:
+        UsageError: Where another order has the name.
+    """
+    if not is_batch(store, name):
+        return None
+    made = _unchecked(order, inputs, settings, store, filters=filters, profile=profile)
+    return planned(name, made.order, made.intake.walk(inputs), store, made.deidentify)
+
+
+def _unchecked(
+    order: Order,
+    inputs: Sequence[str],
+    settings: Settings,
+    source: ObjectStore | None,
+    *,
+    filters: Filters,
+    profile: Path | Profile | None,
+    in_place: bool = True,
+    leave_out: Path | None = None,
+    audit: Audit = NO_AUDIT,
+) -> Submission:
     if isinstance(profile, Path):
         profile = load_profile(profile)
     deidentify = Deidentifier(profile, settings) if profile is not None else None
@@ -117,7 +163,6 @@ def prepare(
         audit=audit,
         pseudonym=deidentify.pseudonym if deidentify is not None else None,
     )
-    intake.check(inputs, quoting=deidentify is None)
     deidentified = deidentify.record if deidentify is not None else None
     return Submission(order.model_copy(update={"deidentified": deidentified}), tuple(inputs), intake, deidentify)
 

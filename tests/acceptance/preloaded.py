@@ -3,8 +3,8 @@
     python preloaded.py SOCKET
 
 A command's own code runs from ``main`` on in a process of its own, as from a shell; only the imports, most of what
-a short command costs, are not repeated. Each connection is one command: file descriptors for its output and errors,
-then its arguments and environment in JSON; the answer is its exit status.
+a short command costs, are not repeated. Each connection is one command: where its output and errors go, then its
+arguments and environment in JSON; the answer is its exit status.
 """
 
 import json

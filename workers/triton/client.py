@@ -71,15 +71,13 @@ class TritonClient(Triton):
         self._sending = threading.Lock()
         self._known: dict[tuple[Stage, ModelChoice], tuple[float, ServedModel]] = {}
         self._shared = SharedMemory(settings.shared_memory_bytes, settings.shared_memory_prefix)
+        self._sharing: Any = None  # the client that memory was offered to last
         self._by_message: set[tuple[str, str]] = set()  # models that answer otherwise than we can foresee
 
     def close(self) -> None:
         """Give shared memory back and close the channel."""
         self._shared.close()
         super().close()
-
-    def _use(self, client: Any) -> None:
-        self._shared.connect(client if self._endpoints.local else None)
 
     def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
         """As :meth:`Triton.model`, which is not asked again for a while."""
@@ -125,10 +123,10 @@ class TritonClient(Triton):
         *,
         shared: bool = True,
     ) -> _Answer:
-        client, tensors = (
-            self._client,
-            Tensors(model, items, outputs),
-        )  # first: shared memory is that of its server
+        client, tensors = self._client, Tensors(model, items, outputs)
+        if client is not self._sharing:  # memory is shared with its server, or with none
+            self._sharing = client
+            self._shared.connect(client if self._endpoints.local else None)
         answer = _Answer(tensors)
         if shared and (model.name, model.version) not in self._by_message:
             tensors.share(self._shared)

@@ -71,23 +71,25 @@ def submit(
         output=output,
     )
     name = submission.new_name(batch_name)
+    chosen = options.filters(include, exclude, since, until)
+    if not dry_run:
+        there = submission.before(name, order, inputs, settings, store, filters=chosen, profile=profile)
+        if there is not None:
+            begin_if_open(store, ledger, there)
+            err.print(f"batch {name} was given before: nothing is changed", markup=False, soft_wrap=True)
+            out.print(name, markup=False)
+            return
+    offer = Offer.of(settings.triton, warn)
     submitted = submission.prepare(
         order,
         inputs,
         settings,
         store,
-        None,
-        filters=options.filters(include, exclude, since, until),
+        offer,
+        filters=chosen,
         profile=profile,
         audit=store.audit,
     )
-    if not dry_run and (there := submitted.planned(name, store)) is not None:
-        begin_if_open(store, ledger, there)
-        err.print(f"batch {name} was given before: nothing is changed", markup=False, soft_wrap=True)
-        out.print(name, markup=False)
-        return
-    offer = Offer.of(settings.triton, warn)
-    submission.check(order, inputs, settings, store, offer)
     if dry_run:
         with err.status("Reading the inputs"):
             found = submitted.estimate(store, offer, slots=ledger.slots.live(), price=price, gpus=gpus)
