@@ -123,8 +123,8 @@ ABOUT: dict[str, About] = {
         "within limits by 121 validation images and 123 of ISIC 2018 Task 1 (CC0); " + _LITE,
         f"{_CLASSIFY_LIMITS} Of a source that training left out, it ranks keratoses far worse than on val. "
         "Pictures whose `DISTANCE` is above 1 are none of a dermatoscope, and get no diagnosis: of lesions fewer "
-        "than one of a hundred, but more where the picture is very dark, pale or in a black frame. One document of "
-        "ten and one photograph of three pass for skin.",
+        "than one of a hundred, but more where the picture is very dark, pale or in a black frame. One document "
+        "in ten and one photograph in three pass for skin.",
     ),
     "classify_resnet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart on the whole picture; the lesion mask is not used.",
