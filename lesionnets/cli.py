@@ -342,6 +342,25 @@ def _evaluate_pairs(covered: Path, clean: Path, model: str | None, *, native: bo
 
 
 @app.command()
+def usual(
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run of classify_lite; written anew.")],
+    images: Annotated[list[Path], typer.Option(help="Folder of usual pictures; may be given several times.")],
+    held_out: Annotated[
+        list[Path], typer.Option(help="The same that the network was not trained on, for the limits.")
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+) -> None:
+    """Fit to a classifier what usual pictures are: once exported it flags others as no dermoscopic images."""
+    from lesionnets.data.sources.folds import COPIES  # noqa: PLC0415
+    from lesionnets.evaluation import samples  # noqa: PLC0415
+    from lesionnets.evaluation.choosing.usual import fit  # noqa: PLC0415
+
+    pictures = [one for one in samples.pictures(images).samples if one.image_id not in COPIES]
+    fit(checkpoint, pictures, samples.pictures(held_out).samples, seed=seed)
+    typer.echo(checkpoint)
+
+
+@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run, or the run's folder.")],
     repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),

@@ -45,6 +45,19 @@ def paled(images: Tensor, share: float = 0.3) -> Tensor:
     return mean + (images - mean) * factor
 
 
+def greyed(images: Tensor, share: float = 0.1) -> Tensor:
+    """A share of the pictures without colours."""
+    chosen = _uniform(images, len(images), 1, 1, 1) < share
+    return torch.where(chosen, images.mean(dim=1, keepdim=True), images)
+
+
+def exposed(images: Tensor, share: float = 0.2) -> Tensor:
+    """A share of the pictures with a third to three halves of their light."""
+    chosen = _uniform(images, len(images), 1, 1, 1) < share
+    light = (1 / 3) * 4.5 ** _uniform(images, len(images), 1, 1, 1)
+    return torch.where(chosen, images * light, images).clamp(0, 1)
+
+
 def coarsened(images: Tensor, share: float = 0.5) -> Tensor:
     """A share of the pictures as cameras of a quarter to all of the resolution had seen them, with some noise."""
     side, parts = images.shape[-1], images.chunk(4)

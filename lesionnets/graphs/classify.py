@@ -1,4 +1,7 @@
-"""The graph of the classify stage: ``IMAGE``, ``LESION`` -> ``PROBABILITIES``, ``EMBEDDING``, ``SALIENCY``."""
+"""The graph of the classify stage: ``IMAGE``, ``LESION`` -> ``PROBABILITIES``, ``EMBEDDING``, ``SALIENCY``.
+
+A network that tells unusual pictures also gives ``DISTANCE``, of its last square: the whole picture, or nearly so.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class ClassifyGraph(nn.Module):
     Shape:
         image uint8 [N, H, W, 3], lesion uint8 [N, H, W] (probability x 255)
         -> probabilities float [N, classes]; embedding float [N, features], of length 1; saliency uint8 [N, 64, 64]
-        over the whole picture: what speaks for the most probable class more than for the others, highest 255.
+        over the whole picture: what speaks for the most probable class more than for the others, highest 255;
+        and where the network judges distance float [N, 1], above 1 of pictures that are no dermoscopic ones.
     """
 
     def __init__(self, net: Classifier, *, flips: bool = False) -> None:
@@ -37,7 +41,7 @@ class ClassifyGraph(nn.Module):
         self.net = net
         self.mirrors = MIRRORS if flips else MIRRORS[:1]
 
-    def forward(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         height, width = image.shape[1], image.shape[2]
         picture = area_sample(image, self.net.plane, 2)
@@ -45,18 +49,21 @@ class ClassifyGraph(nn.Module):
         if not self.net.guided:
             mask = 0 * mask  # no lesion: the square spans the picture
         squares = [lesion_square(mask, height, width, **vars(each)) for each in self.net.squares]
+        usual = self.net.usual
+        run = self.net if usual is None else self.net.look
         views = [
-            self.net(*(part.flip(axes) for part in parts))
+            run(*(part.flip(axes) for part in parts))
             for parts in (self._cut(picture, mask, square, height, width) for square in squares)
             for axes in self.mirrors
         ]
-        square, (logits, embedding, maps) = squares[0], views[0]
+        square, (logits, embedding, maps, *_) = squares[0], views[0]
         scaled = torch.stack([view[0].float() / self.net.temperature for view in views])
         top = _top_class(logits.float()).to(maps.dtype)[:, :, None, None]
         evidence = ((maps - maps.mean(dim=1, keepdim=True)) * top).sum(dim=1, keepdim=True).float().clamp(min=0)
         peak = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
         saliency = to_bytes(paste_square(evidence / peak, square, height, width, SALIENCY))[:, 0]
-        return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency
+        distance = () if usual is None else (usual(views[-len(self.mirrors)][-1].float()),)
+        return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency, *distance
 
     def _cut(
         self, picture: Tensor, mask: Tensor, square: Tensor, height: int, width: int
@@ -76,12 +83,14 @@ def _top_class(logits: Tensor) -> Tensor:
 
 def contract(network: Classifier) -> contracts.Contract:
     """What the graph takes and gives."""
+    judged = () if network.usual is None else (contracts.DISTANCE,)
     return contracts.Contract(
         inputs=(contracts.IMAGE, contracts.LESION),
         outputs=(
             contracts.Tensor("PROBABILITIES", (len(network.diagnoses),), "float32"),
             contracts.Tensor("EMBEDDING", (network.features,), "float32"),
             contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
+            *judged,
         ),
         parameters={"labels": ",".join(network.diagnoses)}
         | ({"long_side": str(network.long_side)} if network.long_side else {}),
@@ -90,5 +99,5 @@ def contract(network: Classifier) -> contracts.Contract:
 
 def build(network: Classifier, *, flips: bool = False) -> onnx.ModelProto:
     """Wrap a classifier to the stage's contract; ``flips`` as :class:`ClassifyGraph` has them."""
-    outputs = ["PROBABILITIES", "EMBEDDING", "SALIENCY"]
+    outputs = [tensor.name for tensor in contract(network).outputs]
     return export_graph(ClassifyGraph(network, flips=flips), {"IMAGE": (3,), "LESION": ()}, outputs)

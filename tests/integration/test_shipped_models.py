@@ -9,10 +9,15 @@ import pytest
 from benchmarks.comparison.work import Given, Work
 from dermbatch.images.imagefile import read_image
 from dermbatch.models.repository import default_model_repository
+from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import write_samples
 from dermbatch.settings import DEFAULT_MODELS, Settings
 from dermbatch.stages import ORDER, Stage
+from tests.pages import page
+from workers.image.quality import quality_flags
+from workers.stages.classify import ClassifyParameters, classify
 from workers.stages.enhance import EnhanceParameters, enhance
+from workers.stages.purify import PurifyParameters, purify
 from workers.stages.segment import SegmentParameters, segment
 from workers.triton.client import TritonClient
 
@@ -48,6 +53,33 @@ def test_the_benchmarks_models_in_process_give_what_triton_gives(client, tmp_pat
     work._client = client
     for name, by_triton in work.made(work.decoded(path.read_bytes())).items():
         np.testing.assert_array_equal(in_process[name], by_triton)
+
+
+def classified(image, client):
+    """What the stages give of a picture, one after the other, and the flags that it raises."""
+    models = {stage: client.model(stage, DEFAULT_MODELS[stage]) for stage in ORDER}
+    purified = purify(image, client, models[Stage.PURIFY], PurifyParameters.of(models[Stage.PURIFY]))
+    found = segment(purified.image, client, models[Stage.SEGMENT], SegmentParameters.of(models[Stage.SEGMENT]))
+    classifier = models[Stage.CLASSIFY]
+    output = classify(purified.image, found.mask, client, classifier, ClassifyParameters.of(classifier)).output
+    return output, quality_flags((purified.output, found.output, output))
+
+
+def test_a_page_of_text_is_flagged_and_gets_no_diagnosis_and_a_phantom_gets_one(client):
+    output, flags = classified(page(), client)
+    assert output.distance > 1
+    assert (output.label, output.probabilities) == (None, {})
+    assert "not_dermoscopic" in flags
+    output, flags = classified(phantom(1).image, client)
+    assert output.distance <= 1
+    assert output.label in output.probabilities
+    assert "not_dermoscopic" not in flags
+
+
+@pytest.mark.shared_data
+def test_no_photograph_of_a_lesion_is_flagged(client, photographs):
+    for image, _ in photographs[::3]:
+        assert "not_dermoscopic" not in classified(image, client)[1]
 
 
 @pytest.mark.shared_data

@@ -15,6 +15,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from dermbatch.images.fitting import fit, sent_size
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.settings import DEFAULT_MODELS
@@ -24,6 +25,7 @@ from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.evaluation import enhance, purify
 from lesionnets.evaluation.figures.overlap import jaccard
 from lesionnets.export import MOST_BYTES, versions
+from tests.pages import page
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 MODELS = {stage: choice.name for stage, choice in DEFAULT_MODELS.items()}
@@ -195,3 +197,21 @@ def test_classify_gives_probabilities_by_label() -> None:
     assert found["PROBABILITIES"].sum() == pytest.approx(1, abs=1e-4)
     assert found["PROBABILITIES"].min() >= 0
     assert np.isfinite(found["EMBEDDING"]).all()
+
+
+def test_phantoms_of_all_sizes_are_dermoscopic_and_pages_screens_and_noise_are_none() -> None:
+    def distance(image: np.ndarray, lesion: np.ndarray) -> float:
+        height, width = sent_size((-1, -1), *image.shape[:2], int(parameter(Stage.CLASSIFY, "long_side")))
+        sent = {"IMAGE": fit(image, (height, width))[None], "LESION": fit(lesion, (height, width))[None]}
+        return float(run(Stage.CLASSIFY, **sent)["DISTANCE"][0, 0])
+
+    for seed, (height, width) in enumerate([(300, 400), (480, 640), (768, 1024), (600, 600)] * 3):
+        drawn = phantom(seed, height=height, width=width)
+        lesion = drawn.lesion.astype(np.uint8) * 255
+        assert distance(drawn.clean, lesion) < 1  # without hair, as purification leaves it
+        assert distance(drawn.clean, 0 * lesion) < 1  # whether segmentation finds it or not
+    rng, others = np.random.default_rng(0), [page(), page(480, 640)]
+    others += [255 - page(700, 900), rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)]
+    others += [np.full((300, 400, 3), light, np.uint8) for light in (0, 255)]
+    for other in others:
+        assert distance(other, np.zeros(other.shape[:2], np.uint8)) > 1

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lesionnets.nets.classify.usual import Usual
+
 
 @dataclass(frozen=True)
 class Square:
@@ -39,6 +41,8 @@ class Classifier(nn.Module):
         plane: Side that pictures are squashed to before squares are cut out, pixels.
         long_side: Pixels to which a worker reduces pictures that it sends; its own default where none is given.
         temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
+        usual: Tells pictures that are unlike those of skin by what :meth:`look` gives; fitted after training
+            (:mod:`lesionnets.evaluation.choosing.usual`), and missing until then.
 
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
@@ -57,3 +61,8 @@ class Classifier(nn.Module):
         self.diagnoses = tuple(diagnoses)
         self.features = features
         self.register_buffer("temperature", torch.ones(()))
+        self.usual: Usual | None = None
+
+    def look(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As ``forward``, and what ``usual`` takes, float [N, F]; of networks that have one."""
+        raise NotImplementedError

@@ -15,7 +15,13 @@ from torch.nn import functional
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.nets.classify.classifier import Classifier, Square
 from lesionnets.nets.classify.mobilenet import lesion_weight
+from lesionnets.nets.classify.usual import Usual
 from lesionnets.nets.efficient_lite import FEATURES, EfficientLite
+
+DEPTHS = (2, 3)
+"""Of the encoder's maps that tell unusual pictures, beside the last: an eighth and a sixteenth of the sides."""
+DIRECTIONS = 64
+"""In which the last maps of usual pictures differ."""
 
 
 class LiteClassifier(Classifier):
@@ -26,6 +32,7 @@ class LiteClassifier(Classifier):
         classes: Number of diagnoses.
         size: Side of the views, pixels.
         dropout: Share of pooled features dropped in training.
+        judges: Whether it has a :class:`~lesionnets.nets.classify.usual.Usual`.
 
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
@@ -37,11 +44,16 @@ class LiteClassifier(Classifier):
     plane = 384
     long_side = 512
 
-    def __init__(self, version: int = 0, classes: int = 3, size: int = 224, dropout: float = 0.3) -> None:
+    def __init__(
+        self, version: int = 0, classes: int = 3, size: int = 224, dropout: float = 0.3, *, judges: bool = False
+    ) -> None:
         super().__init__(size, DIAGNOSES, FEATURES)
         self.encoder = EfficientLite(version)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * FEATURES, classes)
+        if judges:
+            sizes = [2 * self.encoder.levels[depth] for depth in DEPTHS]
+            self.usual = Usual([*sizes, FEATURES], DIRECTIONS)
 
     @property
     def stages(self) -> list[nn.Module]:
@@ -51,7 +63,16 @@ class LiteClassifier(Classifier):
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
-        features = self.encoder(image)
+        return self._diagnose(self.encoder(image), mask)
+
+    def look(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As ``forward``, and what tells unusual pictures: means and standard deviations of maps, float [N, F]."""
+        levels = self.encoder.levels_of(image)
+        features = self.encoder.head(levels[-1])
+        traits = [_moments(levels[depth]) for depth in DEPTHS]
+        return *self._diagnose(features, mask), torch.cat([*traits, features.mean(dim=(2, 3))], dim=1)
+
+    def _diagnose(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight = lesion_weight(mask, features.shape[-2:])
         lesion = (features * weight).sum(dim=(2, 3))
         pooled = torch.cat([features.mean(dim=(2, 3)), lesion], dim=1)
@@ -59,3 +80,10 @@ class LiteClassifier(Classifier):
         places = features.shape[2] * features.shape[3]
         maps = functional.conv2d(features, by_whole) / places + functional.conv2d(features, by_lesion) * weight
         return self.head(self.dropout(pooled)), functional.normalize(lesion, dim=1), maps
+
+
+def _moments(maps: Tensor) -> Tensor:
+    """Mean and standard deviation of each channel of maps [N, C, h, w] over the picture: float [N, 2 C]."""
+    mean = maps.mean(dim=(2, 3))
+    spread = (maps - mean[:, :, None, None]).square().mean(dim=(2, 3)).sqrt()
+    return torch.cat([mean, spread], dim=1)

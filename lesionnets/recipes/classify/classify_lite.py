@@ -90,7 +90,7 @@ def train_one(
     """
     torch.manual_seed(options.seed)
     hyper = {"version": version, "classes": len(DIAGNOSES), "size": size}
-    model = LiteClassifier(**hyper)
+    model = LiteClassifier(version, len(DIAGNOSES), size)
     if not options.smoke:
         load_imagenet(model.encoder, version)
     limits = options.limits(MINUTES, PATIENCE)
