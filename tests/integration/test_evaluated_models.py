@@ -129,7 +129,7 @@ def test_the_three_agree_pixel_by_pixel(served):
         (
             "{triton}/classify_lite",
             Stage.SEGMENT,
-            "gives EMBEDDING, .*; the segment stage has IMAGE and LESION",
+            "gives DISTANCE, EMBEDDING, .*; the segment stage has IMAGE and LESION",
         ),
         ("{nobody}/segment_unet", Stage.SEGMENT, "no Triton answers gRPC at 127.0.0.1:"),
         ("{triton}", Stage.SEGMENT, "is no address of a model"),

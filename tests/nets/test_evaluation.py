@@ -352,7 +352,7 @@ def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp
 
 
 def test_a_model_of_another_stage_or_network_is_refused(networks: dict[Stage, Path], tmp_path: Path) -> None:
-    message = "takes IMAGE, LESION and gives EMBEDDING, .*; the segment stage has IMAGE and LESION"
+    message = "takes IMAGE, LESION and gives DISTANCE, EMBEDDING, .*; the segment stage has IMAGE and LESION"
     with pytest.raises(UsageError, match=message):
         load_model(REPOSITORY / "classify_lite" / "1" / "model.onnx", Stage.SEGMENT)
     with pytest.raises(UsageError, match="recipe 'classify_mobilenet', which is not for the segment stage"):
