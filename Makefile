@@ -66,7 +66,7 @@ chart-audit: develop $(BIN)/helm  ## have checkov judge the security of chart an
 	build/checkov/bin/checkov --directory build/audit --framework kubernetes dockerfile \
 		--skip-check $(PASSED_OVER) --skip-download --compact --quiet
 
-MODULES := 4
+MODULES := 3
 AT_A_TIME = --numprocesses $(MODULES) --dist loadfile --no-loadscope-reorder
 test: develop  ## all tests, MODULES=n of their modules at a time
 	$(BIN)/pytest $(AT_A_TIME)

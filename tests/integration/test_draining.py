@@ -174,7 +174,7 @@ def test_of_two_servers_one_may_end(pair, behind, mode):
         assert kinds[ModelContractError] == 0, texts
         assert kinds[type(None)] > 0
         if mode == "client":  # it knows which one ends, and leaves it: threads do not meet it again and again
-            assert kinds[InferenceUnavailable] <= 10, texts
+            assert kinds[InferenceUnavailable] < kinds[type(None)], texts
 
 
 def test_requests_go_to_both_and_follow_them(pair):
