@@ -40,11 +40,9 @@ from benchmarks.killloop import work
 from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
-from dermbatch.phantoms.phantom import phantom
-from dermbatch.phantoms.samples import encode
-from dermbatch.records.asked import Batch, BatchSummary, ManifestEntry, Order
+from dermbatch.records.asked import Batch, BatchSummary
 from dermbatch.records.outcome import FailureRecord
-from dermbatch.settings import DEFAULT_MODELS, Settings
+from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
@@ -167,20 +165,6 @@ def balancer(folder: Path, mode: str, servers: list[TritonPorts]) -> tuple[Part,
     return part, port
 
 
-def submit(store: ObjectStore, name: str, images: int) -> Batch:
-    """A batch of phantoms, each another one."""
-    entries = []
-    for index in range(images):
-        data = encode(phantom(index, height=96, width=128), ".jpg", identity=index)
-        key = f"{name}/{index}"
-        etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
-        source = f"s3://{store.incoming_bucket}/{key}"
-        entries.append(ManifestEntry(index=index, name=f"{index}.jpg", source=source, size=len(data), etag=etag))
-    batch = work.no_op_batch(name, images).model_copy(update={"order": Order(models=DEFAULT_MODELS)})
-    work.submit(store, batch, iter(entries))
-    return batch
-
-
 class Drains:
     """One batch whose servers are drained in turn, evenly over its images.
 
@@ -294,7 +278,7 @@ def run(folder: Path, way: str, models: Path, *, drains: int, images: int, slots
         whole = Outcome(0, 0, 0)
         while whole.drains < drains and whole.done == whole.images:
             name = f"drains-{way}-{whole.images}"
-            batch = submit(ObjectStore(settings.store), name, images)
+            batch = work.submit_phantoms(ObjectStore(settings.store), name, images, height=96, width=128)
             whole = whole.and_then(Drains(servers, settings, batch, drains - whole.drains).run())
         return whole
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +21,7 @@ class Meter:
     """Measures while inside; this process by itself is one family more, ``command``, unless it heads one.
 
     Args:
-        families: First process of each family, by name; asked when it begins.
+        families: First process of each family, by name.
 
     Attributes:
         cpu: CPU seconds of each family while inside.
@@ -29,14 +29,14 @@ class Meter:
         peak: Largest sum of their memory in bytes, each page's share (PSS), that was seen.
     """
 
-    families: Callable[[], Mapping[str, int]]
+    families: Mapping[str, int]
     cpu: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     peak: int = 0
 
     def __enter__(self) -> Self:
         """Begin."""
-        self._roots = dict(self.families())
+        self._roots = dict(self.families)
         self._alone = os.getpid() not in self._roots.values()
         if self._alone:
             self._roots["command"] = os.getpid()

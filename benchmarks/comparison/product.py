@@ -62,7 +62,7 @@ def product(paths: Sequence[Path], given: Given, folder: Path) -> Round:
         started = time.monotonic() - begun
         _batch(stack, "warm", paths[:1], folder / "warm")
         before = _requests(stack)
-        with Meter(lambda: {part.name: part.pid or 0 for part in stack.parts}) as meter:
+        with Meter({part.name: part.pid or 0 for part in stack.parts}) as meter:
             _batch(stack, "all", paths, folder / "out")
         requests = (_requests(stack) - before) / len(paths)
         ended = time.monotonic()

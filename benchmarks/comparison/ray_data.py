@@ -40,7 +40,7 @@ def main() -> None:
     keys, count = json.load(sys.stdin), len(os.sched_getaffinity(0))
     ray.init(num_cpus=count, include_dashboard=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    with Meter(lambda: {"ray": os.getpid()}) as meter:
+    with Meter({"ray": os.getpid()}) as meter:
         rows = (
             ray.data.from_items(keys, override_num_blocks=len(keys))
             .map_batches(Actor, batch_size=1, concurrency=count, num_cpus=1, fn_constructor_args=(sys.argv[1],))

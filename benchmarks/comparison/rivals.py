@@ -102,7 +102,7 @@ def chain(paths: Sequence[Path], given: Given, folder: Path) -> Meter:
             store, app = ObjectStore(told.settings.store), celery_app(broker.url)
             wait_for(app, put(store, _WARM, list(paths[:1]) * cores() * 2))
             families = {name: part.pid or 0 for name, part in {**parts, "celery": worker}.items()}
-            with Meter(lambda: families) as meter:
+            with Meter(families) as meter:
                 wait_for(app, put(store, PREFIX, paths))
             watch.check()
     return meter

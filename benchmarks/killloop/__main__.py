@@ -31,10 +31,8 @@ from benchmarks.killloop.clock import library
 from benchmarks.killloop.faults import KILLS, OTHERS, REAL_KILLS, Side, for_stock, schedule
 from benchmarks.killloop.house import House
 from benchmarks.killloop.loop import Loop, Outcome
-from dermbatch.phantoms.phantom import phantom
-from dermbatch.phantoms.samples import encode
-from dermbatch.records.asked import Batch, ManifestEntry, Order
-from dermbatch.settings import DEFAULT_MODELS, LedgerSettings
+from dermbatch.records.asked import Batch
+from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.process import python_module
 
@@ -64,7 +62,10 @@ def ours(options: argparse.Namespace, folder: Path) -> Result:
     try:
         house.start_servers()
         store = ObjectStore(house.straight)
-        batch = submit_real(store, options.images) if options.real else submit(store, options.images)
+        if options.real:
+            batch = work.submit_phantoms(store, work.BATCH, options.images, height=300, width=400)
+        else:
+            batch = submit(store, options.images)
         loop = Loop(house, listed, options.images, options.seed)
         outcome = loop.run(lambda: loop.struck_all and work.closed(store, batch.name), options.deadline)
         check = pictures_whole if options.real else no_op_artifacts_whole
@@ -123,20 +124,6 @@ def submit(store: ObjectStore, images: int) -> Batch:
     """The batch of the no-op loop."""
     batch = work.no_op_batch(work.BATCH, images)
     work.submit(store, batch, work.entries(images))
-    return batch
-
-
-def submit_real(store: ObjectStore, images: int) -> Batch:
-    """A batch of phantoms for the real stages."""
-    entries = []
-    for index in range(images):
-        data = encode(phantom(index, height=300, width=400), ".jpg", identity=index)
-        key = f"{work.BATCH}/{index}"
-        etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
-        source = f"s3://{store.incoming_bucket}/{key}"
-        entries.append(ManifestEntry(index=index, name=f"{index}.jpg", source=source, size=len(data), etag=etag))
-    batch = work.no_op_batch(work.BATCH, images).model_copy(update={"order": Order(models=DEFAULT_MODELS)})
-    work.submit(store, batch, iter(entries))
     return batch
 
 

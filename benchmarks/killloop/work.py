@@ -15,8 +15,11 @@ from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound
+from dermbatch.phantoms.phantom import phantom
+from dermbatch.phantoms.samples import encode
 from dermbatch.records.asked import Batch, BatchControl, ImageJob, Lane, ManifestEntry, ModelChoice, Order
 from dermbatch.records.outcome import ModelUsed, PurifyOutput, ResultRecord, SourceInfo, StageRecord
+from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 
@@ -125,6 +128,20 @@ def submit(store: ObjectStore, batch: Batch, lines: Iterator[ManifestEntry]) -> 
             store.put(layout.manifest_part(batch.name, name), b"".join(part), "application/x-ndjson")
             part = []
     store.put(layout.batch_record(batch.name), batch.to_json(), "application/json")
+
+
+def submit_phantoms(store: ObjectStore, name: str, images: int, *, height: int, width: int) -> Batch:
+    """A batch of phantoms for the real stages, each another one."""
+    entries = []
+    for index in range(images):
+        data = encode(phantom(index, height=height, width=width), ".jpg", identity=index)
+        key = f"{name}/{index}"
+        etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
+        source = f"s3://{store.incoming_bucket}/{key}"
+        entries.append(ManifestEntry(index=index, name=f"{index}.jpg", source=source, size=len(data), etag=etag))
+    batch = no_op_batch(name, images).model_copy(update={"order": Order(models=DEFAULT_MODELS)})
+    submit(store, batch, iter(entries))
+    return batch
 
 
 def no_op_batch(name: str, images: int, lane: Lane = "bulk") -> Batch:

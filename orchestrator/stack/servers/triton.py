@@ -33,6 +33,8 @@ _OWN_BACKEND = Path(__file__).with_name("backends") / "onnxruntime"
 _OWN_LIBPYTHON = (3, 13)  # the one stub of the wheel that carries its own
 _GRACE = 0.0  # it keeps nothing, and who waits for an answer has ended before it; by itself it takes 3 s
 _TELLING = re.compile(r"UNAVAILABLE|^E\d{4} |^error: |Traceback|Error: |already in use")
+_FIELD = re.compile(r"^(\w+)", re.MULTILINE)
+_TENSORS = {"input", "output"}
 _PROTOCOLS = (
     "metadata",
     "inference",
@@ -158,12 +160,8 @@ def _server() -> Path:
 
 def _complete(repository: Path) -> bool:
     """Whether each model's configuration names its tensors itself."""
-    texts = [path / "config.pbtxt" for path in repository.iterdir() if path.is_dir()]
-    return all(
-        text.is_file()
-        and all(re.search(rf"^{kind}\b", text.read_text(), re.MULTILINE) for kind in ("input", "output"))
-        for text in texts
-    )
+    configs = [path / "config.pbtxt" for path in repository.iterdir() if path.is_dir()]
+    return all(config.is_file() and set(_FIELD.findall(config.read_text())) >= _TENSORS for config in configs)
 
 
 def _make_backends(folder: Path, server: Path) -> None:
