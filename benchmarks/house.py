@@ -52,6 +52,7 @@ from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 from orchestrator.steering.controls import begin
+from workers.inference.engine import engine_of
 from workers.process.drain import Drain
 from workers.process.task import process_image
 from workers.process.workplace import Workplace
@@ -80,7 +81,7 @@ def recorded(folder: Path, seed: int) -> list[Call]:
     settings = start.model_copy(update=changes)
     with running(queue, s3, triton):
         message = queued(folder / "phantom.dcm", settings, seed)
-        place = Workplace.open(settings, Drain(settings.worker.grace))
+        place = Workplace.open(settings, Drain(settings.worker.grace), engine_of(settings))
         recorder = Recorder(ROOT, ON_THE_WAY)
         try:
             with recorder.recording():

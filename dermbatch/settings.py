@@ -6,6 +6,7 @@ Nested fields take a double underscore: ``DERMBATCH_STORE__ENDPOINT_URL``. ``doc
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -49,6 +50,22 @@ class StoreSettings(Section):
     connections: int = Field(default=32, ge=1)
     connect_timeout: Seconds = 3
     read_timeout: Seconds = 30
+
+
+class Engine(StrEnum):
+    """What runs the models."""
+
+    TRITON = "triton"
+    ONNXRUNTIME = "onnxruntime"
+
+
+class InferenceSettings(Section):
+    """How workers run the models."""
+
+    engine: Engine = Field(default=Engine.TRITON, description="onnxruntime: in the worker's own process")
+    repository: Path | None = Field(
+        default=None, description="Triton model repository that onnxruntime reads; the models that come along"
+    )
 
 
 class TritonSettings(Section):
@@ -211,6 +228,7 @@ class Settings(BaseSettings):
 
     redis: RedisSettings = RedisSettings()
     store: StoreSettings = StoreSettings()
+    inference: InferenceSettings = InferenceSettings()
     triton: TritonSettings = TritonSettings()
     ledger: LedgerSettings = LedgerSettings()
     worker: WorkerSettings = WorkerSettings()

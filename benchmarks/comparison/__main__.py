@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.comparison.meter import Meter
-from benchmarks.comparison.product import Round, product, served
+from benchmarks.comparison.product import Round, product
 from benchmarks.comparison.rivals import celery_worker, chain, cores, limit, ray
 from benchmarks.comparison.work import Given
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.samples import write_samples
-from dermbatch.settings import Settings
-from orchestrator.cli.options import sized
+from dermbatch.settings import Engine, load
+from orchestrator.cli.options import engined, sized
 
 console = Console(highlight=False)
 
@@ -145,6 +145,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None, help="images at a time; as `dermbatch run` chooses")
+    parser.add_argument(
+        "--engine", type=Engine, choices=list(Engine), default=Engine.ONNXRUNTIME, help="of the product"
+    )
     parser.add_argument("--ray", type=Path, help="a Python that has ray[data] and the product")
     parser.add_argument("--model-repository", type=Path, default=None)
     options = parser.parse_args()
@@ -158,8 +161,8 @@ def main() -> None:
             sets.insert(0, Set("photographs", chosen(options.photographs, photographs)))
         if options.small is not None:
             sets.append(Set("small", chosen(options.small, small)))
-        settings = sized(Settings(), options.workers)
-        given = Given(settings, repository, served(settings, repository, folder / "served"))
+        settings = sized(engined(load(), options.engine), options.workers)
+        given = Given(settings, repository)
         measure(sets, given, folder, options.rounds, options.ray)
         for one in sets:
             one.show()

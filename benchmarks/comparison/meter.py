@@ -13,7 +13,7 @@ from typing import Self
 
 import psutil
 
-_EVERY = 3.0  # seconds between two looks at the memory, which cost some milliseconds a process
+_EVERY = 5.0  # seconds between two looks at the memory, which cost some milliseconds a process
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Meter:
         self._alone = os.getpid() not in self._roots.values()
         if self._alone:
             self._roots["command"] = os.getpid()
-        self._left = threading.Event()
+        self._left, self._own = threading.Event(), 0.0
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._before, self._start = self._used(), time.monotonic()
         self._thread.start()
@@ -55,6 +55,8 @@ class Meter:
         self.cpu = {name: after[name] - self._before[name] for name in after}
         self._left.set()
         self._thread.join()
+        if self._alone:
+            self.cpu["command"] -= self._own
 
     def _members(self, root: int) -> list[psutil.Process]:
         try:
@@ -82,6 +84,6 @@ class Meter:
                 for process in self._members(root):
                     with suppress(psutil.Error):
                         total += process.memory_full_info().pss
-            self.peak = max(self.peak, total)
+            self.peak, self._own = max(self.peak, total), time.thread_time()
             if self._left.wait(_EVERY):
                 return

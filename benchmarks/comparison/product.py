@@ -12,17 +12,13 @@ from benchmarks.comparison.meter import Meter
 from benchmarks.comparison.work import Given
 from benchmarks.rerun import scraped
 from dermbatch.ledger import Ledger
-from dermbatch.models.served import ServedModel
 from dermbatch.records.asked import Order
-from dermbatch.settings import Settings
-from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
 from orchestrator.reporting.fetch import fetch
 from orchestrator.reporting.progress import wait
 from orchestrator.stack.stack import Stack
-from workers.triton.client import TritonClient
 
 REQUESTS = "dermbatch_store_requests"
 
@@ -42,16 +38,6 @@ class Round:
     requests: float
     started: float
     stopped: float
-
-
-def served(settings: Settings, repository: Path, folder: Path) -> dict[Stage, ServedModel]:
-    """The default models as Triton describes them."""
-    with Stack(folder, settings, model_repository=repository) as stack:
-        client = TritonClient(stack.settings.triton)
-        try:
-            return {stage: client.model(stage, choice) for stage, choice in settings.models.items()}
-        finally:
-            client.close()
 
 
 def product(paths: Sequence[Path], given: Given, folder: Path) -> Round:

@@ -70,7 +70,7 @@ def servers(given: Given, folder: Path) -> Iterator[tuple[Given, RedisSettings, 
     redis_port, s3_port = free_ports(2)
     redis, broker = redis_part(folder / "redis", folder / "redis.log", redis_port, env)
     s3, store, _ = s3_part(folder / "s3", folder / "s3.log", s3_port, env, given.settings.store)
-    told = Given(given.settings.model_copy(update={"store": store}), given.repository, given.models)
+    told = Given(given.settings.model_copy(update={"store": store}), given.repository)
     with running(redis, s3) as watch:
         made = ObjectStore(store)
         for bucket in (made.bucket, made.incoming_bucket):

@@ -13,17 +13,16 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.comparison.models import InProcess
 from dermbatch.images.imagefile import SourceImage
-from dermbatch.models.served import Array, ServedModel
+from dermbatch.models.served import Array
 from dermbatch.records.asked import ImageJob, Order
 from dermbatch.settings import Settings
-from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.image import artifacts
 from workers.image.pictures import Pictures
 from workers.image.preview import preview
 from workers.image.steps import plan, run_step
+from workers.inference.onnx import OnnxRuntime
 
 PREFIX = "inputs/"
 
@@ -35,12 +34,10 @@ class Given:
     Attributes:
         settings: With the store's address and keys.
         repository: The Triton model repository.
-        models: The model of each stage.
     """
 
     settings: Settings
     repository: Path
-    models: dict[Stage, ServedModel]
 
     def write(self, path: Path) -> Path:
         """Into a file."""
@@ -59,7 +56,7 @@ class Work:
     """A process's models, and its way of processing an image."""
 
     def __init__(self, given: Given) -> None:
-        self._client = InProcess(given.repository, given.models)
+        self._client = OnnxRuntime(given.repository)
         self._pixels = given.settings.worker.max_pixels
         self._order = Order(models=given.settings.models)
 
@@ -74,7 +71,7 @@ class Work:
         job = ImageJob(batch="b", index=0, name="", source="s3://b/0", order=self._order)
         found: dict[str, Array] = {}
         source: SourceImage = pictures.source
-        for step in plan(job, self._client):  # type: ignore[arg-type]
+        for step in plan(job, self._client):
             _, made = run_step(step, pictures, source, self._client)  # type: ignore[arg-type]
             found |= made
         return found

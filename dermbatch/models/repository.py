@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import dermbatch
 from dermbatch.errors import StackError
+
+_ONNX = re.compile(
+    r'^(?:[^#\n]*\s)?(?:backend\s*:\s*"onnxruntime"|platform\s*:\s*"onnxruntime_onnx")', re.MULTILINE
+)
 
 
 def default_model_repository() -> Path:
@@ -36,6 +41,15 @@ def newest_file(repository: Path, name: str) -> Path:
     if not versions:
         raise StackError(f"there is no model {name} in {repository}")
     return repository / name / versions[-1] / "model.onnx"
+
+
+def for_onnx_runtime(repository: Path) -> dict[str, list[str]]:
+    """Those of :func:`served_models` that ONNX Runtime runs by itself: no ensembles, no other backends."""
+    return {
+        name: versions
+        for name, versions in served_models(repository).items()
+        if _ONNX.search((repository / name / "config.pbtxt").read_text(errors="replace"))
+    }
 
 
 def served_models(repository: Path) -> dict[str, list[str]]:

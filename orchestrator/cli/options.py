@@ -15,7 +15,7 @@ from dermbatch.errors import UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.records.asked import Filters
-from dermbatch.settings import Settings, load
+from dermbatch.settings import Engine, Settings, load
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.cli.app import running
@@ -23,7 +23,10 @@ from orchestrator.stack import host
 
 DEFAULT_HOME = Path(".dermbatch")
 ALL_STAGES = ",".join(ORDER)
-_SPARE_SLOTS = 4  # reading and writing while others wait for Triton; more gained nothing (docs/performance.md)
+_SPARE_SLOTS = {  # beyond the processors; more gained nothing (docs/performance.md)
+    Engine.TRITON: 4,  # reading and writing while others wait for Triton
+    Engine.ONNXRUNTIME: 0,
+}
 
 Inputs = Annotated[
     list[str],
@@ -43,11 +46,19 @@ NewBatch = Annotated[
 Batch = Annotated[str, typer.Argument(metavar="BATCH", help="Name of a batch.", show_default=False)]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=256, help="Images at a time; 4 more than the processors if not given."),
+    typer.Option("--workers", min=1, max=256, help="Images at a time; a few more than processors if not given."),
 ]
 Repository = Annotated[
     Path | None,
     typer.Option("--model-repository", help="Triton model repository; the models that come along if not given."),
+]
+RunBy = Annotated[
+    Engine | None,
+    typer.Option(
+        "--engine",
+        help="What runs the models: onnxruntime, in the workers themselves, or triton, as on a cluster.",
+        show_default="as set; run: onnxruntime, where it can run all models",
+    ),
 ]
 Home = Annotated[
     Path, typer.Option("--home", envvar="DERMBATCH_HOME", help="Folder of the stack: its data, logs and state.")
@@ -133,10 +144,17 @@ def repository(given: Path | None) -> Path:
 
 
 def sized(settings: Settings, workers: int | None) -> Settings:
-    """Settings for so many images at a time: a few more than processors, since Triton does most of the work."""
+    """Settings for so many images at a time: a few more than processors, as images wait for other things, too."""
     asked = settings.worker.concurrency if "concurrency" in settings.worker.model_fields_set else None
-    concurrency = workers or asked or len(os.sched_getaffinity(0)) + _SPARE_SLOTS
+    concurrency = workers or asked or len(os.sched_getaffinity(0)) + _SPARE_SLOTS[settings.inference.engine]
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": concurrency})})
+
+
+def engined(settings: Settings, engine: Engine | None) -> Settings:
+    """Settings by which models are run by this engine, where one is named."""
+    if engine is None:
+        return settings
+    return settings.model_copy(update={"inference": settings.inference.model_copy(update={"engine": engine})})
 
 
 def make_folder(folder: Path) -> None:

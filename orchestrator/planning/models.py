@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dermbatch.errors import InferenceUnavailable, UsageError
+from dermbatch.models.repository import default_model_repository, for_onnx_runtime, served_models
 from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
-from dermbatch.settings import TritonSettings
+from dermbatch.settings import Engine, Settings, TritonSettings
 from dermbatch.stages import ORDER, Stage
 
 Served = Mapping[str, Sequence[str]]
@@ -45,14 +47,32 @@ class Offer:
     models: Served | None
 
     @classmethod
-    def of(cls, settings: TritonSettings, told: Callable[[str], None]) -> Offer:
-        """What a Triton serves; where it does not answer, nobody knows, and ``told`` gets a sentence of that."""
-        where = f"Triton at {settings.url}"
+    def of_repository(cls, repository: Path, engine: Engine) -> Offer:
+        """What a repository has for an engine that reads it."""
+        if engine is Engine.TRITON:
+            return cls(str(repository), served_models(repository))
+        return cls(f"{repository} that ONNX Runtime runs without Triton", for_onnx_runtime(repository))
+
+    @classmethod
+    def known(cls, settings: Settings) -> Offer:
+        """What the engine of the settings has: a repository's models, or those that a Triton serves.
+
+        Raises:
+            InferenceUnavailable: Where Triton does not answer.
+        """
+        if settings.inference.engine is Engine.ONNXRUNTIME:
+            repository = settings.inference.repository or default_model_repository()
+            return cls.of_repository(repository, Engine.ONNXRUNTIME)
+        return cls(_at(settings.triton), served(settings.triton))
+
+    @classmethod
+    def of(cls, settings: Settings, told: Callable[[str], None]) -> Offer:
+        """As :meth:`known`; where Triton does not answer, nobody knows, and ``told`` gets a sentence of that."""
         try:
-            return cls(where, served(settings))
+            return cls.known(settings)
         except InferenceUnavailable as error:
             told(f"models are not checked: {error}")
-            return cls(where, None)
+            return cls(_at(settings.triton), None)
 
     def check(self, models: Mapping[Stage, ModelChoice]) -> dict[Stage, ModelChoice]:
         """Refuse what cannot be served, as far as that is known.
@@ -67,6 +87,10 @@ class Offer:
             return dict(models)
         check(models, self.models, self.where)
         return pinned(models, self.models)
+
+
+def _at(triton: TritonSettings) -> str:
+    return f"Triton at {triton.url}"
 
 
 def named(texts: Iterable[str]) -> dict[Stage, ModelChoice]:

@@ -100,10 +100,7 @@ class Folder:
         folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in parts:
-                if make:
-                    with suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=folder)
-                below = os.open(part, _FOLDER, dir_fd=folder)
+                below = _made(part, folder) if make else os.open(part, _FOLDER, dir_fd=folder)
                 os.close(folder)
                 folder = below
             with suppress(FileNotFoundError):
@@ -118,6 +115,15 @@ class Folder:
         on_the_way = list((self.path / key).relative_to(self.path).parents)[:-1]
         if any((self.path / part).is_symlink() for part in on_the_way):
             raise _link(key) from error
+
+
+def _made(part: str, folder: int) -> int:
+    """A folder below an open one, made where missing, which it mostly is not; open."""
+    with suppress(FileNotFoundError):
+        return os.open(part, _FOLDER, dir_fd=folder)
+    with suppress(FileExistsError):
+        os.mkdir(part, dir_fd=folder)
+    return os.open(part, _FOLDER, dir_fd=folder)
 
 
 def _gone(draft: str, folder: int) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, Self
 import psutil
 
 from dermbatch.errors import StackError
-from dermbatch.settings import Settings
+from dermbatch.settings import Engine, Settings, TritonSettings
 from orchestrator.stack.environment import (
     audited,
     base_environment,
@@ -46,11 +46,11 @@ _ORPHANS_TIMEOUT = 20.0  # seconds that the parts of a killed stack may take to 
 _LIVE_WORKER = "worker-live"
 _GRACE = 15.0  # seconds that the orchestrator gets to end
 _AFTER_GRACE = 5.0  # seconds that a worker gets beyond its own grace, to give back what it has not finished
-_SERVERS = ("redis", "s3", "triton-grpc", "triton-http", "triton-metrics", "orchestrator")
+_TRITON = ("triton-grpc", "triton-http", "triton-metrics")
 
 
 class Stack:
-    """Redis, S3, Triton, the orchestrator service and workers, from ``start`` to ``stop``; a context manager.
+    """Redis, S3, orchestrator service and workers, and Triton where it is the engine; a context manager.
 
     Everything listens on 127.0.0.1, on ports that were free. Data, logs and state lie under the home.
 
@@ -177,7 +177,8 @@ class Stack:
 
     def _prepare(self) -> None:
         """Choose ports, and make the parts and the settings that lead to them."""
-        names = [*_SERVERS, *self._worker_names()]
+        has_triton = self._asked.inference.engine is Engine.TRITON
+        names = ["redis", "s3", *(_TRITON if has_triton else ()), "orchestrator", *self._worker_names()]
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         base = base_environment(os.environ)
         if not self._keep_queue:
@@ -186,15 +187,10 @@ class Stack:
         s3, store_settings, self.object_files = s3_part(
             self.home / "s3", self._log("s3"), self._ports["s3"], base, self._asked.store
         )
-        triton, triton_settings = triton_part(
-            self.home / "triton",
-            self._log("triton"),
-            self._triton_ports(),
-            base,
-            triton=self._asked.triton,
-            repository=self._repository,
-        )
-        self._servers = [redis, s3, triton]
+        self._servers, triton_settings = [redis, s3], self._asked.triton
+        if has_triton:
+            triton, triton_settings = self._triton(base)
+            self._servers.append(triton)
         self._disk = DiskWatch(self._log("s3"))
         orchestrator = {"metrics_port": self._ports["orchestrator"], "metrics_address": _LOOPBACK}
         self.settings = self._asked.model_copy(
@@ -202,6 +198,7 @@ class Stack:
                 "redis": redis_settings,
                 "store": store_settings,
                 "triton": triton_settings,
+                "inference": self._asked.inference.model_copy(update={"repository": self._repository.resolve()}),
                 "orchestrator": self._asked.orchestrator.model_copy(update=orchestrator),
                 **self._worker_settings(next(iter(self._worker_names()), None)),
             }
@@ -238,8 +235,15 @@ class Stack:
             own.update(lanes=("live",), concurrency=self._live_slots)
         return {"worker": self._asked.worker.model_copy(update=own)}
 
-    def _triton_ports(self) -> TritonPorts:
-        return TritonPorts(*(self._ports[f"triton-{kind}"] for kind in ("grpc", "http", "metrics")))
+    def _triton(self, base: dict[str, str]) -> tuple[Part, TritonSettings]:
+        return triton_part(
+            self.home / "triton",
+            self._log("triton"),
+            TritonPorts(*(self._ports[name] for name in _TRITON)),
+            base,
+            triton=self._asked.triton,
+            repository=self._repository,
+        )
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

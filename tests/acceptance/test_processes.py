@@ -61,9 +61,10 @@ def test_after_an_interruption_the_same_folder_can_be_used_again(samples, small_
     assert len([record for record in results(tmp_path / "out").values() if record.batch == "two"]) == 8
 
 
-def test_killed_workers_and_a_killed_triton_cost_no_image(samples, tmp_path):
+@pytest.mark.parametrize("engine", ["triton", "onnxruntime"])
+def test_killed_workers_and_a_killed_triton_cost_no_image(samples, tmp_path, engine):
     env = {"DERMBATCH_LEDGER__LEASE": "3", "DERMBATCH_LEDGER__HEARTBEAT": "1"}
-    command = Command("run", samples, "--out", tmp_path / "out", env=env)
+    command = Command("run", samples, "--out", tmp_path / "out", "--engine", engine, env=env)
     family = started(command, tmp_path / "out")
     time.sleep(1)
 
@@ -73,7 +74,9 @@ def test_killed_workers_and_a_killed_triton_cost_no_image(samples, tmp_path):
     pool = [p for p in named("workers") if alive(p) and "workers" in command_line(p.parent())]
     for process in pool[-2:]:
         process.kill()
-    for process in named("bin/tritonserver"):
+    servers = named("bin/tritonserver")
+    assert bool(servers) == (engine == "triton")
+    for process in servers:
         if "guard.py" not in command_line(process):
             process.kill()
     ended = command.end()
@@ -99,8 +102,9 @@ def test_a_part_that_cannot_start_is_named_with_its_log(samples, tmp_path):
     (model / "1" / "model.onnx").write_bytes(b"no model")
     (model / "config.pbtxt").write_text('name: "segment_lite"\nbackend: "onnxruntime"\n')
     ended = dermbatch(
-        "run", samples, "--out", tmp_path / "out", "--stages", "segment", "--model-repository", broken
-    )
+        "run", samples, "--out", tmp_path / "out", "--stages", "segment", "--model-repository", broken,
+        "--engine", "triton",
+    )  # fmt: skip
     assert ended.code == 1
     assert "triton.log" in ended.err
     assert "Traceback" not in ended.err.split("says:")[0]

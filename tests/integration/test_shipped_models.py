@@ -45,10 +45,9 @@ def photographs():
     return found
 
 
-def test_the_benchmarks_models_in_process_give_what_triton_gives(client, tmp_path):
+def test_the_shipped_models_in_process_give_what_triton_gives(client, tmp_path):
     (path,) = write_samples(tmp_path, 1)
-    models = {stage: client.model(stage, DEFAULT_MODELS[stage]) for stage in ORDER}
-    work = Work(Given(Settings(), default_model_repository(), models))
+    work = Work(Given(Settings(), default_model_repository()))
     in_process = work.made(work.decoded(path.read_bytes()))
     work._client = client
     for name, by_triton in work.made(work.decoded(path.read_bytes())).items():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 import orchestrator
-from dermbatch.models.repository import served_models
+from dermbatch.models.repository import default_model_repository, for_onnx_runtime, served_models
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import Settings, StoreSettings
 from dermbatch.stages import Stage
@@ -60,3 +60,17 @@ def test_models_of_a_repository_are_listed_with_their_versions_in_numeric_order(
     (tmp_path / "segment" / "config.pbtxt").touch()
     (tmp_path / "no_model").mkdir()
     assert served_models(tmp_path) == {"segment": ["9", "10"]}
+
+
+def test_onnx_runtime_runs_models_of_its_own_backend_only(tmp_path):
+    configs = {
+        "named": 'name: "named" backend: "onnxruntime"',
+        "platform": 'platform : "onnxruntime_onnx"\n',
+        "ensemble": 'platform: "ensemble" ensemble_scheduling { }',
+        "remark": '# not of backend: "onnxruntime"\nbackend: "python"',
+    }
+    for name, config in configs.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "config.pbtxt").write_text(config)
+    assert for_onnx_runtime(tmp_path) == {"named": ["1"], "platform": ["1"]}
+    assert for_onnx_runtime(default_model_repository()) == served_models(default_model_repository())

@@ -28,7 +28,7 @@ from workers.image.pictures import Pictures, StaleArtifact
 from workers.image.preview import original_of, preview
 from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, preview_key, run_step
-from workers.triton.client import TritonClient
+from workers.inference.protocol import Inference
 
 _WRITERS = 2  # threads that encode and write artifacts while the next stage waits for Triton
 
@@ -61,7 +61,7 @@ class Run:
         steps: The stages that the job needs.
         recalled: What is known of the image, after the content that it is of; none where all is to be made.
         store: Where results lie.
-        client: Triton.
+        client: What runs the models.
         limits: Larger pictures are refused; how earlier files are looked at.
         clock: Counts the time.
     """
@@ -72,7 +72,7 @@ class Run:
         steps: tuple[Step, ...],
         recalled: tuple[str, KnownImage] | None,
         store: ObjectStore,
-        client: TritonClient,
+        client: Inference,
         limits: WorkerSettings,
         clock: Clock,
     ) -> None:

@@ -13,11 +13,11 @@ from dermbatch.records.asked import ImageJob
 from dermbatch.records.outcome import ImageInfo, StageOutput
 from dermbatch.stages import FEEDS, Stage, closure
 from workers.image.pictures import ENHANCED, MASK, PURIFIED, Pictures
+from workers.inference.protocol import Inference
 from workers.stages.classify import ClassifyParameters, classify
 from workers.stages.enhance import EnhanceParameters, enhance
 from workers.stages.purify import PurifyParameters, purify
 from workers.stages.segment import SegmentParameters, segment
-from workers.triton.client import TritonClient
 
 Parameters = PurifyParameters | SegmentParameters | EnhanceParameters | ClassifyParameters
 
@@ -40,7 +40,7 @@ class Step:
     key: str
 
 
-def plan(job: ImageJob, client: TritonClient) -> tuple[Step, ...]:
+def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
     """The stages that a job needs, each with its model, its parameters and its key.
 
     Raises:
@@ -60,7 +60,7 @@ def plan(job: ImageJob, client: TritonClient) -> tuple[Step, ...]:
 
 
 def run_step(
-    step: Step, pictures: Pictures, image: ImageInfo, client: TritonClient
+    step: Step, pictures: Pictures, image: ImageInfo, client: Inference
 ) -> tuple[StageOutput, dict[str, Array]]:
     """Run a step on the pictures so far, and add what it makes to them.
 

@@ -15,6 +15,7 @@ from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.log import configure
 from dermbatch.records.signature import warn_unsigned
 from dermbatch.settings import Settings
+from workers.inference.engine import engine_of
 from workers.process.drain import Drain
 from workers.process.journey import process
 from workers.process.shutdown import Shutdown
@@ -53,6 +54,7 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
     app.conf.broker_transport = TRANSPORT
     drain = Drain(settings.worker.grace)
     Shutdown(settings, drain).connect()
+    engine = engine_of(settings)  # what it imports, pool processes share
     places: list[Workplace] = []
 
     @signals.worker_process_init.connect(weak=False)
@@ -60,7 +62,7 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
         # A pool process must not outlive a killed parent: it would hold its image without being in any pool.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         cv2.setNumThreads(1)  # the pool is the parallelism
-        places.append(Workplace.open(settings, drain, process))
+        places.append(Workplace.open(settings, drain, engine, process))
 
     @signals.worker_process_shutdown.connect(weak=False)
     def close_workplace(**_: Any) -> None:

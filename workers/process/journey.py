@@ -27,7 +27,7 @@ from workers.image.quality import quality_flags
 from workers.image.run import Outcome, Run
 from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, plan, preview_key
-from workers.triton.client import TritonClient
+from workers.inference.protocol import Inference
 
 _Handed = tuple[Delivered, str | None, Sent | None]
 
@@ -36,7 +36,7 @@ def process(
     job: ImageJob,
     *,
     store: ObjectStore,
-    client: TritonClient,
+    client: Inference,
     limits: WorkerSettings,
     attempt: int,
     worker: str,
@@ -48,7 +48,7 @@ def process(
     Args:
         job: What to do.
         store: The object store.
-        client: Triton.
+        client: What runs the models.
         limits: Largest file and picture.
         attempt: Counted by the ledger.
         worker: Name of this worker slot.
@@ -103,7 +103,7 @@ def _made(
     source: Source,
     steps: tuple[Step, ...],
     store: ObjectStore,
-    client: TritonClient,
+    client: Inference,
     limits: WorkerSettings,
     clock: Clock,
     alive: Callable[[], None],

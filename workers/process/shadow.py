@@ -23,8 +23,8 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from workers.image import artifacts, png
 from workers.image.pictures import MASK
+from workers.inference.protocol import Inference
 from workers.process.journey import process
-from workers.triton.client import TritonClient
 
 AGREE = 0.9
 """Dice from which two masks count as the same lesion in ``dermbatch_canary_images``."""
@@ -41,7 +41,7 @@ def run_shadow(
     record: ResultRecord,
     *,
     store: ObjectStore,
-    client: TritonClient,
+    client: Inference,
     limits: WorkerSettings,
     alive: Callable[[], None],
 ) -> None:
@@ -53,7 +53,7 @@ def run_shadow(
         job: What was done.
         record: What came out of it, as it was committed.
         store: The object store.
-        client: Triton.
+        client: What runs the models.
         limits: Largest file and picture.
         alive: Called between steps; raises where the worker is to stop, which ends the side run without a record.
     """

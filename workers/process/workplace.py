@@ -19,11 +19,11 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from workers.handover.pacs.stow import NOWHERE, Destinations
+from workers.inference.protocol import Inference
 from workers.process.drain import Drain
 from workers.process.journey import process
 from workers.process.lease import LeaseKeeper
 from workers.process.shadow import run_shadow
-from workers.triton.client import TritonClient
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Workplace:
         settings: All settings.
         store: The object store.
         ledger: The ledger.
-        client: Triton.
+        client: What runs the models.
         keeper: Keeps the lease of the image in hand.
         drain: Whether the worker ends, and when.
         slot: Name of this process.
@@ -54,7 +54,7 @@ class Workplace:
     settings: Settings
     store: ObjectStore
     ledger: Ledger
-    client: TritonClient
+    client: Inference
     keeper: LeaseKeeper
     drain: Drain
     slot: str
@@ -65,19 +65,20 @@ class Workplace:
     _claims: itertools.count[int] = field(default_factory=itertools.count)
 
     @classmethod
-    def open(cls, settings: Settings, drain: Drain, process: Process = process) -> Workplace:
+    def open(
+        cls, settings: Settings, drain: Drain, engine: Callable[[], Inference], process: Process = process
+    ) -> Workplace:
         """Connect, and begin to report this process as a worker slot."""
         slot = f"{socket.gethostname()}/{os.getpid()}"
         ledger = Ledger(settings.redis, settings.ledger)
         keeper = LeaseKeeper(ledger, slot, settings.ledger.heartbeat, drain)
         keeper.start()
         store = ObjectStore(settings.store, Audit(settings.audit, "worker"))
-        client = TritonClient(settings.triton)
         return cls(
             settings,
             store,
             ledger,
-            client,
+            engine(),
             keeper,
             drain,
             slot,
@@ -86,7 +87,7 @@ class Workplace:
         )
 
     def close(self) -> None:
-        """Stop reporting, and give back what is shared with Triton."""
+        """Stop reporting, and let go of what runs the models."""
         self.keeper.stop()
         self.client.close()
         self.destinations.close()

@@ -14,7 +14,7 @@ from dermbatch.images.lesion import Mask
 from dermbatch.models.contracts import DISTANCE
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import ClassifyOutput
-from workers.triton.client import TritonClient
+from workers.inference.protocol import Inference
 
 LIMIT = 1.0
 """Distance above which a picture is no dermoscopic image."""
@@ -63,7 +63,7 @@ class Classified:
 
 
 def classify(
-    image: NDArray[np.uint8], mask: Mask, client: TritonClient, model: ServedModel, parameters: ClassifyParameters
+    image: NDArray[np.uint8], mask: Mask, client: Inference, model: ServedModel, parameters: ClassifyParameters
 ) -> Classified:
     """Classify the lesion of an image of any size; none that is no dermoscopic image, where the model tells.
 
@@ -73,7 +73,7 @@ def classify(
     Args:
         image: [H, W, 3] uint8 RGB, purified or not.
         mask: [H, W] uint8, 255 where lesion.
-        client: Triton.
+        client: What runs the models.
         model: Serves the stage's contract.
         parameters: See there.
 

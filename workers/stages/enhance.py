@@ -16,8 +16,8 @@ from dermbatch.images.fitting import fit
 from dermbatch.images.lesion import Mask
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import BoundingBox, EnhanceOutput
+from workers.inference.protocol import Inference
 from workers.stages.tiling import super_resolve
-from workers.triton.client import TritonClient
 
 Image = NDArray[np.uint8]
 
@@ -68,14 +68,14 @@ class Enhanced:
 
 
 def enhance(
-    image: Image, mask: Mask, client: TritonClient, model: ServedModel, parameters: EnhanceParameters
+    image: Image, mask: Mask, client: Inference, model: ServedModel, parameters: EnhanceParameters
 ) -> Enhanced:
     """Enhance the lesion of an image of any size.
 
     Args:
         image: [H, W, 3] uint8 RGB, purified or not.
         mask: [H, W] uint8, 255 where lesion.
-        client: Triton.
+        client: What runs the models.
         model: Serves the stage's contract.
         parameters: See there.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import PurifyOutput
-from workers.triton.client import TritonClient
+from workers.inference.protocol import Inference
 
 Image = NDArray[np.uint8]
 
@@ -54,12 +54,12 @@ class Purified:
     output: PurifyOutput
 
 
-def purify(image: Image, client: TritonClient, model: ServedModel, parameters: PurifyParameters) -> Purified:
+def purify(image: Image, client: Inference, model: ServedModel, parameters: PurifyParameters) -> Purified:
     """Remove occlusions from an image of any size.
 
     Args:
         image: [H, W, 3] uint8 RGB.
-        client: Triton.
+        client: What runs the models.
         model: Serves the stage's contract.
         parameters: See there.
 

@@ -11,9 +11,9 @@ from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import MIN_FRACTION, MIN_SHARE, MOST, THRESHOLD, Mask, lesion_mask, touches_frame
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import LesionGeometry, SegmentOutput
+from workers.inference.protocol import Inference
 from workers.stages.colour import colour_statistics
 from workers.stages.geometry import measure
-from workers.triton.client import TritonClient
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Segmented:
 
 def segment(
     image: NDArray[np.uint8],
-    client: TritonClient,
+    client: Inference,
     model: ServedModel,
     parameters: SegmentParameters,
     *,
@@ -70,7 +70,7 @@ def segment(
 
     Args:
         image: [H, W, 3] uint8 RGB, purified or not.
-        client: Triton.
+        client: What runs the models.
         model: Serves the stage's contract.
         parameters: See there.
         spacing_mm: Distance of rows and of columns, where the image states it.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dermbatch.images.fitting import halved
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import BoundingBox
-from workers.triton.client import TritonClient
+from workers.inference.protocol import Inference
 
 Image = NDArray[np.uint8]
 
@@ -135,7 +135,7 @@ def super_resolve(
     image: Image,
     box: BoundingBox,
     needed: NDArray[np.bool_],
-    client: TritonClient,
+    client: Inference,
     model: ServedModel,
     *,
     scale: int,
@@ -149,7 +149,7 @@ def super_resolve(
         image: [H, W, 3] uint8 RGB.
         box: The part.
         needed: [h, w] bool, of the box's size: what has none of it near is left out (black).
-        client: Triton.
+        client: What runs the models.
         model: An enhance model; of which H and W are fixed, they are its tiles' size.
         scale: The model's scale.
         tile: Most rows of a strip where the model takes any size.

@@ -79,7 +79,7 @@ def submit(
             err.print(f"batch {name} was given before: nothing is changed", markup=False, soft_wrap=True)
             out.print(name, markup=False)
             return
-    offer = Offer.of(settings.triton, warn)
+    offer = Offer.of(settings, warn)
     submitted = submission.prepare(
         order,
         inputs,
@@ -124,7 +124,7 @@ def resegment(
     """
     settings, store, ledger = options.connect(home)
     order = Order(models=named(models or ()), weight=weight, max_failed_share=max_failed)
-    offer = Offer.of(settings.triton, warn)
+    offer = Offer.of(settings, warn)
     with err.status("Reading the earlier batches"):
         batch = submission.again(submission.new_name(batch_name), order, batches, store, offer)
     begin(store, ledger, batch)

@@ -11,7 +11,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import out
 from orchestrator.cli.tables.canary import render
-from orchestrator.planning import models as served_models
+from orchestrator.planning.models import Offer, named
 from orchestrator.steering import canary
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the canary.", show_default=False)]
@@ -37,8 +37,8 @@ def start(
 ) -> None:
     """Start a canary; it takes effect within half a minute."""
     settings, store, ledger = options.connect(home)
-    chosen = served_models.named(models or ())
-    served_models.check(chosen, served_models.served(settings.triton), f"Triton at {settings.triton.url}")
+    chosen = named(models or ())
+    Offer.known(settings).check(chosen)
     if unpinned := [stage for stage, choice in chosen.items() if choice.version is None]:
         raise UsageError(f"{unpinned[0]}: pin a version, as in {unpinned[0]}=NAME@VERSION")
     canary.start(store, name, chosen, share)

@@ -15,7 +15,9 @@ from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.models import repository
 from dermbatch.phantoms.samples import write_samples
-from dermbatch.settings import Settings, load
+from dermbatch.records.asked import Order
+from dermbatch.settings import Engine, Settings, load
+from dermbatch.stages import closure
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
@@ -44,6 +46,7 @@ def run(
     workers: options.Workers = None,
     batch_name: options.NewBatch = None,
     model_repository: options.Repository = None,
+    engine: options.RunBy = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
     since: options.Since = None,
@@ -58,6 +61,7 @@ def run(
     audit = options.audit(settings)
     served = options.repository(model_repository)
     order = submission.order(settings, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to)
+    settings = options.engined(settings, engine or _fastest(settings, served, order))
     name = submission.new_name(batch_name)
     # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
     privacy = settings.privacy.model_copy(update={"bucket": None})
@@ -66,7 +70,7 @@ def run(
         inputs,
         settings.model_copy(update={"privacy": privacy}),
         ObjectStore(settings.store, audit) if any(given.startswith("s3://") for given in inputs) else None,
-        Offer(str(served), repository.served_models(served)),
+        Offer.of_repository(served, settings.inference.engine),
         filters=options.filters(include, exclude, since, until),
         profile=profile,
         in_place=False,
@@ -75,7 +79,7 @@ def run(
     )
     options.make_folder(folder)
     with ExitStack() as ending:
-        with err.status("Starting Redis, S3, Triton and a worker"):
+        with err.status("Starting the stack"):
             stack = Stack(
                 home,
                 _careful(options.sized(settings, workers)),
@@ -119,6 +123,15 @@ def samples(
 def _careful(settings: Settings) -> Settings:
     """Files in the folder of results are links to the store's own: whoever changes one in place changes both."""
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"check_files": True})})
+
+
+def _fastest(settings: Settings, models: Path, order: Order) -> Engine | None:
+    """The workers themselves, where they can run all models: without a GPU a server costs time. None: as set."""
+    if "engine" in settings.inference.model_fields_set:
+        return None
+    foreign = repository.served_models(models).keys() - repository.for_onnx_runtime(models).keys()
+    wanted = {order.models[stage].name for stage in closure(frozenset(order.stages))}
+    return Engine.TRITON if wanted & foreign else Engine.ONNXRUNTIME
 
 
 def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:

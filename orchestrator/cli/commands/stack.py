@@ -21,11 +21,12 @@ def up(
     home: options.Home = options.DEFAULT_HOME,
     workers: options.Workers = None,
     model_repository: options.Repository = None,
+    engine: options.RunBy = None,
 ) -> None:
     """Start the stack and leave it running."""
-    settings = options.sized(load(), workers)
+    settings = options.sized(options.engined(load(), engine), workers)
     repository = options.repository(model_repository)
-    with err.status("Starting Redis, S3, Triton and workers"):
+    with err.status("Starting the stack"):
         host.up(home, settings, model_repository=repository)
     table = Table(title="The stack runs", title_justify="left", show_header=False)
     for name, port in host.running(home).ports.items():

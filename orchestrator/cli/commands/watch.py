@@ -80,7 +80,7 @@ def _book(prefixes: list[str] | None, rules: Path | None) -> RuleBook:
 def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
     """Refuse at once what every batch of a rule would fail for."""
     book.check_apart((store.bucket, store.incoming_bucket))
-    offer = Offer.of(settings.triton, warn)
+    offer = Offer.of(settings, warn)
     for rule in book.rules:
         submission.check(rule.order(settings), [rule.prefix], settings, store, offer)
 

@@ -1,0 +1,24 @@
+"""Which engine runs the models, by the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dermbatch.models.repository import default_model_repository
+from dermbatch.settings import Engine, Settings
+from workers.inference.protocol import Inference
+from workers.triton.client import TritonClient
+
+
+def engine_of(settings: Settings) -> Callable[[], Inference]:
+    """What makes the engine that the settings name: to be called after a fork.
+
+    Raises:
+        StackError: Where models are to be run here, and there are none.
+    """
+    if settings.inference.engine is Engine.TRITON:
+        return lambda: TritonClient(settings.triton)
+    from workers.inference.onnx import OnnxRuntime  # noqa: PLC0415 - only where it is used must it be there
+
+    repository = settings.inference.repository or default_model_repository()
+    return lambda: OnnxRuntime(repository)

@@ -1,0 +1,126 @@
+"""ONNX Runtime in the worker's own process: without a GPU nothing is gained by sending pictures to a server.
+
+Reads a Triton model repository, and keeps to what its configurations say. Answers are bit by bit those of the
+backend that the embedded Triton has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from google.protobuf import text_format
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from tritonclient.grpc import model_config_pb2
+
+from dermbatch.errors import InferenceUnavailable, ModelContractError
+from dermbatch.models.repository import served_models
+from dermbatch.models.served import Array, ServedModel, describe
+from dermbatch.records.asked import ModelChoice
+from dermbatch.stages import Stage
+
+_FRESH = 30.0  # seconds that a model's description is trusted: so soon a new version is taken up
+_BACKENDS = {"onnxruntime", "onnxruntime_onnx"}  # as `backend` and as `platform`
+_ERRORS = 3  # ONNX Runtime's severity; its warnings are for those who make models
+
+
+class OnnxRuntime:
+    """Runs the models of a repository here, each on as many threads as its configuration asks for.
+
+    Safe to share between threads; make one after a fork.
+
+    Args:
+        repository: The Triton model repository.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        self._repository = repository
+        self._loading = threading.Lock()
+        self._known: dict[tuple[Stage, ModelChoice], tuple[float, ServedModel]] = {}
+        self._sessions: dict[tuple[str, str], Any] = {}
+
+    def close(self) -> None:
+        """Let the models go."""
+        self._sessions.clear()
+
+    def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
+        """As :meth:`workers.inference.protocol.Inference.model`; its files are not looked at again for a while."""
+        known = self._known.get((stage, choice))
+        if known is not None and time.monotonic() - known[0] < _FRESH:
+            return known[1]
+        name = choice.name
+        versions = served_models(self._repository).get(name)
+        if not versions or (choice.version is not None and choice.version not in versions):
+            version = "" if choice.version is None else f" version {choice.version} of"
+            raise ModelContractError(f"there is no{version} model {name} in {self._repository}")
+        version = choice.version or versions[-1]
+        model = describe(stage, version, self._config(name))
+        self._session(model)
+        self._known[stage, choice] = time.monotonic(), model
+        return model
+
+    def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """As :meth:`workers.inference.protocol.Inference.infer`."""
+        rows = {name: array[None] if model.max_batch else array for name, array in inputs.items()}
+        try:
+            answers = self._session(model).run(list(outputs), rows)
+        except (InvalidArgument, ValueError) as error:
+            raise model.broken(f"cannot be asked so: {error}") from error
+        except Exception as error:  # its errors have no common parent; memory that is short is one
+            raise InferenceUnavailable(f"model {model.name} did not run: {error}") from error
+        return {name: a[0] if model.max_batch else a for name, a in zip(outputs, answers, strict=True)}
+
+    def infer_many(
+        self, model: ServedModel, items: Sequence[Mapping[str, Array]], outputs: Sequence[str]
+    ) -> list[dict[str, Array]]:
+        """As :meth:`infer`, one after the other: no batch outruns that on a processor."""
+        return [self.infer(model, item, outputs) for item in items]
+
+    def _config(self, name: str) -> Any:
+        path = self._repository / name / "config.pbtxt"
+        try:
+            config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+            raise ModelContractError(f"{path} cannot be read: {error}") from error
+        config.name = config.name or name
+        if (config.backend or config.platform) not in _BACKENDS:
+            kind = config.backend or config.platform or "no backend that it names"
+            raise ModelContractError(f"model {name} is for {kind}: take the engine triton for it")
+        return config
+
+    def _session(self, model: ServedModel) -> Any:
+        with self._loading:
+            session = self._sessions.get((model.name, model.version))
+            if session is None:
+                session = self._sessions[model.name, model.version] = self._loaded(model)
+            return session
+
+    def _loaded(self, model: ServedModel) -> Any:
+        config = self._config(model.name)
+        path = self._repository / model.name / model.version / (config.default_model_filename or "model.onnx")
+        try:
+            body = path.read_bytes()
+        except OSError as error:
+            raise ModelContractError(f"{path} cannot be read: {error}") from error
+        if hashlib.sha256(body).hexdigest() != model.sha256:
+            raise model.broken(f"has a file of another digest than its parameter 'sha256.{model.version}' says")
+        try:
+            return onnxruntime.InferenceSession(body, _options(model), providers=["CPUExecutionProvider"])
+        except Exception as error:  # as above
+            raise model.broken(f"cannot be loaded: {error}") from error
+
+
+def _options(model: ServedModel) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(model.number("intra_op_thread_count", 0))
+    options.inter_op_num_threads = int(model.number("inter_op_thread_count", 0))
+    options.log_severity_level = _ERRORS
+    # Threads that wait by spinning take the processors from other images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
