@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
+from dermbatch.errors import StackError
 from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import Engine, Settings
 from workers.inference.protocol import Inference
@@ -14,10 +16,12 @@ def engine_of(settings: Settings) -> Callable[[], Inference]:
     """What makes the engine that the settings name: to be called after a fork.
 
     Raises:
-        StackError: Where models are to be run here, and there are none.
+        StackError: Where models are to be run here, and there are none, or ONNX Runtime is not installed.
     """
     if settings.inference.engine is Engine.TRITON:
         return lambda: TritonClient(settings.triton)
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise StackError("ONNX Runtime is not installed: pip install onnxruntime, or take the engine triton")
     from workers.inference.onnx import OnnxRuntime  # noqa: PLC0415 - only where it is used must it be there
 
     repository = settings.inference.repository or default_model_repository()
