@@ -148,6 +148,12 @@ class ArtifactDamaged(PermanentError):
     reason = "artifact_damaged"
 
 
+class SourceGone(PermanentError):
+    """The source of a picture that is kept as its differences from it is gone, or another object lies there."""
+
+    reason = "source_gone"
+
+
 class ObjectNotFound(PermanentError):
     """The object, or its bucket, is not there."""
 

@@ -117,6 +117,9 @@ class WorkerSettings(Section):
     metrics_address: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from outside the pod
     max_pixels: int = Field(default=120_000_000, ge=1, description="larger images are refused unread")
     max_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
+    whole_pictures: bool = Field(
+        default=False, description="keep purified pictures whole, not as what differs from their source"
+    )
     check_files: bool = Field(default=False, description="read an image's earlier files, instead of listing them")
 
 

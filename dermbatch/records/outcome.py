@@ -129,6 +129,15 @@ class Written(Record):
     sha256: str
 
 
+class Difference(Record):
+    """A picture of the source's size, kept as what differs from it: :mod:`dermbatch.images.difference`."""
+
+    pixels: str = Field(description="digest of the whole picture's pixels, RGB in rows")
+    body: bytes | None = Field(default=None, description="the differences, Base64, where they are small")
+    key: str | None = Field(default=None, description="key of the object that has them, where they are not")
+    written: Written = Field(description="size and digest of the differences")
+
+
 class StageRecord(Record):
     """What one stage did to one image; ``stage.json`` beside its artifacts in a folder of results."""
 
@@ -143,6 +152,9 @@ class StageRecord(Record):
     )
     written: dict[str, Written] = Field(
         default={}, description="size and digest of the artifacts that lie under their keys, by file name"
+    )
+    differences: dict[str, Difference] = Field(
+        default={}, description="pictures by file name that the store has as differences from the source alone"
     )
     seconds: float = Field(description="time of the run that made the artifacts")
     image: ImageInfo | None = Field(default=None, description="the source image, in stage.json only")

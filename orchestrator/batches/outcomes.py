@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged
+from dermbatch.pictures import read_whole
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.store import ObjectStore
@@ -129,16 +130,19 @@ def outcomes(store: ObjectStore, batch: Batch, *, done: bool | None = None, read
 
 
 def read_artifact(store: ObjectStore, record: ResultRecord, name: str) -> bytes:
-    """A file that a stage made of an image, such as ``mask.png``.
+    """A file that a stage made of an image, such as ``mask.png``, whole.
 
     Raises:
         ObjectNotFound: Where no stage made one, or it was deleted.
+        SourceGone: Where it is kept as differences from the source, and that is gone.
         ArtifactDamaged: Where it is not what was written.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     for stage in record.stages.values():
         if name in stage.inline:
             return stage.inline[name]
+        if name in stage.differences:
+            return read_whole(store, record.source, stage, name)
         if name in stage.artifacts:
             return checked(store.get(store.bucket, stage.artifacts[name]), stage, name)
     raise ObjectNotFound(f"image {record.index} of batch {record.batch!r} has no {name}")

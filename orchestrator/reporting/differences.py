@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import heapq
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from dermbatch.records.asked import Batch
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import read_artifact
 from orchestrator.reporting.comparison import Compared, Mask, model_name, read_mask
 from orchestrator.reporting.report import Distribution, environment
 
@@ -153,14 +155,9 @@ def _outline(image: Image, mask: Mask, colour: tuple[int, int, int]) -> None:
 
 def _read_image(store: ObjectStore, record: ResultRecord) -> Image | None:
     """The purified image, else the original in the record's preview; its long side brought to ``_SIDE``."""
-    stage = record.stages.get(Stage.PURIFY)
-    key = stage.artifacts.get("purified.png") if stage else None
     image = None
-    if key is not None:
-        try:
-            image = _decoded(store.get(store.bucket, key))
-        except PermanentError:
-            image = None
+    with suppress(PermanentError):
+        image = _decoded(read_artifact(store, record, "purified.png"))
     if image is None:
         image = _first_tile(record)
     if image is None:

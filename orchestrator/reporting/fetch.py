@@ -20,9 +20,11 @@ from dermbatch.errors import (
     ObjectNotFound,
     PermanentError,
     RecordDamaged,
+    SourceGone,
     StoreRefused,
     StoreUnavailable,
 )
+from dermbatch.pictures import is_same, read_whole
 from dermbatch.records.outcome import ImageInfo, ResultRecord, StageRecord, Written
 from dermbatch.store import ObjectInfo, ObjectStore
 from dermbatch.stored import damaged, parsed, written_as
@@ -161,10 +163,13 @@ def _image(store: ObjectStore, key: str, place: Folder, file_of: FileOf | None) 
         record = _record(store, key, place)
     except (PermanentError, StoreUnavailable, StoreRefused) as error:
         return Brought.none(key, error)
-    total = sum((_artifacts(store, stage, place, file_of) for stage in record.stages.values()), Brought())
+    total = Brought()
+    for stage in record.stages.values():
+        total += _artifacts(store, stage, place, file_of)
+        total += sum((_whole(store, record, stage, name, place) for name in stage.differences), Brought())
     for kind, written in record.dicom_written.items():
         total += _checked(store, record.dicom[kind], written, place, file_of)
-    if total.bad:
+    if any(not isinstance(error, SourceGone) for error in total.bad):
         with suppress(DermbatchError):  # else the next run would take what is damaged for done
             store.delete(layout.known_of(record.source.sha256))
     return total + _small_files(record, place)
@@ -181,9 +186,23 @@ def _record(store: ObjectStore, key: str, place: Folder) -> ResultRecord:
 
 
 def _artifacts(store: ObjectStore, stage: StageRecord, place: Folder, file_of: FileOf | None) -> Brought:
-    under_keys = {name: key for name, key in stage.artifacts.items() if name not in stage.inline}
+    elsewhere = stage.inline.keys() | stage.differences.keys()
+    under_keys = {name: key for name, key in stage.artifacts.items() if name not in elsewhere}
     checked = (_checked(store, key, stage.written.get(name), place, file_of) for name, key in under_keys.items())
     return sum(checked, Brought())
+
+
+def _whole(store: ObjectStore, record: ResultRecord, stage: StageRecord, name: str, place: Folder) -> Brought:
+    """Bring a picture that the store has as differences from the source, unless it is there."""
+    key = stage.artifacts[name]
+    try:
+        there = place.read(key)
+        if there is not None and is_same(there, stage.differences[name]):
+            return Brought()
+        place.write(key, read_whole(store, record.source, stage, name))
+        return Brought(1)
+    except (PermanentError, StoreUnavailable, StoreRefused) as error:
+        return Brought.none(key, error)
 
 
 def _checked(

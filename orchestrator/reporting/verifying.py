@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from dermbatch import layout
-from dermbatch.errors import DermbatchError, NewerFormat, ObjectBrokeOff, PermanentError
+from dermbatch.errors import DermbatchError, NewerFormat, ObjectBrokeOff, PermanentError, SourceGone
+from dermbatch.pictures import read_whole
 from dermbatch.records.asked import Batch
-from dermbatch.records.outcome import FailureRecord, ResultRecord, Written
+from dermbatch.records.outcome import FailureRecord, ResultRecord, StageRecord, Written
 from dermbatch.store import ObjectStore
 from dermbatch.stored import damaged, read
 from orchestrator.batches.entries import read_manifest_part
@@ -116,25 +118,36 @@ def _result(store: ObjectStore, batch: Batch, index: int) -> _Looked:
     except (PermanentError, NewerFormat, ObjectBrokeOff) as error:
         return _wrong(f"{key}: {error}")
     counts, said = Verified(results=1), []
-    for name, written in _files(record):
+    damaged_files = False
+    for name, look in _looks(store, record):
         try:
-            counts += _file(store, name, written)
+            counts += look()
         except (PermanentError, ObjectBrokeOff) as error:
             counts += Verified(bad=1)
             said.append(f"{key}: {error}" if name in str(error) else f"{key}: {name}: {error}")
-    if said:
+            damaged_files |= not isinstance(error, SourceGone)
+    if damaged_files:
         with suppress(DermbatchError):
             store.delete(layout.known_of(record.source.sha256))
     return _Looked(counts, tuple(said))
 
 
-def _files(record: ResultRecord) -> Iterator[tuple[str, Written | None]]:
+def _looks(store: ObjectStore, record: ResultRecord) -> Iterator[tuple[str, Callable[[], Verified]]]:
+    """The files of an image by their keys, each with what looks at it."""
     for stage in record.stages.values():
         for name, key in stage.artifacts.items():
-            if name not in stage.inline:
-                yield key, stage.written.get(name)
+            if name in stage.differences:
+                yield key, partial(_picture, store, record, stage, name)
+            elif name not in stage.inline:
+                yield key, partial(_file, store, key, stage.written.get(name))
     for kind, key in record.dicom.items():
-        yield key, record.dicom_written.get(kind)
+        yield key, partial(_file, store, key, record.dicom_written.get(kind))
+
+
+def _picture(store: ObjectStore, record: ResultRecord, stage: StageRecord, name: str) -> Verified:
+    """One that is kept as differences from the source: whether it can be made whole, as it was."""
+    read_whole(store, record.source, stage, name)
+    return Verified(files=1, bytes=stage.differences[name].written.bytes)
 
 
 def _file(store: ObjectStore, key: str, written: Written | None) -> Verified:

@@ -322,7 +322,7 @@ def test_a_pacs_that_the_worker_does_not_know(hospital):
 
 
 def test_an_image_that_is_no_dicom_is_not_sent(hospital, pacs):
-    from workers.image import png
+    from dermbatch.images import png
 
     hospital.put("a.png", png.encode(phantom(3, height=240, width=320).image))
     hospital.submit()

@@ -11,6 +11,7 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, ObjectNotFound, PermanentError, UsageError
+from dermbatch.images import png
 from dermbatch.metrics import STORE_REQUESTS
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
@@ -20,7 +21,6 @@ from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack.ports import free_ports
 from orchestrator.steering import canary
-from workers.image import png
 from workers.process.journey import process
 from workers.process.shadow import run_shadow
 from workers.triton.client import TritonClient

@@ -9,11 +9,12 @@ import pytest
 from standins import Store, skin_with_lesion, whole_triton
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, StoreUnavailable
+from dermbatch.errors import ObjectNotFound, SourceGone, StoreUnavailable
 from dermbatch.records.asked import Batch, ImageJob, ManifestEntry, ModelChoice, Order
 from dermbatch.records.outcome import FailureRecord, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
+from orchestrator.batches.outcomes import read_artifact
 from orchestrator.reporting.fetch import Incomplete, fetch, folder_results
 from orchestrator.reporting.folder import DiskFull, OutOfFolder
 from orchestrator.reporting.verifying import verify
@@ -35,18 +36,18 @@ FAILURE = FailureRecord(
 )
 
 
-def finished(count=3):
+def finished(count=3, *, hair=False, whole=True):
     """A store with a batch of images, processed and closed, and the records."""
     store, triton = Store(), whole_triton()
     records = []
     for index in range(count):
-        image = skin_with_lesion(60, 80, radius=10 + 5 * index)
+        image = skin_with_lesion(60, 80, radius=10 + 5 * index, hair=hair)
         body = bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
         store.put(f"{index}.png", body, "image/png", bucket="incoming")
         job = ImageJob(
             batch="b", index=index, name="a", source=f"s3://incoming/{index}.png", order=Order(models=MODELS)
         )
-        servers = {"store": store, "client": triton, "limits": WorkerSettings()}
+        servers = {"store": store, "client": triton, "limits": WorkerSettings(whole_pictures=whole)}
         records.append(process(job, **servers, attempt=1, worker="w", alive=lambda: None))
         store.put(layout.result("b", index), records[-1].to_json(), JSON)
     store.put(layout.batch_record("b"), b"{}", JSON)
@@ -60,7 +61,7 @@ def again(store, index):
     job = ImageJob(
         batch="again", index=index, name="a", source=f"s3://incoming/{index}.png", order=Order(models=MODELS)
     )
-    servers = {"store": store, "client": whole_triton(), "limits": WorkerSettings()}
+    servers = {"store": store, "client": whole_triton(), "limits": WorkerSettings(whole_pictures=True)}
     return process(job, **servers, attempt=1, worker="w", alive=lambda: None)
 
 
@@ -335,6 +336,71 @@ def test_verifying_names_what_is_wrong_and_forgets_it(tmp_path):
     for index, key in ((0, mask), (1, purified)):
         again(store, index)
         assert store.objects["results", key] == good["results", key]
+
+
+def test_pictures_kept_as_differences_are_brought_whole(tmp_path):
+    store, records = finished(hair=True, whole=False)
+    before, _ = finished(hair=True)
+    keys = [record.stages[Stage.PURIFY].artifacts["purified.png"] for record in records]
+    assert all(record.stages[Stage.PURIFY].differences for record in records)
+    assert not any(("results", key) in store.objects for key in keys)
+    fetch(store, "b", tmp_path)
+    for key in keys:
+        assert (tmp_path / key).read_bytes() == before.objects["results", key]
+    assert fetch(store, "b", tmp_path) == 0
+    (tmp_path / keys[1]).write_bytes(b"torn")
+    assert fetch(store, "b", tmp_path) == 1
+    assert (tmp_path / keys[1]).read_bytes() == before.objects["results", keys[1]]
+
+
+@pytest.mark.parametrize("now", [None, b"another", b"another that is much longer than the source was" * 100])
+def test_a_picture_whose_source_is_gone_is_refused_and_all_else_brought(tmp_path, now):
+    store, records = finished(hair=True, whole=False)
+    del store.objects["incoming", "1.png"]
+    if now is not None:
+        store.put("1.png", now, "image/png", bucket="incoming")
+    purified, mask = (
+        records[1].stages[stage].artifacts[name]
+        for stage, name in ((Stage.PURIFY, "purified.png"), (Stage.SEGMENT, "mask.png"))
+    )
+    with pytest.raises(Incomplete, match=r"1 files.*s3://incoming/1.png") as raised:
+        fetch(store, "b", tmp_path)
+    assert purified in str(raised.value)
+    assert not (tmp_path / purified).exists()
+    assert (tmp_path / mask).exists()
+    assert ("results", layout.known_of(records[1].source.sha256)) in store.objects  # nothing of it is damaged
+    with pytest.raises(SourceGone):
+        read_artifact(store, records[1], "purified.png")
+    assert (
+        read_artifact(store, records[0], "purified.png")
+        == (tmp_path / records[0].stages[Stage.PURIFY].artifacts["purified.png"]).read_bytes()
+    )
+
+
+def test_verifying_makes_pictures_whole_and_says_which_cannot_be():
+    store, records = finished(3, hair=True, whole=False)
+    batch = Batch(name="b", created=records[0].started, order=Order(models=MODELS), software="1", images=3)
+    entries = [ManifestEntry(index=index, name="a", source="s3://x/y") for index in range(3)]
+    store.put(layout.manifest_part("b", "000000"), b"".join(entry.to_json() + b"\n" for entry in entries), JSON)
+    said = []
+    found = verify(store, batch, said.append)
+    assert (found.results, found.files, found.bad, said) == (3, 9, 0, [])
+    del store.objects["incoming", "1.png"]
+    kept = records[2].stages[Stage.PURIFY].differences["purified.png"]
+    other = kept.model_copy(update={"pixels": "0" * 64})
+    stages = records[2].stages | {
+        Stage.PURIFY: records[2].stages[Stage.PURIFY].model_copy(update={"differences": {"purified.png": other}})
+    }
+    changed = records[2].model_copy(update={"stages": stages})
+    store.put(layout.result("b", 2), changed.to_json(), JSON)
+    found = verify(store, batch, said.append)
+    assert (found.results, found.files, found.bad) == (3, 7, 2)
+    assert [("gone" in sentence, "other pixels" in sentence) for sentence in said] == [
+        (True, False),
+        (False, True),
+    ]
+    known = [("results", layout.known_of(record.source.sha256)) in store.objects for record in records]
+    assert known == [True, True, False]
 
 
 def test_dicom_objects_are_brought_once(tmp_path):

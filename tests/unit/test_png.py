@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from workers.image import png
+from dermbatch.images import png
 
 pictures = st.one_of(
     arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40)),

@@ -1,6 +1,7 @@
 """Copies of an image's results under the user's own prefix, called as the user calls the image.
 
-The store copies by itself, one request a file. A repeat writes the same keys, and ``result.json`` comes last.
+The store copies by itself, one request a file; pictures that it has as differences are written whole.
+A repeat writes the same keys, and ``result.json`` comes last.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Mapping
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, StoreRefused
+from dermbatch.pictures import encoded
 from dermbatch.records.asked import ImageJob
 from dermbatch.records.outcome import DicomKind, ResultRecord, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import JSON
-from workers.image.pictures import ENHANCED, MASK, PURIFIED, StaleArtifact
+from workers.image.pictures import ENHANCED, MASK, PURIFIED, Pictures, StaleArtifact
 
 RESULT = "result.json"
 
@@ -43,13 +45,18 @@ def folder_of(output: str, name: str) -> str:
 
 
 def copy_files(
-    job: ImageJob, stages: Mapping[Stage, StageRecord], dicom: Mapping[DicomKind, str], store: ObjectStore
+    job: ImageJob,
+    stages: Mapping[Stage, StageRecord],
+    pictures: Pictures,
+    dicom: Mapping[DicomKind, str],
+    store: ObjectStore,
 ) -> str:
     """Copy pictures and DICOM objects; what an earlier run had left there and this one does not make goes.
 
     Args:
         job: Whose order has an ``output``.
         stages: What the stages made.
+        pictures: The same, for those that the store has as differences from the source.
         dicom: Keys of its DICOM objects.
         store: Holds both.
 
@@ -73,6 +80,8 @@ def copy_files(
         for name, source in files.items():
             if source is None:
                 store.delete(f"{key}/{name}", bucket=bucket)
+            elif _is_difference(stages, name) and pictures.purified is not None:
+                store.put(f"{key}/{name}", encoded(pictures.purified), "image/png", bucket=bucket)
             else:
                 store.copy(source, f"{key}/{name}", bucket=bucket)
     except ObjectNotFound as error:
@@ -82,6 +91,10 @@ def copy_files(
     except StoreRefused as error:
         raise _refused(bucket) from error
     return folder
+
+
+def _is_difference(stages: Mapping[Stage, StageRecord], name: str) -> bool:
+    return name == PURIFIED and name in stages[Stage.PURIFY].differences
 
 
 def write_result(folder: str, record: ResultRecord, store: ObjectStore) -> None:

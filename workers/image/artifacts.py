@@ -9,13 +9,13 @@ import numpy as np
 
 from dermbatch import layout
 from dermbatch.errors import ArtifactDamaged, ObjectBrokeOff, ObjectNotFound
+from dermbatch.images import difference
 from dermbatch.models.served import Array
-from dermbatch.records.marks import marked_png
-from dermbatch.records.outcome import StageRecord
+from dermbatch.pictures import Picture, differences, digest, encoded
+from dermbatch.records.outcome import Difference, StageRecord, Written
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import checked, written_as
-from workers.image import png
 
 INLINE = frozenset({"embedding.npy", "saliency.png"})
 """Files that the stage's record carries: a request an image costs more than their bytes."""
@@ -23,6 +23,7 @@ INLINE = frozenset({"embedding.npy", "saliency.png"})
 _INLINE_MOST = 65_536  # bytes; a model may give large maps, and whoever reads many records reads these too
 
 _TYPES = {"png": "image/png", "npy": "application/octet-stream"}
+_OF_DIFFERENCES = "application/octet-stream"
 
 
 def load(store: ObjectStore, record: StageRecord, name: str) -> bytes:
@@ -40,8 +41,10 @@ def load(store: ObjectStore, record: StageRecord, name: str) -> bytes:
 def is_whole(store: ObjectStore, record: StageRecord) -> bool:
     """Whether all artifacts of a stage are as they were written; each is read."""
     try:
-        for name in record.artifacts.keys() - record.inline.keys():
+        for name in record.artifacts.keys() - record.inline.keys() - record.differences.keys():
             load(store, record, name)
+        for kept in record.differences.values():
+            differences(store, kept)
     except (ArtifactDamaged, ObjectBrokeOff, ObjectNotFound):
         return False
     return True
@@ -55,38 +58,68 @@ def listed_whole(store: ObjectStore, sha256: str, found: Mapping[Stage, StageRec
         sha256: Of the image.
         found: What is known of it.
     """
-    if not any(record.artifacts.keys() - record.inline.keys() for record in found.values()):
+    if not any(_objects(record) for record in found.values()):
         return dict(found)
     sizes = {info.key: info.size for info in store.list(store.bucket, layout.artifacts(sha256))}
     return {stage: record for stage, record in found.items() if _is_listed(record, sizes)}
 
 
+def _objects(record: StageRecord) -> dict[str, Written | None]:
+    """Keys of the objects that a stage's artifacts are, and what was written there."""
+    names = record.artifacts.keys() - record.inline.keys() - record.differences.keys()
+    files = {record.artifacts[name]: record.written.get(name) for name in names}
+    return files | {kept.key: kept.written for kept in record.differences.values() if kept.key is not None}
+
+
 def _is_listed(record: StageRecord, sizes: Mapping[str, int]) -> bool:
-    for name in record.artifacts.keys() - record.inline.keys():
-        size, written = sizes.get(record.artifacts[name]), record.written.get(name)
+    for key, written in _objects(record).items():
+        size = sizes.get(key)
         if size is None or (written is not None and size != written.bytes):
             return False
     return True
 
 
-def save(store: ObjectStore, record: StageRecord, made: Mapping[str, Array]) -> StageRecord:
+def save(
+    store: ObjectStore, record: StageRecord, made: Mapping[str, Array], source: Picture | None = None
+) -> StageRecord:
     """Write a stage's artifacts, over what an attempt that broke off may have left.
+
+    Args:
+        store: Where they go.
+        record: The stage's.
+        made: The artifacts by file name.
+        source: The image, uint8 [H, W, 3] RGB, where pictures like it are to be kept as what differs from it.
 
     Returns:
         The record, with the small files in it.
     """
-    files = {name: encode(name, array) for name, array in made.items()}
+    kept = {name: one for name, array in made.items() if (one := _difference(store, record, name, array, source))}
+    files = {name: encode(name, array) for name, array in made.items() if name not in kept}
     small = {name: body for name, body in files.items() if name in INLINE and len(body) <= _INLINE_MOST}
     for name in files.keys() - small.keys():
         store.put(record.artifacts[name], files[name], _TYPES[name.rpartition(".")[2]])
     written = {name: written_as(body) for name, body in files.items() if name not in small}
-    return record.model_copy(update={"inline": small, "written": written})
+    return record.model_copy(update={"inline": small, "written": written, "differences": kept})
+
+
+def _difference(
+    store: ObjectStore, record: StageRecord, name: str, array: Array, source: Picture | None
+) -> Difference | None:
+    """A picture as what differs from the source, written where it is not small; none where it is to be whole."""
+    body = difference.encode(array, source) if source is not None else None
+    if body is None:
+        return None
+    if len(body) <= _INLINE_MOST:
+        return Difference(pixels=digest(array), body=body, written=written_as(body))
+    key = f"{record.artifacts[name].rpartition('.')[0]}.diff"
+    store.put(key, body, _OF_DIFFERENCES)
+    return Difference(pixels=digest(array), key=key, written=written_as(body))
 
 
 def encode(name: str, array: Array) -> bytes:
     """An array as a file of the kind that its name says: .png (uint8 pictures and masks) or .npy (any)."""
     if name.endswith(".png"):
-        return marked_png(png.encode(array))
+        return encoded(array)
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.errors import ArtifactDamaged, ObjectBrokeOff, ObjectNotFound
+from dermbatch.images import png
 from dermbatch.images.imagefile import SourceImage, read_image
 from dermbatch.images.lesion import Mask
+from dermbatch.pictures import whole
 from dermbatch.records.marks import HEAD_BYTES, is_marked, own_result
 from dermbatch.records.outcome import StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from workers.image import artifacts, png
+from workers.image import artifacts
 
 Image = NDArray[np.uint8]
 
@@ -26,8 +28,16 @@ class StaleArtifact(Exception):
     """An artifact that a record names is gone or unreadable: the stage must run again."""
 
 
-def read_back(store: ObjectStore, record: StageRecord | None, name: str) -> Image | None:
+def read_back(
+    store: ObjectStore, record: StageRecord | None, name: str, source: Callable[[], Image] | None = None
+) -> Image | None:
     """A picture that a stage made earlier; none where the stage is not asked for, or has made none.
+
+    Args:
+        store: Has it.
+        record: The stage's.
+        name: Of its file.
+        source: Gives the source's pixels, for a picture that may be kept as what differs from them.
 
     Raises:
         StaleArtifact: Where it is gone or unreadable.
@@ -35,6 +45,8 @@ def read_back(store: ObjectStore, record: StageRecord | None, name: str) -> Imag
     if record is None or name not in record.artifacts:
         return None
     try:
+        if source is not None and name in record.differences:
+            return whole(store, record.differences[name], source)
         return png.decode(artifacts.load(store, record, name))
     except (ArtifactDamaged, ObjectBrokeOff, ObjectNotFound, ValueError) as error:
         raise StaleArtifact(record.artifacts[name]) from error
@@ -83,7 +95,7 @@ class Pictures:
     @cached_property
     def purified(self) -> Image | None:
         """[H, W, 3] RGB; none where purification is not asked for."""
-        return read_back(self._store, self._found.get(Stage.PURIFY), PURIFIED)
+        return read_back(self._store, self._found.get(Stage.PURIFY), PURIFIED, lambda: self.source.pixels)
 
     @cached_property
     def mask(self) -> Mask | None:

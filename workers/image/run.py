@@ -42,12 +42,14 @@ class Outcome:
         stages: The record of every step.
         cached: The stages that were not run.
         shown: Its preview, a JPEG.
+        pictures: Its pictures, read back where they are asked for.
     """
 
     image: ImageInfo
     stages: dict[Stage, StageRecord]
     cached: tuple[Stage, ...]
     shown: bytes
+    pictures: Pictures
 
 
 class Run:
@@ -62,7 +64,7 @@ class Run:
         recalled: What is known of the image, after the content that it is of; none where all is to be made.
         store: Where results lie.
         client: What runs the models.
-        limits: Larger pictures are refused; how earlier files are looked at.
+        limits: Larger pictures are refused; how earlier files are looked at, and how purified pictures are kept.
         clock: Counts the time.
     """
 
@@ -77,6 +79,7 @@ class Run:
         clock: Clock,
     ) -> None:
         self._source, self._steps, self._store, self._client, self._clock = source, steps, store, client, clock
+        self._whole_pictures = limits.whole_pictures or source.frame is not None
         self._known = recalled[1] if recalled else None
         self._content = recalled[0] if recalled else source.content
         self._sha256 = self._known.image.sha256 if self._known else source.sha256
@@ -145,7 +148,7 @@ class Run:
                 used = {record.key: record for record in records.values()}  # kept longer than what is not
                 self._remember(used, {preview_key(self._steps): shown})
         stages = {step.stage: records[step.stage] for step in self._steps}
-        return Outcome(image, stages, tuple(self._found), shown)
+        return Outcome(image, stages, tuple(self._found), shown, self._pictures)
 
     def _whole(self, found: dict[Stage, StageRecord], *, read: bool) -> dict[Stage, StageRecord]:
         """Those of the stages whose files are as they were written: what is damaged is made anew."""
@@ -180,7 +183,9 @@ class Run:
         )
 
     def _write(self, record: StageRecord, made: Mapping[str, Array]) -> StageRecord:
-        self._made[record.key] = written = artifacts.save(self._store, record, made)
+        # Of a file of many frames, each picture that is made whole again would take reading all of it.
+        like = self._pictures.source.pixels if record.stage == Stage.PURIFY and not self._whole_pictures else None
+        self._made[record.key] = written = artifacts.save(self._store, record, made, like)
         return written
 
     def _draw(self) -> bytes:

@@ -150,7 +150,7 @@ def _hand_over(
     if job.order.output is not None:
         alive()
         with clock("output"):
-            output = copy_files(job, outcome.stages, made.keys, store)
+            output = copy_files(job, outcome.stages, outcome.pictures, made.keys, store)
     if destination is not None and made.bodies:
         alive()
         for key in made.keys.values():

@@ -14,6 +14,7 @@ import structlog
 
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
+from dermbatch.images import png
 from dermbatch.images.lesion import Mask
 from dermbatch.records.asked import ImageJob, Shadow
 from dermbatch.records.outcome import CanaryRecord, ClassifyOutput, ResultRecord
@@ -21,7 +22,7 @@ from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
-from workers.image import artifacts, png
+from workers.image import artifacts
 from workers.image.pictures import MASK
 from workers.inference.protocol import Inference
 from workers.process.journey import process

@@ -121,8 +121,12 @@ def samples(
 
 
 def _careful(settings: Settings) -> Settings:
-    """Files in the folder of results are links to the store's own: whoever changes one in place changes both."""
-    return settings.model_copy(update={"worker": settings.worker.model_copy(update={"check_files": True})})
+    """Files in the folder of results are links to the store's own: whoever changes one in place changes both.
+
+    So pictures are kept whole, too: they are to lie in the folder, and what was uploaded is gone at the end.
+    """
+    careful = {"check_files": True, "whole_pictures": True}
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update=careful)})
 
 
 def _fastest(settings: Settings, models: Path, order: Order) -> Engine | None:
