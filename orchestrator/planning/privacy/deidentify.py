@@ -25,6 +25,7 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, J
 from dermbatch import __version__
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import settle
+from dermbatch.images.dicom.header import element
 from dermbatch.images.dicom.moments import date_of, time_of
 from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import without_segments
@@ -161,10 +162,11 @@ class _Taking:
             raise BadInput("the DICOM file holds no pixel data", reason="no_pixel_data")
         said = text(dataset, "BurnedInAnnotation").upper()
         sop_class = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
-        may_have_text = said == "YES" or (said != "NO" and sop_class in SECONDARY_CAPTURES)
+        # A word that the standard does not have is no NO.
+        may_have_text = said != "NO" and (bool(said) or sop_class in SECONDARY_CAPTURES)
         if may_have_text and self._profile.burned_in_text == "refuse":
             raise BadInput(
-                "there may be text in the picture (Burned In Annotation); the profile refuses such images",
+                f"there may be text in the picture, by {element('BurnedInAnnotation')}; the profile refuses such images",
                 reason="burned_in_text",
             )
         settle(dataset)
