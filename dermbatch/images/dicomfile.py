@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -84,7 +85,7 @@ def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
         except MemoryError:
             raise BadInput("the image does not fit into memory", reason="too_large") from None
         except EOFError:
-            raise _truncated() from None
+            raise truncated() from None
         except Exception:  # readers fail in every way there is on files of strangers
             # Without the cause: its text may quote the header.
             raise BadInput(
@@ -92,18 +93,21 @@ def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
             ) from None
 
 
-def _truncated() -> BadInput:
-    return BadInput("the DICOM file ends before its pixel data do; copy it again", reason="truncated")
+def truncated() -> BadInput:
+    """Why an image is refused whose pixel data are cut off."""
+    return BadInput(
+        f"{element('PixelData')} ends before the picture does; copy the file again, or export it again",
+        reason="truncated",
+    )
 
 
 def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     """From bytes to pixels: data set, policy, size, pixels, colours, spacing."""
     dataset = parse(data)
     check_is_skin(dataset)
-    if "PixelData" not in dataset:
-        if _is_cut(dataset, len(data)):
-            raise _truncated()
-        raise BadInput("the DICOM file holds no pixel data", reason="no_pixel_data")
+    if "PixelData" not in dataset and _is_cut(dataset, len(data)):
+        raise truncated()
+    check_has_pixels(dataset)
     settled = settle(dataset)
     height, width = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
     if height <= 0 or width <= 0:
@@ -125,6 +129,27 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, (*notes, *said), aspect)
 
 
+def check_has_pixels(dataset: Dataset) -> None:
+    """Refuse a data set without Pixel Data.
+
+    Raises:
+        BadInput: ``no_pixel_data``, or ``unsupported_format`` where its pixels are floating point numbers.
+    """
+    for keyword in ("FloatPixelData", "DoubleFloatPixelData"):
+        if keyword in dataset and "PixelData" not in dataset:
+            raise BadInput(
+                f"{element(keyword)} holds floating point numbers, which are not taken; export the picture with 8 "
+                "or 16 bits a sample",
+                reason="unsupported_format",
+            )
+    if not dataset.get("PixelData"):
+        said = "is empty" if "PixelData" in dataset else "is missing"
+        raise BadInput(
+            f"the DICOM file holds no pixel data: {element('PixelData')} {said}; export the image again",
+            reason="no_pixel_data",
+        )
+
+
 def parse(data: bytes) -> Dataset:
     """The data set, its file meta information completed where the file has none.
 
@@ -135,7 +160,7 @@ def parse(data: bytes) -> Dataset:
     _check_deflated(data)
     dataset = dcmread(BytesIO(data), force=True)
     if len(dataset) == 0:
-        raise _truncated()
+        raise truncated()
     meta = dataset.file_meta
     syntax = text(meta, "TransferSyntaxUID")
     if not syntax:
@@ -192,7 +217,7 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
         raise BadInput("frames of pixels of less than a byte are not taken", reason="unsupported_format")
     body = dataset.PixelData[size * (frame - 1) : size * frame]
     if len(body) < size:
-        raise _truncated()
+        raise truncated()
     dataset.PixelData = body
 
 
@@ -234,7 +259,7 @@ def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
         if quick is not None:
             return quick, notes
     elif len(dataset.PixelData) < _uncompressed_size(dataset, photometric):
-        raise _truncated()
+        raise truncated()
     else:
         notes += settle_samples(dataset)
     displayed, more = _displayed(dataset, _decoded(dataset, plugin), photometric)
@@ -292,7 +317,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
         size = None if header is None else (header.height, header.width)
         end = jpeg_end(picture)
         if header is not None and end is None and not picture.endswith(b"\xff\xd9"):
-            raise _truncated()
+            raise truncated()
         picture = picture[:end]
     else:
         return None
@@ -305,23 +330,27 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
     if picture != frame:  # what is before and behind a picture is none of it
         dataset.PixelData = encapsulate([picture])
     baseline = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
-    if header is None or not baseline or not _colours_agree(header, photometric):
+    plain = header is not None and header.precision == 8 and len(header.ids) == 3
+    if header is None or not plain or not baseline or photometric not in ("RGB", "YBR_FULL", "YBR_FULL_422"):
         return None
-    pixels = opencv_decode(picture, cv2.IMREAD_COLOR)
+    pixels = _colours(picture, header, photometric)
     return pixels if pixels is not None and pixels.shape[:2] == size else None
 
 
-def _colours_agree(header: JpegHeader, photometric: str) -> bool:
-    """Whether libjpeg, left to itself, transforms the colours as the data set (or else the stream) says.
+def _colours(picture: bytes, header: JpegHeader, photometric: str) -> NDArray[Any] | None:
+    """Pixels of a JPEG stream whose colours are as it proves, or else as the data set says.
 
-    A stream with RGB component names is RGB and one with a JFIF marker YCbCr whatever the data set says, as
-    pydicom has it; otherwise the photometric interpretation decides.
+    None where pydicom is to decode it: libjpeg, left to itself, would take its colours otherwise. pydicom takes
+    component names or a JFIF marker for the last word; where they are not, libjpeg is told.
     """
-    if header.precision != 8 or len(header.ids) != 3:
-        return False
     proven = header.is_ycbcr
     ycbcr = photometric.startswith("YBR_FULL") if proven is None else proven
-    return photometric in ("RGB", "YBR_FULL", "YBR_FULL_422") and header.decoded_as_ycbcr == ycbcr
+    if header.decoded_as_ycbcr == ycbcr:
+        return opencv_decode(picture, cv2.IMREAD_COLOR)
+    if (header.has_rgb_ids and ycbcr) or (header.jfif and not ycbcr and not header.has_rgb_ids):
+        meant = "YCBCR" if ycbcr else "RGB"
+        return np.asarray(imagecodecs.jpeg8_decode(picture, colorspace=meant, outcolorspace="RGB"))
+    return None
 
 
 def _uncompressed_size(dataset: Dataset, photometric: str) -> int:

@@ -44,14 +44,15 @@ class JpegHeader:
     def is_ycbcr(self) -> bool | None:
         """Whether three components are YCbCr, as the stream proves it; None where it says nothing.
 
-        Sub-sampled chroma cannot be RGB; then component names, the JFIF and the Adobe marker count.
+        Sub-sampled chroma cannot be RGB; then component names, the JFIF and the Adobe marker count. These two
+        prove nothing where they contradict each other.
         """
         if len(set(self.sampling)) > 1:
             return True
         if self.has_rgb_ids:
             return False
         if self.jfif:
-            return True
+            return None if self.adobe_transform == 0 else True
         return None if self.adobe_transform is None else self.adobe_transform != 0
 
     @property

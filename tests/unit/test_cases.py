@@ -748,3 +748,123 @@ def test_headers_are_mended_in_copies_without_identity():
     with pytest.raises(BadInput) as caught:
         cleaned(image(IMAGE.tobytes()[:-2]))
     assert caught.value.reason == "truncated"
+
+
+# Layouts of uncompressed pixels
+
+
+def rows_padded(picture: np.ndarray, each: int) -> bytes:
+    """Its rows, each with so many zeros behind it."""
+    return b"".join(row.tobytes() + bytes(each) for row in picture)
+
+
+OPAQUE = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
+NARROW = np.ascontiguousarray(IMAGE[:, : WIDTH - 1])
+NOISE = np.random.default_rng(0).bytes(54)
+
+
+@pytest.mark.parametrize(
+    ("data", "truth"),
+    [
+        (image(rows_padded(IMAGE, 1)), IMAGE),
+        (image(rows_padded(IMAGE, 4)), IMAGE),
+        (image(rows_padded(NARROW, 7), Columns=WIDTH - 1), NARROW),
+        (image(np.dstack([IMAGE, OPAQUE]).tobytes()), IMAGE),
+        (image(np.dstack([IMAGE, OPAQUE]).tobytes(), SamplesPerPixel=4), IMAGE),
+        (image(np.dstack([OPAQUE, IMAGE]).tobytes(), SamplesPerPixel=4), IMAGE),
+        (
+            image(
+                np.moveaxis(np.dstack([IMAGE, OPAQUE]), -1, 0).tobytes(), SamplesPerPixel=4, PlanarConfiguration=1
+            ),
+            IMAGE,
+        ),
+        (
+            image(
+                np.moveaxis(np.dstack([OPAQUE, IMAGE]), -1, 0).tobytes(), SamplesPerPixel=4, PlanarConfiguration=1
+            ),
+            IMAGE,
+        ),
+        (image(bytes(16) + IMAGE.tobytes()), IMAGE),
+        (image(bytes(1000) + IMAGE.tobytes()), IMAGE),
+        (image(IMAGE.tobytes() + bytes(1000)), IMAGE),
+        (image(IMAGE.tobytes() + NOISE), IMAGE),
+        (image(items(b"", IMAGE.tobytes())), IMAGE),
+        (image(items(b"", *halved(IMAGE.tobytes()))), IMAGE),
+    ],
+)
+def test_bytes_that_belong_to_no_pixel_are_told_from_pixels_wherever_they_are(data, truth):
+    assert "padding_dropped" in both_are(data, truth).notes
+
+
+def test_each_of_several_frames_may_be_padded():
+    frames = [NARROW[: HEIGHT - 1], NARROW[HEIGHT - 2 :: -1]]
+    assert frames[0].size % 2
+    data = image(
+        b"".join(one.tobytes() + b"\0" for one in frames), Rows=HEIGHT - 1, Columns=WIDTH - 1, NumberOfFrames=2
+    )
+    for number, truth in enumerate(frames, 1):
+        assert apart(read(data, number), truth) == 0
+        assert apart(read(cleaned(data), number), truth) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (image(NOISE + IMAGE.tobytes()), "Pixel Data (7FE0,0010)"),
+        (image(Rows=HEIGHT - 10), "Rows (0028,0010)"),
+        (image(Columns=WIDTH - 1), "Columns (0028,0011)"),
+        (image(np.dstack([IMAGE, GREY]).tobytes(), SamplesPerPixel=4), "Samples per Pixel (0028,0002)"),
+        (image(GREY.tobytes()), "Photometric Interpretation (0028,0004)"),
+        (image(BitsAllocated=16, BitsStored=16, HighBit=15), "Bits Allocated (0028,0100)"),
+        (image(b""), "Pixel Data (7FE0,0010)"),
+        (image(IMAGE.tobytes()[:-600]), "Pixel Data (7FE0,0010)"),
+    ],
+)
+def test_what_no_padding_explains_is_refused_by_name(data, said):
+    assert said in str(refusal(data))
+
+
+def test_rows_and_columns_that_were_exchanged_are_seen_in_the_picture():
+    found = both_are(image(Rows=WIDTH, Columns=HEIGHT))
+    assert {"corrected_rows", "corrected_columns"} <= set(found.notes)
+
+
+@pytest.mark.parametrize("values", [{}, {"BitsStored": 12, "HighBit": 11}])
+def test_samples_of_the_other_byte_order_are_seen_in_the_picture(values):
+    bits = values.get("BitsStored", 16)
+    deep = (GREY.astype("<u2") << (bits - 8)) + GREY.astype("<u2") % 7
+    said = {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, **values}
+    truth = np.dstack([GREY] * 3)
+    assert "swapped_bytes" not in both_are(grey(deep.tobytes(), **said), truth, 1).notes
+    assert "swapped_bytes" in both_are(grey(deep.byteswap().tobytes(), **said), truth, 1).notes
+
+
+def marked(stream: bytes, jfif: bool = False, adobe: int | None = None, ids: bytes | None = None) -> bytes:
+    """A bare stream with these markers and names of components."""
+    made = bytearray(bare(stream))
+    if ids:
+        for at, step in ((made.index(b"\xff\xc0") + 10, 3), (made.index(b"\xff\xda") + 5, 2)):
+            made[at : at + 3 * step : step] = ids
+    more = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0" if jfif else b""
+    if adobe is not None:
+        more += b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([adobe])
+    return bytes(made[:2] + more + made[2:])
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (marked(jpeg(keep_rgb=True), jfif=True, adobe=0, ids=b"\1\2\3"), "RGB"),
+        (marked(jpeg("4:4:4"), jfif=True, adobe=0), "YBR_FULL_422"),
+        (marked(jpeg("4:2:0"), ids=b"RGB"), "YBR_FULL_422"),
+        (marked(jpeg("4:2:0"), ids=b"RGB"), "RGB"),
+        (marked(jpeg("4:2:0"), adobe=0), "RGB"),
+    ],
+)
+def test_marks_of_a_stream_that_contradict_each_other_leave_it_to_the_header_or_to_sub_sampling(stream, said):
+    both_are(coded(stream, PhotometricInterpretation=said), limit=LOSSY)
+
+
+def test_marks_that_contradict_each_other_are_no_proof():
+    stream = marked(jpeg(keep_rgb=True), jfif=True, adobe=0, ids=b"\1\2\3")
+    assert "Photometric Interpretation" in str(refusal(coded(stream, PhotometricInterpretation=None)))

@@ -375,7 +375,8 @@ def test_burned_in_text_is_refused_or_flagged():
 
         return changed(source, change)
 
-    for source, doubtful in ((JPEG, False), (PLAIN, True), (says(JPEG, "YES"), True), (says(PLAIN, "NO"), False)):
+    said_so = [(says(JPEG, said), True) for said in ("YES", "yes", "Y", "1", "TRUE", "maybe", ["NO", "YES"])]
+    for source, doubtful in ((JPEG, False), (PLAIN, True), *said_so, (says(PLAIN, "NO"), False)):
         assert cleaned(source).may_have_text == doubtful
         if doubtful:
             with pytest.raises(BadInput) as refused:

@@ -10,10 +10,13 @@ from pydicom.dataset import Dataset
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.header import SAMPLES, Header, element, missing, refuted
+from dermbatch.images.dicom.surplus import leave_pixels
 from dermbatch.images.dicompolicy import number
 
 _PROVEN, _LIKELY = 1.5, 1.2
 """How much smoother the other arrangement of planes is where the header is wrong, and where it says nothing."""
+_SMOOTH = 1.2
+"""How rough a picture may be, across and down, by the mean deviation of its samples; noise is 2 and more."""
 _LOOKED_AT = 96
 """Rows that tell which of the two arrangements of planes is meant."""
 
@@ -41,6 +44,8 @@ def settle_native(header: Header) -> None:
     if SAMPLES[header.photometric] == 1 and header.number("SamplesPerPixel", 1) == 3:
         _not_of_one_sample(header)
     _lengths(header)
+    _sides(header)
+    _byte_order(header)
     header.fill_bits()
     header.sign(unsigned=header.number("SamplesPerPixel", 1) == 3 or _is_smoother_unsigned(header))
     if header.number("SamplesPerPixel", 1) == 3 and header.photometric != "YBR_FULL_422":
@@ -97,10 +102,14 @@ def _by_length(header: Header, pixels: int, samples: int, allocated: int, frames
     there = len(header.data) // each
     if frames == 1 and there > 1 and _fits(header, each * there):
         header.correct("NumberOfFrames", there)
-    elif len(header.data) > each * frames:
-        header.notes.append("padding_dropped")
-        if len(header.data) >= each * (frames + 1):
-            raise refuted("NumberOfFrames")
+    elif len(header.data) >= each * (frames + 1):
+        raise refuted("NumberOfFrames")
+    elif len(header.data) > each * frames > 0:
+        leave_pixels(header, each, frames, lambda frame: _rough(header, frame))
+    elif samples == 3 and _fits(header, each * frames // 3):
+        raise refuted("PhotometricInterpretation")
+    elif allocated == 16 and _fits(header, each * frames // 2):
+        raise refuted("BitsAllocated")
 
 
 def _fits(header: Header, expected: int) -> bool:
@@ -158,16 +167,94 @@ def _planes(header: Header) -> None:
         raise missing("PlanarConfiguration")
 
 
+def _sides(header: Header) -> None:
+    """Rows and Columns, where the picture is clearly smoother with the one for the other."""
+    rows, columns = header.number("Rows", 0), header.number("Columns", 0)
+    frame = _last_frame(header)
+    if rows == columns or header.photometric == "PALETTE COLOR" or frame is None:
+        return
+    if _smoothest(header, frame, rows, columns) > _PROVEN * _smoothest(header, frame, columns, rows):
+        header.correct("Rows", columns)
+        header.correct("Columns", rows)
+
+
+def _byte_order(header: Header) -> None:
+    """Samples of two bytes, in the order in which they clearly make the smoother picture."""
+    frame = _last_frame(header)
+    if header.number("BitsAllocated", 0) != 16 or header.photometric == "PALETTE COLOR" or frame is None:
+        return
+    rows, columns = header.number("Rows", 0), header.number("Columns", 0)
+    swapped = np.frombuffer(frame, "<u2").byteswap().tobytes()
+    there, other = (
+        _smoothest(header, one, rows, columns) / _spread(_samples_of(header, one)) for one in (frame, swapped)
+    )
+    if there > _PROVEN * other and other < _SMOOTH:
+        even = header.data[: len(header.data) // 2 * 2]
+        header.data = header.dataset.PixelData = np.frombuffer(even, "<u2").byteswap().tobytes()
+        header.notes.append("swapped_bytes")
+
+
+def _last_frame(header: Header) -> bytes | None:
+    """The bytes of the last frame of whole samples; none where they are not all there."""
+    width, halved = header.number("BitsAllocated", 0) // 8, header.photometric == "YBR_FULL_422"
+    each = header.pixels() * width * (2 if halved else header.number("SamplesPerPixel", 1))
+    end = each * header.frames()
+    return header.data[end - each : end] if width in (1, 2) and 0 < end <= len(header.data) else None
+
+
+def _samples_of(header: Header, frame: bytes) -> NDArray[Any]:
+    little = header.syntax.is_little_endian
+    deep = ("<" if little else ">") + ("i2" if header.number("PixelRepresentation", 0) == 1 else "u2")
+    return np.frombuffer(frame, deep if header.number("BitsAllocated", 8) == 16 else "u1")
+
+
+def _spread(samples: NDArray[Any]) -> float:
+    """Mean absolute deviation of samples, never 0."""
+    return float(np.abs(samples - samples.mean()).mean()) + 1e-9
+
+
+def _pictures(header: Header, frame: bytes, rows: int, columns: int) -> list[NDArray[Any]]:
+    """What a frame shows, by pixels and by planes."""
+    samples = _samples_of(header, frame)
+    if header.photometric == "YBR_FULL_422":
+        made = [samples.reshape(rows, -1, 4)] if columns % 2 == 0 else []
+    elif header.number("SamplesPerPixel", 1) == 3:
+        made = [samples.reshape(rows, columns, 3), _by_plane(samples, rows, columns)]
+    else:
+        made = [samples.reshape(rows, columns, 1)]
+    return [one for one in made if min(one.shape[:2]) > 1]
+
+
+def _smoothest(header: Header, frame: bytes, rows: int, columns: int) -> float:
+    """How rough a frame is, by pixels or by planes: the less rough of both."""
+    return min((sum(roughness(one)) for one in _pictures(header, frame, rows, columns)), default=0.0)
+
+
+def _rough(header: Header, frame: bytes) -> float:
+    """The same in the shape that the header has, with where it changes most from left to right."""
+    made = _pictures(header, frame, header.number("Rows", 1), header.number("Columns", 1))
+    return min((sum(roughness(one)) + _seam(one) for one in made), default=0.0)
+
+
+def _seam(picture: NDArray[Any]) -> float:
+    """The mean absolute difference of two neighbouring columns, of those that differ most."""
+    return float(np.abs(np.diff(_middle(picture), axis=1)).mean(axis=(0, 2)).max())
+
+
 def _by_plane(samples: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     return samples.reshape(3, rows, columns).transpose(1, 2, 0)
 
 
 def roughness(picture: NDArray[Any]) -> tuple[float, float]:
     """Mean absolute difference of neighbours of one channel, [H, W, 3], across and down, in its middle rows."""
-    first = max(0, (picture.shape[0] - _LOOKED_AT) // 2)
-    part = picture[first : first + _LOOKED_AT].astype(np.int32)
+    part = _middle(picture)
     across, down = np.abs(np.diff(part, axis=1)).mean(), np.abs(np.diff(part, axis=0)).mean()
     return float(across), float(down)
+
+
+def _middle(picture: NDArray[Any]) -> NDArray[np.int32]:
+    first = max(0, (picture.shape[0] - _LOOKED_AT) // 2)
+    return picture[first : first + _LOOKED_AT].astype(np.int32)
 
 
 def settle_samples(dataset: Dataset) -> list[str]:

@@ -25,11 +25,12 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, J
 from dermbatch import __version__
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import settle
+from dermbatch.images.dicom.header import element
 from dermbatch.images.dicom.moments import date_of, time_of
 from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import without_segments
 from dermbatch.images.dicom.proportions import decimals
-from dermbatch.images.dicomfile import parse
+from dermbatch.images.dicomfile import check_has_pixels, parse, truncated
 from dermbatch.images.dicompolicy import SECONDARY_CAPTURES, check_is_skin, text
 from dermbatch.images.imagefile import DICOM, read_image, sniff
 from dermbatch.images.quiet import quiet
@@ -114,9 +115,7 @@ def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms, *, max_pix
         except MemoryError:
             raise BadInput("the image does not fit into memory", reason="too_large") from None
         except EOFError:
-            raise BadInput(
-                "the DICOM file ends before its pixel data do; copy it again", reason="truncated"
-            ) from None
+            raise truncated() from None
         except Exception:  # readers and writers fail in every way there is on files of strangers
             # Without the cause: its text may quote the header.
             raise BadInput(
@@ -157,14 +156,15 @@ class _Taking:
         """
         dataset = self._dataset
         check_is_skin(dataset)
-        if "PixelData" not in dataset:
-            raise BadInput("the DICOM file holds no pixel data", reason="no_pixel_data")
+        check_has_pixels(dataset)
         said = text(dataset, "BurnedInAnnotation").upper()
         sop_class = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
-        may_have_text = said == "YES" or (said != "NO" and sop_class in SECONDARY_CAPTURES)
+        # A word that the standard does not have is no NO.
+        may_have_text = said != "NO" and (bool(said) or sop_class in SECONDARY_CAPTURES)
         if may_have_text and self._profile.burned_in_text == "refuse":
             raise BadInput(
-                "there may be text in the picture (Burned In Annotation); the profile refuses such images",
+                f"there may be text in the picture, by {element('BurnedInAnnotation')}; the profile refuses such "
+                "images",
                 reason="burned_in_text",
             )
         settle(dataset)
