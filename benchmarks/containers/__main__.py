@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from dermbatch.settings import DEFAULT_MODELS
 
 DROP = "drop"
 _SHARE_ROLLED, _SHARE_DROPPED = 0.4, 0.1  # of the images, beside them
+_BUSY = 0.9  # share of a batch's images in which strikes fall
 _PER_IMAGE, _PER_STRIKE = 6.0, 60.0  # seconds after which a batch has not ended in time
 _LONGEST_PAUSE = 20.0  # without progress the next strike comes all the same
 _TARGETS = {"dermbatch-orchestrator": 1, "dermbatch-worker": 2, "dermbatch-watch": 1, "dermbatch-triton": 1}
@@ -86,7 +88,7 @@ class Check:
 
     Args:
         town: Its containers run.
-        images: Of the first batch.
+        images: Of a batch under fire; when one is nearly done, another one follows.
         rounds: How often each container is struck in each way.
         seed: Of the order of strikes.
     """
@@ -111,17 +113,23 @@ class Check:
         return self.report
 
     def _under_fire(self) -> None:
-        """A batch, while everything is struck, the worker's image is exchanged and objects are dropped."""
+        """Everything is struck, the worker's image exchanged, objects dropped; a batch is always open."""
         listed = [(how, service) for service in (*SERVERS, *PROGRAMS) for how in ("kill", "stop")] * self._rounds
         self._rng.shuffle(listed)
         listed.insert(len(listed) // 2, ("upgrade", "worker"))
-        self._submit("bulk", self._images)
+        share = self._images * _BUSY / (len(listed) + 1)
+        names: list[str] = []
         for number, (how, service) in enumerate(listed):
-            self._wait_for("bulk", self._images * 0.9 * (number + 1) / (len(listed) + 1), _LONGEST_PAUSE)
-            if number % max(1, len(listed) // 4) == 0 and service != "minio":
+            if not names or self._ended(names[-1]) > self._images * _BUSY:
+                names.append(f"fire-{len(names) + 1}")
+                self._submit(names[-1], self._images)
+            self._wait_for(names[-1], self._ended(names[-1]) + share, _LONGEST_PAUSE)
+            if number % max(1, len(listed) // 4) == 0:
                 self._drop(round(self._images * _SHARE_DROPPED / 4) or 1)
             self._strike(how, service)
-        self._finish("bulk", _PER_IMAGE * self._images + _PER_STRIKE * len(listed))
+            say(f"  {self._ended(names[-1])} of {self._images} images of {names[-1]} are done")
+        for name in names:
+            self._finish(name, _PER_IMAGE * self._images + _PER_STRIKE * len(listed))
 
     def _strike(self, how: str, service: str) -> None:
         started = time.monotonic()
@@ -135,7 +143,7 @@ class Check:
             self._exchange_workers()
         seconds = time.monotonic() - started
         self.report.slow[service] = max(seconds, self.report.slow.get(service, 0.0))
-        say(f"{how} {service}: healthy after {seconds:.0f} s, {self._ended('bulk')} of {self._images} images done")
+        say(f"{how} {service}: healthy after {seconds:.0f} s")
 
     def _exchange_workers(self) -> None:
         """Build the worker with changed code, and put it in the place of both that run."""
@@ -199,22 +207,21 @@ class Check:
         folder = self._town.images / name
         folder.mkdir()
         folder.chmod(0o755)
-        for data in self._draw(images):
-            (folder / f"{self._drawn}.jpg").write_bytes(data)
+        for file, data in self._draw(images):
+            (folder / file).write_bytes(data)
         words = ["submit", f"/images/{name}", "--batch", name, *options, *(["--live"] if live else [])]
         say(f"submitted {self._town.command('dermbatch', *words)}: {images} images")
 
     def _drop(self, images: int) -> None:
-        for data in self._draw(images):
-            self._store.put(f"{self._drawn}.jpg", data, "image/jpeg", bucket=DROP)
+        for file, data in self._draw(images):
+            self._store.put(file, data, "image/jpeg", bucket=DROP)
 
-    def _draw(self, images: int) -> list[bytes]:
-        """Phantoms, each another one."""
-        made = []
+    def _draw(self, images: int) -> Iterator[tuple[str, bytes]]:
+        """Names and bytes of phantoms, each another one."""
         for _ in range(images):
             self._drawn += 1
-            made.append(encode(phantom(self._drawn, height=300, width=400), ".jpg", identity=self._drawn))
-        return made
+            drawn = phantom(self._drawn, height=300, width=400)
+            yield f"{self._drawn}.jpg", encode(drawn, ".jpg", identity=self._drawn)
 
     def _ended(self, name: str) -> int:
         return there(self._store, f"{layout.batch_prefix(name)}results/")
@@ -271,9 +278,7 @@ def say(sentence: str) -> None:
 def main(arguments: list[str]) -> int:
     """Run, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--images", type=int, default=120, help="of the batch under fire; about half as many beside it"
-    )
+    parser.add_argument("--images", type=int, default=120, help="of a batch under fire; there is always one")
     parser.add_argument("--rounds", type=int, default=1, help="how often each container is struck in each way")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

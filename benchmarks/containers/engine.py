@@ -46,6 +46,13 @@ def run(*words: str | Path, check: bool = True, env: Mapping[str, str] | None = 
     return ended.stdout.strip()
 
 
+def logs(name: str) -> str:
+    """The last lines that a container has written, on both ends."""
+    asked = ["podman", "logs", "--tail", "20", name]
+    ended = subprocess.run(asked, check=False, capture_output=True, text=True, env=environment())
+    return ended.stdout + ended.stderr
+
+
 def inspect(kind: str, name: str) -> dict[str, Any]:
     """What podman knows of a container or an image.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from benchmarks.containers.engine import ROOT, EngineFailed, inspect, podman, run
+from benchmarks.containers.engine import ROOT, EngineFailed, inspect, logs, podman, run
 from dermbatch.errors import DermbatchError
 from dermbatch.settings import Settings, StoreSettings
 from dermbatch.store import ObjectStore
@@ -83,7 +83,7 @@ class Town:
 
     def command(self, *words: str) -> str:
         """A command beside the running programs, as compose.yaml says it is to be run."""
-        return self.compose("run", "--rm", "-T", "--no-deps", "commands", *words)
+        return self.compose("--profile", "by-hand", "run", "--rm", "-T", "--no-deps", "commands", *words)
 
     def wait(self, name: str) -> float:
         """Seconds until a container is there and healthy.
@@ -94,8 +94,7 @@ class Town:
         started = time.monotonic()
         while not _healthy(name):
             if time.monotonic() - started > _READY:
-                said = podman("logs", "--tail", "20", name, check=False)
-                raise EngineFailed(f"{name} is not healthy after {_READY:.0f} s; it says:\n{said}")
+                raise EngineFailed(f"{name} is not healthy after {_READY:.0f} s; it says:\n{logs(name)}")
             time.sleep(_LOOK)
         return time.monotonic() - started
 

@@ -111,4 +111,6 @@ def main(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    _, place, listening = sys.argv
+    del sys.argv[1:]  # ministack reads them, too
+    main(Path(place), int(listening))
