@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check house samples wheel system-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check containers compose-check house samples wheel system-packages container-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -105,6 +105,13 @@ kill-loop: develop  ## KILLS=n IMAGES=n: count lost, duplicated and torn results
 drain-check: develop  ## 20 graceful ends of Triton under 500 images, straight, behind HAProxy and as replicas: none may fail for good
 	$(BIN)/python -m benchmarks.drains --drains 20 --images 500 --small
 
+containers: develop  ## build all images with podman, on a base of Debian's packages, and stand-ins for foreign ones
+	command -v podman mmdebstrap > /dev/null || $(MAKE) container-packages
+	$(BIN)/python -m benchmarks.containers.images
+
+compose-check: develop  ## run compose.yaml on them; kill, end and exchange its containers in mid-batch: nothing may be lost
+	$(BIN)/python -m benchmarks.containers
+
 house: develop  ## one image's way: folders and modules that it enters, returns into a folder that it left, lines of code
 	$(BIN)/python -m benchmarks.house
 
@@ -114,6 +121,10 @@ wheel: develop  ## build the wheel into dist/
 system-packages:  ## what some tests need of Debian: a browser for the report, a judge of DICOM objects, a PACS and what talks to it, an object store that sends notifications, a library that steps clocks, Prometheus, a load balancer
 	apt-get update -qq
 	apt-get install -qq --yes --no-install-recommends ceph-common ceph-mon ceph-osd chromium dcmtk dicom3tools haproxy libfaketime orthanc orthanc-dicomweb prometheus radosgw
+
+container-packages:  ## what `make containers compose-check` needs of Debian: podman and its network, what makes a base image
+	apt-get update -qq
+	apt-get install -qq --yes --no-install-recommends aardvark-dns iptables mmdebstrap netavark podman runc
 
 clean:  ## remove what was built, the environment included
 	rm -rf $(VENV) dist build $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -1,4 +1,4 @@
-"""Dockerfiles and compose.yaml: no container can be built or run here, so all else that can be known of them."""
+"""Dockerfiles and compose.yaml, as far as they are known without a container; `make compose-check` runs them."""
 
 import hashlib
 import json
@@ -88,6 +88,49 @@ def test_base_images_are_pinned_and_nobody_is_root(name):
         assert any(keyword == "HEALTHCHECK" for keyword, _ in own)
     users = [rest for _, own in found.values() for keyword, rest in own if keyword == "USER"]
     assert users == ["10001:10001"]
+
+
+def test_dependencies_come_before_sources_and_secrets_stay_out_of_layers():
+    found = stages("Dockerfile")
+    for target in ("orchestrator", "worker"):
+        copied = [rest for keyword, rest in found[target][1] if keyword == "COPY"]
+        assert copied == [
+            f"--from=packages-{target} /opt/dermbatch /opt/dermbatch",
+            f"--from=code-{target} /code/opt/dermbatch /opt/dermbatch",
+        ]
+        base, packages = found[f"packages-{target}"]
+        for keyword, rest in (*found[base][1], *packages):
+            assert keyword != "COPY" or rest in {"constraints.txt ./", "deploy/images ./images"}, rest
+    downloads = [
+        rest for _, own in found.values() for _, rest in own if " install " in rest and "--no-index" not in rest
+    ]
+    assert len(downloads) == 3
+    for line in downloads:
+        assert line.startswith("--mount=type=secret,id=pip --mount=type=secret,id=ca ")
+
+
+def test_images_say_what_they_are():
+    for name, targets in (("Dockerfile", ("orchestrator", "worker")), ("triton.Dockerfile", ("",))):
+        for target in targets:
+            (text,) = [rest for keyword, rest in stages(name)[target][1] if keyword == "LABEL"]
+            labels = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", text))
+            assert labels >= {"title", "description", "licenses", "source", "version", "revision"}
+
+
+def test_compose_states_health_checks_that_images_in_the_oci_format_do_not_carry():
+    services = compose("compose.yaml")["services"]
+    for service, name, target in (
+        ("orchestrator", "Dockerfile", "orchestrator"),
+        ("worker", "Dockerfile", "worker"),
+        ("worker-live", "Dockerfile", "worker"),
+        ("triton", "triton.Dockerfile", ""),
+    ):
+        (text,) = [rest for keyword, rest in stages(name)[target][1] if keyword == "HEALTHCHECK"]
+        options, _, command = text.partition(" CMD ")
+        stated = services[service]["healthcheck"]
+        assert stated["test"] == ["CMD", *json.loads(command)]
+        said = {key.replace("-", "_"): value for key, value in re.findall(r"--([\w-]+)=(\S+)", options)}
+        assert said == {key: str(value) for key, value in stated.items() if key != "test"}
 
 
 def test_images_start_what_the_chart_starts():

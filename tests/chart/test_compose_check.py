@@ -1,0 +1,72 @@
+"""What `make containers compose-check` begins from, as far as it needs no container."""
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from rendering import ROOT
+
+from benchmarks.containers.__main__ import Report, add_version
+from benchmarks.containers.images import OURS, STANDINS, argument
+from benchmarks.containers.town import PROGRAMS, SERVERS, sources
+from benchmarks.killloop.audit import Verdict
+from deploy.check_models import wrong_models
+
+COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
+
+
+def test_all_services_are_run_but_grafana_and_every_image_is_built():
+    assert {*SERVERS, *PROGRAMS, "commands", "grafana"} == set(COMPOSE)
+    images = {service["image"] for name, service in COMPOSE.items() if name != "grafana"}
+    assert {image.rpartition(":")[0] for image in images - set(OURS.values())} == set(STANDINS.values())
+    assert set(OURS.values()) < images
+
+
+def test_bases_are_those_of_the_dockerfiles():
+    assert argument("Dockerfile", "PYTHON_IMAGE") == argument("triton.Dockerfile", "PYTHON_IMAGE")
+    assert argument("triton.Dockerfile", "TRITON_IMAGE").startswith("nvcr.io/nvidia/tritonserver:")
+    with pytest.raises(SystemExit, match="no argument NOTHING"):
+        argument("Dockerfile", "NOTHING")
+
+
+def test_the_sources_that_are_changed_are_those_that_a_build_sees(tmp_path):
+    with sources(tmp_path) as copy:
+        for name in ("Dockerfile", "triton.Dockerfile"):
+            text = (copy / "deploy" / name).read_text(encoding="utf-8")
+            copied = re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE)
+            assert copied
+            for source in " ".join(copied).split():
+                assert (copy / source).exists(), source
+        assert not list(copy.rglob("__pycache__"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_the_next_version_is_whole(tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "model_repository", models)
+    add_version(models / "classify_lite")
+    assert wrong_models(models) == []
+    assert (models / "classify_lite" / "2" / "model.onnx").is_file()
+    assert '"sha256.2"' in Path(models, "classify_lite", "config.pbtxt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "wrong", "line"),
+    [
+        ({}, [], "lost=0 duplicated=0 torn=0 failed=0"),
+        ({}, ["a sentence"], "lost=0 duplicated=0 torn=0 failed=0"),
+        ({"lost": 2}, [], "lost=2 duplicated=0 torn=0 failed=0"),
+        ({"duplicated": 1}, [], "lost=0 duplicated=1 torn=0 failed=0"),
+        ({"torn": 3}, [], "lost=0 duplicated=0 torn=3 failed=0"),
+        ({"failed": Counter(model_contract=2, poison=1)}, [], "lost=0 duplicated=0 torn=0 failed=3"),
+    ],
+)
+def test_whatever_is_wrong_is_counted_and_makes_the_check_fail(verdict, wrong, line):
+    whole = {"lost": 0, "duplicated": 0, "torn": 0, "poisoned": 0, "failed": Counter(), "said": []}
+    verdicts = {"good": Verdict(**whole), "other": Verdict(**{**whole, **verdict})}
+    report = Report(kills=8, ends=7, upgrades=3, verdicts=verdicts, wrong=wrong)
+    assert report.line(90) == f"{line} kills=8 ends=7 upgrades=3 images=90"
+    assert report.good == (not verdict and not wrong)
