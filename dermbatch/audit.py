@@ -123,6 +123,7 @@ class Audit:
         self.purpose: str | None = None
         self._sink: _Sink | None = None
         self._pseudonym: Callable[[str], str] | None = None
+        self._who: dict[str, str] = {}
         if settings.folder is not None:
             self._sink = _Sink(settings, program, _STANDARD_ERROR if command else _STANDARD_OUTPUT)
             self._who = {"program": program, "host": socket.gethostname(), "user": _user()}
@@ -135,6 +136,18 @@ class Audit:
         """
         other = copy(self)
         other._pseudonym = pseudonym
+        return other
+
+    def of(self, user: str, purpose: str | None = None) -> Self:
+        """The same log, of what somebody has this program do.
+
+        Args:
+            user: Who.
+            purpose: What is being done.
+        """
+        other = copy(self)
+        other.purpose = purpose
+        other._who = {**self._who, "user": user}
         return other
 
     def note(

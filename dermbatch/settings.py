@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dermbatch.errors import UsageError
@@ -216,6 +225,23 @@ class WatchSettings(Section):
         return token
 
 
+class DeskSettings(Section):
+    """The desk: pages and an API over HTTP."""
+
+    listen_address: str = "127.0.0.1"
+    listen_port: int = Field(default=8080, ge=1, le=65535)
+    hosts: tuple[str, ...] = Field(default=(), description="names that it is reached by, besides the loopback's")
+    user_header: str | None = Field(
+        default=None, description="in which a proxy that authenticates says who asks; one-time links where none"
+    )
+    proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="networks that are believed this header")
+    session: Seconds = Field(default=12 * 3600, description="that a session lasts after it was last used")
+    upload_bytes: int = Field(default=20 * 1024**3, ge=1, description="of one file that is uploaded")
+    cache_bytes: int = Field(default=2 * 1024**3, ge=0, description="of decoded pictures, on the disk, to zoom in")
+    metrics_port: int = Field(default=9103, ge=0, description="0: none")
+    metrics_address: str = "0.0.0.0"  # noqa: S104
+
+
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
     Stage.SEGMENT: ModelChoice(name="segment_lite"),
@@ -239,6 +265,7 @@ class Settings(BaseSettings):
     archive: ArchiveSettings = ArchiveSettings()
     watch: WatchSettings = WatchSettings()
     stack: StackSettings = StackSettings()
+    desk: DeskSettings = DeskSettings()
     privacy: PrivacySettings = PrivacySettings()
     audit: AuditSettings = AuditSettings()
     dicomweb: dict[str, DicomwebSettings] = Field(default={}, description="destinations of DICOM objects by name")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from dermbatch.settings import StoreSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
-    from mypy_boto3_s3.type_defs import ResponseMetadataTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ResponseMetadataTypeDef
 
 _NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _ALREADY_THERE = {"PreconditionFailed", "412"}
@@ -145,6 +145,12 @@ class ObjectStore:
         other.audit = self.audit.under(pseudonym)
         return other
 
+    def of(self, user: str, purpose: str | None = None) -> Self:
+        """The same store, used for somebody; see :meth:`Audit.of`."""
+        other = copy(self)
+        other.audit = self.audit.of(user, purpose)
+        return other
+
     def _access(
         self, action: Action, bucket: str, key: str, *, size: int | None = None, to: str | None = None
     ) -> AbstractContextManager[None]:
@@ -213,6 +219,24 @@ class ObjectStore:
         with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
             response = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
             return bytes(response["Body"].read())
+
+    def span(self, bucket: str, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        """``length`` bytes of an object from ``start`` on; fewer where it ends.
+
+        Not noted by itself: who reads an object in pieces notes it once, before.
+
+        Raises:
+            ObjectNotFound: Where there is no such object or bucket.
+            StoreUnavailable: Where it is no longer the one with this ``etag``.
+        """
+        wanted: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        with _asking("get", f"s3://{bucket}"):
+            response = self._client.get_object(
+                Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", **wanted
+            )
+        body = _whole(response["Body"], bucket)
+        metrics.BYTES_READ.inc(len(body))
+        return body
 
     def stat(self, bucket: str, key: str) -> ObjectInfo:
         """What a listing would say of one object.
@@ -299,6 +323,34 @@ class ObjectStore:
             with _asking("put", f"s3://{self.bucket}"):
                 self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": content_type})
             metrics.BYTES_WRITTEN.inc(path.stat().st_size)
+
+    def begin_parts(self, bucket: str, key: str, content_type: str) -> str:
+        """Begin an object that comes in parts; returns what they are called until :meth:`finish_parts`."""
+        with self._access("write", bucket, key), _asking("put", f"s3://{bucket}"):
+            answer = self._client.create_multipart_upload(Bucket=bucket, Key=key, ContentType=content_type)
+        return answer["UploadId"]
+
+    def put_part(self, bucket: str, key: str, parts: str, number: int, body: bytes) -> str:
+        """Write a part, from 1 on; each but the last has 5 MiB at least. Returns its ETag."""
+        with _asking("put", f"s3://{bucket}"):
+            answer = self._client.upload_part(Bucket=bucket, Key=key, UploadId=parts, PartNumber=number, Body=body)
+        metrics.BYTES_WRITTEN.inc(len(body))
+        return answer["ETag"]
+
+    def finish_parts(self, bucket: str, key: str, parts: str, etags: Sequence[str]) -> None:
+        """Make the object of its parts, whose ETags these are."""
+        made: list[CompletedPartTypeDef] = [
+            {"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)
+        ]
+        with _asking("put", f"s3://{bucket}"):
+            self._client.complete_multipart_upload(
+                Bucket=bucket, Key=key, UploadId=parts, MultipartUpload={"Parts": made}
+            )
+
+    def drop_parts(self, bucket: str, key: str, parts: str) -> None:
+        """Give up an object that comes in parts."""
+        with _asking("delete", f"s3://{bucket}"):
+            self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=parts)
 
     def _put(
         self, bucket: str, key: str, body: bytes, content_type: str, conditions: dict[str, Any]

@@ -95,7 +95,7 @@ def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) ->
         LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
     """
     moment = ledger.snapshot()
-    fed = [_of_state(state) for state in moment.batches]
+    fed = [of_state(state) for state in moment.batches]
     known = {one.name for one in fed}
     pending: list[Standing] = []
     closed: list[tuple[datetime, str, Standing]] = []
@@ -125,7 +125,7 @@ def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
     layout.check_batch_name(name)
     moment = ledger.snapshot()
     state = next((state for state in moment.batches if state.name == name), None)
-    one = _of_state(state) if state is not None else _of_store(store, name)
+    one = of_state(state) if state is not None else _of_store(store, name)
     if one is None:
         raise UsageError(f"there is no batch {name!r}")
     return Overview([one], moment.slots, moment.waits.get("live"))
@@ -136,7 +136,8 @@ def as_json(shown: Overview) -> str:
     return json.dumps(asdict(shown), default=datetime.isoformat, indent=2)
 
 
-def _of_state(state: BatchState) -> Standing:
+def of_state(state: BatchState) -> Standing:
+    """How an open batch stands."""
     moving = state.state == "open" and state.rate > 0
     return Standing(
         name=state.name,

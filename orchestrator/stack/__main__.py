@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument(
         "--model-repository", type=Path, help="Triton model repository; the default models otherwise"
     )
+    parser.add_argument("--desk", action="store_true", help="serve the desk, too")
     options = parser.parse_args()
     try:
         repository = options.model_repository or default_model_repository()
@@ -35,6 +36,7 @@ def main() -> int:
             workers=options.workers,
             live_slots=options.live_slots,
             model_repository=repository,
+            desk=options.desk,
         )
         make_home(stack.home)
         os.chdir(stack.home)

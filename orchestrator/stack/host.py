@@ -29,6 +29,7 @@ def up(
     workers: int = 1,
     live_slots: int = 1,
     model_repository: Path,
+    desk: bool = False,
     timeout: float = 240.0,
 ) -> Settings:
     """Start a stack that outlives this process and wait until it serves.
@@ -39,6 +40,7 @@ def up(
         workers: As for :class:`Stack`.
         live_slots: As for :class:`Stack`.
         model_repository: As for :class:`Stack`.
+        desk: As for :class:`Stack`.
         timeout: Seconds to wait.
 
     Returns:
@@ -57,6 +59,7 @@ def up(
         f"--workers={workers}",
         f"--live-slots={live_slots}",
         f"--model-repository={model_repository.resolve()}",
+        *(["--desk"] if desk else []),
     )
     begin = log.stat().st_size if log.exists() else 0
     pid = _spawn(argv, {**base_environment(os.environ), **settings_environment(without_salt(settings))}, log)

@@ -44,6 +44,7 @@ from orchestrator.stack.supervision import Supervised
 _LOOPBACK = "127.0.0.1"
 _ORPHANS_TIMEOUT = 20.0  # seconds that the parts of a killed stack may take to go
 _LIVE_WORKER = "worker-live"
+_DESK = "desk"
 _GRACE = 15.0  # seconds that the orchestrator gets to end
 _AFTER_GRACE = 5.0  # seconds that a worker gets beyond its own grace, to give back what it has not finished
 _TRITON = ("triton-grpc", "triton-http", "triton-metrics")
@@ -61,6 +62,7 @@ class Stack:
         live_slots: Images at a time in one more worker, which takes live ones only: they need not wait there for
             a bulk image to end.
         model_repository: The Triton model repository to serve.
+        desk: Whether the desk is served, too.
         keep_queue: Whether Redis goes on with what an earlier stack in this home has left.
         service_command: The orchestrator service; configured by its environment only.
         worker_command: A worker; likewise.
@@ -74,6 +76,7 @@ class Stack:
         workers: int = 1,
         live_slots: int = 0,
         model_repository: Path,
+        desk: bool = False,
         keep_queue: bool = True,
         service_command: Sequence[str] | None = None,
         worker_command: Sequence[str] | None = None,
@@ -83,6 +86,7 @@ class Stack:
         self._workers = workers
         self._live_slots = live_slots
         self._repository = model_repository
+        self._desk = desk
         self._keep_queue = keep_queue
         self._service_command = list(service_command or python_module("orchestrator"))
         self._worker_command = list(worker_command or python_module("workers"))
@@ -178,7 +182,8 @@ class Stack:
     def _prepare(self) -> None:
         """Choose ports, and make the parts and the settings that lead to them."""
         has_triton = self._asked.inference.engine is Engine.TRITON
-        names = ["redis", "s3", *(_TRITON if has_triton else ()), "orchestrator", *self._worker_names()]
+        desk = [_DESK, f"{_DESK}-metrics"] if self._desk else []
+        names = ["redis", "s3", *(_TRITON if has_triton else ()), "orchestrator", *self._worker_names(), *desk]
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         base = base_environment(os.environ)
         if not self._keep_queue:
@@ -201,6 +206,7 @@ class Stack:
                 "inference": self._asked.inference.model_copy(update={"repository": self._repository.resolve()}),
                 "orchestrator": self._asked.orchestrator.model_copy(update=orchestrator),
                 **self._worker_settings(next(iter(self._worker_names()), None)),
+                **self._desk_settings(),
             }
         )
         self.environment = settings_environment(self.settings)
@@ -209,6 +215,36 @@ class Stack:
         for name in self._worker_names():
             settings = self.settings.model_copy(update=self._worker_settings(name))
             self._programs.append(self._program(name, self._worker_command, base, settings, grace))
+        if self._desk:
+            self._programs.append(self._desk_part(base))
+
+    def _desk_settings(self) -> dict[str, object]:
+        if not self._desk:
+            return {}
+        own = {
+            "listen_address": _LOOPBACK,
+            "listen_port": self._ports[_DESK],
+            "metrics_port": self._ports[f"{_DESK}-metrics"],
+            "metrics_address": _LOOPBACK,
+        }
+        return {"desk": self._asked.desk.model_copy(update=own)}
+
+    def _desk_part(self, base: dict[str, str]) -> Part:
+        """The desk; decoded pictures lie in a folder of the home that is emptied at each start."""
+        scratch = self.home / _DESK
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700)
+        port = self._ports[_DESK]
+        return Part(
+            name=_DESK,
+            argv=python_module("desk"),
+            env={**base, **settings_environment(self.settings), "TMPDIR": str(scratch)},
+            log=self._log(_DESK),
+            probe=lambda: http_ok(port, "/health"),
+            ready_timeout=60,
+            grace=_GRACE,
+            cwd=self.home,
+        )
 
     def _program(
         self, name: str, command: list[str], base: dict[str, str], settings: Settings, grace: float

@@ -1,0 +1,1 @@
+"""The API ``/v1``: a module a noun."""

@@ -1,0 +1,229 @@
+"""One image: its record, its files, its picture in layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from threading import Lock
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound
+from dermbatch.records.outcome import EnhanceOutput, FailureRecord, ResultRecord
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore, split_uri
+from dermbatch.stored import read
+from desk.api.answers import as_json, digest, is_known, json_of, ranged, tagged
+from desk.desk import TheStore
+from desk.pictures.layers import FILES, LAYERS, Layer, outline
+from desk.pictures.pictures import Pictures
+from desk.pictures.pyramid import TILE, Pyramid
+from desk.problems import Problem
+from orchestrator.batches.entries import named
+from orchestrator.batches.outcomes import read_artifact
+
+router = APIRouter(prefix="/v1/batches/{batch}/images/{index}", tags=["images"])
+
+_TYPES = {".png": "image/png", ".npy": "application/octet-stream", ".jpg": "image/jpeg"}
+_DICOM = {"segmentation", "report", "enhanced"}
+_RECORDS = 256
+
+
+class Records:
+    """Result records that were read lately: they are written once, and tiles come by the dozen."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, int], ResultRecord] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, store: ObjectStore, batch: str, index: int, *, anew: bool = True) -> ResultRecord:
+        """The record of a result.
+
+        Args:
+            store: Reads it.
+            batch: Name of the batch.
+            index: Of the image.
+            anew: Whether to read one that is at hand: who looks at it is noted, and whether it is there still.
+        """
+        with self._lock:
+            found = self._held.get((batch, index))
+        if found is None or anew:
+            found = read(store, layout.result(batch, index), ResultRecord)
+            with self._lock:
+                self._held[batch, index] = found
+                while len(self._held) > _RECORDS:
+                    self._held.popitem(last=False)
+        return found
+
+
+def record(batch: str, index: int, request: Request, store: TheStore) -> ResultRecord:
+    """The result that is asked for."""
+    held: Records = request.app.state.records
+    return _there(held, store, batch, index)
+
+
+def _there(held: Records, store: ObjectStore, batch: str, index: int, *, anew: bool = True) -> ResultRecord:
+    layout.check_batch_name(batch)
+    try:
+        return held.get(store, batch, index, anew=anew)
+    except ObjectNotFound as error:
+        named(store, batch)
+        what = f"image {index} of batch {batch!r} has no result (any more, or yet)"
+        raise Problem(404, "no_result", what) from error
+
+
+TheRecord = Annotated[ResultRecord, Depends(record)]
+
+
+@router.get("")
+def image(batch: str, index: int, request: Request, store: TheStore) -> Response:
+    """The record of an image: ``result``, without small files, and the ``layers`` that it has; or ``failure``."""
+    held: Records = request.app.state.records
+    try:
+        found = _there(held, store, batch, index)
+    except Problem as missing:
+        try:
+            failure = read(store, layout.failure(batch, index), FailureRecord)
+        except ObjectNotFound:
+            raise missing from None
+        return json_of(request, {"outcome": "failed", "failure": failure.model_dump(mode="json")})
+    said = {"outcome": "done", "result": shown(found), "layers": layers_of(found), "files": sorted(_files(found))}
+    return json_of(request, said)
+
+
+@router.get("/preview.jpg")
+def preview(request: Request, found: TheRecord) -> Response:
+    """Four tiles of 224 x 224 side by side: original, outline, purified, enhanced."""
+    if not found.preview_jpeg:
+        raise Problem(404, "no_preview", "this image has no preview")
+    etag = found.preview or digest(found.batch, found.index)
+    return tagged(request, digest(etag), found.preview_jpeg, "image/jpeg")
+
+
+@router.get("/files/{name}")
+def file(name: str, request: Request, found: TheRecord, store: TheStore) -> Response:
+    """A file that a stage made: ``mask.png``, ``embedding.npy`` ... By ranges, too."""
+    body = read_artifact(store, found, name)
+    media_type = next((kind for end, kind in _TYPES.items() if name.endswith(end)), "application/octet-stream")
+    return ranged(request, hashlib.sha256(body).hexdigest()[:24], body, media_type)
+
+
+@router.get("/source")
+def source(request: Request, found: TheRecord, store: TheStore) -> Response:
+    """The file that was processed, as it is. By ranges, too."""
+    body = _source(store, found)
+    headers = {"Content-Disposition": "attachment"}
+    return ranged(request, found.source.sha256[:24], body, "application/octet-stream", **headers)
+
+
+@router.get("/dicom/{kind}")
+def dicom(kind: str, request: Request, found: TheRecord, store: TheStore) -> Response:
+    """A DICOM object that was written of it: ``segmentation``, ``report``, ``enhanced``."""
+    key = next((key for said, key in found.dicom.items() if said == kind and kind in _DICOM), None)
+    if key is None:
+        raise Problem(404, "no_dicom", f"there is no DICOM object {kind!r} of this image")
+    body = store.get(store.bucket, key)
+    headers = {"Content-Disposition": f'attachment; filename="{found.batch}-{found.index}-{kind}.dcm"'}
+    return ranged(request, hashlib.sha256(body).hexdigest()[:24], body, "application/dicom", **headers)
+
+
+@router.get("/outline")
+def lines(request: Request, found: TheRecord, store: TheStore) -> Response:
+    """Outline of the lesion: closed lines of (x, y) in pixels of the image."""
+    stage = found.stages.get(Stage.SEGMENT)
+    if stage is None:
+        raise Problem(404, "no_mask", "this image was not segmented")
+    if is_known(request, stage.key):
+        return tagged(request, stage.key, None)
+    return tagged(request, stage.key, as_json(outline(read_artifact(store, found, "mask.png"))))
+
+
+@router.get("/layers/{layer}")
+def layer_of(layer: Layer, request: Request, found: TheRecord, store: TheStore) -> dict[str, Any]:
+    """Sizes of a layer's levels, and where it lies in the image. Decodes it, where it is not at hand."""
+    picture = _picture(request, store, found, layer)
+    return {
+        "tile": TILE,
+        "levels": [[width, height] for height, width in picture.sizes],
+        "box": _box(found, layer),
+    }
+
+
+@router.get("/layers/{layer}/{level}/{row}-{column}", response_class=Response)
+def tile(
+    batch: str,
+    index: int,
+    layer: Layer,
+    level: int,
+    row: int,
+    column: int,
+    request: Request,
+    store: TheStore,
+) -> Response:
+    """A tile of a layer. Tiles at the image's own size are without loss."""
+    held: Records = request.app.state.records
+    found = _there(held, store, batch, index, anew=False)
+    body, media_type = _picture(request, store, found, layer).tile(level, row, column)
+    return tagged(request, digest(_identity(found, layer), level, row, column), body, media_type)
+
+
+def layers_of(found: ResultRecord) -> list[Layer]:
+    """What can be shown of an image."""
+    there = {"source", *_files(found)}
+    return [layer for layer in LAYERS if there.issuperset(FILES[layer])]
+
+
+def shown(found: ResultRecord) -> dict[str, Any]:
+    """A record for people and programs: without the small files that it holds."""
+    said: dict[str, Any] = found.model_dump(mode="json", exclude={"preview_jpeg": True})
+    for stage in said["stages"].values():
+        stage["inline"] = sorted(stage["inline"])
+    return said
+
+
+def _files(found: ResultRecord) -> set[str]:
+    return {name for stage in found.stages.values() for name in (*stage.artifacts, *stage.inline)}
+
+
+def _source(store: ObjectStore, found: ResultRecord) -> bytes:
+    """The source's bytes, where they are those that were processed.
+
+    Raises:
+        Problem: 410 where it is gone, or another file lies there now.
+    """
+    try:
+        body = store.get(*split_uri(found.source.uri))
+    except ObjectNotFound as error:
+        raise Problem(410, "source_gone", "the file that was processed is not there any more") from error
+    if layout.identity(hashlib.sha256(body).hexdigest(), found.source.frame) != found.source.sha256:
+        raise Problem(410, "source_replaced", "another file lies now where the one was that was processed")
+    return body
+
+
+def _identity(found: ResultRecord, layer: Layer) -> str:
+    keys = sorted(stage.key for stage in found.stages.values() if layer != "original")
+    return " ".join([found.source.sha256, layer, *keys])
+
+
+def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: Layer) -> Pyramid:
+    if layer not in layers_of(found):
+        raise Problem(404, "no_layer", f"this image has no layer {layer!r}")
+    pictures: Pictures = request.app.state.pictures
+
+    def files() -> dict[str, bytes]:
+        return {
+            name: _source(store, found) if name == "source" else read_artifact(store, found, name)
+            for name in FILES[layer]
+        }
+
+    return pictures.get(_identity(found, layer), layer, found.source.frame, files)
+
+
+def _box(found: ResultRecord, layer: Layer) -> list[int]:
+    """Left, top, right, bottom of a layer in pixels of the image."""
+    output = found.stages[Stage.ENHANCE].output if layer == "enhanced" else None
+    if isinstance(output, EnhanceOutput) and output.box is not None:
+        return [output.box.left, output.box.top, output.box.right, output.box.bottom]
+    return [0, 0, found.source.width, found.source.height]

@@ -1,0 +1,70 @@
+"""The application: the API and the pages behind one door."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware import Middleware
+
+from dermbatch import __version__
+from desk import problems
+from desk.api import batches, images, results, sets, submissions, uploads
+from desk.api.images import Records
+from desk.desk import Desk
+from desk.door.door import Door, cookie_name
+from desk.door.sessions import Sessions
+from desk.pages import pages
+from desk.pictures.pictures import Pictures
+from desk.results.shelf import Shelf
+
+
+def application(desk: Desk) -> FastAPI:
+    """The desk as an ASGI application; what it keeps goes when it is shut down."""
+    settings = desk.settings
+    sessions = Sessions(desk.redis, settings.desk.session)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.state.pictures = Pictures(settings.desk.cache_bytes, settings.worker.max_pixels)
+        app.state.pictures.warm()
+        yield
+        app.state.pictures.close()
+
+    app = FastAPI(
+        title="Dermbatch",
+        version=__version__,
+        description="Batches of dermoscopic images and their results. For research and triage support.",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        middleware=[Middleware(Door, settings=settings.desk, sessions=sessions)],
+    )
+    app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
+    problems.install(app)
+    app.include_router(batches.news)
+    for module in (batches, submissions, uploads, results, images, sets, pages):
+        app.include_router(module.router)
+    app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
+    _entrances(app, sessions, settings.desk.listen_port)
+    return app
+
+
+def _entrances(app: FastAPI, sessions: Sessions, port: int) -> None:
+    @app.get("/health", include_in_schema=False)
+    def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/enter", include_in_schema=False)
+    def enter(link: str | None = None) -> Response:
+        session = sessions.enter(link) if link else None
+        if session is None:
+            return pages.entrance(used=link is not None)
+        answer = RedirectResponse("/batches", 303)
+        answer.set_cookie(cookie_name(port), session, httponly=True, samesite="lax", path="/")
+        return answer

@@ -1,0 +1,75 @@
+"""What the parts of the desk share: settings, and the way to Redis and the object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import redis
+from fastapi import Depends, Request
+
+from dermbatch.audit import Audit
+from dermbatch.ledger import Ledger
+from dermbatch.ledger.connection import Connection
+from dermbatch.settings import Settings
+from dermbatch.store import ObjectStore
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who asks.
+
+    Attributes:
+        name: As the audit log has it.
+        csrf: What a page of theirs must bring along with whatever changes something.
+    """
+
+    name: str
+    csrf: str
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One replica.
+
+    Attributes:
+        settings: All settings.
+        store: The object store, used for nobody in particular.
+        ledger: How batches stand.
+        redis: Sessions, uploads and keys of requests.
+    """
+
+    settings: Settings
+    store: ObjectStore
+    ledger: Ledger
+    redis: redis.Redis
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The desk of a system that these settings lead to; nothing is asked yet."""
+        return cls(
+            settings,
+            ObjectStore(settings.store, Audit(settings.audit, "desk")),
+            Ledger(settings.redis, settings.ledger),
+            Connection(settings.redis).redis,
+        )
+
+
+def _desk(request: Request) -> Desk:
+    found: Desk = request.app.state.desk
+    return found
+
+
+def _person(request: Request) -> Person:
+    found: Person = request.state.person
+    return found
+
+
+def _store(desk: Annotated[Desk, Depends(_desk)], person: Annotated[Person, Depends(_person)]) -> ObjectStore:
+    return desk.store.of(person.name)
+
+
+TheDesk = Annotated[Desk, Depends(_desk)]
+ThePerson = Annotated[Person, Depends(_person)]
+TheStore = Annotated[ObjectStore, Depends(_store)]
+"""The object store, whose accesses are noted as this person's."""

@@ -1,0 +1,145 @@
+"""The door: what every request goes through before anything else sees it.
+
+It refuses other hosts (a page of strangers whose name was made to lead here, "DNS rebinding"), finds out who
+asks, asks what changes something for the token that only our own pages have, and gives every answer the headers
+that bind a browser to this server alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from http.cookies import CookieError, SimpleCookie
+
+from fastapi.responses import RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dermbatch.errors import DermbatchError
+from dermbatch.settings import DeskSettings
+from desk.desk import Person
+from desk.door.sessions import Sessions
+from desk.problems import Problem, of_error, response
+
+CSRF = "x-csrf-token"
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+_LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
+_OPEN = ("/health", "/enter", "/static/")
+
+
+def cookie_name(port: int) -> str:
+    """Of the session: browsers send a host's cookies to all its ports, so each desk has a name of its own."""
+    return f"dermbatch-desk-{port}"
+
+
+class Door:
+    """ASGI middleware.
+
+    Args:
+        app: What lies behind.
+        settings: Who may.
+        sessions: Who is there.
+    """
+
+    def __init__(self, app: ASGIApp, settings: DeskSettings, sessions: Sessions) -> None:
+        self._app, self._settings, self._sessions = app, settings, sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = await self._refused(scope)
+        await (answer or self._app)(scope, receive, _with_headers(send))
+
+    async def _refused(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        path = scope["path"]
+        try:
+            if path != "/health":  # probes come by addresses
+                self._check_host(headers)
+            if path.startswith(_OPEN):
+                return None
+            person = await run_in_threadpool(self._who, headers, scope)
+            if person is None:
+                return _entrance(path)
+            _check_origin(headers, person, scope["method"])
+        except Problem as problem:
+            return response(problem)
+        except DermbatchError as error:
+            return response(of_error(error))
+        scope.setdefault("state", {})["person"] = person
+        return None
+
+    def _check_host(self, headers: Headers) -> None:
+        host = headers.get("host", "").lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name not in _LOOPBACK and name not in {one.lower() for one in self._settings.hosts}:
+            raise Problem(
+                421, "wrong_host", f"nothing is served here for the name {name!r} (DERMBATCH_DESK__HOSTS)"
+            )
+
+    def _who(self, headers: Headers, scope: Scope) -> Person | None:
+        if self._settings.user_header is not None:
+            name = headers.get(self._settings.user_header)
+            if name is None or not self._is_proxy(scope):
+                return None
+            return Person(name, self._sessions.csrf(f"user {name}"))
+        session = _cookie(headers, cookie_name(self._settings.listen_port))
+        found = self._sessions.who(session) if session else None
+        return None if found is None or session is None else Person(found, self._sessions.csrf(session))
+
+    def _is_proxy(self, scope: Scope) -> bool:
+        address = ipaddress.ip_address((scope.get("client") or ("0.0.0.0",))[0])  # noqa: S104 - nobody's
+        return any(address in network for network in self._settings.proxies)
+
+
+def _cookie(headers: Headers, name: str) -> str | None:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
+    except CookieError:
+        return None
+    return None if found is None else found.value
+
+
+def _entrance(path: str) -> Response:
+    if path.startswith(("/v1/", "/dicom-web/")) or path in {"/openapi.json", "/v1"}:
+        return response(
+            Problem(401, "unauthorized", "open the link that `dermbatch desk` prints, or sign in at the proxy")
+        )
+    return RedirectResponse("/enter", 303)
+
+
+def _check_origin(headers: Headers, person: Person, method: str) -> None:
+    if method in _SAFE:
+        return
+    if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        raise Problem(403, "csrf", "another site has sent this")
+    if not hmac.compare_digest(headers.get(CSRF, "").encode(), person.csrf.encode()):
+        raise Problem(403, "csrf", f"the header {CSRF} is missing or of an earlier session: load the page anew")
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return sending

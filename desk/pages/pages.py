@@ -1,0 +1,89 @@
+"""The pages, as the server renders them; their scripts ask the API for what moves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dermbatch import __version__
+from dermbatch.stages import ORDER
+from desk.desk import Person, TheDesk, ThePerson, TheStore
+from orchestrator.batches.entries import named
+from orchestrator.reporting.overview import overview
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+@router.get("/")
+def home() -> RedirectResponse:
+    """Where one begins."""
+    return RedirectResponse("/batches", 303)
+
+
+@router.get("/batches")
+def batches(
+    desk: TheDesk, store: TheStore, person: ThePerson, everything: Annotated[bool, Query(alias="all")] = False
+) -> HTMLResponse:
+    """How batches stand, and new ones."""
+    return _page("batches.html", person, shown=overview(store, desk.ledger, everything=everything), stages=ORDER)
+
+
+@router.get("/gallery")
+def gallery(
+    store: TheStore, desk: TheDesk, person: ThePerson, batch: Annotated[list[str] | None, Query()] = None
+) -> HTMLResponse:
+    """Results of a batch, or several."""
+    names = [named(store, name).name for name in batch or ()]
+    known = [one.name for one in overview(store, desk.ledger).batches]
+    return _page("gallery.html", person, names=names, known=known)
+
+
+@router.get("/image/{batch}/{index}")
+def image(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLResponse:
+    """One image."""
+    return _page("image.html", person, batch=named(store, batch), index=index)
+
+
+def entrance(*, used: bool) -> HTMLResponse:
+    """How one gets in."""
+    page = (
+        environment().get_template("enter.html").render(used=used, person=None, version=__version__, page="enter")
+    )
+    return HTMLResponse(page, 403 if used else 200)
+
+
+@cache
+def environment() -> Environment:
+    """Where pages come from; what they show is escaped."""
+    found = Environment(loader=PackageLoader("desk.pages"), autoescape=True, undefined=StrictUndefined)
+    found.filters["count"] = lambda number: f"{number:,}"
+    found.filters["words"] = lambda code: str(code).replace("_", " ")
+    found.filters["moment"] = _moment
+    found.filters["time_left"] = time_left
+    found.filters["as_json"] = lambda said: json.dumps(asdict(said), default=datetime.isoformat)
+    return found
+
+
+def _page(template: str, person: Person, **shown: Any) -> HTMLResponse:
+    said = {"person": person, "version": __version__, "page": template.removesuffix(".html"), **shown}
+    return HTMLResponse(environment().get_template(template).render(said))
+
+
+def _moment(when: datetime | None) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC" if when is not None else "–"
+
+
+def time_left(seconds: float | None) -> str:
+    """For people: ``3 min``; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"

@@ -1,0 +1,1 @@
+"""Pictures to zoom in: decoded once, by a process that may fail, and cut into tiles; outlines of masks."""

@@ -1,0 +1,119 @@
+"""Errors as answers over HTTP: problem details (RFC 9457), each with a reason code and a sentence for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from dermbatch.errors import (
+    BadInput,
+    DermbatchError,
+    NewerFormat,
+    ObjectNotFound,
+    PermanentError,
+    TransientError,
+    UsageError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+_STATUS: tuple[tuple[type[DermbatchError], int], ...] = (
+    (ObjectNotFound, 404),
+    (UsageError, 400),
+    (BadInput, 422),
+    (NewerFormat, 501),
+    (PermanentError, 409),
+    (TransientError, 503),
+)
+_TITLES = {
+    400: "The request is wrong",
+    401: "Nobody is signed in",
+    403: "This is not allowed",
+    404: "There is no such thing",
+    405: "This cannot be done here",
+    409: "This cannot be done now",
+    412: "It has changed meanwhile",
+    413: "This is too large",
+    415: "This is of another type",
+    416: "There is no such range",
+    421: "This is not for this server",
+    422: "This cannot be used",
+    429: "Too much at a time",
+    501: "A later version has written this",
+    503: "A part of the system does not answer",
+}
+
+
+class Problem(Exception):
+    """An answer that says what is wrong.
+
+    Args:
+        status: Of HTTP.
+        reason: Stable code.
+        detail: One sentence for people.
+        at: Where in what was asked: a parameter, and the position in its text.
+        headers: That go with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        detail: str,
+        *,
+        at: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.reason, self.detail, self.at, self.headers = status, reason, detail, at, headers
+
+
+def response(problem: Problem) -> JSONResponse:
+    """The answer for it."""
+    body: dict[str, Any] = {
+        "type": f"urn:dermbatch:problem:{problem.reason}",
+        "title": _TITLES.get(problem.status, "Something went wrong"),
+        "status": problem.status,
+        "detail": problem.detail,
+        "reason": problem.reason,
+    }
+    if problem.at is not None:
+        body["at"] = problem.at
+    return JSONResponse(body, problem.status, problem.headers, MEDIA_TYPE)
+
+
+def of_error(error: DermbatchError) -> Problem:
+    """The problem that an error of ours comes to."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if isinstance(error, UsageError) and str(error).startswith(("there is no batch", "there is no canary")):
+        status = 404
+    headers = {"Retry-After": "5"} if status == 503 else None
+    return Problem(status, error.reason, str(error), headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of an application answered so."""
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, error: Problem) -> JSONResponse:
+        return response(error)
+
+    @app.exception_handler(DermbatchError)
+    async def _ours(request: Request, error: DermbatchError) -> JSONResponse:
+        return response(of_error(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where, *path = first["loc"]
+        at = {"in": where, "parameter": ".".join(map(str, path))}
+        return response(Problem(400, "usage", f"{at['parameter'] or where}: {first['msg']}", at=at))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        reason = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
+        return response(Problem(error.status_code, reason, f"{error.detail}.", headers=dict(error.headers or {})))

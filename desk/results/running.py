@@ -1,0 +1,89 @@
+"""Rows of a batch that still runs: made of its records as they come, each read once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import pyarrow as pa
+
+from dermbatch.errors import ObjectNotFound
+from dermbatch.records.asked import Batch, ManifestEntry
+from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
+from orchestrator.reporting.table import Row, row_of, schema
+
+AT_ONCE = 1000
+"""Records that are read for one answer; the others are for the next ones."""
+
+_LOOK_EVERY = 1.0
+_READERS = 8
+_LEFT_OUT = ("embedding", "message")
+
+
+class Running:
+    """What is known of one running batch; shared by all threads."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._rows: dict[int, tuple[bool, Row]] = {}
+        self._labels: dict[str, None] = {}
+        self._lock = threading.Lock()
+        self._looked = float("-inf")
+        self._table: Made | None = None
+
+    def table(self, store: ObjectStore, batch: Batch) -> Made:
+        """The rows by now; looks for new ones no more than once a second."""
+        with self._lock:
+            if self._table is None or time.monotonic() - self._looked > _LOOK_EVERY:
+                self._table = self._look(store, batch)
+                self._looked = time.monotonic()
+            return self._table
+
+    def _look(self, store: ObjectStore, batch: Batch) -> Made:
+        marks = audit(store, batch)
+        present = list(marks.present())
+        for index in [index for index in self._rows if index not in set(present)]:
+            del self._rows[index]  # to be tried again
+        new = [index for index in present if (marks.is_done(index),) != self._rows.get(index, ())[:1]]
+        for outcome in _read(store, batch, marks, new[:AT_ONCE]):
+            row = row_of(outcome)
+            for name in _LEFT_OUT:
+                row.pop(name)
+            self._labels.update(dict.fromkeys(row.get("probabilities") or ()))
+            self._rows[outcome.entry.index] = (row["outcome"] == "done", row)
+        if not new and self._table is not None:
+            return self._table
+        rows = [row for _, (_, row) in sorted(self._rows.items())]
+        return Made(batch.name, rows, sorted(self._labels), len(present) - len(rows))
+
+
+class Made:
+    """A table that was made of rows."""
+
+    def __init__(self, batch: str, rows: Sequence[Row], labels: list[str], pending: int) -> None:
+        flat = [
+            {**row, **{f"probability_{label}": p for label, p in (row.get("probabilities") or {}).items()}}
+            for row in rows
+        ]
+        kinds = schema(labels)
+        self._table = pa.Table.from_pylist(flat, pa.schema([one for one in kinds if one.name not in _LEFT_OUT]))
+        self.version = f"{batch}@{len(rows)}-{pending}-{time.monotonic_ns()}"
+        self.rows, self.pending = len(rows), pending
+        self.names: Sequence[str] = self._table.column_names
+
+    def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+        """Columns by name."""
+        return {name: self._table.column(name) for name in names if name in self.names}
+
+
+def _read(store: ObjectStore, batch: Batch, marks: Marks, indices: Sequence[int]) -> Iterable[Outcome]:
+    def look(entry: ManifestEntry) -> Outcome | None:
+        try:
+            return read_outcome(store, batch, entry, done=marks.is_done(entry.index))
+        except ObjectNotFound:
+            return None
+
+    return filter(None, in_order(look, entries(store, batch, islice(indices, AT_ONCE)), _READERS))

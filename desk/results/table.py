@@ -1,0 +1,177 @@
+"""The table of a batch as the desk reads it: a few columns at a time, by ranges, never whole.
+
+The one module of the desk that knows how the table of a closed batch lies in the object store. Of a batch that
+still runs, the same columns are made of its records as they come.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dermbatch import layout
+from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import in_order
+
+_WHOLE = 4 << 20
+"""Bytes up to which a table is read in one request."""
+
+_AT_A_TIME = 8
+
+
+class Table(Protocol):
+    """Rows of one batch, in order of their indices.
+
+    Attributes:
+        version: Another one where the rows are others.
+        rows: How many.
+        names: Of the columns.
+        pending: Outcomes that are there and not read yet.
+    """
+
+    version: str
+    rows: int
+    names: Sequence[str]
+    pending: int
+
+    def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+        """Columns by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A Parquet file of a batch: where, which version, how long."""
+
+    key: str
+    etag: str | None
+    size: int
+
+
+def pieces(store: ObjectStore, batch: str) -> list[Piece]:
+    """The files that the table of a closed batch is in, in the order of their rows; none where it has none."""
+    key = layout.table(batch)
+    return [Piece(key, info.etag, info.size) for info in store.list(store.bucket, key) if info.key == key]
+
+
+class Cache:
+    """Columns that were read lately, up to so many bytes; shared by all threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._held: OrderedDict[tuple[str, str], pa.ChunkedArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, version: str, name: str) -> pa.ChunkedArray | None:
+        """A column of a table of this version."""
+        with self._lock:
+            found = self._held.get((version, name))
+            if found is not None:
+                self._held.move_to_end((version, name))
+            return found
+
+    def put(self, version: str, name: str, column: pa.ChunkedArray) -> None:
+        """Keep a column, and let go of those that were not asked for longest."""
+        with self._lock:
+            old = self._held.pop((version, name), None)
+            self._bytes += column.nbytes - (old.nbytes if old is not None else 0)
+            self._held[version, name] = column
+            while self._bytes > self._most and len(self._held) > 1:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+
+
+class Stored:
+    """The table of a closed batch.
+
+    Args:
+        store: Where it is; the look at it is noted once.
+        found: Its files.
+        cache: Keeps columns.
+    """
+
+    pending = 0
+
+    def __init__(self, store: ObjectStore, found: Sequence[Piece], cache: Cache) -> None:
+        self._store, self._cache = store, cache
+        self.version = " ".join(f"{piece.key}@{piece.etag}" for piece in found)
+        for piece in found:
+            store.audit.note("read", f"s3://{store.bucket}/{piece.key}", size=piece.size)
+        self._files = [(piece, _open(store, piece, None)) for piece in found]
+        self.rows = sum(file.metadata.num_rows for _, file in self._files)
+        self.names: Sequence[str] = list(
+            dict.fromkeys(name for _, file in self._files for name in file.schema_arrow.names)
+        )
+
+    def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+        """Columns by name; only those that are not held are read."""
+        held = {name: self._cache.get(self.version, name) for name in names}
+        if missing := [name for name, column in held.items() if column is None]:
+            for name, column in self._read(missing).items():
+                self._cache.put(self.version, name, column)
+                held[name] = column
+        return {name: column for name, column in held.items() if column is not None}
+
+    def _read(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
+        groups = [(piece, file, n) for piece, file in self._files for n in range(file.metadata.num_row_groups)]
+
+        def read(group: tuple[Piece, pq.ParquetFile, int]) -> pa.Table:
+            piece, file, number = group
+            there = [name for name in names if name in file.schema_arrow.names]
+            with _open(self._store, piece, file.metadata) as own:  # a file each: reading moves its position
+                return own.read_row_group(number, columns=there)
+
+        tables = list(in_order(read, groups, _AT_A_TIME))
+        whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
+        return {name: _lean(whole.column(name)) for name in names if name in whole.column_names}
+
+
+def _lean(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in less memory: numbers of single precision, texts that repeat by their codes."""
+    if pa.types.is_float64(column.type):
+        return column.cast(pa.float32())
+    if pa.types.is_string(column.type) and len(column) and len(column.unique()) * 4 < len(column):
+        return column.dictionary_encode()
+    return column
+
+
+def _open(store: ObjectStore, piece: Piece, metadata: pq.FileMetaData | None) -> pq.ParquetFile:
+    return pq.ParquetFile(_Spans(store, piece), metadata=metadata, pre_buffer=True)
+
+
+class _Spans(io.RawIOBase):
+    """A file whose bytes are asked for as they are read; a small one at once."""
+
+    def __init__(self, store: ObjectStore, piece: Piece) -> None:
+        super().__init__()
+        self._store, self._piece, self._at = store, piece, 0
+        self._body = self._span(0, piece.size) if piece.size <= _WHOLE else None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._piece.size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        start, end = self._at, self._piece.size if size < 0 else min(self._at + size, self._piece.size)
+        self._at = max(start, end)
+        if end <= start:
+            return b""
+        return self._span(start, end - start) if self._body is None else self._body[start:end]
+
+    def _span(self, start: int, length: int) -> bytes:
+        return self._store.span(self._store.bucket, self._piece.key, start, length, etag=self._piece.etag)

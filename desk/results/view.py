@@ -1,0 +1,262 @@
+"""A view of results: of some batches, by a query, in an order. The same for whoever asks the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from desk.problems import Problem
+from desk.results.query import ALIASES, Query, Truth
+from desk.results.table import Table
+
+CARD = (
+    "index",
+    "name",
+    "outcome",
+    "reason",
+    "label",
+    "probability",
+    "flags",
+    "height",
+    "width",
+    "duplicate_of",
+    "frame",
+    "diameter_mm",
+    "area_fraction",
+)
+"""What a row tells of an image, besides its probabilities."""
+
+MADE = ("pixels", "uncertainty", "batch")
+"""Columns that are reckoned from others."""
+
+_BINS = 20
+_MOST_VALUES = 50
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of a view: its name, its table, and its members of sets by the sets' names."""
+
+    name: str
+    table: Table
+
+
+class View:
+    """Results of one batch or several, the rows of the later ones after those of the earlier ones.
+
+    Args:
+        parts: The batches.
+        query: Which rows.
+        sort: Column to sort by, ``-`` before it for the other way round; by index where empty.
+        sets: Sets by name: pairs of batch and index.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], query: Query, sort: str, sets: dict[str, set[tuple[str, int]]]
+    ) -> None:
+        self.parts, self._query, self._sort, self._sets = parts, query, sort, sets
+        self.rows = sum(part.table.rows for part in parts)
+        self.pending = sum(part.table.pending for part in parts)
+        self._columns: dict[str, pa.ChunkedArray | None] = {}
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of all columns that there are."""
+        return [*dict.fromkeys(name for part in self.parts for name in part.table.names), *MADE]
+
+    @property
+    def labels(self) -> list[str]:
+        """Classes that there are probabilities of."""
+        return [name.removeprefix("probability_") for name in self.names if name.startswith("probability_")]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Another one where batches, query or order are others; the same while a running batch grows."""
+        return _digest([*(part.name for part in self.parts), self._query.text, self._sort])
+
+    @cached_property
+    def version(self) -> str:
+        """Another one where anything that the view shows may be another."""
+        members = sorted(
+            (name, len(found), _digest(map(str, sorted(found)))) for name, found in self._sets.items()
+        )
+        return _digest([self.fingerprint, *(part.table.version for part in self.parts), str(members)])
+
+    def column(self, name: str) -> pa.ChunkedArray | None:
+        """A column of all batches; none where there is none of this name."""
+        if name not in self._columns:
+            self._columns[name] = self._made(name) if name in MADE else self._read(name)
+        return self._columns[name]
+
+    def load(self, names: Iterable[str]) -> None:
+        """Read several columns at once, which takes less time than one after the other."""
+        wanted = [name for name in names if name not in self._columns and name not in MADE]
+        for part in self.parts:
+            part.table.columns([name for name in wanted if name in part.table.names])
+
+    @cached_property
+    def chosen(self) -> Truth:
+        """Which rows the query means."""
+        return self._query.rows(self.rows, self.column, self._members)
+
+    @cached_property
+    def order(self) -> Rows:
+        """Row numbers that the query means, in order; what has no value comes last."""
+        rows = np.flatnonzero(self.chosen)
+        name = ALIASES.get(self._sort.removeprefix("-"), self._sort.removeprefix("-"))
+        if name in {"", "index"}:
+            return rows[::-1] if self._sort.startswith("-") else rows
+        column = self.column(name)
+        if column is None or pa.types.is_nested(column.type):
+            raise Problem(
+                400, "bad_query", f"nothing can be sorted by {name!r}", at={"in": "query", "parameter": "sort"}
+            )
+        way = "descending" if self._sort.startswith("-") else "ascending"
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string())
+        table = pa.table({"by": column.take(pa.array(rows)), "row": rows})
+        keys = [("by", way), ("row", "ascending")]
+        places: Rows = pc.sort_indices(table, sort_keys=keys).to_numpy()
+        return np.asarray(rows[places], np.intp)
+
+    def pairs(self, rows: Rows) -> npt.NDArray[np.uint32]:
+        """Number of the batch and index of each row, uint32 [n, 2]."""
+        found = np.empty((len(rows), 2), np.uint32)
+        found[:, 0] = np.searchsorted(self._ends, rows, side="right")
+        indices = self.column("index")
+        found[:, 1] = np.asarray(indices)[rows] if indices is not None else rows
+        return found
+
+    def row_of(self, batch: int, index: int) -> int | None:
+        """The row of an image; none where it has no outcome, or the batch is none of the view's."""
+        if not 0 <= batch < len(self.parts):
+            return None
+        start = self._starts[batch]
+        column = self.column("index")
+        if column is None:
+            return None
+        own = np.asarray(column)[start : self._ends[batch]]
+        at = int(np.searchsorted(own, index))
+        return int(start) + at if at < len(own) and own[at] == index else None
+
+    def cards(self, rows: Rows) -> list[dict[str, Any]]:
+        """What is shown of these rows."""
+        names = [*CARD, *(f"probability_{label}" for label in self.labels)]
+        self.load(names)
+        taken = pa.array(rows)
+        columns = {
+            name: column.take(taken).to_pylist() for name in names if (column := self.column(name)) is not None
+        }
+        owners = np.searchsorted(self._ends, rows, side="right")
+        return [self._card(columns, at, self.parts[int(owner)].name) for at, owner in enumerate(owners)]
+
+    def facets(self) -> dict[str, Any]:
+        """How many images that are meant have which value, and how numbers are spread."""
+        self.load(["label", "outcome", "reason", "flags", "probability", "height", "width", "classify_model"])
+        rows = pa.array(np.flatnonzero(self.chosen))
+        taken = {
+            name: column.take(rows)
+            for name in ("label", "outcome", "reason", "flags", "classify_model", "segment_model", "batch")
+            if (column := self.column(name)) is not None
+        }
+        return {
+            "total": len(rows),
+            "values": {name: _counts(column) for name, column in taken.items()},
+            "spreads": {
+                name: _spread(column.take(rows))
+                for name in ("probability", "uncertainty", "pixels")
+                if (column := self.column(name)) is not None
+            },
+        }
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([part.table.rows for part in self.parts], dtype=np.int64)
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return self._ends - np.array([part.table.rows for part in self.parts], np.int64)
+
+    def _card(self, columns: dict[str, list[Any]], at: int, batch: str) -> dict[str, Any]:
+        card = {"batch": batch, **{name: columns[name][at] for name in CARD if name in columns}}
+        by_label = {label: columns[f"probability_{label}"][at] for label in self.labels}
+        return card | {"probabilities": {label: p for label, p in by_label.items() if p is not None}}
+
+    def _read(self, name: str) -> pa.ChunkedArray | None:
+        found = [part.table.columns([name]).get(name) for part in self.parts]
+        if all(column is None for column in found):
+            return None
+        kind = next(column.type for column in found if column is not None)
+        if pa.types.is_dictionary(kind):
+            kind = pa.string() if len(found) > 1 else kind
+        chunks = [
+            column.cast(kind) if column is not None else pa.chunked_array([pa.nulls(part.table.rows, kind)])
+            for column, part in zip(found, self.parts, strict=True)
+        ]
+        return pa.chunked_array([chunk for column in chunks for chunk in column.chunks], kind)
+
+    def _made(self, name: str) -> pa.ChunkedArray | None:
+        if name == "batch":
+            codes = np.repeat(np.arange(len(self.parts)), [part.table.rows for part in self.parts])
+            values = pa.DictionaryArray.from_arrays(
+                pa.array(codes, pa.int32()), [part.name for part in self.parts]
+            )
+            return pa.chunked_array([values])
+        if name == "pixels":
+            height, width = self.column("height"), self.column("width")
+            return None if height is None or width is None else pc.multiply(height.cast(pa.int64()), width)
+        return self._uncertainty()
+
+    def _uncertainty(self) -> pa.ChunkedArray | None:
+        """Entropy of the probabilities over that of equal ones, 0 to 1; null where there are none."""
+        labels = self.labels
+        self.load([f"probability_{label}" for label in labels])
+        columns = [column for label in labels if (column := self.column(f"probability_{label}")) is not None]
+        if len(columns) < 2:
+            return None
+        p = np.stack([np.asarray(column.to_numpy(), np.float32) for column in columns])
+        known = np.isfinite(p).any(axis=0)
+        p = np.clip(np.nan_to_num(p), 1e-9, 1)
+        entropy = -(p * np.log(p)).sum(axis=0) / np.log(len(columns))
+        return pa.chunked_array([pa.array(entropy.astype(np.float32), mask=~known)])
+
+    def _members(self, name: str) -> Truth:
+        found = np.zeros(self.rows, np.bool_)
+        numbers = {part.name: number for number, part in enumerate(self.parts)}
+        for batch, index in self._sets.get(name, ()):
+            row = self.row_of(numbers.get(batch, -1), index)
+            if row is not None:
+                found[row] = True
+        return found
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    if pa.types.is_list(column.type):
+        column = pc.list_flatten(column)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    counted = [(one["values"], one["counts"]) for one in pc.value_counts(column.drop_null()).to_pylist()]
+    return dict(sorted(counted, key=lambda pair: (-pair[1], pair[0]))[:_MOST_VALUES])
+
+
+def _spread(column: pa.ChunkedArray) -> dict[str, Any] | None:
+    values = np.asarray(column.drop_null().to_numpy(), np.float64)
+    if not len(values):
+        return None
+    low, high = (0.0, 1.0) if values.max() <= 1 else (float(values.min()), float(values.max()))
+    counts, _ = np.histogram(values, _BINS, (low, high))
+    return {"low": low, "high": high, "counts": counts.tolist()}
+
+
+def _digest(said: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:20]

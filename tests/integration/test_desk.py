@@ -1,0 +1,362 @@
+"""The desk over real servers: who may, batches, results, images, uploads; what is wrong, and what is gone."""
+
+import json
+import struct
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from desk_server import Server, pictured, write_batch, write_table
+
+from dermbatch import layout
+from dermbatch.store import ObjectStore
+from orchestrator.steering.controls import begin
+from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
+
+
+@pytest.fixture(scope="module")
+def store(object_store_settings):
+    return ObjectStore(object_store_settings)
+
+
+@pytest.fixture(scope="module")
+def server(redis_settings, object_store_settings, tmp_path_factory):
+    with Server(redis_settings, object_store_settings, tmp_path_factory.mktemp("desk")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ada(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def monday(store, tmp_path_factory):
+    """A closed batch: eight results and a failure."""
+    records = [
+        result_of("desk-monday", n, probabilities=(n / 10, 0.9 - n / 10, 0.1), flags=("no_lesion",) * (n % 2))
+        for n in range(8)
+    ]
+    write_batch(store, "desk-monday", [*records, failure_of("desk-monday", 8)], tmp_path_factory.mktemp("t"))
+    return "desk-monday"
+
+
+# Who may.
+
+
+def test_only_health_and_the_entrance_answer_whom_nobody_knows(server):
+    with httpx.Client(base_url=server.url) as nobody:
+        assert nobody.get("/health").status_code == 200
+        for path in ("/v1/batches", "/openapi.json", "/v1/nothing", "/dicom-web/studies"):
+            answer = nobody.get(path)
+            assert (answer.status_code, answer.json()["reason"]) == (401, "unauthorized")
+        for path in ("/", "/batches", "/image/x/1"):
+            answer = nobody.get(path)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/enter")
+        assert nobody.get("/enter").status_code == 200
+
+
+def test_a_link_opens_the_desk_once(server):
+    link = server.link()
+    with httpx.Client() as first, httpx.Client() as second:
+        answer = first.get(link)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/batches")
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+        assert first.get(f"{server.url}/v1/batches").status_code == 200
+        again = second.get(link)
+        assert again.status_code == 403
+        assert "was used, or is too old" in again.text
+        assert second.get(f"{server.url}/v1/batches").status_code == 401
+
+
+def test_a_session_holds_at_another_replica_and_ends_when_it_was_not_used(
+    server, ada, redis_settings, object_store_settings, tmp_path
+):
+    with Server(redis_settings, object_store_settings, tmp_path) as other:
+        session = next(iter(ada.cookies.values()))
+        cookie = {f"dermbatch-desk-{other.port}": session}
+        assert httpx.get(f"{other.url}/v1/batches", cookies=cookie).status_code == 200
+    with server.client("eve") as eve:
+        for key in server.desk.redis.scan_iter("desk:session:*"):
+            if "eve" in server.desk.redis.get(key):
+                server.desk.redis.delete(key)
+        assert eve.get("/v1/batches").status_code == 401
+
+
+def test_other_hosts_other_sites_and_requests_without_the_token_are_refused(server, ada):
+    assert ada.get("/batches", headers={"host": "evil.example"}).status_code == 421
+    assert ada.get("/batches", headers={"host": f"localhost:{server.port}"}).status_code == 200
+    path = "/v1/sets/mine"
+    for headers in ({"x-csrf-token": ""}, {"x-csrf-token": "wrong"}, {"sec-fetch-site": "cross-site"}):
+        answer = ada.patch(path, json={}, headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (403, "csrf")
+
+
+def test_every_answer_binds_the_browser_to_this_server(ada):
+    for path in ("/batches", "/v1/batches", "/static/style.css", "/nothing"):
+        headers = ada.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_proxy_says_who_asks_and_nobody_else(redis_settings, object_store_settings, tmp_path):
+    header = {"x-user": "grace"}
+    changes = {"user_header": "X-User", "proxies": ("10.0.0.0/8",)}
+    with Server(redis_settings, object_store_settings, tmp_path, **changes) as strict:
+        assert httpx.get(f"{strict.url}/v1/batches", headers=header).status_code == 401
+    changes["proxies"] = ("127.0.0.0/8",)
+    with Server(redis_settings, object_store_settings, tmp_path, **changes) as trusting:
+        assert httpx.get(f"{trusting.url}/v1/batches").status_code == 401
+        page = httpx.get(f"{trusting.url}/batches", headers=header)
+        assert "grace" in page.text
+        token = page.text.partition('name="csrf-token" content="')[2].partition('"')[0]
+        path = f"{trusting.url}/v1/sets/hers"
+        assert httpx.patch(path, json={}, headers=header).status_code == 403
+        assert httpx.patch(path, json={}, headers=header | {"x-csrf-token": token}).status_code == 200
+
+
+# Batches.
+
+
+def test_batches_stand_and_are_steered(server, ada, store):
+    batch = batch_of("desk-open", 3)
+    write_manifest(store, batch, [entry_of(n) for n in range(3)])
+    store.put(layout.control(batch.name), b'{"lane":"bulk","weight":1,"state":"open"}', "application/json")
+    begin(store, server.desk.ledger, batch)
+    assert "desk-open" in [one["name"] for one in ada.get("/v1/batches").json()["batches"]]
+    found = ada.get("/v1/batches/desk-open")
+    assert found.json()["order"]["stages"] == ["purify", "segment", "enhance", "classify"]
+    assert ada.get("/v1/batches/desk-open", headers={"if-none-match": found.headers["etag"]}).status_code == 304
+    assert ada.post("/v1/batches/desk-open/pause").json()["state"] == "paused"
+    assert ada.post("/v1/batches/desk-open/priority", json={"weight": 7}).json()["weight"] == 7
+    assert ada.post("/v1/batches/desk-open/priority", json={"weight": 0}).status_code == 400
+    with ada.stream("GET", "/v1/batches/desk-open/events") as events:
+        lines = events.iter_lines()
+        assert next(lines) == "event: standing"
+        assert json.loads(next(lines).removeprefix("data: "))["state"] == "paused"
+        ada.post("/v1/batches/desk-open/cancel")
+        said = next(line for line in lines if line.startswith("data: "))
+        assert json.loads(said.removeprefix("data: "))["state"] == "cancelled"
+    assert ada.post("/v1/batches/desk-open/resume").status_code == 400
+    server.desk.ledger.batches.forget("desk-open")
+    store.delete(layout.control("desk-open"))
+
+
+def test_a_batch_that_is_not_there_is_one_clear_answer(ada):
+    for path in (
+        "/v1/batches/never",
+        "/v1/batches/never/events",
+        "/v1/results?batch=never",
+        "/v1/batches/never/images/0",
+        "/gallery?batch=never",
+        "/v1/batches/never/files/report.html",
+    ):
+        answer = ada.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
+        assert "never" in answer.json()["detail"]
+
+
+# Results.
+
+
+def all_of(client, path):
+    found, more = [], path
+    while more:
+        page = client.get(more).json()
+        found += page["results"]
+        more = page["next"]
+    return found
+
+
+def test_results_come_in_pages_that_go_on(ada, monday):
+    path = f"/v1/results?batch={monday}&sort=-probability_melanoma&limit=4"
+    found = all_of(ada, path)
+    assert [one["index"] for one in found] == [7, 6, 5, 4, 3, 2, 1, 0, 8]
+    first = ada.get(path)
+    assert ada.get(path, headers={"if-none-match": first.headers["etag"]}).status_code == 304
+    cursor = first.json()["cursor"]
+    answer = ada.get(f"/v1/results?batch={monday}&cursor={cursor}")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "other_cursor")
+    wrong = ada.get("/v1/results", params={"batch": monday, "q": "probability:[0.1 TO"})
+    assert (wrong.status_code, wrong.json()["at"]["position"]) == (400, 19)
+    assert ada.get("/v1/results").status_code == 400
+
+
+def test_the_gallery_is_told_the_order_and_rows_and_facets(ada, monday):
+    asked = {"batch": monday, "q": "flag:no_lesion"}
+    pairs = ada.get("/v1/results/order", params=asked).content
+    assert list(struct.iter_unpack("<II", pairs)) == [(0, 1), (0, 3), (0, 5), (0, 7)]
+    rows = ada.get("/v1/results/rows", params=asked | {"ids": "0:3,0:99,0:8"}).json()
+    assert [row and row["index"] for row in rows] == [3, None, 8]
+    assert ada.get("/v1/results/rows", params=asked | {"ids": "a"}).status_code == 400
+    said = ada.get("/v1/results/facets", params=asked).json()
+    assert said["total"] == 4
+    assert said["labels"] == ["melanoma", "nevus", "seborrheic_keratosis"]
+
+
+def test_results_of_a_batch_that_runs_come_as_they_are_there(ada, store, tmp_path):
+    batch = write_batch(
+        store, "desk-running", [result_of("desk-running", n) for n in (0, 2)], tmp_path, closed=False
+    )
+    assert [one["index"] for one in all_of(ada, "/v1/results?batch=desk-running&limit=1")] == [0, 2]
+    cursor = ada.get("/v1/results?batch=desk-running&limit=1").json()["cursor"]
+    write_record(store, result_of("desk-running", 1))
+    write_table(store, batch, tmp_path)
+    page = ada.get(f"/v1/results?batch=desk-running&limit=1&cursor={cursor}").json()
+    assert [one["index"] for one in page["results"]] == [1]
+    store.delete_prefix(store.bucket, layout.batch_prefix("desk-running"))
+    assert ada.get("/v1/results?batch=desk-running").status_code == 404
+
+
+def test_sets_keep_all_of_many_changes_at_a_time_and_are_ones_own(server, ada, monday):
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda n: ada.patch("/v1/sets/tag-1", json={"add": {monday: [n]}}), range(6))
+        assert {answer.status_code for answer in answers} == {200}
+    assert ada.patch("/v1/sets/tag-1", json={"remove": {monday: [0]}}).json()["images"] == {
+        monday: [1, 2, 3, 4, 5]
+    }
+    asked = {"batch": monday, "q": "tag:1 AND flag:no_lesion"}
+    assert [one["index"] for one in ada.get("/v1/results", params=asked).json()["results"]] == [1, 3, 5]
+    with server.client("bob") as bob:
+        assert bob.get("/v1/sets").json() == []
+        assert bob.get("/v1/results", params=asked).json()["total"] == 0
+    assert ada.delete("/v1/sets/tag-1").status_code == 204
+
+
+# An image.
+
+
+def test_an_image_has_its_record_files_layers_and_each_look_is_noted(server, ada, store, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (600, 900, 3), np.uint8)
+    write_batch(store, "desk-pictures", [pictured(store, "desk-pictures", 0, pixels)], tmp_path)
+    here = "/v1/batches/desk-pictures/images/0"
+    said = ada.get(here).json()
+    assert said["layers"] == ["original", "purified", "enhanced", "occlusions"]
+    assert "preview_jpeg" not in said["result"]
+    assert ada.get(f"{here}/preview.jpg").content[:2] == b"\xff\xd8"
+    mask = ada.get(f"{here}/files/mask.png")
+    part = ada.get(f"{here}/files/mask.png", headers={"range": "bytes=1-3"})
+    assert (part.status_code, part.content) == (206, mask.content[1:4])
+    assert ada.get(f"{here}/files/saliency.png").status_code == 404
+    assert ada.get(f"{here}/outline").json() == [[[225, 150], [225, 299], [449, 299], [449, 150]]]
+    layer = ada.get(f"{here}/layers/original").json()
+    assert (layer["levels"], layer["box"]) == ([[900, 600], [450, 300]], [0, 0, 900, 600])
+    tile = ada.get(f"{here}/layers/original/0/1-1")
+    shown = cv2.cvtColor(cv2.imdecode(np.frombuffer(tile.content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    assert np.array_equal(shown, pixels[512:, 512:])
+    covered = cv2.imdecode(
+        np.frombuffer(ada.get(f"{here}/layers/occlusions/0/0-0").content, np.uint8), cv2.IMREAD_UNCHANGED
+    )
+    assert np.array_equal(covered[..., 3] > 0, np.arange(512)[:, None].repeat(512, 1) < 5)
+    assert ada.get(f"{here}/layers/original/0/7-7").status_code == 404
+    assert ada.get(f"{here}/layers/nonsense").status_code == 400
+    looks = [json.loads(line) for line in server.looks().splitlines()]
+    assert ("s3://incoming/desk-pictures/0", "ada") in [(look["object"], look["user"]) for look in looks]
+    assert ada.get("/image/desk-pictures/0").status_code == 200
+
+
+def test_an_image_that_vanished_or_is_none_says_so(ada, store, tmp_path):
+    pixels = np.full((300, 300, 3), 77, np.uint8)
+    records = [pictured(store, "desk-gone", n, pixels + np.uint8(n)) for n in range(3)]
+    torn = pictured(store, "desk-gone", 3, pixels, body=b"\xff\xd8\xff\xe0 no picture at all")
+    write_batch(store, "desk-gone", [*records, torn, failure_of("desk-gone", 4)], tmp_path)
+    store.delete("desk-gone/0", bucket=store.incoming_bucket)
+    store.put("desk-gone/1", b"another file", "image/png", bucket=store.incoming_bucket)
+    store.delete(records[2].stages["purify"].artifacts["purified.png"])
+    answers = {
+        n: ada.get(f"/v1/batches/desk-gone/images/{n}/layers/{layer}")
+        for n, layer in ((0, "original"), (1, "original"), (2, "purified"), (3, "original"), (4, "original"))
+    }
+    assert {n: (answer.status_code, answer.json()["reason"]) for n, answer in answers.items()} == {
+        0: (410, "source_gone"),
+        1: (410, "source_replaced"),
+        2: (404, "object_not_found"),
+        3: (422, "truncated"),
+        4: (404, "no_result"),
+    }
+    assert ada.get("/v1/batches/desk-gone/images/4").json()["failure"]["reason"] == "truncated"
+    store.delete(layout.result("desk-gone", 2))
+    assert ada.get("/v1/batches/desk-gone/images/2").status_code == 404
+
+
+# Uploads and new batches.
+
+PIECE = 8 << 20
+
+
+def send(client, upload, offset, body, kind="application/offset+octet-stream"):
+    headers = {"upload-offset": str(offset), "content-type": kind}
+    return client.patch(f"/v1/uploads/{upload['id']}", content=body, headers=headers)
+
+
+def test_an_upload_goes_on_where_it_broke_off_also_at_another_replica(
+    server, ada, store, redis_settings, object_store_settings, tmp_path
+):
+    body = np.random.default_rng(5).integers(0, 256, PIECE + 7000, np.uint8).tobytes()
+    upload = ada.post("/v1/uploads", json={"name": "folder/皮膚 1.jpg", "size": len(body)}).json()
+    assert send(ada, upload, 0, body[:PIECE]).headers["upload-offset"] == str(PIECE)
+    wrong = send(ada, upload, 0, body[:PIECE])
+    assert (wrong.status_code, wrong.headers["upload-offset"]) == (409, str(PIECE))
+    assert send(ada, upload, PIECE, body[PIECE:] + b"more").status_code == 413
+    assert send(ada, upload, PIECE, b"x", kind="image/jpeg").status_code == 415
+    asked = {"inputs": [f"upload:{upload['into']}"]}
+    assert ada.post("/v1/estimates", json=asked).json()["reason"] == "upload_incomplete"
+    with Server(redis_settings, object_store_settings, tmp_path) as other, other.client("ada") as there:
+        assert there.head(f"/v1/uploads/{upload['id']}").headers["upload-offset"] == str(PIECE)
+        assert send(there, upload, PIECE, body[PIECE:]).status_code == 204
+    key = f"desk/{upload['into']}/folder/皮膚 1.jpg"
+    assert store.get(store.incoming_bucket, key) == body
+    taken = ada.post("/v1/uploads", json={"name": "folder/皮膚 1.jpg", "size": 1, "into": upload["into"]})
+    assert (taken.status_code, taken.json()["reason"]) == (409, "name_taken")
+    with server.client("bob") as bob:
+        assert bob.head(f"/v1/uploads/{upload['id']}").status_code == 404
+        assert bob.post("/v1/estimates", json=asked).status_code == 404
+
+
+def test_what_was_uploaded_becomes_one_batch_however_often_it_is_asked(ada, store, server):
+    picture = cv2.imencode(".png", np.full((64, 64, 3), 99, np.uint8))[1].tobytes()
+    first = ada.post("/v1/uploads", json={"name": "a.png", "size": len(picture)}).json()
+    assert send(ada, first, 0, picture).status_code == 204
+    liar = ada.post("/v1/uploads", json={"name": "b.png", "size": 4, "into": first["into"]}).json()
+    assert send(ada, liar, 0, b"MZ\x90\x00").status_code == 204
+    asked = {"inputs": [f"upload:{first['into']}"], "stages": ["segment"]}
+    said = ada.post("/v1/estimates", json=asked).json()
+    assert said["images"] + said["skipped"] == 2
+    headers = {"idempotency-key": "once"}
+    made = [ada.post("/v1/batches", json=asked, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in made] == [201, 201]
+    assert made[0].json()["name"] == made[1].json()["name"]
+    other = ada.post("/v1/batches", json=asked | {"weight": 2}, headers=headers)
+    assert (other.status_code, other.json()["reason"]) == (422, "key_used")
+    ada.post(f"/v1/batches/{made[0].json()['name']}/cancel")
+    server.desk.ledger.batches.forget(made[0].json()["name"])
+    store.delete(layout.control(made[0].json()["name"]))
+
+
+def test_files_of_the_servers_machine_are_nobodys_input(ada, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    for given in (str(tmp_path), "/etc/passwd", "file:///etc"):
+        answer = ada.post("/v1/batches", json={"inputs": [given]})
+        assert (answer.status_code, answer.json()["reason"]) == (400, "usage")
+    assert ada.post("/v1/batches", json={"inputs": [], "nonsense": 1}).status_code == 400
+
+
+def test_uploads_are_bounded_and_can_be_dropped(ada):
+    assert ada.post("/v1/uploads", json={"name": "a", "size": 1 << 60}).status_code == 413
+    upload = ada.post("/v1/uploads", json={"name": "a.png", "size": 2 * PIECE}).json()
+    assert send(ada, upload, 0, b"too little").json()["reason"] == "too_small"
+    assert ada.delete(f"/v1/uploads/{upload['id']}").status_code == 204
+    assert ada.head(f"/v1/uploads/{upload['id']}").status_code == 404
+
+
+def test_the_api_describes_itself(ada):
+    said = ada.get("/openapi.json").json()
+    assert said["openapi"].startswith("3.1")
+    assert "/v1/batches/{batch}/images/{index}/layers/{layer}" in said["paths"]
