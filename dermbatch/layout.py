@@ -91,9 +91,13 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
+KNOWN = "images/known/"
+"""Where what is known of images lies."""
+
+
 def known(content: str) -> str:
     """Key of what is known of the image with this :func:`content`."""
-    return f"images/known/{content}.json"
+    return f"{KNOWN}{content}.json"
 
 
 def known_of(identity: str) -> str:

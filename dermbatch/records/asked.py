@@ -177,6 +177,7 @@ class Batch(Asked):
     sidecars: int = Field(default=0, description="of those skipped: hidden files and folders, and systems' own")
     own_results: int = Field(default=0, description="of those skipped: results that Dermbatch wrote")
     left_out: int = Field(default=0, description="files that the user's filters leave out")
+    known: bool = Field(default=True, description="whether the store knew of any image at all when it was planned")
     duplicates: int = Field(default=0, description="images whose ETag and size an earlier one of the batch has")
     rule: str | None = Field(default=None, description="of watching, by which it takes or took images in")
     growing: bool = Field(default=False, description="whether it takes images in: images is how many so far")
@@ -250,6 +251,7 @@ class PlanRecord(Asked):
     own_results: int = 0
     left_out: int = 0
     duplicates: int = 0
+    known: bool = True
 
 
 class Canary(Stored):
@@ -283,6 +285,7 @@ class ImageJob(Stored):
     frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
     may_have_text: bool = Field(default=False, description="as in the manifest")
+    known: bool = Field(default=True, description="whether anything may be known of it; else nobody is asked")
     shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
 
     _upgraded = model_validator(mode="before")(embedded)

@@ -153,7 +153,9 @@ def _begun(
     name: str, order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
 ) -> PlanRecord:
     """The plan under this name, as far as it has come."""
-    fresh, key = _fresh(name, order, walk, deidentify), layout.plan_record(name)
+    known = any(True for _ in store.list(store.bucket, layout.KNOWN))
+    fresh = _fresh(name, order, walk, deidentify).model_copy(update={"known": known})
+    key = layout.plan_record(name)
     if write_once(store, key, fresh):
         return fresh
     try:

@@ -11,7 +11,7 @@ from dermbatch.records.asked import BatchSummary
 from dermbatch.store import ObjectStore
 from orchestrator.batches.summary import read_summary
 
-_LOOK_EVERY = 0.25
+_LOOK_EVERY = 0.1
 _OUTAGE = 60.0
 
 

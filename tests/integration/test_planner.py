@@ -222,6 +222,13 @@ def test_a_plan_is_gone_on_with_only_as_it_was_begun(store, empty_store, small_p
     assert control(store, "b") == BatchControl(lane="live", weight=7, state="paused", why="by hand")
 
 
+def test_a_batch_says_whether_anything_was_known_when_it_was_planned(store):
+    candidates = [Candidate(name="a.png", read=lambda: PNG)]
+    assert not plan("one", Order(models=MODELS), candidates, store).known
+    store.put(layout.known("0" * 32), b"{}", "application/json")
+    assert plan("two", Order(models=MODELS), candidates, store).known
+
+
 def test_the_control_is_there_before_the_batch(store, empty_store):
     with pytest.raises(Killed):
         plan("b", order(weight=3), there(2), Mortal(empty_store, 3))

@@ -64,7 +64,7 @@ class Place:
             sha256=hashlib.sha256(self.store.objects[bucket, key]).hexdigest() if there and uploaded else None,
         )
 
-    def run(self, stages=ORDER, *, job=None, alive=None, limits=None, **asked):
+    def run(self, stages=ORDER, *, job=None, alive=None, limits=None, attempt=1, **asked):
         job = job or self.job(stages, **asked)
         self.store.requests.clear()
         self.triton.asked.clear()
@@ -73,7 +73,7 @@ class Place:
             store=self.store,
             client=self.triton,
             limits=limits or self.limits,
-            attempt=1,
+            attempt=attempt,
             worker="w",
             alive=alive or self.alive,
         )
@@ -250,6 +250,14 @@ def test_requests_of_a_first_run_and_of_a_second(place):
     assert [what for what, _ in place.store.requests] == ["get", "get", "put", "put", "put"]
     place.run(batch="other")
     assert place.store.requests == [("get", place.known()), ("list", layout.artifacts(SHA256))]
+
+
+def test_where_nothing_was_known_of_any_image_nobody_is_asked_until_an_attempt_broke_off(place):
+    job = place.job(ORDER).model_copy(update={"known": False})
+    place.run(job=job)
+    assert [what for what, _ in place.store.requests] == ["get", "put", "put", "put"]
+    assert place.run(job=job, attempt=2).cached == ORDER
+    assert place.store.requests[0] == ("get", place.known())
 
 
 def test_requests_of_an_object_where_it_lies_with_and_without_a_checksum_of_the_store(place):

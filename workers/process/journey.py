@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from dermbatch import __version__, layout
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.records.asked import ImageJob
-from dermbatch.records.outcome import ResultRecord, Sent, SourceInfo
+from dermbatch.records.outcome import KnownImage, ResultRecord, Sent, SourceInfo
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -67,7 +67,9 @@ def process(
     with clock("read"):
         steps = plan(job, client)
     with closing(source):
-        outcome, handed = _made(job, source, steps, store, client, limits, clock, alive, destinations)
+        # An attempt that broke off may have left something, whatever there was before.
+        recalled = recall(store, source, clock) if job.known or attempt > 1 else None
+        outcome, handed = _made(job, source, steps, recalled, store, client, limits, clock, alive, destinations)
     dicom, output, sent = handed
     outputs = [record.output for record in outcome.stages.values()]
     record = ResultRecord(
@@ -102,6 +104,7 @@ def _made(
     job: ImageJob,
     source: Source,
     steps: tuple[Step, ...],
+    recalled: tuple[str, KnownImage] | None,
     store: ObjectStore,
     client: Inference,
     limits: WorkerSettings,
@@ -110,9 +113,9 @@ def _made(
     destinations: Destinations,
 ) -> tuple[Outcome, _Handed]:
     """Run the steps that are not known, and hand over."""
-    for last, recalled in ((False, recall(store, source, clock)), (True, None)):
+    for last, found in ((False, recalled), (True, None)):
         try:
-            with Run(source, steps, recalled, store, client, limits, clock) as run:
+            with Run(source, steps, found, store, client, limits, clock) as run:
                 for step in steps:
                     alive()
                     run.do(step)
