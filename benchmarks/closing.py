@@ -1,10 +1,12 @@
 """How long a batch takes to close, and what memory: records as large as real ones, on the embedded S3 server.
 
-Closes a batch of N images and one of 4 N, each in a process of its own, so that memory of the one does not count
-for the other. Records are synthetic: an embedding of 1,280 numbers and a preview of some 25 KB each. With
-``--compared`` the batch is compared with another, of which it has other masks.
+Rows come as workers send them (``--without-rows``: all are lost, and each record is read), are gathered by as
+many threads as the orchestrator has, as while the batch runs, and then it is closed. A batch of N images and one
+of 4 N, each in a process of its own, so that memory of the one does not count for the other. Records are
+synthetic: an embedding of 1,280 numbers and a preview of some 25 KB each. With ``--compared`` the batch is
+compared with another, of which it has other masks.
 
-    python -m benchmarks.closing [--images N] [--times N] [--readers N] [--compared]
+    python -m benchmarks.closing [--images N] [--times N] [--readers N] [--compared] [--without-rows]
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -28,13 +31,15 @@ from rich.table import Table
 
 from benchmarks.children import Watch, running, spawned
 from dermbatch import layout
-from dermbatch.records.asked import Earlier
+from dermbatch.records.asked import Batch, Earlier
 from dermbatch.records.outcome import FailureRecord, ResultRecord
+from dermbatch.records.row import row_of, sent
 from dermbatch.settings import StoreSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import in_order
-from orchestrator.reporting.closing import close
+from orchestrator.reporting.closing import close, gather
+from orchestrator.reporting.table.parts import ROWS
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.servers.s3 import s3_part
@@ -55,6 +60,7 @@ _FAILED_EVERY = 50
 _FLAGGED_EVERY = 10
 _DISTINCT = 32
 _EMBEDDING = 1280
+_GATHERERS = 4
 _MIB = 1024 * 1024
 
 
@@ -63,6 +69,7 @@ class Figures:
     """What one closing took."""
 
     images: int
+    gathering: float
     seconds: float
     cpu_seconds: float
     memory_before: int
@@ -82,30 +89,36 @@ def server() -> Iterator[StoreSettings]:
             yield settings
 
 
+def record_of(batch: str, index: int, version: str, previews: Sequence[bytes]) -> ResultRecord | FailureRecord:
+    """A record as large as real ones."""
+    if index % _FAILED_EVERY == 0:
+        return failure_of(batch, index)
+    flags = ("low_confidence",) if index % _FLAGGED_EVERY == 0 else ()
+    vector = np.random.default_rng(index).random(_EMBEDDING, np.float32)
+    preview = previews[index % len(previews)]
+    return result_of(batch, index, vector=vector, preview=preview, flags=flags, versions={Stage.SEGMENT: version})
+
+
+def lines_of(name: str, first: int, end: int) -> list[str]:
+    """The rows that workers send of these images."""
+    records = (record_of(name, index, "1", [b""]) for index in range(first, end))
+    return [sent(row_of(record)) for record in records if isinstance(record, ResultRecord)]
+
+
 def fill(store: ObjectStore, name: str, images: int, *, compared: bool) -> None:
     """Write manifest and records of a batch, and of the one that it is compared with."""
     previews = [picture(index, noise=24) for index in range(_DISTINCT)]
     drawn = [mask_png(5 + number) for number in range(_DISTINCT)]
 
     def one(index: int) -> None:
-        write_record(store, record_of(name, index, "1"))
+        write_record(store, record_of(name, index, "1", previews))
         if compared:
             old = result_of("old", index, embedding=_EMBEDDING, preview=previews[0], versions={Stage.SEGMENT: "0"})
             write_record(store, old)
-            for record in (old, record_of(name, index, "1")):
+            for record in (old, record_of(name, index, "1", previews)):
                 if isinstance(record, ResultRecord):
                     key = record.stages[Stage.SEGMENT].artifacts["mask.png"]
                     store.put(key, drawn[(index + (record is old)) % _DISTINCT], "image/png")
-
-    def record_of(batch: str, index: int, version: str) -> ResultRecord | FailureRecord:
-        if index % _FAILED_EVERY == 0:
-            return failure_of(batch, index)
-        flags = ("low_confidence",) if index % _FLAGGED_EVERY == 0 else ()
-        preview = previews[index % _DISTINCT]
-        vector = np.random.default_rng(index).random(_EMBEDDING, np.float32)
-        return result_of(
-            batch, index, vector=vector, preview=preview, flags=flags, versions={Stage.SEGMENT: version}
-        )
 
     batch = batch_of(name, images, compared_with=("old",) if compared else ())
     earlier = (Earlier(batch="old", index=index) if compared else None for index in range(images))
@@ -128,7 +141,7 @@ def tell(told: Queue[Figures], *arguments: Any) -> None:
     told.put(measure(*arguments))
 
 
-def measure(settings: StoreSettings, name: str, images: int, readers: int, compared: bool) -> Figures:
+def measure(settings: StoreSettings, name: str, images: int, readers: int, compared: bool, rows: bool) -> Figures:
     """Close a batch; to be run in a process of its own."""
     store = ObjectStore(settings)
     small = batch_of("warm", 1)
@@ -136,14 +149,30 @@ def measure(settings: StoreSettings, name: str, images: int, readers: int, compa
     write_record(store, result_of("warm", 0))
     close(store, small, "finished", 1, readers)  # what is imported and made once does not grow with a batch
     before, cpu = peak(), time.process_time()
-    start = time.monotonic()
     batch = batch_of(name, images, compared_with=("old",) if compared else ())
+    gathering, spent = gathered(store, batch) if rows else (0.0, 0.0)
+    cpu = time.process_time() - spent
+    start = time.monotonic()
     closing = close(store, batch, "finished", 4, readers)
     seconds = time.monotonic() - start
     if closing.summary is None or closing.summary.done + closing.summary.failed != images:
         raise SystemExit(f"{len(closing.missing)} records are missing: the figures would mean nothing")
     sizes = {key: size_of(store, key) for key in (layout.report(name), layout.table(name))}
-    return Figures(images, seconds, time.process_time() - cpu, before, peak(), sizes)
+    return Figures(images, gathering, seconds, time.process_time() - cpu, before, peak(), sizes)
+
+
+def gathered(store: ObjectStore, batch: Batch) -> tuple[float, float]:
+    """Gather all rows but the last, and say how long that took, and its CPU time; making them does not count."""
+    seconds, spent = 0.0, 0.0
+    with ThreadPoolExecutor(_GATHERERS) as pool:
+        for first in range(0, batch.images, _GATHERERS * ROWS):
+            ends = range(first, min(batch.images, first + _GATHERERS * ROWS), ROWS)
+            lines = [lines_of(batch.name, end, min(batch.images, end + ROWS)) for end in ends]
+            start, cpu = time.monotonic(), time.process_time()
+            list(pool.map(lambda some: gather(store, batch, some), lines))
+            seconds += time.monotonic() - start
+            spent += time.process_time() - cpu
+    return seconds, spent
 
 
 def peak() -> int:
@@ -162,18 +191,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000, help="N")
     parser.add_argument("--times", type=int, default=4, help="the second batch is that much larger")
     parser.add_argument("--readers", type=int, default=16, help="records read at a time")
+    parser.add_argument("--without-rows", action="store_true", help="each record is read")
     parser.add_argument("--compared", action="store_true", help="with a comparison")
     asked = parser.parse_args()
-    table = Table("images", "seconds", "records/s", "CPU ms each", "MiB before", "MiB more at peak", "MiB written")
+    heads = ("images", "gathering, s", "closing, s", "images/s, closing", "both", "CPU ms each")
+    table = Table(*heads, "MiB before", "MiB more at peak", "MiB written")
     with server() as settings:
         for images in (asked.images, asked.images * asked.times):
             name = f"closing-{images}"
             fill(ObjectStore(settings), name, images, compared=asked.compared)
-            one = apart(settings, name, images, asked.readers, asked.compared)
+            one = apart(settings, name, images, asked.readers, asked.compared, not asked.without_rows)
             table.add_row(
                 f"{one.images:,}",
+                f"{one.gathering:.1f}",
                 f"{one.seconds:.1f}",
                 f"{one.images / one.seconds:.0f}",
+                f"{one.images / (one.seconds + one.gathering):.0f}",
                 f"{1000 * one.cpu_seconds / one.images:.2f}",
                 f"{one.memory_before / _MIB:.0f}",
                 f"{(one.memory_peak - one.memory_before) / _MIB:.0f}",

@@ -6,7 +6,8 @@
     images/known/<content>.json
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
                     plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet,
-                    dicom/<part>/<n>-{seg,sr,enhanced}.dcm
+                    results.parquet/{part-*.parquet, _manifest.json}, dicom/<part>/<n>-{seg,sr,enhanced}.dcm
+    gathered/<batch>/
     open/<batch>.json
     canaries/<name>/canary.json, results/<batch>/<index>.json
     canaries/_running.json
@@ -164,8 +165,23 @@ def report(batch: str) -> str:
 
 
 def table(batch: str) -> str:
-    """Key of the table of all outcomes, one row an image."""
+    """Key of the table of all outcomes, one row an image; of a large batch, a folder: :func:`table_parts`."""
     return f"batches/{batch}/results.parquet"
+
+
+def table_parts(batch: str) -> str:
+    """Prefix of the table of a large batch: a folder of Parquet files in place of one."""
+    return f"{table(batch)}/"
+
+
+def table_manifest(batch: str) -> str:
+    """Key of the list of the files that such a table is made of; where it is, the table is whole."""
+    return f"{table_parts(batch)}_manifest.json"
+
+
+def gathered(batch: str) -> str:
+    """Prefix of what is gathered of a table that is to be one file; gone when the batch has closed."""
+    return f"gathered/{batch}/"
 
 
 def summary(batch: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice, product
@@ -17,6 +17,7 @@ from dermbatch.ledger.connection import (
     batch_of,
     bitmaps_of,
     reasons_of,
+    rows_of,
     sorted_errors,
 )
 from dermbatch.records.asked import Batch, BatchControl, Lane
@@ -133,8 +134,25 @@ class Batches:
         """Drop all that is kept of a batch that is closed."""
         with sorted_errors(), self._redis.pipeline() as pipe:
             pipe.zrem(OPEN, batch)
-            pipe.unlink(batch_of(batch), *bitmaps_of(batch), reasons_of(batch))
+            pipe.unlink(batch_of(batch), *bitmaps_of(batch), reasons_of(batch), rows_of(batch))
             pipe.execute()
+
+    def rows_waiting(self, batches: Sequence[str]) -> dict[str, int]:
+        """How many rows of the table of each batch wait to be gathered."""
+        with sorted_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for batch in batches:
+                pipe.llen(rows_of(batch))
+            return dict(zip(batches, pipe.execute(), strict=True))
+
+    def rows(self, batch: str, count: int) -> list[str]:
+        """The first rows that wait, in the order in which they came; they stay."""
+        with sorted_errors():
+            return cast(list[str], self._redis.lrange(rows_of(batch), 0, count - 1))
+
+    def drop_rows(self, batch: str, count: int) -> None:
+        """Let go of the first rows that wait, once they are written."""
+        with sorted_errors():
+            self._redis.ltrim(rows_of(batch), count, -1)
 
     def steer(self, batch: str, control: BatchControl) -> bool:
         """Run a batch otherwise from now on; ``False`` where it is not open."""

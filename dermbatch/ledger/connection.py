@@ -35,6 +35,11 @@ def reasons_of(name: str) -> str:
     return f"{BATCH}{name}:reasons"
 
 
+def rows_of(name: str) -> str:
+    """List of rows of its table that are not gathered yet."""
+    return f"{BATCH}{name}:rows"
+
+
 def bitmaps_of(name: str) -> tuple[str, str]:
     """Its bitmaps: done, failed."""
     return f"{BATCH}{name}:done", f"{BATCH}{name}:failed"

@@ -18,6 +18,7 @@ from dermbatch.ledger.connection import (
     bitmaps_of,
     milliseconds,
     reasons_of,
+    rows_of,
     sorted_errors,
 )
 from dermbatch.ledger.queue import LANES
@@ -30,6 +31,10 @@ _SLACK = 5.0
 
 MOST_DELIVERIES = 3
 """Of a message that is no job; then its image is recorded as failed."""
+
+
+MOST_ROWS = 5000
+"""Of a batch's table that wait in Redis, some 45 MB; of images beyond, closing reads the records."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,13 @@ class Images:
         return self._run("heartbeat", [INFLIGHT, STATES], args) == 1
 
     def finish(
-        self, job: ImageJob | Member, owner: str, outcome: Literal["done", "failed"], reason: str = ""
+        self,
+        job: ImageJob | Member,
+        owner: str,
+        outcome: Literal["done", "failed"],
+        reason: str = "",
+        *,
+        row: str = "",
     ) -> bool:
         """Note an outcome whose record is written; ``False`` where a failure came too late to count.
 
@@ -157,9 +168,11 @@ class Images:
             owner: Of the claim; a failure counts from nobody else.
             outcome: Of which kind the record is.
             reason: Code of a failure.
+            row: Of the batch's table, of the very record that is in the store; not kept where too many wait.
         """
-        names = [*FLIGHT, *bitmaps_of(job.batch), reasons_of(job.batch), batch_of(job.batch)]
-        return self._run("finish", names, [job.member, job.index, owner, outcome, reason, job.batch]) == 1
+        names = [*FLIGHT, *bitmaps_of(job.batch), reasons_of(job.batch), batch_of(job.batch), rows_of(job.batch)]
+        args: list[str | int] = [job.member, job.index, owner, outcome, reason, job.batch, row, MOST_ROWS]
+        return self._run("finish", names, args) == 1
 
     def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:
         """Give an image back, to be sent again after ``pause`` seconds.

@@ -37,7 +37,7 @@ _PLACES = re.compile(
     r"(^|/)(images/[0-9a-f]{64}/(purify|segment|enhance|classify|preview)/[0-9a-f]+/[^/]+"
     r"|images/known/[0-9a-f]{32}\.json"
     r"|batches/[a-z0-9][a-z0-9._-]*/((results|failed|dicom|manifest)/\d{6}[/.].*"
-    r"|(batch|plan|summary)\.json|(report|comparison)\.html|(results|comparison)\.parquet))$"
+    r"|(batch|plan|summary)\.json|(report|comparison)\.html|(results|comparison)\.parquet|results\.parquet/[^/]+))$"
 )
 
 

@@ -9,6 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.pictures import read_whole
@@ -39,6 +42,13 @@ class Marks:
     def is_done(self, index: int) -> bool:
         """Whether the image has a result."""
         return self._marks[index] == _DONE
+
+    def are_done(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """The same of many; of what lies beyond the batch, no."""
+        marks = np.frombuffer(self._marks, np.uint8)
+        done = (indices >= 0) & (indices < len(marks))
+        done[done] = marks[indices[done]] == _DONE
+        return done
 
     def missing(self, limit: int) -> tuple[int, ...]:
         """The first indices that have neither result nor failure, at most ``limit``."""

@@ -1,21 +1,23 @@
-"""The summary of a batch, counted up record by record."""
+"""The summary of a batch, counted up table by table."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.records.asked import Batch, BatchSummary
-from dermbatch.records.outcome import ResultRecord
+from dermbatch.records.row import NO_DICOM
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read
-from orchestrator.batches.outcomes import Outcome
 
 _BINS_A_DOUBLING = 8
 _LEAST_SECONDS = 1e-4
@@ -37,11 +39,13 @@ class Spread:
         self.total = 0.0
         self._bins = Counter[int]()
 
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self.count += 1
-        self.total += seconds
-        self._bins[round(_BINS_A_DOUBLING * math.log2(max(seconds, _LEAST_SECONDS)))] += 1
+    def add(self, seconds: Iterable[float]) -> None:
+        """Count durations."""
+        given = np.fromiter(seconds, float)
+        self.count += len(given)
+        self.total += float(given.sum())
+        bins = np.rint(_BINS_A_DOUBLING * np.log2(np.maximum(given, _LEAST_SECONDS))).astype(int)
+        self._bins.update(bins.tolist())
 
     @property
     def mean(self) -> float:
@@ -59,7 +63,7 @@ class Spread:
 
 
 class Tally:
-    """Counts outcomes one by one, in memory that does not grow with them."""
+    """Counts outcomes, a table of rows at a time, in memory that does not grow with them."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -71,24 +75,26 @@ class Tally:
         self.first_started: datetime | None = None
         self.last_finished: datetime | None = None
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one outcome."""
-        if isinstance(outcome.record, ResultRecord):
-            self._add_result(outcome.record)
-        else:
-            self.failed += 1
-            self.reasons[outcome.record.reason] += 1
+    def add(self, rows: pa.Table) -> None:
+        """Count the outcomes of these rows."""
+        done = rows.filter(pc.equal(rows["outcome"], "done"))
+        self.done += len(done)
+        self.failed += len(rows) - len(done)
+        self.reasons.update(reason for reason in rows["reason"].to_pylist() if reason is not None)
+        if len(done):
+            self._add_results(done)
 
-    def _add_result(self, record: ResultRecord) -> None:
-        self.done += 1
-        self.without_dicom += record.no_dicom is not None
-        self.first_started = min(filter(None, (self.first_started, record.started)))
-        self.last_finished = max(filter(None, (self.last_finished, record.finished)))
-        run = [stage for stage in record.stages if stage not in record.cached]
-        for stage in run:
-            self.stages[stage].add(record.seconds.get(stage, 0.0))
-        if run:
-            self.images.add(max(0.0, (record.finished - record.started).total_seconds()))
+    def _add_results(self, rows: pa.Table) -> None:
+        self.without_dicom += pc.sum(rows[NO_DICOM]).as_py() or 0
+        self.first_started = min(filter(None, (self.first_started, pc.min(rows["started"]).as_py())))
+        self.last_finished = max(filter(None, (self.last_finished, pc.max(rows["finished"]).as_py())))
+        ran = np.zeros(len(rows), bool)
+        for stage in ORDER:
+            run = pc.equal(rows[f"{stage}_cached"], False).fill_null(False)
+            self.stages[stage].add(rows[f"{stage}_seconds"].filter(run).fill_null(0.0).to_pylist())
+            ran |= np.asarray(run)
+        took = pc.subtract(rows["finished"], rows["started"]).cast(pa.int64())
+        self.images.add(np.maximum(0, np.asarray(took)[ran]) / 1_000_000)
 
     def summary(self, batch: Batch, state: Literal["finished", "cancelled"], slots: int) -> BatchSummary:
         """What was counted, as the batch's summary."""
@@ -111,11 +117,3 @@ class Tally:
             slots=slots,
             software=__version__,
         )
-
-
-def tallied(outcomes: Iterable[Outcome]) -> Tally:
-    """The tally of all these."""
-    tally = Tally()
-    for outcome in outcomes:
-        tally.add(outcome)
-    return tally

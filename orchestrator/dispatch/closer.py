@@ -1,4 +1,4 @@
-"""Closes batches beside the dispatcher: it takes minutes for a large one, and others must go on meanwhile."""
+"""Closes batches beside the dispatcher, several at a time; and gathers rows of their tables while they run."""
 
 from __future__ import annotations
 
@@ -6,35 +6,41 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
+from pydantic import SecretStr
 
 from dermbatch import layout
 from dermbatch.errors import DermbatchError
 from dermbatch.ledger import BatchState, Ledger
+from dermbatch.records.row import opened
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import asked
 from orchestrator.batches.growing import seal
-from orchestrator.reporting.closing import Closing, close
+from orchestrator.reporting.closing import Closing, close, gather
+from orchestrator.reporting.table import parts
 from orchestrator.steering.controls import halt, is_damage
 
 _log = structlog.get_logger(__name__)
 
 _PAUSE_AFTER_ERROR = 5.0
+_AT_A_TIME = 4
 
 
 class Closer:
-    """Ends batches whose images have their outcomes, one at a time.
+    """Ends batches whose images have their outcomes.
 
     Args:
         store: Where they are.
         ledger: Knows when.
         readers: Records read at a time.
+        key: With which rows are signed; none where they are not.
     """
 
-    def __init__(self, store: ObjectStore, ledger: Ledger, readers: int) -> None:
+    def __init__(self, store: ObjectStore, ledger: Ledger, readers: int, key: SecretStr | None = None) -> None:
         self._store = store
         self._ledger = ledger
         self._readers = readers
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="closer")
+        self._key = key
+        self._pool = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="closer")
         self._closing: dict[str, Future[None]] = {}
         self._not_before: dict[str, float] = {}
 
@@ -47,17 +53,35 @@ class Closer:
                     self._not_before[name] = time.monotonic() + _PAUSE_AFTER_ERROR
         now = time.monotonic()
         self._not_before = {name: then for name, then in self._not_before.items() if then > now}
-        for state in self._ledger.batches.all():
-            if state.name in self._closing or state.name in self._not_before:
+        states = [state for state in self._ledger.batches.all() if state.name not in self._closing]
+        waiting = self._ledger.batches.rows_waiting([state.name for state in states])
+        for state in states:
+            if state.name in self._not_before:
                 continue
             if state.state == "cancelled" and state.in_flight:
                 self._ledger.images.drop(state.name)
             elif (state.finished and state.state == "open") or state.state == "cancelled":
                 self._closing[state.name] = self._pool.submit(self._close, state)
+            elif waiting[state.name] >= parts.ROWS:
+                self._closing[state.name] = self._pool.submit(self._gather, state.name)
 
     def stop(self) -> None:
         """Wait for what is being closed; what waits for its turn is left to the next leader."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _gather(self, name: str) -> None:
+        """Write a part of the table for as long as enough rows wait for one."""
+        while len(lines := self._ledger.batches.rows(name, parts.ROWS)) == parts.ROWS:
+            gather(self._store, asked(self._store, name), self._opened(name, lines))
+            self._ledger.batches.drop_rows(
+                name, parts.ROWS
+            )  # last: cut off before, the same part is written again
+
+    def _opened(self, name: str, lines: list[str]) -> list[str]:
+        found = [opened(line, name, self._key) for line in lines]
+        if None in found:
+            _log.warning("rows of another hand passed over", batch=name, rows=found.count(None))
+        return [line for line in found if line is not None]
 
     def _close(self, state: BatchState) -> None:
         cancelled = state.state == "cancelled"
@@ -81,8 +105,10 @@ class Closer:
         batch = asked(self._store, state.name)
         if batch.growing:  # cancelled: what is taken in from now on is another batch's
             batch = seal(self._store, state.name)
+        self._gather(state.name)
+        lines = self._opened(state.name, self._ledger.batches.rows(state.name, parts.ROWS))
         slots = self._ledger.slots.live()
-        return close(self._store, batch, "cancelled" if cancelled else "finished", slots, self._readers)
+        return close(self._store, batch, "cancelled" if cancelled else "finished", slots, self._readers, lines)
 
 
 def _went_well(name: str, future: Future[None]) -> bool:

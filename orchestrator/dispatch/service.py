@@ -54,7 +54,8 @@ class Service:
             self._name,
             self._choose,
         )
-        self._closer = Closer(self._store, self._ledger, settings.orchestrator.report_readers)
+        key = settings.redis.signing_key
+        self._closer = Closer(self._store, self._ledger, settings.orchestrator.report_readers, key)
         self._canary: Canary | None = None
         self._leads = False
         self._looked = -math.inf

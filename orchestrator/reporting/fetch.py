@@ -29,6 +29,7 @@ from dermbatch.records.outcome import ImageInfo, ResultRecord, StageRecord, Writ
 from dermbatch.store import ObjectInfo, ObjectStore
 from dermbatch.stored import damaged, parsed, written_as
 from orchestrator.reporting.folder import Folder
+from orchestrator.reporting.table.parts import TableManifest
 
 Item = TypeVar("Item")
 FileOf = Callable[[str], Path | None]
@@ -100,6 +101,7 @@ def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | Non
         brought = _sum(_each(pool, lambda info: _object(store, info, place, file_of), infos))
         records = (path.relative_to(folder).as_posix() for path in _record_files(folder, batch))
         brought += _sum(_each(pool, lambda key: _image(store, key, place, file_of), records))
+    _tidy_table(place, batch)
     if (report := place.read(layout.report(batch))) is not None:  # not before the batch is finished
         _renew(place, "report.html", report)
     if brought.bad:
@@ -122,6 +124,21 @@ def folder_results(folder: Path, batch: str) -> Iterator[ResultRecord]:
     """Result records of a batch that was fetched into a folder."""
     for path in _record_files(folder, batch):
         yield parsed(path.read_bytes(), ResultRecord, f"{path} is damaged")
+
+
+def _tidy_table(place: Folder, batch: str) -> None:
+    """Take parts of a table out of the folder that are not, or no more, parts of a whole one."""
+    manifest = place.read(layout.table_manifest(batch))
+    named = set[str]()
+    if manifest is not None:
+        parts = parsed(manifest, TableManifest, f"{layout.table_manifest(batch)} is damaged").parts
+        named = {f"{layout.table_parts(batch)}{part.name}" for part in parts}
+    folder = place.path / layout.table_parts(batch)
+    if folder.resolve() != place.path.resolve() / layout.table_parts(batch):  # through a link: none of ours
+        return
+    for path in folder.glob("*part-*"):
+        if path.relative_to(place.path).as_posix() not in named:
+            path.unlink()
 
 
 def _record_files(folder: Path, batch: str) -> Iterator[Path]:
@@ -285,7 +302,12 @@ def _incomplete(batch: str, folder: Path, brought: Brought) -> Incomplete:
 
 
 def _written_once(key: str) -> bool:
-    return key.startswith("images/") or key.split("/")[2] in {"results", "manifest", "dicom"}
+    return key.startswith("images/") or key.split("/")[2] in {"results", "manifest", "dicom"} or _is_part(key)
+
+
+def _is_part(key: str) -> bool:
+    """Whether it is a part of a table, which is called by what is in it."""
+    return key.split("/")[2:3] == ["results.parquet"] and key.endswith(".parquet") and "/part-" in key
 
 
 def _renew(place: Folder, key: str, body: bytes) -> bool:

@@ -1,18 +1,22 @@
 """The report of a batch: one HTML file that needs no network and no other file.
 
-It is gathered outcome by outcome, in memory that does not grow with the batch: counts and distributions are of all
+It is gathered table by table, in memory that does not grow with the batch: counts and distributions are of all
 images; cards with pictures are of a sample, where there are more than a browser opens at once.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dermbatch.records.asked import Batch
@@ -28,7 +32,6 @@ from dermbatch.records.outcome import (
     SegmentOutput,
 )
 from dermbatch.stages import ORDER, Stage
-from orchestrator.batches.outcomes import Outcome
 from orchestrator.batches.summary import Tally
 
 SHOWN = 300
@@ -57,24 +60,32 @@ class Card:
 
 
 class Sample:
-    """A sample of fixed size of a stream, every item with the same chance (Vitter 1985, algorithm R).
+    """A sample of fixed size of a batch's images: those whose index, mixed with a seed, gives the lowest numbers.
 
-    The same stream gives the same sample, so that a report made again is the same.
+    In whatever order and pieces the images come, the sample is the same, so that a report made again is the same.
     """
 
     def __init__(self, size: int, seed: str) -> None:
-        self.cards: list[Card] = []
         self._size = size
-        self._random = Random(seed)  # noqa: S311 - a choice of pictures to show
-        self._seen = 0
+        self._seed = np.uint64(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+        self._taken: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
 
-    def offer(self, record: ResultRecord) -> None:
-        """Take the next item, or pass it over; only what is taken costs time and memory."""
-        self._seen += 1
-        if len(self.cards) < self._size:
-            self.cards.append(card(record))
-        elif (place := self._random.randrange(self._seen)) < self._size:
-            self.cards[place] = card(record)
+    def offer(self, indices: npt.NDArray[np.int64]) -> None:
+        """Take images in, or pass them over."""
+        both = np.concatenate([self._taken, indices.astype(np.uint64)])
+        self._taken = both[np.argsort(_mixed(both ^ self._seed), kind="stable")[: self._size]]
+
+    @property
+    def indices(self) -> list[int]:
+        """What is in it, at random; none twice where none was offered twice."""
+        return [int(index) for index in self._taken]
+
+
+def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Numbers of which each gives another one, as at random (SplitMix64; Steele, Lea and Flood 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 class Distribution:
@@ -89,10 +100,12 @@ class Distribution:
         self.bins = [0] * _BINS
         self.count = 0
 
-    def add(self, value: float) -> None:
-        """Count one value; what lies outside counts at the end that it is beyond."""
-        self.bins[max(0, min(_BINS - 1, int(value * _BINS)))] += 1
-        self.count += 1
+    def add(self, values: npt.ArrayLike) -> None:
+        """Count values; what lies outside counts at the end that it is beyond."""
+        given = np.atleast_1d(np.asarray(values, float))
+        bins = np.bincount(np.clip((given * _BINS).astype(int), 0, _BINS - 1), minlength=_BINS)
+        self.bins = [count + int(more) for count, more in zip(self.bins, bins, strict=True)]
+        self.count += len(given)
 
     @property
     def bars(self) -> list[tuple[str, int, float]]:
@@ -106,10 +119,10 @@ class Distribution:
 
 
 class Report:
-    """Gathers what the page shows.
+    """Gathers what the page shows, a table of rows at a time.
 
     Args:
-        batch: The batch that the outcomes are of.
+        batch: The batch that the rows are of.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -117,7 +130,7 @@ class Report:
         self._labels = Counter[str]()
         self._flags = Counter[str]()
         self._models: set[tuple[Stage, ModelUsed]] = set()
-        self._failures: list[FailureRecord] = []
+        self._failed: list[int] = []
         self._plain = Sample(SHOWN, f"{batch.name} plain")
         self._flagged = Sample(SHOWN, f"{batch.name} flagged")
         self._probability = Distribution("Probability of the most probable class")
@@ -125,38 +138,51 @@ class Report:
         self._area = Distribution("Lesion's share of the image")
         self._occluded = Distribution("Share of hair, ruler or ink")
 
-    def add(self, outcome: Outcome) -> None:
-        """Take in one outcome."""
-        record = outcome.record
-        if isinstance(record, FailureRecord):
-            if len(self._failures) < SHOWN:
-                self._failures.append(record)
-            return
-        self._labels.update(label for label, _ in probabilities(record)[:1])
-        self._flags.update(record.flags)
-        self._models.update((stage.stage, stage.model) for stage in record.stages.values())
-        self._spread(record)
-        (self._flagged if record.flags else self._plain).offer(record)
+    def add(self, rows: pa.Table) -> None:
+        """Take in the outcomes of these rows."""
+        is_done = pc.equal(rows["outcome"], "done")
+        failed = rows["index"].filter(pc.invert(is_done)).to_pylist()
+        self._failed = sorted([*self._failed, *failed])[:SHOWN]
+        done = rows.filter(is_done)
+        self._labels.update(label for label in done["label"].to_pylist() if label is not None)
+        self._flags.update(pc.list_flatten(done["flags"]).to_pylist())
+        for stage in ORDER:
+            columns = [f"{stage}_{what}" for what in ("model", "version", "sha256")]
+            for name, version, sha256 in set(zip(*(done[column].to_pylist() for column in columns), strict=True)):
+                if name is not None:
+                    self._models.add((stage, ModelUsed(name=name, version=version, sha256=sha256)))
+        self._spread(done)
+        flagged = np.asarray(pc.greater(pc.list_value_length(done["flags"]), 0).fill_null(False), bool)
+        indices = np.asarray(done["index"], np.int64)
+        self._flagged.offer(indices[flagged])
+        self._plain.offer(indices[~flagged])
 
-    def _spread(self, record: ResultRecord) -> None:
-        for stage in record.stages.values():
-            match stage.output:
-                case PurifyOutput(occluded_fraction=share):
-                    self._occluded.add(share)
-                case SegmentOutput(lesion=lesion, confidence=confidence):
-                    self._confidence.add(confidence)
-                    self._area.add(lesion.area_fraction if lesion is not None else 0.0)
-                case ClassifyOutput(probabilities=by_label) if by_label:
-                    self._probability.add(max(by_label.values(), default=0.0))
+    def _spread(self, done: pa.Table) -> None:
+        segmented = done.filter(pc.is_valid(done["lesion"]))
+        self._occluded.add(done["occluded_fraction"].drop_null())
+        self._confidence.add(segmented["confidence"])
+        self._area.add(segmented["area_fraction"].fill_null(0.0))
+        self._probability.add(done["probability"].drop_null())
 
-    def html(self, tally: Tally, state: Literal["finished", "cancelled"]) -> bytes:
+    @property
+    def wanted(self) -> list[int]:
+        """Images whose records the page shows, in order: cards, and failures."""
+        return sorted({*self._flagged.indices, *self._plain.indices, *self._failed})
+
+    def html(
+        self,
+        tally: Tally,
+        state: Literal["finished", "cancelled"],
+        records: Mapping[int, ResultRecord | FailureRecord],
+    ) -> bytes:
         """The page as UTF-8.
 
         Args:
             tally: Of the same outcomes.
             state: Whether all images were to get their outcome.
+            records: Those of the images that are :attr:`wanted`, by index.
         """
-        cards = self._cards(tally.done)
+        cards = [card(record) for index in self._shown(tally.done) if (record := _result(records, index))]
         spreads = (self._probability, self._confidence, self._area, self._occluded)
         page = environment().get_template("report.html")
         return page.render(
@@ -164,7 +190,7 @@ class Report:
             state=state,
             tally=tally,
             not_run=self._batch.images - tally.done - tally.failed,
-            failures=self._failures,
+            failures=[failure for i in self._failed if isinstance(failure := records.get(i), FailureRecord)],
             cards=cards,
             flagged=sum(1 for one in cards if one.flags),
             labels=dict(sorted(self._labels.items())),
@@ -174,14 +200,18 @@ class Report:
             models=sorted(self._models, key=lambda pair: (ORDER.index(pair[0]), pair[1].name, pair[1].version)),
         ).encode()
 
-    def _cards(self, done: int) -> list[Card]:
+    def _shown(self, done: int) -> list[int]:
         """All in order; of more than fit, flagged ones first, which may take half of the places at least."""
-        flagged, plain = self._flagged.cards, self._plain.cards
+        flagged, plain = self._flagged.indices, self._plain.indices
         if len(flagged) + len(plain) == done <= SHOWN:
-            return sorted([*flagged, *plain], key=lambda one: one.index)
+            return sorted([*flagged, *plain])
         first = flagged[: max(SHOWN // 2, SHOWN - len(plain))]
-        rest = plain[: SHOWN - len(first)]
-        return [*sorted(first, key=lambda one: one.index), *sorted(rest, key=lambda one: one.index)]
+        return [*sorted(first), *sorted(plain[: SHOWN - len(first)])]
+
+
+def _result(records: Mapping[int, ResultRecord | FailureRecord], index: int) -> ResultRecord | None:
+    record = records.get(index)
+    return record if isinstance(record, ResultRecord) else None
 
 
 def card(record: ResultRecord) -> Card:

@@ -39,7 +39,7 @@ class Orchestra:
         self._signing = redis_settings.signing_key
         messages = Messages(self.app, self._signing)
         self.dispatcher = Dispatcher(self.store, self.ledger, messages, ledger_settings, "o", choose)
-        self.closer = Closer(self.store, self.ledger, 4)
+        self.closer = Closer(self.store, self.ledger, 4, self._signing)
 
     def plan(self, candidates, name="b", lane="bulk", **more):
         """A batch as ``dermbatch submit`` leaves it."""

@@ -1,14 +1,20 @@
 """When batches close, and what is left of them then."""
 
+import io
 import threading
 
+import pyarrow.parquet as pq
 import pytest
 
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable
 from dermbatch.records.asked import BatchSummary
+from dermbatch.records.row import row_of, sealed, sent
+from dermbatch.stages import Stage
 from orchestrator.dispatch import closer as closer_module
+from orchestrator.reporting.table import parts
 from orchestrator.steering import controls
+from tests.outcome_samples import result_of, write_record
 
 
 def summary(orchestra, name="b"):
@@ -104,6 +110,7 @@ def held(orchestra, monkeypatch):
     orchestra.work_off()
     orchestra.plan(40, "second")
     begun, released = threading.Event(), threading.Event()
+    orchestra.closer._pool._max_workers = 1  # so that the second has to wait
     close = closer_module.close
 
     def slowly(store, batch, *args):
@@ -176,3 +183,37 @@ def test_stopping_waits_for_what_is_being_closed_and_leaves_the_rest(held):
     assert summary(orchestra, "first").done == 2
     assert orchestra.key(layout.summary("second")) is None
     assert orchestra.state("second").state == "open"
+
+
+def test_rows_are_gathered_while_a_batch_runs_and_those_of_another_hand_are_not_believed(orchestra, monkeypatch):
+    monkeypatch.setattr(parts, "ROWS", 10)
+    orchestra.plan(25)
+    ledger, key = orchestra.ledger, orchestra._signing
+    done = 0
+    while done < 24:
+        orchestra.dispatcher.feed()
+        for job in orchestra.take():
+            if done == 24:
+                break
+            record = result_of("b", job.index, stages=(Stage.SEGMENT,), preview=b"")
+            write_record(orchestra.store, record)
+            forged = record.model_copy(update={"name": "forged"})
+            row = sent(row_of(forged if job.index == 3 else record))
+            row = row if job.index == 3 else sealed(row, "b", key)
+            ledger.images.finish(job, orchestra.claim(job).owner, "done", row=row)
+            ledger.images.finish(job, "again", "done", row=row)  # told twice
+            done += 1
+    assert ledger.batches.rows_waiting(["b"]) == {"b": 24}
+    orchestra.close()
+    assert ledger.batches.rows_waiting(["b"]) == {"b": 4}
+    assert len(list(orchestra.store.list(orchestra.store.bucket, "gathered/b/"))) == 4
+    orchestra.work_off()
+    orchestra.close()
+    orchestra.close()
+    assert summary(orchestra).done == 25
+    body = orchestra.key(layout.table("b"))
+    rows = pq.read_table(io.BytesIO(body)).to_pylist()
+    assert [row["index"] for row in rows] == list(range(25))
+    assert rows[3]["name"] == ("forged" if key is None else "folder/000003.jpg")
+    assert list(orchestra.store.list(orchestra.store.bucket, "gathered/")) == []
+    assert [name for name in orchestra.client.keys("*") if "rows" in name] == []

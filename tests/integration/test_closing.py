@@ -7,9 +7,13 @@ import pytest
 
 from dermbatch import layout
 from dermbatch.records.asked import BatchSummary
+from dermbatch.records.row import row_of, sent
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
-from orchestrator.reporting.closing import close
+from orchestrator.reporting.closing import close, gather
+from orchestrator.reporting.fetch import Incomplete, fetch
+from orchestrator.reporting.table import parts
+from orchestrator.reporting.table.parts import TableManifest
 from tests.outcome_samples import (
     LABELS,
     batch_of,
@@ -204,3 +208,138 @@ def test_a_record_deleted_while_the_batch_closes_is_named_as_missing(store):
     closing = close(losing, batch, "finished", 1, 2)
     assert closing.missing == (1,)
     assert keys(store, "b").isdisjoint(ENDS)
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Tables of more than 20 images are in parts, of 10 rows each."""
+    monkeypatch.setattr(parts, "ONE_FILE", 20)
+    monkeypatch.setattr(parts, "ROWS", 10)
+
+
+class Counting(ObjectStore):
+    """The same store, which notes what is read."""
+
+    def __init__(self, store):
+        self.__dict__.update(store.__dict__)
+        self.read_keys = []
+
+    def read(self, bucket, key, **options):
+        self.read_keys.append(key)
+        return super().read(bucket, key, **options)
+
+    @property
+    def records(self):
+        return [key for key in self.read_keys if "/results/" in key]
+
+
+def rows_of(*indices, **changes):
+    return [sent(row_of(result_of("b", index, **changes))) for index in indices]
+
+
+def filled(store, count, *, failed=(), **changes):
+    batch = batch_of("b", count)
+    write_manifest(store, batch, map(entry_of, range(count)))
+    for index in range(count):
+        write_record(store, failure_of("b", index) if index in failed else result_of("b", index, **changes))
+    return batch
+
+
+def dataset(store):
+    """The rows of a table in parts, file by file, as its manifest names them."""
+    manifest = TableManifest.model_validate_json(body(store, layout.table_manifest("b")))
+    prefix = layout.table_parts("b")
+    there = {name.rpartition("/")[2] for name in keys(store, "b") if "results.parquet/part" in name}
+    assert there == {part.name for part in manifest.parts}
+    files = [pq.read_table(io.BytesIO(body(store, f"{prefix}{part.name}"))) for part in manifest.parts]
+    for part, file in zip(manifest.parts, files, strict=True):
+        index = file["index"].to_pylist()
+        assert index == sorted(index)
+        assert (part.rows, part.first, part.last) == (len(index), index[0], index[-1])
+        assert file.schema.names == files[0].schema.names
+    assert manifest.rows == sum(map(len, files))
+    return sorted((row for file in files for row in file.to_pylist()), key=lambda row: row["index"])
+
+
+def test_a_large_batch_has_its_table_in_parts_and_only_records_without_a_row_are_read(store, small_parts):
+    batch = filled(store, 65, failed={7, 31}, preview=b"")
+    came = [index for index in range(65) if index not in {7, 31, 40, 41}]
+    for start in (20, 0, 10):
+        gather(store, batch, rows_of(*came[start : start + 10]))
+    gather(store, batch, rows_of(*came[10:20]))  # cut off before it had let go of them
+    noting = Counting(store)
+    closing = close(noting, batch, "finished", 2, 4, rows_of(*came[30:55]))
+    assert (closing.summary.done, closing.summary.failed, closing.summary.stage_runs[Stage.SEGMENT]) == (63, 2, 63)
+    rows = dataset(store)
+    assert [row["index"] for row in rows] == list(range(65))
+    assert [row["index"] for row in rows if row["outcome"] == "failed"] == [7, 31]
+    assert rows[12]["embedding"] == [12, 13, 14, 15]
+    shown = 63  # by the report, all of so few
+    assert len(noting.records) == shown + 65 - 55 - 2
+    assert layout.table("b") not in {info.key for info in store.list(store.bucket, "batches/b/")}
+
+
+def test_a_small_batch_has_one_table_of_what_was_gathered_and_nothing_is_left(store, small_parts):
+    batch = filled(store, 20)
+    gather(store, batch, rows_of(*range(9, -1, -1)))
+    close(store, batch, "finished", 2, 4, rows_of(15, 12))
+    assert [row["index"] for row in table(store, "b")] == list(range(20))
+    assert [info.key for info in store.list(store.bucket, "gathered/")] == []
+
+
+def test_parts_that_overlap_or_are_of_records_that_are_gone_are_made_anew(store, small_parts):
+    batch = filled(store, 40)
+    gather(store, batch, rows_of(*range(10)))
+    gather(store, batch, rows_of(*range(5, 15)))
+    gather(store, batch, rows_of(*range(20, 30), area=5))
+    store.delete(layout.result("b", 25))
+    assert close(store, batch, "finished", 2, 4).missing == (25,)
+    write_record(store, result_of("b", 25))
+    assert close(store, batch, "finished", 2, 4, rows_of(25, area=1) + rows_of(25)).summary.done == 40
+    rows = dataset(store)
+    assert [row["index"] for row in rows] == list(range(40))
+    assert {row["area_px"] for row in rows} == {300}
+
+
+def test_closing_a_large_batch_again_reads_what_failed_and_leaves_nothing_of_before(store, small_parts):
+    batch = filled(store, 40, failed={3, 17}, preview=b"")
+    gather(store, batch, rows_of(*range(20, 30)))
+    close(store, batch, "finished", 2, 4)
+    before = dataset(store)
+    write_record(store, result_of("b", 17))
+    noting = Counting(store)
+    assert close(noting, batch, "finished", 2, 4).summary.failed == 1
+    after = dataset(store)
+    assert [row["outcome"] for row in after if row["index"] in {3, 17}] == ["failed", "done"]
+    assert [row for row in after if row["index"] != 17] == [row for row in before if row["index"] != 17]
+    assert len(noting.records) == 39 + 1  # those of the cards, and the new one
+
+
+def test_rows_of_another_version_are_passed_over(store, small_parts):
+    batch = filled(store, 30)
+    gather(store, batch, ['{"index":1,"novelty":2}'])
+    close(store, batch, "finished", 2, 4, ['{"index":1,"novelty":2}', *rows_of(2)])
+    assert [row["index"] for row in dataset(store)] == list(range(30))
+
+
+def test_all_parts_have_columns_for_all_labels(store, small_parts):
+    batch = filled(store, 30, failed=set(range(11)))
+    close(store, batch, "finished", 2, 4)
+    rows = dataset(store)
+    assert (rows[0]["probability_nevus"], rows[29]["probability_nevus"]) == (None, 0.7)
+
+
+def test_a_table_in_parts_is_brought_whole_and_without_what_is_of_none(store, small_parts, tmp_path):
+    only = {"stages": (Stage.SEGMENT,), "preview": b""}
+    batch = filled(store, 30, failed={4}, **only)
+    gather(store, batch, rows_of(*range(10, 20), **only))
+    with pytest.raises(Incomplete):  # there are no pictures
+        fetch(store, "b", tmp_path)
+    assert not list((tmp_path / layout.table_parts("b")).glob("part-*"))
+    for failed in (1, 0):
+        assert close(store, batch, "finished", 2, 4).summary.failed == failed
+        write_record(store, result_of("b", 4, **only))
+        with pytest.raises(Incomplete):
+            fetch(store, "b", tmp_path)
+        indices = pq.read_table(tmp_path / layout.table_parts("b"))["index"].to_pylist()
+        assert sorted(indices) == list(range(30))

@@ -4,25 +4,27 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from orchestrator.batches.outcomes import Marks, Outcome, in_order
+from dermbatch.records.row import opened, row_of, sealed, sent
+from orchestrator.batches.outcomes import Marks, in_order
 from orchestrator.batches.summary import Spread, Tally
 from orchestrator.cli.tables.progress import duration
 from orchestrator.reporting.comparison import dice
 from orchestrator.reporting.report import SHOWN, Distribution, Report
-from orchestrator.reporting.table import row_of
-from tests.outcome_samples import batch_of, entry_of, failure_of, result_of
+from orchestrator.reporting.table.columns import rows_of
+from tests.outcome_samples import batch_of, failure_of, result_of
 
 
 def page_of(records, *, state="finished", **changes):
     records = list(records)
     batch = batch_of("b", len(records), **changes)
     report, tally = Report(batch), Tally()
-    for record in records:
-        outcome = Outcome(entry_of(record.index), record)
-        report.add(outcome)
-        tally.add(outcome)
-    return report.html(tally, state).decode()
+    for start in range(0, len(records), 90):
+        rows = rows_of([sent(row_of(record)) for record in records[start : start + 90]])
+        report.add(rows)
+        tally.add(rows)
+    return report.html(tally, state, {index: records[index] for index in report.wanted}).decode()
 
 
 def shown(page):
@@ -78,8 +80,8 @@ def test_failures_are_counted_by_reason_however_many_there_are():
 @given(st.lists(st.floats(0, 1), min_size=1))
 def test_every_value_falls_into_one_bin(values):
     spread = Distribution("x")
-    for value in values:
-        spread.add(value)
+    for start in range(0, len(values), 4):
+        spread.add(values[start : start + 4])
     assert sum(count for _, count, _ in spread.bars) == spread.count == len(values)
     assert max(height for _, _, height in spread.bars) == 1
 
@@ -87,8 +89,8 @@ def test_every_value_falls_into_one_bin(values):
 @given(st.lists(st.floats(1e-3, 1e4), min_size=1), st.sampled_from([0.5, 0.95]))
 def test_quantiles_are_right_to_the_width_of_a_bin(values, share):
     spread = Spread()
-    for value in values:
-        spread.add(value)
+    spread.add(values[:3])
+    spread.add(values[3:])
     exact = np.quantile(values, share, method="inverted_cdf")
     assert spread.quantile(share) == pytest.approx(exact, rel=0.1)
     assert spread.mean == pytest.approx(np.mean(values))
@@ -144,9 +146,31 @@ def test_a_damaged_embedding_is_null_and_the_rest_of_the_row_is_there():
     record = result_of("b", 0)
     classify = record.stages["classify"].model_copy(update={"inline": {"embedding.npy": b"\x93NUMPY"}})
     broken = record.model_copy(update={"stages": {**record.stages, "classify": classify}})
-    row = row_of(Outcome(entry_of(0), broken))
+    (row,) = rows_of([sent(row_of(broken))]).to_pylist()
     assert row["embedding"] is None
     assert row["label"] == "nevus"
+
+
+def test_rows_come_out_as_they_were_sent_and_only_with_their_signature():
+    record, key = result_of("b", 7, mm=0.05), SecretStr("k" * 24)
+    text = sent(row_of(record, duplicate_of=3))
+    signed = sealed(text, "b", key)
+    assert opened(signed, "b", key) == text
+    for wrong in (text, signed[:-1], "0" + signed[1:], sealed(text, "other", key), "", "é" * 80):
+        assert opened(wrong, "b", key) is None
+    assert opened(sealed(text, "b", None), "b", None) == text
+    row = rows_of([text, sent(row_of(failure_of("b", 8)))]).to_pylist()[0]
+    assert (row["index"], row["duplicate_of"], row["started"]) == (7, 3, record.started)
+    assert row["embedding"] == [7, 8, 9, 10]
+    assert (row["probability_nevus"], row["pixel_spacing_row_mm"], row["flags"]) == (0.7, 0.05, [])
+
+
+def test_rows_of_another_version_are_refused_and_numbers_that_are_none_are_null():
+    with pytest.raises(ValueError, match="no rows"):
+        rows_of(['{"index": 1, "novelty": 2}'])
+    damaged = sent({"index": 1, "confidence": float("nan"), "probabilities": {"a": float("inf"), "b": 0.5}})
+    (row,) = rows_of([damaged]).to_pylist()
+    assert (row["confidence"], row["probability_b"], row.get("probability_a")) == (None, 0.5, None)
 
 
 @pytest.mark.parametrize(

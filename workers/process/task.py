@@ -23,6 +23,7 @@ from dermbatch.errors import (
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
 from dermbatch.records.outcome import ResultRecord
+from dermbatch.records.row import row_of, sealed, sent
 from dermbatch.records.signature import opened
 from dermbatch.stored import read_if_any, write_once
 from workers.process.lease import LeaseLost
@@ -97,7 +98,7 @@ class Attempt:
         try:
             if self._must_wait():
                 return None
-            record = self._recorded() if claim.attempt > 1 else None
+            record, row = (self._recorded() if claim.attempt > 1 else None), ""
             if record is None:
                 record = place.process(
                     self._job,
@@ -109,8 +110,10 @@ class Attempt:
                     alive=place.keeper.check,
                     destinations=place.destinations,
                 )
-                if not self._commit(record):
+                first = self._commit(record)
+                if first is None:
                     return None
+                row = self._row(record) if first else ""
         except LeaseLost as lost:
             self._log.warning("image left", attempt=claim.attempt, why=str(lost))
             if self._put_off(0, counted=False):  # else it is this worker's no longer
@@ -122,7 +125,7 @@ class Attempt:
         except Exception as error:
             self._postpone_or_fail(error)
             return None
-        if place.insist(lambda: place.ledger.images.finish(self._job, claim.owner, "done")) is not None:
+        if place.insist(lambda: place.ledger.images.finish(self._job, claim.owner, "done", row=row)) is not None:
             metrics.IMAGES.labels("done").inc()
             metrics.IMAGE_SECONDS.observe(time.monotonic() - started)
             place.drain.count_finished()
@@ -140,16 +143,21 @@ class Attempt:
         """The record, where an earlier attempt wrote it, but could not say so to the ledger."""
         return read_if_any(self._place.store, layout.result(self._job.batch, self._job.index), ResultRecord)
 
-    def _commit(self, record: ResultRecord) -> bool:
-        """Write the result record; ``False`` where it could not be written, which costs the image no try."""
+    def _row(self, record: ResultRecord) -> str:
+        """The row of the table, for the ledger, so that closing need not read the record."""
+        asked = {"duplicate_of": self._job.duplicate_of}
+        return sealed(sent(row_of(record, **asked)), self._job.batch, self._place.settings.redis.signing_key)
+
+    def _commit(self, record: ResultRecord) -> bool | None:
+        """Write the record: whether there was none yet; none where it could not be written, which costs no try."""
         key = layout.result(self._job.batch, self._job.index)
         try:
             first = write_once(self._place.store, key, record)
         except (StoreUnavailable, StoreRefused) as error:
             self._wait_for_store(error)
-            return False
+            return None
         self._log.info("recorded", first=first, attempt=self._claim.attempt, seconds=record.seconds)
-        return True
+        return first
 
     def _postpone_or_fail(self, error: Exception) -> None:
         """A transient failure, or a defect of ours, which is worth another try too."""
