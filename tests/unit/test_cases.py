@@ -868,3 +868,46 @@ def test_marks_of_a_stream_that_contradict_each_other_leave_it_to_the_header_or_
 def test_marks_that_contradict_each_other_are_no_proof():
     stream = marked(jpeg(keep_rgb=True), jfif=True, adobe=0, ids=b"\1\2\3")
     assert "Photometric Interpretation" in str(refusal(coded(stream, PhotometricInterpretation=None)))
+
+
+# Files that are no DICOM
+
+
+def palette_tiff(scale: int) -> tuple[bytes, np.ndarray]:
+    """A palette picture whose entries have their colours in the high byte (257) or in the low one alone (1)."""
+    picture = Image.fromarray(IMAGE).quantize(200)
+    table = np.zeros((256, 3), np.uint16)
+    table[:200] = np.frombuffer(bytes(picture.getpalette()[:600]), np.uint8).reshape(-1, 3)
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer, np.asarray(picture), photometric="palette", colormap=np.ascontiguousarray(table.T * scale)
+    )
+    return buffer.getvalue(), table[np.asarray(picture)].astype(np.uint8)
+
+
+@pytest.mark.parametrize("scale", [257, 256, 1])
+def test_tiff_palettes_of_either_byte(scale):
+    data, truth = palette_tiff(scale)
+    assert apart(read(data), truth) < 1
+
+
+def test_unknown_compressions_of_tiff_files_are_refused_by_name():
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, IMAGE, photometric="rgb")
+    data = bytearray(buffer.getvalue())
+    at = data.index(struct.pack("<HHIH", 259, 3, 1, 1))
+    data[at + 8 : at + 10] = struct.pack("<H", 65000)
+    refused = refusal(bytes(data))
+    assert refused.reason == "unsupported_format"
+    assert "65000" in str(refused)
+
+
+def test_sub_sampled_colours_of_tiff_files_that_are_not_compressed_are_refused_by_name():
+    strip = bytes(HEIGHT * WIDTH * 3 // 2)
+    entries = [(256, 3, WIDTH), (257, 3, HEIGHT), (258, 3, 8), (259, 3, 1), (262, 3, 6), (273, 4, 4096)]
+    entries += [(277, 3, 3), (278, 3, HEIGHT), (279, 4, len(strip)), (530, 3, 2 | 2 << 16)]
+    body = b"".join(struct.pack("<HHII", tag, kind, 2 if tag == 530 else 1, value) for tag, kind, value in entries)
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+    refused = refusal(data.ljust(4096, b"\0") + strip)
+    assert refused.reason == "unsupported_format"
+    assert "sub-sampled" in str(refused)
