@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dermbatch.errors import BadInput
+from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.coded import is_odd, odd_jpeg
 from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg_header
@@ -131,6 +132,7 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
     """
     if not data:
         raise BadInput("the file is empty", reason="empty_file")
+    check_is_binary(data)
     media_type = sniff(data[:256])
     if media_type is None:
         raise BadInput(

@@ -911,3 +911,30 @@ def test_sub_sampled_colours_of_tiff_files_that_are_not_compressed_are_refused_b
     refused = refusal(data.ljust(4096, b"\0") + strip)
     assert refused.reason == "unsupported_format"
     assert "sub-sampled" in str(refused)
+
+
+def saved(kind: str, picture: np.ndarray = IMAGE) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind)
+    return buffer.getvalue()
+
+
+DARK = IMAGE // 8
+
+
+@pytest.mark.parametrize("kind", ["DICOM", "coded", "BMP", "TIFF", "JPEG", "PNG", "WEBP", "JPEG2000"])
+def test_files_that_were_copied_as_text_are_refused_by_what_happened(kind):
+    def made(picture: np.ndarray) -> bytes:
+        return image(picture.tobytes()) if kind == "DICOM" else saved(kind, picture)
+
+    data = coded(jpeg()) if kind == "coded" else made(IMAGE)
+    lines = made(DARK) if kind in ("DICOM", "BMP", "TIFF") else data
+    assert "CR LF" in str(refusal(lines.replace(b"\n", b"\r\n")))
+    assert "binary mode" in str(refusal(data.decode("latin-1").encode()))
+    assert "binary mode" in str(refusal(data.decode(errors="replace").encode()))
+
+
+def test_lines_of_text_are_no_sign_of_damage():
+    bright = np.maximum(IMAGE, 40)
+    data = image(bright.tobytes(), ImageComments="\r\n".join(["a line of text"] * 100), Manufacturer="äöü" * 20)
+    both_are(data, bright)
