@@ -19,6 +19,7 @@ from dermbatch.errors import BadInput
 from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.coded import is_odd, odd_jpeg
+from dermbatch.images.formats.colours import described_profile
 from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg_header
 from dermbatch.images.pixels import (
     MIN_SIDE,
@@ -175,7 +176,7 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         check_size(height, width, max_pixels)
         orientation = _orientation(image)
         notes = ["exif_rotated"] if orientation != 1 else []
-        profile = _profile(image)
+        profile = _profile(image) or described_profile(data, media_type)
         pixels = None
         if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
             pixels = opencv_decode(data, cv2.IMREAD_COLOR)
