@@ -143,6 +143,11 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
         )
     if media_type == DICOM:
         return read_dicom(data, max_pixels=max_pixels, frame=frame)
+    if media_type == "application/zip":
+        raise BadInput(
+            "the file is a zip archive by its content, whatever its name says; call it .zip, or unpack it",
+            reason="unsupported_format",
+        )
     if media_type not in _PILLOW:
         raise BadInput(
             f"files of type {media_type} are not taken as images; convert it to JPEG, PNG or TIFF",
