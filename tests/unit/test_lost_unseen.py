@@ -322,6 +322,31 @@ def test_the_files_of_a_dicomdir_are_found_whatever_they_are_called_by_now(tmp_p
     assert one.read() == DICOM
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("prefix", ["disc/", ""])
+@pytest.mark.parametrize("kind", DIRECTORY)
+def test_a_dicomdir_in_a_bucket_is_followed_alike(kind, prefix, in_place):
+    file_id, place = DIRECTORY[kind]
+    store = Bucket()
+    store.objects["b", prefix + place] = DICOM
+    store.objects["b", f"{prefix}DICOMDIR"] = corpus.dicomdir(file_id)
+    (one,) = Intake(Settings(), store, in_place=in_place).walk([f"s3://b/{prefix}DICOMDIR"])
+    assert one.refusal is None
+    assert one.name == f"s3://b/{prefix}{place}"
+    assert one.uri == one.name if in_place else one.read() == DICOM
+
+
+def test_what_a_dicomdir_in_a_bucket_names_and_is_not_there_is_a_failure():
+    store = Bucket()
+    store.objects["b", "disc/IMAGES/IM1"] = store.objects["b", "other"] = DICOM
+    outside = ("..", "other")
+    store.objects["b", "disc/DICOMDIR"] = corpus.dicomdir(("IMAGES", "IM2"), outside, ("/other",), "IMAGES")
+    found = list(Intake(Settings(), store, in_place=True).walk(["s3://b/disc/DICOMDIR"]))
+    reasons = [one.refusal.reason for one in found]
+    assert reasons == ["unreadable", "dicomdir_path", "dicomdir_path", "unreadable"]
+    assert all(one.name.startswith("s3://b/disc/") for one in found)
+
+
 def test_of_several_names_that_fit_the_exact_one_is_taken(tmp_path):
     disc = tmp_path / "disc"
     disc.mkdir()

@@ -103,7 +103,7 @@ class Expansion:
                 return self._members(leaf)
             if leaf.compressed and compression(head) and self._matters_inside(leaf):
                 return self._members(leaf)
-        if isinstance(leaf, File) and is_directory(head) and leaf.named:
+        if isinstance(leaf, File | Object) and is_directory(head) and leaf.named:
             return referenced(leaf)
         return None
 
