@@ -1028,3 +1028,18 @@ def saved_with_profile() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(IMAGE).save(buffer, "PNG", icc_profile=adobe_rgb())
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"PixelSpacing": ["1e-9", "1e-9"]}, "spacing_unusable"),
+        ({"PixelSpacing": None, "PixelAspectRatio": [0, 0]}, "pixel_aspect_unusable"),
+        ({"PixelSpacing": None, "PixelAspectRatio": [1000, 1]}, "pixel_aspect_unusable"),
+        ({"PixelSpacing": None, "PixelAspectRatio": 2}, "pixel_aspect_unusable"),
+    ],
+)
+def test_measures_that_cannot_be_are_none(values, note):
+    found = read(image(**values))
+    assert (found.pixel_spacing_mm, found.pixel_aspect) == (None, None)
+    assert note in found.notes
