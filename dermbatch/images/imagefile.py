@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dermbatch.errors import BadInput
+from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.coded import is_odd, odd_jpeg
+from dermbatch.images.formats.colours import described_profile
 from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg_header
 from dermbatch.images.pixels import (
     MIN_SIDE,
@@ -131,6 +133,7 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
     """
     if not data:
         raise BadInput("the file is empty", reason="empty_file")
+    check_is_binary(data)
     media_type = sniff(data[:256])
     if media_type is None:
         raise BadInput(
@@ -140,6 +143,11 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
         )
     if media_type == DICOM:
         return read_dicom(data, max_pixels=max_pixels, frame=frame)
+    if media_type == "application/zip":
+        raise BadInput(
+            "the file is a zip archive by its content, whatever its name says; call it .zip, or unpack it",
+            reason="unsupported_format",
+        )
     if media_type not in _PILLOW:
         raise BadInput(
             f"files of type {media_type} are not taken as images; convert it to JPEG, PNG or TIFF",
@@ -173,7 +181,7 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         check_size(height, width, max_pixels)
         orientation = _orientation(image)
         notes = ["exif_rotated"] if orientation != 1 else []
-        profile = _profile(image)
+        profile = _profile(image) or described_profile(data, media_type)
         pixels = None
         if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
             pixels = opencv_decode(data, cv2.IMREAD_COLOR)

@@ -144,20 +144,25 @@ def to_srgb(pixels: Rgb, profile: bytes) -> Rgb | None:
 @lru_cache(maxsize=1)
 def adobe_rgb() -> bytes:
     """An ICC profile of Adobe RGB (1998), section 4.3: its primaries adapted to D50, gamma 563 / 256."""
-    primaries = {
-        b"wtpt": (0.9642, 1.0, 0.8249),
-        b"rXYZ": (0.60974, 0.31111, 0.01947),
-        b"gXYZ": (0.20528, 0.62567, 0.06087),
-        b"bXYZ": (0.14919, 0.06322, 0.74457),
-    }
+    primaries = [[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]]
+    return matrix_profile(b"Adobe RGB compatible", primaries, 563 / 256)
+
+
+def matrix_profile(said: bytes, primaries: list[list[float]], gamma: float) -> bytes:
+    """An ICC profile of three primaries and a gamma (ICC.1, 8.3).
+
+    Args:
+        said: What it is called.
+        primaries: X, Y and Z of red, green and blue, adapted to D50.
+        gamma: Exponent, up to 255.
+    """
+    colours = zip((b"wtpt", b"rXYZ", b"gXYZ", b"bXYZ"), ([0.9642, 1.0, 0.8249], *primaries), strict=True)
     tags = {
-        name: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in xyz))
-        for name, xyz in primaries.items()
+        name: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in xyz)) for name, xyz in colours
     }
-    said = b"Adobe RGB compatible"
     tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(said) + 1) + said + bytes(79)
     tags[b"cprt"] = b"text\0\0\0\0none\0"
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 563) + bytes(2)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
     table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for name, content in tags.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -868,3 +869,177 @@ def test_marks_of_a_stream_that_contradict_each_other_leave_it_to_the_header_or_
 def test_marks_that_contradict_each_other_are_no_proof():
     stream = marked(jpeg(keep_rgb=True), jfif=True, adobe=0, ids=b"\1\2\3")
     assert "Photometric Interpretation" in str(refusal(coded(stream, PhotometricInterpretation=None)))
+
+
+# Files that are no DICOM
+
+
+def palette_tiff(scale: int) -> tuple[bytes, np.ndarray]:
+    """A palette picture whose entries have their colours in the high byte (257) or in the low one alone (1)."""
+    picture = Image.fromarray(IMAGE).quantize(200)
+    table = np.zeros((256, 3), np.uint16)
+    table[:200] = np.frombuffer(bytes(picture.getpalette()[:600]), np.uint8).reshape(-1, 3)
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer, np.asarray(picture), photometric="palette", colormap=np.ascontiguousarray(table.T * scale)
+    )
+    return buffer.getvalue(), table[np.asarray(picture)].astype(np.uint8)
+
+
+@pytest.mark.parametrize("scale", [257, 256, 1])
+def test_tiff_palettes_of_either_byte(scale):
+    data, truth = palette_tiff(scale)
+    assert apart(read(data), truth) < 1
+
+
+def test_unknown_compressions_of_tiff_files_are_refused_by_name():
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, IMAGE, photometric="rgb")
+    data = bytearray(buffer.getvalue())
+    at = data.index(struct.pack("<HHIH", 259, 3, 1, 1))
+    data[at + 8 : at + 10] = struct.pack("<H", 65000)
+    refused = refusal(bytes(data))
+    assert refused.reason == "unsupported_format"
+    assert "65000" in str(refused)
+
+
+def test_sub_sampled_colours_of_tiff_files_that_are_not_compressed_are_refused_by_name():
+    strip = bytes(HEIGHT * WIDTH * 3 // 2)
+    entries = [(256, 3, WIDTH), (257, 3, HEIGHT), (258, 3, 8), (259, 3, 1), (262, 3, 6), (273, 4, 4096)]
+    entries += [(277, 3, 3), (278, 3, HEIGHT), (279, 4, len(strip)), (530, 3, 2 | 2 << 16)]
+    body = b"".join(struct.pack("<HHII", tag, kind, 2 if tag == 530 else 1, value) for tag, kind, value in entries)
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+    refused = refusal(data.ljust(4096, b"\0") + strip)
+    assert refused.reason == "unsupported_format"
+    assert "sub-sampled" in str(refused)
+
+
+def saved(kind: str, picture: np.ndarray = IMAGE) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind)
+    return buffer.getvalue()
+
+
+DARK = IMAGE // 8
+
+
+@pytest.mark.parametrize("kind", ["DICOM", "coded", "BMP", "TIFF", "JPEG", "PNG", "WEBP", "JPEG2000"])
+def test_files_that_were_copied_as_text_are_refused_by_what_happened(kind):
+    def made(picture: np.ndarray) -> bytes:
+        return image(picture.tobytes()) if kind == "DICOM" else saved(kind, picture)
+
+    data = coded(jpeg()) if kind == "coded" else made(IMAGE)
+    lines = made(DARK) if kind in ("DICOM", "BMP", "TIFF") else data
+    assert "CR LF" in str(refusal(lines.replace(b"\n", b"\r\n")))
+    assert "binary mode" in str(refusal(data.decode("latin-1").encode()))
+    assert "binary mode" in str(refusal(data.decode(errors="replace").encode()))
+
+
+def test_lines_of_text_are_no_sign_of_damage():
+    bright = np.maximum(IMAGE, 40)
+    data = image(bright.tobytes(), ImageComments="\r\n".join(["a line of text"] * 100), Manufacturer="äöü" * 20)
+    both_are(data, bright)
+
+
+def described(kind: str, primaries: int, transfer: int) -> bytes:
+    """The picture as a file that says in its own way which colours it has."""
+    if kind == "avif":
+        return imagecodecs.avif_encode(IMAGE, level=100, primaries=primaries, transfer=transfer, matrix=0)
+    return with_chunks({b"cICP": bytes([primaries, transfer, 0, 1])})
+
+
+def with_chunks(chunks: dict[bytes, bytes]) -> bytes:
+    data = saved("PNG")
+    more = b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    )
+    return data[:33] + more + data[33:]
+
+
+def to_srgb_by_hand(linear: np.ndarray) -> np.ndarray:
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.abs(linear) ** (1 / 2.4) - 0.055) * 255
+
+
+P3_TO_SRGB = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+P3_CHUNKS = {
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000),
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [described("png", 12, 13), described("avif", 12, 13), with_chunks(P3_CHUNKS)],
+    ids=["cICP", "AVIF", "cHRM"],
+)
+def test_colours_of_displays_are_converted_however_a_file_says_so(data):
+    linear = np.where(IMAGE <= 10, IMAGE / 255 / 12.92, ((IMAGE / 255 + 0.055) / 1.055) ** 2.4)
+    found = read(data)
+    assert "from_icc" in found.notes
+    assert apart(found, to_srgb_by_hand((linear @ P3_TO_SRGB.T).clip(0, 1))) < LOSSY
+
+
+def test_linear_samples_of_a_png_file_are_made_as_light_as_they_are():
+    found = read(with_chunks({b"gAMA": struct.pack(">I", 100_000)}))
+    assert apart(found, to_srgb_by_hand(IMAGE / 255)) < LOSSY
+
+
+@pytest.mark.parametrize("kind", ["png", "avif"])
+def test_high_dynamic_range_is_refused_by_name(kind):
+    refused = refusal(described(kind, 9, 16))
+    assert refused.reason == "unsupported_format"
+    assert "sRGB" in str(refused)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        described("png", 1, 13),
+        described("avif", 1, 13),
+        described("avif", 2, 2),
+        with_chunks({b"sRGB": b"\0", b"gAMA": struct.pack(">I", 100_000)}),
+        with_chunks({b"gAMA": struct.pack(">I", 45455)}),
+        with_chunks({b"gAMA": b"\0\0\0\0", b"cHRM": bytes(32)}),
+    ],
+)
+def test_colours_that_are_said_to_be_srgb_stay(data):
+    found = read(data)
+    assert apart(found, IMAGE) < LOSSY
+    assert "from_icc" not in found.notes
+
+
+def test_the_profile_of_a_jp2_file_counts():
+    data = imagecodecs.jpeg2k_encode(IMAGE, codecformat="jp2", reversible=True, level=0)
+    at = data.index(b"colr") - 4
+    body = b"colr\2\0\0" + adobe_rgb()
+    at_header = data.index(b"jp2h") - 4
+    length = int.from_bytes(data[at_header : at_header + 4], "big")
+    box = int.from_bytes(data[at : at + 4], "big")
+    grown = struct.pack(">I", length + len(body) + 4 - box) + data[at_header + 4 : at]
+    made = data[:at_header] + grown + struct.pack(">I", len(body) + 4) + body + data[at + box :]
+    truth = read(saved_with_profile())
+    assert apart(read(made), truth.pixels.astype(int)) < 1
+    lab = data[: at + 11] + struct.pack(">I", 14) + data[at + 15 :]
+    assert "colour space" in str(refusal(lab))
+
+
+def saved_with_profile() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGE).save(buffer, "PNG", icc_profile=adobe_rgb())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"PixelSpacing": ["1e-9", "1e-9"]}, "spacing_unusable"),
+        ({"PixelSpacing": None, "PixelAspectRatio": [0, 0]}, "pixel_aspect_unusable"),
+        ({"PixelSpacing": None, "PixelAspectRatio": [1000, 1]}, "pixel_aspect_unusable"),
+        ({"PixelSpacing": None, "PixelAspectRatio": 2}, "pixel_aspect_unusable"),
+    ],
+)
+def test_measures_that_cannot_be_are_none(values, note):
+    found = read(image(**values))
+    assert (found.pixel_spacing_mm, found.pixel_aspect) == (None, None)
+    assert note in found.notes

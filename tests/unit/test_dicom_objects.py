@@ -476,6 +476,26 @@ def test_text_without_a_character_set_is_read_by_its_bytes(encoding, name):
     assert str(made.read("report").PatientName) == expected
 
 
+@pytest.mark.parametrize(
+    ("declared", "encoding", "read", "noted"),
+    [
+        ("ISO 2022 IR 87", "utf-8", "Müller^J", False),
+        ("ISO_IR 999", "utf-8", "Müller^J", False),
+        ("UTF-8", "utf-8", "Müller^J", False),
+        ("ISO_IR 100", "latin-1", "Müller^J", False),
+        ("ISO_IR 192", "latin-1", None, True),
+        ("ISO 2022 IR 87", "latin-1", None, True),
+    ],
+)
+def test_text_in_another_character_set_than_is_declared(declared, encoding, read, noted):
+    body = source(SpecificCharacterSet="ISO_IR 192", PatientName="MMMMMMMMMM")
+    said = declared.encode() + b" " * (len(declared) % 2)
+    body = body.replace(b"CS\x0a\0ISO_IR 192", b"CS" + bytes([len(said), 0]) + said)
+    made = Made(body.replace(b"MMMMMMMMMM", "Müller^J".encode(encoding).ljust(10)))
+    assert ("rewritten_patients_name" in made.record.dicom_notes) == noted
+    assert read is None or str(made.read("report").PatientName) == read
+
+
 def test_missing_uids_differ_by_what_they_are_of():
     assert valid_uid("", "instance", "a") != valid_uid("", "instance", "b")
     assert len(valid_uid("", "instance", "a")) <= 64

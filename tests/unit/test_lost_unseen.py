@@ -150,6 +150,15 @@ BY_NAME = {
     "export.tar.zst": b"\x28\xb5\x2f\xfd" + bytes(40),
     "a.dcm.zst": b"\x28\xb5\x2f\xfd" + bytes(40),
     "a.dcm.Z": b"\x1f\x9d" + bytes(40),
+    "b.qoi": b"qoif" + bytes(40),
+    "b.sgi": bytes(40),
+    "b.dds": b"DDS |" + bytes(40),
+    "b.bpg": b"BPG\xfb" + bytes(40),
+    "b.jng": b"\x8bJNG\r\n\x1a\n" + bytes(40),
+    "b.hdr": b"#?RADIANCE\n" + bytes(40),
+    "b.kra": b"PK\x03\x04" + bytes(40),
+    "b.jp2": b"\0\0\0\x0cjP  \r\r\n\x87\r\n" + bytes(40),
+    "export.z01": b"PK\x03\x04" + bytes(40),
     "renamed": b"7z\xbc\xaf\x27\x1c" + bytes(40),
     "renamed.bin": b"Rar!\x1a\x07\x00" + bytes(40),
 }
@@ -167,6 +176,20 @@ def test_known_formats_that_are_not_taken_are_failures_by_name(way, tmp_path):
         assert "convert it" in refusal.message or "unpack it" in refusal.message
         assert unnamed(refusal) == refusal  # also under a profile: it quotes no file's name
     assert skipped(found) == {"no_image": 2}
+
+
+@pytest.mark.parametrize("name", ["export", "export.dat", "export.cbz", "export.bak", "a.jpg.gz.gz"])
+@pytest.mark.parametrize("way", [in_folder, in_bucket])
+def test_archives_are_known_by_their_bytes_where_their_names_say_nothing(way, name, tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("1.jpg", JPEG)
+    body = gzip.compress(gzip.compress(JPEG)) if name.endswith("gz") else buffer.getvalue()
+    found = way({name: body, "letter.docx": buffer.getvalue()}, tmp_path)
+    (one,) = (one for one in found if isinstance(one, Candidate))
+    assert one.refusal is None
+    assert one.read() == JPEG
+    assert skipped(found) == {"no_image": 1}
 
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
@@ -297,6 +320,31 @@ def test_the_files_of_a_dicomdir_are_found_whatever_they_are_called_by_now(tmp_p
     (one,) = Intake(Settings(), None, in_place=False).walk([str(tmp_path / "disc" / "DICOMDIR")])
     assert one.refusal is None
     assert one.read() == DICOM
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("prefix", ["disc/", ""])
+@pytest.mark.parametrize("kind", DIRECTORY)
+def test_a_dicomdir_in_a_bucket_is_followed_alike(kind, prefix, in_place):
+    file_id, place = DIRECTORY[kind]
+    store = Bucket()
+    store.objects["b", prefix + place] = DICOM
+    store.objects["b", f"{prefix}DICOMDIR"] = corpus.dicomdir(file_id)
+    (one,) = Intake(Settings(), store, in_place=in_place).walk([f"s3://b/{prefix}DICOMDIR"])
+    assert one.refusal is None
+    assert one.name == f"s3://b/{prefix}{place}"
+    assert one.uri == one.name if in_place else one.read() == DICOM
+
+
+def test_what_a_dicomdir_in_a_bucket_names_and_is_not_there_is_a_failure():
+    store = Bucket()
+    store.objects["b", "disc/IMAGES/IM1"] = store.objects["b", "other"] = DICOM
+    outside = ("..", "other")
+    store.objects["b", "disc/DICOMDIR"] = corpus.dicomdir(("IMAGES", "IM2"), outside, ("/other",), "IMAGES")
+    found = list(Intake(Settings(), store, in_place=True).walk(["s3://b/disc/DICOMDIR"]))
+    reasons = [one.refusal.reason for one in found]
+    assert reasons == ["unreadable", "dicomdir_path", "dicomdir_path", "unreadable"]
+    assert all(one.name.startswith("s3://b/disc/") for one in found)
 
 
 def test_of_several_names_that_fit_the_exact_one_is_taken(tmp_path):

@@ -23,6 +23,8 @@ _COMMA = re.compile(r"([+-]?\d+),(\d+)([eE][+-]?\d+)?")
 _SAME = 0.01
 """Difference of two proportions, relative, that is rounding."""
 
+_LEAST = 1e-5
+"""Spacing in mm; light shows nothing so small."""
 Pair = tuple[float, float]
 
 
@@ -30,13 +32,15 @@ def proportions(dataset: Dataset) -> tuple[Pair | None, float | None, list[str]]
     """(row, column) pixel spacing in mm; height over width of a pixel where that alone is known and not 1; notes.
 
     Notes are ``spacing_nominal`` and ``spacing_imager`` (where the spacing was found), ``spacing_decimal_comma``,
-    and, where there is none, why: ``spacing_unusable``, ``spacing_placeholder``, ``spacing_contradicts_aspect``.
+    and, where there is none, why: ``spacing_unusable``, ``spacing_placeholder``, ``spacing_contradicts_aspect``;
+    ``pixel_aspect_unusable``.
     """
     spacing, notes = _spacing(dataset)
-    ratio = _pair(decimals(dataset, "PixelAspectRatio"))
+    stated = decimals(dataset, "PixelAspectRatio")
+    ratio = _pair(stated)
     aspect = ratio[0] / ratio[1] if ratio else None
-    if aspect is not None and not 0.05 < aspect < 20:
-        return spacing, None, notes
+    if stated and (aspect is None or not 0.05 < aspect < 20):
+        return spacing, None, [*notes, "pixel_aspect_unusable"]
     if spacing is not None and aspect is not None and abs(spacing[0] / spacing[1] / aspect - 1) > _SAME:
         return None, None, ["spacing_contradicts_aspect"]
     if spacing is not None or aspect is None or abs(aspect - 1) <= 1e-6:
@@ -51,7 +55,7 @@ def _spacing(dataset: Dataset) -> tuple[Pair | None, list[str]]:
         if not said:
             continue
         pair = _pair(said)
-        if pair is None:
+        if pair is None or min(pair) < _LEAST:
             unusable = unusable or ["spacing_unusable"]
         elif pair == (1.0, 1.0):  # what exporters write that know none: a dermatoscope shows no 1 mm pixels
             unusable = unusable or ["spacing_placeholder"]

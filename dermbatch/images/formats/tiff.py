@@ -21,7 +21,7 @@ from dermbatch.images.pixels import Rgb, check_size, in_eight_bits, over_white, 
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
 
-_MINISWHITE, _GREY, _RGB, _PALETTE, _MASK, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 4, 32803, 34892
+_MINISWHITE, _GREY, _RGB, _PALETTE, _MASK, _YCBCR, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 4, 6, 32803, 34892
 _PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
 _REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType
 _MOST_PAGES = 1000
@@ -69,13 +69,32 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
         if max(ends, default=0) > len(data):
             raise EOFError
         bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
-        plain = bits <= 8 and int(page.compression) in _PILLOW_COMPRESSIONS and page.sampleformat in (None, 1)
+        if int(page.photometric) == _YCBCR and int(page.compression) == 1 and bits == 8:
+            _check_whole(page)
+        plain = (
+            bits <= 8
+            and not _is_low_palette(page)
+            and int(page.compression) in _PILLOW_COMPRESSIONS
+            and page.sampleformat in (None, 1)
+        )
         if plain and number is not None:
             return Picture(number)
         notes: list[str] = []
         pixels = _decoded(page, bits, notes)
         turned = _orientation(page)
         return Picture(number, pixels, turned, page.iccprofile, tuple(notes))
+
+
+def _check_whole(page: TiffPage) -> None:
+    """Refuse sub-sampled colours that no coding combines: Pillow would find the picture cut off."""
+    if sum(page.databytecounts) < page.imagelength * page.imagewidth * 3 and page.subsampling != (1, 1):
+        _refuse("a TIFF file of sub-sampled YCbCr colours without compression; save it as RGB")
+
+
+def _is_low_palette(page: TiffPage) -> bool:
+    """Whether a palette of 16 bits (TIFF 6.0, section 5) is filled in the low byte alone: else it were black."""
+    colours = page.colormap if int(page.photometric) == _PALETTE else None
+    return colours is not None and used_bits(np.asarray(colours), 16) < 16
 
 
 def _pages(file: TiffFile) -> Iterable[TiffPage]:
@@ -137,9 +156,7 @@ def _decoded(page: TiffPage, bits: int, notes: list[str]) -> Rgb:
     space = int(page.photometric)
     if page.sampleformat not in (None, 1) or bits > 16 or space not in (_MINISWHITE, _GREY, _RGB, _PALETTE):
         _refuse(_describe(page, bits))
-    if page.compression not in _known_compressions():
-        _refuse(f"a TIFF file compressed by {_name(page.compression)}; save it with LZW, Deflate or none")
-    samples = np.asarray(page.asarray(maxworkers=1))
+    samples = _samples(page)
     shape = page.imagelength, page.imagewidth, page.samplesperpixel
     planes_apart = int(page.planarconfig or 1) == 2 and page.samplesperpixel > 1
     samples = np.moveaxis(samples.reshape(shape[2], *shape[:2]), 0, -1) if planes_apart else samples.reshape(shape)
@@ -156,6 +173,19 @@ def _decoded(page: TiffPage, bits: int, notes: list[str]) -> Rgb:
         notes.append("from_grey")
         shown = np.repeat(shown, 3, axis=2)
     return _opaque(np.ascontiguousarray(shown), rest, tuple(int(kind) for kind in page.extrasamples or ()), notes)
+
+
+def _samples(page: TiffPage) -> NDArray[Any]:
+    """A picture's samples as tifffile arranges them."""
+    unknown = page.compression not in _known_compressions()
+    try:
+        if not unknown:
+            return np.asarray(page.asarray(maxworkers=1))
+    except ValueError as error:
+        if not str(error).startswith("COMPRESSION."):  # which is all that tifffile says of one that it cannot undo
+            raise
+    said = f"{_name(page.compression)} ({int(page.compression)})"
+    _refuse(f"a TIFF file compressed by {said}; save it with LZW, Deflate or none")
 
 
 def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rgb:
@@ -177,7 +207,10 @@ def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rg
 def _by_palette(page: TiffPage, samples: NDArray[Any], notes: list[str]) -> Rgb:
     notes.append("from_palette")
     colours = np.asarray(page.colormap)  # [3, N], 16 bits
-    table = to_eight_bit(colours, used_bits(colours, 16)).T
+    used = used_bits(colours, 16)
+    if used < 16:
+        notes.append("corrected_palette")
+    table = to_eight_bit(colours, used).T
     return np.ascontiguousarray(table[np.minimum(samples[..., 0], len(table) - 1)])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from dermbatch.archives.archive import is_archive, is_archive_name, members
+from dermbatch.archives.archive import is_archive, is_archive_name, is_compressed_name, members
 from dermbatch.archives.compressed import HEAD_BYTES as COMPRESSED_HEAD
 from dermbatch.archives.compressed import compression, unpacked_head
 from dermbatch.errors import PermanentError
@@ -21,6 +21,8 @@ from orchestrator.planning.intake.formats import unopened, untaken
 from orchestrator.planning.intake.leaf import File, Head, Leaf, Object, Packed, is_image_name
 from orchestrator.planning.intake.selection import Selection
 
+_SAY_NOTHING = frozenset({"", ".dat", ".bin", ".tmp", ".bak", ".old", ".part", ".cbz", ".cbt"})
+"""Endings of archives that are opened by what their bytes say; most documents of today are zip files, too."""
 Found = Leaf | Item
 """What a walk comes to: something to look at, or what is known already."""
 
@@ -97,18 +99,24 @@ class Expansion:
     def _expanded(self, leaf: Leaf, head: bytes) -> Iterator[Found] | None:
         """The members of an archive, or the files of a DICOMDIR that the user named; none where it is neither."""
         if isinstance(leaf, File | Object):
-            if leaf.archive or (is_archive(head) and (leaf.named or not leaf.suffix)):
+            if leaf.archive or (is_archive(head) and (leaf.named or leaf.suffix in _SAY_NOTHING)):
                 return self._members(leaf)
             if leaf.compressed and compression(head) and self._matters_inside(leaf):
                 return self._members(leaf)
-        if isinstance(leaf, File) and is_directory(head) and leaf.named:
+        if isinstance(leaf, File | Object) and is_directory(head) and leaf.named:
             return referenced(leaf)
         return None
 
     def _matters_inside(self, leaf: Leaf) -> bool:
         """Whether a compressed file may hold a picture or an archive, by its name without ending, or its bytes."""
         inside = PurePosixPath(leaf.file).stem
-        if leaf.named or is_archive_name(inside) or "." not in inside or is_image_name(inside):
+        if (
+            leaf.named
+            or is_archive_name(inside)
+            or is_compressed_name(inside)
+            or "." not in inside
+            or is_image_name(inside)
+        ):
             return True
         data = unpacked_head(leaf.read(COMPRESSED_HEAD), 512)
         return data is not None and (sniff(data) is not None or is_archive(data))
@@ -130,7 +138,7 @@ class Expansion:
             if not leaf.named:
                 return Skipped(leaf.name, at, "own_result")
             raise own_result()
-        if data and sniff(data) is None and (error := untaken(leaf.file, data)) is not None:
+        if data and sniff(data) in (None, "application/zip") and (error := untaken(leaf.file, data)) is not None:
             raise error
         if size > self.max_bytes and not leaf.packed:
             text = f"the file has {size:,} bytes, more than the limit of {self.max_bytes:,}"

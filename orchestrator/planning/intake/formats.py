@@ -21,10 +21,16 @@ _PICTURES = {
     "Netpbm": (".ppm", ".pgm", ".pbm", ".pnm", ".pam"), "FITS": (".fits", ".fits.gz"),
     "a whole-slide format": (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".czi", ".lif", ".nd2"),
     "a volume format": (".nii", ".nrrd", ".mha"),
+    "QOI": (".qoi",), "SGI": (".sgi",), "DirectDraw Surface": (".dds",), "BPG": (".bpg",), "FLIF": (".flif",),
+    "MNG or JNG": (".mng", ".jng"), "Radiance": (".rgbe",), "Sun raster": (".ras",), "Photo CD": (".pcd",),
+    "Krita or OpenRaster": (".kra", ".ora"), "Paint Shop Pro": (".psp", ".pspimage"), "PICT": (".pict", ".pct"),
 }
+_TAKEN = frozenset({"HEIF or HEIC", "AVIF", "JPEG 2000", "JPEG-LS"})
+"""Of those, what is taken where it is what its name says."""
 _ARCHIVES = {
     "7-Zip": (".7z", ".7z.001"), "RAR": (".rar", ".r00"), "Cabinet": (".cab",), "LHA": (".lzh", ".lha"),
     "ARJ": (".arj",), "ACE": (".ace",), "StuffIt": (".sit", ".sitx"),
+    "a part of a split archive": (".z01", ".zip.001"),
     "an image of a disc": (".iso", ".dmg", ".nrg"), "ZIPX": (".zipx",), "WIM": (".wim",), "cpio": (".cpio",),
     "a tar compressed in a way that is not known here": (
         ".tar.zst", ".tzst", ".tar.lz", ".tar.z", ".taz", ".tar.lzo", ".tar.lz4", ".tar.br",
@@ -41,6 +47,16 @@ _MAGIC = {
     b"8BPS": "Photoshop",
     b"FUJIFILMCCD-RAW": "a camera's raw format",
     b"gimp xcf": "GIMP",
+    b"qoif": "QOI",
+    b"\x01\xda\x00\x01": "SGI",
+    b"\x01\xda\x01\x01": "SGI",
+    b"DDS |\0\0\0": "DirectDraw Surface",
+    b"BPG\xfb": "BPG",
+    b"FLIF": "FLIF",
+    b"\x8aMNG\r\n": "MNG or JNG",
+    b"\x8bJNG\r\n": "MNG or JNG",
+    b"#?RADIANCE": "Radiance",
+    b"\x59\xa6\x6a\x95": "Sun raster",
 }
 
 
@@ -71,6 +87,12 @@ def untaken(name: str, head: bytes) -> BadInput | None:
     kind = _by_bytes(head, _PICTURES) or _ending(name, _PICTURES)
     if kind is None:
         return None
+    if kind in _TAKEN:
+        text = (
+            f"the file is {kind} by its name, and its bytes are of no format that is known; copy it again, or "
+            "convert it to JPEG, PNG or TIFF"
+        )
+        return BadInput(text, reason="unsupported_format")
     text = f"the file is {kind} by its name or content, which is not taken; convert it to JPEG, PNG or TIFF"
     return BadInput(text, reason="unsupported_format")
 

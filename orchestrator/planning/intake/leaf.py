@@ -177,6 +177,15 @@ class Object(Leaf):
         self._data, self._frames = b"", 1
         self._error: PermanentError | None = None
 
+    def below(self) -> Iterator[ObjectInfo]:
+        """What a listing says of the objects in its folder, and below."""
+        folder, slash, _ = self.file.rpartition("/")
+        return self._source.list(self._bucket, folder + slash)
+
+    def beside(self, info: ObjectInfo, below: str) -> Object:
+        """Another object of its bucket, which is called so below the input."""
+        return Object(self._source, self._bucket, info, below, in_place=self.uri is not None)
+
     def look_into(self) -> None:
         """Read its first bytes, and more of a DICOM file where that is needed to count its frames.
 

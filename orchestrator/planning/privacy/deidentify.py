@@ -24,6 +24,7 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, J
 
 from dermbatch import __version__
 from dermbatch.errors import BadInput
+from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicom.agreement import settle
 from dermbatch.images.dicom.header import element
 from dermbatch.images.dicom.moments import date_of, time_of
@@ -107,6 +108,7 @@ def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms, *, max_pix
     """
     if sniff(data[:256]) != DICOM:
         return _picture(data, max_pixels)
+    check_is_binary(data)
     with quiet():
         try:
             return _Taking(parse(data), data, profile, pseudonyms).done()

@@ -17,6 +17,7 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -124,10 +125,12 @@ def changes(data: bytes) -> tuple[str, ...]:
     made = []
     with quiet():
         found = _found(data)
+        foreign = _foreign(found).items()
+        garbled = {keyword for keyword, raw in foreign if not (_is_declared(found, raw) or _is_utf8(raw))}
         for keyword, clean in (*_ALWAYS.items(), *_IF_SAID.items()):
             said = _text(found, keyword).strip()
             kept = clean(said)
-            if said and kept != said:
+            if said and (kept != said or keyword in garbled):
                 made.append(f"{'rewritten' if kept else 'left_out'}_{_named(keyword)}")
         for keyword in ("StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
             said = _text(found, keyword).strip(" \"'\0\t\r\n")
@@ -141,15 +144,39 @@ def _named(keyword: str) -> str:
 
 
 def _found(data: bytes) -> Dataset:
-    """The source's header. Without a character set, what is UTF-8 is that: Latin-1 hardly ever looks like it."""
+    """The source's header. Where its text is not in the character set that is declared, and is UTF-8, it is that.
+
+    Without a declaration, Latin-1 is meant, which hardly ever looks like UTF-8.
+    """
     found = dcmread(BytesIO(data), force=True, stop_before_pixels=True)
-    if not _text(found, "SpecificCharacterSet"):
-        raw = [getattr(found.get_item(keyword), "value", None) for keyword in _TEXTS if keyword in found]
-        texts = [one for one in raw if isinstance(one, bytes) and not one.isascii()]
-        if texts and all(map(_is_utf8, texts)):
-            implicit, little = found.original_encoding
-            found.set_original_encoding(implicit, little, "utf8")
+    texts = _foreign(found).values()
+    declared = found.get("SpecificCharacterSet") and all(_is_declared(found, raw) for raw in texts)
+    if texts and not declared and all(map(_is_utf8, texts)):
+        implicit, little = found.original_encoding
+        found.set_original_encoding(implicit, little, "utf8")
     return found
+
+
+def _foreign(found: Dataset) -> dict[str, bytes]:
+    """Texts as they are in the file that are not of ASCII alone, before they are first asked for."""
+    raw = {keyword: getattr(found.get_item(keyword), "value", None) for keyword in _TEXTS if keyword in found}
+    return {keyword: one for keyword, one in raw.items() if isinstance(one, bytes) and not one.isascii()}
+
+
+def _is_declared(found: Dataset, raw: bytes) -> bool:
+    """Whether a text can be read in the character set that a data set declares (PS3.3, C.12.1.1.2)."""
+    said = found.get("SpecificCharacterSet")
+    first = str(said[0] if isinstance(said, (list, MultiValue)) and said else said or "").strip(" \"'")
+    if b"\x1b" in raw or not said:  # changes of the set on the way are followed; of none, Latin-1 is meant
+        return True
+    encoding = python_encoding.get(first) if first else "ascii"
+    try:
+        raw.decode(encoding or "ascii")
+    except UnicodeDecodeError:
+        return False
+    except LookupError:  # one of pydicom's own
+        return True
+    return True
 
 
 def _is_utf8(text: bytes) -> bool:
