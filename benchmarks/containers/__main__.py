@@ -37,7 +37,6 @@ from dermbatch.records.asked import Batch
 from dermbatch.settings import DEFAULT_MODELS
 
 DROP = "drop"
-_GROWING = "watch-"  # what batches of the watch service are called: they are open for a day
 _SHARE_LATER, _SHARE_DROPPED = 0.2, 0.1  # of the images, beside them
 _BUSY = 0.9  # share of a batch's images in which strikes fall
 _PER_IMAGE, _PER_STRIKE = 6.0, 60.0  # seconds after which a batch has not ended in time
@@ -250,15 +249,15 @@ class Check:
         }
         batches = [Batch.model_validate_json(self._store.get(self._store.bucket, key)) for key in sorted(records)]
         for batch in batches:
-            if batch.name.startswith(_GROWING):
+            if batch.growing:
                 self._wait_for(batch.name, batch.images, _PER_STRIKE + _PER_IMAGE * batch.images)
             else:
                 self._finish(batch.name, _PER_STRIKE)
         log = self._town.written()
         for batch in batches:
             verdict = audit(self._store, log, batch, pictures_whole, Counter(), ours=True)
-            if batch.name.startswith(_GROWING):
-                verdict.said.clear()  # that it is open
+            if batch.growing:
+                verdict.said.clear()  # that it is open, as the watch service's are for a day
             self.report.verdicts[batch.name] = verdict
             say(f"{batch.name}: {batch.images} images, {verdict}")
         if sum(batch.images for batch in batches) != self._drawn:
