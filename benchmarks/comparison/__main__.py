@@ -34,7 +34,7 @@ from benchmarks.comparison.work import Given
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.samples import write_samples
 from dermbatch.settings import Engine, load
-from orchestrator.cli.options import engined, sized
+from orchestrator.cli.options import engined, for_folder, sized
 
 console = Console(highlight=False)
 
@@ -161,7 +161,7 @@ def main() -> None:
             sets.insert(0, Set("photographs", chosen(options.photographs, photographs)))
         if options.small is not None:
             sets.append(Set("small", chosen(options.small, small)))
-        settings = sized(engined(load(), options.engine), options.workers)
+        settings = for_folder(sized(engined(load(), options.engine), options.workers))
         given = Given(settings, repository)
         measure(sets, given, folder, options.rounds, options.ray)
         for one in sets:

@@ -82,7 +82,7 @@ def run(
         with err.status("Starting the stack"):
             stack = Stack(
                 home,
-                _careful(options.sized(settings, workers)),
+                options.for_folder(options.sized(settings, workers)),
                 model_repository=served,
                 keep_queue=False,
             )
@@ -118,15 +118,6 @@ def samples(
     number = int(seed) if re.fullmatch(r"-?\d{1,18}", seed) else zlib.crc32(seed.encode())
     paths = write_samples(folder, count, seed=number, truth=truth or folder.with_name(f"{folder.name}-truth"))
     out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
-
-
-def _careful(settings: Settings) -> Settings:
-    """Files in the folder of results are links to the store's own: whoever changes one in place changes both.
-
-    So pictures are kept whole, too: they are to lie in the folder, and what was uploaded is gone at the end.
-    """
-    careful = {"check_files": True, "whole_pictures": True}
-    return settings.model_copy(update={"worker": settings.worker.model_copy(update=careful)})
 
 
 def _fastest(settings: Settings, models: Path, order: Order) -> Engine | None:
