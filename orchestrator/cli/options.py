@@ -160,8 +160,9 @@ def engined(settings: Settings, engine: Engine | None) -> Settings:
 def for_folder(settings: Settings) -> Settings:
     """Settings of a stack whose results go to a folder at once, and which is gone then.
 
-    Files in the folder are links to the store's own, so whoever changes one in place changes both: earlier ones are
-    looked at. And pictures are kept whole: they are to lie in the folder, and what was uploaded is gone at the end.
+    Files in the folder are links to the store's own, so whoever changes one in place changes both: earlier ones
+    are looked at. And pictures are kept whole: they are to lie in the folder, and what was uploaded is gone at the
+    end.
     """
     careful = {"check_files": True, "whole_pictures": True}
     return settings.model_copy(update={"worker": settings.worker.model_copy(update=careful)})
