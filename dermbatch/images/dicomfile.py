@@ -39,6 +39,7 @@ from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
+from dermbatch.images.formats.coded import JPEG_LS, jpegls_is_damaged
 from dermbatch.images.jpegheader import (
     JpegHeader,
     begins_jpeg2000,
@@ -327,6 +328,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
             "the image again",
             reason="corrupt",
         )
+    check_damage(picture, header)
     if picture != frame:  # what is before and behind a picture is none of it
         dataset.PixelData = encapsulate([picture])
     baseline = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
@@ -335,6 +337,23 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
         return None
     pixels = _colours(picture, header, photometric)
     return pixels if pixels is not None and pixels.shape[:2] == size else None
+
+
+def check_damage(picture: bytes, header: JpegHeader | None) -> None:
+    """Refuse a JPEG-LS picture whose coded data are damaged: its decoder gives a wrong one.
+
+    Args:
+        picture: From start to end marker.
+        header: Of it; none where it is of another family.
+
+    Raises:
+        BadInput: ``corrupt``.
+    """
+    if header is not None and header.marker == JPEG_LS and jpegls_is_damaged(picture):
+        raise BadInput(
+            f"{element('PixelData')} holds a JPEG-LS picture whose data are damaged; export the image again",
+            reason="corrupt",
+        )
 
 
 def _colours(picture: bytes, header: JpegHeader, photometric: str) -> NDArray[Any] | None:

@@ -21,6 +21,8 @@ Rough = Callable[[bytes], float]
 
 _CLEARLY = 1.02
 """How much rougher a picture is that has a seam where its rows are wrapped, at least."""
+_SEAM = 1.3
+"""How much more its columns differ there than those of the other picture where its own rows would be wrapped."""
 
 
 def leave_pixels(header: Header, each: int, frames: int, rough: Rough) -> None:
@@ -117,7 +119,7 @@ def _before_the_rest(header: Header, data: NDArray[np.uint8], each: int, frames:
         last = data[(each + more // frames) * (frames - 1) :][:each]
         if rough(data[size - each : size].tobytes()) > _CLEARLY * rough(last.tobytes()):
             raise _elsewhere()
-    if _wrapped(header, data[:each], more) > _wrapped(header, data[more : more + each], -more):
+    if _wrapped(header, data[:each], more) > _SEAM * _wrapped(header, data[more : more + each], -more):
         raise _elsewhere()
     return data[:size].tobytes()
 
