@@ -117,7 +117,7 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
         )
     check_size(height, width, max_pixels)
     _keep_frame(dataset, frame)
-    pixels, notes = decode_pixels(dataset)
+    pixels, notes = decode_pixels(dataset, settled=True)
     notes = [*dict.fromkeys([*settled, *notes])]
     profile = dataset.get("ICCProfile")
     if not profile and text(dataset, "ColorSpace").upper() == "ADOBERGB":
@@ -238,14 +238,19 @@ def _extended_offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
     return (table, lengths) if isinstance(table, bytes) and isinstance(lengths, bytes) else None
 
 
-def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
+def decode_pixels(dataset: Dataset, *, settled: bool = False) -> tuple[Rgb, list[str]]:
     """Pixels uint8 [H, W, 3] of a single-frame data set, and notes on what was converted.
+
+    Args:
+        dataset: Changed in place.
+        settled: Whether its header was brought into agreement with its pixel data.
 
     Raises:
         BadInput: ``unsupported_transfer_syntax``, ``unsupported_format``, ``truncated``, ``corrupt``.
     """
     dataset.NumberOfFrames = 1
-    notes = settle(dataset)
+    coded = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    notes = [] if settled and not coded else settle(dataset)  # each compressed frame has a header of its own
     syntax = dataset.file_meta.TransferSyntaxUID
     plugin = _plugin(syntax)
     photometric = text(dataset, "PhotometricInterpretation")
