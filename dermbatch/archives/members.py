@@ -137,7 +137,10 @@ def too_many(most: int) -> BadInput:
 
 def cannot_be_opened() -> BadInput:
     """The error of an archive that is none, or not whole."""
-    return BadInput("the archive cannot be opened; it is damaged or cut off", reason="zip_corrupt")
+    return BadInput(
+        "the archive cannot be opened: it is damaged or cut off; copy it again, or make it anew",
+        reason="zip_corrupt",
+    )
 
 
 def admitted(member: Member, is_folder: bool, reasons: dict[str, bool], most: int) -> Iterator[Member]:

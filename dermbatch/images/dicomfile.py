@@ -39,6 +39,7 @@ from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
+from dermbatch.images.formats.coded import JPEG_LS, jpegls_is_damaged
 from dermbatch.images.jpegheader import (
     JpegHeader,
     begins_jpeg2000,
@@ -116,7 +117,7 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
         )
     check_size(height, width, max_pixels)
     _keep_frame(dataset, frame)
-    pixels, notes = decode_pixels(dataset)
+    pixels, notes = decode_pixels(dataset, settled=True)
     notes = [*dict.fromkeys([*settled, *notes])]
     profile = dataset.get("ICCProfile")
     if not profile and text(dataset, "ColorSpace").upper() == "ADOBERGB":
@@ -237,14 +238,19 @@ def _extended_offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
     return (table, lengths) if isinstance(table, bytes) and isinstance(lengths, bytes) else None
 
 
-def decode_pixels(dataset: Dataset) -> tuple[Rgb, list[str]]:
+def decode_pixels(dataset: Dataset, *, settled: bool = False) -> tuple[Rgb, list[str]]:
     """Pixels uint8 [H, W, 3] of a single-frame data set, and notes on what was converted.
+
+    Args:
+        dataset: Changed in place.
+        settled: Whether its header was brought into agreement with its pixel data.
 
     Raises:
         BadInput: ``unsupported_transfer_syntax``, ``unsupported_format``, ``truncated``, ``corrupt``.
     """
     dataset.NumberOfFrames = 1
-    notes = settle(dataset)
+    coded = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    notes = [] if settled and not coded else settle(dataset)  # each compressed frame has a header of its own
     syntax = dataset.file_meta.TransferSyntaxUID
     plugin = _plugin(syntax)
     photometric = text(dataset, "PhotometricInterpretation")
@@ -327,6 +333,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
             "the image again",
             reason="corrupt",
         )
+    check_damage(picture, header)
     if picture != frame:  # what is before and behind a picture is none of it
         dataset.PixelData = encapsulate([picture])
     baseline = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
@@ -335,6 +342,23 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
         return None
     pixels = _colours(picture, header, photometric)
     return pixels if pixels is not None and pixels.shape[:2] == size else None
+
+
+def check_damage(picture: bytes, header: JpegHeader | None) -> None:
+    """Refuse a JPEG-LS picture whose coded data are damaged: its decoder gives a wrong one.
+
+    Args:
+        picture: From start to end marker.
+        header: Of it; none where it is of another family.
+
+    Raises:
+        BadInput: ``corrupt``.
+    """
+    if header is not None and header.marker == JPEG_LS and jpegls_is_damaged(picture):
+        raise BadInput(
+            f"{element('PixelData')} holds a JPEG-LS picture whose data are damaged; export the image again",
+            reason="corrupt",
+        )
 
 
 def _colours(picture: bytes, header: JpegHeader, photometric: str) -> NDArray[Any] | None:

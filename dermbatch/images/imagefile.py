@@ -53,6 +53,17 @@ _PILLOW = {
     "image/avif": ("AVIF",),
     "image/heic": ("HEIF",),
 }
+_NAMES = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/tiff": "TIFF",
+    "image/bmp": "BMP",
+    "image/webp": "WebP",
+    "image/gif": "GIF",
+    "image/jp2": "JPEG 2000",
+    "image/avif": "AVIF",
+    "image/heic": "HEIC",
+}
 SUPPORTED = frozenset(_PILLOW) - {"image/gif"} | {DICOM}
 """The media types that `read_image` takes."""
 
@@ -386,9 +397,17 @@ def _by_pillow(image: Image.Image, profile: bytes | None, notes: list[str]) -> R
 
 def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:
     """What to say of a file that starts like an image and is none."""
-    said = str(error).lower()
+    said, name = str(error).lower(), _NAMES.get(media_type, "picture")
     if not _is_complete(data, media_type) or "truncated" in said or isinstance(error, EOFError):
-        return BadInput("the file ends before its picture does; copy it again", reason="truncated")
+        return BadInput(f"the {name} file ends before its picture does; copy it again", reason="truncated")
     if isinstance(error, UnidentifiedImageError):
-        return BadInput("the file starts like an image but has no readable header", reason="corrupt")
-    return BadInput("the picture cannot be decoded; the file is damaged", reason="corrupt")
+        return BadInput(
+            f"the file begins as a {name} file, and its header cannot be read: it is damaged; copy it again, or "
+            "save the picture anew",
+            reason="corrupt",
+        )
+    return BadInput(
+        f"the picture of the {name} file cannot be decoded: it is damaged; copy it again, or save the picture "
+        "anew",
+        reason="corrupt",
+    )

@@ -1043,3 +1043,12 @@ def test_measures_that_cannot_be_are_none(values, note):
     found = read(image(**values))
     assert (found.pixel_spacing_mm, found.pixel_aspect) == (None, None)
     assert note in found.notes
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_damaged_jpeg_ls_is_no_wrong_picture(at):
+    broken = bytearray(JLS)
+    broken[int(len(JLS) * at)] ^= 0x15
+    refused = refusal(coded(bytes(broken), JPEGLSLossless, PhotometricInterpretation="RGB"))
+    assert refused.reason == "corrupt"
+    assert "JPEG-LS" in str(refused)

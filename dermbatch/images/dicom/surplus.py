@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.errors import BadInput
 from dermbatch.images.dicom.fragments import ITEM, fragments
-from dermbatch.images.dicom.header import Header, refuted
+from dermbatch.images.dicom.header import Header, element, refuted
 
 Rough = Callable[[bytes], float]
 """How rough the picture is that a frame's bytes make."""
 
 _CLEARLY = 1.02
 """How much rougher a picture is that has a seam where its rows are wrapped, at least."""
+_SEAM = 1.3
+"""How much more its columns differ there than those of the other picture where its own rows would be wrapped."""
 
 
 def leave_pixels(header: Header, each: int, frames: int, rough: Rough) -> None:
@@ -115,9 +118,9 @@ def _before_the_rest(header: Header, data: NDArray[np.uint8], each: int, frames:
     if frames > 1 and more % frames == 0:
         last = data[(each + more // frames) * (frames - 1) :][:each]
         if rough(data[size - each : size].tobytes()) > _CLEARLY * rough(last.tobytes()):
-            raise refuted("PixelData")
-    if _wrapped(header, data[:each], more) > _wrapped(header, data[more : more + each], -more):
-        raise refuted("PixelData")
+            raise _elsewhere()
+    if _wrapped(header, data[:each], more) > _SEAM * _wrapped(header, data[more : more + each], -more):
+        raise _elsewhere()
     return data[:size].tobytes()
 
 
@@ -132,3 +135,11 @@ def _wrapped(header: Header, frame: NDArray[np.uint8], offset: int) -> float:
     picture = frame.reshape(-1, line // cell, cell)[..., more_significant::width]
     across = np.abs(np.diff(picture.astype(np.int16), axis=1)).mean(axis=(0, 2))
     return 0.0 if at == 0 else float(across[at - 1] / max(float(np.median(across)), 1e-9))
+
+
+def _elsewhere() -> BadInput:
+    return BadInput(
+        f"{element('PixelData')} holds more bytes than the picture has, and they are not behind it; export the "
+        "image again",
+        reason="corrupt",
+    )

@@ -15,12 +15,13 @@ from dermbatch.errors import BadInput
 from dermbatch.images.jpegheader import JpegHeader
 from dermbatch.images.pixels import Rgb, in_eight_bits, over_white
 
-_JPEG_LS = 0xF7
+JPEG_LS = 0xF7
+"""The marker of a JPEG-LS frame header (ITU-T T.87, C.1.1)."""
 
 
 def is_odd(header: JpegHeader) -> bool:
     """Whether a JPEG file is one of those that are decoded here."""
-    return header.precision > 8 or header.marker == _JPEG_LS
+    return header.precision > 8 or header.marker == JPEG_LS
 
 
 def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
@@ -43,7 +44,7 @@ def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
             f"JPEG files of {header.precision} bits and {len(header.ids)} components are not taken; save as RGB",
             reason="unsupported_format",
         )
-    decode = imagecodecs.jpegls_decode if header.marker == _JPEG_LS else imagecodecs.jpeg8_decode
+    decode = imagecodecs.jpegls_decode if header.marker == JPEG_LS else imagecodecs.jpeg8_decode
     return _shown(decode(data), header.precision, notes)
 
 
@@ -60,3 +61,16 @@ def _shown(samples: NDArray[Any], bits: int, notes: list[str]) -> Rgb:
         notes.append("from_rgba")
         return over_white(rgb, np.ascontiguousarray(eight[..., -1]))
     return rgb
+
+
+def jpegls_is_damaged(picture: bytes) -> bool:
+    """Whether the coded data of a JPEG-LS picture do not end where its samples do.
+
+    As a damaged byte changes the meaning of all that follow, that shows it. Bytes behind the last sample are no
+    damage.
+    """
+    try:
+        imagecodecs.jpegls_decode(picture)
+    except Exception as error:  # of the rest, the decoder of the pixels says what is wrong
+        return "structural problem" in str(error)
+    return False

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.fragments import Place, fragments, is_whole, joined, picture_of, pictures
 from dermbatch.images.dicom.header import element
+from dermbatch.images.dicomfile import check_damage
 from dermbatch.images.jpegheader import begins_jpeg2000, read_jpeg_header
 
 _LEAST = 4
@@ -38,7 +39,7 @@ def without_tails(pixel_data: bytes) -> bytes:
         pixel_data: Basic offset table and fragments; what is beside the coded segments was seen to.
 
     Raises:
-        BadInput: ``not_deidentified``, where only a decoder that is not here could tell.
+        BadInput: ``not_deidentified``, where only a decoder that is not here could tell; ``corrupt``.
     """
     made = bytearray(pixel_data)
     for places in pictures(pixel_data, fragments(pixel_data)[1:]):
@@ -51,6 +52,7 @@ def without_tails(pixel_data: bytes) -> bytes:
 
 
 def _clean(picture: bytes) -> bytes:
+    check_damage(picture, None if begins_jpeg2000(picture) else read_jpeg_header(picture))
     decode, always = _decoder(picture)
     worth = [
         (start, end)
