@@ -119,8 +119,7 @@ def make_ours(
         if name == "triton":
             build(OURS[name], context, "deploy/triton.Dockerfile", cached=cached)
         else:
-            revision = {"REVISION": run("git", "-C", ROOT, "rev-parse", "HEAD", check=False)}
-            build(OURS[name], context, "deploy/Dockerfile", target=name, arguments=revision, cached=cached)
+            build(OURS[name], context, "deploy/Dockerfile", target=name, cached=cached)
     return {name: str(inspect("image", OURS[name])["Id"]) for name in names}
 
 
