@@ -109,6 +109,16 @@ def test_dependencies_come_before_sources_and_secrets_stay_out_of_layers():
         assert line.startswith("--mount=type=secret,id=pip --mount=type=secret,id=ca ")
 
 
+def test_bytecode_does_not_go_by_the_times_of_files():
+    """Builders set those to one time, and bytecode that goes by them is made anew then, at every start."""
+    lines = [rest for _, own in stages("Dockerfile").values() for _, rest in own]
+    installing = [line for line in lines if "/opt/dermbatch/bin/python install" in line]
+    assert len(installing) == 4
+    for line in installing:
+        assert " install --no-compile " in line
+        assert " -m compileall -f -q --invalidation-mode unchecked-hash " in line
+
+
 def test_images_say_what_they_are():
     for name, targets in (("Dockerfile", ("orchestrator", "worker")), ("triton.Dockerfile", ("",))):
         for target in targets:
