@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check house samples wheel system-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check desk-check house samples wheel system-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -104,6 +104,9 @@ kill-loop: develop  ## KILLS=n IMAGES=n: count lost, duplicated and torn results
 
 drain-check: develop  ## 20 graceful ends of Triton under 500 images, straight, behind HAProxy and as replicas: none may fail for good
 	$(BIN)/python -m benchmarks.drains --drains 20 --images 500 --small
+
+desk-check: develop  ## the desk in a real browser, all of it: by keyboard, killed in mid-view, large pictures; pictures of its pages in build/desk
+	DESK_CHECK=1 DESK_PICTURES=build/desk $(BIN)/pytest tests/acceptance/test_desk_browser.py
 
 house: develop  ## one image's way: folders and modules that it enters, returns into a folder that it left, lines of code
 	$(BIN)/python -m benchmarks.house

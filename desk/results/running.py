@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import pyarrow as pa
@@ -77,6 +77,10 @@ class Made:
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
         """Columns by name."""
         return {name: self._table.column(name) for name in names if name in self.names}
+
+    def groups(self) -> Iterator[pa.Table]:
+        """All columns of all rows."""
+        yield self._table
 
 
 def _read(store: ObjectStore, batch: Batch, marks: Marks, indices: Sequence[int]) -> Iterable[Outcome]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,10 @@ class Table(Protocol):
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
         """Columns by name."""
+        ...
+
+    def groups(self) -> Iterator[pa.Table]:
+        """All columns of some rows after the other; one group in memory at a time."""
         ...
 
 
@@ -99,7 +103,7 @@ class Stored:
     pending = 0
 
     def __init__(self, store: ObjectStore, found: Sequence[Piece], cache: Cache) -> None:
-        self._store, self._cache = store, cache
+        self._store, self._cache, self._reading = store, cache, threading.Lock()
         self.version = " ".join(f"{piece.key}@{piece.etag}" for piece in found)
         for piece in found:
             store.audit.note("read", f"s3://{store.bucket}/{piece.key}", size=piece.size)
@@ -117,6 +121,14 @@ class Stored:
                 self._cache.put(self.version, name, column)
                 held[name] = column
         return {name: column for name, column in held.items() if column is not None}
+
+    def groups(self) -> Iterator[pa.Table]:
+        """All columns, a row group after the other."""
+        for _, file in self._files:
+            for number in range(file.metadata.num_row_groups):
+                with self._reading:
+                    group = file.read_row_group(number)
+                yield group
 
     def _read(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
         groups = [(piece, file, n) for piece, file in self._files for n in range(file.metadata.num_row_groups)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -159,6 +159,24 @@ class View:
         }
         owners = np.searchsorted(self._ends, rows, side="right")
         return [self._card(columns, at, self.parts[int(owner)].name) for at, owner in enumerate(owners)]
+
+    def only(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Of what the query means, only these images: number of the batch and index of each."""
+        rows = [row for batch, index in pairs if (row := self.row_of(batch, index)) is not None]
+        named = np.zeros(self.rows, np.bool_)
+        named[rows] = True
+        self.__dict__["chosen"] = self.chosen & named
+
+    def tables(self) -> Iterator[pa.Table]:
+        """What is meant, all columns and the batch, some rows after the other in order of batch and index."""
+        start = 0
+        for part in self.parts:
+            for group in part.table.groups():
+                end = start + group.num_rows
+                found = group.filter(pa.array(self.chosen[start:end]))
+                if found.num_rows:
+                    yield found.add_column(0, "batch", pa.array([part.name] * found.num_rows))
+                start = end
 
     def facets(self) -> dict[str, Any]:
         """How many images that are meant have which value, and how numbers are spread."""

@@ -23,6 +23,10 @@ class Held:
     def columns(self, names):
         return {name: self.table.column(name) for name in names if name in self.names}
 
+    def groups(self):
+        yield self.table.slice(0, 4)
+        yield self.table.slice(4)
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
