@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check containers compose-check house samples wheel system-packages container-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check desk-check containers compose-check house samples wheel system-packages container-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -111,6 +111,9 @@ containers: develop  ## build all images with podman, on a base of Debian's pack
 
 compose-check: develop  ## run compose.yaml on them; kill, end and exchange its containers in mid-batch: nothing may be lost
 	$(BIN)/python -m benchmarks.containers
+
+desk-check: develop  ## the desk in a real browser, all of it: by keyboard, killed in mid-view, large pictures; pictures of its pages in build/desk
+	DESK_CHECK=1 DESK_PICTURES=build/desk $(BIN)/pytest tests/acceptance/test_desk_browser.py
 
 house: develop  ## one image's way: folders and modules that it enters, returns into a folder that it left, lines of code
 	$(BIN)/python -m benchmarks.house

@@ -59,7 +59,7 @@ from workers.process.workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[1]
 ON_THE_WAY = ("workers", "dermbatch")
-PACKAGES = ("dermbatch", "orchestrator", "workers", "lesionnets")
+PACKAGES = ("dermbatch", "orchestrator", "workers", "lesionnets", "desk")
 BATCH = "house"
 SIZE = (600, 800)
 

@@ -90,4 +90,15 @@ LESION_SHARE = Histogram(
 CLASSIFIED = Counter(
     "dermbatch_classified_images", "Images by their most probable class.", ["model", "version", "label"]
 )
+DESK_REQUESTS = Counter(
+    "dermbatch_desk_requests",
+    "Requests to the desk: pages, api, pictures, exports, events, static; by class of status: 2xx, 4xx ...",
+    ["kind", "status"],
+)
+DESK_SECONDS = Histogram(
+    "dermbatch_desk_request_seconds",
+    "Time until an answer of the desk begins, by kind as above.",
+    ["kind"],
+    buckets=_SECONDS,
+)
 LEADER = Gauge("dermbatch_leader", "Whether this orchestrator leads: 1 or 0.")

@@ -14,9 +14,9 @@ from starlette.middleware import Middleware
 
 from dermbatch import __version__
 from desk import problems
-from desk.api import batches, images, results, sets, submissions, uploads
+from desk.api import batches, dicomweb, exports, images, models, results, sets, submissions, uploads
 from desk.api.images import Records
-from desk.desk import Desk
+from desk.desk import Desk, ThePerson
 from desk.door.door import Door, cookie_name
 from desk.door.sessions import Sessions
 from desk.pages import pages
@@ -46,9 +46,10 @@ def application(desk: Desk) -> FastAPI:
         middleware=[Middleware(Door, settings=settings.desk, sessions=sessions)],
     )
     app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
+    app.state.headers = dicomweb.Headers()
     problems.install(app)
     app.include_router(batches.news)
-    for module in (batches, submissions, uploads, results, images, sets, pages):
+    for module in (batches, submissions, uploads, results, exports, images, sets, models, dicomweb, pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
     _entrances(app, sessions, settings.desk.listen_port)
@@ -59,6 +60,11 @@ def _entrances(app: FastAPI, sessions: Sessions, port: int) -> None:
     @app.get("/health", include_in_schema=False)
     def health() -> Response:
         return JSONResponse({"status": "ok"})
+
+    @app.get("/v1/session", tags=["session"])
+    def session(person: ThePerson) -> dict[str, str]:
+        """Who is signed in, and the token that goes with what changes something."""
+        return {"name": person.name, "csrf": person.csrf}
 
     @app.get("/enter", include_in_schema=False)
     def enter(link: str | None = None) -> Response:

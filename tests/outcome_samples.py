@@ -23,7 +23,9 @@ from dermbatch.records.outcome import (
     SourceInfo,
     StageRecord,
 )
+from dermbatch.records.row import NO_DICOM, row_of, sent
 from dermbatch.stages import ORDER, Stage
+from orchestrator.reporting.table.columns import joined, rows_of
 
 CREATED = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 LABELS = ("melanoma", "nevus", "seborrheic_keratosis")
@@ -188,3 +190,9 @@ def write_record(store, record):
     """A result or failure record in its place."""
     key = layout.result if isinstance(record, ResultRecord) else layout.failure
     store.put(key(record.batch, record.index), record.to_json(), "application/json")
+
+
+def table_of(records):
+    """The table of these records, as a closed batch has it."""
+    rows = rows_of([sent(row_of(record)) for record in records])
+    return joined([rows]).drop_columns([NO_DICOM])

@@ -209,4 +209,23 @@ _PARTS = (
         "short",
         "Objects a minute that were taken in, and those that wait to become ready.",
     ),
+    lines(
+        "Requests to the desk",
+        {
+            "{{kind}}": "sum by (kind) (rate(dermbatch_desk_requests_total{NS}[5m]))",
+            "failed": 'sum(rate(dermbatch_desk_requests_total{NS, status="5xx"}[5m]))',
+        },
+        "reqps",
+        "By what is asked for, and those that failed by its own fault.",
+    ),
+    lines(
+        "The desk's answers",
+        {
+            "{{kind}}, 99 %": (
+                "histogram_quantile(0.99, sum by (kind, le) (rate(dermbatch_desk_request_seconds_bucket{NS}[5m])))"
+            )
+        },
+        "s",
+        "Seconds that all but one in a hundred answers take to begin.",
+    ),
 )

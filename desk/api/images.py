@@ -22,7 +22,7 @@ from desk.pictures.pictures import Pictures
 from desk.pictures.pyramid import TILE, Pyramid
 from desk.problems import Problem
 from orchestrator.batches.entries import named
-from orchestrator.batches.outcomes import read_artifact
+from orchestrator.batches.outcomes import entries, read_artifact
 
 router = APIRouter(prefix="/v1/batches/{batch}/images/{index}", tags=["images"])
 
@@ -90,7 +90,21 @@ def image(batch: str, index: int, request: Request, store: TheStore) -> Response
             raise missing from None
         return json_of(request, {"outcome": "failed", "failure": failure.model_dump(mode="json")})
     said = {"outcome": "done", "result": shown(found), "layers": layers_of(found), "files": sorted(_files(found))}
-    return json_of(request, said)
+    return json_of(request, said | {"earlier": _earlier(store, batch, index)})
+
+
+@router.get("/record")
+def whole_record(batch: str, index: int, request: Request, store: TheStore) -> Response:
+    """The record itself, as it is stored, with the small files that it holds."""
+    held: Records = request.app.state.records
+    try:
+        body = _there(held, store, batch, index).to_json()
+    except Problem as missing:
+        try:
+            body = read(store, layout.failure(batch, index), FailureRecord).to_json()
+        except ObjectNotFound:
+            raise missing from None
+    return tagged(request, digest(body.hex()), body)
 
 
 @router.get("/preview.jpg")
@@ -185,6 +199,15 @@ def shown(found: ResultRecord) -> dict[str, Any]:
 
 def _files(found: ResultRecord) -> set[str]:
     return {name for stage in found.stages.values() for name in (*stage.artifacts, *stage.inline)}
+
+
+def _earlier(store: ObjectStore, batch: str, index: int) -> dict[str, Any] | None:
+    """The result of an earlier batch that this one is compared with."""
+    asked = named(store, batch)
+    if not asked.order.compared_with:
+        return None
+    entry = next(entries(store, asked, [index]))
+    return entry.earlier.model_dump() if entry.earlier is not None else None
 
 
 def _source(store: ObjectStore, found: ResultRecord) -> bytes:

@@ -87,7 +87,7 @@ def rows(
     ids: Annotated[str, Query(description="number of the batch and index of each: 0:15,0:18,1:3")],
 ) -> Response:
     """Rows of these images, in this order; null for one that has no outcome any more."""
-    wanted = _ids(ids)
+    wanted = pairs_of(ids)
     etag = digest(found.version, ids)
     if is_known(request, etag):
         return tagged(request, etag, None)
@@ -125,7 +125,12 @@ def _after(found: View, cursor: str) -> int:
     return int(places[0]) + 1
 
 
-def _ids(text: str) -> list[tuple[int, int]]:
+def pairs_of(text: str) -> list[tuple[int, int]]:
+    """Number of the batch and index of each of these images.
+
+    Raises:
+        Problem: 400 where it is not written so, or they are too many.
+    """
     try:
         found = [(int(batch), int(index)) for batch, index in (one.split(":") for one in text.split(",") if one)]
     except ValueError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import time
 from http.cookies import CookieError, SimpleCookie
 
 from fastapi.responses import RedirectResponse, Response
@@ -16,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dermbatch import metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.settings import DeskSettings
 from desk.desk import Person
@@ -65,7 +67,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         answer = await self._refused(scope)
-        await (answer or self._app)(scope, receive, _with_headers(send))
+        await (answer or self._app)(scope, receive, _with_headers(send, scope["path"]))
 
     async def _refused(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -134,9 +136,28 @@ def _check_origin(headers: Headers, person: Person, method: str) -> None:
         raise Problem(403, "csrf", f"the header {CSRF} is missing or of an earlier session: load the page anew")
 
 
-def _with_headers(send: Send) -> Send:
+def kind_of(path: str) -> str:
+    """What kind of request it is, for metrics: one of a few, whatever is asked."""
+    if path.startswith("/static/"):
+        return "static"
+    if path.startswith("/v1/exports/"):
+        return "exports"
+    if path.endswith("/events"):
+        return "events"
+    if "/images/" in path or path.startswith("/dicom-web/"):
+        return "pictures"
+    return "api" if path.startswith("/v1/") else "pages"
+
+
+def _with_headers(send: Send, path: str) -> Send:
+    began, kind = time.monotonic(), kind_of(path)
+
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
+            metrics.DESK_REQUESTS.labels(kind, f"{message['status'] // 100}xx").inc()
+            metrics.DESK_SECONDS.labels(kind).observe(time.monotonic() - began)
+            if kind == "static":
+                MutableHeaders(scope=message).setdefault("cache-control", "no-cache")
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)

@@ -11,14 +11,25 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 
-from dermbatch import __version__
+from dermbatch import __version__, layout
+from dermbatch.errors import ObjectNotFound
+from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER
+from dermbatch.store import ObjectStore
+from dermbatch.stored import read
+from desk.api.models import all_canaries, all_models, comparisons
 from desk.desk import Person, TheDesk, ThePerson, TheStore
+from desk.pages.structured import content
+from desk.problems import Problem
 from orchestrator.batches.entries import named
 from orchestrator.reporting.overview import overview
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+_markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 @router.get("/")
@@ -51,6 +62,28 @@ def image(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLRes
     return _page("image.html", person, batch=named(store, batch), index=index)
 
 
+@router.get("/models")
+def models(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
+    """Models, canaries, comparisons."""
+    found, problem = all_models(desk.settings)
+    names = [one.name for one in overview(store, desk.ledger).batches]
+    compared = comparisons(store, names)
+    return _page(
+        "models.html", person, models=found, problem=problem, canaries=all_canaries(store), compared=compared
+    )
+
+
+@router.get("/image/{batch}/{index}/report")
+def report(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLResponse:
+    """The structured report of an image, to be read."""
+    found = _result(store, batch, index)
+    key = found.dicom.get("report")
+    if key is None:
+        raise Problem(404, "no_dicom", "there is no structured report of this image")
+    items = content(store.get(store.bucket, key))
+    return _page("report.html", person, batch=batch, index=index, name=found.name, items=items)
+
+
 def entrance(*, used: bool) -> HTMLResponse:
     """How one gets in."""
     page = (
@@ -67,8 +100,17 @@ def environment() -> Environment:
     found.filters["words"] = lambda code: str(code).replace("_", " ")
     found.filters["moment"] = _moment
     found.filters["time_left"] = time_left
+    found.filters["markdown"] = lambda text: Markup(_markdown.render(text))  # noqa: S704 - it lets no HTML through
     found.filters["as_json"] = lambda said: json.dumps(asdict(said), default=datetime.isoformat)
     return found
+
+
+def _result(store: ObjectStore, batch: str, index: int) -> ResultRecord:
+    named(store, batch)
+    try:
+        return read(store, layout.result(batch, index), ResultRecord)
+    except ObjectNotFound as error:
+        raise Problem(404, "no_result", f"image {index} of batch {batch!r} has no result") from error
 
 
 def _page(template: str, person: Person, **shown: Any) -> HTMLResponse:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records.asked import Batch, ManifestEntry
+from dermbatch.records.row import NO_DICOM, row_of, sent
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
-from orchestrator.reporting.table import Row, row_of, schema
+from orchestrator.reporting.table.columns import rows_of
 
 AT_ONCE = 1000
 """Records that are read for one answer; the others are for the next ones."""
@@ -28,8 +31,7 @@ class Running:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self._rows: dict[int, tuple[bool, Row]] = {}
-        self._labels: dict[str, None] = {}
+        self._rows: dict[int, tuple[bool, str]] = {}
         self._lock = threading.Lock()
         self._looked = float("-inf")
         self._table: Made | None = None
@@ -49,27 +51,22 @@ class Running:
             del self._rows[index]  # to be tried again
         new = [index for index in present if (marks.is_done(index),) != self._rows.get(index, ())[:1]]
         for outcome in _read(store, batch, marks, new[:AT_ONCE]):
-            row = row_of(outcome)
-            for name in _LEFT_OUT:
-                row.pop(name)
-            self._labels.update(dict.fromkeys(row.get("probabilities") or ()))
-            self._rows[outcome.entry.index] = (row["outcome"] == "done", row)
+            entry = outcome.entry
+            asked = {"duplicate_of": entry.duplicate_of, "bytes": entry.size, "frame": entry.frame}
+            row = row_of(outcome.record, **asked)
+            told = {name: value for name, value in row.items() if name not in _LEFT_OUT}
+            self._rows[entry.index] = (row["outcome"] == "done", sent(told))
         if not new and self._table is not None:
             return self._table
         rows = [row for _, (_, row) in sorted(self._rows.items())]
-        return Made(batch.name, rows, sorted(self._labels), len(present) - len(rows))
+        return Made(batch.name, rows, len(present) - len(rows))
 
 
 class Made:
-    """A table that was made of rows."""
+    """A table that was made of rows as they are sent."""
 
-    def __init__(self, batch: str, rows: Sequence[Row], labels: list[str], pending: int) -> None:
-        flat = [
-            {**row, **{f"probability_{label}": p for label, p in (row.get("probabilities") or {}).items()}}
-            for row in rows
-        ]
-        kinds = schema(labels)
-        self._table = pa.Table.from_pylist(flat, pa.schema([one for one in kinds if one.name not in _LEFT_OUT]))
+    def __init__(self, batch: str, rows: Sequence[str], pending: int) -> None:
+        self._table = rows_of(rows).drop_columns([*_LEFT_OUT, NO_DICOM])
         self.version = f"{batch}@{len(rows)}-{pending}-{time.monotonic_ns()}"
         self.rows, self.pending = len(rows), pending
         self.names: Sequence[str] = self._table.column_names
@@ -77,6 +74,10 @@ class Made:
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
         """Columns by name."""
         return {name: self._table.column(name) for name in names if name in self.names}
+
+    def groups(self) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
+        """All columns of all rows."""
+        yield np.arange(self.rows), self._table
 
 
 def _read(store: ObjectStore, batch: Batch, marks: Marks, indices: Sequence[int]) -> Iterable[Outcome]:

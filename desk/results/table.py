@@ -9,16 +9,20 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dermbatch import layout
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read
 from orchestrator.batches.outcomes import in_order
+from orchestrator.reporting.table.parts import TableManifest
 
 _WHOLE = 4 << 20
 """Bytes up to which a table is read in one request."""
@@ -45,6 +49,10 @@ class Table(Protocol):
         """Columns by name."""
         ...
 
+    def groups(self) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
+        """All columns of some rows after the other, with their places; one group in memory at a time."""
+        ...
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -56,9 +64,15 @@ class Piece:
 
 
 def pieces(store: ObjectStore, batch: str) -> list[Piece]:
-    """The files that the table of a closed batch is in, in the order of their rows; none where it has none."""
-    key = layout.table(batch)
-    return [Piece(key, info.etag, info.size) for info in store.list(store.bucket, key) if info.key == key]
+    """The files that the table of a closed batch is in: one, or a large one's parts; none where it has none."""
+    key, manifest = layout.table(batch), layout.table_manifest(batch)
+    there = {info.key: Piece(info.key, info.etag, info.size) for info in store.list(store.bucket, key)}
+    if key in there:
+        return [there[key]]
+    if manifest not in there:
+        return []
+    parts = read(store, manifest, TableManifest).parts
+    return [there[name] for part in parts if (name := f"{layout.table_parts(batch)}{part.name}") in there]
 
 
 class Cache:
@@ -99,7 +113,7 @@ class Stored:
     pending = 0
 
     def __init__(self, store: ObjectStore, found: Sequence[Piece], cache: Cache) -> None:
-        self._store, self._cache = store, cache
+        self._store, self._cache, self._reading = store, cache, threading.Lock()
         self.version = " ".join(f"{piece.key}@{piece.etag}" for piece in found)
         for piece in found:
             store.audit.note("read", f"s3://{store.bucket}/{piece.key}", size=piece.size)
@@ -108,6 +122,9 @@ class Stored:
         self.names: Sequence[str] = list(
             dict.fromkeys(name for _, file in self._files for name in file.schema_arrow.names)
         )
+        self._order: npt.NDArray[np.intp] | None = None  # of rows that lie in several parts, each sorted by itself
+        if len(self._files) > 1:
+            self._order = np.argsort(np.asarray(self._lying(["index"])["index"]), kind="stable")
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
         """Columns by name; only those that are not held are read."""
@@ -118,18 +135,38 @@ class Stored:
                 held[name] = column
         return {name: column for name, column in held.items() if column is not None}
 
+    def groups(self) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
+        """All columns, a row group after the other as they lie."""
+        places = np.arange(self.rows)
+        if self._order is not None:
+            places[self._order] = np.arange(self.rows)
+        start = 0
+        for _, file in self._files:
+            for number in range(file.metadata.num_row_groups):
+                with self._reading:
+                    group = file.read_row_group(number)
+                yield places[start : start + group.num_rows], group
+                start += group.num_rows
+
     def _read(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
+        columns = self._lying(names)
+        if self._order is not None:
+            columns = {name: column.take(pa.array(self._order)) for name, column in columns.items()}
+        return {name: _lean(column) for name, column in columns.items()}
+
+    def _lying(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
+        """Columns in the order in which their rows lie in the files."""
         groups = [(piece, file, n) for piece, file in self._files for n in range(file.metadata.num_row_groups)]
 
-        def read(group: tuple[Piece, pq.ParquetFile, int]) -> pa.Table:
+        def rows(group: tuple[Piece, pq.ParquetFile, int]) -> pa.Table:
             piece, file, number = group
             there = [name for name in names if name in file.schema_arrow.names]
             with _open(self._store, piece, file.metadata) as own:  # a file each: reading moves its position
                 return own.read_row_group(number, columns=there)
 
-        tables = list(in_order(read, groups, _AT_A_TIME))
+        tables = list(in_order(rows, groups, _AT_A_TIME))
         whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
-        return {name: _lean(whole.column(name)) for name in names if name in whole.column_names}
+        return {name: whole.column(name) for name in names if name in whole.column_names}
 
 
 def _lean(column: pa.ChunkedArray) -> pa.ChunkedArray:

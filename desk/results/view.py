@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -159,6 +159,21 @@ class View:
         }
         owners = np.searchsorted(self._ends, rows, side="right")
         return [self._card(columns, at, self.parts[int(owner)].name) for at, owner in enumerate(owners)]
+
+    def only(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Of what the query means, only these images: number of the batch and index of each."""
+        rows = [row for batch, index in pairs if (row := self.row_of(batch, index)) is not None]
+        named = np.zeros(self.rows, np.bool_)
+        named[rows] = True
+        self.__dict__["chosen"] = self.chosen & named
+
+    def tables(self) -> Iterator[pa.Table]:
+        """What is meant, all columns and the batch, some rows after the other as they lie in their tables."""
+        for part, start in zip(self.parts, self._starts, strict=True):
+            for places, group in part.table.groups():
+                found = group.filter(pa.array(self.chosen[start + places]))
+                if found.num_rows:
+                    yield found.add_column(0, "batch", pa.array([part.name] * found.num_rows))
 
     def facets(self) -> dict[str, Any]:
         """How many images that are meant have which value, and how numbers are spread."""

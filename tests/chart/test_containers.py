@@ -19,7 +19,7 @@ from tests.prometheus_server import promtool
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = ("Dockerfile", "triton.Dockerfile")
-PROGRAMS = {"orchestrator", "worker", "worker-live", "watch", "commands"}
+PROGRAMS = {"orchestrator", "worker", "worker-live", "watch", "desk", "commands"}
 
 
 def instructions(name):

@@ -10,6 +10,7 @@ NEEDS = {
     "orchestrator": {"redis", "store"},
     "worker": {"redis", "store", "triton"},
     "watch": {"redis", "store", "triton"},
+    "desk": {"redis", "store", "triton"},
     "submit": {"redis", "store", "triton"},
 }
 

@@ -104,7 +104,7 @@ def test_targets_are_called_as_the_rules_know_them():
         assert re.fullmatch(rf".*dermbatch.*{name.rpartition('-')[2]}.*", job)
         ports = {port["name"] for port in service["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
-    assert len(of_kind(found, "ServiceMonitor")) == 4
+    assert len(of_kind(found, "ServiceMonitor")) == 5
 
 
 def test_a_plain_hpa_never_goes_to_zero():

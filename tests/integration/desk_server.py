@@ -18,9 +18,9 @@ from desk.app import application
 from desk.desk import Desk
 from desk.door.sessions import Sessions
 from orchestrator.batches.outcomes import outcomes
-from orchestrator.reporting.table import TableWriter
+from orchestrator.reporting.table.columns import as_parquet
 from orchestrator.stack.ports import free_ports
-from tests.outcome_samples import batch_of, entry_of, result_of, write_manifest, write_record
+from tests.outcome_samples import batch_of, entry_of, result_of, table_of, write_manifest, write_record
 
 
 class Server:
@@ -83,15 +83,13 @@ def write_batch(store, name, records, folder, closed=True):
     for record in records:
         write_record(store, record)
     if closed:
-        write_table(store, batch, folder)
+        write_table(store, batch)
     return batch
 
 
-def write_table(store, batch, folder):
-    with TableWriter(folder / "t.parquet", folder / "draft") as table:
-        for outcome in outcomes(store, batch):
-            table.add(outcome)
-    store.put_file(layout.table(batch.name), folder / "t.parquet", "application/vnd.apache.parquet")
+def write_table(store, batch):
+    body = as_parquet(table_of([outcome.record for outcome in outcomes(store, batch)]))
+    store.put(layout.table(batch.name), body, "application/vnd.apache.parquet")
 
 
 def pictured(store, batch, index, pixels, *, body=None):

@@ -1,16 +1,24 @@
 """The desk over real servers: who may, batches, results, images, uploads; what is wrong, and what is gone."""
 
+import io
 import json
 import struct
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
+import pydicom
 import pytest
 from desk_server import Server, pictured, write_batch, write_table
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, StackError, UsageError
+from dermbatch.remote import DeskClient
 from dermbatch.store import ObjectStore
 from orchestrator.steering.controls import begin
 from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
@@ -208,7 +216,7 @@ def test_results_of_a_batch_that_runs_come_as_they_are_there(ada, store, tmp_pat
     assert [one["index"] for one in all_of(ada, "/v1/results?batch=desk-running&limit=1")] == [0, 2]
     cursor = ada.get("/v1/results?batch=desk-running&limit=1").json()["cursor"]
     write_record(store, result_of("desk-running", 1))
-    write_table(store, batch, tmp_path)
+    write_table(store, batch)
     page = ada.get(f"/v1/results?batch=desk-running&limit=1&cursor={cursor}").json()
     assert [one["index"] for one in page["results"]] == [1]
     store.delete_prefix(store.bucket, layout.batch_prefix("desk-running"))
@@ -286,6 +294,86 @@ def test_an_image_that_vanished_or_is_none_says_so(ada, store, tmp_path):
     assert ada.get("/v1/batches/desk-gone/images/2").status_code == 404
 
 
+def test_a_view_is_exported(ada, store, monday, tmp_path):
+    asked = {"batch": monday, "q": "flag:no_lesion"}
+    lines = ada.get("/v1/exports/csv", params=asked).text.splitlines()
+    assert len(lines) == 5
+    assert len(ada.get("/v1/exports/csv", params=asked | {"ids": "0:3,0:4"}).text.splitlines()) == 2
+    found = pq.read_table(io.BytesIO(ada.get("/v1/exports/parquet", params={"batch": monday}).content))
+    assert found.column("index").to_pylist() == list(range(9))
+    assert found.column("embedding").to_pylist()[0] == [0, 1, 2, 3]
+    assert ada.get("/v1/exports/dicom", params=asked).json()["reason"] == "no_dicom"
+    assert ada.get("/v1/exports/csv", params=asked | {"q": "no_such_name"}).json()["reason"] == "nothing"
+    pixels = np.full((40, 60, 3), 120, np.uint8)
+    write_batch(
+        store, "desk-coco", [pictured(store, "desk-coco", 0, pixels), result_of("desk-coco", 21)], tmp_path
+    )
+    said = ada.get("/v1/exports/coco?batch=desk-coco").json()
+    (one,) = said["annotations"]
+    assert (one["area"], one["bbox"]) == (150, [15, 10, 15, 10])
+    with zipfile.ZipFile(io.BytesIO(ada.get("/v1/exports/fiftyone?batch=desk-coco").content)) as archive:
+        names = [image["file_name"] for image in json.loads(archive.read("labels.json"))["images"]]
+        assert [f"data/{name}" for name in names] == archive.namelist()[:1]
+
+
+def test_models_are_shown_also_where_triton_is_away(ada):
+    page = ada.get("/models")
+    assert page.status_code == 200
+    assert "Which models are served is not known" in page.text
+    assert "Intended use" in page.text
+    assert ada.get("/v1/models").json()["models"][0]["name"] == "purify_unet"
+    assert ada.get("/v1/canaries").json() == []
+
+
+def dicom_report():
+    """A small structured report."""
+    meaning = Dataset()
+    meaning.CodeValue, meaning.CodingSchemeDesignator, meaning.CodeMeaning = "1", "99TEST", "Diameter"
+    unit = Dataset()
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "mm", "UCUM", "millimeter"
+    measured = Dataset()
+    measured.NumericValue, measured.MeasurementUnitsCodeSequence = "5.5", [unit]
+    item = Dataset()
+    item.ValueType, item.ConceptNameCodeSequence, item.MeasuredValueSequence = "NUM", [meaning], [measured]
+    report = Dataset()
+    report.SOPClassUID, report.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.34", "2.25.3"
+    report.StudyInstanceUID, report.SeriesInstanceUID, report.Modality = "2.25.1", "2.25.2", "SR"
+    report.PatientID, report.ValueType, report.ContentSequence = "P-1", "CONTAINER", [item]
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    body = io.BytesIO()
+    pydicom.dcmwrite(body, report, enforce_file_format=True)
+    return body.getvalue()
+
+
+def test_dicom_objects_are_found_and_retrieved_and_a_report_is_read(ada, store, tmp_path):
+    key, body = layout.dicom("desk-dicom", 0, "report"), dicom_report()
+    store.put(key, body, "application/dicom")
+    record = result_of("desk-dicom", 0).model_copy(update={"dicom": {"report": key}})
+    write_batch(store, "desk-dicom", [record], tmp_path)
+    root = "/dicom-web/desk-dicom"
+    (study,) = ada.get(f"{root}/studies", params={"PatientID": "P-1"}).json()
+    assert study["0020000D"]["Value"] == ["2.25.1"]
+    assert ada.get(f"{root}/studies?00100020=P-2").status_code == 204
+    assert ada.get(f"{root}/studies?limit=x").status_code == 400
+    assert ada.get(f"{root}/studies/2.25.1/series").json()[0]["00080060"]["Value"] == ["SR"]
+    (found,) = ada.get(f"{root}/instances").json()
+    assert found["00080018"]["Value"] == ["2.25.3"]
+    one = f"{root}/studies/2.25.1/series/2.25.2/instances/2.25.3"
+    assert ada.get(one, headers={"accept": "application/dicom"}).content == body
+    many = ada.get(f"{root}/studies/2.25.1")
+    assert body in many.content
+    assert many.headers["content-type"].startswith('multipart/related; type="application/dicom"')
+    assert ada.get(f"{one}/metadata").json()[0]["00100020"]["Value"] == ["P-1"]
+    assert ada.get(f"{root}/studies/2.25.9").status_code == 404
+    assert ada.get("/v1/batches/desk-dicom/images/0/dicom/report").content == body
+    page = ada.get("/image/desk-dicom/0/report").text
+    assert "Diameter" in page
+    assert "5.5 mm" in page
+    archive = zipfile.ZipFile(io.BytesIO(ada.get("/v1/exports/dicom?batch=desk-dicom").content))
+    assert archive.read("desk-dicom/0-report.dcm") == body
+
+
 # Uploads and new batches.
 
 PIECE = 8 << 20
@@ -338,6 +426,31 @@ def test_what_was_uploaded_becomes_one_batch_however_often_it_is_asked(ada, stor
     ada.post(f"/v1/batches/{made[0].json()['name']}/cancel")
     server.desk.ledger.batches.forget(made[0].json()["name"])
     store.delete(layout.control(made[0].json()["name"]))
+
+
+def test_python_speaks_to_the_desk_as_to_a_stack(server, store, monday, tmp_path):
+    (tmp_path / "scans" / ".hidden").mkdir(parents=True)
+    (tmp_path / "scans" / ".hidden" / "x.png").write_bytes(b"x")
+    picture = cv2.imencode(".png", np.full((64, 64, 3), 9, np.uint8))[1].tobytes()
+    (tmp_path / "scans" / "a.png").write_bytes(picture)
+    with DeskClient(server.link()) as client:
+        name = client.submit(tmp_path / "scans", stages=["segment"])
+        assert client.status(name)["images"] == 1
+        with pytest.raises(TimeoutError):
+            client.wait(name, timeout=0)
+        server.desk.ledger.batches.forget(name)
+        store.delete(layout.control(name))
+        records = list(client.results(monday, query="index:>=7"))
+        assert [(type(one).__name__, one.index) for one in records] == [("ResultRecord", 7), ("FailureRecord", 8)]
+        assert client.artifact(records[0], "embedding.npy").startswith(b"\x93NUMPY")
+        with pytest.raises(ObjectNotFound):
+            client.artifact(records[0], "nothing.png")
+        with pytest.raises(UsageError, match="there is no batch"):
+            client.status("never")
+        with pytest.raises(UsageError, match="no file"):
+            client.submit(tmp_path / "nowhere")
+    with pytest.raises(StackError, match="open the link"):
+        DeskClient(server.url)
 
 
 def test_files_of_the_servers_machine_are_nobodys_input(ada, tmp_path):

@@ -7,9 +7,7 @@ import pytest
 from desk.problems import Problem
 from desk.results.query import Query
 from desk.results.view import Part, View
-from orchestrator.batches.outcomes import Outcome
-from orchestrator.reporting.table import TableWriter
-from tests.outcome_samples import entry_of, failure_of, result_of
+from tests.outcome_samples import failure_of, result_of, table_of
 
 
 class Held:
@@ -23,13 +21,14 @@ class Held:
     def columns(self, names):
         return {name: self.table.column(name) for name in names if name in self.names}
 
+    def groups(self):
+        yield np.arange(4), self.table.slice(0, 4)
+        yield np.arange(4, self.rows), self.table.slice(4)
+
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def table():
     """Six images: four classes of results, and two failures, of which one stands between them."""
-    import pyarrow.parquet as pq
-
-    folder = tmp_path_factory.mktemp("table")
     records = [
         result_of("b", 0, probabilities=(0.2, 0.7, 0.1), flags=("touches_frame",)),
         result_of("b", 1, probabilities=(0.9, 0.05, 0.05), mm=0.1),
@@ -38,10 +37,7 @@ def table(tmp_path_factory):
         result_of("b", 4, probabilities=(0.1, 0.1, 0.8), area=0),
         failure_of("b", 7, "not_an_image"),
     ]
-    with TableWriter(folder / "t.parquet", folder / "draft") as writer:
-        for record in records:
-            writer.add(Outcome(entry_of(record.index), record))
-    return pq.read_table(folder / "t.parquet")
+    return table_of(records)
 
 
 def view(table, q="", sort="", sets=None):

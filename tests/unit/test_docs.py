@@ -27,7 +27,7 @@ from dermbatch.settings import Settings
 from orchestrator.dispatch.service import LedgerMetrics
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("dermbatch", "orchestrator", "workers", "lesionnets")
+PACKAGES = ("dermbatch", "orchestrator", "workers", "lesionnets", "desk")
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(p for d in ("docs", "deploy", "charts") for p in (ROOT / d).rglob("*.md"))]
 )
@@ -99,7 +99,7 @@ def processes_of(name):
     users = {p.relative_to(ROOT).parts[0] for p in SOURCES if f"metrics.{name}" in p.read_text(encoding="utf-8")}
     if "dermbatch" in users or {"workers", "orchestrator"} <= users:
         return "both"
-    return {"workers": "worker", "orchestrator": "orchestrator"}[users.pop()]
+    return {"workers": "worker", "orchestrator": "orchestrator", "desk": "desk"}[users.pop()]
 
 
 def test_every_metric_is_listed_as_it_is_and_none_else():

@@ -35,7 +35,7 @@ function rememberSoon() {
 async function load() {
   const said = await json(here);
   if (said.outcome === "failed") return failed(said.failure);
-  const { result, layers } = said;
+  const { result, layers, earlier } = said;
   viewer.size = [result.source.width, result.source.height];
   viewer.spacing = result.source.pixel_spacing_mm?.[1] ?? null;
   about(result, said.files);
@@ -46,7 +46,7 @@ async function load() {
     if (layers.includes("purified")) await useBase("purified");
   });
   bases(layers.filter((name) => BASES.includes(name)));
-  await overs(layers);
+  await overs(layers, earlier);
   viewer.fit();
   if (context.has("z")) viewer.look({ x: Number(context.get("x")), y: Number(context.get("y")), zoom: Number(context.get("z")) });
   if (layers.includes(context.get("other"))) await compare(context.get("other"), Number(context.get("split")) || 0.5);
@@ -72,13 +72,14 @@ function bases(there) {
   byId("compare").disabled = there.length < 2;
 }
 
-async function overs(layers) {
+async function overs(layers, earlier) {
   const asked = context.get("layers");
   const wanted = new Map((asked ?? "outline:1").split(",").map((one) => one.split(":")));
-  const there = ["outline", ...layers.filter((name) => !BASES.includes(name))];
+  const there = ["outline", ...(earlier ? ["earlier outline"] : []), ...layers.filter((name) => !BASES.includes(name))];
   for (const name of there) {
     const on = wanted.has(name);
     const over = { opacity: Number(wanted.get(name)) || (name === "saliency" ? 0.7 : 1), on: false };
+    if (name === "earlier outline") Object.assign(over, { colour: "#ffb300", address: `/v1/batches/${earlier.batch}/images/${earlier.index}/outline` });
     viewer.overs.set(name, over);
     const box = make("input", { type: "checkbox", onchange: () => turn(name, box.checked).catch(complain) });
     const strength = make("input", { type: "range", min: 5, max: 100, value: Math.round(over.opacity * 100), "aria-label": `Opacity of ${name}`, oninput: () => { over.opacity = strength.value / 100; viewer.draw(); rememberSoon(); } });
@@ -93,7 +94,7 @@ async function turn(name, on) {
   over.box.checked = on;
   viewer.bare = false;
   if (on && !over.lines && !over.layer) {
-    if (name === "outline") over.lines = await json(`${here}/outline`);
+    if (name.endsWith("outline")) over.lines = await json(over.address ?? `${here}/outline`);
     else over.layer = await layer(name);
   }
   over.on = on;
@@ -136,7 +137,7 @@ function about(result, files) {
   const links = files.map((name) => make("a", { class: "button", href: `${here}/files/${name}`, download: `${batch}-${index}-${name}` }, name));
   links.push(make("a", { class: "button", href: `${here}/source` }, "source"));
   for (const kind of Object.keys(result.dicom)) links.push(make("a", { class: "button", href: `${here}/dicom/${kind}` }, `DICOM ${kind}`));
-  if (result.dicom.report) links.push(make("a", { class: "button", href: `${here}/dicom/report/html` }, "Report to read"));
+  if (result.dicom.report) links.push(make("a", { class: "button", href: `/image/${batch}/${index}/report` }, "Report to read"));
   shown.push(make("section", {}, make("h2", {}, "Files"), make("p", { class: "row" }, ...links)));
   shown.push(provenance(result));
   byId("about").replaceChildren(...shown);

@@ -97,7 +97,7 @@ export class Viewer {
       for (const over of this.overs.values()) {
         if (!over.on) continue;
         context.globalAlpha = over.opacity;
-        if (over.lines) this.#lines(over.lines, left, top, scale);
+        if (over.lines) this.#lines(over.lines, over.colour ?? "#00e676", left, top, scale);
         else this.#layer(over.layer, left, top, scale);
       }
     }
@@ -185,9 +185,9 @@ export class Viewer {
     return !this.loading && !this.waiting.length && !this.drawing;
   }
 
-  #lines(lines, left, top, scale) {
+  #lines(lines, shade, left, top, scale) {
     const { context } = this;
-    for (const [colour, width] of [["#000a", 4], ["#00e676", 2]]) {
+    for (const [colour, width] of [["#000a", 4], [shade, 2]]) {
       context.strokeStyle = colour;
       context.lineWidth = width * this.ratio;
       context.lineJoin = "round";

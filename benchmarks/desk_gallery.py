@@ -1,0 +1,230 @@
+"""The desk at 100,000 results, in a real browser: first picture, filter, frames while scrolling, memory, load.
+
+.. code-block:: sh
+
+    .venv/bin/python -m benchmarks.desk_gallery --images 100000 --scroll 10000
+
+The table has all images; records, of which pictures are shown, are written for those that the browser comes by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from playwright.sync_api import Page, sync_playwright
+
+from dermbatch import layout
+from dermbatch.settings import DeskSettings, Settings
+from dermbatch.store import ObjectStore
+from desk.desk import Desk
+from desk.door.sessions import Sessions
+from orchestrator.stack.environment import base_environment, settings_environment
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import stop_all
+from orchestrator.stack.servers.redis import redis_part
+from orchestrator.stack.servers.s3 import s3_part
+from tests.outcome_samples import batch_of, result_of, table_of, write_record
+
+BATCH = "large"
+EMBEDDING = 576
+GROUP = 1000
+_FRAMES = """() => { window.frames_ = []; let last = performance.now();
+  const tick = (now) => { window.frames_.push(now - last); last = now; requestAnimationFrame(tick); };
+  requestAnimationFrame(tick); }"""
+_LEAP = """async (rows) => { const grid = document.getElementById('grid');
+  for (let step = 0; step < rows; step++) { grid.scrollTop += 216; await new Promise(requestAnimationFrame); } }"""
+
+
+def write_table(store: ObjectStore, images: int, folder: Path) -> None:
+    """A table of made-up results: a group of real rows, again and again with other figures."""
+    random = np.random.default_rng(0)
+    flagged = ("touches_frame",)
+    group = table_of(
+        result_of(BATCH, index, flags=() if index % 7 else flagged, preview=b"", embedding=EMBEDDING)
+        for index in range(GROUP)
+    )
+    names = [f"probability_{name}" for name in ("melanoma", "nevus", "seborrheic_keratosis")]
+    with pq.ParquetWriter(folder / "table.parquet", group.schema, compression="zstd") as writer:
+        for start in range(0, images, GROUP):
+            p = random.dirichlet((0.8, 1.5, 0.6), GROUP)
+            changed = {name: pa.array(p[:, at]) for at, name in enumerate(names)}
+            changed |= {"index": pa.array(np.arange(start, start + GROUP)), "probability": pa.array(p.max(axis=1))}
+            changed["label"] = pa.array([names[at].removeprefix("probability_") for at in p.argmax(axis=1)])
+            changed["name"] = pa.array([f"clinic/{index:07d}.jpg" for index in range(start, start + GROUP)])
+            vectors = random.standard_normal(GROUP * EMBEDDING).astype(np.float32)
+            changed["embedding"] = pa.FixedSizeListArray.from_arrays(vectors, EMBEDDING).cast(
+                pa.list_(pa.float32())
+            )
+            columns = [changed.get(name, group.column(name)) for name in group.column_names]
+            writer.write_table(pa.table(columns, schema=group.schema))
+    store.put(layout.batch_record(BATCH), batch_of(BATCH, images).to_json(), "application/json")
+    store.put_file(layout.table(BATCH), folder / "table.parquet", "application/vnd.apache.parquet")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda index: write_record(store, result_of(BATCH, index)), range(min(images, 3000))))
+
+
+@contextmanager
+def served(folder: Path, images: int) -> Iterator[tuple[Desk, psutil.Process]]:
+    """A desk on servers of its own."""
+    base, ports = base_environment(os.environ), free_ports(3)
+    redis, redis_settings = redis_part(folder / "redis", folder / "redis.log", ports[0], base)
+    s3, store_settings, _ = s3_part(folder / "s3", folder / "s3.log", ports[1], base, Settings().store)
+    for part in (redis, s3):
+        part.start()
+    try:
+        for part in (redis, s3):
+            part.wait()
+        settings = Settings(
+            redis=redis_settings, store=store_settings, desk=DeskSettings(listen_port=ports[2], metrics_port=0)
+        )
+        desk = Desk.of(settings)
+        write_table(desk.store, images, folder)
+        env = {**base, **settings_environment(settings), "TMPDIR": str(folder)}
+        process = subprocess.Popen([sys.executable, "-m", "desk"], env=env, stderr=subprocess.DEVNULL)
+        try:
+            _wait(f"http://127.0.0.1:{ports[2]}/health")
+            yield desk, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(20)
+    finally:
+        stop_all([redis, s3])
+
+
+def browse(desk: Desk, scroll: int, rss: psutil.Process) -> Iterator[str]:
+    """What a browser sees; a line for each figure."""
+    url = f"http://127.0.0.1:{desk.settings.desk.listen_port}"
+    link = f"{url}/enter?link={Sessions(desk.redis, 3600).link('bench')}"
+    with sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--enable-precise-memory-info"]
+        )
+        page = browser.new_page(viewport={"width": 1366, "height": 800})
+        page.goto(link)
+        for what in ("cold", "warm"):
+            began = time.perf_counter()
+            page.goto(f"{url}/gallery?batch={BATCH}")
+            _until(page, "[...document.querySelectorAll('.cell img')].some((one) => one.naturalWidth)")
+            yield f"first_picture_{what}_s={time.perf_counter() - began:.2f}"
+        _until(page, "document.querySelector('.facet')")
+        for q, what in (("probability:[0.4 TO 0.6] AND flag:touches_frame", "cold"), ("class:melanoma", "warm")):
+            began = time.perf_counter()
+            before = page.inner_text("#found")
+            page.fill("#q", q)
+            page.press("#q", "Enter")
+            _until(page, f"document.querySelector('#found').textContent !== {before!r}")
+            yield f"filter_{what}_s={time.perf_counter() - began:.2f} ({page.inner_text('#found')})"
+        page.goto(f"{url}/gallery?batch={BATCH}")
+        _until(page, "[...document.querySelectorAll('.cell img')].some((one) => one.naturalWidth)")
+        yield from _scrolled(page, scroll, rss)
+        browser.close()
+
+
+def _scrolled(page: Page, scroll: int, rss: psutil.Process) -> Iterator[str]:
+    columns = page.evaluate("Math.max(1, Math.floor(document.getElementById('grid').clientWidth / 170))")
+    heap = "performance.memory.usedJSHeapSize / 1e6"
+    before, memory = page.evaluate(heap), rss.memory_info().rss / 1e6
+    page.evaluate(_FRAMES)
+    page.evaluate(_LEAP, scroll // columns)
+    frames = page.evaluate("window.frames_.slice(2)")
+    page.wait_for_timeout(1000)
+    yield (
+        f"scrolled={scroll} frames={len(frames)} longest_frame_ms={max(frames):.0f} "
+        f"p99_frame_ms={np.percentile(frames, 99):.0f} over_100_ms={sum(one > 100 for one in frames)}"
+    )
+    cells = page.evaluate("document.querySelectorAll('.cell').length")
+    yield f"heap_mb={before:.0f} -> {page.evaluate(heap):.0f}, cells={cells}"
+    yield f"desk_rss_mb={memory:.0f} -> {rss.memory_info().rss / 1e6:.0f}"
+
+
+def load(desk: Desk, seconds: float, callers: int) -> Iterator[str]:
+    """The API under bounded load: requests a second, 99th percentile, errors."""
+    url = f"http://127.0.0.1:{desk.settings.desk.listen_port}"
+    paths = {
+        "preview": lambda n: f"/v1/batches/{BATCH}/images/{n % 3000}/preview.jpg",
+        "page": lambda n: f"/v1/results?batch={BATCH}&limit=50&q=probability:%5B0.{n % 9} TO 1%5D",
+    }
+    for what, path in paths.items():
+        with httpx.Client(base_url=url, timeout=30) as client:
+            client.get(f"/enter?link={Sessions(desk.redis, 3600).link('load')}")
+            ends = time.perf_counter() + seconds
+
+            def call(
+                first: int, client: Any = client, path: Any = path, ends: float = ends
+            ) -> list[tuple[float, int]]:
+                found = []
+                while time.perf_counter() < ends:
+                    began = time.perf_counter()
+                    status = client.get(path(first + 97 * len(found))).status_code
+                    found.append((time.perf_counter() - began, status))
+                return found
+
+            with ThreadPoolExecutor(callers) as pool:
+                calls = [one for some in pool.map(call, range(callers)) for one in some]
+        times = [1000 * took for took, _ in calls]
+        failed = sum(status >= 500 for _, status in calls)
+        yield (
+            f"load_{what}: callers={callers} requests_a_second={len(calls) / seconds:.0f} "
+            f"median_ms={statistics.median(times):.0f} p99_ms={np.percentile(times, 99):.0f} errors_5xx={failed}"
+        )
+
+
+def _until(page: Page, said: str, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not page.evaluate(f"() => Boolean({said})"):
+        if time.monotonic() > ends:
+            raise TimeoutError(said)
+        time.sleep(0.01)
+
+
+def _wait(url: str) -> None:
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(url)
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError(url)
+
+
+def main() -> None:
+    """Measure, and print a line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--scroll", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--callers", type=int, default=8)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="desk-") as folder,
+        served(Path(folder), options.images) as (desk, rss),
+    ):
+        print(f"images={options.images} desk_rss_mb={rss.memory_info().rss / 1e6:.0f}", flush=True)
+        for line in browse(desk, options.scroll, rss):
+            print(line, flush=True)
+        for line in load(desk, options.seconds, options.callers):
+            print(line, flush=True)
+        print(f"desk_rss_mb_at_the_end={rss.memory_info().rss / 1e6:.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Models: what is served, their cards, canaries, and batches that compare models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from dermbatch.errors import InferenceUnavailable, NewerFormat, PermanentError, StackError, UsageError
+from dermbatch.models.repository import default_model_repository
+from dermbatch.settings import Settings
+from dermbatch.store import ObjectStore
+from desk.api.answers import json_of
+from desk.desk import TheDesk, TheStore
+from orchestrator.batches.entries import read_batch
+from orchestrator.planning.models import served
+from orchestrator.steering import canary
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+_MOST = 50
+_TIMEOUT = 5
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model.
+
+    Attributes:
+        name: Its name.
+        versions: Served now, oldest first; empty where it is not served.
+        stages: Stages that it serves where nothing else is asked for.
+        card: Its card, Markdown, where it came along with this installation.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    stages: tuple[str, ...]
+    card: str | None
+
+
+@router.get("/models")
+def models(request: Request, desk: TheDesk) -> Response:
+    """The models that are served, or that are asked for where nothing else is said."""
+    found, problem = all_models(desk.settings)
+    return json_of(request, {"models": [vars(one) for one in found], "problem": problem})
+
+
+@router.get("/canaries")
+def canaries(request: Request, store: TheStore) -> Response:
+    """Canaries, and what each has shown."""
+    return json_of(request, [report.model_dump(mode="json") for report in all_canaries(store)])
+
+
+def all_models(settings: Settings) -> tuple[list[Model], str | None]:
+    """All models, and why it is not known which are served, where it is not."""
+    try:
+        there, problem = dict(served(settings.triton, timeout=_TIMEOUT)), None
+    except InferenceUnavailable as error:
+        there, problem = {}, str(error)
+    used: dict[str, list[str]] = {}
+    for stage, choice in settings.models.items():
+        used.setdefault(choice.name, []).append(stage.value)
+    names = [*used, *sorted(set(there) - set(used))]
+    return [
+        Model(name, tuple(there.get(name, ())), tuple(used.get(name, ())), _card(name)) for name in names
+    ], problem
+
+
+def all_canaries(store: ObjectStore) -> list[canary.CanaryReport]:
+    """Reports of canaries, the newest first."""
+    found = []
+    for name in store.folders(store.bucket, "canaries/"):
+        try:
+            found.append(canary.report(store, name))
+        except (UsageError, PermanentError, NewerFormat):
+            continue
+    return sorted(found, key=lambda one: one.canary.created, reverse=True)[:_MOST]
+
+
+def comparisons(store: ObjectStore, names: list[str]) -> list[dict[str, Any]]:
+    """Of these batches, those that compare models with earlier batches."""
+    found = []
+    for name in names:
+        try:
+            batch = read_batch(store, name)
+        except (PermanentError, NewerFormat):
+            continue
+        if batch.order.compared_with:
+            found.append({"name": name, "with": batch.order.compared_with, "models": batch.order.models})
+    return found
+
+
+def _card(name: str) -> str | None:
+    try:
+        path = default_model_repository() / name / "MODEL_CARD.md"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (StackError, OSError, ValueError):
+        return None
