@@ -54,7 +54,7 @@ from tests.outcome_samples import (
     write_record,
 )
 
-console = Console(highlight=False, width=120)
+console = Console(highlight=False, width=180)
 
 _FAILED_EVERY = 50
 _FLAGGED_EVERY = 10

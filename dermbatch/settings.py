@@ -40,11 +40,25 @@ class RedisSettings(Section):
     """The queue and the live counters."""
 
     url: str = Field(default="redis://127.0.0.1:6379/0", repr=False, description="a password may be in it")
+    shards: tuple[SecretStr, ...] = Field(
+        default=(), description="URLs of all Redis servers that share the batches, `url` among them"
+    )
     signing_key: SecretStr | None = Field(
         default=None,
         min_length=24,
         description="of messages; where none is set, they are neither signed nor checked",
     )
+
+    @model_validator(mode="after")
+    def _one_of_the_shards(self) -> Self:
+        if self.shards and self.url not in self.shard_urls:
+            raise ValueError("url must be one of shards, written as it is there")
+        return self
+
+    @property
+    def shard_urls(self) -> tuple[str, ...]:
+        """Where the shards are, in order; passwords may be in them."""
+        return tuple(url.get_secret_value() for url in self.shards)
 
 
 class StoreSettings(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -61,3 +62,20 @@ def take_snapshot(connection: Connection) -> Snapshot:
             waits[lane] = max(waits.get(lane, 0.0), (now - int(since)) / 1000)
     queued = dict(zip(QUEUES, lengths, strict=True))
     return Snapshot(batch_states(batches), lanes, waits, queued, slots, (used, limit))
+
+
+def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """Those of several shards as one."""
+    lanes = _none_in_flight()
+    for lane, states in lanes.items():
+        for state in states:
+            states[state] = sum(one.lanes[lane][state] for one in snapshots)
+    waits = {lane: [one.waits[lane] for one in snapshots if lane in one.waits] for lane in lanes}
+    return Snapshot(
+        batches=sorted((state for one in snapshots for state in one.batches), key=lambda state: state.opened),
+        lanes=lanes,
+        waits={lane: max(seconds) for lane, seconds in waits.items() if seconds},
+        queued={lane: sum(one.queued[lane] for one in snapshots) for lane in lanes},
+        slots=sum(one.slots for one in snapshots),
+        memory=(sum(one.memory[0] for one in snapshots), sum(one.memory[1] for one in snapshots)),
+    )

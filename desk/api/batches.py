@@ -139,7 +139,7 @@ def _stands(desk: Desk, name: str) -> Response:
 
 
 async def _overviews(desk: Desk, request: Request) -> AsyncIterator[str]:
-    async for said in _changes(request, lambda: [of_state(state) for state in desk.ledger.batches.all()]):
+    async for said in _changes(request, lambda: [of_state(state) for state in desk.ledger.everywhere().batches]):
         yield said if said.startswith(":") else f"event: open_batches\ndata: {said}\n\n"
 
 

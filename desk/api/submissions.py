@@ -103,7 +103,7 @@ def estimate(
 ) -> dict[str, Any]:
     """What it would come to: images, copies, what is done already, time, cost. Nothing is written."""
     meant = _meant(asked, desk, person)
-    slots = desk.ledger.slots.live()
+    slots = desk.ledger.everywhere().slots
     offer = served.Offer.of(desk.settings, lambda said: None)
     return _prepared(meant, desk, store).estimate(store, offer, slots=slots, price=price, gpus=gpus).to_dict()
 

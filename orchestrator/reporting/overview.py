@@ -94,7 +94,7 @@ def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) ->
     Raises:
         LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
     """
-    moment = ledger.snapshot()
+    moment = ledger.everywhere()
     fed = [of_state(state) for state in moment.batches]
     known = {one.name for one in fed}
     pending: list[Standing] = []
@@ -123,7 +123,7 @@ def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
         LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
     """
     layout.check_batch_name(name)
-    moment = ledger.snapshot()
+    moment = ledger.of(name).snapshot()
     state = next((state for state in moment.batches if state.name == name), None)
     one = of_state(state) if state is not None else _of_store(store, name)
     if one is None:

@@ -39,7 +39,7 @@ def wait(
     answered = time.monotonic()
     while True:
         try:
-            state = ledger.batches.get(batch)
+            state = ledger.of(batch).batches.get(batch)
             answered = time.monotonic()
         except LedgerUnavailable as error:  # what it has is kept: an outage is waited out for a while
             if time.monotonic() - answered > _OUTAGE:

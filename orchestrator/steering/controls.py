@@ -38,21 +38,23 @@ def read_control(store: ObjectStore, name: str) -> BatchControl | None:
 
 def begin(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
     """Have a batch fed that was just planned; as it was steered meanwhile, where it was."""
-    ledger.batches.open(batch, read_control(store, batch.name))
-    ledger.slots.wake()
+    shard = ledger.of(batch.name)
+    shard.batches.open(batch, read_control(store, batch.name))
+    shard.slots.wake()
 
 
 def begin_if_open(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
     """The same of one that was planned before, whose command may have been killed right after that."""
-    if ledger.batches.get(batch.name) is None and read_control(store, batch.name) is not None:
+    if ledger.of(batch.name).batches.get(batch.name) is None and read_control(store, batch.name) is not None:
         begin(store, ledger, batch)
 
 
 def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> None:
     """Run a batch otherwise from now on."""
     write(store, layout.control(name), control)
-    ledger.batches.steer(name, control)
-    ledger.slots.wake()
+    shard = ledger.of(name)
+    shard.batches.steer(name, control)
+    shard.slots.wake()
 
 
 def closed(store: ObjectStore, name: str) -> bool:

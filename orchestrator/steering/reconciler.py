@@ -30,12 +30,14 @@ _REASONS_READ = 1000
 def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
     """Restore the open batches that the ledger does not know, and steer the others as the store says.
 
+    Where there are several shards, those of the ledger's own.
+
     Returns:
         Names of the batches that were restored.
     """
     known = {state.name: state for state in ledger.batches.all()}
     restored = []
-    for name in open_names(store):
+    for name in filter(ledger.owns, open_names(store)):
         try:
             control = read_control(store, name)
             if name in known:

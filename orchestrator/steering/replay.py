@@ -34,7 +34,7 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
     Raises:
         UsageError: Where there is no such batch, or it is cancelled.
     """
-    batch = named(store, name)
+    batch, ledger = named(store, name), ledger.of(name)
     before, standing, ended = read_control(store, name), ledger.batches.get(name), read_summary(store, name)
     if "cancelled" in {before and before.state, ended and ended.state}:
         raise UsageError(f"batch {name!r} is cancelled; submit its images again under another name")

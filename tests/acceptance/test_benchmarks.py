@@ -89,6 +89,13 @@ def test_closing():
     assert re.search(r"│ 20 +│ .*report\.html [\d.]+, results\.parquet [\d.]+ │", printed)
 
 
+def test_scale():
+    found = figures(run("scale", "--images", 600, "--workers", 1, "--shards", 2, "--embedding", 8))
+    assert found["images"] == 600
+    assert found["memory"].keys() == {"redis", "orchestrator", "worker"}
+    assert found["closing"] >= 0
+
+
 def test_rerun():
     found = figures(run("rerun", "--images", 1, "--workers", 1))
     assert found["images"] == 1

@@ -78,11 +78,12 @@ def reconcile(home: options.Home = options.DEFAULT_HOME) -> None:
     """
     _, store, ledger = options.connect(home)
     found = reopen(store)
-    restored = reconcile_all(store, ledger)
-    ledger.slots.wake()
+    restored = [name for shard in ledger.all_shards() for name in reconcile_all(store, shard)]
+    for shard in ledger.all_shards():
+        shard.slots.wake()
     for name in found:
         out.print(f"{name}: not closed, yet no longer open; it is opened again", markup=False)
     for name in restored:
         out.print(f"{name}: restored", markup=False)
-    standing = ledger.batches.all()
+    standing = ledger.everywhere().batches
     out.print(f"{len(standing)} batches open, {sum(state.left for state in standing):,} images left", markup=False)

@@ -181,11 +181,12 @@ class Gathering:
     def _tell(self, *, opened: bool = False) -> None:
         """The ledger may learn it later: the reconciler looks."""
         try:
+            shard = self._ledger.of(self.batch.name)
             if opened:
-                self._ledger.batches.open(self.batch)
+                shard.batches.open(self.batch)
             else:
-                self._ledger.batches.grow(self.batch)
-                self._ledger.slots.wake()
+                shard.batches.grow(self.batch)
+                shard.slots.wake()
         except LedgerUnavailable as error:
             _log.warning("ledger not told", batch=self.batch.name, reason=error.reason)
 
