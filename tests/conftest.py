@@ -25,6 +25,7 @@ LONGEST = (
     "acceptance/test_steering.py",
     "acceptance/test_run.py",
     "nets/test_lesionnets_command.py",
+    "acceptance/test_desk_browser.py",
     "acceptance/test_privacy.py",
     "acceptance/test_install.py",
     "nets/test_networks.py",

@@ -1,4 +1,4 @@
-"""The table of a batch as the desk reads it: a few columns at a time, by ranges, never whole.
+"""The table of a batch as the desk reads it: a few columns at a time.
 
 The one module of the desk that knows how the table of a closed batch lies in the object store. Of a batch that
 still runs, the same columns are made of its records as they come.
@@ -7,10 +7,12 @@ still runs, the same columns are made of its records as they come.
 from __future__ import annotations
 
 import io
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +27,10 @@ from orchestrator.batches.outcomes import in_order
 from orchestrator.reporting.table.parts import TableManifest
 
 _WHOLE = 4 << 20
-"""Bytes up to which a table is read in one request."""
+"""Bytes up to which a table's file is kept in memory."""
+
+_LOCAL = 1 << 30
+"""Bytes up to which it is brought to the disk; of a larger one, ranges are asked for."""
 
 _AT_A_TIME = 8
 
@@ -115,9 +120,7 @@ class Stored:
     def __init__(self, store: ObjectStore, found: Sequence[Piece], cache: Cache) -> None:
         self._store, self._cache, self._reading = store, cache, threading.Lock()
         self.version = " ".join(f"{piece.key}@{piece.etag}" for piece in found)
-        for piece in found:
-            store.audit.note("read", f"s3://{store.bucket}/{piece.key}", size=piece.size)
-        self._files = [(piece, _open(store, piece, None)) for piece in found]
+        self._files = [(piece, _opened(store, piece)) for piece in found]
         self.rows = sum(file.metadata.num_rows for _, file in self._files)
         self.names: Sequence[str] = list(
             dict.fromkeys(name for _, file in self._files for name in file.schema_arrow.names)
@@ -152,21 +155,30 @@ class Stored:
         columns = self._lying(names)
         if self._order is not None:
             columns = {name: column.take(pa.array(self._order)) for name, column in columns.items()}
-        return {name: _lean(column) for name, column in columns.items()}
+        found = {name: _lean(column) for name, column in columns.items()}
+        del columns
+        pa.default_memory_pool().release_unused()
+        return found
 
     def _lying(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
         """Columns in the order in which their rows lie in the files."""
-        groups = [(piece, file, n) for piece, file in self._files for n in range(file.metadata.num_row_groups)]
-
-        def rows(group: tuple[Piece, pq.ParquetFile, int]) -> pa.Table:
-            piece, file, number = group
+        tables = []
+        for piece, file in self._files:
             there = [name for name in names if name in file.schema_arrow.names]
-            with _open(self._store, piece, file.metadata) as own:  # a file each: reading moves its position
-                return own.read_row_group(number, columns=there)
-
-        tables = list(in_order(rows, groups, _AT_A_TIME))
+            if piece.size <= _LOCAL:
+                with self._reading:
+                    tables.append(file.read(columns=there))
+            else:
+                tables += self._by_ranges(piece, file, there)
         whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
         return {name: whole.column(name) for name in names if name in whole.column_names}
+
+    def _by_ranges(self, piece: Piece, file: pq.ParquetFile, names: list[str]) -> list[pa.Table]:
+        def rows(number: int) -> pa.Table:
+            with _ranged(self._store, piece, file.metadata) as own:  # a file each: reading moves its position
+                return own.read_row_group(number, columns=names)
+
+        return list(in_order(rows, range(file.metadata.num_row_groups), _AT_A_TIME))
 
 
 def _lean(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -178,17 +190,33 @@ def _lean(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _open(store: ObjectStore, piece: Piece, metadata: pq.FileMetaData | None) -> pq.ParquetFile:
+def _opened(store: ObjectStore, piece: Piece) -> pq.ParquetFile:
+    """A table's file: in memory where it is small, else on the disk, under no name; by ranges where it is huge.
+
+    One request for a file, since there are stores for which a range costs as much as the whole.
+    """
+    if piece.size <= _WHOLE:
+        return pq.ParquetFile(pa.BufferReader(store.get(store.bucket, piece.key)))
+    if piece.size > _LOCAL:
+        store.audit.note("read", f"s3://{store.bucket}/{piece.key}", size=piece.size)
+        return _ranged(store, piece, None)
+    with tempfile.NamedTemporaryFile(prefix="table-") as file:
+        with Path(file.name).open("wb") as out:
+            for chunk in store.chunks(store.bucket, piece.key):
+                out.write(chunk)
+        return pq.ParquetFile(pa.OSFile(file.name))
+
+
+def _ranged(store: ObjectStore, piece: Piece, metadata: pq.FileMetaData | None) -> pq.ParquetFile:
     return pq.ParquetFile(_Spans(store, piece), metadata=metadata, pre_buffer=True)
 
 
 class _Spans(io.RawIOBase):
-    """A file whose bytes are asked for as they are read; a small one at once."""
+    """A file whose bytes are asked for as they are read."""
 
     def __init__(self, store: ObjectStore, piece: Piece) -> None:
         super().__init__()
         self._store, self._piece, self._at = store, piece, 0
-        self._body = self._span(0, piece.size) if piece.size <= _WHOLE else None
 
     def readable(self) -> bool:
         return True
@@ -208,7 +236,5 @@ class _Spans(io.RawIOBase):
         self._at = max(start, end)
         if end <= start:
             return b""
-        return self._span(start, end - start) if self._body is None else self._body[start:end]
-
-    def _span(self, start: int, length: int) -> bytes:
-        return self._store.span(self._store.bucket, self._piece.key, start, length, etag=self._piece.etag)
+        piece = self._piece
+        return self._store.span(self._store.bucket, piece.key, start, end - start, etag=piece.etag)

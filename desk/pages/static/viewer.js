@@ -30,6 +30,11 @@ export class Viewer {
     return window.devicePixelRatio || 1;
   }
 
+  // As far away as one may go: half of the whole, or half of native pixels where the image is smaller than the window.
+  get #least() {
+    return Math.min(this.whole ?? 0.01, 1 / this.ratio) / 2;
+  }
+
   // The whole image, as large as it fits.
   fit() {
     const [width, height] = this.size;
@@ -43,7 +48,7 @@ export class Viewer {
   }
 
   look(view) {
-    const zoom = Math.min(64, Math.max((this.whole ?? 0.01) / 2, view.zoom));
+    const zoom = Math.min(64, Math.max(this.#least, view.zoom));
     const x = Math.min(this.size[0], Math.max(0, view.x)), y = Math.min(this.size[1], Math.max(0, view.y));
     this.view = { x, y, zoom };
     this.onview?.(this.view);
@@ -51,7 +56,7 @@ export class Viewer {
   }
 
   zoom(factor, at = null) {
-    const zoom = Math.min(64, Math.max((this.whole ?? 0.01) / 2, this.view.zoom * factor));
+    const zoom = Math.min(64, Math.max(this.#least, this.view.zoom * factor));
     if (at === null) return this.look({ ...this.view, zoom });
     const box = this.canvas.getBoundingClientRect();
     const dx = at[0] - box.left - box.width / 2, dy = at[1] - box.top - box.height / 2;
