@@ -97,7 +97,7 @@ def served(folder: Path, images: int) -> Iterator[tuple[Desk, psutil.Process]]:
         )
         desk = Desk.of(settings)
         write_table(desk.store, images, folder)
-        env = {**base, **settings_environment(settings), "TMPDIR": str(folder)}
+        env = {**base, **settings_environment(settings), "TMPDIR": str(folder), "MALLOC_ARENA_MAX": "2"}
         process = subprocess.Popen([sys.executable, "-m", "desk"], env=env, stderr=subprocess.DEVNULL)
         try:
             _wait(f"http://127.0.0.1:{ports[2]}/health")

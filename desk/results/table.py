@@ -167,7 +167,7 @@ class Stored:
             there = [name for name in names if name in file.schema_arrow.names]
             if piece.size <= _LOCAL:
                 with self._reading:
-                    tables.append(file.read(columns=there))
+                    tables.append(file.read(columns=there, use_threads=False))  # less memory at a time
             else:
                 tables += self._by_ranges(piece, file, there)
         whole = pa.concat_tables(tables, promote_options="default").combine_chunks()

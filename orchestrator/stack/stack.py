@@ -238,7 +238,7 @@ class Stack:
         return Part(
             name=_DESK,
             argv=python_module("desk"),
-            env={**base, **settings_environment(self.settings), "TMPDIR": str(scratch)},
+            env={**base, **settings_environment(self.settings), "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2"},
             log=self._log(_DESK),
             probe=lambda: http_ok(port, "/health"),
             ready_timeout=60,
