@@ -20,7 +20,7 @@ from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.coded import is_odd, odd_jpeg
 from dermbatch.images.formats.colours import described_profile
-from dermbatch.images.jpegheader import JpegHeader, jpeg_is_complete, read_jpeg_header
+from dermbatch.images.jpegheader import JpegHeader, is_followed_by_another, jpeg_is_complete, read_jpeg_header
 from dermbatch.images.pixels import (
     MIN_SIDE,
     Rgb,
@@ -205,6 +205,8 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
             pixels = _deep(data, notes)
         if pixels is None:
             pixels = _by_pillow(image, profile, notes)
+    if media_type == "image/jpeg" and is_followed_by_another(data):
+        notes.append("other_pictures_left_out")
     return _upright(pixels, orientation, profile, notes, media_type)
 
 
@@ -234,6 +236,8 @@ def _read_odd_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> SourceIm
         raise EOFError
     notes: list[str] = []
     pixels = odd_jpeg(data, header, notes)
+    if is_followed_by_another(data):
+        notes.append("other_pictures_left_out")
     exif = Image.Exif()
     at = data.find(b"Exif\0\0", 0, 1 << 16)
     if at >= 0:

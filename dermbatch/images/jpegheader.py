@@ -127,6 +127,13 @@ def jpeg_end(stream: bytes) -> int | None:
     return None
 
 
+def is_followed_by_another(stream: bytes) -> bool:
+    """Whether behind a JPEG picture another one begins, as in files of several (MPO) or in files put together."""
+    last = stream.rfind(b"\xff\xd8\xff")  # a thumbnail's in the header, mostly
+    end = jpeg_end(stream) if last > 0 else None
+    return end is not None and last >= end
+
+
 def jpeg_is_complete(stream: bytes) -> bool:
     """Whether a JPEG stream holds its end marker; anything may follow it."""
     return stream[-2:] == b"\xff\xd9" or jpeg_end(stream) is not None

@@ -512,6 +512,21 @@ def test_palettes_of_which_few_entries_are_used(bits, few, stated):
     both_are(data, np.dstack([shown] * 3).astype(int), limit=1)
 
 
+@pytest.mark.parametrize("said", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_palette_of_colours_under_grey_is_refused_and_a_grey_one_says_nothing(said):
+    words = {}
+    for number, colour in enumerate(("Red", "Green", "Blue"), 1):
+        words[f"{colour}PaletteColorLookupTableData"] = (np.arange(256) // number).astype(np.uint8).tobytes()
+        words[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+    grey = {"PhotometricInterpretation": said, "SamplesPerPixel": 1, "PlanarConfiguration": None}
+    error = refusal(image(GREY.tobytes(), **grey, **words))
+    assert error.reason == "corrupt"
+    assert "Photometric Interpretation" in str(error)
+    words |= {f"{colour}PaletteColorLookupTableData": bytes(range(256)) for colour in ("Red", "Green", "Blue")}
+    shown = GREY if said == "MONOCHROME2" else 255 - GREY
+    both_are(image(GREY.tobytes(), **grey, **words), np.dstack([shown] * 3))
+
+
 def test_an_overlay_in_unused_bits_is_no_deeper_sample():
     samples = GREY.astype("<u2") * 16
     samples[20:60, 30:90] |= 1 << 15

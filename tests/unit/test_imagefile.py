@@ -145,6 +145,21 @@ def test_bytes_after_the_end_of_a_jpeg_are_allowed():
     assert difference(data, IMAGE) < 8
 
 
+def test_another_picture_behind_a_jpeg_is_left_out_with_a_note():
+    one, other = (np.full((48, 64, 3), grey, np.uint8) for grey in (90, 200))
+    first, second = (cv2.imencode(".jpg", picture)[1].tobytes() for picture in (one, other))
+    with io.BytesIO() as file:
+        Image.fromarray(one).save(file, "MPO", save_all=True, append_images=[Image.fromarray(other)])
+        several = file.getvalue()
+    for body in (first + second, first + bytes(7) + second, several):
+        found = read_image(body, max_pixels=10**6)
+        assert found.notes == ("other_pictures_left_out",)
+        assert abs(int(found.pixels[24, 32, 0]) - 90) < 3
+    thumbnail = b"\xff\xe1" + (len(second) + 8).to_bytes(2, "big") + b"Exif\0\0" + second
+    for body in (first, first + b"no picture", first[:2] + thumbnail + first[2:]):
+        assert read_image(body, max_pixels=10**6).notes == ()
+
+
 def test_a_smaller_copy_is_no_second_page():
     """A thumbnail in a TIFF is marked as reduced resolution (NewSubfileType bit 0)."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2

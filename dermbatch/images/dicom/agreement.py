@@ -19,8 +19,9 @@ from pydicom.uid import (
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.encapsulated import is_encapsulated, settle_encapsulated
-from dermbatch.images.dicom.header import Header, element
+from dermbatch.images.dicom.header import Header, element, refuted
 from dermbatch.images.dicom.native import settle_native
+from dermbatch.images.dicom.palette import has_colours
 
 _CODED = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, RLELossless}
 _TAKEN = {
@@ -52,6 +53,8 @@ def settle(dataset: Dataset) -> list[str]:
             reason="unsupported_transfer_syntax",
         )
     header = Header(dataset)
+    if header.photometric.startswith("MONOCHROME") and has_colours(dataset):
+        raise refuted("PhotometricInterpretation")
     if not (is_encapsulated(header) and settle_encapsulated(header)):
         settle_native(header)
     return header.notes

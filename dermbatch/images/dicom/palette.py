@@ -44,6 +44,12 @@ def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     return to_eight_bit(np.stack(channels, axis=-1).astype(np.uint16), bits), said
 
 
+def has_colours(dataset: Dataset) -> bool:
+    """Whether there is a palette of colours: one whose three tables are not one and the same."""
+    tables = [dataset.get(f"{colour}{_DATA}") or dataset.get(f"Segmented{colour}{_DATA}") for colour in _COLOURS]
+    return all(tables) and any(bytes(table) != bytes(tables[0]) for table in tables)
+
+
 def without_segments(dataset: Dataset) -> None:
     """Put the entries of a segmented palette into one that is none: in place; a palette that is there stays.
 
