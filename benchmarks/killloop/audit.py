@@ -18,11 +18,12 @@ from pydantic import ValidationError
 from benchmarks.killloop import work
 from benchmarks.killloop.proxy import written
 from dermbatch import layout
-from dermbatch.errors import DermbatchError, ObjectNotFound
+from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError
 from dermbatch.records.asked import Batch, BatchSummary
 from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import read_artifact
 
 _READERS = 8
 _POISON = 3  # crashes
@@ -66,15 +67,15 @@ def no_op_artifacts_whole(store: ObjectStore, record: ResultRecord) -> bool:
 def pictures_whole(store: ObjectStore, record: ResultRecord) -> bool:
     """Whether all files of the real stages are there and can be decoded (PNG has a checksum in each chunk)."""
     for stage in record.stages.values():
-        for name, key in stage.artifacts.items():
-            data = stage.inline.get(name) or store.get(store.bucket, key)
+        for name in stage.artifacts:
             try:
+                data = read_artifact(store, record, name)
                 if name.endswith(".npy"):
                     np.load(io.BytesIO(data), allow_pickle=False)
                 else:
                     with Image.open(io.BytesIO(data)) as picture:
                         np.asarray(picture)
-            except (OSError, SyntaxError, ValueError):
+            except (OSError, PermanentError, SyntaxError, ValueError):
                 return False
     return len(record.stages) == len(ORDER)
 

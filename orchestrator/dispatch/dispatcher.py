@@ -16,7 +16,7 @@ from dermbatch import metrics
 from dermbatch.errors import DermbatchError, MessageDamaged, MessageRefused, NewerFormat
 from dermbatch.ledger import BatchState, Due, Ledger, Message
 from dermbatch.ledger.images import MOST_DELIVERIES
-from dermbatch.records.asked import Batch, ImageJob, Lane, ManifestEntry
+from dermbatch.records.asked import Batch, ImageJob, ManifestEntry
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import asked
@@ -189,27 +189,29 @@ class Dispatcher:
             if entry.refusal is not None or entry.source is None:
                 refuse(self._store, self._ledger, batch.name, entry)
             else:
-                messages.append(self._messages.of(self._job(batch, entry, entry.source, state.lane), state.lane))
+                messages.append(self._messages.of(self._job(batch, entry, entry.source, state), state.lane))
         added = self._ledger.images.enqueue(messages, next_index=position)
         metrics.DISPATCHED.inc(added)
         return added + len(entries) - len(messages)
 
-    def _job(self, batch: Batch, entry: ManifestEntry, source: str, lane: Lane) -> ImageJob:
+    def _job(self, batch: Batch, entry: ManifestEntry, source: str, state: BatchState) -> ImageJob:
         job = ImageJob(
             batch=batch.name,
             index=entry.index,
             name=entry.name,
             source=source,
-            order=batch.order.model_copy(update={"lane": lane}),
+            order=batch.order.model_copy(update={"lane": state.lane}),
             size=entry.size,
             etag=entry.etag,
             sha256=entry.sha256,
             frame=entry.frame,
             duplicate_of=entry.duplicate_of,
             may_have_text=entry.may_have_text,
-            known=batch.known or entry.duplicate_of is not None,
+            known=batch.known
+            or entry.duplicate_of is not None
+            or state.tolerant,  # what failed has left something
         )
-        return self._choose(job) if lane == "live" else job
+        return self._choose(job) if state.lane == "live" else job
 
     def _too_many_failed(self, state: BatchState) -> bool:
         share = self._batch(state).order.max_failed_share

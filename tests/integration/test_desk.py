@@ -18,8 +18,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, StackError, UsageError
-from dermbatch.remote import DeskClient
 from dermbatch.store import ObjectStore
+from desk.remote import DeskClient
 from orchestrator.steering.controls import begin
 from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
 
