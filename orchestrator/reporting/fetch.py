@@ -97,7 +97,7 @@ def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | Non
     """
     place = Folder(folder)
     infos = store.list(store.bucket, layout.batch_prefix(batch))
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(_AT_A_TIME if file_of is None else 1) as pool:  # files of this machine wait for nobody
         brought = _sum(_each(pool, lambda info: _object(store, info, place, file_of), infos))
         records = (path.relative_to(folder).as_posix() for path in _record_files(folder, batch))
         brought += _sum(_each(pool, lambda key: _image(store, key, place, file_of), records))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -111,7 +112,9 @@ class Folder:
             os.close(folder)
 
     def _refuse_link(self, key: str, error: OSError) -> None:
-        """Say so, where it was a link on the way that an error came from."""
+        """Say so, where it was a link on the way that an error came from; what is not there is no link."""
+        if error.errno == errno.ENOENT:
+            return
         on_the_way = list((self.path / key).relative_to(self.path).parents)[:-1]
         if any((self.path / part).is_symlink() for part in on_the_way):
             raise _link(key) from error

@@ -36,11 +36,15 @@ def wait(
         StackError: Where Redis has not answered for a minute.
     """
     state: BatchState | None = None
+    woken = False
     answered = time.monotonic()
     while True:
         try:
             state = ledger.of(batch).batches.get(batch)
             answered = time.monotonic()
+            if state is not None and state.finished and not woken:
+                ledger.of(batch).slots.wake()  # it closes the batch at its next look
+                woken = True
         except LedgerUnavailable as error:  # what it has is kept: an outage is waited out for a while
             if time.monotonic() - answered > _OUTAGE:
                 raise StackError(f"Redis is gone: {error}") from error
@@ -49,4 +53,4 @@ def wait(
             if summary is not None:
                 return summary
         told(state)
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_LOOK_EVERY if state is None or not state.finished else _LOOK_EVERY / 2)
