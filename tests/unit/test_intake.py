@@ -310,6 +310,19 @@ def test_a_dicomdir_in_a_folder_or_archive_is_passed_over(intake, tmp_path):
     assert sorted(names(found)) == sorted(f"export.tgz/export/{name}" for name in below)
 
 
+def test_what_a_dicomdir_of_a_folder_names_and_is_not_there_is_a_failure(intake, tmp_path):
+    folder = export(tmp_path / "disc" / "export")
+    (folder / "IMAGES" / "IM1").unlink()
+    found = walk(intake, tmp_path / "disc")
+    lost = [one for one in found if isinstance(one, Candidate) and one.name == "disc/export/IMAGES/IM1"]
+    assert [(one.refusal.reason, one.read) for one in lost] == [("unreadable", None)]
+    assert "copy the whole export again" in lost[0].refusal.message
+    below = ["EXTRA", "IM1", "IM2#frame=1", "IM2#frame=2", "SR1"]
+    assert sorted(names(found)) == [f"disc/export/IMAGES/{name}" for name in below]
+    assert [one.name for one in found if isinstance(one, Skipped)] == ["disc/export/DICOMDIR"]
+    resumed(intake, tmp_path / "disc", found)
+
+
 def test_a_dicomdir_alone_gives_the_files_that_it_names(intake, tmp_path):
     found = walk(intake, export(tmp_path / "export") / "DICOMDIR")
     assert names(found) == [f"export/IMAGES/{name}" for name in ("IM1", "IM2#frame=1", "IM2#frame=2", "SR1")]

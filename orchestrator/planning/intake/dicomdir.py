@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dermbatch.errors import BadInput, PermanentError
 from dermbatch.images.dicomhead import referenced_files
 from dermbatch.store import ObjectInfo
-from orchestrator.planning.intake.candidates import Candidate, refused, unreadable
+from orchestrator.planning.intake.candidates import Candidate, Skipped, refused, unreadable
 from orchestrator.planning.intake.leaf import File, Object, written
 
 MOST_BYTES = 64 << 20
@@ -22,7 +23,7 @@ _SUFFIX = re.compile(r"\.(dcm|dicom|dic|ima)\Z")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-def referenced(directory: File | Object) -> Iterator[File | Object | Candidate]:
+def referenced(directory: File | Object) -> Iterator[File | Object | Candidate | Skipped]:
     """The files that a DICOMDIR names, in its order; those that are not taken as candidates with a refusal.
 
     Raises:
@@ -38,9 +39,24 @@ def referenced(directory: File | Object) -> Iterator[File | Object | Candidate]:
     for parts in named:
         below = "/".join(parts)
         try:
-            yield disc.leaf(disc.find(parts), below)
+            place = disc.find(parts)
+            own = isinstance(directory, File) and place == Path(directory.path.name)
+            yield Skipped(written(f"{disc.name}/{below}")) if own else disc.leaf(place, below)
         except PermanentError as error:
             yield refused(written(f"{disc.name}/{below}"), error)
+
+
+def gone(directory: File) -> list[Candidate]:
+    """What a DICOMDIR names and a walk of its folder would not find, as candidates with a refusal.
+
+    None where it cannot be read: what is there is found anyway.
+    """
+    try:
+        lost = [one for one in referenced(directory) if isinstance(one, Candidate)]
+    except PermanentError:
+        return []
+    folder = directory.name.rpartition("/")[0]  # as the walk calls it, from its beginning on
+    return [replace(one, name=f"{folder}/{one.name.partition('/')[2]}") for one in lost]
 
 
 class _Disc(ABC):

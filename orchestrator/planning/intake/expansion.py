@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import PurePosixPath
 
 from dermbatch.archives.archive import is_archive, is_archive_name, is_compressed_name, members
@@ -16,7 +17,7 @@ from dermbatch.records.asked import Position
 from dermbatch.records.marks import own_result
 from dermbatch.settings import ArchiveSettings
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped, refused, unreadable
-from orchestrator.planning.intake.dicomdir import referenced
+from orchestrator.planning.intake.dicomdir import gone, referenced
 from orchestrator.planning.intake.formats import unopened, untaken
 from orchestrator.planning.intake.leaf import File, Head, Leaf, Object, Packed, is_image_name
 from orchestrator.planning.intake.selection import Selection
@@ -97,7 +98,7 @@ class Expansion:
         return self._expanded(leaf, head.data) or self._image(leaf, head, at)
 
     def _expanded(self, leaf: Leaf, head: bytes) -> Iterator[Found] | None:
-        """The members of an archive, or the files of a DICOMDIR that the user named; none where it is neither."""
+        """Members of an archive, files of a DICOMDIR that the user named, or those that one misses; else none."""
         if isinstance(leaf, File | Object):
             if leaf.archive or (is_archive(head) and (leaf.named or leaf.suffix in _SAY_NOTHING)):
                 return self._members(leaf)
@@ -105,6 +106,8 @@ class Expansion:
                 return self._members(leaf)
         if isinstance(leaf, File | Object) and is_directory(head) and leaf.named:
             return referenced(leaf)
+        if isinstance(leaf, File) and is_directory(head) and (lost := gone(leaf)):
+            return chain([Skipped(leaf.name)], lost)
         return None
 
     def _matters_inside(self, leaf: Leaf) -> bool:
