@@ -27,9 +27,9 @@ Picture = NDArray[np.uint8]
 
 _AGAIN = "give the image once more, and the picture is made anew"
 
-_decoding = threading.Semaphore(
-    2
-)  # pictures of many megapixels in memory at a time, however many threads there are
+_AT_A_TIME = 2  # pictures of many megapixels in memory, however many threads there are
+
+_decoding = threading.Semaphore(_AT_A_TIME)
 
 
 def digest(picture: Picture) -> str:

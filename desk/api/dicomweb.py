@@ -11,10 +11,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from io import BytesIO
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
 import pydicom
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
@@ -111,35 +111,37 @@ def instances(
     return _found(request, _all(request, store, batch, study, one), names, "SOPInstanceUID")
 
 
-@router.get("/studies/{study}/metadata")
-@router.get("/studies/{study}/series/{one}/metadata")
-@router.get("/studies/{study}/series/{one}/instances/{instance}/metadata")
-def metadata(
+def _named(
     batch: str,
     study: str,
     request: Request,
     store: TheStore,
     one: str | None = None,
     instance: str | None = None,
-) -> Response:
+) -> list[_Object]:
+    """The objects that a path of WADO-RS names."""
+    found = _all(request, store, batch, study, one, instance)
+    if not found:
+        raise Problem(404, "no_dicom", "there is no such DICOM object in this batch")
+    return found
+
+
+_Named = Annotated[list[_Object], Depends(_named)]
+
+
+@router.get("/studies/{study}/metadata")
+@router.get("/studies/{study}/series/{one}/metadata")
+@router.get("/studies/{study}/series/{one}/instances/{instance}/metadata")
+def metadata(found: _Named) -> Response:
     """WADO-RS: headers, without pixel data."""
-    found = _there(_all(request, store, batch, study, one, instance))
     return Response(as_json([_plain(each.header) for each in found]), media_type=_JSON)
 
 
 @router.get("/studies/{study}")
 @router.get("/studies/{study}/series/{one}")
 @router.get("/studies/{study}/series/{one}/instances/{instance}")
-def retrieve(
-    batch: str,
-    study: str,
-    request: Request,
-    store: TheStore,
-    one: str | None = None,
-    instance: str | None = None,
-) -> Response:
+def retrieve(request: Request, store: TheStore, found: _Named, instance: str | None = None) -> Response:
     """WADO-RS: objects, as ``multipart/related``; one alone as ``application/dicom`` where that is asked for."""
-    found = _there(_all(request, store, batch, study, one, instance))
     accept = request.headers.get("accept", "")
     if instance is not None and accept.startswith("application/dicom") and "json" not in accept:
         return Response(store.get(store.bucket, found[0].key), media_type="application/dicom")
@@ -183,12 +185,6 @@ def _found(request: Request, objects: list[_Object], names: tuple[str, ...], key
     if not page:
         return Response(status_code=204)
     return Response(as_json([_plain(one.said(names)) for one in page]), media_type=_JSON)
-
-
-def _there(found: list[_Object]) -> list[_Object]:
-    if not found:
-        raise Problem(404, "no_dicom", "there is no such DICOM object in this batch")
-    return found
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records.asked import Batch, ManifestEntry
-from dermbatch.records.row import NO_DICOM, row_of, sent
+from dermbatch.records.row import NO_DICOM, sent
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
 from orchestrator.reporting.table.columns import rows_of
@@ -51,11 +51,9 @@ class Running:
             del self._rows[index]  # to be tried again
         new = [index for index in present if (marks.is_done(index),) != self._rows.get(index, ())[:1]]
         for outcome in _read(store, batch, marks, new[:AT_ONCE]):
-            entry = outcome.entry
-            asked = {"duplicate_of": entry.duplicate_of, "bytes": entry.size, "frame": entry.frame}
-            row = row_of(outcome.record, **asked)
+            row = outcome.row
             told = {name: value for name, value in row.items() if name not in _LEFT_OUT}
-            self._rows[entry.index] = (row["outcome"] == "done", sent(told))
+            self._rows[outcome.entry.index] = (row["outcome"] == "done", sent(told))
         if not new and self._table is not None:
             return self._table
         rows = [row for _, (_, row) in sorted(self._rows.items())]

@@ -17,6 +17,7 @@ from dermbatch.errors import ObjectNotFound, RecordDamaged
 from dermbatch.pictures import read_whole
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.records.outcome import FailureRecord, ResultRecord
+from dermbatch.records.row import Row, row_of
 from dermbatch.store import ObjectStore
 from dermbatch.stored import checked, parsed, read
 
@@ -81,6 +82,12 @@ class Outcome:
 
     entry: ManifestEntry
     record: ResultRecord | FailureRecord
+
+    @property
+    def row(self) -> Row:
+        """Its row of the batch's table."""
+        entry = self.entry
+        return row_of(self.record, duplicate_of=entry.duplicate_of, bytes=entry.size, frame=entry.frame)
 
 
 def read_outcome(store: ObjectStore, batch: Batch, entry: ManifestEntry, *, done: bool) -> Outcome:

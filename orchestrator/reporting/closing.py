@@ -25,7 +25,7 @@ from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.records.asked import Batch, BatchSummary, ManifestEntry
 from dermbatch.records.outcome import FailureRecord, ResultRecord
-from dermbatch.records.row import row_of, sent
+from dermbatch.records.row import sent
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
@@ -172,9 +172,7 @@ class _Ending:
         wanted = (index for index in self.marks.present() if not self._has[index])
         lines: list[str] = []
         for found in in_order(self._look, entries(self.store, self.batch, wanted), self.readers):
-            entry, record = found.outcome.entry, found.outcome.record
-            asked = {"duplicate_of": entry.duplicate_of, "bytes": entry.size, "frame": entry.frame}
-            lines.append(sent(row_of(record, **asked)))
+            lines.append(sent(found.outcome.row))
             if len(lines) == _ROWS_AT_A_TIME:
                 self._add(rows_of(lines))
                 lines.clear()

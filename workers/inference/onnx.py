@@ -59,8 +59,11 @@ class OnnxRuntime:
             version = "" if choice.version is None else f" version {choice.version} of"
             raise ModelContractError(f"there is no{version} model {name} in {self._repository}")
         version = choice.version or versions[-1]
-        model = describe(stage, version, self._config(name))
-        self._session(model)
+        config = self._config(name)
+        model = describe(stage, version, config)
+        with self._loading:
+            if (name, version) not in self._sessions:
+                self._sessions[name, version] = self._loaded(model, config)
         self._known[stage, choice] = time.monotonic(), model
         return model
 
@@ -68,7 +71,7 @@ class OnnxRuntime:
         """As :meth:`workers.inference.protocol.Inference.infer`."""
         rows = {name: array[None] if model.max_batch else array for name, array in inputs.items()}
         try:
-            answers = self._session(model).run(list(outputs), rows)
+            answers = self._sessions[model.name, model.version].run(list(outputs), rows)
         except (InvalidArgument, ValueError) as error:
             raise model.broken(f"cannot be asked so: {error}") from error
         except Exception as error:  # its errors have no common parent; memory that is short is one
@@ -93,15 +96,7 @@ class OnnxRuntime:
             raise ModelContractError(f"model {name} is for {kind}: take the engine triton for it")
         return config
 
-    def _session(self, model: ServedModel) -> Any:
-        with self._loading:
-            session = self._sessions.get((model.name, model.version))
-            if session is None:
-                session = self._sessions[model.name, model.version] = self._loaded(model)
-            return session
-
-    def _loaded(self, model: ServedModel) -> Any:
-        config = self._config(model.name)
+    def _loaded(self, model: ServedModel, config: Any) -> Any:
         path = self._repository / model.name / model.version / (config.default_model_filename or "model.onnx")
         try:
             body = path.read_bytes()

@@ -145,8 +145,8 @@ class Attempt:
 
     def _row(self, record: ResultRecord) -> str:
         """The row of the table, for the ledger, so that closing need not read the record."""
-        asked = {"duplicate_of": self._job.duplicate_of}
-        return sealed(sent(row_of(record, **asked)), self._job.batch, self._place.settings.redis.signing_key)
+        row = sent(row_of(record, duplicate_of=self._job.duplicate_of))
+        return sealed(row, self._job.batch, self._place.settings.redis.signing_key)
 
     def _commit(self, record: ResultRecord) -> bool | None:
         """Write the record: whether there was none yet; none where it could not be written, which costs no try."""
