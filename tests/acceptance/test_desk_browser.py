@@ -135,6 +135,28 @@ def test_pixels_hold_from_file_to_screen(browser, link, uploaded, pictures):
     seat.close()
 
 
+def test_layers_that_come_late_leave_the_view_as_a_person_set_it(browser, link, uploaded):
+    seat = Seat(browser, link())
+    row = seat.context.request.get(f"{seat.base}/v1/results?batch=golden&outcome=done").json()["results"][0]
+    held = []
+
+    def hold(route):  # Playwright marks what it calls, which a list's own method does not bear
+        held.append(route)
+
+    seat.page.route("**/outline", hold)
+    seat.go(f"/image/golden/{row['index']}")
+    seat.until("window.viewer?.bases?.size > 0 && viewer.idle && viewer.overs.has('outline')")
+    seat.page.keyboard.press("l")  # all layers off
+    view = seat.page.evaluate("viewer.look({x: 20, y: 30, zoom: 3}); viewer.view")
+    with seat.page.expect_response("**/outline"):
+        held[0].continue_()
+    seat.until("viewer.overs.get('outline').on && viewer.idle")
+    assert seat.page.evaluate("viewer.view") == view == {"x": 20, "y": 30, "zoom": 3}
+    assert seat.page.evaluate("viewer.bare")
+    assert not seat.page.get_by_role("checkbox", name="outline").is_checked()
+    seat.close()
+
+
 @THOROUGH
 def test_gallery_image_and_export_by_keyboard_alone(browser, link, uploaded):
     seat = Seat(browser, link())

@@ -39,7 +39,9 @@ async function load() {
   viewer.size = [result.source.width, result.source.height];
   viewer.spacing = result.source.pixel_spacing_mm?.[1] ?? null;
   about(result, said.files);
+  // Once, before layers come: where a person looks then, they stay.
   viewer.fit();
+  if (context.has("z")) viewer.look({ x: Number(context.get("x")), y: Number(context.get("y")), zoom: Number(context.get("z")) });
   const base = layers.includes(context.get("base")) ? context.get("base") : "original";
   await useBase(base).catch(async (error) => {
     complain(error);
@@ -47,8 +49,6 @@ async function load() {
   });
   bases(layers.filter((name) => BASES.includes(name)));
   await overs(layers, earlier);
-  viewer.fit();
-  if (context.has("z")) viewer.look({ x: Number(context.get("x")), y: Number(context.get("y")), zoom: Number(context.get("z")) });
   if (layers.includes(context.get("other"))) await compare(context.get("other"), Number(context.get("split")) || 0.5);
   neighbours();
 }
@@ -81,7 +81,7 @@ async function overs(layers, earlier) {
     const over = { opacity: Number(wanted.get(name)) || (name === "saliency" ? 0.7 : 1), on: false };
     if (name === "earlier outline") Object.assign(over, { colour: "#ffb300", address: `/v1/batches/${earlier.batch}/images/${earlier.index}/outline` });
     viewer.overs.set(name, over);
-    const box = make("input", { type: "checkbox", onchange: () => turn(name, box.checked).catch(complain) });
+    const box = make("input", { type: "checkbox", onchange: () => { viewer.bare = false; turn(name, box.checked).catch(complain); } });
     const strength = make("input", { type: "range", min: 5, max: 100, value: Math.round(over.opacity * 100), "aria-label": `Opacity of ${name}`, oninput: () => { over.opacity = strength.value / 100; viewer.draw(); rememberSoon(); } });
     byId("layers").append(make("label", {}, box, name), strength);
     over.box = box;
@@ -91,8 +91,7 @@ async function overs(layers, earlier) {
 
 async function turn(name, on) {
   const over = viewer.overs.get(name);
-  over.box.checked = on;
-  viewer.bare = false;
+  over.box.checked = on && !viewer.bare;
   if (on && !over.lines && !over.layer) {
     if (name.endsWith("outline")) over.lines = await json(over.address ?? `${here}/outline`);
     else over.layer = await layer(name);
