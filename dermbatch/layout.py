@@ -63,6 +63,17 @@ def part_of(index: int) -> tuple[str, int]:
     return f"{index // PART_SIZE:06d}", index % PART_SIZE
 
 
+def index_of(key: str) -> int | None:
+    """The index that the key of a record, ``.../<part>/<n>.json``, stands for; none where it is no such key."""
+    part, _, name = key.rpartition("/")
+    part = part.rpartition("/")[2]
+    number = name.removesuffix(".json")
+    if not (part.isdecimal() and number.isdecimal() and name.endswith(".json")):
+        return None
+    index = int(part) * PART_SIZE + int(number)
+    return index if part_of(index) == (part, int(number)) else None
+
+
 def identity(sha256: str, frame: int | None) -> str:
     """What an image is called by: the digest of its file, and of a frame of several that of both.
 

@@ -16,7 +16,7 @@ from dermbatch.records.asked import Order
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
-from orchestrator.reporting.fetch import fetch
+from orchestrator.reporting.fetch import Fetching
 from orchestrator.reporting.progress import wait
 from orchestrator.stack.stack import Stack
 
@@ -62,10 +62,13 @@ def _batch(stack: Stack, name: str, paths: Sequence[Path], out: Path) -> None:
     batch = plan(name, Order(models=settings.models), intake.walk([str(path) for path in paths]), store)
     ledger.batches.open(batch)
     ledger.slots.wake()
-    counts = wait(ledger, store, batch.name)
+    fetching = Fetching(store, name, out, file_of=stack.file_of)
+    counts = wait(
+        ledger, store, batch.name, lambda state: fetching.early(state.next_index if state is not None else 0)
+    )
     if counts.done != len(paths):
         raise SystemExit(f"{counts.failed} of {len(paths)} images failed: the figures would mean nothing")
-    fetch(store, name, out, file_of=stack.file_of)
+    fetching.finish()
 
 
 def _requests(stack: Stack) -> float:

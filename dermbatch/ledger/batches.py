@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,12 @@ from datetime import UTC, datetime
 from itertools import islice, product
 from typing import Any, Literal, cast
 
+import redis
+from redis.client import PubSub
+
 from dermbatch.ledger.connection import (
     BATCH,
+    CLOSED,
     COUNTS,
     OPEN,
     Connection,
@@ -89,6 +94,7 @@ class Batches:
 
     def __init__(self, connection: Connection) -> None:
         self._redis, self._run = connection.redis, connection.run
+        self._closed: PubSub | None = None
 
     def open(self, batch: Batch, control: BatchControl | None = None) -> bool:
         """Let the dispatcher feed this batch. Opening it again changes nothing; ``False`` then.
@@ -135,7 +141,19 @@ class Batches:
         with sorted_errors(), self._redis.pipeline() as pipe:
             pipe.zrem(OPEN, batch)
             pipe.unlink(batch_of(batch), *bitmaps_of(batch), reasons_of(batch), rows_of(batch))
+            pipe.publish(CLOSED, batch)
             pipe.execute()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until some batch is closed, or for so long; what Redis does meanwhile does not matter."""
+        try:
+            if self._closed is None:
+                closed = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+                closed.subscribe(CLOSED)
+                self._closed = closed
+            self._closed.get_message(timeout=seconds)
+        except redis.RedisError:
+            time.sleep(seconds)
 
     def rows_waiting(self, batches: Sequence[str]) -> dict[str, int]:
         """How many rows of the table of each batch wait to be gathered."""

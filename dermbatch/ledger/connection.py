@@ -21,6 +21,9 @@ FLIGHT = (INFLIGHT, STATES, JOBS, COUNTS)
 OPEN, SLOTS, CLOCK = PREFIX + "open", PREFIX + "slots", PREFIX + "clock"
 LEADER, WAKE, WATCH_LOOK = PREFIX + "leader", PREFIX + "wake", PREFIX + "watch:look"
 
+CLOSED = PREFIX + "closed"
+"""Channel that the names of batches are published on as they are forgotten."""
+
 BATCH = PREFIX + "batch:"
 """A batch's keys begin with it; ``standing`` of ``scripts/prelude.lua`` names them too."""
 

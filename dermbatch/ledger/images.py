@@ -13,6 +13,7 @@ from dermbatch.ledger.connection import (
     INFLIGHT,
     JOBS,
     STATES,
+    WAKE,
     Connection,
     batch_of,
     bitmaps_of,
@@ -170,7 +171,8 @@ class Images:
             reason: Code of a failure.
             row: Of the batch's table, of the very record that is in the store; not kept where too many wait.
         """
-        names = [*FLIGHT, *bitmaps_of(job.batch), reasons_of(job.batch), batch_of(job.batch), rows_of(job.batch)]
+        batch = job.batch
+        names = [*FLIGHT, *bitmaps_of(batch), reasons_of(batch), batch_of(batch), rows_of(batch), WAKE]
         args: list[str | int] = [job.member, job.index, owner, outcome, reason, job.batch, row, MOST_ROWS]
         return self._run("finish", names, args) == 1
 

@@ -70,7 +70,7 @@ def audit(store: ObjectStore, batch: Batch) -> Marks:
     marks = Marks(batch.images)
     for folder in ("failed", "results"):
         for info in store.list(store.bucket, f"{layout.batch_prefix(batch.name)}{folder}/"):
-            index = _index_of(info.key)
+            index = layout.index_of(info.key)
             if index is not None:
                 marks.set(index, done=folder == "results")
     return marks
@@ -211,14 +211,3 @@ def _damaged(batch: Batch, entry: ManifestEntry, key: str) -> FailureRecord:
         failed=batch.created,  # when is not known; nothing of now, so that closing again gives the same
         software=batch.software,
     )
-
-
-def _index_of(key: str) -> int | None:
-    """The index that ``.../<part>/<n>.json`` stands for; none where it is no such key."""
-    part, _, name = key.rpartition("/")
-    part = part.rpartition("/")[2]
-    number = name.removesuffix(".json")
-    if not (part.isdecimal() and number.isdecimal() and name.endswith(".json")):
-        return None
-    index = int(part) * layout.PART_SIZE + int(number)
-    return index if layout.part_of(index) == (part, int(number)) else None

@@ -6,6 +6,7 @@ files of their own, each in its documented place.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,6 +37,7 @@ FileOf = Callable[[str], Path | None]
 
 _AT_A_TIME = 8
 _CHUNK = 256
+_AWAITED = 256  # images looked for while a batch runs: more than are worked on at a time, of which few fail
 _MOST_UNAVAILABLE = 16  # objects that a store did not give; more, and it is the store that is away
 _KEPT, _NAMED = 32, 3  # of what could not be brought, in a message
 _IMAGE_FIELDS = set(ImageInfo.model_fields)
@@ -95,18 +97,68 @@ def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | Non
             else is in the folder then.
         StoreUnavailable, StoreRefused: Where the store gives hardly anything.
     """
-    place = Folder(folder)
-    infos = store.list(store.bucket, layout.batch_prefix(batch))
-    with ThreadPoolExecutor(_AT_A_TIME if file_of is None else 1) as pool:  # files of this machine wait for nobody
-        brought = _sum(_each(pool, lambda info: _object(store, info, place, file_of), infos))
-        records = (path.relative_to(folder).as_posix() for path in _record_files(folder, batch))
-        brought += _sum(_each(pool, lambda key: _image(store, key, place, file_of), records))
-    _tidy_table(place, batch)
-    if (report := place.read(layout.report(batch))) is not None:  # not before the batch is finished
-        _renew(place, "report.html", report)
-    if brought.bad:
-        raise _incomplete(batch, folder, brought)
-    return brought.written
+    return Fetching(store, batch, folder, file_of=file_of).finish()
+
+
+class Fetching:
+    """Brings a batch into a folder, as :func:`fetch` does, of whose results some may come while it still runs.
+
+    Args:
+        store, batch, folder, file_of: As for :func:`fetch`.
+    """
+
+    def __init__(self, store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | None = None) -> None:
+        self._store, self._batch, self._file_of = store, batch, file_of
+        self._place = Folder(folder)
+        self._awaited = deque[int](maxlen=_AWAITED)
+        self._begun = 0
+        self._brought = bytearray()  # for each image 1 where all of it is in the folder
+        self._early = 0
+
+    def early(self, begun: int) -> None:
+        """Bring results that are new in a store of this machine; what goes wrong is left to :meth:`finish`.
+
+        Args:
+            begun: Images with a lower index may have a result.
+        """
+        self._awaited.extend(range(self._begun, begun))
+        self._begun = max(self._begun, begun)
+        for index in list(self._awaited):
+            key = layout.result(self._batch, index)
+            if self._file_of is None or (file := self._file_of(key)) is None or not file.is_file():
+                continue
+            self._awaited.remove(index)
+            with suppress(DermbatchError):
+                written = _bring(self._store, key, self._place, self._file_of)
+                brought = _image(self._store, key, self._place, self._file_of)
+                self._early += written + brought.written
+                if not brought.missed:
+                    self._brought.extend(bytes(max(0, index + 1 - len(self._brought))))
+                    self._brought[index] = 1
+
+    def _has(self, key: str) -> bool:
+        """Whether all of the image whose result record this is was brought."""
+        index = layout.index_of(key)
+        if index is None or key != layout.result(self._batch, index):
+            return False
+        return index < len(self._brought) and self._brought[index] == 1
+
+    def finish(self) -> int:
+        """Bring all that is not there yet; as :func:`fetch`."""
+        store, place, file_of = self._store, self._place, self._file_of
+        listed = store.list(store.bucket, layout.batch_prefix(self._batch))
+        infos = (info for info in listed if not self._has(info.key))
+        with ThreadPoolExecutor(_AT_A_TIME if file_of is None else 1) as pool:  # files of this machine: no waiting
+            brought = _sum(_each(pool, lambda info: _object(store, info, place, file_of), infos))
+            keys = (path.relative_to(place.path).as_posix() for path in _record_files(place.path, self._batch))
+            records = (key for key in keys if not self._has(key))
+            brought += _sum(_each(pool, lambda key: _image(store, key, place, file_of), records))
+        _tidy_table(place, self._batch)
+        if (report := place.read(layout.report(self._batch))) is not None:  # not before the batch is finished
+            _renew(place, "report.html", report)
+        if brought.bad:
+            raise _incomplete(self._batch, place.path, brought)
+        return self._early + brought.written
 
 
 def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:

@@ -11,7 +11,7 @@ from dermbatch.records.asked import BatchSummary
 from dermbatch.store import ObjectStore
 from orchestrator.batches.summary import read_summary
 
-_LOOK_EVERY = 0.1
+_LOOK_EVERY = 0.25
 _OUTAGE = 60.0
 
 
@@ -43,7 +43,7 @@ def wait(
             state = ledger.of(batch).batches.get(batch)
             answered = time.monotonic()
             if state is not None and state.finished and not woken:
-                ledger.of(batch).slots.wake()  # it closes the batch at its next look
+                ledger.of(batch).slots.wake()  # where no worker did: all were refused, or the leader was away
                 woken = True
         except LedgerUnavailable as error:  # what it has is kept: an outage is waited out for a while
             if time.monotonic() - answered > _OUTAGE:
@@ -53,4 +53,4 @@ def wait(
             if summary is not None:
                 return summary
         told(state)
-        time.sleep(_LOOK_EVERY if state is None or not state.finished else _LOOK_EVERY / 2)
+        ledger.of(batch).batches.sleep(_LOOK_EVERY)

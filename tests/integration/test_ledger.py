@@ -362,6 +362,37 @@ def test_a_sleeping_leader_is_woken(ledger):
     ledger.slots.sleep(0.1)
 
 
+def test_the_last_outcome_of_a_batch_wakes_the_leader(ledger, client):
+    ledger.batches.open(batch(3))
+    put(ledger, 0, 1)
+    for index in (0, 1):  # nothing is in flight any more, but there is more to feed
+        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, "done")
+    assert not client.exists("dermbatch:wake")
+    put(ledger, 2)
+    ledger.batches.advance("b", 3)
+    ledger.images.finish(job(2), claimed(ledger, job(2)).owner, "failed", "corrupt")
+    assert client.llen("dermbatch:wake") == 1
+
+
+def test_a_batch_that_still_grows_wakes_nobody(ledger, client):
+    growing = batch(1).model_copy(update={"growing": True})
+    ledger.batches.open(growing)
+    put(ledger, 0)
+    ledger.batches.advance("b", 1)
+    ledger.images.finish(job(0), claimed(ledger, job(0)).owner, "done")
+    assert not client.exists("dermbatch:wake")
+
+
+def test_who_waits_for_a_batch_is_woken_when_it_is_closed(ledger, client):
+    ledger.batches.open(batch(1))
+    for _ in range(2):  # the first has subscribed, the second heard of that
+        ledger.batches.sleep(0.05)
+    ledger.batches.forget("b")
+    started = time.monotonic()
+    ledger.batches.sleep(20)
+    assert time.monotonic() - started < 10
+
+
 def test_a_redis_that_lost_its_data_remembers_nothing(ledger, client):
     assert not ledger.slots.remembers()
     ledger.images.requeue("o")

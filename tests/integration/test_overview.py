@@ -129,7 +129,7 @@ def test_following_ends_with_the_summary_and_not_before_it_is_there(store, ledge
     ledger.batches.open(batch)
     looks = []
 
-    def check():
+    def check(state):
         looks.append(None)
         if len(looks) == 2:
             ledger.batches.refuse("b", 0, "truncated")

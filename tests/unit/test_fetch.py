@@ -15,7 +15,7 @@ from dermbatch.records.outcome import FailureRecord, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from orchestrator.batches.outcomes import read_artifact
-from orchestrator.reporting.fetch import Incomplete, fetch, folder_results
+from orchestrator.reporting.fetch import Fetching, Incomplete, fetch, folder_results
 from orchestrator.reporting.folder import DiskFull, OutOfFolder
 from orchestrator.reporting.verifying import verify
 from workers.process.journey import process
@@ -412,3 +412,63 @@ def test_dicom_objects_are_brought_once(tmp_path):
     store.requests.clear()
     fetch(store, "b", tmp_path)
     assert ("get", key) not in store.requests
+
+
+class OnThisMachine:
+    """The plain files of a store of this machine."""
+
+    def __init__(self, store, folder):
+        self.store, self.folder = store, folder
+
+    def __call__(self, key):
+        path = self.folder / key
+        if (body := self.store.objects.get(("results", key))) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+        return path
+
+
+def test_results_come_into_the_folder_while_the_batch_runs_and_the_end_brings_the_rest(tmp_path):
+    store, _ = finished()
+    file_of = OnThisMachine(store, tmp_path / "store")
+    all_of_it = fetch(store, "b", tmp_path / "at the end", file_of=file_of)
+    third = {layout.result("b", 2): store.objects.pop(("results", layout.result("b", 2)))}
+    fetching = Fetching(store, "b", tmp_path / "early", file_of=file_of)
+    fetching.early(2)
+    early = files(tmp_path / "early")
+    assert {layout.result("b", 0), layout.result("b", 1)} < early
+    assert any(path.endswith("mask.png") for path in early)
+    assert "report.html" not in early
+    (tmp_path / "store" / layout.result("b", 2)).unlink()
+    fetching.early(3)  # the third is still worked on
+    assert files(tmp_path / "early") == early
+    store.objects |= {("results", key): body for key, body in third.items()}
+    store.requests.clear()
+    assert fetching.finish() == all_of_it
+    assert files(tmp_path / "early") == files(tmp_path / "at the end")
+    assert ("get", layout.result("b", 0)) not in store.requests
+
+
+def test_what_could_not_come_early_is_answered_for_at_the_end(tmp_path):
+    store, records = finished(2)
+    file_of = OnThisMachine(store, tmp_path / "store")
+    bad = records[0].stages[Stage.SEGMENT].artifacts["mask.png"]
+    store.put(bad, b"damaged", "image/png")
+    fetching = Fetching(store, "b", tmp_path / "out", file_of=file_of)
+    fetching.early(2)
+    with pytest.raises(Incomplete, match=r"mask\.png"):
+        fetching.finish()
+    assert layout.result("b", 1) in files(tmp_path / "out")
+
+
+def test_an_image_that_fails_keeps_no_other_from_coming_early(tmp_path):
+    store, _ = finished(3)
+    file_of = OnThisMachine(store, tmp_path / "store")
+    del store.objects["results", layout.result("b", 0)]
+    store.put(layout.failure("b", 0), FAILURE.to_json(), JSON)
+    fetching = Fetching(store, "b", tmp_path / "out", file_of=file_of)
+    for begun in (1, 2, 3, 3):
+        fetching.early(begun)
+    assert {layout.result("b", 1), layout.result("b", 2)} < files(tmp_path / "out")
+    fetching.finish()
+    assert layout.failure("b", 0) in files(tmp_path / "out")

@@ -2,7 +2,7 @@
 -- Done: the result record exists, whoever wrote it, so anybody may say so. Failed: only the owner may, and only
 -- while there is no result. 1 if the outcome was taken, else 0. Allowed in a full Redis, since it frees memory.
 -- `row`: of the batch's table, kept until it is gathered, where there are fewer than `most`; or empty.
-local inflight, states, jobs, counts, done, failed, reasons, batch, rows = unpack(KEYS)
+local inflight, states, jobs, counts, done, failed, reasons, batch, rows, wake = unpack(KEYS)
 local member, index, owner, outcome, reason, name, row, most = unpack(ARGV)
 
 local state, owner_now = whose(redis.call('HGET', states, member))
@@ -18,6 +18,16 @@ end
 if redis.call('EXISTS', batch) == 0 then
   for _, key in ipairs({done, failed, reasons, rows}) do redis.call('EXPIRE', key, 86400) end
 end
-if remove(inflight, states, jobs, member) == 1 then count(counts, name, -1) end
 if state == 'waiting' then count(counts, name .. '|waiting', -1) end
+if remove(inflight, states, jobs, member) == 1 then
+  count(counts, name, -1)
+  -- The last of a batch that was fed to its end: the leader closes it now, not at its next look.
+  if redis.call('HEXISTS', counts, name) == 0 then
+    local images, next_index, growing = unpack(redis.call('HMGET', batch, 'images', 'next', 'growing'))
+    if images and growing ~= '1' and tonumber(next_index) >= tonumber(images) then
+      redis.call('LPUSH', wake, 1)
+      redis.call('LTRIM', wake, 0, 0)
+    end
+  end
+end
 return 1

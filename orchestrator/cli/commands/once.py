@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dermbatch import layout
-from dermbatch.ledger import Ledger
+from dermbatch.ledger import BatchState, Ledger
 from dermbatch.models import repository
 from dermbatch.phantoms.samples import write_samples
 from dermbatch.records.asked import Order
@@ -25,8 +25,7 @@ from orchestrator.cli.tables.progress import closing_table, follow, where
 from orchestrator.planning import submission
 from orchestrator.planning.models import Offer, named
 from orchestrator.planning.planner import abandon
-from orchestrator.reporting.fetch import fetch as fetch_batch
-from orchestrator.reporting.fetch import fetch_originals
+from orchestrator.reporting.fetch import Fetching, fetch_originals
 from orchestrator.stack.environment import audited
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin
@@ -94,9 +93,15 @@ def run(
             batch = submitted.plan(name, store)
         started = time.monotonic()
         begin(store, ledger, batch)
-        summary = follow(ledger, store, batch, err, lambda: _look_after(stack))
+        fetching = Fetching(store, batch.name, folder, file_of=stack.file_of)
+
+        def look(state: BatchState | None) -> None:
+            _look_after(stack)
+            fetching.early(state.next_index if state is not None else 0)
+
+        summary = follow(ledger, store, batch, err, look)
         seconds = time.monotonic() - started
-        fetch_batch(store, batch.name, folder, file_of=stack.file_of)
+        fetching.finish()
         fetch_originals(store, batch.name, folder)
         store.delete_prefix(store.incoming_bucket, "")
     out.print(closing_table(batch, summary, seconds))

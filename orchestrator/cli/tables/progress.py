@@ -41,7 +41,11 @@ class _Rate(ProgressColumn):
 
 
 def follow(
-    ledger: Ledger, store: ObjectStore, batch: Batch, console: Console, check: Callable[[], None] = lambda: None
+    ledger: Ledger,
+    store: ObjectStore,
+    batch: Batch,
+    console: Console,
+    told: Callable[[BatchState | None], None] = lambda state: None,
 ) -> BatchSummary:
     """Show progress until the batch is closed: its summary is in the store.
 
@@ -50,7 +54,8 @@ def follow(
         store: Holds the summary in the end.
         batch: The batch.
         console: Where to write; a bar on a terminal, else a line every ten seconds.
-        check: Called at every look; raises where it makes no sense to wait on.
+        told: Called at every look with how the batch stands, or none where that is not known; raises where it
+            makes no sense to wait on.
 
     Returns:
         The summary.
@@ -75,7 +80,7 @@ def follow(
 
         def show(state: BatchState | None) -> None:
             nonlocal said
-            check()
+            told(state)
             if state is None:
                 return
             progress.update(task, completed=state.done + state.failed, total=state.images, state=_said_of(state))
