@@ -107,9 +107,11 @@ def is_same(body: bytes, kept: Difference) -> bool:
 
 def _source(store: ObjectStore, image: SourceInfo) -> bytes:
     gone = f"{image.uri}, which a picture is kept as differences from, is %s; {_AGAIN}"
-    bucket, key = split_uri(image.uri)
     try:
+        bucket, key = split_uri(image.uri)
         body = store.get(bucket, key, max_bytes=image.bytes)
+    except ValueError as error:
+        raise SourceGone(gone % "a file of another machine") from error
     except ObjectNotFound as error:
         raise SourceGone(gone % "gone") from error
     except PermanentError as error:

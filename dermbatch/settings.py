@@ -144,6 +144,9 @@ class WorkerSettings(Section):
         default=False, description="keep purified pictures whole, not as what differs from their source"
     )
     check_files: bool = Field(default=False, description="read an image's earlier files, instead of listing them")
+    local_sources: bool = Field(
+        default=False, description="read images that jobs name as files of this machine; only run's own worker may"
+    )
 
 
 class OrchestratorSettings(Section):

@@ -58,7 +58,7 @@ def product(paths: Sequence[Path], given: Given, folder: Path) -> Round:
 def _batch(stack: Stack, name: str, paths: Sequence[Path], out: Path) -> None:
     settings = stack.settings
     store, ledger = ObjectStore(settings.store), Ledger(settings.redis, settings.ledger)
-    intake = Intake(settings, None, in_place=False)
+    intake = Intake(settings, None, in_place=False, local=True)
     batch = plan(name, Order(models=settings.models), intake.walk([str(path) for path in paths]), store)
     ledger.batches.open(batch)
     ledger.slots.wake()

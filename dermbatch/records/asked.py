@@ -59,11 +59,11 @@ def _name(name: str) -> str:
 
 def _object(uri: str) -> str:
     if not _OBJECT.fullmatch(uri):
-        raise ValueError("it is no s3://bucket/key")
+        raise ValueError("it is no s3://bucket/key, and no file:///path")
     return uri
 
 
-_OBJECT = re.compile(r"s3://[^/]+/.+", re.DOTALL)
+_OBJECT = re.compile(r"(s3://[^/]+|file://)/.+", re.DOTALL)
 
 Name = Annotated[str, AfterValidator(_name)]
 ObjectUri = Annotated[str, AfterValidator(_object)]
@@ -145,10 +145,12 @@ class ManifestEntry(Record):
 
     index: int = Field(ge=0, description="position in the batch, from 0 without gaps")
     name: str = Field(description="what the user calls it: a path relative to the input, or member@archive")
-    source: str | None = Field(default=None, description="s3://bucket/key of the object; none if refused")
+    source: str | None = Field(
+        default=None, description="s3://bucket/key, or of run file:///path; none if refused"
+    )
     size: int | None = Field(default=None, description="bytes of the object")
     etag: str | None = Field(default=None, description="the object's ETag, without quotes: a hint, no proof")
-    sha256: str | None = Field(default=None, description="of the bytes, where planning read and uploaded them")
+    sha256: str | None = Field(default=None, description="of the bytes, where planning read them")
     frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
     duplicate_of: int | None = Field(default=None, description="index of an earlier one with equal ETag and size")
     earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")

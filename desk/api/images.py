@@ -218,7 +218,7 @@ def _source(store: ObjectStore, found: ResultRecord) -> bytes:
     """
     try:
         body = store.get(*split_uri(found.source.uri))
-    except ObjectNotFound as error:
+    except (ObjectNotFound, ValueError) as error:  # or it never was in the store, being a file of `run`
         raise Problem(410, "source_gone", "the file that was processed is not there any more") from error
     if layout.identity(hashlib.sha256(body).hexdigest(), found.source.frame) != found.source.sha256:
         raise Problem(410, "source_replaced", "another file lies now where the one was that was processed")

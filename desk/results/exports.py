@@ -179,7 +179,7 @@ def source_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int
             continue
         try:
             yield f"data/{data_name(record)}", store.get(*split_uri(record.source.uri))
-        except ObjectNotFound:
+        except (ObjectNotFound, ValueError):  # or never in the store, being a file of `run`
             continue
 
 

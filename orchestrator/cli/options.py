@@ -162,9 +162,9 @@ def for_folder(settings: Settings) -> Settings:
 
     Files in the folder are links to the store's own, so whoever changes one in place changes both: earlier ones
     are looked at. And pictures are kept whole: they are to lie in the folder, and what was uploaded is gone at the
-    end.
+    end. Images that are files of this machine are not uploaded at all.
     """
-    careful = {"check_files": True, "whole_pictures": True}
+    careful = {"check_files": True, "whole_pictures": True, "local_sources": True}
     return settings.model_copy(update={"worker": settings.worker.model_copy(update=careful)})
 
 

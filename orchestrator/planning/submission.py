@@ -79,6 +79,7 @@ def prepare(
     filters: Filters,
     profile: Path | Profile | None = None,
     in_place: bool = True,
+    local: bool = False,
     leave_out: Path | None = None,
     audit: Audit = NO_AUDIT,
 ) -> Submission:
@@ -93,6 +94,7 @@ def prepare(
         filters: Which files and objects are meant.
         profile: To de-identify by, or its file.
         in_place: Whether the workers can read ``source`` themselves.
+        local: Whether they can read files of this machine.
         leave_out: A folder not to walk into.
         audit: Where it is noted which local files are read.
 
@@ -109,6 +111,7 @@ def prepare(
         filters=filters,
         profile=profile,
         in_place=in_place,
+        local=local,
         leave_out=leave_out,
         audit=audit,
     )
@@ -148,6 +151,7 @@ def _unchecked(
     filters: Filters,
     profile: Path | Profile | None,
     in_place: bool = True,
+    local: bool = False,
     leave_out: Path | None = None,
     audit: Audit = NO_AUDIT,
 ) -> Submission:
@@ -158,6 +162,7 @@ def _unchecked(
         settings,
         source,
         in_place=in_place and deidentify is None,
+        local=local and deidentify is None,
         leave_out=leave_out,
         filters=filters,
         audit=audit,

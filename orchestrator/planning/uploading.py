@@ -113,9 +113,11 @@ def _uploaded(
         name = deidentify.refused_name(candidate.name) if deidentify is not None else name
         return _Upload(ManifestEntry(index=index, name=name, size=candidate.size, refusal=refusal))
     # A number, not the file's name: names may be anything, and often are patients' names.
-    key = f"{batch}/{index}"
-    etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
-    source = f"s3://{store.incoming_bucket}/{key}"
+    key, etag = f"{batch}/{index}", None
+    source = candidate.uri if copy is None else None
+    if source is None:
+        source = f"s3://{store.incoming_bucket}/{key}"
+        etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
     text = copy is not None and copy.made.may_have_text
     entry = ManifestEntry(
         index=index,

@@ -70,10 +70,11 @@ def test_masks_lie_on_the_lesions_at_the_images_own_size(ran, truth):
     assert np.mean(overlaps) > 0.6
 
 
-def test_a_record_tells_where_everything_comes_from(ran):
+def test_a_record_tells_where_everything_comes_from(ran, samples):
     folder, _, _ = ran
     for record in results(folder).values():
         assert record.attempt == 1
+        assert record.source.uri == (samples / Path(record.name).name).resolve().as_uri()
         assert all(len(stage.model.sha256) == 64 for stage in record.stages.values())
         assert abs(sum(record.stages[Stage.CLASSIFY].output.probabilities.values()) - 1) < 1e-3
         assert set(ORDER) <= set(record.seconds)

@@ -1,12 +1,15 @@
 """Intake and planner on a real store: pages, kills at any point, archives, filters, duplicates, damage."""
 
+import hashlib
 import io
 import json
+import os
 import tracemalloc
 import zipfile
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from botocore.exceptions import ClientError
@@ -167,6 +170,27 @@ def test_every_position_of_a_walk_is_one_to_go_on_from(store, mixed_inputs):
     for number, (_, _, position) in enumerate(everything):
         kept = Position.model_validate_json(position.to_json())
         assert [(type(item), item.name, item.position) for item in walk.begin(kept)] == everything[number + 1 :]
+
+
+def test_files_that_workers_can_read_themselves_are_not_uploaded(store, mixed_inputs):
+    folder, _, archive = mixed_inputs
+    batch = plan("b", order(), Intake(Settings(), None, in_place=False, local=True).walk([folder, archive]), store)
+    found = entries(store, "b")
+    uploaded = {info.key for info in store.list("incoming", "b/")}
+    in_place = [entry for entry in found if entry.source and entry.source.startswith("file:///")]
+    assert (
+        len(found) == batch.images == len(in_place) + len(uploaded) + sum(one.refusal is not None for one in found)
+    )
+    for entry in in_place:
+        body = Path(os.fsdecode(unquote_to_bytes(entry.source.removeprefix("file://")))).read_bytes()
+        assert entry.sha256 == hashlib.sha256(body).hexdigest()
+    assert {entry.name.rpartition("/")[2] for entry in in_place} == {"z.png", "1.png", "2.png", "ä 100%.png"}
+    copied = plan("copied", order(), Intake(Settings(), None, in_place=False).walk([folder, archive]), store)
+    same = {"name", "sha256", "duplicate_of", "refusal", "size"}
+    assert [one.model_dump(include=same) for one in found] == [
+        one.model_dump(include=same) for one in entries(store, "copied")
+    ]
+    assert batch.duplicates == copied.duplicates
 
 
 def test_what_an_archive_has_unpacked_counts_after_a_kill_too(store, tmp_path):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from urllib.parse import unquote_to_bytes
 
-from dermbatch import layout
+from dermbatch import layout, metrics
+from dermbatch.audit import Audit
+from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable
 from dermbatch.records.asked import ImageJob
-from dermbatch.store import ObjectStore, Opened, split_uri
+from dermbatch.settings import WorkerSettings
+from dermbatch.store import ObjectStore, Opened, split_uri, too_large
+
+_FILE = "file://"
+_FOR_NOW = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass
@@ -41,12 +51,12 @@ class Source:
     Args:
         job: Names it.
         store: Has it.
-        max_bytes: Larger ones are refused.
+        limits: Larger ones are refused, and files of this machine where none are to be read.
         clock: Counts the time.
     """
 
-    def __init__(self, job: ImageJob, store: ObjectStore, max_bytes: int, clock: Clock) -> None:
-        self._job, self._store, self._max_bytes, self._clock = job, store, max_bytes, clock
+    def __init__(self, job: ImageJob, store: ObjectStore, limits: WorkerSettings, clock: Clock) -> None:
+        self._job, self._store, self._limits, self._clock = job, store, limits, clock
 
     @property
     def frame(self) -> int | None:
@@ -67,7 +77,7 @@ class Source:
 
     @property
     def planned(self) -> str | None:
-        """Its content by the digest of what planning uploaded; none where it was not planning that did."""
+        """Its content by the digest of what planning read; none where planning did not."""
         return None if self._job.sha256 is None else layout.content(self._job.sha256, self.frame)
 
     @cached_property
@@ -89,4 +99,48 @@ class Source:
     @cached_property
     def _opened(self) -> Opened:
         with self._clock("read"):
-            return self._store.opened(*split_uri(self._job.source), max_bytes=self._max_bytes)
+            if self._job.source.startswith(_FILE):
+                return _file(self._job.source, self._store.audit, self._limits)
+            return self._store.opened(*split_uri(self._job.source), max_bytes=self._limits.max_bytes)
+
+
+def _file(uri: str, audit: Audit, limits: WorkerSettings) -> Opened:
+    """A file of this machine.
+
+    Raises:
+        PermanentError: Where it is gone, cannot be read, is larger than the limit, or none is to be read.
+        StoreUnavailable: Where trying again may help: its disk, or the server that has it, fails.
+    """
+    if not limits.local_sources:
+        raise PermanentError(f"{uri} is a file of the machine that planned it", reason="unreadable")
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix(_FILE)))
+    with _sorted_errors(uri):
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise PermanentError(f"the file cannot be read: {uri} is no regular file now", reason="unreadable")
+    if status.st_size > limits.max_bytes:
+        file.close()
+        raise too_large(status.st_size, limits.max_bytes)
+
+    def read() -> bytes:
+        with file, _sorted_errors(uri):
+            body = file.read()
+        audit.note("read", path, size=len(body))
+        metrics.BYTES_READ.inc(len(body))
+        return body
+
+    return Opened(None, read, file.close)
+
+
+@contextmanager
+def _sorted_errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectNotFound(f"{uri} is gone since it was planned") from error
+    except OSError as error:
+        if error.errno in _FOR_NOW:
+            raise StoreUnavailable(f"{uri} cannot be read for now: {error.strerror}") from error
+        raise PermanentError(f"the file cannot be read: {error.strerror}", reason="unreadable") from error

@@ -63,7 +63,7 @@ def process(
         StoreUnavailable, StoreRefused, InferenceUnavailable, PacsUnavailable: Where trying again may help.
     """
     started, clock = datetime.now(UTC), Clock()
-    source = Source(job, store, limits.max_bytes, clock)
+    source = Source(job, store, limits, clock)
     with clock("read"):
         steps = plan(job, client)
     with closing(source):

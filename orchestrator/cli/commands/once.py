@@ -73,6 +73,7 @@ def run(
         filters=options.filters(include, exclude, since, until),
         profile=profile,
         in_place=False,
+        local=True,
         leave_out=folder,
         audit=audit,
     )

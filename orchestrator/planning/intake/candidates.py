@@ -18,8 +18,8 @@ class Candidate:
 
     Attributes:
         name: What the user calls it.
-        read: Reads the bytes, which have to be uploaded; raises :class:`DermbatchError`.
-        uri: The object that holds it already.
+        read: Reads the bytes, which have to be uploaded where there is no ``uri``; raises :class:`DermbatchError`.
+        uri: The object or file that workers find it in.
         size: Bytes.
         refusal: Why it is no input.
         etag: Of the object that holds it.

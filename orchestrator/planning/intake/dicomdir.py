@@ -135,7 +135,13 @@ class _Folder(_Disc):
             raise unreadable(error) from error
 
     def leaf(self, place: Path, below: str) -> File:
-        return File(self._base / place, written(f"{self.name}/{below}"), below, self._directory.audit)
+        return File(
+            self._base / place,
+            written(f"{self.name}/{below}"),
+            below,
+            self._directory.audit,
+            in_place=self._directory.uri is not None,
+        )
 
     def names(self, folder: Path) -> list[str]:
         try:

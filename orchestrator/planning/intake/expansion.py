@@ -150,7 +150,7 @@ class Expansion:
             count = leaf.frames(data, size)
         except PermanentError as error:
             return refused(leaf.name, error, at, size)
-        read = leaf.read if leaf.uri is None else None
+        read = leaf.read if leaf.looked else None
         image = Candidate(leaf.name, read, leaf.uri, size, etag=leaf.etag, packed=leaf.packed, position=at)
         if count == 1:
             return image

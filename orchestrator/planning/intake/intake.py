@@ -33,6 +33,7 @@ class Intake:
         settings: For the limits of files and archives.
         source: The store that ``s3://`` inputs are read from; ``None`` where there is none.
         in_place: Whether the workers can read ``source`` themselves, so that its images need no copy.
+        local: Whether they can read files of this machine.
         leave_out: A folder not to walk into: results written below an input are no input.
         audit: Where it is noted which local files are read; for objects, it is the store's.
         pseudonym: What audit logs are to call files and objects by; none where their own names will do.
@@ -50,13 +51,14 @@ class Intake:
         source: ObjectStore | None,
         *,
         in_place: bool,
+        local: bool = False,
         leave_out: Path | None = None,
         filters: Filters | None = None,
         audit: Audit = NO_AUDIT,
         pseudonym: Callable[[str], str] | None = None,
     ) -> None:
         self._source = source.under(pseudonym) if source is not None else None
-        self._in_place = in_place
+        self._in_place, self._local = in_place, local
         self._leave_out = leave_out.resolve() if leave_out is not None else None
         self._filters = filters or Filters()
         self._audit = audit.under(pseudonym)
@@ -132,12 +134,12 @@ class Intake:
         elif Path(given).is_dir():
             yield from self._folder(Path(given).resolve(), after, again)
         elif after is None or again:
-            yield "file", File(Path(given), Path(given).name, None, self._audit)
+            yield "file", File(Path(given), Path(given).name, None, self._audit, in_place=self._local)
 
     def _folder(self, base: Path, after: str | None, again: bool) -> Iterator[tuple[str, Found]]:
         for entry in leaves(base, after=after, again=again, leave_out=self._leave_out):
             name = written(f"{base.name}/{entry.below}")
-            found: Found = File(entry.path, name, entry.below, self._audit)
+            found: Found = File(entry.path, name, entry.below, self._audit, in_place=self._local)
             if entry.kind == "link":
                 found = Skipped(name)
             elif entry.kind == "sidecar":

@@ -56,9 +56,11 @@ class Leaf(ABC):
         packed: Whether reading it means unpacking.
         uri: Where workers read it themselves.
         etag: Of its object.
+        looked: Whether planning reads it whole, to know what it is, or to upload it.
     """
 
     hidden = packed = False
+    looked = True
     uri: str | None = None
     etag: str | None = None
 
@@ -105,14 +107,16 @@ class File(Leaf):
         name: What the user calls it.
         below: Its path below the input; none where the user named it.
         audit: Where it is noted that it is read.
+        in_place: Whether workers read it themselves, being on this machine.
 
     Attributes:
         path: Where it is.
         audit: Where it is noted that it is read.
     """
 
-    def __init__(self, path: Path, name: str, below: str | None, audit: Audit) -> None:
+    def __init__(self, path: Path, name: str, below: str | None, audit: Audit, *, in_place: bool = False) -> None:
         super().__init__(written(name), path.name, () if below is None else (written(below),))
+        self.uri = path.absolute().as_uri() if in_place else None
         self.path, self.audit, self._size = path, audit, 0
         self.hidden = below is not None and is_sidecar(below)  # macOS writes ._name.jpg beside name.jpg
 
@@ -170,6 +174,7 @@ class Object(Leaf):
         super().__init__(f"s3://{bucket}/{info.key}", info.key, () if below is None else (below,))
         self.info, self.etag = info, info.etag
         self.uri = self.name if in_place else None
+        self.looked = not in_place
         self.hidden = below is not None and is_sidecar(below)
         known = self.suffix in _ONE_FRAME_SUFFIXES and info.key.rpartition("/")[2] not in FILE_NAMES
         self.told = self.archive or self.hidden or self.own or known or not info.size
