@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -123,18 +123,27 @@ class Fetching:
         """
         self._awaited.extend(range(self._begun, begun))
         self._begun = max(self._begun, begun)
-        for index in list(self._awaited):
-            key = layout.result(self._batch, index)
-            if self._file_of is None or (file := self._file_of(key)) is None or not file.is_file():
-                continue
+        for index in self._arrived():
             self._awaited.remove(index)
             with suppress(DermbatchError):
+                key = layout.result(self._batch, index)
                 written = _bring(self._store, key, self._place, self._file_of)
                 brought = _image(self._store, key, self._place, self._file_of)
                 self._early += written + brought.written
                 if not brought.missed:
                     self._brought.extend(bytes(max(0, index + 1 - len(self._brought))))
                     self._brought[index] = 1
+
+    def _arrived(self) -> list[int]:
+        """Those of the awaited whose record is a file now."""
+        arrived = list[int]()
+        for _, indices in groupby(self._awaited, key=lambda index: layout.part_of(index)[0]):
+            awaited = {layout.result(self._batch, index).rpartition("/")[2]: index for index in indices}
+            file = self._file_of(layout.result(self._batch, min(awaited.values()))) if self._file_of else None
+            with suppress(FileNotFoundError):  # there is none of this part yet
+                names = [path.name for path in file.parent.iterdir()] if file is not None else []
+                arrived += [awaited[name] for name in names if name in awaited]
+        return arrived
 
     def _has(self, key: str) -> bool:
         """Whether all of the image whose result record this is was brought."""

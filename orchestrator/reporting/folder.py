@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._last = _Last()
 
     def write(self, key: str, body: bytes) -> None:
         """Write a file whole or not at all, over what may be there.
@@ -98,18 +100,25 @@ class Folder:
     def _parent(self, key: str, *, make: bool) -> Iterator[tuple[int, str]]:
         """The open folder that a key's file is in, and the file's name, which is no link's."""
         *parts, name = _parts(key)
+        opened = self._last.opened
+        if opened is None or opened.parts != parts or not opened.is_there():
+            opened = self._last.opened = _Opened(self._way(parts, make=make), parts)
+        folder = opened.folder
+        with suppress(FileNotFoundError):
+            if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise _link(key)
+        yield folder, name
+
+    def _way(self, parts: list[str], *, make: bool) -> int:
+        """The folder that is reached by these names, open."""
         folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in parts:
+        for part in parts:
+            try:
                 below = _made(part, folder) if make else os.open(part, _FOLDER, dir_fd=folder)
+            finally:
                 os.close(folder)
-                folder = below
-            with suppress(FileNotFoundError):
-                if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                    raise _link(key)
-            yield folder, name
-        finally:
-            os.close(folder)
+            folder = below
+        return folder
 
     def _refuse_link(self, key: str, error: OSError) -> None:
         """Say so, where it was a link on the way that an error came from; what is not there is no link."""
@@ -118,6 +127,26 @@ class Folder:
         on_the_way = list((self.path / key).relative_to(self.path).parents)[:-1]
         if any((self.path / part).is_symlink() for part in on_the_way):
             raise _link(key) from error
+
+
+class _Opened:
+    """A folder that is open for as long as this is held."""
+
+    def __init__(self, folder: int, parts: list[str]) -> None:
+        self.folder, self.parts = folder, parts
+
+    def __del__(self) -> None:
+        os.close(self.folder)
+
+    def is_there(self) -> bool:
+        """Whether it was not deleted meanwhile."""
+        return os.fstat(self.folder).st_nlink > 0
+
+
+class _Last(threading.local):
+    """The folder that a thread was in last: files of one folder come one after the other."""
+
+    opened: _Opened | None = None
 
 
 def _made(part: str, folder: int) -> int:
