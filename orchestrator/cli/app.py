@@ -1,26 +1,16 @@
-"""The program around the commands: signals, errors, exit codes."""
+"""What all commands share: the program that they are added to, and where they write."""
 
 from __future__ import annotations
 
-import signal
-import sys
 from contextvars import ContextVar
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from dermbatch import __version__
-from dermbatch.errors import DermbatchError, UsageError
 
-app = typer.Typer(
-    name="dermbatch",
-    help="Purify, segment, enhance and classify dermoscopic images in batches.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HELP = ["-h", "--help"]
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 running: ContextVar[str] = ContextVar("running", default="command")
@@ -38,7 +28,19 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def new_app() -> typer.Typer:
+    """The program, without its commands."""
+    app = typer.Typer(
+        name="dermbatch",
+        help="Purify, segment, enhance and classify dermoscopic images in batches.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": HELP},
+    )
+    app.callback()(_options)
+    return app
+
+
 def _options(
     context: typer.Context,
     version: Annotated[
@@ -47,25 +49,3 @@ def _options(
 ) -> None:
     """Purify, segment, enhance and classify dermoscopic images in batches."""
     running.set(context.invoked_subcommand or running.get())
-
-
-def _end(number: int, frame: Any) -> NoReturn:
-    # As an exception, so that the stack is stopped on the way out; a second signal must not break that off.
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, signal.SIG_IGN)
-    err.print(f"dermbatch: ended by {signal.Signals(number).name}; stopping what was started")
-    raise SystemExit(128 + number)
-
-
-def main() -> None:
-    """Run a command; errors become one sentence and an exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
-    try:
-        app()
-    except UsageError as error:
-        err.print(f"[red]dermbatch:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
-    except DermbatchError as error:
-        err.print(f"[red]dermbatch:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)

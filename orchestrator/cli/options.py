@@ -31,7 +31,9 @@ _SPARE_SLOTS = {  # beyond the processors; more gained nothing (docs/performance
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...", help="Files, folders, zip archives or s3://bucket/prefix.", show_default=False
+        metavar="INPUT",
+        help="Files, folders, archives (zip, tar, gz, bz2, xz), a DICOMDIR, s3://bucket/prefix or an object.",
+        show_default=False,
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.", show_default=False)]

@@ -15,6 +15,9 @@ import socket
 import sys
 
 from orchestrator.cli import main
+from orchestrator.cli.program import program
+
+program()  # imports what its commands need
 
 
 def serve(path: str) -> None:

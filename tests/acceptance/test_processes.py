@@ -1,8 +1,10 @@
 """Whatever ends a command, no process stays, and what was begun is not lost."""
 
 import os
+import re
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -109,3 +111,22 @@ def test_a_part_that_cannot_start_is_named_with_its_log(samples, tmp_path):
     assert "triton.log" in ended.err
     assert "Traceback" not in ended.err.split("says:")[0]
     assert running_under(tmp_path) == []
+
+
+@pytest.mark.parametrize("later", [0, 0.2, 0.6, 1.2])
+def test_an_interruption_in_the_first_seconds_is_one_sentence(later, samples, tmp_path):
+    """While libraries are imported, too: from the moment on that the program hears signals."""
+    command = Command("run", samples, "--out", tmp_path / "out")
+    status = Path(f"/proc/{command.process.pid}/status")
+    wait_for(lambda: _catches(status, signal.SIGTERM), 30, "the program")
+    time.sleep(later)
+    command.process.send_signal(signal.SIGINT)
+    ended = command.end(60)
+    assert ended.code == 130
+    assert re.fullmatch(r"dermbatch: ended by SIGINT(; stopping what was started)?\n", ended.err)
+    assert running_under(tmp_path / "out") == []
+
+
+def _catches(status, number):
+    caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+    return int(caught.split()[1], 16) >> (number - 1) & 1

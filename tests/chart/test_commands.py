@@ -1,13 +1,12 @@
 """What containers are started with is what the programs take."""
 
 import pytest
-import typer
 from rendering import ROOT, SITUATIONS, objects, of_kind, pods
 
-import orchestrator.cli
+from orchestrator.cli.program import program
 from orchestrator.watching.rules.rules import load_rules
 
-DERMBATCH = typer.main.get_command(orchestrator.cli.app)
+DERMBATCH = program()
 STARTED = [
     (situation, name, tuple(container["args"]))
     for situation in SITUATIONS

@@ -4,7 +4,6 @@ import re
 import shlex
 
 import pytest
-import typer
 from rendering import (
     CHART,
     NAME,
@@ -19,9 +18,9 @@ from rendering import (
     values_of,
 )
 
-import orchestrator.cli
+from orchestrator.cli.program import program
 
-DERMBATCH = typer.main.get_command(orchestrator.cli.app)
+DERMBATCH = program()
 
 
 def hook(situation, **changed):

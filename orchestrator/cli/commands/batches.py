@@ -110,7 +110,7 @@ def submit(
 def resegment(
     batches: Annotated[
         list[str],
-        typer.Argument(metavar="BATCH...", help="Batches whose images to run again.", show_default=False),
+        typer.Argument(metavar="BATCH", help="Batches whose images to run again.", show_default=False),
     ],
     models: options.Models = None,
     home: options.Home = options.DEFAULT_HOME,
@@ -132,7 +132,9 @@ def resegment(
 
 
 def status(
-    batch_name: Annotated[str | None, typer.Argument(metavar="[BATCH]", show_default=False)] = None,
+    batch_name: Annotated[
+        str | None, typer.Argument(metavar="BATCH", help="Name of a batch; all if not given.", show_default=False)
+    ] = None,
     home: options.Home = options.DEFAULT_HOME,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the batch until it is closed.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="All closed batches, not only the newest.")] = False,

@@ -47,7 +47,7 @@ def reidentify(
     batch_name: options.Batch,
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key.", show_default=False)],
     folder: Annotated[
-        Path | None, typer.Option("--from", metavar="FOLDER", help="Results of `run`; else the running stack's.")
+        Path | None, typer.Option("--from", metavar="FOLDER", help="Results of run; else the running stack's.")
     ] = None,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:

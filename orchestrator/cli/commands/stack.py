@@ -50,7 +50,7 @@ def up(
 
 
 def down(home: options.Home = options.DEFAULT_HOME) -> None:
-    """Stop the running stack; its data stay, and batches that are not finished go on at the next ``up``."""
+    """Stop the running stack; its data stay, and batches that are not finished go on at the next up."""
     with err.status("Stopping"):
         host.down(home)
 

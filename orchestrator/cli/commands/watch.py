@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def watch(
     prefixes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PREFIX]...", help="As s3://bucket/prefix.", show_default=False),
+        typer.Argument(metavar="PREFIX", help="As s3://bucket/prefix.", show_default=False),
     ] = None,
     rules: Annotated[
         Path | None, typer.Option("--rules", metavar="FILE", help="Rules, instead of prefixes.")
