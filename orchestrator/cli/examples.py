@@ -29,4 +29,6 @@ EXAMPLES = {
     "rules test": "dermbatch rules test rules.yaml s3://inbox/clinic-a/1.dcm",
     "audit": "dermbatch audit --object s3://inbox/clinic-a/1.dcm --since 2026-01-01",
     "audit verify": "dermbatch audit verify",
+    "models": "dermbatch models",
+    "doctor": "dermbatch doctor",
 }

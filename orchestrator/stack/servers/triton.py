@@ -93,7 +93,7 @@ def triton_part(
     """
     if not repository.is_dir():
         raise StackError(f"the model repository {repository} is not a folder")
-    server = _server()
+    server = triton_folder()
     _make_backends(folder / _BACKENDS, server)
     (folder / _MODELS).unlink(missing_ok=True)
     (folder / _MODELS).symlink_to(repository.resolve())
@@ -147,8 +147,8 @@ def triton_part(
     return part, triton.model_copy(update=own)
 
 
-def _server() -> Path:
-    """The ``tritonserver`` folder of the wheel."""
+def triton_folder() -> Path:
+    """The ``tritonserver`` folder of the wheel; raises :class:`StackError` where it is not installed."""
     spec = importlib.util.find_spec("pytriton")  # not imported: it would start by configuring logging
     if spec is None or spec.origin is None or importlib.util.find_spec("onnxruntime") is None:
         raise StackError(
