@@ -86,18 +86,22 @@ class StandIn:
             raise ObjectNotFound(f"no such object: {key}")
         return self._kept[key]
 
-    def list(self, bucket: str, prefix: str, **_: object) -> Iterator[ObjectInfo]:
+    def list(self, bucket: str, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """Every record; else what was written."""
         if prefix == f"batches/{self._batch.name}/results/":
-            for index in range(self._batch.images):
-                yield ObjectInfo(layout.result(self._batch.name, index), 40_000, None, _THEN)
+            first = int(start_after.removeprefix(prefix).rstrip("/") or 0)
+            for start in range(first * layout.PART_SIZE, self._batch.images, layout.PART_SIZE):
+                part = range(start, min(start + layout.PART_SIZE, self._batch.images))
+                for key in sorted(layout.result(self._batch.name, index) for index in part):
+                    yield ObjectInfo(key, 40_000, None, _THEN)
         for key in [key for key in self._kept if key.startswith(prefix)]:
             yield ObjectInfo(key, len(self._kept[key]), None, _THEN)
 
     def put(self, key: str, body: bytes, content_type: str, **_: object) -> None:
-        """Keep an object; of a part of a table, only that it is there."""
+        """Keep an object; of a part of a table that stays one, only that it is there."""
         self.written += len(body)
-        self._kept[key] = b"" if key.endswith(".parquet") else body
+        is_part = key.startswith(layout.table_parts(self._batch.name)) and key.endswith(".parquet")
+        self._kept[key] = b"" if is_part else body
 
     def delete(self, key: str, **_: object) -> None:
         """Delete an object."""
