@@ -428,8 +428,9 @@ def test_real_files_are_decided_alike_loose_in_a_dicomdir_export_and_in_archives
         assert {hashlib.sha256(one.read()).hexdigest() for one in walk(intake, given)} == digests
 
 
-@hypothesis.given(
-    st.text(alphabet="a./Bc1", max_size=9).filter(lambda name: name.rpartition("/")[2] not in {"", "."})
-)
+NAMES = st.text(alphabet="a./Bc1", max_size=9).filter(lambda name: name.rpartition("/")[2] not in {"", "."})
+
+
+@hypothesis.given(NAMES)
 def test_the_end_of_a_name_is_what_pathlib_takes_for_it(name):
     assert suffix_of(name) == PurePosixPath(name).suffix.lower()
