@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ BATCH = "scale"
 _MIB = 1024 * 1024
 _VARIANTS = 64
 _TICK = 0.05
+_SAID = 20  # times that it is said how it goes
 _THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 console = Console(highlight=False, width=120)
@@ -86,18 +88,22 @@ class StandIn:
             raise ObjectNotFound(f"no such object: {key}")
         return self._kept[key]
 
-    def list(self, bucket: str, prefix: str, **_: object) -> Iterator[ObjectInfo]:
+    def list(self, bucket: str, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """Every record; else what was written."""
         if prefix == f"batches/{self._batch.name}/results/":
-            for index in range(self._batch.images):
-                yield ObjectInfo(layout.result(self._batch.name, index), 40_000, None, _THEN)
+            first = int(start_after.removeprefix(prefix).rstrip("/") or 0)
+            for start in range(first * layout.PART_SIZE, self._batch.images, layout.PART_SIZE):
+                part = range(start, min(start + layout.PART_SIZE, self._batch.images))
+                for key in sorted(layout.result(self._batch.name, index) for index in part):
+                    yield ObjectInfo(key, 40_000, None, _THEN)
         for key in [key for key in self._kept if key.startswith(prefix)]:
             yield ObjectInfo(key, len(self._kept[key]), None, _THEN)
 
     def put(self, key: str, body: bytes, content_type: str, **_: object) -> None:
-        """Keep an object; of a part of a table, only that it is there."""
+        """Keep an object; of a part of a table that stays one, only that it is there."""
         self.written += len(body)
-        self._kept[key] = b"" if key.endswith(".parquet") else body
+        is_part = key.startswith(layout.table_parts(self._batch.name)) and key.endswith(".parquet")
+        self._kept[key] = b"" if is_part else body
 
     def delete(self, key: str, **_: object) -> None:
         """Delete an object."""
@@ -195,19 +201,35 @@ class Seen:
 
 @dataclass
 class Course:
-    """How it went."""
+    """How it went.
+
+    Attributes:
+        seen: Moment by moment.
+        most, now: Bytes of the largest process of a kind, at most and now.
+    """
 
     seen: list[Seen] = field(default_factory=list)
     most: dict[str, int] = field(default_factory=dict)
+    now: Counter[str] = field(default_factory=Counter)
 
     def note(self, shards: list[Shard]) -> None:
         """Take down how it stands."""
         done, cpu = sum(shard.done() for shard in shards), dict.fromkeys(("redis", "orchestrator", "worker"), 0.0)
+        self.now.clear()
         for kind, process in processes():
             with suppress(psutil.Error):
                 cpu[kind] += sum(process.cpu_times()[:2])
-                self.most[kind] = max(self.most.get(kind, 0), process.memory_info().rss)
+                self.now[kind] = max(self.now[kind], process.memory_info().rss)
+                self.most[kind] = max(self.most.get(kind, 0), self.now[kind])
         self.seen.append(Seen(time.monotonic(), done, cpu))
+
+    def say(self, images: int) -> None:
+        """Say how the last twentieth of so many images went, where one has just ended."""
+        start, end = (self.seen[at].done * _SAID // images for at in (-2, -1)) if len(self.seen) > 1 else (0, 0)
+        if end > start:
+            rate, cpu = self.between((self.seen[-1].done - images / _SAID) / self.seen[-1].done, 1)
+            each = ", ".join(f"{kind} {us:.0f} us {self.now[kind] / _MIB:.0f} MiB" for kind, us in cpu.items())
+            console.print(f"{self.seen[-1].done:>11,}: {rate:,.0f} images/s; {each}")
 
     def between(self, first: float, last: float) -> tuple[float, dict[str, float]]:
         """Images/s between two shares of all images, and microseconds of CPU an image by kind of process."""
@@ -245,6 +267,7 @@ def main() -> None:
         course = Course()
         while not all(shard.closed for shard in shards):
             course.note(shards)
+            course.say(each * options.shards)
             time.sleep(0.2)
         course.note(shards)
         for child in multiprocessing.active_children():

@@ -23,6 +23,8 @@ import boto3
 from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session
+from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 
 from dermbatch import __version__, metrics
@@ -112,7 +114,10 @@ class ObjectStore:
         self._ahead = timedelta(0)  # of the store's clock
         secret = settings.secret_access_key
         with _making:
+            core = Session()
+            core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
             session = boto3.session.Session(
+                botocore_session=core,
                 aws_access_key_id=settings.access_key_id,
                 aws_secret_access_key=secret.get_secret_value() if secret else None,
                 region_name=settings.region,
@@ -424,6 +429,16 @@ class ObjectStore:
                 raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
         except _BROKEN as error:
             raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
+
+
+def moment(said: str) -> datetime:
+    """A time in an answer. botocore's own way takes 0.05 ms, of each object of a listing."""
+    with suppress(ValueError):
+        if said.endswith("Z"):
+            return datetime.fromisoformat(said)
+        if said.endswith("GMT"):
+            return parsedate_to_datetime(said)
+    return parse_timestamp(said)
 
 
 def _whole(body: Any, bucket: str) -> bytes:

@@ -6,7 +6,8 @@ that takes 5 to 50 ms and writes one artifact and one record; with --real it is 
 The last line is ``lost=0 duplicated=0 torn=0 kills=... images=...``, and the exit status is 1 where one of the
 three is not 0, or the batch did not close in time. They are those of Dermbatch; stock Celery's are in the table.
 
-    python -m benchmarks.killloop --kills N --images N [--seed S] [--real] [--no-stock] [--lease S] [--keep DIR]
+    python -m benchmarks.killloop --kills N --images N [--seed S] [--real] [--no-stock] [--lease S]
+        [--shards N] [--keep DIR]
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from benchmarks.killloop.clock import library
 from benchmarks.killloop.faults import KILLS, OTHERS, REAL_KILLS, Side, for_stock, schedule
 from benchmarks.killloop.house import House
 from benchmarks.killloop.loop import Loop, Outcome
+from dermbatch.ledger import Ledger
 from dermbatch.records.asked import Batch
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
@@ -50,29 +52,46 @@ class Result:
 
 def ours(options: argparse.Namespace, folder: Path) -> Result:
     """Dermbatch under fire."""
-    worker = python_module("benchmarks.killloop.worker", *(["--real"] if options.real else []))
-    programs = {
-        "orchestrator-1": python_module("orchestrator"),
-        "orchestrator-2": python_module("orchestrator"),
-        **{f"worker-{n + 1}": worker for n in range(options.workers)},
-    }
     ledger = LedgerSettings(lease=options.lease, heartbeat=options.lease / 3)
-    house = House(folder, programs, slots=options.slots, ledger=ledger, real=options.real)
+    shards = options.shards
+    house = House(
+        folder, programs(options), slots=options.slots, ledger=ledger, real=options.real, shards=options.shards
+    )
     listed = schedule(options.kills, options.seed, real=options.real, clocks=house.clock is not None)
     try:
         house.start_servers()
         store = ObjectStore(house.straight)
-        if options.real:
-            batch = work.submit_phantoms(store, work.BATCH, options.images, height=300, width=400)
-        else:
-            batch = submit(store, options.images)
-        loop = Loop(house, listed, options.images, options.seed)
-        outcome = loop.run(lambda: loop.struck_all and work.closed(store, batch.name), options.deadline)
+        batches = [submit(store, name, options.images // shards, real=options.real) for name in names(house)]
+        loop = Loop(house, listed, options.images // shards * shards, options.seed)
+        outcome = loop.run(
+            lambda: loop.struck_all and all(work.closed(store, batch.name) for batch in batches), options.deadline
+        )
         check = pictures_whole if options.real else no_op_artifacts_whole
-        verdict = audit(store, house.log, batch, check, house.hit, ours=True)
-        return Result(outcome, verdict, dict(house.own_deaths))
+        verdicts = [audit(store, house.log, one, check, house.hits(one.name), ours=True) for one in batches]
+        return Result(outcome, Verdict.of_all(verdicts), dict(house.own_deaths))
     finally:
         house.stop()
+
+
+def programs(options: argparse.Namespace) -> dict[str, Sequence[str]]:
+    """The commands of two orchestrators and some workers for each shard, by name."""
+    worker = python_module("benchmarks.killloop.worker", *(["--real"] if options.real else []))
+    each = {
+        "orchestrator-1": python_module("orchestrator"),
+        "orchestrator-2": python_module("orchestrator"),
+        **{f"worker-{n + 1}": worker for n in range(options.workers)},
+    }
+    shards = range(1, options.shards + 1)
+    return {
+        f"{name}@{shard}" if options.shards > 1 else name: argv for shard in shards for name, argv in each.items()
+    }
+
+
+def names(house: House) -> list[str]:
+    """Of a batch for each shard."""
+    tried = [work.BATCH, *(f"{work.BATCH}-{number}" for number in range(1000))]
+    ledgers = [Ledger(one.redis, one.ledger) for one in house.shards]
+    return [next(name for name in tried if ledger.owns(name)) for ledger in ledgers]
 
 
 def of_stock(options: argparse.Namespace, folder: Path) -> Result:
@@ -92,7 +111,7 @@ def of_stock(options: argparse.Namespace, folder: Path) -> Result:
         loop = Loop(house, listed, options.images, options.seed)
         outcome = loop.run(stock_ended(house, loop, options.images), options.deadline)
         batch = work.no_op_batch(work.BATCH, options.images)
-        verdict = audit(store, house.log, batch, no_op_artifacts_whole, house.hit, ours=False)
+        verdict = audit(store, house.log, batch, no_op_artifacts_whole, house.hits(work.BATCH), ours=False)
         return Result(outcome, verdict, dict(house.own_deaths))
     finally:
         house.stop()
@@ -120,9 +139,11 @@ def stock_ended(house: House, loop: Loop, images: int) -> Callable[[], bool]:
     return ended
 
 
-def submit(store: ObjectStore, images: int) -> Batch:
-    """The batch of the no-op loop."""
-    batch = work.no_op_batch(work.BATCH, images)
+def submit(store: ObjectStore, name: str, images: int, *, real: bool) -> Batch:
+    """A batch of the loop."""
+    if real:
+        return work.submit_phantoms(store, name, images, height=300, width=400)
+    batch = work.no_op_batch(name, images)
     work.submit(store, batch, work.entries(images))
     return batch
 
@@ -178,7 +199,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", action="store_true", help="real Triton, real stages; not for stock Celery")
     parser.add_argument("--no-stock", action="store_true", help="leave stock Celery out")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="of each shard")
+    parser.add_argument(
+        "--shards", type=int, default=1, help="Redis servers, each with programs and a batch of its own"
+    )
     parser.add_argument("--slots", type=int, default=4, help="images at a time of each worker")
     parser.add_argument("--lease", type=float, default=LedgerSettings().lease, help="seconds")
     parser.add_argument("--deadline", type=float, help="seconds after which what is not there is lost")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,9 @@ from dermbatch.records.asked import Batch, BatchSummary
 from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read
 from orchestrator.batches.outcomes import read_artifact
+from orchestrator.reporting.table.parts import ONE_FILE, TableManifest
 
 _READERS = 8
 _POISON = 3  # crashes
@@ -48,6 +50,18 @@ class Verdict:
     poisoned: int
     failed: Counter[str]
     said: list[str]
+
+    @classmethod
+    def of_all(cls, verdicts: Sequence[Verdict]) -> Verdict:
+        """That of several batches as one."""
+        return cls(
+            lost=sum(one.lost for one in verdicts),
+            duplicated=sum(one.duplicated for one in verdicts),
+            torn=sum(one.torn for one in verdicts),
+            poisoned=sum(one.poisoned for one in verdicts),
+            failed=sum((one.failed for one in verdicts), Counter()),
+            said=[sentence for one in verdicts for sentence in one.said],
+        )
 
 
 Check = Callable[[ObjectStore, ResultRecord], bool]
@@ -166,17 +180,26 @@ def _closing(store: ObjectStore, batch: Batch, said: list[str]) -> tuple[int, in
     """Images that summary or table have more than once, and how many of the two cannot be read."""
     try:
         summary = BatchSummary.model_validate_json(store.get(store.bucket, layout.summary(batch.name)))
-        table = pq.read_table(io.BytesIO(store.get(store.bucket, layout.table(batch.name))), columns=["index"])
+        indices = _listed(store, batch)
     except ObjectNotFound as error:
         said.append(f"the batch is not closed: {error}")
         return 0, 0  # what has no outcome is counted already
     except (ValidationError, DermbatchError, OSError, ValueError) as error:
         said.append(f"summary or table cannot be read: {type(error).__name__}")
         return 0, 1
-    indices = table.column("index").to_pylist()
     twice = len(indices) - len(set(indices))
     over = max(0, summary.done + summary.failed - batch.images)
     missing = set(range(batch.images)) - set(indices)
     if missing or twice or over:
         said.append(f"table: {len(missing)} rows missing, {twice} twice; summary: {over} too many")
     return twice + over, int(bool(missing))
+
+
+def _listed(store: ObjectStore, batch: Batch) -> list[int]:
+    """The images of a table, of one file or of all that its manifest names."""
+    keys = [layout.table(batch.name)]
+    if batch.images > ONE_FILE:
+        manifest = read(store, layout.table_manifest(batch.name), TableManifest)
+        keys = [f"{layout.table_parts(batch.name)}{part.name}" for part in manifest.parts]
+    tables = (pq.read_table(io.BytesIO(store.get(store.bucket, key)), columns=["index"]) for key in keys)
+    return [index for table in tables for index in table.column("index").to_pylist()]

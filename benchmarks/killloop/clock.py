@@ -5,6 +5,7 @@ Only ``CLOCK_REALTIME`` is moved, as an administrator or a bad NTP server moves 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.stack.process import Part
@@ -21,26 +22,27 @@ def library() -> Path | None:
 
 
 class Clock:
-    """The clock of one part, to be stepped while it runs.
+    """The clock of some parts, to be stepped while they run.
 
     Args:
-        part: Not started yet; its command is put under the library.
+        parts: Not started yet; their commands are put under the library.
         file: Where the step is written for the library to read.
         preload: The library.
     """
 
-    def __init__(self, part: Part, file: Path, preload: Path) -> None:
+    def __init__(self, parts: Sequence[Part], file: Path, preload: Path) -> None:
         self._file = file
         self.step(0)
-        part.argv = [
-            "/usr/bin/env",
-            f"LD_PRELOAD={preload}",
-            f"FAKETIME_TIMESTAMP_FILE={file}",
-            "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-            "DONT_FAKE_MONOTONIC=1",  # its older name
-            *part.argv,
-        ]
+        for part in parts:
+            part.argv = [
+                "/usr/bin/env",
+                f"LD_PRELOAD={preload}",
+                f"FAKETIME_TIMESTAMP_FILE={file}",
+                "FAKETIME_NO_CACHE=1",
+                "FAKETIME_DONT_FAKE_MONOTONIC=1",
+                "DONT_FAKE_MONOTONIC=1",  # its older name
+                *part.argv,
+            ]
 
     def step(self, seconds: int) -> None:
         """Set the clock to ``seconds`` ahead of the true time; behind where negative."""

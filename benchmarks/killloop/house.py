@@ -16,14 +16,16 @@ from pathlib import Path
 
 import psutil
 import redis
+from pydantic import SecretStr
 
 from benchmarks.children import ChildDied, complaint_of
 from benchmarks.killloop.clock import Clock, library
 from benchmarks.killloop.proxy import CONTROL, Mood
 from benchmarks.killloop.worker import HANDS
 from dermbatch.errors import StackError
+from dermbatch.ledger import Member
 from dermbatch.models.repository import default_model_repository
-from dermbatch.settings import LedgerSettings, Settings
+from dermbatch.settings import LedgerSettings, RedisSettings, Settings
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, http_ok, python_module, stop_all, wait_all
@@ -39,11 +41,13 @@ class House:
 
     Args:
         folder: For data and logs; empty.
-        programs: Command of each program by its name (``orchestrator...`` and ``worker...``).
+        programs: Command of each program by its name (``orchestrator...`` and ``worker...``); of several shards,
+            those of the second are named ``orchestrator-1@2``.
         slots: Images at a time of each worker.
         ledger: Leases; the defaults are those of production.
         real: With Triton, which serves the models that ship.
         clocks: Whether Redis runs with a clock that can be stepped.
+        shards: Redis servers that share the batches.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class House:
         ledger: LedgerSettings,
         real: bool = False,
         clocks: bool = True,
+        shards: int = 1,
     ) -> None:
         self._folder = folder
         self.log = folder / "written.jsonl"
@@ -62,12 +67,12 @@ class House:
         self.hands.mkdir(parents=True)
         self.log.touch()
         base = base_environment(os.environ)
-        ports = free_ports(6)
+        ports = free_ports(6 + shards)
         self._proxy_port = ports[2]
         start = Settings(ledger=ledger)
-        queue, queue_settings = redis_part(folder / "redis", self._logs("redis"), ports[0], base)
+        queues, redis_settings = self._queues(ports[6:], base)
         preload = library() if clocks else None
-        self.clock = Clock(queue, folder / "clock", preload) if preload else None
+        self.clock = Clock(queues, folder / "clock", preload) if preload else None
         s3, self.straight, _ = s3_part(folder / "s3", self._logs("s3"), ports[1], base, start.store)
         through = self.straight.model_copy(update={"endpoint_url": f"http://127.0.0.1:{ports[2]}"})
         proxy = Part(
@@ -78,9 +83,9 @@ class House:
             probe=lambda: http_ok(ports[2], CONTROL),
             grace=1,
         )
-        servers = [queue, s3, proxy]
+        servers = [*queues, s3, proxy]
         changes: dict[str, object] = {
-            "redis": queue_settings,
+            "redis": redis_settings[0],
             "store": through,
             "worker": start.worker.model_copy(update={"metrics_port": 0, "concurrency": slots}),
             "orchestrator": start.orchestrator.model_copy(update={"metrics_port": 0, "look_for_batches": 3.0}),
@@ -96,17 +101,42 @@ class House:
             )
             servers.append(triton)
         self.settings = start.model_copy(update=changes)
-        env = {**base, **settings_environment(self.settings), HANDS: str(self.hands)}
+        self.shards = [self.settings.model_copy(update={"redis": one}) for one in redis_settings]
+        envs = [{**base, **settings_environment(one), HANDS: str(self.hands)} for one in self.shards]
         self._servers = {part.name: part for part in servers}
         self._programs = {
             name: Part(
-                name=name, argv=argv, env=env, log=self._logs(name), probe=lambda: True, grace=12, cwd=folder
+                name=name,
+                argv=argv,
+                env=envs[int(name.partition("@")[2] or 1) - 1],
+                log=self._logs(name),
+                probe=lambda: True,
+                grace=12,
+                cwd=folder,
             )
             for name, argv in programs.items()
         }
         self._killed: set[str] = set()
         self.own_deaths: Counter[str] = Counter()
-        self.hit: Counter[int] = Counter()
+        self._hit: Counter[Member] = Counter()
+
+    def _queues(self, ports: Sequence[int], base: Mapping[str, str]) -> tuple[list[Part], list[RedisSettings]]:
+        """Redis of each shard, and the settings of who works for it; one key signs the messages of all."""
+        made = []
+        for number, port in enumerate(ports, 1):
+            name = "redis" if number == 1 else f"redis@{number}"
+            part, settings = redis_part(self._folder / name, self._logs(name), port, base)
+            part.name = name
+            made.append((part, settings))
+        urls = tuple(SecretStr(settings.url) for _, settings in made) if len(made) > 1 else ()
+        key = made[0][1].signing_key
+        return [part for part, _ in made], [
+            settings.model_copy(update={"shards": urls, "signing_key": key}) for _, settings in made
+        ]
+
+    def hits(self, batch: str) -> Counter[int]:
+        """SIGKILLs by the image of a batch that the process had."""
+        return Counter({member.index: count for member, count in self._hit.items() if member.batch == batch})
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -174,19 +204,20 @@ class House:
         self._note_hit(pid)
         return _kill(pid)
 
-    def kill_redis(self, *, data_too: bool) -> bool:
-        """SIGKILL Redis; it comes again with its append-only file, or without."""
-        part = self._servers["redis"]
-        killed = self.kill("redis")
+    def kill_redis(self, rng: random.Random, *, data_too: bool) -> bool:
+        """SIGKILL one Redis; it comes again with its append-only file, or without."""
+        name = rng.choice([name for name in self._servers if name.startswith("redis")])
+        killed = self.kill(name)
         if killed and data_too:
-            part.stop()
-            shutil.rmtree(self._folder / "redis" / "appendonlydir", ignore_errors=True)
+            self._servers[name].stop()
+            shutil.rmtree(self._folder / name / "appendonlydir", ignore_errors=True)
         return killed
 
     def fill_redis(self, full: bool) -> None:
-        """Let Redis refuse what needs memory, or take that back."""
-        with suppress(redis.RedisError), redis.Redis.from_url(self.settings.redis.url, socket_timeout=2) as client:
-            client.config_set("maxmemory", 1 if full else 0)
+        """Let every Redis refuse what needs memory, or take that back."""
+        for one in self.shards:
+            with suppress(redis.RedisError), redis.Redis.from_url(one.redis.url, socket_timeout=2) as client:
+                client.config_set("maxmemory", 1 if full else 0)
 
     def chaos(self, mood: Mood) -> None:
         """Tell the proxy how to treat requests."""
@@ -207,7 +238,7 @@ class House:
 
     def _note_hit(self, pid: int) -> None:
         with suppress(OSError, ValueError):
-            self.hit[int((self.hands / str(pid)).read_text())] += 1
+            self._hit[Member.named((self.hands / str(pid)).read_text())] += 1
 
     def _logs(self, name: str) -> Path:
         return self._folder / "logs" / f"{name}.log"

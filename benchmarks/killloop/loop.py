@@ -113,7 +113,7 @@ class Loop:
             case "triton":
                 return house.kill("triton")
             case "Redis" | "Redis, data deleted":
-                return house.kill_redis(data_too=kind != "Redis")
+                return house.kill_redis(rng, data_too=kind != "Redis")
             case "Redis full":
                 house.fill_redis(True)
                 self._later("full", rng.uniform(1, 4), lambda: house.fill_redis(False))

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from workers.process.workplace import Process
 
 HANDS = "KILLLOOP_HANDS"
-"""Variable that names a folder: the file ``<pid>`` in it says which image that pool process was given last."""
+"""Variable that names a folder: the file ``<pid>`` in it says which image that pool process was given last, as
+``batch:index``."""
 
 
 def noting(process: Process, folder: Path) -> Process:
     """The same work, with a note of the image in the file ``<pid>`` first."""
 
     def run(job: ImageJob, **rest: Any) -> ResultRecord:
-        (folder / str(os.getpid())).write_text(str(job.index))
+        (folder / str(os.getpid())).write_text(job.member)
         return process(job, **rest)
 
     return run

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +23,10 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import checked, parsed, read
 
 _NONE, _FAILED, _DONE = range(3)
+_LAST = f"{layout.PART_SIZE - 1}.json"
+_LISTED_AT_ONCE = {"results": 10, "failed": 100}
+"""Parts that one walk through a listing has; walks run side by side, as a store takes its time for a page."""
+_PARTS_AHEAD = 4
 _AHEAD = 4
 """Items in work for each thread: bounds the memory that records read ahead take."""
 
@@ -39,6 +44,12 @@ class Marks:
         """Note a record; a result counts over a failure. What lies beyond the batch is passed over."""
         if 0 <= index < len(self._marks):
             self._marks[index] = max(self._marks[index], _DONE if done else _FAILED)
+
+    def set_all(self, indices: npt.NDArray[np.int64], *, done: bool) -> None:
+        """The same of many."""
+        marks = np.frombuffer(self._marks, np.uint8)
+        inside = indices[(indices >= 0) & (indices < len(marks))]
+        marks[inside] = np.maximum(marks[inside], _DONE if done else _FAILED)
 
     def is_done(self, index: int) -> bool:
         """Whether the image has a result."""
@@ -65,15 +76,55 @@ class Marks:
         return (index for index, mark in enumerate(self._marks) if mark != _NONE)
 
 
-def audit(store: ObjectStore, batch: Batch) -> Marks:
-    """List what there is, by keys alone."""
+def audit(store: ObjectStore, batch: Batch, readers: int = 8) -> Marks:
+    """List what there is, by keys alone.
+
+    Args:
+        store: Where the batch is.
+        batch: What was asked.
+        readers: Walks through the listing at a time.
+    """
     marks = Marks(batch.images)
-    for folder in ("failed", "results"):
-        for info in store.list(store.bucket, f"{layout.batch_prefix(batch.name)}{folder}/"):
-            index = layout.index_of(info.key)
-            if index is not None:
-                marks.set(index, done=folder == "results")
+    for walk, indices in in_order(lambda walk: (walk, _listed(store, walk)), _walks(batch), readers):
+        marks.set_all(indices, done=walk.folder == "results")
     return marks
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """A piece of a listing of records.
+
+    Attributes:
+        folder: ``results`` or ``failed``.
+        prefix: Of its keys.
+        after: The key that it begins behind.
+        last: The last key that it may come to; none of the walk that goes to the end.
+    """
+
+    folder: str
+    prefix: str
+    after: str
+    last: str | None
+
+
+def _walks(batch: Batch) -> Iterator[_Walk]:
+    parts = -(-batch.images // layout.PART_SIZE)
+    for folder, size in _LISTED_AT_ONCE.items():
+        prefix = f"{layout.batch_prefix(batch.name)}{folder}/"
+        for first in range(0, max(1, parts), size):
+            after = f"{prefix}{first:06d}/" if first else ""
+            end = first + size
+            yield _Walk(folder, prefix, after, f"{prefix}{end - 1:06d}/{_LAST}" if end < parts else None)
+
+
+def _listed(store: ObjectStore, walk: _Walk) -> npt.NDArray[np.int64]:
+    found = []
+    for info in store.list(store.bucket, walk.prefix, start_after=walk.after):
+        if walk.last is None or info.key <= walk.last:
+            found.append(layout.index_of(info.key))
+        if walk.last is not None and info.key >= walk.last:  # of a part that is full no more is asked for
+            break
+    return np.fromiter((index for index in found if index is not None), np.int64)
 
 
 @dataclass(frozen=True)
@@ -111,16 +162,13 @@ def read_outcome(store: ObjectStore, batch: Batch, entry: ManifestEntry, *, done
 
 
 def entries(store: ObjectStore, batch: Batch, indices: Iterable[int]) -> Iterator[ManifestEntry]:
-    """The manifest's entries with these indices, which ascend; one part in memory at a time.
+    """The manifest's entries with these indices, which ascend; a few parts in memory at a time.
 
     Where the manifest is damaged, an entry without name or source stands in for what it does not tell.
     """
-    part, known = "", dict[int, ManifestEntry]()
-    for index in indices:
-        wanted, _ = layout.part_of(index)
-        if wanted != part:
-            part, known = wanted, _part(store, batch.name, wanted)
-        yield known.get(index) or ManifestEntry(index=index, name=f"image {index}")
+    by_part = ((part, list(some)) for part, some in groupby(indices, lambda index: layout.part_of(index)[0]))
+    for found in in_order(lambda wanted: _of_part(store, batch.name, *wanted), by_part, _PARTS_AHEAD):
+        yield from found
 
 
 def outcomes(store: ObjectStore, batch: Batch, *, done: bool | None = None, readers: int = 8) -> Iterator[Outcome]:
@@ -183,19 +231,23 @@ def in_order(function: Callable[[_T], _R], items: Iterable[_T], threads: int) ->
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _part(store: ObjectStore, batch: str, part: str) -> dict[int, ManifestEntry]:
+def _of_part(store: ObjectStore, batch: str, part: str, indices: list[int]) -> list[ManifestEntry]:
+    """Entries of one part; only their lines are read as long as each is where it belongs."""
     try:
         lines = store.get(store.bucket, layout.manifest_part(batch, part)).splitlines()
     except ObjectNotFound:
-        return {}
-    found = {}
-    for line in lines:
-        try:
-            entry = parsed(line, ManifestEntry, part)
-        except RecordDamaged:
-            continue
-        found[entry.index] = entry
-    return found
+        lines = []
+    found = {entry.index: entry for index in indices if (entry := _at(lines, layout.part_of(index)[1], part))}
+    if not found.keys() >= set(indices):
+        entries = (_at(lines, position, part) for position in range(len(lines)))
+        found = {entry.index: entry for entry in entries if entry}
+    return [found.get(index) or ManifestEntry(index=index, name=f"image {index}") for index in indices]
+
+
+def _at(lines: list[bytes], position: int, part: str) -> ManifestEntry | None:
+    with suppress(RecordDamaged, IndexError):
+        return parsed(lines[position], ManifestEntry, part)
+    return None
 
 
 def _damaged(batch: Batch, entry: ManifestEntry, key: str) -> FailureRecord:

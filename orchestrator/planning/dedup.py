@@ -27,7 +27,9 @@ class Contents:
             "CREATE TABLE contents (print BLOB PRIMARY KEY, place INTEGER, known INTEGER DEFAULT 0, "
             "content BLOB, object TEXT) WITHOUT ROWID"
         )
-        self._base.execute("CREATE INDEX by_content ON contents (content)")
+        # One transaction, which never ends: each that ends writes its pages out, and nobody will read them again.
+        self._base.execute("BEGIN")
+        self._indexed = False
 
     def first(
         self, fingerprint: str | None, index: int, *, content: str | None = None, object_name: str | None = None
@@ -55,6 +57,9 @@ class Contents:
 
     def mark(self, content: str) -> None:
         """Note that this content, where the batch has it, is known from before."""
+        if not self._indexed:  # planning asks for none
+            self._base.execute("CREATE INDEX by_content ON contents (content)")
+            self._indexed = True
         if _FINGERPRINT.fullmatch(content):
             self._base.execute("UPDATE contents SET known = 1 WHERE content = ?", (bytes.fromhex(content),))
 

@@ -15,7 +15,7 @@ from itertools import islice
 
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound, RecordDamaged, UsageError
-from dermbatch.records.asked import Batch, BatchControl, Filters, Order, PlanRecord, Position
+from dermbatch.records.asked import Batch, BatchControl, Filters, ManifestEntry, Order, PlanRecord, Position
 from dermbatch.store import ObjectStore
 from dermbatch.stored import JSON_LINES, read, write, write_once
 from orchestrator.batches.entries import content_of, read_batch, read_manifest_part
@@ -213,6 +213,11 @@ class _Part:
     left_out: int = 0
     duplicates: int = 0
 
+    def add(self, entry: ManifestEntry) -> None:
+        """Take an image in."""
+        self.duplicates += entry.duplicate_of is not None
+        self.lines.append(entry.to_json())
+
     def skip(self, item: Skipped) -> None:
         """Count what is passed over."""
         self.skipped += 1
@@ -251,9 +256,7 @@ def _parts(
             part.left_out += 1
         elif entry is not None:
             first = contents.first(content_of(entry), entry.index)
-            if first is not None:
-                part.duplicates += 1
-            part.lines.append(entry.model_copy(update={"duplicate_of": first}).to_json())
+            part.add(entry if first is None else entry.model_copy(update={"duplicate_of": first}))
         if len(part.lines) == layout.PART_SIZE:
             yield (record := _written(part, position, store, deidentify))
             part = _Part(record)

@@ -32,7 +32,7 @@ from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_ord
 from orchestrator.batches.summary import Tally
 from orchestrator.reporting.comparison import Compared, ComparisonTable, compare
 from orchestrator.reporting.differences import Differences
-from orchestrator.reporting.report import Report
+from orchestrator.reporting.report import SHOWN, Report
 from orchestrator.reporting.table import columns
 from orchestrator.reporting.table import parts as table_parts
 from orchestrator.reporting.table.columns import rows_of
@@ -86,7 +86,7 @@ def close(
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails; the batch is not closed then.
     """
-    marks = audit(store, batch)
+    marks = audit(store, batch, readers)
     if state == "finished" and (missing := marks.missing(_MISSING_AT_A_TIME)):
         return _left(store, batch, missing)
     ending = _Ending(store, batch, marks, readers)
@@ -150,6 +150,7 @@ class _Ending:
         self.report = Report(self.batch)
         self.parts = Parts(self.store, self.batch)
         self._has = np.zeros(self.batch.images, bool)
+        self._failures: dict[int, FailureRecord] = {}
 
     def take_parts(self) -> None:
         """Count the parts that hold nothing but results that are there, none of them twice."""
@@ -173,6 +174,7 @@ class _Ending:
         lines: list[str] = []
         for found in in_order(self._look, entries(self.store, self.batch, wanted), self.readers):
             lines.append(sent(found.outcome.row))
+            self._keep(found.outcome)
             if len(lines) == _ROWS_AT_A_TIME:
                 self._add(rows_of(lines))
                 lines.clear()
@@ -182,9 +184,9 @@ class _Ending:
 
     def read_shown(self) -> dict[int, ResultRecord | FailureRecord]:
         """The records of the images that the report shows, by index."""
-        wanted = entries(self.store, self.batch, self.report.wanted)
-        found = in_order(self._read, wanted, self.readers)
-        return {outcome.entry.index: outcome.record for outcome in found}
+        unread = [index for index in self.report.wanted if index not in self._failures]
+        found = in_order(self._read, entries(self.store, self.batch, unread), self.readers)
+        return {**self._failures, **{outcome.entry.index: outcome.record for outcome in found}}
 
     def end_table(self) -> None:
         """Write what is in no part yet, and make the table of all."""
@@ -192,6 +194,11 @@ class _Ending:
             self._flush(self.tail, kept=True)
             self._flush(self.failed, kept=False)
         self.parts.end(self.taken, [*self.tail, *self.failed])
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Keep the first failures that are read: the report shows them."""
+        if isinstance(outcome.record, FailureRecord) and len(self._failures) < SHOWN:
+            self._failures[outcome.entry.index] = outcome.record
 
     def _add(self, rows: pa.Table) -> None:
         if not len(rows):

@@ -131,6 +131,7 @@ class Report:
         self._flags = Counter[str]()
         self._models: set[tuple[Stage, ModelUsed]] = set()
         self._failed: list[int] = []
+        self._done = 0
         self._plain = Sample(SHOWN, f"{batch.name} plain")
         self._flagged = Sample(SHOWN, f"{batch.name} flagged")
         self._probability = Distribution("Probability of the most probable class")
@@ -144,6 +145,7 @@ class Report:
         failed = rows["index"].filter(pc.invert(is_done)).to_pylist()
         self._failed = sorted([*self._failed, *failed])[:SHOWN]
         done = rows.filter(is_done)
+        self._done += len(done)
         self._labels.update(label for label in done["label"].to_pylist() if label is not None)
         self._flags.update(pc.list_flatten(done["flags"]).to_pylist())
         for stage in ORDER:
@@ -167,7 +169,7 @@ class Report:
     @property
     def wanted(self) -> list[int]:
         """Images whose records the page shows, in order: cards, and failures."""
-        return sorted({*self._flagged.indices, *self._plain.indices, *self._failed})
+        return sorted({*self._shown(), *self._failed})
 
     def html(
         self,
@@ -182,7 +184,7 @@ class Report:
             state: Whether all images were to get their outcome.
             records: Those of the images that are :attr:`wanted`, by index.
         """
-        cards = [card(record) for index in self._shown(tally.done) if (record := _result(records, index))]
+        cards = [card(record) for index in self._shown() if (record := _result(records, index))]
         spreads = (self._probability, self._confidence, self._area, self._occluded)
         page = environment().get_template("report.html")
         return page.render(
@@ -200,10 +202,10 @@ class Report:
             models=sorted(self._models, key=lambda pair: (ORDER.index(pair[0]), pair[1].name, pair[1].version)),
         ).encode()
 
-    def _shown(self, done: int) -> list[int]:
+    def _shown(self) -> list[int]:
         """All in order; of more than fit, flagged ones first, which may take half of the places at least."""
         flagged, plain = self._flagged.indices, self._plain.indices
-        if len(flagged) + len(plain) == done <= SHOWN:
+        if len(flagged) + len(plain) == self._done <= SHOWN:
             return sorted([*flagged, *plain])
         first = flagged[: max(SHOWN // 2, SHOWN - len(plain))]
         return [*sorted(first), *sorted(plain[: SHOWN - len(first)])]

@@ -89,6 +89,10 @@ def test_closing():
     assert re.search(r"│ 20 +│ .*report\.html [\d.]+, results\.parquet [\d.]+ │", printed)
 
 
+def test_planning():
+    assert "500 images planned" in run("planning", "--images", 500)
+
+
 def test_scale():
     found = figures(run("scale", "--images", 600, "--workers", 1, "--shards", 2, "--embedding", 8))
     assert found["images"] == 600

@@ -35,7 +35,8 @@ def running_under(folder):
 
 
 def test_nothing_is_lost_doubled_or_torn_under_every_kind_of_fault(tmp_path):
-    figures, last = kill_loop(tmp_path / "loop", "--kills", 25, "--images", 600, "--lease", 4)
+    shards = ("--shards", 2, "--workers", 1)  # one shard is tried below
+    figures, last = kill_loop(tmp_path / "loop", "--kills", 25, "--images", 600, "--lease", 4, *shards)
     assert last == ("25", "600")
     assert set(figures["faults"]) == {
         "pool process",

@@ -33,7 +33,7 @@ def stepped(tmp_path):
     part, settings = redis_part(
         tmp_path / "redis", tmp_path / "redis.log", free_ports(1)[0], base_environment(os.environ)
     )
-    clock = Clock(part, tmp_path / "clock", preload)
+    clock = Clock([part], tmp_path / "clock", preload)
     part.start()
     try:
         part.wait()

@@ -4,11 +4,13 @@ import os
 import shutil
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from dermbatch.errors import BadInput, PermanentError, UsageError
 from dermbatch.images.imagefile import read_image
@@ -17,6 +19,7 @@ from dermbatch.records.asked import Filters
 from dermbatch.settings import Settings
 from orchestrator.planning.intake.candidates import Candidate, Skipped
 from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.intake.leaf import suffix_of
 from tests import corpus
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -423,3 +426,11 @@ def test_real_files_are_decided_alike_loose_in_a_dicomdir_export_and_in_archives
     (folder / "DICOMDIR").write_bytes(corpus.dicomdir(*(("DICOM", f"IM{n:06d}") for n in range(len(files)))))
     for given in (tmp_path / "a.zip", tmp_path / "b.tar.gz", folder / "DICOMDIR"):
         assert {hashlib.sha256(one.read()).hexdigest() for one in walk(intake, given)} == digests
+
+
+NAMES = st.text(alphabet="a./Bc1", max_size=9).filter(lambda name: name.rpartition("/")[2] not in {"", "."})
+
+
+@hypothesis.given(NAMES)
+def test_the_end_of_a_name_is_what_pathlib_takes_for_it(name):
+    assert suffix_of(name) == PurePosixPath(name).suffix.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import PurePosixPath
 
 from dermbatch.archives.archive import is_archive_name
@@ -60,6 +61,9 @@ _MAGIC = {
 }
 
 
+_ENDINGS = tuple(chain(*_ARCHIVES.values(), *_PICTURES.values()))
+
+
 def is_picture_name(name: str) -> bool:
     """Whether a name ends as that of a picture in one of these formats."""
     return _ending(name, _PICTURES) is not None
@@ -73,9 +77,10 @@ def unopened(name: str, head: bytes) -> BadInput | None:
         head: Its first bytes; none where its name has to do.
     """
     kind = _ending(name, _ARCHIVES) or _by_bytes(head, _ARCHIVES)
-    path = PurePosixPath(name.lower())
-    if kind is None and path.suffix in _COMPRESSED and (not path.stem.count(".") or _may_be_picture(path.stem)):
-        kind = f"compressed in a way that is not known here ({path.suffix})"
+    if kind is None and name.lower().endswith(_COMPRESSED):
+        path = PurePosixPath(name.lower())
+        if not path.stem.count(".") or _may_be_picture(path.stem):
+            kind = f"compressed in a way that is not known here ({path.suffix})"
     if kind is None:
         return None
     text = f"the file is {kind}, which is not opened; unpack it, or make a zip or a tar.gz of what is in it"
@@ -105,8 +110,12 @@ def _may_be_picture(name: str) -> bool:
 
 def _ending(name: str, kinds: dict[str, tuple[str, ...]]) -> str | None:
     lower = name.lower()
+    if not lower.endswith(_ENDINGS):  # most names by far
+        return None
     return next((kind for kind, endings in kinds.items() if lower.endswith(endings)), None)
 
 
 def _by_bytes(head: bytes, kinds: dict[str, tuple[str, ...]]) -> str | None:
+    if not head:
+        return None
     return next((kind for magic, kind in _MAGIC.items() if kind in kinds and head.startswith(magic)), None)

@@ -23,6 +23,7 @@ from dermbatch.records.row import NO_DICOM
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
+from orchestrator.batches.outcomes import in_order
 from orchestrator.reporting.table import columns
 
 ONE_FILE = 10_000
@@ -34,6 +35,7 @@ ROWS = 2_000
 _PARQUET = "application/vnd.apache.parquet"
 _LABELS = b"labels"
 _COUNTS = ".counts"
+_READERS = 8
 
 _COUNTED = (
     "index",
@@ -125,11 +127,10 @@ class Parts:
     def found(self) -> Iterator[tuple[Part, pa.Table]]:
         """The parts that are there, each with the columns of its rows that are counted."""
         sizes = {info.key: info.size for info in self._store.list(self._store.bucket, self.prefix)}
-        for key in sorted(sizes):
-            if key.endswith(".parquet") and _counts_of(key) in sizes:
-                counts = columns.read(self._store.get(self._store.bucket, _counts_of(key)))
-                labels = json.loads((counts.schema.metadata or {}).get(_LABELS, b"[]"))
-                yield _part(key, sizes[key], counts, labels), counts
+        whole = (key for key in sorted(sizes) if key.endswith(".parquet") and _counts_of(key) in sizes)
+        for key, counts in in_order(lambda key: (key, self._counts(key)), whole, _READERS):
+            labels = json.loads((counts.schema.metadata or {}).get(_LABELS, b"[]"))
+            yield _part(key, sizes[key], counts, labels), counts
 
     def drop(self, images: Iterable[int]) -> None:
         """Have the rows of these images, and of others in their parts, made of their records again."""
@@ -162,6 +163,9 @@ class Parts:
     def forget(self) -> None:
         """Delete what was gathered for a table that is one file."""
         self._store.delete_prefix(self._store.bucket, layout.gathered(self._batch))
+
+    def _counts(self, key: str) -> pa.Table:
+        return columns.read(self._store.get(self._store.bucket, _counts_of(key)))
 
     def _widened(self, part: Part, labels: frozenset[str]) -> Part:
         """The same part with columns for all labels, under its name."""
