@@ -10,7 +10,10 @@ import yaml
 from rendering import ROOT
 
 from benchmarks.containers.__main__ import Report, add_version
+from benchmarks.containers.formats import write_formats
 from benchmarks.containers.images import OURS, STANDINS, argument
+from benchmarks.containers.inside import broken, decoded, names
+from benchmarks.containers.proof import compared
 from benchmarks.containers.town import PROGRAMS, SERVERS, sources
 from benchmarks.killloop.audit import Verdict
 from deploy.check_models import wrong_models
@@ -51,6 +54,31 @@ def test_a_model_of_the_next_version_is_whole(tmp_path):
     assert wrong_models(models) == []
     assert (models / "classify_lite" / "2" / "model.onnx").is_file()
     assert '"sha256.2"' in Path(models, "classify_lite", "config.pbtxt").read_text(encoding="utf-8")
+
+
+def test_files_of_every_coding_are_decoded_where_nothing_is_left_out(tmp_path):
+    count = write_formats(tmp_path)
+    said = {path.name: decoded(path) for path in tmp_path.iterdir()}
+    assert len(said) == count
+    refused = {name: outcome for name, outcome in said.items() if " " not in outcome}
+    assert refused == dict.fromkeys(("plain GIF", "16 bit TIFF, jpeg"), "unsupported_format")
+
+
+def test_whatever_an_image_lacks_is_told():
+    here = {"modules": 3, "broken": {}, "files": {"a.png": "abc (1, 1, 3)", "b.png": "corrupt"}}
+    assert compared(here, here) == []
+    lacking = {"modules": 2, "broken": {"a.b": "ImportError()"}, "files": {"a.png": "corrupt"}}
+    assert compared(lacking, here) == [
+        "a.b cannot be imported: ImportError()",
+        "there are 2 modules, not 3",
+        "a.png comes out as corrupt, not as abc (1, 1, 3)",
+        "b.png comes out as None, not as corrupt",
+    ]
+
+
+def test_modules_are_found_and_told_where_they_cannot_be_imported():
+    assert {"dermbatch", "dermbatch.images.imagefile"} <= set(names("dermbatch"))
+    assert broken(["dermbatch.images.imagefile", "dermbatch.nowhere"]).keys() == {"dermbatch.nowhere"}
 
 
 @pytest.mark.parametrize(
