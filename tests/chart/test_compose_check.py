@@ -14,18 +14,26 @@ from benchmarks.containers.formats import write_formats
 from benchmarks.containers.images import OURS, STANDINS, argument
 from benchmarks.containers.inside import broken, decoded, names
 from benchmarks.containers.proof import compared
-from benchmarks.containers.town import PROGRAMS, SERVERS, sources
+from benchmarks.containers.town import PROGRAMS, SERVERS, Town, sources
 from benchmarks.killloop.audit import Verdict
 from deploy.check_models import wrong_models
 
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
-def test_all_services_are_run_but_grafana_and_the_desk_and_every_image_is_built():
-    assert {*SERVERS, *PROGRAMS, "commands", "grafana", "desk"} == set(COMPOSE)
+def test_all_services_are_run_but_grafana_and_every_image_is_built():
+    assert {*SERVERS, *PROGRAMS, "commands", "grafana"} == set(COMPOSE)
     images = {service["image"] for name, service in COMPOSE.items() if name != "grafana"}
     assert {image.rpartition(":")[0] for image in images - set(OURS.values())} == set(STANDINS.values())
     assert set(OURS.values()) < images
+
+
+def test_every_variable_of_compose_is_given(tmp_path):
+    """Else compose starts nothing at all, though the variable is of a service that is not asked for."""
+    Town(tmp_path / "town")
+    named = set(re.findall(r"\$\{(\w+)", (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")))
+    given = re.findall(r"^(\w+)=.", (tmp_path / "town" / "env").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(given) == named
 
 
 def test_bases_are_those_of_the_dockerfiles():
