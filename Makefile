@@ -107,7 +107,7 @@ drain-check: develop  ## 20 graceful ends of Triton under 500 images, straight, 
 	$(BIN)/python -m benchmarks.drains --drains 20 --images 500 --small
 
 containers: develop  ## build all images with podman, on a base of Debian's packages, and stand-ins for foreign ones
-	command -v podman mmdebstrap > /dev/null || $(MAKE) container-packages
+	for program in podman mmdebstrap runc; do command -v $$program > /dev/null || exec $(MAKE) container-packages; done
 	$(BIN)/python -m benchmarks.containers.images
 
 compose-check: develop  ## run compose.yaml on them; kill, end and exchange its containers in mid-batch: nothing may be lost

@@ -3,11 +3,11 @@
 The images are those of `make containers`: ours as they are, stand-ins for foreign ones. Each container gets a
 SIGKILL, after which its restart policy has to bring it back, and a graceful end; the worker's image is exchanged
 for one of changed code; a rolling update brings Triton a new version of a model. Images are submitted meanwhile,
-and dropped into the bucket that is watched.
+and dropped into the bucket that is watched. In the end the desk has to show every batch.
 
 The last line is ``lost=0 duplicated=0 torn=0 failed=0 kills=... ends=... upgrades=... images=...``, and the exit
-status is 1 where one of the four is not 0. Needs ports 9000 and 9090 of 127.0.0.1, and root, as podman's bridge
-does.
+status is 1 where one of the four is not 0. Needs ports 8080, 9000 and 9090 of 127.0.0.1, and root, as podman's
+bridge does.
 
     python -m benchmarks.containers [--images N] [--rounds N] [--seed S] [--parts LIST]
 """
@@ -44,7 +44,9 @@ _SHARE_LATER, _SHARE_DROPPED = 0.2, 0.1  # of the images, beside them
 _BUSY = 0.9  # share of a batch's images in which strikes fall
 _PER_IMAGE, _PER_STRIKE = 6.0, 60.0  # seconds after which a batch has not ended in time
 _LONGEST_PAUSE = 20.0  # without progress the next strike comes all the same
-_TARGETS = {"dermbatch-orchestrator": 1, "dermbatch-worker": 2, "dermbatch-watch": 1, "dermbatch-triton": 1}
+_TARGETS = {"dermbatch-worker": 2} | {
+    f"dermbatch-{name}": 1 for name in ("orchestrator", "watch", "desk", "triton")
+}
 _MODEL = "classify_lite"
 
 
@@ -108,12 +110,18 @@ class Check:
         for part in parts:
             {"fire": self._under_fire, "rolling": self._rolling}[part]()
         self._audit()
+        hidden = set(self.report.verdicts) - self._town.shown()
+        if hidden:
+            self.report.wrong.append(f"the desk does not show {', '.join(sorted(hidden))}")
+        self._check_targets()
+        return self.report
+
+    def _check_targets(self) -> None:
         targets = self._town.targets()
         say(f"Prometheus: {targets}")
         for job, least in _TARGETS.items():
             if targets.get(job, []).count("up") < least:
                 self.report.wrong.append(f"Prometheus sees {targets.get(job)} of {job}")
-        return self.report
 
     def _under_fire(self) -> None:
         """Everything is struck, the worker's image exchanged, objects dropped; a batch is always open."""

@@ -4,7 +4,9 @@ The base gets the name of the image that the Dockerfiles ask for, so that no reg
 stands in them is built as it is. A private index, or certificates of your own: ``PIP_CONFIG_FILE`` names a
 pip.conf, ``SSL_CERT_FILE`` a file of certificates; podman itself hands on ``http_proxy`` and ``https_proxy``.
 
-The last line is ``images=3 seconds=... worker=... orchestrator=...`` with sizes in MB (of 1,000,000 bytes).
+What is left out of packages must not be missed: in each image all modules are imported, and files of all codings
+come out as they do here (:mod:`benchmarks.containers.proof`). The last line is ``images=3 seconds=... worker=...
+orchestrator=...`` with sizes in MB (of 1,000,000 bytes).
 
     python -m benchmarks.containers.images [--twice]
 """
@@ -22,6 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.containers.engine import ROOT, inspect, podman, run
+from benchmarks.containers.formats import write_formats
+from benchmarks.containers.proof import PACKAGES, lacking
 from dermbatch import __version__
 
 OURS = {
@@ -40,6 +44,8 @@ STANDINS = {
 _PACKAGES = "python-is-python3,python3-venv,ca-certificates"
 _LEFT_OUT = ("doc", "man", "locale", "info")
 _SUITE = "bookworm"
+# Merges /usr as slim images have it; else a package does it that brings Perl.
+_MERGED = "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 
 
 def argument(dockerfile: str, name: str) -> str:
@@ -55,7 +61,8 @@ def make_base(image: str) -> None:
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     with tempfile.TemporaryDirectory(prefix="dermbatch-base-") as folder:
         tar = Path(folder, "base.tar")
-        run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}", *excluded, _SUITE, tar)
+        options = ("--quiet", "--variant=minbase", f"--include={_PACKAGES}", _MERGED, *excluded)
+        run("mmdebstrap", *options, _SUITE, tar)
         podman("import", "--quiet", tar, image)
 
 
@@ -138,6 +145,19 @@ def megabytes(image: str) -> int:
     return round(size / 1e6)
 
 
+def whole() -> bool:
+    """Whether nothing is missing in our images; says what is."""
+    good = True
+    with tempfile.TemporaryDirectory(prefix="dermbatch-formats-") as folder:
+        Path(folder).chmod(0o755)  # the containers' user is nobody here
+        write_formats(Path(folder))
+        for name, packages in PACKAGES.items():
+            wrong, tried = lacking(OURS[name], packages, Path(folder))
+            print("\n".join([f"{name}: {tried}", *wrong]), flush=True)
+            good = good and not wrong
+    return good
+
+
 def main(arguments: list[str]) -> int:
     """Build all, print figures, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,9 +180,10 @@ def main(arguments: list[str]) -> int:
     old = sum(stale(OURS[name]) for name in ("worker", "orchestrator"))
     if old:
         print(f"{old} files of bytecode would be made anew at every start")
+    complete = whole()
     sizes = " ".join(f"{name}={megabytes(OURS[name])}" for name in OURS)
     print(f"images={len(OURS)} seconds={seconds:.0f} base={megabytes(base)} {sizes}")
-    return 0 if same and not old else 1
+    return 0 if same and not old and complete else 1
 
 
 if __name__ == "__main__":

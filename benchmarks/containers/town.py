@@ -23,9 +23,10 @@ from dermbatch.store import ObjectStore
 
 PROJECT = "dermbatch-check"
 SERVERS = ("redis", "minio", "triton")
-PROGRAMS = ("orchestrator", "worker", "worker-live", "watch", "prometheus")
+PROGRAMS = ("orchestrator", "worker", "worker-live", "watch", "desk", "prometheus")
 
 _DEPLOY = ROOT / "deploy"
+_USER = "X-Forwarded-User"  # in which a proxy would say who asks the desk
 _READY = 180.0  # seconds
 _LOOK = 0.3
 _CHECKED = {"prometheus": "http://127.0.0.1:9090/-/ready"}  # compose.yaml has no health check of it
@@ -52,6 +53,9 @@ class Town:
             "S3_SECRET_ACCESS_KEY": secret,
             "GRAFANA_PASSWORD": secrets.token_hex(16),
             "IMAGES": str(self.images),
+            "DESK_USER_HEADER": _USER,
+            "DESK_PROXY_NETWORK": "10.0.0.0/8",  # podman's networks, of which this machine is the gateway
+            "DESK_HOST": "localhost",
         }
         self._env.touch(mode=0o600)
         self._env.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
@@ -77,7 +81,7 @@ class Town:
     def up(self) -> None:
         """Start all but Grafana, servers first: podman starts nothing by the health of something else."""
         for services in (SERVERS, PROGRAMS):
-            self.compose("up", "--detach", "--no-build", "--no-deps", *services)
+            self.compose("--profile", "desk", "up", "--detach", "--no-build", "--no-deps", *services)
             for service in services:
                 self.wait(container(service))
 
@@ -121,6 +125,12 @@ class Town:
         path = self._folder / "written.jsonl"
         path.write_text(podman("exec", container("minio"), "cat", "/data/.server/written.jsonl") + "\n")
         return path
+
+    def shown(self) -> set[str]:
+        """Names of the batches that the desk shows to whom a proxy has let in."""
+        asked = urllib.request.Request("http://localhost:8080/v1/batches?all=true", headers={_USER: "somebody"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return {batch["name"] for batch in json.loads(answer.read())["batches"]}
 
     def targets(self) -> dict[str, list[str]]:
         """Health of Prometheus' targets by job, once all are up, or after a minute."""

@@ -14,16 +14,27 @@ import sys
 from pathlib import Path
 
 _CODECS = """
-    aec apng avif bcn bitshuffle blosc blosc2 bmp brotli gif h5checksum lz4 lz4f lzf lzfse lzham lzo pglz qoi
-    quantize rcomp rgbe snappy sperr spng szip ultrahdr zfp zlibng zopfli
+    aec apng avif bcn bitshuffle blosc blosc2 bmp brotli cms gif h5checksum lz4 lz4f lzf lzfse lzham lzo pglz qoi
+    quantize rcomp rgbe snappy sperr spng szip tiff ultrahdr zfp zlibng zopfli
 """
-_LIBRARIES = "aec aom avif blosc gif lz4 lzfse lzham lzokay SPERR snappy sz uhdr zfp zopfli"
+_LIBRARIES = "aec aom avif blosc gif lz4 lzfse lzham lzokay SPERR snappy sz tiff uhdr zfp zopfli"
 
 UNUSED = {
     # The cascades for faces and number plates.
     "cv2": ["data/*.xml"],
     # What compilers need, and tests.
-    "numpy": ["distutils", "f2py", "core/include", "core/lib", "**/tests"],
+    "numpy": ["distutils", "f2py", "core/include", "core/lib", "core/_simd.*.so", "**/tests"],
+    # Pillow's way to fonts: no picture of ours has letters.
+    "PIL": ["_imagingft.*.so"],
+    "pillow.libs": [f"lib{name}-*" for name in ("brotlicommon", "brotlidec", "freetype", "harfbuzz", "png16")],
+    # Tests with their pictures, and what the libraries beside them were made of.
+    "pydicom": ["data/test_files"],
+    "jpeg_ls": ["tests", "*.cpp", "*.h", "*.pyx"],
+    "openjpeg": ["tests", "*.c", "*.pyx"],
+    "pylibjpeg": ["**/tests"],
+    "rle": ["tests", "benchmarks"],
+    # How terminals draw emoji.
+    "wcwidth": ["table_grapheme_overrides/_known_*.py"],
     # Formats that no image of ours comes in: tifffile asks for a codec by its name, and refuses a file without it.
     "imagecodecs": [f"_{codec}.*.so" for codec in _CODECS.split()],
     "imagecodecs.libs": [f"lib{name}*" for name in _LIBRARIES.split()],
@@ -43,8 +54,10 @@ KEPT = {
     # Requests to S3, and those that lead to credentials for it.
     "botocore/data": ("s3", "sts", "sso", "sso-oidc", "signin"),
     "boto3/data": ("s3",),
+    # Errors of commands show lines of Python.
+    "pygments/lexers": ("__init__.py", "_mapping.py", "python.py", "special.py"),
 }
-"""By folder of site-packages, which of its folders stay."""
+"""By folder of site-packages, which of its folders and modules stay."""
 
 COMPACT = ("highdicom/_standard/module_attribute_map.json",)
 """JSON of which half is blanks."""
@@ -52,18 +65,15 @@ COMPACT = ("highdicom/_standard/module_attribute_map.json",)
 
 def prune(site: Path) -> list[str]:
     """Take out what is not used; returns patterns that met nothing."""
-    idle = []
-    for folder, patterns in UNUSED.items():
-        for pattern in patterns if (site / folder).is_dir() else ():
-            found = list((site / folder).glob(pattern))
-            if not found:
-                idle.append(f"{folder}/{pattern}")
-            for path in found:
-                _remove(path)
+    idle = [
+        f"{folder}/{pattern}"
+        for folder, patterns in UNUSED.items()
+        if (site / folder).is_dir()
+        for pattern in patterns
+        if not _leave_out(site / folder, pattern)
+    ]
     for folder, kept in KEPT.items():
-        for path in (site / folder).iterdir():
-            if path.is_dir() and path.name not in kept:
-                _remove(path)
+        _keep(site / folder, kept)
     for name in COMPACT:
         if (site / name).is_file():
             said = json.loads((site / name).read_bytes())
@@ -71,6 +81,21 @@ def prune(site: Path) -> list[str]:
     for library in site.glob("**/*.so*"):
         shorten(library)
     return idle
+
+
+def _leave_out(folder: Path, pattern: str) -> int:
+    """Remove what is named like the pattern; returns how many there were."""
+    found = list(folder.glob(pattern))
+    for path in found:
+        _remove(path)
+    return len(found)
+
+
+def _keep(folder: Path, kept: tuple[str, ...]) -> None:
+    """Remove the other folders and modules of a folder, where it is there."""
+    for path in list(folder.glob("*")):
+        if path.name not in kept and (path.is_dir() or path.suffix == ".py"):
+            _remove(path)
 
 
 def shorten(library: Path) -> int:

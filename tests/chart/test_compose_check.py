@@ -10,19 +10,30 @@ import yaml
 from rendering import ROOT
 
 from benchmarks.containers.__main__ import Report, add_version
+from benchmarks.containers.formats import write_formats
 from benchmarks.containers.images import OURS, STANDINS, argument
-from benchmarks.containers.town import PROGRAMS, SERVERS, sources
+from benchmarks.containers.inside import broken, decoded, names
+from benchmarks.containers.proof import compared
+from benchmarks.containers.town import PROGRAMS, SERVERS, Town, sources
 from benchmarks.killloop.audit import Verdict
 from deploy.check_models import wrong_models
 
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
-def test_all_services_are_run_but_grafana_and_the_desk_and_every_image_is_built():
-    assert {*SERVERS, *PROGRAMS, "commands", "grafana", "desk"} == set(COMPOSE)
+def test_all_services_are_run_but_grafana_and_every_image_is_built():
+    assert {*SERVERS, *PROGRAMS, "commands", "grafana"} == set(COMPOSE)
     images = {service["image"] for name, service in COMPOSE.items() if name != "grafana"}
     assert {image.rpartition(":")[0] for image in images - set(OURS.values())} == set(STANDINS.values())
     assert set(OURS.values()) < images
+
+
+def test_every_variable_of_compose_is_given(tmp_path):
+    """Else compose starts nothing at all, though the variable is of a service that is not asked for."""
+    Town(tmp_path / "town")
+    named = set(re.findall(r"\$\{(\w+)", (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")))
+    given = re.findall(r"^(\w+)=.", (tmp_path / "town" / "env").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(given) == named
 
 
 def test_bases_are_those_of_the_dockerfiles():
@@ -51,6 +62,31 @@ def test_a_model_of_the_next_version_is_whole(tmp_path):
     assert wrong_models(models) == []
     assert (models / "classify_lite" / "2" / "model.onnx").is_file()
     assert '"sha256.2"' in Path(models, "classify_lite", "config.pbtxt").read_text(encoding="utf-8")
+
+
+def test_files_of_every_coding_are_decoded_where_nothing_is_left_out(tmp_path):
+    count = write_formats(tmp_path)
+    said = {path.name: decoded(path) for path in tmp_path.iterdir()}
+    assert len(said) == count
+    refused = {name: outcome for name, outcome in said.items() if " " not in outcome}
+    assert refused == dict.fromkeys(("plain GIF", "16 bit TIFF, jpeg"), "unsupported_format")
+
+
+def test_whatever_an_image_lacks_is_told():
+    here = {"modules": 3, "broken": {}, "files": {"a.png": "abc (1, 1, 3)", "b.png": "corrupt"}}
+    assert compared(here, here) == []
+    lacking = {"modules": 2, "broken": {"a.b": "ImportError()"}, "files": {"a.png": "corrupt"}}
+    assert compared(lacking, here) == [
+        "a.b cannot be imported: ImportError()",
+        "there are 2 modules, not 3",
+        "a.png comes out as corrupt, not as abc (1, 1, 3)",
+        "b.png comes out as None, not as corrupt",
+    ]
+
+
+def test_modules_are_found_and_told_where_they_cannot_be_imported():
+    assert {"dermbatch", "dermbatch.images.imagefile"} <= set(names("dermbatch"))
+    assert broken(["dermbatch.images.imagefile", "dermbatch.nowhere"]).keys() == {"dermbatch.nowhere"}
 
 
 @pytest.mark.parametrize(

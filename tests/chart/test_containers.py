@@ -240,15 +240,26 @@ def filled(value):
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
 def test_variables_of_compose_are_settings(name, monkeypatch):
     service = compose("compose.yaml")["services"][name]
-    for variable, value in service["environment"].items():
+    ours = {key: value for key, value in service["environment"].items() if key.startswith("DERMBATCH_")}
+    assert set(service["environment"]) - set(ours) == ({"MALLOC_ARENA_MAX"} if name == "desk" else set())
+    for variable, value in ours.items():
         monkeypatch.setenv(variable, filled(value))
     settings = Settings()
-    for variable in service["environment"]:
+    for variable in ours:
         group, _, field = variable.removeprefix("DERMBATCH_").lower().partition("__")
         assert field in getattr(settings, group).model_fields_set, variable
     hosts = {settings.redis.url.rpartition("@")[2], str(settings.store.endpoint_url)[7:], settings.triton.url}
     assert {host.partition(":")[0] for host in hosts} == {"redis", "minio", "triton"}
     assert set(service["depends_on"]) == {"redis", "minio", "triton"}
+
+
+def test_the_desk_keeps_to_two_arenas_wherever_it_runs():
+    """Of glibc's allocator; with one for each thread it keeps hundreds of megabytes that it has freed."""
+    stack = (ROOT / "orchestrator" / "stack" / "stack.py").read_text(encoding="utf-8")
+    (arenas,) = re.findall(r'"MALLOC_ARENA_MAX": "(\d+)"', stack)
+    (container,) = pods(objects("many-gpu-nodes"))["derm-dermbatch-desk"]["spec"]["containers"]
+    assert {"name": "MALLOC_ARENA_MAX", "value": arenas} in container["env"]
+    assert compose("compose.yaml")["services"]["desk"]["environment"]["MALLOC_ARENA_MAX"] == arenas
 
 
 def test_every_variable_of_compose_has_an_example():

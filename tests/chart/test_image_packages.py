@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from rendering import ROOT
 
-from deploy.images.prune import prune, shorten
+from deploy.images.prune import KEPT, UNUSED, prune, shorten
 
 LISTS = ROOT / "deploy" / "images"
 OWN = {"dermbatch", "orchestrator", "workers", "desk"}
@@ -54,6 +54,19 @@ def closure(requirement, extras=()):
 
 def installed(name):
     return {one for needed in listed(name) for one in closure(needed.name, tuple(sorted(needed.extras)))}
+
+
+def test_the_orchestrator_goes_without_what_nothing_of_it_imports():
+    left_out = {plain(needed.name) for needed in listed("orchestrator-without")}
+    assert left_out <= installed("orchestrator")
+    modules = sorted(
+        module for module, of in packages_distributions().items() if {plain(one) for one in of} <= left_out
+    )
+    assert modules
+    code = "import desk.__main__, orchestrator.__main__, orchestrator.cli"
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({modules!r})); {code}"
+    ended = subprocess.run([sys.executable, "-c", hidden], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
 
 
 def imported(name):
@@ -109,7 +122,7 @@ def test_what_is_left_out_goes_and_what_is_used_stays(tmp_path):
         tmp_path,
         *("cv2/data/face.xml", "cv2/data/__init__.py", "botocore/data/s3/1.json", "botocore/data/ec2/1.json"),
         *("botocore/data/endpoints.json", "boto3/data/s3/1.json", "boto3/data/ec2/1.json"),
-        "highdicom/_standard/module_attribute_map.json",
+        *("pygments/lexers/python.py", "pygments/lexers/ada.py", "highdicom/_standard/module_attribute_map.json"),
     )
     assert prune(tmp_path) == []
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
@@ -119,6 +132,7 @@ def test_what_is_left_out_goes_and_what_is_used_stays(tmp_path):
             "botocore/data/s3/1.json",
             "botocore/data/endpoints.json",
             "boto3/data/s3/1.json",
+            "pygments/lexers/python.py",
         ),
         "highdicom/_standard/module_attribute_map.json",
     }
@@ -133,12 +147,16 @@ def test_a_pattern_that_meets_nothing_is_told(tmp_path):
 def test_what_is_installed_has_all_that_is_left_out(tmp_path):
     """The names alone, as empty files: a new version of a package that brings other ones is noticed here."""
     site = Path(sysconfig.get_path("purelib"))
-    for name in ("cv2", "numpy", "imagecodecs", "imagecodecs.libs", "pyarrow"):
+    for name in UNUSED:
         for path in (site / name).rglob("*"):
             if path.is_file():
                 tree(tmp_path, str(path.relative_to(site)))
     tree(tmp_path, "botocore/data/s3/1.json", "boto3/data/s3/1.json")
     assert prune(tmp_path) == []
+    missing = [
+        f"{folder}/{name}" for folder, kept in KEPT.items() for name in kept if not (site / folder / name).exists()
+    ]
+    assert missing == []
 
 
 def test_a_library_without_its_sections_is_loaded_as_before(tmp_path):

@@ -17,10 +17,12 @@ from tests.chart.rendering import NAME, objects, of_kind, pods
 from tests.waiting import patience
 
 PORTS = {
-    "orchestrator": "DERMBATCH_ORCHESTRATOR__METRICS_PORT",
-    "worker-both": "DERMBATCH_WORKER__METRICS_PORT",
-    "watch": "DERMBATCH_WATCH__METRICS_PORT",
+    "orchestrator": ("laptop", "DERMBATCH_ORCHESTRATOR__METRICS_PORT"),
+    "worker-both": ("laptop", "DERMBATCH_WORKER__METRICS_PORT"),
+    "watch": ("laptop", "DERMBATCH_WATCH__METRICS_PORT"),
+    "desk": ("many-gpu-nodes", "DERMBATCH_DESK__METRICS_PORT"),
 }
+"""By end of a pod's name, a situation that has it, and the setting of the port that says whether it runs."""
 
 
 def command(words, rules):
@@ -31,18 +33,21 @@ def command(words, rules):
 
 @pytest.mark.skipif(not Path(sys.executable).with_name("helm").is_file(), reason="needs Helm (make chart-check)")
 def test_programs_end_within_the_grace_of_their_pods(empty_redis, empty_store, s3_client, tmp_path):
-    found, rules = objects("laptop"), tmp_path / "rules.yaml"
-    rules.write_text(of_kind(found, "ConfigMap")[f"{NAME}-watch"]["data"]["rules.yaml"])
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(of_kind(objects("laptop"), "ConfigMap")[f"{NAME}-watch"]["data"]["rules.yaml"])
     s3_client.create_bucket(Bucket="drop")
     settings = Settings(redis=empty_redis, store=empty_store)
     started = {}
     try:
-        for name, variable in PORTS.items():
-            spec = pods(found)[f"{NAME}-{name}"]["spec"]
+        for name, (situation, variable) in PORTS.items():
+            spec = pods(objects(situation))[f"{NAME}-{name}"]["spec"]
             (container,) = spec["containers"]
             port, other = free_ports(2)
             env = base_environment(os.environ) | settings_environment(settings)
-            env |= {variable: str(port), "DERMBATCH_WATCH__LISTEN_PORT": str(other)}
+            env |= {
+                variable: str(port),
+                **{f"DERMBATCH_{part}__LISTEN_PORT": str(other) for part in ("WATCH", "DESK")},
+            }
             with (tmp_path / name).open("wb") as log:
                 process = subprocess.Popen(
                     command(container["args"], rules), env=env, cwd=tmp_path, stdout=log, stderr=log
