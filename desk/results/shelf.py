@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dermbatch import layout
 from dermbatch.store import ObjectStore
 from desk.problems import Problem
+from desk.results.files import Piece, pieces
 from desk.results.query import Query
 from desk.results.running import Running
-from desk.results.table import Cache, Piece, Stored, Table, pieces
+from desk.results.table import Cache, Stored, Table
 from desk.results.view import Part, View
 from orchestrator.batches.entries import named
 

@@ -2,8 +2,9 @@
 
 from dermbatch.records.row import row_of, sent
 from dermbatch.store import ObjectStore
+from desk.results.files import pieces
 from desk.results.query import Query
-from desk.results.table import Cache, Stored, pieces
+from desk.results.table import Cache, Stored
 from desk.results.view import Part, View
 from orchestrator.reporting.table.columns import rows_of
 from orchestrator.reporting.table.parts import ONE_FILE, Parts
