@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import statistics
@@ -155,7 +156,7 @@ def browse(desk: Desk, scroll: int, rss: psutil.Process) -> Iterator[str]:
             _until(page, "[...document.querySelectorAll('.cell img')].some((one) => one.naturalWidth)")
             yield f"first_picture_{what}_s={time.perf_counter() - began:.2f}"
         began = time.perf_counter()
-        _until(page, "document.querySelector('.facet')")
+        _until(page, "document.querySelector('.facet')", 200)
         yield f"facets_after_that_s={time.perf_counter() - began:.2f}"
         for q, what in (("probability:[0.4 TO 0.6] AND flag:touches_frame", "cold"), ("class:melanoma", "warm")):
             began = time.perf_counter()
@@ -175,16 +176,41 @@ def _scrolled(page: Page, scroll: int, rss: psutil.Process) -> Iterator[str]:
     heap = "performance.memory.usedJSHeapSize / 1e6"
     before, memory = page.evaluate(heap), rss.memory_info().rss / 1e6
     page.evaluate(_FRAMES)
+    browser = page.context.browser
+    assert browser is not None
+    browser.start_tracing(page=page, categories=["toplevel", "devtools.timeline"])
     page.evaluate(_LEAP, scroll // columns)
     frames = page.evaluate("window.frames_.slice(2)")
+    tasks = _tasks(json.loads(browser.stop_tracing()))
     page.wait_for_timeout(1000)
     yield (
         f"scrolled={scroll} frames={len(frames)} longest_frame_ms={max(frames):.0f} "
         f"p99_frame_ms={np.percentile(frames, 99):.0f} over_100_ms={sum(one > 100 for one in frames)}"
     )
+    yield (
+        f"tasks={len(tasks)} of the page's thread, processor's time: longest_ms={max(tasks):.0f} "
+        f"p99_ms={np.percentile(tasks, 99):.1f} over_100_ms={sum(one > 100 for one in tasks)}"
+    )
     cells = page.evaluate("document.querySelectorAll('.cell').length")
     yield f"heap_mb={before:.0f} -> {page.evaluate(heap):.0f}, cells={cells}"
     yield f"desk_rss_mb={memory:.0f} -> {rss.memory_info().rss / 1e6:.0f}"
+
+
+def _tasks(trace: dict[str, Any]) -> list[float]:
+    """Milliseconds of the processor that each task of the page's main thread took: what its own work costs,
+    however much else the machine does.
+    """
+    events = trace["traceEvents"]
+    threads = {
+        (one["pid"], one["tid"])
+        for one in events
+        if one.get("name") == "thread_name" and one["args"].get("name") == "CrRendererMain"
+    }
+    return [
+        one["tdur"] / 1000
+        for one in events
+        if one.get("tdur") and one["name"].endswith("RunTask") and (one["pid"], one["tid"]) in threads
+    ]
 
 
 def load(desk: Desk, seconds: float, callers: int) -> Iterator[str]:

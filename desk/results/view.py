@@ -34,8 +34,11 @@ CARD = (
 )
 """What a row tells of an image, besides its probabilities."""
 
-MADE = ("pixels", "uncertainty", "batch")
+MADE = ("pixels", "uncertainty", "batch", "pseudonym")
 """Columns that are reckoned from others."""
+
+PSEUDONYM = r"(?:^|/)(?P<p>P-[0-9a-f]{20})/"
+"""How the names of de-identified images begin that say whose they are (``docs/privacy.md``)."""
 
 _BINS = 20
 _MOST_VALUES = 50
@@ -47,10 +50,11 @@ Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Part:
-    """A batch of a view: its name, its table, and its members of sets by the sets' names."""
+    """A batch of a view: its name, its table, and whether its images were de-identified."""
 
     name: str
     table: Table
+    deidentified: bool = False
 
 
 class View:
@@ -74,7 +78,8 @@ class View:
     @cached_property
     def names(self) -> list[str]:
         """Of all columns that there are."""
-        return [*dict.fromkeys(name for part in self.parts for name in part.table.names), *MADE]
+        made = [name for name in MADE if name != "pseudonym" or any(part.deidentified for part in self.parts)]
+        return [*dict.fromkeys(name for part in self.parts for name in part.table.names), *made]
 
     @property
     def labels(self) -> list[str]:
@@ -194,7 +199,16 @@ class View:
         rows = None if self.chosen.all() else pa.array(np.flatnonzero(self.chosen))
         taken = {
             name: column if rows is None else column.take(rows)
-            for name in ("label", "outcome", "reason", "flags", "classify_model", "segment_model", "batch")
+            for name in (
+                "label",
+                "outcome",
+                "reason",
+                "flags",
+                "classify_model",
+                "segment_model",
+                "batch",
+                "pseudonym",
+            )
             if (column := self.column(name)) is not None
         }
         return {
@@ -247,6 +261,9 @@ class View:
         if name == "pixels":
             height, width = self.column("height"), self.column("width")
             return None if height is None or width is None else pc.multiply(height.cast(pa.int64()), width)
+        if name == "pseudonym":
+            names = self.column("name") if any(part.deidentified for part in self.parts) else None
+            return None if names is None else pc.struct_field(pc.extract_regex(names, PSEUDONYM), "p")
         return self._uncertainty()
 
     def _uncertainty(self) -> pa.ChunkedArray | None:

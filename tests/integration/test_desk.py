@@ -18,6 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, StackError, UsageError
+from dermbatch.records.asked import Deidentification
 from dermbatch.store import ObjectStore
 from desk.remote import DeskClient
 from orchestrator.steering.controls import begin
@@ -264,7 +265,8 @@ def test_an_image_has_its_record_files_layers_and_each_look_is_noted(server, ada
     )
     assert np.array_equal(covered[..., 3] > 0, np.arange(512)[:, None].repeat(512, 1) < 5)
     assert ada.get(f"{here}/layers/original/0/7-7").status_code == 404
-    assert ada.get(f"{here}/layers/nonsense").status_code == 400
+    nonsense = ada.get(f"{here}/layers/nonsense")
+    assert (nonsense.status_code, nonsense.json()["reason"]) == (404, "no_layer")
     looks = [json.loads(line) for line in server.looks().splitlines()]
     assert ("s3://incoming/desk-pictures/0", "ada") in [(look["object"], look["user"]) for look in looks]
     assert ada.get("/image/desk-pictures/0").status_code == 200
@@ -323,6 +325,101 @@ def test_models_are_shown_also_where_triton_is_away(ada):
     assert "Intended use" in page.text
     assert ada.get("/v1/models").json()["models"][0]["name"] == "purify_unet"
     assert ada.get("/v1/canaries").json() == []
+
+
+def test_what_the_card_says_of_probabilities_stands_beside_them(ada):
+    said = ada.get("/v1/models/classify_lite").json()
+    assert said["card_version"] == "1"
+    assert {"expected calibration error", "specificity at 95 melanoma"} <= set(said["figures"])
+    assert ada.get("/v1/models/my_own").json() == {
+        "name": "my_own",
+        "card": None,
+        "card_version": None,
+        "figures": {},
+    }
+    assert ada.get("/v1/models/..%2Fclassify_lite").status_code == 404
+
+
+RULES = """
+rules:
+  - {name: clinic, prefix: s3://exports/clinic-a/, include: ["*.dcm"], lane: live}
+  - {name: rest, prefix: s3://exports/, exclude: ["*.txt"]}
+"""
+
+
+def test_rules_are_tried_with_files_as_they_would_be_called(ada):
+    objects = ["s3://exports/clinic-a/1.dcm", "s3://exports/clinic-a/صورة.png", "s3://exports/a.txt"]
+    said = ada.post("/v1/rules/trial", json={"rules": RULES, "objects": objects}).json()["objects"]
+    assert [one["done"] and one["done"]["name"] for one in said] == ["clinic", "rest", None]
+    assert said[0]["done"]["lane"] == "live"
+    assert "no pattern of include" in said[1]["rules"][0]["why"]
+    for rules, objects, what in (
+        ("rules: [", objects, "line 1"),
+        (RULES.replace("lane: live", "lane: fast"), objects, "line 3"),
+        (RULES, ["/etc/passwd"], "s3://"),
+    ):
+        answer = ada.post("/v1/rules/trial", json={"rules": rules, "objects": objects})
+        assert (answer.status_code, answer.json()["reason"]) == (400, "usage")
+        assert what in answer.json()["detail"]
+        assert "/tmp" not in answer.json()["detail"]
+
+
+PERSON, OTHER = f"P-{'0a' * 10}", f"P-{'0b' * 10}"
+
+
+def photographed(day):
+    """The beginning of a DICOM file of a picture that was taken on this day."""
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.77.1.4", "2.25.9"
+    header.StudyDate, header.file_meta = day, FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    body = io.BytesIO()
+    pydicom.dcmwrite(body, header, enforce_file_format=True)
+    return body.getvalue()
+
+
+def deidentified_batch(store, name, images, salt):
+    """Results of these images: whose they are, and when they were taken; none where the header does not say."""
+    said = Deidentification(
+        profile="p", dates="shift", uids="replace", burned_in_text="flag", reidentification=False, salt=salt
+    )
+    batch = batch_of(name, len(images), deidentified=said)
+    write_manifest(store, batch, [entry_of(index) for index in range(batch.images)])
+    for index, (whose, day) in enumerate(images):
+        record = result_of(name, index).model_copy(update={"name": f"{whose}/{index}.dcm"})
+        uri = f"s3://{store.incoming_bucket}/{name}/{index}"
+        source = record.source.model_copy(update={"uri": uri})
+        store.put(f"{name}/{index}", photographed(day), "application/dicom", bucket=store.incoming_bucket)
+        write_record(store, record.model_copy(update={"source": source}))
+    write_table(store, batch)
+
+
+def test_the_same_pseudonyms_other_pictures_come_by_time(ada, store):
+    days = ("20260105", "20250301", "", "20260301")
+    deidentified_batch(store, "desk-people", [*((PERSON, day) for day in days), (OTHER, "20250101")], "one")
+    deidentified_batch(store, "desk-people-2", [(PERSON, "20250901")], "one")
+    deidentified_batch(store, "desk-people-3", [(PERSON, "20250902")], "another")
+    said = ada.get("/v1/batches/desk-people/images/0/others").json()
+    assert said["pseudonym"] == PERSON
+    assert [(one["batch"], one["index"], one["taken"]) for one in said["pictures"]] == [
+        ("desk-people", 1, "2025-03-01"),
+        ("desk-people-2", 0, "2025-09-01"),
+        ("desk-people", 3, "2026-03-01"),
+        ("desk-people", 2, None),
+    ]
+    facets = ada.get("/v1/results/facets?batch=desk-people").json()
+    assert facets["values"]["pseudonym"] == {PERSON: 4, OTHER: 1}
+    page = ada.get("/v1/results", params={"batch": "desk-people", "q": f'pseudonym:"{OTHER}"'}).json()
+    assert [one["index"] for one in page["results"]] == [4]
+    store.delete("desk-people/1", bucket=store.incoming_bucket)
+    gone = ada.get("/v1/batches/desk-people/images/0/others").json()["pictures"]
+    assert {one["index"]: one["taken"] for one in gone if one["batch"] == "desk-people"}[1] is None
+
+
+def test_images_that_say_not_whose_they_are_have_no_others(ada, monday):
+    said = ada.get(f"/v1/batches/{monday}/images/0/others").json()
+    assert said == {"pseudonym": None, "pictures": []}
+    assert "pseudonym" not in ada.get(f"/v1/results/facets?batch={monday}").json()["columns"]
 
 
 def dicom_report():

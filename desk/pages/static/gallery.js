@@ -245,7 +245,7 @@ async function facets(mine) {
     if (mine !== asked) return;
     sorts(said);
     const list = byId("facet-list");
-    const titles = { outcome: "Outcome", label: "Most probable class", flags: "Flags", reason: "Failed for", batch: "Batch", segment_model: "Segmentation", classify_model: "Classification" };
+    const titles = { outcome: "Outcome", label: "Most probable class", flags: "Flags", reason: "Failed for", batch: "Batch", segment_model: "Segmentation", classify_model: "Classification", pseudonym: "Pseudonym" };
     const shown = [];
     for (const [name, title] of Object.entries(titles)) {
       const values = Object.entries(said.values[name] ?? {});
