@@ -353,12 +353,12 @@ def test_rules_are_tried_with_files_as_they_would_be_called(ada):
     assert [one["done"] and one["done"]["name"] for one in said] == ["clinic", "rest", None]
     assert said[0]["done"]["lane"] == "live"
     assert "no pattern of include" in said[1]["rules"][0]["why"]
-    for rules, objects, what in (
+    for rules, asked, what in (
         ("rules: [", objects, "line 1"),
         (RULES.replace("lane: live", "lane: fast"), objects, "line 3"),
         (RULES, ["/etc/passwd"], "s3://"),
     ):
-        answer = ada.post("/v1/rules/trial", json={"rules": rules, "objects": objects})
+        answer = ada.post("/v1/rules/trial", json={"rules": rules, "objects": asked})
         assert (answer.status_code, answer.json()["reason"]) == (400, "usage")
         assert what in answer.json()["detail"]
         assert "/tmp" not in answer.json()["detail"]

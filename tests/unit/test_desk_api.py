@@ -2,8 +2,8 @@
 
 import asyncio
 
-import httpx
 import cv2
+import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI, Request
