@@ -7,7 +7,7 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
@@ -22,6 +22,7 @@ from desk.pictures.layers import outline
 from desk.pictures.pictures import Pictures
 from desk.pictures.pyramid import TILE, Pyramid
 from desk.problems import Problem
+from desk.results.comparisons import true_mask
 from orchestrator.batches.entries import named
 from orchestrator.batches.outcomes import entries, read_artifact
 
@@ -153,6 +154,17 @@ def lines(request: Request, found: TheRecord, store: TheStore) -> Response:
     if is_known(request, stage.key):
         return tagged(request, stage.key, None)
     return tagged(request, stage.key, as_json(outline(read_artifact(store, found, "mask.png"))))
+
+
+@router.get("/truth")
+def true_lines(
+    request: Request,
+    found: TheRecord,
+    store: TheStore,
+    prefix: Annotated[str, Query(description="s3://bucket/prefix of true masks, called as images are")],
+) -> Response:
+    """Outline of the true mask of this image, as of the lesion."""
+    return json_of(request, outline(true_mask(store, prefix, found)))
 
 
 @router.get("/layers/{layer}")

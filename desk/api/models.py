@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from dermbatch.errors import InferenceUnavailable, NewerFormat, PermanentError, StackError, UsageError
 from dermbatch.models.repository import default_model_repository
@@ -16,7 +16,8 @@ from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
 from desk.desk import TheDesk, TheStore
 from desk.problems import Problem
-from orchestrator.batches.entries import read_batch
+from desk.results.comparisons import Order, compared
+from orchestrator.batches.entries import named, read_batch
 from orchestrator.planning.models import served
 from orchestrator.steering import canary
 
@@ -67,6 +68,23 @@ def model(name: str, request: Request) -> Response:
     if not _NAME.fullmatch(name):
         raise Problem(404, "no_model", "no model is called like this")
     return json_of(request, {"name": name, **_of_card(name)})
+
+
+@router.get("/batches/{batch}/comparison")
+def comparison(
+    batch: str,
+    request: Request,
+    store: TheStore,
+    order: Order = "dice",
+    start: Annotated[int, Query(ge=0)] = 0,
+    truth: Annotated[
+        str | None, Query(description="s3://bucket/prefix of true masks, called as images are")
+    ] = None,
+) -> Response:
+    """A page of what a re-segmented batch has in common with the earlier one, and with true masks."""
+    named(store, batch)
+    found = compared(store, batch, order, start, truth)
+    return json_of(request, {"total": found.total, "start": found.start, "rows": found.rows})
 
 
 @router.get("/canaries")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import httpx
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
@@ -21,6 +22,7 @@ from dermbatch.errors import ObjectNotFound, StackError, UsageError
 from dermbatch.records.asked import Deidentification
 from dermbatch.store import ObjectStore
 from desk.remote import DeskClient
+from orchestrator.reporting.comparison import SCHEMA
 from orchestrator.steering.controls import begin
 from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
 
@@ -338,6 +340,23 @@ def test_what_the_card_says_of_probabilities_stands_beside_them(ada):
         "figures": {},
     }
     assert ada.get("/v1/models/..%2Fclassify_lite").status_code == 404
+
+
+def test_a_comparison_is_a_page_in_pages(ada, store):
+    write_manifest(store, batch_of("desk-anew", 30, compared_with=("desk-old",)), map(entry_of, range(30)))
+    row = {"earlier_batch": "desk-old", "how": "compared", "old_label": "nevus", "new_label": "nevus"}
+    rows = [row | {"index": n, "name": f"א/{n}.jpg", "earlier_index": n, "dice": n / 30} for n in range(30)]
+    body = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), body)
+    store.put(layout.comparison_table("desk-anew"), body.getvalue(), "application/vnd.apache.parquet")
+    said = ada.get("/v1/batches/desk-anew/comparison?order=-dice&start=28").json()
+    assert ([one["index"] for one in said["rows"]], said["total"]) == ([1, 0], 30)
+    page = ada.get("/comparison/desk-anew", params={"truth": f"s3://{store.bucket}/none/"}).text
+    assert page.count('alt="Outline now"') == 25
+    assert "Dice with the truth" in page
+    assert "start=25" in page
+    assert ada.get("/comparison/desk-anew?truth=nowhere").status_code == 400
+    assert ada.get("/comparison/never").status_code == 404
 
 
 RULES = """

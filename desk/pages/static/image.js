@@ -75,12 +75,13 @@ function bases(there) {
 async function overs(layers, earlier) {
   const asked = context.get("layers");
   const wanted = new Map((asked ?? "outline:1").split(",").map((one) => one.split(":")));
-  const there = ["outline", ...(earlier ? ["earlier outline"] : []), ...layers.filter((name) => !BASES.includes(name))];
+  const there = ["outline", ...(earlier ? ["earlier outline"] : []), ...(context.has("truth") ? ["true outline"] : []), ...layers.filter((name) => !BASES.includes(name))];
   for (const name of there) {
     const on = wanted.has(name);
     const over = { opacity: Number(wanted.get(name)) || (name.includes("outline") || name === "occlusions" ? 1 : 0.7), on: false };
     if (name === "earlier outline") Object.assign(over, { colour: "#ffb300", address: `/v1/batches/${earlier.batch}/images/${earlier.index}/outline` });
     viewer.overs.set(name, over);
+    if (name === "true outline") Object.assign(over, { colour: "#40c4ff", address: `${here}/truth?${new URLSearchParams({ prefix: context.get("truth") })}` });
     const box = make("input", { type: "checkbox", onchange: () => { viewer.bare = false; turn(name, box.checked).catch(complain); } });
     const strength = make("input", { type: "range", min: 5, max: 100, value: Math.round(over.opacity * 100), "aria-label": `Opacity of ${name}`, oninput: () => { over.opacity = strength.value / 100; viewer.draw(); rememberSoon(); } });
     byId("layers").append(make("label", {}, box, words(name)), strength);
