@@ -2,9 +2,11 @@
 
 import io
 import json
+import socket
 import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import cv2
 import httpx
@@ -24,7 +26,15 @@ from dermbatch.store import ObjectStore
 from desk.remote import DeskClient
 from orchestrator.reporting.comparison import SCHEMA
 from orchestrator.steering.controls import begin
-from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
+from tests.outcome_samples import (
+    batch_of,
+    entry_of,
+    failure_of,
+    mask_png,
+    result_of,
+    write_manifest,
+    write_record,
+)
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +308,80 @@ def test_an_image_that_vanished_or_is_none_says_so(ada, store, tmp_path):
     assert ada.get("/v1/batches/desk-gone/images/2").status_code == 404
 
 
+def test_an_image_that_was_processed_anew_meanwhile_is_shown_as_it_is_now(ada, store, tmp_path):
+    record = result_of("desk-again", 0)
+    store.put(record.stages["segment"].artifacts["mask.png"], mask_png(9), "image/png")
+    write_batch(store, "desk-again", [record], tmp_path)
+    here = "/v1/batches/desk-again/images/0"
+    first, etag = ada.get(f"{here}/outline"), ada.get(here).headers["etag"]
+    anew = result_of("desk-again", 0, versions={"segment": "2"}, probabilities=(0.8, 0.1, 0.1))
+    store.put(anew.stages["segment"].artifacts["mask.png"], mask_png(20), "image/png")
+    write_batch(store, "desk-again", [anew], tmp_path)
+    second = ada.get(f"{here}/outline", headers={"if-none-match": first.headers["etag"]})
+    assert second.status_code == 200
+    assert second.json() != first.json()
+    assert (
+        ada.get(here, headers={"if-none-match": etag}).json()["result"]["stages"]["segment"]["model"]["version"]
+        == "2"
+    )
+    asked = {"batch": "desk-again", "q": "class:melanoma"}
+    assert ada.get("/v1/results", params=asked).json()["total"] == 1
+
+
+def test_a_batch_that_was_deleted_while_somebody_looks_is_one_clear_answer(ada, store, tmp_path):
+    pixels = np.full((40, 60, 3), 120, np.uint8)
+    write_batch(store, "desk-deleted", [pictured(store, "desk-deleted", 0, pixels)], tmp_path)
+    asked = [
+        "/v1/results?batch=desk-deleted",
+        "/v1/results/order?batch=desk-deleted",
+        "/v1/results/rows?batch=desk-deleted&ids=0:0",
+        "/v1/results/facets?batch=desk-deleted",
+        "/v1/exports/csv?batch=desk-deleted",
+        "/v1/batches/desk-deleted/images/0",
+        "/v1/batches/desk-deleted/images/0/preview.jpg",
+        "/v1/batches/desk-deleted/images/0/others",
+        "/v1/batches/desk-deleted/comparison",
+        "/gallery?batch=desk-deleted",
+    ]
+    assert {ada.get(path).status_code for path in asked if "comparison" not in path} == {200}
+    store.delete_prefix(store.bucket, layout.batch_prefix("desk-deleted"))
+    for path in asked:
+        answer = ada.get(path)
+        assert answer.status_code == 404, path
+        assert "desk-deleted" in answer.json()["detail"]
+
+
+def test_times_of_a_clock_that_stepped_back_are_shown_as_they_are(ada, store, tmp_path):
+    record = result_of("desk-clock", 0)
+    record = record.model_copy(update={"finished": record.started - timedelta(days=1)})
+    write_batch(store, "desk-clock", [record], tmp_path)
+    assert ada.get("/v1/batches/desk-clock/images/0").json()["result"]["finished"].startswith("2026-03-01")
+    asked = {"batch": "desk-clock", "q": "finished:[2026-03-01 TO 2026-03-02]", "sort": "-finished"}
+    assert ada.get("/v1/results", params=asked).json()["total"] == 1
+    assert ada.get("/image/desk-clock/0").status_code == 200
+
+
+def test_names_of_every_script_and_direction_are_found_and_shown(ada, store, tmp_path):
+    names = [
+        "皮膚/母斑 1.jpg",
+        "صورة/٣.jpg",
+        "שומה.jpg",
+        "a\u202egpj.exe.jpg",
+        "कोशिका é ́.jpg",
+        "<b>\"'&.jpg",
+        "😀.jpg",
+    ]
+    records = [result_of("desk-names", n).model_copy(update={"name": name}) for n, name in enumerate(names)]
+    write_batch(store, "desk-names", records, tmp_path)
+    rows = ada.get("/v1/results?batch=desk-names").json()["results"]
+    assert [row["name"] for row in rows] == names
+    for n, part in enumerate(["母斑", "٣", "שומה", "gpj", "कोशिका", "<b>", "😀"]):
+        found = ada.get("/v1/results", params={"batch": "desk-names", "q": f'"{part}"'}).json()["results"]
+        assert [row["index"] for row in found] == [n], part
+    assert "<b>" not in ada.get("/image/desk-names/5").text
+    assert ada.get("/v1/exports/csv?batch=desk-names").content.decode().count("母斑") == 1
+
+
 def test_a_view_is_exported(ada, store, monday, tmp_path):
     asked = {"batch": monday, "q": "flag:no_lesion"}
     lines = ada.get("/v1/exports/csv", params=asked).text.splitlines()
@@ -522,6 +606,26 @@ def test_an_upload_goes_on_where_it_broke_off_also_at_another_replica(
     with server.client("bob") as bob:
         assert bob.head(f"/v1/uploads/{upload['id']}").status_code == 404
         assert bob.post("/v1/estimates", json=asked).status_code == 404
+
+
+def test_of_a_piece_that_breaks_off_nothing_is_taken_and_the_file_goes_on(server, ada):
+    body = np.random.default_rng(6).integers(0, 256, PIECE + 9, np.uint8).tobytes()
+    upload = ada.post("/v1/uploads", json={"name": "a.jpg", "size": len(body)}).json()
+    headers = {
+        "Host": f"127.0.0.1:{server.port}",
+        "Cookie": "; ".join(f"{one.name}={one.value}" for one in ada.cookies.jar),
+        "X-CSRF-Token": ada.headers["x-csrf-token"],
+        "Upload-Offset": "0",
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(PIECE),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.sendall(f"PATCH /v1/uploads/{upload['id']} HTTP/1.1\r\n{head}\r\n".encode() + body[: PIECE // 2])
+    assert ada.head(f"/v1/uploads/{upload['id']}").headers["upload-offset"] == "0"
+    assert send(ada, upload, 0, body[:PIECE]).status_code == 204
+    assert send(ada, upload, PIECE, body[PIECE:]).headers["upload-offset"] == str(len(body))
+    ada.delete(f"/v1/uploads/{upload['id']}")
 
 
 def test_what_was_uploaded_becomes_one_batch_however_often_it_is_asked(ada, store, server):
