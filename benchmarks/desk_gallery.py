@@ -10,6 +10,8 @@ The table has all images; records, of which pictures are shown, are written for 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import statistics
@@ -26,26 +28,31 @@ from typing import Any
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 from playwright.sync_api import Page, sync_playwright
 
 from dermbatch import layout
 from dermbatch.settings import DeskSettings, Settings
 from dermbatch.store import ObjectStore
+from dermbatch.stored import write
 from desk.desk import Desk
 from desk.door.sessions import Sessions
+from orchestrator.reporting.table import parts
+from orchestrator.reporting.table.columns import as_parquet, with_labels
+from orchestrator.reporting.table.parts import TableManifest, TablePart
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import stop_all
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
-from tests.outcome_samples import batch_of, result_of, table_of, write_record
+from tests.outcome_samples import LABELS, batch_of, failure_of, result_of, table_of, write_record
 
 BATCH = "large"
-EMBEDDING = 576
-GROUP = 1000
+FAILED = 200
+"""One image of so many failed."""
+
 _FRAMES = """() => { window.frames_ = []; let last = performance.now();
   const tick = (now) => { window.frames_.push(now - last); last = now; requestAnimationFrame(tick); };
   requestAnimationFrame(tick); }"""
@@ -53,36 +60,60 @@ _LEAP = """async (rows) => { const grid = document.getElementById('grid');
   for (let step = 0; step < rows; step++) { grid.scrollTop += 216; await new Promise(requestAnimationFrame); } }"""
 
 
-def write_table(store: ObjectStore, images: int, folder: Path) -> None:
-    """A table of made-up results: a group of real rows, again and again with other figures."""
+def write_table(store: ObjectStore, images: int, embedding: int) -> None:
+    """A table of made-up results as closing leaves it, in parts: real rows, again and again with other figures.
+
+    Images end nearly in their order, as workers finish them; those that failed are in a part of their own.
+    """
     random = np.random.default_rng(0)
     flagged = ("touches_frame",)
-    group = table_of(
-        result_of(BATCH, index, flags=() if index % 7 else flagged, preview=b"", embedding=EMBEDDING)
-        for index in range(GROUP)
+    real = table_of(
+        result_of(BATCH, index, flags=() if index % 7 else flagged, preview=b"", embedding=4)
+        for index in range(parts.ROWS)
     )
-    names = [f"probability_{name}" for name in ("melanoma", "nevus", "seborrheic_keratosis")]
-    with pq.ParquetWriter(folder / "table.parquet", group.schema, compression="zstd") as writer:
-        for start in range(0, images, GROUP):
-            p = random.dirichlet((0.8, 1.5, 0.6), GROUP)
-            changed = {name: pa.array(p[:, at]) for at, name in enumerate(names)}
-            changed |= {"index": pa.array(np.arange(start, start + GROUP)), "probability": pa.array(p.max(axis=1))}
-            changed["label"] = pa.array([names[at].removeprefix("probability_") for at in p.argmax(axis=1)])
-            changed["name"] = pa.array([f"clinic/{index:07d}.jpg" for index in range(start, start + GROUP)])
-            vectors = random.standard_normal(GROUP * EMBEDDING).astype(np.float32)
-            changed["embedding"] = pa.FixedSizeListArray.from_arrays(vectors, EMBEDDING).cast(
-                pa.list_(pa.float32())
-            )
-            columns = [changed.get(name, group.column(name)) for name in group.column_names]
-            writer.write_table(pa.table(columns, schema=group.schema))
+    failed = table_of(failure_of(BATCH, index) for index in range(parts.ROWS))
+    failed = with_labels(failed, LABELS).select(real.column_names)
+    order = np.argsort(np.arange(images) + random.uniform(0, 60, images)) if images else np.arange(0)
+    bad = order % FAILED == FAILED - 1
+    written = []
+    for table, own in ((real, order[~bad]), (failed, order[bad])):
+        for start in range(0, len(own), parts.ROWS):
+            indices = np.sort(own[start : start + parts.ROWS])
+            rows = _changed(table.slice(0, len(indices)), indices, embedding if table is real else 0, random)
+            written.append(_part(store, indices, as_parquet(rows)))
+    ordered = tuple(sorted(written, key=lambda part: part.first))
+    write(store, layout.table_manifest(BATCH), TableManifest(rows=images, parts=ordered))
     store.put(layout.batch_record(BATCH), batch_of(BATCH, images).to_json(), "application/json")
-    store.put_file(layout.table(BATCH), folder / "table.parquet", "application/vnd.apache.parquet")
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda index: write_record(store, result_of(BATCH, index)), range(min(images, 3000))))
+        shown = [index for index in range(min(images, 3000)) if index % FAILED != FAILED - 1]
+        list(pool.map(lambda index: write_record(store, result_of(BATCH, index)), shown))
+
+
+def _changed(
+    table: pa.Table, indices: npt.NDArray[np.int64], embedding: int, random: np.random.Generator
+) -> pa.Table:
+    rows = len(indices)
+    changed = {"index": pa.array(indices), "name": pa.array([f"clinic/{index:07d}.jpg" for index in indices])}
+    if embedding:
+        p = random.dirichlet((0.8, 1.5, 0.6), rows)
+        changed |= {f"probability_{name}": pa.array(p[:, at]) for at, name in enumerate(LABELS)}
+        changed["probability"] = pa.array(p.max(axis=1))
+        changed["label"] = pa.array([LABELS[at] for at in p.argmax(axis=1)])
+        vectors = random.standard_normal(rows * embedding).astype(np.float32)
+        changed["embedding"] = pa.FixedSizeListArray.from_arrays(vectors, embedding).cast(pa.list_(pa.float32()))
+    columns = [changed.get(name, table.column(name)) for name in table.column_names]
+    return pa.table(columns, schema=table.schema)
+
+
+def _part(store: ObjectStore, indices: npt.NDArray[np.int64], body: bytes) -> TablePart:
+    name = f"part-{indices[0]:09d}-{hashlib.sha256(body).hexdigest()[:12]}.parquet"
+    store.put(f"{layout.table_parts(BATCH)}{name}", body, "application/vnd.apache.parquet")
+    first, last = int(indices[0]), int(indices[-1])
+    return TablePart(name=name, rows=len(indices), first=first, last=last, bytes=len(body))
 
 
 @contextmanager
-def served(folder: Path, images: int) -> Iterator[tuple[Desk, psutil.Process]]:
+def served(folder: Path, images: int, embedding: int) -> Iterator[tuple[Desk, psutil.Process]]:
     """A desk on servers of its own."""
     base, ports = base_environment(os.environ), free_ports(3)
     redis, redis_settings = redis_part(folder / "redis", folder / "redis.log", ports[0], base)
@@ -96,7 +127,7 @@ def served(folder: Path, images: int) -> Iterator[tuple[Desk, psutil.Process]]:
             redis=redis_settings, store=store_settings, desk=DeskSettings(listen_port=ports[2], metrics_port=0)
         )
         desk = Desk.of(settings)
-        write_table(desk.store, images, folder)
+        write_table(desk.store, images, embedding)
         env = {**base, **settings_environment(settings), "TMPDIR": str(folder), "MALLOC_ARENA_MAX": "2"}
         process = subprocess.Popen([sys.executable, "-m", "desk"], env=env, stderr=subprocess.DEVNULL)
         try:
@@ -124,7 +155,9 @@ def browse(desk: Desk, scroll: int, rss: psutil.Process) -> Iterator[str]:
             page.goto(f"{url}/gallery?batch={BATCH}")
             _until(page, "[...document.querySelectorAll('.cell img')].some((one) => one.naturalWidth)")
             yield f"first_picture_{what}_s={time.perf_counter() - began:.2f}"
-        _until(page, "document.querySelector('.facet')")
+        began = time.perf_counter()
+        _until(page, "document.querySelector('.facet')", 200)
+        yield f"facets_after_that_s={time.perf_counter() - began:.2f}"
         for q, what in (("probability:[0.4 TO 0.6] AND flag:touches_frame", "cold"), ("class:melanoma", "warm")):
             began = time.perf_counter()
             before = page.inner_text("#found")
@@ -143,16 +176,41 @@ def _scrolled(page: Page, scroll: int, rss: psutil.Process) -> Iterator[str]:
     heap = "performance.memory.usedJSHeapSize / 1e6"
     before, memory = page.evaluate(heap), rss.memory_info().rss / 1e6
     page.evaluate(_FRAMES)
+    browser = page.context.browser
+    assert browser is not None
+    browser.start_tracing(page=page, categories=["toplevel", "devtools.timeline"])
     page.evaluate(_LEAP, scroll // columns)
     frames = page.evaluate("window.frames_.slice(2)")
+    tasks = _tasks(json.loads(browser.stop_tracing()))
     page.wait_for_timeout(1000)
     yield (
         f"scrolled={scroll} frames={len(frames)} longest_frame_ms={max(frames):.0f} "
         f"p99_frame_ms={np.percentile(frames, 99):.0f} over_100_ms={sum(one > 100 for one in frames)}"
     )
+    yield (
+        f"tasks={len(tasks)} of the page's thread, processor's time: longest_ms={max(tasks):.0f} "
+        f"p99_ms={np.percentile(tasks, 99):.1f} over_100_ms={sum(one > 100 for one in tasks)}"
+    )
     cells = page.evaluate("document.querySelectorAll('.cell').length")
     yield f"heap_mb={before:.0f} -> {page.evaluate(heap):.0f}, cells={cells}"
     yield f"desk_rss_mb={memory:.0f} -> {rss.memory_info().rss / 1e6:.0f}"
+
+
+def _tasks(trace: dict[str, Any]) -> list[float]:
+    """Milliseconds of the processor that each task of the page's main thread took: what its own work costs,
+    however much else the machine does.
+    """
+    events = trace["traceEvents"]
+    threads = {
+        (one["pid"], one["tid"])
+        for one in events
+        if one.get("name") == "thread_name" and one["args"].get("name") == "CrRendererMain"
+    }
+    return [
+        one["tdur"] / 1000
+        for one in events
+        if one.get("tdur") and one["name"].endswith("RunTask") and (one["pid"], one["tid"]) in threads
+    ]
 
 
 def load(desk: Desk, seconds: float, callers: int) -> Iterator[str]:
@@ -210,13 +268,16 @@ def main() -> None:
     """Measure, and print a line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument(
+        "--embedding", type=int, default=576, help="numbers of an embedding: what a table is large by"
+    )
     parser.add_argument("--scroll", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--callers", type=int, default=8)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="desk-") as folder,
-        served(Path(folder), options.images) as (desk, rss),
+        served(Path(folder), options.images, options.embedding) as (desk, rss),
     ):
         print(f"images={options.images} desk_rss_mb={rss.memory_info().rss / 1e6:.0f}", flush=True)
         for line in browse(desk, options.scroll, rss):

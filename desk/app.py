@@ -14,7 +14,19 @@ from starlette.middleware import Middleware
 
 from dermbatch import __version__
 from desk import problems
-from desk.api import batches, dicomweb, exports, images, models, results, sets, submissions, uploads
+from desk.api import (
+    batches,
+    dicomweb,
+    exports,
+    images,
+    models,
+    others,
+    results,
+    rules,
+    sets,
+    submissions,
+    uploads,
+)
 from desk.api.images import Records
 from desk.desk import Desk, ThePerson
 from desk.door.door import Door, cookie_name
@@ -49,7 +61,8 @@ def application(desk: Desk) -> FastAPI:
     app.state.headers = dicomweb.Headers()
     problems.install(app)
     app.include_router(batches.news)
-    for module in (batches, submissions, uploads, results, exports, images, sets, models, dicomweb, pages):
+    api = (batches, submissions, uploads, rules, results, exports, images, others, sets, models, dicomweb)
+    for module in (*api, pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
     _entrances(app, sessions, settings.desk.listen_port)

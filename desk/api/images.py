@@ -7,7 +7,7 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
@@ -17,10 +17,12 @@ from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import read
 from desk.api.answers import as_json, digest, is_known, json_of, ranged, tagged
 from desk.desk import TheStore
-from desk.pictures.layers import FILES, LAYERS, Layer, outline
+from desk.pictures import layers
+from desk.pictures.layers import outline
 from desk.pictures.pictures import Pictures
 from desk.pictures.pyramid import TILE, Pyramid
 from desk.problems import Problem
+from desk.results.comparisons import true_mask
 from orchestrator.batches.entries import named
 from orchestrator.batches.outcomes import entries, read_artifact
 
@@ -154,8 +156,19 @@ def lines(request: Request, found: TheRecord, store: TheStore) -> Response:
     return tagged(request, stage.key, as_json(outline(read_artifact(store, found, "mask.png"))))
 
 
+@router.get("/truth")
+def true_lines(
+    request: Request,
+    found: TheRecord,
+    store: TheStore,
+    prefix: Annotated[str, Query(description="s3://bucket/prefix of true masks, called as images are")],
+) -> Response:
+    """Outline of the true mask of this image, as of the lesion."""
+    return json_of(request, outline(true_mask(store, prefix, found)))
+
+
 @router.get("/layers/{layer}")
-def layer_of(layer: Layer, request: Request, found: TheRecord, store: TheStore) -> dict[str, Any]:
+def layer_of(layer: str, request: Request, found: TheRecord, store: TheStore) -> dict[str, Any]:
     """Sizes of a layer's levels, and where it lies in the image. Decodes it, where it is not at hand."""
     picture = _picture(request, store, found, layer)
     return {
@@ -169,7 +182,7 @@ def layer_of(layer: Layer, request: Request, found: TheRecord, store: TheStore) 
 def tile(
     batch: str,
     index: int,
-    layer: Layer,
+    layer: str,
     level: int,
     row: int,
     column: int,
@@ -183,10 +196,9 @@ def tile(
     return tagged(request, digest(_identity(found, layer), level, row, column), body, media_type)
 
 
-def layers_of(found: ResultRecord) -> list[Layer]:
+def layers_of(found: ResultRecord) -> list[str]:
     """What can be shown of an image."""
-    there = {"source", *_files(found)}
-    return [layer for layer in LAYERS if there.issuperset(FILES[layer])]
+    return layers.layers_of({"source", *_files(found)})
 
 
 def shown(found: ResultRecord) -> dict[str, Any]:
@@ -225,12 +237,12 @@ def _source(store: ObjectStore, found: ResultRecord) -> bytes:
     return body
 
 
-def _identity(found: ResultRecord, layer: Layer) -> str:
+def _identity(found: ResultRecord, layer: str) -> str:
     keys = sorted(stage.key for stage in found.stages.values() if layer != "original")
     return " ".join([found.source.sha256, layer, *keys])
 
 
-def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: Layer) -> Pyramid:
+def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: str) -> Pyramid:
     if layer not in layers_of(found):
         raise Problem(404, "no_layer", f"this image has no layer {layer!r}")
     pictures: Pictures = request.app.state.pictures
@@ -238,13 +250,13 @@ def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: L
     def files() -> dict[str, bytes]:
         return {
             name: _source(store, found) if name == "source" else read_artifact(store, found, name)
-            for name in FILES[layer]
+            for name in layers.files_of(layer)
         }
 
     return pictures.get(_identity(found, layer), layer, found.source.frame, files)
 
 
-def _box(found: ResultRecord, layer: Layer) -> list[int]:
+def _box(found: ResultRecord, layer: str) -> list[int]:
     """Left, top, right, bottom of a layer in pixels of the image."""
     output = found.stages[Stage.ENHANCE].output if layer == "enhanced" else None
     if isinstance(output, EnhanceOutput) and output.box is not None:

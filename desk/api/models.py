@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from dermbatch.errors import InferenceUnavailable, NewerFormat, PermanentError, StackError, UsageError
 from dermbatch.models.repository import default_model_repository
@@ -13,7 +15,9 @@ from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
 from desk.desk import TheDesk, TheStore
-from orchestrator.batches.entries import read_batch
+from desk.problems import Problem
+from desk.results.comparisons import Order, compared
+from orchestrator.batches.entries import named, read_batch
 from orchestrator.planning.models import served
 from orchestrator.steering import canary
 
@@ -21,6 +25,9 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 _MOST = 50
 _TIMEOUT = 5
+_TITLE = re.compile(r"^# .+, version (\S+)$", re.MULTILINE)
+_NAME = re.compile(r"\w[\w.-]{0,200}")
+_FIGURE = re.compile(r"^\| ([a-zA-Z][^|]*?) \| ([^|]+?) \|$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,17 @@ class Model:
         versions: Served now, oldest first; empty where it is not served.
         stages: Stages that it serves where nothing else is asked for.
         card: Its card, Markdown, where it came along with this installation.
+        card_version: Version that the card is of; none where there is no card, or it does not say.
+        figures: What the card says was measured, by name: calibration error, sensitivity and specificity by class
+            and, where a threshold is moved so that a share of a class is found, the specificity there.
     """
 
     name: str
     versions: tuple[str, ...]
     stages: tuple[str, ...]
     card: str | None
+    card_version: str | None
+    figures: Mapping[str, str]
 
 
 @router.get("/models")
@@ -45,6 +57,34 @@ def models(request: Request, desk: TheDesk) -> Response:
     """The models that are served, or that are asked for where nothing else is said."""
     found, problem = all_models(desk.settings)
     return json_of(request, {"models": [vars(one) for one in found], "problem": problem})
+
+
+@router.get("/models/{name}")
+def model(name: str, request: Request) -> Response:
+    """What is known of a model whether it is served now or not: its card and the figures in it.
+
+    Of a model that did not come along with this installation, there is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise Problem(404, "no_model", "no model is called like this")
+    return json_of(request, {"name": name, **_of_card(name)})
+
+
+@router.get("/batches/{batch}/comparison")
+def comparison(
+    batch: str,
+    request: Request,
+    store: TheStore,
+    order: Order = "dice",
+    start: Annotated[int, Query(ge=0)] = 0,
+    truth: Annotated[
+        str | None, Query(description="s3://bucket/prefix of true masks, called as images are")
+    ] = None,
+) -> Response:
+    """A page of what a re-segmented batch has in common with the earlier one, and with true masks."""
+    named(store, batch)
+    found = compared(store, batch, order, start, truth)
+    return json_of(request, {"total": found.total, "start": found.start, "rows": found.rows})
 
 
 @router.get("/canaries")
@@ -64,8 +104,16 @@ def all_models(settings: Settings) -> tuple[list[Model], str | None]:
         used.setdefault(choice.name, []).append(stage.value)
     names = [*used, *sorted(set(there) - set(used))]
     return [
-        Model(name, tuple(there.get(name, ())), tuple(used.get(name, ())), _card(name)) for name in names
+        Model(name, tuple(there.get(name, ())), tuple(used.get(name, ())), **_of_card(name)) for name in names
     ], problem
+
+
+def _of_card(name: str) -> dict[str, Any]:
+    card = _card(name)
+    title = _TITLE.search(card or "")
+    figures = dict(_FIGURE.findall((card or "").partition("## Figures")[2].partition("\n## ")[0]))
+    figures.pop("Figure", None)
+    return {"card": card, "card_version": title[1] if title else None, "figures": figures}
 
 
 def all_canaries(store: ObjectStore) -> list[canary.CanaryReport]:

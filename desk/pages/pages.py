@@ -24,6 +24,7 @@ from desk.api.models import all_canaries, all_models, comparisons
 from desk.desk import Person, TheDesk, ThePerson, TheStore
 from desk.pages.structured import content
 from desk.problems import Problem
+from desk.results.comparisons import A_PAGE, Order, compared
 from orchestrator.batches.entries import named
 from orchestrator.reporting.overview import overview
 
@@ -70,6 +71,30 @@ def models(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     compared = comparisons(store, names)
     return _page(
         "models.html", person, models=found, problem=problem, canaries=all_canaries(store), compared=compared
+    )
+
+
+@router.get("/comparison/{batch}")
+def comparison(
+    batch: str,
+    store: TheStore,
+    person: ThePerson,
+    order: Order = "dice",
+    start: Annotated[int, Query(ge=0)] = 0,
+    truth: str = "",
+) -> HTMLResponse:
+    """What a re-segmented batch has in common with the earlier one, image by image."""
+    asked = named(store, batch)
+    found = compared(store, batch, order, start, truth or None)
+    return _page(
+        "comparison.html",
+        person,
+        batch=batch,
+        earlier=asked.order.compared_with,
+        found=found,
+        order=order,
+        truth=truth,
+        a_page=A_PAGE,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Collection
 
 import cv2
 import numpy as np
@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 from dermbatch.errors import ObjectNotFound
 from dermbatch.images.imagefile import read_image
 
-Layer = Literal["original", "purified", "enhanced", "occlusions", "saliency"]
-LAYERS: tuple[Layer, ...] = get_args(Layer)
-
-FILES: dict[Layer, tuple[str, ...]] = {
+_FILES: dict[str, tuple[str, ...]] = {
     "original": ("source",),
     "purified": ("purified.png",),
     "enhanced": ("enhanced.png",),
     "occlusions": ("source", "purified.png"),
     "saliency": ("saliency.png",),
 }
-"""What each layer is made of: files of the image, and its source."""
+_OUTLINED = "mask.png"
 
 _OCCLUDED = (255, 64, 200)
 _SALIENT_ALPHA = 200
@@ -29,12 +26,30 @@ _SALIENT_ALPHA = 200
 Pixels = NDArray[np.uint8]
 
 
-def made(layer: Layer, files: dict[str, bytes], frame: int | None, max_pixels: int) -> Pixels:
+def layers_of(files: Collection[str]) -> list[str]:
+    """The layers that can be made of an image's files, its ``source`` among them.
+
+    Whatever other picture a stage keeps in a record is one, called as its file is: ``border.png`` is ``border``.
+    """
+    known = [layer for layer, needed in _FILES.items() if set(needed) <= set(files)]
+    spoken_for = {_OUTLINED, *(name for needed in _FILES.values() for name in needed)}
+    others = sorted(
+        name.removesuffix(".png") for name in files if name.endswith(".png") and name not in spoken_for
+    )
+    return [*known, *others]
+
+
+def files_of(layer: str) -> tuple[str, ...]:
+    """What a layer is made of: files of the image, and its source."""
+    return _FILES.get(layer, (f"{layer}.png",))
+
+
+def made(layer: str, files: dict[str, bytes], frame: int | None, max_pixels: int) -> Pixels:
     """A layer's pixels.
 
     Args:
         layer: Which.
-        files: As :data:`FILES` says.
+        files: As :func:`files_of` says.
         frame: Of the source, where it has several.
         max_pixels: Larger ones are refused.
 
@@ -51,9 +66,9 @@ def made(layer: Layer, files: dict[str, bytes], frame: int | None, max_pixels: i
         case "occlusions":
             original = read_image(files["source"], max_pixels=max_pixels, frame=frame).pixels
             return _where_different(original, _decoded(files["purified.png"], cv2.IMREAD_COLOR))
-        case "saliency":
-            return _heat(_decoded(files["saliency.png"], cv2.IMREAD_GRAYSCALE))
-    return np.asarray(cv2.cvtColor(_decoded(files[f"{layer}.png"], cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+        case "purified" | "enhanced":
+            return _colours(_decoded(files[f"{layer}.png"], cv2.IMREAD_COLOR))
+    return _map(_decoded(files[f"{layer}.png"], cv2.IMREAD_UNCHANGED))
 
 
 def outline(mask: bytes) -> list[list[list[int]]]:
@@ -68,6 +83,21 @@ def _where_different(original: Pixels, purified: Pixels) -> Pixels:
     if bgr.shape == purified.shape:
         shown[(bgr != purified).any(axis=2)] = (*_OCCLUDED, 255)
     return shown
+
+
+def _map(pixels: Pixels) -> Pixels:
+    """A map of values as heat; one that comes in colours as it is."""
+    if pixels.ndim == 2:
+        return _heat(pixels)
+    return (
+        _colours(pixels)
+        if pixels.shape[2] == 3
+        else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), np.uint8)
+    )
+
+
+def _colours(pixels: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _heat(salient: Pixels) -> Pixels:

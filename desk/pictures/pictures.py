@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from dermbatch.errors import BadInput
-from desk.pictures.layers import Layer, made
+from desk.pictures.layers import made
 from desk.pictures.pyramid import Pyramid, build, opened
 from desk.problems import Problem
 
@@ -50,7 +50,7 @@ class Pictures:
         with self._building:
             self._process().submit(_bounded)
 
-    def get(self, identity: str, layer: Layer, frame: int | None, files: Files) -> Pyramid:
+    def get(self, identity: str, layer: str, frame: int | None, files: Files) -> Pyramid:
         """A layer of an image, decoded where it is not at hand.
 
         Args:
@@ -102,7 +102,7 @@ class Pictures:
                 old, _ = self._held.popitem(last=False)
                 shutil.rmtree(self._folder / old, ignore_errors=True)
 
-    def _run(self, layer: Layer, files: dict[str, bytes], frame: int | None, folder: Path) -> None:
+    def _run(self, layer: str, files: dict[str, bytes], frame: int | None, folder: Path) -> None:
         pool = self._process()
         try:
             pool.submit(_decode, layer, files, frame, self._max_pixels, folder).result(_SECONDS)
@@ -131,5 +131,5 @@ def _bounded() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 
-def _decode(layer: Layer, files: dict[str, bytes], frame: int | None, max_pixels: int, folder: Path) -> None:
+def _decode(layer: str, files: dict[str, bytes], frame: int | None, max_pixels: int, folder: Path) -> None:
     build(made(layer, files, frame, max_pixels), folder)

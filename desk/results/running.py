@@ -73,9 +73,18 @@ class Made:
         """Columns by name."""
         return {name: self._table.column(name) for name in names if name in self.names}
 
-    def groups(self) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
-        """All columns of all rows."""
-        yield np.arange(self.rows), self._table
+    @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """Of the images, ascending."""
+        return np.asarray(self._table.column("index"))
+
+    def take(self, names: Sequence[str], rows: npt.NDArray[np.intp]) -> pa.Table:
+        """Columns of a few rows."""
+        return self._table.select([name for name in names if name in self.names]).take(pa.array(rows))
+
+    def groups(self, names: Sequence[str] | None = None) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
+        """Columns of all rows."""
+        yield np.arange(self.rows), self._table if names is None else self._table.select(names)
 
 
 def _read(store: ObjectStore, batch: Batch, marks: Marks, indices: Sequence[int]) -> Iterable[Outcome]:

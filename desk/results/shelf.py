@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dermbatch import layout
 from dermbatch.store import ObjectStore
 from desk.problems import Problem
+from desk.results.files import Piece, pieces
 from desk.results.query import Query
 from desk.results.running import Running
-from desk.results.table import Cache, Piece, Stored, Table, pieces
+from desk.results.table import Cache, Stored, Table
 from desk.results.view import Part, View
 from orchestrator.batches.entries import named
 
@@ -28,6 +29,7 @@ class Shelf:
         self._lock = threading.Lock()
         self._stored: OrderedDict[str, tuple[list[Piece], Stored]] = OrderedDict()
         self._running: OrderedDict[str, Running] = OrderedDict()
+        self._deidentified: OrderedDict[str, bool] = OrderedDict()
 
     def view(
         self, store: ObjectStore, batches: Sequence[str], q: str, sort: str, sets: dict[str, set[tuple[str, int]]]
@@ -46,8 +48,20 @@ class Shelf:
                 at={"in": "query", "parameter": "batch"},
             )
         query = Query(q)
-        parts = [Part(name, self.table(store, name)) for name in dict.fromkeys(batches)]
+        parts = [self._part(store, name) for name in dict.fromkeys(batches)]
         return View(parts, query, sort, sets)
+
+    def _part(self, store: ObjectStore, name: str) -> Part:
+        table = self.table(store, name)
+        with self._lock:
+            known = self._deidentified.get(table.version)
+        if known is None:
+            known = named(store, name).order.deidentified is not None
+            with self._lock:
+                self._deidentified[table.version] = known
+                while len(self._deidentified) > _TABLES:
+                    self._deidentified.popitem(last=False)
+        return Part(name, table, known)
 
     def table(self, store: ObjectStore, batch: str) -> Table:
         """The table of a batch: the written one where it has closed, else what there is by now."""

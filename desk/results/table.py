@@ -1,38 +1,34 @@
 """The table of a batch as the desk reads it: a few columns at a time.
 
-The one module of the desk that knows how the table of a closed batch lies in the object store. Of a batch that
-still runs, the same columns are made of its records as they come.
+Of a batch that still runs, the same columns are made of its records as they come (:mod:`desk.results.running`).
 """
 
 from __future__ import annotations
 
-import io
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dermbatch import layout
 from dermbatch.store import ObjectStore
-from dermbatch.stored import read
+from desk.results.files import Piece, opened
 from orchestrator.batches.outcomes import in_order
-from orchestrator.reporting.table.parts import TableManifest
 
-_WHOLE = 4 << 20
-"""Bytes up to which a table's file is kept in memory."""
+_GROUPS = 40
+"""Row groups that were read lately and are kept for the next look at their neighbours: some 12 MB."""
 
-_LOCAL = 1 << 30
-"""Bytes up to which it is brought to the disk; of a larger one, ranges are asked for."""
+_SCATTERED, _SMALL = 12, 200_000
+"""Row groups above which whole columns are read for a few rows, in tables of up to so many rows."""
 
 _AT_A_TIME = 8
+
+
+Indices = npt.NDArray[np.integer[Any]]
 
 
 class Table(Protocol):
@@ -50,34 +46,22 @@ class Table(Protocol):
     names: Sequence[str]
     pending: int
 
+    @property
+    def indices(self) -> Indices:
+        """Of the images, ascending."""
+        ...
+
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
         """Columns by name."""
         ...
 
-    def groups(self) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
-        """All columns of some rows after the other, with their places; one group in memory at a time."""
+    def take(self, names: Sequence[str], rows: npt.NDArray[np.intp]) -> pa.Table:
+        """Columns of a few rows, in this order; those that there are."""
         ...
 
-
-@dataclass(frozen=True)
-class Piece:
-    """A Parquet file of a batch: where, which version, how long."""
-
-    key: str
-    etag: str | None
-    size: int
-
-
-def pieces(store: ObjectStore, batch: str) -> list[Piece]:
-    """The files that the table of a closed batch is in: one, or a large one's parts; none where it has none."""
-    key, manifest = layout.table(batch), layout.table_manifest(batch)
-    there = {info.key: Piece(info.key, info.etag, info.size) for info in store.list(store.bucket, key)}
-    if key in there:
-        return [there[key]]
-    if manifest not in there:
-        return []
-    parts = read(store, manifest, TableManifest).parts
-    return [there[name] for part in parts if (name := f"{layout.table_parts(batch)}{part.name}") in there]
+    def groups(self, names: Sequence[str] | None = None) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
+        """Columns of some rows after the other, with their places; all columns where none are named."""
+        ...
 
 
 class Cache:
@@ -118,123 +102,119 @@ class Stored:
     pending = 0
 
     def __init__(self, store: ObjectStore, found: Sequence[Piece], cache: Cache) -> None:
-        self._store, self._cache, self._reading = store, cache, threading.Lock()
+        self._cache = cache
         self.version = " ".join(f"{piece.key}@{piece.etag}" for piece in found)
-        self._files = [(piece, _opened(store, piece)) for piece in found]
-        self.rows = sum(file.metadata.num_rows for _, file in self._files)
-        self.names: Sequence[str] = list(
-            dict.fromkeys(name for _, file in self._files for name in file.schema_arrow.names)
-        )
-        self._order: npt.NDArray[np.intp] | None = None  # of rows that lie in several parts, each sorted by itself
-        if len(self._files) > 1:
-            self._order = np.argsort(np.asarray(self._lying(["index"])["index"]), kind="stable")
+        self._files = opened(store, found)
+        self.rows = sum(file.rows for file in self._files)
+        self.names: Sequence[str] = self._files[0].schema.names
+        self._order: npt.NDArray[np.intp] | None = None
+        self._read_groups: OrderedDict[tuple[int, int, tuple[str, ...]], pa.Table] = OrderedDict()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+
+    @cached_property
+    def indices(self) -> Indices:
+        """Of all images, in order. Where none is missing, this is known without a look into the files."""
+        reaches = [file.reach for file in self._files if file.rows]
+        if not reaches or (min(reaches)[0] == 0 and max(last for _, last in reaches) == self.rows - 1):
+            return np.arange(self.rows, dtype=np.uint32)
+        return np.asarray(self.columns(["index"])["index"])
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
         """Columns by name; only those that are not held are read."""
-        held = {name: self._cache.get(self.version, name) for name in names}
-        if missing := [name for name, column in held.items() if column is None]:
-            for name, column in self._read(missing).items():
-                self._cache.put(self.version, name, column)
-                held[name] = column
-        return {name: column for name, column in held.items() if column is not None}
+        wanted = [name for name in dict.fromkeys(names) if name in self.names]
+        held = self._held(wanted)
+        if len(held) < len(wanted):
+            with self._reading:  # what two ask for at a time is read once
+                held = self._held(wanted)
+                for name, column in self._read([name for name in wanted if name not in held]).items():
+                    self._cache.put(self.version, name, column)
+                    held[name] = column
+        return held
 
-    def groups(self) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
-        """All columns, a row group after the other as they lie."""
-        places = np.arange(self.rows)
-        if self._order is not None:
-            places[self._order] = np.arange(self.rows)
-        start = 0
-        for _, file in self._files:
-            for number in range(file.metadata.num_row_groups):
-                with self._reading:
-                    group = file.read_row_group(number)
-                yield places[start : start + group.num_rows], group
-                start += group.num_rows
+    def _held(self, names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        found = {name: self._cache.get(self.version, name) for name in names}
+        return {name: column for name, column in found.items() if column is not None}
+
+    def take(self, names: Sequence[str], rows: npt.NDArray[np.intp]) -> pa.Table:
+        """Columns of a few rows: of those row groups alone in which they may be, which are kept for a while.
+
+        Rows that are scattered all over are taken of whole columns instead.
+        """
+        wanted = self.indices[rows]
+        groups = self._groups_with(wanted)
+        there = tuple(dict.fromkeys(["index", *(name for name in names if name in self.names)]))
+        if len(groups) > _SCATTERED and self.rows <= _SMALL:
+            return pa.table(self.columns(there)).take(pa.array(rows))
+        found = pa.concat_tables(in_order(lambda at: self._group(*at, there), groups, _AT_A_TIME))
+        own = np.asarray(found.column("index"))
+        order = np.argsort(own, kind="stable")
+        places = order[np.searchsorted(own, wanted, sorter=order)]
+        return found.take(pa.array(places))
+
+    def groups(self, names: Sequence[str] | None = None) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
+        """Columns, all where none are named, a row group after the other as they lie."""
+        for file in self._files:
+            for span in file.spans:
+                columns = None if names is None else list(dict.fromkeys([*names, "index"]))
+                group = file.read(columns, [span.group])
+                yield np.searchsorted(self.indices, np.asarray(group.column("index"))), group
+
+    def _groups_with(self, images: Indices) -> list[tuple[int, int]]:
+        """Numbers of files, and of row groups in them, among whose images some of these may be."""
+
+        def some(first: int, last: int) -> bool:
+            return bool(((images >= first) & (images <= last)).any())
+
+        files = [(number, file) for number, file in enumerate(self._files) if file.rows and some(*file.reach)]
+        return [
+            (number, span.group) for number, file in files for span in file.spans if some(span.first, span.last)
+        ]
+
+    def _group(self, file: int, group: int, names: tuple[str, ...]) -> pa.Table:
+        with self._lock:
+            if (held := self._read_groups.pop((file, group, names), None)) is not None:
+                self._read_groups[file, group, names] = held
+                return held
+        found = self._files[file].read(names, [group])
+        with self._lock:
+            self._read_groups[file, group, names] = found
+            while len(self._read_groups) > _GROUPS:
+                self._read_groups.popitem(last=False)
+        return found
 
     def _read(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
-        columns = self._lying(names)
-        if self._order is not None:
-            columns = {name: column.take(pa.array(self._order)) for name, column in columns.items()}
-        found = {name: _lean(column) for name, column in columns.items()}
-        del columns
+        if not names:
+            return {}
+        columns = self._lying(names if self._order is not None else [*dict.fromkeys([*names, "index"])])
+        if self._order is None:
+            self._order = np.argsort(np.asarray(columns["index"]), kind="stable").astype(np.uint32)
+        order = pa.array(self._order)
+        found = {name: columns.pop(name).take(order) for name in names}
         pa.default_memory_pool().release_unused()
         return found
 
     def _lying(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
         """Columns in the order in which their rows lie in the files."""
-        tables = []
-        for piece, file in self._files:
-            there = [name for name in names if name in file.schema_arrow.names]
-            if piece.size <= _LOCAL:
-                with self._reading:
-                    tables.append(file.read(columns=there, use_threads=False))  # less memory at a time
-            else:
-                tables += self._by_ranges(piece, file, there)
-        whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
-        return {name: whole.column(name) for name in names if name in whole.column_names}
+        tables = in_order(lambda file: _lean(file.read(names), self._repeating), self._files, _AT_A_TIME)
+        whole = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
+        return {name: whole.column(name) for name in names}
 
-    def _by_ranges(self, piece: Piece, file: pq.ParquetFile, names: list[str]) -> list[pa.Table]:
-        def rows(number: int) -> pa.Table:
-            with _ranged(self._store, piece, file.metadata) as own:  # a file each: reading moves its position
-                return own.read_row_group(number, columns=names)
-
-        return list(in_order(rows, range(file.metadata.num_row_groups), _AT_A_TIME))
+    @cached_property
+    def _repeating(self) -> frozenset[str]:
+        """Texts of which many are alike, as far as the first rows tell."""
+        first = self._files[0]
+        texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
+        table = first.read(texts, [0]) if first.spans else pa.table({})
+        return frozenset(name for name in table.column_names if len(table[name].unique()) * 4 < table.num_rows)
 
 
-def _lean(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column in less memory: numbers of single precision, texts that repeat by their codes."""
-    if pa.types.is_float64(column.type):
-        return column.cast(pa.float32())
-    if pa.types.is_string(column.type) and len(column) and len(column.unique()) * 4 < len(column):
-        return column.dictionary_encode()
-    return column
-
-
-def _opened(store: ObjectStore, piece: Piece) -> pq.ParquetFile:
-    """A table's file: in memory where it is small, else on the disk, under no name; by ranges where it is huge.
-
-    One request for a file, since there are stores for which a range costs as much as the whole.
-    """
-    if piece.size <= _WHOLE:
-        return pq.ParquetFile(pa.BufferReader(store.get(store.bucket, piece.key)))
-    if piece.size > _LOCAL:
-        store.audit.note("read", f"s3://{store.bucket}/{piece.key}", size=piece.size)
-        return _ranged(store, piece, None)
-    with tempfile.NamedTemporaryFile(prefix="table-") as file:
-        with Path(file.name).open("wb") as out:
-            for chunk in store.chunks(store.bucket, piece.key):
-                out.write(chunk)
-        return pq.ParquetFile(pa.OSFile(file.name))
-
-
-def _ranged(store: ObjectStore, piece: Piece, metadata: pq.FileMetaData | None) -> pq.ParquetFile:
-    return pq.ParquetFile(_Spans(store, piece), metadata=metadata, pre_buffer=True)
-
-
-class _Spans(io.RawIOBase):
-    """A file whose bytes are asked for as they are read."""
-
-    def __init__(self, store: ObjectStore, piece: Piece) -> None:
-        super().__init__()
-        self._store, self._piece, self._at = store, piece, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._piece.size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        start, end = self._at, self._piece.size if size < 0 else min(self._at + size, self._piece.size)
-        self._at = max(start, end)
-        if end <= start:
-            return b""
-        piece = self._piece
-        return self._store.span(self._store.bucket, piece.key, start, end - start, etag=piece.etag)
+def _lean(table: pa.Table, repeating: frozenset[str]) -> pa.Table:
+    """The columns in less memory: numbers of single precision, texts that repeat by their codes."""
+    lean = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_float64(column.type):
+            lean[name] = column.cast(pa.float32())
+        else:
+            lean[name] = column.dictionary_encode() if name in repeating else column
+    return pa.table(lean)

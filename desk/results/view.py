@@ -34,21 +34,27 @@ CARD = (
 )
 """What a row tells of an image, besides its probabilities."""
 
-MADE = ("pixels", "uncertainty", "batch")
+MADE = ("pixels", "uncertainty", "batch", "pseudonym")
 """Columns that are reckoned from others."""
+
+PSEUDONYM = r"(?:^|/)(?P<p>P-[0-9a-f]{20})/"
+"""How the names of de-identified images begin that say whose they are (``docs/privacy.md``)."""
 
 _BINS = 20
 _MOST_VALUES = 50
+_ROWS = 1 << 16
+"""Of which probabilities are reckoned with at a time."""
 
 Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A batch of a view: its name, its table, and its members of sets by the sets' names."""
+    """A batch of a view: its name, its table, and whether its images were de-identified."""
 
     name: str
     table: Table
+    deidentified: bool = False
 
 
 class View:
@@ -72,7 +78,8 @@ class View:
     @cached_property
     def names(self) -> list[str]:
         """Of all columns that there are."""
-        return [*dict.fromkeys(name for part in self.parts for name in part.table.names), *MADE]
+        made = [name for name in MADE if name != "pseudonym" or any(part.deidentified for part in self.parts)]
+        return [*dict.fromkeys(name for part in self.parts for name in part.table.names), *made]
 
     @property
     def labels(self) -> list[str]:
@@ -133,32 +140,31 @@ class View:
         """Number of the batch and index of each row, uint32 [n, 2]."""
         found = np.empty((len(rows), 2), np.uint32)
         found[:, 0] = np.searchsorted(self._ends, rows, side="right")
-        indices = self.column("index")
-        found[:, 1] = np.asarray(indices)[rows] if indices is not None else rows
+        for number, part in enumerate(self.parts):
+            own = found[:, 0] == number
+            found[own, 1] = part.table.indices[rows[own] - self._starts[number]]
         return found
 
     def row_of(self, batch: int, index: int) -> int | None:
         """The row of an image; none where it has no outcome, or the batch is none of the view's."""
         if not 0 <= batch < len(self.parts):
             return None
-        start = self._starts[batch]
-        column = self.column("index")
-        if column is None:
-            return None
-        own = np.asarray(column)[start : self._ends[batch]]
+        own = self.parts[batch].table.indices
         at = int(np.searchsorted(own, index))
-        return int(start) + at if at < len(own) and own[at] == index else None
+        return int(self._starts[batch]) + at if at < len(own) and own[at] == index else None
 
     def cards(self, rows: Rows) -> list[dict[str, Any]]:
         """What is shown of these rows."""
         names = [*CARD, *(f"probability_{label}" for label in self.labels)]
-        self.load(names)
-        taken = pa.array(rows)
-        columns = {
-            name: column.take(taken).to_pylist() for name in names if (column := self.column(name)) is not None
-        }
         owners = np.searchsorted(self._ends, rows, side="right")
-        return [self._card(columns, at, self.parts[int(owner)].name) for at, owner in enumerate(owners)]
+        cards: list[dict[str, Any]] = [{}] * len(rows)
+        for number in np.unique(owners):
+            places = np.flatnonzero(owners == number)
+            part = self.parts[number]
+            said = part.table.take(names, rows[places] - self._starts[number]).to_pylist()
+            for place, row in zip(places, said, strict=True):
+                cards[place] = self._card(part.name, row)
+        return cards
 
     def only(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Of what the query means, only these images: number of the batch and index of each."""
@@ -167,28 +173,49 @@ class View:
         named[rows] = True
         self.__dict__["chosen"] = self.chosen & named
 
-    def tables(self) -> Iterator[pa.Table]:
-        """What is meant, all columns and the batch, some rows after the other as they lie in their tables."""
+    def tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """What is meant, group by group as it lies: the batch, and columns; all, where none are named."""
         for part, start in zip(self.parts, self._starts, strict=True):
-            for places, group in part.table.groups():
+            for places, group in part.table.groups(names):
                 found = group.filter(pa.array(self.chosen[start + places]))
                 if found.num_rows:
                     yield found.add_column(0, "batch", pa.array([part.name] * found.num_rows))
 
     def facets(self) -> dict[str, Any]:
         """How many images that are meant have which value, and how numbers are spread."""
-        self.load(["label", "outcome", "reason", "flags", "probability", "height", "width", "classify_model"])
-        rows = pa.array(np.flatnonzero(self.chosen))
+        self.load(
+            [
+                "label",
+                "outcome",
+                "reason",
+                "flags",
+                "probability",
+                "height",
+                "width",
+                "classify_model",
+                "segment_model",
+            ]
+        )
+        rows = None if self.chosen.all() else pa.array(np.flatnonzero(self.chosen))
         taken = {
-            name: column.take(rows)
-            for name in ("label", "outcome", "reason", "flags", "classify_model", "segment_model", "batch")
+            name: column if rows is None else column.take(rows)
+            for name in (
+                "label",
+                "outcome",
+                "reason",
+                "flags",
+                "classify_model",
+                "segment_model",
+                "batch",
+                "pseudonym",
+            )
             if (column := self.column(name)) is not None
         }
         return {
-            "total": len(rows),
+            "total": int(self.chosen.sum()),
             "values": {name: _counts(column) for name, column in taken.items()},
             "spreads": {
-                name: _spread(column.take(rows))
+                name: _spread(column if rows is None else column.take(rows))
                 for name in ("probability", "uncertainty", "pixels")
                 if (column := self.column(name)) is not None
             },
@@ -202,10 +229,14 @@ class View:
     def _starts(self) -> npt.NDArray[np.int64]:
         return self._ends - np.array([part.table.rows for part in self.parts], np.int64)
 
-    def _card(self, columns: dict[str, list[Any]], at: int, batch: str) -> dict[str, Any]:
-        card = {"batch": batch, **{name: columns[name][at] for name in CARD if name in columns}}
-        by_label = {label: columns[f"probability_{label}"][at] for label in self.labels}
-        return card | {"probabilities": {label: p for label, p in by_label.items() if p is not None}}
+    def _card(self, batch: str, row: dict[str, Any]) -> dict[str, Any]:
+        by_label = {label: row.get(f"probability_{label}") for label in self.labels}
+        probabilities = {label: p for label, p in by_label.items() if p is not None}
+        return {
+            "batch": batch,
+            **{name: row[name] for name in CARD if name in row},
+            "probabilities": probabilities,
+        }
 
     def _read(self, name: str) -> pa.ChunkedArray | None:
         found = [part.table.columns([name]).get(name) for part in self.parts]
@@ -230,6 +261,9 @@ class View:
         if name == "pixels":
             height, width = self.column("height"), self.column("width")
             return None if height is None or width is None else pc.multiply(height.cast(pa.int64()), width)
+        if name == "pseudonym":
+            names = self.column("name") if any(part.deidentified for part in self.parts) else None
+            return None if names is None else pc.struct_field(pc.extract_regex(names, PSEUDONYM), "p")
         return self._uncertainty()
 
     def _uncertainty(self) -> pa.ChunkedArray | None:
@@ -239,11 +273,9 @@ class View:
         columns = [column for label in labels if (column := self.column(f"probability_{label}")) is not None]
         if len(columns) < 2:
             return None
-        p = np.stack([np.asarray(column.to_numpy(), np.float32) for column in columns])
-        known = np.isfinite(p).any(axis=0)
-        p = np.clip(np.nan_to_num(p), 1e-9, 1)
-        entropy = -(p * np.log(p)).sum(axis=0) / np.log(len(columns))
-        return pa.chunked_array([pa.array(entropy.astype(np.float32), mask=~known)])
+        starts = range(0, self.rows, _ROWS)
+        some = [_entropy([column.slice(start, _ROWS) for column in columns]) for start in starts]
+        return pa.chunked_array(some, pa.float32())
 
     def _members(self, name: str) -> Truth:
         found = np.zeros(self.rows, np.bool_)
@@ -255,11 +287,17 @@ class View:
         return found
 
 
+def _entropy(columns: Sequence[pa.ChunkedArray]) -> pa.Array:
+    p = np.stack([np.asarray(column.to_numpy(), np.float32) for column in columns])
+    known = np.isfinite(p).any(axis=0)
+    p = np.clip(np.nan_to_num(p), 1e-9, 1)
+    entropy = -(p * np.log(p)).sum(axis=0) / np.log(len(columns))
+    return pa.array(entropy.astype(np.float32), mask=~known)
+
+
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
     if pa.types.is_list(column.type):
         column = pc.list_flatten(column)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string())
     counted = [(one["values"], one["counts"]) for one in pc.value_counts(column.drop_null()).to_pylist()]
     return dict(sorted(counted, key=lambda pair: (-pair[1], pair[0]))[:_MOST_VALUES])
 

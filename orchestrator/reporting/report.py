@@ -1,7 +1,7 @@
 """The report of a batch: one HTML file that needs no network and no other file.
 
 It is gathered table by table, in memory that does not grow with the batch: counts and distributions are of all
-images; cards with pictures are of a sample, where there are more than a browser opens at once.
+images, and all are listed; cards with pictures are of a sample, where there are more than a browser opens at once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from dermbatch.records.outcome import (
 )
 from dermbatch.stages import ORDER, Stage
 from orchestrator.batches.summary import Tally
+from orchestrator.reporting.listing import LISTED, Listing
 
 SHOWN = 300
 """Cards, and rows of failures, in one report: some 10 MB, which a browser opens at once."""
@@ -134,6 +135,7 @@ class Report:
         self._done = 0
         self._plain = Sample(SHOWN, f"{batch.name} plain")
         self._flagged = Sample(SHOWN, f"{batch.name} flagged")
+        self._listing = Listing()
         self._probability = Distribution("Probability of the most probable class")
         self._confidence = Distribution("Confidence of segmentation")
         self._area = Distribution("Lesion's share of the image")
@@ -154,6 +156,7 @@ class Report:
                 if name is not None:
                     self._models.add((stage, ModelUsed(name=name, version=version, sha256=sha256)))
         self._spread(done)
+        self._listing.add(done)
         flagged = np.asarray(pc.greater(pc.list_value_length(done["flags"]), 0).fill_null(False), bool)
         indices = np.asarray(done["index"], np.int64)
         self._flagged.offer(indices[flagged])
@@ -187,6 +190,7 @@ class Report:
         cards = [card(record) for index in self._shown() if (record := _result(records, index))]
         spreads = (self._probability, self._confidence, self._area, self._occluded)
         page = environment().get_template("report.html")
+        listed = [*sorted({*self._labels, *(label for one in cards for label, _ in one.probabilities)})]
         return page.render(
             batch=self._batch,
             state=state,
@@ -196,6 +200,9 @@ class Report:
             cards=cards,
             flagged=sum(1 for one in cards if one.flags),
             labels=dict(sorted(self._labels.items())),
+            listed=listed,
+            rows=self._listing.json(listed, sorted(self._flags)),
+            most=LISTED,
             flags=dict(sorted(self._flags.items())),
             stages=[(stage, tally.stages[stage]) for stage in ORDER if tally.stages[stage].count],
             distributions=[spread for spread in spreads if spread.count],

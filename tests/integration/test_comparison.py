@@ -9,6 +9,8 @@ from dermbatch.errors import PermanentError, UsageError
 from dermbatch.records.asked import Earlier, ModelChoice, Order, Refusal
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from desk.problems import Problem
+from desk.results.comparisons import compared, true_mask
 from orchestrator.batches.entries import read_manifest_part
 from orchestrator.planning.resegment import plan_resegment
 from orchestrator.reporting.closing import close
@@ -215,3 +217,28 @@ def test_a_taken_name_and_a_damaged_manifest_are_refused(store):
     with pytest.raises(PermanentError) as refused:
         plan_resegment("new", Order(models=PINNED), ["one"], store)
     assert refused.value.reason == "manifest_damaged"
+
+
+def test_the_desk_shows_a_comparison_image_by_image_also_against_true_masks(store):
+    for index in range(3):
+        for name, versions, radius in (("old", None, 8 + index), ("new", NEW, 16)):
+            record = result_of(name, index, versions=versions)
+            write_record(store, record)
+            put_mask(store, record, radius)
+    close_new(store, 3)
+    store.put("truth/000001_segmentation.png", mask_png(16), "image/png")
+    store.put("truth/000002.png", mask_png(16, side=32), "image/png")
+    found = compared(store, "new", "dice", 0, f"s3://{store.bucket}/truth/")
+    assert [row["index"] for row in found.rows] == [0, 1, 2]
+    assert found.total == 3
+    true = found.rows[1]
+    assert (true["old_true_dice"], true["new_true_dice"]) == (pytest.approx(true["dice"]), 1)
+    assert [row["new_true_dice"] for row in found.rows] == [None, 1, None]  # none there; another size
+    assert [row["index"] for row in compared(store, "new", "-dice", 1, None).rows] == [1, 0]
+    assert true_mask(store, f"s3://{store.bucket}/truth", result_of("new", 1)) == mask_png(16)
+    for truth, status in ((f"s3://{store.bucket}/truth/", 404), ("/etc", 400)):
+        with pytest.raises(Problem) as caught:
+            true_mask(store, truth, result_of("new", 0))
+        assert caught.value.status == status
+    with pytest.raises(Problem, match="compares no models"):
+        compared(store, "old", "dice", 0, None)

@@ -2,13 +2,16 @@
 
 import io
 import json
+import socket
 import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import cv2
 import httpx
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
@@ -18,10 +21,20 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, StackError, UsageError
+from dermbatch.records.asked import Deidentification
 from dermbatch.store import ObjectStore
 from desk.remote import DeskClient
+from orchestrator.reporting.comparison import SCHEMA
 from orchestrator.steering.controls import begin
-from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
+from tests.outcome_samples import (
+    batch_of,
+    entry_of,
+    failure_of,
+    mask_png,
+    result_of,
+    write_manifest,
+    write_record,
+)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +277,8 @@ def test_an_image_has_its_record_files_layers_and_each_look_is_noted(server, ada
     )
     assert np.array_equal(covered[..., 3] > 0, np.arange(512)[:, None].repeat(512, 1) < 5)
     assert ada.get(f"{here}/layers/original/0/7-7").status_code == 404
-    assert ada.get(f"{here}/layers/nonsense").status_code == 400
+    nonsense = ada.get(f"{here}/layers/nonsense")
+    assert (nonsense.status_code, nonsense.json()["reason"]) == (404, "no_layer")
     looks = [json.loads(line) for line in server.looks().splitlines()]
     assert ("s3://incoming/desk-pictures/0", "ada") in [(look["object"], look["user"]) for look in looks]
     assert ada.get("/image/desk-pictures/0").status_code == 200
@@ -292,6 +306,80 @@ def test_an_image_that_vanished_or_is_none_says_so(ada, store, tmp_path):
     assert ada.get("/v1/batches/desk-gone/images/4").json()["failure"]["reason"] == "truncated"
     store.delete(layout.result("desk-gone", 2))
     assert ada.get("/v1/batches/desk-gone/images/2").status_code == 404
+
+
+def test_an_image_that_was_processed_anew_meanwhile_is_shown_as_it_is_now(ada, store, tmp_path):
+    record = result_of("desk-again", 0)
+    store.put(record.stages["segment"].artifacts["mask.png"], mask_png(9), "image/png")
+    write_batch(store, "desk-again", [record], tmp_path)
+    here = "/v1/batches/desk-again/images/0"
+    first, etag = ada.get(f"{here}/outline"), ada.get(here).headers["etag"]
+    anew = result_of("desk-again", 0, versions={"segment": "2"}, probabilities=(0.8, 0.1, 0.1))
+    store.put(anew.stages["segment"].artifacts["mask.png"], mask_png(20), "image/png")
+    write_batch(store, "desk-again", [anew], tmp_path)
+    second = ada.get(f"{here}/outline", headers={"if-none-match": first.headers["etag"]})
+    assert second.status_code == 200
+    assert second.json() != first.json()
+    assert (
+        ada.get(here, headers={"if-none-match": etag}).json()["result"]["stages"]["segment"]["model"]["version"]
+        == "2"
+    )
+    asked = {"batch": "desk-again", "q": "class:melanoma"}
+    assert ada.get("/v1/results", params=asked).json()["total"] == 1
+
+
+def test_a_batch_that_was_deleted_while_somebody_looks_is_one_clear_answer(ada, store, tmp_path):
+    pixels = np.full((40, 60, 3), 120, np.uint8)
+    write_batch(store, "desk-deleted", [pictured(store, "desk-deleted", 0, pixels)], tmp_path)
+    asked = [
+        "/v1/results?batch=desk-deleted",
+        "/v1/results/order?batch=desk-deleted",
+        "/v1/results/rows?batch=desk-deleted&ids=0:0",
+        "/v1/results/facets?batch=desk-deleted",
+        "/v1/exports/csv?batch=desk-deleted",
+        "/v1/batches/desk-deleted/images/0",
+        "/v1/batches/desk-deleted/images/0/preview.jpg",
+        "/v1/batches/desk-deleted/images/0/others",
+        "/v1/batches/desk-deleted/comparison",
+        "/gallery?batch=desk-deleted",
+    ]
+    assert {ada.get(path).status_code for path in asked if "comparison" not in path} == {200}
+    store.delete_prefix(store.bucket, layout.batch_prefix("desk-deleted"))
+    for path in asked:
+        answer = ada.get(path)
+        assert answer.status_code == 404, path
+        assert "desk-deleted" in answer.json()["detail"]
+
+
+def test_times_of_a_clock_that_stepped_back_are_shown_as_they_are(ada, store, tmp_path):
+    record = result_of("desk-clock", 0)
+    record = record.model_copy(update={"finished": record.started - timedelta(days=1)})
+    write_batch(store, "desk-clock", [record], tmp_path)
+    assert ada.get("/v1/batches/desk-clock/images/0").json()["result"]["finished"].startswith("2026-03-01")
+    asked = {"batch": "desk-clock", "q": "finished:[2026-03-01 TO 2026-03-02]", "sort": "-finished"}
+    assert ada.get("/v1/results", params=asked).json()["total"] == 1
+    assert ada.get("/image/desk-clock/0").status_code == 200
+
+
+def test_names_of_every_script_and_direction_are_found_and_shown(ada, store, tmp_path):
+    names = [
+        "皮膚/母斑 1.jpg",
+        "صورة/٣.jpg",
+        "שומה.jpg",
+        "a\u202egpj.exe.jpg",
+        "कोशिका é ́.jpg",
+        "<b>\"'&.jpg",
+        "😀.jpg",
+    ]
+    records = [result_of("desk-names", n).model_copy(update={"name": name}) for n, name in enumerate(names)]
+    write_batch(store, "desk-names", records, tmp_path)
+    rows = ada.get("/v1/results?batch=desk-names").json()["results"]
+    assert [row["name"] for row in rows] == names
+    for n, part in enumerate(["母斑", "٣", "שומה", "gpj", "कोशिका", "<b>", "😀"]):
+        found = ada.get("/v1/results", params={"batch": "desk-names", "q": f'"{part}"'}).json()["results"]
+        assert [row["index"] for row in found] == [n], part
+    assert "<b>" not in ada.get("/image/desk-names/5").text
+    assert ada.get("/v1/exports/csv?batch=desk-names").content.decode().count("母斑") == 1
 
 
 def test_a_view_is_exported(ada, store, monday, tmp_path):
@@ -323,6 +411,118 @@ def test_models_are_shown_also_where_triton_is_away(ada):
     assert "Intended use" in page.text
     assert ada.get("/v1/models").json()["models"][0]["name"] == "purify_unet"
     assert ada.get("/v1/canaries").json() == []
+
+
+def test_what_the_card_says_of_probabilities_stands_beside_them(ada):
+    said = ada.get("/v1/models/classify_lite").json()
+    assert said["card_version"] == "1"
+    assert {"expected calibration error", "specificity at 95 melanoma"} <= set(said["figures"])
+    assert ada.get("/v1/models/my_own").json() == {
+        "name": "my_own",
+        "card": None,
+        "card_version": None,
+        "figures": {},
+    }
+    assert ada.get("/v1/models/..%2Fclassify_lite").status_code == 404
+
+
+def test_a_comparison_is_a_page_in_pages(ada, store):
+    write_manifest(store, batch_of("desk-anew", 30, compared_with=("desk-old",)), map(entry_of, range(30)))
+    row = {"earlier_batch": "desk-old", "how": "compared", "old_label": "nevus", "new_label": "nevus"}
+    rows = [row | {"index": n, "name": f"א/{n}.jpg", "earlier_index": n, "dice": n / 30} for n in range(30)]
+    body = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), body)
+    store.put(layout.comparison_table("desk-anew"), body.getvalue(), "application/vnd.apache.parquet")
+    said = ada.get("/v1/batches/desk-anew/comparison?order=-dice&start=28").json()
+    assert ([one["index"] for one in said["rows"]], said["total"]) == ([1, 0], 30)
+    page = ada.get("/comparison/desk-anew", params={"truth": f"s3://{store.bucket}/none/"}).text
+    assert page.count('alt="Outline now"') == 25
+    assert "Dice with the truth" in page
+    assert "start=25" in page
+    assert ada.get("/comparison/desk-anew?truth=nowhere").status_code == 400
+    assert ada.get("/comparison/never").status_code == 404
+
+
+RULES = """
+rules:
+  - {name: clinic, prefix: s3://exports/clinic-a/, include: ["*.dcm"], lane: live}
+  - {name: rest, prefix: s3://exports/, exclude: ["*.txt"]}
+"""
+
+
+def test_rules_are_tried_with_files_as_they_would_be_called(ada):
+    objects = ["s3://exports/clinic-a/1.dcm", "s3://exports/clinic-a/صورة.png", "s3://exports/a.txt"]
+    said = ada.post("/v1/rules/trial", json={"rules": RULES, "objects": objects}).json()["objects"]
+    assert [one["done"] and one["done"]["name"] for one in said] == ["clinic", "rest", None]
+    assert said[0]["done"]["lane"] == "live"
+    assert "no pattern of include" in said[1]["rules"][0]["why"]
+    for rules, asked, what in (
+        ("rules: [", objects, "line 1"),
+        (RULES.replace("lane: live", "lane: fast"), objects, "line 3"),
+        (RULES, ["/etc/passwd"], "s3://"),
+    ):
+        answer = ada.post("/v1/rules/trial", json={"rules": rules, "objects": asked})
+        assert (answer.status_code, answer.json()["reason"]) == (400, "usage")
+        assert what in answer.json()["detail"]
+        assert "/tmp" not in answer.json()["detail"]
+
+
+PERSON, OTHER = f"P-{'0a' * 10}", f"P-{'0b' * 10}"
+
+
+def photographed(day):
+    """The beginning of a DICOM file of a picture that was taken on this day."""
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.77.1.4", "2.25.9"
+    header.StudyDate, header.file_meta = day, FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    body = io.BytesIO()
+    pydicom.dcmwrite(body, header, enforce_file_format=True)
+    return body.getvalue()
+
+
+def deidentified_batch(store, name, images, salt):
+    """Results of these images: whose they are, and when they were taken; none where the header does not say."""
+    said = Deidentification(
+        profile="p", dates="shift", uids="replace", burned_in_text="flag", reidentification=False, salt=salt
+    )
+    batch = batch_of(name, len(images), deidentified=said)
+    write_manifest(store, batch, [entry_of(index) for index in range(batch.images)])
+    for index, (whose, day) in enumerate(images):
+        record = result_of(name, index).model_copy(update={"name": f"{whose}/{index}.dcm"})
+        uri = f"s3://{store.incoming_bucket}/{name}/{index}"
+        source = record.source.model_copy(update={"uri": uri})
+        store.put(f"{name}/{index}", photographed(day), "application/dicom", bucket=store.incoming_bucket)
+        write_record(store, record.model_copy(update={"source": source}))
+    write_table(store, batch)
+
+
+def test_the_same_pseudonyms_other_pictures_come_by_time(ada, store):
+    days = ("20260105", "20250301", "", "20260301")
+    deidentified_batch(store, "desk-people", [*((PERSON, day) for day in days), (OTHER, "20250101")], "one")
+    deidentified_batch(store, "desk-people-2", [(PERSON, "20250901")], "one")
+    deidentified_batch(store, "desk-people-3", [(PERSON, "20250902")], "another")
+    said = ada.get("/v1/batches/desk-people/images/0/others").json()
+    assert said["pseudonym"] == PERSON
+    assert [(one["batch"], one["index"], one["taken"]) for one in said["pictures"]] == [
+        ("desk-people", 1, "2025-03-01"),
+        ("desk-people-2", 0, "2025-09-01"),
+        ("desk-people", 3, "2026-03-01"),
+        ("desk-people", 2, None),
+    ]
+    facets = ada.get("/v1/results/facets?batch=desk-people").json()
+    assert facets["values"]["pseudonym"] == {PERSON: 4, OTHER: 1}
+    page = ada.get("/v1/results", params={"batch": "desk-people", "q": f'pseudonym:"{OTHER}"'}).json()
+    assert [one["index"] for one in page["results"]] == [4]
+    store.delete("desk-people/1", bucket=store.incoming_bucket)
+    gone = ada.get("/v1/batches/desk-people/images/0/others").json()["pictures"]
+    assert {one["index"]: one["taken"] for one in gone if one["batch"] == "desk-people"}[1] is None
+
+
+def test_images_that_say_not_whose_they_are_have_no_others(ada, monday):
+    said = ada.get(f"/v1/batches/{monday}/images/0/others").json()
+    assert said == {"pseudonym": None, "pictures": []}
+    assert "pseudonym" not in ada.get(f"/v1/results/facets?batch={monday}").json()["columns"]
 
 
 def dicom_report():
@@ -406,6 +606,26 @@ def test_an_upload_goes_on_where_it_broke_off_also_at_another_replica(
     with server.client("bob") as bob:
         assert bob.head(f"/v1/uploads/{upload['id']}").status_code == 404
         assert bob.post("/v1/estimates", json=asked).status_code == 404
+
+
+def test_of_a_piece_that_breaks_off_nothing_is_taken_and_the_file_goes_on(server, ada):
+    body = np.random.default_rng(6).integers(0, 256, PIECE + 9, np.uint8).tobytes()
+    upload = ada.post("/v1/uploads", json={"name": "a.jpg", "size": len(body)}).json()
+    headers = {
+        "Host": f"127.0.0.1:{server.port}",
+        "Cookie": "; ".join(f"{one.name}={one.value}" for one in ada.cookies.jar),
+        "X-CSRF-Token": ada.headers["x-csrf-token"],
+        "Upload-Offset": "0",
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(PIECE),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.sendall(f"PATCH /v1/uploads/{upload['id']} HTTP/1.1\r\n{head}\r\n".encode() + body[: PIECE // 2])
+    assert ada.head(f"/v1/uploads/{upload['id']}").headers["upload-offset"] == "0"
+    assert send(ada, upload, 0, body[:PIECE]).status_code == 204
+    assert send(ada, upload, PIECE, body[PIECE:]).headers["upload-offset"] == str(len(body))
+    ada.delete(f"/v1/uploads/{upload['id']}")
 
 
 def test_what_was_uploaded_becomes_one_batch_however_often_it_is_asked(ada, store, server):

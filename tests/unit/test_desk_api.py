@@ -2,6 +2,7 @@
 
 import asyncio
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fastapi import FastAPI, Request
 from desk import problems
 from desk.api.answers import cursor_of, next_link, ranged, read_cursor
 from desk.api.uploads import clean
-from desk.pictures.layers import made, outline
+from desk.pictures.layers import files_of, layers_of, made, outline
 from desk.pictures.pyramid import TILE, build, opened
 from desk.problems import Problem
 from tests.outcome_samples import mask_png
@@ -112,8 +113,6 @@ def test_names_that_are_none_are_refused():
 
 
 def test_tiles_of_the_own_size_are_the_pixels_and_smaller_levels_cover_the_picture(tmp_path):
-    import cv2
-
     pixels = np.random.default_rng(3).integers(0, 256, (700, 1301, 3), np.uint8)
     build(pixels, tmp_path)
     pyramid = opened(tmp_path)
@@ -137,8 +136,6 @@ def test_a_pyramid_that_is_not_whole_is_none(tmp_path):
 
 
 def test_occlusions_are_where_the_purified_picture_differs():
-    import cv2
-
     original = np.full((40, 50, 3), 90, np.uint8)
     purified = original.copy()
     purified[5:9, 10:20] = 91
@@ -149,6 +146,28 @@ def test_occlusions_are_where_the_purified_picture_differs():
     shown = made("occlusions", files, None, 10_000)
     assert shown.shape == (40, 50, 4)
     assert np.array_equal(shown[..., 3] > 0, (original != purified).any(axis=2))
+
+
+def test_whatever_picture_a_stage_keeps_is_a_layer():
+    there = {
+        "source",
+        "purified.png",
+        "mask.png",
+        "saliency.png",
+        "embedding.npy",
+        "visualbackprop.png",
+        "border.png",
+    }
+    found = layers_of(there)
+    assert found == ["original", "purified", "occlusions", "saliency", "border", "visualbackprop"]
+    assert files_of("border") == ("border.png",)
+    values = np.zeros((20, 30), np.uint8)
+    values[5:9] = 200
+    heat = made("border", {"border.png": cv2.imencode(".png", values)[1].tobytes()}, None, 10_000)
+    assert np.array_equal(heat[..., 3] > 0, values > 0)
+    colours = np.dstack([values, values // 2, values // 4])
+    shown = made("border", {"border.png": cv2.imencode(".png", colours)[1].tobytes()}, None, 10_000)
+    assert np.array_equal(shown, colours[..., ::-1])
 
 
 def test_an_outline_goes_round_the_mask():

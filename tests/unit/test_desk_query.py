@@ -21,7 +21,14 @@ class Held:
     def columns(self, names):
         return {name: self.table.column(name) for name in names if name in self.names}
 
-    def groups(self):
+    @property
+    def indices(self):
+        return np.asarray(self.table.column("index"))
+
+    def take(self, names, rows):
+        return self.table.select([name for name in names if name in self.names]).take(pa.array(rows))
+
+    def groups(self, names=None):
         yield np.arange(4), self.table.slice(0, 4)
         yield np.arange(4, self.rows), self.table.slice(4)
 

@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -10,7 +11,9 @@ from dermbatch.records.row import opened, row_of, sealed, sent
 from orchestrator.batches.outcomes import Marks, in_order
 from orchestrator.batches.summary import Spread, Tally
 from orchestrator.cli.tables.progress import duration
+from orchestrator.reporting import listing
 from orchestrator.reporting.comparison import dice
+from orchestrator.reporting.listing import Listing
 from orchestrator.reporting.report import SHOWN, Distribution, Report
 from orchestrator.reporting.table.columns import rows_of
 from tests.outcome_samples import batch_of, failure_of, result_of
@@ -47,6 +50,36 @@ def test_of_a_large_batch_flagged_images_come_first_and_others_have_their_places
     assert max(cards) > 900
     assert min(cards) < 100
     assert f"{SHOWN} of 1,000 results are shown" in page
+
+
+def listed(page):
+    return json.loads(re.search(r'<script type="application/json" id="rows">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_all_results_are_listed_in_order_with_their_probabilities_and_flags():
+    flags = {3: ("no_lesion", "touches_frame")}
+    records = [result_of("b", i, preview=b"", flags=flags.get(i, ())) for i in range(SHOWN + 100)]
+    records[1] = failure_of("b", 1)
+    records[2] = records[2].model_copy(update={"name": "</script><b>\u2028皮膚"})
+    rows = listed(page_of(records))
+    assert [row[0] for row in rows] == [i for i in range(SHOWN + 100) if i != 1]
+    assert rows[1] == [2, "</script><b>\u2028皮膚", [0.2, 0.7, 0.1], []]
+    assert rows[2] == [3, "folder/000003.jpg", [0.2, 0.7, 0.1], [0, 1]]
+
+
+def test_a_listing_ends_with_those_of_the_lowest_indices_in_whatever_order_they_come(monkeypatch):
+    monkeypatch.setattr(listing, "LISTED", 20)
+    tables = [
+        rows_of([sent(row_of(result_of("b", i))) for i in range(start, start + 15)]) for start in range(0, 90, 15)
+    ]
+    found = []
+    for order in (tables, tables[::-1]):
+        gathered = Listing()
+        for table in order:
+            gathered.add(table)
+        found.append(gathered.json(["nevus"], []))
+    assert found[0] == found[1]
+    assert [row[0] for row in json.loads(found[0])] == list(range(20))
 
 
 def test_the_same_outcomes_give_the_same_page():

@@ -138,6 +138,27 @@ form.addEventListener("submit", (event) => {
   });
 });
 
+// Rules, tried with files as they would be called.
+const effects = (done) => Object.entries(done).filter(([name, value]) => name !== "name" && value !== false && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${words(name)}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join("; ");
+
+function verdicts({ object, rules, done }) {
+  const rows = rules.map((one) => make("tr", {}, make("td", {}, one.rule), make("td", { class: one.fires ? "good" : "" }, one.fires ? "takes it" : "no"), make("td", {}, one.why)));
+  return make("section", {}, make("h3", { dir: "auto" }, object), make("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": `Rules and ${object}` }, make("table", {}, make("thead", {}, make("tr", {}, ...["Rule", "", "Why"].map((title) => make("th", {}, title)))), make("tbody", {}, ...rows))), make("p", {}, done ? `Done: ${effects(done)}.` : "No rule takes it; it would be left where it is."));
+}
+
+field("rules-try").addEventListener("click", async () => {
+  const place = field("rules-said"), [file] = field("rules-file").files, files = [...field("rules-objects").files];
+  const prefix = field("rules-prefix").value.trim();
+  try {
+    if (!file || !files.length || !prefix.startsWith("s3://")) throw new Error("Choose a file of rules and files to try, and say where they would lie: s3://bucket/prefix/");
+    const objects = files.slice(0, 100).map((one) => `${prefix.replace(/\/*$/, "/")}${one.name}`);
+    const said = await json("/v1/rules/trial", { method: "POST", json: { rules: await file.text(), objects } });
+    place.replaceChildren(...said.objects.map(verdicts));
+  } catch (error) {
+    place.replaceChildren(make("p", { class: "bad" }, error.message));
+  }
+});
+
 document.addEventListener("keydown", (event) => {
   if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "n") { event.preventDefault(); panel.open = true; field("files").focus(); }

@@ -3,6 +3,7 @@ import { ask, complain, count, json, make, say, typing, words } from "./api.js";
 
 const CARDS = 3000; // rows that are kept at hand
 const CAPTION = 46; // pixels below a picture
+const PATIENCE = 1000; // milliseconds that facets wait for pictures
 const HIGHEST = 15_000_000; // pixels; browsers end at some 33 million
 
 const byId = (id) => document.getElementById(id);
@@ -80,6 +81,8 @@ async function load(at = null) {
     measure();
     reveal(here);
     draw();
+    await firstPictures();
+    if (mine !== asked) return;
     facets(mine);
     if (pending) setTimeout(() => mine === asked && load(total() ? idAt(here) : null), 1000);
   } catch (error) {
@@ -87,6 +90,15 @@ async function load(at = null) {
     if (error.at?.parameter === "q") wrong(error);
     else { empty.textContent = error.message; empty.hidden = total() > 0; complain(error); }
   }
+}
+
+// Pictures come first: facets count all results, which may take longer.
+async function firstPictures() {
+  clearTimeout(rowsTimer);
+  await fillNow();
+  const shown = [...grid.querySelectorAll("img[src]")].filter((image) => !image.complete);
+  const loaded = shown.map((image) => new Promise((resolve) => { image.onload = image.onerror = resolve; }));
+  if (loaded.length) await Promise.race([Promise.all(loaded), new Promise((resolve) => setTimeout(resolve, PATIENCE))]);
 }
 
 function find(id) {
@@ -233,7 +245,7 @@ async function facets(mine) {
     if (mine !== asked) return;
     sorts(said);
     const list = byId("facet-list");
-    const titles = { outcome: "Outcome", label: "Most probable class", flags: "Flags", reason: "Failed for", batch: "Batch", segment_model: "Segmentation", classify_model: "Classification" };
+    const titles = { outcome: "Outcome", label: "Most probable class", flags: "Flags", reason: "Failed for", batch: "Batch", segment_model: "Segmentation", classify_model: "Classification", pseudonym: "Pseudonym" };
     const shown = [];
     for (const [name, title] of Object.entries(titles)) {
       const values = Object.entries(said.values[name] ?? {});

@@ -75,15 +75,16 @@ function bases(there) {
 async function overs(layers, earlier) {
   const asked = context.get("layers");
   const wanted = new Map((asked ?? "outline:1").split(",").map((one) => one.split(":")));
-  const there = ["outline", ...(earlier ? ["earlier outline"] : []), ...layers.filter((name) => !BASES.includes(name))];
+  const there = ["outline", ...(earlier ? ["earlier outline"] : []), ...(context.has("truth") ? ["true outline"] : []), ...layers.filter((name) => !BASES.includes(name))];
   for (const name of there) {
     const on = wanted.has(name);
-    const over = { opacity: Number(wanted.get(name)) || (name === "saliency" ? 0.7 : 1), on: false };
+    const over = { opacity: Number(wanted.get(name)) || (name.includes("outline") || name === "occlusions" ? 1 : 0.7), on: false };
     if (name === "earlier outline") Object.assign(over, { colour: "#ffb300", address: `/v1/batches/${earlier.batch}/images/${earlier.index}/outline` });
     viewer.overs.set(name, over);
+    if (name === "true outline") Object.assign(over, { colour: "#40c4ff", address: `${here}/truth?${new URLSearchParams({ prefix: context.get("truth") })}` });
     const box = make("input", { type: "checkbox", onchange: () => { viewer.bare = false; turn(name, box.checked).catch(complain); } });
     const strength = make("input", { type: "range", min: 5, max: 100, value: Math.round(over.opacity * 100), "aria-label": `Opacity of ${name}`, oninput: () => { over.opacity = strength.value / 100; viewer.draw(); rememberSoon(); } });
-    byId("layers").append(make("label", {}, box, name), strength);
+    byId("layers").append(make("label", {}, box, words(name)), strength);
     over.box = box;
     if (on) await turn(name, true).catch((error) => { if (error.status !== 404) complain(error); });
   }
@@ -138,8 +139,10 @@ function about(result, files) {
   for (const kind of Object.keys(result.dicom)) links.push(make("a", { class: "button", href: `${here}/dicom/${kind}` }, `DICOM ${kind}`));
   if (result.dicom.report) links.push(make("a", { class: "button", href: `/image/${batch}/${index}/report` }, "Report to read"));
   shown.push(make("section", {}, make("h2", {}, "Files"), make("p", { class: "row" }, ...links)));
-  shown.push(provenance(result));
+  shown.push(make("div", { id: "others" }), provenance(result));
   byId("about").replaceChildren(...shown);
+  if (stages.classify?.output.label) operating(stages.classify).catch(complain);
+  others().catch(complain);
 }
 
 function diagnosis(stage) {
@@ -147,7 +150,27 @@ function diagnosis(stage) {
   const { probabilities, label, distance } = stage.output;
   if (!label) return [make("section", {}, make("h2", {}, "Classes"), make("p", { class: "note" }, `No dermoscopic image, as far as the model can tell (distance ${distance?.toFixed(2)}): no class is given.`))];
   const bars = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).flatMap(([name, p]) => [make("span", {}, words(name)), make("meter", { min: 0, max: 1, value: p, "aria-label": words(name) }), make("span", { class: "n" }, p.toFixed(3))]);
-  return [make("section", {}, make("h2", {}, "Probabilities"), make("div", { class: "bars" }, ...bars), make("p", { class: "soft" }, "Of this model, for research and triage support; no diagnosis. ", make("a", { href: `/models#${stage.model.name}` }, "How well they hold")))];
+  return [make("section", {}, make("h2", {}, "Probabilities"), make("div", { class: "bars" }, ...bars), make("p", { class: "soft" }, "Of this model, for research and triage support; no diagnosis. ", make("a", { href: `/models#${stage.model.name}` }, "The model's card")), make("div", { id: "operating" }))];
+}
+
+// What the model's card says of its probabilities: calibration, and where thresholds may lie.
+async function operating(stage) {
+  const place = byId("operating");
+  if (!place) return;
+  const { name, version } = stage.model;
+  const said = await json(`/v1/models/${encodeURIComponent(name)}`);
+  const value = (figure) => said.figures[figure] ?? "–";
+  if (!said.card) return place.replaceChildren(make("p", { class: "soft" }, `${name} has no card here: how well its probabilities hold is not known.`));
+  const points = ["82", "89", "95"];
+  const columns = ["AUC", "Sensitivity", "Specificity", ...points.map((share) => `Specificity where ${share} % are found`)];
+  const rows = Object.keys(stage.output.probabilities).map((label) => make("tr", {}, make("th", { scope: "row" }, words(label)), ...["auc", "sensitivity", "specificity", ...points.map((share) => `specificity at ${share}`)].map((figure) => make("td", { class: "n" }, value(`${figure} ${words(label)}`).split(" ")[0]))));
+  const table = make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...columns.map((title) => make("th", { class: "n", scope: "col" }, title)))), make("tbody", {}, ...rows));
+  const error = said.figures["expected calibration error"];
+  place.replaceChildren(make("details", {}, make("summary", {}, "Calibration and operating points"),
+    said.card_version !== version && make("p", { class: "note" }, `The card is of version ${said.card_version}, and this image was processed by version ${version}.`) || null,
+    make("p", {}, error ? `Expected calibration error ${error}: so far are probabilities from the shares of right answers, in the mean, on validation data.` : "The card states no calibration error."),
+    make("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": "Operating points" }, table),
+    make("p", { class: "soft" }, "Measured on validation data by the model's card; sensitivity and specificity are of the most probable class.")));
 }
 
 function measures(stage, source) {
@@ -169,6 +192,14 @@ function measures(stage, source) {
   if (stage.output.touches_frame) shown.push(make("p", { class: "note" }, "The lesion reaches the edge: part of it may be outside, and measures are too small."));
   if (source.pixel_aspect) shown.push(make("p", { class: "note" }, "Pixels of this image are not square."));
   return [make("section", {}, ...shown)];
+}
+
+// The same person's other pictures, where images are called by pseudonyms.
+async function others() {
+  const { pseudonym, pictures } = await json(`${here}/others`);
+  if (!pseudonym) return;
+  const card = (one) => make("li", {}, make("a", { href: `/image/${one.batch}/${one.index}` }, one.outcome === "done" ? make("span", { class: "shot" }, make("img", { alt: "", loading: "lazy", src: `/v1/batches/${one.batch}/images/${one.index}/preview.jpg` })) : make("span", { class: "shot" }, "failed"), make("span", {}, one.taken ?? `no date; processed ${String(one.finished ?? "").slice(0, 10)}`), make("span", { class: "soft" }, one.label ? `${words(one.label)} ${one.probability.toFixed(2)}` : words(one.reason ?? "no class"))));
+  byId("others").replaceChildren(make("section", {}, make("h2", {}, "Other pictures of the same person"), make("p", { class: "soft" }, "Pseudonym ", make("a", { href: `/gallery?batch=${batch}&q=${encodeURIComponent(`pseudonym:"${pseudonym}"`)}` }, pseudonym)), pictures.length ? make("ul", { class: "others" }, ...pictures.map(card)) : make("p", {}, "There are none.")));
 }
 
 function provenance(result) {

@@ -117,7 +117,8 @@ class Parts:
         body = columns.written(rows)
         name = f"part-{rows['index'][0].as_py():09d}-{hashlib.sha256(body).hexdigest()[:12]}"
         labels = columns.labels_of(rows)
-        counts = rows.select(_COUNTED).replace_schema_metadata({_LABELS: json.dumps(labels)})
+        shown = ["name", *(f"probability_{label}" for label in labels)]  # what the report lists
+        counts = rows.select([*_COUNTED, *shown]).replace_schema_metadata({_LABELS: json.dumps(labels)})
         key = f"{self.prefix}{name}.parquet"
         self._store.put(key, body, _PARQUET)
         if kept:

@@ -1,0 +1,71 @@
+"""The report in a real browser: all results in pages, an address that restores them, and on paper."""
+
+import re
+
+import pytest
+from browser import chromium
+
+from dermbatch.records.row import row_of, sent
+from orchestrator.batches.summary import Tally
+from orchestrator.reporting.report import SHOWN, Report
+from orchestrator.reporting.table.columns import rows_of
+from tests.outcome_samples import batch_of, picture, result_of
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+def written(folder, images, *, pictured=True):
+    """The report of so many images, every seventh flagged."""
+    records = [
+        result_of(
+            "b",
+            i,
+            preview=picture(i) if pictured else b"",
+            probabilities=(i / images, 1 - i / images, 0),
+            flags=() if i % 7 else ("touches_frame",),
+        )
+        for i in range(images)
+    ]
+    report, tally = Report(batch_of("b", images)), Tally()
+    rows = rows_of([sent(row_of(record)) for record in records])
+    report.add(rows)
+    tally.add(rows)
+    path = folder / f"{images}.html"
+    path.write_bytes(report.html(tally, "finished", {index: records[index] for index in report.wanted}))
+    return path.as_uri()
+
+
+def test_all_results_are_there_in_pages_that_an_address_restores(browser, tmp_path):
+    images = SHOWN + 400
+    page = browser.new_page()
+    page.on("pageerror", lambda error: pytest.fail(str(error)))
+    address = written(tmp_path, images, pictured=False)
+    page.goto(address)
+    assert page.locator("article").count() == 60
+    assert page.locator("#where").inner_text().endswith(f"1 to 60 of {images}")
+    page.select_option("#sort", "-melanoma")
+    assert page.locator("article").first.get_attribute("id") == f"image-{images - 1}"
+    page.get_by_role("button", name="Next").click()
+    assert page.locator("article").first.get_attribute("id") == f"image-{images - 61}"
+    kept = page.url
+    assert "page=2" in kept
+    again = browser.new_page()
+    again.goto(kept)
+    assert again.locator("article").first.get_attribute("id") == f"image-{images - 61}"
+    again.select_option("#pick", "touches_frame")
+    assert again.locator("#where").inner_text().endswith(f"of {images // 7}")
+    again.fill("#search", "nothing like this")
+    again.get_by_text("Nothing is like this").wait_for()
+    again.goto(f"{address}#image-650")
+    assert again.locator("#image-650").is_visible()
+
+
+def test_sixty_images_are_printed_on_at_most_twelve_pages(browser, tmp_path):
+    page = browser.new_page()
+    page.goto(written(tmp_path, 60))
+    paper = page.pdf(format="A4")
+    assert 6 < len(re.findall(rb"/Type\s*/Page\b", paper)) <= 12
