@@ -125,6 +125,7 @@ def test_the_segmentation_is_the_mask_on_the_sources_grid(made, original):
     assert seg.SegmentationType == "BINARY"
     (segment,) = seg.SegmentSequence
     assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "95324001"
+    assert hd.color.CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue).to_rgb() == (0, 230, 118)
     (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
     used = made.record.stages[Stage.SEGMENT].model
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (used.name, used.version)

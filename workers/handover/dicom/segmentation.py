@@ -18,6 +18,9 @@ from workers.handover.dicom.stamp import SYNTAX
 
 SERIES_NUMBER = 9001
 
+_COLOUR = hd.color.CIELabColor.from_rgb(0, 230, 118)
+"""Recommended Display CIELab Value (PS3.3, C.8.20.2): the green that previews and desk outline lesions with."""
+
 
 def segmentation(
     mask: Mask,
@@ -110,4 +113,5 @@ def _segment(header: Dataset, image: ImageInfo, model: ModelUsed) -> SegmentDesc
         tracking_uid=tracking_uid(header, image),
         tracking_id="lesion",
         anatomic_regions=[codes.SKIN],
+        display_color=_COLOUR,
     )
