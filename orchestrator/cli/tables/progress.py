@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column, Table
 
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records.asked import Batch, BatchSummary
@@ -30,14 +20,40 @@ from orchestrator.reporting.progress import wait
 
 _LINE_EVERY = 10.0
 _REASONS_SHOWN = 25
+_BAR_FROM = 110
+"""Columns of a terminal from which there is room for a bar beside the numbers."""
 
 
-class _Rate(ProgressColumn):
-    """Images a second since the batch began."""
+class Pace:
+    """Outcomes a second of the last minute, which is what the next ones may take.
 
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("- images/s" if speed is None else f"{speed:.1f} images/s", style="progress.data.speed")
+    An image without a lesion takes a hundredth of one with a small one, and what is known already hardly anything:
+    so nothing is told of the time left before there is something to tell it from.
+    """
+
+    _SECONDS = 60.0
+    _LEAST = 10
+
+    def __init__(self) -> None:
+        self._seen = deque[tuple[float, int]]()
+
+    def note(self, finished: int, now: float) -> None:
+        """Take down how many are finished at a time."""
+        self._seen.append((now, finished))
+        while now - self._seen[0][0] > self._SECONDS and len(self._seen) > 2:
+            self._seen.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Outcomes a second; 0 where nothing is known."""
+        (start, before), (end, now) = self._seen[0], self._seen[-1]
+        return (now - before) / (end - start) if end > start else 0.0
+
+    def left(self, images: int) -> str:
+        """How long so many more may take, for people."""
+        if self._seen[-1][1] - self._seen[0][1] < self._LEAST:
+            return "time left unknown"
+        return f"{duration(images / self.rate)} left"
 
 
 def follow(
@@ -53,7 +69,7 @@ def follow(
         ledger: Knows how the batch stands.
         store: Holds the summary in the end.
         batch: The batch.
-        console: Where to write; a bar on a terminal, else a line every ten seconds.
+        console: Where to write: on a terminal one line, with a bar where there is room; else a line every 10 s.
         told: Called at every look with how the batch stands, or none where that is not known; raises where it
             makes no sense to wait on.
 
@@ -63,56 +79,44 @@ def follow(
     Raises:
         StackError: As :func:`~orchestrator.reporting.progress.wait`.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
+    said, pace = time.monotonic(), Pace()
+    numbers = TextColumn(
+        "{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
     )
-    said = time.monotonic()
-    with Progress(
-        *columns, console=console, speed_estimate_period=60, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(escape(batch.name), total=batch.images, state="")
+    columns = [numbers, BarColumn()] if console.width >= _BAR_FROM else [numbers]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=batch.images, said=f"{batch.name}: 0/{batch.images:,} images")
 
         def show(state: BatchState | None) -> None:
             nonlocal said
             told(state)
             if state is None:
                 return
-            progress.update(task, completed=state.done + state.failed, total=state.images, state=_said_of(state))
+            finished = state.done + state.failed
+            pace.note(finished, time.monotonic())
+            text = line(state, pace)
+            progress.update(task, completed=finished, total=state.images, said=f"{batch.name}: {text}")
             if not console.is_terminal and time.monotonic() - said > _LINE_EVERY:
                 said = time.monotonic()
-                console.print(line(state), soft_wrap=True, highlight=False, markup=False)
+                console.print(text, soft_wrap=True, highlight=False, markup=False)
 
         summary = wait(ledger, store, batch.name, show)
-        progress.update(task, completed=summary.done + summary.failed)
+        finished = summary.done + summary.failed
+        progress.update(task, completed=finished, said=f"{batch.name}: {finished:,}/{summary.images:,} images")
     return summary
 
 
-def _said_of(state: BatchState) -> str:
-    """What the bar says of a batch besides its numbers, as rich's markup."""
-    parts = []
-    if state.state != "open":
-        parts.append(f"[yellow]{state.state}: {escape(state.why)}[/]")
-    elif state.finished:
-        parts.append("writing the report")
-    if state.failed:
-        parts.append(f"[red]{state.failed} failed[/]")
-    return ", ".join(parts)
-
-
-def line(state: BatchState) -> str:
-    """How a batch stands, in one line without markup."""
-    finished = state.done + state.failed
-    parts = [f"{finished}/{state.images} images", f"{state.rate:.1f} images/s"]
-    parts.append(f"{duration(state.left / state.rate)} left" if state.rate > 0 else "time left unknown")
-    parts.append(f"{state.failed} failed")
+def line(state: BatchState, pace: Pace) -> str:
+    """How a batch stands, in one line without markup; what matters most comes first, as lines may be cut."""
+    parts = [f"{state.done + state.failed:,}/{state.images:,} images"]
     if state.state != "open":
         parts.append(f"{state.state}: {state.why}")
+    elif state.finished:
+        parts.append("writing the report")
+    else:
+        parts += [f"{pace.rate:.1f} images/s", pace.left(state.left)]
+    if state.failed:
+        parts.append(f"{state.failed:,} failed")
     return ", ".join(parts)
 
 
