@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dermbatch.errors import UsageError
-from orchestrator.cli import app
+from orchestrator.cli.program import application
 
 FILE = """\
 profiles:
@@ -38,7 +38,7 @@ def file(tmp_path):
 
 
 def command(*arguments):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["rules", *arguments])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(application(), ["rules", *arguments])
 
 
 def test_the_rule_that_fires_is_shown_with_all_that_it_does(file):
