@@ -7,6 +7,10 @@ synthetic: an embedding of 1,280 numbers and a preview of some 25 KB each. With 
 compared with another, of which it has other masks.
 
     python -m benchmarks.closing [--images N] [--times N] [--readers N] [--compared] [--without-rows]
+    python -m benchmarks.closing --without-store [--images N] [--times N]
+
+The second is for sizes that no S3 server of one machine is filled with in reasonable time: a stand-in lists a
+result of every image and makes those records that are read; rows have an embedding of 8 numbers.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -30,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.children import Watch, running, spawned
+from benchmarks.scale import StandIn
 from dermbatch import layout
 from dermbatch.records.asked import Batch, Earlier
 from dermbatch.records.outcome import FailureRecord, ResultRecord
@@ -127,18 +132,18 @@ def fill(store: ObjectStore, name: str, images: int, *, compared: bool) -> None:
         pass
 
 
-def apart(*arguments: Any) -> Figures:
-    """:func:`measure` in a process of its own."""
+def apart(function: Callable[..., Figures], *arguments: Any) -> Figures:
+    """A function's figures from a process of its own."""
     told = multiprocessing.get_context("spawn").Queue()
     with tempfile.TemporaryDirectory() as folder, Watch() as watch:
-        watch.add(spawned("closing", Path(folder) / "closing.log", tell, told, *arguments))
+        watch.add(spawned("closing", Path(folder) / "closing.log", tell, told, function, *arguments))
         figures: Figures = told.get()
     return figures
 
 
-def tell(told: Queue[Figures], *arguments: Any) -> None:
+def tell(told: Queue[Figures], function: Callable[..., Figures], *arguments: Any) -> None:
     """Put the figures into a queue."""
-    told.put(measure(*arguments))
+    told.put(function(*arguments))
 
 
 def measure(settings: StoreSettings, name: str, images: int, readers: int, compared: bool, rows: bool) -> Figures:
@@ -148,10 +153,25 @@ def measure(settings: StoreSettings, name: str, images: int, readers: int, compa
     write_manifest(store, small, [entry_of(0)])
     write_record(store, result_of("warm", 0))
     close(store, small, "finished", 1, readers)  # what is imported and made once does not grow with a batch
-    before, cpu = peak(), time.process_time()
     batch = batch_of(name, images, compared_with=("old",) if compared else ())
-    gathering, spent = gathered(store, batch) if rows else (0.0, 0.0)
-    cpu = time.process_time() - spent
+    return closed(store, batch, readers, lines_of if rows else None)
+
+
+def simulated(name: str, images: int, readers: int) -> Figures:
+    """The same without an object store."""
+    warm = batch_of("warm", 1)
+    close(StandIn(warm), warm, "finished", 1, readers)  # type: ignore[arg-type]
+    batch = batch_of(name, images)
+    return closed(StandIn(batch), batch, readers, alike)  # type: ignore[arg-type]
+
+
+def closed(
+    store: ObjectStore, batch: Batch, readers: int, rows: Callable[[str, int, int], list[str]] | None
+) -> Figures:
+    """Gather the rows, where they come, and close."""
+    before = peak()
+    gathering = gathered(store, batch, rows) if rows else 0.0
+    name, images, cpu = batch.name, batch.images, time.process_time()
     start = time.monotonic()
     closing = close(store, batch, "finished", 4, readers)
     seconds = time.monotonic() - start
@@ -161,18 +181,23 @@ def measure(settings: StoreSettings, name: str, images: int, readers: int, compa
     return Figures(images, gathering, seconds, time.process_time() - cpu, before, peak(), sizes)
 
 
-def gathered(store: ObjectStore, batch: Batch) -> tuple[float, float]:
-    """Gather all rows but the last, and say how long that took, and its CPU time; making them does not count."""
-    seconds, spent = 0.0, 0.0
+def alike(name: str, first: int, end: int) -> list[str]:
+    """Rows of images that differ in their index alone."""
+    rest = sent(row_of(result_of(name, 0, embedding=8, preview=b""))).partition(",")[2]
+    return [f'{{"index":{index},{rest}' for index in range(first, end)]
+
+
+def gathered(store: ObjectStore, batch: Batch, rows: Callable[[str, int, int], list[str]]) -> float:
+    """Gather all rows but the last, and say how long that took; making them does not count."""
+    seconds = 0.0
     with ThreadPoolExecutor(_GATHERERS) as pool:
         for first in range(0, batch.images, _GATHERERS * ROWS):
             ends = range(first, min(batch.images, first + _GATHERERS * ROWS), ROWS)
-            lines = [lines_of(batch.name, end, min(batch.images, end + ROWS)) for end in ends]
-            start, cpu = time.monotonic(), time.process_time()
+            lines = [rows(batch.name, end, min(batch.images, end + ROWS)) for end in ends]
+            start = time.monotonic()
             list(pool.map(lambda some: gather(store, batch, some), lines))
             seconds += time.monotonic() - start
-            spent += time.process_time() - cpu
-    return seconds, spent
+    return seconds
 
 
 def peak() -> int:
@@ -185,6 +210,14 @@ def size_of(store: ObjectStore, key: str) -> int:
     return sum(info.size for info in store.list(store.bucket, key))
 
 
+def figures(name: str, images: int, asked: argparse.Namespace, settings: StoreSettings | None) -> Figures:
+    """Those of one batch."""
+    if settings is None:
+        return apart(simulated, name, images, asked.readers)
+    fill(ObjectStore(settings), name, images, compared=asked.compared)
+    return apart(measure, settings, name, images, asked.readers, asked.compared, not asked.without_rows)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,14 +226,13 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=16, help="records read at a time")
     parser.add_argument("--without-rows", action="store_true", help="each record is read")
     parser.add_argument("--compared", action="store_true", help="with a comparison")
+    parser.add_argument("--without-store", action="store_true", help="a stand-in lists and has the records")
     asked = parser.parse_args()
     heads = ("images", "gathering, s", "closing, s", "images/s, closing", "both", "CPU ms each")
     table = Table(*heads, "MiB before", "MiB more at peak", "MiB written")
-    with server() as settings:
+    with nullcontext() if asked.without_store else server() as settings:
         for images in (asked.images, asked.images * asked.times):
-            name = f"closing-{images}"
-            fill(ObjectStore(settings), name, images, compared=asked.compared)
-            one = apart(settings, name, images, asked.readers, asked.compared, not asked.without_rows)
+            one = figures(f"closing-{images}", images, asked, settings)
             table.add_row(
                 f"{one.images:,}",
                 f"{one.gathering:.1f}",
