@@ -84,7 +84,7 @@ async function overs(layers, earlier) {
     if (name === "true outline") Object.assign(over, { colour: "#40c4ff", address: `${here}/truth?${new URLSearchParams({ prefix: context.get("truth") })}` });
     const box = make("input", { type: "checkbox", onchange: () => { viewer.bare = false; turn(name, box.checked).catch(complain); } });
     const strength = make("input", { type: "range", min: 5, max: 100, value: Math.round(over.opacity * 100), "aria-label": `Opacity of ${name}`, oninput: () => { over.opacity = strength.value / 100; viewer.draw(); rememberSoon(); } });
-    byId("layers").append(make("label", {}, box, words(name)), strength);
+    byId("layers").append(make("span", { class: "over" }, make("label", {}, box, words(name)), strength));
     over.box = box;
     if (on) await turn(name, true).catch((error) => { if (error.status !== 404) complain(error); });
   }
