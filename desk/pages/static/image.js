@@ -161,10 +161,10 @@ async function operating(stage) {
   const said = await json(`/v1/models/${encodeURIComponent(name)}`);
   const value = (figure) => said.figures[figure] ?? "–";
   if (!said.card) return place.replaceChildren(make("p", { class: "soft" }, `${name} has no card here: how well its probabilities hold is not known.`));
-  const points = ["82", "89", "95"];
-  const columns = ["AUC", "Sensitivity", "Specificity", ...points.map((share) => `Specificity where ${share} % are found`)];
-  const rows = Object.keys(stage.output.probabilities).map((label) => make("tr", {}, make("th", { scope: "row" }, words(label)), ...["auc", "sensitivity", "specificity", ...points.map((share) => `specificity at ${share}`)].map((figure) => make("td", { class: "n" }, value(`${figure} ${words(label)}`).split(" ")[0]))));
-  const table = make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...columns.map((title) => make("th", { class: "n", scope: "col" }, title)))), make("tbody", {}, ...rows));
+  const labels = Object.keys(stage.output.probabilities);
+  const figures = { auc: "AUC", sensitivity: "Sensitivity", specificity: "Specificity", ...Object.fromEntries(["82", "89", "95"].map((share) => [`specificity at ${share}`, `Specificity where ${share} % are found`])) };
+  const rows = Object.entries(figures).map(([figure, title]) => make("tr", {}, make("th", { scope: "row" }, title), ...labels.map((label) => make("td", { class: "n" }, value(`${figure} ${words(label)}`).split(" ")[0]))));
+  const table = make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...labels.map((label) => make("th", { class: "n", scope: "col" }, words(label))))), make("tbody", {}, ...rows));
   const error = said.figures["expected calibration error"];
   place.replaceChildren(make("details", {}, make("summary", {}, "Calibration and operating points"),
     said.card_version !== version && make("p", { class: "note" }, `The card is of version ${said.card_version}, and this image was processed by version ${version}.`) || null,
