@@ -162,7 +162,7 @@ async function operating(stage) {
   const value = (figure) => said.figures[figure] ?? "–";
   if (!said.card) return place.replaceChildren(make("p", { class: "soft" }, `${name} has no card here: how well its probabilities hold is not known.`));
   const labels = Object.keys(stage.output.probabilities);
-  const figures = { auc: "AUC", sensitivity: "Sensitivity", specificity: "Specificity", ...Object.fromEntries(["82", "89", "95"].map((share) => [`specificity at ${share}`, `Specificity where ${share} % are found`])) };
+  const figures = { auc: "AUC", sensitivity: "Sensitivity at 0.5", specificity: "Specificity at 0.5", ...Object.fromEntries(["82", "89", "95"].map((share) => [`specificity at ${share}`, `Specificity where ${share} % are found`])) };
   const rows = Object.entries(figures).map(([figure, title]) => make("tr", {}, make("th", { scope: "row" }, title), ...labels.map((label) => make("td", { class: "n" }, value(`${figure} ${words(label)}`).split(" ")[0]))));
   const table = make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...labels.map((label) => make("th", { class: "n", scope: "col" }, words(label))))), make("tbody", {}, ...rows));
   const error = said.figures["expected calibration error"];
@@ -170,7 +170,7 @@ async function operating(stage) {
     said.card_version !== version && make("p", { class: "note" }, `The card is of version ${said.card_version}, and this image was processed by version ${version}.`) || null,
     make("p", {}, error ? `Expected calibration error ${error}: so far are probabilities from the shares of right answers, in the mean, on validation data.` : "The card states no calibration error."),
     make("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": "Operating points" }, table),
-    make("p", { class: "soft" }, "Measured on validation data by the model's card; sensitivity and specificity are of the most probable class.")));
+    make("p", { class: "soft" }, "Of the model's card, on validation data; at 0.5: where a probability of one half calls the class.")));
 }
 
 function measures(stage, source) {
