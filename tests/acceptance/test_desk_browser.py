@@ -174,7 +174,7 @@ def test_gallery_image_and_export_by_keyboard_alone(browser, link, uploaded):
     page.keyboard.press("Escape")
     page.keyboard.press("j")
     page.keyboard.press("Shift+ArrowRight")
-    page.get_by_text("2 selected").wait_for()
+    page.get_by_text("2 selected", exact=True).wait_for()
     page.keyboard.press("3")
     page.get_by_text("2 tagged 3").wait_for()
     page.keyboard.press("v")

@@ -139,7 +139,8 @@ form.addEventListener("submit", (event) => {
 });
 
 // Rules, tried with files as they would be called.
-const effects = (done) => Object.entries(done).filter(([name, value]) => name !== "name" && value !== false && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${words(name)}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join("; ");
+const effect = (value) => (Array.isArray(value) ? value.join(", ") : typeof value === "object" ? Object.entries(value).map((pair) => pair.join(" ")).join(", ") : value);
+const effects = (done) => Object.entries(done).filter(([name, value]) => name !== "name" && value !== false && effect(value) !== "").map(([name, value]) => `${words(name)}: ${effect(value)}`).join("; ");
 
 function verdicts({ object, rules, done }) {
   const rows = rules.map((one) => make("tr", {}, make("td", {}, one.rule), make("td", { class: one.fires ? "good" : "" }, one.fires ? "takes it" : "no"), make("td", {}, one.why)));

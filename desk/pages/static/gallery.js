@@ -442,7 +442,7 @@ grid.addEventListener("blur", () => { for (const [position, element] of cells) m
 
 document.addEventListener("keydown", (event) => {
   if (typing(event)) {
-    if (event.key === "Escape" && event.target === byId("q")) grid.focus();
+    if (event.key === "Escape" && event.target === byId("q")) { event.preventDefault(); grid.focus(); } // else the browser empties the field, and with it the query
     return;
   }
   if (event.key === "a" && (event.ctrlKey || event.metaKey) && document.activeElement === grid) {

@@ -84,7 +84,7 @@ async function overs(layers, earlier) {
     if (name === "true outline") Object.assign(over, { colour: "#40c4ff", address: `${here}/truth?${new URLSearchParams({ prefix: context.get("truth") })}` });
     const box = make("input", { type: "checkbox", onchange: () => { viewer.bare = false; turn(name, box.checked).catch(complain); } });
     const strength = make("input", { type: "range", min: 5, max: 100, value: Math.round(over.opacity * 100), "aria-label": `Opacity of ${name}`, oninput: () => { over.opacity = strength.value / 100; viewer.draw(); rememberSoon(); } });
-    byId("layers").append(make("label", {}, box, words(name)), strength);
+    byId("layers").append(make("span", { class: "over" }, make("label", {}, box, words(name)), strength));
     over.box = box;
     if (on) await turn(name, true).catch((error) => { if (error.status !== 404) complain(error); });
   }
@@ -161,16 +161,16 @@ async function operating(stage) {
   const said = await json(`/v1/models/${encodeURIComponent(name)}`);
   const value = (figure) => said.figures[figure] ?? "–";
   if (!said.card) return place.replaceChildren(make("p", { class: "soft" }, `${name} has no card here: how well its probabilities hold is not known.`));
-  const points = ["82", "89", "95"];
-  const columns = ["AUC", "Sensitivity", "Specificity", ...points.map((share) => `Specificity where ${share} % are found`)];
-  const rows = Object.keys(stage.output.probabilities).map((label) => make("tr", {}, make("th", { scope: "row" }, words(label)), ...["auc", "sensitivity", "specificity", ...points.map((share) => `specificity at ${share}`)].map((figure) => make("td", { class: "n" }, value(`${figure} ${words(label)}`).split(" ")[0]))));
-  const table = make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...columns.map((title) => make("th", { class: "n", scope: "col" }, title)))), make("tbody", {}, ...rows));
+  const labels = Object.keys(stage.output.probabilities);
+  const figures = { auc: "AUC", sensitivity: "Sensitivity at 0.5", specificity: "Specificity at 0.5", ...Object.fromEntries(["82", "89", "95"].map((share) => [`specificity at ${share}`, `Specificity where ${share} % are found`])) };
+  const rows = Object.entries(figures).map(([figure, title]) => make("tr", {}, make("th", { scope: "row" }, title), ...labels.map((label) => make("td", { class: "n" }, value(`${figure} ${words(label)}`).split(" ")[0]))));
+  const table = make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...labels.map((label) => make("th", { class: "n", scope: "col" }, words(label))))), make("tbody", {}, ...rows));
   const error = said.figures["expected calibration error"];
   place.replaceChildren(make("details", {}, make("summary", {}, "Calibration and operating points"),
     said.card_version !== version && make("p", { class: "note" }, `The card is of version ${said.card_version}, and this image was processed by version ${version}.`) || null,
     make("p", {}, error ? `Expected calibration error ${error}: so far are probabilities from the shares of right answers, in the mean, on validation data.` : "The card states no calibration error."),
     make("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": "Operating points" }, table),
-    make("p", { class: "soft" }, "Measured on validation data by the model's card; sensitivity and specificity are of the most probable class.")));
+    make("p", { class: "soft" }, "Of the model's card, on validation data; at 0.5: where a probability of one half calls the class.")));
 }
 
 function measures(stage, source) {
