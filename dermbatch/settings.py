@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dermbatch.bounded.limits import Limits
 from dermbatch.errors import UsageError
 from dermbatch.records.asked import Lane, ModelChoice
 from dermbatch.stages import Stage
@@ -144,6 +145,21 @@ class WorkerSettings(Section):
         default=False, description="keep purified pictures whole, not as what differs from their source"
     )
     check_files: bool = Field(default=False, description="read an image's earlier files, instead of listing them")
+
+
+class ReadingSettings(Section):
+    """What reading a file of a stranger may take, in the processes that do so (docs/inputs.md)."""
+
+    memory: int = Field(default=1 << 30, ge=1 << 20, description="bytes for any file")
+    bytes_per_pixel: int = Field(default=48, ge=1, description="more for each pixel that the header claims")
+    seconds: Seconds = Field(default=20, description="of a processor, for any file")
+    seconds_per_megapixel: Seconds = Field(default=1, description="more for each million of pixels")
+    patience: float = Field(default=30, ge=1, description="seconds on the clock for each of a processor's")
+
+    @property
+    def limits(self) -> Limits:
+        """The same for who sets them."""
+        return Limits(**self.model_dump())
 
 
 class OrchestratorSettings(Section):
@@ -275,6 +291,7 @@ class Settings(BaseSettings):
     triton: TritonSettings = TritonSettings()
     ledger: LedgerSettings = LedgerSettings()
     worker: WorkerSettings = WorkerSettings()
+    reading: ReadingSettings = ReadingSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     archive: ArchiveSettings = ArchiveSettings()
     watch: WatchSettings = WatchSettings()

@@ -31,6 +31,7 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
+from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import settle, uid_name
 from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
@@ -54,6 +55,7 @@ from dermbatch.images.pixels import (
     check_size,
     in_eight_bits,
     opencv_decode,
+    says_memory,
     to_srgb,
 )
 from dermbatch.images.quiet import quiet
@@ -84,7 +86,7 @@ def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
         except BadInput:
             raise
         except MemoryError:
-            raise BadInput("the image does not fit into memory", reason="too_large") from None
+            raise out_of_memory() from None
         except EOFError:
             raise truncated() from None
         except Exception:  # readers fail in every way there is on files of strangers
@@ -278,7 +280,11 @@ def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
         return pixel_array(dataset, raw=False, decoding_plugin=plugin)
     except (BadInput, MemoryError, EOFError):
         raise
-    except Exception:  # decoders fail in every way there is; without the cause: its text may quote the header
+    except (
+        Exception
+    ) as error:  # decoders fail in every way there is; without the cause: its text may quote the header
+        if says_memory(error):
+            raise MemoryError from None
         raise BadInput(
             f"{element('PixelData')} cannot be decoded as {uid_name(dataset.file_meta.TransferSyntaxUID)}; the "
             "picture is damaged: export it again",

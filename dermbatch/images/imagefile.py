@@ -8,13 +8,14 @@ palettes, CMYK, odd or broken files) goes through Pillow, which is strict about 
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
 from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
@@ -30,6 +31,7 @@ from dermbatch.images.pixels import (
     cmyk_to_srgb,
     opencv_decode,
     over_white,
+    says_memory,
     to_eight_bit,
     to_srgb,
     used_bits,
@@ -66,6 +68,17 @@ _NAMES = {
 }
 SUPPORTED = frozenset(_PILLOW) - {"image/gif"} | {DICOM}
 """The media types that `read_image` takes."""
+
+MODULES = ("dermbatch.images.imagefile", "dermbatch.images.formats.tiff", "imagecodecs", "pi_heif")
+"""What a process needs that reads images."""
+
+
+class Decode(Protocol):
+    """What decodes image files: :func:`read_image`, here or in a process of its own."""
+
+    def __call__(self, data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
+        """As :func:`read_image`."""
+
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -170,8 +183,10 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
         except BadInput:
             raise
         except MemoryError:
-            raise BadInput("the image does not fit into memory", reason="too_large") from None
+            raise out_of_memory() from None
         except Exception as error:  # decoders fail in every way there is on files of strangers
+            if says_memory(error):
+                raise out_of_memory() from None
             raise _broken(data, media_type, error) from error
 
 
