@@ -39,7 +39,8 @@ class Nursery:
         door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Without the settings: whoever gets hold of a decoder finds no keys in its memory.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("DERMBATCH_", "AWS_"))}
-        command = [sys.executable, "-m", "dermbatch.bounded", str(theirs.fileno()), *modules]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # and not the folder that it is started in
+        command = [sys.executable, "-P", "-m", "dermbatch.bounded", str(theirs.fileno()), *modules]
         with theirs:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, env=env | _ONE_THREAD, pass_fds=[theirs.fileno()]
@@ -91,11 +92,12 @@ class Child:
     def alive(self) -> bool:
         """Whether it waits for a question."""
         try:
-            return bool(self.work.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+            self.work.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
-            return False
+            pass
+        return False  # it is gone, or says what nobody has asked
 
     def status(self) -> int:
         """How it ended, as a process's exit code; waits for that. Killed from outside, where nobody knows."""

@@ -44,6 +44,7 @@ from dermbatch.images.formats.coded import JPEG_LS, jpegls_is_damaged
 from dermbatch.images.jpegheader import (
     JpegHeader,
     begins_jpeg2000,
+    check_scans,
     jpeg_end,
     read_jpeg2000_header,
     read_jpeg_header,
@@ -175,9 +176,8 @@ def parse(data: bytes) -> Dataset:
 
 def _check_deflated(data: bytes) -> None:
     """Refuse a deflated data set that would fill the memory, before pydicom inflates it at one go."""
-    head = data[:1024]
-    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in head:
-        return
+    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in data[:1024]:
+        return  # one that hides it inflates within the limits of the process
     start = 144 + int.from_bytes(data[140:144], "little")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     rest, size = data[start:], 0
@@ -351,15 +351,16 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
 
 
 def check_damage(picture: bytes, header: JpegHeader | None) -> None:
-    """Refuse a JPEG-LS picture whose coded data are damaged: its decoder gives a wrong one.
+    """Refuse a JPEG-LS picture with damaged data, of which a decoder gives a wrong one, and JPEGs of many scans.
 
     Args:
         picture: From start to end marker.
         header: Of it; none where it is of another family.
 
     Raises:
-        BadInput: ``corrupt``.
+        BadInput: ``corrupt``, ``too_expensive``.
     """
+    check_scans(picture, header)
     if header is not None and header.marker == JPEG_LS and jpegls_is_damaged(picture):
         raise BadInput(
             f"{element('PixelData')} holds a JPEG-LS picture whose data are damaged; export the image again",

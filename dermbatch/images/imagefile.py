@@ -21,7 +21,13 @@ from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.coded import is_odd, odd_jpeg
 from dermbatch.images.formats.colours import described_profile
-from dermbatch.images.jpegheader import JpegHeader, is_followed_by_another, jpeg_is_complete, read_jpeg_header
+from dermbatch.images.jpegheader import (
+    JpegHeader,
+    check_scans,
+    is_followed_by_another,
+    jpeg_is_complete,
+    read_jpeg_header,
+)
 from dermbatch.images.pixels import (
     MIN_SIDE,
     Rgb,
@@ -195,6 +201,7 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
     if media_type == "image/tiff":
         return _read_tiff(data, max_pixels)
     header = read_jpeg_header(data) if media_type == "image/jpeg" else None
+    check_scans(data, header)
     if header is not None and is_odd(header):
         return _read_odd_jpeg(data, header, max_pixels)
     if media_type == "image/heic":

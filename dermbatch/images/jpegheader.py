@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dermbatch.errors import TooExpensive
+
 _MARKER = re.compile(rb"\xff[^\x00-\xbf\xd0-\xd7\xff]")
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
@@ -63,6 +65,27 @@ class JpegHeader:
         if self.adobe_transform is not None:
             return self.adobe_transform != 0
         return self.ids != _RGB_IDS[0]
+
+
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_MOST_SCANS = 200
+
+
+def check_scans(stream: bytes, header: JpegHeader | None) -> None:
+    """Refuse a progressive picture of more scans than any encoder makes: each is another pass over all of it.
+
+    Args:
+        stream: From the start marker on.
+        header: Of it.
+
+    Raises:
+        TooExpensive: Where there are more than 200. Encoders make 4 to 20.
+    """
+    # In coded data no FF is followed by anything but 00 and restart markers (ITU-T T.81, B.1.1.5).
+    if header is not None and header.marker in _PROGRESSIVE and (scans := stream.count(b"\xff\xda")) > _MOST_SCANS:
+        raise TooExpensive(
+            f"the progressive JPEG picture has {scans:,} scans; at most {_MOST_SCANS} are taken: save it anew"
+        )
 
 
 def read_jpeg_header(stream: bytes) -> JpegHeader | None:

@@ -121,6 +121,7 @@ def test_a_nursery_that_was_killed_is_replaced_with_its_children():
     reader = Reader(LIMITS, ["tests.misbehaving"])
     _, child = reader.run(misbehaving.measured, b"abc")
     psutil.Process(child).parent().kill()
+    wait_for(lambda: ended(child))
     _, new = reader.run(misbehaving.measured, b"abc")
     assert new != child
     nursery = psutil.Process(new).parent()

@@ -32,7 +32,8 @@ def referenced(directory: File | Object, reader: Reader) -> Iterator[File | Obje
         reader: Reads it.
 
     Raises:
-        PermanentError: ``unreadable``, ``too_large``, ``too_expensive``, ``corrupt``, or ``no_pixel_data`` where it names none.
+        PermanentError: ``unreadable``, ``too_large``, ``too_expensive``, ``corrupt``, or where it names none
+            ``no_pixel_data``.
         StoreUnavailable, StoreRefused: Where it is in a store that fails.
     """
     disc: _Disc = _Folder(directory) if isinstance(directory, File) else _Bucket(directory)

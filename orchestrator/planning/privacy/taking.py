@@ -86,7 +86,8 @@ class Deidentifier:
             data: The whole file.
 
         Raises:
-            BadInput: Where it is refused, or takes too much to read; as for :func:`~orchestrator.planning.privacy.deidentify.deidentify`.
+            BadInput: Where it takes too much to read, or is refused as by
+                :func:`~orchestrator.planning.privacy.deidentify.deidentify`.
         """
         made = self._reader.run(deidentify, data, self.profile, self._pseudonyms, max_pixels=self._max_pixels)
         name = f"{self._pseudonyms.content(data)}{made.suffix}"
