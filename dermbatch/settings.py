@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from dermbatch.bounded.limits import Limits
 from dermbatch.errors import UsageError
@@ -320,3 +320,6 @@ def load() -> Settings:
     except ValidationError as error:
         wrong = (f"DERMBATCH_{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
         raise UsageError(f"the environment has settings that cannot be: {'; '.join(wrong)}") from error
+    except (SettingsError, RecursionError) as error:
+        said = str(error).partition(" from source")[0]
+        raise UsageError(f"the environment has a setting that is no JSON: {said}") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dermbatch.errors import TooExpensive
 
 _MARKER = re.compile(rb"\xff[^\x00-\xbf\xd0-\xd7\xff]")
+_NO_FILL = re.compile(rb"[^\xff]")
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
 
@@ -97,7 +98,7 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
             return None
         marker = stream[at + 1]
         if marker == 0xFF:  # fill byte
-            at += 1
+            at = _past_fill(stream, at)
             continue
         if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without content
             at += 2
@@ -125,6 +126,12 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
     return None
 
 
+def _past_fill(stream: bytes, at: int) -> int:
+    """The last of the fill bytes from a place on."""
+    found = _NO_FILL.search(stream, at)
+    return (found.start() if found else len(stream)) - 1
+
+
 def jpeg_end(stream: bytes) -> int | None:
     """Where a JPEG or JPEG-LS picture ends, behind its end marker; None where the stream ends before.
 
@@ -139,7 +146,7 @@ def jpeg_end(stream: bytes) -> int | None:
         if marker == 0xD9:
             return at + 2
         if marker == 0xFF:
-            at += 1
+            at = _past_fill(stream, at)
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
         else:
