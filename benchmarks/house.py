@@ -31,6 +31,7 @@ from benchmarks import codelines
 from benchmarks.children import running
 from benchmarks.way import Call, Recorder, arrows_anew, entries_anew, folders, modules, returns
 from dermbatch import layout
+from dermbatch.images.imagefile import read_image
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import QUEUES, celery_config
 from dermbatch.log import configure
@@ -82,6 +83,7 @@ def recorded(folder: Path, seed: int) -> list[Call]:
     with running(queue, s3, triton):
         message = queued(folder / "phantom.dcm", settings, seed)
         place = Workplace.open(settings, Drain(settings.worker.grace), engine_of(settings))
+        place.decode = read_image  # here, where calls are recorded
         recorder = Recorder(ROOT, ON_THE_WAY)
         try:
             with recorder.recording():

@@ -48,6 +48,12 @@ class BadInput(PermanentError):
     reason = "bad_input"
 
 
+class TooExpensive(BadInput):
+    """Reading the file takes more memory or time than its limits allow; the message names the one."""
+
+    reason = "too_expensive"
+
+
 class ModelContractError(PermanentError):
     """A served model does not keep its stage's tensor contract, or is not in the repository."""
 
@@ -83,6 +89,12 @@ class InferenceUnavailable(TransientError):
     """Triton did not answer in time, or is not ready."""
 
     reason = "inference_unavailable"
+
+
+class ReaderKilled(TransientError):
+    """The process that reads files of strangers was killed from outside, twice for the same file."""
+
+    reason = "reader_killed"
 
 
 class PacsUnavailable(TransientError):

@@ -18,6 +18,7 @@ GIVEN_UP = (
     "store_unavailable",
     "pacs_unavailable",
     "audit_unavailable",
+    "reader_killed",
 )
 """Reasons for which a sound image may have failed: dead letters, which an operator has tried again."""
 

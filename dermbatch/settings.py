@@ -21,8 +21,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from dermbatch.bounded.limits import Limits
 from dermbatch.errors import UsageError
 from dermbatch.records.asked import Lane, ModelChoice
 from dermbatch.stages import Stage
@@ -147,6 +148,21 @@ class WorkerSettings(Section):
     local_sources: bool = Field(
         default=False, description="read images that jobs name as files of this machine; only run's own worker may"
     )
+
+
+class ReadingSettings(Section):
+    """What reading a file of a stranger may take, in the processes that do so (docs/inputs.md)."""
+
+    memory: int = Field(default=1 << 30, ge=1 << 20, description="bytes for any file")
+    bytes_per_pixel: int = Field(default=48, ge=1, description="more for each pixel that the header claims")
+    seconds: Seconds = Field(default=20, description="of a processor, for any file")
+    seconds_per_megapixel: Seconds = Field(default=1, description="more for each million of pixels")
+    patience: float = Field(default=30, ge=1, description="seconds on the clock for each of a processor's")
+
+    @property
+    def limits(self) -> Limits:
+        """The same for who sets them."""
+        return Limits(**self.model_dump())
 
 
 class OrchestratorSettings(Section):
@@ -278,6 +294,7 @@ class Settings(BaseSettings):
     triton: TritonSettings = TritonSettings()
     ledger: LedgerSettings = LedgerSettings()
     worker: WorkerSettings = WorkerSettings()
+    reading: ReadingSettings = ReadingSettings()
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     archive: ArchiveSettings = ArchiveSettings()
     watch: WatchSettings = WatchSettings()
@@ -306,3 +323,6 @@ def load() -> Settings:
     except ValidationError as error:
         wrong = (f"DERMBATCH_{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
         raise UsageError(f"the environment has settings that cannot be: {'; '.join(wrong)}") from error
+    except (SettingsError, RecursionError) as error:
+        said = str(error).partition(" from source")[0]
+        raise UsageError(f"the environment has a setting that is no JSON: {said}") from error

@@ -43,7 +43,9 @@ def application(desk: Desk) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        app.state.pictures = Pictures(settings.desk.cache_bytes, settings.worker.max_pixels)
+        app.state.pictures = Pictures(
+            settings.desk.cache_bytes, settings.worker.max_pixels, settings.reading.limits
+        )
         app.state.pictures.warm()
         yield
         app.state.pictures.close()

@@ -10,14 +10,18 @@ Side = Literal["dermbatch", "stock Celery"]
 
 # Shares of the SIGKILLs; each kind comes at least once.
 KILLS: Mapping[str, float] = {
-    "pool process": 0.74,
+    "pool process": 0.58,
+    "reading process": 0.12,
+    "nursery": 0.04,
     "worker": 0.08,
     "orchestrator": 0.10,
     "Redis": 0.06,
     "Redis, data deleted": 0.02,
 }
 REAL_KILLS: Mapping[str, float] = {
-    "pool process": 0.35,
+    "pool process": 0.20,
+    "reading process": 0.10,
+    "nursery": 0.05,
     "worker": 0.15,
     "orchestrator": 0.20,
     "triton": 0.20,
@@ -36,7 +40,9 @@ OTHERS: Mapping[str, float] = {
 
 # What stock Celery is spared, and what strikes it instead: it has no orchestrator, and nothing to build its queue
 # again from, so a Redis without its data would lose all at once and tell nothing.
-_INSTEAD = {"orchestrator": "pool process", "Redis, data deleted": "Redis"}
+_INSTEAD = dict.fromkeys(("orchestrator", "reading process", "nursery"), "pool process") | {
+    "Redis, data deleted": "Redis"
+}
 _SPARED = {"Redis full", "clock forward", "clock back"}
 
 

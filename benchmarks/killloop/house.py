@@ -182,7 +182,7 @@ class House:
         pid = self.parts[name].program_pid
         if pid is None or name in self._killed:
             return False
-        pools = _children(pid) if name.startswith("worker") else []
+        pools = _pool(pid) if name.startswith("worker") else []
         if not _kill(pid):
             return False
         self._killed.add(name)
@@ -196,13 +196,24 @@ class House:
 
     def kill_pool_process(self, rng: random.Random) -> bool:
         """SIGKILL one process of a worker's pool."""
-        mains = [part.program_pid for name, part in self._programs.items() if name.startswith("worker")]
-        pools = [process for main in mains if main is not None for process in _children(main)]
+        pools = [process for main in self._mains() for process in _pool(main)]
         if not pools:
             return False
         pid = rng.choice(sorted(process.pid for process in pools))
         self._note_hit(pid)
         return _kill(pid)
+
+    def kill_reader(self, rng: random.Random, *, nursery: bool) -> bool:
+        """SIGKILL one of the processes that read files for workers, or one that these come from."""
+        found = [process for main in self._mains() for process in _nurseries(main)]
+        if not nursery:
+            found = [child for process in found for child in _children(process.pid)]
+        return bool(found) and _kill(rng.choice(sorted(process.pid for process in found)))
+
+    def _mains(self) -> list[int]:
+        """The main processes of workers."""
+        pids = [part.program_pid for name, part in self._programs.items() if name.startswith("worker")]
+        return [pid for pid in pids if pid is not None]
 
     def kill_redis(self, rng: random.Random, *, data_too: bool) -> bool:
         """SIGKILL one Redis; it comes again with its append-only file, or without."""
@@ -248,6 +259,23 @@ def _children(pid: int) -> list[psutil.Process]:
     with suppress(psutil.Error):
         return list(psutil.Process(pid).children())
     return []
+
+
+def _pool(main: int) -> list[psutil.Process]:
+    """The processes of a worker's pool."""
+    return [process for process in _children(main) if not _reads(process)]
+
+
+def _nurseries(main: int) -> list[psutil.Process]:
+    """What reading processes come from: the worker's, and those of pool processes that have lost it."""
+    owners = [main, *(process.pid for process in _pool(main))]
+    return [child for owner in owners for child in _children(owner) if _reads(child)]
+
+
+def _reads(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return "dermbatch.bounded" in process.cmdline()
+    return False
 
 
 def _kill(pid: int) -> bool:

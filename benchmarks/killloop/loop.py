@@ -108,6 +108,8 @@ class Loop:
         match kind:
             case "pool process":
                 return house.kill_pool_process(rng)
+            case "reading process" | "nursery":
+                return house.kill_reader(rng, nursery=kind == "nursery")
             case "worker" | "orchestrator":
                 return house.kill_one_of(kind, rng)
             case "triton":

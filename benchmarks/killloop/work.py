@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from dermbatch import __version__, layout
 from dermbatch.errors import ObjectNotFound
+from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import encode
 from dermbatch.records.asked import Batch, BatchControl, ImageJob, Lane, ManifestEntry, ModelChoice, Order
@@ -29,12 +31,18 @@ SLEEP = (0.005, 0.05)
 
 _MODEL = ModelChoice(name="nothing", version="1")
 _SIZE = 2000
+_SIDE = 256
 
 
 def content(index: int) -> bytes:
     """The artifact of an image."""
     seed = hashlib.sha256(str(index).encode()).digest()
     return seed * (_SIZE // len(seed))
+
+
+@lru_cache(maxsize=1)
+def _source_file() -> bytes:
+    return encode(phantom(1, height=_SIDE, width=_SIDE), ".jpg", identity=1)
 
 
 def artifact_key(index: int) -> tuple[str, str]:
@@ -61,11 +69,13 @@ def process(
     store: ObjectStore,
     attempt: int,
     worker: str,
+    decode: Decode = read_image,
     alive: Callable[[], None] = lambda: None,
     **_: object,
 ) -> ResultRecord:
-    """Stands in for the pipeline: sleep, write the artifact, make the record."""
+    """Stands in for the pipeline: read a picture, sleep, write the artifact, make the record."""
     started = datetime.now(UTC)
+    decode(_source_file(), max_pixels=_SIDE**2)
     seconds = random.uniform(*SLEEP)
     time.sleep(seconds)
     alive()

@@ -33,6 +33,7 @@ _UTF8 = 0x800
 _READABLE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
 _DIRECTORY_BYTES = 256  # of the directory for a member, names and extra fields among them
 _LEAST_READ = 4 << 20
+_HEADER_BYTES = 30  # of a member, before its name (APPNOTE 4.3.7)
 
 
 def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
@@ -53,16 +54,31 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
     with closing(archive):
         infos = archive.infolist()
         allowance.count(len(infos))
-        named = _names(infos)
+        named, overlapping = _names(infos), _overlapping(infos)
         for info in infos:
             reasons = {
                 "zip_encrypted": bool(info.flag_bits & _ENCRYPTED),
                 "zip_corrupt": info.compress_type not in _READABLE,
-                "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
+                "zip_bomb": info.header_offset in overlapping
+                or info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
             }
             unpack = partial(_chunks, archive, info, allowance, limits.max_ratio)
             member = Member(named(info), info.file_size, _unpack=unpack)
             yield from admitted(member, info.is_dir(), reasons, limits.max_member_bytes)
+
+
+def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
+    """Where members begin that share bytes with another: small archives then unpack to any size (Fifield 2019)."""
+    places = sorted(
+        (info.header_offset, info.header_offset + _HEADER_BYTES + info.compress_size) for info in infos
+    )
+    found, reached, before = set[int](), -1, -1
+    for start, end in places:
+        if start < reached:
+            found |= {start, before}
+        if end > reached:
+            reached, before = end, start
+    return found
 
 
 class _Bounded:

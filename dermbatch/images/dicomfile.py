@@ -31,6 +31,7 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
+from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.agreement import settle, uid_name
 from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
@@ -43,6 +44,7 @@ from dermbatch.images.formats.coded import JPEG_LS, jpegls_is_damaged
 from dermbatch.images.jpegheader import (
     JpegHeader,
     begins_jpeg2000,
+    check_scans,
     jpeg_end,
     read_jpeg2000_header,
     read_jpeg_header,
@@ -54,6 +56,7 @@ from dermbatch.images.pixels import (
     check_size,
     in_eight_bits,
     opencv_decode,
+    says_memory,
     to_srgb,
 )
 from dermbatch.images.quiet import quiet
@@ -84,7 +87,7 @@ def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
         except BadInput:
             raise
         except MemoryError:
-            raise BadInput("the image does not fit into memory", reason="too_large") from None
+            raise out_of_memory() from None
         except EOFError:
             raise truncated() from None
         except Exception:  # readers fail in every way there is on files of strangers
@@ -173,9 +176,8 @@ def parse(data: bytes) -> Dataset:
 
 def _check_deflated(data: bytes) -> None:
     """Refuse a deflated data set that would fill the memory, before pydicom inflates it at one go."""
-    head = data[:1024]
-    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in head:
-        return
+    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in data[:1024]:
+        return  # one that hides it inflates within the limits of the process
     start = 144 + int.from_bytes(data[140:144], "little")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     rest, size = data[start:], 0
@@ -278,7 +280,11 @@ def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
         return pixel_array(dataset, raw=False, decoding_plugin=plugin)
     except (BadInput, MemoryError, EOFError):
         raise
-    except Exception:  # decoders fail in every way there is; without the cause: its text may quote the header
+    except (
+        Exception
+    ) as error:  # decoders fail in every way there is; without the cause: its text may quote the header
+        if says_memory(error):
+            raise MemoryError from None
         raise BadInput(
             f"{element('PixelData')} cannot be decoded as {uid_name(dataset.file_meta.TransferSyntaxUID)}; the "
             "picture is damaged: export it again",
@@ -345,15 +351,16 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
 
 
 def check_damage(picture: bytes, header: JpegHeader | None) -> None:
-    """Refuse a JPEG-LS picture whose coded data are damaged: its decoder gives a wrong one.
+    """Refuse a JPEG-LS picture with damaged data, of which a decoder gives a wrong one, and JPEGs of many scans.
 
     Args:
         picture: From start to end marker.
         header: Of it; none where it is of another family.
 
     Raises:
-        BadInput: ``corrupt``.
+        BadInput: ``corrupt``, ``too_expensive``.
     """
+    check_scans(picture, header)
     if header is not None and header.marker == JPEG_LS and jpegls_is_damaged(picture):
         raise BadInput(
             f"{element('PixelData')} holds a JPEG-LS picture whose data are damaged; export the image again",

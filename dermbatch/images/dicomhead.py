@@ -61,7 +61,7 @@ def frames(head: bytes) -> int | None:
         reached = int(tag) > _LAST
         return reached
 
-    if DeflatedExplicitVRLittleEndian.encode() in head[:1024]:  # it inflates whole or not at all
+    if DeflatedExplicitVRLittleEndian.encode() in head:  # it inflates whole or not at all
         return 0
     with quiet():
         try:

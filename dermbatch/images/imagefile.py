@@ -8,19 +8,26 @@ palettes, CMYK, odd or broken files) goes through Pillow, which is strict about 
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
 from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.coded import is_odd, odd_jpeg
 from dermbatch.images.formats.colours import described_profile
-from dermbatch.images.jpegheader import JpegHeader, is_followed_by_another, jpeg_is_complete, read_jpeg_header
+from dermbatch.images.jpegheader import (
+    JpegHeader,
+    check_scans,
+    is_followed_by_another,
+    jpeg_is_complete,
+    read_jpeg_header,
+)
 from dermbatch.images.pixels import (
     MIN_SIDE,
     Rgb,
@@ -30,6 +37,7 @@ from dermbatch.images.pixels import (
     cmyk_to_srgb,
     opencv_decode,
     over_white,
+    says_memory,
     to_eight_bit,
     to_srgb,
     used_bits,
@@ -66,6 +74,17 @@ _NAMES = {
 }
 SUPPORTED = frozenset(_PILLOW) - {"image/gif"} | {DICOM}
 """The media types that `read_image` takes."""
+
+MODULES = ("dermbatch.images.imagefile", "dermbatch.images.formats.tiff", "imagecodecs", "pi_heif")
+"""What a process needs that reads images."""
+
+
+class Decode(Protocol):
+    """What decodes image files: :func:`read_image`, here or in a process of its own."""
+
+    def __call__(self, data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
+        """As :func:`read_image`."""
+
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -170,8 +189,10 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
         except BadInput:
             raise
         except MemoryError:
-            raise BadInput("the image does not fit into memory", reason="too_large") from None
+            raise out_of_memory() from None
         except Exception as error:  # decoders fail in every way there is on files of strangers
+            if says_memory(error):
+                raise out_of_memory() from None
             raise _broken(data, media_type, error) from error
 
 
@@ -180,6 +201,7 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
     if media_type == "image/tiff":
         return _read_tiff(data, max_pixels)
     header = read_jpeg_header(data) if media_type == "image/jpeg" else None
+    check_scans(data, header)
     if header is not None and is_odd(header):
         return _read_odd_jpeg(data, header, max_pixels)
     if media_type == "image/heic":

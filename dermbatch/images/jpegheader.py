@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dermbatch.errors import TooExpensive
+
 _MARKER = re.compile(rb"\xff[^\x00-\xbf\xd0-\xd7\xff]")
+_NO_FILL = re.compile(rb"[^\xff]")
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
 
@@ -65,6 +68,27 @@ class JpegHeader:
         return self.ids != _RGB_IDS[0]
 
 
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_MOST_SCANS = 200
+
+
+def check_scans(stream: bytes, header: JpegHeader | None) -> None:
+    """Refuse a progressive picture of more scans than any encoder makes: each is another pass over all of it.
+
+    Args:
+        stream: From the start marker on.
+        header: Of it.
+
+    Raises:
+        TooExpensive: Where there are more than 200. Encoders make 4 to 20.
+    """
+    # In coded data no FF is followed by anything but 00 and restart markers (ITU-T T.81, B.1.1.5).
+    if header is not None and header.marker in _PROGRESSIVE and (scans := stream.count(b"\xff\xda")) > _MOST_SCANS:
+        raise TooExpensive(
+            f"the progressive JPEG picture has {scans:,} scans; at most {_MOST_SCANS} are taken: save it anew"
+        )
+
+
 def read_jpeg_header(stream: bytes) -> JpegHeader | None:
     """Header of a JPEG or JPEG-LS stream; None where there is none before the picture's data begin."""
     jfif, adobe = False, None
@@ -74,7 +98,7 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
             return None
         marker = stream[at + 1]
         if marker == 0xFF:  # fill byte
-            at += 1
+            at = _past_fill(stream, at)
             continue
         if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without content
             at += 2
@@ -102,6 +126,12 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
     return None
 
 
+def _past_fill(stream: bytes, at: int) -> int:
+    """The last of the fill bytes from a place on."""
+    found = _NO_FILL.search(stream, at)
+    return (found.start() if found else len(stream)) - 1
+
+
 def jpeg_end(stream: bytes) -> int | None:
     """Where a JPEG or JPEG-LS picture ends, behind its end marker; None where the stream ends before.
 
@@ -116,7 +146,7 @@ def jpeg_end(stream: bytes) -> int | None:
         if marker == 0xD9:
             return at + 2
         if marker == 0xFF:
-            at += 1
+            at = _past_fill(stream, at)
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
         else:

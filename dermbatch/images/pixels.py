@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from dermbatch.bounded.limits import claim
 from dermbatch.errors import BadInput
 from dermbatch.images.quiet import quiet
 
 Rgb = NDArray[np.uint8]
+
+_AT_ONCE = 1 << 18  # samples that are looked up at a time
 
 MIN_SIDE = 16
 """Images with fewer rows or columns show no lesion; they are refused as ``too_small``."""
@@ -47,7 +50,7 @@ class SourceImage:
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:
-    """Refuse what is too large or too small, before its pixels are decoded.
+    """Refuse what is too large or too small, before its pixels are decoded; of all else, limits are set by it.
 
     Raises:
         BadInput: ``too_large``, ``too_small``.
@@ -63,13 +66,20 @@ def check_size(height: int, width: int, max_pixels: int) -> None:
             f"the image has {width} x {height} pixels; at least {MIN_SIDE} on each side are needed",
             reason="too_small",
         )
+    claim(height * width)
 
 
 def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:
-    """Pixels by OpenCV in RGB order, not turned; None where it cannot."""
+    """Pixels by OpenCV in RGB order, not turned; None where it cannot.
+
+    Raises:
+        MemoryError: Where memory does not do.
+    """
     try:
         pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
+    except cv2.error as error:
+        if says_memory(error):
+            raise MemoryError from error
         return None
     if pixels is not None and pixels.ndim == 3:
         order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
@@ -77,11 +87,23 @@ def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:
     return None if pixels is None else np.asarray(pixels)
 
 
+def says_memory(error: Exception) -> bool:
+    """Whether a decoder says by its error that it got no memory."""
+    said = str(error).lower()
+    return any(
+        words in said for words in ("insufficient memory", "bad_alloc", "out of memory", "failed to allocate")
+    )
+
+
 def to_eight_bit(pixels: NDArray[np.unsignedinteger[Any]], bits: int) -> Rgb:
     """Scale samples of ``bits`` bits (1 to 16) to 0..255, rounding to nearest; larger samples become 255."""
     top = (1 << bits) - 1
     table = ((np.arange(1 << 16, dtype=np.uint32).clip(max=top) * 255 + top // 2) // top).astype(np.uint8)
-    return np.asarray(table[pixels], np.uint8)
+    made = np.empty(pixels.shape, np.uint8)
+    step = max(1, _AT_ONCE * len(pixels) // max(pixels.size, 1)) if pixels.ndim else 1
+    for first in range(0, len(pixels), step):  # NumPy makes each index eight bytes
+        made[first : first + step] = table[pixels[first : first + step]]
+    return made
 
 
 _STEPS = (8, 10, 12)

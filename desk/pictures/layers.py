@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermbatch.bounded.limits import claim
 from dermbatch.errors import ObjectNotFound
 from dermbatch.images.imagefile import read_image
 
@@ -108,6 +109,7 @@ def _heat(salient: Pixels) -> Pixels:
 
 
 def _decoded(body: bytes, flags: int) -> Pixels:
+    claim(int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big"))  # as a PNG file's header has it
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), flags) if body else None
     if pixels is None:
         raise ObjectNotFound("a file of this image is damaged: give the image once more, and it is made anew")

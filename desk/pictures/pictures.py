@@ -1,31 +1,28 @@
 """Pictures that were decoded lately, on the disk of one replica; decoded by another process.
 
-A decoder of strangers' files may crash, hang, or take much memory: the process that it does so in is another one,
-and is replaced.
+A decoder of strangers' files may crash, hang, or take much memory: it does so in another process, within limits as
+workers have (:mod:`dermbatch.bounded`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import resource
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
-from dermbatch.errors import BadInput
+from dermbatch.bounded.limits import Limits
+from dermbatch.bounded.reader import Reader
+from dermbatch.images.imagefile import MODULES
 from desk.pictures.layers import made
 from desk.pictures.pyramid import Pyramid, build, opened
 from desk.problems import Problem
 
-_SECONDS = 60
-_MEMORY = 6 << 30
-_TASKS = 100
+_PATIENCE = 3  # seconds on the clock for each of a processor's: somebody waits
 
 Files = Callable[[], dict[str, bytes]]
 
@@ -36,19 +33,19 @@ class Pictures:
     Args:
         most: Bytes.
         max_pixels: Larger pictures are refused.
+        limits: What decoding one may take.
     """
 
-    def __init__(self, most: int, max_pixels: int) -> None:
+    def __init__(self, most: int, max_pixels: int, limits: Limits) -> None:
         self._most, self._max_pixels = most, max_pixels
         self._folder = Path(tempfile.mkdtemp(prefix="dermbatch-desk-"))
         self._lock, self._building = threading.Lock(), threading.Lock()
         self._held: OrderedDict[str, int] = OrderedDict()
-        self._pool: ProcessPoolExecutor | None = None
+        self._reader = Reader(replace(limits, patience=_PATIENCE), (__name__, *MODULES))
 
     def warm(self) -> None:
         """Start the process that decodes, so that nobody waits for it."""
-        with self._building:
-            self._process().submit(_bounded)
+        self._reader.warm()
 
     def get(self, identity: str, layer: str, frame: int | None, files: Files) -> Pyramid:
         """A layer of an image, decoded where it is not at hand.
@@ -60,8 +57,8 @@ class Pictures:
             files: Gives the files that it is made of.
 
         Raises:
-            BadInput: Where the source is no image.
-            Problem: Where the decoder gave up.
+            BadInput: Where the source is no image, takes too much to read, or has its decoder crash.
+            Problem: Where there is no space for it.
         """
         name = hashlib.sha256(f"{identity} {layer}".encode()).hexdigest()[:32]
         if (found := self._at_hand(name)) is not None:
@@ -71,7 +68,7 @@ class Pictures:
                 return found
             draft = Path(tempfile.mkdtemp(dir=self._folder))
             try:
-                self._run(layer, files(), frame, draft)
+                self._reader.run(_decode, b"", layer, files(), frame, self._max_pixels, draft)
                 draft.rename(self._folder / name)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -84,8 +81,7 @@ class Pictures:
 
     def close(self) -> None:
         """End, and leave nothing on the disk."""
-        if self._pool is not None:
-            _end(self._pool)
+        self._reader.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _at_hand(self, name: str) -> Pyramid | None:
@@ -102,34 +98,8 @@ class Pictures:
                 old, _ = self._held.popitem(last=False)
                 shutil.rmtree(self._folder / old, ignore_errors=True)
 
-    def _run(self, layer: str, files: dict[str, bytes], frame: int | None, folder: Path) -> None:
-        pool = self._process()
-        try:
-            pool.submit(_decode, layer, files, frame, self._max_pixels, folder).result(_SECONDS)
-        except (BrokenProcessPool, TimeoutError) as error:
-            _end(pool)
-            self._pool = None
-            raise BadInput("this image cannot be shown: its decoder gave up", reason="corrupt") from error
 
-    def _process(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                1, mp_context=context, initializer=_bounded, max_tasks_per_child=_TASKS
-            )
-        return self._pool
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """End a pool whatever it does; shutting it down would wait for that."""
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-    pool.shutdown(cancel_futures=True)
-
-
-def _bounded() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-
-
-def _decode(layer: str, files: dict[str, bytes], frame: int | None, max_pixels: int, folder: Path) -> None:
+def _decode(
+    _: bytes, layer: str, files: dict[str, bytes], frame: int | None, max_pixels: int, folder: Path
+) -> None:
     build(made(layer, files, frame, max_pixels), folder)

@@ -40,6 +40,8 @@ def test_nothing_is_lost_doubled_or_torn_under_every_kind_of_fault(tmp_path):
     assert last == ("25", "600")
     assert set(figures["faults"]) == {
         "pool process",
+        "reading process",
+        "nursery",
         "worker",
         "orchestrator",
         "Redis",

@@ -263,7 +263,7 @@ def test_the_side_run_of_a_canary_comes_after_the_outcome(place):
     shadow = Shadow(canary="c", models={Stage.SEGMENT: ModelChoice(name="new")})
     job = job_of(4, shadow=shadow)
 
-    def look(job, record, *, store, client, limits, alive):
+    def look(job, record, *, store, client, limits, alive, decode):
         alive()
         seen.append((job.shadow, record.attempt, place.ledger.batches.is_finished("b", 4), limits))
         place.ledger.batches.is_finished("b", 4)

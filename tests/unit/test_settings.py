@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from dermbatch.settings import Settings
+from dermbatch.errors import UsageError
+from dermbatch.settings import Settings, load
 from dermbatch.stages import Stage
 
 
@@ -30,3 +31,10 @@ def test_a_lease_outlives_two_heartbeats():
     ledger = Settings().ledger
     assert ledger.lease > 2 * ledger.heartbeat
     assert ledger.lease <= 15  # an image of a killed worker runs again within 15 s
+
+
+@pytest.mark.parametrize("value", ["[[[[", "[" * 100_000])
+def test_a_setting_that_is_no_json_is_refused_in_one_sentence(monkeypatch, value):
+    monkeypatch.setenv("DERMBATCH_MODELS", value)
+    with pytest.raises(UsageError, match="no JSON"):
+        load()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dermbatch.errors import ArtifactDamaged, ObjectBrokeOff, ObjectNotFound
 from dermbatch.images import png
-from dermbatch.images.imagefile import SourceImage, read_image
+from dermbatch.images.imagefile import Decode, SourceImage, read_image
 from dermbatch.images.lesion import Mask
 from dermbatch.pictures import whole
 from dermbatch.records.marks import HEAD_BYTES, is_marked, own_result
@@ -63,6 +63,7 @@ class Pictures:
         store: Where earlier results lie.
         found: Records of the stages done earlier.
         frame: Which frame of the source object, from 1; none where it is one image.
+        decode: Decodes the source.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Pictures:
         found: Mapping[Stage, StageRecord],
         *,
         frame: int | None = None,
+        decode: Decode = read_image,
     ) -> None:
+        self._decode = decode
         self._read_source = read
         self._max_pixels = max_pixels
         self._store = store
@@ -85,12 +88,12 @@ class Pictures:
         """The source image, decoded.
 
         Raises:
-            BadInput: Where it is none that the system takes.
+            BadInput: Where it is none that the system takes, or takes too much to read.
         """
         body = self._read_source()
         if is_marked(body[:HEAD_BYTES]):
             raise own_result()
-        return read_image(body, max_pixels=self._max_pixels, frame=self._frame)
+        return self._decode(body, max_pixels=self._max_pixels, frame=self._frame)
 
     @cached_property
     def purified(self) -> Image | None:

@@ -17,6 +17,7 @@ from typing import Self
 
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError, StoreRefused, StoreUnavailable
+from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.models.served import Array
 from dermbatch.records.outcome import ClassifyOutput, ImageInfo, KnownImage, SegmentOutput, StageRecord
 from dermbatch.settings import WorkerSettings
@@ -66,6 +67,7 @@ class Run:
         client: What runs the models.
         limits: Larger pictures are refused; how earlier files are looked at, and how purified pictures are kept.
         clock: Counts the time.
+        decode: Decodes the source.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Run:
         client: Inference,
         limits: WorkerSettings,
         clock: Clock,
+        decode: Decode = read_image,
     ) -> None:
         self._source, self._steps, self._store, self._client, self._clock = source, steps, store, client, clock
         self._whole_pictures = limits.whole_pictures or source.frame is not None
@@ -87,7 +90,9 @@ class Run:
         found = {step.stage: known[step.key] for step in steps if step.key in known}
         self._found = self._whole(found, read=limits.check_files)
         self._shown = previews.get(preview_key(steps)) if len(self._found) == len(steps) else None
-        self._pictures = Pictures(self._body, limits.max_pixels, store, self._found, frame=source.frame)
+        self._pictures = Pictures(
+            self._body, limits.max_pixels, store, self._found, frame=source.frame, decode=decode
+        )
         self._pool = ThreadPoolExecutor(_WRITERS)
         self._writes: list[Future[StageRecord]] = []
         self._made: dict[str, StageRecord] = {}

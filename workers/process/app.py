@@ -11,6 +11,8 @@ from celery import Celery, signals
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from dermbatch.bounded.nursery import Nursery
+from dermbatch.images.imagefile import MODULES
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.log import configure
 from dermbatch.records.signature import warn_unsigned
@@ -55,6 +57,7 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
     drain = Drain(settings.worker.grace)
     Shutdown(settings, drain).connect()
     engine = engine_of(settings)  # what it imports, pool processes share
+    nursery = Nursery(MODULES)  # before the pool is forked: its processes share it
     places: list[Workplace] = []
 
     @signals.worker_process_init.connect(weak=False)
@@ -62,7 +65,7 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
         # A pool process must not outlive a killed parent: it would hold its image without being in any pool.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         cv2.setNumThreads(1)  # the pool is the parallelism
-        places.append(Workplace.open(settings, drain, engine, process))
+        places.append(Workplace.open(settings, drain, engine, process, nursery))
 
     @signals.worker_process_shutdown.connect(weak=False)
     def close_workplace(**_: Any) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
 from dermbatch.images.dicomfile import MEDIA_TYPE
+from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.records.asked import ImageJob
 from dermbatch.records.outcome import KnownImage, ResultRecord, Sent, SourceInfo
 from dermbatch.settings import WorkerSettings
@@ -42,6 +43,7 @@ def process(
     worker: str,
     alive: Callable[[], None],
     destinations: Destinations = NOWHERE,
+    decode: Decode = read_image,
 ) -> ResultRecord:
     """Process one image. When it returns, all is written and handed over but the record, which is the caller's.
 
@@ -54,6 +56,7 @@ def process(
         worker: Name of this worker slot.
         alive: Called between steps; raises where the lease is lost.
         destinations: The PACS of the settings.
+        decode: Decodes the source.
 
     Raises:
         BadInput: Where the object is no image that the system takes.
@@ -69,7 +72,9 @@ def process(
     with closing(source):
         # An attempt that broke off may have left something, whatever there was before.
         recalled = recall(store, source, clock) if job.known or attempt > 1 else None
-        outcome, handed = _made(job, source, steps, recalled, store, client, limits, clock, alive, destinations)
+        outcome, handed = _made(
+            job, source, steps, recalled, store, client, limits, clock, alive, destinations, decode
+        )
     dicom, output, sent = handed
     outputs = [record.output for record in outcome.stages.values()]
     record = ResultRecord(
@@ -111,11 +116,12 @@ def _made(
     clock: Clock,
     alive: Callable[[], None],
     destinations: Destinations,
+    decode: Decode,
 ) -> tuple[Outcome, _Handed]:
     """Run the steps that are not known, and hand over."""
     for last, found in ((False, recalled), (True, None)):
         try:
-            with Run(source, steps, found, store, client, limits, clock) as run:
+            with Run(source, steps, found, store, client, limits, clock, decode) as run:
                 for step in steps:
                     alive()
                     run.do(step)

@@ -15,6 +15,7 @@ import structlog
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.images import png
+from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.images.lesion import Mask
 from dermbatch.records.asked import ImageJob, Shadow
 from dermbatch.records.outcome import CanaryRecord, ClassifyOutput, ResultRecord
@@ -45,6 +46,7 @@ def run_shadow(
     client: Inference,
     limits: WorkerSettings,
     alive: Callable[[], None],
+    decode: Decode = read_image,
 ) -> None:
     """Run the models of ``job.shadow`` on the image, and write how they agree with its result.
 
@@ -57,6 +59,7 @@ def run_shadow(
         client: What runs the models.
         limits: Largest file and picture.
         alive: Called between steps; raises where the worker is to stop, which ends the side run without a record.
+        decode: Decodes the source.
     """
     if job.shadow is None:
         return
@@ -77,6 +80,7 @@ def run_shadow(
             attempt=record.attempt,
             worker=record.worker,
             alive=going_on,
+            decode=decode,
         )
 
     try:

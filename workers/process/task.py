@@ -72,6 +72,7 @@ def process_image(workplace: Workplace, message: object) -> None:
                 client=workplace.client,
                 limits=workplace.settings.worker,
                 alive=workplace.keeper.check,
+                decode=workplace.decode,
             )
 
 
@@ -109,6 +110,7 @@ class Attempt:
                     worker=place.slot,
                     alive=place.keeper.check,
                     destinations=place.destinations,
+                    decode=place.decode,
                 )
                 first = self._commit(record)
                 if first is None:

@@ -13,7 +13,11 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dermbatch.audit import Audit
+from dermbatch.bounded.nursery import Nursery
+from dermbatch.bounded.reader import Reader
 from dermbatch.errors import LedgerUnavailable
+from dermbatch.images.imagefile import MODULES, Decode, read_image
+from dermbatch.images.pixels import SourceImage
 from dermbatch.ledger import Ledger
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
@@ -48,6 +52,7 @@ class Workplace:
         process: The pipeline, from job to result record.
         shadow: A canary's side run.
         destinations: The PACS of the settings.
+        decode: Decodes source images.
         patience: Seconds for which news is kept for a Redis that does not answer.
     """
 
@@ -61,14 +66,28 @@ class Workplace:
     process: Process = process
     shadow: Shadow = run_shadow
     destinations: Destinations = NOWHERE
+    decode: Decode = read_image
     patience: float = 30.0
     _claims: itertools.count[int] = field(default_factory=itertools.count)
 
     @classmethod
     def open(
-        cls, settings: Settings, drain: Drain, engine: Callable[[], Inference], process: Process = process
+        cls,
+        settings: Settings,
+        drain: Drain,
+        engine: Callable[[], Inference],
+        process: Process = process,
+        nursery: Nursery | None = None,
     ) -> Workplace:
-        """Connect, and begin to report this process as a worker slot."""
+        """Connect, and begin to report this process as a worker slot.
+
+        Args:
+            settings: All settings.
+            drain: When the worker ends.
+            engine: Gives what runs the models.
+            process: The pipeline.
+            nursery: Of the processes that read files of strangers; one of its own where none is given.
+        """
         slot = f"{socket.gethostname()}/{os.getpid()}"
         ledger = Ledger(settings.redis, settings.ledger)
         keeper = LeaseKeeper(ledger, slot, settings.ledger.heartbeat, drain)
@@ -84,6 +103,7 @@ class Workplace:
             slot,
             process,
             destinations=Destinations(settings.dicomweb),
+            decode=_decoding(Reader(settings.reading.limits, MODULES, nursery)),
         )
 
     def close(self) -> None:
@@ -118,3 +138,12 @@ class Workplace:
         except LedgerUnavailable:
             _log.warning("the ledger could not be told: the lease will run out")
             return None
+
+
+def _decoding(reader: Reader) -> Decode:
+    """Decoding where it can be stopped."""
+
+    def decode(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
+        return reader.run(read_image, data, max_pixels=max_pixels, frame=frame)
+
+    return decode

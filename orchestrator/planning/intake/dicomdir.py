@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from dermbatch.bounded.reader import Reader
 from dermbatch.errors import BadInput, PermanentError
 from dermbatch.images.dicomhead import referenced_files
 from dermbatch.store import ObjectInfo
@@ -23,17 +24,22 @@ _SUFFIX = re.compile(r"\.(dcm|dicom|dic|ima)\Z")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-def referenced(directory: File | Object) -> Iterator[File | Object | Candidate | Skipped]:
+def referenced(directory: File | Object, reader: Reader) -> Iterator[File | Object | Candidate | Skipped]:
     """The files that a DICOMDIR names, in its order; those that are not taken as candidates with a refusal.
 
+    Args:
+        directory: The DICOMDIR.
+        reader: Reads it.
+
     Raises:
-        PermanentError: ``unreadable``, ``too_large``, ``corrupt``, or ``no_pixel_data`` where it names none.
+        PermanentError: ``unreadable``, ``too_large``, ``too_expensive``, ``corrupt``, or where it names none
+            ``no_pixel_data``.
         StoreUnavailable, StoreRefused: Where it is in a store that fails.
     """
     disc: _Disc = _Folder(directory) if isinstance(directory, File) else _Bucket(directory)
     if disc.size() > MOST_BYTES:
         raise BadInput(f"the DICOMDIR has more than {MOST_BYTES:,} bytes; give its folder", reason="too_large")
-    named = referenced_files(directory.read())
+    named = reader.run(referenced_files, directory.read())
     if not named:
         raise BadInput("the DICOMDIR names no files; give its folder", reason="no_pixel_data")
     for parts in named:
@@ -46,13 +52,13 @@ def referenced(directory: File | Object) -> Iterator[File | Object | Candidate |
             yield refused(written(f"{disc.name}/{below}"), error)
 
 
-def gone(directory: File) -> list[Candidate]:
+def gone(directory: File, reader: Reader) -> list[Candidate]:
     """What a DICOMDIR names and a walk of its folder would not find, as candidates with a refusal.
 
     None where it cannot be read: what is there is found anyway.
     """
     try:
-        lost = [one for one in referenced(directory) if isinstance(one, Candidate)]
+        lost = [one for one in referenced(directory, reader) if isinstance(one, Candidate)]
     except PermanentError:
         return []
     folder = directory.name.rpartition("/")[0]  # as the walk calls it, from its beginning on

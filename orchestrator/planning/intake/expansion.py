@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from dermbatch.archives.archive import is_archive, is_archive_name, is_compressed_name, members
 from dermbatch.archives.compressed import HEAD_BYTES as COMPRESSED_HEAD
 from dermbatch.archives.compressed import compression, unpacked_head
+from dermbatch.bounded.reader import Reader
 from dermbatch.errors import PermanentError
 from dermbatch.images.dicomhead import is_directory
 from dermbatch.images.imagefile import sniff
@@ -36,12 +37,14 @@ class Expansion:
         selection: Which are meant.
         max_bytes: Of a file or object that becomes an image.
         limits: Of archives.
+        reader: Reads files of more than a head, where it can be stopped.
         unpack: Whether members of archives that have an image's name are unpacked.
     """
 
     selection: Selection
     max_bytes: int
     limits: ArchiveSettings
+    reader: Reader
     unpack: bool = True
 
     def items(self, found: Found, at: Position, taken: int = 0) -> Iterator[Item]:
@@ -105,8 +108,8 @@ class Expansion:
             if leaf.compressed and compression(head) and self._matters_inside(leaf):
                 return self._members(leaf)
         if isinstance(leaf, File | Object) and is_directory(head) and leaf.named:
-            return referenced(leaf)
-        if isinstance(leaf, File) and is_directory(head) and (lost := gone(leaf)):
+            return referenced(leaf, self.reader)
+        if isinstance(leaf, File) and is_directory(head) and (lost := gone(leaf, self.reader)):
             return chain([Skipped(leaf.name)], lost)
         return None
 

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from dermbatch.audit import NO_AUDIT, Audit
+from dermbatch.bounded.reader import Reader
 from dermbatch.errors import PermanentError, UsageError
 from dermbatch.records.asked import Filters, Position
 from dermbatch.settings import Settings
@@ -62,7 +63,8 @@ class Intake:
         self._leave_out = leave_out.resolve() if leave_out is not None else None
         self._filters = filters or Filters()
         self._audit = audit.under(pseudonym)
-        self._expansion = Expansion(Selection(self._filters), settings.worker.max_bytes, settings.archive)
+        reader = Reader(settings.reading.limits, ("dermbatch.images.dicomhead",))
+        self._expansion = Expansion(Selection(self._filters), settings.worker.max_bytes, settings.archive, reader)
 
     def check(self, inputs: Sequence[str], *, quoting: bool = True) -> None:
         """Find out early what cannot be walked.

@@ -23,6 +23,7 @@ from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
 from dermbatch import __version__
+from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
 from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicom.agreement import settle
@@ -115,7 +116,7 @@ def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms, *, max_pix
         except BadInput:
             raise
         except MemoryError:
-            raise BadInput("the image does not fit into memory", reason="too_large") from None
+            raise out_of_memory() from None
         except EOFError:
             raise truncated() from None
         except Exception:  # readers and writers fail in every way there is on files of strangers

@@ -12,10 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from dermbatch.bounded.documents import MOST_BYTES, composed, constructed
 from dermbatch.errors import UsageError
 from dermbatch.layout import check_batch_name
-
-_MOST_BYTES = 1 << 20
 
 
 class Profile(BaseModel):
@@ -52,8 +51,8 @@ def load_profile(path: Path) -> Profile:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES)
-        values: Any = yaml.safe_load(text)
+            text = file.read(MOST_BYTES)
+        values: Any = constructed(composed(text))
     except OSError as error:
         raise UsageError(f"the profile {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -10,7 +10,9 @@ from nacl.public import PublicKey
 from nacl.secret import SecretBox
 from nacl.utils import random
 
+from dermbatch.bounded.reader import Reader
 from dermbatch.errors import UsageError
+from dermbatch.images.imagefile import MODULES
 from dermbatch.records.asked import Deidentification, Filters, PlanRecord, Position, Refusal
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
@@ -48,6 +50,7 @@ class Deidentifier:
         self.profile = profile
         self._pseudonyms = Pseudonyms(settings.privacy.salt)
         self._max_pixels = settings.worker.max_pixels
+        self._reader = Reader(settings.reading.limits, (deidentify.__module__, *MODULES))
         self._bucket = settings.privacy.bucket
         self._key: PublicKey | None = None
         if profile.reidentification:
@@ -83,9 +86,10 @@ class Deidentifier:
             data: The whole file.
 
         Raises:
-            BadInput: Where it is refused; as for :func:`~orchestrator.planning.privacy.deidentify.deidentify`.
+            BadInput: Where it takes too much to read, or is refused as by
+                :func:`~orchestrator.planning.privacy.deidentify.deidentify`.
         """
-        made = deidentify(data, self.profile, self._pseudonyms, max_pixels=self._max_pixels)
+        made = self._reader.run(deidentify, data, self.profile, self._pseudonyms, max_pixels=self._max_pixels)
         name = f"{self._pseudonyms.content(data)}{made.suffix}"
         return Copy(f"{made.patient}/{name}" if made.patient else name, made)
 

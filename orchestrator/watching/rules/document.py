@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
+from dermbatch.bounded.documents import MOST_BYTES, composed, constructed
 from dermbatch.errors import UsageError
-
-_MOST_BYTES = 1 << 20
 
 Step = str | int
 """A mapping's key or a list's position."""
@@ -50,24 +49,21 @@ def read_document(path: Path) -> Document:
     """Read a YAML file by the safe loader.
 
     Raises:
-        UsageError: Where it cannot be read, is larger than 1 MiB, is no YAML, or says one key twice.
+        UsageError: Where it cannot be read, is larger than 1 MiB, is no YAML, comes to many times its size by its
+            aliases, or says one key twice.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{path} is larger than {_MOST_BYTES} bytes")
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"{path} is larger than {MOST_BYTES} bytes")
     try:
-        loader = yaml.SafeLoader(data)
-        try:
-            root = loader.get_single_node()
-            if root is not None:
-                _check_keys(path, root, set())
-            values = loader.construct_document(root) if root is not None else None
-        finally:
-            loader.dispose()
+        root = composed(data)
+        if root is not None:
+            _check_keys(path, root, set())
+        values = constructed(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""

@@ -1,0 +1,68 @@
+"""A process that reads files of strangers, one after the other: what it is asked, it does within limits."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import socket
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dermbatch.bounded.limits import Limits, Reading, begin
+from dermbatch.bounded.messages import CLAIM, DONE, FAILED, receive, send
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to do.
+
+    Attributes:
+        function: Takes the file's bytes first; found by its name, as pickle does.
+        limits: What it may take.
+        arguments: More of its arguments.
+        named: And by name.
+    """
+
+    function: Callable[..., Any]
+    limits: Limits
+    arguments: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
+
+
+def serve(owner: socket.socket) -> None:
+    """Answer an owner's questions until it is gone."""
+    while (asked := receive(owner)) is not None:
+        _, question, beside = asked
+        _answer(owner, question, beside)
+        del asked, question, beside  # not held while it waits
+
+
+def _answer(owner: socket.socket, question: Question, beside: list[memoryview]) -> None:
+    reading = Reading(question.limits, beside[0].nbytes, lambda pixels: send(owner, CLAIM, pixels))
+    begin(reading)
+    failed: Exception | None = None
+    try:
+        send(owner, DONE, question.function(bytes(beside[0]), *question.arguments, **question.named))
+    except MemoryError:
+        failed = reading.too_much()
+    except Exception as error:  # whatever it is, the owner is told
+        failed = reading.too_much() if getattr(error, "errno", None) == errno.ENOMEM else _sent(error)
+    finally:
+        begin(None)
+        reading.end()
+    if failed is not None:
+        send(owner, FAILED, failed)
+
+
+def _sent(error: Exception) -> Exception:
+    """An error as it can be sent, with the lines that it comes from, and nothing of the file."""
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - just made
+    except Exception:  # an error of anybody's: whether it can be sent shows when it is tried
+        error = RuntimeError(f"{type(error).__name__} while a file was read")
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    error.add_note(f"in the process that reads files:\n{lines}")
+    return error

@@ -1,0 +1,68 @@
+"""YAML of strangers and of users: values that are no larger than what is written there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 1 << 20
+"""Of a document."""
+_MOST_NODES = 50_000
+
+
+def composed(data: bytes) -> yaml.Node | None:
+    """The tree of a YAML document, whose aliases lead to no more than a document of its size would say.
+
+    Aliases and merge keys (``<<``) that are merged again multiply: a few lines become millions of values.
+
+    Args:
+        data: The document, at most :data:`MOST_BYTES`.
+
+    Raises:
+        yaml.YAMLError: Where it is no YAML, or too much comes of it.
+        ValueError: Where a value is none.
+    """
+    loader = yaml.SafeLoader(data)
+    try:
+        root = loader.get_single_node()
+        if root is not None:
+            _count(root, {})
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
+    finally:
+        loader.dispose()
+    return root
+
+
+def constructed(root: yaml.Node | None) -> Any:
+    """The values of a tree.
+
+    Raises:
+        yaml.YAMLError, ValueError: As for :func:`composed`.
+    """
+    loader = yaml.SafeLoader(b"")
+    try:
+        return loader.construct_document(root) if root is not None else None
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a node stands for, with those that its aliases lead to."""
+    if (known := counted.get(id(node))) is not None:
+        return known
+    counted[id(node)] = 1  # where an alias leads to what it is in: that is not made twice
+    inside: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        inside = node.value
+    elif isinstance(node, yaml.MappingNode):
+        inside = [one for pair in node.value for one in pair]
+    count = 1 + sum(_count(one, counted) for one in inside)
+    if count > _MOST_NODES:
+        problem = f"its aliases come to more than {_MOST_NODES:,} values"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    counted[id(node)] = count
+    return count

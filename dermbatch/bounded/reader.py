@@ -1,0 +1,157 @@
+"""What reads files of strangers for a program: as many processes as it has files at a time."""
+
+from __future__ import annotations
+
+import select
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from dermbatch.bounded.child import Question
+from dermbatch.bounded.limits import Limits
+from dermbatch.bounded.messages import CLAIM, QUESTION, receive, send
+from dermbatch.bounded.nursery import Child, Nursery
+from dermbatch.errors import BadInput, ReaderKilled
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_TASKS = 500
+"""Files after which a process is replaced: what it has not given back of their memory goes with it."""
+
+
+class _Killed(Exception):
+    """Somebody has killed a reading process."""
+
+
+class Reader:
+    """Does with files of strangers what is asked, in other processes; safe to share between threads.
+
+    Args:
+        limits: What a file may take.
+        modules: What these processes need; loaded once.
+        nursery: Where they come from; one of its own, started when it is first needed, where none is given.
+    """
+
+    def __init__(self, limits: Limits, modules: Sequence[str], nursery: Nursery | None = None) -> None:
+        self._limits, self._modules, self._nursery = limits, tuple(modules), nursery
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Child, int]] = []
+        weakref.finalize(self, _end, self._idle)
+
+    def run(
+        self, function: Callable[Concatenate[bytes, P], T], data: bytes, *args: P.args, **named: P.kwargs
+    ) -> T:
+        """What a function gives for a file.
+
+        Args:
+            function: Of a module, by its name there.
+            data: The whole file.
+            args: More for the function; to be pickled, as is what it gives.
+            named: The same.
+
+        Raises:
+            TooExpensive: Where it takes more than the limits allow; the message names the one.
+            BadInput: ``corrupt``, where a decoder has crashed; or whatever else the function raises.
+            ReaderKilled: Where somebody has killed the process twice.
+        """
+        question = Question(function, self._limits, args, named)
+        for last in (False, True):
+            child, done = self._taken()
+            try:
+                value = self._asked(child, question, data)
+            except _Killed:
+                if last:
+                    raise ReaderKilled(
+                        "the process that reads the file was killed twice; the kernel may have run out of memory"
+                    ) from None
+                continue
+            except BaseException:
+                child.close()
+                raise
+            self._give_back(child, done + 1)
+            if isinstance(value, BaseException):
+                raise value
+            return value  # type: ignore[no-any-return]
+        raise AssertionError("the second time ends it")
+
+    def warm(self) -> None:
+        """Start a process, so that nobody waits for it."""
+        child, done = self._taken()
+        self._give_back(child, done)
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            _end(self._idle)
+            if self._nursery is not None:
+                self._nursery.close()
+                self._nursery = None
+
+    def _taken(self) -> tuple[Child, int]:
+        """A process that lives, and how many files it has read."""
+        with self._lock:
+            while self._idle:
+                child, done = self._idle.pop()
+                if child.alive:
+                    return child, done
+                child.close()
+            for last in (False, True):
+                if self._nursery is None:
+                    self._nursery = Nursery(self._modules)
+                try:
+                    return self._nursery.child(), 0
+                except OSError:
+                    self._nursery = None
+                    if last:
+                        raise
+        raise AssertionError("the second time ends it")
+
+    def _give_back(self, child: Child, done: int) -> None:
+        if done >= _TASKS:
+            child.close()
+            return
+        with self._lock:
+            self._idle.append((child, done))
+
+    def _asked(self, child: Child, question: Question, data: bytes) -> Any:
+        """The child's answer, an exception where that is one."""
+        begun, pixels = time.monotonic(), 0
+        try:
+            send(child.work, QUESTION, question, data)
+        except ConnectionError:
+            raise _Killed from None
+        answered = select.poll()
+        answered.register(child.work, select.POLLIN)
+        while True:
+            left = begun + self._limits.wall_for(pixels) - time.monotonic()
+            if left <= 0 or not answered.poll(left * 1000):
+                child.close()
+                return self._limits.too_late(pixels)
+            answer = receive(child.work)
+            if answer is None:
+                return self._death(child.status(), pixels)
+            kind, value, _ = answer
+            if kind != CLAIM:
+                return value
+            pixels = value
+
+    def _death(self, status: int, pixels: int) -> BaseException:
+        """What a child's death says of the file."""
+        if status == -signal.SIGKILL:
+            raise _Killed
+        if status == -signal.SIGXCPU:
+            return self._limits.too_long(pixels)
+        by = signal.Signals(-status).name if status < 0 else f"exit code {status}"
+        return BadInput(
+            f"the decoder of this file has crashed ({by}): it is damaged; save the picture anew", reason="corrupt"
+        )
+
+
+def _end(idle: list[tuple[Child, int]]) -> None:
+    for child, _ in idle:
+        child.close()
+    idle.clear()
