@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from dermbatch.errors import InferenceUnavailable, NewerFormat, PermanentError, StackError, UsageError
+from dermbatch.models.cards import card_of
 from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
@@ -25,9 +26,7 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 _MOST = 50
 _TIMEOUT = 5
-_TITLE = re.compile(r"^# .+, version (\S+)$", re.MULTILINE)
 _NAME = re.compile(r"\w[\w.-]{0,200}")
-_FIGURE = re.compile(r"^\| ([a-zA-Z][^|]*?) \| ([^|]+?) \|$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,13 @@ def all_models(settings: Settings) -> tuple[list[Model], str | None]:
 
 
 def _of_card(name: str) -> dict[str, Any]:
-    card = _card(name)
-    title = _TITLE.search(card or "")
-    figures = dict(_FIGURE.findall((card or "").partition("## Figures")[2].partition("\n## ")[0]))
-    figures.pop("Figure", None)
-    return {"card": card, "card_version": title[1] if title else None, "figures": figures}
+    try:
+        card = card_of(default_model_repository(), name)
+    except StackError:
+        card = None
+    if card is None:
+        return {"card": None, "card_version": None, "figures": {}}
+    return {"card": card.text, "card_version": card.version, "figures": card.figures}
 
 
 def all_canaries(store: ObjectStore) -> list[canary.CanaryReport]:
@@ -138,11 +139,3 @@ def comparisons(store: ObjectStore, names: list[str]) -> list[dict[str, Any]]:
         if batch.order.compared_with:
             found.append({"name": name, "with": batch.order.compared_with, "models": batch.order.models})
     return found
-
-
-def _card(name: str) -> str | None:
-    try:
-        path = default_model_repository() / name / "MODEL_CARD.md"
-        return path.read_text(encoding="utf-8") if path.is_file() else None
-    except (StackError, OSError, ValueError):
-        return None
