@@ -197,9 +197,7 @@ def _scrolled(page: Page, scroll: int, rss: psutil.Process) -> Iterator[str]:
 
 
 def _tasks(trace: dict[str, Any]) -> list[float]:
-    """Milliseconds of the processor that each task of the page's main thread took: what its own work costs,
-    however much else the machine does.
-    """
+    """Milliseconds of the processor that each task of the page's main thread took, whatever else the machine did."""
     events = trace["traceEvents"]
     threads = {
         (one["pid"], one["tid"])
