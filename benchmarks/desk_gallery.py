@@ -197,7 +197,7 @@ def _scrolled(page: Page, scroll: int, rss: psutil.Process) -> Iterator[str]:
 
 
 def _tasks(trace: dict[str, Any]) -> list[float]:
-    """Milliseconds of the processor that each task of the page's main thread took, whatever else the machine did."""
+    """Milliseconds of the processor that each task of the page's thread took."""
     events = trace["traceEvents"]
     threads = {
         (one["pid"], one["tid"])
