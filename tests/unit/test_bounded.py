@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -140,3 +141,19 @@ def test_arrays_are_one_copy_of_the_child_s(reader):
     found = reader.run(misbehaving.picture, b"\1", side=64)["pixels"]
     assert not found.flags.owndata
     assert np.array_equal(found, np.ones((64, 64, 3), np.uint8))
+
+
+def test_a_decoder_that_holds_the_interpreter_s_lock_holds_up_nobody_else(reader):
+    """A lease is kept by a thread, which gets no turn beside such a decoder in its own process."""
+    beats, over = [], threading.Event()
+
+    def beat():
+        while not over.wait(0.01):
+            beats.append(time.monotonic())
+
+    keeper = threading.Thread(target=beat)
+    keeper.start()
+    assert reader.run(misbehaving.hold_the_lock, b"abc", 0.7) == 3
+    over.set()
+    keeper.join()
+    assert len(beats) >= 10
