@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dermbatch.audit import Audit
-from dermbatch.errors import UsageError
+from dermbatch.errors import StackError, UsageError
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
 from dermbatch.records.asked import Filters
@@ -20,6 +21,7 @@ from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from orchestrator.cli.app import running
 from orchestrator.stack import host
+from orchestrator.stack.environment import audited
 
 DEFAULT_HOME = Path(".dermbatch")
 ALL_STAGES = ",".join(ORDER)
@@ -118,6 +120,27 @@ def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
     """Settings, store and ledger of the running stack."""
     settings = attach(home)
     return settings, ObjectStore(settings.store, audit(settings)), Ledger(settings.redis, settings.ledger)
+
+
+@contextmanager
+def results(home: Path) -> Iterator[ObjectStore]:
+    """The object store of the stack that runs in ``home``, else the one that the environment names.
+
+    Where there is neither, that of the stack which ran in ``home`` is started, alone and meanwhile.
+
+    Raises:
+        StackError: Where there is none of them.
+    """
+    settings = load()
+    try:
+        settings = attach(home)
+    except StackError:
+        if "store" not in settings.model_fields_set:
+            settings = audited(settings, home)
+            with host.object_store(home, settings.store) as store:
+                yield ObjectStore(store, audit(settings))
+            return
+    yield ObjectStore(settings.store, audit(settings))
 
 
 def audit(settings: Settings) -> Audit:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from dermbatch.errors import DermbatchError, StackError
-from dermbatch.settings import Settings
+from dermbatch.settings import Settings, StoreSettings
 from orchestrator.stack.environment import base_environment, settings_environment, without_salt
 from orchestrator.stack.logs import rotate
-from orchestrator.stack.process import python_module
+from orchestrator.stack.ports import free_ports
+from orchestrator.stack.process import python_module, stop_all, wait_all
+from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.stack import Stack
-from orchestrator.stack.state import StackState, logs_path, make_home, read_state, wait_gone
+from orchestrator.stack.state import Lock, StackState, logs_path, make_home, read_state, wait_gone
 
 _CHECK = 1.0  # seconds between two looks at the parts
 _STOP_TIMEOUT = 50.0  # beyond the grace of its workers
@@ -82,6 +85,36 @@ def attach(home: Path) -> Settings:
         StackError: Where none is running.
     """
     return Settings(**running(home).settings)
+
+
+@contextmanager
+def object_store(home: Path, settings: StoreSettings) -> Iterator[StoreSettings]:
+    """The object store of a stack that does not run, started alone for as long as this lasts.
+
+    Args:
+        home: Of the stack.
+        settings: Buckets and time-outs that it had.
+
+    Raises:
+        StackError: Where none ever ran in this home, or one runs now, or the store does not come up.
+    """
+    home = home.resolve()
+    if not (home / "s3").is_dir():
+        raise StackError(
+            f"no stack is running in {home}, and none was; start one with: dermbatch up --home {home}"
+        )
+    lock = Lock(home)
+    try:
+        log, (port,) = logs_path(home) / "s3.log", free_ports(1)
+        part, store, _ = s3_part(home / "s3", log, port, base_environment(os.environ), settings)
+        try:
+            part.start()
+            wait_all([part])
+            yield store
+        finally:
+            stop_all([part])
+    finally:
+        lock.release()
 
 
 def running(home: Path) -> StackState:

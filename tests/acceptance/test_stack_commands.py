@@ -269,3 +269,31 @@ def test_commands_without_a_stack_or_a_batch_say_so(homes, samples, tmp_path):
         ended = dermbatch(*args, "--home", homes[0])
         assert ended.code == 2
         assert "there is no batch" in ended.err
+
+
+def test_results_are_fetched_and_verified_where_no_stack_runs_any_more(samples, small_models, tmp_path):
+    home, env = tmp_path / "home", {}
+    assert dermbatch("up", "--home", home, "--model-repository", small_models).code == 0
+    assert dermbatch("submit", samples, "--batch", "rest", "--home", home).code == 0
+    assert dermbatch("status", "rest", "--watch", "--home", home).code == 0
+    store = host.attach(home).store
+    for name, value in store.model_dump(include={"endpoint_url", "access_key_id", "region"}).items():
+        env[f"DERMBATCH_STORE__{name.upper()}"] = value
+    env["DERMBATCH_STORE__SECRET_ACCESS_KEY"] = store.secret_access_key.get_secret_value()
+    straight = dermbatch("fetch", "rest", "--out", tmp_path / "straight", "--home", tmp_path / "nowhere", env=env)
+    assert straight.code == 0, straight.err
+    assert dermbatch("down", "--home", home).code == 0
+    ended = dermbatch("fetch", "rest", "--out", tmp_path / "rested", "--home", home)
+    assert ended.code == 0, ended.err
+    assert len(results(tmp_path / "rested")) == len(list(samples.iterdir()))
+    files = [
+        {str(path.relative_to(folder)) for path in folder.rglob("*")}
+        for folder in (tmp_path / "straight", tmp_path / "rested")
+    ]
+    assert files[0] == files[1]
+    verified = dermbatch("verify", "rest", "--home", home)
+    assert verified.code == 0, verified.err
+    assert "0 bad" in verified.out
+    assert [
+        process for process in psutil.process_iter(["cmdline"]) if str(home) in str(process.info["cmdline"])
+    ] == []

@@ -11,12 +11,12 @@ from pydantic import SecretStr
 
 from benchmarks import hostile
 from dermbatch.archives.archive import members
-from dermbatch.bounded.documents import composed, constructed
 from dermbatch.bounded.reader import Reader
 from dermbatch.errors import BadInput, UsageError
 from dermbatch.images.imagefile import MODULES, read_image
 from dermbatch.records.marks import is_marked
 from dermbatch.settings import ArchiveSettings, ReadingSettings
+from orchestrator.planning.documents import composed, constructed
 from orchestrator.planning.intake.frames import count_frames
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile, load_profile

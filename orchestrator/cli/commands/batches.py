@@ -156,11 +156,15 @@ def status(
 
 
 def fetch(batch_name: options.Batch, folder: options.Out, home: options.Home = options.DEFAULT_HOME) -> None:
-    """Write the results of a batch of the running stack into a folder."""
-    _, store, _ = options.connect(home)
-    entries.named(store, batch_name)
-    options.make_folder(folder)
-    fetch_batch(store, batch_name, folder)
+    """Write the results of a batch into a folder.
+
+    The stack need not run: the object store of its home is started for it, or DERMBATCH_STORE__ENDPOINT_URL and
+    credentials name one, wherever that is.
+    """
+    with options.results(home) as store:
+        entries.named(store, batch_name)
+        options.make_folder(folder)
+        fetch_batch(store, batch_name, folder)
     where(out, folder)
 
 
@@ -168,11 +172,12 @@ def verify(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME)
     """Check a batch's records and files in the object store against what was written; nothing of it is changed.
 
     Names what is gone or damaged; exit code 1 where there is any. Given again, such images are made anew.
+    The stack need not run, as for fetch.
     """
-    _, store, _ = options.connect(home)
-    found = verify_batch(
-        store, entries.named(store, batch_name), lambda text: err.print(text, markup=False, soft_wrap=True)
-    )
+    with options.results(home) as store:
+        found = verify_batch(
+            store, entries.named(store, batch_name), lambda text: err.print(text, markup=False, soft_wrap=True)
+        )
     text = (
         f"{batch_name}: {found.results:,} results and {found.failures:,} failures, {found.files:,} files of "
         f"{found.bytes:,} bytes as they were written, {found.unchecked:,} of no known digest, {found.bad:,} bad"

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from dermbatch.bounded.documents import MOST_BYTES, composed, constructed
 from dermbatch.errors import UsageError
 from dermbatch.layout import check_batch_name
+from orchestrator.planning.documents import MOST_BYTES, composed, constructed
 
 
 class Profile(BaseModel):

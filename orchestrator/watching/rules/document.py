@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from dermbatch.bounded.documents import MOST_BYTES, composed, constructed
 from dermbatch.errors import UsageError
+from orchestrator.planning.documents import MOST_BYTES, composed, constructed
 
 Step = str | int
 """A mapping's key or a list's position."""
