@@ -94,7 +94,7 @@ class House:
             triton, changes["triton"] = triton_part(
                 folder / "triton",
                 self._logs("triton"),
-                TritonPorts(*ports[3:]),
+                TritonPorts(*ports[3:6]),
                 base,
                 triton=start.triton,
                 repository=default_model_repository(),
