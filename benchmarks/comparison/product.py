@@ -9,9 +9,11 @@ from pathlib import Path
 
 from benchmarks.children import Watch, of_part
 from benchmarks.comparison.meter import Meter
+from benchmarks.comparison.rivals import cores
 from benchmarks.comparison.work import Given
 from benchmarks.rerun import scraped
 from dermbatch.ledger import Ledger
+from dermbatch.phantoms.samples import write_samples
 from dermbatch.records.asked import Order
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.intake import Intake
@@ -46,7 +48,8 @@ def product(paths: Sequence[Path], given: Given, folder: Path) -> Round:
     stack = Stack(folder / "home", given.settings, model_repository=given.repository)
     with stack, Watch(*map(of_part, stack.parts)):
         started = time.monotonic() - begun
-        _batch(stack, "warm", paths[:1], folder / "warm")
+        # As many images as the chain is warmed up with, and others than those that count: known ones cost nothing.
+        _batch(stack, "warm", write_samples(folder / "samples", 2 * cores(), seed=11), folder / "warm")
         before = _requests(stack)
         with Meter({part.name: part.pid or 0 for part in stack.parts}) as meter:
             _batch(stack, "all", paths, folder / "out")
