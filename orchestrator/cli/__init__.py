@@ -8,14 +8,15 @@ from typing import Any, NoReturn
 
 from dermbatch import __version__
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> None:
     """Run a command; errors become one sentence and an exit code.
 
     Its libraries take a second or two to import, so none is before signals are heard, or for the version.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+    hear()
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"{__version__}\n")
         return
@@ -24,8 +25,19 @@ def main() -> None:
     run(sys.argv[1:])
 
 
-def _end(number: int, frame: Any) -> NoReturn:
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, signal.SIG_IGN)
-    sys.stderr.write(f"dermbatch: ended by {signal.Signals(number).name}\n")
-    raise SystemExit(128 + number)
+def hear(then: str = "") -> None:
+    """Have SIGINT and SIGTERM end the program with one sentence.
+
+    Args:
+        then: The end of that sentence.
+    """
+
+    def end(number: int, frame: Any) -> NoReturn:
+        # As an exception, so that what was started is stopped; a second signal must not break that off.
+        for again in _SIGNALS:
+            signal.signal(again, signal.SIG_IGN)
+        sys.stderr.write(f"dermbatch: ended by {signal.Signals(number).name}{then}\n")
+        raise SystemExit(128 + number)
+
+    for number in _SIGNALS:
+        signal.signal(number, end)

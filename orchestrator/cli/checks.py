@@ -22,7 +22,7 @@ import psutil
 from dermbatch.errors import DermbatchError, StackError
 from dermbatch.ledger import Ledger
 from dermbatch.models import repository
-from dermbatch.settings import Engine, Settings
+from dermbatch.settings import Engine, Settings, StackSettings
 from dermbatch.store import ObjectStore
 from orchestrator.planning.models import served
 from orchestrator.stack import host
@@ -157,7 +157,7 @@ def _memory() -> Finding:
 
 def _disk(home: Path) -> Finding:
     there = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
-    free, least = shutil.disk_usage(there).free, Settings.model_fields["stack"].default.least_free
+    free, least = shutil.disk_usage(there).free, StackSettings().least_free
     writable = os.access(there, os.W_OK)
     said = f"{free / 2**30:.1f} GiB free at {there}" + ("" if writable else ", which may not be written")
     fits = writable and free > 4 * least

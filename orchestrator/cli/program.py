@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn, cast
+from typing import cast
 
 import typer
 from rich.markup import escape
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from dermbatch.errors import DermbatchError, UsageError
+from orchestrator.cli import hear
 from orchestrator.cli.app import HELP, err, new_app
 from orchestrator.cli.examples import EXAMPLES
 
@@ -53,8 +53,7 @@ def program(typed: Sequence[str] = ()) -> TyperGroup:
 
 def run(typed: Sequence[str]) -> None:
     """Run a command; errors become one sentence and an exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+    hear("; stopping what was started")
     try:
         program(typed)(list(typed), prog_name="dermbatch")
     except UsageError as error:
@@ -78,11 +77,3 @@ def _explain(command: TyperCommand | TyperGroup, path: str = "") -> None:
     if isinstance(command, TyperGroup):
         for name, below in command.commands.items():
             _explain(cast("TyperCommand | TyperGroup", below), f"{path} {name}".strip())
-
-
-def _end(number: int, frame: Any) -> NoReturn:
-    # As an exception, so that the stack is stopped on the way out; a second signal must not break that off.
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, signal.SIG_IGN)
-    err.print(f"dermbatch: ended by {signal.Signals(number).name}; stopping what was started")
-    raise SystemExit(128 + number)
