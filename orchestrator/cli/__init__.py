@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from dermbatch import __version__
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_S = 0.01
 
 
 def main() -> None:
@@ -41,3 +42,22 @@ def hear(then: str = "") -> None:
 
     for number in _SIGNALS:
         signal.signal(number, end)
+    sys.unraisablehook = _insist
+
+
+def _insist(unraisable: Any) -> None:
+    """Raise the end of the program again where a callback of the interpreter swallowed it.
+
+    A signal that comes while a weak reference dies (importing has many) or an object is finalised raises there,
+    and from there nothing gets out.
+    """
+    ended = unraisable.exc_value
+    if not isinstance(ended, SystemExit):
+        sys.__unraisablehook__(unraisable)
+        return
+
+    def again(number: int, frame: Any) -> NoReturn:
+        raise ended
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)

@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -125,6 +127,28 @@ def test_an_interruption_in_the_first_seconds_is_one_sentence(later, samples, tm
     assert ended.code == 130
     assert re.fullmatch(r"dermbatch: ended by SIGINT(; stopping what was started)?\n", ended.err)
     assert running_under(tmp_path / "out") == []
+
+
+_SWALLOWED = """
+import signal, time, weakref
+from orchestrator.cli import hear
+class Held: pass
+def callback(_): signal.raise_signal(signal.SIGINT)
+hear()
+held = Held()
+watching = weakref.ref(held, callback)
+del held
+time.sleep(60)
+"""
+
+
+def test_an_interruption_that_a_callback_swallowed_ends_the_program_all_the_same():
+    """As one that comes while importing drops the lock of a module: nothing raised there gets out."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _SWALLOWED], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert ended.returncode == 130
+    assert ended.stderr == "dermbatch: ended by SIGINT\n"
 
 
 def _catches(status, number):
