@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 
 from dermbatch.errors import BadInput
 
 _ENOUGH = 8
 """Bytes that had to be changed by chance: once in 256 to this power."""
 _SURELY = 64
+_GLANCE = 65_536
+"""Bytes of a file in which one that is no UTF-8 nearly always shows that."""
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]")
 _SHARE = 0.05
 """Bytes above 127 of a file whose decoding as UTF-8 is no chance."""
@@ -50,6 +53,9 @@ def _has_converted_lines(data: bytes) -> bool:
 def _is_recoded(data: bytes) -> bool:
     """Whether all bytes above 127 make up characters of UTF-8, and they are many."""
     try:
+        getincrementaldecoder("utf-8")().decode(
+            data[:_GLANCE]
+        )  # as much memory as all characters need is taken first
         characters = data.decode()
     except UnicodeDecodeError:
         return False

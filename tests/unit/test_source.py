@@ -13,6 +13,7 @@ from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable
 from dermbatch.records.asked import ImageJob, ModelChoice, Order
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
+from workers.image.lastfile import LastFile
 from workers.image.source import Clock, Source
 
 ORDER = Order(models={stage: ModelChoice(name=stage.value) for stage in Stage})
@@ -72,3 +73,15 @@ def test_a_disk_that_fails_for_now_is_tried_again(tmp_path, monkeypatch, code):
     monkeypatch.setattr(os, "open", failing)
     with pytest.raises(StoreUnavailable, match="cannot be read for now"):
         _ = source(Path("/any.jpg").as_uri()).body
+
+
+def test_an_object_that_was_opened_is_read_whatever_is_held_of_the_frame_before(tmp_path):
+    """Who opened it was told of its content, which may be another than before."""
+    path = tmp_path / "frames.dcm"
+    last = LastFile()
+    for body in (b"first", b"second"):
+        path.write_bytes(body)
+        job = ImageJob(batch="b", index=0, name="a", source=path.as_uri(), order=ORDER, frame=1)
+        found = Source(job, Store(), WorkerSettings(local_sources=True), Clock(), last)
+        assert found.vouched is None
+        assert found.body == body

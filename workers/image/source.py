@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -19,6 +18,7 @@ from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable
 from dermbatch.records.asked import ImageJob
 from dermbatch.settings import WorkerSettings
 from dermbatch.store import ObjectStore, Opened, split_uri, too_large
+from workers.image.lastfile import Held, LastFile
 
 _FILE = "file://"
 _FOR_NOW = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
@@ -53,10 +53,14 @@ class Source:
         store: Has it.
         limits: Larger ones are refused, and files of this machine where none are to be read.
         clock: Counts the time.
+        last: What was read for the image before.
     """
 
-    def __init__(self, job: ImageJob, store: ObjectStore, limits: WorkerSettings, clock: Clock) -> None:
+    def __init__(
+        self, job: ImageJob, store: ObjectStore, limits: WorkerSettings, clock: Clock, last: LastFile | None = None
+    ) -> None:
         self._job, self._store, self._limits, self._clock = job, store, limits, clock
+        self._last = last or LastFile()
 
     @property
     def frame(self) -> int | None:
@@ -66,14 +70,12 @@ class Source:
     @cached_property
     def body(self) -> bytes:
         """The object's bytes."""
-        opened = self._opened  # counted by itself
-        with self._clock("read"):
-            return opened.read()
+        return self._file.body
 
     @cached_property
     def sha256(self) -> str:
         """What the image is called by: their digest, and that of one frame where the job is for one."""
-        return layout.identity(hashlib.sha256(self.body).hexdigest(), self._job.frame)
+        return layout.identity(self._file.sha256, self._job.frame)
 
     @property
     def planned(self) -> str | None:
@@ -93,8 +95,19 @@ class Source:
 
     def close(self) -> None:
         """Let go of the object, where it was opened and not read."""
-        if "_opened" in self.__dict__ and "body" not in self.__dict__:
+        if "_opened" in self.__dict__ and "_file" not in self.__dict__:
             self._opened.close()
+
+    @cached_property
+    def _file(self) -> Held:
+        if "_opened" in self.__dict__:  # and it may be another than the one that is held
+            self._last.let_go()
+        return self._last.of(self._job, self._read)
+
+    def _read(self) -> bytes:
+        opened = self._opened  # counted by itself
+        with self._clock("read"):
+            return opened.read()
 
     @cached_property
     def _opened(self) -> Opened:

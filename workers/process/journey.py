@@ -23,6 +23,7 @@ from workers.handover.dicom.delivery import Delivered, write_dicom
 from workers.handover.output import copy_files, write_result
 from workers.handover.pacs.stow import NOWHERE, Destinations
 from workers.image.known import recall
+from workers.image.lastfile import LastFile
 from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
 from workers.image.quality import quality_flags
 from workers.image.run import Outcome, Run
@@ -44,6 +45,7 @@ def process(
     alive: Callable[[], None],
     destinations: Destinations = NOWHERE,
     decode: Decode = read_image,
+    last: LastFile | None = None,
 ) -> ResultRecord:
     """Process one image. When it returns, all is written and handed over but the record, which is the caller's.
 
@@ -57,6 +59,7 @@ def process(
         alive: Called between steps; raises where the lease is lost.
         destinations: The PACS of the settings.
         decode: Decodes the source.
+        last: The file that was read for the image before.
 
     Raises:
         BadInput: Where the object is no image that the system takes.
@@ -66,7 +69,7 @@ def process(
         StoreUnavailable, StoreRefused, InferenceUnavailable, PacsUnavailable: Where trying again may help.
     """
     started, clock = datetime.now(UTC), Clock()
-    source = Source(job, store, limits, clock)
+    source = Source(job, store, limits, clock, last)
     with clock("read"):
         steps = plan(job, client)
     with closing(source):

@@ -111,6 +111,7 @@ class Attempt:
                     alive=place.keeper.check,
                     destinations=place.destinations,
                     decode=place.decode,
+                    last=place.last,
                 )
                 first = self._commit(record)
                 if first is None:

@@ -23,6 +23,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from workers.handover.pacs.stow import NOWHERE, Destinations
+from workers.image.lastfile import LastFile
 from workers.inference.protocol import Inference
 from workers.process.drain import Drain
 from workers.process.journey import process
@@ -53,6 +54,7 @@ class Workplace:
         shadow: A canary's side run.
         destinations: The PACS of the settings.
         decode: Decodes source images.
+        last: The file that was read for the image before.
         patience: Seconds for which news is kept for a Redis that does not answer.
     """
 
@@ -67,6 +69,7 @@ class Workplace:
     shadow: Shadow = run_shadow
     destinations: Destinations = NOWHERE
     decode: Decode = read_image
+    last: LastFile = field(default_factory=LastFile)
     patience: float = 30.0
     _claims: itertools.count[int] = field(default_factory=itertools.count)
 
