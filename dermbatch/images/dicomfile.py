@@ -40,7 +40,7 @@ from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
-from dermbatch.images.formats.coded import JPEG_LS, jpegls_is_damaged
+from dermbatch.images.formats.coded import JPEG_LS, jpeg_is_damaged, jpegls_is_damaged
 from dermbatch.images.jpegheader import (
     JpegHeader,
     begins_jpeg2000,
@@ -305,8 +305,8 @@ def _plugin(syntax: UID) -> str:
     plugin = next((name for name in ("pylibjpeg", "pydicom", "pillow") if name in there), "")
     if decoder is None or (syntax.is_encapsulated and not plugin):
         raise BadInput(
-            "the DICOM file's transfer syntax is not known here; convert it to JPEG baseline or Explicit VR "
-            "Little Endian",
+            f"{element('TransferSyntaxUID')} is one that is not taken; convert the image to JPEG baseline or "
+            "Explicit VR Little Endian",
             reason="unsupported_transfer_syntax",
         )
     return plugin
@@ -351,7 +351,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
 
 
 def check_damage(picture: bytes, header: JpegHeader | None) -> None:
-    """Refuse a JPEG-LS picture with damaged data, of which a decoder gives a wrong one, and JPEGs of many scans.
+    """Refuse a JPEG or JPEG-LS picture with damaged data, of which decoders give a wrong one, and many scans.
 
     Args:
         picture: From start to end marker.
@@ -361,9 +361,14 @@ def check_damage(picture: bytes, header: JpegHeader | None) -> None:
         BadInput: ``corrupt``, ``too_expensive``.
     """
     check_scans(picture, header)
-    if header is not None and header.marker == JPEG_LS and jpegls_is_damaged(picture):
+    if header is None:
+        return
+    is_ls = header.marker == JPEG_LS
+    damaged = jpegls_is_damaged(picture) if is_ls else jpeg_is_damaged(picture, len(header.ids))
+    if damaged:
         raise BadInput(
-            f"{element('PixelData')} holds a JPEG-LS picture whose data are damaged; export the image again",
+            f"{element('PixelData')} holds a {'JPEG-LS' if is_ls else 'JPEG'} picture whose data are damaged; "
+            "export the image again",
             reason="corrupt",
         )
 

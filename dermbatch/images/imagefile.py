@@ -1,7 +1,7 @@
 """Image files: what is it, and what are its pixels. The content decides, not the name.
 
-Ordinary JPEG files go through OpenCV, the fastest decoder at hand, and PNG of 16 bit samples too, as Pillow does
-not keep them; TIFF files are looked through first, and deep ones decoded, by tifffile; everything else (alpha,
+Ordinary JPEG files go through libjpeg-turbo's own interface, as fast as OpenCV and as strict as can be, and PNG of 16
+bit samples through OpenCV, as Pillow does not keep them; TIFF files are looked through first, and deep ones decoded, by tifffile; everything else (alpha,
 palettes, CMYK, odd or broken files) goes through Pillow, which is strict about what is missing.
 """
 
@@ -19,7 +19,8 @@ from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
 from dermbatch.images.damage import check_is_binary
 from dermbatch.images.dicomfile import read_dicom
-from dermbatch.images.formats.coded import is_odd, odd_jpeg
+from dermbatch.images.formats.chunks import chunks_fit, rows_are_there
+from dermbatch.images.formats.coded import is_odd, is_odd_jpeg2000, jpeg_pixels, odd_jpeg, odd_jpeg2000
 from dermbatch.images.formats.colours import described_profile
 from dermbatch.images.jpegheader import (
     JpegHeader,
@@ -217,16 +218,20 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         profile = _profile(image) or described_profile(data, media_type)
         pixels = None
         if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
-            pixels = opencv_decode(data, cv2.IMREAD_COLOR)
+            pixels = jpeg_pixels(data)
             if image.mode == "L":
                 notes.append("from_grey")
         if media_type == "image/png" and data[24] == 16:
             # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
             if not _is_complete(data, media_type):
                 raise EOFError
-            pixels = _deep(data, notes)
+            pixels = _deep(data, notes, image.info.get("transparency"))
+        if media_type == "image/jp2" and is_odd_jpeg2000(data):
+            pixels = odd_jpeg2000(data, notes)
         if pixels is None:
             pixels = _by_pillow(image, profile, notes)
+        if media_type == "image/png" and not rows_are_there(data):
+            raise EOFError
     if media_type == "image/jpeg" and is_followed_by_another(data):
         notes.append("other_pictures_left_out")
     return _upright(pixels, orientation, profile, notes, media_type)
@@ -350,7 +355,7 @@ def _is_complete(data: bytes, media_type: str) -> bool:
     if media_type == "image/jpeg":
         return jpeg_is_complete(data)
     if media_type == "image/png":
-        return _png_chunks_fit(data)
+        return chunks_fit(data)
     if media_type == "image/webp":
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
     if media_type == "image/bmp":
@@ -358,21 +363,14 @@ def _is_complete(data: bytes, media_type: str) -> bool:
     return True
 
 
-def _png_chunks_fit(data: bytes) -> bool:
-    """Whether a PNG file's chunks lead to its end chunk."""
-    at = 8
-    while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return False
-
-
-def _deep(data: bytes, notes: list[str]) -> Rgb:
-    """Pixels of a 16 bit PNG file."""
+def _deep(data: bytes, notes: list[str], transparent: object) -> Rgb:
+    """Pixels of a 16 bit PNG file; of grey ones, a value may be what is see-through, which OpenCV passes over."""
     pixels = opencv_decode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError("not decoded")
+    if pixels.ndim == 2 and isinstance(transparent, int):
+        seen = np.where(pixels == transparent, 0, 65535).astype(pixels.dtype)
+        pixels = np.dstack([pixels, pixels, pixels, seen])
     if pixels.dtype == np.uint16:
         notes.append("from_16_bit")
         colours = pixels if pixels.ndim == 2 else pixels[..., :3]

@@ -180,6 +180,7 @@ class Jpeg2000Header:
         precision: Bits a sample, of the first component.
         transformed: Whether components 0 to 2 went through the multiple component transformation, so that a
             decoder gives RGB.
+        signed: Whether samples of the first component have a sign.
     """
 
     height: int
@@ -187,6 +188,7 @@ class Jpeg2000Header:
     components: int
     precision: int
     transformed: bool
+    signed: bool = False
 
 
 def begins_jpeg2000(stream: bytes) -> bool:
@@ -208,4 +210,5 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header | None:
         components=components,
         precision=(stream[at + 42] & 0x7F) + 1,
         transformed=0 <= coding < len(stream) - 9 and stream[coding + 8] == 1,
+        signed=stream[at + 42] >> 7 == 1,
     )

@@ -142,8 +142,11 @@ def in_eight_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int, notes: l
 
 
 def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
-    """Lay ``rgb`` [H, W, 3] with its opacity [H, W] over white, as viewers do."""
-    if (alpha == 255).all():
+    """Lay ``rgb`` [H, W, 3] with its opacity [H, W] over white, as viewers do.
+
+    An opacity of 0 everywhere is none that was meant: writers leave a fourth channel of zeros (BMP, for one).
+    """
+    if (alpha == 255).all() or not alpha.any():
         return rgb
     share = alpha[..., None].astype(np.uint16)
     mixed: Rgb = ((rgb * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)

@@ -81,16 +81,7 @@ def _lengths(header: Header) -> None:
 
 def _by_length(header: Header, pixels: int, samples: int, allocated: int, frames: int) -> None:
     """What is right where the length is not as the header says; left as it is where nothing proves it."""
-    deep = header.number("BitsStored", 8) > 8
-    for width in (16, 8) if deep else (8, 16):
-        if not _fits(header, pixels * frames * samples * width // 8):
-            continue
-        if allocated and allocated != width and header.number("BitsStored", 8) > width:
-            break
-        if allocated != width:
-            _sampled(header, width)
-        if header.photometric == "YBR_FULL_422":
-            header.correct("PhotometricInterpretation", "YBR_FULL")
+    if _by_width(header, pixels * frames * samples, samples, allocated):
         return
     if header.photometric == "YBR_FULL" and _fits(header, pixels * frames * 2) and allocated in (0, 8):
         header.correct("PhotometricInterpretation", "YBR_FULL_422")
@@ -110,6 +101,44 @@ def _by_length(header: Header, pixels: int, samples: int, allocated: int, frames
         raise refuted("PhotometricInterpretation")
     elif allocated == 16 and _fits(header, each * frames // 2):
         raise refuted("BitsAllocated")
+
+
+def _by_width(header: Header, expected: int, samples: int, allocated: int) -> bool:
+    """Whether the length is that of so many samples of one byte or of two; the header is corrected then."""
+    deep = header.number("BitsStored", 8) > 8
+    for width in (16, 8) if deep else (8, 16):
+        if not _fits(header, expected * width // 8):
+            continue
+        if allocated and allocated != width and header.number("BitsStored", 8) > width:
+            return False
+        if width == 16 and allocated != 16 and not deep and not _is_deep(header, samples):
+            continue
+        if allocated != width:
+            _sampled(header, width)
+        if header.photometric == "YBR_FULL_422":
+            header.correct("PhotometricInterpretation", "YBR_FULL")
+        return True
+    return False
+
+
+def _is_deep(header: Header, samples: int) -> bool:
+    """Whether samples of two bytes make a clearly smoother picture than twice as many of one: frames, or sides."""
+    rows, columns = header.number("Rows", 0), header.number("Columns", 0)
+    data = header.data[: 2 * rows * columns * samples]
+    shallow, deep = np.frombuffer(data, "u1"), [np.frombuffer(data, kind) for kind in ("<u2", ">u2")]
+    if bool((deep[0] == deep[1]).all()) and deep[0].min() < deep[0].max():
+        return True  # samples of 8 bits, spread over 16
+    as_frames = [shallow.reshape(2 * rows, columns, samples), shallow.reshape(rows, 2 * columns, samples)]
+    as_deep = [one.reshape(rows, columns, samples) for one in deep]
+    if samples == 3:
+        as_frames.append(_by_plane(shallow[: shallow.size // 2], rows, columns))
+        as_deep += [_by_plane(one, rows, columns) for one in deep]
+    return _least(as_frames) > _PROVEN * _least(as_deep)
+
+
+def _least(pictures: list[NDArray[Any]]) -> float:
+    """How rough the smoothest of these is, by the deviation of its samples."""
+    return min(sum(roughness(one)) / _spread(one) for one in pictures)
 
 
 def _fits(header: Header, expected: int) -> bool:

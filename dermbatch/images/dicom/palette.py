@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from dermbatch.errors import BadInput
 from dermbatch.images.dicom.header import element
+from dermbatch.images.dicompolicy import number
 from dermbatch.images.pixels import Rgb, to_eight_bit
 
 _COLOURS = ("Red", "Green", "Blue")
@@ -33,7 +34,7 @@ def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     Raises:
         BadInput: ``corrupt``, where the palette is missing or too short.
     """
-    tables, notes = zip(*(_table(dataset, colour) for colour in _COLOURS), strict=True)
+    tables, notes = zip(*(table_of(dataset, colour) for colour in _COLOURS), strict=True)
     deep = [bits == 16 for _, bits in notes]
     used = max(int(table.max()) for table in tables)
     bits = 16 if any(deep) and used > 255 else 8
@@ -59,20 +60,30 @@ def without_segments(dataset: Dataset) -> None:
     for colour in _COLOURS:
         segmented, plain = f"Segmented{colour}{_DATA}", f"{colour}{_DATA}"
         if segmented in dataset and plain not in dataset:
-            entries, (_, bits) = _table(dataset, colour)
+            entries, (_, bits) = table_of(dataset, colour)
             body = entries.astype(_words(dataset) if bits == 16 else np.uint8).tobytes()
             dataset.add_new(plain, "OW", body + bytes(len(body) % 2))
         dataset.pop(segmented, None)
 
 
-def _table(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[int, int]]:
-    """Entries of a colour; the index that the first is for; bits of an entry as they are stored and stated."""
+def table_of(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[int, int]]:
+    """Entries of a colour; the index that the first is for; bits of an entry as they are stored, 8 or 16.
+
+    Args:
+        dataset: Has the palette.
+        colour: ``Red``, ``Green`` or ``Blue``.
+
+    Raises:
+        BadInput: ``corrupt``, where the table is missing, or has not as many entries as it says.
+    """
     descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
     try:
         count, first, stated = (int(one) for one in descriptor)
     except (TypeError, ValueError):
         raise _unusable(f"{colour}PaletteColorLookupTableDescriptor") from None
     count = (count & 0xFFFF) or 1 << 16
+    if first > 0x7FFF and number(dataset, "PixelRepresentation", 0) == 1:
+        first -= 1 << 16  # signed, as the indices are, whatever its VR says
     segmented = f"Segmented{colour}{_DATA}"
     if segmented in dataset and f"{colour}{_DATA}" not in dataset:
         return _expanded(dataset, segmented, count, wide=stated > 8), (first, 16 if stated > 8 else 8)
@@ -80,7 +91,7 @@ def _table(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[int
     body = data if isinstance(data, bytes) else b""
     if len(body) >= 2 * count and not (stated == 8 and len(body) < 2 * count):
         return np.frombuffer(body, _words(dataset), count).astype(np.uint16), (first, 16)
-    if len(body) >= count:
+    if count <= len(body) <= count + 1 or (len(body) > count and stated == 8):
         return np.frombuffer(body, np.uint8, count).astype(np.uint16), (first, 8)
     raise _unusable(f"{colour}{_DATA}")
 

@@ -7,6 +7,7 @@ apart, any opacity. What Pillow reads rightly (8 bits) is left to it, by the num
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from dermbatch.errors import BadInput
+from dermbatch.images.formats.coded import jpeg_is_damaged
+from dermbatch.images.jpegheader import read_jpeg_header
 from dermbatch.images.pixels import Rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
 
 _MINISWHITE, _GREY, _RGB, _PALETTE, _MASK, _YCBCR, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 4, 6, 32803, 34892
 _PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
+_JPEG, _PACKBITS = 7, 32773
 _REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType
 _MOST_PAGES = 1000
 _THUMBNAIL = 0.5
@@ -65,16 +69,14 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
         height, width = page.imagelength, page.imagewidth
         check_size(height, width, max_pixels)
         number = next((index for index, one in enumerate(file.pages) if one is page), None)
-        ends = (at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=False))
-        if max(ends, default=0) > len(data):
-            raise EOFError
         bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+        _check_pieces(page, bits, data)
         if int(page.photometric) == _YCBCR and int(page.compression) == 1 and bits == 8:
             _check_whole(page)
         plain = (
             bits <= 8
             and not _is_low_palette(page)
-            and int(page.compression) in _PILLOW_COMPRESSIONS
+            and int(page.compression) in _PILLOW_COMPRESSIONS - ({_PACKBITS} if _is_usual(page, bits) else set())
             and page.sampleformat in (None, 1)
         )
         if plain and number is not None:
@@ -83,6 +85,41 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
         pixels = _decoded(page, bits, notes)
         turned = _orientation(page)
         return Picture(number, pixels, turned, page.iccprofile, tuple(notes))
+
+
+def _is_usual(page: TiffPage, bits: int) -> bool:
+    return bits == 8 and int(page.photometric) in (_MINISWHITE, _GREY, _RGB)
+
+
+def _check_pieces(page: TiffPage, bits: int, data: bytes) -> None:
+    """Refuse a picture of which strips or tiles are missing, empty or too short: decoders fill them with anything.
+
+    Raises:
+        EOFError: Where one ends behind the file.
+        BadInput: ``corrupt``.
+    """
+    pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if max((at + size for at, size in pieces), default=0) > len(data):
+        raise EOFError
+    row = -(-page.imagewidth * page.samplesperpixel * bits // 8)
+    short = int(page.compression) == 1 and int(page.photometric) != _YCBCR
+    short = short and sum(size for _, size in pieces) < page.imagelength * row
+    if len(pieces) < math.prod(page.chunked) or not all(at and size for at, size in pieces) or short:
+        _damaged("strips or tiles of the TIFF file's picture are missing, or shorter than they must be")
+    if int(page.compression) == _JPEG and any(_is_damaged(page, data[at : at + size]) for at, size in pieces):
+        _damaged("coded data of a strip or tile of the TIFF file do not fit it: a part of it is damaged")
+
+
+def _is_damaged(page: TiffPage, piece: bytes) -> bool:
+    """Whether a strip or tile is damaged that is a JPEG picture, whose tables may stand apart (TIFF TN 2)."""
+    tables: bytes = page.jpegtables or b""
+    whole = tables.removesuffix(b"\xff\xd9") + piece[2:] if tables else piece
+    header = read_jpeg_header(whole)
+    return header is not None and jpeg_is_damaged(whole, len(header.ids))
+
+
+def _damaged(what: str) -> NoReturn:
+    raise BadInput(f"{what}; copy the file again, or save the picture anew", reason="corrupt")
 
 
 def _check_whole(page: TiffPage) -> None:
@@ -197,7 +234,7 @@ def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rg
         return rgb
     notes.append("from_rgba")
     alpha = np.ascontiguousarray(rest[..., 0])
-    if kind == 2:
+    if kind == 2 or not alpha.any():
         return over_white(rgb, alpha)
     return np.asarray(
         np.minimum(rgb.astype(np.uint16) + (255 - alpha.astype(np.uint16))[..., None], 255), np.uint8

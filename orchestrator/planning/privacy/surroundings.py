@@ -17,6 +17,7 @@ from dermbatch.errors import BadInput
 from dermbatch.images.dicom.fragments import ITEM, frame_places, joined
 from dermbatch.images.dicom.fragments import fragments as found_fragments
 from dermbatch.images.dicom.header import element
+from dermbatch.images.dicom.palette import table_of
 
 _MOST_VALUES = 8
 """Of an attribute that may have any number (window widths, ratios of compression)."""
@@ -172,12 +173,9 @@ def _limit_palette(dataset: Dataset) -> None:
         keyword = f"{colour}PaletteColorLookupTableData"
         if keyword not in dataset or descriptor is None or len(descriptor) != 3:
             continue
-        count, first = descriptor[0] or 1 << 16, descriptor[1]
-        data = bytes(dataset[keyword].value)
-        wide = len(data) >= 2 * count  # whatever bits are stated, as readers have it
-        length = count * (2 if wide else 1)
+        entries, (first, bits) = table_of(dataset, colour)
         words = "<u2" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
-        table = np.frombuffer(data[:length], words if wide else np.uint8).copy()
+        table = entries.astype(words if bits == 16 else np.uint8)
         if indices is not None:
             unused = np.ones(len(table), bool)
             unused[np.clip(indices - first, 0, len(table) - 1)] = False
