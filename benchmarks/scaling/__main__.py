@@ -30,8 +30,8 @@ def main(args: list[str] | None = None) -> None:
         console.print(outcome.table(options.prices))
         if outcome.dark > LONG:
             console.print(
-                f"For {outcome.dark:.0f} s images waited for Triton and there was none. Keep more servers than are "
-                "lost at a time (--set triton.min_replicas=2)."
+                f"For {outcome.dark:.0f} s images waited for Triton and there was none. Keep more servers than "
+                "are lost at a time (--set triton.min_replicas=2)."
             )
     if asked.plot:
         from benchmarks.scaling.plot import plot  # noqa: PLC0415 - slow to import
