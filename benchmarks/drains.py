@@ -13,7 +13,9 @@ drains are made:
 The last line is ``drains=... images=... permanent=...``, and the exit status is 1 where an image failed, for good
 or after all its tries, or a batch did not end. Needs HAProxy (Debian: make system-packages).
 
-    python -m benchmarks.drains [--drains N] [--images N] [--ways LIST] [--models DIR | --small]
+With ``--away`` a server that was drained stays away for so many seconds before it comes again: images wait for it.
+
+    python -m benchmarks.drains [--drains N] [--images N] [--ways LIST] [--away SECONDS] [--models DIR | --small]
 """
 
 from __future__ import annotations
@@ -173,14 +175,17 @@ class Drains:
         settings: Of store and ledger.
         batch: The batch.
         count: Drains.
+        away: Seconds for which a drained server stays away.
     """
 
-    def __init__(self, servers: list[Part], settings: Settings, batch: Batch, count: int) -> None:
-        self._servers, self._batch, self._count = servers, batch, count
+    def __init__(
+        self, servers: list[Part], settings: Settings, batch: Batch, count: int, away: float = 0.0
+    ) -> None:
+        self._servers, self._batch, self._count, self._away = servers, batch, count, away
         self._store, self._ledger = ObjectStore(settings.store), Ledger(settings.redis, settings.ledger)
         self._made = 0
         self._ended = 0.0
-        self._deadline = time.monotonic() + _PER_IMAGE * batch.images + _PER_DRAIN * count
+        self._deadline = time.monotonic() + _PER_IMAGE * batch.images + (_PER_DRAIN + away) * count
 
     def run(self) -> Outcome:
         """Drain until all drains are made, and wait for the end of the batch."""
@@ -207,6 +212,7 @@ class Drains:
         self._made += 1
         while server.running:
             time.sleep(_LOOK)
+        time.sleep(self._away)
         server.start()
         server.wait()
         self._ended = time.monotonic()
@@ -272,14 +278,16 @@ def house(folder: Path, way: str, models: Path, slots: int) -> Iterator[tuple[li
         stop_all([server for server, _ in servers])
 
 
-def run(folder: Path, way: str, models: Path, *, drains: int, images: int, slots: int) -> Outcome:
+def run(
+    folder: Path, way: str, models: Path, *, drains: int, images: int, slots: int, away: float = 0.0
+) -> Outcome:
     """One way: batches of ``images``, until all drains are made."""
     with house(folder, way, models, slots) as (servers, settings):
         whole = Outcome(0, 0, 0)
         while whole.drains < drains and whole.done == whole.images:
             name = f"drains-{way}-{whole.images}"
             batch = work.submit_phantoms(ObjectStore(settings.store), name, images, height=96, width=128)
-            whole = whole.and_then(Drains(servers, settings, batch, drains - whole.drains).run())
+            whole = whole.and_then(Drains(servers, settings, batch, drains - whole.drains, away).run())
         return whole
 
 
@@ -296,6 +304,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--drains", type=int, default=20, help="of all ways together")
     parser.add_argument("--images", type=int, default=500, help="of all ways together")
     parser.add_argument("--ways", default=",".join(WAYS), help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--away", type=float, default=0.0, help="seconds before a drained server comes again")
     parser.add_argument("--slots", type=int, default=6, help="images at a time")
     parser.add_argument("--models", type=Path, default=default_model_repository(), help="model repository")
     parser.add_argument("--small", action="store_true", help="the tests' models of a few bytes")
@@ -316,7 +325,7 @@ def main(arguments: list[str]) -> int:
         folder = options.keep or Path(place)
         models = small(folder / "models") if options.small else options.models
         for way in options.ways:
-            outcomes[way] = found = run(folder / way, way, models, slots=options.slots, **share)
+            outcomes[way] = found = run(folder / way, way, models, slots=options.slots, away=options.away, **share)
             told = dict(found.failed) or "none failed"
             console.print(
                 f"{way}: {found.drains} drains, {found.images} images, {found.done} done, {told}, "

@@ -91,6 +91,10 @@ class InferenceUnavailable(TransientError):
     reason = "inference_unavailable"
 
 
+class InferenceAway(InferenceUnavailable):
+    """No Triton has taken a request of the image, and none takes any now: no fault of the image, which waits."""
+
+
 class ReaderKilled(TransientError):
     """The process that reads files of strangers was killed from outside, twice for the same file."""
 

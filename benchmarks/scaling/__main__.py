@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.scaling.options import RULES, Options, Prices, Speed, changed, measured, read_rules
-from benchmarks.scaling.outcome import GIVEN_UP_AFTER
+from benchmarks.scaling.outcome import LONG
 from benchmarks.scaling.simulation import Simulation
 from benchmarks.scaling.traces import TRACES
 
@@ -28,11 +28,10 @@ def main(args: list[str] | None = None) -> None:
         print(json.dumps(outcome.figures(options.prices)))
     else:
         console.print(outcome.table(options.prices))
-        if outcome.dark > GIVEN_UP_AFTER:
+        if outcome.dark > LONG:
             console.print(
-                f"For {outcome.dark:.0f} s images waited for Triton and there was none: after about "
-                f"{GIVEN_UP_AFTER:.0f} s they fail. Keep more servers than are lost at a time "
-                "(--set triton.min_replicas=2)."
+                f"For {outcome.dark:.0f} s images waited for Triton and there was none. Keep more servers than "
+                "are lost at a time (--set triton.min_replicas=2)."
             )
     if asked.plot:
         from benchmarks.scaling.plot import plot  # noqa: PLC0415 - slow to import

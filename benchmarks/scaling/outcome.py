@@ -10,8 +10,8 @@ from rich.table import Table
 from benchmarks.scaling.options import Prices
 from dermbatch.records.asked import Lane
 
-GIVEN_UP_AFTER = 180.0
-"""Seconds without any Triton after which images fail: ten tries, doubling pauses (docs/batches.md, Retries)."""
+LONG = 180.0
+"""Seconds without any Triton from which on it is said: images wait, and none gets on (docs/batches.md, Retries)."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContractError
+from dermbatch.errors import DermbatchError, InferenceAway, InferenceUnavailable, ModelContractError
 from dermbatch.models.endpoints import Endpoints
 from dermbatch.models.served import Array, ServedModel, describe
 from dermbatch.records.asked import ModelChoice
@@ -55,6 +55,9 @@ _LOOKS = 20  # connections through one address: behind a balancer they lead to s
 _SEARCH = 1.0  # seconds in which one of these is looked for that leads to a server that has a model
 _CHANGING = {"LOADING", "UNLOADING"}
 _ENDING = re.compile(r"exiting|not ready|not at ready state")  # of Triton's own words, where it is unavailable
+# In gRPC's words, where a request has not left this machine. One that was under way when its server died is not
+# among them: it may be what has killed it.
+_UNSENT = re.compile(r"connections to all backends failing|failed to connect to|errors resolving")
 
 
 Wanted = tuple[str, str | None]
@@ -130,7 +133,9 @@ class Triton:
     def ready(self) -> bool:
         """Whether a server takes requests now: it has loaded its models, and does not end."""
         self._endpoints.target()  # looks names up
-        return any(self._serves(address, None) for address in self._endpoints.addresses or (self._url,))
+        # A single one is asked by the name that it has: a proxy may go by that.
+        asked = self._endpoints.addresses if self._endpoints.several else (self._url,)
+        return any(self._serves(address, None) for address in asked)
 
     def index(self, timeout: float) -> dict[str, list[str]]:
         """The models that are loaded right now, with their versions, oldest first.
@@ -167,6 +172,7 @@ class Triton:
         Raises:
             ModelContractError: Where it is not in the repository, or breaks the stage's contract.
             InferenceUnavailable: Where Triton does not answer or the model is not ready.
+            InferenceAway: Where no Triton takes requests.
         """
         try:
             return self._described(stage, choice)
@@ -204,6 +210,7 @@ class Triton:
 
         Raises:
             InferenceUnavailable: Where Triton does not answer in time; the request is cancelled there.
+            InferenceAway: Where no Triton has taken the request, and none takes any now.
             ModelContractError: Where Triton calls the request wrong.
         """
         tensors = []
@@ -216,12 +223,21 @@ class Triton:
                 model.name, tensors, model_version=model.version, client_timeout=self._timeout
             )
         except InferenceServerException as error:
-            raise self._sorted(error, model.name, model.version) from error
+            raise self._sorted(error, model.name, model.version, taken=may_have_taken(error)) from error
         arrays = {name: answer.as_numpy(name) for name in outputs}
         return {name: value[0] if model.max_batch else value for name, value in arrays.items()}
 
-    def _sorted(self, error: InferenceServerException, name: str, version: str | None) -> DermbatchError:
-        """The error of our tree that this one of Triton's stands for: for good only where all is settled there."""
+    def _sorted(
+        self, error: InferenceServerException, name: str, version: str | None, *, taken: bool = False
+    ) -> DermbatchError:
+        """The error of our tree that this one of Triton's stands for: for good only where all is settled there.
+
+        Args:
+            error: What the client library has raised.
+            name: Of the model.
+            version: Of the model, where one was asked for.
+            taken: Whether a server may have had an image's request, and not merely a question about a model.
+        """
         status, said = str(error.status()), error.message()
         if status in GONE:
             none = ModelContractError(f"Triton at {self._url} serves no model {name}: {said}")
@@ -229,18 +245,22 @@ class Triton:
         if status in WRONG:
             wrong = ModelContractError(f"Triton refuses the request to model {name}: {said}")
             return self._for_now(name, version, missing=False) or wrong
-        if status in LATE:
-            return InferenceUnavailable(f"model {name} did not answer in {self._timeout:g} s and was cancelled")
         if status in DOWN and _ENDING.search(said):
             self._leave((name, version))
-        return InferenceUnavailable(f"Triton at {self._url} cannot serve model {name}: {said}")
+        late = f"model {name} did not answer in {self._timeout:g} s and was cancelled"
+        told = late if status in LATE else f"Triton at {self._url} cannot serve model {name}: {said}"
+        return InferenceUnavailable(told) if taken else self._untaken(told)
+
+    def _untaken(self, told: str) -> InferenceUnavailable:
+        """What to raise of what no server has taken: where none is ready, it says nothing about the image."""
+        return InferenceUnavailable(told) if self.ready() else InferenceAway(told)
 
     def _for_now(self, name: str, version: str | None, *, missing: bool = True) -> InferenceUnavailable | None:
         """What to raise where another try may help, as servers differ or are not settled; none where none will."""
         if (why := self._unsettled((name, version) if missing else None)) is None:
             return None
-        kind = _Elsewhere if self._leave((name, version)) else InferenceUnavailable
-        return kind(f"Triton at {self._url} cannot serve model {name} for now: {why}")
+        told = f"Triton at {self._url} cannot serve model {name} for now: {why}"
+        return _Elsewhere(told) if self._leave((name, version)) else self._untaken(told)
 
     def _unsettled(self, missing: Wanted | None) -> str | None:
         """Why the same question may be answered otherwise in a while; none where it will not.
@@ -285,6 +305,14 @@ class Triton:
     def _serves(self, address: str, wanted: Wanted | None) -> bool:
         with closing(self._connected(address)) as client:
             return _can_serve(client, wanted)
+
+
+def may_have_taken(error: InferenceServerException) -> bool:
+    """Whether a server may have begun with a request that ended so: it was sent, and not refused before."""
+    status, said = str(error.status()), error.message()
+    if status in DOWN:
+        return not (_UNSENT.search(said) or _ENDING.search(said))
+    return status not in GONE | WRONG | FOREIGN
 
 
 def _can_serve(client: Any, wanted: Wanted | None) -> bool:

@@ -205,6 +205,10 @@ def test_a_wrong_compose_file_would_be_noticed():
         specified(changed)
 
 
+def test_triton_of_compose_has_more_shared_memory_than_containers_usually_get():
+    assert compose("compose.yaml")["services"]["triton"]["shm_size"] == "1gb"
+
+
 def test_services_of_compose_are_restricted_and_reachable_from_this_machine_alone():
     for name, service in compose("compose.yaml")["services"].items():
         assert service["read_only"] is True, name

@@ -200,6 +200,18 @@ def test_no_pod_shares_memory_with_another():
                 assert variables(container)["DERMBATCH_TRITON__SHARED_MEMORY_BYTES"] == "0"
 
 
+def test_triton_has_more_shared_memory_than_containers_usually_get():
+    """In 64 MB its Python backend found no room for answers of 50 MB, and left requests without any."""
+    for situation in SITUATIONS:
+        if situation == "external":
+            continue
+        spec = pod(situation, f"{NAME}-triton")["spec"]
+        (triton,) = spec["containers"]
+        (name,) = (mount["name"] for mount in triton["volumeMounts"] if mount["mountPath"] == "/dev/shm")
+        (volume,) = (volume for volume in spec["volumes"] if volume["name"] == name)
+        assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
+
+
 def test_gpus_are_asked_for_by_the_name_that_is_given():
     found = {situation: pod(situation, f"{NAME}-triton") for situation in SITUATIONS if situation != "external"}
     asked = {

@@ -16,7 +16,7 @@ from digests import copy_with_digests
 from tiny_models import write_repository
 
 from benchmarks import drains
-from dermbatch.errors import InferenceUnavailable, ModelContractError
+from dermbatch.errors import InferenceAway, InferenceUnavailable, ModelContractError
 from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
@@ -26,6 +26,7 @@ from tests.waiting import patience
 from workers.triton.client import TritonClient
 
 NEWEST = ModelChoice(name="segment_tiny")
+FIRST = ModelChoice(name="segment_tiny", version="1")
 SECOND = ModelChoice(name="segment_tiny", version="2")
 GREY = {"IMAGE": np.full((6, 8, 3), 120, np.uint8)}
 
@@ -135,12 +136,82 @@ def test_a_server_that_ends_under_load_fails_nothing_for_good(pair, behind, mode
             assert isinstance(ask(client), InferenceUnavailable)
             assert part._process.returncode == 0  # by itself, within the chart's grace
         assert kinds[ModelContractError] == 0, texts
-        assert kinds[InferenceUnavailable] > 0
+        assert kinds[InferenceAway] > 0  # so that it costs no image a try
         assert "a server is not ready" in texts
         until = time.monotonic() + patience(10)
         while ask(client) is not None and time.monotonic() < until:
             time.sleep(0.1)
         assert ask(client) is None
+
+
+def failed(client, model):
+    with pytest.raises(InferenceUnavailable) as caught:
+        client.infer(model, GREY, ("LESION",))
+    return caught.type
+
+
+def test_a_request_that_was_under_way_when_its_server_died_is_told_from_one_that_met_no_server(pair):
+    """The one may have killed it, so it has to cost its image a try; the other says nothing about its own."""
+    part, ports = pair[1]
+    with client_of(f"127.0.0.1:{ports.grpc}") as client:
+        model = client.model(Stage.SEGMENT, FIRST)
+        client.infer(model, GREY, ("LESION",))
+        os.kill(part.program_pid, signal.SIGSTOP)  # so that it has the request, and does not answer
+        killed = threading.Timer(0.5, os.kill, [part.program_pid, signal.SIGKILL])
+        killed.start()
+        try:
+            assert failed(client, model) is InferenceUnavailable
+            assert not killed.is_alive()
+            assert failed(client, model) is InferenceAway
+            assert type(ask(client, FIRST)) is InferenceAway
+        finally:
+            killed.join()
+            while part.running:
+                time.sleep(0.05)
+            part.start()
+            part.wait()
+        until = time.monotonic() + patience(10)
+        while ask(client, FIRST) is not None and time.monotonic() < until:
+            time.sleep(0.1)
+        assert ask(client, FIRST) is None
+
+
+def test_a_server_that_is_not_ready_costs_no_try_one_that_is_does(pair):
+    part, ports = pair[0]
+    url = f"127.0.0.1:{ports.grpc}"
+    with client_of(url) as client, closing(grpc_client.InferenceServerClient(url)) as operator:
+        operator.unload_model("segment_tiny")
+        try:  # of a server that is ready but for this model, which may never come back
+            until = time.monotonic() + patience(10)
+            while isinstance(error := ask(client), InferenceAway) and time.monotonic() < until:
+                time.sleep(0.1)  # it unloads
+            assert type(error) in (InferenceUnavailable, ModelContractError), error
+        finally:
+            operator.load_model("segment_tiny")
+        with ending(part):
+            kinds, texts = under_load(client, lambda: not part.running, NEWEST)
+            assert type(ask(client)) is InferenceAway
+        assert kinds[InferenceAway] > 0, texts
+
+
+def test_a_proxy_that_goes_by_the_name_is_asked_by_it(pair, behind, tmp_path):
+    if drains.haproxy() is None:
+        pytest.skip("needs HAProxy (make system-packages)")
+    part, port = drains.balancer(tmp_path, "http", [ports for _, ports in pair[1:]])
+    config = tmp_path / "haproxy.cfg"
+    rule = "  http-request return status 404 unless { req.hdr(host) -m beg localhost }\n"
+    config.write_text(config.read_text().replace("\nbackend", f"\n{rule}backend"))
+    part.start()
+    try:
+        part.wait()
+        for host, ready in (("localhost", True), ("127.0.0.1", False)):
+            with closing(Triton(TritonSettings(url=f"{host}:{port}"))) as triton:
+                until = time.monotonic() + patience(10)
+                while triton.ready() is not ready and time.monotonic() < until:  # HAProxy looks first
+                    time.sleep(0.1)
+                assert triton.ready() is ready, host
+    finally:
+        part.stop()
 
 
 def test_what_waits_for_triton_waits_for_one_that_is_ready(pair):
@@ -166,19 +237,17 @@ def test_what_waits_for_triton_waits_for_one_that_is_ready(pair):
 def test_of_two_servers_one_may_end(pair, behind, mode):
     part = pair[1][0]
     url = straight(pair) if mode == "client" else behind(mode, pair)
-    first = ModelChoice(name="segment_tiny", version="1")
     with client_of(url) as client:
-        assert ask(client, first) is None
+        assert ask(client, FIRST) is None
         with ending(part):
-            kinds, texts = under_load(client, lambda: not part.running, first)
+            kinds, texts = under_load(client, lambda: not part.running, FIRST)
         assert kinds[ModelContractError] == 0, texts
         assert kinds[type(None)] > 0
         if mode == "client":  # it knows which one ends, and leaves it: threads do not meet it again and again
-            assert kinds[InferenceUnavailable] < kinds[type(None)], texts
+            assert kinds[InferenceUnavailable] + kinds[InferenceAway] < kinds[type(None)], texts
 
 
 def test_requests_go_to_both_and_follow_them(pair):
-    first = ModelChoice(name="segment_tiny", version="1")
 
     def answered():
         counts = []
@@ -189,7 +258,7 @@ def test_requests_go_to_both_and_follow_them(pair):
         return counts
 
     with client_of(straight(pair)) as client:
-        model = client.model(Stage.SEGMENT, first)
+        model = client.model(Stage.SEGMENT, FIRST)
         until = time.monotonic() + patience(10)
         while min(answered()) == 0 and time.monotonic() < until:  # both are connected to before it counts
             client.infer(model, GREY, ("LESION",))
@@ -235,7 +304,7 @@ def test_models_that_are_unloaded_and_loaded_again_are_waited_for(pair):
         loaded = lambda: not again.is_alive()  # noqa: E731 - what is waited for
         kinds, texts = under_load(client, loaded, SECOND)
         assert kinds[ModelContractError] == 0, texts
-        assert kinds[InferenceUnavailable] > 0
+        assert kinds[InferenceUnavailable] + kinds[InferenceAway] > 0
         assert ask(client) is None
 
 

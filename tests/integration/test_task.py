@@ -10,6 +10,7 @@ from messages import job_of, messages_of
 from dermbatch import layout
 from dermbatch.errors import (
     BadInput,
+    InferenceAway,
     InferenceUnavailable,
     LedgerUnavailable,
     ObjectNotFound,
@@ -21,11 +22,13 @@ from dermbatch.ledger.queue import QUEUES
 from dermbatch.records.asked import FORMAT, ModelChoice, Shadow
 from dermbatch.records.outcome import FailureRecord, ResultRecord, SourceInfo
 from dermbatch.records.signature import signed
-from dermbatch.settings import LedgerSettings, Settings
+from dermbatch.settings import LedgerSettings, Settings, TritonSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from orchestrator.stack.ports import free_ports
 from tests.waiting import patience
 from workers.process.drain import Drain
+from workers.process.journey import process
 from workers.process.lease import LeaseKeeper
 from workers.process.task import process_image
 from workers.process.workplace import Workplace
@@ -175,6 +178,32 @@ def test_after_the_last_try_the_failure_is_final_but_not_called_permanent(place,
     written = failure(place)
     assert (written.reason, written.permanent, written.attempts) == (reason, False, 2)
     assert place.ledger.images.in_flight() == 0
+
+
+def test_a_triton_that_is_away_costs_the_image_nothing_however_long(place):
+    whole, place.process = place.process, process
+    place.client = TritonClient(TritonSettings(url=f"127.0.0.1:{free_ports(1)[0]}"))
+    for _ in range(OFTEN):
+        deliver(place)
+        assert not place.ledger.batches.is_finished("b", 3)
+        assert wait_due(place).why == "resend"
+    place.process = whole
+    deliver(place)
+    assert result(place).attempt == OFTEN + 1
+    with pytest.raises(ObjectNotFound):
+        failure(place)
+
+
+def test_an_image_that_kills_triton_ends_although_triton_is_away_after_each_time(place):
+    killed, away = InferenceUnavailable("Socket closed"), InferenceAway("connection refused")
+    acts = [killed, away, away] * LEDGER.max_transient
+    place.process = Pipeline(*acts)
+    while not place.ledger.batches.is_finished("b", 3):
+        deliver(place)
+        if place.ledger.images.in_flight():
+            wait_due(place)
+    assert failure(place).reason == "inference_unavailable"
+    assert place.process.calls == 3 * LEDGER.max_transient - 2
 
 
 @pytest.mark.parametrize("changes", [AWAY, REFUSED])

@@ -13,6 +13,7 @@ import structlog
 from dermbatch import layout, metrics
 from dermbatch.errors import (
     DermbatchError,
+    InferenceAway,
     MessageDamaged,
     MessageRefused,
     NewerFormat,
@@ -157,16 +158,16 @@ class Attempt:
         try:
             first = write_once(self._place.store, key, record)
         except (StoreUnavailable, StoreRefused) as error:
-            self._wait_for_store(error)
+            self._wait(error)
             return None
         self._log.info("recorded", first=first, attempt=self._claim.attempt, seconds=record.seconds)
         return first
 
     def _postpone_or_fail(self, error: Exception) -> None:
         """A transient failure, or a defect of ours, which is worth another try too."""
-        if isinstance(error, StoreRefused):
-            # Credentials that expired are no fault of the image, whose failure could not be recorded either.
-            self._wait_for_store(error)
+        if isinstance(error, (StoreRefused, InferenceAway)):
+            # Credentials that expired, or a Triton that is away, are no fault of the image.
+            self._wait(error)
             return
         if isinstance(error, DermbatchError):
             reason, message = error.reason, str(error)
@@ -179,9 +180,9 @@ class Attempt:
         else:
             self._postpone(self._claim.transients, counted=True, at_least=getattr(error, "wait", None) or 0.0)
 
-    def _wait_for_store(self, error: DermbatchError) -> None:
-        """Put the image off while nothing can be recorded of it: neither lost, nor ever poison for that."""
-        self._log.warning("not recorded", reason=error.reason, message=str(error))
+    def _wait(self, error: DermbatchError) -> None:
+        """Put the image off while store or Triton is there for nobody: neither lost, nor ever failed for it."""
+        self._log.warning("waits", reason=error.reason, message=str(error))
         self._postpone(self._claim.attempt - 1, counted=False)
 
     def _postpone(self, before: int, *, counted: bool, at_least: float = 0.0) -> None:
@@ -216,7 +217,7 @@ class Attempt:
                 attempts=claim.attempt,
             )
         except (StoreUnavailable, StoreRefused) as error:
-            self._wait_for_store(error)
+            self._wait(error)
             return
         if place.insist(lambda: place.ledger.images.finish(job, claim.owner, "failed", reason=reason)):
             metrics.IMAGES.labels("failed").inc()

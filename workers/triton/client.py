@@ -16,9 +16,9 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from dermbatch import metrics
-from dermbatch.errors import DermbatchError, InferenceUnavailable
+from dermbatch.errors import DermbatchError
 from dermbatch.models.served import Array, ServedModel
-from dermbatch.models.triton import DOWN, FOREIGN, GONE, WRONG, Triton
+from dermbatch.models.triton import DOWN, FOREIGN, GONE, WRONG, Triton, may_have_taken
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
@@ -189,14 +189,16 @@ class TritonClient(Triton):
 
     def _failed(self, model: ServedModel, error: InferenceServerException) -> DermbatchError:
         """As _sorted; where a version is gone, a newer one may have replaced it, so the next try asks anew."""
-        if error.status() in GONE | DOWN | WRONG:
+        if error.status() in GONE | DOWN | WRONG | FOREIGN:
             self._known.clear()
         if error.status() in GONE:
             metrics.TRITON_ERRORS.labels(model.name, "gone").inc()
             self._leave((model.name, model.version))
-            return InferenceUnavailable(f"Triton serves version {model.version} of model {model.name} no longer")
-        return self._sorted(error, model.name, model.version)
+            return self._untaken(f"Triton serves version {model.version} of model {model.name} no longer")
+        return self._sorted(error, model.name, model.version, taken=may_have_taken(error))
 
-    def _sorted(self, error: InferenceServerException, name: str, version: str | None) -> DermbatchError:
+    def _sorted(
+        self, error: InferenceServerException, name: str, version: str | None, *, taken: bool = False
+    ) -> DermbatchError:
         metrics.TRITON_ERRORS.labels(name, str(error.status()).removeprefix("StatusCode.").lower()).inc()
-        return super()._sorted(error, name, version)
+        return super()._sorted(error, name, version, taken=taken)
