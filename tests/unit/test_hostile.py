@@ -51,7 +51,9 @@ WAYS = (as_worker, as_copy)
     ("made", "reason", "says"),
     [
         (lambda: hostile.progressive(201, 64), "too_expensive", "201 scans; at most 200"),
-        (lambda: hostile.directories(1_200), "multi_frame", "pages"),
+        (lambda: hostile.progressive_in_tiff(201, 64), "too_expensive", "201 scans; at most 100"),
+        (lambda: hostile.directories(1_200), "multi_frame", "1,000 or more pages"),
+        (lambda: hostile.few_tiles(200), "corrupt", "1 of its 16 tiles"),
         (lambda: hostile.huge_tile(60_000), "too_expensive", "192 MiB of memory that a picture of 0.0 megapixels"),
         (lambda: hostile.decoy_jp2(40_000), "corrupt", "JPEG 2000"),
     ],

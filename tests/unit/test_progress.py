@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dermbatch.ledger import BatchState
 from orchestrator.cli.tables import progress
-from orchestrator.cli.tables.progress import Pace, follow, line
+from orchestrator.cli.tables.progress import Pace, follow, line, named
 
 SUMMARY = SimpleNamespace(images=1_250_000, done=1_250_000, failed=0)
 
@@ -73,15 +73,10 @@ def test_a_terminal_shows_one_line_whatever_its_width(monkeypatch, columns):
     assert state().name[:20] in lines[-1]
 
 
-def test_a_line_of_80_columns_says_all_and_shortens_the_name(monkeypatch):
+def test_a_line_of_80_columns_says_all_and_shortens_the_name():
     running = state(12_345, images=30_000, failed=350, seconds_left=44_400.0)
-
-    def wait(ledger, store, batch, told):
-        told(running)
-        return SUMMARY
-
-    monkeypatch.setattr(progress, "wait", wait)
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    follow(None, None, SimpleNamespace(name=running.name, images=30_000), console)
-    assert "12,695/30,000 images, 0.0 images/s, 12 h 20 min left, 350 failed" in console.file.getvalue()
-    assert "archive-2026…: 12,695" in console.file.getvalue()
+    text = line(running, paced((0, 0), (123, 10)))
+    assert text == "12,695/30,000 images, 12.3 images/s, 12 h 20 min left, 350 failed"
+    assert named(running.name, text, 80) == f"archive-2026…: {text}"
+    assert named(running.name, text, 120) == f"{running.name}: {text}"
+    assert named(running.name, text, 70) == text

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from dermbatch.errors import BadInput
+from dermbatch.images.jpegheader import check_scans, read_jpeg_header
 from dermbatch.images.pixels import Rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
@@ -25,6 +26,8 @@ _MINISWHITE, _GREY, _RGB, _PALETTE, _MASK, _YCBCR, _CFA, _LINEAR_RAW = 0, 1, 2, 
 _PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
 _REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType
 _MOST_PAGES = 1000
+_JPEG = frozenset({6, 7})
+_MOST_SCANS = 100  # libtiff's own bound, which it would tell nobody
 _THUMBNAIL = 0.5
 """Sides, by those of the largest picture, up to which one of its proportions is taken for its thumbnail."""
 
@@ -77,6 +80,9 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
             and int(page.compression) in _PILLOW_COMPRESSIONS
             and page.sampleformat in (None, 1)
         )
+        if int(page.compression) in _JPEG:
+            for at, size in zip(page.dataoffsets, page.databytecounts, strict=False):
+                check_scans(data[at : at + size], read_jpeg_header(data[at : at + size]), _MOST_SCANS)
         if plain and number is not None:
             return Picture(number)
         notes: list[str] = []
@@ -126,10 +132,14 @@ def _chosen(pages: list[TiffPage]) -> TiffPage:
     others = [page for page in full if page is not largest and not _is_copy(page, largest)]
     if others:
         raise BadInput(
-            f"the file holds {len(others) + 1} pages; save each as a file of its own",
+            f"the file holds {_count(len(others) + 1)} pages; save each as a file of its own",
             reason="multi_frame",
         )
     return largest
+
+
+def _count(pages: int) -> str:
+    return f"{pages:,}" if pages < _MOST_PAGES else f"{_MOST_PAGES:,} or more"
 
 
 def _area(page: TiffPage) -> int:

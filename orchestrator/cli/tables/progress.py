@@ -88,7 +88,7 @@ def follow(
             finished = state.done + state.failed
             pace.note(finished, time.monotonic())
             text = line(state, pace)
-            progress.update(task, completed=finished, total=state.images, said=_named(batch.name, text, room))
+            progress.update(task, completed=finished, total=state.images, said=named(batch.name, text, room))
             if not console.is_terminal and time.monotonic() - said > _LINE_EVERY:
                 said = time.monotonic()
                 console.print(text, soft_wrap=True, highlight=False, markup=False)
@@ -99,7 +99,7 @@ def follow(
     return summary
 
 
-def _named(name: str, text: str, columns: int) -> str:
+def named(name: str, text: str, columns: int) -> str:
     """The name before the text, shortened or left out where that would cut the text off."""
     room = columns - len(text) - len(": ")
     if room < _LEAST_NAME:
