@@ -28,6 +28,7 @@ from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import DiskWatch, s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 from orchestrator.stack.state import (
+    Holder,
     Lock,
     PartState,
     StackState,
@@ -64,6 +65,7 @@ class Stack:
         model_repository: The Triton model repository to serve.
         desk: Whether the desk is served, too.
         keep_queue: Whether Redis goes on with what an earlier stack in this home has left.
+        holder: What starts it, for others that want the home meanwhile.
         service_command: The orchestrator service; configured by its environment only.
         worker_command: A worker; likewise.
     """
@@ -78,6 +80,7 @@ class Stack:
         model_repository: Path,
         desk: bool = False,
         keep_queue: bool = True,
+        holder: Holder = "up",
         service_command: Sequence[str] | None = None,
         worker_command: Sequence[str] | None = None,
     ) -> None:
@@ -87,7 +90,7 @@ class Stack:
         self._live_slots = live_slots
         self._repository = model_repository
         self._desk = desk
-        self._keep_queue = keep_queue
+        self._keep_queue, self._holder = keep_queue, holder
         self._service_command = list(service_command or python_module("orchestrator"))
         self._worker_command = list(worker_command or python_module("workers"))
         self._lock: Lock | None = None
@@ -115,11 +118,12 @@ class Stack:
         """Start all parts and wait until all are ready; nothing is left running where that fails.
 
         Raises:
-            StackError: Where the home is in use or cannot be written, or a part does not come up; names its log.
+            HomeInUse: Where another stack or command has the home.
+            StackError: Where the home cannot be written, or a part does not come up; names its log.
         """
         try:
             make_home(self.home)
-            self._lock = Lock(self.home)
+            self._lock = Lock(self.home, self._holder)
             self._wait_for_orphans()
             self._prepare()
             self._bring_up(self._servers)
