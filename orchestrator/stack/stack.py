@@ -22,7 +22,7 @@ from orchestrator.stack.environment import (
     without_salt,
 )
 from orchestrator.stack.logs import rotate
-from orchestrator.stack.ports import free_ports
+from orchestrator.stack.ports import free_ports, taken
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import DiskWatch, s3_part
@@ -188,13 +188,13 @@ class Stack:
         has_triton = self._asked.inference.engine is Engine.TRITON
         desk = [_DESK, f"{_DESK}-metrics"] if self._desk else []
         names = ["redis", "s3", *(_TRITON if has_triton else ()), "orchestrator", *self._worker_names(), *desk]
-        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True)) | self._asked_ports()
         base = base_environment(os.environ)
         if not self._keep_queue:
             shutil.rmtree(self.home / "redis", ignore_errors=True)
         redis, redis_settings = redis_part(self.home / "redis", self._log("redis"), self._ports["redis"], base)
         s3, store_settings, self.object_files = s3_part(
-            self.home / "s3", self._log("s3"), self._ports["s3"], base, self._asked.store
+            self.home / "s3", self._log("s3"), self._ports["s3"], base, self._asked.store, self._asked.stack
         )
         self._servers, triton_settings = [redis, s3], self._asked.triton
         if has_triton:
@@ -221,6 +221,14 @@ class Stack:
             self._programs.append(self._program(name, self._worker_command, base, settings, grace))
         if self._desk:
             self._programs.append(self._desk_part(base))
+
+    def _asked_ports(self) -> dict[str, int]:
+        port = self._asked.stack.store_port if self._holder == "up" else 0  # what runs once is found by nobody
+        if port and taken(port):
+            raise StackError(
+                f"port {port} is in use or not allowed; set DERMBATCH_STACK__STORE_PORT to another one"
+            )
+        return {"s3": port} if port else {}
 
     def _desk_settings(self) -> dict[str, object]:
         if not self._desk:
