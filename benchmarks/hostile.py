@@ -63,6 +63,15 @@ def huge_tile(side: int) -> bytes:
     return b"II*\0" + struct.pack("<I", start) + body + _ifd(start, tags, 0)
 
 
+def progressive_in_tiff(scans: int, side: int) -> bytes:
+    """A TIFF whose one strip is :func:`progressive`."""
+    body = progressive(scans, side)
+    tags = {256: (4, side), 257: (4, side), 258: (3, 8), 259: (3, 7), 262: (3, 6), 277: (3, 3)}
+    tags |= {273: (4, 8), 278: (4, side), 279: (4, len(body))}
+    start = 8 + len(body)
+    return b"II*\0" + struct.pack("<I", start) + body + _ifd(start, tags, 0)
+
+
 def _dicom(syntax: str, uid: str) -> tuple[Dataset, FileMetaDataset]:
     dataset, meta = Dataset(), FileMetaDataset()
     dataset.SOPClassUID = meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.4"
@@ -111,6 +120,13 @@ def deep_png(height: int, width: int) -> bytes:
 def jpeg2000(height: int, width: int) -> bytes:
     """A JPEG 2000 code stream without loss that is what it says."""
     return bytes(imagecodecs.jpeg2k_encode(skin(height, width), level=0, codecformat="j2k", reversible=True))
+
+
+def few_tiles(side: int) -> bytes:
+    """A JPEG 2000 code stream of ``side`` x ``side`` pixels in tiles of 64 x 64, of which it has the first one."""
+    stream = bytearray(jpeg2000(64, 64))
+    struct.pack_into(">II", stream, 8, side, side)
+    return bytes(stream)
 
 
 def decoy_jp2(side: int) -> bytes:

@@ -36,6 +36,10 @@ class StackError(DermbatchError):
     reason = "stack"
 
 
+class HomeInUse(UsageError, StackError):
+    """Another command has the local stack's folder; nothing was started."""
+
+
 class PermanentError(DermbatchError):
     """Trying again cannot help: recorded in ``failed/`` at once."""
 

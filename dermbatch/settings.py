@@ -183,6 +183,17 @@ class StackSettings(Section):
     least_free: int = Field(
         default=64 * 1024 * 1024, ge=0, description="bytes of free disk space below which a run ends in time"
     )
+    store_port: int = Field(default=0, ge=0, le=65535, description="of the object store; any free one where 0")
+    store_access_key_id: str | None = Field(
+        default=None, min_length=1, description="of the object store; new ones at each start where none are given"
+    )
+    store_secret_access_key: SecretStr | None = Field(default=None, min_length=16)
+
+    @model_validator(mode="after")
+    def _whole_pair(self) -> Self:
+        if (self.store_access_key_id is None) != (self.store_secret_access_key is None):
+            raise ValueError("store_access_key_id and store_secret_access_key belong together")
+        return self
 
 
 class ArchiveSettings(Section):

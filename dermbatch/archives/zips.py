@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import pairwise
 from typing import IO, cast
 
 from dermbatch.archives.members import (
@@ -45,7 +46,8 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
         allowance: Of all together.
 
     Raises:
-        BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``.
+        BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``
+            where members share their bytes.
     """
     try:
         archive = zipfile.ZipFile(cast(IO[bytes], _Bounded(file, limits.max_members)))
@@ -54,31 +56,34 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
     with closing(archive):
         infos = archive.infolist()
         allowance.count(len(infos))
-        named, overlapping = _names(infos), _overlapping(infos)
+        _check_apart(infos)
+        named = _names(infos)
         for info in infos:
             reasons = {
                 "zip_encrypted": bool(info.flag_bits & _ENCRYPTED),
                 "zip_corrupt": info.compress_type not in _READABLE,
-                "zip_bomb": info.header_offset in overlapping
-                or info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
+                "zip_bomb": info.file_size > max(info.compress_size * limits.max_ratio, SMALL),
             }
             unpack = partial(_chunks, archive, info, allowance, limits.max_ratio)
             member = Member(named(info), info.file_size, _unpack=unpack)
             yield from admitted(member, info.is_dir(), reasons, limits.max_member_bytes)
 
 
-def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
-    """Where members begin that share bytes with another: small archives then unpack to any size (Fifield 2019)."""
+def _check_apart(infos: list[zipfile.ZipInfo]) -> None:
+    """Refuse an archive whose members share bytes: a small one then unpacks to any size (Fifield 2019).
+
+    It is refused as a whole, for it may have a member for each 46 bytes: each would be a failure of its own.
+    """
     places = sorted(
         (info.header_offset, info.header_offset + _HEADER_BYTES + info.compress_size) for info in infos
     )
-    found, reached, before = set[int](), -1, -1
-    for start, end in places:
-        if start < reached:
-            found |= {start, before}
-        if end > reached:
-            reached, before = end, start
-    return found
+    for (_, end), (start, _) in pairwise(places):
+        if start < end:
+            raise BadInput(
+                "members of the archive share their bytes, as only those do that are made to unpack to any size; "
+                "unpack it yourself if you trust it",
+                reason="zip_bomb",
+            )
 
 
 class _Bounded:

@@ -45,6 +45,7 @@ from dermbatch.images.jpegheader import (
     JpegHeader,
     begins_jpeg2000,
     check_scans,
+    check_tiles,
     jpeg_end,
     read_jpeg2000_header,
     read_jpeg_header,
@@ -324,6 +325,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
     if syntax in JPEG2000TransferSyntaxes:
         coded = read_jpeg2000_header(picture if begins_jpeg2000(picture) else frame)
         size = None if coded is None else (coded.height, coded.width)
+        check_tiles(picture)
     elif syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
         header = read_jpeg_header(picture)
         size = None if header is None else (header.height, header.width)

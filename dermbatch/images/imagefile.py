@@ -25,6 +25,7 @@ from dermbatch.images.formats.colours import described_profile
 from dermbatch.images.jpegheader import (
     JpegHeader,
     check_scans,
+    check_tiles,
     is_followed_by_another,
     jpeg_is_complete,
     read_jpeg_header,
@@ -205,6 +206,8 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
     check_scans(data, header)
     if header is not None and is_odd(header):
         return _read_odd_jpeg(data, header, max_pixels)
+    if media_type == "image/jp2":
+        check_tiles(data)
     if media_type == "image/heic":
         from pi_heif import register_heif_opener  # noqa: PLC0415 - not every command pays for what few files need
 

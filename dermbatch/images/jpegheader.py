@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 
-from dermbatch.errors import TooExpensive
+from dermbatch.errors import BadInput, TooExpensive
 
 _MARKER = re.compile(rb"\xff[^\x00-\xbf\xd0-\xd7\xff]")
 _NO_FILL = re.compile(rb"[^\xff]")
@@ -72,20 +73,21 @@ _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _MOST_SCANS = 200
 
 
-def check_scans(stream: bytes, header: JpegHeader | None) -> None:
+def check_scans(stream: bytes, header: JpegHeader | None, most: int = _MOST_SCANS) -> None:
     """Refuse a progressive picture of more scans than any encoder makes: each is another pass over all of it.
 
     Args:
         stream: From the start marker on.
         header: Of it.
+        most: Scans that are taken.
 
     Raises:
-        TooExpensive: Where there are more than 200. Encoders make 4 to 20.
+        TooExpensive: Where there are more. Encoders make 4 to 20.
     """
     # In coded data no FF is followed by anything but 00 and restart markers (ITU-T T.81, B.1.1.5).
-    if header is not None and header.marker in _PROGRESSIVE and (scans := stream.count(b"\xff\xda")) > _MOST_SCANS:
+    if header is not None and header.marker in _PROGRESSIVE and (scans := stream.count(b"\xff\xda")) > most:
         raise TooExpensive(
-            f"the progressive JPEG picture has {scans:,} scans; at most {_MOST_SCANS} are taken: save it anew"
+            f"the progressive JPEG picture has {scans:,} scans; at most {most} are taken: save it anew"
         )
 
 
@@ -212,3 +214,41 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header | None:
         transformed=0 <= coding < len(stream) - 9 and stream[coding + 8] == 1,
         signed=stream[at + 42] >> 7 == 1,
     )
+
+
+def check_tiles(stream: bytes) -> None:
+    """Refuse a JPEG 2000 picture that lacks tiles: a decoder leaves them black, and says nothing.
+
+    Args:
+        stream: Raw or in a JP2 file (ITU-T T.800, A.4.2 and A.5.1); of anything else, nothing is said.
+
+    Raises:
+        BadInput: ``corrupt``.
+    """
+    at = stream[: 1 << 16].find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(stream) < at + 40:
+        return
+    right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", stream, at + 8)
+    if not width or not height or right <= left or bottom <= top:
+        return
+    tiles = -(-(right - left) // width) * -(-(bottom - top) // height)
+    if (found := _tiles(stream, at + 2)) < tiles:
+        raise BadInput(
+            f"the JPEG 2000 picture has {found:,} of its {tiles:,} tiles: it is damaged; copy it again, or save "
+            "the picture anew",
+            reason="corrupt",
+        )
+
+
+def _tiles(stream: bytes, at: int) -> int:
+    """How many tiles have a part, from the main header's first segment on."""
+    while at + 4 <= len(stream) and stream[at : at + 2] != b"\xff\x90":
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    found = set[int]()
+    while at + 10 <= len(stream) and stream[at : at + 2] == b"\xff\x90":
+        tile, length = struct.unpack_from(">HI", stream, at + 4)
+        found.add(tile)
+        if length < 14:  # 0: to the end
+            break
+        at += length
+    return len(found)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice, product
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import redis
 from redis.client import PubSub
@@ -30,6 +30,25 @@ from dermbatch.records.asked import Batch, BatchControl, Lane
 _BITS_AT_A_TIME = 5000
 
 
+Kind = Literal["refused", "copy", "known", "plain", "enlarged", "failed"]
+"""Of an image, by what it takes: refused by planning; copy: of another one of its batch; known: nothing was
+computed; enlarged: a small lesion was super-resolved, which takes up to a hundred times as much as a plain one."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Spent(NamedTuple):
+    """What images of one kind took.
+
+    Attributes:
+        images: How many.
+        seconds: That workers spent on them, together.
+    """
+
+    images: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class BatchState:
     """How an open batch stands.
@@ -47,6 +66,8 @@ class BatchState:
         waiting: Those of them that wait out a pause after a transient failure.
         opened: When it was planned.
         rate: Outcomes a second, lately; kept by the leader.
+        seconds_left: That it still takes; none where nobody can tell. Kept by the leader, too.
+        spent: Images with an outcome and seconds that workers spent on them, by their kind, as far as was counted.
         reasons: Failures by reason code.
         tolerant: It was resumed after too many failures, so it is not paused for them again.
         growing: It takes images in; ``images`` is how many so far.
@@ -66,6 +87,8 @@ class BatchState:
     waiting: int
     opened: datetime
     rate: float = 0.0
+    seconds_left: float | None = None
+    spent: Mapping[Kind, Spent] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     tolerant: bool = False
     growing: bool = False
@@ -134,7 +157,7 @@ class Batches:
 
     def refuse(self, batch: str, index: int, reason: str) -> bool:
         """Count an image as failed that never was in flight: its input was refused when it was planned."""
-        return self._run("refuse", [*bitmaps_of(batch), reasons_of(batch)], [index, reason]) == 1
+        return self._run("refuse", [*bitmaps_of(batch), reasons_of(batch), batch_of(batch)], [index, reason]) == 1
 
     def forget(self, batch: str) -> None:
         """Drop all that is kept of a batch that is closed."""
@@ -223,9 +246,10 @@ class Batches:
         """Go through the manifest again from here; what has its outcome is passed over."""
         self._run("feed_from", [batch_of(batch)], [index])
 
-    def note_rate(self, batch: str, rate: float) -> None:
-        """Keep the outcomes a second of a batch, for people to see."""
-        self._amend(batch, "rate", f"{rate:.3f}")
+    def note_rate(self, batch: str, rate: float, seconds_left: float | None) -> None:
+        """Keep the outcomes a second of a batch and the time that it still takes, for people to see."""
+        left = "" if seconds_left is None else f"{seconds_left:.1f}"
+        self._amend(batch, "rate", f"{rate:.3f}", "left", left)
 
     def _amend(self, batch: str, *fields: str | int) -> bool:
         # One script: a batch that is forgotten in between must not come back as a shell of itself.
@@ -266,11 +290,18 @@ def _state(
         waiting=int(in_flight[1] or 0),
         opened=datetime.fromtimestamp(int(said["opened"]) / 1000, UTC),
         rate=float(said["rate"]),
+        seconds_left=float(said["left"]) if said.get("left") else None,
+        spent=_spent(said),
         tolerant=said.get("tolerant") == "1",
         growing=said.get("growing") == "1",
         rule=said.get("rule", ""),
         reasons={reason: int(count) for reason, count in _pairs(reasons).items() if int(count) > 0},
     )
+
+
+def _spent(said: Mapping[str, str]) -> dict[Kind, Spent]:
+    counted = {kind: (int(said.get(f"images:{kind}", 0)), int(said.get(f"ms:{kind}", 0))) for kind in KINDS}
+    return {kind: Spent(images, ms / 1000) for kind, (images, ms) in counted.items() if images}
 
 
 def _fields(control: BatchControl) -> list[str | int]:

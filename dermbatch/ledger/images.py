@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
+from dermbatch.ledger.batches import Kind
 from dermbatch.ledger.connection import (
     CLOCK,
     COUNTS,
@@ -161,6 +162,8 @@ class Images:
         reason: str = "",
         *,
         row: str = "",
+        kind: Kind | None = None,
+        seconds: float = 0.0,
     ) -> bool:
         """Note an outcome whose record is written; ``False`` where a failure came too late to count.
 
@@ -170,10 +173,13 @@ class Images:
             outcome: Of which kind the record is.
             reason: Code of a failure.
             row: Of the batch's table, of the very record that is in the store; not kept where too many wait.
+            kind: Of the image, by what it takes; not counted where none is given.
+            seconds: That a worker spent on it.
         """
         batch = job.batch
         names = [*FLIGHT, *bitmaps_of(batch), reasons_of(batch), batch_of(batch), rows_of(batch), WAKE]
         args: list[str | int] = [job.member, job.index, owner, outcome, reason, job.batch, row, MOST_ROWS]
+        args += [kind or "", milliseconds(seconds)]
         return self._run("finish", names, args) == 1
 
     def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:

@@ -6,7 +6,6 @@ The window is the back-pressure: whatever an archive's size, Redis holds only wh
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from math import ceil
 
@@ -18,11 +17,13 @@ from dermbatch.ledger import BatchState, Due, Ledger, Message
 from dermbatch.ledger.images import MOST_DELIVERIES
 from dermbatch.records.asked import Batch, ImageJob, ManifestEntry
 from dermbatch.settings import LedgerSettings
+from dermbatch.stages import Stage, closure
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import asked
 from orchestrator.dispatch.feed import Feed
 from orchestrator.dispatch.lost_causes import bury, bury_unread, refuse
 from orchestrator.dispatch.messages import Messages
+from orchestrator.dispatch.pace import Forecast, Rate
 from orchestrator.steering.controls import halt, is_damage
 
 _log = structlog.get_logger(__name__)
@@ -30,8 +31,6 @@ _log = structlog.get_logger(__name__)
 _SLOTS_BEFORE_ANY_WORKER = 4
 """What the window is made for while no worker has reported: something must wait, so that scaling sees work."""
 
-_RATE_SECONDS = 2.0
-_LEAST_SECONDS = 0.5  # two looks in quick succession tell no speed
 _FED_AT_ONCE = 500
 _HELD_BACK = 4
 """Images waiting out a pause do not count to the window, up to so many times its size: a few that cannot be
@@ -71,6 +70,7 @@ class Dispatcher:
         self._feeds: dict[str, Feed] = {}
         self._batches: dict[str, Batch] = {}
         self._rates: dict[str, Rate] = {}
+        self._forecasts: dict[str, Forecast] = {}
         self._left: dict[str, DermbatchError] = {}
 
     def feed(self) -> int:
@@ -226,9 +226,18 @@ class Dispatcher:
         return True
 
     def _note(self, state: BatchState) -> None:
-        rate = self._rates.setdefault(state.name, Rate())
-        if rate.note(state.done + state.failed):
-            self._ledger.batches.note_rate(state.name, rate.lately)
+        now, rate = time.monotonic(), self._rates.setdefault(state.name, Rate())
+        if not rate.note(state.done + state.failed, now):
+            return
+        forecast = self._forecasts.setdefault(state.name, Forecast())
+        forecast.note(state, now)
+        try:
+            batch = self._batch(state)
+        except DermbatchError:  # feeding it says what is wrong with it
+            return
+        enlarging = Stage.ENHANCE in closure(frozenset(batch.order.stages))
+        left = forecast.left(state.left, batch.duplicates, enlarging=enlarging)
+        self._ledger.batches.note_rate(state.name, rate.lately, left)
 
     def _batch(self, state: BatchState) -> Batch:
         """The record, read anew where the batch has grown."""
@@ -238,7 +247,7 @@ class Dispatcher:
         return known
 
     def _forget_closed(self, names: set[str]) -> None:
-        for kept in (self._batches, self._feeds, self._rates, self._left):
+        for kept in (self._batches, self._feeds, self._rates, self._forecasts, self._left):
             for name in set(kept) - names:
                 del kept[name]
 
@@ -253,30 +262,3 @@ def _held(states: Sequence[BatchState], window: int) -> int:
     """How much of a window batches hold."""
     waiting = sum(state.waiting for state in states)
     return sum(state.in_flight for state in states) - min(waiting, _HELD_BACK * max(0, window))
-
-
-class Rate:
-    """Outcomes a second over the last seconds."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-        self._said = 0.0
-
-    @property
-    def lately(self) -> float:
-        """Outcomes a second."""
-        if len(self._seen) < 2:
-            return 0.0
-        (start, before), (end, now) = self._seen[0], self._seen[-1]
-        return max(0, now - before) / max(_LEAST_SECONDS, end - start)
-
-    def note(self, outcomes: int) -> bool:
-        """Take down a count; whether a second has passed since it last said so."""
-        now = time.monotonic()
-        self._seen.append((now, outcomes))
-        while now - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:
-            self._seen.popleft()
-        if now - self._said < 1:
-            return False
-        self._said = now
-        return True

@@ -9,12 +9,15 @@ import yaml
 MOST_BYTES = 1 << 20
 """Of a document."""
 _MOST_NODES = 50_000
+_LONGEST_NUMBER = 100
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 
 def composed(data: bytes) -> yaml.Node | None:
     """The tree of a YAML document, whose aliases lead to no more than a document of its size would say.
 
-    Aliases and merge keys (``<<``) that are merged again multiply: a few lines become millions of values.
+    Aliases and merge keys (``<<``) that are merged again multiply: a few lines become millions of values. And a
+    number of many digits, to the base of 60 above all, takes time by their square.
 
     Args:
         data: The document, at most :data:`MOST_BYTES`.
@@ -54,6 +57,9 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
     """How many values a node stands for, with those that its aliases lead to."""
     if (known := counted.get(id(node))) is not None:
         return known
+    if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+        problem = f"a number of more than {_LONGEST_NUMBER} characters"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     counted[id(node)] = 1  # where an alias leads to what it is in: that is not made twice
     inside: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
@@ -62,7 +68,7 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
         inside = [one for pair in node.value for one in pair]
     count = 1 + sum(_count(one, counted) for one in inside)
     if count > _MOST_NODES:
-        problem = f"its aliases come to more than {_MOST_NODES:,} values"
+        problem = f"its values and aliases come to more than {_MOST_NODES:,}"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     counted[id(node)] = count
     return count

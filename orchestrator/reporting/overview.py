@@ -41,7 +41,7 @@ class Standing:
         images: How many it has; so far, while it is planned.
         done, failed, in_flight: How many of them have a result, failed, are queued or worked on.
         rate: Outcomes a second: lately, or from the first to the last of a closed batch.
-        seconds_left: At this rate; none where it is not known.
+        seconds_left: That it still takes, by the work that is left; none where it is not known.
         reasons: Failures by reason code, most frequent first.
         created, closed: When it was planned, when it ended.
         growing: Whether it takes images in.
@@ -138,7 +138,6 @@ def as_json(shown: Overview) -> str:
 
 def of_state(state: BatchState) -> Standing:
     """How an open batch stands."""
-    moving = state.state == "open" and state.rate > 0
     return Standing(
         name=state.name,
         state=state.state,
@@ -150,7 +149,7 @@ def of_state(state: BatchState) -> Standing:
         failed=state.failed,
         in_flight=state.in_flight,
         rate=state.rate,
-        seconds_left=state.left / state.rate if moving else None,
+        seconds_left=state.seconds_left if state.state == "open" else None,
         reasons=dict(Counter(state.reasons).most_common()),
         created=state.opened,
         growing=state.growing,

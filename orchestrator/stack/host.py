@@ -50,10 +50,12 @@ def up(
         Settings that lead to it.
 
     Raises:
+        HomeInUse: Where another one, or a command, has its folder.
         StackError: Where it does not come up; nothing is left running then. Names the log.
     """
     home = home.resolve()
     make_home(home)
+    Lock(home).release()  # else it would be told by the log of a process that does not start
     log = logs_path(home) / "stack.log"
     rotate(log)
     argv = python_module(
@@ -103,7 +105,7 @@ def object_store(home: Path, settings: StoreSettings) -> Iterator[StoreSettings]
         raise StackError(
             f"no stack is running in {home}, and none was; start one with: dermbatch up --home {home}"
         )
-    lock = Lock(home)
+    lock = Lock(home, "fetch")
     try:
         log, (port,) = logs_path(home) / "s3.log", free_ports(1)
         part, store, _ = s3_part(home / "s3", log, port, base_environment(os.environ), settings)

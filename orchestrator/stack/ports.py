@@ -44,3 +44,14 @@ def free_ports(count: int) -> list[int]:
     if len(chosen) == count:
         return chosen
     raise StackError(f"no {count} free ports on 127.0.0.1 between {_LOWEST} and {_HIGHEST}")
+
+
+def taken(port: int) -> bool:
+    """Whether somebody listens on a port of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended are nobody's
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False

@@ -22,12 +22,13 @@ from orchestrator.stack.environment import (
     without_salt,
 )
 from orchestrator.stack.logs import rotate
-from orchestrator.stack.ports import free_ports
+from orchestrator.stack.ports import free_ports, taken
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import DiskWatch, s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 from orchestrator.stack.state import (
+    Holder,
     Lock,
     PartState,
     StackState,
@@ -64,6 +65,7 @@ class Stack:
         model_repository: The Triton model repository to serve.
         desk: Whether the desk is served, too.
         keep_queue: Whether Redis goes on with what an earlier stack in this home has left.
+        holder: What starts it, for others that want the home meanwhile.
         service_command: The orchestrator service; configured by its environment only.
         worker_command: A worker; likewise.
     """
@@ -78,6 +80,7 @@ class Stack:
         model_repository: Path,
         desk: bool = False,
         keep_queue: bool = True,
+        holder: Holder = "up",
         service_command: Sequence[str] | None = None,
         worker_command: Sequence[str] | None = None,
     ) -> None:
@@ -87,7 +90,7 @@ class Stack:
         self._live_slots = live_slots
         self._repository = model_repository
         self._desk = desk
-        self._keep_queue = keep_queue
+        self._keep_queue, self._holder = keep_queue, holder
         self._service_command = list(service_command or python_module("orchestrator"))
         self._worker_command = list(worker_command or python_module("workers"))
         self._lock: Lock | None = None
@@ -115,11 +118,12 @@ class Stack:
         """Start all parts and wait until all are ready; nothing is left running where that fails.
 
         Raises:
-            StackError: Where the home is in use or cannot be written, or a part does not come up; names its log.
+            HomeInUse: Where another stack or command has the home.
+            StackError: Where the home cannot be written, or a part does not come up; names its log.
         """
         try:
             make_home(self.home)
-            self._lock = Lock(self.home)
+            self._lock = Lock(self.home, self._holder)
             self._wait_for_orphans()
             self._prepare()
             self._bring_up(self._servers)
@@ -184,13 +188,13 @@ class Stack:
         has_triton = self._asked.inference.engine is Engine.TRITON
         desk = [_DESK, f"{_DESK}-metrics"] if self._desk else []
         names = ["redis", "s3", *(_TRITON if has_triton else ()), "orchestrator", *self._worker_names(), *desk]
-        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True)) | self._asked_ports()
         base = base_environment(os.environ)
         if not self._keep_queue:
             shutil.rmtree(self.home / "redis", ignore_errors=True)
         redis, redis_settings = redis_part(self.home / "redis", self._log("redis"), self._ports["redis"], base)
         s3, store_settings, self.object_files = s3_part(
-            self.home / "s3", self._log("s3"), self._ports["s3"], base, self._asked.store
+            self.home / "s3", self._log("s3"), self._ports["s3"], base, self._asked.store, self._asked.stack
         )
         self._servers, triton_settings = [redis, s3], self._asked.triton
         if has_triton:
@@ -217,6 +221,14 @@ class Stack:
             self._programs.append(self._program(name, self._worker_command, base, settings, grace))
         if self._desk:
             self._programs.append(self._desk_part(base))
+
+    def _asked_ports(self) -> dict[str, int]:
+        port = self._asked.stack.store_port if self._holder == "up" else 0  # what runs once is found by nobody
+        if port and taken(port):
+            raise StackError(
+                f"port {port} is in use or not allowed; set DERMBATCH_STACK__STORE_PORT to another one"
+            )
+        return {"s3": port} if port else {}
 
     def _desk_settings(self) -> dict[str, object]:
         if not self._desk:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psutil
 from pydantic import Field, ValidationError
 
-from dermbatch.errors import StackError
+from dermbatch.errors import HomeInUse
 from dermbatch.records.asked import Record
 
 _LOCK_TRIES = 10
@@ -111,14 +111,33 @@ def wait_gone(pids: list[int], timeout: float) -> list[int]:
     return left
 
 
+Holder = Literal["up", "run", "fetch"]
+"""What has a home: a stack that stays, ``dermbatch run``, or a command that reads what is there."""
+
+
+def _in_use(home: Path, pid: str, holder: str) -> str:
+    if holder == "run":
+        return (
+            f"another dermbatch run, pid {pid}, writes into {home.parent}: wait until it has ended, or name "
+            "another folder; nothing was started"
+        )
+    if holder == "fetch":
+        return f"another command, pid {pid}, reads the results in {home}: try again when it has ended"
+    return f"a stack is already running in {home}, pid {pid}; end it with: dermbatch down --home {home}"
+
+
 class Lock:
     """The home is ours until this process ends or releases it: the kernel drops the lock with the process."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, holder: Holder = "up") -> None:
         """Take the lock.
 
+        Args:
+            home: What it is of.
+            holder: What takes it, for those who do not get it.
+
         Raises:
-            StackError: Where another stack has it; names its process.
+            HomeInUse: Where another process has it; names it.
         """
         self._file = (home / "stack.lock").open("a+")
         for attempt in range(_LOCK_TRIES):
@@ -127,16 +146,13 @@ class Lock:
             except OSError:
                 if attempt + 1 == _LOCK_TRIES:
                     self._file.seek(0)
-                    holder = self._file.read().strip() or "unknown"
+                    pid, _, other = self._file.read().partition(" ")
                     self._file.close()
-                    raise StackError(
-                        f"a stack is already running in {home}, pid {holder}; "
-                        f"end it with: dermbatch down --home {home}"
-                    ) from None
+                    raise HomeInUse(_in_use(home, pid or "unknown", other)) from None
                 time.sleep(_LOCK_PAUSE)
             else:
                 self._file.truncate(0)
-                self._file.write(str(os.getpid()))
+                self._file.write(f"{os.getpid()} {holder}")
                 self._file.flush()
                 return
 

@@ -99,8 +99,10 @@ def test_images_without_two_results_are_counted_apart(store):
     write_record(store, failure_of("new", 0))
     for index in (1, 2):
         write_record(store, result_of("new", index, versions=NEW))
-    rows, _ = close_new(store, 3)
+    rows, page = close_new(store, 3)
     assert [row["how"] for row in rows] == ["new_failed", "old_missing", "old_missing"]
+    assert "<b>3</b>images<" in page
+    assert "<b>0</b>compared" in page
     assert [row["dice"] for row in rows] == [None] * 3
 
 
@@ -112,8 +114,10 @@ def test_a_mask_that_cannot_be_compared_leaves_dice_empty(store, damaged):
     put_mask(store, new, 10)
     if damaged is not None:
         store.put(old.stages[Stage.SEGMENT].artifacts["mask.png"], damaged, "image/png")
-    rows, _ = close_new(store, 1)
+    rows, page = close_new(store, 1)
     assert (rows[0]["how"], rows[0]["dice"]) == ("compared", None)
+    assert "<b>1</b>compared" in page
+    assert "<b>0</b>pairs of masks" in page
 
 
 def test_a_batch_that_is_compared_with_none_has_no_comparison(store):

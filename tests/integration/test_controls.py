@@ -150,6 +150,6 @@ def test_steering_a_batch_that_closes_at_that_moment_leaves_nothing_behind(orche
     orchestra.ledger.batches.forget("b")
     assert not orchestra.ledger.batches.steer("b", BatchControl())
     orchestra.ledger.batches.advance("b", 1)
-    orchestra.ledger.batches.note_rate("b", 3.0)
+    orchestra.ledger.batches.note_rate("b", 3.0, None)
     orchestra.ledger.batches.feed_from("b", 0)
     assert orchestra.client.keys("dermbatch:batch:*") == []

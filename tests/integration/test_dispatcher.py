@@ -389,3 +389,22 @@ def test_the_rate_of_a_batch_is_told(orchestra):
     orchestra.dispatcher.feed()
     orchestra.dispatcher.feed()
     assert orchestra.state().rate > 0
+
+
+def test_the_time_left_is_told_from_what_images_of_each_kind_took(orchestra):
+    orchestra.plan(40)
+    orchestra.dispatcher.feed()
+    assert orchestra.state().seconds_left is None
+    for _ in range(30):
+        for job in orchestra.take():
+            kind, seconds = ("enlarged", 4.0) if job.index % 2 else ("plain", 0.5)
+            orchestra.ledger.images.finish(job, "w", "done", kind=kind, seconds=seconds)
+            orchestra.ledger.images.finish(job, "w", "done", kind=kind, seconds=seconds)  # told twice
+        orchestra.dispatcher.feed()
+        if orchestra.state().done >= 24:
+            break
+    time.sleep(1.1)
+    orchestra.dispatcher.feed()
+    state = orchestra.state()
+    assert sum(one.images for one in state.spent.values()) == state.done
+    assert state.seconds_left > 0

@@ -66,7 +66,7 @@ def test_open_closed_planned_and_unknown_batches_each_have_their_state(store, le
     opened = batch_of("opened", 100, lane="live", weight=3)
     ledger.batches.open(opened)
     ledger.batches.refuse("opened", 7, "truncated")
-    ledger.batches.note_rate("opened", 4.5)
+    ledger.batches.note_rate("opened", 4.5, 22.0)
     halted = batch_of("halted", 10)
     ledger.batches.open(halted, BatchControl(state="paused", why="half of it failed"))
     write_manifest(store, batch_of("lost", 3), map(entry_of, range(3)))
@@ -87,7 +87,7 @@ def test_open_closed_planned_and_unknown_batches_each_have_their_state(store, le
     assert (shown.slots, shown.oldest_live) == (1, None)
     one = by_name["opened"]
     assert (one.lane, one.weight, one.images, one.done, one.failed) == ("live", 3, 100, 0, 1)
-    assert one.seconds_left == pytest.approx(99 / 4.5)
+    assert (one.rate, one.seconds_left) == (4.5, 22.0)
     assert one.reasons == {"truncated": 1}
     assert by_name["planned"].images == 2000
     assert by_name["ended"].rate == pytest.approx(1)

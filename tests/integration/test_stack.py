@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -15,7 +16,7 @@ import pytest
 import redis
 from tiny_models import write_repository
 
-from dermbatch.errors import StackError
+from dermbatch.errors import HomeInUse, StackError
 from dermbatch.models import repository
 from dermbatch.models.triton import Triton
 from dermbatch.settings import Settings
@@ -23,7 +24,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack import host
 from orchestrator.stack.process import http_ok
 from orchestrator.stack.stack import Stack
-from orchestrator.stack.state import read_state, state_path
+from orchestrator.stack.state import Lock, make_home, read_state, state_path
 from tests.waiting import patience
 
 
@@ -134,6 +135,23 @@ def test_its_state_is_for_others_to_find_and_for_the_owner_only(stack):
     for name, part in state.parts.items():
         assert psutil.Process(part.program_pid).ppid() == part.pid
         assert part.log == str(stack.logs / f"{name}.log")
+
+
+@pytest.mark.parametrize(
+    ("holder", "said"),
+    [
+        ("run", "another dermbatch run, pid {pid}, writes into {folder}: wait until it has ended"),
+        ("fetch", "another command, pid {pid}, reads the results in {folder}/home"),
+        ("up", "a stack is already running in {folder}/home, pid {pid}; end it with: dermbatch down"),
+    ],
+)
+def test_who_has_a_home_is_said(tmp_path, models, holder, said):
+    home = tmp_path / "home"
+    make_home(home)
+    held = Lock(home, holder)
+    with pytest.raises(HomeInUse, match=re.escape(said.format(pid=os.getpid(), folder=tmp_path))):
+        host.up(home, Settings(), model_repository=models)
+    held.release()
 
 
 def test_a_second_stack_is_kept_out_of_its_home(stack, models):

@@ -33,8 +33,9 @@ def job(index=0, *, stages=ORDER, batch="b", models=OLD, source=None, etag=None)
     )
 
 
-def saw(store, index, *, name="try", **said):
-    record = CanaryRecord(canary=name, batch="b", index=index, name=f"{index}.jpg", models={}, seconds=2, **said)
+def saw(store, index, *, name="try", image=None, **said):
+    image = image or f"{index}.jpg"
+    record = CanaryRecord(canary=name, batch="b", index=index, name=image, models={}, seconds=2, **said)
     store.put(layout.canary_result(name, "b", index), record.to_json(), "application/json")
 
 
@@ -193,3 +194,15 @@ def test_a_report_can_be_read_at_a_terminal(store, filled):
     canary.stop(store, "try")
     console.print(render(canary.report(store, "try")))
     assert "stopped 20" in console.export_text()
+
+
+def test_a_report_cuts_no_name_off_at_80_columns(store):
+    name = "exports/clinic-a/2026/11/" + "a-long-name-of-a-study-" * 4 + "1.dcm"
+    canary.start(store, "try", NEW, 0.5)
+    saw(store, 7, dice=0.2, image=name, old_label="seborrheic_keratosis", new_label="actinic_keratosis")
+    console = Console(record=True, width=80)
+    console.print(render(canary.report(store, "try")))
+    text = console.export_text()
+    assert name in "".join(text.split())
+    assert "#7" in text
+    assert "seborrheic_keratosis" in text

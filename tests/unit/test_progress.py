@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dermbatch.ledger import BatchState
 from orchestrator.cli.tables import progress
-from orchestrator.cli.tables.progress import Pace, follow, line
+from orchestrator.cli.tables.progress import Pace, follow, line, named
 
 SUMMARY = SimpleNamespace(images=1_250_000, done=1_250_000, failed=0)
 
@@ -35,15 +35,15 @@ def paced(*seen):
     return pace
 
 
-def test_the_time_left_comes_from_the_last_minute():
+def test_the_time_left_is_what_the_leader_tells_and_not_what_images_took():
     pace = paced((0, 0), (6000, 60), (6001, 100), (6031, 120))  # what was known went fast
     assert pace.rate == pytest.approx(31 / 60)
-    assert line(state(6031, images=6093), pace) == "6,031/6,093 images, 0.5 images/s, 2 min left"
+    said = line(state(6031, images=6093, seconds_left=500.0), pace)
+    assert said == "6,031/6,093 images, 0.5 images/s, 8 min left"
 
 
-@pytest.mark.parametrize("seen", [[(5, 0)], [(5, 0), (14, 30)], [(5, 0), (5, 3600)]])
-def test_a_time_that_nobody_knows_is_said_to_be_unknown(seen):
-    assert "time left unknown" in line(state(seen[-1][0]), paced(*seen))
+def test_a_time_that_nobody_knows_is_said_to_be_unknown():
+    assert "time left unknown" in line(state(30), paced((0, 0), (30, 30)))
 
 
 def test_what_holds_a_batch_up_comes_before_what_failed():
@@ -71,3 +71,12 @@ def test_a_terminal_shows_one_line_whatever_its_width(monkeypatch, columns):
     assert all(len(one) <= columns for one in lines)
     assert "\n" not in shown.rstrip("\n")
     assert state().name[:20] in lines[-1]
+
+
+def test_a_line_of_80_columns_says_all_and_shortens_the_name():
+    running = state(12_345, images=30_000, failed=350, seconds_left=44_400.0)
+    text = line(running, paced((0, 0), (123, 10)))
+    assert text == "12,695/30,000 images, 12.3 images/s, 12 h 20 min left, 350 failed"
+    assert named(running.name, text, 80) == f"archive-2026…: {text}"
+    assert named(running.name, text, 120) == f"{running.name}: {text}"
+    assert named(running.name, text, 70) == text

@@ -135,6 +135,7 @@ REFUSED = {
     "an object of Python": ("rules: !!python/object/apply:os.getcwd []\n", "line 1: no YAML"),
     "deep": ("[" * 5000, "no YAML"),
     "itself": ("rules: &a\n  - *a\n", "line 1: rules: input should be"),
+    "a list as a key": ("? [a, [b, {c: d}]]\n: x\n", "line 1: no YAML"),
     "key twice": (RULE + "    prefix: s3://other\n", "line 4: 'prefix' is there twice"),
     "top key twice": (RULE + "rules: []\n", "line 4: 'rules' is there twice"),
     "top unknown": (RULE + "rule: 3\n", "line 4: rule: there is no such field; there are profiles, rules"),

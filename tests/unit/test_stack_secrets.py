@@ -2,7 +2,7 @@
 
 import pytest
 
-from dermbatch.settings import RedisSettings, Settings, StoreSettings, TritonSettings
+from dermbatch.settings import RedisSettings, Settings, StackSettings, StoreSettings, TritonSettings
 from orchestrator.stack import logs
 from orchestrator.stack.environment import base_environment, plain, settings_environment
 from orchestrator.stack.process import Part
@@ -72,3 +72,17 @@ def test_who_reads_a_log_goes_on_when_it_is_rotated(log):
     part = Part("part", [], {}, log, lambda: True)
     part._log_start = 1000
     assert part.last_lines() == "Failed to persist S3 object k"
+
+
+def test_a_store_has_the_keys_that_are_set_and_else_new_ones(tmp_path):
+    def keys(**named):
+        stack = StackSettings(**named)
+        _, store, _ = s3_part(
+            tmp_path / "s3", tmp_path / "s3.log", 2, base_environment({}), StoreSettings(), stack
+        )
+        return store.access_key_id, store.secret_access_key.get_secret_value()
+
+    assert keys(store_access_key_id="pacs", store_secret_access_key=SECRET) == ("pacs", SECRET)
+    assert keys() != keys()
+    with pytest.raises(ValueError, match="belong together"):
+        StackSettings(store_access_key_id="pacs")

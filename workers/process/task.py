@@ -23,9 +23,12 @@ from dermbatch.errors import (
 )
 from dermbatch.failures import write_failure
 from dermbatch.ledger import Claim
-from dermbatch.records.outcome import ResultRecord
+from dermbatch.ledger.batches import Kind
+from dermbatch.records.asked import ImageJob
+from dermbatch.records.outcome import EnhanceOutput, ResultRecord
 from dermbatch.records.row import row_of, sealed, sent
 from dermbatch.records.signature import opened
+from dermbatch.stages import Stage
 from dermbatch.stored import read_if_any, write_once
 from workers.process.lease import LeaseLost
 from workers.process.workplace import Workplace
@@ -88,6 +91,7 @@ class Attempt:
     def __init__(self, place: Workplace, claim: Claim) -> None:
         self._place, self._claim, self._job = place, claim, claim.job
         self._log = _log.bind(batch=claim.job.batch, index=claim.job.index)
+        self._started = time.monotonic()
 
     def run(self) -> ResultRecord | None:
         """Process the image, and record it. Raises nothing: whatever else comes is dealt with.
@@ -96,11 +100,11 @@ class Attempt:
             Its record, if it has one now.
         """
         place, claim = self._place, self._claim
-        started = time.monotonic()
+        row, kind = "", None
         try:
             if self._must_wait():
                 return None
-            record, row = (self._recorded() if claim.attempt > 1 else None), ""
+            record = self._recorded() if claim.attempt > 1 else None
             if record is None:
                 record = place.process(
                     self._job,
@@ -117,7 +121,7 @@ class Attempt:
                 first = self._commit(record)
                 if first is None:
                     return None
-                row = self._row(record) if first else ""
+                row, kind = (self._row(record), _kind(self._job, record)) if first else ("", None)
         except LeaseLost as lost:
             self._log.warning("image left", attempt=claim.attempt, why=str(lost))
             if self._put_off(0, counted=False):  # else it is this worker's no longer
@@ -129,11 +133,23 @@ class Attempt:
         except Exception as error:
             self._postpone_or_fail(error)
             return None
-        if place.insist(lambda: place.ledger.images.finish(self._job, claim.owner, "done", row=row)) is not None:
+        if self._done(row, kind):
             metrics.IMAGES.labels("done").inc()
-            metrics.IMAGE_SECONDS.observe(time.monotonic() - started)
+            metrics.IMAGE_SECONDS.observe(self._seconds)
             place.drain.count_finished()
         return record
+
+    @property
+    def _seconds(self) -> float:
+        """How long the image has taken so far."""
+        return time.monotonic() - self._started
+
+    def _done(self, row: str, kind: Kind | None) -> bool:
+        """Tell the ledger of the result; ``False`` where it did not answer."""
+        images, job, owner = self._place.ledger.images, self._job, self._claim.owner
+        seconds = self._seconds
+        told = self._place.insist(lambda: images.finish(job, owner, "done", row=row, kind=kind, seconds=seconds))
+        return told is not None
 
     def _must_wait(self) -> bool:
         """Put the image off for the cache's sake, while the same content has no outcome elsewhere in the batch."""
@@ -219,8 +235,25 @@ class Attempt:
         except (StoreUnavailable, StoreRefused) as error:
             self._wait(error)
             return
-        if place.insist(lambda: place.ledger.images.finish(job, claim.owner, "failed", reason=reason)):
+        seconds = self._seconds
+        if place.insist(
+            lambda: place.ledger.images.finish(
+                job, claim.owner, "failed", reason=reason, kind="failed", seconds=seconds
+            )
+        ):
             metrics.IMAGES.labels("failed").inc()
             metrics.FAILURES.labels(reason).inc()
             place.drain.count_finished()
             self._log.info("failed", reason=reason, attempts=claim.attempt)
+
+
+def _kind(job: ImageJob, record: ResultRecord) -> Kind:
+    """Of an image, by what it took: the time that is left is told from these."""
+    if job.duplicate_of is not None:
+        return "copy"
+    if len(record.cached) == len(record.stages):
+        return "known"
+    enhanced = None if Stage.ENHANCE in record.cached else record.stages.get(Stage.ENHANCE)
+    if enhanced and isinstance(enhanced.output, EnhanceOutput) and enhanced.output.method == "super_resolution":
+        return "enlarged"
+    return "plain"

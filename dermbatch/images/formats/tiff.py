@@ -19,7 +19,7 @@ from tifffile import TiffFile, TiffPage
 
 from dermbatch.errors import BadInput
 from dermbatch.images.formats.coded import jpeg_is_damaged
-from dermbatch.images.jpegheader import read_jpeg_header
+from dermbatch.images.jpegheader import check_scans, read_jpeg_header
 from dermbatch.images.pixels import Rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
@@ -29,6 +29,8 @@ _PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
 _JPEG, _PACKBITS = 7, 32773
 _REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType
 _MOST_PAGES = 1000
+_JPEGS = frozenset({6, 7})
+_MOST_SCANS = 100  # libtiff's own bound, which it would tell nobody
 _THUMBNAIL = 0.5
 """Sides, by those of the largest picture, up to which one of its proportions is taken for its thumbnail."""
 
@@ -79,6 +81,9 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
             and int(page.compression) in _PILLOW_COMPRESSIONS - ({_PACKBITS} if _is_usual(page, bits) else set())
             and page.sampleformat in (None, 1)
         )
+        if int(page.compression) in _JPEGS:
+            for at, size in zip(page.dataoffsets, page.databytecounts, strict=False):
+                check_scans(data[at : at + size], read_jpeg_header(data[at : at + size]), _MOST_SCANS)
         if plain and number is not None:
             return Picture(number)
         notes: list[str] = []
@@ -163,10 +168,14 @@ def _chosen(pages: list[TiffPage]) -> TiffPage:
     others = [page for page in full if page is not largest and not _is_copy(page, largest)]
     if others:
         raise BadInput(
-            f"the file holds {len(others) + 1} pages; save each as a file of its own",
+            f"the file holds {_count(len(others) + 1)} pages; save each as a file of its own",
             reason="multi_frame",
         )
     return largest
+
+
+def _count(pages: int) -> str:
+    return f"{pages:,}" if pages < _MOST_PAGES else f"{_MOST_PAGES:,} or more"
 
 
 def _area(page: TiffPage) -> int:

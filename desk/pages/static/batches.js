@@ -48,6 +48,7 @@ function draw(one) {
   if (one.in_flight) figures.push(`${count(one.in_flight)} in work`);
   if (one.rate) figures.push(`${one.rate.toFixed(one.rate < 10 ? 1 : 0)} images/s`);
   if (one.seconds_left !== null) figures.push(`${seconds(one.seconds_left)} left`);
+  else if (one.state === "open" && !one.growing && one.done + one.failed < one.images) figures.push("time left unknown");
   if (one.closed) figures.push(`closed ${new Date(one.closed).toLocaleString()}`);
   place.replaceChildren(...[
     make("h3", { dir: "auto" }, make("a", { href: `/gallery?batch=${one.name}` }, one.name), make("span", { class: `state ${kind}` }, one.growing ? "growing" : one.closed ? one.state : one.state === "finished" ? "closing" : one.state)),

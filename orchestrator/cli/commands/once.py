@@ -85,6 +85,7 @@ def run(
                 options.for_folder(options.sized(settings, workers)),
                 model_repository=served,
                 keep_queue=False,
+                holder="run",
             )
             ending.enter_context(stack)
         store, ledger = ObjectStore(stack.settings.store, audit), Ledger(stack.settings.redis, settings.ledger)

@@ -9,6 +9,7 @@ import typer
 from dermbatch.errors import UsageError
 from orchestrator.cli import options
 from orchestrator.cli.app import out
+from orchestrator.reporting.overview import Standing, standing
 from orchestrator.steering import controls
 from orchestrator.steering.reconciler import reconcile as reconcile_all
 from orchestrator.steering.reconciler import reopen
@@ -66,8 +67,21 @@ def retry(
     """Try the failed images of a batch again."""
     _, store, ledger = options.connect(home)
     count = replay(store, ledger, batch_name, reason)
-    of_reason = f" for {reason}" if reason else ""
-    out.print(f"{count} images to be tried again" if count else f"no image failed{of_reason}", markup=False)
+    if count:
+        out.print(f"{count} images to be tried again", markup=False)
+        return
+    one = standing(store, ledger, batch_name).batches[0]
+    out.print(_nothing_failed(one, reason), markup=False, soft_wrap=True)
+
+
+def _nothing_failed(one: Standing, reason: str | None) -> str:
+    """What is true where nothing is to be tried again."""
+    said = f"no image failed for {reason}" if reason else "no image failed"
+    if one.closed is None and one.done + one.failed < one.images:
+        said += f" so far ({one.images - one.done - one.failed:,} of {one.images:,} have no outcome yet)"
+    if others := [f"{code} {count:,}" for code, count in one.reasons.items() if code != reason]:
+        said += f"; failures are {', '.join(others)}"
+    return f"{said}; nothing was changed"
 
 
 def reconcile(home: options.Home = options.DEFAULT_HOME) -> None:

@@ -48,10 +48,12 @@ def _cases(said: CanaryReport) -> Iterator[Table]:
             table.add_row(escape(change), f"{images:,}")
         yield table
     if said.worst:
-        table = Table("least agreement", "batch", "Dice", "old", "new", "largest change", box=None, pad_edge=False)
+        table = Table("Dice", "old", "new", "largest change", "least agreement", box=None, pad_edge=False)
+        table.columns[-1].overflow = "fold"  # names are to be found by: none is cut
         for one in said.worst:
-            texts = (one.name, one.batch, _figure(one.dice), one.old_label or "-", one.new_label or "-")
-            table.add_row(*map(escape, texts), _figure(one.probability_change))
+            labels = (one.old_label or "-", one.new_label or "-")
+            where = f"{one.batch} #{one.index} {one.name}"
+            table.add_row(_figure(one.dice), *map(escape, labels), _figure(one.probability_change), escape(where))
         yield table
 
 

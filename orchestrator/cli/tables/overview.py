@@ -67,9 +67,16 @@ def _cells(one: Standing) -> tuple[str, ...]:
         f"[red]{one.failed}[/]" if one.failed else "0",
         str(one.in_flight),
         f"{one.rate:.1f}" if one.rate is not None else "",
-        duration(one.seconds_left) if one.seconds_left is not None else "",
+        _left(one),
         escape(listed + (" ..." if len(reasons) > _REASONS_IN_LINE else "")),
     )
+
+
+def _left(one: Standing) -> str:
+    if one.seconds_left is not None:
+        return duration(one.seconds_left)
+    running = one.state == "open" and not one.growing and one.done + one.failed < one.images
+    return "unknown" if running else ""
 
 
 def _below(shown: Overview) -> Iterator[str]:

@@ -23,16 +23,14 @@ _REASONS_SHOWN = 25
 _BAR_FROM = 110
 """Columns of a terminal from which there is room for a bar beside the numbers."""
 
+_BAR = 30
+_LEAST_NAME = 8
+
 
 class Pace:
-    """Outcomes a second of the last minute, which is what the next ones may take.
-
-    An image without a lesion takes a hundredth of one with a small one, and what is known already hardly anything:
-    so nothing is told of the time left before there is something to tell it from.
-    """
+    """Outcomes a second of the last minute."""
 
     _SECONDS = 60.0
-    _LEAST = 10
 
     def __init__(self) -> None:
         self._seen = deque[tuple[float, int]]()
@@ -48,12 +46,6 @@ class Pace:
         """Outcomes a second; 0 where nothing is known."""
         (start, before), (end, now) = self._seen[0], self._seen[-1]
         return (now - before) / (end - start) if end > start else 0.0
-
-    def left(self, images: int) -> str:
-        """How long so many more may take, for people."""
-        if self._seen[-1][1] - self._seen[0][1] < self._LEAST:
-            return "time left unknown"
-        return f"{duration(images / self.rate)} left"
 
 
 def follow(
@@ -83,8 +75,9 @@ def follow(
     numbers = TextColumn(
         "{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
     )
-    columns = [numbers, BarColumn()] if console.width >= _BAR_FROM else [numbers]
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    bar = [BarColumn(_BAR)] if console.width >= _BAR_FROM else []
+    room = console.width - (_BAR + 1 if bar else 0)
+    with Progress(numbers, *bar, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=batch.images, said=f"{batch.name}: 0/{batch.images:,} images")
 
         def show(state: BatchState | None) -> None:
@@ -95,7 +88,7 @@ def follow(
             finished = state.done + state.failed
             pace.note(finished, time.monotonic())
             text = line(state, pace)
-            progress.update(task, completed=finished, total=state.images, said=f"{batch.name}: {text}")
+            progress.update(task, completed=finished, total=state.images, said=named(batch.name, text, room))
             if not console.is_terminal and time.monotonic() - said > _LINE_EVERY:
                 said = time.monotonic()
                 console.print(text, soft_wrap=True, highlight=False, markup=False)
@@ -106,6 +99,14 @@ def follow(
     return summary
 
 
+def named(name: str, text: str, columns: int) -> str:
+    """The name before the text, shortened or left out where that would cut the text off."""
+    room = columns - len(text) - len(": ")
+    if room < _LEAST_NAME:
+        return text
+    return f"{name if len(name) <= room else name[: room - 1] + '…'}: {text}"
+
+
 def line(state: BatchState, pace: Pace) -> str:
     """How a batch stands, in one line without markup; what matters most comes first, as lines may be cut."""
     parts = [f"{state.done + state.failed:,}/{state.images:,} images"]
@@ -114,10 +115,14 @@ def line(state: BatchState, pace: Pace) -> str:
     elif state.finished:
         parts.append("writing the report")
     else:
-        parts += [f"{pace.rate:.1f} images/s", pace.left(state.left)]
+        parts += [f"{pace.rate:.1f} images/s", _left(state)]
     if state.failed:
         parts.append(f"{state.failed:,} failed")
     return ", ".join(parts)
+
+
+def _left(state: BatchState) -> str:
+    return "time left unknown" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
 
 
 def duration(seconds: float) -> str:

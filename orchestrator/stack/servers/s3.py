@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from dermbatch.errors import DermbatchError, StackError
-from dermbatch.settings import StoreSettings
+from dermbatch.settings import StackSettings, StoreSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.process import Part, http_ok, python_module
 from orchestrator.stack.servers import s3door
@@ -31,6 +31,9 @@ _SIDECAR = ".meta.json"
 _ENCODED = ".ministack-keys"
 _LONGEST_NAME = 200
 _NOT_WRITTEN = b"Failed to persist S3 object"
+
+
+NEW_KEYS = StackSettings()
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,18 @@ class DiskWatch:
 
 
 def s3_part(
-    folder: Path, log: Path, port: int, env: Mapping[str, str], store: StoreSettings
+    folder: Path,
+    log: Path,
+    port: int,
+    env: Mapping[str, str],
+    store: StoreSettings,
+    stack: StackSettings = NEW_KEYS,
 ) -> tuple[Part, StoreSettings, ObjectFiles]:
     """Prepare ministack on 127.0.0.1 with its data under ``folder``; makes the two buckets when ready.
 
     Who has the credentials in the settings is let in, and nobody else (``s3door.py``), for other users of the
-    machine, and pages in a browser, can reach the loopback address too. They are new at every start.
+    machine, and pages in a browser, can reach the loopback address too. They are new at every
+    start, unless the settings of the stack have a pair.
 
     Args:
         folder: For its data; made where missing.
@@ -131,6 +140,7 @@ def s3_part(
         port: A free port.
         env: Environment to run in.
         store: Settings whose buckets, connections and time-outs are kept.
+        stack: Settings that may have a key pair.
 
     Returns:
         The part, not started, the settings that clients need, and its files.
@@ -145,10 +155,11 @@ def s3_part(
         update={
             "endpoint_url": f"http://127.0.0.1:{port}",
             "region": store.region or _REGION,
-            "access_key_id": f"dermbatch{secrets.token_hex(8)}",
-            "secret_access_key": SecretStr(secret := secrets.token_urlsafe(32)),
+            "access_key_id": stack.store_access_key_id or f"dermbatch{secrets.token_hex(8)}",
+            "secret_access_key": stack.store_secret_access_key or SecretStr(secrets.token_urlsafe(32)),
         }
     )
+    secret = settings.secret_access_key.get_secret_value() if settings.secret_access_key else ""
     own: dict[str, str] = {
         s3door.KEY: settings.access_key_id or "",
         s3door.SECRET: secret,

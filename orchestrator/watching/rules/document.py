@@ -85,7 +85,7 @@ def _check_keys(path: Path, node: yaml.Node, seen: set[int]) -> None:
     elif isinstance(node, yaml.MappingNode):
         keys = set()
         for key, value in node.value:
-            if key.value in keys and isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
                 raise UsageError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is there twice")
             if isinstance(key, yaml.ScalarNode):
                 keys.add(key.value)
