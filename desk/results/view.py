@@ -194,6 +194,7 @@ class View:
                 "width",
                 "classify_model",
                 "segment_model",
+                *(f"probability_{label}" for label in self.labels),
             ]
         )
         rows = None if self.chosen.all() else pa.array(np.flatnonzero(self.chosen))

@@ -157,6 +157,43 @@ def test_layers_that_come_late_leave_the_view_as_a_person_set_it(browser, link, 
     seat.close()
 
 
+def test_where_a_session_ends_unsent_work_goes_on_with_the_next_one(browser, link, uploaded, pictures):
+    seat = Seat(browser, link())
+    page, gallery = seat.page, seat.context.new_page()
+    gallery.goto(f"{seat.base}/gallery?batch=golden&q=outcome:done")
+    gallery.wait_for_selector(".cell img[src]")
+    page.locator("#new summary").click()
+    page.set_input_files("#files", pictures / "turned.jpg")
+    page.fill("#name", "unsent")
+    page.get_by_text("there", exact=True).wait_for()
+    seat.context.clear_cookies()
+    page.get_by_role("button", name="Submit").click()
+    page.locator("#estimated").get_by_text("Your session has ended").wait_for()
+    gallery.locator("#grid").focus()
+    gallery.keyboard.press("1")
+    gallery.get_by_text("Your session has ended").wait_for()
+    gallery.locator("#export summary").click()
+    gallery.get_by_text("CSV").click()  # no download that fails without a word
+    elsewhere = seat.context.new_page()
+    elsewhere.goto(f"{seat.base}/image/golden/1?base=purified")
+    assert "/enter?next=" in elsewhere.url
+    seat.context.new_page().goto(link())
+    elsewhere.get_by_role("link", name="Go on").click()
+    elsewhere.wait_for_url("**/image/golden/1?base=purified*")
+    gallery.keyboard.press("Escape")
+    gallery.locator("#grid").focus()
+    gallery.keyboard.press("2")
+    gallery.get_by_text("1 tagged 2").wait_for()
+    assert gallery.get_by_text("Your session has ended").count() == 0
+    page.get_by_role("button", name="Submit").click()
+    page.locator("[data-batch=unsent]").wait_for(timeout=1000 * patience(20))
+    seat.close()
+    other = Seat(browser, link())
+    token = other.context.request.get(f"{other.base}/v1/session").json()["csrf"]
+    other.context.request.delete(f"{other.base}/v1/sets/tag-2", headers={"x-csrf-token": token})
+    other.close()
+
+
 @THOROUGH
 def test_gallery_image_and_export_by_keyboard_alone(browser, link, uploaded):
     seat = Seat(browser, link())

@@ -1,5 +1,5 @@
 // The gallery: of any number of results, only what is visible is there.
-import { ask, complain, count, json, make, say, typing, words } from "./api.js";
+import { ask, complain, count, download, json, make, say, typing, words } from "./api.js";
 
 const CARDS = 3000; // rows that are kept at hand
 const CAPTION = 46; // pixels below a picture
@@ -191,7 +191,7 @@ function fill(element, card) {
   const [shot, line, soft] = element.children;
   const name = short(card.name ?? "");
   const picture = card.outcome === "done";
-  shot.replaceChildren(picture ? make("img", { alt: "", decoding: "async", draggable: "false", "data-src": `/v1/batches/${card.batch}/images/${card.index}/preview.jpg` }) : make("div", { class: "why" }, words(card.reason ?? "failed")));
+  shot.replaceChildren(picture ? make("img", { alt: "", decoding: "async", draggable: "false", onerror: (event) => lost(event.target, card), "data-src": `/v1/batches/${card.batch}/images/${card.index}/preview.jpg` }) : make("div", { class: "why" }, words(card.reason ?? "failed")));
   const own = tags.get(element.dataset.id) ?? "";
   shot.append(make("div", { class: "marks" }, ...[...own].map((digit) => make("b", { class: "tag" }, digit)), ...(card.flags ?? []).map((flag) => make("b", {}, words(flag)))));
   const p = card.probability;
@@ -199,6 +199,19 @@ function fill(element, card) {
   soft.replaceChildren(make("span", { dir: "auto", title: card.name }, name), make("span", {}, `#${card.index}`));
   element.setAttribute("aria-label", `${name}, ${card.label ? `${words(card.label)} ${p?.toFixed(2) ?? ""}` : words(card.reason ?? "no class")}${(card.flags ?? []).length ? `, ${card.flags.map(words).join(", ")}` : ""}`);
 }
+
+// A picture that does not come: why not. That of a session that has ended comes with the next one.
+async function lost(image, card) {
+  if (!image.getAttribute("src")) return;
+  const why = (text) => image.replaceWith(make("div", { class: "why" }, text));
+  try {
+    await ask(image.src);
+    why("its picture is damaged");
+  } catch (error) {
+    why(error.status === 404 ? "its result is not there any more" : "its picture does not come");
+  }
+}
+document.addEventListener("signedin", () => { clearCells(); draw(); });
 
 // Rows and pictures are asked for once the view stands still for a moment.
 function fillSoon() {
@@ -307,7 +320,12 @@ function exports_() {
     return;
   }
   const ids = [...chosen].join(",");
-  list.replaceChildren(make("p", { class: "soft" }, chosen.size ? `The ${count(chosen.size)} selected:` : `All ${count(total())} of this view:`), ...Object.entries(kinds).map(([kind, text]) => make("a", { href: `/v1/exports/${kind}?${query(ids ? { ids } : {})}`, download: "" }, text)));
+  list.replaceChildren(make("p", { class: "soft" }, chosen.size ? `The ${count(chosen.size)} selected:` : `All ${count(total())} of this view:`), ...Object.entries(kinds).map(([kind, text]) => make("a", { href: `/v1/exports/${kind}?${query(ids ? { ids } : {})}`, onclick: fetched }, text)));
+}
+
+function fetched(event) {
+  event.preventDefault();
+  download(event.currentTarget.href).catch(complain);
 }
 
 // What people do.
