@@ -113,7 +113,7 @@ def report(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLRe
     return _page("report.html", person, batch=batch, index=index, name=found.name, items=items)
 
 
-def entrance(used: bool, proxied: bool, onward: str) -> HTMLResponse:  # noqa: FBT001 - called in one place
+def entrance(used: bool, proxied: bool, onward: str) -> HTMLResponse:
     """How one gets in, and on to the page that was asked for.
 
     Args:

@@ -38,12 +38,14 @@ class Table(Protocol):
         version: Another one where the rows are others.
         rows: How many.
         names: Of the columns.
+        schema: Their names and types.
         pending: Outcomes that are there and not read yet.
     """
 
     version: str
     rows: int
     names: Sequence[str]
+    schema: pa.Schema
     pending: int
 
     @property
@@ -106,7 +108,8 @@ class Stored:
         self.version = " ".join(f"{piece.key}@{piece.etag}" for piece in found)
         self._files = opened(store, found)
         self.rows = sum(file.rows for file in self._files)
-        self.names: Sequence[str] = self._files[0].schema.names
+        self.schema = self._files[0].schema
+        self.names: Sequence[str] = self.schema.names
         self._order: npt.NDArray[np.intp] | None = None
         self._read_groups: OrderedDict[tuple[int, int, tuple[str, ...]], pa.Table] = OrderedDict()
         self._lock, self._reading = threading.Lock(), threading.Lock()

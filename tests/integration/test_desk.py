@@ -1,5 +1,6 @@
 """The desk over real servers: who may, batches, results, images, uploads; what is wrong, and what is gone."""
 
+import base64
 import io
 import json
 import socket
@@ -265,6 +266,9 @@ def test_results_come_in_pages_that_go_on(ada, monday):
     cursor = first.json()["cursor"]
     answer = ada.get(f"/v1/results?batch={monday}&cursor={cursor}")
     assert (answer.status_code, answer.json()["reason"]) == (400, "other_cursor")
+    forged = base64.urlsafe_b64encode(b'["x", Infinity, 0]').decode()
+    answer = ada.get(f"/v1/results?batch={monday}&cursor={forged}")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "bad_cursor")
     wrong = ada.get("/v1/results", params={"batch": monday, "q": "probability:[0.1 TO"})
     assert (wrong.status_code, wrong.json()["at"]["position"]) == (400, 19)
     assert ada.get("/v1/results").status_code == 400
@@ -308,6 +312,10 @@ def test_sets_keep_all_of_many_changes_at_a_time_and_are_ones_own(server, ada, m
     with server.client("bob") as bob:
         assert bob.get("/v1/sets").json() == []
         assert bob.get("/v1/results", params=asked).json()["total"] == 0
+    many = ada.patch("/v1/sets/tag-1", json={"add": {monday: list(range(100_001))}})
+    assert (many.status_code, many.json()["reason"]) == (413, "too_large")
+    assert ada.patch("/v1/sets/tag-1", json={"add": {monday: [-1]}}).status_code == 400
+    assert ada.get("/v1/sets").json()[0]["images"] == {monday: [1, 2, 3, 4, 5]}
     assert ada.delete("/v1/sets/tag-1").status_code == 204
 
 
@@ -632,6 +640,10 @@ def test_dicom_objects_are_found_and_retrieved_and_a_report_is_read(ada, store, 
     assert "5.5 mm" in page
     archive = zipfile.ZipFile(io.BytesIO(ada.get("/v1/exports/dicom?batch=desk-dicom").content))
     assert archive.read("desk-dicom/0-report.dcm") == body
+    assert archive.namelist() == ["desk-dicom/0-report.dcm"]
+    store.delete(key)
+    archive = zipfile.ZipFile(io.BytesIO(ada.get("/v1/exports/dicom?batch=desk-dicom").content))
+    assert archive.read("left-out.txt").startswith(b"desk-dicom/0-report.dcm: not in the object store")
 
 
 # Uploads and new batches.

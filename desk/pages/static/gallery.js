@@ -18,6 +18,7 @@ let columns = 1, cell = 180, row = 220, ratio = 1;
 const cards = new Map(); // id -> row of the table
 const cells = new Map(); // position -> element
 let asked = 0, pictures = null, rowsTimer = null;
+let ownSets = null; // names; none until they are known
 
 const total = () => order.length / 2;
 const idAt = (position) => `${order[2 * position]}:${order[2 * position + 1]}`;
@@ -67,6 +68,7 @@ async function load(at = null) {
     const found = new Uint32Array(await answer.arrayBuffer());
     if (mine !== asked) return;
     wrong(null);
+    foreign();
     const same = found.length === order.length;
     order = found;
     cards.clear();
@@ -114,6 +116,13 @@ function wrong(error) {
   byId("wrong").textContent = error?.message ?? "";
   field.setAttribute("aria-invalid", error ? "true" : "false");
   if (error && document.activeElement === field && error.at) field.setSelectionRange(error.at.position, field.value.length);
+}
+
+// Whoever is sent an address with a set of somebody else sees nothing by it, and is told why.
+function foreign() {
+  const named = [...state.q.matchAll(/\bset:"?([\p{L}\p{N}_-]+)/gu)].map(([, name]) => name);
+  const none = ownSets && named.filter((name) => !ownSets.has(name));
+  if (none?.length) byId("wrong").textContent = `You have no set ${none.join(", ")}: sets are each person's own, and addresses do not share them.`;
 }
 
 // Geometry.
@@ -400,7 +409,8 @@ async function tag(digit) {
 }
 
 async function readTags() {
-  const sets = await json("/v1/sets").catch(() => []);
+  const sets = await json("/v1/sets").catch(() => null);
+  if (!sets) return;
   const numbers = new Map(state.batches.map((name, at) => [name, at]));
   for (const one of sets) {
     const digit = one.name.match(/^tag-(\d)$/)?.[1];
@@ -410,6 +420,7 @@ async function readTags() {
       for (const index of indices) tags.set(`${numbers.get(batch)}:${index}`, `${tags.get(`${numbers.get(batch)}:${index}`) ?? ""}${digit}`);
     }
   }
+  ownSets = new Set(sets.map((one) => one.name));
   byId("sets").replaceChildren(...sets.map((one) => make("option", { value: one.name })));
 }
 
