@@ -83,6 +83,7 @@ def uploaded(browser, link, pictures):
     page.locator("#new summary").click()
     page.set_input_files("#files", sorted(pictures.iterdir()))
     page.fill("#name", "golden")
+    page.get_by_label("DICOM objects too").check()
     page.get_by_role("button", name="What would it come to?").click()
     page.get_by_text("duplicates").wait_for(timeout=1000 * patience(30))
     page.get_by_role("button", name="Submit").click()
@@ -194,6 +195,32 @@ def test_where_a_session_ends_unsent_work_goes_on_with_the_next_one(browser, lin
     other.close()
 
 
+def test_files_of_one_name_are_both_taken_and_any_is_left_out_again(browser, link, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_bytes(folder.encode() * 9)
+    seat = Seat(browser, link())
+    page = seat.page
+    page.locator("#new summary").click()
+    for folder in ("one", "two", "two"):
+        page.set_input_files("#files", tmp_path / folder / "a.jpg")
+    page.get_by_text("there", exact=True).nth(1).wait_for(timeout=1000 * patience(20))
+    names = page.locator("#uploads li > span:first-child")
+    assert names.all_inner_texts() == ["a.jpg", "a (2).jpg"]
+    page.get_by_role("button", name="Leave out a.jpg").click()
+    assert names.all_inner_texts() == ["a (2).jpg"]
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("setTimeout(() => location.assign('/models'))")
+    for _ in range(200):
+        if asked:
+            break
+        page.wait_for_timeout(50)
+    assert asked == ["beforeunload"]
+    assert seat.faults == []
+    seat.close()
+
+
 @THOROUGH
 def test_gallery_image_and_export_by_keyboard_alone(browser, link, uploaded):
     seat = Seat(browser, link())
@@ -253,10 +280,16 @@ def test_pages_keep_wcag_22_aa_and_fit_a_phone(browser, link, uploaded, tmp_path
     sizes = [(size, scheme) for size in (PHONE, LAPTOP) for scheme in ("light", "dark")]
     for size, scheme in sizes if thorough else (sizes[1], sizes[2]):
         seat = Seat(browser, link(), size, scheme)
+        rows = seat.context.request.get(f"{seat.base}/v1/results?batch=golden").json()["results"]
+        failed, dicom = (
+            next(row["index"] for row in rows if row["name"].endswith(end)) for end in ("no picture.jpg", ".dcm")
+        )
         for name, path in (
             ("batches", "/batches"),
             ("gallery", "/gallery?batch=golden"),
-            ("image", "/image/golden/0"),
+            ("image", f"/image/golden/{dicom}"),
+            ("failed", f"/image/golden/{failed}"),
+            ("report", f"/image/golden/{dicom}/report"),
             ("models", "/models"),
             ("enter", "/enter"),
         ):

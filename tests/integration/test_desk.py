@@ -700,6 +700,28 @@ def test_of_a_piece_that_breaks_off_nothing_is_taken_and_the_file_goes_on(server
     ada.delete(f"/v1/uploads/{upload['id']}")
 
 
+def test_a_file_that_never_became_whole_gives_way_to_one_of_its_path(ada, store):
+    first = ada.post("/v1/uploads", json={"name": "a.png", "size": 2 * PIECE}).json()
+    asked = {"name": "a.png", "size": 3, "into": first["into"]}
+    second = ada.post("/v1/uploads", json=asked)  # the first one's answer was lost, or another file is meant
+    assert (second.status_code, send(ada, second.json(), 0, b"two").status_code) == (201, 204)
+    assert send(ada, first, 0, b"x" * PIECE).json()["reason"] == "no_upload"
+    assert store.get(store.incoming_bucket, f"desk/{first['into']}/a.png") == b"two"
+    assert ada.post("/v1/uploads", json=asked).json()["reason"] == "name_taken"
+
+
+def test_a_replica_that_dies_before_it_notes_the_last_piece_loses_nothing(ada, store, monkeypatch):
+    body = np.random.default_rng(7).integers(0, 256, PIECE + 5, np.uint8).tobytes()
+    upload = ada.post("/v1/uploads", json={"name": "a.png", "size": len(body)}).json()
+    assert send(ada, upload, 0, body[:PIECE]).status_code == 204
+    with monkeypatch.context() as dying:
+        dying.setattr("desk.api.uploads._keep", lambda *_: 1 / 0)
+        assert send(ada, upload, PIECE, body[PIECE:]).status_code == 500
+    again = send(ada, upload, PIECE, body[PIECE:])
+    assert (again.status_code, again.headers["upload-offset"]) == (204, str(len(body)))
+    assert store.get(store.incoming_bucket, f"desk/{upload['into']}/a.png") == body
+
+
 def test_what_was_uploaded_becomes_one_batch_however_often_it_is_asked(ada, store, server):
     picture = cv2.imencode(".png", np.full((64, 64, 3), 99, np.uint8))[1].tobytes()
     first = ada.post("/v1/uploads", json={"name": "a.png", "size": len(picture)}).json()

@@ -109,6 +109,9 @@ drop.addEventListener("drop", (event) => { event.preventDefault(); uploads.drop(
 window.addEventListener("dragover", (event) => event.preventDefault());
 window.addEventListener("drop", (event) => { event.preventDefault(); if (!event.target.closest("#drop")) { panel.open = true; uploads.drop(event.dataTransfer); } });
 
+// Who leaves the page leaves files behind that are no batch yet.
+window.addEventListener("beforeunload", (event) => uploads.some && event.preventDefault());
+
 async function during(what, work) {
   const buttons = form.querySelectorAll("button");
   buttons.forEach((one) => (one.disabled = true));
