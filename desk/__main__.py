@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import sys
 
+import pyarrow as pa
 import structlog
 import uvicorn
 from prometheus_client import start_http_server
@@ -18,6 +20,9 @@ from desk.desk import Desk
 _log = structlog.get_logger(__name__)
 
 _STOPPING = 5
+
+_TRIM, _MAP = (-1, 1 << 20), (-3, 128 << 10)
+"""``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD`` of glibc's ``malloc.h``, in bytes; set, they move no more."""
 
 
 def check(settings: DeskSettings) -> None:
@@ -36,6 +41,19 @@ def check(settings: DeskSettings) -> None:
         )
 
 
+def give_back() -> None:
+    """Have memory that was freed go back to the machine.
+
+    Tables pass through it part by part. Of 1,000,000 results, Arrow's own allocator, and glibc's with thresholds
+    that move with what is freed, would keep 80 MB for later.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # else another libc, with ways of its own
+        libc.mallopt(*_TRIM)
+        libc.mallopt(*_MAP)
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     try:
@@ -44,6 +62,7 @@ def main() -> None:
     except UsageError as error:
         sys.exit(f"dermbatch: {error}")
     configure(settings.log_level)
+    give_back()
     if settings.desk.metrics_port:
         start_http_server(settings.desk.metrics_port, addr=settings.desk.metrics_address)
     _log.info("desk ready", port=settings.desk.listen_port)

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
 from dermbatch import __version__
+from dermbatch.settings import DeskSettings
 from desk import problems
 from desk.api import (
     batches,
@@ -57,21 +59,21 @@ def application(desk: Desk) -> FastAPI:
         lifespan=life,
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Door, settings=settings.desk, sessions=sessions)],
+        middleware=[Middleware(Door, settings=settings.desk, sessions=sessions, page=pages.wrong)],
     )
     app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
     app.state.headers = dicomweb.Headers()
-    problems.install(app)
+    problems.install(app, pages.wrong)
     app.include_router(batches.news)
     api = (batches, submissions, uploads, rules, results, exports, images, others, sets, models, dicomweb)
     for module in (*api, pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
-    _entrances(app, sessions, settings.desk.listen_port)
+    _entrances(app, sessions, settings.desk)
     return app
 
 
-def _entrances(app: FastAPI, sessions: Sessions, port: int) -> None:
+def _entrances(app: FastAPI, sessions: Sessions, settings: DeskSettings) -> None:
     @app.get("/health", include_in_schema=False)
     def health() -> Response:
         return JSONResponse({"status": "ok"})
@@ -82,10 +84,10 @@ def _entrances(app: FastAPI, sessions: Sessions, port: int) -> None:
         return {"name": person.name, "csrf": person.csrf}
 
     @app.get("/enter", include_in_schema=False)
-    def enter(link: str | None = None) -> Response:
+    def enter(link: str | None = None, onward: Annotated[str, Query(alias="next")] = "") -> Response:
         session = sessions.enter(link) if link else None
         if session is None:
-            return pages.entrance(used=link is not None)
+            return pages.entrance(link is not None, settings.user_header is not None, onward)
         answer = RedirectResponse("/batches", 303)
-        answer.set_cookie(cookie_name(port), session, httponly=True, samesite="lax", path="/")
+        answer.set_cookie(cookie_name(settings.listen_port), session, httponly=True, samesite="lax", path="/")
         return answer

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from dermbatch.errors import (
@@ -36,6 +37,7 @@ _TITLES = {
     404: "There is no such thing",
     405: "This cannot be done here",
     409: "This cannot be done now",
+    410: "It is not there any more",
     412: "It has changed meanwhile",
     413: "This is too large",
     415: "This is of another type",
@@ -72,11 +74,27 @@ class Problem(Exception):
         self.status, self.reason, self.detail, self.at, self.headers = status, reason, detail, at, headers
 
 
+Page = Callable[[Problem, Any], Response]
+"""Makes the page that shows a problem to a person, of whom it is told what the door knows."""
+
+
+def title(problem: Problem) -> str:
+    """What kind of problem it is, in a few words."""
+    return _TITLES.get(problem.status, "Something went wrong")
+
+
+def answer(problem: Problem, headers: Mapping[str, str], page: Page, person: Any = None) -> Response:
+    """The answer for it: a page where a browser goes to an address, else problem details."""
+    if "text/html" in headers.get("accept", ""):
+        return page(problem, person)
+    return response(problem)
+
+
 def response(problem: Problem) -> JSONResponse:
-    """The answer for it."""
+    """Its problem details."""
     body: dict[str, Any] = {
         "type": f"urn:dermbatch:problem:{problem.reason}",
-        "title": _TITLES.get(problem.status, "Something went wrong"),
+        "title": title(problem),
         "status": problem.status,
         "detail": problem.detail,
         "reason": problem.reason,
@@ -95,25 +113,30 @@ def of_error(error: DermbatchError) -> Problem:
     return Problem(status, error.reason, str(error), headers=headers)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, page: Page) -> None:
     """Have every error of an application answered so."""
 
+    def said(request: Request, problem: Problem) -> Response:
+        return answer(problem, request.headers, page, getattr(request.state, "person", None))
+
     @app.exception_handler(Problem)
-    async def _problem(request: Request, error: Problem) -> JSONResponse:
-        return response(error)
+    async def _problem(request: Request, error: Problem) -> Response:
+        return said(request, error)
 
     @app.exception_handler(DermbatchError)
-    async def _ours(request: Request, error: DermbatchError) -> JSONResponse:
-        return response(of_error(error))
+    async def _ours(request: Request, error: DermbatchError) -> Response:
+        return said(request, of_error(error))
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where, *path = first["loc"]
         at = {"in": where, "parameter": ".".join(map(str, path))}
-        return response(Problem(400, "usage", f"{at['parameter'] or where}: {first['msg']}", at=at))
+        return said(request, Problem(400, "usage", f"{at['parameter'] or where}: {first['msg']}", at=at))
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> Response:
         reason = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
-        return response(Problem(error.status_code, reason, f"{error.detail}.", headers=dict(error.headers or {})))
+        return said(
+            request, Problem(error.status_code, reason, f"{error.detail}.", headers=dict(error.headers or {}))
+        )

@@ -103,7 +103,7 @@ def read_cursor(cursor: str, fingerprint: str) -> tuple[int, int]:
         padded = cursor + "=" * (-len(cursor) % 4)
         whose, batch, index = json.loads(base64.urlsafe_b64decode(padded))
         last = int(batch), int(index)
-    except (ValueError, TypeError, binascii.Error) as error:
+    except (ValueError, TypeError, OverflowError, binascii.Error) as error:
         raise Problem(400, "bad_cursor", "this is no cursor", at=at) from error
     if whose != fingerprint:
         raise Problem(400, "other_cursor", "this cursor is of another query, order or batch: begin anew", at=at)

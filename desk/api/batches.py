@@ -157,9 +157,10 @@ async def _standings(desk: Desk, name: str, request: Request) -> AsyncIterator[s
 async def _changes(request: Request, look: Callable[[], Any]) -> AsyncIterator[str]:
     """What ``look`` finds, as JSON, each time that it is something else; a comment now and then, for proxies.
 
-    While Redis or the store does not answer, what was found last stays.
+    While Redis or the store does not answer, what was found last stays. It ends with the session, and prolongs
+    none: a page that nobody looks at keeps nobody signed in.
     """
-    last, quiet = "", 0.0
+    last, quiet, count = "", 0.0, 1
     while not await request.is_disconnected():
         said = last
         with suppress(TransientError):
@@ -170,5 +171,14 @@ async def _changes(request: Request, look: Callable[[], Any]) -> AsyncIterator[s
         elif quiet >= _ALIVE_EVERY:
             yield ": still here\n\n"
             quiet = 0.0
+        if count % _ALIVE_EVERY == 0 and not await _holds(request):
+            return
+        count += 1
         await asyncio.sleep(_LOOK_EVERY)
         quiet += _LOOK_EVERY
+
+
+async def _holds(request: Request) -> bool:
+    with suppress(TransientError):
+        return bool(await run_in_threadpool(request.state.holds))
+    return True

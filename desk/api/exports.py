@@ -62,7 +62,7 @@ def _body(kind: Kind, found: View, store: ObjectStore) -> Iterator[bytes]:
         case "csv":
             return exports.csv(found.tables(), [name for part in found.parts for name in part.table.names])
         case "parquet":
-            return exports.parquet(found.tables())
+            return exports.parquet(found.tables(), found.schema)
         case "coco":
             masks = exports.marked(store, look, _images(found))
             return exports.coco(masks, found.labels, lambda record: record.name)

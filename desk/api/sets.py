@@ -14,6 +14,7 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import JSON, parsed, read
 from desk.api.answers import json_of
 from desk.desk import Person, ThePerson, TheStore
+from desk.problems import Problem
 
 router = APIRouter(prefix="/v1/sets", tags=["sets"])
 
@@ -30,11 +31,14 @@ class ImageSet(Record):
     images: dict[str, tuple[int, ...]] = Field(default={}, description="indices, ascending, by batch")
 
 
+Index = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
 class Change(BaseModel):
     """What goes in and out: indices by batch."""
 
-    add: dict[str, list[int]] = {}
-    remove: dict[str, list[int]] = {}
+    add: dict[str, list[Index]] = {}
+    remove: dict[str, list[Index]] = {}
 
 
 def sets_of(store: ObjectStore, person: Person) -> dict[str, set[tuple[str, int]]]:
@@ -75,7 +79,9 @@ def _changed(found: ImageSet, changed: Change) -> ImageSet:
         images.setdefault(batch, set()).update(indices)
     for batch, indices in changed.remove.items():
         images.get(batch, set()).difference_update(indices)
-    kept = {batch: tuple(sorted(indices)[:_MOST]) for batch, indices in images.items() if indices}
+    if sum(map(len, images.values())) > _MOST:
+        raise Problem(413, "too_large", f"a set has at most {_MOST:,} images: nothing was put into it")
+    kept = {batch: tuple(sorted(indices)) for batch, indices in images.items() if indices}
     return found.model_copy(update={"images": kept})
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from dermbatch.errors import ObjectNotFound, StoreUnavailable
 from dermbatch.ledger.connection import sorted_errors
 from dermbatch.store import ObjectStore
 from desk.desk import Desk, Person, TheDesk, ThePerson, TheStore
@@ -33,6 +34,7 @@ _KEPT = 7 * 24 * 3600
 _TYPE = "application/offset+octet-stream"
 _NAME_BYTES = 700
 _FILES = 100_000
+_JOINERS = "\u200c\u200d"
 
 
 class Wanted(BaseModel):
@@ -64,14 +66,17 @@ class Upload:
 def begin(
     wanted: Wanted, response: Response, desk: TheDesk, person: ThePerson, store: TheStore
 ) -> dict[str, object]:
-    """Begin a file; pieces are sent to the address in ``Location``. Files of one ``into`` become one batch."""
+    """Begin a file; pieces are sent to the address in ``Location``. Files of one ``into`` become one batch.
+
+    A file of the same path that never became whole gives way: its answer was lost, or it was given up.
+    """
     if wanted.size > desk.settings.desk.upload_bytes:
         raise Problem(413, "too_large", f"a file has at most {desk.settings.desk.upload_bytes:,} bytes")
     into = wanted.into or secrets.token_urlsafe(18)
     name = clean(wanted.name)
     upload = Upload(person.name, into, f"desk/{into}/{name}", wanted.size)
     identifier = secrets.token_urlsafe(18)
-    _enter(desk.redis, person, into, name, identifier)
+    _enter(desk.redis, store, upload, name, identifier)
     if wanted.size > PIECE:
         upload = replace(
             upload, parts=store.begin_parts(store.incoming_bucket, upload.key, "application/octet-stream")
@@ -87,7 +92,7 @@ def begin(
 @router.head("/{identifier}")
 def state(identifier: str, desk: TheDesk, person: ThePerson) -> Response:
     """How far a file is: ``Upload-Offset``, ``Upload-Length``."""
-    upload = _known(desk.redis, identifier, person)
+    upload = _known(desk.redis, identifier, person.name)
     headers = {"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.size), "Tus-Resumable": "1.0.0"}
     return Response(headers=headers)
 
@@ -105,7 +110,7 @@ async def piece(
     """Send the piece that begins at ``Upload-Offset``; of one that breaks off, nothing is taken."""
     if content_type != _TYPE:
         raise Problem(415, "wrong_type", f"a piece is of type {_TYPE}")
-    upload = await run_in_threadpool(_known, desk.redis, identifier, person)
+    upload = await run_in_threadpool(_known, desk.redis, identifier, person.name)
     if upload.offset != upload_offset:
         headers = {"Upload-Offset": str(upload.offset)}
         raise Problem(409, "wrong_offset", f"the file goes on at byte {upload.offset}", headers=headers)
@@ -117,14 +122,14 @@ async def piece(
 @router.delete("/{identifier}", status_code=204)
 def drop(identifier: str, desk: TheDesk, person: ThePerson, store: TheStore) -> None:
     """Give up a file, whether it is whole or not."""
-    upload = _known(desk.redis, identifier, person)
+    upload = _known(desk.redis, identifier, person.name)
     if upload.parts and upload.offset < upload.size:
         store.drop_parts(store.incoming_bucket, upload.key, upload.parts)
     else:
         store.delete(upload.key, bucket=store.incoming_bucket)
     with sorted_errors():
         desk.redis.delete(_key(identifier))
-        desk.redis.hdel(_files(person, upload.into), upload.key.split("/", 2)[2])
+        desk.redis.hdel(_files(person.name, upload.into), upload.key.split("/", 2)[2])
 
 
 def prefix_of(desk: Desk, person: Person, into: str) -> str:
@@ -134,10 +139,10 @@ def prefix_of(desk: Desk, person: Person, into: str) -> str:
         Problem: 404 where there is none, 409 where one is not whole.
     """
     with sorted_errors():
-        files = cast("dict[str, str]", desk.redis.hgetall(_files(person, into)))
+        files = cast("dict[str, str]", desk.redis.hgetall(_files(person.name, into)))
     if not files:
         raise Problem(404, "no_upload", "there are no such uploads of yours: they are kept for a week")
-    unfinished = [name for name, identifier in files.items() if not _is_whole(desk.redis, identifier, person)]
+    unfinished = [name for name, identifier in files.items() if not _is_whole(desk.redis, identifier, person.name)]
     if unfinished:
         raise Problem(
             409, "upload_incomplete", f"{len(unfinished)} of {len(files)} files are not whole: go on with them"
@@ -165,8 +170,11 @@ def clean(name: str) -> str:
 
 
 def _visible(letter: str) -> str:
-    """The letter; ``_`` for controls, and for what would turn the text around it."""
-    return "_" if unicodedata.category(letter) in {"Cc", "Cs", "Cf"} else letter
+    """The letter; ``_`` for controls, and for what would turn the text around it.
+
+    Joiners are letters' own: Persian and the scripts of India are not spelled without them.
+    """
+    return "_" if letter not in _JOINERS and unicodedata.category(letter) in {"Cc", "Cs", "Cf"} else letter
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -191,35 +199,74 @@ def _take(desk: Desk, store: ObjectStore, identifier: str, upload: Upload, body:
     else:
         if not last and len(body) < _LEAST:
             raise Problem(400, "too_small", f"each piece but the last has {_LEAST} bytes at least")
-        etag = store.put_part(store.incoming_bucket, upload.key, upload.parts, len(upload.etags) + 1, body)
-        new = replace(upload, offset=upload.offset + len(body), etags=(*upload.etags, etag))
-        if last:
-            store.finish_parts(store.incoming_bucket, upload.key, upload.parts, new.etags)
+        new = _taken(store, upload, body, last=last)
     _keep(desk.redis, identifier, new)
     return new
 
 
-def _enter(client: redis.Redis, person: Person, into: str, name: str, identifier: str) -> None:
+def _taken(store: ObjectStore, upload: Upload, body: bytes, *, last: bool) -> Upload:
+    """A piece put beside the others, and all of them together where it is the last one."""
+    try:
+        etag = store.put_part(store.incoming_bucket, upload.key, upload.parts, len(upload.etags) + 1, body)
+        new = replace(upload, offset=upload.offset + len(body), etags=(*upload.etags, etag))
+        if last:
+            store.finish_parts(store.incoming_bucket, upload.key, upload.parts, new.etags)
+    except StoreUnavailable:  # also: they are together already, which a replica that died could not note any more
+        if not last or not _is_there(store, upload):
+            raise
+        return replace(upload, offset=upload.size)
+    return new
+
+
+def _is_there(store: ObjectStore, upload: Upload) -> bool:
+    try:
+        return store.stat(store.incoming_bucket, upload.key).size == upload.size
+    except ObjectNotFound:
+        return False
+
+
+def _enter(client: redis.Redis, store: ObjectStore, upload: Upload, name: str, identifier: str) -> None:
+    place = _files(upload.person, upload.into)
     with sorted_errors():
-        if client.hlen(_files(person, into)) >= _FILES:
+        if client.hlen(place) >= _FILES:
             raise Problem(
                 413, "too_large", f"upload {_FILES:,} files at most, or give a prefix of the object store"
             )
-        if not client.hsetnx(_files(person, into), name, identifier):
-            raise Problem(409, "name_taken", "there is a file of this path among these already")
-        client.expire(_files(person, into), _KEPT)
+        if not client.hsetnx(place, name, identifier):
+            before = cast("str | None", client.hget(place, name))
+            if before is not None:
+                _give_way(client, store, before, upload.person)
+            client.hset(place, name, identifier)
+        client.expire(place, _KEPT)
 
 
-def _known(client: redis.Redis, identifier: str, person: Person) -> Upload:
+def _give_way(client: redis.Redis, store: ObjectStore, identifier: str, person: str) -> None:
+    """Drop an upload of the same path that is not whole.
+
+    Raises:
+        Problem: 409 where it is.
+    """
+    try:
+        before = _known(client, identifier, person)
+    except Problem:
+        return  # it never came to be
+    if before.offset == before.size:
+        raise Problem(409, "name_taken", "there is a file of this path among these already")
+    client.delete(_key(identifier))
+    if before.parts:
+        store.drop_parts(store.incoming_bucket, before.key, before.parts)
+
+
+def _known(client: redis.Redis, identifier: str, person: str) -> Upload:
     with sorted_errors():
         said = cast("str | None", client.get(_key(identifier)))
     upload = None if said is None else Upload(**{**json.loads(said), "etags": tuple(json.loads(said)["etags"])})
-    if upload is None or upload.person != person.name:
+    if upload is None or upload.person != person:
         raise Problem(404, "no_upload", "there is no such upload of yours: they are kept for a week")
     return upload
 
 
-def _is_whole(client: redis.Redis, identifier: str, person: Person) -> bool:
+def _is_whole(client: redis.Redis, identifier: str, person: str) -> bool:
     try:
         upload = _known(client, identifier, person)
     except Problem:
@@ -236,5 +283,5 @@ def _key(identifier: str) -> str:
     return f"desk:upload:{identifier}"
 
 
-def _files(person: Person, into: str) -> str:
-    return f"desk:uploads:{person.name}:{into}"
+def _files(person: str, into: str) -> str:
+    return f"desk:uploads:{person}:{into}"

@@ -10,8 +10,11 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import time
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import quote, urlencode
 
+import structlog
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,7 +25,9 @@ from dermbatch.errors import DermbatchError
 from dermbatch.settings import DeskSettings
 from desk.desk import Person
 from desk.door.sessions import Sessions
-from desk.problems import Problem, of_error, response
+from desk.problems import Page, Problem, answer, of_error
+
+_log = structlog.get_logger(__name__)
 
 CSRF = "x-csrf-token"
 
@@ -56,18 +61,26 @@ class Door:
         app: What lies behind.
         settings: Who may.
         sessions: Who is there.
+        page: Shows people what is refused.
     """
 
-    def __init__(self, app: ASGIApp, settings: DeskSettings, sessions: Sessions) -> None:
-        self._app, self._settings, self._sessions = app, settings, sessions
+    def __init__(self, app: ASGIApp, settings: DeskSettings, sessions: Sessions, page: Page) -> None:
+        self._app, self._settings, self._sessions, self._page = app, settings, sessions, page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = await self._refused(scope)
-        await (answer or self._app)(scope, receive, _with_headers(send, scope["path"]))
+        sending = _Sending(send, kind_of(scope["path"]))
+        try:
+            await (await self._refused(scope) or self._app)(scope, receive, sending)
+        except Exception:  # else it is answered outside of this door: uncounted, without the headers that bind
+            if sending.began:
+                raise
+            _log.exception("a request failed")
+            problem = Problem(500, "internal", "the desk has failed at this; its log says at what")
+            await answer(problem, Headers(scope=scope), self._page)(scope, receive, sending)
 
     async def _refused(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -79,13 +92,14 @@ class Door:
                 return None
             person = await run_in_threadpool(self._who, headers, scope)
             if person is None:
-                return _entrance(path)
+                return self._entrance(path, scope, headers)
             _check_origin(headers, person, scope["method"])
         except Problem as problem:
-            return response(problem)
+            return answer(problem, headers, self._page)
         except DermbatchError as error:
-            return response(of_error(error))
-        scope.setdefault("state", {})["person"] = person
+            return answer(of_error(error), headers, self._page)
+        state = scope.setdefault("state", {})
+        state["person"], state["holds"] = person, partial(self._holds, headers)
         return None
 
     def _check_host(self, headers: Headers) -> None:
@@ -98,13 +112,29 @@ class Door:
 
     def _who(self, headers: Headers, scope: Scope) -> Person | None:
         if self._settings.user_header is not None:
-            name = headers.get(self._settings.user_header)
+            name = _named(headers.getlist(self._settings.user_header))
             if name is None or not self._is_proxy(scope):
                 return None
             return Person(name, self._sessions.csrf(f"user {name}"))
         session = _cookie(headers, cookie_name(self._settings.listen_port))
         found = self._sessions.who(session) if session else None
         return None if found is None or session is None else Person(found, self._sessions.csrf(session))
+
+    def _holds(self, headers: Headers) -> bool:
+        """Whether a session goes on, which this does not prolong; a proxy vouches once for all."""
+        if self._settings.user_header is not None:
+            return True
+        session = _cookie(headers, cookie_name(self._settings.listen_port))
+        return session is not None and self._sessions.holds(session)
+
+    def _entrance(self, path: str, scope: Scope, headers: Headers) -> Response:
+        """Where people get in, who come back from there to where they were going; programs are told."""
+        if path.startswith(("/v1/", "/dicom-web/")) or path in {"/openapi.json", "/v1"}:
+            said = "open the link that `dermbatch desk` prints, or sign in at the proxy"
+            return answer(Problem(401, "unauthorized", said), headers, self._page)
+        asked = scope.get("query_string", b"").decode("latin-1")
+        wanted = f"{quote(path)}?{asked}" if asked else quote(path)
+        return RedirectResponse("/enter" if path == "/" else f"/enter?{urlencode({'next': wanted})}", 303)
 
     def _is_proxy(self, scope: Scope) -> bool:
         address = ipaddress.ip_address((scope.get("client") or ("0.0.0.0",))[0])  # noqa: S104 - nobody's
@@ -119,12 +149,17 @@ def _cookie(headers: Headers, name: str) -> str | None:
     return None if found is None else found.value
 
 
-def _entrance(path: str) -> Response:
-    if path.startswith(("/v1/", "/dicom-web/")) or path in {"/openapi.json", "/v1"}:
-        return response(
-            Problem(401, "unauthorized", "open the link that `dermbatch desk` prints, or sign in at the proxy")
-        )
-    return RedirectResponse("/enter", 303)
+def _named(said: list[str]) -> str | None:
+    """The name that a proxy states: once, in UTF-8 as most do, else in Latin 1 as headers are by themselves.
+
+    A second header of the name, or an empty one, is none of a proxy that takes away what comes from outside.
+    """
+    if len(said) != 1 or not said[0].strip():
+        return None
+    try:
+        return said[0].encode("latin-1").decode()
+    except UnicodeError:
+        return said[0]
 
 
 def _check_origin(headers: Headers, person: Person, method: str) -> None:
@@ -149,18 +184,21 @@ def kind_of(path: str) -> str:
     return "api" if path.startswith("/v1/") else "pages"
 
 
-def _with_headers(send: Send, path: str) -> Send:
-    began, kind = time.monotonic(), kind_of(path)
+class _Sending:
+    """Sends an answer on with the headers that every one has, and counts it."""
 
-    async def sending(message: Message) -> None:
+    def __init__(self, send: Send, kind: str) -> None:
+        self._send, self._kind, self._asked = send, kind, time.monotonic()
+        self.began = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            metrics.DESK_REQUESTS.labels(kind, f"{message['status'] // 100}xx").inc()
-            metrics.DESK_SECONDS.labels(kind).observe(time.monotonic() - began)
-            if kind == "static":
-                MutableHeaders(scope=message).setdefault("cache-control", "no-cache")
+            self.began = True
+            metrics.DESK_REQUESTS.labels(self._kind, f"{message['status'] // 100}xx").inc()
+            metrics.DESK_SECONDS.labels(self._kind).observe(time.monotonic() - self._asked)
             headers = MutableHeaders(scope=message)
+            if self._kind == "static":
+                headers.setdefault("cache-control", "no-cache")
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-        await send(message)
-
-    return sending
+        await self._send(message)

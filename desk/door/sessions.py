@@ -59,6 +59,11 @@ class Sessions:
             said = cast("str | None", self.redis.getex(_key("session", session), ex=round(self.seconds)))
         return None if said is None else str(json.loads(said)["name"])
 
+    def holds(self, session: str) -> bool:
+        """Whether a session goes on; it is not used by this."""
+        with sorted_errors():
+            return bool(self.redis.exists(_key("session", session)))
+
     def leave(self, session: str) -> None:
         """End a session."""
         with sorted_errors():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from datetime import datetime
 from functools import cache
@@ -23,12 +24,15 @@ from dermbatch.stored import read
 from desk.api.models import all_canaries, all_models, comparisons
 from desk.desk import Person, TheDesk, ThePerson, TheStore
 from desk.pages.structured import content
-from desk.problems import Problem
+from desk.problems import Problem, title
 from desk.results.comparisons import A_PAGE, Order, compared
 from orchestrator.batches.entries import named
 from orchestrator.reporting.overview import overview
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+_OURS = r"/(?![/\\])[^\\\x00-\x1f]*"
+"""Addresses of this server: what begins otherwise may lead elsewhere."""
 
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
@@ -109,12 +113,24 @@ def report(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLRe
     return _page("report.html", person, batch=batch, index=index, name=found.name, items=items)
 
 
-def entrance(*, used: bool) -> HTMLResponse:
-    """How one gets in."""
-    page = (
-        environment().get_template("enter.html").render(used=used, person=None, version=__version__, page="enter")
-    )
-    return HTMLResponse(page, 403 if used else 200)
+def entrance(used: bool, proxied: bool, onward: str) -> HTMLResponse:
+    """How one gets in, and on to the page that was asked for.
+
+    Args:
+        used: Whether a link was brought along that opens nothing any more.
+        proxied: Whether it is a proxy that lets in.
+        onward: The page's address; shown where it is one of ours.
+    """
+    onward = onward if re.fullmatch(_OURS, onward) else ""
+    return _page("enter.html", None, 403 if used else 200, used=used, proxied=proxied, onward=onward)
+
+
+def wrong(problem: Problem, person: Any) -> HTMLResponse:
+    """What is wrong, for people."""
+    said = {"what": title(problem), "status": problem.status, "detail": problem.detail, "reason": problem.reason}
+    found = _page("problem.html", person, problem.status, **said)
+    found.headers.update(problem.headers or {})
+    return found
 
 
 @cache
@@ -138,9 +154,9 @@ def _result(store: ObjectStore, batch: str, index: int) -> ResultRecord:
         raise Problem(404, "no_result", f"image {index} of batch {batch!r} has no result") from error
 
 
-def _page(template: str, person: Person, **shown: Any) -> HTMLResponse:
+def _page(template: str, person: Person | None, code: int = 200, **shown: Any) -> HTMLResponse:
     said = {"person": person, "version": __version__, "page": template.removesuffix(".html"), **shown}
-    return HTMLResponse(environment().get_template(template).render(said))
+    return HTMLResponse(environment().get_template(template).render(said), code)
 
 
 def _moment(when: datetime | None) -> str:

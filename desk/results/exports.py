@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import mimetypes
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -67,12 +67,12 @@ def csv(tables: Iterable[pa.Table], names: Sequence[str]) -> Iterator[bytes]:
         yield sink.getvalue()
 
 
-def parquet(tables: Iterable[pa.Table]) -> Iterator[bytes]:
-    """Parquet with all columns; those that only later batches have are left out."""
+def parquet(tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> Iterator[bytes]:
+    """Parquet with the columns of a schema, else of the first table; null where a batch has no such column."""
     sink = _Sink()
     writer: pq.ParquetWriter | None = None
     for table in tables:
-        writer = writer or pq.ParquetWriter(sink, table.schema, compression="zstd")
+        writer = writer or pq.ParquetWriter(sink, schema or table.schema, compression="zstd")
         columns = [_column(table, field.name, field.type) for field in writer.schema]
         writer.write_table(pa.table(columns, schema=writer.schema))
         yield sink.taken()
@@ -164,15 +164,21 @@ def zipped(files: Iterable[tuple[str, bytes | Iterable[bytes]]]) -> Iterator[byt
 
 
 def dicom_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
-    """DICOM objects of images, by names that tell batch, index and kind."""
+    """DICOM objects of images, by names that tell batch, index and kind; a list of those that are gone."""
+    gone = list[str]()
     for batch, index in images:
         record = look(batch, index)
         for kind, key in (record.dicom if record is not None else {}).items():
-            yield f"{batch}/{index}-{kind}.dcm", store.get(store.bucket, key)
+            try:
+                yield f"{batch}/{index}-{kind}.dcm", store.get(store.bucket, key)
+            except ObjectNotFound:
+                gone.append(f"{batch}/{index}-{kind}.dcm")
+    yield from _left_out(gone)
 
 
 def source_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
-    """The images' own files under ``data/``; those that are gone are passed over."""
+    """The images' own files under ``data/``; a list of those that are gone."""
+    gone = list[str]()
     for batch, index in images:
         record = look(batch, index)
         if record is None:
@@ -180,12 +186,24 @@ def source_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int
         try:
             yield f"data/{data_name(record)}", store.get(*split_uri(record.source.uri))
         except (ObjectNotFound, ValueError):  # or never in the store, being a file of `run`
-            continue
+            gone.append(f"data/{data_name(record)}")
+    yield from _left_out(gone)
+
+
+def _left_out(gone: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """A file that says which are missing, where some are."""
+    if gone:
+        lines = "\n".join(f"{name}: not in the object store any more" for name in gone)
+        yield "left-out.txt", f"{lines}\n".encode()
 
 
 def data_name(record: ResultRecord) -> str:
-    """What an image's file is called in a zip: never by its own name, which may be any."""
-    return f"{record.batch}-{record.index:06d}{PurePosixPath(record.source.uri).suffix[:8]}"
+    """What an image's file is called in a zip: never by its own name, which may be any.
+
+    It ends as files of its type do, by which programs know what it is.
+    """
+    end = mimetypes.guess_extension(record.source.media_type, strict=False) or ""
+    return f"{record.batch}-{record.index:06d}{end}"
 
 
 def _marked(record: ResultRecord, mask: NDArray[np.bool_]) -> Marked:

@@ -7,6 +7,7 @@ understood is refused with the place where it stands.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import reduce
@@ -110,7 +111,7 @@ class _Reading:
 def _among(column: pa.ChunkedArray, node: Any, *, loose: bool) -> Truth:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_list(kind):
-        return _in_lists(column, _text(node))
+        return _in_lists(column, node)
     if pa.types.is_boolean(kind):
         return _truth(pc.equal(column, _yes(node)))
     if pa.types.is_string(kind):
@@ -119,22 +120,28 @@ def _among(column: pa.ChunkedArray, node: Any, *, loose: bool) -> Truth:
 
 
 def _texts(column: pa.ChunkedArray, node: Any, *, loose: bool) -> Truth:
-    text = _text(node)
+    text = unicodedata.normalize("NFD", _text(node))
     if pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
-    if loose:
-        return _truth(pc.match_substring(column, text.strip("*"), ignore_case=True))
+    if not text.isascii():  # letters with marks are written in two ways, and files are named in both
+        column = pc.utf8_normalize(column, "NFD")  # Arrow 25 gives this for NFC, too
+    text = text.strip("*") if loose else text
     if "*" in text or "?" in text:
         pattern = re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
-        return _truth(pc.match_substring_regex(column, f"^(?s:{pattern})$", ignore_case=True))
+        pattern = f"(?s:{pattern})" if loose else f"^(?s:{pattern})$"
+        return _truth(pc.match_substring_regex(column, pattern, ignore_case=True))
+    if loose:
+        return _truth(pc.match_substring(column, text, ignore_case=True))
     return _truth(pc.equal(pc.utf8_lower(column), text.lower()))
 
 
-def _in_lists(column: pa.ChunkedArray, text: str) -> Truth:
+def _in_lists(column: pa.ChunkedArray, node: Any) -> Truth:
+    if not pa.types.is_string(column.type.value_type):
+        raise _wrong("nothing can be asked of this field", _place(node))
     found = np.zeros(len(column), np.bool_)
     flat = pc.list_flatten(column)
     parents = pc.list_parent_indices(column).to_numpy()
-    found[parents[_truth(pc.equal(pc.utf8_lower(flat), text.lower()))]] = True
+    found[parents[_texts(flat, node, loose=False)]] = True
     return found
 
 

@@ -67,6 +67,7 @@ class Made:
         self._table = rows_of(rows).drop_columns([*_LEFT_OUT, NO_DICOM])
         self.version = f"{batch}@{len(rows)}-{pending}-{time.monotonic_ns()}"
         self.rows, self.pending = len(rows), pending
+        self.schema = self._table.schema
         self.names: Sequence[str] = self._table.column_names
 
     def columns(self, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:

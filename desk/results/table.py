@@ -27,6 +27,9 @@ _SCATTERED, _SMALL = 12, 200_000
 
 _AT_A_TIME = 8
 
+_BYTE = 128
+"""Values that a code of a signed byte tells apart."""
+
 
 Indices = npt.NDArray[np.integer[Any]]
 
@@ -38,12 +41,14 @@ class Table(Protocol):
         version: Another one where the rows are others.
         rows: How many.
         names: Of the columns.
+        schema: Their names and types.
         pending: Outcomes that are there and not read yet.
     """
 
     version: str
     rows: int
     names: Sequence[str]
+    schema: pa.Schema
     pending: int
 
     @property
@@ -106,7 +111,8 @@ class Stored:
         self.version = " ".join(f"{piece.key}@{piece.etag}" for piece in found)
         self._files = opened(store, found)
         self.rows = sum(file.rows for file in self._files)
-        self.names: Sequence[str] = self._files[0].schema.names
+        self.schema = self._files[0].schema
+        self.names: Sequence[str] = self.schema.names
         self._order: npt.NDArray[np.intp] | None = None
         self._read_groups: OrderedDict[tuple[int, int, tuple[str, ...]], pa.Table] = OrderedDict()
         self._lock, self._reading = threading.Lock(), threading.Lock()
@@ -189,7 +195,7 @@ class Stored:
         if self._order is None:
             self._order = np.argsort(np.asarray(columns["index"]), kind="stable").astype(np.uint32)
         order = pa.array(self._order)
-        found = {name: columns.pop(name).take(order) for name in names}
+        found = {name: _narrow(columns.pop(name).take(order)) for name in names}
         pa.default_memory_pool().release_unused()
         return found
 
@@ -206,6 +212,13 @@ class Stored:
         texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
         table = first.read(texts, [0]) if first.spans else pa.table({})
         return frozenset(name for name in table.column_names if len(table[name].unique()) * 4 < table.num_rows)
+
+
+def _narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Codes of a byte, where there are so few values."""
+    if pa.types.is_dictionary(column.type) and all(len(one.dictionary) <= _BYTE for one in column.chunks):
+        return column.cast(pa.dictionary(pa.int8(), column.type.value_type))
+    return column
 
 
 def _lean(table: pa.Table, repeating: frozenset[str]) -> pa.Table:

@@ -81,6 +81,12 @@ class View:
         made = [name for name in MADE if name != "pseudonym" or any(part.deidentified for part in self.parts)]
         return [*dict.fromkeys(name for part in self.parts for name in part.table.names), *made]
 
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Names and types of all columns that are stored, the batch in front."""
+        stored = pa.unify_schemas([part.table.schema for part in self.parts], promote_options="permissive")
+        return stored.insert(0, pa.field("batch", pa.string()))
+
     @property
     def labels(self) -> list[str]:
         """Classes that there are probabilities of."""
@@ -194,6 +200,7 @@ class View:
                 "width",
                 "classify_model",
                 "segment_model",
+                *(f"probability_{label}" for label in self.labels),
             ]
         )
         rows = None if self.chosen.all() else pa.array(np.flatnonzero(self.chosen))

@@ -83,6 +83,7 @@ def uploaded(browser, link, pictures):
     page.locator("#new summary").click()
     page.set_input_files("#files", sorted(pictures.iterdir()))
     page.fill("#name", "golden")
+    page.get_by_label("DICOM objects too").check()
     page.get_by_role("button", name="What would it come to?").click()
     page.get_by_text("duplicates").wait_for(timeout=1000 * patience(30))
     page.get_by_role("button", name="Submit").click()
@@ -157,6 +158,69 @@ def test_layers_that_come_late_leave_the_view_as_a_person_set_it(browser, link, 
     seat.close()
 
 
+def test_where_a_session_ends_unsent_work_goes_on_with_the_next_one(browser, link, uploaded, pictures):
+    seat = Seat(browser, link())
+    page, gallery = seat.page, seat.context.new_page()
+    gallery.goto(f"{seat.base}/gallery?batch=golden&q=outcome:done")
+    gallery.wait_for_selector(".cell img[src]")
+    page.locator("#new summary").click()
+    page.set_input_files("#files", pictures / "turned.jpg")
+    page.fill("#name", "unsent")
+    page.get_by_text("there", exact=True).wait_for()
+    seat.context.clear_cookies()
+    page.get_by_role("button", name="Submit").click()
+    page.locator("#estimated").get_by_text("Your session has ended").wait_for()
+    gallery.locator("#grid").focus()
+    gallery.keyboard.press("1")
+    gallery.get_by_text("Your session has ended").wait_for()
+    gallery.locator("#export summary").click()
+    gallery.get_by_text("CSV").click()  # no download that fails without a word
+    elsewhere = seat.context.new_page()
+    elsewhere.goto(f"{seat.base}/image/golden/1?base=purified")
+    assert "/enter?next=" in elsewhere.url
+    seat.context.new_page().goto(link())
+    elsewhere.get_by_role("link", name="Go on").click()
+    elsewhere.wait_for_url("**/image/golden/1?base=purified*")
+    gallery.keyboard.press("Escape")
+    gallery.locator("#grid").focus()
+    gallery.keyboard.press("2")
+    gallery.get_by_text("1 tagged 2").wait_for()
+    assert gallery.get_by_text("Your session has ended").count() == 0
+    page.get_by_role("button", name="Submit").click()
+    page.locator("[data-batch=unsent]").wait_for(timeout=1000 * patience(20))
+    seat.close()
+    other = Seat(browser, link())
+    token = other.context.request.get(f"{other.base}/v1/session").json()["csrf"]
+    other.context.request.delete(f"{other.base}/v1/sets/tag-2", headers={"x-csrf-token": token})
+    other.close()
+
+
+def test_files_of_one_name_are_both_taken_and_any_is_left_out_again(browser, link, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_bytes(folder.encode() * 9)
+    seat = Seat(browser, link())
+    page = seat.page
+    page.locator("#new summary").click()
+    for folder in ("one", "two", "two"):
+        page.set_input_files("#files", tmp_path / folder / "a.jpg")
+    page.get_by_text("there", exact=True).nth(1).wait_for(timeout=1000 * patience(20))
+    names = page.locator("#uploads li > span:first-child")
+    assert names.all_inner_texts() == ["a.jpg", "a (2).jpg"]
+    page.get_by_role("button", name="Leave out a.jpg").click()
+    assert names.all_inner_texts() == ["a (2).jpg"]
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("setTimeout(() => location.assign('/models'))")
+    for _ in range(200):
+        if asked:
+            break
+        page.wait_for_timeout(50)
+    assert asked == ["beforeunload"]
+    assert seat.faults == []
+    seat.close()
+
+
 @THOROUGH
 def test_gallery_image_and_export_by_keyboard_alone(browser, link, uploaded):
     seat = Seat(browser, link())
@@ -216,10 +280,16 @@ def test_pages_keep_wcag_22_aa_and_fit_a_phone(browser, link, uploaded, tmp_path
     sizes = [(size, scheme) for size in (PHONE, LAPTOP) for scheme in ("light", "dark")]
     for size, scheme in sizes if thorough else (sizes[1], sizes[2]):
         seat = Seat(browser, link(), size, scheme)
+        rows = seat.context.request.get(f"{seat.base}/v1/results?batch=golden").json()["results"]
+        failed, dicom = (
+            next(row["index"] for row in rows if row["name"].endswith(end)) for end in ("no picture.jpg", ".dcm")
+        )
         for name, path in (
             ("batches", "/batches"),
             ("gallery", "/gallery?batch=golden"),
-            ("image", "/image/golden/0"),
+            ("image", f"/image/golden/{dicom}"),
+            ("failed", f"/image/golden/{failed}"),
+            ("report", f"/image/golden/{dicom}/report"),
             ("models", "/models"),
             ("enter", "/enter"),
         ):

@@ -1,5 +1,6 @@
 """The desk over real servers: who may, batches, results, images, uploads; what is wrong, and what is gone."""
 
+import base64
 import io
 import json
 import socket
@@ -7,6 +8,7 @@ import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from urllib.parse import quote
 
 import cv2
 import httpx
@@ -19,11 +21,12 @@ from desk_server import Server, pictured, write_batch, write_table
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dermbatch import layout
+from dermbatch import layout, metrics
 from dermbatch.errors import ObjectNotFound, StackError, UsageError
 from dermbatch.records.asked import Deidentification
 from dermbatch.store import ObjectStore
 from desk.remote import DeskClient
+from desk.results.view import View
 from orchestrator.reporting.comparison import SCHEMA
 from orchestrator.steering.controls import begin
 from tests.outcome_samples import (
@@ -76,7 +79,8 @@ def test_only_health_and_the_entrance_answer_whom_nobody_knows(server):
             assert (answer.status_code, answer.json()["reason"]) == (401, "unauthorized")
         for path in ("/", "/batches", "/image/x/1"):
             answer = nobody.get(path)
-            assert (answer.status_code, answer.headers["location"]) == (303, "/enter")
+            assert answer.status_code == 303
+            assert answer.headers["location"] in {"/enter", f"/enter?next={quote(path, safe='')}"}
         assert nobody.get("/enter").status_code == 200
 
 
@@ -109,6 +113,58 @@ def test_a_session_holds_at_another_replica_and_ends_when_it_was_not_used(
         assert eve.get("/v1/batches").status_code == 401
 
 
+def test_who_signs_in_comes_to_the_page_that_was_asked_for(server):
+    wanted = "/gallery?batch=a&q=name:%22%D8%AE%D8%A7%D9%84%22"
+    with httpx.Client(base_url=server.url) as nobody:
+        entrance = nobody.get(wanted, follow_redirects=True)
+        assert "/gallery?batch=a&amp;q=name:%22%D8%AE%D8%A7%D9%84%22" in entrance.text
+        for elsewhere in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"):
+            assert "Go on" not in nobody.get("/enter", params={"next": elsewhere}).text
+
+
+def test_people_are_told_on_a_page_what_is_wrong_and_programs_in_json(server, ada):
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for path, status in (
+        ("/gallery?batch=never", 404),
+        ("/nothing", 404),
+        ("/image/never/x", 400),
+        ("/v1/batches/never/files/report.html", 404),
+        ("/v1/results/order", 400),
+    ):
+        page = ada.get(path, headers=browser)
+        assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (status, "text/html"), path
+        assert "To the batches" in page.text
+        assert ada.get(path).headers["content-type"] == "application/problem+json"
+    with httpx.Client(base_url=server.url) as nobody:
+        page = nobody.get("/v1/exports/csv?batch=a", headers=browser)
+        assert (page.status_code, "Sign in" in page.text) == (401, True)
+
+
+def test_what_fails_by_our_own_fault_is_counted_and_bound_as_all_else(ada, monday, monkeypatch):
+    def fails(self):
+        raise RuntimeError("by a fault of ours")
+
+    monkeypatch.setattr(View, "facets", fails)
+    counted = metrics.DESK_REQUESTS.labels("api", "5xx")._value
+    before = counted.get()
+    answer = ada.get("/v1/results/facets", params={"batch": monday})
+    assert (answer.status_code, answer.json()["reason"]) == (500, "internal")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert counted.get() == before + 1
+    assert "fault of ours" not in answer.text
+
+
+def test_progress_ends_with_the_session_and_prolongs_none(server, monkeypatch):
+    monkeypatch.setattr("desk.api.batches._LOOK_EVERY", 0.02)
+    with server.client("fay") as fay, fay.stream("GET", "/v1/events") as events:
+        lines = events.iter_lines()
+        next(lines)
+        for key in server.desk.redis.scan_iter("desk:session:*"):
+            if "fay" in server.desk.redis.get(key):
+                server.desk.redis.delete(key)
+        list(lines)  # comes to an end
+
+
 def test_other_hosts_other_sites_and_requests_without_the_token_are_refused(server, ada):
     assert ada.get("/batches", headers={"host": "evil.example"}).status_code == 421
     assert ada.get("/batches", headers={"host": f"localhost:{server.port}"}).status_code == 200
@@ -135,6 +191,11 @@ def test_a_proxy_says_who_asks_and_nobody_else(redis_settings, object_store_sett
     changes["proxies"] = ("127.0.0.0/8",)
     with Server(redis_settings, object_store_settings, tmp_path, **changes) as trusting:
         assert httpx.get(f"{trusting.url}/v1/batches").status_code == 401
+        twice = [("x-user", "eve"), ("x-user", "grace")]
+        assert httpx.get(f"{trusting.url}/v1/batches", headers=twice).status_code == 401
+        assert httpx.get(f"{trusting.url}/v1/batches", headers={"x-user": ""}).status_code == 401
+        named = {"x-user": "Zoë 山田".encode()}
+        assert httpx.get(f"{trusting.url}/v1/session", headers=named).json()["name"] == "Zoë 山田"
         page = httpx.get(f"{trusting.url}/batches", headers=header)
         assert "grace" in page.text
         token = page.text.partition('name="csrf-token" content="')[2].partition('"')[0]
@@ -205,6 +266,9 @@ def test_results_come_in_pages_that_go_on(ada, monday):
     cursor = first.json()["cursor"]
     answer = ada.get(f"/v1/results?batch={monday}&cursor={cursor}")
     assert (answer.status_code, answer.json()["reason"]) == (400, "other_cursor")
+    forged = base64.urlsafe_b64encode(b'["x", Infinity, 0]').decode()
+    answer = ada.get(f"/v1/results?batch={monday}&cursor={forged}")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "bad_cursor")
     wrong = ada.get("/v1/results", params={"batch": monday, "q": "probability:[0.1 TO"})
     assert (wrong.status_code, wrong.json()["at"]["position"]) == (400, 19)
     assert ada.get("/v1/results").status_code == 400
@@ -248,6 +312,10 @@ def test_sets_keep_all_of_many_changes_at_a_time_and_are_ones_own(server, ada, m
     with server.client("bob") as bob:
         assert bob.get("/v1/sets").json() == []
         assert bob.get("/v1/results", params=asked).json()["total"] == 0
+    many = ada.patch("/v1/sets/tag-1", json={"add": {monday: list(range(100_001))}})
+    assert (many.status_code, many.json()["reason"]) == (413, "too_large")
+    assert ada.patch("/v1/sets/tag-1", json={"add": {monday: [-1]}}).status_code == 400
+    assert ada.get("/v1/sets").json()[0]["images"] == {monday: [1, 2, 3, 4, 5]}
     assert ada.delete("/v1/sets/tag-1").status_code == 204
 
 
@@ -572,6 +640,10 @@ def test_dicom_objects_are_found_and_retrieved_and_a_report_is_read(ada, store, 
     assert "5.5 mm" in page
     archive = zipfile.ZipFile(io.BytesIO(ada.get("/v1/exports/dicom?batch=desk-dicom").content))
     assert archive.read("desk-dicom/0-report.dcm") == body
+    assert archive.namelist() == ["desk-dicom/0-report.dcm"]
+    store.delete(key)
+    archive = zipfile.ZipFile(io.BytesIO(ada.get("/v1/exports/dicom?batch=desk-dicom").content))
+    assert archive.read("left-out.txt").startswith(b"desk-dicom/0-report.dcm: not in the object store")
 
 
 # Uploads and new batches.
@@ -626,6 +698,28 @@ def test_of_a_piece_that_breaks_off_nothing_is_taken_and_the_file_goes_on(server
     assert send(ada, upload, 0, body[:PIECE]).status_code == 204
     assert send(ada, upload, PIECE, body[PIECE:]).headers["upload-offset"] == str(len(body))
     ada.delete(f"/v1/uploads/{upload['id']}")
+
+
+def test_a_file_that_never_became_whole_gives_way_to_one_of_its_path(ada, store):
+    first = ada.post("/v1/uploads", json={"name": "a.png", "size": 2 * PIECE}).json()
+    asked = {"name": "a.png", "size": 3, "into": first["into"]}
+    second = ada.post("/v1/uploads", json=asked)  # the first one's answer was lost, or another file is meant
+    assert (second.status_code, send(ada, second.json(), 0, b"two").status_code) == (201, 204)
+    assert send(ada, first, 0, b"x" * PIECE).json()["reason"] == "no_upload"
+    assert store.get(store.incoming_bucket, f"desk/{first['into']}/a.png") == b"two"
+    assert ada.post("/v1/uploads", json=asked).json()["reason"] == "name_taken"
+
+
+def test_a_replica_that_dies_before_it_notes_the_last_piece_loses_nothing(ada, store, monkeypatch):
+    body = np.random.default_rng(7).integers(0, 256, PIECE + 5, np.uint8).tobytes()
+    upload = ada.post("/v1/uploads", json={"name": "a.png", "size": len(body)}).json()
+    assert send(ada, upload, 0, body[:PIECE]).status_code == 204
+    with monkeypatch.context() as dying:
+        dying.setattr("desk.api.uploads._keep", lambda *_: 1 / 0)
+        assert send(ada, upload, PIECE, body[PIECE:]).status_code == 500
+    again = send(ada, upload, PIECE, body[PIECE:])
+    assert (again.status_code, again.headers["upload-offset"]) == (204, str(len(body)))
+    assert store.get(store.incoming_bucket, f"desk/{upload['into']}/a.png") == body
 
 
 def test_what_was_uploaded_becomes_one_batch_however_often_it_is_asked(ada, store, server):

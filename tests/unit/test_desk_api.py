@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from desk import problems
 from desk.api.answers import cursor_of, next_link, ranged, read_cursor
 from desk.api.uploads import clean
+from desk.pages import pages
 from desk.pictures.layers import files_of, layers_of, made, outline
 from desk.pictures.pyramid import TILE, build, opened
 from desk.problems import Problem
@@ -33,7 +34,7 @@ def test_a_cursor_leads_on_only_in_its_own_question():
 def server():
     """Ten bytes by ranges, and errors."""
     app = FastAPI()
-    problems.install(app)
+    problems.install(app, pages.wrong)
 
     @app.get("/ten")
     def ten(request: Request):
@@ -100,6 +101,7 @@ def test_a_bad_parameter_is_400_with_its_place(server):
         ("x\u202egpj.exe", "x_gpj.exe"),
         ("a\0b\n.png", "a_b_.png"),
         ("e\u0301.jpg", "é.jpg"),
+        ("کتاب\u200cها/क्\u200dष.jpg", "کتاب\u200cها/क्\u200dष.jpg"),
     ],
 )
 def test_names_of_uploads_lead_nowhere_else(given, kept):

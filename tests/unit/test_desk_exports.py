@@ -12,7 +12,7 @@ import pytest
 
 from dermbatch.errors import RecordDamaged
 from desk.pages.structured import content
-from desk.results.exports import Marked, coco, csv, parquet, runs, zipped
+from desk.results.exports import Marked, coco, csv, data_name, parquet, runs, zipped
 from tests.outcome_samples import result_of
 
 
@@ -36,6 +36,21 @@ def test_parquet_of_several_groups_is_one_file():
     found = pq.read_table(io.BytesIO(b"".join(parquet(tables()))))
     assert found.column("name").to_pylist() == ['x,"y"\n', "皮膚", "z"]
     assert found.column("flags").to_pylist() == [["p", "q"], [], None]
+
+
+def test_parquet_has_the_columns_of_all_batches():
+    schema = pa.unify_schemas([table.schema for table in tables()])
+    found = pq.read_table(io.BytesIO(b"".join(parquet(tables(), schema))))
+    assert found.column("other").to_pylist() == [None, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "end"), [("image/jpeg", ".jpg"), ("image/webp", ".webp"), ("application/dicom", ".dcm")]
+)
+def test_files_of_a_zip_end_as_their_type_does_wherever_they_lay(media_type, end):
+    record = result_of("b", 3)
+    source = record.source.model_copy(update={"media_type": media_type, "uri": "s3://incoming/b/3"})
+    assert data_name(record.model_copy(update={"source": source})) == f"b-000003{end}"
 
 
 @pytest.mark.parametrize(

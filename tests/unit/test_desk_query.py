@@ -1,5 +1,7 @@
 """The query line, orders and facets over tables of made-up results."""
 
+import unicodedata
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,6 +18,7 @@ class Held:
     pending = 0
 
     def __init__(self, table, version="1"):
+        self.schema = table.schema
         self.table, self.version, self.rows, self.names = table, version, table.num_rows, table.column_names
 
     def columns(self, names):
@@ -76,6 +79,9 @@ def indices(found):
         ("started:[2026-03-02 TO 2026-03-02T08:00:02]", [0, 1]),
         ("(class:nevus OR class:melanoma) AND pixels:4096", [0, 1, 3]),
         ("index:[3 TO 4]", [3, 4]),
+        ("flag:touches*", [0, 3]),
+        ("flag:?ow_confidence", [3]),
+        ("folder*3.jpg", [3]),
     ],
 )
 def test_a_query_means_these_images(table, q, wanted):
@@ -92,6 +98,7 @@ def test_a_query_means_these_images(table, q, wanted):
         ("lesion:perhaps", 0),
         ('"open', 0),
         ("flag:[a TO b]", 0),
+        ("class:x AND embedding:1", 12),
         ("x" * 3000, 2000),
     ],
 )
@@ -101,6 +108,14 @@ def test_what_is_no_query_is_refused_with_its_place(table, q, place):
     assert caught.value.status == 400
     assert caught.value.at["parameter"] == "q"
     assert caught.value.at["position"] >= place - 1
+
+
+def test_letters_with_marks_are_found_however_they_are_written():
+    written = [unicodedata.normalize(form, name) for name in ("Müller.jpg", "한국.jpg") for form in ("NFC", "NFD")]
+    named = table_of(result_of("b", n).model_copy(update={"name": name}) for n, name in enumerate(written))
+    for form in ("NFC", "NFD"):
+        for q, wanted in (("MÜLLER", [0, 1]), ("name:müll*", [0, 1]), ("name:Müller.jpg", [0, 1]), ("한", [2, 3])):
+            assert indices(view(named, unicodedata.normalize(form, q))) == wanted
 
 
 def test_results_are_sorted_by_any_column_and_what_has_no_value_comes_last(table):

@@ -1,6 +1,10 @@
 // What all pages share: asking the API, saying what went wrong, the list of keys.
 
-const token = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+const meta = document.querySelector('meta[name="csrf-token"]');
+const person = document.querySelector(".person")?.textContent;
+let token = meta?.content ?? "";
+let ended = null; // says that the session has ended, until one holds again
+const ENDED = "Your session has ended. Sign in again in another tab, then go on here: nothing is lost.";
 
 export class Problem extends Error {
   constructor(status, said) {
@@ -11,37 +15,73 @@ export class Problem extends Error {
   }
 }
 
-// Ask the API; throws a Problem where it refuses. A session that has ended leads to the entrance.
-export async function ask(path, options = {}) {
+// Ask the API; throws a Problem where it refuses. Where a session has ended, what is on the page stays, and goes on with
+// the next one of the same person.
+export async function ask(path, options = {}, again = false) {
   const headers = { ...(options.headers ?? {}) };
   if (options.method && options.method !== "GET") headers["x-csrf-token"] = token;
   if (options.json !== undefined) headers["content-type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers, body: options.json === undefined ? options.body : JSON.stringify(options.json) });
+    answer = await fetch(path, { ...options, headers, redirect: "manual", body: options.json === undefined ? options.body : JSON.stringify(options.json) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { detail: "The desk does not answer. Is it running?", reason: "unreachable" });
   }
-  if (answer.ok) return answer;
+  if (answer.ok) {
+    if (ended) signedIn();
+    return answer;
+  }
   const said = await answer.json().catch(() => ({}));
-  if (answer.status === 401) {
-    say("Your session has ended: sign in again in another tab, then go on here. Nothing is lost.", true);
+  // A proxy leads to its own page of signing in, which we are not shown.
+  if (answer.status === 401 || answer.type === "opaqueredirect") {
+    ended ??= say(ENDED, true, true);
+    throw new Problem(401, { detail: ENDED, reason: "unauthorized" });
+  }
+  if (answer.status === 403 && said.reason === "csrf" && !again) {
+    await renew();
+    return ask(path, options, true);
   }
   throw new Problem(answer.status, said);
 }
 
+// The token of the session that holds now; throws where it is another person's.
+async function renew() {
+  const now = await json("/v1/session");
+  if (now.name !== person) throw new Problem(403, { detail: `${now.name} is signed in now, and this page is ${person}'s. Load it anew.`, reason: "csrf" });
+  token = now.csrf;
+}
+
+function signedIn() {
+  ended.remove();
+  ended = null;
+  document.dispatchEvent(new Event("signedin"));
+}
+
+// Who comes back from the tab in which they signed in finds this page as it was, and at work.
+window.addEventListener("focus", () => ended && renew().catch(() => {}));
+
+// Download what a link leads to, once it is known that there is something: a download that fails tells nobody why.
+export async function download(address) {
+  const peek = new AbortController();
+  await ask(address, { signal: peek.signal });
+  peek.abort();
+  location.href = address;
+}
+
 export const json = async (path, options) => (await ask(path, options)).json();
 
-// Say something for a moment; what is bad stays longer.
-export function say(text, bad = false) {
+// Say something for a moment; what is bad stays longer, and some of it until it is taken away.
+export function say(text, bad = false, stays = false) {
   const place = document.getElementById("said");
-  if ([...place.children].some((one) => one.textContent === text)) return;
+  const there = [...place.children].find((one) => one.textContent === text);
+  if (there) return there;
   const toast = document.createElement("div");
   toast.className = bad ? "toast bad" : "toast";
   toast.textContent = text;
   place.append(toast);
-  setTimeout(() => toast.remove(), bad ? 9000 : 3500);
+  if (!stays) setTimeout(() => toast.remove(), bad ? 9000 : 3500);
+  return toast;
 }
 
 export const complain = (error) => {

@@ -3,7 +3,7 @@ import { ask, complain, count, json, make, say, typing, words } from "./api.js";
 import { Uploads } from "./uploads.js";
 
 const list = document.getElementById("batches");
-const active = new Set(["open", "paused", "waiting", "planning"]);
+const AGAIN = 5000; // milliseconds until progress is asked for anew
 
 const seconds = (s) => (s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 
@@ -61,6 +61,10 @@ function draw(one) {
 
 function follow() {
   const events = new EventSource("/v1/events");
+  // Where it is refused, a browser asks no more: a session has ended, and another one may begin.
+  events.onerror = () => {
+    if (events.readyState === EventSource.CLOSED) setTimeout(() => ask("/v1/session").catch(() => {}).finally(follow), AGAIN);
+  };
   events.addEventListener("open_batches", (event) => {
     const open = JSON.parse(event.data);
     const names = new Set(open.map((one) => one.name));
@@ -105,6 +109,9 @@ for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop
 drop.addEventListener("drop", (event) => { event.preventDefault(); uploads.drop(event.dataTransfer); });
 window.addEventListener("dragover", (event) => event.preventDefault());
 window.addEventListener("drop", (event) => { event.preventDefault(); if (!event.target.closest("#drop")) { panel.open = true; uploads.drop(event.dataTransfer); } });
+
+// Who leaves the page leaves files behind that are no batch yet.
+window.addEventListener("beforeunload", (event) => uploads.some && event.preventDefault());
 
 async function during(what, work) {
   const buttons = form.querySelectorAll("button");

@@ -1,5 +1,5 @@
 // The gallery: of any number of results, only what is visible is there.
-import { ask, complain, count, json, make, say, typing, words } from "./api.js";
+import { ask, complain, count, download, json, make, say, typing, words } from "./api.js";
 
 const CARDS = 3000; // rows that are kept at hand
 const CAPTION = 46; // pixels below a picture
@@ -18,6 +18,7 @@ let columns = 1, cell = 180, row = 220, ratio = 1;
 const cards = new Map(); // id -> row of the table
 const cells = new Map(); // position -> element
 let asked = 0, pictures = null, rowsTimer = null;
+let ownSets = null; // names; none until they are known
 
 const total = () => order.length / 2;
 const idAt = (position) => `${order[2 * position]}:${order[2 * position + 1]}`;
@@ -67,6 +68,7 @@ async function load(at = null) {
     const found = new Uint32Array(await answer.arrayBuffer());
     if (mine !== asked) return;
     wrong(null);
+    foreign();
     const same = found.length === order.length;
     order = found;
     cards.clear();
@@ -114,6 +116,13 @@ function wrong(error) {
   byId("wrong").textContent = error?.message ?? "";
   field.setAttribute("aria-invalid", error ? "true" : "false");
   if (error && document.activeElement === field && error.at) field.setSelectionRange(error.at.position, field.value.length);
+}
+
+// Whoever is sent an address with a set of somebody else sees nothing by it, and is told why.
+function foreign() {
+  const named = [...state.q.matchAll(/\bset:"?([\p{L}\p{N}_-]+)/gu)].map(([, name]) => name);
+  const none = ownSets && named.filter((name) => !ownSets.has(name));
+  if (none?.length) byId("wrong").textContent = `You have no set ${none.join(", ")}: sets are each person's own, and addresses do not share them.`;
 }
 
 // Geometry.
@@ -191,7 +200,7 @@ function fill(element, card) {
   const [shot, line, soft] = element.children;
   const name = short(card.name ?? "");
   const picture = card.outcome === "done";
-  shot.replaceChildren(picture ? make("img", { alt: "", decoding: "async", draggable: "false", "data-src": `/v1/batches/${card.batch}/images/${card.index}/preview.jpg` }) : make("div", { class: "why" }, words(card.reason ?? "failed")));
+  shot.replaceChildren(picture ? make("img", { alt: "", decoding: "async", draggable: "false", onerror: (event) => lost(event.target, card), "data-src": `/v1/batches/${card.batch}/images/${card.index}/preview.jpg` }) : make("div", { class: "why" }, words(card.reason ?? "failed")));
   const own = tags.get(element.dataset.id) ?? "";
   shot.append(make("div", { class: "marks" }, ...[...own].map((digit) => make("b", { class: "tag" }, digit)), ...(card.flags ?? []).map((flag) => make("b", {}, words(flag)))));
   const p = card.probability;
@@ -199,6 +208,19 @@ function fill(element, card) {
   soft.replaceChildren(make("span", { dir: "auto", title: card.name }, name), make("span", {}, `#${card.index}`));
   element.setAttribute("aria-label", `${name}, ${card.label ? `${words(card.label)} ${p?.toFixed(2) ?? ""}` : words(card.reason ?? "no class")}${(card.flags ?? []).length ? `, ${card.flags.map(words).join(", ")}` : ""}`);
 }
+
+// A picture that does not come: why not. That of a session that has ended comes with the next one.
+async function lost(image, card) {
+  if (!image.getAttribute("src")) return;
+  const why = (text) => image.replaceWith(make("div", { class: "why" }, text));
+  try {
+    await ask(image.src);
+    why("its picture is damaged");
+  } catch (error) {
+    why(error.status === 404 ? "its result is not there any more" : "its picture does not come");
+  }
+}
+document.addEventListener("signedin", () => { clearCells(); draw(); });
 
 // Rows and pictures are asked for once the view stands still for a moment.
 function fillSoon() {
@@ -307,7 +329,12 @@ function exports_() {
     return;
   }
   const ids = [...chosen].join(",");
-  list.replaceChildren(make("p", { class: "soft" }, chosen.size ? `The ${count(chosen.size)} selected:` : `All ${count(total())} of this view:`), ...Object.entries(kinds).map(([kind, text]) => make("a", { href: `/v1/exports/${kind}?${query(ids ? { ids } : {})}`, download: "" }, text)));
+  list.replaceChildren(make("p", { class: "soft" }, chosen.size ? `The ${count(chosen.size)} selected:` : `All ${count(total())} of this view:`), ...Object.entries(kinds).map(([kind, text]) => make("a", { href: `/v1/exports/${kind}?${query(ids ? { ids } : {})}`, onclick: fetched }, text)));
+}
+
+function fetched(event) {
+  event.preventDefault();
+  download(event.currentTarget.href).catch(complain);
 }
 
 // What people do.
@@ -382,7 +409,8 @@ async function tag(digit) {
 }
 
 async function readTags() {
-  const sets = await json("/v1/sets").catch(() => []);
+  const sets = await json("/v1/sets").catch(() => null);
+  if (!sets) return;
   const numbers = new Map(state.batches.map((name, at) => [name, at]));
   for (const one of sets) {
     const digit = one.name.match(/^tag-(\d)$/)?.[1];
@@ -392,6 +420,7 @@ async function readTags() {
       for (const index of indices) tags.set(`${numbers.get(batch)}:${index}`, `${tags.get(`${numbers.get(batch)}:${index}`) ?? ""}${digit}`);
     }
   }
+  ownSets = new Set(sets.map((one) => one.name));
   byId("sets").replaceChildren(...sets.map((one) => make("option", { value: one.name })));
 }
 

@@ -4,12 +4,14 @@ import { ask, complain, count, json, make } from "./api.js";
 const AT_A_TIME = 3;
 const TRIES = 6;
 const SHOWN = 200;
+const attempt = () => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
 
 export class Uploads {
   #files = [];
   #into = null;
   #list;
   #running = null;
+  #attempt = attempt();
 
   constructor(list) {
     this.#list = list;
@@ -21,13 +23,32 @@ export class Uploads {
 
   add(files) {
     for (const file of files) {
-      const name = file.webkitRelativePath || file.path_below || file.name;
-      if (this.#files.some((one) => one.name === name)) continue;
+      const name = this.#free(file);
+      if (!name) continue;
       const entry = { file, name, done: 0, failed: null };
       if (this.#files.length < SHOWN) entry.item = this.#item(entry);
       this.#files.push(entry);
     }
     this.all().catch(complain);
+  }
+
+  // The path that a file goes by: another one's is numbered, as two folders may have files of one name. None where it is
+  // the same file, chosen twice.
+  #free(file) {
+    const asked = (file.webkitRelativePath || file.path_below || file.name).normalize("NFC");
+    for (let n = 1; ; n++) {
+      const name = n === 1 ? asked : asked.replace(/(\.[^./]*)?$/, (end) => ` (${n})${end}`);
+      const there = this.#files.find((one) => one.name === name);
+      if (!there) return name;
+      if (there.file.size === file.size && there.file.lastModified === file.lastModified) return null;
+    }
+  }
+
+  #drop(one) {
+    one.gone = true;
+    this.#files = this.#files.filter((other) => other !== one);
+    one.item.remove();
+    if (one.id) ask(`/v1/uploads/${one.id}`, { method: "DELETE" }).catch(() => {});
   }
 
   async drop(data) {
@@ -50,12 +71,13 @@ export class Uploads {
 
   // The same for the same files and order, so that a submission whose answer was lost is not made twice.
   key(asked) {
-    return `${this.#into ?? ""}-${[...JSON.stringify(asked)].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) >>> 0, 7)}`;
+    return `${this.#attempt}-${[...JSON.stringify(asked)].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) >>> 0, 7)}`;
   }
 
   clear() {
     this.#files = [];
     this.#into = null;
+    this.#attempt = attempt();
     this.#list.replaceChildren();
   }
 
@@ -75,12 +97,12 @@ export class Uploads {
         this.#into ??= said.into;
         Object.assign(one, { id: said.id, piece: said.piece });
       }
-      for (let tries = 0; one.done < one.file.size; ) {
+      for (let tries = 0; one.done < one.file.size && !one.gone; ) {
         try {
           await this.#piece(one);
           tries = 0;
         } catch (error) {
-          if (++tries >= TRIES || [404, 413, 415].includes(error.status)) throw error;
+          if (++tries >= TRIES || [401, 404, 413, 415].includes(error.status)) throw error;
           await new Promise((resolve) => setTimeout(resolve, 300 * 2 ** tries));
           const state = await ask(`/v1/uploads/${one.id}`, { method: "HEAD" }).catch(() => null);
           if (state) one.done = Number(state.headers.get("upload-offset"));
@@ -102,13 +124,15 @@ export class Uploads {
   }
 
   #item(one) {
-    const item = make("li", {}, make("span", { dir: "auto" }, one.name), make("progress", { max: Math.max(1, one.file.size), value: 0, "aria-label": `Upload of ${one.name}` }), make("span", { class: "soft" }, `${count(Math.ceil(one.file.size / 1024))} KiB`));
+    const out = make("button", { type: "button", class: "plain", "aria-label": `Leave out ${one.name}`, onclick: () => this.#drop(one) }, "×");
+    const item = make("li", {}, make("span", { dir: "auto" }, one.name), make("progress", { max: Math.max(1, one.file.size), value: 0, "aria-label": `Upload of ${one.name}` }), make("span", { class: "soft" }, `${count(Math.ceil(one.file.size / 1024))} KiB`), out);
     this.#list.append(item);
     return item;
   }
 
   #show(one) {
-    if (!one.item) return;
+    if (one.gone || (!one.item && !one.failed)) return;
+    one.item ??= this.#item(one); // beyond those that are listed, what failed is
     one.item.children[1].value = one.whole ? Math.max(1, one.file.size) : one.done;
     one.item.children[2].textContent = one.failed ?? (one.whole ? "there" : `${Math.round((100 * one.done) / one.file.size)} %`);
     one.item.children[2].className = one.failed ? "bad" : one.whole ? "good" : "soft";

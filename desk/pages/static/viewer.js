@@ -1,4 +1,5 @@
 // A picture in layers, of which only the tiles that are visible are there; down to single pixels.
+import { ask } from "./api.js";
 
 const TILES = 200; // kept; some 1 MB each
 const AT_A_TIME = 8;
@@ -174,8 +175,7 @@ export class Viewer {
   }
 
   async #fetch(address) {
-    const answer = await fetch(address);
-    if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `The server answered ${answer.status}.`);
+    const answer = await ask(address);
     return createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
   }
 
