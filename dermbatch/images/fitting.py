@@ -1,4 +1,4 @@
-"""The size at which an image goes to a model: its own picture's size is never the network's business."""
+"""The size at which an image goes to a model, and back: its own picture's size is never the network's business."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from numpy.typing import NDArray
 
 LONG_SIDE = 1024
 """Pixels to which the long side is reduced where the model takes any size and its parameters say nothing."""
+
+DIFFERENCE = 6
+"""Least difference of green, of 255, at which a pixel of an image larger than what was sent is replaced."""
+
+COVERED = 0.5
+"""Probability from which something lies over a pixel, where the model's parameters say nothing."""
+
+_STRIP = 64
 
 Pixels = NDArray[np.uint8]
 
@@ -55,3 +63,40 @@ def halved(image: Pixels) -> Pixels:
     height, width = image.shape[0] // 2, image.shape[1] // 2
     even = image[: 2 * height, : 2 * width]
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def brought_back(
+    image: Pixels, clean: Pixels, occlusion: Pixels, *, level: int, difference: int = DIFFERENCE
+) -> tuple[Pixels, int]:
+    """A smaller clean picture brought into the image where its map says so.
+
+    Args:
+        image: [H, W, 3].
+        clean: [h, w, 3], what the model made of it.
+        occlusion: [h, w], probability x 255 that something lies over a pixel.
+        level: Probability x 255 from which a pixel is replaced.
+        difference: Least difference of green between a pixel and its replacement: at full resolution a hair is
+            thinner than its trace in the small map.
+
+    Returns:
+        The picture, and how many of its pixels were replaced.
+    """
+    height, width = image.shape[:2]
+    likely = cv2.resize(occlusion, (width, height), interpolation=cv2.INTER_LINEAR)
+    fill = cv2.resize(clean, (width, height), interpolation=cv2.INTER_LINEAR)
+    purified = image.copy()
+    pixels = 0
+    # Occlusions are few and thin: strips that have none cost one look.
+    for top in range(0, height, _STRIP):
+        rows = slice(top, top + _STRIP)
+        _, mask = cv2.threshold(likely[rows], level - 1, 255, cv2.THRESH_BINARY)
+        if not mask.any():
+            continue
+        apart = cv2.absdiff(
+            cv2.extractChannel(image[rows], 1),
+            cv2.extractChannel(fill[rows], 1),
+        )
+        mask[apart < difference] = 0
+        pixels += cv2.countNonZero(mask)
+        cv2.copyTo(fill[rows], mask, purified[rows])
+    return purified, pixels

@@ -18,10 +18,15 @@ from lesionnets.evaluation.figures.calibration import confidence_error
 from lesionnets.evaluation.figures.intervals import Figure, Weights
 from lesionnets.evaluation.figures.overlap import Mask
 from lesionnets.evaluation.figures.ranking import areas, curves
+from lesionnets.evaluation.figures.strata import Row, Strata, grouped
 from lesionnets.evaluation.models.predictors import Model
 
 SENSITIVITIES = (0.82, 0.89, 0.95)
 """Where specificity is measured, as in the ISIC challenges: 82 and 89 % are what dermatologists reach."""
+
+
+TOLD = ("image_id", "diagnosis", "contrast")
+"""Columns of an image's row beside the classes."""
 
 
 def evaluate(
@@ -65,7 +70,14 @@ def evaluate(
             names = known_classes(model, len(rows[0]), classes, samples)
         if table is not None:
             told = zip(names, map(float, rows[-1]), strict=True)
-            table.append({"image_id": sample.image_id, "diagnosis": sample.diagnosis, **dict(told)})
+            table.append(
+                {
+                    "image_id": sample.image_id,
+                    "diagnosis": sample.diagnosis,
+                    "contrast": segment.contrast(image, lesion > 0),
+                    **dict(told),
+                }
+            )
     labels = np.array([names.index(str(sample.diagnosis)) for sample in samples])
     return bootstrap(np.stack(rows), labels, classes=names, rounds=rounds)
 
@@ -89,18 +101,32 @@ def known_classes(model: Model, count: int, asked: Sequence[str], samples: Seque
         raise UsageError(
             f"{model.name} gives {count} probabilities, but {told}: name them in order with --classes"
         )
+    refuse_unknown(model.name, names, samples)
+    return names
+
+
+def refuse_unknown(model: str, names: Sequence[str], samples: Sequence[Sample]) -> None:
+    """Refuse labels that a model of these classes cannot be measured by.
+
+    Args:
+        model: What the user called it.
+        names: Of its classes.
+        samples: The images.
+
+    Raises:
+        UsageError: Where an image has no diagnosis or one that is no class, or all have the same.
+    """
     missing = [sample.image for sample in samples if sample.diagnosis is None]
     if missing:
         raise UsageError(f"{missing[0]} has no diagnosis")
     found = {str(sample.diagnosis) for sample in samples}
     if unknown := sorted(found - set(names)):
         raise UsageError(
-            f"the labels hold diagnoses that are no class of {model.name}: {', '.join(unknown)} (it knows "
+            f"the labels hold diagnoses that are no class of {model}: {', '.join(unknown)} (it knows "
             f"{', '.join(names)})"
         )
     if len(found) == 1:
         raise UsageError(f"all images are labelled {found.pop()}: nothing can be told apart")
-    return names
 
 
 def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: bool) -> Image:
@@ -173,6 +199,23 @@ def bootstrap(
         }
 
     return intervals.bootstrap(figures, len(labels), strata=labels, rounds=rounds, seed=seed)
+
+
+def of_groups(rows: Sequence[Row], by: Sequence[Strata], classes: Sequence[str]) -> dict[str, Figure]:
+    """``auc_CLASS_STRATUM`` with 95 % intervals; only where a group has the class and others.
+
+    Args:
+        rows: The images with their ``diagnosis`` and a probability by class.
+        by: How they are grouped.
+        classes: Their names.
+    """
+    found: dict[str, Figure] = {}
+    for end, group in grouped(rows, by).items():
+        labels = np.array([classes.index(str(row["diagnosis"])) for row in group])
+        scores = np.array([[float(str(row[name])) for name in classes] for row in group], np.float32)
+        figures = bootstrap(scores, labels, classes=classes)
+        found |= {f"{name}_{end}": figure for name, figure in figures.items() if name.startswith("auc_")}
+    return found
 
 
 def _mean(values: npt.NDArray[Any], weights: Weights) -> float:

@@ -53,6 +53,7 @@ def measure(
     *,
     how: Degradation = Degradation.PLAIN,
     similarity: bool = True,
+    rows: list[dict[str, object]] | None = None,
 ) -> dict[str, Figure]:
     """Degrade each image, enhance it again and compare with what it was.
 
@@ -61,6 +62,7 @@ def measure(
         images: The truth; sides that are no multiple of 4 lose up to 3 pixels.
         how: What was done to them; each image draws its own strengths, the same ones every time.
         similarity: Measure SSIM too, which takes longer than a small network, and :func:`reduced_error`.
+        rows: Where a row of these is added for each image.
 
     Returns:
         ``psnr``, ``psnr_bicubic`` and ``gain`` in dB; ``ssim``, ``ssim_bicubic`` and ``ssim_gain``;
@@ -82,4 +84,6 @@ def measure(
         if similarity:
             scores.setdefault("reduced_error", []).append(reduced_error(ours, small))
             scores.setdefault("reduced_error_bicubic", []).append(reduced_error(plain, small))
+    if rows is not None:
+        rows += [dict(zip(scores, row, strict=True)) for row in zip(*scores.values(), strict=True)]
     return {name: bootstrap_mean(values) for name, values in scores.items()}

@@ -124,8 +124,8 @@ def real_pairs(covered: Path, clean: Path) -> tuple[list[tuple[Path, Path]], dic
     return pairs, {what: count for what, count in lone.items() if count}
 
 
-def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]) -> list[Case]:
-    """Read real pairs; those with hardly any hair are left out.
+def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]) -> dict[str, Case]:
+    """Read real pairs, by their names; those with hardly any hair are left out.
 
     Args:
         pairs: Of :func:`real_pairs`.
@@ -134,14 +134,14 @@ def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]
     Raises:
         UsageError: Where a picture cannot be read, the two of a pair differ in size, or no pair has hair.
     """
-    cases = []
+    cases = {}
     for with_hair, without in pairs:
         covered, clean = read_image(with_hair), read_image(without)
         if covered.shape != clean.shape:
             raise UsageError(f"{with_hair} and {without} are of different sizes: they are no pair")
         case = pair_case(fit(covered), fit(clean))
         if case is not None:
-            cases.append(case)
+            cases[with_hair.stem] = case
     if not cases:
         raise UsageError(f"no pair has hair: a difference of more than {HAIR} of 255 on {LEAST_HAIR:.1%} of it")
     return cases
@@ -201,10 +201,10 @@ def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int 
     return [Case(one.clean, one.image, one.occlusion) for one in drawn]
 
 
-def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
-    """The images on which the classical finder sees least, corrected by the lesion's mask where there is one.
+def least_covered(samples: Sequence[Sample], count: int) -> list[tuple[str, Image]]:
+    """The images on which the classical finder sees least, with their ids.
 
-    What covers an image by itself has no known truth.
+    It is corrected by the lesion's mask where there is one. What covers an image by itself has no known truth.
 
     Args:
         samples: Images, with masks or without.
@@ -218,17 +218,24 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[Image]:
         image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
         found = find_occlusions(image, None if mask is None else mask > 127)
         shares.append((float(found.mean()), sample.image_id, image))
-    return [image for _, _, image in sorted(shares, key=lambda share: share[:2])[:count]]
+    return [(name, image) for _, name, image in sorted(shares, key=lambda share: share[:2])[:count]]
 
 
-def measure(purify: Callable[[Image], Image], cases: Sequence[Case]) -> PurifyFigures:
+MEASURES = ("before", "after", "remaining", "outside", "outside_share")
+"""What is measured of each image."""
+
+
+def measure(
+    purify: Callable[[Image], Image], cases: Sequence[Case], *, rows: list[dict[str, object]] | None = None
+) -> PurifyFigures:
     """Purify each case and compare with its clean picture.
 
     Args:
         purify: From uint8 [H, W, 3] to the same.
         cases: With something drawn on each.
+        rows: Where a row of ``MEASURES`` is added for each case.
     """
-    rows = []
+    found = []
     for case in cases:
         purified = purify(case.covered)
         error = np.abs(purified.astype(np.int16) - case.clean).mean(axis=2)
@@ -236,8 +243,10 @@ def measure(purify: Callable[[Image], Image], cases: Sequence[Case]) -> PurifyFi
         touched = (purified != case.covered).any(axis=2)
         inside, outside = case.mask, ~case.mask
         before, after = float(drawn[inside].mean()), float(error[inside].mean())
-        rows.append((before, after, after / before, float(error[outside].mean()), float(touched[outside].mean())))
-    before_, after_, remaining, outside_, touched_ = (list(column) for column in zip(*rows, strict=True))
+        found.append((before, after, after / before, float(error[outside].mean()), float(touched[outside].mean())))
+    before_, after_, remaining, outside_, touched_ = (list(column) for column in zip(*found, strict=True))
+    if rows is not None:
+        rows += [dict(zip(MEASURES, row, strict=True)) for row in found]
     return PurifyFigures(
         bootstrap_mean(before_),
         bootstrap_mean(after_),

@@ -105,6 +105,46 @@ def with_diagnoses(
     return Found(samples, {what: count for what, count in left_out.items() if count})
 
 
+def with_either(
+    folders: Sequence[Path],
+    masks: Path | None,
+    labels: Path | None,
+    *,
+    split: str | None = None,
+    renamed: Mapping[str, str] | None = None,
+    partial: bool = False,
+) -> Found:
+    """The images that have an expert's mask, a diagnosis or both; the others are left out.
+
+    With a split, only those that the labels give to it.
+
+    Args:
+        folders: Of images.
+        masks: Folder of ``<image_id>_segmentation.png``.
+        labels: As for :func:`with_diagnoses`.
+        split: Only the labels of this split.
+        renamed: What diagnoses are called here; one renamed to nothing is left out.
+        partial: Leave out masks that have no image, too, instead of refusing them.
+
+    Raises:
+        UsageError: As :func:`with_masks` and :func:`with_diagnoses`; where there is a split and no labels.
+    """
+    if labels is None:
+        if masks is None or split is not None or renamed:
+            raise UsageError("--split and --map are of labels: name them with --labels")
+        return with_masks(folders, masks, partial=partial)
+    labelled = with_diagnoses(folders, labels, masks=masks, split=split, renamed=renamed)
+    if masks is None or split is not None:
+        return labelled
+    marked = with_masks(folders, masks, partial=partial)
+    found = {sample.image_id: sample for sample in (*marked.samples, *labelled.samples)}
+    left_out = {"images without a mask or a diagnosis": len(_images(folders)) - len(found)}
+    left_out |= {what: count for what, count in labelled.left_out.items() if what != "images without a diagnosis"}
+    if orphans := marked.left_out.get("masks without an image"):
+        left_out["masks without an image"] = orphans
+    return Found([found[key] for key in sorted(found)], {what: count for what, count in left_out.items() if count})
+
+
 def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
     """Diagnosis by image_id; rows without one are passed over.
 

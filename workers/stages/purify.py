@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.images.fitting import COVERED, DIFFERENCE, LONG_SIDE, brought_back, fit, sent_size
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import PurifyOutput
 from workers.inference.protocol import Inference
@@ -28,8 +27,8 @@ class PurifyParameters:
         long_side: Pixels to which the image is reduced for a model that takes any size.
     """
 
-    threshold: float = 0.5
-    difference: int = 6
+    threshold: float = COVERED
+    difference: int = DIFFERENCE
     long_side: int = LONG_SIDE
 
     @classmethod
@@ -78,31 +77,5 @@ def purify(image: Image, client: Inference, model: ServedModel, parameters: Puri
         return Purified(image, PurifyOutput(occluded_fraction=0.0))
     if size == (height, width):
         return Purified(clean, PurifyOutput(occluded_fraction=float(found.mean())))
-    purified, pixels = _replace(image, clean, occlusion, level, parameters.difference)
+    purified, pixels = brought_back(image, clean, occlusion, level=level, difference=parameters.difference)
     return Purified(purified, PurifyOutput(occluded_fraction=pixels / (height * width)))
-
-
-def _replace(image: Image, clean: Image, occlusion: Image, level: int, difference: int) -> tuple[Image, int]:
-    """Bring a smaller clean picture into the image where its map says so; also how many pixels changed."""
-    height, width = image.shape[:2]
-    likely = cv2.resize(occlusion, (width, height), interpolation=cv2.INTER_LINEAR)
-    fill = cv2.resize(clean, (width, height), interpolation=cv2.INTER_LINEAR)
-    purified = image.copy()
-    pixels = 0
-    # Occlusions are few and thin: strips that have none cost one look.
-    for top in range(0, height, _STRIP):
-        rows = slice(top, top + _STRIP)
-        _, mask = cv2.threshold(likely[rows], level - 1, 255, cv2.THRESH_BINARY)
-        if not mask.any():
-            continue
-        apart = cv2.absdiff(
-            cv2.extractChannel(image[rows], 1),
-            cv2.extractChannel(fill[rows], 1),
-        )
-        mask[apart < difference] = 0
-        pixels += cv2.countNonZero(mask)
-        cv2.copyTo(fill[rows], mask, purified[rows])
-    return purified, pixels
-
-
-_STRIP = 64

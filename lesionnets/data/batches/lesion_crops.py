@@ -42,7 +42,14 @@ def load_lesion_crops(samples: Iterable[Sample], *, limit: int | None = None, le
     Raises:
         UsageError: Where an image and its mask do not fit or cannot be decoded, or no crop is left.
     """
-    crops: list[Image] = []
+    return [crop for _, crop in named_lesion_crops(samples, limit=limit, least=least)]
+
+
+def named_lesion_crops(
+    samples: Iterable[Sample], *, limit: int | None = None, least: int = 64
+) -> list[tuple[str, Image]]:
+    """The same as :func:`load_lesion_crops`, each with its image's id."""
+    crops: list[tuple[str, Image]] = []
     for sample in samples:
         if sample.mask is None:
             continue
@@ -50,7 +57,7 @@ def load_lesion_crops(samples: Iterable[Sample], *, limit: int | None = None, le
         rows, columns = lesion_box(mask)
         crop = np.ascontiguousarray(image[rows, columns])
         if min(crop.shape[:2]) >= least:
-            crops.append(crop)
+            crops.append((sample.image_id, crop))
         if len(crops) == limit:
             return crops
     if not crops:

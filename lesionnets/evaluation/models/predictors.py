@@ -18,7 +18,7 @@ from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContract
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.models.repository import default_model_repository, newest_file
-from dermbatch.models.served import Array, ServedModel, parameters_of
+from dermbatch.models.served import Array, ServedModel, labels_of, parameters_of
 from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import DEFAULT_MODELS, load
@@ -106,6 +106,15 @@ def load_model(path: str | Path, stage: Stage, *, flips: bool = False) -> Model:
         _refuse_flips(path, flips)
         return _load_onnx(path, path, stage, _parameters_beside(path))
     return _load_checkpoint(path, stage, flips=flips)
+
+
+def told_classes(path: str | Path) -> tuple[str, ...]:
+    """The classes of a classifier in a model repository, by its configuration alone; none where that says nothing.
+
+    What the labels hold can so be refused before a model is loaded, which takes seconds.
+    """
+    path = Path(path)
+    return labels_of(_parameters_beside(path)) if path.suffix == ".onnx" else ()
 
 
 def _refuse_flips(path: str | Path, flips: bool) -> None:

@@ -87,7 +87,7 @@ def train(options: RecipeOptions) -> Path:
         OccludedPairs(
             backgrounds, crop=64 if smoke else 192, batch_size=4 if smoke else 8, steps=2 if smoke else 100
         ),
-        Validation(least_covered(held_out, 24), phantoms=1 if smoke else 16),
+        Validation([image for _, image in least_covered(held_out, 24)], phantoms=1 if smoke else 16),
         run=Run(NAME, "partial_purifier.PartialPurifier", hyper, options.out, best_by="score"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-3),
         **options.limits(MINUTES, PATIENCE),

@@ -137,7 +137,7 @@ def train(options: RecipeOptions) -> Path:
     backgrounds = load_backgrounds(training, most_covered=1.0 if smoke else 0.03)
     backgrounds += phantom_backgrounds(1 if smoke else 40, seed=100_000)
     validation = Validation(
-        least_covered(held_out, 24),
+        [image for _, image in least_covered(held_out, 24)],
         most_covered(held_out, 1 if smoke else 16),
         phantoms=1 if smoke else 8,
     )

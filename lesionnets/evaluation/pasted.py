@@ -1,0 +1,96 @@
+"""Pairs to measure purification by: real hair of one picture laid over another that has none.
+
+No free set shows one lesion with and without hair. So hair is found in one picture by the classical finder,
+corrected by the lesion's mask, lifted with its colours and the share that it covers, and laid over another. What
+the finder misses is not in the pair, and what it takes for hair (ruler marks, ink) is: look at the pictures that
+are lifted from, and name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dermbatch.errors import UsageError
+from lesionnets.data.layers import Layer, lifted_layer
+from lesionnets.data.sources.isic import Image, Sample, read_image, read_pair
+from lesionnets.evaluation.purify import LEAST_HAIR, least_covered, most_covered, pair_case
+
+TURNS = 8
+"""A quarter turn more or less, and mirrored or not."""
+
+
+@dataclass(frozen=True)
+class Pasted:
+    """A pair.
+
+    Attributes:
+        image_id: Of the picture beneath.
+        hair_of: Of the picture that the hair is of.
+        covered: RGB uint8 [H, W, 3].
+        clean: The same without that hair.
+    """
+
+    image_id: str
+    hair_of: str
+    covered: Image
+    clean: Image
+
+
+def pasted_pairs(
+    samples: Sequence[Sample], *, hair: Sequence[str] = (), hairy: int = 12, count: int = 40, seed: int = 0
+) -> Iterator[Pasted]:
+    """Lay the hair of some pictures over those that have least of their own.
+
+    Args:
+        samples: Pictures, with masks where there are any.
+        hair: Ids of the pictures whose hair is lifted; none for the ``hairy`` ones with most of it.
+        hairy: How many pictures hair is lifted from, where none are named.
+        count: Pictures beneath, at most; each gets the hair of the next of the others.
+        seed: Of how hair is turned and mirrored.
+
+    Yields:
+        Pairs in the order of how bare the picture is; those with hardly any hair are left out.
+
+    Raises:
+        UsageError: Where a picture that is named is not there, or a file cannot be read.
+    """
+    given = {sample.image_id: sample for sample in samples}
+    if unknown := [name for name in hair if name not in given]:
+        raise UsageError(f"there is no picture {', '.join(unknown)} to take hair from")
+    taken = [given[name] for name in hair] if hair else most_covered(samples, hairy)
+    lifted = [(sample.image_id, _lifted(sample)) for sample in taken]
+    rest = [sample for sample in samples if sample.image_id not in dict(lifted)]
+    for index, (name, under) in enumerate(least_covered(rest, count)):
+        hair_of, layer = lifted[index % len(lifted)]
+        turn = int(np.random.default_rng([seed, index]).integers(TURNS))
+        covered = _turned(layer, turn, under.shape[0], under.shape[1]).over(under)
+        if pair_case(covered, under) is not None:
+            yield Pasted(name, hair_of, covered, under)
+
+
+def _lifted(sample: Sample) -> Layer:
+    """The hair of a picture.
+
+    Raises:
+        UsageError: Where there is hardly any.
+    """
+    image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
+    layer = lifted_layer(image, None if mask is None else mask > 127)
+    if (layer.through < 255).any(axis=2).mean() < LEAST_HAIR:
+        raise UsageError(f"{sample.image} has hardly any hair that the finder sees")
+    return layer
+
+
+def _turned(layer: Layer, turn: int, height: int, width: int) -> Layer:
+    """A layer turned by quarters, mirrored, and brought to another size."""
+
+    def changed(values: Image) -> Image:
+        turned = np.rot90(values[:, ::-1] if turn >= TURNS // 2 else values, turn % (TURNS // 2))
+        sized = cv2.resize(np.ascontiguousarray(turned), (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(sized, np.uint8)
+
+    return Layer(changed(layer.through), changed(layer.own))
