@@ -9,10 +9,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
+from dermbatch.coded import codes
 from dermbatch.images.lesion import Mask
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ImageInfo, ModelUsed
-from workers.handover.dicom import codes
 from workers.handover.dicom.header import nameless, uid_of
 from workers.handover.dicom.stamp import SYNTAX
 
