@@ -548,4 +548,4 @@ def test_frames_of_a_file_have_objects_of_their_own_that_say_which():
     said = [
         element.value for element in second.read("report").iterall() if element.keyword == "ReferencedFrameNumber"
     ]
-    assert said == [2, 2]  # the source of the mask, and of the classification
+    assert said == [2, 2, 2]  # in the image library, as the source of the mask, and of the classification

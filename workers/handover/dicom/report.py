@@ -26,6 +26,7 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
+from pydicom.uid import SecondaryCaptureImageStorage, VLPhotographicImageStorage
 
 from dermbatch import __version__
 from dermbatch.coded import codes
@@ -79,9 +80,11 @@ def report(
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer()),
         procedure_reported=codes.IMAGING,
+        referenced_images=[_listed(header)],
         imaging_measurements=groups,
         title=codes.MEASUREMENT_REPORT,
     )
+    _refer(content[0], header, image)
     evidence = nameless(header)
     made = ComprehensiveSR(
         evidence=[evidence] if mask is None else [evidence, mask],
@@ -125,6 +128,25 @@ def _algorithm(model: ModelUsed) -> AlgorithmIdentification:
     return AlgorithmIdentification(name=model.name, version=model.version, parameters=[f"sha256={model.sha256}"])
 
 
+def _listed(header: Dataset) -> Dataset:
+    """The source as highdicom lists it, which tells the modality by the class and does not know them all."""
+    listed = nameless(header)
+    listed.Modality = "OT"  # looked for in cross-sectional images and projection radiography, and not written
+    if listed.SOPClassUID != VLPhotographicImageStorage:
+        listed.SOPClassUID = SecondaryCaptureImageStorage
+    return listed
+
+
+def _refer(content: Dataset, header: Dataset, image: ImageInfo) -> None:
+    """Name the source in the image library (TID 1600) by its own SOP Class, and the frame that was looked at."""
+    (library,) = (item for item in content.ContentSequence if item.name == standard.DCM.ImageLibrary)
+    (listed,) = (item for group in library.ContentSequence for item in group.ContentSequence)
+    (reference,) = listed.ReferencedSOPSequence
+    reference.ReferencedSOPClassUID = header.SOPClassUID
+    if image.frame is not None:
+        reference.ReferencedFrameNumber = image.frame
+
+
 def _source(header: Dataset, image: ImageInfo) -> tuple[str, str, list[int] | None]:
     """SOP Class and Instance of the source, and the frame that was looked at where it has several."""
     return header.SOPClassUID, header.SOPInstanceUID, None if image.frame is None else [image.frame]
@@ -161,13 +183,21 @@ def _lesion(
         finding_type=codes.SKIN_LESION,
         finding_sites=[FindingSite(codes.SKIN)],
         algorithm_id=_algorithm(record.model),
-        measurements=[_measured(one) for one in measures(geometry)],
+        measurements=[_measured(one, record.model) for one in measures(geometry)],
         qualitative_evaluations=raised,
     )
 
 
-def _measured(one: Measure) -> Measurement:
-    return Measurement(one.name, one.value, one.unit, derivation=one.derivation, method=one.method)
+def _measured(one: Measure, model: ModelUsed) -> Measurement:
+    """A measure with its algorithm (TID 4019): viewers fail at a measurement that contains nothing."""
+    return Measurement(
+        one.name,
+        one.value,
+        one.unit,
+        algorithm_id=_algorithm(model),
+        derivation=one.derivation,
+        method=one.method,
+    )
 
 
 def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> MeasurementsAndQualitativeEvaluations:
@@ -183,7 +213,7 @@ def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> Measurem
             uid=uid_of("classes", header.SOPInstanceUID, str(image.frame or 1)), identifier="classification"
         ),
         algorithm_id=_algorithm(record.model),
-        measurements=[_measured(one) for one in probabilities(output)],
+        measurements=[_measured(one, record.model) for one in probabilities(output)],
         qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, most_probable(output))],
         source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
     )
