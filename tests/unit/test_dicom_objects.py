@@ -11,6 +11,7 @@ from pydicom import dcmread
 from standins import Store, whole_triton
 
 from dermbatch import layout
+from dermbatch.coded import codes
 from dermbatch.errors import ModelContractError
 from dermbatch.images import png
 from dermbatch.phantoms.phantom import phantom
@@ -18,7 +19,6 @@ from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from workers.handover.dicom import codes
 from workers.handover.dicom.header import uid_of, valid_uid
 from workers.process.journey import process
 from workers.process.shadow import run_shadow
@@ -548,4 +548,4 @@ def test_frames_of_a_file_have_objects_of_their_own_that_say_which():
     said = [
         element.value for element in second.read("report").iterall() if element.keyword == "ReferencedFrameNumber"
     ]
-    assert said == [2, 2]  # the source of the mask, and of the classification
+    assert said == [2, 2, 2]  # in the image library, as the source of the mask, and of the classification

@@ -9,6 +9,8 @@ written as it asks. UIDs stay those that the PACS has the source by, as far as t
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 import uuid
 from collections.abc import Callable
@@ -34,6 +36,8 @@ _AGE = re.compile(r"\d{3}[DWMY]")
 _NUMBER = re.compile(r"\d{1,9}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]+")
 _LOSSY = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}
+_PLANE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6}
+_SQUARE = 1e-3
 _METHODS = {"91": "ISO_15444_1", "81": "ISO_14495_1"}
 
 Clean = Callable[[str], str]
@@ -204,9 +208,35 @@ def _identify(header: Dataset, found: Dataset, image: ImageInfo) -> None:
     header.StudyInstanceUID = valid_uid(_text(found, "StudyInstanceUID"), "study", image.sha256)
     if frame := _text(found, "FrameOfReferenceUID").strip(" \"'"):
         header.FrameOfReferenceUID = valid_uid(frame)
+        _place(header, found)
     number = _text(found, "InstanceNumber").strip(" \"'")
     said = int(number) if _NUMBER.fullmatch(number) and int(number) > 0 else 1
     header.InstanceNumber = image.frame or said
+
+
+def _place(header: Dataset, found: Dataset) -> None:
+    """Where the image lies in its frame of reference (PS3.3, C.7.6.2), where it says so in numbers."""
+    said = {keyword: _numbers(_text(found, keyword)) for keyword in _PLANE}
+    if all(len(said[keyword]) == length for keyword, length in _PLANE.items()) and _is_plane(
+        said["ImageOrientationPatient"]
+    ):
+        for keyword, numbers in said.items():
+            setattr(header, keyword, numbers)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split("\\")]
+    except ValueError:
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
+
+
+def _is_plane(cosines: list[float]) -> bool:
+    """Whether they are two directions of length 1 at right angles."""
+    row, column = cosines[:3], cosines[3:]
+    crossed = sum(map(operator.mul, row, column))
+    return all(abs(math.hypot(*one) - 1) < _SQUARE for one in (row, column)) and abs(crossed) < _SQUARE
 
 
 def _date(header: Dataset, found: Dataset) -> None:

@@ -18,7 +18,7 @@ from workers.handover.dicom.report import report
 from workers.handover.dicom.segmentation import segmentation
 from workers.handover.dicom.stamp import stamped
 
-REVISION = "2"
+REVISION = "3"
 """Raised where the same input gives other objects: their UIDs must be others then."""
 
 Kind = DicomKind
@@ -78,15 +78,17 @@ def _names(kind: Kind, header: Dataset, image: ImageInfo, records: Iterable[Stag
     """The UIDs of an object and of its series.
 
     The source's digest is among what they are made of, since exporters give one SOP Instance UID to two images.
-    Objects of one source series that the same models made are one series.
+    Pictures of one source series that the same models made are one series; each mask and each report is a series
+    of its own, since viewers show one of a series only, the last.
     """
     records = list(records)
     models = [f"{record.model.name}@{record.model.version}:{record.model.sha256}" for record in records]
     keys = [record.key for record in records]
     ours = (kind, REVISION, __version__)
+    alone = () if kind == "enhanced" else (header.SOPInstanceUID, str(image.frame or 1))
     return {
         "uid": uid_of("instance", *ours, header.SOPInstanceUID, image.sha256, *keys),
-        "series_uid": uid_of("series", *ours, header.StudyInstanceUID, header.SeriesInstanceUID, *models),
+        "series_uid": uid_of("series", *ours, header.StudyInstanceUID, header.SeriesInstanceUID, *alone, *models),
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
     AlgorithmIdentification,
     ComprehensiveSR,
@@ -25,19 +26,20 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as standard
+from pydicom.uid import SecondaryCaptureImageStorage, VLPhotographicImageStorage
 
 from dermbatch import __version__
+from dermbatch.coded import codes
+from dermbatch.coded.measures import Measure, measures, most_probable, probabilities
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import (
     ClassifyOutput,
     ImageInfo,
-    LesionGeometry,
     ModelUsed,
     QualityFlag,
     SegmentOutput,
     StageRecord,
 )
-from workers.handover.dicom import codes
 from workers.handover.dicom.header import nameless, uid_of
 from workers.handover.dicom.segmentation import tracking_uid
 from workers.handover.dicom.stamp import NOT_ALONE, SYNTAX
@@ -78,9 +80,11 @@ def report(
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer()),
         procedure_reported=codes.IMAGING,
+        referenced_images=[_listed(header)],
         imaging_measurements=groups,
-        title=standard.DCM.ImagingMeasurementReport,
+        title=codes.MEASUREMENT_REPORT,
     )
+    _refer(content[0], header, image)
     evidence = nameless(header)
     made = ComprehensiveSR(
         evidence=[evidence] if mask is None else [evidence, mask],
@@ -94,9 +98,18 @@ def report(
         is_final=False,  # Preliminary Flag: a person has to look at it (PS3.3, C.17.2)
         is_verified=False,
         transfer_syntax_uid=SYNTAX,
-        coding_schemes=[codes.scheme()],
+        coding_schemes=[_scheme()],
     )
     return made
+
+
+def _scheme() -> CodingSchemeIdentificationItem:
+    """How the report introduces the own codes (Coding Scheme Identification Sequence, PS3.3, C.12.1)."""
+    return CodingSchemeIdentificationItem(
+        designator=codes.SCHEME,
+        name="Codes of Dermbatch (docs/pacs.md)",
+        responsible_organization="Dermbatch",
+    )
 
 
 def _observer() -> ObserverContext:
@@ -113,6 +126,25 @@ def _observer() -> ObserverContext:
 
 def _algorithm(model: ModelUsed) -> AlgorithmIdentification:
     return AlgorithmIdentification(name=model.name, version=model.version, parameters=[f"sha256={model.sha256}"])
+
+
+def _listed(header: Dataset) -> Dataset:
+    """The source as highdicom lists it, which tells the modality by the class and does not know them all."""
+    listed = nameless(header)
+    listed.Modality = "OT"  # looked for in cross-sectional images and projection radiography, and not written
+    if listed.SOPClassUID != VLPhotographicImageStorage:
+        listed.SOPClassUID = SecondaryCaptureImageStorage
+    return listed
+
+
+def _refer(content: Dataset, header: Dataset, image: ImageInfo) -> None:
+    """Name the source in the image library (TID 1600) by its own SOP Class, and the frame that was looked at."""
+    (library,) = (item for item in content.ContentSequence if item.name == standard.DCM.ImageLibrary)
+    (listed,) = (item for group in library.ContentSequence for item in group.ContentSequence)
+    (reference,) = listed.ReferencedSOPSequence
+    reference.ReferencedSOPClassUID = header.SOPClassUID
+    if image.frame is not None:
+        reference.ReferencedFrameNumber = image.frame
 
 
 def _source(header: Dataset, image: ImageInfo) -> tuple[str, str, list[int] | None]:
@@ -151,24 +183,21 @@ def _lesion(
         finding_type=codes.SKIN_LESION,
         finding_sites=[FindingSite(codes.SKIN)],
         algorithm_id=_algorithm(record.model),
-        measurements=list(_measures(geometry)),
+        measurements=[_measured(one, record.model) for one in measures(geometry)],
         qualitative_evaluations=raised,
     )
 
 
-def _measures(lesion: LesionGeometry) -> Iterator[Measurement]:
-    """In mm where the image says its pixel spacing, else in pixels; shapes have no unit."""
-    if lesion.area_mm2 is not None and lesion.diameter_mm is not None and lesion.perimeter_mm is not None:
-        area, perimeter, diameter = lesion.area_mm2, lesion.perimeter_mm, lesion.diameter_mm
-        square, length = codes.SQUARE_MILLIMETRES, codes.MILLIMETRES
-    else:
-        area, perimeter, diameter = float(lesion.area_px), lesion.perimeter_px, lesion.diameter_px
-        square = length = codes.PIXELS
-    yield Measurement(codes.AREA, area, square)
-    yield Measurement(codes.PERIMETER, perimeter, length)
-    yield Measurement(codes.DIAMETER, diameter, length, derivation=codes.MAXIMUM, method=codes.FERET)
-    yield Measurement(codes.ASYMMETRY, lesion.asymmetry, codes.NO_UNIT)
-    yield Measurement(codes.BORDER_IRREGULARITY, lesion.border_irregularity, codes.NO_UNIT)
+def _measured(one: Measure, model: ModelUsed) -> Measurement:
+    """A measure with its algorithm (TID 4019): viewers fail at a measurement that contains nothing."""
+    return Measurement(
+        one.name,
+        one.value,
+        one.unit,
+        algorithm_id=_algorithm(model),
+        derivation=one.derivation,
+        method=one.method,
+    )
 
 
 def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> MeasurementsAndQualitativeEvaluations:
@@ -179,17 +208,13 @@ def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> Measurem
     """
     output = record.output
     assert isinstance(output, ClassifyOutput)  # noqa: S101 - the stage says so
-    found = codes.NOT_CLASSIFIED if output.label is None else codes.finding(output.label)
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=uid_of("classes", header.SOPInstanceUID, str(image.frame or 1)), identifier="classification"
         ),
         algorithm_id=_algorithm(record.model),
-        measurements=[
-            Measurement(codes.probability(label), value, codes.NO_UNIT)
-            for label, value in output.probabilities.items()
-        ],
-        qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, found)],
+        measurements=[_measured(one, record.model) for one in probabilities(output)],
+        qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, most_probable(output))],
         source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
     )
     comment = TextContentItem(codes.COMMENT, NOT_ALONE, RelationshipTypeValues.CONTAINS)

@@ -9,10 +9,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
+from dermbatch.coded import codes
 from dermbatch.images.lesion import Mask
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ImageInfo, ModelUsed
-from workers.handover.dicom import codes
 from workers.handover.dicom.header import nameless, uid_of
 from workers.handover.dicom.stamp import SYNTAX
 
@@ -20,6 +20,9 @@ SERIES_NUMBER = 9001
 
 _COLOUR = hd.color.CIELabColor.from_rgb(0, 230, 118)
 """Recommended Display CIELab Value (PS3.3, C.8.20.2): the green that previews and desk outline lesions with."""
+
+_OWN_PLANE, _OWN_CORNER = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0)
+"""Image Orientation and Image Position (Patient) of a picture that says none: rows along x, columns along y."""
 
 
 def segmentation(
@@ -65,11 +68,13 @@ def segmentation(
         pixel_measures=_measures(image.pixel_spacing_mm) if image.pixel_spacing_mm else None,
     )
     _refer(made, header, image.frame)
+    _say_of_frame(made)
     made.PatientOrientation = ""  # General Image asks for it (type 2C) where nothing says how the image is placed
     if placed:
-        # A photograph has a frame of reference without a position in it, so highdicom must not look for one.
+        # Most photographs have a frame of reference and no position in it, so highdicom must not look for one.
         made.FrameOfReferenceUID = header.FrameOfReferenceUID
         made.PositionReferenceIndicator = ""
+        _place(made, header)
     organization = uid_of("dimensions", uid)
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
@@ -89,6 +94,25 @@ def _refer(made: Dataset, header: Dataset, frame: int | None) -> None:
         elif element.keyword == "SourceImageSequence" and frame is not None:
             for item in element.value:
                 item.ReferencedFrameNumber = frame
+
+
+def _say_of_frame(made: Dataset) -> None:
+    """Say by the frame what highdicom says for all of them, since some viewers look there alone; there is one."""
+    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    frame["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
+    del shared.SegmentIdentificationSequence
+
+
+def _place(made: Dataset, header: Dataset) -> None:
+    """Where the plane is in the frame of reference: as the source says, else the picture's own plane.
+
+    Viewers lay a mask over an image by both planes, and take an image that has none for lying there.
+    """
+    orientation = header.get("ImageOrientationPatient", _OWN_PLANE)
+    position = header.get("ImagePositionPatient", _OWN_CORNER)
+    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    shared.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", orientation)
+    frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position)
 
 
 def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:

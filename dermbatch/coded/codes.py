@@ -1,4 +1,4 @@
-"""The codes that the objects use: SNOMED CT and DICOM where they have one, else Dermbatch's own.
+"""The codes that results are told in: SNOMED CT and DICOM where they have one, else Dermbatch's own.
 
 A code of the own scheme keeps its meaning for ever; a new meaning takes a new code.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 
-from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.sr.coding import Code
 
 SCHEME = "99DERMBATCH"
@@ -24,6 +23,7 @@ ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 RESAMPLING = Code("113085", "DCM", "Spatial resampling")
 PROCESSED_FROM = Code("121322", "DCM", "Source image for image processing operation")
 COMMENT = Code("121106", "DCM", "Comment")
+MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 MILLIMETRES = Code("mm", "UCUM", "mm")
 SQUARE_MILLIMETRES = Code("mm2", "UCUM", "square millimeter")
 PIXELS = Code("{pixels}", "UCUM", "pixels")
@@ -89,12 +89,3 @@ def _class(label: str) -> tuple[str, Code]:
         return known
     digest = hashlib.sha256(label.encode()).hexdigest()[:10].upper()
     return digest, own(f"C-{digest}", (label.replace("\\", " ").strip() or "class")[:_LONGEST_MEANING])
-
-
-def scheme() -> CodingSchemeIdentificationItem:
-    """How objects introduce the own scheme (Coding Scheme Identification Sequence, PS3.3, C.12.1)."""
-    return CodingSchemeIdentificationItem(
-        designator=SCHEME,
-        name="Codes of Dermbatch (docs/pacs.md)",
-        responsible_organization="Dermbatch",
-    )

@@ -1,0 +1,56 @@
+"""Measures and probabilities of a result, each with its code and unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom.sr.coding import Code
+
+from dermbatch.coded import codes
+from dermbatch.records.outcome import ClassifyOutput, LesionGeometry
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that was found.
+
+    Attributes:
+        name: What it is.
+        value: In ``unit``.
+        unit: Of UCUM.
+        derivation: Which of several such values, as the largest diameter.
+        method: How it was measured, where the name does not say.
+    """
+
+    name: Code
+    value: float
+    unit: Code
+    derivation: Code | None = None
+    method: Code | None = None
+
+
+def measures(lesion: LesionGeometry) -> Iterator[Measure]:
+    """Of a lesion: in mm where the image says its pixel spacing, else in pixels; shapes have no unit."""
+    if lesion.area_mm2 is not None and lesion.diameter_mm is not None and lesion.perimeter_mm is not None:
+        area, perimeter, diameter = lesion.area_mm2, lesion.perimeter_mm, lesion.diameter_mm
+        square, length = codes.SQUARE_MILLIMETRES, codes.MILLIMETRES
+    else:
+        area, perimeter, diameter = float(lesion.area_px), lesion.perimeter_px, lesion.diameter_px
+        square = length = codes.PIXELS
+    yield Measure(codes.AREA, area, square)
+    yield Measure(codes.PERIMETER, perimeter, length)
+    yield Measure(codes.DIAMETER, diameter, length, derivation=codes.MAXIMUM, method=codes.FERET)
+    yield Measure(codes.ASYMMETRY, lesion.asymmetry, codes.NO_UNIT)
+    yield Measure(codes.BORDER_IRREGULARITY, lesion.border_irregularity, codes.NO_UNIT)
+
+
+def probabilities(output: ClassifyOutput) -> Iterator[Measure]:
+    """Of every class, 0 to 1; none where it is no dermoscopic image."""
+    for label, value in output.probabilities.items():
+        yield Measure(codes.probability(label), value, codes.NO_UNIT)
+
+
+def most_probable(output: ClassifyOutput) -> Code:
+    """The class with the largest probability; that there is none, where it is no dermoscopic image."""
+    return codes.NOT_CLASSIFIED if output.label is None else codes.finding(output.label)
