@@ -1,14 +1,21 @@
 """What an image used is told by its record, once: what its attempt did, and what a killed one did before."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from standins import Store
 from test_pipeline import BODY, Place
 
+from dermbatch import layout
 from dermbatch.records.asked import event_id
-from dermbatch.records.row import row_of
+from dermbatch.records.outcome import Usage
+from dermbatch.records.row import row_of, sent
 from dermbatch.stages import ORDER, Stage
+from orchestrator.metering.events import Events, UsageManifest
+from orchestrator.reporting.table.columns import rows_of
+from tests import outcome_samples
 
 CREATED = datetime(2026, 3, 2, 8, tzinfo=UTC)
 
@@ -81,3 +88,103 @@ def test_a_record_of_an_earlier_version_bills_what_it_says_was_run(place):
     assert billed(record) == set(ORDER) - {Stage.PURIFY}
     assert row_of(record)["segment_billed_seconds"] == record.seconds["segment"]
     assert "bytes_read" not in row_of(record)
+
+
+# Events
+
+
+def events_of(store, batch):
+    """The manifest of a batch's events, and all of them, in the order of the files."""
+    manifest = UsageManifest.model_validate_json(
+        store.objects["results", layout.usage_manifest(batch.name, batch.created)]
+    )
+    prefix = layout.usage_of(batch.name, batch.created)
+    bodies = [store.objects["results", prefix + file.name] for file in manifest.files]
+    assert [len(body) for body in bodies] == [file.bytes for file in manifest.files]
+    return manifest, [json.loads(line) for body in bodies for line in body.splitlines()]
+
+
+def metered(batch, index, **changes):
+    """A result as a worker of today records it."""
+    record = outcome_samples.result_of(batch, index, **changes)
+    event = event_id(batch, outcome_samples.CREATED, index)
+    stages = {
+        stage: done.model_copy(update={"model_seconds": 0.125, "device": "gpu", "billed_by": event})
+        for stage, done in record.stages.items()
+    }
+    return record.model_copy(update={"stages": stages, "usage": Usage(event=event, bytes_read=1000 + index)})
+
+
+def written(tmp_path, store, batch, *tables):
+    events = Events(batch, tmp_path)
+    for records in tables:
+        events.add(rows_of([sent(row_of(record)) for record in records]))
+    return events.write(store)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr("orchestrator.metering.events.EVENTS_A_FILE", 3)
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+def test_each_result_is_a_cloudevent(tmp_path, store):
+    batch = outcome_samples.batch_of("b", 2, tenant="clinic-a")
+    written(tmp_path, store, batch, [metered("b", 1), outcome_samples.failure_of("b", 0)])
+    manifest, (event,) = events_of(store, batch)
+    assert event == {
+        "specversion": "1.0",
+        "id": "b/20260302T080000.000000Z/1",
+        "source": "/dermbatch/batches/b",
+        "type": "org.dermbatch.image.done",
+        "subject": "clinic-a",
+        "time": "2026-03-02T08:00:02.000000Z",
+        "datacontenttype": "application/json",
+        "data": {
+            "batch": "b",
+            "index": 1,
+            "images": 1,
+            "stage_seconds": dict.fromkeys(ORDER, 0.25),
+            "model_seconds": dict.fromkeys(ORDER, 0.125),
+            "device": dict.fromkeys(ORDER, "gpu"),
+            "bytes_read": 1001,
+            "bytes_stored": 0,
+        },
+    }
+    stages = {f"{stage}_seconds": 250_000 for stage in ORDER}
+    used = {"images": 1, **stages, "gpu_seconds": 500_000, "gigabytes_read": 1001}
+    assert manifest.days == {"2026-03-02": used}
+    assert (manifest.tenant, manifest.events) == ("clinic-a", 1)
+
+
+def test_events_are_the_same_bytes_in_whatever_order_and_pieces_results_come(tmp_path, store, few):
+    batch = outcome_samples.batch_of("b", 8)
+    records = [metered("b", index) for index in (0, 1, 2, 6, 7)]
+    written(tmp_path, store, batch, records)
+    first = dict(store.objects)
+    manifest, events = events_of(store, batch)
+    assert [event["data"]["index"] for event in events] == [0, 1, 2, 6, 7]
+    assert [file.events for file in manifest.files] == [3, 2]
+    written(tmp_path, store, batch, [records[4], records[0]], records[1:4], [records[0]])
+    assert store.objects == first
+
+
+def test_a_batch_that_closes_again_has_the_events_of_now_and_none_else(tmp_path, store, few):
+    batch = outcome_samples.batch_of("b", 8)
+    written(tmp_path, store, batch, [metered("b", 0)])
+    written(tmp_path, store, batch, [metered("b", 0), metered("b", 1)])
+    manifest, events = events_of(store, batch)
+    assert [event["data"]["index"] for event in events] == [0, 1]
+    assert len(store.keys("^usage/")) == 1 + len(manifest.files)
+
+
+def test_days_are_those_on_which_results_were_there(tmp_path, store):
+    batch = outcome_samples.batch_of("b", 2)
+    late = metered("b", 1).model_copy(update={"finished": datetime(2026, 4, 1, tzinfo=UTC)})
+    manifest = written(tmp_path, store, batch, [metered("b", 0), late])
+    assert {day: used["images"] for day, used in manifest.days.items()} == {"2026-03-02": 1, "2026-04-01": 1}
+    assert manifest.files[0].days == ("2026-03-02", "2026-04-01")
