@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -28,9 +29,9 @@ from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.records.row import sent
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
-from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
+from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, outcomes, read_outcome
 from orchestrator.batches.summary import Tally
-from orchestrator.metering.events import Events
+from orchestrator.metering.events import Events, UsageManifest
 from orchestrator.reporting.comparison import Compared, ComparisonTable, compare
 from orchestrator.reporting.differences import Differences
 from orchestrator.reporting.report import SHOWN, Report
@@ -96,6 +97,20 @@ def close(
             return _write(ending, state, slots, lines)
         except _GoneError as gone:
             return _left(store, batch, (gone.index,))
+
+
+def write_usage(store: ObjectStore, batch: Batch) -> UsageManifest:
+    """Write the usage events of a closed batch once more, from its records.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="dermbatch-usage-") as folder:
+        events = Events(batch, Path(folder))
+        found = outcomes(store, batch, done=True)
+        while lines := [sent(outcome.row) for outcome in islice(found, _ROWS_AT_A_TIME)]:
+            events.add(rows_of(lines))
+        return events.write(store)
 
 
 def _left(store: ObjectStore, batch: Batch, missing: tuple[int, ...]) -> Closing:
