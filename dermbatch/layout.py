@@ -8,6 +8,7 @@
                     plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet,
                     results.parquet/{part-*.parquet, _manifest.json}, dicom/<part>/<n>-{seg,sr,enhanced}.dcm
     gathered/<batch>/
+    usage/<batch>/<moment>/{<first>-<digest>.jsonl, _manifest.json}
     open/<batch>.json
     canaries/<name>/canary.json, results/<batch>/<index>.json
     canaries/_running.json
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import UTC, datetime
 
 from dermbatch.errors import UsageError
 from dermbatch.records.asked import NAME
@@ -193,6 +195,27 @@ def table_manifest(batch: str) -> str:
 def gathered(batch: str) -> str:
     """Prefix of what is gathered of a table that is to be one file; gone when the batch has closed."""
     return f"gathered/{batch}/"
+
+
+USAGE = "usage/"
+"""Prefix of the usage events of every batch; outside of the batches, for what was used is billed whatever goes."""
+
+USAGE_MANIFEST = "_manifest.json"
+
+
+def usage_of(batch: str, created: datetime) -> str:
+    """Prefix of the usage events of a batch that was asked for then."""
+    return f"{USAGE}{batch}/{created.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}/"
+
+
+def usage_manifest(batch: str, created: datetime) -> str:
+    """Key of the list of their files; where it is, they are whole."""
+    return f"{usage_of(batch, created)}{USAGE_MANIFEST}"
+
+
+def report_signature(batch: str) -> str:
+    """Key of the signature of a batch's report."""
+    return f"batches/{batch}/report.sig.json"
 
 
 def summary(batch: str) -> str:

@@ -286,6 +286,14 @@ class DeskSettings(Section):
     metrics_address: str = "0.0.0.0"  # noqa: S104
 
 
+class MeteringSettings(Section):
+    """What was used, and what it costs."""
+
+    prices: Path | None = Field(
+        default=None, description="file of price lists, YAML; without it, reports have no costs"
+    )
+
+
 DEFAULT_MODELS = {
     Stage.PURIFY: ModelChoice(name="purify_unet"),
     Stage.SEGMENT: ModelChoice(name="segment_lite"),
@@ -313,6 +321,7 @@ class Settings(BaseSettings):
     desk: DeskSettings = DeskSettings()
     privacy: PrivacySettings = PrivacySettings()
     audit: AuditSettings = AuditSettings()
+    metering: MeteringSettings = MeteringSettings()
     dicomweb: dict[str, DicomwebSettings] = Field(default={}, description="destinations of DICOM objects by name")
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dermbatch.errors import DermbatchError, ModelContractError
 from dermbatch.models.contracts import CONTRACTS, DATA_TYPES, SCALE, SCALED, Tensor
-from dermbatch.records.outcome import ModelUsed
+from dermbatch.records.outcome import Device, ModelUsed
 from dermbatch.stages import Stage
 
 Array = NDArray[Any]
@@ -28,6 +28,7 @@ class ServedModel:
         max_batch: Largest batch of one request; 0 where the model's tensors have no batch dimension.
         shapes: Tensor name to shape without the batch dimension; -1 where free.
         parameters: ``parameters`` of the configuration.
+        device: What its instances run on, by the configuration; an ensemble's does not say.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ServedModel:
     max_batch: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    device: Device = "unknown"
 
     @property
     def used(self) -> ModelUsed:
@@ -142,6 +144,7 @@ def describe(stage: Stage, version: str, config: Any) -> ServedModel:
         max_batch=config.max_batch_size,
         shapes={name: tuple(tensor.dims) for name, tensor in tensors.items()},
         parameters=parameters,
+        device=_device(config),
     )
     model.require(stage, {tensor.name for tensor in config.input}, {tensor.name for tensor in config.output})
     for wanted in (*CONTRACTS[stage].inputs, *CONTRACTS[stage].outputs):
@@ -152,6 +155,14 @@ def describe(stage: Stage, version: str, config: Any) -> ServedModel:
     if not model.sha256:
         raise model.broken(f"states no file digest: give its config.pbtxt the parameter 'sha256.{version}'")
     return model
+
+
+def _device(config: Any) -> Device:
+    """By ``instance_group``, which a Triton fills in where it is not written; one on a GPU counts for all."""
+    kinds = {group.Kind.Name(group.kind) for group in config.instance_group}
+    if "KIND_GPU" in kinds:
+        return "gpu"
+    return "cpu" if "KIND_CPU" in kinds else "unknown"
 
 
 def parameters_of(config: Any) -> dict[str, str]:

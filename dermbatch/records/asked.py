@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -111,6 +111,7 @@ class Order(Record):
         description="whether DICOM objects are written beside the results; always where they are sent",
     )
     output: str | None = Field(default=None, description="s3://bucket/prefix that results are also copied under")
+    tenant: Name = Field(default="default", description="who is billed for it")
 
     @field_validator("dicom")
     @classmethod
@@ -273,6 +274,18 @@ class Shadow(Record):
     models: dict[Stage, ModelChoice] = Field(description="of all stages; those that differ are what is tried")
 
 
+def event_id(batch: str, created: datetime | None, index: int) -> str:
+    """The id of the usage event of an image: the same each time, and another one for a later batch of that name.
+
+    Args:
+        batch: Name of the batch.
+        created: When it was asked for, by its record; none in messages of versions that did not say.
+        index: Of the image.
+    """
+    moment = "-" if created is None else f"{created.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
+    return f"{batch}/{moment}/{index}"
+
+
 class ImageJob(Stored):
     """The Celery message's one argument: everything a worker needs to process one image, but no pixels."""
 
@@ -289,8 +302,16 @@ class ImageJob(Stored):
     may_have_text: bool = Field(default=False, description="as in the manifest")
     known: bool = Field(default=True, description="whether anything may be known of it; else nobody is asked")
     shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
+    created: datetime | None = Field(
+        default=None, description="when the batch was asked for; part of the event's id"
+    )
 
     _upgraded = model_validator(mode="before")(embedded)
+
+    @property
+    def event(self) -> str:
+        """The id of the usage event that bills this image."""
+        return event_id(self.batch, self.created, self.index)
 
     @property
     def member(self) -> str:

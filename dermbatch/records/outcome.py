@@ -138,6 +138,9 @@ class Difference(Record):
     written: Written = Field(description="size and digest of the differences")
 
 
+Device = Literal["cpu", "gpu", "unknown"]
+
+
 class StageRecord(Record):
     """What one stage did to one image; ``stage.json`` beside its artifacts in a folder of results."""
 
@@ -157,6 +160,9 @@ class StageRecord(Record):
         default={}, description="pictures by file name that the store has as differences from the source alone"
     )
     seconds: float = Field(description="time of the run that made the artifacts")
+    model_seconds: float = Field(default=0, description="of it, until the model's answers were there")
+    device: Device = Field(default="unknown", description="what the model ran on")
+    billed_by: str | None = Field(default=None, description="the usage event that bills that run, and no other")
     image: ImageInfo | None = Field(default=None, description="the source image, in stage.json only")
     output: StageOutput
 
@@ -191,6 +197,13 @@ class Sent(Record):
     at: datetime = Field(description="when it had taken all of them")
 
 
+class Usage(Record):
+    """What a result says of its usage event; the stages say the rest."""
+
+    event: str = Field(description="id of the event; it bills those stages that say so in `billed_by`")
+    bytes_read: int = Field(description="of the source, by the attempt that is recorded")
+
+
 class ResultRecord(Stored):
     """The outcome of one image; ``results/<part>/<n>.json``, written last and once."""
 
@@ -220,6 +233,7 @@ class ResultRecord(Stored):
     started: datetime
     finished: datetime
     seconds: dict[str, float] = Field(description="this attempt's time: read, decode, each stage, write")
+    usage: Usage | None = Field(default=None, description="none in records of versions that did not count it")
     software: str
 
 

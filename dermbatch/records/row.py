@@ -147,6 +147,8 @@ def _of_result(record: ResultRecord) -> Row:
         "pixel_spacing_column_mm": column,
         "notes": list(source.notes),
         **{f"seconds_{step}": record.seconds.get(step) for step in ("read", "decode", "write")},
+        "bytes_read": record.usage.bytes_read if record.usage else None,
+        "bytes_stored": _stored(record),
         "attempt": record.attempt,
         "worker": record.worker,
         "started": record.started,
@@ -165,6 +167,12 @@ def _of_stage(stage: StageRecord, record: ResultRecord) -> Row:
         f"{stage.stage}_cached": cached,
         f"{stage.stage}_seconds": None if cached else record.seconds.get(stage.stage),
     }
+    if is_billed(stage, record):
+        row |= {
+            f"{stage.stage}_billed_seconds": stage.seconds if record.usage else record.seconds.get(stage.stage),
+            f"{stage.stage}_model_seconds": stage.model_seconds,
+            f"{stage.stage}_device": stage.device,
+        }
     match stage.output:
         case PurifyOutput(occluded_fraction=share):
             row |= {"occluded_fraction": share, "purified_png": stage.artifacts.get("purified.png")}
@@ -190,6 +198,23 @@ def _of_stage(stage: StageRecord, record: ResultRecord) -> Row:
                 "embedding": embedding(stage),
             }
     return row
+
+
+def is_billed(stage: StageRecord, record: ResultRecord) -> bool:
+    """Whether the usage event of a result bills the run of a stage: of this attempt, or of one that was killed."""
+    if record.usage is None:
+        return stage.stage not in record.cached
+    return stage.billed_by == record.usage.event
+
+
+def _stored(record: ResultRecord) -> int:
+    """Bytes of the objects that are there for this result alone, or were first made for it."""
+    written = [*record.dicom_written.values()]
+    for stage in record.stages.values():
+        if is_billed(stage, record):
+            written += stage.written.values()
+            written += [one.written for one in stage.differences.values() if one.key is not None]
+    return sum(one.bytes for one in written)
 
 
 def _of_lesion(lesion: LesionGeometry) -> Row:

@@ -29,6 +29,7 @@ EXAMPLES = {
     "rules test": "dermbatch rules test rules.yaml s3://inbox/clinic-a/1.dcm",
     "audit": "dermbatch audit --object s3://inbox/clinic-a/1.dcm --since 2026-01-01",
     "audit verify": "dermbatch audit verify",
+    "usage": "dermbatch usage --tenant clinic-a --month 2026-03 --csv",
     "models": "dermbatch models",
     "doctor": "dermbatch doctor",
 }

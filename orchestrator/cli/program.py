@@ -26,6 +26,7 @@ _COMMANDS = {
     "canary": ("canary",),
     "rules": ("rules",),
     "audit": ("audit",),
+    "usage": ("usage",),
     "models": ("models",),
     "doctor": ("doctor",),
 }

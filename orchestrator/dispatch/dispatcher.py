@@ -207,6 +207,7 @@ class Dispatcher:
             frame=entry.frame,
             duplicate_of=entry.duplicate_of,
             may_have_text=entry.may_have_text,
+            created=batch.created,
             known=batch.known
             or entry.duplicate_of is not None
             or state.tolerant,  # what failed has left something

@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +29,9 @@ from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.records.row import sent
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
-from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
+from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, outcomes, read_outcome
 from orchestrator.batches.summary import Tally
+from orchestrator.metering.events import Events, UsageManifest
 from orchestrator.reporting.comparison import Compared, ComparisonTable, compare
 from orchestrator.reporting.differences import Differences
 from orchestrator.reporting.report import SHOWN, Report
@@ -89,12 +91,26 @@ def close(
     marks = audit(store, batch, readers)
     if state == "finished" and (missing := marks.missing(_MISSING_AT_A_TIME)):
         return _left(store, batch, missing)
-    ending = _Ending(store, batch, marks, readers)
     with tempfile.TemporaryDirectory(prefix="dermbatch-closing-") as name:
+        ending = _Ending(store, batch, marks, readers, Path(name))
         try:
-            return _write(ending, state, slots, lines, Path(name))
+            return _write(ending, state, slots, lines)
         except _GoneError as gone:
             return _left(store, batch, (gone.index,))
+
+
+def write_usage(store: ObjectStore, batch: Batch) -> UsageManifest:
+    """Write the usage events of a closed batch once more, from its records.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="dermbatch-usage-") as folder:
+        events = Events(batch, Path(folder))
+        found = outcomes(store, batch, done=True)
+        while lines := [sent(outcome.row) for outcome in islice(found, _ROWS_AT_A_TIME)]:
+            events.add(rows_of(lines))
+        return events.write(store)
 
 
 def _left(store: ObjectStore, batch: Batch, missing: tuple[int, ...]) -> Closing:
@@ -103,18 +119,19 @@ def _left(store: ObjectStore, batch: Batch, missing: tuple[int, ...]) -> Closing
     return Closing(missing)
 
 
-def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str], folder: Path) -> Closing:
+def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str]) -> Closing:
     store, batch = ending.store, ending.batch
     if not batch.order.compared_with:  # else each record is read anyway
         ending.take_parts()
         ending.take_lines(lines)
-    differences, compared_rows = Differences(batch), folder / "comparison.parquet"
+    differences, compared_rows = Differences(batch), ending.folder / "comparison.parquet"
     with ComparisonTable(compared_rows) as compared_table:
         for compared in ending.take_others():
             compared_table.add(compared)
             differences.add(compared)
     shown = ending.read_shown()
     ending.end_table()
+    ending.events.write(store)
     store.put(layout.report(batch.name), ending.report.html(ending.tally, state, shown), _HTML)
     if batch.order.compared_with:
         store.put_file(layout.comparison_table(batch.name), compared_rows, _PARQUET)
@@ -141,6 +158,7 @@ class _Ending:
     batch: Batch
     marks: Marks
     readers: int
+    folder: Path
     tally: Tally = field(default_factory=Tally)
     taken: list[Part] = field(default_factory=list)
     tail: list[pa.Table] = field(default_factory=list)
@@ -148,6 +166,7 @@ class _Ending:
 
     def __post_init__(self) -> None:
         self.report = Report(self.batch)
+        self.events = Events(self.batch, self.folder)
         self.parts = Parts(self.store, self.batch)
         self._has = np.zeros(self.batch.images, bool)
         self._failures: dict[int, FailureRecord] = {}
@@ -220,6 +239,7 @@ class _Ending:
         self._has[np.asarray(rows["index"])] = True
         self.tally.add(rows)
         self.report.add(rows)
+        self.events.add(rows)
 
     def _fresh(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of these images have a result, and no row yet."""

@@ -89,11 +89,19 @@ class Store:
         self.requests.append(("delete", key))
         self.objects.pop((bucket or self.bucket, key), None)
 
-    def list(self, bucket, prefix):
+    def list(self, bucket, prefix, *, start_after=""):
         self.requests.append(("list", prefix))
         for place, key in sorted(self.objects):
-            if place == bucket and key.startswith(prefix):
+            if place == bucket and key.startswith(prefix) and key > start_after:
                 yield ObjectInfo(key, len(self.objects[place, key]))
+
+    def folders(self, bucket, prefix):
+        names = {
+            key.removeprefix(prefix).partition("/")
+            for place, key in self.objects
+            if place == bucket and key.startswith(prefix)
+        }
+        yield from sorted(name for name, slash, _ in names if slash)
 
     def keys(self, pattern=""):
         return [key for _, key in sorted(self.objects) if re.search(pattern, key)]

@@ -86,3 +86,16 @@ def test_a_broken_contract_is_told(stage, text, said):
 def test_every_stage_has_a_contract_that_starts_with_the_image():
     assert set(CONTRACTS) == set(Stage)
     assert {contract.inputs[0].name for contract in CONTRACTS.values()} == {"IMAGE"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "device"),
+    [
+        ("", "unknown"),
+        ("instance_group [ { kind: KIND_CPU } ]", "cpu"),
+        ("instance_group [ { kind: KIND_CPU }, { kind: KIND_GPU gpus: 0 } ]", "gpu"),
+        ("instance_group [ { kind: KIND_MODEL } ]", "unknown"),
+    ],
+)
+def test_a_model_runs_on_what_its_instances_are_on(groups, device):
+    assert describe(Stage.SEGMENT, "1", config(SEGMENT + groups)).device == device

@@ -30,6 +30,7 @@ from workers.image.preview import original_of, preview
 from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, preview_key, run_step
 from workers.inference.protocol import Inference
+from workers.inference.timed import Timed
 
 _WRITERS = 2  # threads that encode and write artifacts while the next stage waits for Triton
 
@@ -119,10 +120,10 @@ class Run:
         if step.stage in self._found:
             metrics.CACHE_HITS.labels(step.stage).inc()
             return
-        image = self._image
+        image, client = self._image, Timed(self._client)
         start = time.perf_counter()
         with self._clock(step.stage):
-            output, made = run_step(step, self._pictures, image, self._client)
+            output, made = run_step(step, self._pictures, image, client)
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(step.stage).observe(seconds)
         record = StageRecord(
@@ -133,6 +134,9 @@ class Run:
             fed_by=step.fed_by,
             artifacts={name: layout.artifact(self._sha256, step.stage, step.key, name) for name in made},
             seconds=round(seconds, 6),
+            model_seconds=round(client.seconds, 6),
+            device=step.model.device,
+            billed_by=self._source.event,
             output=output,
         )
         _count_findings(record, image)

@@ -61,6 +61,13 @@ class Source:
     ) -> None:
         self._job, self._store, self._limits, self._clock = job, store, limits, clock
         self._last = last or LastFile()
+        self.bytes_read = 0
+        """How many were read for this job; none where the file was the one before."""
+
+    @property
+    def event(self) -> str:
+        """The id of the usage event that bills what is done for it."""
+        return self._job.event
 
     @property
     def frame(self) -> int | None:
@@ -107,7 +114,9 @@ class Source:
     def _read(self) -> bytes:
         opened = self._opened  # counted by itself
         with self._clock("read"):
-            return opened.read()
+            body = opened.read()
+        self.bytes_read += len(body)
+        return body
 
     @cached_property
     def _opened(self) -> Opened:

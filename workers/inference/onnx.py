@@ -10,6 +10,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class OnnxRuntime:
             raise ModelContractError(f"there is no{version} model {name} in {self._repository}")
         version = choice.version or versions[-1]
         config = self._config(name)
-        model = describe(stage, version, config)
+        model = replace(describe(stage, version, config), device="cpu")
         with self._loading:
             if (name, version) not in self._sessions:
                 self._sessions[name, version] = self._loaded(model, config)

@@ -14,7 +14,7 @@ from dermbatch import __version__, layout
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.records.asked import ImageJob
-from dermbatch.records.outcome import KnownImage, ResultRecord, Sent, SourceInfo
+from dermbatch.records.outcome import KnownImage, ResultRecord, Sent, SourceInfo, Usage
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -101,6 +101,7 @@ def process(
         started=started,
         finished=datetime.now(UTC),
         seconds=clock.seconds,
+        usage=Usage(event=job.event, bytes_read=source.bytes_read),
         software=__version__,
     )
     if output is not None:

@@ -51,6 +51,7 @@ def submit(
     send_to: options.SendTo = None,
     output: options.Output = None,
     profile: options.Deidentify = None,
+    tenant: Annotated[str, typer.Option("--tenant", help="Who is billed for it.")] = "default",
     plain: options.AsJson = False,
 ) -> None:
     """Give images to the running stack and print the batch's name; does not wait.
@@ -69,6 +70,7 @@ def submit(
         dicom=dicom,
         send_to=send_to,
         output=output,
+        tenant=tenant,
     )
     name = submission.new_name(batch_name)
     chosen = options.filters(include, exclude, since, until)

@@ -75,12 +75,17 @@ _STAGES = {
         ("key", _TEXT),
         ("cached", _YES_NO),
         ("seconds", _REAL),
+        ("billed_seconds", _REAL),
+        ("model_seconds", _REAL),
+        ("device", _TEXT),
     )
 }
 _RUN = {
     "seconds_read": _REAL,
     "seconds_decode": _REAL,
     "seconds_write": _REAL,
+    "bytes_read": _BIG,
+    "bytes_stored": _BIG,
     "attempt": _WHOLE,
     "worker": _TEXT,
     "started": _TIME,

@@ -52,6 +52,9 @@ _COUNTED = (
     "area_fraction",
     "occluded_fraction",
     *(f"{stage}_{what}" for stage in ORDER for what in ("model", "version", "sha256", "cached", "seconds")),
+    *(f"{stage}_{what}" for stage in ORDER for what in ("billed_seconds", "model_seconds", "device")),
+    "bytes_read",
+    "bytes_stored",
 )
 
 
@@ -130,6 +133,8 @@ class Parts:
         sizes = {info.key: info.size for info in self._store.list(self._store.bucket, self.prefix)}
         whole = (key for key in sorted(sizes) if key.endswith(".parquet") and _counts_of(key) in sizes)
         for key, counts in in_order(lambda key: (key, self._counts(key)), whole, _READERS):
+            if not set(_COUNTED) <= set(counts.column_names):  # of an earlier version: its records are read
+                continue
             labels = json.loads((counts.schema.metadata or {}).get(_LABELS, b"[]"))
             yield _part(key, sizes[key], counts, labels), counts
 

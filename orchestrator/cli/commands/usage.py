@@ -1,0 +1,139 @@
+"""``dermbatch usage``: what tenants used, recomputed from all events, and what it comes to."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dermbatch.errors import UsageError
+from dermbatch.settings import load
+from dermbatch.store import ObjectStore
+from orchestrator.batches.entries import named
+from orchestrator.batches.summary import read_summary
+from orchestrator.cli import options
+from orchestrator.cli.app import out, warn
+from orchestrator.metering.bill import Line, bill, total, unpriced
+from orchestrator.metering.prices import Prices, load_prices
+from orchestrator.metering.reading import Counted, count, standing
+from orchestrator.reporting.closing import write_usage
+
+_COLUMNS = ("tenant", "month", "prices", "item", "quantity", "price", "amount", "currency")
+_NAMED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(usage)
+
+
+def usage(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only of this one.")] = None,
+    month: Annotated[
+        str | None, typer.Option("--month", metavar="YYYY-MM", help="Only of this month, UTC.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for a spreadsheet or a bookkeeper.")] = False,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="File of price lists; that of the settings if not given.")
+    ] = None,
+    rewrite: Annotated[
+        str | None,
+        typer.Option(
+            "--rewrite", metavar="BATCH", help="First write the events of this batch anew, of its records."
+        ),
+    ] = None,
+    home: options.Home = options.DEFAULT_HOME,
+) -> None:
+    """Add up what tenants used, from the events of all closed batches, and what it costs by the price lists.
+
+    Each event counts once. What is cut off, changed or gone is said, and the exit code is 1 then. The stack need
+    not run, as for fetch.
+    """
+    if month is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
+        raise UsageError(f"{month!r} is no month: say it as 2026-03")
+    path = prices or load().metering.prices
+    lists = load_prices(path) if path is not None else None
+    with options.results(home) as store:
+        if rewrite is not None:
+            _rewrite(store, rewrite)
+        counted = _counted(store, tenant, month or "")
+    if lists is not None and (days := unpriced(counted.days, lists)):
+        counted.wrong += 1
+        some = ", ".join(f"{whose} {day}" for whose, day in days[:_NAMED])
+        warn(f"no price list is valid for {len(days)} days of a tenant ({some}): they are in no sum of money")
+    lines = bill(counted.days, lists)
+    if as_csv:
+        _write_csv(lines, lists)
+    else:
+        out.print(_table(lines, lists), soft_wrap=not out.is_terminal)
+    raise typer.Exit(1 if counted.wrong else 0)
+
+
+def _rewrite(store: ObjectStore, name: str) -> None:
+    batch = named(store, name)
+    if read_summary(store, name) is None:
+        raise UsageError(f"batch {name!r} is not closed: its events are written when it closes")
+    warn(f"{write_usage(store, batch).events:,} events of batch {name} written")
+
+
+def _counted(store: ObjectStore, tenant: str | None, month: str) -> Counted:
+    found, counted = standing(store), Counted()
+    for manifest in found.manifests:
+        if tenant in {None, manifest.tenant}:
+            count(store, manifest, counted, warn, month)
+    for key in found.damaged:
+        warn(f"{key} cannot be read: what that batch used is not in the sum")
+    for name in found.uncounted[:_NAMED]:
+        warn(f"batch {name} has no usage events: dermbatch usage --rewrite {name} writes them from its records")
+    if len(found.uncounted) > _NAMED:
+        warn(f"{len(found.uncounted) - _NAMED:,} more batches have none")
+    counted.wrong += len(found.damaged) + len(found.uncounted)
+    if counted.repeated:
+        warn(f"{counted.repeated:,} events are there more than once, and count once")
+    if found.open:
+        warn(f"{found.open:,} batches are open: what they used comes when they close")
+    return counted
+
+
+def _table(lines: Sequence[Line], prices: Prices | None) -> Table:
+    currency = prices.currency if prices else ""
+    table = Table(title=f"Usage: {total(lines):,} {currency}" if prices else "Usage", title_justify="left")
+    for column in _COLUMNS[:4]:
+        table.add_column(column.capitalize(), overflow="fold")
+    for column in ("Quantity", "Price", f"Amount {currency}".strip()):
+        table.add_column(column, justify="right", no_wrap=True)
+    for line in lines:
+        cells = (
+            line.tenant,
+            line.month,
+            line.prices or "",
+            line.item.replace("_", " "),
+            *_numbers(line, grouped=True),
+        )
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def _write_csv(lines: Sequence[Line], prices: Prices | None) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for line in lines:
+        row = (line.tenant, line.month, line.prices or "", line.item, *_numbers(line, grouped=False))
+        writer.writerow([*row, prices.currency if prices else ""])
+
+
+def _numbers(line: Line, *, grouped: bool) -> tuple[str, str, str]:
+    """Quantity, price and amount; exactly, without exponents."""
+
+    def said(number: Decimal | None) -> str:
+        return "" if number is None else f"{number:,f}" if grouped else f"{number:f}"
+
+    return said(line.quantity), said(line.price), said(line.amount)

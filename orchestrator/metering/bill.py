@@ -1,0 +1,81 @@
+"""Bills: what was used, by tenant, month and price list, and what it comes to.
+
+A line's amount is its quantity times its price, rounded once, half to even; a total is the sum of its lines. So a
+bill is the same however its events are added up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+from orchestrator.metering.prices import PriceList, Prices
+from orchestrator.metering.used import UNITS, Used
+
+CENT = Decimal("0.01")
+_EXACT = Context(prec=60)
+
+Days = Mapping[tuple[str, str], Used]
+"""What was used, by tenant and day (ISO 8601, UTC)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a bill.
+
+    Attributes:
+        tenant: Whose.
+        month: As 2026-03.
+        prices: Name of the price list; none where none is valid.
+        item: What, as :data:`UNITS` calls it.
+        quantity: How much, exactly.
+        price: Of one; none where it has none.
+        amount: In whole cents.
+    """
+
+    tenant: str
+    month: str
+    prices: str | None
+    item: str
+    quantity: Decimal
+    price: Decimal | None
+    amount: Decimal | None
+
+
+def bill(days: Days, prices: Prices | None) -> list[Line]:
+    """The lines for what was used, in order of tenants, months, price lists and items."""
+    sums: defaultdict[tuple[str, str, date, str], Used] = defaultdict(Used)
+    lists: dict[tuple[date, str], PriceList | None] = {}
+    for (tenant, day), used in days.items():
+        found = prices.of(tenant, date.fromisoformat(day)) if prices is not None else None
+        by = (found.first, found.name) if found else (date.min, "")
+        lists[by] = found
+        sums[tenant, day[:7], *by].update(used)
+    return [
+        _line(tenant, month, lists[first, name], item, used[item])
+        for (tenant, month, first, name), used in sorted(sums.items(), key=lambda pair: pair[0])
+        for item in UNITS
+        if used[item]
+    ]
+
+
+def _line(tenant: str, month: str, prices: PriceList | None, item: str, parts: int) -> Line:
+    quantity = _EXACT.divide(Decimal(parts), Decimal(UNITS[item]))
+    price = prices.prices.get(item) if prices is not None else None
+    amount = None
+    if price is not None:
+        amount = _EXACT.multiply(quantity, price).quantize(CENT, ROUND_HALF_EVEN, _EXACT)
+    return Line(tenant, month, prices.name if prices else None, item, quantity, price, amount)
+
+
+def total(lines: Iterable[Line]) -> Decimal:
+    """The sum of the lines that have an amount."""
+    return sum((line.amount for line in lines if line.amount is not None), Decimal("0.00"))
+
+
+def unpriced(days: Days, prices: Prices) -> list[tuple[str, str]]:
+    """Tenants and days for which no price list is valid."""
+    return sorted(key for key in days if prices.of(key[0], date.fromisoformat(key[1])) is None)

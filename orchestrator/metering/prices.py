@@ -1,0 +1,100 @@
+"""Price lists: what a tenant pays from one day to another, in one YAML file."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dermbatch.errors import UsageError
+from dermbatch.records.asked import Name
+from orchestrator.metering.used import UNITS
+from orchestrator.planning.documents import MOST_BYTES, composed, constructed
+
+Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=20)]
+
+
+class PriceList(BaseModel):
+    """What is paid for what, for a while."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    first: date = Field(alias="from", description="the first day, UTC, on which it is valid")
+    until: date | None = Field(default=None, description="the day on which it is valid no more; none: it goes on")
+    tenant: Name | None = Field(default=None, description="whose; of all that have none of their own, where none")
+    prices: dict[str, Price] = Field(description="of one of each, by the names of what is counted")
+
+    @field_validator("prices")
+    @classmethod
+    def _of_what_is_counted(cls, prices: dict[str, Decimal]) -> dict[str, Decimal]:
+        if unknown := sorted(prices.keys() - UNITS.keys()):
+            raise ValueError(f"nothing is counted as {', '.join(unknown)}; there are {', '.join(UNITS)}")
+        return prices
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Self:
+        if self.until is not None and self.until <= self.first:
+            raise ValueError(f"{self.name!r} ends before it begins")
+        return self
+
+    def is_valid(self, day: date) -> bool:
+        """Whether it says what is paid for this day."""
+        return self.first <= day and (self.until is None or day < self.until)
+
+    def overlaps(self, other: PriceList) -> bool:
+        """Whether both say what the same tenant pays for the same day."""
+        begins = self.until is None or other.first < self.until
+        return self.tenant == other.tenant and begins and (other.until is None or self.first < other.until)
+
+
+class Prices(BaseModel):
+    """All price lists."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")
+    lists: tuple[PriceList, ...]
+
+    @field_validator("lists")
+    @classmethod
+    def _one_a_day(cls, lists: tuple[PriceList, ...]) -> tuple[PriceList, ...]:
+        for one, other in combinations(lists, 2):
+            if one.overlaps(other):
+                day = max(one.first, other.first)
+                raise ValueError(
+                    f"{one.name!r} and {other.name!r} both say what is paid on {day}: end one of them"
+                )
+        return lists
+
+    def of(self, tenant: str, day: date) -> PriceList | None:
+        """The list by which a tenant pays for a day: its own, else that of all; none where there is none."""
+        valid = [one for one in self.lists if one.tenant in {tenant, None} and one.is_valid(day)]
+        return next((one for one in valid if one.tenant == tenant), next(iter(valid), None))
+
+
+def load_prices(path: Path) -> Prices:
+    """The price lists of a YAML file.
+
+    Raises:
+        UsageError: Where the file cannot be read or has no such lists, or two of them overlap, in one sentence.
+    """
+    try:
+        with path.open("rb") as file:
+            values: Any = constructed(composed(file.read(MOST_BYTES)))
+    except OSError as error:
+        raise UsageError(f"the price lists {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"the price lists {path} are no YAML{line}") from error
+    try:
+        return Prices.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"the price lists {path} cannot be: {wrong}") from error

@@ -1,0 +1,315 @@
+"""Bills: exact, by lists of which one is valid a day, and told from the events, each of which counts once."""
+
+import csv
+import io
+import json
+import re
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from textwrap import dedent
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from standins import Store
+from test_usage import metered, written
+from typer.testing import CliRunner
+
+from dermbatch import layout
+from dermbatch.errors import UsageError
+from dermbatch.records.asked import BatchControl
+from orchestrator.cli import options
+from orchestrator.cli.program import application
+from orchestrator.metering.bill import bill, total
+from orchestrator.metering.prices import Prices, load_prices
+from orchestrator.metering.reading import Counted, count, standing
+from orchestrator.metering.used import UNITS, Used
+from tests import outcome_samples
+
+LISTS = """
+    currency: EUR
+    lists:
+      - name: early
+        from: 2026-01-01
+        until: 2026-03-02
+        prices: {images: 0.02}
+      - name: late
+        from: 2026-03-02
+        prices: {images: 0.03, gpu_seconds: 0.0007, gigabytes_read: "0.1"}
+      - name: clinic
+        tenant: clinic-a
+        from: 2026-03-01
+        until: 2026-04-01
+        prices: {images: 0.01}
+"""
+
+
+@pytest.fixture
+def lists(tmp_path):
+    def made(text=LISTS):
+        path = tmp_path / "prices.yaml"
+        path.write_text(dedent(text))
+        return path
+
+    return made
+
+
+@pytest.fixture
+def store(monkeypatch):
+    monkeypatch.setattr("orchestrator.metering.events.EVENTS_A_FILE", 3)
+    return Store()
+
+
+# Price lists
+
+
+def test_a_tenants_own_list_is_its_and_that_of_all_is_the_others(lists):
+    prices = load_prices(lists())
+    names = {
+        (tenant, day): getattr(prices.of(tenant, date.fromisoformat(day)), "name", None)
+        for tenant in ("clinic-a", "default")
+        for day in ("2025-12-31", "2026-03-01", "2026-03-02", "2026-04-01")
+    }
+    assert list(names.values()) == [None, "clinic", "clinic", "late", None, "early", "late", "late"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "until: 2026-03-02",
+            "until: 2026-03-03",
+            "'early' and 'late' both say what is paid on 2026-03-02: end one",
+        ),
+        ("        until: 2026-03-02\n", "", "'early' and 'late' both say what is paid on 2026-03-02"),
+        ("from: 2026-01-01", "from: 2026-03-02", "'early' ends before it begins"),
+        ("gpu_seconds", "gpu_second", "nothing is counted as gpu_second; there are images, "),
+        ("0.0007", "-1", "greater than or equal to 0"),
+        ("0.0007", ".nan", "finite"),
+        ("EUR", "euro", "currency"),
+        ("        prices: {images: 0.01}", "        price: {images: 0.01}", "lists.2.price"),
+        ("    currency: EUR", "    currency: [", "are no YAML, line"),
+    ],
+)
+def test_lists_that_cannot_be_are_refused_in_one_sentence(lists, old, new, said):
+    assert old in LISTS
+    with pytest.raises(UsageError, match=f"(?s)^the price lists .*{re.escape(said)}"):
+        load_prices(lists(LISTS.replace(old, new)))
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        load_prices(tmp_path / "none.yaml")
+
+
+# Money
+
+
+def test_an_amount_is_rounded_once_a_line_half_to_even_and_a_total_is_its_lines():
+    prices = Prices.model_validate(
+        {"currency": "EUR", "lists": [{"name": "a", "from": "2026-01-01", "prices": {"images": "0.005"}}]}
+    )
+    days = {
+        ("a", "2026-03-01"): Used(images=1),
+        ("b", "2026-03-01"): Used(images=3),
+        ("b", "2026-03-02"): Used(images=2),
+    }
+    lines = bill(days, prices)
+    assert [(line.tenant, line.quantity, line.amount) for line in lines] == [
+        ("a", 1, Decimal("0.00")),
+        ("b", 5, Decimal("0.02")),
+    ]
+    assert total(lines) == Decimal("0.02")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted(UNITS)), st.integers(0, 10**15)), min_size=1, max_size=30))
+def test_a_bill_does_not_depend_on_the_order_of_what_is_added(parts):
+    prices = Prices.model_validate(
+        {
+            "currency": "EUR",
+            "lists": [{"name": "a", "from": "2026-01-01", "prices": dict.fromkeys(UNITS, "0.0123")}],
+        }
+    )
+
+    def billed(order):
+        days = {("a", "2026-03-01"): Used()}
+        for item, quantity in order:
+            days["a", "2026-03-01"][item] += quantity
+        return bill(days, prices)
+
+    assert billed(parts) == billed(sorted(parts)) == billed(reversed(parts))
+
+
+def test_without_lists_there_is_no_money_and_what_has_no_price_has_no_amount():
+    days = {("a", "2026-03-01"): Used(images=1, purify_seconds=2_500_000)}
+    assert [(line.item, line.quantity, line.amount) for line in bill(days, None)] == [
+        ("images", 1, None),
+        ("purify_seconds", Decimal("2.5"), None),
+    ]
+
+
+# Events
+
+
+def counted(store, **changes):
+    said, found = [], Counted()
+    for manifest in standing(store).manifests:
+        count(store, manifest, found, said.append, **changes)
+    return found, said
+
+
+@pytest.fixture
+def batch(store, tmp_path):
+    """Eight results of one day, in three files."""
+    batch = outcome_samples.batch_of("b", 8)
+    written(tmp_path, store, batch, [metered("b", index) for index in range(8)])
+    return batch
+
+
+def file_of(store, number):
+    key = [key for key in store.keys("^usage/") if key.endswith(".jsonl")][number]
+    return ("results", key)
+
+
+def test_what_is_recomputed_from_events_is_what_was_said_at_closing(store, batch):
+    found, said = counted(store)
+    (manifest,) = standing(store).manifests
+    assert {day: dict(used) for (_, day), used in found.days.items()} == manifest.days
+    assert (found.events, found.repeated, found.wrong, said) == (8, 0, 0, [])
+
+
+def test_events_that_are_replayed_count_once(store, batch):
+    before, _ = counted(store)
+    store.objects[file_of(store, 0)] *= 2
+    found, said = counted(store)
+    assert found.days == before.days
+    assert (found.events, found.repeated) == (8, 3)
+    assert "was changed: 6 lines are there, and 3 were written" in said[0]
+
+
+def test_events_that_are_cut_off_are_said_and_the_others_count(store, batch):
+    where = file_of(store, 1)
+    store.objects[where] = store.objects[where][:-40]
+    found, said = counted(store)
+    assert found.events == 7
+    assert "is cut off: 2 lines are there, and 3 were written" in said[0]
+    assert said[1:] == ["usage of batch b: its events do not add up to what was said when it closed"]
+
+
+def test_a_file_of_events_that_is_gone_is_said(store, batch):
+    del store.objects[file_of(store, 2)]
+    found, said = counted(store)
+    assert (found.events, found.wrong) == (6, 2)
+    assert "with 2 events is gone" in said[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "other/20260302T080000.000000Z/0"},
+        {"subject": "clinic-a"},
+        {"source": "/dermbatch/batches/other"},
+    ],
+)
+def test_events_of_others_do_not_count(store, batch, change):
+    where = file_of(store, 0)
+    first, *rest = store.objects[where].splitlines(keepends=True)
+    store.objects[where] = json.dumps(json.loads(first) | change).encode() + b"\n" + b"".join(rest)
+    found, said = counted(store)
+    assert found.events == 7
+    assert "another batch's or tenant's" in said[1]
+
+
+@pytest.mark.parametrize("line", [b"[]\n", b"{}\n", b'{"data": 1}\n', b"\xff\n", b"\n"])
+def test_lines_that_are_no_events_are_said(store, batch, line):
+    store.objects[file_of(store, 0)] += line
+    found, said = counted(store)
+    assert found.events == 8
+    assert said[1] == "usage of batch b: a line is no event"
+
+
+def test_batches_without_events_and_open_ones_are_known(store, batch):
+    store.put(layout.summary("old"), b"{}", "")
+    store.put(layout.batch_record("new"), b"{}", "")
+    store.put(layout.control("new"), BatchControl().to_json(), "")
+    store.put(layout.usage_manifest("torn", batch.created), b"{", "")
+    found = standing(store)
+    assert ([one.batch for one in found.manifests], found.open, found.uncounted) == (["b"], 1, ("old",))
+    assert found.damaged == (layout.usage_manifest("torn", batch.created),)
+
+
+# The command
+
+
+@pytest.fixture
+def command(store, monkeypatch):
+    @contextmanager
+    def results(home):
+        yield store
+
+    monkeypatch.setattr(options, "results", results)
+    monkeypatch.delenv("DERMBATCH_METERING__PRICES", raising=False)
+    return lambda *words: CliRunner().invoke(application(["usage"]), ["usage", *map(str, words)])
+
+
+def test_a_months_sum_is_shown_to_the_cent(store, batch, command, lists):
+    found = command("--month", "2026-03", "--prices", lists(), "--csv")
+    assert found.exit_code == 0
+    rows = list(csv.DictReader(io.StringIO(found.stdout)))
+    assert [(row["item"], row["quantity"], row["price"], row["amount"]) for row in rows][:3] == [
+        ("images", "8", "0.03", "0.24"),
+        ("purify_seconds", "2", "", ""),
+        ("segment_seconds", "2", "", ""),
+    ]
+    assert [row["amount"] for row in rows if row["item"] == "gpu_seconds"] == ["0.00"]
+    assert {(row["tenant"], row["month"], row["prices"], row["currency"]) for row in rows} == {
+        ("default", "2026-03", "late", "EUR")
+    }
+    shown = command("--prices", lists())
+    assert "Usage: 0.24 EUR" in shown.stdout
+    assert command("--month", "2026-04", "--csv").stdout.count("\n") == 1
+    assert command("--tenant", "clinic-a", "--csv").stdout.count("\n") == 1
+
+
+def test_what_is_wrong_ends_with_1_and_is_mended_from_the_records(store, batch, command):
+    outcome_samples.write_manifest(store, batch, map(outcome_samples.entry_of, range(8)))
+    for index in range(8):
+        outcome_samples.write_record(store, metered("b", index))
+    before = {key: body for key, body in store.objects.items() if key[1].startswith("usage/")}
+    del store.objects[file_of(store, 0)]
+    assert command().exit_code == 1
+    assert "is not closed" in str(command("--rewrite", "b").exception)
+    store.put(layout.summary("b"), SUMMARY, "")
+    assert command("--rewrite", "b").exit_code == 0
+    assert {key: body for key, body in store.objects.items() if key[1].startswith("usage/")} == before
+
+
+def test_days_without_a_list_are_said(store, batch, command, lists):
+    found = command("--prices", lists(LISTS.replace("from: 2026-03-02", "from: 2026-05-02")))
+    assert found.exit_code == 1
+    assert "no price list is valid for 1 days of a tenant (default 2026-03-02)" in found.output
+
+
+@pytest.mark.parametrize("month", ["2026", "2026-13", "march"])
+def test_a_month_that_is_none_is_refused(command, month):
+    assert isinstance(command("--month", month).exception, UsageError)
+
+
+SUMMARY = json.dumps(
+    {
+        "name": "b",
+        "images": 8,
+        "done": 8,
+        "failed": 0,
+        "reasons": {},
+        "created": "2026-03-02T08:00:00Z",
+        "closed": "2026-03-02T09:00:00Z",
+        "stage_seconds": {},
+        "stage_runs": {},
+        "image_seconds": 0,
+        "slots": 1,
+        "software": "0.2.0",
+    }
+).encode()
