@@ -168,6 +168,12 @@ class ArtifactDamaged(PermanentError):
     reason = "artifact_damaged"
 
 
+class ReviewConflict(PermanentError):
+    """What a reader decided is not of what is there now; nothing is kept of it, and nothing is lost."""
+
+    reason = "review_conflict"
+
+
 class SourceGone(PermanentError):
     """The source of a picture that is kept as its differences from it is gone, or another object lies there."""
 

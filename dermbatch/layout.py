@@ -13,6 +13,7 @@
     canaries/<name>/canary.json, results/<batch>/<index>.json
     canaries/_running.json
     privacy/<batch>/<first>.sealed
+    reviews/<batch>/<part>/<n>/<reader>/<version>.json
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
 ``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
@@ -266,3 +267,24 @@ def canary_result(name: str, batch: str, index: int) -> str:
 def canary_results(name: str) -> str:
     """Prefix of how old and new models agree, image by image."""
     return f"canaries/{name}/results/"
+
+
+def batch_decisions(batch: str) -> str:
+    """Prefix of what people decided of a batch's images; outside of the batch, so that it outlives it."""
+    return f"reviews/{batch}/"
+
+
+def decisions(batch: str, index: int) -> str:
+    """Prefix of what people decided of an image."""
+    part, n = part_of(index)
+    return f"{batch_decisions(batch)}{part}/{n}/"
+
+
+def reader_decisions(batch: str, index: int, reader: str) -> str:
+    """Prefix of what one reader decided of an image; called by a digest, as a name may be any text."""
+    return f"{decisions(batch, index)}{hashlib.sha256(reader.encode()).hexdigest()[:32]}/"
+
+
+def decision(batch: str, index: int, reader: str, version: int) -> str:
+    """Key of a decision; written once."""
+    return f"{reader_decisions(batch, index, reader)}{version:06d}.json"

@@ -36,6 +36,7 @@ from desk.door.sessions import Sessions
 from desk.pages import pages
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
+from desk.review import decisions
 
 
 def application(desk: Desk) -> FastAPI:
@@ -65,7 +66,20 @@ def application(desk: Desk) -> FastAPI:
     app.state.headers = dicomweb.Headers()
     problems.install(app, pages.wrong)
     app.include_router(batches.news)
-    api = (batches, submissions, uploads, rules, results, exports, images, others, sets, models, dicomweb)
+    api = (
+        batches,
+        submissions,
+        uploads,
+        rules,
+        results,
+        exports,
+        images,
+        others,
+        sets,
+        models,
+        dicomweb,
+        decisions,
+    )
     for module in (*api, pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")

@@ -137,3 +137,9 @@ def bounding_box(contours: Sequence[Contour]) -> tuple[int, int, int, int]:
     """Top, left, bottom, right (half open) of all outlines together."""
     left, top, width, height = cv2.boundingRect(np.concatenate(contours))
     return top, left, top + height, left + width
+
+
+def dice(one: Mask, other: Mask) -> float:
+    """2 |A and B| / (|A| + |B|) of two masks of one size, not 0 where lesion; 1 where both are empty."""
+    total = cv2.countNonZero(one) + cv2.countNonZero(other)
+    return 2 * int(np.count_nonzero((one != 0) & (other != 0))) / total if total else 1.0

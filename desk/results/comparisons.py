@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError
+from dermbatch.images.lesion import dice
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import read
 from desk.problems import Problem
 from orchestrator.batches.outcomes import in_order
-from orchestrator.reporting.comparison import dice, read_mask
+from orchestrator.reporting.comparison import read_mask
 
 A_PAGE = 25
 """Images on a page: of each, up to three masks are read."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dermbatch import __version__
 from dermbatch.errors import ObjectNotFound, PermanentError
 from dermbatch.records.outcome import ClassifyOutput, ResultRecord
+from dermbatch.review.masks import runs
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
 from orchestrator.batches.outcomes import in_order, read_artifact
@@ -111,15 +112,6 @@ def marked(store: ObjectStore, look: Look, images: Iterable[tuple[str, int]]) ->
         return None if record is None or pixels is None else _marked(record, np.asarray(pixels > 0))
 
     return filter(None, in_order(one, images, _AT_A_TIME))
-
-
-def runs(mask: NDArray[np.bool_]) -> list[int]:
-    """COCO's run lengths of a mask [H, W]: down the columns, of background first."""
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    bounds = np.concatenate([[0], edges, [len(flat)]])
-    counts: list[int] = np.diff(bounds).tolist()
-    return [0, *counts] if len(flat) and flat[0] else counts
 
 
 def coco(

@@ -13,12 +13,12 @@ from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dermbatch import layout
 from dermbatch.errors import PermanentError
+from dermbatch.images.lesion import Mask, dice
 from dermbatch.records.asked import Earlier
 from dermbatch.records.outcome import ModelUsed, ResultRecord, SegmentOutput, StageRecord
 from dermbatch.stages import Stage
@@ -28,8 +28,6 @@ from orchestrator.batches.outcomes import Outcome, read_artifact
 from orchestrator.reporting.report import probabilities
 
 _ROWS_A_GROUP = 1000
-
-Mask = npt.NDArray[np.uint8]
 
 How = Literal["identical", "compared", "new_failed", "old_missing"]
 """``identical``: by stage keys, so nothing was read; ``old_missing``: the earlier batch has no result of it."""
@@ -114,12 +112,6 @@ def compare(store: ObjectStore, outcome: Outcome) -> Compared | None:
         new=new,
         dice=_dice_of(store, old, new),
     )
-
-
-def dice(one: Mask, other: Mask) -> float:
-    """Dice's coefficient of two masks of equal shape, not 0 where lesion; 0 to 1."""
-    total = np.count_nonzero(one) + np.count_nonzero(other)
-    return 2 * int(np.count_nonzero((one != 0) & (other != 0))) / total if total else 1.0
 
 
 def read_mask(store: ObjectStore, record: ResultRecord) -> Mask | None:

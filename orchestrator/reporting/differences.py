@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import PermanentError
+from dermbatch.images.lesion import Mask
 from dermbatch.records.asked import Batch
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import read_artifact
-from orchestrator.reporting.comparison import Compared, Mask, model_name, read_mask
+from orchestrator.reporting.comparison import Compared, model_name, read_mask
 from orchestrator.reporting.report import Distribution, environment
 
 WORST = 24

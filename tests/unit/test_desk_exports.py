@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dermbatch.errors import RecordDamaged
+from dermbatch.review.masks import runs
 from desk.pages.structured import content
-from desk.results.exports import Marked, coco, csv, data_name, parquet, runs, zipped
+from desk.results.exports import Marked, coco, csv, data_name, parquet, zipped
 from tests.outcome_samples import result_of
 
 

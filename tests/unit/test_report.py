@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from dermbatch.images.lesion import dice
 from dermbatch.records.row import opened, row_of, sealed, sent
 from orchestrator.batches.outcomes import Marks, in_order
 from orchestrator.batches.summary import Spread, Tally
 from orchestrator.cli.tables.progress import duration
 from orchestrator.reporting import listing
-from orchestrator.reporting.comparison import dice
 from orchestrator.reporting.listing import Listing
 from orchestrator.reporting.report import SHOWN, Distribution, Report
 from orchestrator.reporting.table.columns import rows_of

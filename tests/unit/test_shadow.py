@@ -6,12 +6,13 @@ from standins import Store, classify_by_area, skin_with_lesion, whole_triton
 
 from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, StoreUnavailable
+from dermbatch.images.lesion import dice
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.records.outcome import CanaryRecord, ClassifyOutput
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.process.journey import process
-from workers.process.shadow import dice, largest_change, run_shadow
+from workers.process.shadow import largest_change, run_shadow
 
 IMAGE = skin_with_lesion(120, 160, radius=40)
 BODY = bytes(cv2.imencode(".png", cv2.cvtColor(IMAGE, cv2.COLOR_RGB2BGR))[1])

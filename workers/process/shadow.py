@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import cv2
 import structlog
 
 from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.images import png
 from dermbatch.images.imagefile import Decode, read_image
-from dermbatch.images.lesion import Mask
+from dermbatch.images.lesion import dice
 from dermbatch.records.asked import ImageJob, Shadow
 from dermbatch.records.outcome import CanaryRecord, ClassifyOutput, ResultRecord
 from dermbatch.settings import WorkerSettings
@@ -148,12 +147,6 @@ def mask_agreement(store: ObjectStore, old: ResultRecord, new: ResultRecord) -> 
     if ours.key == theirs.key:
         return 1.0
     return dice(*(png.decode(artifacts.load(store, record, MASK)) for record in (ours, theirs)))
-
-
-def dice(first: Mask, second: Mask) -> float:
-    """2 |A and B| / (|A| + |B|) of two masks uint8 [H, W], 255 where lesion; 1 where both are empty."""
-    total = cv2.countNonZero(first) + cv2.countNonZero(second)
-    return 2 * cv2.countNonZero(cv2.bitwise_and(first, second)) / total if total else 1.0
 
 
 def largest_change(old: ClassifyOutput | None, new: ClassifyOutput | None) -> float | None:

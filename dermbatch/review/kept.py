@@ -1,0 +1,92 @@
+"""Decisions as they are kept: one object each, written once, and never over another.
+
+A reader's decisions of an image are numbered, and the number is part of the key. So of two that were made from the
+same one before, in two windows or by a request that was sent twice, one is kept, and the other one is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dermbatch import layout
+from dermbatch.errors import ReviewConflict
+from dermbatch.records.outcome import KnownImage, ResultRecord, StageRecord
+from dermbatch.records.review import Decision
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from dermbatch.stored import read, read_if_any, write_once
+
+
+def keep(store: ObjectStore, decision: Decision) -> None:
+    """Keep a decision; once more, where it is there already, does nothing.
+
+    Raises:
+        ObjectNotFound: Where the image has no result (any more).
+        ReviewConflict: ``another_image``, where the result is of other bytes than the reader saw;
+            ``newer_results``, where a stage was run anew since, and the decision does not say that this is known;
+            ``decided_meanwhile``, where this version is taken by another decision, or comes before its time.
+        StoreUnavailable, StoreRefused: Where trying again may help.
+    """
+    record = read(store, layout.result(decision.batch, decision.index), ResultRecord)
+    if record.source.sha256 != decision.seen.sha256:
+        raise ReviewConflict("the image is another one than the reader saw", reason="another_image")
+    newer = newer_results(store, decision.seen.sha256, decision.seen.stages)
+    if newer != decision.despite:
+        stages = " and ".join(sorted(newer)) or "nothing"
+        raise ReviewConflict(
+            f"{stages} was run anew since the image was shown; look at both results, and decide once more",
+            reason="newer_results",
+        )
+    last = _last_version(store, decision)
+    key = layout.decision(decision.batch, decision.index, decision.reader, decision.version)
+    if decision.version <= last + 1 and write_once(store, key, decision):
+        return
+    if decision.version > last + 1 or read(store, key, Decision) != decision:
+        raise ReviewConflict(
+            f"{decision.reader} has decided {last} times by now; look at the last one, and decide once more",
+            reason="decided_meanwhile",
+        )
+
+
+def decisions(store: ObjectStore, batch: str, index: int) -> list[Decision]:
+    """All decisions of an image, by when they were made."""
+    return sorted(
+        _read(store, layout.decisions(batch, index)), key=lambda one: (one.made, one.reader, one.version)
+    )
+
+
+def latest(found: list[Decision]) -> dict[str, Decision]:
+    """The last decision of each reader, whatever came before it."""
+    last: dict[str, Decision] = {}
+    for decision in sorted(found, key=lambda one: one.version):
+        last[decision.reader] = decision
+    return last
+
+
+def of_batch(store: ObjectStore, batch: str) -> Iterator[Decision]:
+    """All decisions of a batch, image by image; in memory that does not grow with them."""
+    yield from _read(store, layout.batch_decisions(batch))
+
+
+def newer_results(store: ObjectStore, sha256: str, seen: dict[Stage, str]) -> dict[Stage, str]:
+    """The stages of an image that were run anew since, with their last keys.
+
+    Args:
+        store: Has what is known of it.
+        sha256: The image.
+        seen: The keys that were shown.
+    """
+    known = read_if_any(store, layout.known_of(sha256), KnownImage)
+    last: dict[Stage, StageRecord] = {} if known is None else {one.stage: one for one in known.stages.values()}
+    return {stage: last[stage].key for stage, key in seen.items() if stage in last and last[stage].key != key}
+
+
+def _last_version(store: ObjectStore, decision: Decision) -> int:
+    prefix = layout.reader_decisions(decision.batch, decision.index, decision.reader)
+    names = (info.key.rpartition("/")[2] for info in store.list(store.bucket, prefix))
+    return max((int(name.removesuffix(".json")) for name in names), default=0)
+
+
+def _read(store: ObjectStore, prefix: str) -> Iterator[Decision]:
+    for info in store.list(store.bucket, prefix):
+        yield read(store, info.key, Decision)

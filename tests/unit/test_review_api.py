@@ -1,0 +1,138 @@
+"""Decisions over HTTP: kept once, blind to others, and refused with what is wrong."""
+
+import asyncio
+import base64
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from outcome_samples import result_of, write_record
+from standins import Store
+
+from dermbatch.images import png
+from dermbatch.review.masks import runs
+from desk import problems
+from desk.api.images import Records
+from desk.desk import Person, _person, _store
+from desk.review import decisions
+
+PATH = "/v1/batches/b/images/0/decisions"
+
+
+class Reader:
+    """What one person asks of the desk."""
+
+    def __init__(self, app, name):
+        self._app, self._name = app, name
+
+    def __call__(self, method, path=PATH, **more):
+        self._app.dependency_overrides[_person] = lambda: Person(self._name, "token")
+        return asyncio.run(self._asked(method, path, more))
+
+    async def _asked(self, method, path, more):
+        transport = httpx.ASGITransport(app=self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.request(method, path, **more)
+
+    def decides(self, version=1, **said):
+        stages = {stage: one.key for stage, one in result_of("b", 0).stages.items()}
+        return self("POST", json={"version": version, "stages": stages, "shown": False, **said})
+
+
+@pytest.fixture
+def readers():
+    store, app = Store(), FastAPI()
+    write_record(store, result_of("b", 0))
+    problems.install(app)
+    app.state.records = Records()
+    app.dependency_overrides[_store] = lambda: store
+    app.include_router(decisions.router)
+    return Reader(app, "ada"), Reader(app, "bo")
+
+
+def mask():
+    source = result_of("b", 0).source
+    drawn = np.zeros((source.height, source.width), np.uint8)
+    drawn[0, 0] = drawn[-1, -1] = 255  # at the border
+    drawn[5:20, 5:20] = 255
+    drawn[8:12, 8:12] = 0  # a hole
+    drawn[10, 10] = 255  # with an island
+    return drawn
+
+
+def test_a_decision_is_kept_and_given_back(readers):
+    ada, _ = readers
+    said = ada.decides(diagnosis=["melanoma", "nevus"], unsure=True, comment="ask \u202eagain", mask=runs(mask()))
+    assert said.status_code == 201, said.text
+    found = ada("GET").json()
+    assert found["decisions"] == [said.json()]
+    assert (found["next_version"], found["hidden"], found["newer"]) == (2, 0, {})
+    assert found["decisions"][0]["reader"] == "ada"
+
+
+@pytest.mark.parametrize(
+    "how", [runs, lambda drawn: base64.b64encode(png.encode(drawn)).decode()], ids=["runs", "png"]
+)
+def test_a_mask_comes_back_pixel_by_pixel(readers, how):
+    ada, _ = readers
+    assert ada.decides(mask=how(mask())).status_code == 201
+    answer = ada("GET", f"{PATH}/1/mask.png")
+    assert answer.headers["content-type"] == "image/png"
+    assert np.array_equal(png.decode(answer.content), mask())
+    assert ada("GET", f"{PATH}/2/mask.png").status_code == 404
+
+
+def test_readers_are_blind_to_each_other_until_they_have_decided(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"], mask=runs(mask()))
+    found = bo("GET").json()
+    assert (found["decisions"], found["hidden"], found["next_version"]) == ([], 1, 1)
+    assert bo("GET", f"{PATH}/1/mask.png").status_code == 404
+    bo.decides(diagnosis=["nevus"])
+    assert {one["reader"] for one in bo("GET").json()["decisions"]} == {"ada", "bo"}
+
+
+def test_what_was_sent_twice_is_there_once(readers):
+    ada, _ = readers
+    first, again = ada.decides(comment="once"), ada.decides(comment="once")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+    assert len(ada("GET").json()["decisions"]) == 1
+
+
+def test_another_window_is_told_and_changes_nothing(readers):
+    ada, _ = readers
+    ada.decides(comment="one window")
+    answer = ada.decides(comment="another window")
+    assert answer.status_code == 409
+    assert answer.json()["reason"] == "decided_meanwhile"
+    assert [one["comment"] for one in ada("GET").json()["decisions"]] == ["one window"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "reason"),
+    [
+        ({"mask": [1, 2, 3]}, 400, "bad_mask"),
+        ({"mask": "no Base64!"}, 400, "bad_mask"),
+        ({"mask": base64.b64encode(b"no PNG").decode()}, 400, "bad_mask"),
+        ({"mask": base64.b64encode(png.encode(np.zeros((2, 2), np.uint8))).decode()}, 400, "bad_mask"),
+        ({"kind": "return"}, 400, "usage"),
+        ({"kind": "praise"}, 400, "usage"),
+        ({"diagnosis": [""]}, 400, "usage"),
+        ({"comment": "x" * 10_001}, 400, "usage"),
+        ({"reader": "somebody else"}, 400, "usage"),
+        ({"version": 0}, 400, "usage"),
+        ({"version": 5}, 409, "decided_meanwhile"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_kept(readers, said, status, reason):
+    ada, _ = readers
+    answer = ada.decides(**said)
+    assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+    assert ada("GET").json()["decisions"] == []
+
+
+def test_an_image_that_is_not_there_is_named(readers):
+    ada, _ = readers
+    assert ada("GET", "/v1/batches/b/images/9/decisions").status_code == 404

@@ -1,0 +1,117 @@
+"""Decisions are kept once each and never over another one; what they are no longer of is said."""
+
+from datetime import UTC, datetime
+
+import pytest
+from outcome_samples import result_of, write_record
+from standins import Store
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, ReviewConflict
+from dermbatch.records.outcome import KnownImage
+from dermbatch.records.review import Decision, Drawn, Feature, Seen
+from dermbatch.review.kept import decisions, keep, latest, newer_results, of_batch
+from dermbatch.stages import Stage
+from dermbatch.stored import write
+
+NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def store():
+    made = Store()
+    for index in range(2):
+        write_record(made, result_of("b", index))
+    return made
+
+
+def decision(store, reader="ada", version=1, **said):
+    record = result_of("b", said.get("index", 0))
+    stages = {stage: one.key for stage, one in record.stages.items()}
+    seen = Seen(sha256=record.source.sha256, stages=stages, shown=True, blank=False)
+    told = {"batch": "b", "index": 0, "reader": reader, "version": version, "made": NOW, "seen": seen}
+    return Decision(**{**told, **said})
+
+
+def test_each_decision_stays_as_it_was_made(store):
+    first = decision(store, diagnosis=("nevus",), mask=Drawn(height=2, width=2, counts=(1, 3)))
+    second = decision(store, version=2, diagnosis=("melanoma", "nevus"), unsure=True)
+    region = Drawn(height=2, width=2, counts=(0, 4))
+    other = decision(store, "b/ö ../x", features=(Feature(term="blue_white_veil", region=region),))
+    for one in (first, other, second):
+        keep(store, one)
+    found = decisions(store, "b", 0)
+    assert sorted(found, key=lambda one: (one.reader, one.version)) == [first, second, other]
+    assert latest(found) == {"ada": second, "b/ö ../x": other}
+    assert decisions(store, "b", 1) == []
+    assert sorted(of_batch(store, "b"), key=lambda one: (one.reader, one.version)) == [first, second, other]
+    assert all(key.startswith("reviews/b/000000/0/") for key in store.keys("^reviews"))
+
+
+def test_the_same_request_once_more_changes_nothing(store):
+    one = decision(store)
+    keep(store, one)
+    keep(store, one)
+    assert decisions(store, "b", 0) == [one]
+
+
+def test_of_two_that_follow_the_same_one_the_second_is_told(store):
+    keep(store, decision(store))
+    with pytest.raises(ReviewConflict, match="ada has decided 1 times") as refused:
+        keep(store, decision(store, comment="in another window"))
+    assert refused.value.reason == "decided_meanwhile"
+    assert decisions(store, "b", 0) == [decision(store)]
+
+
+def test_a_version_is_not_left_out(store):
+    with pytest.raises(ReviewConflict, match="has decided 0 times"):
+        keep(store, decision(store, version=2))
+    assert decisions(store, "b", 0) == []
+
+
+def test_readers_do_not_stand_in_each_others_way(store):
+    keep(store, decision(store, "ada"))
+    keep(store, decision(store, "bo"))
+    assert set(latest(decisions(store, "b", 0))) == {"ada", "bo"}
+
+
+def test_an_image_that_is_another_now_is_a_conflict(store):
+    seen = decision(store).seen.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(ReviewConflict, match="another one") as refused:
+        keep(store, decision(store, seen=seen))
+    assert refused.value.reason == "another_image"
+
+
+def test_an_image_that_is_gone_is_named(store):
+    with pytest.raises(ObjectNotFound):
+        keep(store, decision(store, index=7))
+
+
+def test_what_was_run_anew_since_is_a_conflict_until_the_reader_knows(store):
+    record = result_of("b", 0)
+    old = {one.key: one for one in record.stages.values()}
+    anew = record.stages[Stage.SEGMENT].model_copy(update={"key": "f" * 32})
+    image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
+    known = KnownImage(image=image, stages={**old, anew.key: anew}, previews={})
+    write(store, layout.known_of(record.source.sha256), known)
+    made = decision(store)
+    assert newer_results(store, record.source.sha256, made.seen.stages) == {Stage.SEGMENT: "f" * 32}
+    with pytest.raises(ReviewConflict, match="segment was run anew") as refused:
+        keep(store, made)
+    assert refused.value.reason == "newer_results"
+    keep(store, decision(store, despite={Stage.SEGMENT: "f" * 32}))
+    assert len(decisions(store, "b", 0)) == 1
+
+
+@pytest.mark.parametrize("counts", [(1, 0, 3), (5,), (-1, 5), ()])
+def test_a_mask_that_is_none_is_refused(counts):
+    with pytest.raises(ValueError, match="run"):
+        Drawn(height=2, width=2, counts=counts)
+
+
+def test_what_is_returned_says_whose_it_is(store):
+    with pytest.raises(ValueError, match="whose"):
+        decision(store, kind="return")
+    with pytest.raises(ValueError, match="whose"):
+        decision(store, to="bo")
+    keep(store, decision(store, kind="return", to="bo", comment="the border"))
