@@ -163,7 +163,7 @@ def test_a_value_of_a_deep_grey_png_file_may_be_see_through():
         (b"IEND", b""),
     )
     data = b"\x89PNG\r\n\x1a\n" + b"".join(corpus.png_chunk(*one) for one in chunks)
-    truth = np.where(GREY == key, 255, GREY)
+    truth = np.where(key == GREY, 255, GREY)
     assert "from_rgba" in both_are(data, np.repeat(truth[..., None], 3, axis=2)).notes
 
 

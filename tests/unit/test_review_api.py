@@ -15,6 +15,7 @@ from dermbatch.review.masks import runs
 from desk import problems
 from desk.api.images import Records
 from desk.desk import Person, _person, _store
+from desk.pages import pages
 from desk.review import decisions
 
 PATH = "/v1/batches/b/images/0/decisions"
@@ -44,7 +45,7 @@ class Reader:
 def readers():
     store, app = Store(), FastAPI()
     write_record(store, result_of("b", 0))
-    problems.install(app)
+    problems.install(app, pages.wrong)
     app.state.records = Records()
     app.dependency_overrides[_store] = lambda: store
     app.include_router(decisions.router)
