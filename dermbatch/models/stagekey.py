@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dermbatch.records.outcome import ModelUsed
 from dermbatch.stages import Stage
 
-REVISIONS: dict[Stage, int] = {Stage.PURIFY: 2, Stage.SEGMENT: 2, Stage.ENHANCE: 1, Stage.CLASSIFY: 1}
+REVISIONS: dict[Stage, int] = {Stage.PURIFY: 3, Stage.SEGMENT: 3, Stage.ENHANCE: 1, Stage.CLASSIFY: 1}
 """Raised by one whenever the code around a stage's model changes what the stage gives for the same input.
 
 A change of how files are decoded changes the input of the first stages: then raise purify and segment.
