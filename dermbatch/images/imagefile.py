@@ -1,8 +1,8 @@
 """Image files: what is it, and what are its pixels. The content decides, not the name.
 
-Ordinary JPEG files go through libjpeg-turbo's own interface, as fast as OpenCV and as strict as can be, and PNG of 16
-bit samples through OpenCV, as Pillow does not keep them; TIFF files are looked through first, and deep ones decoded, by tifffile; everything else (alpha,
-palettes, CMYK, odd or broken files) goes through Pillow, which is strict about what is missing.
+Ordinary JPEG files go through libjpeg-turbo's own interface, as fast as OpenCV and as strict as can be, and PNG of
+16 bit samples through OpenCV, as Pillow does not keep them; TIFF files are looked through first, and deep ones
+decoded, by tifffile; everything else (alpha, palettes, CMYK, odd files) goes through Pillow.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def test_a_value_of_a_deep_grey_png_file_may_be_see_through():
         (b"IEND", b""),
     )
     data = b"\x89PNG\r\n\x1a\n" + b"".join(corpus.png_chunk(*one) for one in chunks)
-    truth = np.where(GREY == key, 255, GREY)
+    truth = np.where(key == GREY, 255, GREY)
     assert "from_rgba" in both_are(data, np.repeat(truth[..., None], 3, axis=2)).notes
 
 
@@ -264,3 +264,15 @@ def test_a_palette_of_signed_indices_begins_below_0():
 def test_a_palette_of_fewer_entries_than_it_says_is_refused():
     refused = refusal(palette(GREY.tobytes(), [256, 0, 16], entries=200))
     assert (refused.reason, "Lookup Table Data" in str(refused)) == ("corrupt", True)
+
+
+@pytest.mark.parametrize("change", [b"\r", b"\r\r\r", b"\r\n"])
+def test_a_header_with_a_byte_too_many_is_refused_by_where_it_breaks_off(change):
+    data = image()
+    at = data.find(b"\x10\0\x20\0LO")  # Patient ID (0010,0020)
+    refused = refusal(data[:at] + change + data[at:])
+    assert refused.reason == "truncated"
+    assert "Patient's Name (0010,0010)" in str(refused)
+    with pytest.raises(BadInput) as copied:
+        cleaned(data[:at] + change + data[at:])
+    assert (copied.value.reason, str(copied.value)) == (refused.reason, str(refused))
