@@ -203,6 +203,11 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         return _read_tiff(data, max_pixels)
     header = read_jpeg_header(data) if media_type == "image/jpeg" else None
     check_scans(data, header)
+    if header is not None and header.height == 0:  # stated behind the first scan (ITU-T T.81, B.2.5)
+        raise BadInput(
+            "this is a JPEG file that states its height at its end (DNL), which is not taken; save it anew",
+            reason="unsupported_format",
+        )
     if header is not None and is_odd(header):
         return _read_odd_jpeg(data, header, max_pixels)
     if media_type == "image/heic":
@@ -424,6 +429,11 @@ def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:
     said, name = str(error).lower(), _NAMES.get(media_type, "picture")
     if not _is_complete(data, media_type) or "truncated" in said or isinstance(error, EOFError):
         return BadInput(f"the {name} file ends before its picture does; copy it again", reason="truncated")
+    if media_type == "image/bmp" and said.startswith("unsupported"):
+        return BadInput(
+            "this is a BMP file with samples of an unusual layout or compression; save it as PNG",
+            reason="unsupported_format",
+        )
     if isinstance(error, UnidentifiedImageError):
         return BadInput(
             f"the file begins as a {name} file, and its header cannot be read: it is damaged; copy it again, or "
