@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.decoders.base import get_decoder
@@ -110,9 +111,7 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     """From bytes to pixels: data set, policy, size, pixels, colours, spacing."""
     dataset = parse(data)
     check_is_skin(dataset)
-    if "PixelData" not in dataset and _is_cut(dataset, len(data)):
-        raise truncated()
-    check_has_pixels(dataset)
+    check_has_pixels(dataset, len(data))
     settled = settle(dataset)
     height, width = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
     if height <= 0 or width <= 0:
@@ -134,12 +133,23 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
     return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, (*notes, *said), aspect)
 
 
-def check_has_pixels(dataset: Dataset) -> None:
+def check_has_pixels(dataset: Dataset, size: int) -> None:
     """Refuse a data set without Pixel Data.
 
+    Args:
+        dataset: As it was read.
+        size: Bytes of its file.
+
     Raises:
-        BadInput: ``no_pixel_data``, or ``unsupported_format`` where its pixels are floating point numbers.
+        BadInput: ``no_pixel_data``, ``truncated`` where another element runs to the end of the file, or
+            ``unsupported_format`` where its pixels are floating point numbers.
     """
+    if "PixelData" not in dataset and _is_cut(dataset, size):
+        raise BadInput(
+            f"the DICOM data set cannot be followed behind {_last_known(dataset)}, and {element('PixelData')} is "
+            "not found; copy the file again, in binary mode, or export it again",
+            reason="truncated",
+        )
     for keyword in ("FloatPixelData", "DoubleFloatPixelData"):
         if keyword in dataset and "PixelData" not in dataset:
             raise BadInput(
@@ -431,6 +441,12 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
             reason="corrupt",
         )
     return samples, notes
+
+
+def _last_known(dataset: Dataset) -> str:
+    """The last element whose number is in the dictionary: others may be made of what is no number."""
+    known = [keyword for tag in sorted(dataset.keys()) if tag.group and (keyword := keyword_for_tag(tag))]
+    return element(known[-1]) if known else "its beginning"
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:

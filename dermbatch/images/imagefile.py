@@ -2,8 +2,7 @@
 
 Ordinary JPEG files go through libjpeg-turbo's own interface, as fast as OpenCV and as strict as can be, and PNG of
 16 bit samples through OpenCV, as Pillow does not keep them; TIFF files are looked through first, and deep ones
-decoded, by tifffile; everything else (alpha, palettes, CMYK, odd or broken files) goes through Pillow, which is
-strict about what is missing.
+decoded, by tifffile; everything else (alpha, palettes, CMYK, odd files) goes through Pillow.
 """
 
 from __future__ import annotations
@@ -205,6 +204,11 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         return _read_tiff(data, max_pixels)
     header = read_jpeg_header(data) if media_type == "image/jpeg" else None
     check_scans(data, header)
+    if header is not None and header.height == 0:  # stated behind the first scan (ITU-T T.81, B.2.5)
+        raise BadInput(
+            "this is a JPEG file that states its height at its end (DNL), which is not taken; save it anew",
+            reason="unsupported_format",
+        )
     if header is not None and is_odd(header):
         return _read_odd_jpeg(data, header, max_pixels)
     if media_type == "image/jp2":
@@ -220,25 +224,31 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         orientation = _orientation(image)
         notes = ["exif_rotated"] if orientation != 1 else []
         profile = _profile(image) or described_profile(data, media_type)
-        pixels = None
-        if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
-            pixels = jpeg_pixels(data)
-            if image.mode == "L":
-                notes.append("from_grey")
-        if media_type == "image/png" and data[24] == 16:
-            # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
-            if not _is_complete(data, media_type):
-                raise EOFError
-            pixels = _deep(data, notes, image.info.get("transparency"))
-        if media_type == "image/jp2" and is_odd_jpeg2000(data):
-            pixels = odd_jpeg2000(data, notes)
-        if pixels is None:
-            pixels = _by_pillow(image, profile, notes)
-        if media_type == "image/png" and not rows_are_there(data):
-            raise EOFError
+        pixels = _pixels(image, data, media_type, profile, notes)
     if media_type == "image/jpeg" and is_followed_by_another(data):
         notes.append("other_pictures_left_out")
     return _upright(pixels, orientation, profile, notes, media_type)
+
+
+def _pixels(image: Image.Image, data: bytes, media_type: str, profile: bytes | None, notes: list[str]) -> Rgb:
+    """The pixels of an opened file, by the decoder that is right for it; what is converted is noted."""
+    pixels = None
+    if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
+        pixels = jpeg_pixels(data)
+        if image.mode == "L":
+            notes.append("from_grey")
+    if media_type == "image/png" and data[24] == 16:
+        # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
+        if not _is_complete(data, media_type):
+            raise EOFError
+        pixels = _deep(data, notes, image.info.get("transparency"))
+    if media_type == "image/jp2" and is_odd_jpeg2000(data):
+        pixels = odd_jpeg2000(data, notes)
+    if pixels is None:
+        pixels = _by_pillow(image, profile, notes)
+    if media_type == "image/png" and not rows_are_there(data):
+        raise EOFError
+    return pixels
 
 
 def _read_tiff(data: bytes, max_pixels: int) -> SourceImage:
@@ -428,6 +438,11 @@ def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:
     said, name = str(error).lower(), _NAMES.get(media_type, "picture")
     if not _is_complete(data, media_type) or "truncated" in said or isinstance(error, EOFError):
         return BadInput(f"the {name} file ends before its picture does; copy it again", reason="truncated")
+    if media_type == "image/bmp" and said.startswith("unsupported"):
+        return BadInput(
+            "this is a BMP file with samples of an unusual layout or compression; save it as PNG",
+            reason="unsupported_format",
+        )
     if isinstance(error, UnidentifiedImageError):
         return BadInput(
             f"the file begins as a {name} file, and its header cannot be read: it is damaged; copy it again, or "

@@ -264,3 +264,33 @@ def test_a_palette_of_signed_indices_begins_below_0():
 def test_a_palette_of_fewer_entries_than_it_says_is_refused():
     refused = refusal(palette(GREY.tobytes(), [256, 0, 16], entries=200))
     assert (refused.reason, "Lookup Table Data" in str(refused)) == ("corrupt", True)
+
+
+@pytest.mark.parametrize("change", [b"\r", b"\r\r\r", b"\r\n"])
+def test_a_header_with_a_byte_too_many_is_refused_by_where_it_breaks_off(change):
+    data = image()
+    at = data.find(b"\x10\0\x20\0LO")  # Patient ID (0010,0020)
+    refused = refusal(data[:at] + change + data[at:])
+    assert refused.reason == "truncated"
+    assert "Patient's Name (0010,0010)" in str(refused)
+    with pytest.raises(BadInput) as copied:
+        cleaned(data[:at] + change + data[at:])
+    assert (copied.value.reason, str(copied.value)) == (refused.reason, str(refused))
+
+
+def test_a_jpeg_file_that_states_its_height_at_its_end_is_refused_by_that():
+    data = jpeg()
+    at = data.find(b"\xff\xc0") + 5
+    late = data[:at] + b"\0\0" + data[at + 2 : -2] + b"\xff\xdc\0\4" + (480).to_bytes(2, "big") + b"\xff\xd9"
+    refused = refusal(late)
+    assert (refused.reason, "DNL" in str(refused)) == ("unsupported_format", True)
+
+
+def test_a_bmp_file_with_unusual_masks_is_refused_by_that_and_is_not_damaged():
+    body = np.dstack([IMAGE, np.zeros(IMAGE.shape[:2], np.uint8)])[::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 32, 3, len(body), 2835, 2835, 0, 0)
+    header += struct.pack("<III", 0x3FF, 0xFFC00, 0x3FF00000)
+    start = 14 + len(header)
+    data = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + body
+    refused = refusal(data)
+    assert (refused.reason, "BMP" in str(refused)) == ("unsupported_format", True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.header import element
 
 _STARTS = (b"\xff\xd8", b"\xff\x4f")
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -55,7 +56,10 @@ def without_comments(pixel_data: bytes) -> bytes:
 
 
 def _corrupt() -> BadInput:
-    return BadInput("the compressed pixel data cannot be followed; the file is damaged", reason="corrupt")
+    return BadInput(
+        f"what {element('PixelData')} holds cannot be followed as a compressed picture; export the image again",
+        reason="corrupt",
+    )
 
 
 def _fragments(data: bytes) -> list[tuple[int, int]]:

@@ -143,6 +143,7 @@ class _Taking:
     def __init__(self, dataset: Dataset, data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> None:
         self._dataset, self._profile, self._pseudonyms = dataset, profile, pseudonyms
         self._uids: dict[str, str] = {}
+        self._size = len(data)
         issuer, identifier = text(dataset, "IssuerOfPatientID"), text(dataset, "PatientID")
         # Without an ID of the patient, what is of one study at least is of one patient.
         whose = identifier or text(dataset, "StudyInstanceUID") or pseudonyms.content(data)
@@ -159,7 +160,7 @@ class _Taking:
         """
         dataset = self._dataset
         check_is_skin(dataset)
-        check_has_pixels(dataset)
+        check_has_pixels(dataset, self._size)
         said = text(dataset, "BurnedInAnnotation").upper()
         sop_class = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
         # A word that the standard does not have is no NO.

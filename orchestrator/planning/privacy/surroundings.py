@@ -123,7 +123,8 @@ def _rle(frame: bytes, size: int) -> bytes:
     count = int.from_bytes(frame[:4], "little")
     if len(frame) < _RLE_HEADER or not 0 < count <= _RLE_SEGMENTS:
         raise BadInput(
-            "the run-length coded pixel data cannot be followed; export the file again", reason="corrupt"
+            f"what {element('PixelData')} holds cannot be followed as run lengths; export the image again",
+            reason="corrupt",
         )
     offsets = struct.unpack_from(f"<{count}I", frame, 4)
     segments: list[bytes] = []
