@@ -21,6 +21,7 @@ settings.load_profile("patient")
 LONGEST = (
     "acceptance/test_kill_loop.py",
     "acceptance/test_stack_commands.py",
+    "acceptance/test_documents.py",
     "acceptance/test_processes.py",
     "acceptance/test_steering.py",
     "acceptance/test_run.py",

@@ -45,7 +45,7 @@ class Comparison:
     Attributes:
         rows: Columns of ``comparison.parquet`` and, where true masks are given, ``old_true_dice`` and
             ``new_true_dice``, null where there is no such mask, or one of another size.
-        total: Images that were compared.
+        total: Images of the comparison, with those that had nothing to be compared with.
         start: How many come before these.
     """
 

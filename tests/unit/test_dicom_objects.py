@@ -255,7 +255,10 @@ def test_a_canary_writes_no_objects():
         shadow=Shadow(canary="try", models=MODELS),
     )
     servers = {"store": made.store, "client": whole_triton(), "limits": WorkerSettings()}
-    run_shadow(job, made.record, **servers, alive=lambda: None)
+    segmented = made.record.stages[Stage.SEGMENT]
+    other = segmented.model_copy(update={"model": segmented.model.model_copy(update={"version": "9"})})
+    record = made.record.model_copy(update={"stages": made.record.stages | {Stage.SEGMENT: other}})
+    run_shadow(job, record, **servers, alive=lambda: None)
     written = [key for what, key in made.store.requests if what == "put"]
     assert layout.canary_result("try", "b", 1002) in written
     assert not [key for key in written if "/dicom/" in key]

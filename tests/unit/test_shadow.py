@@ -128,6 +128,13 @@ def test_another_classifier_has_the_same_mask_and_other_probabilities(place):
     assert said.probability_change == pytest.approx(0.9 - old.probabilities["melanoma"], abs=1e-6)
 
 
+def test_a_model_is_not_compared_with_itself(place):
+    agree = counted("agree")
+    place.shadow(segment=OLD[Stage.SEGMENT].name)
+    assert ("results", KEY) not in place.store.objects
+    assert counted("agree") == agree
+
+
 def test_models_that_agree_are_counted_so(place):
     place.triton.serve("twin", Stage.SEGMENT, place.triton.functions["segment"])
     agree = counted("agree")

@@ -84,6 +84,8 @@ def run_shadow(
 
     try:
         said = _tried(job, job.shadow, record, store, run)
+        if said.failure is None and said.models == {stage: done.model for stage, done in record.stages.items()}:
+            return  # the job named no version, and the newest is the canary's: models agree with themselves
         write(store, layout.canary_result(said.canary, said.batch, said.index), said)
     except _Stopped:
         log.info("a canary's side run was broken off")
