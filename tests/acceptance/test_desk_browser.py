@@ -195,6 +195,24 @@ def test_where_a_session_ends_unsent_work_goes_on_with_the_next_one(browser, lin
     other.close()
 
 
+def test_a_phone_selects_and_tags_by_touch(browser, link, uploaded):
+    seat = Seat(browser, link(), PHONE)
+    page = seat.go("/gallery?batch=golden&q=outcome:done")
+    page.wait_for_selector(".cell img[src]")
+    page.get_by_role("button", name="Select", exact=True).click()
+    for cell in page.locator(".cell").all()[:2]:
+        cell.click()
+    page.get_by_text("2 selected", exact=True).wait_for()
+    page.locator("#tag-chosen").select_option("9")
+    page.get_by_text("2 tagged 9").wait_for()
+    assert seat.judged() == []
+    assert seat.overflow() <= 0
+    page.locator("#tag-chosen").select_option("9")
+    page.get_by_text("Tag 9 taken away from 2").wait_for()
+    assert seat.faults == []
+    seat.close()
+
+
 def test_files_of_one_name_are_both_taken_and_any_is_left_out_again(browser, link, tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
