@@ -195,6 +195,24 @@ def test_where_a_session_ends_unsent_work_goes_on_with_the_next_one(browser, lin
     other.close()
 
 
+def test_a_phone_selects_and_tags_by_touch(browser, link, uploaded):
+    seat = Seat(browser, link(), PHONE)
+    page = seat.go("/gallery?batch=golden&q=outcome:done")
+    page.wait_for_selector(".cell img[src]")
+    page.get_by_role("button", name="Select", exact=True).click()
+    for cell in page.locator(".cell").all()[:2]:
+        cell.click()
+    page.get_by_text("2 selected", exact=True).wait_for()
+    page.locator("#tag-chosen").select_option("9")
+    page.get_by_text("2 tagged 9").wait_for()
+    assert seat.judged() == []
+    assert seat.overflow() <= 0
+    page.locator("#tag-chosen").select_option("9")
+    page.get_by_text("Tag 9 taken away from 2").wait_for()
+    assert seat.faults == []
+    seat.close()
+
+
 def test_files_of_one_name_are_both_taken_and_any_is_left_out_again(browser, link, tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -209,14 +227,10 @@ def test_files_of_one_name_are_both_taken_and_any_is_left_out_again(browser, lin
     assert names.all_inner_texts() == ["a.jpg", "a (2).jpg"]
     page.get_by_role("button", name="Leave out a.jpg").click()
     assert names.all_inner_texts() == ["a (2).jpg"]
-    asked = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
-    page.evaluate("setTimeout(() => location.assign('/models'))")
-    for _ in range(200):
-        if asked:
-            break
-        page.wait_for_timeout(50)
-    assert asked == ["beforeunload"]
+    leaving = "dispatchEvent(new Event('beforeunload', {cancelable: true}))"  # false: the browser asks first
+    assert page.evaluate(leaving) is False
+    page.get_by_role("button", name="Leave out a (2).jpg").click()
+    assert page.evaluate(leaving) is True
     assert seat.faults == []
     seat.close()
 

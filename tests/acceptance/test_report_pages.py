@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browser import chromium
+from browser import PHONE, RULES, chromium
 
 from dermbatch.records.row import row_of, sent
 from orchestrator.batches.summary import Tally
@@ -18,7 +18,7 @@ def browser():
         yield browser
 
 
-def written(folder, images, *, pictured=True):
+def written(folder, images, *, pictured=True, names=()):
     """The report of so many images, every seventh flagged."""
     records = [
         result_of(
@@ -30,6 +30,8 @@ def written(folder, images, *, pictured=True):
         )
         for i in range(images)
     ]
+    for index, name in enumerate(names):
+        records[index] = records[index].model_copy(update={"name": name})
     report, tally = Report(batch_of("b", images)), Tally()
     rows = rows_of([sent(row_of(record)) for record in records])
     report.add(rows)
@@ -62,6 +64,20 @@ def test_all_results_are_there_in_pages_that_an_address_restores(browser, tmp_pa
     again.get_by_text("Nothing is like this").wait_for()
     again.goto(f"{address}#image-650")
     assert again.locator("#image-650").is_visible()
+
+
+def test_names_of_every_direction_stay_by_themselves_and_a_phone_keeps_wcag(browser, tmp_path):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
+    page.goto(written(tmp_path, 8, names=["שומה.jpg", "a\u202egpj.exe"]))
+    for index, name in enumerate(("שומה.jpg", "a\u202egpj.exe")):
+        title = page.locator(f"#image-{index} h3")
+        assert title.locator("bdi").inner_text() == name
+    assert title.locator("bdi").evaluate("(one) => getComputedStyle(one).unicodeBidi") == "isolate"
+    found = Axe().run(page, options=RULES).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_sixty_images_are_printed_on_at_most_twelve_pages(browser, tmp_path):

@@ -12,6 +12,7 @@ const state = { batches: JSON.parse(byId("ask").dataset.batches), q: "", sort: "
 let order = new Uint32Array(0); // pairs: number of the batch, index
 let here = 0; // position of the image that keys act on
 let chosen = new Set(); // "batch:index"
+let selecting = false; // whether a click selects, and opens nothing
 let from = null; // where a selection by Shift began
 let tags = new Map(); // "batch:index" -> digits
 let columns = 1, cell = 180, row = 220, ratio = 1;
@@ -458,11 +459,16 @@ byId("set-form").addEventListener("submit", async () => {
   }
 });
 
+// Where there are no keys, a press of the button has each touch select instead of open.
+byId("selecting").addEventListener("click", () => { selecting = !selecting; byId("selecting").setAttribute("aria-pressed", String(selecting)); });
+byId("tag-chosen").addEventListener("change", ({ target }) => { if (target.value) tag(target.value); target.value = ""; });
+
 grid.addEventListener("click", (event) => {
   const element = event.target.closest(".cell");
   if (!element) return;
   const position = Number(element.dataset.position);
-  if (event.shiftKey) move(position, true);
+  if (selecting) { move(position); toggle(position); }
+  else if (event.shiftKey) move(position, true);
   else if (event.ctrlKey || event.metaKey) { move(position); toggle(position); }
   else open(position);
 });

@@ -4,6 +4,7 @@ import { ask, complain, count, json, make } from "./api.js";
 const AT_A_TIME = 3;
 const TRIES = 6;
 const SHOWN = 200;
+const COMPARED = 4 << 20; // bytes at a time
 const attempt = () => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
 
 export class Uploads {
@@ -11,6 +12,7 @@ export class Uploads {
   #into = null;
   #list;
   #running = null;
+  #adding = Promise.resolve();
   #attempt = attempt();
 
   constructor(list) {
@@ -22,25 +24,29 @@ export class Uploads {
   }
 
   add(files) {
+    this.#adding = this.#adding.catch(() => {}).then(() => this.#add(files));
+    this.#adding.then(() => this.all()).catch(complain);
+  }
+
+  async #add(files) {
     for (const file of files) {
-      const name = this.#free(file);
+      const name = await this.#free(file);
       if (!name) continue;
       const entry = { file, name, done: 0, failed: null };
       if (this.#files.length < SHOWN) entry.item = this.#item(entry);
       this.#files.push(entry);
     }
-    this.all().catch(complain);
   }
 
   // The path that a file goes by: another one's is numbered, as two folders may have files of one name. None where it is
   // the same file, chosen twice.
-  #free(file) {
+  async #free(file) {
     const asked = (file.webkitRelativePath || file.path_below || file.name).normalize("NFC");
     for (let n = 1; ; n++) {
       const name = n === 1 ? asked : asked.replace(/(\.[^./]*)?$/, (end) => ` (${n})${end}`);
       const there = this.#files.find((one) => one.name === name);
       if (!there) return name;
-      if (there.file.size === file.size && there.file.lastModified === file.lastModified) return null;
+      if (await same(there.file, file)) return null;
     }
   }
 
@@ -60,6 +66,7 @@ export class Uploads {
 
   // Upload what is not there yet; gives the input of a batch.
   async all() {
+    await this.#adding;
     while (this.#files.some((one) => one.done < one.file.size || !one.whole)) {
       this.#running ??= this.#run().finally(() => (this.#running = null));
       await this.#running;
@@ -137,6 +144,16 @@ export class Uploads {
     one.item.children[2].textContent = one.failed ?? (one.whole ? "there" : `${Math.round((100 * one.done) / one.file.size)} %`);
     one.item.children[2].className = one.failed ? "bad" : one.whole ? "good" : "soft";
   }
+}
+
+// Whether two files have the same bytes: what else is told of them may be the same by chance.
+async function same(one, other) {
+  if (one.size !== other.size) return false;
+  for (let at = 0; at < one.size; at += COMPARED) {
+    const [a, b] = await Promise.all([one, other].map(async (file) => new Uint8Array(await file.slice(at, at + COMPARED).arrayBuffer())));
+    if (a.some((byte, n) => byte !== b[n])) return false;
+  }
+  return true;
 }
 
 async function walk(entry, found) {
