@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check desk-check containers compose-check house samples wheel system-packages container-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check desk-check containers compose-check house models samples wheel system-packages container-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -129,6 +129,30 @@ system-packages:  ## what some tests need of Debian: a browser for the report, a
 container-packages:  ## what `make containers compose-check` needs of Debian: podman and its network, what makes a base image
 	apt-get update -qq
 	apt-get install -qq --yes --no-install-recommends aardvark-dns iptables mmdebstrap netavark podman runc
+
+# Trained one after another, from nothing but DATA and the packages' ImageNet weights. Killed, the same command goes on
+# where it was. What ships stays as it is: copy from $(MODELS)/repository what is better by its figures.
+MODELS := build/models
+DATA := ../shared/data/isic2017
+SEED := 2017
+THREADS := 1
+TRAIN :=
+RECIPES := purify_unet segment_lite enhance_espcn classify_lite
+TRAINED := $(addprefix trained-,$(RECIPES))
+models: $(TRAINED)  ## train the four default models anew into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
+	$(BIN)/lesionnets usual $(MODELS)/classify_lite/best.pt --images $(DATA)/train/images --held-out $(DATA)/val/images
+	$(foreach recipe,$(RECIPES),$(call exported,$(recipe)))
+
+# Ends with a newline: one command a recipe.
+define exported
+$(BIN)/lesionnets export $(MODELS)/$(1)/best.pt --repository $(MODELS)/repository --version 1
+
+endef
+
+.PHONY: $(TRAINED)
+$(TRAINED): trained-%: develop
+	$(BIN)/lesionnets train $* --data $(DATA) --seed $(SEED) --threads $(THREADS) --out $(MODELS)/$* \
+		$(if $(wildcard $(MODELS)/$*/last.pt),--resume) $(TRAIN)
 
 clean:  ## remove what was built, the environment included
 	rm -rf $(VENV) dist build $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -13,6 +13,7 @@ import typer
 from dermbatch.errors import UsageError
 from lesionnets import recipes
 from lesionnets.commands import data, evaluate
+from lesionnets.commands.precision import precision
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.lookup import modules_below
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
+app.command()(precision)
 
 # PyTorch and the networks are imported by the commands that need them: help and usage errors come at once.
 

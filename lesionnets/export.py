@@ -17,6 +17,8 @@ from pathlib import Path
 from string import Template
 
 import onnx
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import UsageError
 from dermbatch.models.contracts import DATA_TYPES, Contract, Tensor
@@ -211,6 +213,45 @@ def write_model(
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
     (folder / "config.pbtxt").write_text(_config(folder, stage, contract))
     return model_file
+
+
+def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, ending: str) -> Path:
+    """Write a model's graph in other arithmetic as a model beside it: ``NAME_ENDING``, of the same configuration.
+
+    Args:
+        model_file: ``model.onnx`` of a version of the model, in a model repository.
+        graph: The variant.
+        repository: To write into; made where it is missing.
+        ending: Of the name.
+
+    Returns:
+        Its file.
+
+    Raises:
+        UsageError: Where the file is larger than ``MOST_BYTES``.
+    """
+    source = model_file.parent.parent
+    folder = repository / f"{source.name}_{ending}"
+    content = graph.SerializeToString(deterministic=True)
+    if len(content) > MOST_BYTES:
+        raise UsageError(f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}")
+    made = folder / model_file.parent.name / "model.onnx"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_bytes(content)
+    config = text_format.Parse((source / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config.name = folder.name
+    for name in [name for name in config.parameters if name.startswith("sha256.")]:
+        del config.parameters[name]
+    for version in versions(folder):
+        digest = file_digest(folder / version / "model.onnx")
+        config.parameters[f"sha256.{version}"].string_value = digest
+    (folder / "config.pbtxt").write_text(text_format.MessageToString(config))
+    if (labels := source / "labels.txt").is_file():
+        (folder / "labels.txt").write_bytes(labels.read_bytes())
+    if (card := source / "MODEL_CARD.md").is_file():
+        told = f"\nComputed in {ending}: its figures are not those above, which are of `{source.name}`.\n"
+        (folder / "MODEL_CARD.md").write_text(card.read_text() + told)
+    return made
 
 
 def versions(folder: Path) -> list[str]:

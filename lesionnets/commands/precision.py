@@ -1,0 +1,74 @@
+"""``lesionnets precision``: a model of a repository in other arithmetic, beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dermbatch.errors import UsageError
+from dermbatch.stages import Stage
+from lesionnets.commands.options import Images, Partial
+
+if TYPE_CHECKING:
+    from lesionnets.data.sources.isic import Sample
+    from lesionnets.evaluation.models.predictors import Model
+    from lesionnets.graphs.precision import Inputs
+
+
+def precision(
+    stage: Annotated[Stage, typer.Argument(help="Whose model.")],
+    images: Images,
+    repository: Annotated[Path, typer.Option(help="Triton model repository to write NAME_int8 into.")],
+    masks: Annotated[
+        Path | None, typer.Option(help="Experts' masks, of the classifier and for crops of lesions.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="model.onnx of a model repository; by default what ships.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images to calibrate int8 by, evenly over the folder.")] = 64,
+    float16: Annotated[
+        bool, typer.Option("--float16", help="Half precision, for GPUs, instead of bytes; needs no images.")
+    ] = False,
+    partial: Partial = False,
+) -> None:
+    """Write a model whose convolutions are computed in int8, calibrated on training images, or in float16."""
+    import onnx  # noqa: PLC0415
+
+    from lesionnets.evaluation import samples  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
+    from lesionnets.export import write_variant  # noqa: PLC0415
+    from lesionnets.graphs.precision import Precision, to_float16, to_int8  # noqa: PLC0415
+
+    path = model or Path(predictors.default_model(stage))
+    loaded = predictors.load_model(path, stage)
+    if path.suffix != ".onnx" or not loaded.parameters:
+        raise UsageError(f"{path} is no model.onnx of a model repository: `lesionnets export` makes one")
+    kind = Precision.FLOAT16 if float16 else Precision.INT8
+    found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
+    chosen = found.samples[:: max(len(found.samples) // count, 1)][:count]
+    graph = onnx.load(path)
+    made = to_float16(graph) if float16 else to_int8(graph, _inputs(loaded, stage, chosen))
+    typer.echo(write_variant(path, made, repository, kind))
+
+
+def _inputs(model: Model, stage: Stage, samples: list[Sample]) -> Iterator[Inputs]:
+    """What the model would be given of these images; the middle of each, where it takes tiles."""
+    from lesionnets.evaluation.classify import lesion_of  # noqa: PLC0415
+    from lesionnets.evaluation.segment import read_picture  # noqa: PLC0415
+
+    tile = int(model.number("tile", 0))
+    for sample in samples:
+        image = read_picture(sample)
+        if tile:
+            top, left = (max(side - tile, 0) // 2 for side in image.shape[:2])
+            yield {"IMAGE": image[None, top : top + tile, left : left + tile]}
+        elif stage is Stage.CLASSIFY:
+            lesion = lesion_of(sample, image, None, native=False)
+            yield {
+                name: model.fitted(one, native=False)[None] for name, one in (("IMAGE", image), ("LESION", lesion))
+            }
+        else:
+            yield {"IMAGE": model.fitted(image, native=False)[None]}

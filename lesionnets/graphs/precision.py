@@ -1,0 +1,193 @@
+"""A model's graph in other arithmetic: int8 for processors that multiply bytes, float16 for GPUs.
+
+Inputs and outputs keep their types, and what is not a convolution stays in float32: scaling, normalisation and
+resampling around the network are as before. A variant is another model with a digest of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime import quantization
+
+from dermbatch.errors import UsageError
+from lesionnets.graphs.assembly import IR_VERSION
+
+Inputs = Mapping[str, npt.NDArray[np.uint8]]
+"""Tensors of one request by name, with the batch dimension."""
+
+LEAST_CHANNELS = 8
+"""Convolutions that take or give fewer stay as they are: the first, which sees the picture, and the last."""
+
+
+class Precision(StrEnum):
+    """What convolutions are computed in."""
+
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Hands inputs to the calibration one after another."""
+
+    def __init__(self, inputs: Iterable[Inputs]) -> None:
+        self._inputs = iter(inputs)
+
+    def get_next(self) -> Inputs | None:
+        """The next ones, or none."""
+        return next(self._inputs, None)
+
+
+def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph whose weights are float32 again where they are stored as float16 with a cast.
+
+    The reverse of :func:`lesionnets.graphs.assembly.halve_weights`, but for what rounding took.
+
+    Args:
+        model: Not changed.
+    """
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    halves = {one.name: one for one in whole.graph.initializer if one.data_type == onnx.TensorProto.FLOAT16}
+    kept = []
+    for node in whole.graph.node:
+        if node.op_type == "Cast" and node.input[0] in halves:
+            tensor = halves[node.input[0]]
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+        else:
+            kept.append(node)
+    del whole.graph.node[:]
+    whole.graph.node.extend(kept)
+    return whole
+
+
+def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs]) -> onnx.ModelProto:
+    """A graph whose wide convolutions are computed in 8 bits, calibrated by the ranges of values on real inputs.
+
+    Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte by tensor,
+    weights in one signed byte by output channel.
+
+    Args:
+        model: As it is served; not changed.
+        inputs: What it will be given, of training images.
+
+    Raises:
+        UsageError: Where there are no inputs, or it has no convolution wide enough.
+    """
+    whole = whole_weights(model)
+    if not (chosen := wide_convolutions(whole)):
+        raise UsageError("the model has no convolution that is worth bytes")
+    given = list(inputs)
+    if not given:
+        raise UsageError("there are no images to calibrate by")
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+        onnx.save(whole, before)
+        with _quiet():
+            quantization.quantize_static(
+                before,
+                after,
+                _Reader(given),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                nodes_to_quantize=chosen,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        found = onnx.load(after)
+    return _plain(found)
+
+
+def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph whose wide convolutions are computed in float16, with casts around each.
+
+    For GPUs, which drop casts between neighbours; on processors ONNX Runtime computes in float32 all the same.
+
+    Args:
+        model: As it is served; not changed.
+
+    Raises:
+        UsageError: Where it has no convolution wide enough, or weights beyond float16's range.
+    """
+    whole = whole_weights(model)
+    if not (chosen := set(wide_convolutions(whole))):
+        raise UsageError("the model has no convolution that is worth float16")
+    tensors = {tensor.name: tensor for tensor in whole.graph.initializer}
+    nodes = []
+    for node in whole.graph.node:
+        nodes += _halved(node, tensors) if node.name in chosen else [node]
+    del whole.graph.node[:]
+    whole.graph.node.extend(nodes)
+    return _plain(whole)
+
+
+def _halved(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
+    """A convolution in float16 between two casts; its weights, which no other node shares, are stored so."""
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    picture, result = node.input[0], node.output[0]
+    casts = [helper.make_node("Cast", [picture], [f"{result}/in"], to=half)]
+    node.input[0], node.output[0] = f"{result}/in", f"{result}/out"
+    for index in range(1, len(node.input)):
+        tensor = tensors[node.input[index]]
+        if tensor.data_type == single:
+            values = numpy_helper.to_array(tensor)
+            if np.abs(values).max() > np.finfo(np.float16).max:
+                raise UsageError(f"{tensor.name} holds weights beyond float16")
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    return [*casts, node, helper.make_node("Cast", [f"{result}/out"], [result], to=single)]
+
+
+def wide_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions of at least ``LEAST_CHANNELS`` to as many that are weights times pictures."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and all(name in shapes for name in node.input[1:])
+        and _is_wide(shapes.get(node.input[1], ()), _groups(node))
+    ]
+
+
+def _is_wide(shape: tuple[int, ...], groups: int) -> bool:
+    return len(shape) == 4 and shape[0] >= LEAST_CHANNELS and shape[1] * groups >= LEAST_CHANNELS
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without traces of the tools, and of the version that is served."""
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "", ""
+    del model.metadata_props[:]
+    used = {node.domain for node in model.graph.node}
+    kept = [entry for entry in model.opset_import if entry.domain in used or not entry.domain]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    onnx.checker.check_model(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the tool advises: its preprocessing takes no free sizes."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,111 @@
+"""Variants of a graph in int8 and float16: the same answers, nearly; the same contract; a model of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from dermbatch.errors import UsageError
+from dermbatch.phantoms.phantom import phantom
+from dermbatch.stages import Stage
+from lesionnets import checkpoint, cli
+from lesionnets.evaluation.models.predictors import load_model
+from lesionnets.export import export, file_digest
+from lesionnets.graphs.assembly import halve_weights
+from lesionnets.graphs.precision import Inputs, to_float16, to_int8, whole_weights, wide_convolutions
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small segmenter with random weights in a model repository."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("repository")
+    hyper = {"width": 0.25, "size": 64}
+    state = checkpoint.network("unet.UNet", hyper).state_dict()
+    state["head.weight"] *= 20
+    path = folder / "best.pt"
+    checkpoint.save(path, recipe="segment_unet", network="unet.UNet", hyper=hyper, state=state, figures={})
+    return export(path, folder / "models")
+
+
+def inputs(count: int) -> list[Inputs]:
+    return [{"IMAGE": phantom(seed, height=96, width=128).image[None]} for seed in range(count)]
+
+
+def answer(model: onnx.ModelProto, given: Inputs) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, dict(given))[0]).astype(float)
+
+
+def test_answers_hardly_change_and_operators_stay_plain(model_file: Path) -> None:
+    graph, given = onnx.load(model_file), inputs(4)
+    before = answer(graph, given[3])
+    for made, most in ((to_int8(graph, given[:3]), 8.0), (to_float16(graph), 0.5)):
+        after = answer(made, given[3])
+        assert after.shape == before.shape
+        assert 0 < np.abs(after - before).mean() < most
+        assert {node.domain for node in made.graph.node} == {""}
+        assert max(entry.version for entry in made.opset_import) <= 18
+        assert list(made.graph.input) == list(graph.graph.input)
+        assert list(made.graph.output) == list(graph.graph.output)
+        two = {"IMAGE": np.concatenate([given[0]["IMAGE"], given[3]["IMAGE"]])[:, :90, :77]}
+        assert answer(made, two).shape[0] == 2
+    types = {tensor.data_type for tensor in to_int8(graph, given[:3]).graph.initializer}
+    assert onnx.TensorProto.INT8 in types
+    assert wide_convolutions(graph)
+
+
+def test_halved_weights_are_made_whole_again(model_file: Path) -> None:
+    graph, given = onnx.load(model_file), inputs(1)[0]
+    halved = halve_weights(graph, least=1)
+    whole = whole_weights(halved)
+    assert not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in whole.graph.initializer)
+    assert np.array_equal(answer(whole, given), answer(halved, given))
+
+
+def test_a_graph_without_wide_convolutions_or_images_is_refused(model_file: Path) -> None:
+    graph = onnx.load(model_file)
+    with pytest.raises(UsageError, match="no images to calibrate by"):
+        to_int8(graph, [])
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    kept = [node for node in graph.graph.node if node.op_type != "Conv"]
+    del bare.graph.node[:]
+    bare.graph.node.extend(kept)
+    for made in (lambda: to_int8(bare, inputs(1)), lambda: to_float16(bare)):
+        with pytest.raises(UsageError, match="no convolution"):
+            made()
+
+
+@pytest.mark.parametrize("words", [(), ("--float16",)])
+def test_the_command_writes_a_model_beside_it(
+    model_file: Path,
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for seed in range(3):
+        cv2.imwrite(str(tmp_path / f"{seed}.png"), phantom(seed, height=96, width=128).image[:, :, ::-1])
+    where = ("--images", str(tmp_path), "--repository", str(tmp_path / "made"), "--model", str(model_file))
+    monkeypatch.setattr(sys, "argv", ["lesionnets", "precision", "segment", *where, "--count", "2", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    made = Path(capsys.readouterr().out.strip())
+    name = "segment_unet_" + ("float16" if words else "int8")
+    assert made == tmp_path / "made" / name / "1" / "model.onnx"
+    config = text_format.Parse((made.parents[1] / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.name == name
+    assert config.parameters["sha256.1"].string_value == file_digest(made)
+    assert load_model(made, Stage.SEGMENT).parameters["stage"] == "segment"
+    assert "Computed in" in (made.parents[1] / "MODEL_CARD.md").read_text()
