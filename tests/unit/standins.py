@@ -89,10 +89,10 @@ class Store:
         self.requests.append(("delete", key))
         self.objects.pop((bucket or self.bucket, key), None)
 
-    def list(self, bucket, prefix):
+    def list(self, bucket, prefix, *, start_after=""):
         self.requests.append(("list", prefix))
         for place, key in sorted(self.objects):
-            if place == bucket and key.startswith(prefix):
+            if place == bucket and key.startswith(prefix) and key > start_after:
                 yield ObjectInfo(key, len(self.objects[place, key]))
 
     def keys(self, pattern=""):
