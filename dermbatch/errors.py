@@ -126,6 +126,27 @@ class PacsRefused(PermanentError):
     reason = "pacs_refused"
 
 
+class FhirUnavailable(TransientError):
+    """A FHIR server did not answer in time, or cannot take anything for now.
+
+    Args:
+        message: One sentence for people.
+        wait: Seconds that it asks to be let alone for; none where it does not say.
+    """
+
+    reason = "fhir_unavailable"
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class FhirRefused(PermanentError):
+    """A FHIR server does not take what was sent, or not from us."""
+
+    reason = "fhir_refused"
+
+
 class AuditUnavailable(TransientError):
     """An access cannot be noted in the audit log, so it does not happen."""
 

@@ -173,6 +173,12 @@ def dicom(batch: str, index: int, kind: DicomKind) -> str:
     return f"batches/{batch}/dicom/{part}/{n}-{dicom_file(kind)}"
 
 
+def fhir(batch: str, index: int) -> str:
+    """Where the FHIR resources of an image lie in a folder of results; the store has none."""
+    part, n = part_of(index)
+    return f"batches/{batch}/fhir/{part}/{n}.json"
+
+
 def report(batch: str) -> str:
     """Key of the contact sheet."""
     return f"batches/{batch}/report.html"

@@ -212,16 +212,16 @@ class AuditSettings(Section):
     folder: str | None = Field(default=None, description="where files are appended to; -: standard output")
 
 
-class DicomwebSettings(Section):
-    """A PACS that DICOM objects are sent to, by DICOMweb STOW-RS (PS3.18, section 10.5)."""
+class DestinationSettings(Section):
+    """A system of somebody else that results are sent to over HTTP."""
 
-    url: str = Field(description="of the DICOMweb service, without /studies")
+    url: str
     user: str | None = None
     password: SecretStr | None = None
     token: SecretStr | None = Field(default=None, description="a bearer token, instead of user and password")
     ca_file: Path | None = Field(default=None, description="certificates to trust, PEM; the system's where none")
     connect_timeout: Seconds = 5
-    timeout: Seconds = Field(default=60, description="for sending an image's objects, and again for the answer")
+    timeout: Seconds = Field(default=60, description="for sending what is of an image, and again for the answer")
 
     @field_validator("url")
     @classmethod
@@ -240,6 +240,18 @@ class DicomwebSettings(Section):
         if (self.user is None) != (self.password is None):
             raise ValueError("user and password belong together")
         return self
+
+
+class DicomwebSettings(DestinationSettings):
+    """A PACS that DICOM objects are sent to, by DICOMweb STOW-RS (PS3.18, section 10.5)."""
+
+    url: str = Field(description="of the DICOMweb service, without /studies")
+
+
+class FhirSettings(DestinationSettings):
+    """A FHIR server that results are sent to, as transactions (FHIR R4, section 3.1.0.11)."""
+
+    url: str = Field(description="of the service, its base")
 
 
 class PrivacySettings(Section):
@@ -323,6 +335,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     metering: MeteringSettings = MeteringSettings()
     dicomweb: dict[str, DicomwebSettings] = Field(default={}, description="destinations of DICOM objects by name")
+    fhir: dict[str, FhirSettings] = Field(default={}, description="FHIR servers by name")
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"
 

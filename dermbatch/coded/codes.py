@@ -10,6 +10,8 @@ import hashlib
 from pydicom.sr.coding import Code
 
 SCHEME = "99DERMBATCH"
+NOT_ALONE = "Made by software for research and triage support; not for diagnosis on its own."
+"""What everything that leaves the system says of itself."""
 
 SKIN_LESION = Code("95324001", "SCT", "Skin lesion")
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -22,6 +24,7 @@ MAXIMUM = Code("56851009", "SCT", "Maximum")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 RESAMPLING = Code("113085", "DCM", "Spatial resampling")
 PROCESSED_FROM = Code("121322", "DCM", "Source image for image processing operation")
+FINDING = Code("121071", "DCM", "Finding")
 COMMENT = Code("121106", "DCM", "Comment")
 MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 MILLIMETRES = Code("mm", "UCUM", "mm")

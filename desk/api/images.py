@@ -25,6 +25,10 @@ from desk.problems import Problem
 from desk.results.comparisons import true_mask
 from orchestrator.batches.entries import named
 from orchestrator.batches.outcomes import entries, read_artifact
+from orchestrator.fhir.identity import read_identity
+from orchestrator.fhir.resources import MEDIA_TYPE as FHIR
+from orchestrator.fhir.resources import as_json as fhir_json
+from orchestrator.fhir.resources import bundle
 
 router = APIRouter(prefix="/v1/batches/{batch}/images/{index}", tags=["images"])
 
@@ -143,6 +147,18 @@ def dicom(kind: str, request: Request, found: TheRecord, store: TheStore) -> Res
     body = store.get(store.bucket, key)
     headers = {"Content-Disposition": f'attachment; filename="{found.batch}-{found.index}-{kind}.dcm"'}
     return ranged(request, hashlib.sha256(body).hexdigest()[:24], body, "application/dicom", **headers)
+
+
+@router.get("/fhir")
+def fhir(request: Request, found: TheRecord, store: TheStore) -> Response:
+    """What was found as FHIR R4: a transaction Bundle of Devices, Observations and a DiagnosticReport."""
+    batch = named(store, found.batch)
+    made = bundle(found, batch, read_identity(store, batch, found))
+    if made is None:
+        raise Problem(404, "nothing_to_say", "no stage was run of which FHIR has something to say")
+    body = fhir_json(made)
+    headers = {"Content-Disposition": f'attachment; filename="{found.batch}-{found.index}-fhir.json"'}
+    return ranged(request, hashlib.sha256(body).hexdigest()[:24], body, FHIR, **headers)
 
 
 @router.get("/outline")

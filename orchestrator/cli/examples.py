@@ -12,6 +12,7 @@ EXAMPLES = {
     "resegment": "dermbatch resegment archive-2026 --model segment=segment_unet@2",
     "status": "dermbatch status archive-2026 --watch",
     "fetch": "dermbatch fetch archive-2026 --out results",
+    "send": "dermbatch send archive-2026 --fhir main",
     "verify": "dermbatch verify archive-2026",
     "pause": "dermbatch pause archive-2026",
     "resume": "dermbatch resume archive-2026",

@@ -19,7 +19,7 @@ from orchestrator.cli.examples import EXAMPLES
 _COMMANDS = {
     "once": ("run", "samples"),
     "stack": ("up", "down", "desk"),
-    "batches": ("submit", "resegment", "status", "fetch", "verify"),
+    "batches": ("submit", "resegment", "status", "fetch", "send", "verify"),
     "steering": ("pause", "resume", "cancel", "prioritize", "retry", "reconcile"),
     "privacy": ("reidentify", "keys"),
     "watch": ("watch",),

@@ -40,10 +40,11 @@ def without_salt(settings: Settings) -> Settings:
 
 
 def without_credentials(settings: Settings) -> Settings:
-    """The settings for files: what lets us into a PACS, which is not this stack's, is told to processes only."""
+    """The settings for files: what lets us into systems of others, as a PACS, is told to processes only."""
     none = {"user": None, "password": None, "token": None}
-    destinations = {name: one.model_copy(update=none) for name, one in settings.dicomweb.items()}
-    return settings.model_copy(update={"dicomweb": destinations})
+    pacs = {name: one.model_copy(update=none) for name, one in settings.dicomweb.items()}
+    fhir = {name: one.model_copy(update=none) for name, one in settings.fhir.items()}
+    return settings.model_copy(update={"dicomweb": pacs, "fhir": fhir})
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:

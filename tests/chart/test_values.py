@@ -156,7 +156,7 @@ def test_settings_that_can_be_given_are_those_of_the_programs_without_what_the_c
     found = (one for situation in SITUATIONS for one in objects(situation))
     given = {name for one in found for name in re.findall(r"'name': '(DERMBATCH_\w+)'", str(one))}
     by_users = {name for s in SITUATIONS for name in yaml.safe_load(values_of(s).read_text()).get("settings", {})}
-    secret = re.compile("SECRET|PASSWORD|TOKEN|SALT|DICOMWEB|SIGNING|TRITON__KEY|REDIS__SHARDS")
+    secret = re.compile("SECRET|PASSWORD|TOKEN|SALT|DICOMWEB|FHIR|SIGNING|TRITON__KEY|REDIS__SHARDS")
     local = "DERMBATCH_STACK__"
     wanted = {
         name

@@ -12,6 +12,7 @@ from standins import Store, whole_triton
 
 from dermbatch import layout
 from dermbatch.coded import codes
+from dermbatch.coded.uids import uid_of
 from dermbatch.errors import ModelContractError
 from dermbatch.images import png
 from dermbatch.phantoms.phantom import phantom
@@ -19,7 +20,7 @@ from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from workers.handover.dicom.header import uid_of, valid_uid
+from workers.handover.dicom.header import valid_uid
 from workers.process.journey import process
 from workers.process.shadow import run_shadow
 

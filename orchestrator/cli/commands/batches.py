@@ -1,4 +1,4 @@
-"""Batches of a running stack: submit, resegment, status, fetch, verify."""
+"""Batches of a running stack: submit, resegment, status, fetch, send, verify."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import typer
 
 from dermbatch.errors import UsageError
 from dermbatch.records.asked import Order
+from dermbatch.settings import load
 from orchestrator.batches import entries
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out, warn
 from orchestrator.cli.tables.estimate import estimate_table
 from orchestrator.cli.tables.overview import rendered
 from orchestrator.cli.tables.progress import follow, where
+from orchestrator.fhir.delivery import Told, send_bundles, write_bundles
+from orchestrator.fhir.server import named_server
 from orchestrator.planning import submission
 from orchestrator.planning.models import Offer, named
 from orchestrator.reporting.fetch import fetch as fetch_batch
@@ -25,7 +28,7 @@ from orchestrator.steering.controls import begin, begin_if_open
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (submit, resegment, status, fetch, verify):
+    for command in (submit, resegment, status, fetch, send, verify):
         app.command()(command)
 
 
@@ -157,17 +160,60 @@ def status(
     raise typer.Exit(1 if failed else 0)
 
 
-def fetch(batch_name: options.Batch, folder: options.Out, home: options.Home = options.DEFAULT_HOME) -> None:
+def fetch(
+    batch_name: options.Batch,
+    folder: options.Out,
+    home: options.Home = options.DEFAULT_HOME,
+    fhir: Annotated[bool, typer.Option("--fhir", help="Also write each result as FHIR resources (R4).")] = False,
+) -> None:
     """Write the results of a batch into a folder.
 
     The stack need not run: the object store of its home is started for it, or DERMBATCH_STORE__ENDPOINT_URL and
     credentials name one, wherever that is.
     """
     with options.results(home) as store:
-        entries.named(store, batch_name)
+        batch = entries.named(store, batch_name)
         options.make_folder(folder)
         fetch_batch(store, batch_name, folder)
+        told = write_bundles(store, batch, folder, _tell) if fhir else Told()
     where(out, folder)
+    if fhir:
+        _show(batch_name, told, "written as FHIR")
+    raise typer.Exit(1 if told.bad else 0)
+
+
+def send(
+    batch_name: options.Batch,
+    fhir: Annotated[str, typer.Option("--fhir", metavar="NAME", help="FHIR server of the settings.")],
+    home: options.Home = options.DEFAULT_HOME,
+) -> None:
+    """Send the results of a batch to a FHIR server, as DiagnosticReport and Observations (R4).
+
+    What it has already is not made twice, so the same command goes on where one was cut off. Exit code 1 where
+    results were not taken. The stack need not run, as for fetch.
+    """
+    server = named_server(fhir, load().fhir)
+    try:
+        with options.results(home) as store:
+            told = send_bundles(store, entries.named(store, batch_name), server, _tell)
+    finally:
+        server.close()
+    _show(batch_name, told, f"sent to {fhir}")
+    made = f"{told.created:,} resources made, {told.there:,} were there"
+    out.print(f"{batch_name}: {made}", markup=False, soft_wrap=True)
+    raise typer.Exit(1 if told.bad else 0)
+
+
+def _tell(text: str) -> None:
+    err.print(text, markup=False, soft_wrap=True)
+
+
+def _show(name: str, told: Told, what: str) -> None:
+    text = (
+        f"{name}: {told.sent:,} results {what} ({told.nobody:,} name no patient), {told.bad:,} could not be, "
+        f"{told.silent:,} have nothing to tell, {told.failed:,} images have no result"
+    )
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def verify(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME) -> None:
@@ -177,9 +223,7 @@ def verify(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME)
     The stack need not run, as for fetch.
     """
     with options.results(home) as store:
-        found = verify_batch(
-            store, entries.named(store, batch_name), lambda text: err.print(text, markup=False, soft_wrap=True)
-        )
+        found = verify_batch(store, entries.named(store, batch_name), _tell)
     text = (
         f"{batch_name}: {found.results:,} results and {found.failures:,} failures, {found.files:,} files of "
         f"{found.bytes:,} bytes as they were written, {found.unchecked:,} of no known digest, {found.bad:,} bad"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import operator
 import re
-import uuid
 from collections.abc import Callable
 from copy import deepcopy
 from io import BytesIO
@@ -25,6 +24,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from dermbatch.coded.uids import uid_of
 from dermbatch.images.dicom.moments import date_of, time_of
 from dermbatch.images.quiet import quiet
 from dermbatch.records.outcome import ImageInfo
@@ -274,20 +274,8 @@ def _text(dataset: Dataset, keyword: str) -> str:
         return ""
 
 
-_OURS = uuid.UUID("7d0c1b1e-43a5-5f0a-9a38-5c2f64a4f1ce")
-"""Namespace of all names that UIDs are made of here; never to be changed."""
-
 _WRITABLE = re.compile(r"\d+(\.\d+)+", re.ASCII)
 _LONGEST = 64
-
-
-def uid_of(*names: str) -> str:
-    """A UID under ``2.25.`` that depends on nothing but these names.
-
-    Args:
-        names: What it stands for, such as a kind and the UID and keys that it was made from.
-    """
-    return f"2.25.{uuid.uuid5(_OURS, chr(31).join(names)).int}"
 
 
 def valid_uid(said: str, *otherwise: str) -> str:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dermbatch import __version__
+from dermbatch.coded.uids import uid_of
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
 from dermbatch.stages import Stage
-from workers.handover.dicom.header import source_header, uid_of
+from workers.handover.dicom.header import source_header
 from workers.handover.dicom.picture import picture
 from workers.handover.dicom.report import report
 from workers.handover.dicom.segmentation import segmentation

@@ -15,7 +15,7 @@ from pydicom.valuerep import DS
 from dermbatch.coded import codes
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import EnhanceOutput, ImageInfo, StageRecord
-from workers.handover.dicom.stamp import NOT_ALONE, SYNTAX
+from workers.handover.dicom.stamp import SYNTAX
 
 SERIES_NUMBER = 9003
 
@@ -71,7 +71,7 @@ def picture(
         if keyword in header:
             made[keyword] = header[keyword]
     _say_spacing(made, image, record.output.scale or 1.0)
-    made.ImageComments = NOT_ALONE
+    made.ImageComments = codes.NOT_ALONE
     made.DerivationDescription = _description(record, record.output, purified=purified)
     if record.output.method in ("super_resolution", "resampled"):
         made.DerivationCodeSequence = [_coded(codes.RESAMPLING)]
@@ -103,7 +103,7 @@ def _description(record: StageRecord, output: EnhanceOutput, *, purified: bool) 
         case _:
             how = "at its own resolution"
     first = "; hair, rulers and ink were painted over before" if purified else ""
-    return f"The lesion cut out of the source image, {how}{first}. {NOT_ALONE}"
+    return f"The lesion cut out of the source image, {how}{first}. {codes.NOT_ALONE}"
 
 
 def _reference(header: Dataset, frame: int | None) -> Dataset:

@@ -31,6 +31,7 @@ from pydicom.uid import SecondaryCaptureImageStorage, VLPhotographicImageStorage
 from dermbatch import __version__
 from dermbatch.coded import codes
 from dermbatch.coded.measures import Measure, measures, most_probable, probabilities
+from dermbatch.coded.uids import uid_of
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import (
     ClassifyOutput,
@@ -40,9 +41,9 @@ from dermbatch.records.outcome import (
     SegmentOutput,
     StageRecord,
 )
-from workers.handover.dicom.header import nameless, uid_of
+from workers.handover.dicom.header import nameless
 from workers.handover.dicom.segmentation import tracking_uid
-from workers.handover.dicom.stamp import NOT_ALONE, SYNTAX
+from workers.handover.dicom.stamp import SYNTAX
 
 SERIES_NUMBER = 9002
 
@@ -217,6 +218,6 @@ def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> Measurem
         qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, most_probable(output))],
         source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
     )
-    comment = TextContentItem(codes.COMMENT, NOT_ALONE, RelationshipTypeValues.CONTAINS)
+    comment = TextContentItem(codes.COMMENT, codes.NOT_ALONE, RelationshipTypeValues.CONTAINS)
     group[0].ContentSequence.append(comment)
     return group

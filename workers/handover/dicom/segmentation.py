@@ -10,10 +10,11 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
 from dermbatch.coded import codes
+from dermbatch.coded.uids import uid_of
 from dermbatch.images.lesion import Mask
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ImageInfo, ModelUsed
-from workers.handover.dicom.header import nameless, uid_of
+from workers.handover.dicom.header import nameless
 from workers.handover.dicom.stamp import SYNTAX
 
 SERIES_NUMBER = 9001

@@ -13,7 +13,6 @@ from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ModelUsed
 from workers.handover.dicom.header import PATIENT_AND_STUDY
 
-NOT_ALONE = "Made by software for research and triage support; not for diagnosis on its own."
 SYNTAX = ExplicitVRLittleEndian
 
 _OF_THE_CLOCK = (

@@ -7,10 +7,9 @@ servers answer 200 with failures in it, and 202 with none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable
+from dermbatch.outbound.posting import is_web_page, seconds_of
 from dermbatch.records.outcome import DicomKind
 from workers.handover.pacs.answer import Reply, Unreadable, parse
 
@@ -53,19 +52,8 @@ def judged(
     return _of_reply(name, reply, {uid: kind for kind, uid in uids.items()}, status)
 
 
-def seconds_of(retry_after: str | None) -> float | None:
-    """Seconds that ``Retry-After`` asks for, as a number or a date (RFC 9110, 10.2.3); none where it is none."""
-    said = (retry_after or "").strip()
-    if said.isdecimal():
-        return float(said)
-    try:
-        return max(0.0, (parsedate_to_datetime(said).astimezone(UTC) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 def _read(name: str, status: int, body: bytes) -> Reply | None:
-    if body.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")) and 200 <= status < 300:
+    if is_web_page(body) and 200 <= status < 300:
         text = "answered with a web page instead of what it has taken; correct the URL of DERMBATCH_DICOMWEB"
         raise PacsRefused(f"the PACS {name!r} {text}")
     try:

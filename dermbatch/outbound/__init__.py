@@ -1,0 +1,1 @@
+"""Requests to systems of others, with limits of time and length."""

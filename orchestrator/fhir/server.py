@@ -1,0 +1,83 @@
+"""A FHIR server as a destination: one POST of a transaction Bundle, with limits on time and on what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ssl import SSLError as SslError
+
+from urllib3.exceptions import HTTPError, SSLError
+
+from dermbatch.errors import FhirRefused, FhirUnavailable, UsageError
+from dermbatch.outbound.posting import PIECE, Answer, Late, Posting, Untrusted
+from dermbatch.settings import FhirSettings
+from orchestrator.fhir.answers import Taken, judged
+from orchestrator.fhir.elements import Json
+from orchestrator.fhir.resources import MEDIA_TYPE, as_json
+
+_MOST_ANSWERED = 4 * 1024 * 1024  # bytes of an answer: some servers send back all resources
+
+
+class FhirServer:
+    """One server of the settings. For one thread at a time.
+
+    Args:
+        name: Of it in the settings.
+        settings: Where it is and how it lets us in.
+    """
+
+    def __init__(self, name: str, settings: FhirSettings) -> None:
+        self.name = name
+        self._url = settings.url
+        self._posting = Posting(settings, _MOST_ANSWERED)
+
+    def send(self, bundle: Json) -> Taken:
+        """Send a transaction Bundle; resources that are there already count as taken.
+
+        Raises:
+            FhirUnavailable: Where trying again may help.
+            FhirRefused: Where it cannot, before something is mended.
+        """
+        try:
+            answer = self._post(as_json(bundle))
+        except (SSLError, SslError) as error:
+            text = (
+                f"no trusted TLS connection to the FHIR server {self.name!r}; look at its certificate and CA_FILE"
+            )
+            raise FhirRefused(text, reason="fhir_untrusted") from error
+        except Untrusted as error:
+            text = f"the CA_FILE of the FHIR server {self.name!r} cannot be read: {error}"
+            raise FhirRefused(text, reason="fhir_untrusted") from error
+        except Late as error:
+            raise FhirUnavailable(f"the FHIR server {self.name!r} took too long") from error
+        except (HTTPError, OSError) as error:
+            # The name of the error only: its text has the URL.
+            text = f"the FHIR server {self.name!r} does not answer ({type(error).__name__})"
+            raise FhirUnavailable(text) from error
+        return judged(self.name, answer, len(bundle["entry"]))
+
+    def close(self) -> None:
+        """Close connections."""
+        self._posting.close()
+
+    def _post(self, body: bytes) -> Answer:
+        headers = {
+            "Content-Type": f"{MEDIA_TYPE}; fhirVersion=4.0",
+            "Accept": f"{MEDIA_TYPE}; fhirVersion=4.0",
+            "Prefer": "return=minimal",
+        }
+        pieces = [body[start : start + PIECE] for start in range(0, len(body), PIECE)]
+        return self._posting.post(self._url, pieces, headers)
+
+
+def named_server(name: str, servers: Mapping[str, FhirSettings]) -> FhirServer:
+    """The server with this name.
+
+    Raises:
+        UsageError: Where the settings have none.
+    """
+    if name not in servers:
+        known = ", ".join(sorted(servers)) or "none"
+        raise UsageError(
+            f"the settings have no FHIR server {name!r} (they have: {known}); set DERMBATCH_FHIR__<NAME>__URL"
+        )
+    return FhirServer(name, servers[name])
