@@ -12,6 +12,8 @@
     canaries/<name>/canary.json, results/<batch>/<index>.json
     canaries/_running.json
     privacy/<batch>/<first>.sealed
+    similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
+    similar/{facts.csv, forbidden/<sha256>.json}
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
 ``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
@@ -243,3 +245,28 @@ def canary_result(name: str, batch: str, index: int) -> str:
 def canary_results(name: str) -> str:
     """Prefix of how old and new models agree, image by image."""
     return f"canaries/{name}/results/"
+
+
+SIMILAR = "similar/"
+"""Prefix of the indexes of embeddings, and of what they never show."""
+
+FORBIDDEN = f"{SIMILAR}forbidden/"
+"""Prefix of the notes of images that are never shown as similar cases."""
+
+SIMILAR_FACTS = f"{SIMILAR}facts.csv"
+"""Key of what the institution says of its images."""
+
+
+def similar_file(model: str, name: str) -> str:
+    """Key of a file of the index of embeddings of the model whose file has this digest."""
+    return f"{SIMILAR}{model[:16]}/{name}"
+
+
+def similar_index(model: str) -> str:
+    """Key of what that index says of itself; where it is, the index is whole."""
+    return similar_file(model, "index.json")
+
+
+def forbidden(sha256: str) -> str:
+    """Key of the note that an image is never to be shown as a similar case."""
+    return f"{FORBIDDEN}{sha256}.json"

@@ -20,7 +20,6 @@ from desk.api import (
     exports,
     images,
     models,
-    others,
     results,
     rules,
     sets,
@@ -28,12 +27,14 @@ from desk.api import (
     uploads,
 )
 from desk.api.images import Records
+from desk.api.related import others, similar
 from desk.desk import Desk, ThePerson
 from desk.door.door import Door, cookie_name
 from desk.door.sessions import Sessions
 from desk.pages import pages
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
+from orchestrator.similar.shelf import IndexShelf
 
 
 def application(desk: Desk) -> FastAPI:
@@ -60,10 +61,10 @@ def application(desk: Desk) -> FastAPI:
         middleware=[Middleware(Door, settings=settings.desk, sessions=sessions)],
     )
     app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
-    app.state.headers = dicomweb.Headers()
+    app.state.headers, app.state.similar = dicomweb.Headers(), IndexShelf()
     problems.install(app)
     app.include_router(batches.news)
-    api = (batches, submissions, uploads, rules, results, exports, images, others, sets, models, dicomweb)
+    api = (batches, submissions, uploads, rules, results, exports, images, similar, others, sets, models, dicomweb)
     for module in (*api, pages):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
