@@ -14,6 +14,8 @@
     canaries/_running.json
     privacy/<batch>/<first>.sealed
     reviews/<batch>/<part>/<n>/<reader>/<version>.json
+    similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
+    similar/{facts.csv, forbidden/<sha256>.json}
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
 ``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
@@ -294,3 +296,28 @@ def reader_decisions(batch: str, index: int, reader: str) -> str:
 def decision(batch: str, index: int, reader: str, version: int) -> str:
     """Key of a decision; written once."""
     return f"{reader_decisions(batch, index, reader)}{version:06d}.json"
+
+
+SIMILAR = "similar/"
+"""Prefix of the indexes of embeddings, and of what they never show."""
+
+FORBIDDEN = f"{SIMILAR}forbidden/"
+"""Prefix of the notes of images that are never shown as similar cases."""
+
+SIMILAR_FACTS = f"{SIMILAR}facts.csv"
+"""Key of what the institution says of its images."""
+
+
+def similar_file(model: str, name: str) -> str:
+    """Key of a file of the index of embeddings of the model whose file has this digest."""
+    return f"{SIMILAR}{model[:16]}/{name}"
+
+
+def similar_index(model: str) -> str:
+    """Key of what that index says of itself; where it is, the index is whole."""
+    return similar_file(model, "index.json")
+
+
+def forbidden(sha256: str) -> str:
+    """Key of the note that an image is never to be shown as a similar case."""
+    return f"{FORBIDDEN}{sha256}.json"

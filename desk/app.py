@@ -22,7 +22,6 @@ from desk.api import (
     exports,
     images,
     models,
-    others,
     results,
     rules,
     sets,
@@ -30,6 +29,7 @@ from desk.api import (
     uploads,
 )
 from desk.api.images import Records
+from desk.api.related import others, similar
 from desk.desk import Desk, ThePerson
 from desk.door.door import Door, cookie_name
 from desk.door.sessions import Sessions
@@ -37,6 +37,7 @@ from desk.pages import pages
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
 from desk.review import decisions
+from orchestrator.similar.shelf import IndexShelf
 
 
 def application(desk: Desk) -> FastAPI:
@@ -63,7 +64,7 @@ def application(desk: Desk) -> FastAPI:
         middleware=[Middleware(Door, settings=settings.desk, sessions=sessions, page=pages.wrong)],
     )
     app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
-    app.state.headers = dicomweb.Headers()
+    app.state.headers, app.state.similar = dicomweb.Headers(), IndexShelf()
     problems.install(app, pages.wrong)
     app.include_router(batches.news)
     api = (
@@ -74,6 +75,7 @@ def application(desk: Desk) -> FastAPI:
         results,
         exports,
         images,
+        similar,
         others,
         sets,
         models,

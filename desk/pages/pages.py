@@ -28,6 +28,7 @@ from desk.problems import Problem, title
 from desk.results.comparisons import A_PAGE, Order, compared
 from orchestrator.batches.entries import named
 from orchestrator.reporting.overview import overview
+from orchestrator.similar.answer import MOST
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -65,6 +66,13 @@ def gallery(
 def image(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLResponse:
     """One image."""
     return _page("image.html", person, batch=named(store, batch), index=index)
+
+
+@router.get("/similar/{batch}/{index}")
+def similar(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLResponse:
+    """Cases like one image."""
+    found = _result(store, batch, index)
+    return _page("similar.html", person, found=found, most=MOST)
 
 
 @router.get("/models")

@@ -24,6 +24,8 @@ _COMMANDS = {
     "privacy": ("reidentify", "keys"),
     "watch": ("watch",),
     "canary": ("canary",),
+    "similar.similar": ("similar",),
+    "similar.cases": ("cases",),
     "rules": ("rules",),
     "audit": ("audit",),
     "usage": ("usage",),

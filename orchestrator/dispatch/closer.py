@@ -17,6 +17,7 @@ from orchestrator.batches.entries import asked
 from orchestrator.batches.growing import seal
 from orchestrator.reporting.closing import Closing, close, gather
 from orchestrator.reporting.table import parts
+from orchestrator.similar.growing import grow, indexes
 from orchestrator.steering.controls import halt, is_damage
 
 _log = structlog.get_logger(__name__)
@@ -100,6 +101,15 @@ class Closer:
         self._store.delete(layout.control(state.name))
         self._ledger.batches.forget(state.name)
         _log.info("batch closed", batch=state.name, done=state.done, failed=state.failed, cancelled=cancelled)
+        self._take_into_indexes(state.name)
+
+    def _take_into_indexes(self, name: str) -> None:
+        """Have the indexes of similar cases grow by it; what fails here, ``dermbatch cases update`` makes up."""
+        try:
+            for index in indexes(self._store):
+                grow(self._store, index.model.sha256, name)
+        except DermbatchError as error:
+            _log.warning("similar cases not taken", batch=name, reason=error.reason, message=str(error))
 
     def _end(self, state: BatchState, *, cancelled: bool) -> Closing:
         batch = asked(self._store, state.name)

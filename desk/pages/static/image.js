@@ -133,6 +133,7 @@ function about(result, files) {
   const shown = [];
   if (result.flags.length) shown.push(make("p", { class: "row" }, ...result.flags.map((flag) => make("span", { class: "flag" }, words(flag)))));
   shown.push(...diagnosis(stages.classify), ...measures(stages.segment, source));
+  if (stages.classify?.output.label) shown.push(make("p", {}, make("a", { class: "button", href: `/similar/${batch}/${index}` }, "Similar cases")));
   shown.push(make("section", {}, make("h2", {}, "Image"), pairs({ size: `${count(source.width)} × ${count(source.height)}`, type: source.media_type, bytes: count(source.bytes), spacing: source.pixel_spacing_mm ? `${source.pixel_spacing_mm.map((mm) => mm.toPrecision(3)).join(" × ")} mm` : "not stated: measures are in pixels", frame: source.frame, notes: source.notes.map(words).join(", "), occluded: stages.purify ? `${(100 * stages.purify.output.occluded_fraction).toFixed(1)} %` : null, enhanced: stages.enhance ? `${words(stages.enhance.output.method)}${stages.enhance.output.scale ? ` × ${stages.enhance.output.scale.toPrecision(3)}` : ""}` : null })));
   const links = files.map((name) => make("a", { class: "button", href: `${here}/files/${name}`, download: `${batch}-${index}-${name}` }, name));
   links.push(make("a", { class: "button", href: `${here}/source` }, "source"));

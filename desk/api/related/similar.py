@@ -1,0 +1,65 @@
+"""Similar cases of an image, and which regions match."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from dermbatch.store import ObjectStore
+from desk.api.answers import json_of
+from desk.api.images import TheRecord
+from desk.desk import TheDesk, TheStore
+from orchestrator.similar.answer import MOST, Question, answer
+from orchestrator.similar.growing import indexes, waiting
+from orchestrator.similar.held import Index
+from orchestrator.similar.shelf import IndexShelf, Refinement
+from orchestrator.similar.told import said
+
+router = APIRouter(prefix="/v1", tags=["similar"])
+
+
+def refinement(
+    diagnosis: Annotated[str | None, Query(description="known, else the most probable")] = None,
+    site: Annotated[str | None, Query(description="of the body, as it is known")] = None,
+    since: Annotated[date | None, Query(description="taken or processed that day or later")] = None,
+    until: Annotated[date | None, Query(description="taken or processed that day or before")] = None,
+) -> Refinement:
+    """Among which cases is looked; what is empty says nothing."""
+    return Refinement(diagnosis or None, site or None, since, until)
+
+
+@router.get("/batches/{batch}/images/{index}/similar")
+def similar(
+    request: Request,
+    found: TheRecord,
+    store: TheStore,
+    among: Annotated[Refinement, Depends(refinement)],
+    count: Annotated[int, Query(ge=1, le=MOST)] = 5,
+    region: Annotated[list[int] | None, Query(description="that count alone, by number")] = None,
+    same: Annotated[bool, Query(description="also of the same lesion or person")] = False,
+) -> Response:
+    """The cases most like an image, the most similar first, with the regions that match and what each counted.
+
+    Similarities are no probabilities; where ``sure`` is false nothing is near, and ``why`` says so.
+    """
+    shelf: IndexShelf = request.app.state.similar
+    question = Question(found, count, among, tuple(dict.fromkeys(region or ())), same)
+    return json_of(request, said(found, answer(store, shelf, question)))
+
+
+@router.get("/indexes")
+def all_indexes(desk: TheDesk, request: Request) -> Response:
+    """The indexes of similar cases: version, model, cases, and how many images they do not hold yet."""
+    return json_of(request, [_standing(desk.store, one) for one in indexes(desk.store)])
+
+
+def _standing(store: ObjectStore, index: Index) -> dict[str, Any]:
+    return {
+        "version": index.version,
+        "model": index.model.model_dump(),
+        "made": index.made,
+        "cases": index.cases,
+        "not_held_yet": waiting(store, index),
+    }

@@ -1,0 +1,1 @@
+"""Similar cases: what asks for them, and what looks after the indexes."""

@@ -1,0 +1,104 @@
+"""What an institution says of its images and no record holds: lesion, person, site, diagnosis, when taken."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.store import ObjectStore
+
+COLUMNS = ("image", "lesion", "patient", "site", "diagnosis", "taken")
+_CSV = "text/csv; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is said of one image; none of what is not said."""
+
+    lesion: str | None = None
+    patient: str | None = None
+    site: str | None = None
+    diagnosis: str | None = None
+    taken: date | None = None
+
+
+NOTHING = Facts()
+
+
+class KnownFacts:
+    """Facts by image: by the digest of its file, else by its name's last part without suffix.
+
+    Args:
+        said: By what the column ``image`` has.
+    """
+
+    def __init__(self, said: Mapping[str, Facts]) -> None:
+        self._said = said
+
+    def __bool__(self) -> bool:
+        return bool(self._said)
+
+    def of(self, sha256: str, name: str) -> Facts:
+        """What is said of an image."""
+        if not self._said:
+            return NOTHING
+        stem = name.rpartition("/")[2].rpartition(".")[0] or name
+        return self._said.get(sha256) or self._said.get(stem) or NOTHING
+
+
+def parse(text: str, where: str) -> KnownFacts:
+    """The facts of a CSV file with a column ``image`` and others of :data:`COLUMNS`.
+
+    Raises:
+        UsageError: Where it is no such file; the sentence names the line.
+    """
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        unknown = set(rows.fieldnames or ()) - set(COLUMNS)
+        if "image" not in (rows.fieldnames or ()) or unknown:
+            raise UsageError(
+                f"{where}: its first line must name columns of {', '.join(COLUMNS)}, image among them"
+            )
+        return KnownFacts(dict(_facts(rows, where)))
+    except csv.Error as error:
+        raise UsageError(f"{where}, line {rows.line_num}: {error}") from error
+
+
+def _facts(rows: csv.DictReader[str], where: str) -> Iterator[tuple[str, Facts]]:
+    seen: set[str] = set()
+    for row in rows:
+        image = (row["image"] or "").strip()
+        at = f"{where}, line {rows.line_num}"
+        if not image or None in row or image in seen:
+            raise UsageError(f"{at}: it names no image, one that an earlier line names, or has too many fields")
+        seen.add(image)
+        said = {name: (row.get(name) or "").strip() or None for name in COLUMNS[1:-1]}
+        yield image, Facts(**said, taken=_date(row.get("taken"), at))
+
+
+def _date(said: str | None, at: str) -> date | None:
+    if not said or not said.strip():
+        return None
+    try:
+        return datetime.fromisoformat(said.strip()).date()
+    except ValueError as error:
+        raise UsageError(f"{at}: taken is no date like 2026-03-02") from error
+
+
+def read_facts(store: ObjectStore) -> tuple[KnownFacts, str | None]:
+    """The facts that were given, and their ETag."""
+    try:
+        body, etag = store.read(store.bucket, layout.SIMILAR_FACTS)
+    except ObjectNotFound:
+        return KnownFacts({}), None
+    return parse(body.decode(errors="replace"), layout.SIMILAR_FACTS), etag
+
+
+def write_facts(store: ObjectStore, text: str) -> None:
+    """Replace the facts."""
+    store.put(layout.SIMILAR_FACTS, text.encode(), _CSV)

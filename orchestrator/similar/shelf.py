@@ -1,0 +1,189 @@
+"""Indexes as they are searched: in memory, read again when they have changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from io import BytesIO
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dermbatch import layout
+from dermbatch.errors import PermanentError
+from dermbatch.records.outcome import ModelUsed
+from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import in_order
+from orchestrator.similar import cases
+from orchestrator.similar.codes import Coder
+from orchestrator.similar.facts import Facts, KnownFacts, read_facts
+from orchestrator.similar.held import REBUILD, Index, Shard, damaged, indexed, read_file, read_index
+
+_AT_A_TIME = 8
+
+Allowed = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One that an index holds: where its record is, and what is known of it besides."""
+
+    batch: str
+    index: int
+    name: str
+    sha256: str
+    label: str | None
+    probability: float | None
+    finished: datetime
+    person: str | None
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Which cases are asked for; none of these: all.
+
+    Attributes:
+        diagnosis: As the institution says it, where it says any, else the most probable.
+        site: As the institution says it, in any case of letters.
+        since, until: When they were taken, where the institution says so, else processed; both included.
+    """
+
+    diagnosis: str | None = None
+    site: str | None = None
+    since: date | None = None
+    until: date | None = None
+
+
+class Opened:
+    """An index in memory.
+
+    Args:
+        index: What it says of itself.
+        coder: Has its codes.
+        rows: Its cases in the codes' order, without them.
+        facts: What is said of them.
+    """
+
+    def __init__(self, index: Index, coder: Coder, rows: pa.Table, facts: KnownFacts) -> None:
+        self.index, self.coder, self._rows = index, coder, rows
+        self.facts = facts
+        self._said = self._facts_of_all() if facts else None
+
+    def case(self, number: int) -> Case:
+        """A case by its number."""
+        row: dict[str, Any] = {name: self._rows[name][number].as_py() for name in self._rows.column_names}
+        return Case(**row, facts=self.facts.of(row["sha256"], row["name"]))
+
+    def allowed(self, refinement: Refinement, forbidden: set[str]) -> Allowed:
+        """Which cases may be found: a number each."""
+        found = np.ones(len(self._rows), bool)
+        if forbidden:
+            found &= ~_truth(pc.is_in(self._rows["sha256"], pa.array(sorted(forbidden), pa.string())))
+        if refinement.diagnosis is not None:
+            found &= self._equal("diagnosis", refinement.diagnosis, self._rows["label"])
+        if refinement.site is not None:
+            found &= self._equal("site", refinement.site, None)
+        if refinement.since is not None or refinement.until is not None:
+            found &= self._between(refinement.since, refinement.until)
+        return found
+
+    def _equal(self, what: str, wanted: str, otherwise: pa.ChunkedArray | None) -> Allowed:
+        said = otherwise if self._said is None else self._said[what]
+        if said is None:
+            return np.zeros(len(self._rows), bool)
+        if otherwise is not None and self._said is not None:
+            said = pc.coalesce(said, otherwise.combine_chunks())
+        return _truth(pc.equal(pc.utf8_lower(said), wanted.lower()))
+
+    def _between(self, since: date | None, until: date | None) -> Allowed:
+        when = pc.cast(self._rows["finished"].combine_chunks(), pa.date32())
+        if self._said is not None:
+            when = pc.coalesce(self._said["taken"], when)
+        days = np.asarray(pc.cast(when, pa.int32()).fill_null(0))
+        epoch = date(1970, 1, 1)
+        first = (since - epoch).days if since is not None else days.min(initial=0)
+        last = (until - epoch).days if until is not None else days.max(initial=0)
+        return np.asarray((days >= first) & (days <= last))
+
+    def _facts_of_all(self) -> dict[str, pa.Array]:
+        pairs = zip(self._rows["sha256"].to_pylist(), self._rows["name"].to_pylist(), strict=True)
+        said = [self.facts.of(*pair) for pair in pairs]
+        return {
+            "diagnosis": pa.array([one.diagnosis for one in said], pa.string()),
+            "site": pa.array([one.site for one in said], pa.string()),
+            "taken": pa.array([one.taken for one in said], pa.date32()),
+        }
+
+
+class IndexShelf:
+    """Indexes that were opened; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[tuple[str | None, str | None], Opened]] = {}
+        self._lock = Lock()
+
+    def get(self, store: ObjectStore, model: ModelUsed) -> Opened:
+        """The index of a model's embeddings as it is now.
+
+        Raises:
+            PermanentError: With reason ``no_index``, where there is none, or only of other models; or
+                ``index_damaged``.
+        """
+        with self._lock:
+            found = read_index(store, model.sha256)
+            if found is None:
+                raise _missing(store, model)
+            index, etag = found
+            facts, facts_etag = read_facts(store)
+            key, opened = self._held.get(model.sha256, (None, None))
+            if opened is None or key != (etag, facts_etag):
+                opened = open_index(store, index, facts)
+                self._held[model.sha256] = (etag, facts_etag), opened
+            return opened
+
+
+def open_index(store: ObjectStore, index: Index, facts: KnownFacts) -> Opened:
+    """Bring an index into memory.
+
+    Raises:
+        PermanentError: With reason ``index_damaged``.
+    """
+    trained = None if index.trained is None else read_file(store, index.trained.key, index.trained.written)
+    coder = Coder(index.dimension, trained)
+    tables: list[pa.Table] = []
+    for shard, table in in_order(lambda one: (one, _table(store, one)), index.shards, _AT_A_TIME):
+        codes = cases.codes_of(table)
+        if len(codes) != shard.rows or codes.shape[1] != coder.code_bytes:
+            raise damaged(f"{shard.key} has other codes than the index says")
+        coder.add(codes)
+        tables.append(table.drop_columns(["code"]))
+    return Opened(index, coder, pa.concat_tables([cases.none(), *tables]).combine_chunks(), facts)
+
+
+def _table(store: ObjectStore, shard: Shard) -> pa.Table:
+    return pq.read_table(BytesIO(read_file(store, shard.key, shard.written)))
+
+
+def forbidden(store: ObjectStore) -> set[str]:
+    """Digests of the images that are never shown."""
+    keys = (info.key for info in store.list(store.bucket, layout.FORBIDDEN))
+    return {key.removeprefix(layout.FORBIDDEN).removesuffix(".json") for key in keys}
+
+
+def _missing(store: ObjectStore, model: ModelUsed) -> PermanentError:
+    others = indexed(store)
+    said = f"there is no index of the embeddings of {model.name} {model.version} ({model.sha256[:12]})"
+    more = (
+        f"; there is one of {', '.join(others)}: embeddings of several models cannot be compared" if others else ""
+    )
+    return PermanentError(f"{said}{more}; {REBUILD}", reason="no_index")
+
+
+def _truth(said: pa.Array | pa.ChunkedArray) -> Allowed:
+    return np.asarray(said.fill_null(False), bool)
