@@ -35,7 +35,7 @@ LOCAL_CHOSEN = 0.75
 """The same where somebody chooses regions: then these are what is asked about."""
 
 NEAR = 0.54
-"""Similarity below which nothing is near: one in twenty validation images has nothing nearer."""
+"""Similarity below which nothing is near: so it is of one in twenty validation images."""
 
 MOST = 50
 """Cases in an answer at most."""
