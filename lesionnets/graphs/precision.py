@@ -124,7 +124,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     if not (chosen := set(wide_convolutions(whole))):
         raise UsageError("the model has no convolution that is worth float16")
     tensors = {tensor.name: tensor for tensor in whole.graph.initializer}
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in whole.graph.node:
         nodes += _halved(node, tensors) if node.name in chosen else [node]
     del whole.graph.node[:]
