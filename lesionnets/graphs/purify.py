@@ -1,9 +1,9 @@
 """The purify stage's graph: IMAGE to PURIFIED and OCCLUSION at the image's own size.
 
-The network sees the image reduced to 512 pixels on its long side. Its clean picture and its occlusion map are
-brought back to the image's size, and a pixel is replaced where the map is above the threshold *and* the image
-really differs from the clean picture there: at full resolution a hair is thinner than its trace in the small
-map. All other pixels pass through as they are, bit by bit.
+The network sees the image at 512 pixels on its long side, reduced, or enlarged by two at most. Its clean picture
+and its occlusion map are brought back to the image's size, and a pixel is replaced where the map is above the
+threshold *and* the image really differs from the clean picture there: at full resolution a hair is thinner than
+its trace in the small map. All other pixels pass through as they are, bit by bit.
 
 Only operations that ONNX Runtime has long had for uint8 on all devices are used at the image's own size, and few
 of them in float: a 24-megapixel image would take 288 MB a tensor.
@@ -21,7 +21,9 @@ from lesionnets.graphs.assembly import export_network, join, parse
 from lesionnets.nets.purify.purifier import FoldedUNet
 
 LONG_SIDE = 512
-THRESHOLD = 0.25
+ENLARGED = 2.0
+"""Most by which a smaller picture is enlarged to that: thin hair of a small picture is hard to see."""
+THRESHOLD = 0.15
 """Occlusion probability from which a pixel may be replaced."""
 DIFFERENCE = 6
 """Least difference of green to the clean picture, of 255, at which a pixel is replaced."""
@@ -30,6 +32,7 @@ _BEFORE = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
 before (uint8[N, H, W, 3] IMAGE) => (float[N, 3, h, w] SMALL)
 <float one = {1.0}, float scale = {255.0}, float stride = {$stride}, float long_side = {$long_side},
+ float most = {$most},
  int64[1] three = {3}>
 {
   batch = Shape <start = 0, end = 1> (IMAGE)
@@ -37,7 +40,7 @@ before (uint8[N, H, W, 3] IMAGE) => (float[N, 3, h, w] SMALL)
   sides = Cast <to = 1> (size)
   longest = ReduceMax <keepdims = 0> (sides)
   wanted = Div (long_side, longest)
-  factor = Min (wanted, one)
+  factor = Min (wanted, most)
   scaled = Mul (sides, factor)
   strides = Div (scaled, stride)
   rounded = Round (strides)
@@ -113,7 +116,7 @@ def build(network: FoldedUNet) -> onnx.ModelProto:
         network: The trained network.
     """
     limit = math.ceil(THRESHOLD * 255)
-    before = parse(_BEFORE, stride=float(network.stride), long_side=float(LONG_SIDE))
+    before = parse(_BEFORE, stride=float(network.stride), long_side=float(LONG_SIDE), most=ENLARGED)
     after = parse(_AFTER, threshold=float(limit), below=limit - 1, difference=float(DIFFERENCE))
     # Large enough that no level of the deepest network is a single pixel, which the exporter takes for a constant.
     rows, columns = (-(-side // network.stride) * network.stride for side in (288, 544))

@@ -56,8 +56,8 @@ def random_purifier() -> Purifier:
     model = Purifier((8, 8, 8))
     torch.nn.init.normal_(model.head.weight, std=0.6)
     with torch.no_grad():
-        model.head.weight[:4] *= 10  # decided, or rounding decides which side of the threshold a pixel falls
-        model.head.bias[:4] = -1.37
+        model.head.weight[:4] *= 30  # decided, or rounding decides which side of the threshold a pixel falls
+        model.head.bias[:4] = -3
         model.head.bias[4:] = 0.2
     return model.eval()
 

@@ -98,7 +98,7 @@ def clean_share(logits: Tensor) -> Tensor:
     """How far a pixel can be believed to be clean, from occlusion logits; float [N, 1, H, W], 0 to 1.
 
     Next to a hair lie its blurred edges, so a pixel is no cleaner than its neighbours. The power makes a pixel
-    that is replaced at all (from a quarter on) count little.
+    that is likely to be covered (from a quarter on) count little.
     """
     likely = F.max_pool2d(logits.float().sigmoid(), 3, stride=1, padding=1)
     return (1 - likely) ** 6

@@ -30,7 +30,7 @@ from lesionnets.evaluation.purify import (
     most_covered,
     phantom_cases,
 )
-from lesionnets.graphs.purify import DIFFERENCE, LONG_SIDE, THRESHOLD
+from lesionnets.graphs.purify import DIFFERENCE, ENLARGED, LONG_SIDE, THRESHOLD
 from lesionnets.nets.purify.purifier import FoldedUNet, Purifier
 from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, device, fit
@@ -73,7 +73,7 @@ def purify(model: nn.Module, image: Image) -> Image:
     """Run the network as :mod:`lesionnets.graphs.purify` serves it; uint8 [H, W, 3] to the same."""
     height, width = image.shape[:2]
     stride = model.stride if isinstance(model, FoldedUNet) else 16
-    factor = min(1.0, LONG_SIDE / max(height, width))
+    factor = min(ENLARGED, LONG_SIDE / max(height, width))
     columns, rows = (stride * max(round(side * factor / stride), 1) for side in (width, height))
     small = np.array(PillowImage.fromarray(image).resize((columns, rows), PillowImage.Resampling.BILINEAR))
     where = next(model.parameters()).device
