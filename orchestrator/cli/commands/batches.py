@@ -174,8 +174,8 @@ def fetch(
     with options.results(home) as store:
         batch = entries.named(store, batch_name)
         options.make_folder(folder)
+        told = write_bundles(store, batch, folder, _tell) if fhir else Told()  # needs none of the other files
         fetch_batch(store, batch_name, folder)
-        told = write_bundles(store, batch, folder, _tell) if fhir else Told()
     where(out, folder)
     if fhir:
         _show(batch_name, told, "written as FHIR")
