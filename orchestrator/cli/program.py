@@ -26,7 +26,7 @@ _COMMANDS = {
     "canary": ("canary",),
     "rules": ("rules",),
     "audit": ("audit",),
-    "usage": ("usage",),
+    "usage": ("usage", "report"),
     "models": ("models",),
     "doctor": ("doctor",),
 }

@@ -10,15 +10,18 @@ from types import TracebackType
 from typing import Literal, Self
 
 import psutil
+from pydantic import SecretStr
 
 from dermbatch.errors import StackError
 from dermbatch.settings import Engine, Settings, TritonSettings
+from orchestrator.metering.signature import kept_key
 from orchestrator.stack.environment import (
     audited,
     base_environment,
     plain,
     settings_environment,
     without_credentials,
+    without_report_key,
     without_salt,
 )
 from orchestrator.stack.logs import rotate
@@ -82,7 +85,8 @@ class Stack:
         worker_command: Sequence[str] | None = None,
     ) -> None:
         self.home = home.resolve()
-        self._asked = audited(without_salt(settings), self.home)
+        self._asked = audited(without_salt(without_report_key(settings)), self.home)
+        self._metering = settings.metering
         self._workers = workers
         self._live_slots = live_slots
         self._repository = model_repository
@@ -210,13 +214,19 @@ class Stack:
             }
         )
         self.environment = settings_environment(self.settings)
-        self._programs = [self._program("orchestrator", self._service_command, base, self.settings, _GRACE)]
+        signing = {"metering": self._metering.model_copy(update={"signing_key": self._report_key()})}
+        service = self.settings.model_copy(update=signing)
+        self._programs = [self._program("orchestrator", self._service_command, base, service, _GRACE)]
         grace = self._asked.worker.grace + _AFTER_GRACE
         for name in self._worker_names():
             settings = self.settings.model_copy(update=self._worker_settings(name))
             self._programs.append(self._program(name, self._worker_command, base, settings, grace))
         if self._desk:
             self._programs.append(self._desk_part(base))
+
+    def _report_key(self) -> SecretStr:
+        """What the orchestrator signs reports with: where none is set, one that is kept in the home."""
+        return self._metering.signing_key or kept_key(self.home)
 
     def _desk_settings(self) -> dict[str, object]:
         if not self._desk:
