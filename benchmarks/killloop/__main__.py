@@ -4,8 +4,8 @@ Real Valkey, a real S3 server behind a chaos proxy, two orchestrators, real Cele
 that takes 5 to 50 ms and writes one artifact and one record; with --real it is the real pipeline and a Triton.
 
 The last line is ``lost=0 duplicated=0 torn=0 billed_twice=0 unbilled=0 kills=... images=...``, and the exit status
-is 1 where one of the five is not 0, or the batch did not close in time. They are those of Dermbatch; of stock Celery,
-which bills nothing, they are in the table.
+is 1 where one of the five is not 0, or the batch did not close in time. They are those of Dermbatch; stock
+Celery's, which bills nothing, are in the table.
 
     python -m benchmarks.killloop --kills N --images N [--seed S] [--real] [--no-stock] [--lease S]
         [--shards N] [--keep DIR]

@@ -221,6 +221,7 @@ def test_pages_keep_wcag_22_aa_and_fit_a_phone(browser, link, uploaded, tmp_path
             ("gallery", "/gallery?batch=golden"),
             ("image", "/image/golden/0"),
             ("models", "/models"),
+            ("usage", "/usage"),
             ("enter", "/enter"),
         ):
             page = seat.go(path)

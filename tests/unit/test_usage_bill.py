@@ -12,6 +12,7 @@ from textwrap import dedent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from standins import Store
 from test_usage import metered, written
@@ -20,16 +21,21 @@ from typer.testing import CliRunner
 from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.records.asked import BatchControl
+from dermbatch.records.row import row_of
+from desk.desk import Person
+from desk.pages.pages import environment
 from orchestrator.cli import options
 from orchestrator.cli.program import application
 from orchestrator.metering.accounts import Accounts
 from orchestrator.metering.bill import bill, total
+from orchestrator.metering.overview import overview
 from orchestrator.metering.prices import Prices, load_prices
 from orchestrator.metering.reading import Counted, count, standing
 from orchestrator.metering.signature import ReportSignature, kept_key, public_of, signing_key, wrong
 from orchestrator.metering.used import UNITS, Used
 from orchestrator.reporting.closing import close
 from tests import outcome_samples
+from workers.process import usage
 
 LISTS = """
     currency: EUR
@@ -419,3 +425,41 @@ def test_a_key_of_a_home_is_made_once_and_is_its_owners_alone(tmp_path):
     assert len(public_of(first)) == 64
     with pytest.raises(UsageError, match="SIGNING_KEY is no key: 64 hexadecimal digits"):
         signing_key(SecretStr("short"))
+
+
+# The page
+
+
+def test_a_page_shows_what_was_said_at_closing_to_the_cent(store, batch, lists):
+    store.put(layout.control("new"), b"{}", "")
+    found = overview(store, lists())
+    assert found.sums == (("2026-03", "default", Decimal("0.24")),)
+    assert (found.currency, found.open, found.problems) == ("EUR", 1, ())
+    page = (
+        environment()
+        .get_template("usage.html")
+        .render(found=found, person=Person("ada", "t"), version="1", page="usage")
+    )
+    shown = re.sub(r"<[^>]+>", " ", page)
+    assert re.search(r"2026-03 +default +images +8 +late +0\.03 +0\.24", shown)
+    assert "1 batch is open" in shown
+
+
+def test_price_lists_that_cannot_be_are_said_on_the_page_and_quantities_are_shown(store, batch, tmp_path):
+    store.put(layout.summary("old"), b"{}", "")
+    found = overview(store, tmp_path / "none.yaml")
+    assert "cannot be read" in found.problems[0]
+    assert "1 batches have no usage" in found.problems[1]
+    assert (found.sums, found.currency) == ((), "")
+    assert found.lines[0].quantity == 8
+
+
+def test_workers_count_what_results_are_billed_for():
+    def value(name, **labels):
+        return REGISTRY.get_sample_value(f"dermbatch_usage_{name}_total", {"tenant": "counted", **labels})
+
+    usage.count(row_of(metered("b", 1)), "counted")
+    assert value("images") == 1
+    assert value("stage_seconds", stage="purify") == 0.25
+    assert value("model_seconds", device="gpu") == 0.5
+    assert (value("bytes", kind="read"), value("bytes", kind="stored")) == (1001, 0)
