@@ -100,7 +100,7 @@ bench-ledger: develop  ## jobs/s against plain Celery, Redis memory of a large b
 KILLS := 100
 IMAGES := 2000
 SHARDS := 1
-kill-loop: develop  ## KILLS=n IMAGES=n SHARDS=n: count lost, duplicated and torn results under SIGKILL and faults
+kill-loop: develop  ## KILLS=n IMAGES=n SHARDS=n: count results lost, duplicated, torn or billed wrongly under SIGKILL and faults
 	$(BIN)/python -m benchmarks.killloop --kills $(KILLS) --images $(IMAGES) --shards $(SHARDS)
 
 drain-check: develop  ## 20 graceful ends of Triton under 500 images, straight, behind HAProxy and as replicas: none may fail for good

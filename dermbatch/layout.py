@@ -5,7 +5,8 @@
     images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png}
     images/known/<content>.json
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
-                    plan.json, report.html, results.parquet, summary.json, comparison.html, comparison.parquet,
+                    plan.json, report.html, report.sig.json, results.parquet, summary.json, comparison.html,
+                    comparison.parquet,
                     results.parquet/{part-*.parquet, _manifest.json}, dicom/<part>/<n>-{seg,sr,enhanced}.dcm
     gathered/<batch>/
     usage/<batch>/<moment>/{<first>-<digest>.jsonl, _manifest.json}

@@ -1,6 +1,6 @@
 """Prometheus metrics that both sides feed. ``docs/metrics.md`` lists them; a test keeps the two equal.
 
-Labels are bounded: stages, outcomes, reason codes, models. Never an image, a batch or anything of a patient.
+Labels are bounded: stages, outcomes, reasons, models, tenants. Never an image, a batch or anything of a patient.
 """
 
 from __future__ import annotations
@@ -101,5 +101,17 @@ DESK_SECONDS = Histogram(
     "Time until an answer of the desk begins, by kind as above.",
     ["kind"],
     buckets=_SECONDS,
+)
+USAGE_IMAGES = Counter("dermbatch_usage_images", "Images with a result, by who is billed.", ["tenant"])
+USAGE_STAGE_SECONDS = Counter(
+    "dermbatch_usage_stage_seconds", "Seconds of stages that results are billed for.", ["tenant", "stage"]
+)
+USAGE_MODEL_SECONDS = Counter(
+    "dermbatch_usage_model_seconds",
+    "Of them, seconds of models, by device: cpu, gpu, unknown.",
+    ["tenant", "device"],
+)
+USAGE_BYTES = Counter(
+    "dermbatch_usage_bytes", "Bytes that results are billed for: read, stored.", ["tenant", "kind"]
 )
 LEADER = Gauge("dermbatch_leader", "Whether this orchestrator leads: 1 or 0.")

@@ -304,6 +304,7 @@ class MeteringSettings(Section):
     prices: Path | None = Field(
         default=None, description="file of price lists, YAML; without it, reports have no costs"
     )
+    signing_key: SecretStr | None = Field(default=None, description="of reports, Ed25519: 64 hexadecimal digits")
 
 
 DEFAULT_MODELS = {

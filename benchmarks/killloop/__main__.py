@@ -3,8 +3,9 @@
 Real Valkey, a real S3 server behind a chaos proxy, two orchestrators, real Celery workers. The work is a no-op
 that takes 5 to 50 ms and writes one artifact and one record; with --real it is the real pipeline and a Triton.
 
-The last line is ``lost=0 duplicated=0 torn=0 kills=... images=...``, and the exit status is 1 where one of the
-three is not 0, or the batch did not close in time. They are those of Dermbatch; stock Celery's are in the table.
+The last line is ``lost=0 duplicated=0 torn=0 billed_twice=0 unbilled=0 kills=... images=...``, and the exit status
+is 1 where one of the five is not 0, or the batch did not close in time. They are those of Dermbatch; stock
+Celery's, which bills nothing, are in the table.
 
     python -m benchmarks.killloop --kills N --images N [--seed S] [--real] [--no-stock] [--lease S]
         [--shards N] [--keep DIR]
@@ -183,6 +184,8 @@ def summary(result: Result) -> dict[str, object]:
         "lost": verdict.lost,
         "duplicated": verdict.duplicated,
         "torn": verdict.torn,
+        "billed_twice": verdict.billed_twice,
+        "unbilled": verdict.unbilled,
         "poisoned": verdict.poisoned,
         "failed": dict(verdict.failed),
         "kills": outcome.kills,
@@ -231,9 +234,11 @@ def main(arguments: list[str]) -> int:
     outcome, verdict = results["dermbatch"].outcome, results["dermbatch"].verdict
     print(
         f"lost={verdict.lost} duplicated={verdict.duplicated} torn={verdict.torn} "
+        f"billed_twice={verdict.billed_twice} unbilled={verdict.unbilled} "
         f"kills={outcome.kills} images={options.images}"
     )
-    return 1 if verdict.lost or verdict.duplicated or verdict.torn or not outcome.ended else 0
+    wrong = verdict.lost + verdict.duplicated + verdict.torn + verdict.billed_twice + verdict.unbilled
+    return 1 if wrong or not outcome.ended else 0
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,12 +22,14 @@ from benchmarks.killloop import work
 from benchmarks.killloop.proxy import written
 from dermbatch import layout
 from dermbatch.errors import DermbatchError, ObjectNotFound, PermanentError
-from dermbatch.records.asked import Batch, BatchSummary
+from dermbatch.records.asked import Batch, BatchSummary, event_id
 from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
-from dermbatch.stored import read
+from dermbatch.stored import read, read_if_any
 from orchestrator.batches.outcomes import read_artifact
+from orchestrator.metering.reading import used_of
+from orchestrator.metering.used import Used
 from orchestrator.reporting.table.parts import ONE_FILE, TableManifest
 
 _READERS = 8
@@ -39,6 +44,8 @@ class Verdict:
         lost: Images without an outcome, or with a failure that no kill explains.
         duplicated: Records written more than once, images counted or listed more than once.
         torn: Records that cannot be read, or whose artifacts are not what they say.
+        billed_twice: Images with two events, or with one that says more than their record, or has none.
+        unbilled: Results without an event, or whose event says less than their record.
         poisoned: Images set apart after three real kills.
         failed: Failures by reason, the explained ones included.
         said: Sentences about what was found, for people.
@@ -50,6 +57,8 @@ class Verdict:
     poisoned: int
     failed: Counter[str]
     said: list[str]
+    billed_twice: int = 0
+    unbilled: int = 0
 
     @classmethod
     def of_all(cls, verdicts: Sequence[Verdict]) -> Verdict:
@@ -61,6 +70,8 @@ class Verdict:
             poisoned=sum(one.poisoned for one in verdicts),
             failed=sum((one.failed for one in verdicts), Counter()),
             said=[sentence for one in verdicts for sentence in one.said],
+            billed_twice=sum(one.billed_twice for one in verdicts),
+            unbilled=sum(one.unbilled for one in verdicts),
         )
 
 
@@ -124,7 +135,9 @@ def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counte
         said.append(f"torn: {sorted(torn | torn_failures)[:5]}")
     duplicated = _written_twice(log, batch.name, distinct=not ours)
     torn_count = len(torn | torn_failures)
+    billed_twice = unbilled = 0
     if ours:
+        billed_twice, unbilled = bills(store, batch, said)
         listed_twice, torn_tables = _closing(store, batch, said)
         duplicated, torn_count = duplicated + listed_twice, torn_count + torn_tables
     return Verdict(
@@ -134,7 +147,53 @@ def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counte
         poisoned=len(explained),
         failed=Counter(record.reason for record in only_failed.values()),
         said=said,
+        billed_twice=billed_twice,
+        unbilled=unbilled,
     )
+
+
+def bills(store: ObjectStore, batch: Batch, said: list[str]) -> tuple[int, int]:
+    """How many images are billed twice or too high, and how many not or too low: all events against the records.
+
+    What is due is told here from each record by itself, not by the way on which closing tells it.
+    """
+    billed: defaultdict[int, Used] = defaultdict(Used)
+    for event in _events(store, batch):
+        billed[event["data"]["index"]].update(used_of(event))
+    over, under = [], []
+    for index in range(batch.images):
+        due = _due(store, batch, index)
+        if billed[index] - due:
+            over.append(index)
+        if due - billed[index]:
+            under.append(index)
+    if over or under:
+        said.append(f"usage: billed twice or too high: {over[:5]}; not, or too low: {under[:5]}")
+    return len(over), len(under)
+
+
+def _events(store: ObjectStore, batch: Batch) -> Iterator[dict[str, Any]]:
+    """Every line that is there, whatever a manifest says of it."""
+    for info in store.list(store.bucket, layout.usage_of(batch.name, batch.created)):
+        if info.key.endswith(".jsonl"):
+            for line in store.get(store.bucket, info.key).splitlines():
+                yield json.loads(line, parse_float=Decimal)
+
+
+def _due(store: ObjectStore, batch: Batch, index: int) -> Used:
+    """What the record of an image says of its own: an image, and the runs of stages that carry its event."""
+    record = read_if_any(store, layout.result(batch.name, index), ResultRecord)
+    if record is None or record.usage is None:
+        return Used()
+    due = Used(images=1, gigabytes_read=record.usage.bytes_read)
+    for name, stage in record.stages.items():
+        if stage.billed_by == event_id(batch.name, batch.created, index):
+            due[f"{name}_seconds"] += round(stage.seconds * 1_000_000)
+            due[f"{stage.device}_seconds"] += round(stage.model_seconds * 1_000_000)
+            due["gigabytes_stored"] += sum(one.bytes for one in stage.written.values())
+            due["gigabytes_stored"] += sum(one.written.bytes for one in stage.differences.values() if one.key)
+    due["gigabytes_stored"] += sum(one.bytes for one in record.dicom_written.values())
+    return +due
 
 
 def _results(store: ObjectStore, batch: Batch, check: Check) -> tuple[set[int], set[str]]:

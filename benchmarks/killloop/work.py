@@ -20,7 +20,7 @@ from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import encode
 from dermbatch.records.asked import Batch, BatchControl, ImageJob, Lane, ManifestEntry, ModelChoice, Order
-from dermbatch.records.outcome import ModelUsed, PurifyOutput, ResultRecord, SourceInfo, StageRecord
+from dermbatch.records.outcome import ModelUsed, PurifyOutput, ResultRecord, SourceInfo, StageRecord, Usage
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -96,7 +96,8 @@ def record(
         parameters={},
         fed_by={},
         artifacts={"purified.png": key},
-        seconds=seconds,
+        seconds=round(seconds, 6),
+        billed_by=job.event,
         output=PurifyOutput(occluded_fraction=0),
     )
     source = SourceInfo(
@@ -113,6 +114,7 @@ def record(
         started=started,
         finished=datetime.now(UTC),
         seconds={"purify": seconds},
+        usage=Usage(event=job.event, bytes_read=_SIZE),
         software=__version__,
     )
 

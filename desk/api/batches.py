@@ -21,6 +21,7 @@ from desk.api.answers import as_json, json_of
 from desk.desk import Desk, TheDesk, TheStore
 from desk.problems import Problem
 from orchestrator.batches.entries import named
+from orchestrator.metering.overview import overview as used
 from orchestrator.reporting.overview import Overview, Standing, of_state, overview, standing
 from orchestrator.steering import controls
 from orchestrator.steering.replay import retry as replay
@@ -47,6 +48,13 @@ def batches(
 ) -> Response:
     """How all batches stand: open ones first, then closed ones, the one that closed last first."""
     return json_of(request, asdict(overview(store, desk.ledger, everything=everything)))
+
+
+@news.get("/usage")
+def usage(request: Request, desk: TheDesk, store: TheStore) -> Response:
+    """What tenants used, as it was said when batches closed; decimals are texts, so that none is rounded."""
+    found = used(store, desk.settings.metering.prices)
+    return json_of(request, json.loads(json.dumps(asdict(found), default=lambda number: f"{number:f}")))
 
 
 @router.get("/{name}", response_model=Standing)

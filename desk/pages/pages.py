@@ -27,6 +27,7 @@ from desk.pages.structured import content
 from desk.problems import Problem, title
 from desk.results.comparisons import A_PAGE, Order, compared
 from orchestrator.batches.entries import named
+from orchestrator.metering.overview import overview as used
 from orchestrator.reporting.overview import overview
 from orchestrator.similar.answer import MOST
 
@@ -84,6 +85,12 @@ def models(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     return _page(
         "models.html", person, models=found, problem=problem, canaries=all_canaries(store), compared=compared
     )
+
+
+@router.get("/usage")
+def usage(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
+    """What tenants used, and what it comes to."""
+    return _page("usage.html", person, found=used(store, desk.settings.metering.prices))
 
 
 @router.get("/comparison/{batch}")
@@ -148,6 +155,7 @@ def environment() -> Environment:
     found.filters["count"] = lambda number: f"{number:,}"
     found.filters["words"] = lambda code: str(code).replace("_", " ")
     found.filters["moment"] = _moment
+    found.filters["decimal"] = lambda number: f"{number:,f}"
     found.filters["time_left"] = time_left
     found.filters["markdown"] = lambda text: Markup(_markdown.render(text))  # noqa: S704 - it lets no HTML through
     found.filters["as_json"] = lambda said: json.dumps(asdict(said), default=datetime.isoformat)

@@ -28,7 +28,7 @@ _COMMANDS = {
     "similar.cases": ("cases",),
     "rules": ("rules",),
     "audit": ("audit",),
-    "usage": ("usage",),
+    "usage": ("usage", "report"),
     "models": ("models",),
     "doctor": ("doctor",),
 }

@@ -15,7 +15,8 @@ from dermbatch.records.row import opened
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import asked
 from orchestrator.batches.growing import seal
-from orchestrator.reporting.closing import Closing, close, gather
+from orchestrator.metering.accounts import Accounts
+from orchestrator.reporting.closing import Closing, State, close, gather
 from orchestrator.reporting.table import parts
 from orchestrator.similar.growing import grow, indexes
 from orchestrator.steering.controls import halt, is_damage
@@ -34,13 +35,22 @@ class Closer:
         ledger: Knows when.
         readers: Records read at a time.
         key: With which rows are signed; none where they are not.
+        accounts: What batches cost, and what reports are signed with.
     """
 
-    def __init__(self, store: ObjectStore, ledger: Ledger, readers: int, key: SecretStr | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        ledger: Ledger,
+        readers: int,
+        key: SecretStr | None = None,
+        accounts: Accounts = Accounts(),  # noqa: B008 - it is frozen
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._readers = readers
         self._key = key
+        self._accounts = accounts
         self._pool = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="closer")
         self._closing: dict[str, Future[None]] = {}
         self._not_before: dict[str, float] = {}
@@ -118,7 +128,8 @@ class Closer:
         self._gather(state.name)
         lines = self._opened(state.name, self._ledger.batches.rows(state.name, parts.ROWS))
         slots = self._ledger.slots.live()
-        return close(self._store, batch, "cancelled" if cancelled else "finished", slots, self._readers, lines)
+        how: State = "cancelled" if cancelled else "finished"
+        return close(self._store, batch, how, slots, self._readers, lines, self._accounts)
 
 
 def _went_well(name: str, future: Future[None]) -> bool:

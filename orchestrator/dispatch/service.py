@@ -27,6 +27,7 @@ from orchestrator.dispatch.closer import Closer
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.ledger_metrics import LedgerMetrics
 from orchestrator.dispatch.messages import Messages
+from orchestrator.metering.accounts import Accounts
 from orchestrator.steering import canary
 from orchestrator.steering.reconciler import reconcile
 
@@ -55,7 +56,8 @@ class Service:
             self._choose,
         )
         key = settings.redis.signing_key
-        self._closer = Closer(self._store, self._ledger, settings.orchestrator.report_readers, key)
+        accounts = Accounts.of(settings.metering)
+        self._closer = Closer(self._store, self._ledger, settings.orchestrator.report_readers, key, accounts)
         self._canary: Canary | None = None
         self._leads = False
         self._looked = -math.inf

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+from orchestrator.metering.events import UsageManifest
 from orchestrator.metering.prices import PriceList, Prices
 from orchestrator.metering.used import UNITS, Used
 
@@ -43,6 +44,39 @@ class Line:
     quantity: Decimal
     price: Decimal | None
     amount: Decimal | None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one batch came to.
+
+    Attributes:
+        lines: Of its bill.
+        currency: Empty where there are no price lists.
+        images: With a result.
+        unpriced: Whether there are days for which no price list is valid.
+    """
+
+    lines: tuple[Line, ...] = ()
+    currency: str = ""
+    images: int = 0
+    unpriced: bool = False
+
+    @classmethod
+    def of(cls, usage: UsageManifest, prices: Prices | None) -> Costs:
+        """Those of a batch that closes."""
+        days = {(usage.tenant, day): Used(used) for day, used in usage.days.items()}
+        missing = prices is not None and bool(unpriced(days, prices))
+        return cls(tuple(bill(days, prices)), prices.currency if prices else "", usage.events, missing)
+
+    @property
+    def total(self) -> Decimal:
+        """The sum of the lines."""
+        return total(self.lines)
+
+    def an_image(self, number: Decimal) -> Decimal:
+        """The same of one image, in six digits."""
+        return Context(prec=6).divide(number, Decimal(max(1, self.images)))
 
 
 def bill(days: Days, prices: Prices | None) -> list[Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -86,6 +86,15 @@ def _manifest(store: ObjectStore, key: str) -> UsageManifest | None:
     with suppress(RecordDamaged, NewerFormat, ObjectNotFound, ObjectBrokeOff):
         return read(store, key, UsageManifest)
     return None
+
+
+def said_at_closing(manifests: Iterable[UsageManifest]) -> dict[tuple[str, str], Used]:
+    """What was used by tenant and day, as manifests say: that of all their events, where nothing is wrong."""
+    days: defaultdict[tuple[str, str], Used] = defaultdict(Used)
+    for manifest in manifests:
+        for day, used in manifest.days.items():
+            days[manifest.tenant, day].update(used)
+    return dict(days)
 
 
 def count(store: ObjectStore, manifest: UsageManifest, counted: Counted, tell: Tell, month: str = "") -> None:

@@ -31,7 +31,10 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, outcomes, read_outcome
 from orchestrator.batches.summary import Tally
+from orchestrator.metering.accounts import Accounts
+from orchestrator.metering.bill import Costs
 from orchestrator.metering.events import Events, UsageManifest
+from orchestrator.metering.signature import signed
 from orchestrator.reporting.comparison import Compared, ComparisonTable, compare
 from orchestrator.reporting.differences import Differences
 from orchestrator.reporting.report import SHOWN, Report
@@ -70,7 +73,13 @@ def gather(store: ObjectStore, batch: Batch, lines: Sequence[str]) -> None:
 
 
 def close(
-    store: ObjectStore, batch: Batch, state: State, slots: int, readers: int, lines: Sequence[str] = ()
+    store: ObjectStore,
+    batch: Batch,
+    state: State,
+    slots: int,
+    readers: int,
+    lines: Sequence[str] = (),
+    accounts: Accounts = Accounts(),  # noqa: B008 - it is frozen
 ) -> Closing:
     """Write what a batch ends with, if the store holds a record of every image.
 
@@ -84,6 +93,7 @@ def close(
         slots: Worker slots heard of, for the summary.
         readers: Records read at a time.
         lines: Rows that workers sent and that are in no part yet.
+        accounts: What it costs, and what the report is signed with.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails; the batch is not closed then.
@@ -94,7 +104,7 @@ def close(
     with tempfile.TemporaryDirectory(prefix="dermbatch-closing-") as name:
         ending = _Ending(store, batch, marks, readers, Path(name))
         try:
-            return _write(ending, state, slots, lines)
+            return _write(ending, state, slots, lines, accounts)
         except _GoneError as gone:
             return _left(store, batch, (gone.index,))
 
@@ -119,7 +129,7 @@ def _left(store: ObjectStore, batch: Batch, missing: tuple[int, ...]) -> Closing
     return Closing(missing)
 
 
-def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str]) -> Closing:
+def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str], accounts: Accounts) -> Closing:
     store, batch = ending.store, ending.batch
     if not batch.order.compared_with:  # else each record is read anyway
         ending.take_parts()
@@ -131,8 +141,11 @@ def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str]) -> C
             differences.add(compared)
     shown = ending.read_shown()
     ending.end_table()
-    ending.events.write(store)
-    store.put(layout.report(batch.name), ending.report.html(ending.tally, state, shown), _HTML)
+    usage = ending.events.write(store)
+    costs = Costs.of(usage, accounts.prices)
+    report = ending.report.html(ending.tally, state, shown, costs)
+    store.put(layout.report(batch.name), report, _HTML)
+    _sign(store, batch, report, usage, accounts)
     if batch.order.compared_with:
         store.put_file(layout.comparison_table(batch.name), compared_rows, _PARQUET)
         store.put(layout.comparison(batch.name), differences.html(store), _HTML)
@@ -140,6 +153,17 @@ def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str]) -> C
     write(store, layout.summary(batch.name), summary)
     ending.parts.forget()
     return Closing(summary=summary)
+
+
+def _sign(store: ObjectStore, batch: Batch, report: bytes, usage: UsageManifest, accounts: Accounts) -> None:
+    """Sign the report and what was used; where nobody signs, no signature of an earlier closing is left."""
+    key = layout.report_signature(batch.name)
+    if accounts.key is None:
+        store.delete(key)
+        return
+    manifest = layout.usage_manifest(batch.name, batch.created)
+    files = {layout.report(batch.name): report, manifest: usage.to_json()}
+    write(store, key, signed(batch.name, batch.created, files, accounts.key))
 
 
 class _GoneError(Exception):

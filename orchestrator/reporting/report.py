@@ -33,6 +33,7 @@ from dermbatch.records.outcome import (
 )
 from dermbatch.stages import ORDER, Stage
 from orchestrator.batches.summary import Tally
+from orchestrator.metering.bill import Costs
 from orchestrator.reporting.listing import LISTED, Listing
 
 SHOWN = 300
@@ -179,6 +180,7 @@ class Report:
         tally: Tally,
         state: Literal["finished", "cancelled"],
         records: Mapping[int, ResultRecord | FailureRecord],
+        costs: Costs = Costs(),  # noqa: B008 - it is frozen
     ) -> bytes:
         """The page as UTF-8.
 
@@ -186,6 +188,7 @@ class Report:
             tally: Of the same outcomes.
             state: Whether all images were to get their outcome.
             records: Those of the images that are :attr:`wanted`, by index.
+            costs: What was used and what it comes to.
         """
         cards = [card(record) for index in self._shown() if (record := _result(records, index))]
         spreads = (self._probability, self._confidence, self._area, self._occluded)
@@ -195,6 +198,7 @@ class Report:
             batch=self._batch,
             state=state,
             tally=tally,
+            costs=costs,
             not_run=self._batch.images - tally.done - tally.failed,
             failures=[failure for i in self._failed if isinstance(failure := records.get(i), FailureRecord)],
             cards=cards,
@@ -263,6 +267,7 @@ def environment() -> Environment:
     found = Environment(loader=PackageLoader("orchestrator.reporting"), autoescape=True, undefined=StrictUndefined)
     found.filters["words"] = lambda code: str(code).replace("_", " ")
     found.filters["count"] = lambda number: f"{number:,}"
+    found.filters["decimal"] = lambda number: f"{number:,f}"
     return found
 
 

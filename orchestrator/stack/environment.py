@@ -39,6 +39,11 @@ def without_salt(settings: Settings) -> Settings:
     return settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"salt": None})})
 
 
+def without_report_key(settings: Settings) -> Settings:
+    """The settings for all parts but the orchestrator, which alone signs reports."""
+    return settings.model_copy(update={"metering": settings.metering.model_copy(update={"signing_key": None})})
+
+
 def without_credentials(settings: Settings) -> Settings:
     """The settings for files: what lets us into systems of others, as a PACS, is told to processes only."""
     none = {"user": None, "password": None, "token": None}

@@ -10,15 +10,18 @@ from types import TracebackType
 from typing import Literal, Self
 
 import psutil
+from pydantic import SecretStr
 
 from dermbatch.errors import StackError
 from dermbatch.settings import Engine, Settings, TritonSettings
+from orchestrator.metering.signature import kept_key
 from orchestrator.stack.environment import (
     audited,
     base_environment,
     plain,
     settings_environment,
     without_credentials,
+    without_report_key,
     without_salt,
 )
 from orchestrator.stack.logs import rotate
@@ -85,7 +88,8 @@ class Stack:
         worker_command: Sequence[str] | None = None,
     ) -> None:
         self.home = home.resolve()
-        self._asked = audited(without_salt(settings), self.home)
+        self._asked = audited(without_salt(without_report_key(settings)), self.home)
+        self._metering = settings.metering
         self._workers = workers
         self._live_slots = live_slots
         self._repository = model_repository
@@ -214,7 +218,9 @@ class Stack:
             }
         )
         self.environment = settings_environment(self.settings)
-        self._programs = [self._program("orchestrator", self._service_command, base, self.settings, _GRACE)]
+        signing = {"metering": self._metering.model_copy(update={"signing_key": self._report_key()})}
+        service = self.settings.model_copy(update=signing)
+        self._programs = [self._program("orchestrator", self._service_command, base, service, _GRACE)]
         grace = self._asked.worker.grace + _AFTER_GRACE
         for name in self._worker_names():
             settings = self.settings.model_copy(update=self._worker_settings(name))
@@ -229,6 +235,10 @@ class Stack:
                 f"port {port} is in use or not allowed; set DERMBATCH_STACK__STORE_PORT to another one"
             )
         return {"s3": port} if port else {}
+
+    def _report_key(self) -> SecretStr:
+        """What the orchestrator signs reports with: where none is set, one that is kept in the home."""
+        return self._metering.signing_key or kept_key(self.home)
 
     def _desk_settings(self) -> dict[str, object]:
         if not self._desk:

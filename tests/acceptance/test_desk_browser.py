@@ -305,6 +305,7 @@ def test_pages_keep_wcag_22_aa_and_fit_a_phone(browser, link, uploaded, tmp_path
             ("failed", f"/image/golden/{failed}"),
             ("report", f"/image/golden/{dicom}/report"),
             ("models", "/models"),
+            ("usage", "/usage"),
             ("enter", "/enter"),
         ):
             page = seat.go(path)

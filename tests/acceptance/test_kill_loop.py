@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-LAST = re.compile(r"lost=0 duplicated=0 torn=0 kills=(\d+) images=(\d+)")
+LAST = re.compile(r"lost=0 duplicated=0 torn=0 billed_twice=0 unbilled=0 kills=(\d+) images=(\d+)")
 
 
 def kill_loop(folder, *options):

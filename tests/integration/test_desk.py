@@ -27,6 +27,8 @@ from dermbatch.records.asked import Deidentification
 from dermbatch.store import ObjectStore
 from desk.remote import DeskClient
 from desk.results.view import View
+from orchestrator.batches.entries import read_batch
+from orchestrator.reporting.closing import write_usage
 from orchestrator.reporting.comparison import SCHEMA
 from orchestrator.steering.controls import begin
 from tests.outcome_samples import (
@@ -479,6 +481,14 @@ def test_models_are_shown_also_where_triton_is_away(ada):
     assert "Intended use" in page.text
     assert ada.get("/v1/models").json()["models"][0]["name"] == "purify_unet"
     assert ada.get("/v1/canaries").json() == []
+
+
+def test_usage_is_a_page_and_its_numbers_are_texts(ada, store, monday):
+    write_usage(store, read_batch(store, monday))
+    assert "What was used" in ada.get("/usage").text
+    lines = ada.get("/v1/usage").json()["lines"]
+    assert {"images", "purify_seconds"} <= {line["item"] for line in lines}
+    assert all(isinstance(line["quantity"], str) for line in lines)
 
 
 def test_what_the_card_says_of_probabilities_stands_beside_them(ada):

@@ -89,6 +89,10 @@ class Store:
         self.requests.append(("delete", key))
         self.objects.pop((bucket or self.bucket, key), None)
 
+    def delete_prefix(self, bucket, prefix):
+        for one in [one for one in self.objects if one[0] == bucket and one[1].startswith(prefix)]:
+            del self.objects[one]
+
     def list(self, bucket, prefix, *, start_after=""):
         self.requests.append(("list", prefix))
         for place, key in sorted(self.objects):

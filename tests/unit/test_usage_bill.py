@@ -12,6 +12,8 @@ from textwrap import dedent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
 from standins import Store
 from test_usage import metered, written
 from typer.testing import CliRunner
@@ -19,13 +21,21 @@ from typer.testing import CliRunner
 from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.records.asked import BatchControl
+from dermbatch.records.row import row_of
+from desk.desk import Person
+from desk.pages.pages import environment
 from orchestrator.cli import options
 from orchestrator.cli.program import application
+from orchestrator.metering.accounts import Accounts
 from orchestrator.metering.bill import bill, total
+from orchestrator.metering.overview import overview
 from orchestrator.metering.prices import Prices, load_prices
 from orchestrator.metering.reading import Counted, count, standing
+from orchestrator.metering.signature import ReportSignature, kept_key, public_of, signing_key, wrong
 from orchestrator.metering.used import UNITS, Used
+from orchestrator.reporting.closing import close
 from tests import outcome_samples
+from workers.process import usage
 
 LISTS = """
     currency: EUR
@@ -313,3 +323,143 @@ SUMMARY = json.dumps(
         "software": "0.2.0",
     }
 ).encode()
+
+
+# Reports
+
+
+KEY = SecretStr("ab" * 32)
+NO_ACCOUNTS = Accounts()
+
+
+def closed(store, tmp_path, batch, accounts=NO_ACCOUNTS):
+    """Close a batch of eight results."""
+    outcome_samples.write_manifest(store, batch, map(outcome_samples.entry_of, range(8)))
+    for index in range(8):
+        outcome_samples.write_record(store, metered("b", index))
+    assert close(store, batch, "finished", 1, 1, accounts=accounts).summary.done == 8
+    return store.objects["results", layout.report("b")].decode()
+
+
+def verified(store, public=None, batch="b"):
+    body = store.objects["results", layout.report_signature("b")]
+    said = ReportSignature.model_validate_json(body)
+    return wrong(said, batch, lambda key: store.get("results", key), public or public_of(KEY))
+
+
+def test_a_report_has_costs_and_seconds_an_image(store, tmp_path, lists):
+    page = closed(store, tmp_path, outcome_samples.batch_of("b", 8), Accounts(load_prices(lists())))
+    section = re.sub(r"<[^>]+>", " ", page[page.index('id="usage"') : page.index("<h2>Models")]).split()
+    said = " ".join(section)
+    assert "2026-03 images 8 1 late 0.03 0.24 0.03" in said
+    assert "2026-03 purify seconds 2 0.25 late" in said
+    assert "2026-03 gpu seconds 4 0.5 late 0.0007 0.00 0.00" in said
+    assert "All of tenant default 0.24 0.03" in said
+    assert ("results", layout.report_signature("b")) not in store.objects
+
+
+def test_a_report_that_is_signed_is_known_and_closing_again_signs_the_same(store, tmp_path):
+    batch = outcome_samples.batch_of("b", 8)
+    accounts = Accounts(key=signing_key(KEY))
+    closed(store, tmp_path, batch, accounts)
+    assert verified(store) == []
+    first = store.objects["results", layout.report_signature("b")]
+    closed(store, tmp_path, batch, accounts)
+    assert store.objects["results", layout.report_signature("b")] == first
+    closed(store, tmp_path, batch)
+    assert ("results", layout.report_signature("b")) not in store.objects
+
+
+@pytest.fixture
+def signed_report(store, tmp_path):
+    closed(store, tmp_path, outcome_samples.batch_of("b", 8), Accounts(key=signing_key(KEY)))
+    return store
+
+
+def test_what_speaks_against_a_signature_is_said(signed_report):
+    store = signed_report
+    report, sig = ("results", layout.report("b")), ("results", layout.report_signature("b"))
+    kept = dict(store.objects)
+    assert verified(store, public_of(SecretStr("cd" * 32)))[0].startswith("it is signed with another key")
+    assert verified(store, batch="c") == [
+        "it is the signature of batch b",
+        "it does not say what the report was",
+    ]
+    store.objects[report] += b" "
+    assert verified(store) == ["batches/b/report.html is not what was signed"]
+    del store.objects[report]
+    assert verified(store) == ["batches/b/report.html is gone"]
+    store.objects.update(kept)
+    said = json.loads(store.objects[sig])
+    for change in ({"signature": "00" * 64}, {"signature": "x"}, {"public_key": "zz"}, {"files": {}}):
+        store.objects[sig] = json.dumps(said | change).encode()
+        assert any("does not hold" in sentence for sentence in verified(store)), change
+
+
+def test_the_command_says_whether_a_report_is_what_was_signed(signed_report, command, monkeypatch, tmp_path):
+    store = signed_report
+    run = lambda *words: CliRunner().invoke(application(["report"]), ["report", *map(str, words)])  # noqa: E731
+    home = ("--home", tmp_path)
+    assert "give --public-key" in run("verify", "b", *home).output
+    assert isinstance(run("key", *home).exception, UsageError)
+    monkeypatch.setenv("DERMBATCH_METERING__SIGNING_KEY", KEY.get_secret_value())
+    public = run("key", *home).output.strip()
+    assert run("verify", "b", *home).output == f"b: as it was signed with key {public}\n"
+    folder = tmp_path / "out"
+    for name in (layout.report("b"), layout.report_signature("b")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(store.objects["results", name])
+    assert run("verify", "b", "--folder", folder, *home).exit_code == 0
+    (folder / layout.report("b")).write_text("another")
+    assert run("verify", "b", "--folder", folder, *home).exit_code == 1
+    del store.objects["results", layout.report_signature("b")]
+    ended = run("verify", "b", *home)
+    assert ended.exit_code == 1
+    assert "it is not signed" in ended.output
+
+
+def test_a_key_of_a_home_is_made_once_and_is_its_owners_alone(tmp_path):
+    first = kept_key(tmp_path)
+    assert kept_key(tmp_path) == first
+    assert (tmp_path / "report-signing.key").stat().st_mode & 0o777 == 0o600
+    assert len(public_of(first)) == 64
+    with pytest.raises(UsageError, match="SIGNING_KEY is no key: 64 hexadecimal digits"):
+        signing_key(SecretStr("short"))
+
+
+# The page
+
+
+def test_a_page_shows_what_was_said_at_closing_to_the_cent(store, batch, lists):
+    store.put(layout.control("new"), b"{}", "")
+    found = overview(store, lists())
+    assert found.sums == (("2026-03", "default", Decimal("0.24")),)
+    assert (found.currency, found.open, found.problems) == ("EUR", 1, ())
+    page = (
+        environment()
+        .get_template("usage.html")
+        .render(found=found, person=Person("ada", "t"), version="1", page="usage")
+    )
+    shown = re.sub(r"<[^>]+>", " ", page)
+    assert re.search(r"2026-03 +default +images +8 +late +0\.03 +0\.24", shown)
+    assert "1 batch is open" in shown
+
+
+def test_price_lists_that_cannot_be_are_said_on_the_page_and_quantities_are_shown(store, batch, tmp_path):
+    store.put(layout.summary("old"), b"{}", "")
+    found = overview(store, tmp_path / "none.yaml")
+    assert "cannot be read" in found.problems[0]
+    assert "1 batches have no usage" in found.problems[1]
+    assert (found.sums, found.currency) == ((), "")
+    assert found.lines[0].quantity == 8
+
+
+def test_workers_count_what_results_are_billed_for():
+    def value(name, **labels):
+        return REGISTRY.get_sample_value(f"dermbatch_usage_{name}_total", {"tenant": "counted", **labels})
+
+    usage.count(row_of(metered("b", 1)), "counted")
+    assert value("images") == 1
+    assert value("stage_seconds", stage="purify") == 0.25
+    assert value("model_seconds", device="gpu") == 0.5
+    assert (value("bytes", kind="read"), value("bytes", kind="stored")) == (1001, 0)

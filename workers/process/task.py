@@ -30,6 +30,7 @@ from dermbatch.records.row import row_of, sealed, sent
 from dermbatch.records.signature import opened
 from dermbatch.stages import Stage
 from dermbatch.stored import read_if_any, write_once
+from workers.process import usage
 from workers.process.lease import LeaseLost
 from workers.process.workplace import Workplace
 
@@ -164,9 +165,10 @@ class Attempt:
         return read_if_any(self._place.store, layout.result(self._job.batch, self._job.index), ResultRecord)
 
     def _row(self, record: ResultRecord) -> str:
-        """The row of the table, for the ledger, so that closing need not read the record."""
-        row = sent(row_of(record, duplicate_of=self._job.duplicate_of))
-        return sealed(row, self._job.batch, self._place.settings.redis.signing_key)
+        """The row of the table, for the ledger, so that closing need not read the record; its usage is counted."""
+        row = row_of(record, duplicate_of=self._job.duplicate_of)
+        usage.count(row, self._job.order.tenant)
+        return sealed(sent(row), self._job.batch, self._place.settings.redis.signing_key)
 
     def _commit(self, record: ResultRecord) -> bool | None:
         """Write the record: whether there was none yet; none where it could not be written, which costs no try."""

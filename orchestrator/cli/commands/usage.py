@@ -1,11 +1,11 @@
-"""``dermbatch usage``: what tenants used, recomputed from all events, and what it comes to."""
+"""What tenants used, recomputed from all events, and what it comes to; whether reports are what was signed."""
 
 from __future__ import annotations
 
 import csv
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dermbatch.errors import UsageError
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, RecordDamaged, UsageError
 from dermbatch.settings import load
 from dermbatch.store import ObjectStore
+from dermbatch.stored import parsed
 from orchestrator.batches.entries import named
 from orchestrator.batches.summary import read_summary
 from orchestrator.cli import options
@@ -24,15 +26,22 @@ from orchestrator.cli.app import out, warn
 from orchestrator.metering.bill import Line, bill, total, unpriced
 from orchestrator.metering.prices import Prices, load_prices
 from orchestrator.metering.reading import Counted, count, standing
+from orchestrator.metering.signature import KEY_FILE, ReportSignature, kept_key, public_of, wrong
 from orchestrator.reporting.closing import write_usage
 
 _COLUMNS = ("tenant", "month", "prices", "item", "quantity", "price", "amount", "currency")
 _NAMED = 3
 
 
+reports = typer.Typer(
+    name="report", help="Whether the report of a batch is what was signed.", no_args_is_help=True
+)
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(usage)
+    app.add_typer(reports)
 
 
 def usage(
@@ -137,3 +146,76 @@ def _numbers(line: Line, *, grouped: bool) -> tuple[str, str, str]:
         return "" if number is None else f"{number:,f}" if grouped else f"{number:f}"
 
     return said(line.quantity), said(line.price), said(line.amount)
+
+
+@reports.command()
+def verify(
+    batch_name: options.Batch,
+    public_key: Annotated[
+        str | None,
+        typer.Option("--public-key", metavar="HEX", help="Of who should have signed it; ours if not given."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Look at the report in this folder of results, not in the store."),
+    ] = None,
+    home: options.Home = options.DEFAULT_HOME,
+) -> None:
+    """Check that a batch's report, and what it used, are what was signed when it closed; exit code 1 where not.
+
+    The stack need not run, as for fetch.
+    """
+    public = public_key or _our_key(home)
+    if folder is not None:
+        said, found = _verified(batch_name, lambda key: _of_folder(folder, key), public)
+    else:
+        with options.results(home) as store:
+            said, found = _verified(batch_name, lambda key: store.get(store.bucket, key), public)
+    for sentence in found:
+        warn(f"the report of batch {batch_name}: {sentence}")
+    if found:
+        raise typer.Exit(1)
+    whose = "" if public else "; whose key that is nobody says here: give --public-key"
+    out.print(f"{batch_name}: as it was signed with key {said}{whose}", markup=False, soft_wrap=True)
+
+
+@reports.command()
+def key(home: options.Home = options.DEFAULT_HOME) -> None:
+    """Print the public key of the reports that are signed here: give it to who is to check them."""
+    found = _our_key(home)
+    if found is None:
+        raise UsageError(f"no key is set, and no stack has made one in {home}")
+    out.print(found, markup=False, soft_wrap=True)
+
+
+def _our_key(home: Path) -> str | None:
+    """Of the settings, else of the stack in this home; none where there is neither."""
+    secret = load().metering.signing_key
+    if secret is None and (home / KEY_FILE).is_file():
+        secret = kept_key(home)
+    return public_of(secret) if secret is not None else None
+
+
+def _verified(batch: str, read: Callable[[str], bytes | None], public: str | None) -> tuple[str, list[str]]:
+    where = layout.report_signature(layout.check_batch_name(batch))
+    try:
+        body = read(where)
+    except ObjectNotFound:
+        body = None
+    if body is None:
+        return "", ["it is not signed, or its signature is gone"]
+    try:
+        said = parsed(body, ReportSignature, where)
+    except RecordDamaged as error:
+        return "", [str(error)]
+    return said.public_key, wrong(said, batch, read, public)
+
+
+def _of_folder(folder: Path, key: str) -> bytes | None:
+    """A file of a folder of results, which has no usage."""
+    if key.startswith(layout.USAGE):
+        return None
+    try:
+        return (folder / key).read_bytes()
+    except OSError as error:
+        raise ObjectNotFound(f"{key} is not there") from error

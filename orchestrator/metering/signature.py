@@ -1,0 +1,108 @@
+"""Signatures of reports: whoever has the public key sees that report and usage are what was written at closing.
+
+Ed25519 (RFC 8032) by libsodium, over the digests of the files, the batch's name and when it was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from nacl.encoding import HexEncoder
+from nacl.exceptions import BadSignatureError, CryptoError
+from nacl.signing import SigningKey, VerifyKey
+from pydantic import Field, SecretStr
+
+from dermbatch import layout
+from dermbatch.errors import ObjectNotFound, UsageError
+from dermbatch.records.asked import Stored
+
+KEY_FILE = "report-signing.key"
+"""In the home of a local stack."""
+
+_CONTEXT = b"dermbatch report 1\n"  # so that no signature of something else can be passed off as one
+
+
+class ReportSignature(Stored):
+    """The signature of a batch's report; ``batches/<batch>/report.sig.json``."""
+
+    batch: str
+    created: datetime
+    files: dict[str, str] = Field(description="SHA-256 by key")
+    public_key: str = Field(description="hexadecimal")
+    signature: str = Field(description="hexadecimal")
+
+    def message(self) -> bytes:
+        """What is signed."""
+        said = {"batch": self.batch, "created": self.created.isoformat(), "files": self.files}
+        return _CONTEXT + json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+
+
+def signed(batch: str, created: datetime, files: dict[str, bytes], key: SigningKey) -> ReportSignature:
+    """Sign files, given by their keys; the same each time."""
+    digests = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+    public = key.verify_key.encode(HexEncoder).decode()
+    unsigned = ReportSignature(batch=batch, created=created, files=digests, public_key=public, signature="")
+    signature = key.sign(unsigned.message()).signature.hex()
+    return unsigned.model_copy(update={"signature": signature})
+
+
+def wrong(said: ReportSignature, batch: str, read: Callable[[str], bytes | None], public: str | None) -> list[str]:
+    """What speaks against a signature, in sentences; none where nothing does.
+
+    Args:
+        said: The signature.
+        batch: Whose it should be.
+        read: The file with a key; none where it cannot be looked at here.
+        public: The key that it should be of, hexadecimal; none where any will do.
+    """
+    found = []
+    if public is not None and public.lower() != said.public_key.lower():
+        found.append(f"it is signed with another key, {said.public_key}")
+    try:
+        VerifyKey(said.public_key.encode(), HexEncoder).verify(said.message(), bytes.fromhex(said.signature))
+    except (BadSignatureError, CryptoError, ValueError, TypeError):
+        found.append("the signature does not hold: it, or what it says, was changed")
+    if said.batch != batch:
+        found.append(f"it is the signature of batch {said.batch}")
+    if layout.report(batch) not in said.files:
+        found.append("it does not say what the report was")
+    for key, digest in said.files.items():
+        try:
+            body = read(key)
+        except ObjectNotFound:
+            found.append(f"{key} is gone")
+            continue
+        if body is not None and hashlib.sha256(body).hexdigest() != digest:
+            found.append(f"{key} is not what was signed")
+    return found
+
+
+def signing_key(text: SecretStr) -> SigningKey:
+    """The key of a setting.
+
+    Raises:
+        UsageError: Where it is none.
+    """
+    try:
+        return SigningKey(text.get_secret_value().strip().encode(), HexEncoder)
+    except (CryptoError, ValueError, TypeError):  # without the cause: it may quote the key
+        wanted = "64 hexadecimal digits, as openssl rand -hex 32 gives"
+        raise UsageError(f"DERMBATCH_METERING__SIGNING_KEY is no key: {wanted}") from None
+
+
+def kept_key(home: Path) -> SecretStr:
+    """The key of a local stack, made where there is none yet."""
+    path = home / KEY_FILE
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(bytes(SigningKey.generate()).hex(), encoding="ascii")
+    return SecretStr(path.read_text(encoding="ascii"))
+
+
+def public_of(key: SecretStr) -> str:
+    """The public half of a key, hexadecimal; raises as :func:`signing_key`."""
+    return str(signing_key(key).verify_key.encode(HexEncoder).decode())
