@@ -136,7 +136,7 @@ def test_the_lesion_is_tracked_by_the_same_uid_in_mask_and_report(made):
 
 
 def test_a_report_lists_its_source_in_the_image_library(made):
-    """Handlers before 3.9 look into the library unasked."""
+    """Handlers of several versions look into the library unasked."""
     report, original = made.read("report"), dcmread(BytesIO(source()))
     (library,) = inside(report, IMAGE_LIBRARY)
     (group,) = inside(library, IMAGE_LIBRARY_GROUP)
