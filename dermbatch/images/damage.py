@@ -1,11 +1,20 @@
-"""Damage that the way to us does to whole files: taken for text, their bytes were changed all over."""
+"""Damage that decoders pass over: files that were taken for text, and coded pictures that lack a part.
+
+Of JPEG pictures of 8 bits simplejpeg (MIT) says what libjpeg-turbo warns of, which OpenCV and Pillow do not: coded
+data that do not fit.
+"""
 
 from __future__ import annotations
 
 import re
 from codecs import getincrementaldecoder
 
+import imagecodecs
+import numpy as np
+import simplejpeg
+
 from dermbatch.errors import BadInput
+from dermbatch.images.pixels import Rgb
 
 _ENOUGH = 8
 """Bytes that had to be changed by chance: once in 256 to this power."""
@@ -15,6 +24,13 @@ _GLANCE = 65_536
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]")
 _SHARE = 0.05
 """Bytes above 127 of a file whose decoding as UTF-8 is no chance."""
+_DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG", "Unsupported marker", "Invalid JPEG file", "Bogus")
+"""How libjpeg's messages of damage begin (jerror.h); of warnings it gives the first one."""
+_BEHIND = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_FILLING = re.compile(rb"[\t\n\r -~]*(?:\0*|\xff*)")
+"""What may be behind the last sample of a scan, and is none of the picture; coded data look otherwise."""
+_MOST_FILLED = 16
+"""Scans and restart intervals of a picture with something behind them that are looked at."""
 
 
 def check_is_binary(data: bytes) -> None:
@@ -60,3 +76,77 @@ def _is_recoded(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return len(data) - len(characters) > _SHARE * len(data)
+
+
+def jpeg_pixels(picture: bytes) -> Rgb | None:
+    """Pixels of a JPEG picture of 8 bits a sample (ITU-T T.81), its colours as libjpeg takes them.
+
+    Args:
+        picture: From the start marker on; anything may follow it.
+
+    Returns:
+        uint8 [H, W, 3], not turned; none where libjpeg-turbo's plain interface does not decode it.
+
+    Raises:
+        BadInput: ``corrupt``, where its coded data do not fit the picture.
+    """
+    pixels, damaged = _strictly(picture, "RGB")
+    if damaged:
+        raise BadInput(
+            "the coded data of the JPEG file do not fit its picture: a part of it is damaged or missing; copy the "
+            "file again",
+            reason="corrupt",
+        )
+    return pixels
+
+
+def jpeg_is_damaged(picture: bytes, components: int) -> bool:
+    """Whether the coded data of a JPEG picture of 8 bits do not fit it: damaged, cut off, or of another size.
+
+    Not every damage shows: a changed byte may leave as many samples as there were.
+
+    Args:
+        picture: From the start marker on.
+        components: How many it has.
+    """
+    return _strictly(picture, "CMYK" if components == 4 else "RGB")[1]
+
+
+def _strictly(picture: bytes, space: str) -> tuple[Rgb | None, bool]:
+    """Pixels, where libjpeg warns of nothing; and whether it warns of damage."""
+    for _ in range(_MOST_FILLED):
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(picture, space)), False
+        except ValueError as error:
+            said = str(error)
+        behind = _BEHIND.fullmatch(said)
+        if behind is None:
+            return None, said.startswith(_DAMAGE)
+        without = _without_filling(picture, int(behind[1]), bytes.fromhex("ff" + behind[2]))
+        if without is None:
+            return None, True
+        picture = without
+    return None, False
+
+
+def _without_filling(picture: bytes, length: int, marker: bytes) -> bytes | None:
+    """The picture without so many bytes before one of these markers, where they are none of it; else none."""
+    at = picture.find(marker)
+    while at >= 0:
+        if at >= length and _FILLING.fullmatch(picture, at - length, at):
+            return picture[: at - length] + picture[at:]
+        at = picture.find(marker, at + 1)
+    return None
+
+
+def jpegls_is_damaged(picture: bytes) -> bool:
+    """Whether the coded data of a JPEG-LS picture do not end where its samples do.
+
+    As a damaged byte changes the meaning of all that follow, that shows it. Bytes behind the last sample are no
+    damage.
+    """
+    try:
+        imagecodecs.jpegls_decode(picture)
+    except Exception as error:  # of the rest, the decoder of the pixels says what is wrong
+        return "structural problem" in str(error)
+    return False

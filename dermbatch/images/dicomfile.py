@@ -34,6 +34,7 @@ from pydicom.uid import (
 
 from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
+from dermbatch.images.damage import jpeg_is_damaged, jpegls_is_damaged
 from dermbatch.images.dicom.agreement import settle, uid_name
 from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
 from dermbatch.images.dicom.header import element
@@ -41,8 +42,8 @@ from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
 from dermbatch.images.dicompolicy import check_is_skin, number, text
-from dermbatch.images.formats.coded import JPEG_LS, jpeg_is_damaged, jpegls_is_damaged
 from dermbatch.images.jpegheader import (
+    JPEG_LS,
     JpegHeader,
     begins_jpeg2000,
     check_scans,

@@ -17,10 +17,10 @@ from PIL import Image, UnidentifiedImageError
 
 from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
-from dermbatch.images.damage import check_is_binary
+from dermbatch.images.damage import check_is_binary, jpeg_pixels
 from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.chunks import chunks_fit, rows_are_there
-from dermbatch.images.formats.coded import is_odd, is_odd_jpeg2000, jpeg_pixels, odd_jpeg, odd_jpeg2000
+from dermbatch.images.formats.coded import is_odd, is_odd_jpeg2000, odd_jpeg, odd_jpeg2000
 from dermbatch.images.formats.colours import described_profile
 from dermbatch.images.jpegheader import (
     JpegHeader,

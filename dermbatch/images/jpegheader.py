@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from dermbatch.errors import BadInput, TooExpensive
 
+JPEG_LS = 0xF7
+"""The marker of a JPEG-LS frame header (ITU-T T.87, C.1.1)."""
+
 _MARKER = re.compile(rb"\xff[^\x00-\xbf\xd0-\xd7\xff]")
 _NO_FILL = re.compile(rb"[^\xff]")
-_SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
+_SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), JPEG_LS))
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydicom.sr.coding import Code
 
-from dermbatch.coded.codes import SCHEME
-from dermbatch.coded.measures import Measure
-from dermbatch.coded.uids import uid_of, uuid_of
+from dermbatch.records.codes import SCHEME
+from dermbatch.records.measures import Measure
+from dermbatch.records.uids import uid_of, uuid_of
 
 Json = dict[str, Any]
 

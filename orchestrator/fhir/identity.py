@@ -8,11 +8,11 @@ from io import BytesIO
 
 from pydicom import Dataset, dcmread
 
-from dermbatch.coded.uids import uid_of
 from dermbatch.errors import ArtifactDamaged
 from dermbatch.images.quiet import quiet
 from dermbatch.records.asked import Batch
 from dermbatch.records.outcome import DicomKind, ResultRecord
+from dermbatch.records.uids import uid_of
 from dermbatch.store import ObjectStore
 from dermbatch.stored import written_as
 

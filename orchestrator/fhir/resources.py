@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dermbatch.coded import codes
-from dermbatch.coded.measures import Measure, measures, most_probable, probabilities
+from dermbatch.records import codes
 from dermbatch.records.asked import Batch
 from dermbatch.records.marks import MANUFACTURER
+from dermbatch.records.measures import Measure, measures, most_probable, probabilities
 from dermbatch.records.outcome import ClassifyOutput, ModelUsed, ResultRecord, SegmentOutput
 from dermbatch.stages import Stage
 from orchestrator.fhir.elements import (

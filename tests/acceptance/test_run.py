@@ -45,6 +45,7 @@ def test_the_folder_has_the_documented_layout_and_nothing_else(ran):
         "manifest",
         "plan.json",
         "report.html",
+        "report.sig.json",
         "results",
         "results.parquet",
         "summary.json",

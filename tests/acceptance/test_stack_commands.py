@@ -68,7 +68,7 @@ def finished(home, batch):
 
 def test_a_stack_is_started_once_in_a_home(homes):
     ended = dermbatch("up", "--home", homes[0])
-    assert ended.code == 1
+    assert ended.code == 2
     assert "already" in ended.err
 
 

@@ -11,13 +11,13 @@ from pydicom import dcmread
 from standins import Store, whole_triton
 
 from dermbatch import layout
-from dermbatch.coded import codes
-from dermbatch.coded.uids import uid_of
 from dermbatch.errors import ModelContractError
 from dermbatch.images import png
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
+from dermbatch.records import codes
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
+from dermbatch.records.uids import uid_of
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.handover.dicom.header import valid_uid

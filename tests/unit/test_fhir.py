@@ -12,11 +12,11 @@ from fhir.resources.R4B.observation import Observation
 from pydicom import dcmread
 from test_dicom_objects import Made, source
 
-from dermbatch.coded import codes
-from dermbatch.coded.uids import uid_of
 from dermbatch.errors import ArtifactDamaged, ObjectNotFound
+from dermbatch.records import codes
 from dermbatch.records.asked import Deidentification
 from dermbatch.records.outcome import ClassifyOutput, LesionGeometry
+from dermbatch.records.uids import uid_of
 from dermbatch.stages import Stage
 from orchestrator.fhir.delivery import write_bundles
 from orchestrator.fhir.elements import OWN_CODES, SYSTEMS

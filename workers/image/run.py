@@ -29,8 +29,8 @@ from workers.image.pictures import Pictures, StaleArtifact
 from workers.image.preview import original_of, preview
 from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, preview_key, run_step
+from workers.image.timed import Timed
 from workers.inference.protocol import Inference
-from workers.inference.timed import Timed
 
 _WRITERS = 2  # threads that encode and write artifacts while the next stage waits for Triton
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from dermbatch.errors import BadInput
-from dermbatch.images.formats.coded import jpeg_is_damaged
+from dermbatch.images.damage import jpeg_is_damaged
 from dermbatch.images.jpegheader import check_scans, read_jpeg_header
 from dermbatch.images.pixels import Rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 

@@ -18,7 +18,7 @@ from dermbatch.errors import BadInput
 from dermbatch.images.dicom.fragments import Place, fragments, is_whole, joined, picture_of, pictures
 from dermbatch.images.dicom.header import element
 from dermbatch.images.dicomfile import check_damage
-from dermbatch.images.jpegheader import begins_jpeg2000, read_jpeg_header
+from dermbatch.images.jpegheader import JPEG_LS, begins_jpeg2000, read_jpeg_header
 
 _LEAST = 4
 """Bytes that are looked for: fewer spell no name."""
@@ -27,7 +27,7 @@ _LOOKED_AT = 64
 _TEXT = re.compile(rb"[ -~\x80-\xfe]{12}|[ -~]{6}|\0{4}")
 _MARKER = re.compile(rb"\xff([\xc0-\xfe])")
 _SOS, _SOD, _SOT, _EOI = 0xDA, 0x93, 0x90, 0xD9
-_LOSSLESS, _JPEG_LS = 0xC3, 0xF7
+_LOSSLESS = 0xC3
 
 Decode = Callable[[bytes], NDArray[Any] | None]
 
@@ -102,7 +102,7 @@ def _decoder(picture: bytes) -> tuple[Decode, bool]:
     header = read_jpeg_header(picture)
     if header is None:
         return (lambda _: None), False
-    if header.marker == _JPEG_LS:
+    if header.marker == JPEG_LS:
         return _by(imagecodecs.jpegls_decode), False
     # Not OpenCV: it has libjpeg write to standard error what is wrong with the copies that are tried.
     return _by(imagecodecs.jpeg8_decode), header.precision == 8 and header.marker != _LOSSLESS

@@ -24,10 +24,10 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dermbatch.coded.uids import uid_of
 from dermbatch.images.dicom.moments import date_of, time_of
 from dermbatch.images.quiet import quiet
 from dermbatch.records.outcome import ImageInfo
+from dermbatch.records.uids import uid_of
 
 UNKNOWN_DATE, UNKNOWN_TIME = "19000101", "000000"
 """Where the source says no date at all: Content Date and Time may not be empty (PS3.3, C.8.20.2)."""

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dermbatch import __version__
-from dermbatch.coded.uids import uid_of
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
+from dermbatch.records.uids import uid_of
 from dermbatch.stages import Stage
 from workers.handover.dicom.header import source_header
 from workers.handover.dicom.picture import picture

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DS
 
-from dermbatch.coded import codes
+from dermbatch.records import codes
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import EnhanceOutput, ImageInfo, StageRecord
 from workers.handover.dicom.stamp import SYNTAX

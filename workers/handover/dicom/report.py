@@ -29,10 +29,9 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.uid import SecondaryCaptureImageStorage, VLPhotographicImageStorage
 
 from dermbatch import __version__
-from dermbatch.coded import codes
-from dermbatch.coded.measures import Measure, measures, most_probable, probabilities
-from dermbatch.coded.uids import uid_of
+from dermbatch.records import codes
 from dermbatch.records.marks import MANUFACTURER
+from dermbatch.records.measures import Measure, measures, most_probable, probabilities
 from dermbatch.records.outcome import (
     ClassifyOutput,
     ImageInfo,
@@ -41,6 +40,7 @@ from dermbatch.records.outcome import (
     SegmentOutput,
     StageRecord,
 )
+from dermbatch.records.uids import uid_of
 from workers.handover.dicom.header import nameless
 from workers.handover.dicom.segmentation import tracking_uid
 from workers.handover.dicom.stamp import SYNTAX

@@ -9,11 +9,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
-from dermbatch.coded import codes
-from dermbatch.coded.uids import uid_of
 from dermbatch.images.lesion import Mask
+from dermbatch.records import codes
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ImageInfo, ModelUsed
+from dermbatch.records.uids import uid_of
 from workers.handover.dicom.header import nameless
 from workers.handover.dicom.stamp import SYNTAX
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydicom.sr.coding import Code
 
-from dermbatch.coded import codes
+from dermbatch.records import codes
 from dermbatch.records.outcome import ClassifyOutput, LesionGeometry
 
 
