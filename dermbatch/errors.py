@@ -105,19 +105,23 @@ class ReaderKilled(TransientError):
     reason = "reader_killed"
 
 
-class PacsUnavailable(TransientError):
-    """A PACS did not answer in time, or cannot take anything for now.
+class DestinationUnavailable(TransientError):
+    """A system of somebody else did not answer in time, or cannot take anything for now.
 
     Args:
         message: One sentence for people.
         wait: Seconds that it asks to be let alone for; none where it does not say.
     """
 
-    reason = "pacs_unavailable"
-
     def __init__(self, message: str, *, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class PacsUnavailable(DestinationUnavailable):
+    """A PACS did not answer in time, or cannot take anything for now."""
+
+    reason = "pacs_unavailable"
 
 
 class PacsRefused(PermanentError):
@@ -126,19 +130,10 @@ class PacsRefused(PermanentError):
     reason = "pacs_refused"
 
 
-class FhirUnavailable(TransientError):
-    """A FHIR server did not answer in time, or cannot take anything for now.
-
-    Args:
-        message: One sentence for people.
-        wait: Seconds that it asks to be let alone for; none where it does not say.
-    """
+class FhirUnavailable(DestinationUnavailable):
+    """A FHIR server did not answer in time, or cannot take anything for now."""
 
     reason = "fhir_unavailable"
-
-    def __init__(self, message: str, *, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 class FhirRefused(PermanentError):

@@ -109,7 +109,20 @@ def jpeg_is_damaged(picture: bytes, components: int) -> bool:
         picture: From the start marker on.
         components: How many it has.
     """
-    return _strictly(picture, "CMYK" if components == 4 else "RGB")[1]
+    return strictly_decoded(picture, components)[1]
+
+
+def strictly_decoded(picture: bytes, components: int) -> tuple[Rgb | None, bool]:
+    """The pixels of a JPEG picture of 8 bits, its colours as libjpeg takes them, and whether it is damaged.
+
+    Args:
+        picture: From the start marker on.
+        components: How many it has: of four, the pixels have as many.
+
+    Returns:
+        Pixels as of :func:`jpeg_pixels`, and what :func:`jpeg_is_damaged` says.
+    """
+    return _strictly(picture, "CMYK" if components == 4 else "RGB")
 
 
 def _strictly(picture: bytes, space: str) -> tuple[Rgb | None, bool]:

@@ -34,7 +34,7 @@ from pydicom.uid import (
 
 from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
-from dermbatch.images.damage import jpeg_is_damaged, jpegls_is_damaged
+from dermbatch.images.damage import jpegls_is_damaged, strictly_decoded
 from dermbatch.images.dicom.agreement import settle, uid_name
 from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
 from dermbatch.images.dicom.header import element
@@ -352,41 +352,47 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
             "the image again",
             reason="corrupt",
         )
-    check_damage(picture, header)
+    decoded = check_damage(picture, header)
     if picture != frame:  # what is before and behind a picture is none of it
         dataset.PixelData = encapsulate([picture])
     baseline = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
     plain = header is not None and header.precision == 8 and len(header.ids) == 3
     if header is None or not plain or not baseline or photometric not in ("RGB", "YBR_FULL", "YBR_FULL_422"):
         return None
-    pixels = _colours(picture, header, photometric)
+    pixels = _colours(picture, header, photometric, decoded)
     return pixels if pixels is not None and pixels.shape[:2] == size else None
 
 
-def check_damage(picture: bytes, header: JpegHeader | None) -> None:
+def check_damage(picture: bytes, header: JpegHeader | None) -> NDArray[Any] | None:
     """Refuse a JPEG or JPEG-LS picture with damaged data, of which decoders give a wrong one, and many scans.
 
     Args:
         picture: From start to end marker.
         header: Of it; none where it is of another family.
 
+    Returns:
+        Its pixels, where looking at it has given them: see :func:`strictly_decoded`.
+
     Raises:
         BadInput: ``corrupt``, ``too_expensive``.
     """
     check_scans(picture, header)
     if header is None:
-        return
+        return None
     is_ls = header.marker == JPEG_LS
-    damaged = jpegls_is_damaged(picture) if is_ls else jpeg_is_damaged(picture, len(header.ids))
+    pixels, damaged = (None, jpegls_is_damaged(picture)) if is_ls else strictly_decoded(picture, len(header.ids))
     if damaged:
         raise BadInput(
             f"{element('PixelData')} holds a {'JPEG-LS' if is_ls else 'JPEG'} picture whose data are damaged; "
             "export the image again",
             reason="corrupt",
         )
+    return pixels
 
 
-def _colours(picture: bytes, header: JpegHeader, photometric: str) -> NDArray[Any] | None:
+def _colours(
+    picture: bytes, header: JpegHeader, photometric: str, decoded: NDArray[Any] | None
+) -> NDArray[Any] | None:
     """Pixels of a JPEG stream whose colours are as it proves, or else as the data set says.
 
     None where pydicom is to decode it: libjpeg, left to itself, would take its colours otherwise. pydicom takes
@@ -395,7 +401,7 @@ def _colours(picture: bytes, header: JpegHeader, photometric: str) -> NDArray[An
     proven = header.is_ycbcr
     ycbcr = photometric.startswith("YBR_FULL") if proven is None else proven
     if header.decoded_as_ycbcr == ycbcr:
-        return opencv_decode(picture, cv2.IMREAD_COLOR)
+        return opencv_decode(picture, cv2.IMREAD_COLOR) if decoded is None else decoded
     if (header.has_rgb_ids and ycbcr) or (header.jfif and not ycbcr and not header.has_rgb_ids):
         meant = "YCBCR" if ycbcr else "RGB"
         return np.asarray(imagecodecs.jpeg8_decode(picture, colorspace=meant, outcolorspace="RGB"))

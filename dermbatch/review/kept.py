@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dermbatch import layout
-from dermbatch.errors import ReviewConflict
+from dermbatch.errors import ObjectNotFound, ReviewConflict
 from dermbatch.records.outcome import KnownImage, ResultRecord, StageRecord
 from dermbatch.records.review import Decision
 from dermbatch.stages import Stage
@@ -53,6 +53,14 @@ def decisions(store: ObjectStore, batch: str, index: int) -> list[Decision]:
     return sorted(
         _read(store, layout.decisions(batch, index)), key=lambda one: (one.made, one.reader, one.version)
     )
+
+
+def decided(store: ObjectStore, batch: str, index: int, reader: str, version: int) -> Decision | None:
+    """One decision; none where there is none."""
+    try:
+        return read(store, layout.decision(batch, index, reader, version), Decision)
+    except ObjectNotFound:
+        return None
 
 
 def latest(found: list[Decision]) -> dict[str, Decision]:

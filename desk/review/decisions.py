@@ -18,7 +18,7 @@ from dermbatch.images import png
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.records.review import Decision, Drawn, Feature, Seen, Text
-from dermbatch.review.kept import decisions, keep, latest, newer_results
+from dermbatch.review.kept import decided, decisions, keep, latest, newer_results
 from dermbatch.review.masks import of_runs, runs
 from dermbatch.stages import Stage
 from desk.api.answers import digest, json_of, tagged
@@ -83,7 +83,7 @@ def decide(
 ) -> Response:
     """Keep a decision; sent once more it is the same one. 409 where it is not of what is there now."""
     seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=said.shown, blank=said.blank)
-    before = {one.version: one for one in decisions(store, batch, index) if one.reader == person.name}
+    before = decided(store, batch, index, person.name, said.version)
     asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
     try:
         made = Decision(
@@ -91,7 +91,7 @@ def decide(
             batch=batch,
             index=index,
             reader=person.name,
-            made=before[said.version].made if said.version in before else datetime.now(UTC),
+            made=datetime.now(UTC) if before is None else before.made,
             seen=seen,
             mask=_drawn(said.mask, record),
             features=tuple(said.features),
@@ -108,11 +108,11 @@ def decide(
 def mask(batch: str, index: int, version: int, request: Request, store: TheStore, person: ThePerson) -> Response:
     """The mask of one of the reader's own decisions, 255 where lesion, pixel by pixel as it was drawn."""
     layout.check_batch_name(batch)
-    for one in decisions(store, batch, index):
-        if one.reader == person.name and one.version == version and one.mask is not None:
-            drawn = of_runs(one.mask.counts, one.mask.height, one.mask.width)
-            return tagged(request, digest(batch, index, version), png.encode(drawn), "image/png")
-    raise Problem(404, "not_found", "there is no such decision, or no mask in it")
+    found = decided(store, batch, index, person.name, version)
+    if found is None or found.mask is None:
+        raise Problem(404, "not_found", "there is no such decision, or no mask in it")
+    drawn = of_runs(found.mask.counts, found.mask.height, found.mask.width)
+    return tagged(request, digest(batch, index, version), png.encode(drawn), "image/png")
 
 
 def _drawn(mask: list[int] | str | None, record: ResultRecord) -> Drawn | None:

@@ -50,9 +50,12 @@ OVERLAPS = ("jaccard", "dice", "precision", "recall")
 
 
 def _swept(
-    long_side: str | None, measure: Callable[[int | None, Rows], Mapping[str, Figure]]
+    long_side: str | None, out: Path | None, measure: Callable[[int | None, Rows], Mapping[str, Figure]]
 ) -> tuple[dict[str, Figure], Rows]:
-    """Measure at each long side that was asked for; the figures by name, and a row for each image and side."""
+    """Measure at each long side that was asked for; the figures by name, and a row for each image and side.
+
+    The rows are written, where that was asked for.
+    """
     figures: dict[str, Figure] = {}
     rows: Rows = []
     for side, end in sides(long_side):
@@ -60,6 +63,7 @@ def _swept(
         measured = measure(side, part)
         rows += [{"long_side": side, **row} for row in part]
         figures |= {f"{name}{end}": figure for name, figure in measured.items()}
+    told.write_rows(out, rows)
     return figures, rows
 
 
@@ -100,8 +104,7 @@ def evaluate_segment(
         )
         return figures | means(rows, groups, OVERLAPS)
 
-    figures, rows = _swept(long_side, measure)
-    told.write_rows(out, rows)
+    figures, rows = _swept(long_side, out, measure)
     about: dict[str, object] = {"resolution": told.resolution(native), "masks": "network" if raw else "worker"}
     about |= {"flips": flips} | _groups(rows, groups)
     told.show("segment", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
@@ -157,8 +160,7 @@ def evaluate_classify(
         )
         return figures | classify.of_groups(rows, groups, [name for name in rows[0] if name not in classify.TOLD])
 
-    figures, rows = _swept(long_side, measure)
-    told.write_rows(out, rows)
+    figures, rows = _swept(long_side, out, measure)
     experts = sum(sample.mask is not None for sample in found.samples)
     about = {
         "resolution": told.resolution(native),
@@ -235,8 +237,7 @@ def evaluate_chain(
         ranked = diagnoses.of_groups([row for row in rows if row["diagnosis"]], groups, names) if classify else {}
         return figures | {f"classify_{name}": figure for name, figure in ranked.items()}
 
-    figures, rows = _swept(long_side, measure)
-    told.write_rows(out, rows)
+    figures, rows = _swept(long_side, out, measure)
     about: dict[str, object] = {"purify": purify or "none", "segment": segment, "classify": classify or "none"}
     about |= {"masks": sum(one.mask is not None for one in found.samples)}
     about |= {"diagnoses": sum(one.diagnosis is not None for one in found.samples)}
@@ -357,8 +358,7 @@ def evaluate_purify(
             figures |= {f"{kind}_{name}": figure for name, figure in vars(measured).items()}
         return figures
 
-    figures, rows = _swept(long_side, measure)
-    told.write_rows(out, rows)
+    figures, _ = _swept(long_side, out, measure)
     about: dict[str, object] = {"resolution": told.resolution(native), "drawn_on": len(clear)}
     if masks:
         if labels:
@@ -407,8 +407,7 @@ def _evaluate_pairs(
         rows += [{"image_id": name, **row} for name, row in zip(cases, part, strict=True)]
         return dict(figures)
 
-    figures, rows = _swept(long_side, measure)
-    told.write_rows(out, rows)
+    figures, _ = _swept(long_side, out, measure)
     count = min(hairy.values())
     if count < len(pairs):
         left_out |= {"pairs with hardly any hair": len(pairs) - count}

@@ -6,15 +6,13 @@ from datetime import date
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dermbatch.errors import UsageError
 from dermbatch.records.asked import Name
 from orchestrator.metering.used import UNITS
-from orchestrator.planning.documents import MOST_BYTES, composed, constructed
+from orchestrator.planning.documents import read_model
 
 Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=20)]
 
@@ -84,17 +82,4 @@ def load_prices(path: Path) -> Prices:
     Raises:
         UsageError: Where the file cannot be read or has no such lists, or two of them overlap, in one sentence.
     """
-    try:
-        with path.open("rb") as file:
-            values: Any = constructed(composed(file.read(MOST_BYTES)))
-    except OSError as error:
-        raise UsageError(f"the price lists {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"the price lists {path} are no YAML{line}") from error
-    try:
-        return Prices.model_validate(values)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
-        raise UsageError(f"the price lists {path} cannot be: {wrong}") from error
+    return read_model(path, Prices, "the price lists", are="are")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
+
+from dermbatch.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MOST_BYTES = 1 << 20
 """Of a document."""
@@ -51,6 +57,34 @@ def constructed(root: yaml.Node | None) -> Any:
         raise yaml.YAMLError("it is nested too deep") from None
     finally:
         loader.dispose()
+
+
+def read_model(path: Path, kind: type[Model], what: str, *, are: str = "is") -> Model:
+    """What a YAML file of a user says.
+
+    Args:
+        path: The file; of what is beyond :data:`MOST_BYTES` nothing is read.
+        kind: What it has to be.
+        what: It is called in sentences: ``the profile``.
+        are: The verb that goes with that.
+
+    Raises:
+        UsageError: Where the file cannot be read, or is no such thing, in one sentence.
+    """
+    try:
+        with path.open("rb") as file:
+            values: Any = constructed(composed(file.read(MOST_BYTES)))
+    except OSError as error:
+        raise UsageError(f"{what} {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"{what} {path} {are} no YAML{line}") from error
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"{what} {path} cannot be: {wrong}") from error
 
 
 def _count(node: yaml.Node, counted: dict[int, int]) -> int:

@@ -1,5 +1,7 @@
 """Embeddings as codes, and the search among them, by FAISS: the one module that knows it.
 
+It is loaded with the first index: a service or desk that has none does not pay for it (28 MB).
+
 Up to :data:`EXACT` cases each number of an embedding is kept in 16 bits and all are compared. Beyond that,
 embeddings are turned to their first principal directions and kept in 8 bits each, in lists of which a search looks
 into the nearest (Jégou et al., "Product Quantization for Nearest Neighbor Search", TPAMI 33, 2011, section V,
@@ -8,9 +10,13 @@ without its quantizer).
 
 from __future__ import annotations
 
-import faiss
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import faiss
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
@@ -35,6 +41,8 @@ class Coder:
     """
 
     def __init__(self, dimension: int, trained: bytes | None = None) -> None:
+        import faiss  # noqa: PLC0415 - see above
+
         if trained is None:
             self._index = faiss.IndexScalarQuantizer(
                 dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
@@ -76,6 +84,8 @@ class Coder:
             count: How many at most.
             allowed: [cases]: which may be found; all where none is given.
         """
+        import faiss  # noqa: PLC0415 - see above
+
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         chosen = None if bits is None else faiss.IDSelectorBitmap(bits)
         nears, numbers = self._index.search(
@@ -86,6 +96,8 @@ class Coder:
         return [(number, near) for number, near in found if number >= 0]
 
     def _how(self, chosen: faiss.IDSelectorBitmap | None) -> faiss.SearchParameters:
+        import faiss  # noqa: PLC0415 - see above
+
         if not self._lists:
             return faiss.SearchParameters(sel=chosen)
         lists = faiss.SearchParametersIVF(sel=chosen, nprobe=_LOOKED_INTO)
@@ -94,6 +106,8 @@ class Coder:
 
 def train(embeddings: Floats) -> bytes:
     """What makes codes of embeddings like these [N, dimension], more than :data:`DIRECTIONS` of them."""
+    import faiss  # noqa: PLC0415 - see above
+
     count, dimension = embeddings.shape
     lists = max(1, min(_MOST_LISTS, count // _A_LIST))
     how = f"PCA{min(DIRECTIONS, dimension)},IVF{lists},SQ8"

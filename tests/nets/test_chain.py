@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from calling import call
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms.phantom import phantom
-from lesionnets import cli
 from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation import chain
 from lesionnets.evaluation.classify import of_groups
@@ -27,16 +26,6 @@ from lesionnets.evaluation.samples import with_either
 from workers.stages import purify as served
 
 Image = npt.NDArray[np.uint8]
-
-
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lesionnets", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    output = capsys.readouterr()
-    return int(ended.value.code or 0), output.out, output.err
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,23 +13,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from calling import call
 
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
-from lesionnets import checkpoint, cli
+from lesionnets import checkpoint
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import segment
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
-
-
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lesionnets", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    output = capsys.readouterr()
-    return int(ended.value.code or 0), output.out, output.err
 
 
 def test_train_then_evaluate_both_networks(

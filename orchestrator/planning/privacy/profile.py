@@ -7,14 +7,13 @@ stay are options of the same annex that keep no free text.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dermbatch.errors import UsageError
 from dermbatch.layout import check_batch_name
-from orchestrator.planning.documents import MOST_BYTES, composed, constructed
+from orchestrator.planning.documents import read_model
 
 
 class Profile(BaseModel):
@@ -49,18 +48,4 @@ def load_profile(path: Path) -> Profile:
     Raises:
         UsageError: Where the file cannot be read or is no profile, in one sentence.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES)
-        values: Any = constructed(composed(text))
-    except OSError as error:
-        raise UsageError(f"the profile {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"the profile {path} is no YAML{line}") from error
-    try:
-        return Profile.model_validate(values)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
-        raise UsageError(f"the profile {path} cannot be: {wrong}") from error
+    return read_model(path, Profile, "the profile")
