@@ -15,6 +15,7 @@
     canaries/_running.json
     privacy/<batch>/<first>.sealed
     reviews/<batch>/<part>/<n>/<reader>/<version>.json
+    reviews/_plans/<name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
 
@@ -297,6 +298,15 @@ def reader_decisions(batch: str, index: int, reader: str) -> str:
 def decision(batch: str, index: int, reader: str, version: int) -> str:
     """Key of a decision; written once."""
     return f"{reader_decisions(batch, index, reader)}{version:06d}.json"
+
+
+REVIEW_PLANS = "reviews/_plans/"
+"""Prefix of the plans of what is to be reviewed; no batch's name begins with ``_``."""
+
+
+def review_plan(name: str) -> str:
+    """Key of a plan of what is to be reviewed; written once."""
+    return f"{REVIEW_PLANS}{name}.json"
 
 
 SIMILAR = "similar/"
