@@ -22,8 +22,8 @@ class Planned(Record):
         batch, index: Which image.
         sha256: Of the image when the plan was made: whoever finds another one there has another image.
         reason: Why it was chosen.
-        score: By which, where there is any: its entropy (nats), its distance to what was chosen before (1 - cosine),
-            or its disagreement (nats).
+        score: By which, where there is any: its entropy (nats), its distance to the nearest of what was chosen
+            before it (1 - cosine), or its disagreement (nats).
     """
 
     batch: str
