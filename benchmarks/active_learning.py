@@ -220,7 +220,7 @@ def _vectors(samples: list[Sample], *, smoke: bool) -> Iterator[Floats]:
 def _reduced(vectors: Floats) -> Floats:
     """The first principal directions of all images, without labels; of variance 1 in the mean."""
     least = min(DIMENSIONS, len(vectors))
-    found = PCA(least, random_state=0).fit_transform(_directions(vectors))
+    found = PCA(least, svd_solver="randomized", random_state=0).fit_transform(_directions(vectors))
     return np.asarray(found / found.std(), np.float32)
 
 
