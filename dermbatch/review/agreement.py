@@ -39,9 +39,9 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
 def boundary_distances(one: Mask, other: Mask) -> tuple[float, float] | None:
     """How far two outlines are from each other: the mean symmetric and the 95 % Hausdorff distance, in pixels.
 
-    Of each pixel of an outline the distance to the nearest of the other's (Euclidean, exact); their mean, and the
-    95th percentile (linear), over both outlines together. A pixel is of the outline where one of its four
-    neighbours is outside of the mask or of the picture.
+    Of each pixel of an outline the distance to the nearest of the other's (Euclidean, exact); their mean over both
+    outlines together, and the larger of the two directions' 95th percentiles (linear), as ``lesionnets evaluate``
+    has it. A pixel is of the outline where one of its four neighbours is outside of the mask or of the picture.
 
     Returns:
         None where one mask is empty: there is no distance to nothing.
@@ -50,8 +50,9 @@ def boundary_distances(one: Mask, other: Mask) -> tuple[float, float] | None:
     if not all(outline.any() for outline in outlines):
         return None
     first, second = (_distance_to(outline) for outline in outlines)
-    both = np.concatenate([second[outlines[0]], first[outlines[1]]])
-    return float(both.mean()), float(np.percentile(both, 95))
+    there, back = second[outlines[0]], first[outlines[1]]
+    farthest = max(np.percentile(there, 95), np.percentile(back, 95))
+    return float(np.concatenate([there, back]).mean()), float(farthest)
 
 
 def _outline(mask: Mask) -> npt.NDArray[np.bool_]:

@@ -81,9 +81,8 @@ def decide(
     store: TheStore,
     person: ThePerson,
 ) -> Response:
-    """Keep a decision; sent once more it is the same one. 409 where it is not of what is there now."""
+    """Keep a decision; sent once more it is the same one (200). 409 where it is not of what is there now."""
     seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=said.shown, blank=said.blank)
-    before = decided(store, batch, index, person.name, said.version)
     asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
     try:
         made = Decision(
@@ -91,16 +90,16 @@ def decide(
             batch=batch,
             index=index,
             reader=person.name,
-            made=datetime.now(UTC) if before is None else before.made,
+            made=datetime.now(UTC),
             seen=seen,
             mask=_drawn(said.mask, record),
             features=tuple(said.features),
         )
     except ValidationError as error:
         raise Problem(400, "usage", str(error.errors()[0]["msg"]), at={"in": "body"}) from error
-    keep(store, made)
-    answer = json_of(request, made.model_dump(mode="json"))
-    answer.status_code = 201
+    kept = keep(store, made)
+    answer = json_of(request, kept.model_dump(mode="json"))
+    answer.status_code = 201 if kept is made else 200
     return answer
 
 
