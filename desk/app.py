@@ -36,7 +36,7 @@ from desk.door.sessions import Sessions
 from desk.pages import pages
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
-from desk.review import decisions
+from desk.review import decisions, queues
 from orchestrator.similar.shelf import IndexShelf
 
 
@@ -81,6 +81,7 @@ def application(desk: Desk) -> FastAPI:
         models,
         dicomweb,
         decisions,
+        queues,
     )
     for module in (*api, pages):
         app.include_router(module.router)

@@ -16,9 +16,25 @@ from desk import problems
 from desk.api.images import Records
 from desk.desk import Person, _person, _store
 from desk.pages import pages
-from desk.review import decisions
+from desk.review import decisions, queues
 
 PATH = "/v1/batches/b/images/0/decisions"
+
+
+class Leases:
+    """Of readers whom no queue hands anything."""
+
+    def __init__(self):
+        self.opened = set()
+
+    def done(self, case, reader, how="read"):
+        self.opened |= {reader} if how == "opened" else set()
+
+    def has_opened(self, case, reader):
+        return reader in self.opened
+
+    def reopen(self, case, reader):
+        pass
 
 
 class Reader:
@@ -48,6 +64,8 @@ def readers():
     problems.install(app, pages.wrong)
     app.state.records = Records()
     app.dependency_overrides[_store] = lambda: store
+    leases = Leases()
+    app.dependency_overrides[queues._leases] = lambda: leases
     app.include_router(decisions.router)
     return Reader(app, "ada"), Reader(app, "bo")
 
@@ -92,6 +110,15 @@ def test_readers_are_blind_to_each_other_until_they_have_decided(readers):
     assert bo("GET", f"{PATH}/1/mask.png").status_code == 404
     bo.decides(diagnosis=["nevus"])
     assert {one["reader"] for one in bo("GET").json()["decisions"]} == {"ada", "bo"}
+
+
+def test_whoever_has_seen_others_decisions_reads_no_more_and_adjudicates(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"])
+    assert [one["reader"] for one in bo("GET", f"{PATH}?open=true").json()["decisions"]] == ["ada"]
+    refused = bo.decides(diagnosis=["melanoma"])
+    assert (refused.status_code, refused.json()["reason"]) == (409, "not_blind")
+    assert bo.decides(kind="adjudicate", diagnosis=["nevus"]).status_code == 201
 
 
 def test_what_was_sent_twice_is_there_once(readers):
