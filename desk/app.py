@@ -33,10 +33,10 @@ from desk.api.related import others, similar
 from desk.desk import Desk, ThePerson
 from desk.door.door import Door, cookie_name
 from desk.door.sessions import Sessions
-from desk.pages import pages
+from desk.pages import pages, reviewing
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
-from desk.review import decisions, queues
+from desk.review import decisions, masks, queues
 from orchestrator.similar.shelf import IndexShelf
 
 
@@ -81,9 +81,10 @@ def application(desk: Desk) -> FastAPI:
         models,
         dicomweb,
         decisions,
+        masks,
         queues,
     )
-    for module in (*api, pages):
+    for module in (*api, pages, reviewing):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
     _entrances(app, sessions, settings.desk)

@@ -1,4 +1,4 @@
-"""What people decide of an image: read, added to, and out as a picture of the mask.
+"""What people decide of an image: read, and added to.
 
 A reader who has not decided yet is told of no one else's decisions: two readers are blind to each other.
 """
@@ -14,18 +14,17 @@ import structlog
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, ReviewConflict
 from dermbatch.images import png
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.records.review import Case, Decision, Drawn, Feature, Seen, Text
-from dermbatch.review.kept import decided, decisions, keep, latest, newer_results
+from dermbatch.review.kept import decisions, keep, latest, newer_results
 from dermbatch.review.leases import Leases
 from dermbatch.review.masks import of_runs, runs
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
-from desk.api.answers import digest, json_of, tagged
+from desk.api.answers import json_of
 from desk.api.images import TheRecord
 from desk.desk import ThePerson, TheStore
 from desk.problems import Problem
@@ -123,17 +122,6 @@ def decide(
     answer = json_of(request, kept.model_dump(mode="json"))
     answer.status_code = 201 if kept is made else 200
     return answer
-
-
-@router.get("/{version}/mask.png")
-def mask(batch: str, index: int, version: int, request: Request, store: TheStore, person: ThePerson) -> Response:
-    """The mask of one of the reader's own decisions, 255 where lesion, pixel by pixel as it was drawn."""
-    layout.check_batch_name(batch)
-    found = decided(store, batch, index, person.name, version)
-    if found is None or found.mask is None:
-        raise Problem(404, "not_found", "there is no such decision, or no mask in it")
-    drawn = of_runs(found.mask.counts, found.mask.height, found.mask.width)
-    return tagged(request, digest(batch, index, version), png.encode(drawn), "image/png")
 
 
 def _check_blind(made: Decision, leases: Leases, store: ObjectStore) -> None:

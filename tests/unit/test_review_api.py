@@ -16,7 +16,7 @@ from desk import problems
 from desk.api.images import Records
 from desk.desk import Person, _person, _store
 from desk.pages import pages
-from desk.review import decisions, queues
+from desk.review import decisions, masks, queues
 
 PATH = "/v1/batches/b/images/0/decisions"
 
@@ -66,7 +66,8 @@ def readers():
     app.dependency_overrides[_store] = lambda: store
     leases = Leases()
     app.dependency_overrides[queues._leases] = lambda: leases
-    app.include_router(decisions.router)
+    for module in (decisions, masks):
+        app.include_router(module.router)
     return Reader(app, "ada"), Reader(app, "bo")
 
 
