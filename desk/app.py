@@ -36,7 +36,7 @@ from desk.door.sessions import Sessions
 from desk.pages import pages, reviewing
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
-from desk.review import decisions, masks, queues
+from desk.review import agreements, decisions, masks, queues
 from orchestrator.similar.shelf import IndexShelf
 
 
@@ -65,6 +65,7 @@ def application(desk: Desk) -> FastAPI:
     )
     app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
     app.state.headers, app.state.similar = dicomweb.Headers(), IndexShelf()
+    app.state.measured = agreements.Measured()
     problems.install(app, pages.wrong)
     app.include_router(batches.news)
     api = (
@@ -82,6 +83,7 @@ def application(desk: Desk) -> FastAPI:
         dicomweb,
         decisions,
         masks,
+        agreements,
         queues,
     )
     for module in (*api, pages, reviewing):

@@ -123,9 +123,9 @@ def _numbers(counts: Any) -> list[int]:
 
 
 def _of_png(body: bytes, height: int, width: int) -> Mask:
-    found = struct.unpack(">II", body[16:24]) if len(body) >= 24 else (0, 0)
-    if found != (width, height):
-        raise ValueError(_other_size(*found, height, width))
+    across, down = struct.unpack(">II", body[16:24]) if len(body) >= 24 else (0, 0)
+    if (across, down) != (width, height):
+        raise ValueError(_other_size(across, down, height, width))
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("the file is no readable PNG")

@@ -27,6 +27,7 @@ let despite = {};
 let stages = {};
 let began = Date.now();
 let keeping = null;
+let pending = null; // a decision that could not be sent, and is sent again as it is
 let dirty = false;
 
 async function load() {
@@ -38,6 +39,7 @@ async function load() {
   viewer.size = [source.width, source.height];
   viewer.spacing = source.pixel_spacing_mm?.[1] ?? null;
   viewer.fit();
+  editor.resize(Math.min(source.width, source.height) / 20);
   stages = known.stages;
   byId("name").textContent = handed.blind ? `Image ${index}` : said.result.name;
   byId("where").textContent = queue ? `Queue ${queue}${handed.blind ? "; what models found is not shown" : ""}` : `${batch}, ${index}`;
@@ -86,9 +88,9 @@ function form() {
   const classify = handed.blind ? null : said.result.stages.classify?.output;
   const labels = [...new Set([...Object.keys(said.result.stages.classify?.output.probabilities ?? {}), ...JSON.parse(picture.dataset.diagnoses)])];
   byId("diagnoses").replaceChildren(...labels.map((label) => make("label", {}, make("input", { type: "checkbox", name: "diagnosis", value: label, onchange: changed }), make("span", {}, words(label)), make("span", { class: "soft n" }, classify ? classify.probabilities[label]?.toFixed(2) ?? "" : ""))));
-  const features = JSON.parse(picture.dataset.features);
+  const features = JSON.parse(picture.dataset.features); // pairs of code and title, in order
   const one = (name, title) => make("div", { class: "choice" }, make("label", {}, make("input", { type: "radio", name: "layer", value: name, checked: name === LESION, onchange: () => editor.choose(name) }), make("span", {}, title)), name === LESION ? null : make("label", { class: "soft" }, make("input", { type: "checkbox", name: "seen", value: name, "aria-label": `${title}: seen`, onchange: changed }), "seen"));
-  byId("layers").replaceChildren(one(LESION, "Lesion"), ...Object.entries(features).map(([name, title]) => one(name, title)));
+  byId("layers").replaceChildren(one(LESION, "Lesion"), ...features.map(([name, title]) => one(name, title)));
   for (const id of ["unsure", "comment"]) byId(id).addEventListener("input", changed);
 }
 
@@ -108,13 +110,14 @@ function fill({ diagnosis, unsure, comment, seen }) {
 let writing = null;
 function changed() {
   dirty = true;
+  pending = null;
   byId("state").textContent = "not kept yet";
   if (editor.active && editor.active !== LESION && !editor.mask.empty) byId("layers").querySelector(`input[name=seen][value=${editor.active}]`).checked = true;
   clearTimeout(writing);
   writing = setTimeout(() => draft().catch(complain), 400);
 }
 
-async function draft(pending = null) {
+async function draft() {
   clearTimeout(writing);
   const [width, height] = viewer.size;
   const layers = [...editor.masks].map(([name, mask]) => [name, mask.rows()]);
@@ -142,15 +145,16 @@ async function keep() {
 
 // Send a decision. What cannot be sent now lies in the browser, and is sent again: the same decision is one, however often.
 async function send(body) {
-  keeping = body;
+  keeping = pending = body;
   byId("keep").disabled = true;
   byId("state").textContent = "keeping …";
-  const laid = draft(body);
+  const laid = draft();
   try {
     const kept = await json(`${here}/decisions`, { method: "POST", json: body });
     await laid.catch(() => {});
     await drafts.drop(draftName).catch(() => {});
     dirty = false;
+    pending = null;
     byId("state").textContent = `kept as version ${kept.version}`;
     say(`Kept as version ${kept.version}`);
     document.dispatchEvent(new CustomEvent("kept", { detail: kept }));
@@ -159,6 +163,7 @@ async function send(body) {
   } catch (error) {
     byId("state").textContent = "not kept yet";
     if (error.status === 401 || error.status === 0 || error.status === 503) return later(body, error);
+    pending = null;
     await laid.catch(() => {});
     await draft();
     if (error.reason === "newer_results" || error.reason === "decided_meanwhile") { say(error.message, true); return conflict(); }
@@ -172,7 +177,7 @@ async function send(body) {
 function later(body, error) {
   say(error.message, true);
   byId("state").textContent = "not kept yet: sent again as soon as it can be";
-  const retry = () => { clearTimeout(timer); document.removeEventListener("signedin", retry); if (!keeping) send(body).catch(complain); };
+  const retry = () => { clearTimeout(timer); document.removeEventListener("signedin", retry); if (!keeping && pending === body) send(body).catch(complain); };
   const timer = error.status === 401 ? null : setTimeout(retry, 3000);
   document.addEventListener("signedin", retry, { once: true });
 }
