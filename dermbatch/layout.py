@@ -299,6 +299,15 @@ def decision(batch: str, index: int, reader: str, version: int) -> str:
     return f"{reader_decisions(batch, index, reader)}{version:06d}.json"
 
 
+QUEUES = "review-queues/"
+"""Prefix of the queues of images that readers are to look at; outside of the batches."""
+
+
+def review_queue(name: str) -> str:
+    """Key of a queue; written once."""
+    return f"{QUEUES}{name}.json"
+
+
 SIMILAR = "similar/"
 """Prefix of the indexes of embeddings, and of what they never show."""
 

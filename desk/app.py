@@ -33,10 +33,10 @@ from desk.api.related import others, similar
 from desk.desk import Desk, ThePerson
 from desk.door.door import Door, cookie_name
 from desk.door.sessions import Sessions
-from desk.pages import pages
+from desk.pages import pages, reviewing
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
-from desk.review import decisions
+from desk.review import agreements, decisions, masks, queues
 from orchestrator.similar.shelf import IndexShelf
 
 
@@ -65,6 +65,7 @@ def application(desk: Desk) -> FastAPI:
     )
     app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
     app.state.headers, app.state.similar = dicomweb.Headers(), IndexShelf()
+    app.state.measured = agreements.Measured()
     problems.install(app, pages.wrong)
     app.include_router(batches.news)
     api = (
@@ -81,8 +82,11 @@ def application(desk: Desk) -> FastAPI:
         models,
         dicomweb,
         decisions,
+        masks,
+        agreements,
+        queues,
     )
-    for module in (*api, pages):
+    for module in (*api, pages, reviewing):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
     _entrances(app, sessions, settings.desk)

@@ -16,9 +16,25 @@ from desk import problems
 from desk.api.images import Records
 from desk.desk import Person, _person, _store
 from desk.pages import pages
-from desk.review import decisions
+from desk.review import decisions, masks, queues
 
 PATH = "/v1/batches/b/images/0/decisions"
+
+
+class Leases:
+    """Of readers whom no queue hands anything."""
+
+    def __init__(self):
+        self.opened = set()
+
+    def done(self, case, reader, how="read"):
+        self.opened |= {reader} if how == "opened" else set()
+
+    def has_opened(self, case, reader):
+        return reader in self.opened
+
+    def reopen(self, case, reader):
+        pass
 
 
 class Reader:
@@ -48,7 +64,10 @@ def readers():
     problems.install(app, pages.wrong)
     app.state.records = Records()
     app.dependency_overrides[_store] = lambda: store
-    app.include_router(decisions.router)
+    leases = Leases()
+    app.dependency_overrides[queues._leases] = lambda: leases
+    for module in (decisions, masks):
+        app.include_router(module.router)
     return Reader(app, "ada"), Reader(app, "bo")
 
 
@@ -94,10 +113,19 @@ def test_readers_are_blind_to_each_other_until_they_have_decided(readers):
     assert {one["reader"] for one in bo("GET").json()["decisions"]} == {"ada", "bo"}
 
 
+def test_whoever_has_seen_others_decisions_reads_no_more_and_adjudicates(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"])
+    assert [one["reader"] for one in bo("GET", f"{PATH}?open=true").json()["decisions"]] == ["ada"]
+    refused = bo.decides(diagnosis=["melanoma"])
+    assert (refused.status_code, refused.json()["reason"]) == (409, "not_blind")
+    assert bo.decides(kind="adjudicate", diagnosis=["nevus"]).status_code == 201
+
+
 def test_what_was_sent_twice_is_there_once(readers):
     ada, _ = readers
     first, again = ada.decides(comment="once"), ada.decides(comment="once")
-    assert (first.status_code, again.status_code) == (201, 201)
+    assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
     assert len(ada("GET").json()["decisions"]) == 1
 
