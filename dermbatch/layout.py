@@ -15,6 +15,7 @@
     canaries/_running.json
     privacy/<batch>/<first>.sealed
     reviews/<batch>/<part>/<n>/<reader>/<version>.json
+    reviews/_plans/<name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
 
@@ -306,6 +307,15 @@ QUEUES = "review-queues/"
 def review_queue(name: str) -> str:
     """Key of a queue; written once."""
     return f"{QUEUES}{name}.json"
+
+
+REVIEW_PLANS = "reviews/_plans/"
+"""Prefix of the plans of what is to be reviewed; no batch's name begins with ``_``."""
+
+
+def review_plan(name: str) -> str:
+    """Key of a plan of what is to be reviewed; written once."""
+    return f"{REVIEW_PLANS}{name}.json"
 
 
 SIMILAR = "similar/"

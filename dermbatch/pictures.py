@@ -91,6 +91,15 @@ def read_whole(store: ObjectStore, image: SourceInfo, stage: StageRecord, name: 
         return encoded(whole(store, stage.differences[name], lambda: _pixels(source, image)))
 
 
+def read_source(store: ObjectStore, image: SourceInfo) -> Picture:
+    """The picture that a record is of, as a worker decoded it: uint8 [H, W, 3] RGB.
+
+    Raises:
+        SourceGone, ArtifactDamaged, StoreUnavailable, StoreRefused: As for :func:`read_whole`.
+    """
+    return _pixels(_source(store, image), image)
+
+
 def encoded(picture: Picture) -> bytes:
     """A picture as the file that records name."""
     return marked_png(png.encode(picture))

@@ -27,6 +27,8 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
 app.command()(precision)
 
+_OF_SEVERAL = frozenset({"enhance_srgan", "mb_dcnn", "mb_dcnn_xception"})
+
 # PyTorch and the networks are imported by the commands that need them: help and usage errors come at once.
 
 
@@ -65,10 +67,16 @@ def train(
         int | None,
         typer.Option(min=0, max=4, help="Source not to train on but to measure on, 0 to 4; of the lite recipes."),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Weights to begin from: a checkpoint, or the ONNX file or folder of a served model."),
+    ] = None,
 ) -> None:
     """Train a network; the last line printed is the path of its best checkpoint."""
     if recipe not in recipe_names():
         raise UsageError(f"there is no recipe {recipe!r}; there are {', '.join(recipe_names())}")
+    if init is not None and recipe in _OF_SEVERAL:
+        raise UsageError(f"{recipe} trains several networks one after another: --init is for recipes of one")
     import torch  # noqa: PLC0415
 
     from lesionnets.training import RecipeOptions  # noqa: PLC0415
@@ -76,7 +84,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     options = RecipeOptions(
-        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width, patience, leave_out
+        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width, patience, leave_out, init
     )
     best: Path = import_module(modules_below(recipes)[recipe]).train(options)
     typer.echo(best)

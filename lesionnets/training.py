@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
+from lesionnets.initial import begin_from
 from lesionnets.run_folder import RunFolder, State
+
+_SEEN = 8  # batches by which folded batch norms are measured
 
 Batch = Any
 """A tensor, or a tuple, list or dictionary of tensors: what a loader yields and a loss takes."""
@@ -65,6 +69,7 @@ class RecipeOptions:
         width: Share of the paper's width, above 0; the recipe's own where none.
         patience: Validations without a better figure after which training ends; the recipe's own where none.
         leave_out: Source that is not trained on but measured on (:mod:`lesionnets.data.sources.folds`).
+        init: Weights to begin from (:func:`lesionnets.initial.begin_from`).
     """
 
     out: Path
@@ -76,6 +81,7 @@ class RecipeOptions:
     width: float | None = None
     patience: int | None = None
     leave_out: int | None = None
+    init: Path | None = None
 
     def width_or(self, on_cpu: float, *, smoke: float = 0.125) -> float:
         """Share of the paper's width: what was asked for, else 1.0 on a GPU and ``on_cpu`` elsewhere.
@@ -104,6 +110,7 @@ class RecipeOptions:
             "patience": self.patience or patience,
             "seed": self.seed,
             "resume": self.resume,
+            "init": self.init,
         }
 
     def data_folder(self) -> Path:
@@ -202,6 +209,7 @@ def fit(
     resume: bool = False,
     clip_norm: float = 1.0,
     companion: Learner | None = None,
+    init: Path | None = None,
 ) -> Outcome:
     """Train until the epochs or the minutes are spent, and keep the best checkpoint.
 
@@ -225,18 +233,22 @@ def fit(
         resume: Go on from ``last.pt`` where there is one.
         clip_norm: Gradients are scaled down to this norm.
         companion: What else learns, by ``loss_step``'s own doing; its state is kept in ``last.pt``.
+        init: Weights to begin from in place of the model's own.
 
     Returns:
         Path and figures of the best checkpoint.
 
     Raises:
-        UsageError: Where neither epochs nor minutes are given, or ``last.pt`` is another run's or cannot be read.
+        UsageError: Where neither epochs nor minutes are given, ``last.pt`` is another run's or cannot be read, or
+            the weights to begin from are another network's.
     """
     if epochs is None and minutes is None:
         raise UsageError("training needs a budget: epochs or minutes")
     where = device()
     model.to(where)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if init is not None and not (resume and RunFolder(run.out_dir).last.exists()):
+        begin_from(model, init, lambda network: _see(network, loss_step, train_loader, seed))
     decay = get_ema_multi_avg_fn(ema_decay or 0.0)  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
     peaks = [group["lr"] for group in optimiser.param_groups]
@@ -279,6 +291,16 @@ def fit(
                 folder.write_log(_row(state, float(torch.stack(losses).mean()), figures))
             folder.save(state, told, {name: part.state_dict() for name, part in parts.items()})
     return Outcome(folder.best, state.best_figures, state.epoch, state.seconds)
+
+
+def _see(
+    model: nn.Module, loss_step: Callable[[nn.Module, Batch], Tensor], train_loader: Loader, seed: int
+) -> None:
+    """Show a network a few batches, from which nothing is learnt."""
+    where = next(model.parameters()).device
+    seed_everything(seed)
+    for raw_batch in islice(train_loader, _SEEN):
+        loss_step(model, to_device(raw_batch, where))
 
 
 def _step(

@@ -1,22 +1,27 @@
-"""``lesionnets data``: make images to measure on."""
+"""``lesionnets data``: make images to measure on, or to train on."""
 
 from __future__ import annotations
 
 import csv
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dermbatch.errors import UsageError
-from lesionnets.commands.options import Images, Partial, listed
+from dermbatch.audit import Audit
+from dermbatch.errors import DermbatchError, UsageError
+from dermbatch.settings import Settings, load
+from dermbatch.store import ObjectStore
+from lesionnets.commands.options import Images, Map, Partial, listed, renamed
 
-app = typer.Typer(help="Make images to measure on.", no_args_is_help=True)
+app = typer.Typer(help="Make images to measure on, or to train on.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Make images to measure on."""
+    """Make images to measure on, or to train on."""
 
 
 @app.command()
@@ -58,3 +63,42 @@ def pairs(
     with (out / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image_id", "hair_of"), *rows])
     typer.echo(f"{len(rows)} pairs in {out}")
+
+
+@app.command("from-feedback")
+def from_feedback(
+    batches: Annotated[list[str], typer.Argument(metavar="BATCH", help="Whose decisions.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to make, in the layout of docs/data.md.")],
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Home of a stack that runs; the store that the environment names if none."),
+    ] = None,
+    val: Annotated[float, typer.Option(min=0, max=1, help="Share of the images that is held out.")] = 0.2,
+    other_names: Map = None,
+) -> None:
+    """Make a training set of what readers decided: with who, when, which model, and what is left out and why."""
+    from lesionnets.data.feedback import write_set  # noqa: PLC0415
+
+    settings = load() if home is None else _of_stack(home)
+    store = ObjectStore(settings.store, Audit(settings.audit, "lesionnets-data", command=True))
+    try:
+        written = write_set(store, batches, out, renamed=renamed(other_names), val=val)
+    except DermbatchError as error:
+        raise error if isinstance(error, UsageError) else UsageError(str(error)) from error
+    for word, count in sorted(written.left_out.items()):
+        sys.stderr.write(f"lesionnets: left out {count} {word}\n")
+    images = ", ".join(f"{count} {split}" for split, count in sorted(written.images.items()))
+    diagnoses = ", ".join(f"{count} {name}" for name, count in sorted(written.diagnoses.items())) or "no diagnosis"
+    typer.echo(f"{sum(written.images.values())} images ({images}), {written.masks} masks, {diagnoses}: {out}")
+
+
+def _of_stack(home: Path) -> Settings:
+    """Settings that lead to the stack that runs in a home.
+
+    Raises:
+        UsageError: Where none does.
+    """
+    try:
+        return Settings(**json.loads((home / "stack.json").read_bytes())["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"no stack is running in {home}; start one with: dermbatch up --home {home}") from error

@@ -33,6 +33,7 @@ EXAMPLES = {
     "cases facts": "dermbatch cases facts known.csv",
     "cases forbid": "dermbatch cases forbid archive-2026/17 --why withdrawn",
     "cases allow": "dermbatch cases allow archive-2026/17",
+    "review plan": "dermbatch review plan archive-2026 --strategy entropy --count 100",
     "rules check": "dermbatch rules check rules.yaml",
     "rules test": "dermbatch rules test rules.yaml s3://inbox/clinic-a/1.dcm",
     "audit": "dermbatch audit --object s3://inbox/clinic-a/1.dcm --since 2026-01-01",

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dermbatch import layout
 from dermbatch.records.asked import BatchSummary
+from dermbatch.review.plans import plan_names
 from dermbatch.store import ObjectStore
 from orchestrator.cli.program import application
 from tests.outcome_samples import CREATED, batch_of, entry_of, mask_png, result_of, write_manifest, write_record
@@ -73,6 +74,18 @@ def test_the_commands_make_an_index_answer_and_forbid(run, store, tmp_path):
     known.write_text("image,diagnosis\n000002,melanoma\n")
     assert run("cases", "facts", known).exit_code == 0
     assert "melanoma (known)" in run("similar", "similar-cases/0", "--diagnosis", "melanoma").output
+
+
+def test_what_is_to_be_read_is_planned_by_a_command(run, store):
+    told = run("review", "plan", "similar-cases", "--count", 3, "--name", "next")
+    assert told.exit_code == 0, told.output
+    assert "plan next: 3 of 4 images (2 cluster, 1 random)" in told.output
+    rest = json.loads(run("review", "plan", "--strategy", "random", "--name", "rest", "--json").output)
+    assert (rest["among"], rest["left_out"]) == (1, {"planned": 3})
+    assert {one["batch"] for one in rest["images"]} == {"similar-cases"}
+    refused = run("review", "plan", "--name", "next")
+    assert "there is a plan 'next' already" in str(refused.exception)
+    assert plan_names(store) == ["next", "rest"]
 
 
 def test_the_desk_answers_with_regions_of_both_pictures(

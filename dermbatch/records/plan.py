@@ -1,0 +1,57 @@
+"""A plan of what is to be reviewed: which images, in which order, and why each of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from dermbatch.records.asked import Name, Record, Stored
+
+Strategy = Literal["entropy", "diversity", "disagreement", "random"]
+
+PlanReason = Literal["cluster", "entropy", "diversity", "disagreement", "random"]
+"""Why an image is in a plan: the middle of a cluster of embeddings, what the strategy found, or by chance."""
+
+
+class Planned(Record):
+    """An image of a plan.
+
+    Attributes:
+        batch, index: Which image.
+        sha256: Of the image when the plan was made: whoever finds another one there has another image.
+        reason: Why it was chosen.
+        score: By which, where there is any: its entropy (nats), its distance to the nearest of what was chosen
+            before it (1 - cosine), or its disagreement (nats).
+    """
+
+    batch: str
+    index: int = Field(ge=0)
+    sha256: str
+    reason: PlanReason
+    score: float | None = None
+
+
+class ReviewPlan(Stored):
+    """A plan; ``reviews/_plans/<name>.json``, written once.
+
+    Attributes:
+        name: Of the plan.
+        tenant: Whose images they are.
+        made: When.
+        strategy: That chose.
+        seed: Of all that is by chance.
+        among: How many images could have been chosen.
+        left_out: How many could not, by a word that says why.
+        images: In the order in which they are to be read; the order says nothing of why they were chosen.
+    """
+
+    name: Name
+    tenant: Name = "default"
+    made: datetime
+    strategy: Strategy
+    seed: int
+    among: int
+    left_out: dict[str, int] = Field(default_factory=dict)
+    images: tuple[Planned, ...]

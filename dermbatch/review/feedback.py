@@ -1,0 +1,130 @@
+"""What readers' decisions of a batch teach: of each image one verdict, or a word why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from dermbatch import layout
+from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError
+from dermbatch.records.outcome import ModelUsed, ResultRecord
+from dermbatch.records.review import Decision, Drawn
+from dermbatch.review.kept import latest, newer_results, of_batch
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from dermbatch.stored import read
+
+Why = Literal[
+    "deleted",
+    "another_image",
+    "resegmented",
+    "returned",
+    "unsure",
+    "readers_disagree",
+    "several_diagnoses",
+    "nothing_decided",
+    "another_size",
+]
+"""Why an image teaches nothing: there is no result of it any more; it is other bytes now; its lesion was segmented
+anew since; its reader was asked to correct it; no reader is sure; readers differ; several diagnoses are possible;
+neither diagnosis nor mask was said; the mask is of another size."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an image teaches.
+
+    Attributes:
+        record: Its result.
+        diagnosis: That all readers say, or the one who adjudicated; none where nothing was said of it.
+        mask: Of the lesion, the last one that was drawn; none where none was.
+        decisions: What it rests on.
+        models: What lay before the readers, by stage; those of results that are still there.
+    """
+
+    record: ResultRecord
+    diagnosis: str | None
+    mask: Drawn | None
+    decisions: tuple[Decision, ...]
+    models: dict[Stage, ModelUsed]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that was decided on and teaches nothing."""
+
+    batch: str
+    index: int
+    readers: tuple[str, ...]
+    why: Why
+
+
+def verdicts(store: ObjectStore, batch: str) -> Iterator[Verdict | LeftOut]:
+    """Of each image of a batch that somebody has decided something of, in no particular order.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Where the store fails.
+        RecordDamaged, NewerFormat: Where a decision cannot be read.
+    """
+    for index, found in groupby(of_batch(store, batch), key=lambda one: one.index):
+        decisions = list(latest(list(found)).values())
+        verdict = _verdict(store, batch, index, decisions)
+        readers = tuple(sorted(one.reader for one in decisions))
+        yield verdict if isinstance(verdict, Verdict) else LeftOut(batch, index, readers, verdict)
+
+
+def _verdict(store: ObjectStore, batch: str, index: int, decisions: list[Decision]) -> Verdict | Why:
+    try:
+        record = read(store, layout.result(batch, index), ResultRecord)
+    except (ObjectNotFound, PermanentError, NewerFormat):
+        return "deleted"
+    counted = _counted(decisions)
+    if not counted:
+        return "returned"
+    if any(one.seen.sha256 != record.source.sha256 for one in counted):
+        return "another_image"
+    if any(_resegmented(store, one) for one in counted):
+        return "resegmented"
+    sure = [one for one in counted if not one.unsure]
+    masks = [one.mask for one in sorted(counted, key=lambda one: one.made) if one.mask is not None]
+    said = {one.diagnosis for one in sure if one.diagnosis}
+    if (why := _why_not(record, said, masks, sure)) is not None:
+        return why
+    (diagnosis,) = said.pop() if said else (None,)
+    return Verdict(record, diagnosis, masks[-1] if masks else None, tuple(counted), _models(record, counted))
+
+
+def _why_not(
+    record: ResultRecord, said: set[tuple[str, ...]], masks: Sequence[Drawn], sure: Sequence[Decision]
+) -> Why | None:
+    if len(said) > 1:
+        return "readers_disagree"
+    if any(len(labels) > 1 for labels in said):
+        return "several_diagnoses"
+    if not said and not masks:
+        return "nothing_decided" if sure else "unsure"
+    if any((mask.height, mask.width) != (record.source.height, record.source.width) for mask in masks[-1:]):
+        return "another_size"
+    return None
+
+
+def _counted(decisions: Sequence[Decision]) -> list[Decision]:
+    """Those that count: the last adjudication, or else all readings that were not returned since."""
+    if adjudged := [one for one in decisions if one.kind == "adjudicate"]:
+        return [max(adjudged, key=lambda one: one.made)]
+    returned = {one.to: one.made for one in sorted(decisions, key=lambda one: one.made) if one.kind == "return"}
+    read_only = (one for one in decisions if one.kind == "read")
+    return [one for one in read_only if one.reader not in returned or one.made > returned[one.reader]]
+
+
+def _resegmented(store: ObjectStore, decision: Decision) -> bool:
+    """Whether the lesion was segmented anew since, and the reader was not told of it."""
+    newer = newer_results(store, decision.seen.sha256, decision.seen.stages)
+    return Stage.SEGMENT in newer and decision.despite.get(Stage.SEGMENT) != newer[Stage.SEGMENT]
+
+
+def _models(record: ResultRecord, decisions: Sequence[Decision]) -> dict[Stage, ModelUsed]:
+    shown = {(stage, key) for one in decisions for stage, key in one.seen.stages.items()}
+    return {stage: one.model for stage, one in record.stages.items() if (stage, one.key) in shown}

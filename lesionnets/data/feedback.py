@@ -1,0 +1,163 @@
+"""Readers' decisions as a training set of the usual layout (docs/data.md), and where each image is from."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermbatch.errors import ArtifactDamaged, SourceGone, UsageError
+from dermbatch.images import png
+from dermbatch.images.lesion import Mask
+from dermbatch.pictures import read_source
+from dermbatch.review.feedback import LeftOut, Verdict, verdicts
+from dermbatch.review.masks import of_runs
+from dermbatch.stages import Stage
+from dermbatch.store import ObjectStore
+from lesionnets.data.sources.isic import DIAGNOSES, MASK_END
+
+_LABELS = ("image_id", "split", "diagnosis", "has_mask")
+_SAID = (*_LABELS, "batch", "index", "sha256", "readers", "made", "kind", "shown", "segmented_by", "classified_by")
+_LEFT_OUT = ("batch", "index", "readers", "why")
+_DIGITS = 8
+
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of it: images by split, how many of each diagnosis, masks, and what was left out, by a word."""
+
+    images: dict[str, int]
+    diagnoses: dict[str, int]
+    masks: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Teaching:
+    """What of a verdict is taken: both may be missing, but not both at once."""
+
+    diagnosis: str
+    mask: Mask | None
+
+
+def write_set(
+    store: ObjectStore, batches: Sequence[str], out: Path, *, renamed: Mapping[str, str], val: float
+) -> Written:
+    """Write a training set of what readers decided.
+
+    ``<split>/images/<batch>_<index>.png``, ``<split>/masks/<batch>_<index>_segmentation.png`` and ``labels.csv``,
+    of images with a diagnosis; ``feedback.csv`` says of each image who, when and what models had made of it, and
+    ``left_out.csv`` what is not there and why. An image is in ``val`` by its digest, whatever else there is, so it
+    stays there as decisions are added.
+
+    Args:
+        store: Has decisions and images.
+        batches: Whose decisions.
+        out: Folder to make; may not have a set yet.
+        renamed: What diagnoses are called otherwise; those called nothing are dropped.
+        val: Share of the images that is held out, 0 to 1.
+
+    Raises:
+        UsageError: Where there is a set already, or no decision teaches anything.
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    if (out / "feedback.csv").exists():
+        raise UsageError(f"{out} holds a set already: name another folder, or take it away")
+    said: list[Row] = []
+    left_out: list[Row] = []
+    for verdict in (verdict for batch in batches for verdict in verdicts(store, batch)):
+        taken = _write(store, verdict, out, renamed, val)
+        (left_out if isinstance(taken, str) else said).append(
+            _left_out(verdict, taken) if isinstance(taken, str) else taken
+        )
+    counted = dict(Counter(str(row["why"]) for row in left_out))
+    if not said:
+        told = ", ".join(f"{count} {word}" for word, count in sorted(counted.items())) or "there are none"
+        raise UsageError(f"no decision of {', '.join(batches)} teaches anything: {told}")
+    diagnosed = [row for row in said if row["diagnosis"]]
+    _csv(out / "labels.csv", _LABELS, diagnosed)
+    _csv(out / "left_out.csv", _LEFT_OUT, left_out)
+    _csv(out / "feedback.csv", _SAID, said)  # last: where it is, the set is whole
+    return Written(
+        images=dict(Counter(str(row["split"]) for row in said)),
+        diagnoses=dict(Counter(str(row["diagnosis"]) for row in diagnosed)),
+        masks=sum(row["has_mask"] == 1 for row in said),
+        left_out=counted,
+    )
+
+
+def _write(
+    store: ObjectStore, verdict: Verdict | LeftOut, out: Path, renamed: Mapping[str, str], val: float
+) -> Row | str:
+    """Write an image, and what it teaches: its row, or a word why it is left out."""
+    if isinstance(verdict, LeftOut):
+        return verdict.why
+    teaching = _teaching(verdict, renamed)
+    if isinstance(teaching, str):
+        return teaching
+    source = verdict.record.source
+    try:
+        picture = read_source(store, source)
+    except (SourceGone, ArtifactDamaged):
+        return "source_gone"
+    split = "val" if int(source.sha256[:_DIGITS], 16) < val * 16**_DIGITS else "train"
+    image_id = f"{verdict.record.batch}_{verdict.record.index}"
+    _picture(out / split / "images" / f"{image_id}.png", png.encode(picture))
+    if teaching.mask is not None:
+        _picture(out / split / "masks" / f"{image_id}{MASK_END}", png.encode(teaching.mask))
+    row = {"image_id": image_id, "split": split, "diagnosis": teaching.diagnosis}
+    return row | {"has_mask": int(teaching.mask is not None)} | _said(verdict)
+
+
+def _teaching(verdict: Verdict, renamed: Mapping[str, str]) -> _Teaching | str:
+    said = verdict.diagnosis
+    diagnosis = "" if said is None else renamed.get(said, said)
+    drawn = verdict.mask
+    mask = None if drawn is None else of_runs(drawn.counts, drawn.height, drawn.width)
+    if diagnosis and diagnosis not in DIAGNOSES:
+        return "unknown_diagnosis"
+    if mask is not None and not mask.any():
+        return "no_lesion"
+    if not diagnosis and mask is None:
+        return "unknown_diagnosis"
+    return _Teaching(diagnosis, mask)
+
+
+def _said(verdict: Verdict) -> dict[str, object]:
+    """Where an image is from: who said so, when, having seen what."""
+    decisions, record = sorted(verdict.decisions, key=lambda one: one.made), verdict.record
+    models = {stage: f"{one.name}@{one.version} {one.sha256[:12]}" for stage, one in verdict.models.items()}
+    return {
+        "batch": record.batch,
+        "index": record.index,
+        "sha256": record.source.sha256,
+        "readers": ";".join(one.reader for one in decisions),
+        "made": decisions[-1].made.isoformat(),
+        "kind": decisions[-1].kind,
+        "shown": int(any(one.seen.shown for one in decisions)),
+        "segmented_by": models.get(Stage.SEGMENT, ""),
+        "classified_by": models.get(Stage.CLASSIFY, ""),
+    }
+
+
+def _left_out(verdict: Verdict | LeftOut, why: str) -> Row:
+    if isinstance(verdict, LeftOut):
+        return {"batch": verdict.batch, "index": verdict.index, "readers": ";".join(verdict.readers), "why": why}
+    readers = ";".join(sorted(one.reader for one in verdict.decisions))
+    return {"batch": verdict.record.batch, "index": verdict.record.index, "readers": readers, "why": why}
+
+
+def _picture(path: Path, body: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+
+
+def _csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

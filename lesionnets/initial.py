@@ -1,0 +1,135 @@
+"""Weights to begin training from: those of a checkpoint, or of the ONNX file that is served.
+
+In a served file batch norm is folded into the convolution before it. What it had learnt of scale and mean is not
+to be had from there, but it is not needed either: any mean and scale can be taken out of the folded weights again.
+Those of the images that are trained on are, so that the network gives the same in training and in service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from google.protobuf.message import DecodeError
+from torch import Tensor, nn
+
+from dermbatch.errors import UsageError
+from lesionnets import checkpoint
+
+_FOLDED = ".weight_bias"  # what the exporter calls the bias that a folded batch norm has become
+
+
+def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], object]) -> None:
+    """Give a network the weights of a trained one.
+
+    All parameters have to be there. Buffers that are there are taken, but for numbers that are fitted after
+    training (a temperature, a bias): they are fitted anew.
+
+    Args:
+        model: Of the same network.
+        weights: ``best.pt``, ``model.onnx``, or a folder: a run's, or a served model's (its newest version).
+        see: Shows a network some of what it is to be trained on.
+
+    Raises:
+        UsageError: Where there are none, or another network's.
+    """
+    path = _file(weights)
+    found = _served(path) if path.suffix == ".onnx" else checkpoint.load(path).state
+    norms = dict(_unfolded(model, found))
+    _load(model, found, path)
+    if norms:
+        with _measuring(norms):
+            model.eval()
+            with torch.no_grad():
+                see(model)
+
+
+def _file(weights: Path) -> Path:
+    """The file that is meant by a path."""
+    served = sorted(weights.glob("[0-9]*/model.onnx"), key=lambda path: int(path.parent.name))
+    return (served[-1] if served else weights / "best.pt") if weights.is_dir() else weights
+
+
+def _load(model: nn.Module, found: dict[str, Tensor], path: Path) -> None:
+    own, needed = model.state_dict(), {name for name, _ in model.named_parameters()}
+    fitted = {name for name, value in own.items() if value.ndim == 0 and value.is_floating_point()}
+    fitting = {name: value for name, value in found.items() if name in own and value.shape == own[name].shape}
+    if missing := sorted(needed - set(fitting)):
+        raise UsageError(
+            f"{path} has not the weights of this network: {len(missing)} of {len(needed)} are missing or of "
+            f"another size, {missing[0]} for one"
+        )
+    model.load_state_dict(own | {name: value for name, value in fitting.items() if name not in fitted})
+
+
+def _served(path: Path) -> dict[str, Tensor]:
+    """The weights in an ONNX file as `lesionnets export` writes it, by the network's own names."""
+    import onnx  # noqa: PLC0415 - who trains from nothing does not wait for it
+
+    try:
+        graph = onnx.load(path).graph
+    except (OSError, ValueError, DecodeError) as error:
+        raise UsageError(f"{path} cannot be read as an ONNX file") from error
+    named = ((one.name.removesuffix("/half"), onnx.numpy_helper.to_array(one)) for one in graph.initializer)
+    return {
+        name.removeprefix("net."): torch.from_numpy(values.copy()).float()
+        for name, values in named
+        if name.startswith("net.")
+    }
+
+
+def _unfolded(model: nn.Module, found: dict[str, Tensor]) -> Iterator[tuple[str, nn.BatchNorm2d]]:
+    """The batch norms that a served file has folded; their weights, of mean 0 and variance 1, are added to it."""
+    for name in [name for name in found if name.endswith(_FOLDED)]:
+        convolution = name.removesuffix(_FOLDED)
+        parent, _, number = convolution.rpartition(".")
+        norm = f"{parent}.{int(number) + 1}" if number.isdecimal() else ""
+        module = dict(model.named_modules()).get(norm)
+        if isinstance(module, nn.BatchNorm2d):
+            shift = found.pop(name)
+            found[f"{norm}.bias"] = shift
+            found[f"{norm}.weight"] = torch.full_like(shift, (1 + module.eps) ** 0.5)
+            found[f"{norm}.running_mean"] = torch.zeros_like(shift)
+            found[f"{norm}.running_var"] = torch.ones_like(shift)
+            yield norm, module
+
+
+@contextmanager
+def _measuring(norms: dict[str, nn.BatchNorm2d]) -> Iterator[None]:
+    """Meanwhile batch norms note what they are given; then they take its mean and variance for their own.
+
+    They give the same as before: what they now subtract and divide by is added and multiplied again.
+    """
+    given: dict[str, list[Tensor]] = {name: [] for name in norms}
+
+    def noting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, values: given[name].append(_moments(values[0].detach().float()))
+
+    hooks = [norm.register_forward_pre_hook(noting(name)) for name, norm in norms.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, norm in norms.items():
+        if given[name]:
+            mean, square = torch.stack(given[name]).mean(dim=0)
+            _set(norm, mean, (square - mean.square()).clamp(min=0))
+
+
+def _moments(values: Tensor) -> Tensor:
+    """Mean and mean square of each channel of values [N, C, h, w]: [2, C]."""
+    return torch.stack([values.mean(dim=(0, 2, 3)), values.square().mean(dim=(0, 2, 3))])
+
+
+@torch.no_grad()
+def _set(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    assert norm.running_mean is not None  # noqa: S101 - as they are made
+    assert norm.running_var is not None  # noqa: S101
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    norm.bias.add_((mean - norm.running_mean) * scale)
+    norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)

@@ -1,0 +1,1 @@
+"""Learning from review: what people are to read."""

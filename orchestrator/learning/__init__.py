@@ -1,0 +1,1 @@
+"""Learning from review: which images are to be read next (docs/review.md)."""

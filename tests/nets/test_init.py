@@ -1,0 +1,82 @@
+"""Training goes on from weights that are served: of a checkpoint, of an ONNX file; others are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dermbatch.errors import UsageError
+from dermbatch.models.repository import default_model_repository
+from lesionnets.checkpoint import load
+from lesionnets.initial import begin_from
+from lesionnets.nets.classify.lite import LiteClassifier
+from lesionnets.nets.segment.unet_lite import UNetLite
+from lesionnets.training import RecipeOptions
+from tests.nets.calling import call
+
+SHIPPED = default_model_repository()
+
+
+def unseen(_: object) -> None:
+    pytest.fail("there is no batch norm to be measured")
+
+
+def test_a_served_classifier_is_what_training_begins_from() -> None:
+    model, other = LiteClassifier(), LiteClassifier()
+    begin_from(model, SHIPPED / "classify_lite", unseen)
+    begin_from(other, SHIPPED / "classify_lite" / "1" / "model.onnx", unseen)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert float(model.temperature) == 1
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+
+
+def test_folded_batch_norms_are_unfolded_by_what_they_are_given() -> None:
+    seen = 0.5 + 0.2 * torch.randn(4, 3, 64, 64, generator=torch.manual_seed(0))
+    plain, measured = UNetLite().eval(), UNetLite()
+    begin_from(plain, SHIPPED / "segment_lite", lambda _: None)
+    begin_from(measured, SHIPPED / "segment_lite", lambda model: model(seen))
+    with torch.no_grad():
+        served = plain(seen)
+        assert torch.allclose(measured.eval()(seen), served, atol=1e-3 * float(served.abs().max()))
+        plain.dropout.p = measured.dropout.p = 0
+        apart = [float((model.train()(seen) - served).abs().mean()) for model in (plain, measured)]
+    assert apart[1] < 0.05 * apart[0]  # in training it gives what is served, and without measuring it does not
+    assert float(measured.bias) == 0
+
+
+def test_weights_of_another_network_and_no_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"has not the weights of this network: .* are missing or of another size"
+    ):
+        begin_from(UNetLite(), SHIPPED / "classify_lite", unseen)
+    with pytest.raises(UsageError, match=r"there is no checkpoint .*best\.pt"):
+        begin_from(UNetLite(), tmp_path, unseen)
+    broken = tmp_path / "model.onnx"
+    broken.write_bytes(b"\x08\xff")
+    for path in (broken, tmp_path / "none.onnx"):
+        with pytest.raises(UsageError, match="cannot be read as an ONNX file"):
+            begin_from(UNetLite(), path, unseen)
+
+
+def test_a_training_begins_from_them(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", "classify_lite", "--data", isic_folder, "--smoke", "--out")
+    assert call(monkeypatch, capsys, *words, tmp_path / "first", "--init", SHIPPED / "classify_lite")[0] == 0
+    begun, trained = LiteClassifier(), load(tmp_path / "first" / "best.pt").state
+    begin_from(begun, SHIPPED / "classify_lite", unseen)
+    for name, value in begun.state_dict().items():  # an epoch of one step moves weights a little
+        assert torch.allclose(value, trained[name], atol=0.01), name
+    assert call(monkeypatch, capsys, *words, tmp_path / "second", "--init", tmp_path / "first")[0] == 0
+    assert load(tmp_path / "second" / "best.pt").recipe == "classify_lite"
+
+
+def test_recipes_of_several_networks_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = call(monkeypatch, capsys, "train", "mb_dcnn", "--init", tmp_path)
+    assert (code, "trains several networks" in told) == (2, True)
+    assert RecipeOptions(tmp_path, init=tmp_path).limits(1, 1)["init"] == tmp_path
