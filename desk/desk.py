@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from dermbatch.audit import Audit
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.connection import Connection
+from dermbatch.records.access import Role
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 
@@ -22,10 +23,18 @@ class Person:
     Attributes:
         name: As the audit log has it.
         csrf: What a page of theirs must bring along with whatever changes something.
+        roles: What they are; the door asks the table of ``desk/door/rights.py`` what these may.
+        tenant: Whose they are; none where nothing says so.
     """
 
     name: str
     csrf: str
+    roles: frozenset[Role] = frozenset()
+    tenant: str | None = None
+
+    def may(self, *roles: Role) -> bool:
+        """Whether one of these roles is theirs."""
+        return not self.roles.isdisjoint(roles)
 
 
 @dataclass(frozen=True)

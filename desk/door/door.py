@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError
+from dermbatch.records.access import Role
 from dermbatch.settings import DeskSettings
 from desk.desk import Person
 from desk.door.sessions import Sessions
@@ -115,10 +116,12 @@ class Door:
             name = _named(headers.getlist(self._settings.user_header))
             if name is None or not self._is_proxy(scope):
                 return None
-            return Person(name, self._sessions.csrf(f"user {name}"))
+            return Person(name, self._sessions.csrf(f"user {name}"), frozenset(Role))
         session = _cookie(headers, cookie_name(self._settings.listen_port))
         found = self._sessions.who(session) if session else None
-        return None if found is None or session is None else Person(found, self._sessions.csrf(session))
+        if found is None or session is None:
+            return None
+        return Person(found, self._sessions.csrf(session), frozenset(Role))
 
     def _holds(self, headers: Headers) -> bool:
         """Whether a session goes on, which this does not prolong; a proxy vouches once for all."""
