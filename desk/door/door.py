@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import time
+from dataclasses import replace
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, urlencode
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError
+from dermbatch.records.asked import NAME
 from dermbatch.settings import DeskSettings
 from desk.desk import Person
 from desk.door.sessions import Sessions
@@ -115,10 +117,20 @@ class Door:
             name = _named(headers.getlist(self._settings.user_header))
             if name is None or not self._is_proxy(scope):
                 return None
-            return Person(name, self._sessions.csrf(f"user {name}"))
+            person = Person(name, "", self._tenant(headers))
+            return replace(person, csrf=self._sessions.csrf(f"user {person.key}"))
         session = _cookie(headers, cookie_name(self._settings.listen_port))
         found = self._sessions.who(session) if session else None
         return None if found is None or session is None else Person(found, self._sessions.csrf(session))
+
+    def _tenant(self, headers: Headers) -> str | None:
+        """Whose batches the proxy says that they may see; none: all, where it is not asked."""
+        if self._settings.tenant_header is None:
+            return None
+        said = _named(headers.getlist(self._settings.tenant_header))
+        if said is None or NAME.fullmatch(said) is None:
+            raise Problem(403, "no_tenant", "whoever signs you in does not say of which tenant you are")
+        return said
 
     def _holds(self, headers: Headers) -> bool:
         """Whether a session goes on, which this does not prolong; a proxy vouches once for all."""

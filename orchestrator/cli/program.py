@@ -28,7 +28,8 @@ _COMMANDS = {
     "similar.cases": ("cases",),
     "rules": ("rules",),
     "audit": ("audit",),
-    "usage": ("usage", "report"),
+    "accounts.usage": ("usage", "report"),
+    "accounts.tenants": ("tenants",),
     "models": ("models",),
     "doctor": ("doctor",),
 }
