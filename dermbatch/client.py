@@ -112,7 +112,8 @@ class Client:
             served.named(f"{stage}={model}" for stage, model in (models or {}).items()),
             **asked,
         )
-        name = submission.new_name(batch or f"{submission.new_name(None)}-{token_hex(3)}")  # many in a second
+        many = batch or f"{submission.new_name(None)}-{token_hex(3)}"  # in a second
+        name = submission.name_for(many, order.tenant, self._settings)
         named = [str(given) for given in inputs]
         chosen, profile = filters or Filters(), Path(deidentify) if deidentify is not None else None
         there = submission.before(name, order, named, self._settings, self._store, filters=chosen, profile=profile)

@@ -4,6 +4,7 @@
 
     images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png}
     images/known/<content>.json
+    tenants/<tenant>/{images/..., similar/facts.csv}
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
                     plan.json, report.html, report.sig.json, results.parquet, summary.json, comparison.html,
                     comparison.parquet,
@@ -46,6 +47,9 @@ BATCHES = "batches/"
 RUNNING_CANARY = "canaries/_running.json"
 """Key of the record of the canary that runs now; no canary's name begins with ``_``."""
 
+WATCHED = "watch-"
+"""How the names of batches begin that watching makes."""
+
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 _DICOM_SUFFIXES = {"segmentation": "seg", "report": "sr", "enhanced": "enhanced"}
@@ -63,6 +67,21 @@ def check_batch_name(name: str, what: str = "batch") -> str:
             "starting and ending with a letter or digit"
         )
     return name
+
+
+def owned(name: str, tenant: str) -> str:
+    """The name of a tenant's batch: that of any batch, behind the tenant's and a dot, which is in no tenant's."""
+    return name if name.startswith(f"{tenant}.") else f"{tenant}.{name}"
+
+
+def is_owned(batch: str, tenant: str) -> bool:
+    """Whether a batch is a tenant's; nothing is asked for it, so nobody learns by it whether there is one."""
+    return batch.removeprefix(WATCHED).startswith(f"{tenant}.")
+
+
+def owned_batches(tenant: str) -> tuple[str, str]:
+    """How the names of a tenant's batches begin."""
+    return f"{tenant}.", f"{WATCHED}{tenant}."
 
 
 def part_of(index: int) -> tuple[str, int]:
@@ -110,33 +129,46 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-KNOWN = "images/known/"
-"""Where what is known of images lies."""
+def images(pool: str | None) -> str:
+    """Prefix of what was made of images, for all who share it: a tenant's own, or the one of all others."""
+    return "images/" if pool is None else f"tenants/{pool}/images/"
 
 
-def known(content: str) -> str:
+def pool_of(key: str | None) -> str | None:
+    """Whose :func:`images` a key is of; of a record that is its preview's, which old ones may not have."""
+    tenants, _, rest = (key or "").partition("/")
+    pool, _, rest = rest.partition("/")
+    return pool if tenants == "tenants" and rest.startswith("images/") else None
+
+
+def all_known(pool: str | None = None) -> str:
+    """Prefix of what is known of images."""
+    return f"{images(pool)}known/"
+
+
+def known(content: str, pool: str | None = None) -> str:
     """Key of what is known of the image with this :func:`content`."""
-    return f"{KNOWN}{content}.json"
+    return f"{all_known(pool)}{content}.json"
 
 
-def known_of(identity: str) -> str:
+def known_of(identity: str, pool: str | None = None) -> str:
     """The same for the image with this :func:`identity`, which is the ``sha256`` of records."""
-    return known(identity[:32])
+    return known(identity[:32], pool)
 
 
-def artifacts(sha256: str) -> str:
+def artifacts(sha256: str, pool: str | None = None) -> str:
     """Prefix of all artifacts of one image."""
-    return f"images/{sha256}/"
+    return f"{images(pool)}{sha256}/"
 
 
-def artifact(sha256: str, stage: Stage, stage_key: str, name: str) -> str:
+def artifact(sha256: str, stage: Stage, stage_key: str, name: str, pool: str | None = None) -> str:
     """Key of one artifact of one stage of one image."""
-    return f"images/{sha256}/{stage}/{stage_key}/{name}"
+    return f"{artifacts(sha256, pool)}{stage}/{stage_key}/{name}"
 
 
-def preview(sha256: str, preview_key: str) -> str:
+def preview(sha256: str, preview_key: str, pool: str | None = None) -> str:
     """Key of the small picture that reports show of one image and what was made of it."""
-    return f"images/{sha256}/preview/{preview_key}/preview.jpg"
+    return f"{artifacts(sha256, pool)}preview/{preview_key}/preview.jpg"
 
 
 def batch_prefix(batch: str) -> str:
@@ -326,6 +358,11 @@ FORBIDDEN = f"{SIMILAR}forbidden/"
 
 SIMILAR_FACTS = f"{SIMILAR}facts.csv"
 """Key of what the institution says of its images."""
+
+
+def similar_facts(tenant: str | None) -> str:
+    """The same of what a tenant says of its own."""
+    return SIMILAR_FACTS if tenant is None else f"tenants/{tenant}/{SIMILAR_FACTS}"
 
 
 def similar_file(model: str, name: str) -> str:

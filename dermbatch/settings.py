@@ -290,7 +290,10 @@ class DeskSettings(Section):
     user_header: str | None = Field(
         default=None, description="in which a proxy that authenticates says who asks; one-time links where none"
     )
-    proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="networks that are believed this header")
+    tenant_header: str | None = Field(
+        default=None, description="in which the same proxy says whose batches that person may see; all where none"
+    )
+    proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="networks that are believed these headers")
     session: Seconds = Field(default=12 * 3600, description="that a session lasts after it was last used")
     upload_bytes: int = Field(default=20 * 1024**3, ge=1, description="of one file that is uploaded")
     cache_bytes: int = Field(default=2 * 1024**3, ge=0, description="of decoded pictures, on the disk, to zoom in")
@@ -305,6 +308,12 @@ class MeteringSettings(Section):
         default=None, description="file of price lists, YAML; without it, reports have no costs"
     )
     signing_key: SecretStr | None = Field(default=None, description="of reports, Ed25519: 64 hexadecimal digits")
+
+
+class TenantSettings(Section):
+    """Who owns batches."""
+
+    file: Path | None = Field(default=None, description="that declares them, YAML; without it any name is one")
 
 
 DEFAULT_MODELS = {
@@ -335,6 +344,7 @@ class Settings(BaseSettings):
     privacy: PrivacySettings = PrivacySettings()
     audit: AuditSettings = AuditSettings()
     metering: MeteringSettings = MeteringSettings()
+    tenants: TenantSettings = TenantSettings()
     dicomweb: dict[str, DicomwebSettings] = Field(default={}, description="destinations of DICOM objects by name")
     fhir: dict[str, FhirSettings] = Field(default={}, description="FHIR servers by name")
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS

@@ -396,7 +396,7 @@ class ObjectStore:
             raise _sorted(error, "list", f"s3://{bucket}") from error
 
     def folders(self, bucket: str, prefix: str) -> Iterator[str]:
-        """Names directly below a prefix that ends with a slash, as if they were folders; in order."""
+        """Names behind a prefix and up to the next slash, as if they were folders; in order."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
         try:
             for page in pages:

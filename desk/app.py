@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import Depends, FastAPI, Query
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
@@ -33,6 +33,7 @@ from desk.api.related import others, similar
 from desk.desk import Desk, ThePerson
 from desk.door.door import Door, cookie_name
 from desk.door.sessions import Sessions
+from desk.door.tenancy import only_own
 from desk.pages import pages, reviewing
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
@@ -67,7 +68,8 @@ def application(desk: Desk) -> FastAPI:
     app.state.headers, app.state.similar = dicomweb.Headers(), IndexShelf()
     app.state.measured = agreements.Measured()
     problems.install(app, pages.wrong)
-    app.include_router(batches.news)
+    theirs = [Depends(only_own)]
+    app.include_router(batches.news, dependencies=theirs)
     api = (
         batches,
         submissions,
@@ -87,7 +89,7 @@ def application(desk: Desk) -> FastAPI:
         queues,
     )
     for module in (*api, pages, reviewing):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=theirs)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
     _entrances(app, sessions, settings.desk)
     return app

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 import redis
 from fastapi import Depends, Request
 
+from dermbatch import layout
 from dermbatch.audit import Audit
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.connection import Connection
@@ -24,7 +25,7 @@ class Person:
         name: As the audit log has it.
         csrf: What a page of theirs must bring along with whatever changes something.
         roles: What they are; the door asks the table of ``desk/door/rights.py`` what these may.
-        tenant: Whose they are; none where nothing says so.
+        tenant: Whose batches they may see; none: all.
     """
 
     name: str
@@ -35,6 +36,15 @@ class Person:
     def may(self, *roles: Role) -> bool:
         """Whether one of these roles is theirs."""
         return not self.roles.isdisjoint(roles)
+
+    @property
+    def key(self) -> str:
+        """By what is theirs is kept: somebody of the same name at another tenant is another one."""
+        return self.name if self.tenant is None else f"{self.tenant}\0{self.name}"
+
+    def sees(self, batch: str) -> bool:
+        """Whether they may see a batch, as its name says."""
+        return self.tenant is None or layout.is_owned(batch, self.tenant)
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,15 @@ class Order(Record):
     )
     output: str | None = Field(default=None, description="s3://bucket/prefix that results are also copied under")
     tenant: Name = Field(default="default", description="who is billed for it")
+    shares: Name | None = Field(
+        default=None, description="the tenant whose known results it shares, where an operator says so; its own"
+    )
+
+    @property
+    def pool(self) -> str | None:
+        """Whose known results and pictures it uses and adds to; none: those of all without a tenant."""
+        whose = self.shares or self.tenant
+        return None if whose == "default" else whose
 
     @field_validator("dicom")
     @classmethod
@@ -176,6 +185,7 @@ class Batch(Asked):
     """What was asked; ``batch.json``. Written last of a plan, so its presence says that the manifest is whole."""
 
     images: int
+    bytes: int = Field(default=0, description="of the images' files, as far as planning knew them")
     skipped: int = Field(default=0, description="files passed over because they are no images")
     sidecars: int = Field(default=0, description="of those skipped: hidden files and folders, and systems' own")
     own_results: int = Field(default=0, description="of those skipped: results that Dermbatch wrote")
@@ -249,6 +259,7 @@ class PlanRecord(Asked):
     filters: Filters = Filters()
     position: Position = Position()
     images: int = 0
+    bytes: int = 0
     skipped: int = 0
     sidecars: int = 0
     own_results: int = 0

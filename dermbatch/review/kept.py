@@ -37,7 +37,8 @@ def keep(store: ObjectStore, decision: Decision) -> Decision:
     record = read(store, layout.result(decision.batch, decision.index), ResultRecord)
     if record.source.sha256 != decision.seen.sha256:
         raise ReviewConflict("the image is another one than the reader saw", reason="another_image")
-    newer = newer_results(store, decision.seen.sha256, decision.seen.stages)
+    pool = layout.pool_of(record.preview)
+    newer = newer_results(store, decision.seen.sha256, decision.seen.stages, pool)
     if newer != decision.despite:
         stages = " and ".join(sorted(newer)) or "nothing"
         raise ReviewConflict(
@@ -84,15 +85,18 @@ def of_batch(store: ObjectStore, batch: str) -> Iterator[Decision]:
     yield from _read(store, layout.batch_decisions(batch))
 
 
-def newer_results(store: ObjectStore, sha256: str, seen: dict[Stage, str]) -> dict[Stage, str]:
+def newer_results(
+    store: ObjectStore, sha256: str, seen: dict[Stage, str], pool: str | None = None
+) -> dict[Stage, str]:
     """The stages of an image that were run anew since, with their last keys.
 
     Args:
         store: Has what is known of it.
         sha256: The image.
         seen: The keys that were shown.
+        pool: Among whose results.
     """
-    known = read_if_any(store, layout.known_of(sha256), KnownImage)
+    known = read_if_any(store, layout.known_of(sha256, pool), KnownImage)
     last: dict[Stage, StageRecord] = {} if known is None else {one.stage: one for one in known.stages.values()}
     return {stage: last[stage].key for stage, key in seen.items() if stage in last and last[stage].key != key}
 

@@ -255,7 +255,8 @@ def _source(store: ObjectStore, found: ResultRecord) -> bytes:
 
 def _identity(found: ResultRecord, layer: str) -> str:
     keys = sorted(stage.key for stage in found.stages.values() if layer != "original")
-    return " ".join([found.source.sha256, layer, *keys])
+    pool = layout.pool_of(found.preview) or ""  # what one tenant has looked at is not at hand for another
+    return " ".join([found.source.sha256, layer, pool, *keys])
 
 
 def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: str) -> Pyramid:

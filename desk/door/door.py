@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import time
+from dataclasses import replace
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, urlencode
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.records.access import Role
+from dermbatch.records.asked import NAME
 from dermbatch.settings import DeskSettings
 from desk.desk import Person
 from desk.door.sessions import Sessions
@@ -116,12 +118,22 @@ class Door:
             name = _named(headers.getlist(self._settings.user_header))
             if name is None or not self._is_proxy(scope):
                 return None
-            return Person(name, self._sessions.csrf(f"user {name}"), frozenset(Role))
+            person = Person(name, "", frozenset(Role), self._tenant(headers))
+            return replace(person, csrf=self._sessions.csrf(f"user {person.key}"))
         session = _cookie(headers, cookie_name(self._settings.listen_port))
         found = self._sessions.who(session) if session else None
         if found is None or session is None:
             return None
         return Person(found, self._sessions.csrf(session), frozenset(Role))
+
+    def _tenant(self, headers: Headers) -> str | None:
+        """Whose batches the proxy says that they may see; none: all, where it is not asked."""
+        if self._settings.tenant_header is None:
+            return None
+        said = _named(headers.getlist(self._settings.tenant_header))
+        if said is None or NAME.fullmatch(said) is None:
+            raise Problem(403, "no_tenant", "whoever signs you in does not say of which tenant you are")
+        return said
 
     def _holds(self, headers: Headers) -> bool:
         """Whether a session goes on, which this does not prolong; a proxy vouches once for all."""

@@ -21,7 +21,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read
-from desk.api.models import all_canaries, all_models, comparisons
+from desk.api.models import all_models, canaries_of, comparisons
 from desk.desk import Person, TheDesk, ThePerson, TheStore
 from desk.pages.structured import content
 from desk.problems import Problem, title
@@ -50,7 +50,12 @@ def batches(
     desk: TheDesk, store: TheStore, person: ThePerson, everything: Annotated[bool, Query(alias="all")] = False
 ) -> HTMLResponse:
     """How batches stand, and new ones."""
-    return page_of("batches.html", person, shown=overview(store, desk.ledger, everything=everything), stages=ORDER)
+    return page_of(
+        "batches.html",
+        person,
+        shown=overview(store, desk.ledger, everything=everything, tenant=person.tenant),
+        stages=ORDER,
+    )
 
 
 @router.get("/gallery")
@@ -59,7 +64,7 @@ def gallery(
 ) -> HTMLResponse:
     """Results of a batch, or several."""
     names = [named(store, name).name for name in batch or ()]
-    known = [one.name for one in overview(store, desk.ledger).batches]
+    known = [one.name for one in overview(store, desk.ledger, tenant=person.tenant).batches]
     return page_of("gallery.html", person, names=names, known=known)
 
 
@@ -80,17 +85,22 @@ def similar(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLR
 def models(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     """Models, canaries, comparisons."""
     found, problem = all_models(desk.settings)
-    names = [one.name for one in overview(store, desk.ledger).batches]
+    names = [one.name for one in overview(store, desk.ledger, tenant=person.tenant).batches]
     compared = comparisons(store, names)
     return page_of(
-        "models.html", person, models=found, problem=problem, canaries=all_canaries(store), compared=compared
+        "models.html",
+        person,
+        models=found,
+        problem=problem,
+        canaries=canaries_of(store, person),
+        compared=compared,
     )
 
 
 @router.get("/usage")
 def usage(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     """What tenants used, and what it comes to."""
-    return page_of("usage.html", person, found=used(store, desk.settings.metering.prices))
+    return page_of("usage.html", person, found=used(store, desk.settings.metering.prices, person.tenant))
 
 
 @router.get("/comparison/{batch}")

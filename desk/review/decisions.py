@@ -83,7 +83,7 @@ def read(
             "hidden": len({one.reader for one in found}) - len({one.reader for one in open_to}),
             "next_version": 1 if mine is None else mine.version + 1,
             "stages": stages,
-            "newer": newer_results(store, record.source.sha256, stages),
+            "newer": newer_results(store, record.source.sha256, stages, layout.pool_of(record.preview)),
         },
     )
 

@@ -39,6 +39,7 @@ EXAMPLES = {
     "audit": "dermbatch audit --object s3://inbox/clinic-a/1.dcm --since 2026-01-01",
     "audit verify": "dermbatch audit verify",
     "usage": "dermbatch usage --tenant clinic-a --month 2026-03 --csv",
+    "tenants": "dermbatch tenants",
     "report verify": "dermbatch report verify archive-2026",
     "report key": "dermbatch report key",
     "models": "dermbatch models",

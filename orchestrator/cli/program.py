@@ -29,7 +29,8 @@ _COMMANDS = {
     "learning.review": ("review",),
     "rules": ("rules",),
     "audit": ("audit",),
-    "usage": ("usage", "report"),
+    "accounts.usage": ("usage", "report"),
+    "accounts.tenants": ("tenants",),
     "models": ("models",),
     "doctor": ("doctor",),
 }

@@ -245,7 +245,7 @@ def _found(order: Order, store: ObjectStore, contents: Contents) -> _Found:
     """
     few = contents.count(known=False) <= LOOKED_INTO
     if not few:
-        prefix, _, suffix = layout.known("*").partition("*")
+        prefix, _, suffix = layout.known("*", order.pool).partition("*")
         for info in store.list(store.bucket, prefix):
             contents.mark(info.key.removeprefix(prefix).removesuffix(suffix))
     images = contents.count(known=not few)
@@ -283,7 +283,7 @@ def _missing_of_object(order: Order, store: ObjectStore, name: str) -> set[Stage
 
 def _missing(order: Order, store: ObjectStore, content: str) -> set[Stage]:
     """The asked stages that are not known of this image with the asked models, each fed by the ones before."""
-    known = read_if_any(store, layout.known(content), KnownImage)
+    known = read_if_any(store, layout.known(content, order.pool), KnownImage)
     if known is None:
         return set(order.stages)
     there: dict[Stage, str] = {}

@@ -37,8 +37,8 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
         store: Where the batches are.
 
     Raises:
-        UsageError: Where a version is missing, a batch is not there, or batches differ in a model that is not
-            given.
+        UsageError: Where a version is missing, a batch is not there, batches differ in a model that is not
+            given, or are several tenants'.
     """
     if not batches:
         raise UsageError("name at least one earlier batch")
@@ -53,9 +53,20 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
             )
     names = tuple(dict.fromkeys(batches))
     earlier = [named(store, name) for name in names]
+    whose = _tenant(earlier)
     ran = stages.closure(frozenset(stage for batch in earlier for stage in batch.order.stages) | set(models))
     chosen = {stage: models[stage] if stage in models else _common(store, stage, earlier) for stage in ran}
-    return asked.model_copy(update={"models": chosen, "stages": ran, "compared_with": names})
+    return asked.model_copy(update=whose | {"models": chosen, "stages": ran, "compared_with": names})
+
+
+def _tenant(earlier: Sequence[Batch]) -> dict[str, str | None]:
+    """Whose batches they are, and whose known results they share."""
+    whose = dict.fromkeys((batch.order.tenant, batch.order.shares) for batch in earlier)
+    if len(whose) > 1:
+        tenants = ", ".join(sorted({tenant for tenant, _ in whose}))
+        raise UsageError(f"batches of several tenants, or that share with others ({tenants}), cannot become one")
+    tenant, shares = next(iter(whose))
+    return {"tenant": tenant, "shares": shares}
 
 
 def plan_resegment(name: str, asked: Order, batches: Sequence[str], store: ObjectStore) -> Batch:

@@ -249,7 +249,7 @@ def _image(store: ObjectStore, key: str, place: Folder, file_of: FileOf | None) 
         total += _checked(store, record.dicom[kind], written, place, file_of)
     if any(not isinstance(error, SourceGone) for error in total.bad):
         with suppress(DermbatchError):  # else the next run would take what is damaged for done
-            store.delete(layout.known_of(record.source.sha256))
+            store.delete(layout.known_of(record.source.sha256, layout.pool_of(record.preview)))
     return total + _small_files(record, place)
 
 
@@ -300,9 +300,11 @@ def _small_files(record: ResultRecord, place: Folder) -> Brought:
     """Write what the record itself carries, each file in its place."""
     image = ImageInfo(**record.source.model_dump(include=_IMAGE_FIELDS))
     files: dict[str, bytes] = {}
+    pool = layout.pool_of(record.preview)
     for stage in record.stages.values():
         files |= {stage.artifacts[name]: body for name, body in stage.inline.items()}
-        files[layout.artifact(image.sha256, stage.stage, stage.key, "stage.json")] = _alone(stage, image)
+        alone = layout.artifact(image.sha256, stage.stage, stage.key, "stage.json", pool)
+        files[alone] = _alone(stage, image)
     if record.preview is not None and record.preview_jpeg is not None:
         files[record.preview] = record.preview_jpeg
     total = Brought()
@@ -363,7 +365,11 @@ def _incomplete(batch: str, folder: Path, brought: Brought) -> Incomplete:
 
 
 def _written_once(key: str) -> bool:
-    return key.startswith("images/") or key.split("/")[2] in {"results", "manifest", "dicom"} or _is_part(key)
+    return (
+        key.startswith("images/")
+        or key.split("/")[2] in {"images", "results", "manifest", "dicom"}
+        or _is_part(key)
+    )
 
 
 def _is_part(key: str) -> bool:

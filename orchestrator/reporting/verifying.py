@@ -128,7 +128,7 @@ def _result(store: ObjectStore, batch: Batch, index: int) -> _Looked:
             damaged_files |= not isinstance(error, SourceGone)
     if damaged_files:
         with suppress(DermbatchError):
-            store.delete(layout.known_of(record.source.sha256))
+            store.delete(layout.known_of(record.source.sha256, layout.pool_of(record.preview)))
     return _Looked(counts, tuple(said))
 
 

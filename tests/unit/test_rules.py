@@ -74,6 +74,7 @@ def test_every_field_arrives(book):
         "output": "s3://results/clinic-1/",
         "deidentify": "research",
         "marker": "READY",
+        "tenant": None,
         "settle": 30,
     }
     assert (rest.prefix, rest.lane, rest.stages, rest.models) == ("s3://exports/", "live", ORDER, {})

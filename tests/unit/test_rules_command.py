@@ -66,6 +66,7 @@ def test_the_rule_that_fires_is_shown_with_all_that_it_does(file):
         "send_to": "pacs",
         "output": "s3://results/clinic/",
         "marker": "READY",
+        "tenant": "default",
         "settle": 30,
     }
 

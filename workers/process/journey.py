@@ -88,7 +88,7 @@ def process(
         stages=outcome.stages,
         cached=outcome.cached,
         flags=quality_flags(outputs, may_have_text=job.may_have_text),
-        preview=layout.preview(outcome.image.sha256, preview_key(steps)),
+        preview=layout.preview(outcome.image.sha256, preview_key(steps), job.order.pool),
         preview_jpeg=outcome.shown,
         dicom=dicom.keys,
         dicom_written={kind: written_as(body) for kind, body in dicom.bodies.items()},

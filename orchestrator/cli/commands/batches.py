@@ -75,7 +75,7 @@ def submit(
         output=output,
         tenant=tenant,
     )
-    name = submission.new_name(batch_name)
+    name = submission.name_for(batch_name, tenant, settings)
     chosen = options.filters(include, exclude, since, until)
     if not dry_run:
         there = submission.before(name, order, inputs, settings, store, filters=chosen, profile=profile)
@@ -130,8 +130,9 @@ def resegment(
     settings, store, ledger = options.connect(home)
     order = Order(models=named(models or ()), weight=weight, max_failed_share=max_failed)
     offer = Offer.of(settings, warn)
+    name = submission.name_for(batch_name, entries.named(store, batches[0]).order.tenant, settings)
     with err.status("Reading the earlier batches"):
-        batch = submission.again(submission.new_name(batch_name), order, batches, store, offer)
+        batch = submission.again(name, order, batches, store, offer)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 

@@ -16,7 +16,7 @@ from dermbatch.ledger import BatchState, Ledger
 from dermbatch.models import repository
 from dermbatch.phantoms.samples import write_samples
 from dermbatch.records.asked import Order
-from dermbatch.settings import Engine, Settings, load
+from dermbatch.settings import Engine, Settings, TenantSettings, load
 from dermbatch.stages import closure
 from dermbatch.store import ObjectStore
 from orchestrator.cli import options
@@ -56,7 +56,7 @@ def run(
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
     home = folder / ".dermbatch"
-    settings = audited(load(), home)
+    settings = audited(load(), home).model_copy(update={"tenants": TenantSettings()})  # all is its caller's
     audit = options.audit(settings)
     served = options.repository(model_repository)
     order = submission.order(settings, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to)

@@ -82,7 +82,9 @@ def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
     book.check_apart((store.bucket, store.incoming_bucket))
     offer = Offer.of(settings, warn)
     for rule in book.rules:
-        submission.check(rule.order(settings), [rule.prefix], settings, store, offer)
+        order = submission.admitted(rule.order(settings), settings)
+        submission.check_inputs(order, [rule.prefix], settings)
+        submission.check(order, [rule.prefix], settings, store, offer)
 
 
 def _serve_metrics(settings: WatchSettings, ending: ExitStack) -> None:

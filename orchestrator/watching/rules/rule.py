@@ -20,15 +20,14 @@ from pydantic import (
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.records.asked import Filters, Lane, ModelChoice, Order
+from dermbatch.records.asked import Filters, Lane, ModelChoice, Name, Order
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
-from dermbatch.store import split_uri
+from orchestrator.planning.folders import Folder
 
 LONGEST_NAME = 75
 """Batches are called ``watch-<rule>-20261121-14``, maybe with a number behind, of at most 100 characters."""
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _MODEL = re.compile(r"(?P<name>[^@\s]+)(?:@(?P<version>[0-9]+))?")
 
 
@@ -39,20 +38,6 @@ def _name(name: str) -> str:
         return layout.check_batch_name(name, "rule")
     except UsageError as error:
         raise ValueError(str(error)) from error
-
-
-def folder(uri: str) -> str:
-    """``s3://bucket/`` or ``s3://bucket/folder/``: so ``clinic-1`` does not take what is of ``clinic-10``.
-
-    Raises:
-        ValueError: Where it is no such URI, or a pattern.
-    """
-    bucket, key = split_uri(uri)
-    if _BUCKET.fullmatch(bucket) is None:
-        raise ValueError(f"{bucket!r} is no bucket's name")
-    if any(character in key for character in "*?\r\n"):
-        raise ValueError(f"{uri!r} is no plain prefix; patterns go into include and exclude")
-    return f"s3://{bucket}/{key}{'/' if key and not key.endswith('/') else ''}"
 
 
 def _pattern(pattern: str) -> str:
@@ -80,7 +65,6 @@ def _marker(name: str) -> str:
     return name
 
 
-Folder = Annotated[StrictStr, AfterValidator(folder)]
 Pattern = Annotated[StrictStr, AfterValidator(_pattern)]
 
 
@@ -112,6 +96,7 @@ class Rule(BaseModel):
     )
     output: Folder | None = Field(default=None, description="s3://bucket/folder/ that results are copied to")
     deidentify: StrictStr | None = Field(default=None, description="name of a profile of the file")
+    tenant: Name | None = Field(default=None, description="whose batches they are; default where none is said")
     marker: Annotated[StrictStr, AfterValidator(_marker)] | None = Field(
         default=None, description="objects wait until one of this name lies in their folder or one above it"
     )
@@ -123,7 +108,14 @@ class Rule(BaseModel):
     def _fits_together(self) -> Rule:
         if left_out := [stage for stage in self.models if stage not in self.stages]:
             raise ValueError(f"models: {left_out[0]} has a model, but is not among the stages")
+        if len(self.batch) > len(layout.WATCHED) + LONGEST_NAME:
+            raise ValueError(f"name and tenant have more than {LONGEST_NAME} characters together")
         return self
+
+    @property
+    def batch(self) -> str:
+        """How the names of its batches begin."""
+        return f"{layout.WATCHED}{self.name if self.tenant is None else f'{self.tenant}.{self.name}'}"
 
     @property
     def filters(self) -> Filters:
@@ -133,6 +125,7 @@ class Rule(BaseModel):
     def order(self, settings: Settings) -> Order:
         """What it has done with its objects: its fields that an order has, with models of the settings."""
         said = {field: getattr(self, field) for field in Order.model_fields if field in type(self).model_fields}
+        said |= {"tenant": self.tenant or "default"}
         models = {stage: self.models.get(stage, settings.models[stage]) for stage in self.stages}
         return Order(**said | {"models": models})
 

@@ -14,7 +14,7 @@ from dermbatch.ledger import Ledger
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
-from orchestrator.planning.submission import prepare
+from orchestrator.planning.submission import admitted, prepare
 from orchestrator.planning.uploading import entered
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.taking.gathering import Gathering
@@ -58,7 +58,7 @@ class Taking:
         self._check = check
         self._ways = {
             rule.name: prepare(
-                rule.order(settings),
+                admitted(rule.order(settings), settings),
                 [rule.prefix],
                 settings,
                 store,

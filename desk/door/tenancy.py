@@ -1,0 +1,44 @@
+"""The guard of tenants: before every path and page, it looks at which batches and places a request names.
+
+Whose a batch is follows from its name, so a stranger's and one that there never was take the same way to the same
+answer: nothing is read for it.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from dermbatch import layout
+from dermbatch.errors import UsageError
+from desk.desk import Person, TheDesk, ThePerson
+from orchestrator.planning.tenants.tenant import tenant_of
+
+_PLACES = ("truth", "prefix")
+
+
+def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
+    """Refuse batches of other tenants, and places of the object store that are not the asker's.
+
+    Raises:
+        UsageError: As for what is not there.
+    """
+    if person.tenant is None:
+        return
+    for name in _named(request):
+        check_own(person, name)
+    places = [place for name in _PLACES for place in request.query_params.getlist(name)]
+    if places and (tenant := tenant_of(desk.settings, person.tenant)) is not None:
+        tenant.check_inputs(places)
+
+
+def check_own(person: Person, batch: str) -> None:
+    """Refuse a batch of another tenant; errors as above."""
+    if not person.sees(layout.check_batch_name(batch)):
+        raise UsageError(f"there is no batch {batch!r}")
+
+
+def _named(request: Request) -> list[str]:
+    """The batches that a request names, in its path or its query."""
+    path = request.path_params
+    named = path.get("batch") or (path.get("name") if request.url.path.startswith("/v1/batches/") else None)
+    return [*([named] if named is not None else []), *request.query_params.getlist("batch")]
