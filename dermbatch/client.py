@@ -125,7 +125,7 @@ class Client:
             named,
             self._settings,
             self._store,
-            served.Offer.of(self._settings, lambda said: warnings.warn(said, stacklevel=4)),
+            served.Offer.of(self._settings, lambda warning: warnings.warn(warning, stacklevel=4)),
             filters=chosen,
             profile=profile,
             audit=self._store.audit,

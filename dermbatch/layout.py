@@ -124,9 +124,9 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
     """
     if etag is None or size is None:
         return None
-    said = f"{etag}:{size}" if _MD5.fullmatch(etag) else f"{etag}:{size}:{source}"
-    said += f"#frame={frame}" if frame is not None else ""
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    identity = f"{etag}:{size}" if _MD5.fullmatch(etag) else f"{etag}:{size}:{source}"
+    identity += f"#frame={frame}" if frame is not None else ""
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def images(pool: str | None) -> str:

@@ -330,7 +330,8 @@ def main(arguments: list[str]) -> int:
             town.down()
             for name, image in OURS.items():
                 podman("tag", first[name], image)
-    for sentence in [*report.wrong, *(said for verdict in report.verdicts.values() for said in verdict.said)]:
+    complaints = [sentence for verdict in report.verdicts.values() for sentence in verdict.said]
+    for sentence in [*report.wrong, *complaints]:
         say(sentence)
     say(f"longest until healthy: { {name: round(seconds) for name, seconds in report.slow.items()} }")
     say(f"{time.monotonic() - started:.0f} s")

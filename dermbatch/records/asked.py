@@ -36,10 +36,10 @@ class Stored(Record):
 
     @field_validator("format")
     @classmethod
-    def _known(cls, said: int) -> int:
-        if said > FORMAT:
+    def _known(cls, number: int) -> int:
+        if number > FORMAT:
             raise NewerFormat(
-                f"this {cls.__name__} is of format {said}, and formats up to {FORMAT} are known here: "
+                f"this {cls.__name__} is of format {number}, and formats up to {FORMAT} are known here: "
                 "install the version of Dermbatch that wrote it, or a later one"
             )
         return FORMAT
@@ -128,12 +128,12 @@ class Order(Record):
         return dicom or info.data.get("send_to") is not None
 
 
-def embedded(said: Any) -> Any:
+def embedded(record: Any) -> Any:
     """A record's fields, with those of its order in ``order``: version 0.1.0 wrote them beside the others."""
-    if not isinstance(said, dict) or "order" in said:
-        return said
-    order = {field: value for field, value in said.items() if field in Order.model_fields}
-    return {field: value for field, value in said.items() if field not in order} | {"order": order}
+    if not isinstance(record, dict) or "order" in record:
+        return record
+    order = {field: value for field, value in record.items() if field in Order.model_fields}
+    return {field: value for field, value in record.items() if field not in order} | {"order": order}
 
 
 class Refusal(Record):

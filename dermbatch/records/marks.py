@@ -82,7 +82,7 @@ def _is_ours(head: bytes) -> bool:
     wanted = [Tag("Manufacturer"), Tag("ManufacturerModelName")]
     with quiet():
         try:
-            said = read_partial(BytesIO(head), stop, force=True, specific_tags=list(wanted))
-            return all(str(said.get(tag).value).strip() == MANUFACTURER for tag in wanted)
+            header = read_partial(BytesIO(head), stop, force=True, specific_tags=list(wanted))
+            return all(str(header.get(tag).value).strip() == MANUFACTURER for tag in wanted)
         except Exception:  # of strangers, whatever the reader makes of it: none of ours
             return False

@@ -14,6 +14,7 @@ import structlog
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, ReviewConflict
 from dermbatch.images import png
 from dermbatch.images.lesion import Mask

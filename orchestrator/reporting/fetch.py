@@ -355,10 +355,10 @@ def _check(key: str, found: Written, written: Written | None) -> None:
 
 
 def _incomplete(batch: str, folder: Path, brought: Brought) -> Incomplete:
-    said = "; ".join(str(error) for error in brought.bad[:_NAMED])
+    problems = "; ".join(str(error) for error in brought.bad[:_NAMED])
     more = f"; and {brought.missed - _NAMED} more" if brought.missed > _NAMED else ""
     return Incomplete(
-        f"{brought.missed} files of batch {batch} could not be brought: {said}{more}. Everything else is in "
+        f"{brought.missed} files of batch {batch} could not be brought: {problems}{more}. Everything else is in "
         f"{folder}. What was known of images whose files are damaged or gone (images/known/) is forgotten: give "
         "these images once more, and the files are made anew"
     )

@@ -83,10 +83,12 @@ def run_shadow(
         )
 
     try:
-        said = _tried(job, job.shadow, record, store, run)
-        if said.failure is None and said.models == {stage: done.model for stage, done in record.stages.items()}:
+        comparison = _tried(job, job.shadow, record, store, run)
+        if comparison.failure is None and comparison.models == {
+            stage: done.model for stage, done in record.stages.items()
+        }:
             return  # the job named no version, and the newest is the canary's: models agree with themselves
-        write(store, layout.canary_result(said.canary, said.batch, said.index), said)
+        write(store, layout.canary_result(comparison.canary, comparison.batch, comparison.index), comparison)
     except _Stopped:
         log.info("a canary's side run was broken off")
     except DermbatchError as error:
@@ -94,7 +96,7 @@ def run_shadow(
     except Exception:
         log.exception("a canary's side run broke")
     else:
-        _count(said)
+        _count(comparison)
 
 
 def _tried(
@@ -106,7 +108,7 @@ def _tried(
 ) -> CanaryRecord:
     """How the shadow's models agree; a failure of theirs is an outcome too."""
     start = time.perf_counter()
-    said = CanaryRecord(
+    comparison = CanaryRecord(
         canary=shadow.canary, batch=job.batch, index=job.index, name=job.name, models={}, seconds=0
     )
     try:
@@ -119,9 +121,9 @@ def _tried(
     except Exception as error:
         reason = error.reason if isinstance(error, DermbatchError) else "internal_error"
         _log.warning("a canary's models failed", reason=reason, error=type(error).__name__)
-        return said.model_copy(update={"failure": reason, "seconds": _since(start)})
+        return comparison.model_copy(update={"failure": reason, "seconds": _since(start)})
     old_classes, new_classes = _classes(record), _classes(new)
-    return said.model_copy(
+    return comparison.model_copy(
         update={
             "models": {stage: done.model for stage, done in new.stages.items()},
             "dice": agreement,
@@ -165,13 +167,13 @@ def _classes(record: ResultRecord) -> ClassifyOutput | None:
     return stage.output if stage and isinstance(stage.output, ClassifyOutput) else None
 
 
-def _count(said: CanaryRecord) -> None:
-    if said.failure is not None:
+def _count(comparison: CanaryRecord) -> None:
+    if comparison.failure is not None:
         outcome = "failed"
-    elif (said.dice is None or said.dice >= AGREE) and said.old_label == said.new_label:
+    elif (comparison.dice is None or comparison.dice >= AGREE) and comparison.old_label == comparison.new_label:
         outcome = "agree"
     else:
         outcome = "differ"
     metrics.CANARY_IMAGES.labels(outcome).inc()
-    if said.dice is not None:
-        metrics.CANARY_DICE.observe(said.dice)
+    if comparison.dice is not None:
+        metrics.CANARY_DICE.observe(comparison.dice)

@@ -171,8 +171,8 @@ def plain_profile(profile: bytes) -> bytes | None:
     if not tags:
         return None
     # Readers take a profile that calls itself sRGB for that without looking further.
-    said = b"sRGB" if b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile else b"colours"
-    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(said) + 1) + said + bytes(1 + 78)
+    name = b"sRGB" if b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile else b"colours"
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + bytes(1 + 78)
     tags[b"cprt"] = b"text\0\0\0\0none\0"
     table, body = bytearray(struct.pack(">I", len(tags))), bytearray()
     start = _HEADER + 4 + _ENTRY * len(tags)

@@ -46,12 +46,12 @@ def _pattern(pattern: str) -> str:
     return pattern
 
 
-def _model(said: Any) -> Any:
-    if not isinstance(said, str):
-        return said
-    match = _MODEL.fullmatch(said)
+def _model(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _MODEL.fullmatch(value)
     if match is None:
-        raise ValueError(f"{said!r}: write NAME or NAME@VERSION")
+        raise ValueError(f"{value!r}: write NAME or NAME@VERSION")
     return ModelChoice(name=match["name"], version=match["version"])
 
 
@@ -124,10 +124,10 @@ class Rule(BaseModel):
 
     def order(self, settings: Settings) -> Order:
         """What it has done with its objects: its fields that an order has, with models of the settings."""
-        said = {field: getattr(self, field) for field in Order.model_fields if field in type(self).model_fields}
-        said |= {"tenant": self.tenant or "default"}
+        fields = {field: getattr(self, field) for field in Order.model_fields if field in type(self).model_fields}
+        fields |= {"tenant": self.tenant or "default"}
         models = {stage: self.models.get(stage, settings.models[stage]) for stage in self.stages}
-        return Order(**said | {"models": models})
+        return Order(**fields | {"models": models})
 
     def below(self, bucket: str, key: str) -> str | None:
         """The path of an object below the prefix; none where it does not lie there."""

@@ -24,10 +24,10 @@ def origin_of(bucket: str, info: ObjectInfo, *, timed: bool = False) -> str:
         timed: Whether the time is a part of it, as it is where there is no ETag.
     """
     version = info.etag or info.modified
-    said = f"{bucket}/{info.key}\n{version}\n{info.size}"
+    identity = f"{bucket}/{info.key}\n{version}\n{info.size}"
     if timed:
-        said += f"\n{_milliseconds(info.modified)}"
-    return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        identity += f"\n{_milliseconds(info.modified)}"
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class Taken:

@@ -107,8 +107,8 @@ def source_header(data: bytes, image: ImageInfo) -> Dataset:
         for keyword, clean in _ALWAYS.items():
             setattr(header, keyword, clean(_text(found, keyword)))
         for keyword, clean in _IF_SAID.items():
-            if said := clean(_text(found, keyword)):
-                setattr(header, keyword, said)
+            if value := clean(_text(found, keyword)):
+                setattr(header, keyword, value)
         _identify(header, found, image)
         _date(header, found)
         _note_loss(header, found, image)
@@ -132,13 +132,13 @@ def changes(data: bytes) -> tuple[str, ...]:
         foreign = _foreign(found).items()
         garbled = {keyword for keyword, raw in foreign if not (_is_declared(found, raw) or _is_utf8(raw))}
         for keyword, clean in (*_ALWAYS.items(), *_IF_SAID.items()):
-            said = _text(found, keyword).strip()
-            kept = clean(said)
-            if said and (kept != said or keyword in garbled):
+            value = _text(found, keyword).strip()
+            kept = clean(value)
+            if value and (kept != value or keyword in garbled):
                 made.append(f"{'rewritten' if kept else 'left_out'}_{_named(keyword)}")
         for keyword in ("StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
-            said = _text(found, keyword).strip(" \"'\0\t\r\n")
-            if said and valid_uid(said) != said:
+            value = _text(found, keyword).strip(" \"'\0\t\r\n")
+            if value and valid_uid(value) != value:
                 made.append(f"replaced_{_named(keyword)}")
     return tuple(made)
 
@@ -169,9 +169,11 @@ def _foreign(found: Dataset) -> dict[str, bytes]:
 
 def _is_declared(found: Dataset, raw: bytes) -> bool:
     """Whether a text can be read in the character set that a data set declares (PS3.3, C.12.1.1.2)."""
-    said = found.get("SpecificCharacterSet")
-    first = str(said[0] if isinstance(said, (list, MultiValue)) and said else said or "").strip(" \"'")
-    if b"\x1b" in raw or not said:  # changes of the set on the way are followed; of none, Latin-1 is meant
+    declared = found.get("SpecificCharacterSet")
+    first = str(declared[0] if isinstance(declared, (list, MultiValue)) and declared else declared or "").strip(
+        " \"'"
+    )
+    if b"\x1b" in raw or not declared:  # changes of the set on the way are followed; of none, Latin-1 is meant
         return True
     encoding = python_encoding.get(first) if first else "ascii"
     try:
@@ -210,17 +212,17 @@ def _identify(header: Dataset, found: Dataset, image: ImageInfo) -> None:
         header.FrameOfReferenceUID = valid_uid(frame)
         _place(header, found)
     number = _text(found, "InstanceNumber").strip(" \"'")
-    said = int(number) if _NUMBER.fullmatch(number) and int(number) > 0 else 1
-    header.InstanceNumber = image.frame or said
+    position = int(number) if _NUMBER.fullmatch(number) and int(number) > 0 else 1
+    header.InstanceNumber = image.frame or position
 
 
 def _place(header: Dataset, found: Dataset) -> None:
     """Where the image lies in its frame of reference (PS3.3, C.7.6.2), where it says so in numbers."""
-    said = {keyword: _numbers(_text(found, keyword)) for keyword in _PLANE}
-    if all(len(said[keyword]) == length for keyword, length in _PLANE.items()) and _is_plane(
-        said["ImageOrientationPatient"]
+    plane = {keyword: _numbers(_text(found, keyword)) for keyword in _PLANE}
+    if all(len(plane[keyword]) == length for keyword, length in _PLANE.items()) and _is_plane(
+        plane["ImageOrientationPatient"]
     ):
-        for keyword, numbers in said.items():
+        for keyword, numbers in plane.items():
             setattr(header, keyword, numbers)
 
 
@@ -242,8 +244,8 @@ def _is_plane(cosines: list[float]) -> bool:
 def _date(header: Dataset, found: Dataset) -> None:
     """Content Date and Time of what the objects show: the source's own, so that a repeat is equal."""
     for day, time in (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime")):
-        if said := date_of(_text(found, day)):
-            header.ContentDate = said
+        if date := date_of(_text(found, day)):
+            header.ContentDate = date
             header.ContentTime = time_of(_text(found, time)) or UNKNOWN_TIME
             return
     header.ContentDate = header.StudyDate or UNKNOWN_DATE
@@ -278,17 +280,17 @@ _WRITABLE = re.compile(r"\d+(\.\d+)+", re.ASCII)
 _LONGEST = 64
 
 
-def valid_uid(said: str, *otherwise: str) -> str:
+def valid_uid(uid: str, *otherwise: str) -> str:
     """A UID that can be written (PS3.5, section 6.2: UI), whatever an exporter wrote.
 
     One with a leading zero in a component is none by section 9.1, but it is what the PACS has the Study by.
 
     Args:
-        said: The value as it was found; quote marks and padding around it are taken off.
+        uid: The value as it was found; quote marks and padding around it are taken off.
         otherwise: What it is made of where nothing was said. Where something malformed was, the UID is made of
             that, so that two images of one study stay in one study.
     """
-    plain = said.strip(" \"'\0\t\r\n")
+    plain = uid.strip(" \"'\0\t\r\n")
     if len(plain) <= _LONGEST and _WRITABLE.fullmatch(plain):
         return plain
     return uid_of("malformed", plain) if plain else uid_of("missing", *otherwise)

@@ -65,8 +65,8 @@ def dicom_objects(
     if told:
         # The flags and the UID of the mask depend on stages that are in the report only by their flags.
         named = _names("report", header, image, [stages[stage] for stage in sorted(stages)])
-        said = report(header, image, segmented, classified, flags, mask=drawn, **named)
-        made["report"] = _file(said, header, "report", told[-1].model)
+        measurements = report(header, image, segmented, classified, flags, mask=drawn, **named)
+        made["report"] = _file(measurements, header, "report", told[-1].model)
     finished = stages.get(Stage.ENHANCE)
     if finished is not None and enhanced is not None:
         named = _names("enhanced", header, image, [finished])

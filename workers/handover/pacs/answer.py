@@ -75,10 +75,10 @@ _Items = Iterable[Mapping[str, Any]]
 
 def _from_json(text: bytes) -> list[Mapping[str, Any]]:
     try:
-        said = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Unreadable from error
-    datasets = said if isinstance(said, list) else [said]
+    datasets = document if isinstance(document, list) else [document]
     return [one for one in datasets if isinstance(one, dict)]
 
 
@@ -152,12 +152,12 @@ def _text(item: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return ""
 
 
-def _number(said: str) -> int | None:
+def _number(text: str) -> int | None:
     """A reason: decimal as the standard has it, or hexadecimal as people write it, ``0xA777`` or ``A777H``."""
-    if said.isdecimal():
-        return int(said) if int(said) <= 0xFFFF else None
+    if text.isdecimal():
+        return int(text) if int(text) <= 0xFFFF else None
     try:
-        number = int(said.lower().removesuffix("h"), 16)
+        number = int(text.lower().removesuffix("h"), 16)
     except ValueError:
         return None
     return number if 0 <= number <= 0xFFFF else None

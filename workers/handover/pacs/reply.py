@@ -83,17 +83,19 @@ def _of_reply(name: str, reply: Reply, kinds: Mapping[str, DicomKind], status: i
 
 
 def _of_status(name: str, status: int, retry_after: str | None) -> DermbatchError:
-    said = f"the PACS {name!r} answered HTTP {status}"
+    sentence = f"the PACS {name!r} answered HTTP {status}"
     if status in {_UNAUTHORIZED, _FORBIDDEN}:
-        text = f"{said}: it does not let us in; correct user, password or token of DERMBATCH_DICOMWEB"
+        text = f"{sentence}: it does not let us in; correct user, password or token of DERMBATCH_DICOMWEB"
         return PacsRefused(text, reason="pacs_denied")
     if status in _LATER or (status >= 500 and status not in _NEVER):
-        return PacsUnavailable(said, wait=seconds_of(retry_after))
+        return PacsUnavailable(sentence, wait=seconds_of(retry_after))
     if 300 <= status < 400:
-        return PacsRefused(f"{said}: its address has changed; correct the URL of DERMBATCH_DICOMWEB")
+        return PacsRefused(f"{sentence}: its address has changed; correct the URL of DERMBATCH_DICOMWEB")
     if status == _TOO_LARGE:
-        return PacsRefused(f"{said}: what was sent is more than it takes; raise its limit")
-    return PacsRefused(f"{said}: it does not take what was sent; see its log, and the URL of DERMBATCH_DICOMWEB")
+        return PacsRefused(f"{sentence}: what was sent is more than it takes; raise its limit")
+    return PacsRefused(
+        f"{sentence}: it does not take what was sent; see its log, and the URL of DERMBATCH_DICOMWEB"
+    )
 
 
 def _of_failures(
@@ -101,16 +103,16 @@ def _of_failures(
 ) -> DermbatchError:
     parts = [f"{kind} (Failure Reason {_hex(reason)})" for kind, reason in sorted(failed.items())]
     parts += [f"an object that it does not name (Failure Reason {_hex(reason)})" for reason in others]
-    said = f"the PACS {name!r} did not take: {', '.join(parts)}"
+    sentence = f"the PACS {name!r} did not take: {', '.join(parts)}"
     reasons = {*failed.values(), *others}
     if _NOT_AUTHORIZED in reasons:
-        return PacsRefused(f"{said}; it must allow us to store", reason="pacs_denied")
+        return PacsRefused(f"{sentence}; it must allow us to store", reason="pacs_denied")
     later = set(_OUT_OF_RESOURCES)
     if status != _CONFLICT:  # which is the request's own fault (PS3.18, table 10.5.3-1)
         later.add(_PROCESSING_FAILURE)
     if reasons <= later:
-        return PacsUnavailable(said)
-    return PacsRefused(f"{said}; see its log")
+        return PacsUnavailable(sentence)
+    return PacsRefused(f"{sentence}; see its log")
 
 
 def _hex(reason: int | None) -> str:
