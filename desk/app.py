@@ -36,7 +36,7 @@ from desk.door.sessions import Sessions
 from desk.pages import pages, reviewing
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
-from desk.review import agreements, decisions, masks, queues
+from desk.review import agreements, decisions, masks, queues, writeback
 from orchestrator.similar.shelf import IndexShelf
 
 
@@ -84,6 +84,7 @@ def application(desk: Desk) -> FastAPI:
         decisions,
         masks,
         agreements,
+        writeback,
         queues,
     )
     for module in (*api, pages, reviewing):

@@ -114,7 +114,7 @@ function changed() {
   byId("state").textContent = "not kept yet";
   if (editor.active && editor.active !== LESION && !editor.mask.empty) byId("layers").querySelector(`input[name=seen][value=${editor.active}]`).checked = true;
   clearTimeout(writing);
-  writing = setTimeout(() => draft().catch(complain), 400);
+  writing = setTimeout(() => (window.requestIdleCallback ?? setTimeout)(() => dirty && !keeping && draft().catch(complain)), 600);
 }
 
 async function draft() {
