@@ -332,6 +332,17 @@ def decision(batch: str, index: int, reader: str, version: int) -> str:
     return f"{reader_decisions(batch, index, reader)}{version:06d}.json"
 
 
+REVIEWED = "reviewed/"
+"""Prefix of the DICOM objects of decisions that were sent; outside of the batches."""
+
+
+def reviewed(batch: str, index: int, reader: str, version: int, kind: str) -> str:
+    """Key of a DICOM object of a decision."""
+    part, n = part_of(index)
+    whose = hashlib.sha256(reader.encode()).hexdigest()[:32]
+    return f"{REVIEWED}{batch}/{part}/{n}/{whose}/{version:06d}-{kind}.dcm"
+
+
 QUEUES = "review-queues/"
 """Prefix of the queues of images that readers are to look at; outside of the batches."""
 

@@ -37,7 +37,7 @@ from desk.door.tenancy import only_own
 from desk.pages import pages, reviewing
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
-from desk.review import agreements, decisions, masks, queues
+from desk.review import agreements, decisions, masks, queues, writeback
 from orchestrator.similar.shelf import IndexShelf
 
 
@@ -86,6 +86,7 @@ def application(desk: Desk) -> FastAPI:
         decisions,
         masks,
         agreements,
+        writeback,
         queues,
     )
     for module in (*api, pages, reviewing):

@@ -42,12 +42,14 @@ def review(
 
 
 @router.get("/correct/{batch}/{index}")
-def correct(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLResponse:
+def correct(batch: str, index: int, desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     """One image, to be corrected."""
-    found = named(store, batch)
-    return page_of(
-        "correct.html", person, batch=found, index=index, features=list(FEATURES.items()), diagnoses=DIAGNOSES
-    )
+    offered = {
+        "features": list(FEATURES.items()),
+        "diagnoses": DIAGNOSES,
+        "pacs": sorted(desk.settings.dicomweb),
+    }
+    return page_of("correct.html", person, 200, batch=named(store, batch), index=index, **offered)
 
 
 @router.get("/agreement/{name}")

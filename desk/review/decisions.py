@@ -22,7 +22,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.records.review import Case, Decision, Drawn, Feature, Seen, Text
 from dermbatch.review.kept import decisions, keep, latest, newer_results
 from dermbatch.review.leases import Leases
-from dermbatch.review.masks import of_runs, runs
+from dermbatch.review.masks import checked, runs
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
@@ -157,7 +157,7 @@ def _drawn(mask: list[int] | str | None, record: ResultRecord) -> Drawn | None:
         return None
     try:
         counts = mask if isinstance(mask, list) else runs(_picture(mask, height, width))
-        of_runs(counts, height, width)
+        checked(counts, height, width)
     except ValueError as error:
         raise Problem(400, "bad_mask", f"{error}", at={"in": "body", "parameter": "mask"}) from error
     return Drawn(height=height, width=width, counts=tuple(counts))

@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
+from dermbatch.handover.pacs.stow import NOWHERE, Destinations
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.records.asked import ImageJob
@@ -19,9 +20,8 @@ from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import written_as
-from workers.handover.dicom.delivery import Delivered, write_dicom
+from workers.handover.delivery import Delivered, write_dicom
 from workers.handover.output import copy_files, write_result
-from workers.handover.pacs.stow import NOWHERE, Destinations
 from workers.image.known import recall
 from workers.image.lastfile import LastFile
 from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back

@@ -114,7 +114,7 @@ function changed() {
   byId("state").textContent = "not kept yet";
   if (editor.active && editor.active !== LESION && !editor.mask.empty) byId("layers").querySelector(`input[name=seen][value=${editor.active}]`).checked = true;
   clearTimeout(writing);
-  writing = setTimeout(() => draft().catch(complain), 400);
+  writing = setTimeout(() => (window.requestIdleCallback ?? setTimeout)(() => dirty && !keeping && draft().catch(complain)), 600);
 }
 
 async function draft() {
@@ -225,13 +225,25 @@ function history_() {
   const readers = [...new Set(shown.filter((one) => one.kind !== "return").map((one) => one.reader))];
   const rows = readers.filter((reader) => reader !== person || shown.length).map((reader, n) => {
     const one = last(reader), address = `${here}/decisions/${one.version}`, whose = `?reader=${encodeURIComponent(reader)}`;
-    const links = one.mask ? ["mask.png", "mask.json", "segmentation.dcm", "report.dcm"].map((file) => make("a", { href: `${address}/${file}${whose}`, download: `${batch}-${index}-${file}` }, { "mask.png": "PNG", "mask.json": "COCO", "segmentation.dcm": "DICOM SEG", "report.dcm": "SR" }[file])) : [];
+    const isDicom = said.result.source.media_type === "application/dicom";
+    const files = [...(one.mask ? ["mask.png", "mask.json"] : []), ...(isDicom ? [...(one.mask ? ["segmentation.dcm"] : []), "report.dcm"] : [])];
+    const sends = isDicom ? JSON.parse(picture.dataset.pacs).map((name) => make("button", { type: "button", onclick: () => sent(`${address}/send${whose}`, name) }, `Send to ${name}`)) : [];
+    const links = files.map((file) => make("a", { href: `${address}/${file}${whose}`, download: `${batch}-${index}-${file}` }, { "mask.png": "PNG", "mask.json": "COCO", "segmentation.dcm": "DICOM SEG", "report.dcm": "SR" }[file]));
     const show = one.mask ? make("label", {}, make("input", { type: "checkbox", onchange: ({ target }) => outline(one, COLOURS[n % COLOURS.length], target.checked) }), make("span", { class: `dot dot-${n % COLOURS.length}` }), "outline") : null;
     const others = reader !== person && adjudicates ? [make("button", { type: "button", onclick: () => { editor.choose(LESION); editor.become(Mask.ofCounts(one.mask?.counts ?? [viewer.size[0] * viewer.size[1]], ...viewer.size)); fill({ diagnosis: one.diagnosis, unsure: one.unsure, comment: byId("comment").value, seen: one.features.map((feature) => feature.term) }); } }, "Begin from this"), make("button", { type: "button", onclick: () => returned(reader) }, "Return")] : [];
-    return make("li", {}, make("b", { dir: "auto" }, reader), ` ${one.kind === "adjudicate" ? "adjudicated" : `version ${one.version}`}: ${one.diagnosis.map(words).join(", ") || "no diagnosis"}${one.unsure ? ", not sure" : ""}`, one.comment ? make("p", { class: "soft", dir: "auto" }, one.comment) : null, make("p", { class: "row" }, show, ...others, ...links));
+    return make("li", {}, make("b", { dir: "auto" }, reader), ` ${one.kind === "adjudicate" ? "adjudicated" : `version ${one.version}`}: ${one.diagnosis.map(words).join(", ") || "no diagnosis"}${one.unsure ? ", not sure" : ""}`, one.comment ? make("p", { class: "soft", dir: "auto" }, one.comment) : null, make("p", { class: "row" }, show, ...others, ...links, ...sends));
   });
   const hidden = known.hidden ? make("p", { class: "soft" }, `${count(known.hidden)} other${known.hidden > 1 ? "s have" : " has"} decided; you see it once you have.`) : null;
   byId("history").replaceChildren(...(rows.length || hidden ? [make("h2", {}, "Decisions")] : []), make("ul", { class: "decided" }, ...rows), hidden ?? "");
+}
+
+async function sent(address, to) {
+  try {
+    const taken = await json(address, { method: "POST", json: { to } });
+    say(`${to} has taken ${taken.kinds.map(words).join(" and ")}`);
+  } catch (error) {
+    complain(error);
+  }
 }
 
 function outline(one, colour, on) {

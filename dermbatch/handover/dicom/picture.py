@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DS
 
+from dermbatch.handover.dicom.stamp import SYNTAX
 from dermbatch.records import codes
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import EnhanceOutput, ImageInfo, StageRecord
-from workers.handover.dicom.stamp import SYNTAX
 
 SERIES_NUMBER = 9003
 

@@ -29,6 +29,9 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.uid import SecondaryCaptureImageStorage, VLPhotographicImageStorage
 
 from dermbatch import __version__
+from dermbatch.handover.dicom.header import nameless
+from dermbatch.handover.dicom.segmentation import tracking_uid
+from dermbatch.handover.dicom.stamp import SYNTAX
 from dermbatch.records import codes
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.measures import Measure, measures, most_probable, probabilities
@@ -41,9 +44,6 @@ from dermbatch.records.outcome import (
     StageRecord,
 )
 from dermbatch.records.uids import uid_of
-from workers.handover.dicom.header import nameless
-from workers.handover.dicom.segmentation import tracking_uid
-from workers.handover.dicom.stamp import SYNTAX
 
 SERIES_NUMBER = 9002
 
@@ -81,11 +81,11 @@ def report(
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer()),
         procedure_reported=codes.IMAGING,
-        referenced_images=[_listed(header)],
+        referenced_images=[listed(header)],
         imaging_measurements=groups,
         title=codes.MEASUREMENT_REPORT,
     )
-    _refer(content[0], header, image)
+    refer(content[0], header, image)
     evidence = nameless(header)
     made = ComprehensiveSR(
         evidence=[evidence] if mask is None else [evidence, mask],
@@ -99,12 +99,12 @@ def report(
         is_final=False,  # Preliminary Flag: a person has to look at it (PS3.3, C.17.2)
         is_verified=False,
         transfer_syntax_uid=SYNTAX,
-        coding_schemes=[_scheme()],
+        coding_schemes=[scheme()],
     )
     return made
 
 
-def _scheme() -> CodingSchemeIdentificationItem:
+def scheme() -> CodingSchemeIdentificationItem:
     """How the report introduces the own codes (Coding Scheme Identification Sequence, PS3.3, C.12.1)."""
     return CodingSchemeIdentificationItem(
         designator=codes.SCHEME,
@@ -129,7 +129,7 @@ def _algorithm(model: ModelUsed) -> AlgorithmIdentification:
     return AlgorithmIdentification(name=model.name, version=model.version, parameters=[f"sha256={model.sha256}"])
 
 
-def _listed(header: Dataset) -> Dataset:
+def listed(header: Dataset) -> Dataset:
     """The source as highdicom lists it, which tells the modality by the class and does not know them all."""
     listed = nameless(header)
     listed.Modality = "OT"  # looked for in cross-sectional images and projection radiography, and not written
@@ -138,7 +138,7 @@ def _listed(header: Dataset) -> Dataset:
     return listed
 
 
-def _refer(content: Dataset, header: Dataset, image: ImageInfo) -> None:
+def refer(content: Dataset, header: Dataset, image: ImageInfo) -> None:
     """Name the source in the image library (TID 1600) by its own SOP Class, and the frame that was looked at."""
     (library,) = (item for item in content.ContentSequence if item.name == standard.DCM.ImageLibrary)
     (listed,) = (item for group in library.ContentSequence for item in group.ContentSequence)
@@ -148,7 +148,7 @@ def _refer(content: Dataset, header: Dataset, image: ImageInfo) -> None:
         reference.ReferencedFrameNumber = image.frame
 
 
-def _source(header: Dataset, image: ImageInfo) -> tuple[str, str, list[int] | None]:
+def source_of(header: Dataset, image: ImageInfo) -> tuple[str, str, list[int] | None]:
     """SOP Class and Instance of the source, and the frame that was looked at where it has several."""
     return header.SOPClassUID, header.SOPInstanceUID, None if image.frame is None else [image.frame]
 
@@ -167,26 +167,30 @@ def _lesion(
             tracking_identifier=tracked,
             algorithm_id=_algorithm(record.model),
             qualitative_evaluations=[none, *raised],
-            source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
+            source_images=[SourceImageForMeasurementGroup(*source_of(header, image))],
         )
-    segment = ReferencedSegmentationFrame(
-        sop_class_uid=mask.SOPClassUID,
-        sop_instance_uid=mask.SOPInstanceUID,
-        frame_number=1,
-        segment_number=1,
-        source_image=SourceImageForSegmentation(*_source(header, image)),
-    )
-    # Of segment and frame number only one may be there (PS3.3, C.18.4); viewers look for the segment.
-    del segment[0].ReferencedSOPSequence[0].ReferencedFrameNumber
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracked,
-        referenced_segment=segment,
+        referenced_segment=referenced_segment(mask, header, image),
         finding_type=codes.SKIN_LESION,
         finding_sites=[FindingSite(codes.SKIN)],
         algorithm_id=_algorithm(record.model),
         measurements=[_measured(one, record.model) for one in measures(geometry)],
         qualitative_evaluations=raised,
     )
+
+
+def referenced_segment(mask: Dataset, header: Dataset, image: ImageInfo) -> ReferencedSegmentationFrame:
+    """The one segment of a mask. Of segment and frame number only one may be there (PS3.3, C.18.4)."""
+    segment = ReferencedSegmentationFrame(
+        sop_class_uid=mask.SOPClassUID,
+        sop_instance_uid=mask.SOPInstanceUID,
+        frame_number=1,
+        segment_number=1,
+        source_image=SourceImageForSegmentation(*source_of(header, image)),
+    )
+    del segment[0].ReferencedSOPSequence[0].ReferencedFrameNumber  # viewers look for the segment
+    return segment
 
 
 def _measured(one: Measure, model: ModelUsed) -> Measurement:
@@ -216,7 +220,7 @@ def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> Measurem
         algorithm_id=_algorithm(record.model),
         measurements=[_measured(one, record.model) for one in probabilities(output)],
         qualitative_evaluations=[QualitativeEvaluation(codes.MOST_PROBABLE, most_probable(output))],
-        source_images=[SourceImageForMeasurementGroup(*_source(header, image))],
+        source_images=[SourceImageForMeasurementGroup(*source_of(header, image))],
     )
     comment = TextContentItem(codes.COMMENT, codes.NOT_ALONE, RelationshipTypeValues.CONTAINS)
     group[0].ContentSequence.append(comment)

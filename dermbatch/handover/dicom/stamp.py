@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from io import BytesIO
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dermbatch import __version__
+from dermbatch.handover.dicom.header import PATIENT_AND_STUDY
 from dermbatch.images.quiet import quiet
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ModelUsed
-from workers.handover.dicom.header import PATIENT_AND_STUDY
 
 SYNTAX = ExplicitVRLittleEndian
 
@@ -25,7 +26,9 @@ _OF_THE_CLOCK = (
 )
 
 
-def stamped(made: Dataset, header: Dataset, description: str, model: ModelUsed) -> bytes:
+def stamped(
+    made: Dataset, header: Dataset, description: str, model: ModelUsed, *, at: datetime | None = None
+) -> bytes:
     """An object as a file, in the Study of its source.
 
     highdicom fills in the time of day; what is optional of it goes, and the rest becomes the source's, since two
@@ -33,9 +36,10 @@ def stamped(made: Dataset, header: Dataset, description: str, model: ModelUsed) 
 
     Args:
         made: The object.
-        header: From :func:`workers.handover.dicom.header.source_header`.
+        header: From :func:`dermbatch.handover.dicom.header.source_header`.
         description: Of the series, up to 64 characters.
         model: What made it.
+        at: When its content was made, where that is not when the source's was.
     """
     for keyword in _OF_THE_CLOCK:
         if keyword in made:
@@ -47,6 +51,8 @@ def stamped(made: Dataset, header: Dataset, description: str, model: ModelUsed) 
         if keyword in header:
             made[keyword] = header[keyword]
     made.ContentDate, made.ContentTime = header.ContentDate, header.ContentTime
+    if at is not None:
+        made.ContentDate, made.ContentTime = f"{at:%Y%m%d}", f"{at:%H%M%S.%f}"
     made.SeriesDescription = description
     made.Manufacturer = made.ManufacturerModelName = MANUFACTURER
     made.DeviceSerialNumber = model.sha256[:16]

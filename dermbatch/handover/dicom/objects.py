@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dermbatch import __version__
+from dermbatch.handover.dicom.header import source_header
+from dermbatch.handover.dicom.picture import picture
+from dermbatch.handover.dicom.report import report
+from dermbatch.handover.dicom.segmentation import segmentation
+from dermbatch.handover.dicom.stamp import stamped
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
 from dermbatch.records.uids import uid_of
 from dermbatch.stages import Stage
-from workers.handover.dicom.header import source_header
-from workers.handover.dicom.picture import picture
-from workers.handover.dicom.report import report
-from workers.handover.dicom.segmentation import segmentation
-from workers.handover.dicom.stamp import stamped
 
 REVISION = "3"
 """Raised where the same input gives other objects: their UIDs must be others then."""

@@ -65,8 +65,8 @@ def write_dicom(
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     # Not at the top: it takes a second and much memory, which workers without such batches need not spend.
-    from workers.handover.dicom.header import changes  # noqa: PLC0415
-    from workers.handover.dicom.objects import dicom_objects  # noqa: PLC0415
+    from dermbatch.handover.dicom.header import changes  # noqa: PLC0415
+    from dermbatch.handover.dicom.objects import dicom_objects  # noqa: PLC0415
 
     try:
         with quiet():  # pydicom and highdicom warn of odd values, and quote them

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable
+from dermbatch.handover.pacs.answer import Reply, Unreadable, parse
 from dermbatch.outbound.posting import is_web_page, seconds_of
 from dermbatch.records.outcome import DicomKind
-from workers.handover.pacs.answer import Reply, Unreadable, parse
 
 _ACCEPTED, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _TOO_LARGE = 202, 400, 401, 403, 409, 413
 _LATER = {408, 425, 429}

@@ -9,13 +9,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermbatch import __version__
+from dermbatch.handover.dicom.header import nameless
+from dermbatch.handover.dicom.stamp import SYNTAX
 from dermbatch.images.lesion import Mask
 from dermbatch.records import codes
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ImageInfo, ModelUsed
 from dermbatch.records.uids import uid_of
-from workers.handover.dicom.header import nameless
-from workers.handover.dicom.stamp import SYNTAX
 
 SERIES_NUMBER = 9001
 

@@ -16,11 +16,11 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable, TransientError
+from dermbatch.handover.pacs.reply import judged
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.outbound.posting import PIECE, Answer, Late, Posting, Untrusted
 from dermbatch.records.outcome import DicomKind, Sent
 from dermbatch.settings import DicomwebSettings
-from workers.handover.pacs.reply import judged
 
 _MOST_ANSWERED = 1024 * 1024  # bytes of an answer; one instance takes about 300
 _LONGEST_WAIT = 300.0
