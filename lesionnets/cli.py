@@ -13,6 +13,7 @@ import typer
 from dermbatch.errors import UsageError
 from lesionnets import recipes
 from lesionnets.commands import data, evaluate
+from lesionnets.commands.operate import operate
 from lesionnets.commands.precision import precision
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.lookup import modules_below
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
 app.command()(precision)
+app.command()(operate)
 
 _OF_SEVERAL = frozenset({"enhance_srgan", "mb_dcnn", "mb_dcnn_xception"})
 

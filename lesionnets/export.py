@@ -22,6 +22,7 @@ from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import UsageError
 from dermbatch.models.contracts import DATA_TYPES, Contract, Tensor
+from dermbatch.models.risk import RISK, SETS
 from dermbatch.models.served import labels_of
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
@@ -211,7 +212,7 @@ def write_model(
     model_file.write_bytes(content)
     if labels := labels_of(contract.parameters):
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
-    (folder / "config.pbtxt").write_text(_config(folder, stage, contract))
+    (folder / "config.pbtxt").write_text(_config(folder, version, stage, contract))
     return model_file
 
 
@@ -240,7 +241,7 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
     made.write_bytes(content)
     config = text_format.Parse((source / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     config.name = folder.name
-    for name in [name for name in config.parameters if name.startswith("sha256.")]:
+    for name in [name for name in config.parameters if name.partition(".")[0] in ("sha256", RISK, SETS)]:
         del config.parameters[name]
     for version in versions(folder):
         digest = file_digest(folder / version / "model.onnx")
@@ -265,12 +266,13 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _config(folder: Path, stage: Stage | None, contract: Contract) -> str:
+def _config(folder: Path, version: str, stage: Stage | None, contract: Contract) -> str:
     parameters = ({"stage": str(stage)} if stage else {}) | dict(contract.parameters)
+    parameters |= _of_other_versions(folder, version)
     tile = parameters.get("tile")
     warmup = (int(tile), int(tile)) if tile else WARMUP
-    for version in versions(folder):
-        parameters[f"sha256.{version}"] = file_digest(folder / version / "model.onnx")
+    for number in versions(folder):
+        parameters[f"sha256.{number}"] = file_digest(folder / number / "model.onnx")
     return Template(_CONFIG).substitute(
         name=folder.name,
         batch=MOST_ROWS,
@@ -279,6 +281,16 @@ def _config(folder: Path, stage: Stage | None, contract: Contract) -> str:
         warmup="\n".join(_zeros(tensor, warmup) for tensor in contract.inputs),
         parameters=parameter_lines(parameters),
     )
+
+
+def _of_other_versions(folder: Path, version: str) -> dict[str, str]:
+    """Operating points of the versions that stay as they are: those of this one were another file's."""
+    path = folder / "config.pbtxt"
+    if not path.is_file():
+        return {}
+    there = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig()).parameters
+    kept = [f"{kind}.{number}" for number in versions(folder) if number != version for kind in (RISK, SETS)]
+    return {name: there[name].string_value for name in kept if name in there}
 
 
 def _output(tensor: Tensor, labels: tuple[str, ...]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _TITLE = re.compile(r"^# .+, version (\S+)$", re.MULTILINE)
 _FIGURE = re.compile(r"^\| ([a-zA-Z][^|]*?) \| ([^|]+?) \|$", re.MULTILINE)
-_FIGURES, _NEXT = "\n## Figures\n", "\n## "
+_FIGURES, _OPERATING, _NEXT = "\n## Figures\n", "\n## Operating points\n", "\n## "
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,14 @@ class Card:
         version: Of the model that it is of; none where it does not say.
         does: What the model does, in a sentence.
         figures: What was measured, by name, as it is written: a value, and its interval where there is one.
+        operating: Operating points and thresholds of possible labels, and what they reached.
     """
 
     text: str
     version: str | None
     does: str
     figures: dict[str, str]
+    operating: dict[str, str] = field(default_factory=dict)
 
 
 def card_of(repository: Path, model: str) -> Card | None:
@@ -36,6 +38,10 @@ def card_of(repository: Path, model: str) -> Card | None:
         return None
     title = _TITLE.search(text)
     does = next((line for line in text.splitlines()[1:] if line.strip()), "")
-    figures = text.partition(_FIGURES)[2].partition(_NEXT)[0]
-    measured = {name: value for name, value in _FIGURE.findall(figures) if name != "Figure"}
-    return Card(text, title and title[1], does, measured)
+    return Card(text, title and title[1], does, _table(text, _FIGURES), _table(text, _OPERATING))
+
+
+def _table(text: str, heading: str) -> dict[str, str]:
+    """The rows of the table below a heading."""
+    rows = _FIGURE.findall(text.partition(heading)[2].partition(_NEXT)[0])
+    return {name: value for name, value in rows if name not in {"Figure", "Point"}}

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from dermbatch import __version__
 from dermbatch.settings import DestinationSettings
@@ -22,12 +23,24 @@ PIECE = 256 * 1024
 """Bytes that are sent and read at a time."""
 
 
-class Late(Exception):
-    """The time for sending or answering is over, or the answer is longer than is wanted."""
+class Unanswered(Exception):
+    """There is no answer that can be used; trying again may help. Says so in a sentence without the address.
+
+    Attributes:
+        unreached: Whether not even a connection came about.
+    """
+
+    def __init__(self, sentence: str, *, unreached: bool = False) -> None:
+        super().__init__(sentence)
+        self.unreached = unreached
 
 
 class Untrusted(Exception):
-    """The certificates to trust cannot be read."""
+    """No TLS connection can be trusted, or what is to be trusted cannot be read; says so likewise."""
+
+
+class _Late(Exception):
+    """The time for sending or answering is over, or the answer is longer than is wanted."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,11 @@ class Posting:
     Args:
         settings: Where it is and how it lets us in.
         longest: Bytes of an answer.
+        called: What sentences call it, such as "the PACS 'main'".
     """
 
-    def __init__(self, settings: DestinationSettings, longest: int) -> None:
-        self._settings, self._longest = settings, longest
+    def __init__(self, settings: DestinationSettings, longest: int, called: str) -> None:
+        self._settings, self._longest, self._called = settings, longest, called
         self._pool: urllib3.PoolManager | None = None
 
     def post(self, url: str, pieces: Sequence[bytes], headers: Mapping[str, str]) -> Answer:
@@ -66,10 +80,28 @@ class Posting:
             headers: Besides those of login, length and user agent.
 
         Raises:
-            Late: Where there is no more time.
-            Untrusted: Where the certificates to trust cannot be read.
-            urllib3.exceptions.HTTPError, OSError: Where there is no answer.
+            Untrusted: Where the connection, or the certificates to trust, have to be looked at by people.
+            Unanswered: Where there is no answer, or not in time, or one too long.
         """
+        try:
+            return self._posted(url, pieces, headers)
+        except (SSLError, ssl.SSLError) as error:
+            text = f"no trusted TLS connection to {self._called}; look at its certificate and at CA_FILE"
+            raise Untrusted(text) from error
+        except _Late as error:
+            raise Unanswered(f"{self._called} took too long") from error
+        except (HTTPError, OSError) as error:
+            unreached = isinstance(error, NewConnectionError | ConnectTimeoutError)
+            # The name of the error only: its text has the URL.
+            text = f"{self._called} does not answer ({type(error).__name__})"
+            raise Unanswered(text, unreached=unreached) from error
+
+    def close(self) -> None:
+        """Close connections."""
+        if self._pool is not None:
+            self._pool.clear()
+
+    def _posted(self, url: str, pieces: Sequence[bytes], headers: Mapping[str, str]) -> Answer:
         if self._pool is None:
             self._pool = self._opened()
         all_headers = {
@@ -91,17 +123,12 @@ class Posting:
             answer.close()  # where it was not read to its end, the connection cannot be used again
             answer.release_conn()
 
-    def close(self) -> None:
-        """Close connections."""
-        if self._pool is not None:
-            self._pool.clear()
-
     def _opened(self) -> urllib3.PoolManager:
         ca_file = self._settings.ca_file
         try:
             trusted = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
         except OSError as error:
-            raise Untrusted(error.strerror) from error
+            raise Untrusted(f"the CA_FILE of {self._called} cannot be read: {error.strerror}") from error
         limits = urllib3.Timeout(connect=self._settings.connect_timeout, read=self._settings.timeout)
         return urllib3.PoolManager(ssl_context=trusted, timeout=limits, retries=False)
 
@@ -137,5 +164,5 @@ def _in_time(pieces: Iterable[bytes], until: float, most: int | None = None) -> 
     for piece in pieces:
         length += len(piece)
         if time.monotonic() > until or (most is not None and length > most):
-            raise Late
+            raise _Late
         yield piece

@@ -204,6 +204,30 @@ class Usage(Record):
     bytes_read: int = Field(description="of the source, by the attempt that is recorded")
 
 
+RiskLevel = Literal["high", "raised", "low", "unclear"]
+"""Called at all operating points; at some, the more sensitive ones; at none; at none, but not to be called low."""
+
+Sign = Literal["asymmetry", "border", "colours", "diameter"]
+"""Measures of a lesion that most nevi have not."""
+
+
+class Risk(Record):
+    """What a label's probability means at the operating points that its model had then; no diagnosis."""
+
+    of: str = Field(description="the label, such as melanoma")
+    level: RiskLevel
+    reached: tuple[float, ...] = Field(description="sensitivities of the operating points at which it is called")
+    signs: tuple[Sign, ...] = Field(default=(), description="two keep the level from being low")
+    cautions: tuple[QualityFlag, ...] = Field(default=(), description="flags that keep the level from being low")
+
+
+class Possible(Record):
+    """The labels that cannot be ruled out (a conformal set); none where the image is like those of no label."""
+
+    labels: tuple[str, ...] = Field(description="the most probable first")
+    coverage: float = Field(description="share of each label's images whose set is meant to hold it, 0 to 1")
+
+
 class ResultRecord(Stored):
     """The outcome of one image; ``results/<part>/<n>.json``, written last and once."""
 
@@ -214,6 +238,10 @@ class ResultRecord(Stored):
     stages: dict[Stage, StageRecord]
     cached: tuple[Stage, ...] = Field(default=(), description="stages that were not run: artifacts were there")
     flags: tuple[QualityFlag, ...] = ()
+    risk: Risk | None = Field(default=None, description="where the classifier has operating points")
+    possible: Possible | None = Field(
+        default=None, description="labels, where the classifier has thresholds for it"
+    )
     preview: str | None = Field(default=None, description="key of preview.jpg in a folder of results")
     preview_jpeg: bytes | None = Field(default=None, description="preview.jpg itself, Base64: what reports show")
     dicom: dict[DicomKind, str] = Field(default={}, description="keys of the DICOM objects, where asked for")

@@ -136,6 +136,8 @@ def _of_result(record: ResultRecord) -> Row:
         "frame": source.frame,
         NO_DICOM: record.no_dicom is not None,
         "flags": list(record.flags),
+        "risk": record.risk.level if record.risk else None,
+        "possible": list(record.possible.labels) if record.possible else None,
         "name": record.name,
         "source": source.uri,
         "sha256": source.sha256,

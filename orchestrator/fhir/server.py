@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ssl import SSLError as SslError
-
-from urllib3.exceptions import HTTPError, SSLError
 
 from dermbatch.errors import FhirRefused, FhirUnavailable, UsageError
-from dermbatch.outbound.posting import PIECE, Answer, Late, Posting, Untrusted
+from dermbatch.outbound.posting import PIECE, Answer, Posting, Unanswered, Untrusted
 from dermbatch.settings import FhirSettings
 from orchestrator.fhir.answers import Taken, judged
 from orchestrator.fhir.elements import Json
@@ -28,7 +25,7 @@ class FhirServer:
     def __init__(self, name: str, settings: FhirSettings) -> None:
         self.name = name
         self._url = settings.url
-        self._posting = Posting(settings, _MOST_ANSWERED)
+        self._posting = Posting(settings, _MOST_ANSWERED, f"the FHIR server {name!r}")
 
     def send(self, bundle: Json) -> Taken:
         """Send a transaction Bundle; resources that are there already count as taken.
@@ -39,20 +36,10 @@ class FhirServer:
         """
         try:
             answer = self._post(as_json(bundle))
-        except (SSLError, SslError) as error:
-            text = (
-                f"no trusted TLS connection to the FHIR server {self.name!r}; look at its certificate and CA_FILE"
-            )
-            raise FhirRefused(text, reason="fhir_untrusted") from error
         except Untrusted as error:
-            text = f"the CA_FILE of the FHIR server {self.name!r} cannot be read: {error}"
-            raise FhirRefused(text, reason="fhir_untrusted") from error
-        except Late as error:
-            raise FhirUnavailable(f"the FHIR server {self.name!r} took too long") from error
-        except (HTTPError, OSError) as error:
-            # The name of the error only: its text has the URL.
-            text = f"the FHIR server {self.name!r} does not answer ({type(error).__name__})"
-            raise FhirUnavailable(text) from error
+            raise FhirRefused(str(error), reason="fhir_untrusted") from error
+        except Unanswered as error:
+            raise FhirUnavailable(str(error)) from error
         return judged(self.name, answer, len(bundle["entry"]))
 
     def close(self) -> None:

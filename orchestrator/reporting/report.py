@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -250,8 +250,18 @@ def card(record: ResultRecord) -> Card:
         picture=base64.b64encode(record.preview_jpeg or b"").decode(),
         enhanced=enhanced,
         probabilities=probabilities(record),
-        measures=measures,
+        measures=[*_assessed(record), *measures],
     )
+
+
+def _assessed(record: ResultRecord) -> Iterator[tuple[str, str]]:
+    """Risk and possible labels, where the record has them."""
+    if (risk := record.risk) is not None:
+        at = f", from {risk.reached[0]:.0%} sensitivity" if risk.reached else ""
+        yield f"risk of {risk.of.replace('_', ' ')}", f"{risk.level}{at}"
+    if (possible := record.possible) is not None:
+        labels = ", ".join(label.replace("_", " ") for label in possible.labels) or "none of the labels"
+        yield f"possible ({possible.coverage:.0%})", labels
 
 
 def probabilities(record: ResultRecord) -> list[tuple[str, float]]:

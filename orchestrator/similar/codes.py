@@ -1,6 +1,6 @@
 """Embeddings as codes, and the search among them, by FAISS: the one module that knows it.
 
-It is loaded with the first index: a service or desk that has none does not pay for it (28 MB).
+It is loaded with the first index: a service or desk that has none does not pay for it (12 to 13 MB).
 
 Up to :data:`EXACT` cases each number of an embedding is kept in 16 bits and all are compared. Beyond that,
 embeddings are turned to their first principal directions and kept in 8 bits each, in lists of which a search looks

@@ -26,6 +26,7 @@ from workers.image.known import recall
 from workers.image.lastfile import LastFile
 from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
 from workers.image.quality import quality_flags
+from workers.image.risk import assessed
 from workers.image.run import Outcome, Run
 from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, plan, preview_key
@@ -80,6 +81,8 @@ def process(
         )
     dicom, output, sent = handed
     outputs = [record.output for record in outcome.stages.values()]
+    flags = quality_flags(outputs, may_have_text=job.may_have_text)
+    risk, possible = assessed(steps, outputs, flags)
     record = ResultRecord(
         batch=job.batch,
         index=job.index,
@@ -87,7 +90,9 @@ def process(
         source=SourceInfo(uri=job.source, **dict(outcome.image)),
         stages=outcome.stages,
         cached=outcome.cached,
-        flags=quality_flags(outputs, may_have_text=job.may_have_text),
+        flags=flags,
+        risk=risk,
+        possible=possible,
         preview=layout.preview(outcome.image.sha256, preview_key(steps), job.order.pool),
         preview_jpeg=outcome.shown,
         dicom=dicom.keys,

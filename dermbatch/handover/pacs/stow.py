@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from io import BytesIO
 
 from pydicom import dcmread
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable, TransientError
 from dermbatch.handover.pacs.reply import judged
 from dermbatch.images.dicomfile import MEDIA_TYPE
-from dermbatch.outbound.posting import PIECE, Answer, Late, Posting, Untrusted
+from dermbatch.outbound.posting import PIECE, Answer, Posting, Unanswered, Untrusted
 from dermbatch.records.outcome import DicomKind, Sent
 from dermbatch.settings import DicomwebSettings
 
@@ -39,7 +38,7 @@ class Destination:
     def __init__(self, name: str, settings: DicomwebSettings) -> None:
         self.name = name
         self._url = f"{settings.url}/studies"
-        self._posting = Posting(settings, _MOST_ANSWERED)
+        self._posting = Posting(settings, _MOST_ANSWERED, f"the PACS {name!r}")
         self._asked_again = 0.0
 
     def send(self, objects: Mapping[DicomKind, bytes]) -> Sent:
@@ -72,20 +71,13 @@ class Destination:
         uids = {kind: _uid(body) for kind, body in objects.items()}
         try:
             answer = self._post(objects)
-        except SSLError as error:
-            text = f"no trusted TLS connection to the PACS {self.name!r}; look at its certificate and at CA_FILE"
-            raise PacsRefused(text, reason="pacs_untrusted") from error
         except Untrusted as error:
-            text = f"the CA_FILE of the PACS {self.name!r} cannot be read: {error}"
-            raise PacsRefused(text, reason="pacs_untrusted") from error
-        except Late as error:
-            raise PacsUnavailable(f"the PACS {self.name!r} took too long") from error
-        except (HTTPError, OSError) as error:
-            if isinstance(error, NewConnectionError | ConnectTimeoutError):
+            raise PacsRefused(str(error), reason="pacs_untrusted") from error
+        except Unanswered as error:
+            if error.unreached:
                 # Each image of a batch would hold its slot for as long as connecting may take.
                 self._asked_again = time.monotonic() + _REST
-            # The name of the error only: its text has the URL.
-            raise PacsUnavailable(f"the PACS {self.name!r} does not answer ({type(error).__name__})") from error
+            raise PacsUnavailable(str(error)) from error
         try:
             return judged(self.name, answer.status, answer.body, uids, answer.retry_after)
         except PacsUnavailable as error:

@@ -132,7 +132,7 @@ function about(result, files) {
   byId("name").textContent = result.name;
   const shown = [];
   if (result.flags.length) shown.push(make("p", { class: "row" }, ...result.flags.map((flag) => make("span", { class: "flag" }, words(flag)))));
-  shown.push(...diagnosis(stages.classify), ...measures(stages.segment, source));
+  shown.push(...diagnosis(stages.classify), ...assessed(result), ...measures(stages.segment, source));
   if (stages.classify?.output.label) shown.push(make("p", {}, make("a", { class: "button", href: `/similar/${batch}/${index}` }, "Similar cases")));
   shown.push(make("section", {}, make("h2", {}, "Image"), pairs({ size: `${count(source.width)} × ${count(source.height)}`, type: source.media_type, bytes: count(source.bytes), spacing: source.pixel_spacing_mm ? `${source.pixel_spacing_mm.map((mm) => mm.toPrecision(3)).join(" × ")} mm` : "not stated: measures are in pixels", frame: source.frame, notes: source.notes.map(words).join(", "), occluded: stages.purify ? `${(100 * stages.purify.output.occluded_fraction).toFixed(1)} %` : null, enhanced: stages.enhance ? `${words(stages.enhance.output.method)}${stages.enhance.output.scale ? ` × ${stages.enhance.output.scale.toPrecision(3)}` : ""}` : null })));
   const links = files.map((name) => make("a", { class: "button", href: `${here}/files/${name}`, download: `${batch}-${index}-${name}` }, name));
@@ -152,6 +152,18 @@ function diagnosis(stage) {
   if (!label) return [make("section", {}, make("h2", {}, "Classes"), make("p", { class: "note" }, `No dermoscopic image, as far as the model can tell (distance ${distance?.toFixed(2)}): no class is given.`))];
   const bars = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).flatMap(([name, p]) => [make("span", {}, words(name)), make("meter", { min: 0, max: 1, value: p, "aria-label": words(name) }), make("span", { class: "n" }, p.toFixed(3))]);
   return [make("section", {}, make("h2", {}, "Probabilities"), make("div", { class: "bars" }, ...bars), make("p", { class: "soft" }, "Of this model, for research and triage support; no diagnosis. ", make("a", { href: `/models#${stage.model.name}` }, "The model's card")), make("div", { id: "operating" }))];
+}
+
+// What the probabilities mean at the model's operating points, and which labels they leave open.
+function assessed({ risk, possible }) {
+  const said = {};
+  if (risk) {
+    said[`Risk of ${words(risk.of)}`] = risk.level + (risk.reached.length ? `: called from the operating point of ${Math.round(100 * risk.reached[0])} % sensitivity on` : "");
+    said.Signs = risk.signs.map(words).join(", ");
+    said.Cautions = risk.cautions.map(words).join(", ");
+  }
+  if (possible) said[`Possible at ${Math.round(100 * possible.coverage)} %`] = possible.labels.map(words).join(", ") || "none of the labels";
+  return Object.keys(said).length ? [make("section", {}, make("h2", {}, "Risk"), pairs(said), make("p", { class: "soft" }, "At operating points that were set for this model; for triage support, no diagnosis."))] : [];
 }
 
 // What the model's card says of its probabilities: calibration, and where thresholds may lie.

@@ -40,6 +40,7 @@ class _Model:
     engines: list[str]
     does: str
     figures: dict[str, str]
+    operating: dict[str, str]
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +62,9 @@ def models(model_repository: options.Repository = None, as_json: options.AsJson 
         cells = (model.name, ", ".join(model.versions), ", ".join(model.default_of), " or ".join(model.engines))
         table.add_row(*map(escape, cells), escape("\n".join(_figures(model))))
     out.print(table)
+    for model in found:
+        for point, reached in model.operating.items():
+            out.print(f"{model.name}, {point}: {reached}", markup=False, highlight=False, soft_wrap=True)
     out.print(
         "Measured on validation data, with 95 % intervals; of images from elsewhere less is to be expected: "
         "docs/models.md says how much. The whole card of each: MODEL_CARD.md in its folder."
@@ -81,6 +85,7 @@ def _found(folder: Path) -> list[_Model]:
                 engines=["onnxruntime", "triton"] if name in alone else ["triton"],
                 does=card.does if card else "",
                 figures=card.figures if card else {},
+                operating=card.operating if card else {},
             )
         )
     return found

@@ -39,6 +39,8 @@ _IMAGE = {
     "label": _TEXT,
     "probability": _REAL,
     "flags": pa.list_(_TEXT),
+    "risk": _TEXT,
+    "possible": pa.list_(_TEXT),
     "duplicate_of": _BIG,
     "frame": _WHOLE,
     "source": _TEXT,

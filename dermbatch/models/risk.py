@@ -1,0 +1,106 @@
+"""Operating points of a classifier, and thresholds of its sets of possible labels, as its configuration has them.
+
+Beside the model, in ``parameters`` of ``config.pbtxt``, for each version, so that an institution sets its own::
+
+    risk.1    melanoma 0.82=0.31 0.89=0.22 0.95=0.08
+    sets.1    0.9 melanoma=0.07 nevus=0.31 seborrheic_keratosis=0.35
+
+The first calls melanoma from a probability of 0.31 on, for a sensitivity of 82 %, and so on; the second has a
+label among the possible ones from that probability on, for a coverage of 90 % of each label's images
+(class-conditional split conformal prediction: Vovk, "Conditional validity of inductive conformal predictors", ACML
+2012, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+RISK, SETS = "risk", "sets"
+
+
+@dataclass(frozen=True)
+class Points:
+    """From which probabilities of a label it is called.
+
+    Attributes:
+        of: The label.
+        thresholds: Sensitivity that a point is meant to have, to the probability, both 0 to 1; the least sensitive
+            point, which has the highest probability, first.
+    """
+
+    of: str
+    thresholds: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """From which probability a label is possible.
+
+    Attributes:
+        coverage: Share of each label's images whose set is meant to hold it, 0 to 1.
+        thresholds: By label.
+    """
+
+    coverage: float
+    thresholds: dict[str, float]
+
+
+def points_of(parameters: Mapping[str, str], version: str) -> Points | None:
+    """The operating points of a version; none where its configuration has none.
+
+    Raises:
+        ValueError: Where what it has are none.
+    """
+    text = parameters.get(f"{RISK}.{version}")
+    if text is None:
+        return None
+    of, *said = text.split()
+    pairs = [_pair(word) for word in said]
+    numbers = sorted((_share(name), value) for name, value in pairs)
+    falling = [value for _, value in numbers]
+    if not numbers or falling != sorted(falling, reverse=True):
+        raise ValueError(f"{text!r} are no operating points: a higher sensitivity has no higher probability")
+    return Points(of, tuple(numbers))
+
+
+def sets_of(parameters: Mapping[str, str], version: str) -> Sets | None:
+    """The thresholds of a version's sets; none where its configuration has none.
+
+    Raises:
+        ValueError: Where what it has are none.
+    """
+    text = parameters.get(f"{SETS}.{version}")
+    if text is None:
+        return None
+    coverage, *said = text.split()
+    thresholds = dict(_pair(word) for word in said)
+    if not thresholds:
+        raise ValueError(f"{text!r} has no thresholds")
+    return Sets(_share(coverage), thresholds)
+
+
+def written(points: Points | None, sets: Sets | None, version: str) -> dict[str, str]:
+    """Both as parameters."""
+    found = {}
+    if points is not None:
+        said = " ".join(f"{sensitivity:g}={threshold:g}" for sensitivity, threshold in points.thresholds)
+        found[f"{RISK}.{version}"] = f"{points.of} {said}"
+    if sets is not None:
+        said = " ".join(f"{label}={threshold:g}" for label, threshold in sets.thresholds.items())
+        found[f"{SETS}.{version}"] = f"{sets.coverage:g} {said}"
+    return found
+
+
+def _pair(word: str) -> tuple[str, float]:
+    name, mark, value = word.partition("=")
+    if not (name and mark):
+        raise ValueError(f"{word!r} is no pair such as 0.89=0.22")
+    return name, _share(value)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text} is no share of 0 to 1")
+    return value

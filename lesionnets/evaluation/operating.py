@@ -1,0 +1,180 @@
+"""Operating points and sets of possible labels, set on images whose diagnoses are known; and how far they hold.
+
+How far they hold is measured on images that they were not set on: in ten rounds of five folds, four fifths set the
+thresholds and the fifth is called by them. An image counts by the share of the rounds in which it was called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.model_selection import RepeatedStratifiedKFold
+
+from dermbatch.errors import UsageError
+from dermbatch.models.risk import Points, Sets
+from lesionnets.data.sources.isic import read_rows
+from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
+
+FOLDS, ROUNDS = 5, 10
+
+_PREFIX = "probability_"
+
+Calls = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Probabilities [N, C] of images, the number of each one's class [N], and the classes."""
+
+    shares: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def of(self, chosen: npt.NDArray[np.int64]) -> Known:
+        """Some of them."""
+        return Known(self.shares[chosen], self.labels[chosen], self.classes)
+
+    def counts(self) -> str:
+        """How many of each class."""
+        found = np.bincount(self.labels, minlength=len(self.classes))
+        return ", ".join(
+            f"{count} {name.replace('_', ' ')}" for name, count in zip(self.classes, found, strict=True)
+        )
+
+
+def read(path: Path, classes: Sequence[str], labels: Path | None) -> Known:
+    """Probabilities and diagnoses of images.
+
+    Args:
+        path: What ``lesionnets evaluate classify`` or ``chain`` wrote with ``--out``; or a batch's table,
+            ``results.parquet``.
+        classes: Of the model.
+        labels: CSV file of ``image_id`` and ``diagnosis``; a table has none of its own.
+
+    Raises:
+        UsageError: Where files cannot be read, or no image has a diagnosis and probabilities.
+    """
+    given = dict(
+        _of_table(path, classes) if path.suffix == ".parquet" or path.is_dir() else _of_csv(path, classes)
+    )
+    if labels is not None:
+        known = {row["image_id"]: row["diagnosis"] for row in read_rows(labels, {"image_id", "diagnosis"})}
+        given = {name: (known[name], shares) for name, (_, shares) in given.items() if name in known}
+    found = [(diagnosis, shares) for diagnosis, shares in given.values() if diagnosis in classes]
+    if not found:
+        raise UsageError(f"no image of {path} has a diagnosis that the model knows, and probabilities")
+    numbers = np.array([list(classes).index(diagnosis) for diagnosis, _ in found])
+    return Known(np.array([shares for _, shares in found], np.float64), numbers, tuple(classes))
+
+
+def _of_csv(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[float]]]]:
+    for row in read_rows(path, {"image_id", "diagnosis", *classes}):
+        try:
+            yield row["image_id"], (row["diagnosis"], [float(row[name]) for name in classes])
+        except ValueError as error:
+            raise UsageError(f"{path} has a probability that is no number") from error
+
+
+def _of_table(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[float]]]]:
+    try:
+        table = pq.read_table(path, columns=["name", *(f"{_PREFIX}{name}" for name in classes)])
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{path} is no table of results with probabilities of {', '.join(classes)}") from error
+    for row in table.to_pylist():
+        shares = [row[f"{_PREFIX}{name}"] for name in classes]
+        if None not in shares:
+            yield Path(row["name"]).stem, ("", shares)
+
+
+def set_points(known: Known, of: str, sensitivities: Sequence[float]) -> Points:
+    """The highest probabilities that call so many of a class's images.
+
+    Raises:
+        UsageError: Where the model does not know the class, or all images or none are of it.
+    """
+    if of not in known.classes:
+        raise UsageError(f"the model has no class {of!r}; it has {', '.join(known.classes)}")
+    mine = known.labels == known.classes.index(of)
+    if not 0 < mine.sum() < len(mine):
+        raise UsageError(f"to set operating points takes images that are {of}, and others")
+    falling = np.sort(known.shares[mine, known.classes.index(of)])[::-1]
+    # Sums of shares fall short of round numbers by rounding.
+    at = [int(np.ceil(sensitivity * len(falling) - 1e-9)) - 1 for sensitivity in sorted(sensitivities)]
+    thresholds = (_down(falling[max(0, number)]) for number in at)
+    return Points(of, tuple(zip(sorted(sensitivities), thresholds, strict=True)))
+
+
+def set_sets(known: Known, coverage: float) -> Sets:
+    """Thresholds by which a new image's set holds its label with at least this chance, of whatever label it is.
+
+    Of a label's N images the k-th lowest probability, k = floor((N + 1) (1 - coverage)); 0 where k is 0: of so few
+    images nothing can be ruled out. It holds where new images are exchangeable with these.
+    """
+    thresholds = {}
+    for number, name in enumerate(known.classes):
+        rising = np.sort(known.shares[known.labels == number, number])
+        at = int((len(rising) + 1) * (1 - coverage) + 1e-9)
+        thresholds[name] = _down(rising[at - 1]) if at else 0.0
+    return Sets(coverage, thresholds)
+
+
+def by_folds(
+    known: Known, of: str, sensitivities: Sequence[float], coverage: float, seed: int = 0
+) -> dict[str, Figure]:
+    """How far thresholds hold on images that they were not set on; 95 % bootstrap intervals over images.
+
+    Raises:
+        UsageError: Where a class has fewer images than folds.
+    """
+    if np.bincount(known.labels, minlength=len(known.classes)).min() < FOLDS:
+        raise UsageError(f"each class needs {FOLDS} images at least: there are {known.counts()}")
+    called = np.zeros((len(known.labels), len(sensitivities)))
+    held = np.zeros(known.shares.shape)
+    folds = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=ROUNDS, random_state=seed)
+    for setting, other in folds.split(known.shares, known.labels):
+        some, rest = known.of(setting), known.of(other)
+        called[other] += _called(rest, set_points(some, of, sensitivities))
+        held[other] += _held(rest, set_sets(some, coverage))
+    return _figures(known, of, sensitivities, called / ROUNDS, held / ROUNDS)
+
+
+def elsewhere(known: Known, points: Points, sets: Sets) -> dict[str, Figure]:
+    """How far thresholds that are set hold on other images."""
+    sensitivities = [sensitivity for sensitivity, _ in points.thresholds]
+    return _figures(known, points.of, sensitivities, _called(known, points), _held(known, sets))
+
+
+def _called(known: Known, points: Points) -> Calls:
+    shares = known.shares[:, known.classes.index(points.of)]
+    return np.stack([shares >= threshold for _, threshold in points.thresholds], axis=1).astype(np.float64)
+
+
+def _held(known: Known, sets: Sets) -> Calls:
+    return (known.shares >= np.array([sets.thresholds[name] for name in known.classes])).astype(np.float64)
+
+
+def _figures(
+    known: Known, of: str, sensitivities: Sequence[float], called: Calls, held: Calls
+) -> dict[str, Figure]:
+    """``sensitivity_at_82``, ``specificity_at_82``, ``coverage_<class>``, and ``labels`` of a set in the mean."""
+    mine = known.labels == known.classes.index(of)
+    found = {}
+    for number, sensitivity in enumerate(sorted(sensitivities)):
+        found[f"sensitivity_at_{100 * sensitivity:g}"] = bootstrap_mean(called[mine, number].tolist())
+        found[f"specificity_at_{100 * sensitivity:g}"] = bootstrap_mean((1 - called[~mine, number]).tolist())
+    for number, name in enumerate(known.classes):
+        if (members := known.labels == number).any():
+            found[f"coverage_{name}"] = bootstrap_mean(held[members, number].tolist())
+    found["labels"] = bootstrap_mean(held.sum(axis=1).tolist())
+    return found
+
+
+def _down(value: float) -> float:
+    """Rounded such that what has this value still reaches it."""
+    return float(np.floor(value * 1e4) / 1e4)
