@@ -15,6 +15,8 @@
     canaries/_running.json
     privacy/<batch>/<first>.sealed
     reviews/<batch>/<part>/<n>/<reader>/<version>.json
+    desk/keys/<id>.json
+    desk/people/<digest of the name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
 
@@ -299,6 +301,9 @@ def decision(batch: str, index: int, reader: str, version: int) -> str:
     return f"{reader_decisions(batch, index, reader)}{version:06d}.json"
 
 
+KEYS = "desk/keys/"
+"""Prefix of the keys by which programs ask the desk."""
+
 SIMILAR = "similar/"
 """Prefix of the indexes of embeddings, and of what they never show."""
 
@@ -307,6 +312,16 @@ FORBIDDEN = f"{SIMILAR}forbidden/"
 
 SIMILAR_FACTS = f"{SIMILAR}facts.csv"
 """Key of what the institution says of its images."""
+
+
+def access_key(identifier: str) -> str:
+    """Key of a key by which a program asks the desk."""
+    return f"{KEYS}{identifier}.json"
+
+
+def known_name(name: str) -> str:
+    """Key of whose name somebody's is."""
+    return f"desk/people/{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 
 def similar_file(model: str, name: str) -> str:

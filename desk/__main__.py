@@ -29,15 +29,16 @@ def check(settings: DeskSettings) -> None:
     """Refuse to serve anybody who can reach the port.
 
     Raises:
-        UsageError: Where it is to listen beyond the loopback without a proxy that says who asks.
+        UsageError: Where it is to listen beyond the loopback and nothing says who asks.
     """
     loopback = ipaddress.ip_address(settings.listen_address).is_loopback
     if settings.user_header is not None and not settings.proxies:
         raise UsageError("DERMBATCH_DESK__USER_HEADER needs DERMBATCH_DESK__PROXIES: who is believed this header")
-    if not loopback and settings.user_header is None:
+    if not loopback and settings.user_header is None and settings.oidc.issuer is None:
         raise UsageError(
-            f"the desk listens on {settings.listen_address} only behind a proxy that authenticates: set "
-            "DERMBATCH_DESK__USER_HEADER and DERMBATCH_DESK__PROXIES"
+            f"the desk listens on {settings.listen_address} only behind a proxy that authenticates (set "
+            "DERMBATCH_DESK__USER_HEADER and DERMBATCH_DESK__PROXIES) or where people sign on "
+            "(DERMBATCH_DESK__OIDC__ISSUER)"
         )
 
 
