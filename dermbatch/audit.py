@@ -25,12 +25,13 @@ from dermbatch.errors import AuditUnavailable, DermbatchError, ObjectNotFound
 from dermbatch.records import chain
 from dermbatch.settings import AuditSettings
 
-Action = Literal["read", "write", "copy", "delete", "send"]
+Action = Literal["read", "write", "copy", "delete", "send", "sign-in", "sign-out", "refuse", "grant", "revoke"]
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _BEFORE = {"write", "copy", "delete", "send"}
 _OWN = re.compile(
-    r"open/|canaries/|batches/[^/]+/(batch\.json|plan\.json|summary\.json|manifest/|failed/)", re.ASCII
+    r"open/|canaries/|desk/(keys|people)/|batches/[^/]+/(batch\.json|plan\.json|summary\.json|manifest/|failed/)",
+    re.ASCII,
 )
 
 

@@ -17,6 +17,8 @@
     privacy/<batch>/<first>.sealed
     reviews/<batch>/<part>/<n>/<reader>/<version>.json
     reviews/_plans/<name>.json
+    desk/keys/<id>.json
+    desk/people/<digest of the name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
 
@@ -361,6 +363,9 @@ def review_plan(name: str) -> str:
     return f"{REVIEW_PLANS}{name}.json"
 
 
+KEYS = "desk/keys/"
+"""Prefix of the keys by which programs ask the desk."""
+
 SIMILAR = "similar/"
 """Prefix of the indexes of embeddings, and of what they never show."""
 
@@ -374,6 +379,16 @@ SIMILAR_FACTS = f"{SIMILAR}facts.csv"
 def similar_facts(tenant: str | None) -> str:
     """The same of what a tenant says of its own."""
     return SIMILAR_FACTS if tenant is None else f"tenants/{tenant}/{SIMILAR_FACTS}"
+
+
+def access_key(identifier: str) -> str:
+    """Key of a key by which a program asks the desk."""
+    return f"{KEYS}{identifier}.json"
+
+
+def known_name(name: str) -> str:
+    """Key of whose name somebody's is."""
+    return f"desk/people/{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 
 def similar_file(model: str, name: str) -> str:

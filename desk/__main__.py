@@ -30,8 +30,8 @@ def check(settings: DeskSettings, tenants: TenantSettings) -> None:
     """Refuse to serve anybody who can reach the port.
 
     Raises:
-        UsageError: Where it is to listen beyond the loopback without a proxy that says who asks, or to tell
-            tenants apart that nobody has declared.
+        UsageError: Where it is to listen beyond the loopback and nothing says who asks, or to tell tenants apart
+            that nobody has declared.
     """
     loopback = ipaddress.ip_address(settings.listen_address).is_loopback
     if settings.user_header is not None and not settings.proxies:
@@ -40,10 +40,11 @@ def check(settings: DeskSettings, tenants: TenantSettings) -> None:
         raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_DESK__USER_HEADER: who asks")
     if settings.tenant_header is not None and tenants.file is None:
         raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_TENANTS__FILE: which prefixes are whose")
-    if not loopback and settings.user_header is None:
+    if not loopback and settings.user_header is None and settings.oidc.issuer is None:
         raise UsageError(
-            f"the desk listens on {settings.listen_address} only behind a proxy that authenticates: set "
-            "DERMBATCH_DESK__USER_HEADER and DERMBATCH_DESK__PROXIES"
+            f"the desk listens on {settings.listen_address} only behind a proxy that authenticates (set "
+            "DERMBATCH_DESK__USER_HEADER and DERMBATCH_DESK__PROXIES) or where people sign on "
+            "(DERMBATCH_DESK__OIDC__ISSUER)"
         )
 
 

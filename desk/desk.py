@@ -23,15 +23,18 @@ class Person:
 
     Attributes:
         name: As the audit log has it.
-        csrf: What a page of theirs must bring along with whatever changes something.
+        csrf: What a page of theirs must bring along with whatever changes something; empty where each request
+            brings a key or token, which no other site can have a browser send.
         roles: What they are; the door asks the table of ``desk/door/rights.py`` what these may.
         tenant: Whose batches they may see; none: all.
+        leaves: Whether a session holds that they can end.
     """
 
     name: str
     csrf: str
     roles: frozenset[Role] = frozenset()
     tenant: str | None = None
+    leaves: bool = False
 
     def may(self, *roles: Role) -> bool:
         """Whether one of these roles is theirs."""

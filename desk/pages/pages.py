@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -138,16 +139,23 @@ def report(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLRe
     return page_of("report.html", person, batch=batch, index=index, name=found.name, items=items)
 
 
-def entrance(used: bool, proxied: bool, onward: str) -> HTMLResponse:
+def is_ours(address: str) -> bool:
+    """Whether an address is one of this server, and leads nowhere else."""
+    return re.fullmatch(_OURS, address) is not None
+
+
+def entrance(used: bool, proxied: bool, issuer: str | None, onward: str) -> HTMLResponse:
     """How one gets in, and on to the page that was asked for.
 
     Args:
         used: Whether a link was brought along that opens nothing any more.
         proxied: Whether it is a proxy that lets in.
+        issuer: By whom one signs on; none where nobody does.
         onward: The page's address; shown where it is one of ours.
     """
-    onward = onward if re.fullmatch(_OURS, onward) else ""
-    return page_of("enter.html", None, 403 if used else 200, used=used, proxied=proxied, onward=onward)
+    onward = onward if is_ours(onward) else ""
+    shown = {"used": used, "proxied": proxied, "issuer": issuer, "onward": onward}
+    return page_of("enter.html", None, 403 if used else 200, **shown)
 
 
 def wrong(problem: Problem, person: Any) -> HTMLResponse:
@@ -168,6 +176,7 @@ def environment() -> Environment:
     found.filters["decimal"] = lambda number: f"{number:,f}"
     found.filters["time_left"] = time_left
     found.filters["markdown"] = lambda text: Markup(_markdown.render(text))  # noqa: S704 - it lets no HTML through
+    found.filters["address"] = lambda text: quote(text, safe="")
     found.filters["as_json"] = lambda said: json.dumps(asdict(said), default=datetime.isoformat)
     return found
 

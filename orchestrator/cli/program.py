@@ -18,7 +18,8 @@ from orchestrator.cli.examples import EXAMPLES
 
 _COMMANDS = {
     "once": ("run", "samples"),
-    "stack": ("up", "down", "desk"),
+    "stack": ("up", "down"),
+    "desk.desk": ("desk",),
     "batches": ("submit", "resegment", "status", "fetch", "send", "verify"),
     "steering": ("pause", "resume", "cancel", "prioritize", "retry", "reconcile"),
     "privacy": ("reidentify", "keys"),

@@ -26,8 +26,8 @@ from tests.outcome_samples import batch_of, entry_of, result_of, table_of, write
 class Server:
     """A replica, from ``with`` to the end of its block."""
 
-    def __init__(self, redis, store, folder, tenants=None, **changes):
-        self.port = free_ports(1)[0]
+    def __init__(self, redis, store, folder, port=None, tenants=None, **changes):
+        self.port = port or free_ports(1)[0]
         self.settings = Settings(
             redis=redis,
             store=store,
@@ -36,12 +36,13 @@ class Server:
             desk=DeskSettings(listen_port=self.port, metrics_port=0, **changes),
         )
         self.desk = Desk.of(self.settings)
+        self.app = application(self.desk)
         self.url = f"http://127.0.0.1:{self.port}"
         self.audit = folder / "audit"
 
     def __enter__(self):
         config = uvicorn.Config(
-            application(self.desk),
+            self.app,
             host="127.0.0.1",
             port=self.port,
             log_config=None,
@@ -62,6 +63,10 @@ class Server:
     def link(self, name="ada"):
         sessions = Sessions(self.desk.redis, self.settings.desk.session)
         return f"{self.url}/enter?link={sessions.link(name)}"
+
+    @property
+    def recognition(self):
+        return self.app.state.recognition
 
     @contextmanager
     def client(self, name="ada"):

@@ -35,7 +35,7 @@ export async function ask(path, options = {}, again = false) {
   const said = await answer.json().catch(() => ({}));
   // A proxy leads to its own page of signing in, which we are not shown.
   if (answer.status === 401 || answer.type === "opaqueredirect") {
-    ended ??= say(ENDED, true, true);
+    ended ??= entrance(say(ENDED, true, true));
     throw new Problem(401, { detail: ENDED, reason: "unauthorized" });
   }
   if (answer.status === 403 && said.reason === "csrf" && !again) {
@@ -43,6 +43,12 @@ export async function ask(path, options = {}, again = false) {
     return ask(path, options, true);
   }
   throw new Problem(answer.status, said);
+}
+
+// With the way to sign in again, in another tab: this page stays as it is.
+function entrance(toast) {
+  toast.append(" ", make("a", { href: "/enter", target: "_blank", rel: "noopener" }, "Sign in"));
+  return toast;
 }
 
 // The token of the session that holds now; throws where it is another person's.
@@ -105,6 +111,14 @@ export const words = (code) => String(code).replaceAll("_", " ");
 
 export const typing = (event) =>
   event.target.closest?.("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select, dialog[open]") !== null;
+
+document.querySelector("[data-sign-out]")?.addEventListener("click", async () => {
+  try {
+    location.href = (await json("/v1/sign-out", { method: "POST" })).to;
+  } catch (error) {
+    complain(error);
+  }
+});
 
 const help = document.getElementById("help");
 document.querySelector("[data-help]")?.addEventListener("click", () => help.showModal());
