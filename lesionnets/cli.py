@@ -13,6 +13,7 @@ import typer
 from dermbatch.errors import UsageError
 from lesionnets import recipes
 from lesionnets.commands import data, evaluate
+from lesionnets.commands.oneshot import evaluate_oneshot
 from lesionnets.commands.precision import precision
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.lookup import modules_below
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+evaluate.app.command("oneshot")(evaluate_oneshot)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
 app.command()(precision)
@@ -65,18 +67,49 @@ def train(
         int | None,
         typer.Option(min=0, max=4, help="Source not to train on but to measure on, 0 to 4; of the lite recipes."),
     ] = None,
+    unseen: Annotated[
+        str | None,
+        typer.Option(help="Diagnosis not to train on but to measure on, such as melanoma; of segment_oneshot."),
+    ] = None,
+    learning: Annotated[
+        str,
+        typer.Option(
+            help="From what segment_oneshot learns: alternate (things and lesions in turn), natural (things), "
+            "skin (lesions), plain (lesions, without supports)."
+        ),
+    ] = "alternate",
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint of segment_oneshot whose weights it begins with.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs to train instead of minutes; with both, what ends first.")
+    ] = None,
 ) -> None:
     """Train a network; the last line printed is the path of its best checkpoint."""
     if recipe not in recipe_names():
         raise UsageError(f"there is no recipe {recipe!r}; there are {', '.join(recipe_names())}")
     import torch  # noqa: PLC0415
 
-    from lesionnets.training import RecipeOptions  # noqa: PLC0415
+    from lesionnets.training import Learning, RecipeOptions  # noqa: PLC0415
 
     if threads:
         torch.set_num_threads(threads)
+    if learning not in set(Learning):
+        raise UsageError(f"there is no learning {learning!r}; there are {', '.join(Learning)}")
     options = RecipeOptions(
-        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width, patience, leave_out
+        out or Path("runs") / recipe,
+        data,
+        minutes,
+        smoke,
+        resume,
+        seed,
+        width,
+        patience,
+        leave_out,
+        unseen,
+        Learning(learning),
+        start,
+        epochs,
     )
     best: Path = import_module(modules_below(recipes)[recipe]).train(options)
     typer.echo(best)

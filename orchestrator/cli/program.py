@@ -26,6 +26,7 @@ _COMMANDS = {
     "canary": ("canary",),
     "similar.similar": ("similar",),
     "similar.cases": ("cases",),
+    "supports.supports": ("supports",),
     "rules": ("rules",),
     "audit": ("audit",),
     "usage": ("usage", "report"),

@@ -65,6 +65,7 @@ def segment(
     *,
     spacing_mm: tuple[float, float] | None = None,
     aspect: float = 1.0,
+    prototypes: NDArray[np.float32] | None = None,
 ) -> Segmented:
     """Find the lesion in an image of any size.
 
@@ -75,6 +76,7 @@ def segment(
         parameters: See there.
         spacing_mm: Distance of rows and of columns, where the image states it.
         aspect: Height over width of a pixel, where it states no more.
+        prototypes: Of what the model is shown, [P], where it is one that has to be.
 
     Raises:
         InferenceUnavailable: Where Triton does not answer.
@@ -82,7 +84,8 @@ def segment(
     """
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)
-    answer = client.infer(model, {"IMAGE": fit(image, size)}, ("LESION",))
+    shown = {} if prototypes is None else {"PROTOTYPES": prototypes}
+    answer = client.infer(model, {"IMAGE": fit(image, size), **shown}, ("LESION",))
     probability = model.checked("LESION", answer["LESION"], size)
     found = lesion_mask(
         probability,

@@ -70,6 +70,17 @@ def _model(said: Any) -> Any:
     return ModelChoice(name=match["name"], version=match["version"])
 
 
+def _support(text: str) -> str:
+    name, _, version = text.partition("@")
+    try:
+        layout.check_batch_name(name, "support")
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    if "@" in text and not version.isdecimal():
+        raise ValueError(f"{text!r}: write NAME or NAME@VERSION")
+    return text
+
+
 def _stages(wanted: tuple[Stage, ...]) -> tuple[Stage, ...]:
     return closure(frozenset(wanted))
 
@@ -104,6 +115,9 @@ class Rule(BaseModel):
     models: dict[Stage, Annotated[ModelChoice, BeforeValidator(_model)]] = Field(
         default={}, description="of the stages that differ from the settings"
     )
+    support: Annotated[StrictStr, AfterValidator(_support)] | None = Field(
+        default=None, description="NAME or NAME@VERSION of what a one-shot segment model is shown"
+    )
     max_failed_share: StrictFloat | None = Field(default=None, gt=0, le=1)
     dicom: StrictBool = Field(default=False, description="whether DICOM objects are written beside the results")
     send_to: Annotated[StrictStr, Field(min_length=1)] | None = Field(
@@ -131,8 +145,12 @@ class Rule(BaseModel):
         return Filters(include=self.include, exclude=self.exclude)
 
     def order(self, settings: Settings) -> Order:
-        """What it has done with its objects: its fields that an order has, with models of the settings."""
-        said = {field: getattr(self, field) for field in Order.model_fields if field in type(self).model_fields}
+        """What it has done with its objects: its fields that an order has, with models of the settings.
+
+        Which version of a support that is depends on the store: :func:`orchestrator.planning.support.pinned`.
+        """
+        own = Order.model_fields.keys() & type(self).model_fields.keys() - {"support"}
+        said = {field: getattr(self, field) for field in own}
         models = {stage: self.models.get(stage, settings.models[stage]) for stage in self.stages}
         return Order(**said | {"models": models})
 
