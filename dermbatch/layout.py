@@ -20,7 +20,8 @@
     supports/<name>/versions/<version>.json, files/<sha256>.png
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
-``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
+``embedding.npy``, ``saliency.png``, ``border.png`` beside the artifacts, and
+``images/<sha256>/preview/<key>/preview.jpg``.
 """
 
 from __future__ import annotations

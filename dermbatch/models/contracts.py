@@ -68,6 +68,9 @@ IMAGE = Tensor("IMAGE", (-1, -1, 3))
 LESION = Tensor("LESION", (-1, -1))
 """Where the lesion is: probability x 255, or 255 and 0."""
 
+BORDER = Tensor("BORDER", (-1, -1), optional=True)
+"""The lesion by what tells borders: probability x 255."""
+
 PROTOTYPES = Tensor("PROTOTYPES", (-1,), "float32", optional=True)
 """What a support looks like: of a segment model that is shown one; the mean over several."""
 
@@ -88,7 +91,7 @@ CONTRACTS: dict[Stage, Contract] = {
     ),
     Stage.SEGMENT: Contract(
         inputs=(IMAGE, PROTOTYPES),
-        outputs=(LESION, Tensor("BORDER", (-1, -1), optional=True)),
+        outputs=(LESION, BORDER),
     ),
     Stage.ENHANCE: Contract(inputs=(IMAGE,), outputs=(Tensor("ENHANCED", (-1, -1, 3)),)),
     Stage.CLASSIFY: Contract(

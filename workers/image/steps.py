@@ -13,7 +13,7 @@ from dermbatch.records.asked import ImageJob, SupportChoice
 from dermbatch.records.outcome import ImageInfo, StageOutput
 from dermbatch.stages import FEEDS, Stage, closure
 from dermbatch.store import ObjectStore
-from workers.image.pictures import ENHANCED, MASK, PURIFIED, Pictures
+from workers.image.pictures import BORDER, ENHANCED, MASK, PURIFIED, Pictures
 from workers.image.support import check, prototypes
 from workers.inference.protocol import Inference
 from workers.stages.classify import ClassifyParameters, classify
@@ -104,7 +104,8 @@ def run_step(
                 prototypes=shown,
             )
             pictures.mask = segmented.mask
-            return segmented.output, {MASK: segmented.mask}
+            made = {MASK: segmented.mask}
+            return segmented.output, made if segmented.border is None else made | {BORDER: segmented.border}
         case EnhanceParameters() as parameters:
             enhanced = enhance(pictures.clean, pictures.lesion, client, step.model, parameters)
             pictures.enhanced = enhanced.image
