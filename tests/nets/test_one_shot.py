@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -13,15 +14,17 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from dermbatch.phantoms.phantom import phantom
-from lesionnets import checkpoint
+from lesionnets import checkpoint, weights
 from lesionnets.data.batches.episodes import NaturalEpisodes
 from lesionnets.data.sources.natural import load_things
+from lesionnets.evaluation.oneshot import Draws
 from lesionnets.export import export
 from lesionnets.graphs.one_shot import QueryGraph, SupportGraph
 from lesionnets.nets.segment.extractors import Lite, Vgg
 from lesionnets.nets.segment.one_shot import Learner, OneShot, masked_average
 from lesionnets.recipes.segment import segment_oneshot
 from lesionnets.training import Learning, RecipeOptions
+from tests.nets.calling import call
 
 
 def test_prototypes_are_eq_1_but_for_the_spread_of_its_interpolation() -> None:
@@ -161,3 +164,83 @@ def test_both_graphs_are_served_as_they_are_trained(tmp_path: Path) -> None:
     np.testing.assert_allclose(known, ours.numpy(), atol=1e-3)
     assert lesion.shape == (1, 75, 60)
     assert np.abs(lesion.astype(int) - mine.numpy()).max() <= 2
+
+
+def saved(folder: Path, unseen: str | None = None) -> Path:
+    """A checkpoint of a small network that has learned nothing."""
+    torch.manual_seed(7)
+    hyper = {"width": 0.25, "size": 32, "unseen": unseen}
+    state = OneShot(**hyper).state_dict()  # type: ignore[arg-type]
+    path = folder / f"{unseen}.pt"
+    checkpoint.save(
+        path, recipe="segment_oneshot", network="one_shot.OneShot", hyper=hyper, state=state, figures={}
+    )
+    return path
+
+
+def words(folder: Path, *more: object) -> list[object]:
+    return [
+        *("evaluate", "oneshot", "--images", folder / "train" / "images", "--masks", folder / "train" / "masks"),
+        *("--labels", folder / "labels.csv", *more),
+    ]
+
+
+def test_evaluate_oneshot_shows_supports_of_the_same_diagnosis(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, rows = saved(tmp_path), tmp_path / "rows.csv"
+    asked = words(isic_folder, "--model", path, "--draws", 2, "--shots", 1, "--json", "--out", rows)
+    code, out, _ = call(monkeypatch, capsys, *asked)
+    assert code == 0
+    told = json.loads(out)
+    assert (told["stage"], told["unseen"], told["draws"], told["shots"]) == ("oneshot", None, 2, 1)
+    assert {"dice", "jaccard", "dice_melanoma", "dice_nevus", "dice_seborrheic_keratosis"} <= set(told["figures"])
+    assert told["figures"]["dice"].keys() == {"mean", "low", "high"}
+    assert rows.read_text().startswith("image_id,diagnosis,jaccard")
+    assert call(monkeypatch, capsys, *asked)[1] == out
+
+
+def test_weights_that_have_seen_the_diagnosis_are_refused(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "_FOLDER", tmp_path)
+    seen, unseen = saved(tmp_path), saved(tmp_path, "nevus")
+    for more, why in (
+        (("--model", seen, "--unseen", "nevus"), "was trained on all diagnoses"),
+        (("--model", unseen, "--unseen", "melanoma"), "never saw nevus alone"),
+        (("--unseen", "melanoma"), "no weights come along that never saw melanoma, but without nothing"),
+        (("--unseen", "leprosy"), "no image of leprosy has a mask"),
+    ):
+        code, _, err = call(monkeypatch, capsys, *words(isic_folder, *more))
+        assert (code, why in err) == (2, True), err
+
+
+def test_atypical_counts_as_nevus_and_picks_the_weights_that_come_along(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "_FOLDER", tmp_path)
+    saved(tmp_path, "nevus").rename(tmp_path / "oneshot-without-nevus.pt")
+    renamed = ("--map", "nevus=atypical", "--unseen", "atypical", "--draws", 1, "--json")
+    code, out, err = call(monkeypatch, capsys, *words(isic_folder, *renamed))
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["unseen"], told["never_trained_on"]) == ("atypical", "nevus")
+    assert told["weights"] == "oneshot-without-nevus.pt"
+    assert told["model"] == "segment_oneshot"
+
+
+def test_evaluate_segment_sends_one_shot_models_to_their_own_command(
+    isic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ("--images", isic_folder / "val" / "images", "--masks", isic_folder / "val" / "masks")
+    code, _, err = call(monkeypatch, capsys, "evaluate", "segment", *folders, "--model", saved(tmp_path))
+    assert code == 2
+    assert "`lesionnets evaluate oneshot` measures such a model" in err
+
+
+def test_a_picture_is_not_measured_by_a_draw_that_it_is_a_support_of() -> None:
+    draws = Draws(shots=2, draws=4, seed=1).of("nevus", 5)
+    assert [len(set(one)) for one in draws] == [2, 2, 2, 2]
+    assert draws == Draws(shots=2, draws=4, seed=1).of("nevus", 5)
+    with pytest.raises(UsageError, match="more than 5 are needed"):
+        Draws(shots=5).of("nevus", 5)
