@@ -21,9 +21,11 @@
     desk/people/<digest of the name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
+    supports/<name>/versions/<version>.json, files/<sha256>.png
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
-``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
+``embedding.npy``, ``saliency.png``, ``border.png`` beside the artifacts, and
+``images/<sha256>/preview/<key>/preview.jpg``.
 """
 
 from __future__ import annotations
@@ -404,3 +406,27 @@ def similar_index(model: str) -> str:
 def forbidden(sha256: str) -> str:
     """Key of the note that an image is never to be shown as a similar case."""
     return f"{FORBIDDEN}{sha256}.json"
+
+
+SUPPORTS = "supports/"
+"""Prefix of the pictures that one-shot models are shown."""
+
+
+def support_prefix(name: str) -> str:
+    """Prefix of everything of a support set."""
+    return f"{SUPPORTS}{name}/"
+
+
+def support_versions(name: str) -> str:
+    """Prefix of the versions of a support set, whose keys are in their order."""
+    return f"{support_prefix(name)}versions/"
+
+
+def support(name: str, version: int) -> str:
+    """Key of a version of a support set; written once."""
+    return f"{support_versions(name)}{version:06d}.json"
+
+
+def support_file(name: str, sha256: str) -> str:
+    """Key of a picture or mask of a support set, by its digest."""
+    return f"{support_prefix(name)}files/{sha256}.png"

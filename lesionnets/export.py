@@ -29,11 +29,12 @@ from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
 from lesionnets.ensemble import STEPS, Step, write_ensemble
 from lesionnets.evaluation.figures.intervals import Figure
-from lesionnets.graphs import mb_dcnn, segment
+from lesionnets.graphs import mb_dcnn, one_shot, segment
 from lesionnets.graphs.assembly import halve_weights
 from lesionnets.graphs.contract import graph_module, parameter_lines, tensor_text
 from lesionnets.model_card import write_card
 from lesionnets.nets.mutual.mutual import MutualSN
+from lesionnets.nets.segment.one_shot import OneShot
 
 MOST_BYTES = 10_000_000
 """A model file may have no more, as it travels with the package."""
@@ -121,7 +122,18 @@ def export(
     model_file = write_model(folder, version, graph, Stage(stage), contract)
     size = model_file.stat().st_size
     write_card(folder / "MODEL_CARD.md", trained, version=version, size=size, figures=figures)
+    if isinstance(network, OneShot):
+        _export_support(trained, network, folder.parent, version)
     return model_file
+
+
+def _export_support(trained: Checkpoint, network: OneShot, repository: Path, version: str) -> None:
+    """Write the model that makes the prototypes of a support, of the same version."""
+    folder = repository / one_shot.SUPPORT
+    graph, contract = one_shot.build_support(network), one_shot.support_contract(network)
+    size = write_model(folder, version, graph, None, contract).stat().st_size
+    card = replace(trained, recipe=one_shot.SUPPORT, figures={})
+    write_card(folder / "MODEL_CARD.md", card, version=version, size=size)
 
 
 def _plain(name: str) -> str:
@@ -299,7 +311,7 @@ def _output(tensor: Tensor, labels: tuple[str, ...]) -> str:
 
 
 def _zeros(tensor: Tensor, size: tuple[int, int]) -> str:
-    sides = (*size, *tensor.dims[2:])
+    sides = (*size, *tensor.dims[2:])[: len(tensor.dims)] if tensor.dims[0] < 0 else tensor.dims
     dims = ", ".join(str(side if dim < 0 else dim) for dim, side in zip(tensor.dims, sides, strict=True))
     value = f"data_type: {DATA_TYPES[tensor.dtype]} dims: [ {dims} ] zero_data: true"
     return f'    inputs {{ key: "{tensor.name}" value: {{ {value} }} }}'

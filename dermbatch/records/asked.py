@@ -76,6 +76,15 @@ class ModelChoice(Record):
     version: str | None = None
 
 
+class SupportChoice(Record):
+    """What a one-shot segment model is shown: a version of a support set."""
+
+    name: Name
+    version: int = Field(ge=1)
+    sha256: str = Field(description="digest of its pictures and masks; stage keys hold it")
+    disease: str | None = Field(default=None, description="what it is of, as whoever added it said")
+
+
 class Deidentification(Record):
     """How images were de-identified before anything else saw them: a profile, and the salt of the pseudonyms."""
 
@@ -112,6 +121,9 @@ class Order(Record):
     )
     output: str | None = Field(default=None, description="s3://bucket/prefix that results are also copied under")
     tenant: Name = Field(default="default", description="who is billed for it")
+    support: SupportChoice | None = Field(
+        default=None, description="what the segment model is shown, where it is one that has to be"
+    )
     shares: Name | None = Field(
         default=None, description="the tenant whose known results it shares, where an operator says so; its own"
     )

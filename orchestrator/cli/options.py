@@ -104,6 +104,14 @@ Output = Annotated[
         "--output", metavar="s3://BUCKET/PREFIX", help="Also copy each image's results here, by its own name."
     ),
 ]
+Support = Annotated[
+    str | None,
+    typer.Option(
+        "--support",
+        metavar="NAME[@VERSION]",
+        help="What a one-shot segment model is shown (dermbatch supports); the newest version if not given.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -123,10 +131,14 @@ def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
 
 
 @contextmanager
-def results(home: Path) -> Iterator[ObjectStore]:
+def results(home: Path, *, make: bool = False) -> Iterator[ObjectStore]:
     """The object store of the stack that runs in ``home``, else the one that the environment names.
 
     Where there is neither, that of the stack which ran in ``home`` is started, alone and meanwhile.
+
+    Args:
+        home: Of the stack.
+        make: Make an empty one where none ever ran there.
 
     Raises:
         StackError: Where there is none of them.
@@ -137,7 +149,7 @@ def results(home: Path) -> Iterator[ObjectStore]:
     except StackError:
         if "store" not in settings.model_fields_set:
             settings = audited(settings, home)
-            with host.object_store(home, settings.store) as store:
+            with host.object_store(home, settings.store, make=make) as store:
                 yield ObjectStore(store, audit(settings))
             return
     yield ObjectStore(settings.store, audit(settings))

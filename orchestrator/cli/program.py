@@ -28,6 +28,7 @@ _COMMANDS = {
     "similar.similar": ("similar",),
     "similar.cases": ("cases",),
     "learning.review": ("review",),
+    "supports.supports": ("supports",),
     "rules": ("rules",),
     "audit": ("audit",),
     "accounts.usage": ("usage", "report"),

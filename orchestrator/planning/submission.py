@@ -28,6 +28,7 @@ from orchestrator.planning.planner import is_batch, plan, planned
 from orchestrator.planning.privacy.profile import Profile, load_profile
 from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import plan_resegment
+from orchestrator.planning.support import fits
 from orchestrator.planning.tenants.quota import within
 from orchestrator.planning.tenants.tenant import Tenant, tenant_of
 
@@ -190,6 +191,8 @@ def again(name: str, order: Order, batches: Sequence[str], store: ObjectStore, o
     Only the models that are named are looked for: those of the earlier batches may be gone, their results are not.
     """
     offer.check(order.models)
+    if Stage.SEGMENT in order.models:
+        fits(order, offer)
     return plan_resegment(name, order, batches, store)
 
 
@@ -201,6 +204,7 @@ def check(
     if store is not None:
         delivery.check_output(order.output, inputs, store)
     offer.check(order.models)
+    fits(order, offer)
 
 
 def admitted(order: Order, settings: Settings) -> Order:

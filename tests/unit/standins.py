@@ -101,7 +101,7 @@ class Store:
 
     def folders(self, bucket, prefix):
         names = {
-            key.removeprefix(prefix).partition("/")
+            key.removeprefix(prefix).partition("/")[:2]
             for place, key in self.objects
             if place == bucket and key.startswith(prefix)
         }

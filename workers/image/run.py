@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -123,14 +123,14 @@ class Run:
         image, client = self._image, Timed(self._client)
         start = time.perf_counter()
         with self._clock(step.stage):
-            output, made = run_step(step, self._pictures, image, client)
+            output, made = run_step(step, self._pictures, image, client, self._store)
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(step.stage).observe(seconds)
         record = StageRecord(
             stage=step.stage,
             key=step.key,
             model=step.model.used,
-            parameters=asdict(step.parameters),
+            parameters=step.said,
             fed_by=step.fed_by,
             artifacts={name: self._place(step, name) for name in made},
             seconds=round(seconds, 6),

@@ -59,7 +59,7 @@ def dicom_objects(
     drawn: Dataset | None = None
     if segmented is not None and mask is not None and mask.any():
         named = _names("segmentation", header, image, [segmented])
-        drawn = segmentation(mask, header, image, segmented.model, **named)
+        drawn = segmentation(mask, header, image, segmented.model, shown=_shown(segmented), **named)
         made["segmentation"] = _file(drawn, header, "segmentation", segmented.model)
     told = [record for record in (segmented, classified) if record is not None]
     if told:
@@ -73,6 +73,12 @@ def dicom_objects(
         shown = picture(enhanced, header, image, finished, purified=Stage.PURIFY in stages, **named)
         made["enhanced"] = _file(shown, header, "enhanced", finished.model)
     return made
+
+
+def _shown(segmented: StageRecord) -> dict[str, str]:
+    """What the model was shown, where it was shown a support: name and version, digest, disease."""
+    said = segmented.parameters.items()
+    return {name: str(value) for name, value in said if name == "support" or name.startswith("support_")}
 
 
 def _names(kind: Kind, header: Dataset, image: ImageInfo, records: Iterable[StageRecord]) -> dict[str, str]:

@@ -86,7 +86,8 @@ def reviewed_objects(
 
 
 def _segmentation(mask: Mask, header: Dataset, image: ImageInfo, decision: Decision, model: ModelUsed) -> Dataset:
-    made = segmentation(mask, header, image, model, **_names("segmentation", header, image, decision))
+    names = _names("segmentation", header, image, decision)
+    made = segmentation(mask, header, image, model, uid=names["uid"], series_uid=names["series_uid"])
     made.SeriesNumber = SERIES_NUMBER["segmentation"]
     made.ContentDescription = "Lesion mask, looked at and kept by a reader"
     made.ContentCreatorName = _person(decision.reader)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import highdicom as hd
 import numpy as np
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
@@ -34,6 +36,7 @@ def segmentation(
     *,
     uid: str,
     series_uid: str,
+    shown: Mapping[str, str] | None = None,
 ) -> Dataset:
     """The segmentation of a lesion.
 
@@ -44,6 +47,7 @@ def segmentation(
         model: What segmented.
         uid: Its SOP Instance UID.
         series_uid: Its Series Instance UID.
+        shown: What the model was shown, by the names of record parameters; none where it was shown nothing.
     """
     placed = "FrameOfReferenceUID" in header
     source = nameless(header)
@@ -54,7 +58,7 @@ def segmentation(
         source_images=[source],
         pixel_array=(mask > 0).astype(np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(header, image, model)],
+        segment_descriptions=[_segment(header, image, model, shown or {})],
         series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
         sop_instance_uid=uid,
@@ -121,7 +125,7 @@ def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
     return hd.PixelMeasuresSequence(spacing_mm, slice_thickness=sum(spacing_mm) / 2)
 
 
-def _segment(header: Dataset, image: ImageInfo, model: ModelUsed) -> SegmentDescription:
+def _segment(header: Dataset, image: ImageInfo, model: ModelUsed, shown: Mapping[str, str]) -> SegmentDescription:
     return SegmentDescription(
         segment_number=1,
         segment_label="Lesion",
@@ -133,7 +137,7 @@ def _segment(header: Dataset, image: ImageInfo, model: ModelUsed) -> SegmentDesc
             family=codes.ARTIFICIAL_INTELLIGENCE,
             version=model.version,
             source=MANUFACTURER,
-            parameters={"sha256": model.sha256},
+            parameters={"sha256": model.sha256, **shown},
         ),
         tracking_uid=tracking_uid(header, image),
         tracking_id="lesion",

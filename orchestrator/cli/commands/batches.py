@@ -20,6 +20,7 @@ from orchestrator.fhir.delivery import Told, send_bundles, write_bundles
 from orchestrator.fhir.server import named_server
 from orchestrator.planning import submission
 from orchestrator.planning.models import Offer, named
+from orchestrator.planning.support import pinned
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, standing
 from orchestrator.reporting.verifying import verify as verify_batch
@@ -37,6 +38,7 @@ def submit(
     home: options.Home = options.DEFAULT_HOME,
     stage_names: options.Stages = options.ALL_STAGES,
     models: options.Models = None,
+    support: options.Support = None,
     batch_name: options.NewBatch = None,
     live: Annotated[bool, typer.Option("--live", help="In the live lane, ahead of bulk batches.")] = False,
     weight: options.Weight = 1,
@@ -75,6 +77,7 @@ def submit(
         output=output,
         tenant=tenant,
     )
+    order = pinned(order, support, store)
     name = submission.name_for(batch_name, tenant, settings)
     chosen = options.filters(include, exclude, since, until)
     if not dry_run:
@@ -118,6 +121,7 @@ def resegment(
         typer.Argument(metavar="BATCH", help="Batches whose images to run again.", show_default=False),
     ],
     models: options.Models = None,
+    support: options.Support = None,
     home: options.Home = options.DEFAULT_HOME,
     batch_name: options.NewBatch = None,
     weight: options.Weight = 1,
@@ -131,6 +135,7 @@ def resegment(
     order = Order(models=named(models or ()), weight=weight, max_failed_share=max_failed)
     offer = Offer.of(settings, warn)
     name = submission.name_for(batch_name, entries.named(store, batches[0]).order.tenant, settings)
+    order = pinned(order, support, store)
     with err.status("Reading the earlier batches"):
         batch = submission.again(name, order, batches, store, offer)
     begin(store, ledger, batch)

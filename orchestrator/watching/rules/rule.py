@@ -55,6 +55,17 @@ def _model(value: Any) -> Any:
     return ModelChoice(name=match["name"], version=match["version"])
 
 
+def _support(text: str) -> str:
+    name, _, version = text.partition("@")
+    try:
+        layout.check_batch_name(name, "support")
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    if "@" in text and not version.isdecimal():
+        raise ValueError(f"{text!r}: write NAME or NAME@VERSION")
+    return text
+
+
 def _stages(wanted: tuple[Stage, ...]) -> tuple[Stage, ...]:
     return closure(frozenset(wanted))
 
@@ -87,6 +98,9 @@ class Rule(BaseModel):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1), AfterValidator(_stages)] = ORDER
     models: dict[Stage, Annotated[ModelChoice, BeforeValidator(_model)]] = Field(
         default={}, description="of the stages that differ from the settings"
+    )
+    support: Annotated[StrictStr, AfterValidator(_support)] | None = Field(
+        default=None, description="NAME or NAME@VERSION of what a one-shot segment model is shown"
     )
     max_failed_share: StrictFloat | None = Field(default=None, gt=0, le=1)
     dicom: StrictBool = Field(default=False, description="whether DICOM objects are written beside the results")
@@ -123,8 +137,12 @@ class Rule(BaseModel):
         return Filters(include=self.include, exclude=self.exclude)
 
     def order(self, settings: Settings) -> Order:
-        """What it has done with its objects: its fields that an order has, with models of the settings."""
-        fields = {field: getattr(self, field) for field in Order.model_fields if field in type(self).model_fields}
+        """What it has done with its objects: its fields that an order has, with models of the settings.
+
+        Which version of a support that is depends on the store: :func:`orchestrator.planning.support.pinned`.
+        """
+        own = Order.model_fields.keys() & type(self).model_fields.keys() - {"support"}
+        fields = {field: getattr(self, field) for field in own}
         fields |= {"tenant": self.tenant or "default"}
         models = {stage: self.models.get(stage, settings.models[stage]) for stage in self.stages}
         return Order(**fields | {"models": models})

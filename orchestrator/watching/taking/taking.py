@@ -15,6 +15,7 @@ from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
 from orchestrator.planning.submission import admitted, prepare
+from orchestrator.planning.support import pinned
 from orchestrator.planning.uploading import entered
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.taking.gathering import Gathering
@@ -58,7 +59,7 @@ class Taking:
         self._check = check
         self._ways = {
             rule.name: prepare(
-                admitted(rule.order(settings), settings),
+                pinned(admitted(rule.order(settings), settings), rule.support, store),
                 [rule.prefix],
                 settings,
                 store,
