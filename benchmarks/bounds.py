@@ -32,8 +32,8 @@ from dermbatch.images.imagefile import MODULES, read_image
 from dermbatch.settings import ArchiveSettings, PrivacySettings, Settings
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.privacy.profile import Profile, load_profile
-from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.watching.rules.document import read_document
 
 SETTINGS = Settings(privacy=PrivacySettings(salt=SecretStr("no secret, but long enough")))

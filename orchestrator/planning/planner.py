@@ -21,7 +21,7 @@ from dermbatch.stored import JSON_LINES, read, write, write_once
 from orchestrator.batches.entries import content_of, read_batch, read_manifest_part
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.intake.candidates import Item, LeftOut, Skipped, Walk
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.uploading import entered
 
 _STEERING = {"lane", "weight", "max_failed_share"}

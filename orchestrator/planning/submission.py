@@ -25,8 +25,8 @@ from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.models import Offer
 from orchestrator.planning.planner import is_batch, plan, planned
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.privacy.profile import Profile, load_profile
-from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import plan_resegment
 from orchestrator.planning.support import fits
 from orchestrator.planning.tenants.quota import within

@@ -271,9 +271,9 @@ class _Ending:
         fresh[fresh] = ~self._has[indices[fresh]]
         return fresh
 
-    def _look(self, entry: ManifestEntry) -> _Found:
+    def _look(self, entry: ManifestEntry) -> _ImageOutcome:
         outcome = self._read(entry)
-        return _Found(outcome, compare(self.store, outcome) if self.batch.order.compared_with else None)
+        return _ImageOutcome(outcome, compare(self.store, outcome) if self.batch.order.compared_with else None)
 
     def _read(self, entry: ManifestEntry) -> Outcome:
         try:
@@ -283,7 +283,7 @@ class _Ending:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ImageOutcome:
     outcome: Outcome
     compared: Compared | None
 

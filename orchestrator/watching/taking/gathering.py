@@ -24,7 +24,7 @@ from dermbatch.stored import JSON_LINES, write_once
 from orchestrator.batches.entries import content_of, read_batch
 from orchestrator.batches.growing import write_batch
 from orchestrator.planning.dedup import Contents
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.watching.rules.rules import Rule
 
 _log = structlog.get_logger(__name__)

@@ -23,7 +23,7 @@ from orchestrator.watching.taking.memory import Memory
 
 
 @dataclass(frozen=True)
-class Found:
+class NewObject:
     """An object that is to be taken in.
 
     Attributes:
@@ -37,7 +37,7 @@ class Found:
     origin: str
 
 
-class Taking:
+class Taker:
     """Takes objects in.
 
     Args:
@@ -72,7 +72,7 @@ class Taking:
         # Uploads are this process's own: one that was stopped must not write over what another one has uploaded.
         self._term = uuid.uuid4().hex[:12]
 
-    def take(self, memory: Memory, rule: Rule, found: Sequence[Found], now: datetime) -> None:
+    def take(self, memory: Memory, rule: Rule, found: Sequence[NewObject], now: datetime) -> None:
         """Take in objects of one rule, and pass them on. After an error, the memory is to be recalled."""
         half = memory.half.get(found[0].origin) if len(found) == 1 else None
         gathering = half.gathering if half is not None else self._gathering(memory, rule, now)
