@@ -105,7 +105,7 @@ class Store:
             for place, key in self.objects
             if place == bucket and key.startswith(prefix)
         }
-        yield from sorted({name for name, slash, _ in names if slash})
+        yield from sorted({name for name, slash in names if slash})
 
     def keys(self, pattern=""):
         return [key for _, key in sorted(self.objects) if re.search(pattern, key)]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers
 
 from dermbatch.records.access import Role
-from dermbatch.settings import DeskSettings, OidcSettings, Settings
+from dermbatch.settings import DeskSettings, OidcSettings, Settings, TenantSettings
 from desk.__main__ import check
 from desk.door.oidc.claims import is_name, roles_of, said
 from desk.door.oidc.tokens import access_token, id_token
@@ -155,7 +155,7 @@ def test_settings_of_an_issuer_that_cannot_be_are_refused():
         with pytest.raises(ValidationError):
             DeskSettings(**changes)
     good = DeskSettings(oidc=oidc, url="https://desk.test/", listen_address="0.0.0.0")
-    check(good)
+    check(good, TenantSettings())
     assert good.url == "https://desk.test"
     assert cookie_name(good) == "__Host-dermbatch-desk-8080"
 
