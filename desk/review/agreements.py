@@ -160,18 +160,19 @@ def _pairs(one: Looked, measured: Measured, both: Iterable[tuple[Reading, Readin
 def _looked(store: ObjectStore, known: frozenset[Case], case: Case) -> Looked:
     """An image's readings; of nobody's, masks are not read."""
     found = decisions(store, case.batch, case.index)
-    last = {one.reader: one for one in sorted(found, key=lambda one: one.version) if one.kind == "read"}
+    # The first reading alone is blind for certain: with it, a reader may see what others decided.
+    first = {one.reader: one for one in sorted(found, key=lambda one: -one.version) if one.kind == "read"}
     judged = next((one for one in reversed(found) if one.kind == "adjudicate"), None)
-    record = _record(store, case) if last else None
+    record = _record(store, case) if first else None
     model = None if record is None else _of_model(store, record)
     label = _label(judged) if judged is not None else None
     return Looked(
         case,
         label or (model.label if model is not None else None),
         case.batch if record is None else _source(record),
-        [_of_decision(last[reader], reader) for reader in sorted(last)],
+        [_of_decision(first[reader], reader) for reader in sorted(first)],
         model,
-        _of_decision(judged, KNOWN) if judged is not None and last else None,
+        _of_decision(judged, KNOWN) if judged is not None and first else None,
     )
 
 

@@ -127,10 +127,11 @@ def decide(
 
 def _check_blind(made: Decision, leases: Leases, store: ObjectStore) -> None:
     """Whoever has seen what others decided decides between them, and does not read any more."""
-    case = Case(batch=made.batch, index=made.index)
-    if made.kind != "read" or not leases.has_opened(case, made.reader):
+    if made.kind != "read":
         return
-    if not any(one.reader == made.reader for one in decisions(store, made.batch, made.index)):
+    mine = [one.kind for one in decisions(store, made.batch, made.index) if one.reader == made.reader]
+    opened = leases.has_opened(Case(batch=made.batch, index=made.index), made.reader)
+    if set(mine) == {"return"} or (opened and not mine):
         text = "you have seen what others decided of this image: adjudicate, or return it"
         raise ReviewConflict(text, reason="not_blind")
 

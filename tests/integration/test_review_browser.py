@@ -15,7 +15,7 @@ from dermbatch import layout
 from dermbatch.images import png
 from dermbatch.records.outcome import KnownImage, ResultRecord
 from dermbatch.records.review import Decision
-from dermbatch.review.masks import of_runs
+from dermbatch.review.masks import of_runs, runs
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
@@ -446,3 +446,41 @@ def test_pages_of_review_keep_wcag_22_aa_and_fit_a_phone(browser, server, batch,
                 assert seat.overflow() <= 0, (name, size, scheme)
             assert seat.faults == []
             seat.close()
+
+
+def test_a_third_adjudicates_between_two_and_returns(browser, server, store, tmp_path_factory):
+    write_batch(store, "rj", [pictured(store, "rj", 0, lesion(9))], tmp_path_factory.mktemp("rj"))
+    path = "/v1/batches/rj/images/0/decisions"
+    masks = {name: disc(160 + shift, 120, 30) for name, shift in (("ada", 0), ("bo", 20))}
+    for name, mask in masks.items():
+        with server.client(name) as client:
+            stages = client.get(path).json()["stages"]
+            said = {"version": 1, "stages": stages, "shown": False, "diagnosis": ["nevus"], "mask": runs(mask)}
+            assert client.post(path, json=said).status_code == 201
+    seat = Seat(browser, server.link("chief"))
+    page = opened(seat, "/correct/rj/0?adjudicate")
+    assert page.locator(".decided li").count() == 2
+    page.get_by_label("outline").first.check()
+    page.get_by_role("button", name="Return").nth(1).click()
+    page.get_by_text("Say in the comment what is to be corrected").wait_for()
+    page.get_by_label("Comment").fill("too far to the right")
+    page.get_by_role("button", name="Return").nth(1).click()
+    page.get_by_text("Returned to bo").wait_for()
+    page.get_by_role("button", name="Begin from this").first.click()
+    assert np.array_equal(drawn(page), masks["ada"])
+    page.keyboard.press("g")
+    mask = drawn(page)
+    assert mask.sum() > masks["ada"].sum()
+    page.screenshot(path=Path(os.environ.get("DESK_PICTURES", tmp_path_factory.mktemp("p"))) / "adjudicate.png")
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.get_by_text("Kept as version 2").first.wait_for()
+    decision, found = kept(seat, 0, 2, "rj")
+    assert (decision.kind, decision.diagnosis) == ("adjudicate", ("nevus",))
+    assert np.array_equal(found, mask)
+    assert seat.faults == []
+    seat.close()
+    with server.client("bo") as bo:
+        returned = bo.get(path).json()["decisions"]
+    assert ("chief", "return", "bo", "too far to the right") in {
+        (one["reader"], one["kind"], one["to"], one["comment"]) for one in returned
+    }

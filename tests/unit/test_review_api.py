@@ -122,6 +122,13 @@ def test_whoever_has_seen_others_decisions_reads_no_more_and_adjudicates(readers
     assert bo.decides(kind="adjudicate", diagnosis=["nevus"]).status_code == 201
 
 
+def test_to_return_something_is_no_way_to_see_it_and_read(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"])
+    assert bo.decides(kind="return", to="ada").status_code == 201
+    assert bo.decides(2, diagnosis=["melanoma"]).json()["reason"] == "not_blind"
+
+
 def test_what_was_sent_twice_is_there_once(readers):
     ada, _ = readers
     first, again = ada.decides(comment="once"), ada.decides(comment="once")
