@@ -1,6 +1,7 @@
 """``up``, ``submit``, ``watch``, ``status``, ``fetch`` and ``down``, two stacks side by side."""
 
 import hashlib
+import json
 import shutil
 import signal
 import urllib.request
@@ -94,6 +95,29 @@ def test_submitted_images_are_processed_and_fetched(homes, samples, tmp_path):
     # Two slots for all images, and one more for live ones alone.
     for name in ("dermbatch_in_flight_images", "dermbatch_queue_depth", "dermbatch_worker_slots 3.0"):
         assert name in orchestrator
+
+
+def test_a_file_is_processed_first_and_then_compared(homes, samples, tmp_path):
+    """A picture that the stack has not seen: another one's, brighter, so that other bytes are the same lesion."""
+    home, path = homes[0], tmp_path / "new.png"
+    wait_for(lambda: finished(home, "night"), 120, "the batch")
+    rebuilt = dermbatch("cases", "rebuild", "--home", home)
+    assert "8 cases" in rebuilt.out, rebuilt.out + rebuilt.err
+    picture = np.asarray(Image.open(sorted(samples.glob("*.png"))[0]).convert("RGB"))
+    Image.fromarray(np.clip(1.05 * picture, 0, 255).astype(np.uint8)).save(path)
+    ended = dermbatch("similar", path, "--home", home, "--json", "--same", "--count", 3)
+    assert ended.code == 0, ended.err
+    told = json.loads(ended.out)
+    assert told["image"]["name"] == "new.png"
+    assert [case["batch"] for case in told["cases"]] == ["night"] * 3
+    similar = [case["similarity"] for case in told["cases"]]
+    assert similar == sorted(similar, reverse=True)
+    assert all(case["matches"] for case in told["cases"])
+    path.write_bytes(b"text")
+    ended = dermbatch("similar", path, "--home", home)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.count("\n") == 1
+    assert dermbatch("similar", tmp_path / "missing.png", "--home", home).code == 2
 
 
 def test_objects_are_processed_where_they_lie_also_out_of_archives(homes, samples, small_models, tmp_path):
