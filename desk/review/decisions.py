@@ -24,6 +24,7 @@ from dermbatch.stages import Stage
 from desk.api.answers import digest, json_of, tagged
 from desk.api.images import TheRecord
 from desk.desk import ThePerson, TheStore
+from desk.door.rights import REVIEW, check
 from desk.problems import Problem
 
 router = APIRouter(prefix="/v1/batches/{batch}/images/{index}/decisions", tags=["review"])
@@ -81,7 +82,12 @@ def decide(
     store: TheStore,
     person: ThePerson,
 ) -> Response:
-    """Keep a decision; sent once more it is the same one. 409 where it is not of what is there now."""
+    """Keep a decision; sent once more it is the same one. 409 where it is not of what is there now.
+
+    Who decides between readers, or gives an image back, is a reviewer.
+    """
+    if said.kind != "read":
+        check(person, REVIEW)
     seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=said.shown, blank=said.blank)
     before = decided(store, batch, index, person.name, said.version)
     asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
