@@ -375,6 +375,11 @@ class DeskSettings(Section):
     metrics_port: int = Field(default=9103, ge=0, description="0: none")
     metrics_address: str = "0.0.0.0"  # noqa: S104
 
+    @field_validator("user_header", "roles_header")
+    @classmethod
+    def _none_where_empty(cls, name: str | None) -> str | None:
+        return name or None
+
     @field_validator("url")
     @classmethod
     def _bare(cls, url: str | None) -> str | None:

@@ -41,7 +41,9 @@ def check(settings: DeskSettings, tenants: TenantSettings) -> None:
     if settings.tenant_header is not None and tenants.file is None:
         raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_TENANTS__FILE: which prefixes are whose")
     if settings.oidc.tenant_claim is not None and tenants.file is None:
-        raise UsageError("DERMBATCH_DESK__OIDC__TENANT_CLAIM needs DERMBATCH_TENANTS__FILE: which prefixes are whose")
+        raise UsageError(
+            "DERMBATCH_DESK__OIDC__TENANT_CLAIM needs DERMBATCH_TENANTS__FILE: which prefixes are whose"
+        )
     if not loopback and settings.user_header is None and settings.oidc.issuer is None:
         raise UsageError(
             f"the desk listens on {settings.listen_address} only behind a proxy that authenticates (set "

@@ -22,7 +22,7 @@ from dermbatch import metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.settings import DeskSettings
 from desk.desk import Person
-from desk.door.rights import Right, Rights
+from desk.door.rights import Right, Rights, check
 from desk.door.who import Recognition
 from desk.problems import Page, Problem, answer, of_error
 
@@ -118,11 +118,13 @@ class Door:
             return None
         _check_origin(headers, person, scope["method"])
         self._recognition.limits.asked(person.name, scope["method"])
-        if right is not None and not person.may(*right.roles):
-            what = f"desk:{scope['method']} {scope['path']}"
-            self._recognition.audit.of(person.name).note("refuse", what, outcome="role_missing")
-            needed = " or ".join(sorted(right.roles)) or "nobody's"
-            raise Problem(403, "role_missing", f"this takes the role {needed}: ask who gives them out")
+        if right is not None:
+            try:
+                check(person, right.roles)
+            except Problem as problem:
+                what = f"desk:{scope['method']} {scope['path']}"
+                self._recognition.audit.of(person.name).note("refuse", what, outcome=problem.reason)
+                raise
         return person
 
     def _holds(self, headers: Headers, scope: Scope, right: Right | None) -> bool:

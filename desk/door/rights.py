@@ -14,6 +14,8 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute
 
 from dermbatch.records.access import Role
+from desk.desk import Person
+from desk.problems import Problem
 
 LOOK = frozenset(Role)
 READ = frozenset({Role.READER, Role.REVIEWER, Role.ADMIN})
@@ -135,6 +137,17 @@ TABLE: dict[str, frozenset[Role]] = {
     "DELETE /v1/keys/{identifier}": ADMINISTER,
 }
 """Method and route, as the application has it, to the roles that it answers; ``HEAD`` goes with ``GET``."""
+
+
+def check(person: Person, roles: frozenset[Role]) -> None:
+    """Let through whom these roles are answered; for what a route's body asks beyond its row in the table.
+
+    Raises:
+        Problem: 403 where none of them is theirs.
+    """
+    if not person.may(*roles):
+        needed = " or ".join(sorted(roles)) or "nobody's"
+        raise Problem(403, "role_missing", f"this takes the role {needed}: ask who gives them out")
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,14 @@ class Sessions:
         return secrets.token_urlsafe(32), Session(name, frozenset(Role))
 
     def keep(self, token: str, session: Session, *, known: bool = False) -> None:
-        """Open a session; or write what has become of one that is ``known``, unless it has ended meanwhile."""
+        """Open a session; or write what has become of one that is ``known``, unless it has ended meanwhile.
+
+        That is no use of it: it lasts no longer.
+        """
+        lasts = None if known else round(self.seconds)
         with sorted_errors():
             asked = self.redis.pipeline()
-            asked.set(_key("session", token), session.as_json(), ex=round(self.seconds), xx=known)
+            asked.set(_key("session", token), session.as_json(), ex=lasts, keepttl=known, xx=known)
             if session.vouched is not None:
                 asked.set(_key("vouched", token), 1, px=max(1, milliseconds(session.vouched)))
             asked.execute()
@@ -183,8 +187,10 @@ class Sessions:
     def csrf(self, of: str) -> str:
         """What pages of a session, or of a person that a proxy vouches for, bring along: not to be guessed."""
         with sorted_errors():
-            self.redis.set(_SECRET, secrets.token_hex(32), nx=True)
-            secret = cast(str, self.redis.get(_SECRET))
+            asked = self.redis.pipeline(transaction=False)
+            asked.set(_SECRET, secrets.token_hex(32), nx=True)
+            asked.get(_SECRET)
+            secret: str = asked.execute()[1]
         return hmac.new(secret.encode(), of.encode(), hashlib.sha256).hexdigest()
 
 

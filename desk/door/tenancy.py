@@ -14,6 +14,8 @@ from desk.desk import Person, TheDesk, ThePerson
 from orchestrator.planning.tenants.tenant import tenant_of
 
 _PLACES = ("truth", "prefix")
+_CALLED_BY_TENANTS = ("/v1/batches/", "/v1/queues/", "/agreement/")
+"""Paths whose ``{name}`` is that of a batch or queue."""
 
 
 def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
@@ -26,8 +28,10 @@ def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
         return
     for name in _named(request):
         check_own(person, name)
-    places = [place for name in _PLACES for place in request.query_params.getlist(name)]
-    if places and (tenant := tenant_of(desk.settings, person.tenant)) is not None:
+    if places := [place for name in _PLACES for place in request.query_params.getlist(name)]:
+        tenant = tenant_of(desk.settings, person.tenant)
+        if tenant is None:  # nobody has declared whose they are
+            raise UsageError(f"tenant {person.tenant!r} has no prefixes")
         tenant.check_inputs(places)
 
 
@@ -38,7 +42,9 @@ def check_own(person: Person, batch: str) -> None:
 
 
 def _named(request: Request) -> list[str]:
-    """The batches that a request names, in its path or its query."""
+    """The batches and queues that a request names, in its path or its query."""
     path = request.path_params
-    named = path.get("batch") or (path.get("name") if request.url.path.startswith("/v1/batches/") else None)
-    return [*([named] if named is not None else []), *request.query_params.getlist("batch")]
+    named = [path[part] for part in ("batch",) if part in path]
+    if "name" in path and request.url.path.startswith(_CALLED_BY_TENANTS):
+        named.append(path["name"])
+    return [*named, *request.query_params.getlist("batch")]

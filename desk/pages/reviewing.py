@@ -7,14 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from dermbatch.review.queues import all_queues
 from dermbatch.review.queues import named as queue_named
 from dermbatch.review.terms import DIAGNOSES, FEATURES
 from desk.api.sets import sets_of
 from desk.desk import TheDesk, ThePerson, TheStore
 from desk.pages.pages import page_of
 from desk.review.agreements import Measured, agreement_of
-from desk.review.queues import TheLeases, stand
+from desk.review.queues import TheLeases, queues_of, stand
 from orchestrator.batches.entries import named
 from orchestrator.reporting.overview import overview
 
@@ -34,8 +33,8 @@ def review(
     q: str = "",
 ) -> HTMLResponse:
     """Queues, and new ones."""
-    queues = [stand(one, leases, person.name) for one in all_queues(store)]
-    known = [one.name for one in overview(store, desk.ledger).batches]
+    queues = [stand(one, leases, person.name) for one in queues_of(store, person)]
+    known = [one.name for one in overview(store, desk.ledger, tenant=person.tenant).batches]
     asked = {"batch": batch, "q": q}
     sets = sorted(sets_of(store, person))
     return page_of("review.html", person, queues=queues, known=known, through=through, asked=asked, sets=sets)

@@ -28,6 +28,7 @@ from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
 from desk.api.images import TheRecord
 from desk.desk import ThePerson, TheStore
+from desk.door.rights import REVIEW, check
 from desk.problems import Problem
 from desk.review.queues import TheLeases
 
@@ -100,7 +101,12 @@ def decide(
     person: ThePerson,
     leases: TheLeases,
 ) -> Response:
-    """Keep a decision; sent once more it is the same one (200). 409 where it is not of what is there now."""
+    """Keep a decision; sent once more it is the same one (200). 409 where it is not of what is there now.
+
+    Who decides between readers, or gives an image back, is a reviewer.
+    """
+    if said.kind != "read":
+        check(person, REVIEW)
     seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=said.shown, blank=said.blank)
     asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
     try:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from dermbatch import layout
 from dermbatch.records.review import Case, Decision, Queue
 from dermbatch.review import queues as kept
 from dermbatch.review.kept import decisions
@@ -23,6 +24,7 @@ from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
 from desk.api.sets import sets_of
 from desk.desk import Person, TheDesk, ThePerson, TheStore
+from desk.door.tenancy import check_own
 from desk.problems import Problem
 from desk.results.shelf import Shelf
 from desk.results.view import View
@@ -86,8 +88,15 @@ def queues(
     request: Request, store: TheStore, leases: TheLeases, person: ThePerson, name: str | None = None
 ) -> Response:
     """All queues, the newest first, and how each stands for the asker; or one alone."""
-    found = kept.all_queues(store) if name is None else [kept.named(store, name)]
+    if name is not None:
+        check_own(person, name)
+    found = queues_of(store, person) if name is None else [kept.named(store, name)]
     return json_of(request, [stand(one, leases, person.name) for one in found])
+
+
+def queues_of(store: ObjectStore, person: Person) -> list[Queue]:
+    """The queues that somebody may see, the newest first."""
+    return [one for one in kept.all_queues(store) if person.sees(one.name)]
 
 
 def stand(queue: Queue, leases: Leases, reader: str) -> dict[str, Any]:
@@ -117,6 +126,9 @@ def make(
 ) -> Response:
     """Make a queue of the images that a query means now; it does not change when others come."""
     shelf: Shelf = request.app.state.shelf
+    for batch in asked.batches:
+        check_own(person, batch)
+    name = asked.name if person.tenant is None else layout.owned(asked.name, person.tenant)
     sets = sets_of(store, person)
     view = shelf.view(store, asked.batches, asked.q, "-uncertainty" * (asked.order == "uncertainty"), sets)
     cases = _chosen(view, asked)
@@ -125,11 +137,11 @@ def make(
     if not cases:
         raise Problem(400, "nothing_meant", "no image with a result is meant by this query", at={"in": "body"})
     queue = Queue(
-        name=asked.name,
+        name=name,
         made=datetime.now(UTC),
         by=person.name,
         how=f"{asked.q or 'all images'} of {', '.join(asked.batches)}, by {asked.order}"[:4000],
-        cases=kept.mixed(cases, known, asked.name),
+        cases=kept.mixed(cases, known, name),
         readers=asked.readers,
         blind=asked.blind,
         blank_share=asked.blank_share,

@@ -8,6 +8,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,9 +28,10 @@ from desk.door import rights
 from desk.door.keys import Keys
 from desk.door.oidc import issuer as issuers
 from desk.door.oidc.issuer import away
-from desk.door.sessions import Sessions, unseal
+from desk.door.sessions import Session, Sessions, unseal
 from desk.remote import DeskClient
 from orchestrator.stack.ports import free_ports
+from tests.acceptance.browser import chromium
 
 DESK = free_ports(1)[0]
 HOME = f"http://127.0.0.1:{DESK}"
@@ -250,6 +252,21 @@ def test_a_session_that_ends_loses_nothing_and_goes_on_with_the_next_one(server,
         assert (again.status_code, again.json()["reason"]) == (403, "csrf")
         xenia.headers["x-csrf-token"] = xenia.get("/v1/session").json()["csrf"]
         assert xenia.patch("/v1/sets/kept", json={"add": {"b": [2]}}).json()["images"] == {"b": [1, 2]}
+
+
+def test_a_refresh_that_fails_early_is_not_tried_at_every_request(server, issuer, monkeypatch):
+    with signed_on(issuer, "xaver") as xaver:
+        speaks_to, asked = server.recognition.sign_on.issuer, []
+
+        def refuses(**said):
+            asked.append(said)
+            raise issuers.Refused("invalid_grant")
+
+        monkeypatch.setattr(speaks_to, "token", refuses)
+        key = f"desk:vouched:{hashlib.sha256(token_of(xaver).encode()).hexdigest()}"
+        server.desk.redis.pexpire(key, 60_000)  # less than a fifth of the time that it was vouched for
+        assert [xaver.get("/v1/session").status_code for _ in range(3)] == [200] * 3
+        assert len(asked) == 1
 
 
 def test_who_reads_redis_reads_no_token(server, issuer):
@@ -575,3 +592,56 @@ def test_sessions_of_before_there_were_roles_hold(plain):
     sessions = Sessions(plain.desk.redis, 60)
     plain.desk.redis.set(f"desk:session:{hashlib.sha256(b'old').hexdigest()}", json.dumps({"name": "ada"}))
     assert sessions.who("old").roles == frozenset(Role)
+
+
+def test_what_becomes_of_a_session_prolongs_it_not_and_brings_none_back(plain):
+    sessions, ada = Sessions(plain.desk.redis, 600), Session("ada", frozenset({Role.READER}))
+    key = f"desk:session:{hashlib.sha256(b'kept').hexdigest()}"
+    sessions.keep("kept", ada)
+    plain.desk.redis.expire(key, 30)
+    sessions.keep("kept", replace(ada, roles=frozenset()), known=True)
+    assert sessions.who("kept", use=False).roles == frozenset()
+    assert plain.desk.redis.ttl(key) <= 30
+    sessions.leave("kept")
+    sessions.keep("kept", ada, known=True)
+    assert sessions.who("kept") is None
+
+
+# In a browser.
+
+
+def test_a_page_outlives_its_session_and_goes_on_once_the_same_person_has_signed_on_again(server, issuer):
+    issuer.told(user="dora", id_token={"preferred_username": "dora", "roles": ["reader"]}, userinfo={})
+    with chromium() as browser:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{HOME}/gallery")
+        page.get_by_role("link", name="Sign in", exact=True).click()
+        page.wait_for_url(f"{HOME}/gallery")  # over the issuer, and back to what was asked for
+        assert page.get_by_text("dora").is_visible()
+        page.goto(f"{HOME}/batches")
+        assert not page.locator("#new").is_visible()  # of operators
+        assert page.get_by_role("link", name="Usage").count() == 0
+        page.evaluate("window.drawing = [1, 2, 3]")
+        token = next(one["value"] for one in context.cookies() if one["name"] == f"dermbatch-desk-{DESK}")
+        session = server.recognition.sessions.who(token)
+        refresh = unseal(token, session.granted.sealed)["refresh_token"]
+        httpx.post(f"{issuer.url}/token/revocation", data={"token": refresh}, auth=("desk", SECRET))
+        server.desk.redis.delete(f"desk:vouched:{hashlib.sha256(token.encode()).hexdigest()}")
+        keep = (
+            "import('/static/api.js').then((api) => api.json('/v1/sets/drawn', "
+            "{method: 'PATCH', json: {add: {b: window.drawing}}}))"
+            ".then((said) => said.images.b, (error) => error.status)"
+        )
+        assert page.evaluate(keep) == 401
+        with context.expect_page() as opened:
+            page.locator("#said").get_by_role("link", name="Sign in").click()
+        opened.value.get_by_role("link", name="Sign in", exact=True).click()
+        opened.value.wait_for_url(f"{HOME}/batches")
+        assert page.evaluate(keep) == [1, 2, 3]
+        assert page.locator("#said").get_by_text("Your session has ended").count() == 0
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url(f"{issuer.url}/session/end*")
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url(f"{HOME}/enter")
+        assert page.goto(f"{HOME}/batches").url.startswith(f"{HOME}/enter")

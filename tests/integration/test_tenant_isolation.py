@@ -97,6 +97,8 @@ def everything_without_ids(client):
         "/v1/canaries",
         "/v1/indexes",
         "/v1/models",
+        "/v1/queues",
+        "/review",
         "/batches?all=true",
         "/gallery",
         "/models",
@@ -143,6 +145,7 @@ def busy(seen_before, store, server, at_a, tmp_path_factory):
     rebuild(store)
     write(store, layout.canary("c"), Canary(name="c", models={}, share=1, created=datetime.now(UTC)))
     assert at_a.patch("/v1/sets/doubtful", json={"add": {CLOSED: [0]}}).status_code == 200
+    assert at_a.post("/v1/queues", json={"name": "ward", "batches": [CLOSED]}).status_code == 201
     yield
     server.desk.ledger.batches.forget(OPEN)
     store.delete(layout.control(OPEN))
@@ -201,6 +204,24 @@ def test_what_one_has_changes_nothing_of_what_the_other_is_shown(seen_before, at
         assert mine[path][0] != seen_before[path][0] or mine[path] != seen_before[path], path
     assert CLOSED in mine["/v1/batches?all=true"][0]
     assert json.loads(mine["/v1/indexes"][0])[0]["cases"] == 3
+
+
+@pytest.mark.usefixtures("busy")
+def test_queues_are_a_tenants_own_like_batches(at_a, at_b):
+    (queue,) = at_a.get("/v1/queues").json()
+    assert queue["name"] == "clinic-a.ward"
+    case = {"batch": CLOSED, "index": 0}
+    for name in ("clinic-a.ward", "clinic-a.nothing"):
+        for method, path, body in (
+            ("GET", f"/v1/queues?name={name}", None),
+            ("POST", f"/v1/queues/{name}/next", {}),
+            ("POST", f"/v1/queues/{name}/leases", case),
+            ("GET", f"/v1/queues/{name}/agreement", None),
+            ("GET", f"/agreement/{name}", None),
+        ):
+            assert at_b.request(method, path, json=body).status_code == 404, path
+    assert at_b.post("/v1/queues", json={"name": "ward", "batches": [CLOSED]}).status_code == 404
+    assert at_a.post("/v1/queues/clinic-a.ward/next", json={}).json()["case"] == case
 
 
 @pytest.mark.usefixtures("busy")

@@ -11,6 +11,7 @@ from outcome_samples import result_of, write_record
 from standins import Store
 
 from dermbatch.images import png
+from dermbatch.records.access import Role
 from dermbatch.review.masks import runs
 from desk import problems
 from desk.api.images import Records
@@ -40,11 +41,13 @@ class Leases:
 class Reader:
     """What one person asks of the desk."""
 
+    roles = frozenset({Role.REVIEWER})
+
     def __init__(self, app, name):
         self._app, self._name = app, name
 
     def __call__(self, method, path=PATH, **more):
-        self._app.dependency_overrides[_person] = lambda: Person(self._name, "token")
+        self._app.dependency_overrides[_person] = lambda: Person(self._name, "token", self.roles)
         return asyncio.run(self._asked(method, path, more))
 
     async def _asked(self, method, path, more):
@@ -167,6 +170,16 @@ def test_what_is_wrong_is_said_and_nothing_is_kept(readers, said, status, reason
     answer = ada.decides(**said)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert ada("GET").json()["decisions"] == []
+
+
+def test_who_decides_between_readers_or_gives_back_is_a_reviewer(readers):
+    ada, bo = readers
+    ada.roles = frozenset({Role.READER})
+    for kind in ("adjudicate", "return"):
+        answer = ada.decides(kind=kind, to="bo", comment="the border")
+        assert (answer.status_code, answer.json()["reason"]) == (403, "role_missing")
+    assert ada.decides().status_code == 201
+    assert bo.decides(kind="return", to="ada", comment="the border").status_code == 201
 
 
 def test_an_image_that_is_not_there_is_named(readers):

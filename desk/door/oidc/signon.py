@@ -169,76 +169,91 @@ class SignOn:
             Problem: 403 where the issuer gives no role any more, or has ceased to say; 503 where it is away and
                 what it vouched for is over.
         """
-        granted = session.granted
-        if granted is None or session.vouched is None or session.vouched > granted.lasts * _EARLY:
+        if not _is_due(session):
             return session
-        is_over = session.vouched <= 0
-        if not self._sessions.take("refresh", token, 3 * self._oidc.timeout):
-            return self._awaited(token) if is_over else session
-        try:
-            return self._refreshed(token, session, granted)
-        except Problem as problem:
-            if problem.status == 503 and not is_over:  # and nobody tries again for a while
-                return session
-            self._sessions.drop("refresh", token)
-            raise
+        if self._sessions.take("refresh", token, self._turn):
+            return self._renewed(token)
+        return session if _holds(session) else self._awaited(token)
+
+    @property
+    def _turn(self) -> float:
+        """Seconds that a refresh may take: of several requests to the issuer."""
+        return 4 * self._oidc.timeout
 
     def _awaited(self, token: str) -> Session | None:
-        ends = time.monotonic() + 3 * self._oidc.timeout
+        ends = time.monotonic() + self._turn
         while time.monotonic() < ends:
             time.sleep(_PATIENCE)
-            session = self._sessions.who(token)
-            if session is None or (session.vouched or 0) > 0:
+            session = self._sessions.who(token, use=False)
+            if session is None or _holds(session):
                 return session
-            if self._sessions.take("refresh", token, 3 * self._oidc.timeout):  # it has failed: now it is ours
-                assert session.granted is not None  # noqa: S101 - it is awaited as one that an issuer vouches for
-                return self._refreshed(token, session, session.granted)
-        raise Problem(
-            503, "issuer_unavailable", "your sign-on is being renewed: try again", headers={"Retry-After": "2"}
-        )
+            if self._sessions.take("refresh", token, self._turn):  # the other has failed: now it is ours
+                return self._renewed(token)
+        said = "your sign-on is being renewed: try again"
+        raise Problem(503, "issuer_unavailable", said, headers={"Retry-After": "2"})
+
+    def _renewed(self, token: str) -> Session | None:
+        """A session refreshed by whose turn it is; as it is now, since another turn may have ended just before."""
+        session = self._sessions.who(token, use=False)
+        try:
+            if session is not None and session.granted is not None and _is_due(session):
+                session = self._refreshed(token, session, session.granted)
+        except Problem as problem:
+            self._sessions.drop("refresh", token)
+            if problem.status != 503 or session is None or not _holds(session):
+                raise
+        else:
+            self._sessions.drop("refresh", token)
+        if session is not None and session.vouched is not None and _is_due(session):
+            # Nobody asks again for a while, at most until its time is over.
+            self._sessions.take("refresh", token, max(0.01, min(self._turn, session.vouched)))
+        return session
 
     def _refreshed(self, token: str, session: Session, granted: Granted) -> Session | None:
         """A session with what the issuer says now; ended, and none, where it vouches for it no more."""
         kept = unseal(token, granted.sealed)
         try:
-            given, claims = self._renewed(kept.get("refresh_token"), granted)
+            if (refresh := kept.get("refresh_token")) is None:
+                return self._over(token, session, "no refresh token was given")
+            given = self.issuer.token(grant_type="refresh_token", refresh_token=refresh)
+            # At once: the refresh token before may be worth nothing any more, whatever fails from here on.
+            granted = replace(granted, sealed=seal(token, _kept(given, kept)))
+            self._sessions.keep(token, replace(session, granted=granted, vouched=None), known=True)
+            claims = self._told(given, granted)
         except Refused as refused:
-            if (session.vouched or 0) > 0:  # what was vouched for holds to its end
-                return session
-            _log.info("a session is not vouched for any more", reason=refused.error)
-            self._sessions.leave(token)
-            return None
+            return self._over(token, session, refused.error)
         session = self._said_now(token, session, granted, given, claims)
         lasts = self._lasts({**kept, **given}, claims)
-        session = replace(
-            session, granted=replace(granted, lasts=lasts, sealed=seal(token, _kept(given, kept))), vouched=lasts
-        )
+        session = replace(session, granted=replace(granted, lasts=lasts), vouched=lasts)
         self._sessions.keep(token, session, known=True)
-        self._sessions.drop("refresh", token)
         return session
 
-    def _renewed(self, refresh: str | None, granted: Granted) -> tuple[dict[str, Any], Claims | None]:
-        """What a refresh brings, and what its ID token says, which it may have none of (12.2).
+    def _over(self, token: str, session: Session, why: str) -> Session | None:
+        """A session that is vouched for no longer than it was, and none where that is over."""
+        if _holds(session):
+            return session
+        _log.info("a session is not vouched for any more", reason=why)
+        self._sessions.leave(token)
+        return None
+
+    def _told(self, given: dict[str, Any], granted: Granted) -> Claims | None:
+        """What the ID token of a refresh says, which may bring none (12.2).
 
         Raises:
-            Refused: Where it brings nothing that is to be believed.
+            Refused: Where it is not to be believed.
         """
-        if refresh is None:
-            raise Refused("no refresh token was given")
-        given = self.issuer.token(grant_type="refresh_token", refresh_token=refresh)
         if "id_token" not in given:
-            return given, None
+            return None
         try:
-            claims = id_token(
-                self.issuer, str(given["id_token"]), nonce=None, access_token=given.get("access_token")
-            )
+            token, access = str(given["id_token"]), given.get("access_token")
+            claims = id_token(self.issuer, token, nonce=None, access_token=access)
         except Problem as problem:
             if problem.status != 401:
                 raise
             raise Refused(problem.reason) from problem
         if claims["sub"] != granted.subject:
             raise Refused("it answers with another subject")
-        return given, claims
+        return claims
 
     def _said_now(
         self, token: str, session: Session, granted: Granted, given: dict[str, Any], claims: Claims | None
@@ -323,6 +338,17 @@ class SignOn:
             said = f"somebody else is {name} here: have DERMBATCH_DESK__OIDC__NAME_CLAIM be one that nobody shares"
             raise Problem(403, "name_taken", said)
         self._known[name] = (issuer, subject)
+
+
+def _holds(session: Session) -> bool:
+    """Whether an issuer still vouches for it."""
+    return session.vouched is None or session.vouched > 0
+
+
+def _is_due(session: Session) -> bool:
+    """Whether the issuer is to be asked: its time is over, or nearly."""
+    granted, vouched = session.granted, session.vouched
+    return granted is not None and vouched is not None and vouched <= granted.lasts * _EARLY
 
 
 def absent(claim: str) -> Problem:
