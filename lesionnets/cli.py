@@ -154,6 +154,10 @@ def export(
     flips: Annotated[
         bool, typer.Option(help="Serve the mean over each picture and its mirror images: better, and slower.")
     ] = False,
+    visual_backprop: Annotated[
+        bool,
+        typer.Option(help="Of a classifier, also serve VISUALBACKPROP: what its convolutions responded to."),
+    ] = False,
     figures: Annotated[
         list[Path] | None,
         typer.Option(help="What `lesionnets evaluate --json` printed, for the card; may be given several times."),
@@ -164,7 +168,13 @@ def export(
 
     measured = {name: figure for path in figures or [] for name, figure in _read_figures(path).items()} or None
     found = lesionnets.export.export(
-        checkpoint, repository, version=version, name=name, flips=flips, figures=measured
+        checkpoint,
+        repository,
+        version=version,
+        name=name,
+        flips=flips,
+        figures=measured,
+        visual_backprop=visual_backprop,
     )
     typer.echo(found)
 

@@ -84,6 +84,7 @@ def export(
     name: str | None = None,
     figures: Mapping[str, Figure] | None = None,
     flips: bool = False,
+    visual_backprop: bool = False,
 ) -> Path:
     """Write a trained network as a version of a model.
 
@@ -94,6 +95,7 @@ def export(
         name: Of the model; the recipe's by default. An ensemble's second version needs another.
         figures: Measured ones with their intervals, for the card; the checkpoint's own by default.
         flips: Serve the mean over the picture and its three mirror images; of segmentation and classification.
+        visual_backprop: Serve ``VISUALBACKPROP`` as well; of classifiers.
 
     Returns:
         The model file; ``steps.txt`` of an ensemble.
@@ -110,14 +112,19 @@ def export(
     network = trained.build()
     folder = repository / _plain(name or trained.recipe)
     if isinstance(network, MutualSN):
+        if visual_backprop:
+            raise UsageError("--visual-backprop is for classifiers")
         if flips:
             raise UsageError("--flips is for models of one graph, not for an ensemble")
         return _export_mb_dcnn(trained, network, folder, version, figures)
     graphs = graph_module(network, stage, checkpoint_path)
     if flips and "flips" not in signature(graphs.build).parameters:
         raise UsageError(f"--flips is for segmentation and classification, not for the {stage} stage")
-    graph = graphs.build(network, flips=True) if flips else graphs.build(network)
-    contract = graphs.contract(network)
+    if visual_backprop and "visual_backprop" not in signature(graphs.build).parameters:
+        raise UsageError(f"--visual-backprop is for classifiers of one network, not for {trained.recipe}")
+    seen = {"visual_backprop": True} if visual_backprop else {}
+    graph = graphs.build(network, **({"flips": True} if flips else {}), **seen)
+    contract = graphs.contract(network, **seen)
     version = _number(version, folder)
     model_file = write_model(folder, version, graph, Stage(stage), contract)
     size = model_file.stat().st_size

@@ -84,6 +84,9 @@ DISTANCE = Tensor("DISTANCE", (1,), "float32", optional=True)
 """How far a picture's embedding is from those of dermoscopic images, in shares of what is their limit: above 1 it
 is none, and gets no diagnosis."""
 
+VISUALBACKPROP = Tensor("VISUALBACKPROP", (-1, -1), optional=True)
+"""What the classifier's convolutions responded to over the whole picture, whatever it took it for."""
+
 CONTRACTS: dict[Stage, Contract] = {
     Stage.PURIFY: Contract(
         inputs=(IMAGE,),
@@ -101,6 +104,7 @@ CONTRACTS: dict[Stage, Contract] = {
             Tensor("EMBEDDING", (-1,), "float32"),
             Tensor("SALIENCY", (-1, -1)),
             DISTANCE,
+            VISUALBACKPROP,
         ),
     ),
 }

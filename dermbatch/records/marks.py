@@ -30,7 +30,9 @@ _COMMENT = b"\xff\xfe\x00\x0bDermbatch"
 _LAST = 0x00081090  # Manufacturer's Model Name
 _PNG_START = 33  # bytes of signature and header chunk
 
-FILE_NAMES = frozenset({"purified.png", "mask.png", "border.png", "enhanced.png", "saliency.png", "preview.jpg"})
+FILE_NAMES = frozenset(
+    {"purified.png", "mask.png", "border.png", "enhanced.png", "saliency.png", "visualbackprop.png", "preview.jpg"}
+)
 """How pictures of results are called, wherever they are copied to."""
 
 _PLACES = re.compile(

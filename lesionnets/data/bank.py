@@ -84,7 +84,7 @@ def kept(path: Path, make: Callable[[], Bank]) -> Bank:
         for name in names:
             np.save(beside / f"{name}.npy", getattr(bank, name).numpy())
         beside.replace(path)
-    return Bank(*(torch.from_numpy(np.load(path / f"{name}.npy")) for name in names))
+    return Bank(*(torch.from_numpy(np.load(path / f"{name}.npy", mmap_mode="c")) for name in names))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import checked, written_as
 
-INLINE = frozenset({"border.png", "embedding.npy", "saliency.png"})
+INLINE = frozenset({"border.png", "embedding.npy", "saliency.png", "visualbackprop.png"})
 """Files that the stage's record carries: a request an image costs more than their bytes."""
 
 _INLINE_MOST = 65_536  # bytes; a model may give large maps, and whoever reads many records reads these too
