@@ -14,8 +14,8 @@ from desk.desk import Person, TheDesk, ThePerson
 from orchestrator.planning.tenants.tenant import tenant_of
 
 _PLACES = ("truth", "prefix")
-_CALLED_BY_TENANTS = ("/v1/batches/", "/v1/queues/", "/agreement/")
-"""Paths whose ``{name}`` is that of a batch or queue."""
+_QUEUES = ("/v1/queues/", "/agreement/")
+"""Paths whose ``{name}`` is a queue's; elsewhere it is a batch's, or of something in one."""
 
 
 def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
@@ -43,8 +43,8 @@ def check_own(person: Person, batch: str) -> None:
 
 def _named(request: Request) -> list[str]:
     """The batches and queues that a request names, in its path or its query."""
-    path = request.path_params
-    named = [path[part] for part in ("batch",) if part in path]
-    if "name" in path and request.url.path.startswith(_CALLED_BY_TENANTS):
+    path, address = request.path_params, request.url.path
+    named = [path["batch"]] if "batch" in path else []
+    if "name" in path and address.startswith(_QUEUES if named else (*_QUEUES, "/v1/batches/")):
         named.append(path["name"])
     return [*named, *request.query_params.getlist("batch")]

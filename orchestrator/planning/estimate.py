@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import read_if_any
 from orchestrator.batches.history import History, read_history
+from orchestrator.batches.outcomes import in_order
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped
 from orchestrator.planning.privacy.deidentifier import Deidentifier
@@ -260,10 +260,9 @@ def _looked_up(images: int, drawn: list[str], missing_of: Callable[[str], set[St
     """What is missing of so many images, by those that were drawn."""
     missing: Counter[Stage] = Counter()
     done = 0
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        for stages in pool.map(missing_of, drawn):
-            missing.update(stages)
-            done += not stages
+    for stages in in_order(missing_of, drawn, _AT_A_TIME):
+        missing.update(stages)
+        done += not stages
     scale = images / len(drawn) if drawn else 1
     to_run = Counter({stage: round(count * scale) for stage, count in missing.items()})
     return _Coverage(images, round(done * scale), to_run, len(drawn) < images)

@@ -29,7 +29,7 @@ from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.records.row import sent
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
-from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, outcomes, read_outcome
+from orchestrator.batches.outcomes import Marks, Outcome, entries, in_order, outcomes, read_marks, read_outcome
 from orchestrator.batches.summary import Tally
 from orchestrator.metering.accounts import Accounts
 from orchestrator.metering.bill import Costs
@@ -98,7 +98,7 @@ def close(
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails; the batch is not closed then.
     """
-    marks = audit(store, batch, readers)
+    marks = read_marks(store, batch, readers)
     if state == "finished" and (missing := marks.missing(_MISSING_AT_A_TIME)):
         return _left(store, batch, missing)
     with tempfile.TemporaryDirectory(prefix="dermbatch-closing-") as name:

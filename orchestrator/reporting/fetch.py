@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
 
 from dermbatch import layout
 from dermbatch.errors import (
@@ -29,14 +27,13 @@ from dermbatch.pictures import is_same, read_whole
 from dermbatch.records.outcome import ImageInfo, ResultRecord, StageRecord, Written
 from dermbatch.store import ObjectInfo, ObjectStore
 from dermbatch.stored import damaged, parsed, written_as
+from orchestrator.batches.outcomes import in_order
 from orchestrator.reporting.folder import Folder
 from orchestrator.reporting.table.parts import TableManifest
 
-Item = TypeVar("Item")
 FileOf = Callable[[str], Path | None]
 
 _AT_A_TIME = 8
-_CHUNK = 256
 _AWAITED = 256  # images looked for while a batch runs: more than are worked on at a time, of which few fail
 _MOST_UNAVAILABLE = 16  # objects that a store did not give; more, and it is the store that is away
 _KEPT, _NAMED = 32, 3  # of what could not be brought, in a message
@@ -157,11 +154,11 @@ class Fetching:
         store, place, file_of = self._store, self._place, self._file_of
         listed = store.list(store.bucket, layout.batch_prefix(self._batch))
         infos = (info for info in listed if not self._has(info.key))
-        with ThreadPoolExecutor(_AT_A_TIME if file_of is None else 1) as pool:  # files of this machine: no waiting
-            brought = _sum(_each(pool, lambda info: _object(store, info, place, file_of), infos))
-            keys = (path.relative_to(place.path).as_posix() for path in _record_files(place.path, self._batch))
-            records = (key for key in keys if not self._has(key))
-            brought += _sum(_each(pool, lambda key: _image(store, key, place, file_of), records))
+        threads = _AT_A_TIME if file_of is None else 1  # files of this machine: no waiting
+        brought = _sum(in_order(lambda info: _object(store, info, place, file_of), infos, threads))
+        keys = (path.relative_to(place.path).as_posix() for path in _record_files(place.path, self._batch))
+        records = (key for key in keys if not self._has(key))
+        brought += _sum(in_order(lambda key: _image(store, key, place, file_of), records, threads))
         _tidy_table(place, self._batch)
         if (report := place.read(layout.report(self._batch))) is not None:  # not before the batch is finished
             _renew(place, "report.html", report)
@@ -204,11 +201,6 @@ def _tidy_table(place: Folder, batch: str) -> None:
 
 def _record_files(folder: Path, batch: str) -> Iterator[Path]:
     return (folder / layout.batch_prefix(batch) / "results").glob("*/*.json")
-
-
-def _each(pool: ThreadPoolExecutor, bring: Callable[[Item], Brought], items: Iterator[Item]) -> Iterator[Brought]:
-    while chunk := list(islice(items, _CHUNK)):
-        yield from pool.map(bring, chunk)
 
 
 def _sum(brought: Iterable[Brought]) -> Brought:

@@ -44,6 +44,7 @@ def test_a_wheel_installed_elsewhere_brings_its_models(samples, tmp_path):
     site = tmp_path / "site packages"
     installed = python("-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel)
     assert installed.returncode == 0, installed.stderr
+    assert len(list(site.glob("*/py.typed"))) == 5
     # Found before the checkout that this environment has installed for development.
     ask = "from dermbatch.models.repository import default_model_repository as found; print(found())"
     assert python("-P", "-c", ask, PYTHONPATH=str(site)).stdout.strip() == f"{site}/dermbatch/model_repository"

@@ -80,7 +80,11 @@ def _wipe(stream: bytearray, start: int, end: int) -> None:
 
 
 def _jpeg(stream: bytearray, at: int) -> int:
-    """Follow one picture of JPEG or JPEG-LS (ITU-T T.81, B.1); returns where it ends."""
+    """Follow one picture of JPEG or JPEG-LS (ITU-T T.81, B.1); returns where it ends.
+
+    Not by :mod:`dermbatch.images.jpegheader`, which reads what it can of a damaged picture: here what is not
+    understood is refused, and segments are overwritten on the way.
+    """
     at += 2
     while at + 2 <= len(stream):
         if stream[at] != 0xFF:

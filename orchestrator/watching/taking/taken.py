@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
 
 from dermbatch.store import ObjectInfo, ObjectStore
-
-_CACHE_KIB = 16 * 1024
+from orchestrator.planning.scratch import scratch_database
 
 
 def origin_of(bucket: str, info: ObjectInfo, *, timed: bool = False) -> str:
@@ -33,14 +31,13 @@ def origin_of(bucket: str, info: ObjectInfo, *, timed: bool = False) -> str:
 class Taken:
     """Origins of objects that were taken in, and of those that hold no image, with the time that each was of.
 
-    It lies in a temporary file of SQLite's, gone with the process: what lasts are the manifests.
+    It is gone with the process: what lasts are the manifests.
     """
 
     def __init__(self) -> None:
-        self._base = sqlite3.connect("", isolation_level=None)  # the empty name: a private file on disk
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
-            self._base.execute(f"PRAGMA {pragma}")
-        self._base.execute("CREATE TABLE origins (origin BLOB PRIMARY KEY, modified INTEGER) WITHOUT ROWID")
+        self._base = scratch_database(
+            "CREATE TABLE origins (origin BLOB PRIMARY KEY, modified INTEGER) WITHOUT ROWID"
+        )
 
     def add(self, origins: Iterable[tuple[str, datetime | None]]) -> None:
         """Note origins, noted already or not, each with when its object was last modified, if that is known."""
