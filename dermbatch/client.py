@@ -97,7 +97,8 @@ class Client:
             filters: Which files and objects are meant.
             deidentify: File of the profile to de-identify by.
             **asked: The other fields of :class:`~dermbatch.records.asked.Order`, by their names: ``lane``,
-                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``.
+                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``,
+                ``deadline``.
 
         Returns:
             The name of the batch.
