@@ -100,7 +100,8 @@ class Client:
             deidentify: File of the profile to de-identify by.
             support: ``NAME`` or ``NAME@VERSION`` of what a one-shot segment model is shown.
             **asked: The other fields of :class:`~dermbatch.records.asked.Order`, by their names: ``lane``,
-                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``.
+                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``,
+                ``deadline``.
 
         Returns:
             The name of the batch.

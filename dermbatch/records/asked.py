@@ -6,7 +6,16 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dermbatch.errors import NewerFormat
 from dermbatch.stages import ORDER, Stage
@@ -128,6 +137,13 @@ class Order(Record):
         default=None, description="the tenant whose known results it shares, where an operator says so; its own"
     )
 
+    deadline: AwareDatetime | None = Field(
+        default=None, description="by when all images are to have their outcomes"
+    )
+    wait_objective: float | None = Field(
+        default=None, gt=0, description="seconds that 95 of 100 of its images may wait at most, by its tenant"
+    )
+
     @property
     def pool(self) -> str | None:
         """Whose known results and pictures it uses and adds to; none: those of all without a tenant."""
@@ -244,7 +260,20 @@ class BatchSummary(Stored):
         description="mean seconds that an image took a worker slot, where stages were run"
     )
     slots: int = Field(description="worker slots heard of at the end")
+    deadline: datetime | None = Field(default=None, description="as it was asked for")
+    waited_p95: float | None = Field(
+        default=None, description="seconds that 95 of 100 results waited at most for a worker, to 9 %"
+    )
+    late: int | None = Field(
+        default=None, description="results that waited longer than the objective, if any is set"
+    )
     software: str
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the deadline was met; none where there was none."""
+        ended = self.last_finished or self.closed
+        return None if self.deadline is None else self.state == "finished" and ended <= self.deadline
 
 
 class Position(Record):

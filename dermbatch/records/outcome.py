@@ -267,6 +267,7 @@ class ResultRecord(Stored):
         default=None, description="s3://bucket/key of the folder of copies, where asked for"
     )
     attempt: int
+    waited: float | None = Field(default=None, description="seconds in the queue before this attempt began")
     worker: str
     started: datetime
     finished: datetime

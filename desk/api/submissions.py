@@ -8,11 +8,11 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dermbatch.errors import UsageError
 from dermbatch.ledger.connection import sorted_errors
@@ -25,6 +25,7 @@ from desk.desk import Desk, Person, TheDesk, ThePerson, TheStore
 from desk.problems import Problem
 from orchestrator.planning import models as served
 from orchestrator.planning import submission
+from orchestrator.planning.deadline import promise
 from orchestrator.reporting.overview import Standing, standing
 from orchestrator.steering.controls import begin, begin_if_open
 
@@ -51,6 +52,7 @@ class Asked(BaseModel):
     dicom: bool = False
     send_to: str | None = None
     output: str | None = None
+    deadline: AwareDatetime | None = Field(default=None, description="by when all is to be done")
     tenant: str | None = Field(default=None, description="whose batch; one's own where one is of a tenant")
     include: list[str] = []
     exclude: list[str] = []
@@ -108,6 +110,10 @@ def estimate(
     slots = desk.ledger.everywhere().slots
     offer = served.Offer.of(desk.settings, lambda said: None)
     said = _prepared(meant, desk, store).estimate(store, offer, slots=slots, price=price, gpus=gpus).to_dict()
+    if meant.order.deadline is not None:
+        open_batches = desk.ledger.everywhere().batches
+        promised = promise(meant.order.deadline, datetime.now(UTC), said["seconds"], open_batches)
+        said["deadline"] = promised.to_dict() | ({} if person.tenant is None else {"ahead_seconds": None})
     return said if person.tenant is None else said | {"batches": None}  # of others, maybe
 
 
@@ -116,7 +122,9 @@ def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
         desk.settings,
         asked.stages,
         served.named(f"{stage}={model}" for stage, model in asked.models.items()),
-        **asked.model_dump(include={"lane", "weight", "max_failed_share", "dicom", "send_to", "output"}),
+        **asked.model_dump(
+            include={"lane", "weight", "max_failed_share", "dicom", "send_to", "output", "deadline"}
+        ),
         tenant=_tenant(asked, person),
     )
     filters = Filters(

@@ -77,6 +77,12 @@ Exclude = Annotated[
 ]
 Since = Annotated[datetime | None, typer.Option("--since", help="Only what was modified then or later.")]
 Until = Annotated[datetime | None, typer.Option("--until", help="Only what was modified before.")]
+Deadline = Annotated[
+    datetime | None,
+    typer.Option(
+        "--deadline", help="By when it is to be done; says whether it can be, and makes it urgent in time."
+    ),
+]
 Weight = Annotated[
     int, typer.Option("--weight", min=1, max=100, help="Share of its lane among the batches that are open.")
 ]

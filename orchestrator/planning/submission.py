@@ -20,7 +20,7 @@ from dermbatch.records.asked import Batch, Filters, ModelChoice, Order, PlanReco
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import ObjectStore
-from orchestrator.planning import delivery
+from orchestrator.planning import deadline, delivery
 from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.models import Offer
@@ -113,6 +113,7 @@ def prepare(
             tenant's.
     """
     check_inputs(order, [given for given in inputs if given not in own], settings)
+    deadline.check(order, datetime.now(UTC))
     if offer is not None:
         check(order, inputs, settings, source, offer)
     made = _unchecked(

@@ -183,12 +183,12 @@ class _Ending:
     marks: Marks
     readers: int
     folder: Path
-    tally: Tally = field(default_factory=Tally)
     taken: list[Part] = field(default_factory=list)
     tail: list[pa.Table] = field(default_factory=list)
     failed: list[pa.Table] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.tally = Tally(self.batch.order.wait_objective)
         self.report = Report(self.batch)
         self.events = Events(self.batch, self.folder)
         self.parts = Parts(self.store, self.batch)

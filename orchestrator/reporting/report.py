@@ -199,6 +199,7 @@ class Report:
             state=state,
             tally=tally,
             costs=costs,
+            promised=tally.summary(self._batch, state, slots=0),
             not_run=self._batch.images - tally.done - tally.failed,
             failures=[failure for i in self._failed if isinstance(failure := records.get(i), FailureRecord)],
             cards=cards,

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from standins import Store
@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.records.asked import BatchControl, Filters, ModelChoice, Order
+from dermbatch.records.asked import BatchControl, BatchSummary, Filters, ModelChoice, Order
 from dermbatch.settings import Settings, TenantSettings
 from dermbatch.stages import Stage
 from dermbatch.stored import write
@@ -20,6 +20,7 @@ from orchestrator.planning import submission
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.planner import plan
 from orchestrator.planning.resegment import resegment_order
+from orchestrator.planning.tenants.attainment import Attained, attained
 from orchestrator.planning.tenants.quota import had, orphans, within
 from orchestrator.planning.tenants.tenant import Quota, Tenant, load_tenants
 from orchestrator.watching.rules.rule import Rule
@@ -259,3 +260,27 @@ def test_the_command_shows_what_is_used_and_names_batches_of_tenants_that_are_go
     monkeypatch.setattr(options, "attach", lambda home: Settings())
     undeclared = runner.invoke(application(["tenants"]), ["tenants"])
     assert "no tenants are declared" in str(undeclared.exception)
+
+
+def test_what_was_attained_of_objectives_is_told_from_summaries_of_the_month(used):
+    def close(name, **said):
+        whole = {"images": 100, "done": 100, "failed": 0, "reasons": {}, "stage_seconds": {}, "stage_runs": {}}
+        times = {
+            "created": NOW,
+            "closed": NOW,
+            "last_finished": NOW,
+            "image_seconds": 1,
+            "slots": 1,
+            "software": "",
+        }
+        write(used, layout.summary(name), BatchSummary(name=name, **whole | times | said))
+
+    assert attained(used, "clinic-a", NOW) == Attained()
+    close("clinic-a.one", late=4, deadline=NOW)
+    close("watch-clinic-a.urgent-20260302", late=8)
+    close("clinic-a.two", deadline=NOW - timedelta(seconds=1))
+    close("clinic-a.old", late=100, deadline=NOW, closed=NOW - timedelta(days=30))
+    close("clinic-b.one", late=100)
+    found = attained(used, "clinic-a", NOW)
+    assert found == Attained(live=200, late=12, deadlines=2, met=1)
+    assert (found.in_time, found.deadlines_met) == (0.94, 0.5)

@@ -47,6 +47,7 @@ def process(
     destinations: Destinations = NOWHERE,
     decode: Decode = read_image,
     last: LastFile | None = None,
+    waited: float | None = None,
 ) -> ResultRecord:
     """Process one image. When it returns, all is written and handed over but the record, which is the caller's.
 
@@ -61,6 +62,7 @@ def process(
         destinations: The PACS of the settings.
         decode: Decodes the source.
         last: The file that was read for the image before.
+        waited: Seconds that it was in the queue, by the ledger.
 
     Raises:
         BadInput: Where the object is no image that the system takes.
@@ -102,6 +104,7 @@ def process(
         sent=sent,
         output=output,
         attempt=attempt,
+        waited=waited,
         worker=worker,
         started=started,
         finished=datetime.now(UTC),

@@ -45,7 +45,7 @@ def had(store: ObjectStore, tenant: str, now: datetime) -> Had:
     opened = set(open_batches(store, tenant))
     month = f"{now.astimezone(UTC):%Y-%m}"
     open_images = images = size = 0
-    for batch in _batches(store, tenant):
+    for batch in batches_of(store, tenant):
         open_images += batch.images if batch.name in opened else 0
         if f"{batch.created.astimezone(UTC):%Y-%m}" == month:
             images, size = images + batch.images, size + batch.bytes
@@ -100,7 +100,8 @@ def within(store: ObjectStore, tenant: Tenant, now: datetime) -> Callable[[PlanR
     return check
 
 
-def _batches(store: ObjectStore, tenant: str) -> Iterator[Batch]:
+def batches_of(store: ObjectStore, tenant: str) -> Iterator[Batch]:
+    """A tenant's batches that are planned: open and closed ones."""
     names = (
         f"{begins}{rest}"
         for begins in layout.owned_batches(tenant)

@@ -43,6 +43,19 @@ class Quota(BaseModel):
     bytes_a_month: StrictInt | None = Field(default=None, ge=0, description="of these images' files")
 
 
+class Objectives(BaseModel):
+    """What a tenant is promised; none: nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    live_p95_seconds: float | None = Field(
+        default=None, gt=0, description="that 95 of 100 of its live images wait for a worker at most"
+    )
+    deadlines_met: float | None = Field(
+        default=None, gt=0, le=1, description="share of its batches with a deadline"
+    )
+
+
 class Tenant(BaseModel):
     """Who owns batches, and what they may be of."""
 
@@ -59,6 +72,7 @@ class Tenant(BaseModel):
     weight: StrictInt = Field(default=100, ge=1, le=100, description="most that its batches may have")
     shares: TenantName | None = Field(default=None, description="the tenant whose known results it shares")
     quota: Quota = Quota()
+    objectives: Objectives = Objectives()
 
     def owns(self, uri: str) -> bool:
         """Whether an object or prefix lies below one of its own."""
@@ -96,7 +110,8 @@ class Tenant(BaseModel):
         if order.output is not None and not f"{order.output.rstrip('/')}/".startswith(self.outputs):
             own = ", ".join(self.outputs) or "none"
             raise UsageError(f"{order.output} is not below an output of tenant {self.name!r} (it has: {own})")
-        return order.model_copy(update={"shares": self.shares})
+        promised = self.objectives.live_p95_seconds if order.lane == "live" else None
+        return order.model_copy(update={"shares": self.shares, "wait_objective": promised})
 
     def _check_priority(self, order: Order) -> None:
         if order.lane not in self.lanes:

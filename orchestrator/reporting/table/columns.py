@@ -89,6 +89,7 @@ _RUN = {
     "bytes_read": _BIG,
     "bytes_stored": _BIG,
     "attempt": _WHOLE,
+    "seconds_waited": _REAL,
     "worker": _TEXT,
     "started": _TIME,
     "finished": _TIME,
