@@ -15,6 +15,7 @@ from dermbatch.settings import Settings, TenantSettings
 from dermbatch.stages import Stage
 from dermbatch.stored import write
 from orchestrator.cli import options
+from orchestrator.cli.app import out
 from orchestrator.cli.program import application
 from orchestrator.planning import submission
 from orchestrator.planning.intake.candidates import Candidate
@@ -255,7 +256,8 @@ def test_the_command_shows_what_is_used_and_names_batches_of_tenants_that_are_go
         ("clinic-a", 60),
         ("clinic-b", 7000),
     ]
-    shown = runner.invoke(application(["tenants"]), ["tenants"], env={"COLUMNS": "200"}).stdout
+    monkeypatch.setattr(out, "_width", 200)  # as wide as whatever made it first found the terminal
+    shown = runner.invoke(application(["tenants"]), ["tenants"]).stdout
     assert "60 of 100" in shown
     monkeypatch.setattr(options, "attach", lambda home: Settings())
     undeclared = runner.invoke(application(["tenants"]), ["tenants"])
