@@ -7,6 +7,8 @@ from pathlib import Path
 
 from commands import failures, results
 
+from tests.waiting import patience
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,7 +18,7 @@ def test_make_demo_does_what_the_readme_says(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=patience(280),
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -34,7 +36,7 @@ def test_a_wheel_installed_elsewhere_brings_its_models(samples, tmp_path):
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=patience(240),
             check=False,
         )
 
