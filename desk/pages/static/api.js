@@ -80,11 +80,12 @@ export const json = async (path, options) => (await ask(path, options)).json();
 // Say something for a moment; what is bad stays longer, and some of it until it is taken away.
 export function say(text, bad = false, stays = false) {
   const place = document.getElementById("said");
-  const there = [...place.children].find((one) => one.textContent === text);
+  const there = [...place.children].find((one) => one.dataset.said === text);
   if (there) return there;
   const toast = document.createElement("div");
   toast.className = bad ? "toast bad" : "toast";
   toast.textContent = text;
+  toast.dataset.said = text; // whatever is put beside it
   place.append(toast);
   if (!stays) setTimeout(() => toast.remove(), bad ? 9000 : 3500);
   return toast;
