@@ -113,13 +113,14 @@ export const words = (code) => String(code).replaceAll("_", " ");
 export const typing = (event) =>
   event.target.closest?.("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select, dialog[open]") !== null;
 
-document.querySelector("[data-sign-out]")?.addEventListener("click", async () => {
+async function signOut() {
   try {
     location.href = (await json("/v1/sign-out", { method: "POST" })).to;
   } catch (error) {
     complain(error);
   }
-});
+}
+for (const button of document.querySelectorAll("[data-sign-out]")) button.addEventListener("click", signOut);
 
 const help = document.getElementById("help");
 document.querySelector("[data-help]")?.addEventListener("click", () => help.showModal());
