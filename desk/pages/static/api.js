@@ -80,11 +80,12 @@ export const json = async (path, options) => (await ask(path, options)).json();
 // Say something for a moment; what is bad stays longer, and some of it until it is taken away.
 export function say(text, bad = false, stays = false) {
   const place = document.getElementById("said");
-  const there = [...place.children].find((one) => one.textContent === text);
+  const there = [...place.children].find((one) => one.dataset.said === text);
   if (there) return there;
   const toast = document.createElement("div");
   toast.className = bad ? "toast bad" : "toast";
   toast.textContent = text;
+  toast.dataset.said = text; // whatever is put beside it
   place.append(toast);
   if (!stays) setTimeout(() => toast.remove(), bad ? 9000 : 3500);
   return toast;
@@ -112,13 +113,14 @@ export const words = (code) => String(code).replaceAll("_", " ");
 export const typing = (event) =>
   event.target.closest?.("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select, dialog[open]") !== null;
 
-document.querySelector("[data-sign-out]")?.addEventListener("click", async () => {
+async function signOut() {
   try {
     location.href = (await json("/v1/sign-out", { method: "POST" })).to;
   } catch (error) {
     complain(error);
   }
-});
+}
+for (const button of document.querySelectorAll("[data-sign-out]")) button.addEventListener("click", signOut);
 
 const help = document.getElementById("help");
 document.querySelector("[data-help]")?.addEventListener("click", () => help.showModal());
