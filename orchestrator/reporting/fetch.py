@@ -178,12 +178,6 @@ def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
         _renew(place, info.key, store.get(store.bucket, info.key))
 
 
-def folder_results(folder: Path, batch: str) -> Iterator[ResultRecord]:
-    """Result records of a batch that was fetched into a folder."""
-    for path in _record_files(folder, batch):
-        yield parsed(path.read_bytes(), ResultRecord, f"{path} is damaged")
-
-
 def _tidy_table(place: Folder, batch: str) -> None:
     """Take parts of a table out of the folder that are not, or no more, parts of a whole one."""
     manifest = place.read(layout.table_manifest(batch))
