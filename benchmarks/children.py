@@ -106,9 +106,9 @@ class Watch:
     def check(self) -> None:
         """Raise :class:`ChildDied` where a child has ended: for loops in threads other than the main one."""
         with self._guard:
-            said = [sentence for child in self._children.values() if (sentence := child.complaint())]
-        if said:
-            raise ChildDied("\n".join(said))
+            complaints = [sentence for child in self._children.values() if (sentence := child.complaint())]
+        if complaints:
+            raise ChildDied("\n".join(complaints))
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -173,5 +173,5 @@ def _sentence(name: str, status: int | None, log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
     except OSError:
         lines = []
-    said = "\n".join(lines) or "(nothing)"
-    return f"{name} ended early ({how}); its log says:\n{said}"
+    log_tail = "\n".join(lines) or "(nothing)"
+    return f"{name} ended early ({how}); its log says:\n{log_tail}"

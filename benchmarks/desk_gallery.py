@@ -243,11 +243,11 @@ def load(desk: Desk, seconds: float, callers: int) -> Iterator[str]:
         )
 
 
-def _until(page: Page, said: str, seconds: float = 60) -> None:
+def _until(page: Page, condition: str, seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
-    while not page.evaluate(f"() => Boolean({said})"):
+    while not page.evaluate(f"() => Boolean({condition})"):
         if time.monotonic() > ends:
-            raise TimeoutError(said)
+            raise TimeoutError(condition)
         time.sleep(0.01)
 
 

@@ -57,12 +57,12 @@ def main() -> None:
         for _ in range(asked.rounds):
             for side, read in sides.items():
                 found[side].append(measured(read, bodies))
-        said = [
+        figures = [
             f"{side} {statistics.median(cpu for cpu, _ in rounds):.2f} ms CPU, "
             f"{statistics.median(clock for _, clock in rounds):.2f} ms"
             for side, rounds in found.items()
         ]
-        print(f"{folder}: {len(bodies)} pictures; {'; '.join(said)}")
+        print(f"{folder}: {len(bodies)} pictures; {'; '.join(figures)}")
     reader.close()
 
 

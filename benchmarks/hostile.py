@@ -105,8 +105,8 @@ def hidden_deflate(size: int) -> bytes:
         (3, "1." * 1500 + "1"),
         (0x10, DeflatedExplicitVRLittleEndian),
     ):
-        said = value.encode() + bytes(len(value) % 2)
-        elements += struct.pack("<HH2sH", 2, element, b"UI", len(said)) + said
+        padded = value.encode() + bytes(len(value) % 2)
+        elements += struct.pack("<HH2sH", 2, element, b"UI", len(padded)) + padded
     whole.write(bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(elements)) + elements + body)
     return whole.getvalue()
 

@@ -92,9 +92,9 @@ def _print(diagnoses: Names, shares: dict[str, Shares]) -> None:
     for diagnosis in [*np.unique(diagnoses).tolist(), "all"]:
         mine = np.ones(len(diagnoses), bool) if diagnosis == "all" else diagnoses == diagnosis
         chance = np.mean([((diagnoses == one).sum() - 1) / others for one in diagnoses[mine]])
-        said = " ".join(f"{name}={_with_interval(one[mine])}" for name, one in shares.items())
+        figures = " ".join(f"{name}={_with_interval(one[mine])}" for name, one in shares.items())
         less = _with_interval((shares["given"] - shares["cosine"])[mine])
-        print(f"{diagnosis}: images={mine.sum()} {said} chance={chance:.3f} given_minus_cosine={less}")
+        print(f"{diagnosis}: images={mine.sum()} {figures} chance={chance:.3f} given_minus_cosine={less}")
 
 
 def _print_sure(near: Floats, given: Shares) -> None:

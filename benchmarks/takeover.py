@@ -68,6 +68,8 @@ def waits(house: House, watch: Watch, store: ObjectStore, name: str, settle: flo
         time.sleep(0.02)
     if left:
         raise SystemExit(f"{len(left)} images did not come back within 120 s")
+    while house.parts[name].running:  # its guard may be slow to see that it is gone
+        time.sleep(0.05)
     house.mend()
     watch.add(of_part(house.parts[name]))
     time.sleep(settle)

@@ -25,12 +25,13 @@ from dermbatch.errors import AuditUnavailable, DermbatchError, ObjectNotFound
 from dermbatch.records import chain
 from dermbatch.settings import AuditSettings
 
-Action = Literal["read", "write", "copy", "delete", "send"]
+Action = Literal["read", "write", "copy", "delete", "send", "sign-in", "sign-out", "refuse", "grant", "revoke"]
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _BEFORE = {"write", "copy", "delete", "send"}
 _OWN = re.compile(
-    r"open/|canaries/|batches/[^/]+/(batch\.json|plan\.json|summary\.json|manifest/|failed/)", re.ASCII
+    r"open/|canaries/|desk/(keys|people)/|batches/[^/]+/(batch\.json|plan\.json|summary\.json|manifest/|failed/)",
+    re.ASCII,
 )
 
 
@@ -175,10 +176,10 @@ class Audit:
             return
         now = datetime.now(UTC)
         named = uri if self._pseudonym is None else f"pseudonym:{self._pseudonym(uri)}"
-        said: dict[str, object] = {"at": now.isoformat(timespec="milliseconds"), "action": action, "object": named}
-        said |= {"bytes": size, "to": to, "outcome": outcome, "for": self.purpose}
-        said |= {**self._who, "process": os.getpid()}
-        line = {name: value for name, value in said.items() if value is not None}
+        fields: dict[str, object] = {"at": now.isoformat(timespec="milliseconds"), "action": action}
+        fields |= {"object": named, "bytes": size, "to": to, "outcome": outcome, "for": self.purpose}
+        fields |= {**self._who, "process": os.getpid()}
+        line = {name: value for name, value in fields.items() if value is not None}
         text = json.dumps(line, separators=(",", ":"), ensure_ascii=False)
         self._sink.write(text.encode("utf-8", "backslashreplace"), now)  # paths need not be UTF-8
 

@@ -39,6 +39,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.batches import entries, outcomes
 from orchestrator.planning import models as served
 from orchestrator.planning import submission
+from orchestrator.planning.support import pinned
 from orchestrator.reporting import progress
 from orchestrator.reporting.overview import Standing, standing
 from orchestrator.stack import host
@@ -81,6 +82,7 @@ class Client:
         models: Mapping[str, str] | None = None,
         filters: Filters | None = None,
         deidentify: str | Path | None = None,
+        support: str | None = None,
         **asked: Any,
     ) -> str:
         """Give images to the stack; returns as soon as they are planned, and does not wait for results.
@@ -96,8 +98,10 @@ class Client:
             models: ``NAME`` or ``NAME@VERSION`` by stage, where they are to differ from the settings.
             filters: Which files and objects are meant.
             deidentify: File of the profile to de-identify by.
+            support: ``NAME`` or ``NAME@VERSION`` of what a one-shot segment model is shown.
             **asked: The other fields of :class:`~dermbatch.records.asked.Order`, by their names: ``lane``,
-                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``.
+                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``,
+                ``deadline``.
 
         Returns:
             The name of the batch.
@@ -112,7 +116,9 @@ class Client:
             served.named(f"{stage}={model}" for stage, model in (models or {}).items()),
             **asked,
         )
-        name = submission.new_name(batch or f"{submission.new_name(None)}-{token_hex(3)}")  # many in a second
+        order = pinned(order, support, self._store)
+        many = batch or f"{submission.new_name(None)}-{token_hex(3)}"  # in a second
+        name = submission.name_for(many, order.tenant, self._settings)
         named = [str(given) for given in inputs]
         chosen, profile = filters or Filters(), Path(deidentify) if deidentify is not None else None
         there = submission.before(name, order, named, self._settings, self._store, filters=chosen, profile=profile)
@@ -124,7 +130,7 @@ class Client:
             named,
             self._settings,
             self._store,
-            served.Offer.of(self._settings, lambda said: warnings.warn(said, stacklevel=4)),
+            served.Offer.of(self._settings, lambda warning: warnings.warn(warning, stacklevel=4)),
             filters=chosen,
             profile=profile,
             audit=self._store.audit,

@@ -196,6 +196,12 @@ class SourceGone(PermanentError):
     reason = "source_gone"
 
 
+class SupportGone(PermanentError):
+    """What a one-shot model is to be shown was removed, or is another than when the batch was given."""
+
+    reason = "support_gone"
+
+
 class ObjectNotFound(PermanentError):
     """The object, or its bucket, is not there."""
 

@@ -4,6 +4,7 @@
 
     images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png}
     images/known/<content>.json
+    tenants/<tenant>/{images/..., similar/facts.csv}
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
                     plan.json, report.html, report.sig.json, results.parquet, summary.json, comparison.html,
                     comparison.parquet,
@@ -16,11 +17,15 @@
     privacy/<batch>/<first>.sealed
     reviews/<batch>/<part>/<n>/<reader>/<version>.json
     reviews/_plans/<name>.json
+    desk/keys/<id>.json
+    desk/people/<digest of the name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
+    supports/<name>/versions/<version>.json, files/<sha256>.png
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
-``embedding.npy``, ``saliency.png`` beside the artifacts, and ``images/<sha256>/preview/<key>/preview.jpg``.
+``embedding.npy``, ``saliency.png``, ``border.png`` beside the artifacts, and
+``images/<sha256>/preview/<key>/preview.jpg``.
 """
 
 from __future__ import annotations
@@ -46,6 +51,9 @@ BATCHES = "batches/"
 RUNNING_CANARY = "canaries/_running.json"
 """Key of the record of the canary that runs now; no canary's name begins with ``_``."""
 
+WATCHED = "watch-"
+"""How the names of batches begin that watching makes."""
+
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 _DICOM_SUFFIXES = {"segmentation": "seg", "report": "sr", "enhanced": "enhanced"}
@@ -63,6 +71,21 @@ def check_batch_name(name: str, what: str = "batch") -> str:
             "starting and ending with a letter or digit"
         )
     return name
+
+
+def owned(name: str, tenant: str) -> str:
+    """The name of a tenant's batch: that of any batch, behind the tenant's and a dot, which is in no tenant's."""
+    return name if name.startswith(f"{tenant}.") else f"{tenant}.{name}"
+
+
+def is_owned(batch: str, tenant: str) -> bool:
+    """Whether a batch is a tenant's; nothing is asked for it, so nobody learns by it whether there is one."""
+    return batch.removeprefix(WATCHED).startswith(f"{tenant}.")
+
+
+def owned_batches(tenant: str) -> tuple[str, str]:
+    """How the names of a tenant's batches begin."""
+    return f"{tenant}.", f"{WATCHED}{tenant}."
 
 
 def part_of(index: int) -> tuple[str, int]:
@@ -105,38 +128,51 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
     """
     if etag is None or size is None:
         return None
-    said = f"{etag}:{size}" if _MD5.fullmatch(etag) else f"{etag}:{size}:{source}"
-    said += f"#frame={frame}" if frame is not None else ""
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    identity = f"{etag}:{size}" if _MD5.fullmatch(etag) else f"{etag}:{size}:{source}"
+    identity += f"#frame={frame}" if frame is not None else ""
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
-KNOWN = "images/known/"
-"""Where what is known of images lies."""
+def images(pool: str | None) -> str:
+    """Prefix of what was made of images, for all who share it: a tenant's own, or the one of all others."""
+    return "images/" if pool is None else f"tenants/{pool}/images/"
 
 
-def known(content: str) -> str:
+def pool_of(key: str | None) -> str | None:
+    """Whose :func:`images` a key is of; of a record that is its preview's, which old ones may not have."""
+    tenants, _, rest = (key or "").partition("/")
+    pool, _, rest = rest.partition("/")
+    return pool if tenants == "tenants" and rest.startswith("images/") else None
+
+
+def all_known(pool: str | None = None) -> str:
+    """Prefix of what is known of images."""
+    return f"{images(pool)}known/"
+
+
+def known(content: str, pool: str | None = None) -> str:
     """Key of what is known of the image with this :func:`content`."""
-    return f"{KNOWN}{content}.json"
+    return f"{all_known(pool)}{content}.json"
 
 
-def known_of(identity: str) -> str:
+def known_of(identity: str, pool: str | None = None) -> str:
     """The same for the image with this :func:`identity`, which is the ``sha256`` of records."""
-    return known(identity[:32])
+    return known(identity[:32], pool)
 
 
-def artifacts(sha256: str) -> str:
+def artifacts(sha256: str, pool: str | None = None) -> str:
     """Prefix of all artifacts of one image."""
-    return f"images/{sha256}/"
+    return f"{images(pool)}{sha256}/"
 
 
-def artifact(sha256: str, stage: Stage, stage_key: str, name: str) -> str:
+def artifact(sha256: str, stage: Stage, stage_key: str, name: str, pool: str | None = None) -> str:
     """Key of one artifact of one stage of one image."""
-    return f"images/{sha256}/{stage}/{stage_key}/{name}"
+    return f"{artifacts(sha256, pool)}{stage}/{stage_key}/{name}"
 
 
-def preview(sha256: str, preview_key: str) -> str:
+def preview(sha256: str, preview_key: str, pool: str | None = None) -> str:
     """Key of the small picture that reports show of one image and what was made of it."""
-    return f"images/{sha256}/preview/{preview_key}/preview.jpg"
+    return f"{artifacts(sha256, pool)}preview/{preview_key}/preview.jpg"
 
 
 def batch_prefix(batch: str) -> str:
@@ -300,6 +336,26 @@ def decision(batch: str, index: int, reader: str, version: int) -> str:
     return f"{reader_decisions(batch, index, reader)}{version:06d}.json"
 
 
+REVIEWED = "reviewed/"
+"""Prefix of the DICOM objects of decisions that were sent; outside of the batches."""
+
+
+def reviewed(batch: str, index: int, reader: str, version: int, kind: str) -> str:
+    """Key of a DICOM object of a decision."""
+    part, n = part_of(index)
+    whose = hashlib.sha256(reader.encode()).hexdigest()[:32]
+    return f"{REVIEWED}{batch}/{part}/{n}/{whose}/{version:06d}-{kind}.dcm"
+
+
+QUEUES = "review-queues/"
+"""Prefix of the queues of images that readers are to look at; outside of the batches."""
+
+
+def review_queue(name: str) -> str:
+    """Key of a queue; written once."""
+    return f"{QUEUES}{name}.json"
+
+
 REVIEW_PLANS = "reviews/_plans/"
 """Prefix of the plans of what is to be reviewed; no batch's name begins with ``_``."""
 
@@ -309,6 +365,9 @@ def review_plan(name: str) -> str:
     return f"{REVIEW_PLANS}{name}.json"
 
 
+KEYS = "desk/keys/"
+"""Prefix of the keys by which programs ask the desk."""
+
 SIMILAR = "similar/"
 """Prefix of the indexes of embeddings, and of what they never show."""
 
@@ -317,6 +376,21 @@ FORBIDDEN = f"{SIMILAR}forbidden/"
 
 SIMILAR_FACTS = f"{SIMILAR}facts.csv"
 """Key of what the institution says of its images."""
+
+
+def similar_facts(tenant: str | None) -> str:
+    """The same of what a tenant says of its own."""
+    return SIMILAR_FACTS if tenant is None else f"tenants/{tenant}/{SIMILAR_FACTS}"
+
+
+def access_key(identifier: str) -> str:
+    """Key of a key by which a program asks the desk."""
+    return f"{KEYS}{identifier}.json"
+
+
+def known_name(name: str) -> str:
+    """Key of whose name somebody's is."""
+    return f"desk/people/{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 
 def similar_file(model: str, name: str) -> str:
@@ -332,3 +406,27 @@ def similar_index(model: str) -> str:
 def forbidden(sha256: str) -> str:
     """Key of the note that an image is never to be shown as a similar case."""
     return f"{FORBIDDEN}{sha256}.json"
+
+
+SUPPORTS = "supports/"
+"""Prefix of the pictures that one-shot models are shown."""
+
+
+def support_prefix(name: str) -> str:
+    """Prefix of everything of a support set."""
+    return f"{SUPPORTS}{name}/"
+
+
+def support_versions(name: str) -> str:
+    """Prefix of the versions of a support set, whose keys are in their order."""
+    return f"{support_prefix(name)}versions/"
+
+
+def support(name: str, version: int) -> str:
+    """Key of a version of a support set; written once."""
+    return f"{support_versions(name)}{version:06d}.json"
+
+
+def support_file(name: str, sha256: str) -> str:
+    """Key of a picture or mask of a support set, by its digest."""
+    return f"{support_prefix(name)}files/{sha256}.png"

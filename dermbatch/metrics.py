@@ -102,6 +102,14 @@ DESK_SECONDS = Histogram(
     ["kind"],
     buckets=_SECONDS,
 )
+OBJECTIVE_IMAGES = Counter(
+    "dermbatch_objective_images",
+    "Live images that their tenant has an objective for, by how long they waited: in_time, late.",
+    ["tenant", "outcome"],
+)
+DEADLINES = Counter(
+    "dermbatch_deadlines", "Batches with a deadline that closed: met, missed.", ["tenant", "outcome"]
+)
 USAGE_IMAGES = Counter("dermbatch_usage_images", "Images with a result, by who is billed.", ["tenant"])
 USAGE_STAGE_SECONDS = Counter(
     "dermbatch_usage_stage_seconds", "Seconds of stages that results are billed for.", ["tenant", "stage"]

@@ -265,9 +265,9 @@ class ObjectStore:
         return datetime.now(UTC) + self._ahead
 
     def _hear(self, answer: ResponseMetadataTypeDef) -> None:
-        said = answer["HTTPHeaders"].get("date", "")
+        date = answer["HTTPHeaders"].get("date", "")
         with suppress(ValueError):
-            self._ahead = parsedate_to_datetime(said) - datetime.now(UTC)
+            self._ahead = parsedate_to_datetime(date) - datetime.now(UTC)
 
     def download(self, bucket: str, key: str, path: Path) -> None:
         """Write an object into a file, piece by piece.
@@ -396,7 +396,7 @@ class ObjectStore:
             raise _sorted(error, "list", f"s3://{bucket}") from error
 
     def folders(self, bucket: str, prefix: str) -> Iterator[str]:
-        """Names directly below a prefix that ends with a slash, as if they were folders; in order."""
+        """Names behind a prefix and up to the next slash, as if they were folders; in order."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
         try:
             for page in pages:
@@ -431,14 +431,14 @@ class ObjectStore:
             raise _sorted(error, "create_bucket", f"s3://{bucket}") from error
 
 
-def moment(said: str) -> datetime:
+def moment(text: str) -> datetime:
     """A time in an answer. botocore's own way takes 0.05 ms, of each object of a listing."""
     with suppress(ValueError):
-        if said.endswith("Z"):
-            return datetime.fromisoformat(said)
-        if said.endswith("GMT"):
-            return parsedate_to_datetime(said)
-    return parse_timestamp(said)
+        if text.endswith("Z"):
+            return datetime.fromisoformat(text)
+        if text.endswith("GMT"):
+            return parsedate_to_datetime(text)
+    return parse_timestamp(text)
 
 
 def _whole(body: Any, bucket: str) -> bytes:

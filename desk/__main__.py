@@ -13,9 +13,10 @@ from prometheus_client import start_http_server
 
 from dermbatch.errors import UsageError
 from dermbatch.log import configure
-from dermbatch.settings import DeskSettings, load
+from dermbatch.settings import DeskSettings, TenantSettings, load
 from desk.app import application
 from desk.desk import Desk
+from orchestrator.planning.tenants.tenant import load_tenants
 
 _log = structlog.get_logger(__name__)
 
@@ -25,19 +26,29 @@ _TRIM, _MAP = (-1, 1 << 20), (-3, 128 << 10)
 """``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD`` of glibc's ``malloc.h``, in bytes; set, they move no more."""
 
 
-def check(settings: DeskSettings) -> None:
+def check(settings: DeskSettings, tenants: TenantSettings) -> None:
     """Refuse to serve anybody who can reach the port.
 
     Raises:
-        UsageError: Where it is to listen beyond the loopback without a proxy that says who asks.
+        UsageError: Where it is to listen beyond the loopback and nothing says who asks, or to tell tenants apart
+            that nobody has declared.
     """
     loopback = ipaddress.ip_address(settings.listen_address).is_loopback
     if settings.user_header is not None and not settings.proxies:
         raise UsageError("DERMBATCH_DESK__USER_HEADER needs DERMBATCH_DESK__PROXIES: who is believed this header")
-    if not loopback and settings.user_header is None:
+    if settings.tenant_header is not None and settings.user_header is None:
+        raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_DESK__USER_HEADER: who asks")
+    if settings.tenant_header is not None and tenants.file is None:
+        raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_TENANTS__FILE: which prefixes are whose")
+    if settings.oidc.tenant_claim is not None and tenants.file is None:
         raise UsageError(
-            f"the desk listens on {settings.listen_address} only behind a proxy that authenticates: set "
-            "DERMBATCH_DESK__USER_HEADER and DERMBATCH_DESK__PROXIES"
+            "DERMBATCH_DESK__OIDC__TENANT_CLAIM needs DERMBATCH_TENANTS__FILE: which prefixes are whose"
+        )
+    if not loopback and settings.user_header is None and settings.oidc.issuer is None:
+        raise UsageError(
+            f"the desk listens on {settings.listen_address} only behind a proxy that authenticates (set "
+            "DERMBATCH_DESK__USER_HEADER and DERMBATCH_DESK__PROXIES) or where people sign on "
+            "(DERMBATCH_DESK__OIDC__ISSUER)"
         )
 
 
@@ -58,7 +69,8 @@ def main() -> None:
     """Serve until SIGTERM."""
     try:
         settings = load()
-        check(settings.desk)
+        check(settings.desk, settings.tenants)
+        load_tenants(settings)
     except UsageError as error:
         sys.exit(f"dermbatch: {error}")
     configure(settings.log_level)

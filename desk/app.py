@@ -6,15 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import FastAPI, Query
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware import Middleware
 
 from dermbatch import __version__
-from dermbatch.settings import DeskSettings
 from desk import problems
 from desk.api import (
     batches,
@@ -28,22 +25,28 @@ from desk.api import (
     submissions,
     uploads,
 )
+from desk.api.access import keys
 from desk.api.images import Records
 from desk.api.related import others, similar
-from desk.desk import Desk, ThePerson
-from desk.door.door import Door, cookie_name
+from desk.desk import Desk
+from desk.door.door import Door
+from desk.door.keys import Keys
+from desk.door.limits import Limits
+from desk.door.oidc.signon import SignOn
 from desk.door.sessions import Sessions
-from desk.pages import pages
+from desk.door.tenancy import only_own
+from desk.door.who import Recognition
+from desk.pages import entrance, pages, reviewing
 from desk.pictures.pictures import Pictures
 from desk.results.shelf import Shelf
-from desk.review import decisions
+from desk.review import agreements, decisions, masks, queues, writeback
 from orchestrator.similar.shelf import IndexShelf
 
 
 def application(desk: Desk) -> FastAPI:
     """The desk as an ASGI application; what it keeps goes when it is shut down."""
     settings = desk.settings
-    sessions = Sessions(desk.redis, settings.desk.session)
+    recognition = _recognition(desk)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -53,6 +56,8 @@ def application(desk: Desk) -> FastAPI:
         app.state.pictures.warm()
         yield
         app.state.pictures.close()
+        if recognition.sign_on is not None:
+            recognition.sign_on.issuer.close()
 
     app = FastAPI(
         title="Dermbatch",
@@ -61,12 +66,15 @@ def application(desk: Desk) -> FastAPI:
         lifespan=life,
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Door, settings=settings.desk, sessions=sessions, page=pages.wrong)],
+        middleware=[Middleware(Door, settings=settings.desk, recognition=recognition, page=pages.wrong)],
     )
     app.state.desk, app.state.shelf, app.state.records = desk, Shelf(), Records()
+    app.state.recognition, app.state.keys = recognition, recognition.keys
     app.state.headers, app.state.similar = dicomweb.Headers(), IndexShelf()
+    app.state.measured = agreements.Measured()
     problems.install(app, pages.wrong)
-    app.include_router(batches.news)
+    theirs = [Depends(only_own)]
+    app.include_router(batches.news, dependencies=theirs)
     api = (
         batches,
         submissions,
@@ -81,29 +89,23 @@ def application(desk: Desk) -> FastAPI:
         models,
         dicomweb,
         decisions,
+        masks,
+        agreements,
+        writeback,
+        queues,
+        keys,
     )
-    for module in (*api, pages):
-        app.include_router(module.router)
+    for module in (*api, pages, reviewing):
+        app.include_router(module.router, dependencies=theirs)
+    app.include_router(entrance.router)
     app.mount("/static", StaticFiles(directory=Path(str(files("desk.pages").joinpath("static")))), name="static")
-    _entrances(app, sessions, settings.desk)
     return app
 
 
-def _entrances(app: FastAPI, sessions: Sessions, settings: DeskSettings) -> None:
-    @app.get("/health", include_in_schema=False)
-    def health() -> Response:
-        return JSONResponse({"status": "ok"})
-
-    @app.get("/v1/session", tags=["session"])
-    def session(person: ThePerson) -> dict[str, str]:
-        """Who is signed in, and the token that goes with what changes something."""
-        return {"name": person.name, "csrf": person.csrf}
-
-    @app.get("/enter", include_in_schema=False)
-    def enter(link: str | None = None, onward: Annotated[str, Query(alias="next")] = "") -> Response:
-        session = sessions.enter(link) if link else None
-        if session is None:
-            return pages.entrance(link is not None, settings.user_header is not None, onward)
-        answer = RedirectResponse("/batches", 303)
-        answer.set_cookie(cookie_name(settings.listen_port), session, httponly=True, samesite="lax", path="/")
-        return answer
+def _recognition(desk: Desk) -> Recognition:
+    settings, audit = desk.settings.desk, desk.store.audit
+    sessions = Sessions(desk.redis, settings.session)
+    sign_on = SignOn(settings, sessions, desk.store) if settings.oidc.issuer is not None else None
+    return Recognition(
+        settings, sessions, Keys(desk.store, desk.redis), sign_on, Limits(desk.redis, settings), audit
+    )

@@ -8,9 +8,11 @@ from typing import Annotated, Self
 import redis
 from fastapi import Depends, Request
 
+from dermbatch import layout
 from dermbatch.audit import Audit
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.connection import Connection
+from dermbatch.records.access import Role
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 
@@ -21,11 +23,31 @@ class Person:
 
     Attributes:
         name: As the audit log has it.
-        csrf: What a page of theirs must bring along with whatever changes something.
+        csrf: What a page of theirs must bring along with whatever changes something; empty where each request
+            brings a key or token, which no other site can have a browser send.
+        roles: What they are; the door asks the table of ``desk/door/rights.py`` what these may.
+        tenant: Whose batches they may see; none: all.
+        leaves: Whether a session holds that they can end.
     """
 
     name: str
     csrf: str
+    roles: frozenset[Role] = frozenset()
+    tenant: str | None = None
+    leaves: bool = False
+
+    def may(self, *roles: Role) -> bool:
+        """Whether one of these roles is theirs."""
+        return not self.roles.isdisjoint(roles)
+
+    @property
+    def key(self) -> str:
+        """By what is theirs is kept: somebody of the same name at another tenant is another one."""
+        return self.name if self.tenant is None else f"{self.tenant}\0{self.name}"
+
+    def sees(self, batch: str) -> bool:
+        """Whether they may see a batch, as its name says."""
+        return self.tenant is None or layout.is_owned(batch, self.tenant)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Problem(Exception):
         detail: One sentence for people.
         at: Where in what was asked: a parameter, and the position in its text.
         headers: That go with it.
+        who: Whom it meets, for the audit log; not told.
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class Problem(Exception):
         *,
         at: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        who: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.reason, self.detail, self.at, self.headers = status, reason, detail, at, headers
+        self.who = who
 
 
 Page = Callable[[Problem, Any], Response]

@@ -33,13 +33,18 @@ class DeskClient:
     """Speaks to one desk. Every method raises ``StackError`` where it does not answer or lets nobody in.
 
     Args:
-        link: A one-time link, as ``dermbatch desk`` prints it; or its address, where ``headers`` tell who asks.
+        link: A one-time link, as ``dermbatch desk`` prints it; or its address, where ``key`` or ``headers``
+            tell who asks.
+        key: A key (``dermbatch desk keys add``) or an access token, by which it asks instead.
         headers: That go with every request, such as those by which a proxy authenticates.
         timeout: Seconds that an answer may take; a large prefix takes long to be planned.
     """
 
-    def __init__(self, link: str, *, headers: dict[str, str] | None = None, timeout: float = 600) -> None:
+    def __init__(
+        self, link: str, *, key: str | None = None, headers: dict[str, str] | None = None, timeout: float = 600
+    ) -> None:
         parts = urlsplit(link)
+        headers = {**(headers or {}), **({} if key is None else {"authorization": f"Bearer {key}"})}
         self._http = httpx.Client(base_url=f"{parts.scheme}://{parts.netloc}", headers=headers, timeout=timeout)
         try:
             if parts.query:

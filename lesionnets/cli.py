@@ -13,6 +13,7 @@ import typer
 from dermbatch.errors import UsageError
 from lesionnets import recipes
 from lesionnets.commands import data, evaluate
+from lesionnets.commands.oneshot import evaluate_oneshot
 from lesionnets.commands.operate import operate
 from lesionnets.commands.precision import precision
 from lesionnets.evaluation.figures.intervals import Figure
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+evaluate.app.command("oneshot")(evaluate_oneshot)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
 app.command()(precision)
@@ -73,6 +75,23 @@ def train(
         Path | None,
         typer.Option(help="Weights to begin from: a checkpoint, or the ONNX file or folder of a served model."),
     ] = None,
+    unseen: Annotated[
+        str | None,
+        typer.Option(help="Diagnosis not to train on but to measure on, such as melanoma; of segment_oneshot."),
+    ] = None,
+    learning: Annotated[
+        str,
+        typer.Option(
+            help="From what segment_oneshot learns: alternate (things and lesions in turn), natural (things), "
+            "skin (lesions), plain (lesions, without supports)."
+        ),
+    ] = "alternate",
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint of segment_oneshot whose weights it begins with.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs to train instead of minutes; with both, what ends first.")
+    ] = None,
 ) -> None:
     """Train a network; the last line printed is the path of its best checkpoint."""
     if recipe not in recipe_names():
@@ -81,12 +100,27 @@ def train(
         raise UsageError(f"{recipe} trains several networks one after another: --init is for recipes of one")
     import torch  # noqa: PLC0415
 
-    from lesionnets.training import RecipeOptions  # noqa: PLC0415
+    from lesionnets.training import Learning, RecipeOptions  # noqa: PLC0415
 
     if threads:
         torch.set_num_threads(threads)
+    if learning not in set(Learning):
+        raise UsageError(f"there is no learning {learning!r}; there are {', '.join(Learning)}")
     options = RecipeOptions(
-        out or Path("runs") / recipe, data, minutes, smoke, resume, seed, width, patience, leave_out, init
+        out or Path("runs") / recipe,
+        data,
+        minutes,
+        smoke,
+        resume,
+        seed,
+        width,
+        patience,
+        leave_out,
+        init,
+        unseen,
+        Learning(learning),
+        start,
+        epochs,
     )
     best: Path = import_module(modules_below(recipes)[recipe]).train(options)
     typer.echo(best)
@@ -120,6 +154,10 @@ def export(
     flips: Annotated[
         bool, typer.Option(help="Serve the mean over each picture and its mirror images: better, and slower.")
     ] = False,
+    visual_backprop: Annotated[
+        bool,
+        typer.Option(help="Of a classifier, also serve VISUALBACKPROP: what its convolutions responded to."),
+    ] = False,
     figures: Annotated[
         list[Path] | None,
         typer.Option(help="What `lesionnets evaluate --json` printed, for the card; may be given several times."),
@@ -130,7 +168,13 @@ def export(
 
     measured = {name: figure for path in figures or [] for name, figure in _read_figures(path).items()} or None
     found = lesionnets.export.export(
-        checkpoint, repository, version=version, name=name, flips=flips, figures=measured
+        checkpoint,
+        repository,
+        version=version,
+        name=name,
+        flips=flips,
+        figures=measured,
+        visual_backprop=visual_backprop,
     )
     typer.echo(found)
 

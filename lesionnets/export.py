@@ -29,11 +29,12 @@ from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
 from lesionnets.ensemble import STEPS, Step, write_ensemble
 from lesionnets.evaluation.figures.intervals import Figure
-from lesionnets.graphs import mb_dcnn, segment
+from lesionnets.graphs import mb_dcnn, one_shot, segment
 from lesionnets.graphs.assembly import halve_weights
 from lesionnets.graphs.contract import graph_module, parameter_lines, tensor_text
 from lesionnets.model_card import write_card
 from lesionnets.nets.mutual.mutual import MutualSN
+from lesionnets.nets.segment.one_shot import OneShot
 
 MOST_BYTES = 10_000_000
 """A model file may have no more, as it travels with the package."""
@@ -83,6 +84,7 @@ def export(
     name: str | None = None,
     figures: Mapping[str, Figure] | None = None,
     flips: bool = False,
+    visual_backprop: bool = False,
 ) -> Path:
     """Write a trained network as a version of a model.
 
@@ -93,6 +95,7 @@ def export(
         name: Of the model; the recipe's by default. An ensemble's second version needs another.
         figures: Measured ones with their intervals, for the card; the checkpoint's own by default.
         flips: Serve the mean over the picture and its three mirror images; of segmentation and classification.
+        visual_backprop: Serve ``VISUALBACKPROP`` as well; of classifiers.
 
     Returns:
         The model file; ``steps.txt`` of an ensemble.
@@ -109,19 +112,35 @@ def export(
     network = trained.build()
     folder = repository / _plain(name or trained.recipe)
     if isinstance(network, MutualSN):
+        if visual_backprop:
+            raise UsageError("--visual-backprop is for classifiers")
         if flips:
             raise UsageError("--flips is for models of one graph, not for an ensemble")
         return _export_mb_dcnn(trained, network, folder, version, figures)
     graphs = graph_module(network, stage, checkpoint_path)
     if flips and "flips" not in signature(graphs.build).parameters:
         raise UsageError(f"--flips is for segmentation and classification, not for the {stage} stage")
-    graph = graphs.build(network, flips=True) if flips else graphs.build(network)
-    contract = graphs.contract(network)
+    if visual_backprop and "visual_backprop" not in signature(graphs.build).parameters:
+        raise UsageError(f"--visual-backprop is for classifiers of one network, not for {trained.recipe}")
+    seen = {"visual_backprop": True} if visual_backprop else {}
+    graph = graphs.build(network, **({"flips": True} if flips else {}), **seen)
+    contract = graphs.contract(network, **seen)
     version = _number(version, folder)
     model_file = write_model(folder, version, graph, Stage(stage), contract)
     size = model_file.stat().st_size
     write_card(folder / "MODEL_CARD.md", trained, version=version, size=size, figures=figures)
+    if isinstance(network, OneShot):
+        _export_support(trained, network, folder.parent, version)
     return model_file
+
+
+def _export_support(trained: Checkpoint, network: OneShot, repository: Path, version: str) -> None:
+    """Write the model that makes the prototypes of a support, of the same version."""
+    folder = repository / one_shot.SUPPORT
+    graph, contract = one_shot.build_support(network), one_shot.support_contract(network)
+    size = write_model(folder, version, graph, None, contract).stat().st_size
+    card = replace(trained, recipe=one_shot.SUPPORT, figures={})
+    write_card(folder / "MODEL_CARD.md", card, version=version, size=size)
 
 
 def _plain(name: str) -> str:
@@ -299,7 +318,7 @@ def _output(tensor: Tensor, labels: tuple[str, ...]) -> str:
 
 
 def _zeros(tensor: Tensor, size: tuple[int, int]) -> str:
-    sides = (*size, *tensor.dims[2:])
+    sides = (*size, *tensor.dims[2:])[: len(tensor.dims)] if tensor.dims[0] < 0 else tensor.dims
     dims = ", ".join(str(side if dim < 0 else dim) for dim, side in zip(tensor.dims, sides, strict=True))
     value = f"data_type: {DATA_TYPES[tensor.dtype]} dims: [ {dims} ] zero_data: true"
     return f'    inputs {{ key: "{tensor.name}" value: {{ {value} }} }}'

@@ -39,6 +39,15 @@ _CLASSIFY_LIMITS = (
     "Knows three classes only: every other disease comes out as one of them. The archive's patients are mostly "
     "light-skinned, and its lesions were chosen for biopsy: probabilities do not carry over to screening."
 )
+_ONESHOT = (
+    "The ISIC 2017 training images with masks and diagnoses but for two that are copies of test images (CC0), and "
+    "1,200 drawings of Openclipart (public domain) on drawn grounds; " + _LITE
+)
+_ONESHOT_LIMITS = (
+    "It sees pictures of 128 x 128 pixels: borders are coarse. What it finds depends on what it is shown: a "
+    "support of another look, light or camera can make it fail. Of known diseases the default model is better. "
+    + _SEGMENT_LIMITS
+)
 _WHOLE_LIMITS = (
     "It sees whole pictures of 192 x 192 pixels, and so no fine detail of a small lesion. " + _CLASSIFY_LIMITS
 )
@@ -116,6 +125,17 @@ ABOUT: dict[str, About] = {
         "(all CC0); " + _LITE,
         f"{_SEGMENT_LIMITS} Where the lesion is faint it may take the dark core alone: experts draw such lesions "
         "wider, and clinics differ; no threshold suits all.",
+    ),
+    "segment_oneshot": About(
+        "Finds lesions of the kind that it is shown, by prototypes of a support, which `oneshot_support` makes.",
+        _ONESHOT,
+        _ONESHOT_LIMITS,
+    ),
+    "oneshot_support": About(
+        "Makes the prototypes of a support, a picture with its lesion drawn, that `segment_oneshot` takes.",
+        _ONESHOT,
+        _ONESHOT_LIMITS,
+        command="lesionnets train segment_oneshot",
     ),
     "classify_lite": About(
         "Tells melanoma, nevus and seborrheic keratosis apart, given image and lesion mask.",

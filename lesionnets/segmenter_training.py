@@ -63,7 +63,8 @@ def lesion_finder(path: Path, recipe: str) -> Callable[[Image], Image]:
 
     def segment(image: Image) -> Image:
         with torch.inference_mode():
-            return np.asarray(graph(torch.from_numpy(image)[None])[0].numpy())
+            found = graph(torch.from_numpy(image)[None])
+            return np.asarray((found[0] if isinstance(found, tuple) else found)[0].numpy())
 
     return segment
 

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +56,15 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
 
+class Learning(StrEnum):
+    """From what a few-shot network learns: the rows of CD-FSS's table 1."""
+
+    ALTERNATE = "alternate"
+    NATURAL = "natural"
+    SKIN = "skin"
+    PLAIN = "plain"
+
+
 @dataclass(frozen=True)
 class RecipeOptions:
     """What ``lesionnets train`` hands to a recipe's ``train(options) -> Path``.
@@ -70,6 +80,10 @@ class RecipeOptions:
         patience: Validations without a better figure after which training ends; the recipe's own where none.
         leave_out: Source that is not trained on but measured on (:mod:`lesionnets.data.sources.folds`).
         init: Weights to begin from (:func:`lesionnets.initial.begin_from`).
+        unseen: Diagnosis that is not trained on but measured on; of few-shot recipes.
+        learning: From what few-shot recipes learn.
+        epochs: Budget in epochs instead of one in minutes: as much work, however busy the machine is.
+        start: Checkpoint of the same recipe whose weights training begins with; its own way where none.
     """
 
     out: Path
@@ -82,6 +96,10 @@ class RecipeOptions:
     patience: int | None = None
     leave_out: int | None = None
     init: Path | None = None
+    unseen: str | None = None
+    learning: Learning = Learning.ALTERNATE
+    start: Path | None = None
+    epochs: int | None = None
 
     def width_or(self, on_cpu: float, *, smoke: float = 0.125) -> float:
         """Share of the paper's width: what was asked for, else 1.0 on a GPU and ``on_cpu`` elsewhere.
@@ -105,8 +123,8 @@ class RecipeOptions:
             smoke: Epochs of a smoke test.
         """
         return {
-            "epochs": smoke if self.smoke else None,
-            "minutes": None if self.smoke else self.minutes or minutes,
+            "epochs": smoke if self.smoke else self.epochs,
+            "minutes": None if self.smoke or (self.epochs and not self.minutes) else self.minutes or minutes,
             "patience": self.patience or patience,
             "seed": self.seed,
             "resume": self.resume,

@@ -34,6 +34,7 @@ LONGEST = (
     "acceptance/test_real_images.py",
     "acceptance/test_benchmarks.py",
     "acceptance/test_watch_notifications.py",
+    "integration/test_sign_on.py",
     "acceptance/test_run_dicom.py",
     "nets/test_enhance_and_purify_recipes.py",
     "integration/test_stack.py",

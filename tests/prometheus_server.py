@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.parse
@@ -16,6 +15,7 @@ import yaml
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, http_ok
+from tests.needed import program
 from tests.waiting import patience
 
 DEPLOYED = Path(__file__).parents[1] / "deploy" / "prometheus"
@@ -89,8 +89,7 @@ def prometheus(folder, targets):
         folder: For its data, configuration and log.
         targets: Job to port on the loopback address, or to several.
     """
-    program = shutil.which("prometheus")
-    assert program, "Prometheus is not installed: make system-packages"
+    server = program("prometheus", "prometheus")
     (folder / "rules.yaml").write_text(shortened((DEPLOYED / "rules.yaml").read_text(encoding="utf-8")))
     config = yaml.safe_load((DEPLOYED / "prometheus.yaml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
@@ -110,7 +109,7 @@ def prometheus(folder, targets):
     part = Part(
         name="prometheus",
         argv=[
-            program,
+            server,
             f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -129,7 +128,6 @@ def prometheus(folder, targets):
 
 def promtool(*args):
     """Run promtool; its code and what it said."""
-    program = shutil.which("promtool")
-    assert program, "promtool is not installed: make system-packages"
-    ended = subprocess.run([program, *map(str, args)], check=False, capture_output=True, text=True)
+    argv = [program("promtool", "prometheus"), *map(str, args)]
+    ended = subprocess.run(argv, check=False, capture_output=True, text=True)
     return ended.returncode, ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""compose.yaml under fire: containers are killed, ended and exchanged in mid-batch, what they leave is audited.
+"""compose.yaml under fire: containers are killed, ended and exchanged in mid-batch, what they leave is verified.
 
 The images are those of `make containers`: ours as they are, stand-ins for foreign ones. Each container gets a
 SIGKILL, after which its restart policy has to bring it back, and a graceful end; the worker's image is exchanged
@@ -106,10 +106,10 @@ class Check:
         self.report = Report()
 
     def run(self, parts: Sequence[str] = PARTS) -> Report:
-        """The parts in turn, then the audit of all that they have left."""
+        """The parts in turn, then the verification of all that they have left."""
         for part in parts:
             {"fire": self._under_fire, "rolling": self._rolling}[part]()
-        self._audit()
+        self._verify()
         hidden = set(self.report.verdicts) - self._town.shown()
         if hidden:
             self.report.wrong.append(f"the desk does not show {', '.join(sorted(hidden))}")
@@ -267,7 +267,7 @@ class Check:
                 return
             time.sleep(1)
 
-    def _audit(self) -> None:
+    def _verify(self) -> None:
         """Every batch that is in the store, the watch service's own among them."""
         prefix = "batches/"
         records = {
@@ -330,7 +330,8 @@ def main(arguments: list[str]) -> int:
             town.down()
             for name, image in OURS.items():
                 podman("tag", first[name], image)
-    for sentence in [*report.wrong, *(said for verdict in report.verdicts.values() for said in verdict.said)]:
+    complaints = [sentence for verdict in report.verdicts.values() for sentence in verdict.said]
+    for sentence in [*report.wrong, *complaints]:
         say(sentence)
     say(f"longest until healthy: { {name: round(seconds) for name, seconds in report.slow.items()} }")
     say(f"{time.monotonic() - started:.0f} s")

@@ -41,8 +41,8 @@ def run(*words: str | Path, check: bool = True, env: Mapping[str, str] | None = 
         argv, check=False, capture_output=True, text=True, env={**environment(), **(env or {})}, cwd=cwd
     )
     if check and ended.returncode != 0:
-        said = "\n".join((ended.stdout + ended.stderr).splitlines()[-40:])
-        raise EngineFailed(f"{' '.join(argv)} ended with {ended.returncode}:\n{said}")
+        output = "\n".join((ended.stdout + ended.stderr).splitlines()[-40:])
+        raise EngineFailed(f"{' '.join(argv)} ended with {ended.returncode}:\n{output}")
     return ended.stdout.strip()
 
 

@@ -39,7 +39,7 @@ def compared(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     wrong = [f"{module} cannot be imported: {why}" for module, why in there["broken"].items()]
     if there["modules"] != here["modules"]:
         wrong.append(f"there are {there['modules']} modules, not {here['modules']}")
-    for name, said in here["files"].items():
-        if there["files"].get(name) != said:
-            wrong.append(f"{name} comes out as {there['files'].get(name)}, not as {said}")
+    for name, digest in here["files"].items():
+        if there["files"].get(name) != digest:
+            wrong.append(f"{name} comes out as {there['files'].get(name)}, not as {digest}")
     return wrong

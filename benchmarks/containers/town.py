@@ -135,7 +135,9 @@ class Town:
     def targets(self) -> dict[str, list[str]]:
         """Health of Prometheus' targets by job, once all are up, or after a minute."""
         with suppress(EngineFailed):
-            self._until(lambda: all(said == "up" for job in _targets().values() for said in job), "targets", 60)
+            self._until(
+                lambda: all(health == "up" for job in _targets().values() for health in job), "targets", 60
+            )
         return _targets()
 
     def down(self) -> None:

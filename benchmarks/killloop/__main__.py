@@ -1,10 +1,12 @@
-"""The kill-loop: a batch under repeated SIGKILL, restarts and faults; the same for stock Celery; then an audit.
+"""The kill-loop: batches under repeated SIGKILL, restarts and faults; the same for stock Celery; then an audit.
 
 Real Valkey, a real S3 server behind a chaos proxy, two orchestrators, real Celery workers. The work is a no-op
 that takes 5 to 50 ms and writes one artifact and one record; with --real it is the real pipeline and a Triton.
 
+Two tenants have a batch each, of the same images: nothing of one may be the other's, neither files nor bills.
+
 The last line is ``lost=0 duplicated=0 torn=0 billed_twice=0 unbilled=0 kills=... images=...``, and the exit status
-is 1 where one of the five is not 0, or the batch did not close in time. They are those of Dermbatch; stock
+is 1 where one of the five is not 0, or a batch did not close in time. They are those of Dermbatch; stock
 Celery's, which bills nothing, are in the table.
 
     python -m benchmarks.killloop --kills N --images N [--seed S] [--real] [--no-stock] [--lease S]
@@ -33,6 +35,7 @@ from benchmarks.killloop.clock import library
 from benchmarks.killloop.faults import KILLS, OTHERS, REAL_KILLS, Side, for_stock, schedule
 from benchmarks.killloop.house import House
 from benchmarks.killloop.loop import Loop, Outcome
+from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.records.asked import Batch
 from dermbatch.settings import LedgerSettings
@@ -40,6 +43,8 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.process import python_module
 
 console = Console(highlight=False)
+
+TENANTS = ("clinic-a", "clinic-b")
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,10 @@ def ours(options: argparse.Namespace, folder: Path) -> Result:
     try:
         house.start_servers()
         store = ObjectStore(house.straight)
-        batches = [submit(store, name, options.images // shards, real=options.real) for name in names(house)]
-        loop = Loop(house, listed, options.images // shards * shards, options.seed)
+        each = options.images // (shards * len(TENANTS))
+        asked = [(tenant, name) for tenant in TENANTS for name in names(house, tenant)]
+        batches = [submit(store, name, each, tenant, real=options.real) for tenant, name in asked]
+        loop = Loop(house, listed, each * len(batches), options.seed)
         outcome = loop.run(
             lambda: loop.struck_all and all(work.closed(store, batch.name) for batch in batches), options.deadline
         )
@@ -88,9 +95,9 @@ def programs(options: argparse.Namespace) -> dict[str, Sequence[str]]:
     }
 
 
-def names(house: House) -> list[str]:
-    """Of a batch for each shard."""
-    tried = [work.BATCH, *(f"{work.BATCH}-{number}" for number in range(1000))]
+def names(house: House, tenant: str) -> list[str]:
+    """Of a tenant's batch for each shard."""
+    tried = [layout.owned(f"{work.BATCH}-{number}", tenant) for number in range(1000)]
     ledgers = [Ledger(one.redis, one.ledger) for one in house.shards]
     return [next(name for name in tried if ledger.owns(name)) for ledger in ledgers]
 
@@ -140,11 +147,11 @@ def stock_ended(house: House, loop: Loop, images: int) -> Callable[[], bool]:
     return ended
 
 
-def submit(store: ObjectStore, name: str, images: int, *, real: bool) -> Batch:
+def submit(store: ObjectStore, name: str, images: int, tenant: str, *, real: bool) -> Batch:
     """A batch of the loop."""
     if real:
-        return work.submit_phantoms(store, name, images, height=300, width=400)
-    batch = work.no_op_batch(name, images)
+        return work.submit_phantoms(store, name, images, height=300, width=400, tenant=tenant)
+    batch = work.no_op_batch(name, images, tenant=tenant)
     work.submit(store, batch, work.entries(images))
     return batch
 
@@ -204,7 +211,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-stock", action="store_true", help="leave stock Celery out")
     parser.add_argument("--workers", type=int, default=2, help="of each shard")
     parser.add_argument(
-        "--shards", type=int, default=1, help="Redis servers, each with programs and a batch of its own"
+        "--shards", type=int, default=1, help="Redis servers, each with programs and batches of its own"
     )
     parser.add_argument("--slots", type=int, default=4, help="images at a time of each worker")
     parser.add_argument("--lease", type=float, default=LedgerSettings().lease, help="seconds")

@@ -44,7 +44,8 @@ class Verdict:
         lost: Images without an outcome, or with a failure that no kill explains.
         duplicated: Records written more than once, images counted or listed more than once.
         torn: Records that cannot be read, or whose artifacts are not what they say.
-        billed_twice: Images with two events, or with one that says more than their record, or has none.
+        billed_twice: Images with two events, or with one that says more than their record, has none, or bills
+            another tenant.
         unbilled: Results without an event, or whose event says less than their record.
         poisoned: Images set apart after three real kills.
         failed: Failures by reason, the explained ones included.
@@ -81,12 +82,16 @@ Check = Callable[[ObjectStore, ResultRecord], bool]
 
 def no_op_artifacts_whole(store: ObjectStore, record: ResultRecord) -> bool:
     """Whether the artifact of the no-op work is the very one that its image has."""
-    stage_key, key = work.artifact_key(record.index)
+    stage_key, key = work.artifact_key(record.index, layout.pool_of(_first_key(record)))
     stage = next(iter(record.stages.values()))
     if (stage.key, stage.artifacts) != (stage_key, {"purified.png": key}):
         return False
     found = hashlib.sha256(store.get(store.bucket, key)).hexdigest()
     return found == record.source.sha256 and found.startswith(stage.key)
+
+
+def _first_key(record: ResultRecord) -> str:
+    return next(iter(next(iter(record.stages.values())).artifacts.values()))
 
 
 def pictures_whole(store: ObjectStore, record: ResultRecord) -> bool:
@@ -158,9 +163,12 @@ def bills(store: ObjectStore, batch: Batch, said: list[str]) -> tuple[int, int]:
     What is due is told here from each record by itself, not by the way on which closing tells it.
     """
     billed: defaultdict[int, Used] = defaultdict(Used)
-    for event in _events(store, batch):
-        billed[event["data"]["index"]].update(used_of(event))
     over, under = [], []
+    for event in _events(store, batch):
+        if event["subject"] == batch.order.tenant:
+            billed[event["data"]["index"]].update(used_of(event))
+        else:
+            over.append(event["data"]["index"])
     for index in range(batch.images):
         due = _due(store, batch, index)
         if billed[index] - due:
@@ -205,7 +213,8 @@ def _results(store: ObjectStore, batch: Batch, check: Check) -> tuple[set[int], 
     def is_whole(key: str) -> bool:
         try:
             record = ResultRecord.model_validate_json(store.get(store.bucket, key))
-            return (record.batch, record.index) == (batch.name, by_key.get(key)) and check(store, record)
+            is_it = (record.batch, record.index) == (batch.name, by_key.get(key))
+            return is_it and _is_of(record, batch) and check(store, record)
         except (ValidationError, ObjectNotFound):
             return False
 
@@ -213,6 +222,15 @@ def _results(store: ObjectStore, batch: Batch, check: Check) -> tuple[set[int], 
         whole = list(pool.map(is_whole, keys))
     torn = {key for key, good in zip(keys, whole, strict=True) if not good}
     return {by_key[key] for key in keys if key in by_key}, torn
+
+
+def _is_of(record: ResultRecord, batch: Batch) -> bool:
+    """Whether all that a record names is its tenant's: files among its own, and stages that it was billed for."""
+    stages = record.stages.values()
+    pools = {layout.pool_of(key) for stage in stages for key in stage.artifacts.values()}
+    tenant = batch.order.tenant
+    ours = tenant == "default" or all(layout.is_owned(stage.billed_by or "", tenant) for stage in stages)
+    return pools <= {batch.order.pool} and ours
 
 
 def _failures(store: ObjectStore, batch: Batch) -> tuple[dict[int, FailureRecord], set[str]]:

@@ -45,11 +45,11 @@ def _source_file() -> bytes:
     return encode(phantom(1, height=_SIDE, width=_SIDE), ".jpg", identity=1)
 
 
-def artifact_key(index: int) -> tuple[str, str]:
-    """Stage key and object key of an image's artifact."""
+def artifact_key(index: int, pool: str | None = None) -> tuple[str, str]:
+    """Stage key and object key of an image's artifact, among those of a tenant."""
     digest = hashlib.sha256(content(index)).hexdigest()
     stage_key = digest[:32]
-    return stage_key, layout.artifact(digest, Stage.PURIFY, stage_key, "purified.png")
+    return stage_key, layout.artifact(digest, Stage.PURIFY, stage_key, "purified.png", pool)
 
 
 def job(batch: str, index: int) -> ImageJob:
@@ -79,7 +79,7 @@ def process(
     seconds = random.uniform(*SLEEP)
     time.sleep(seconds)
     alive()
-    stage_key, key = artifact_key(job.index)
+    stage_key, key = artifact_key(job.index, job.order.pool)
     store.put(key, content(job.index), "image/png")
     alive()
     return record(job, stage_key, key, attempt=attempt, worker=worker, started=started, seconds=seconds)
@@ -101,7 +101,7 @@ def record(
         output=PurifyOutput(occluded_fraction=0),
     )
     source = SourceInfo(
-        uri=job.source, sha256=key.split("/")[1], bytes=_SIZE, media_type="image/png", height=1, width=1
+        uri=job.source, sha256=key.split("/")[-4], bytes=_SIZE, media_type="image/png", height=1, width=1
     )
     return ResultRecord(
         batch=job.batch,
@@ -142,8 +142,10 @@ def submit(store: ObjectStore, batch: Batch, lines: Iterator[ManifestEntry]) -> 
     store.put(layout.batch_record(batch.name), batch.to_json(), "application/json")
 
 
-def submit_phantoms(store: ObjectStore, name: str, images: int, *, height: int, width: int) -> Batch:
-    """A batch of phantoms for the real stages, each another one."""
+def submit_phantoms(
+    store: ObjectStore, name: str, images: int, *, height: int, width: int, tenant: str = "default"
+) -> Batch:
+    """A batch of phantoms for the real stages, each another one; the same ones whoever asks."""
     entries = []
     for index in range(images):
         data = encode(phantom(index, height=height, width=width), ".jpg", identity=index)
@@ -151,17 +153,17 @@ def submit_phantoms(store: ObjectStore, name: str, images: int, *, height: int, 
         etag = store.put(key, data, "application/octet-stream", bucket=store.incoming_bucket)
         source = f"s3://{store.incoming_bucket}/{key}"
         entries.append(ManifestEntry(index=index, name=f"{index}.jpg", source=source, size=len(data), etag=etag))
-    batch = no_op_batch(name, images).model_copy(update={"order": Order(models=DEFAULT_MODELS)})
+    batch = no_op_batch(name, images).model_copy(update={"order": Order(models=DEFAULT_MODELS, tenant=tenant)})
     submit(store, batch, iter(entries))
     return batch
 
 
-def no_op_batch(name: str, images: int, lane: Lane = "bulk") -> Batch:
+def no_op_batch(name: str, images: int, lane: Lane = "bulk", tenant: str = "default") -> Batch:
     """What is asked for images of this module."""
     return Batch(
         name=name,
         created=datetime.now(UTC),
-        order=Order(lane=lane, stages=(Stage.PURIFY,), models={Stage.PURIFY: _MODEL}),
+        order=Order(lane=lane, stages=(Stage.PURIFY,), models={Stage.PURIFY: _MODEL}, tenant=tenant),
         images=images,
         software=__version__,
     )

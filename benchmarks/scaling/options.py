@@ -117,8 +117,10 @@ class Options:
 
 def read_rules(path: Path = RULES) -> Rules:
     """The rules of a file such as ``deploy/prometheus/scaling.yaml``."""
-    said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Rules({name: _target(name, how) for name, how in said["targets"].items()}, float(said["polling"]))
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Rules(
+        {name: _target(name, how) for name, how in document["targets"].items()}, float(document["polling"])
+    )
 
 
 def changed(rules: Rules, changes: Sequence[str]) -> Rules:
@@ -168,8 +170,8 @@ def measured(summary: bytes, slots: int) -> Speed:
 
 def _target(name: str, how: Mapping[str, Any]) -> Target:
     triggers = tuple(
-        Trigger(said["name"], said["metric_type"], float(said["threshold"]), float(said["activation"]))
-        for said in how["triggers"]
+        Trigger(trigger["name"], trigger["metric_type"], float(trigger["threshold"]), float(trigger["activation"]))
+        for trigger in how["triggers"]
     )
     return Target(
         name,

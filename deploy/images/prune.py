@@ -76,8 +76,8 @@ def prune(site: Path) -> list[str]:
         _keep(site / folder, kept)
     for name in COMPACT:
         if (site / name).is_file():
-            said = json.loads((site / name).read_bytes())
-            (site / name).write_text(json.dumps(said, separators=(",", ":")), encoding="utf-8")
+            document = json.loads((site / name).read_bytes())
+            (site / name).write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
     for library in site.glob("**/*.so*"):
         shorten(library)
     return idle

@@ -135,9 +135,9 @@ def _names(infos: list[zipfile.ZipInfo]) -> Callable[[zipfile.ZipInfo], str]:
 
     def name(info: zipfile.ZipInfo) -> str:
         raw = _raw(info)
-        said = unicode_path(info.extra, raw)
-        if said is None:
-            said = info.filename if info.flag_bits & _UTF8 else raw.decode(encoding, "backslashreplace")
-        return said.partition("\0")[0].replace("\\", "/")
+        decoded = unicode_path(info.extra, raw)
+        if decoded is None:
+            decoded = info.filename if info.flag_bits & _UTF8 else raw.decode(encoding, "backslashreplace")
+        return decoded.partition("\0")[0].replace("\\", "/")
 
     return name

@@ -37,8 +37,8 @@ def send(peer: socket.socket, kind: bytes, value: object, *more: bytes) -> None:
         OSError: Where there is nobody, or no memory.
     """
     buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    parts: list[Buffer] = [head, *(one.raw() for one in buffers), *more]
+    pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    parts: list[Buffer] = [pickled, *(one.raw() for one in buffers), *more]
     lengths = [memoryview(part).nbytes for part in parts]
     if len(parts) > _MOST_PARTS:
         raise ValueError("too many parts")
@@ -46,8 +46,8 @@ def send(peer: socket.socket, kind: bytes, value: object, *more: bytes) -> None:
     try:
         _write(held, parts)
         fcntl.fcntl(held, fcntl.F_ADD_SEALS, _SEALS)
-        said = _HEAD.pack(kind, len(more)) + struct.pack(f"<{len(parts)}Q", *lengths)
-        socket.send_fds(peer, [said], [held])
+        head = _HEAD.pack(kind, len(more)) + struct.pack(f"<{len(parts)}Q", *lengths)
+        socket.send_fds(peer, [head], [held])
     finally:
         os.close(held)
 
@@ -65,13 +65,13 @@ def receive(peer: socket.socket) -> tuple[bytes, Any, list[memoryview]] | None:
     What was received is trusted like the process that sent it: it is one of this program's own.
     """
     try:
-        said, held, _, _ = socket.recv_fds(peer, _HEAD.size + 8 * _MOST_PARTS, 1)
+        head, held, _, _ = socket.recv_fds(peer, _HEAD.size + 8 * _MOST_PARTS, 1)
     except ConnectionError:
         return None
-    if not said:
+    if not head:
         return None
-    kind, beside = _HEAD.unpack_from(said)
-    lengths = struct.unpack(f"<{(len(said) - _HEAD.size) // 8}Q", said[_HEAD.size :])
+    kind, beside = _HEAD.unpack_from(head)
+    lengths = struct.unpack(f"<{(len(head) - _HEAD.size) // 8}Q", head[_HEAD.size :])
     parts = _mapped(held[0], lengths)
     inside = len(parts) - beside
     return kind, pickle.loads(parts[0], buffers=parts[1:inside]), parts[inside:]  # noqa: S301 - our own child's

@@ -101,11 +101,11 @@ class Child:
 
     def status(self) -> int:
         """How it ended, as a process's exit code; waits for that. Killed from outside, where nobody knows."""
-        said = b""
+        code = b""
         with suppress(OSError):
-            said = self._leash.recv(_STATUS.size)
+            code = self._leash.recv(_STATUS.size)
         self.close()
-        return int(_STATUS.unpack(said)[0]) if len(said) == _STATUS.size else -signal.SIGKILL
+        return int(_STATUS.unpack(code)[0]) if len(code) == _STATUS.size else -signal.SIGKILL
 
     def close(self) -> None:
         """End it."""
@@ -159,8 +159,8 @@ class _Forks:
 
     def _fork(self) -> bool:
         """A child for whoever has asked; whether there is anybody to ask."""
-        said, held, _, _ = socket.recv_fds(self._door, 16, 2)
-        if not said:
+        request, held, _, _ = socket.recv_fds(self._door, 16, 2)
+        if not request:
             return False
         work, leash = held
         if (pid := os.fork()) == 0:

@@ -131,10 +131,10 @@ def _strictly(picture: bytes, space: str) -> tuple[Rgb | None, bool]:
         try:
             return np.asarray(simplejpeg.decode_jpeg(picture, space)), False
         except ValueError as error:
-            said = str(error)
-        behind = _BEHIND.fullmatch(said)
+            message = str(error)
+        behind = _BEHIND.fullmatch(message)
         if behind is None:
-            return None, said.startswith(_DAMAGE)
+            return None, message.startswith(_DAMAGE)
         without = _without_filling(picture, int(behind[1]), bytes.fromhex("ff" + behind[2]))
         if without is None:
             return None, True

@@ -130,8 +130,8 @@ def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
         converted = to_srgb(pixels, profile)
         if converted is not None:
             pixels, notes = converted, [*notes, "from_icc"]
-    spacing, aspect, said = proportions(dataset)
-    return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, (*notes, *said), aspect)
+    spacing, aspect, corrections = proportions(dataset)
+    return SourceImage(np.ascontiguousarray(pixels), MEDIA_TYPE, spacing, (*notes, *corrections), aspect)
 
 
 def check_has_pixels(dataset: Dataset, size: int) -> None:
@@ -159,9 +159,9 @@ def check_has_pixels(dataset: Dataset, size: int) -> None:
                 reason="unsupported_format",
             )
     if not dataset.get("PixelData"):
-        said = "is empty" if "PixelData" in dataset else "is missing"
+        fault = "is empty" if "PixelData" in dataset else "is missing"
         raise BadInput(
-            f"the DICOM file holds no pixel data: {element('PixelData')} {said}; export the image again",
+            f"the DICOM file holds no pixel data: {element('PixelData')} {fault}; export the image again",
             reason="no_pixel_data",
         )
 
@@ -421,8 +421,8 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
     bits = number(dataset, "BitsStored", 8)
     if photometric == "PALETTE COLOR":
         notes.append("from_palette")
-        samples, said = coloured(samples, dataset)
-        notes += said
+        samples, corrections = coloured(samples, dataset)
+        notes += corrections
         bits = 8
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = (samples.astype(np.int64) + (1 << (bits - 1))).astype(np.uint16)

@@ -65,6 +65,27 @@ def halved(image: Pixels) -> Pixels:
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def tile_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of an image whose long side is brought to ``side``, halved first as far as that goes.
+
+    A preview's tiles have this size (``workers/image/preview.py``); who cuts one out of its square asks here, too.
+
+    Args:
+        height: Of the image, pixels.
+        width: Likewise.
+        side: Of the square tile.
+    """
+    while can_halve(height, width, side):
+        height, width = height // 2, width // 2
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def can_halve(height: int, width: int, side: int) -> bool:
+    """Whether an image on its way to a tile is halved once more."""
+    return max(height, width) >= 2 * side and min(height, width) >= 2
+
+
 def brought_back(
     image: Pixels, clean: Pixels, occlusion: Pixels, *, level: int, difference: int = DIFFERENCE
 ) -> tuple[Pixels, int]:

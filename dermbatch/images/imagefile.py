@@ -335,8 +335,8 @@ def _profile(image: Image.Image) -> bytes | None:
         photo, interoperability = exif.get_ifd(0x8769), exif.get_ifd(0xA005)
     except Exception:  # broken EXIF: the picture is still good
         return None
-    said = str(interoperability.get(1, "")).strip("\0 ")
-    return adobe_rgb() if said == "R03" or photo.get(0xA001) == 2 else None
+    index = str(interoperability.get(1, "")).strip("\0 ")
+    return adobe_rgb() if index == "R03" or photo.get(0xA001) == 2 else None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -435,10 +435,10 @@ def _by_pillow(image: Image.Image, profile: bytes | None, notes: list[str]) -> R
 
 def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:
     """What to say of a file that starts like an image and is none."""
-    said, name = str(error).lower(), _NAMES.get(media_type, "picture")
-    if not _is_complete(data, media_type) or "truncated" in said or isinstance(error, EOFError):
+    message, name = str(error).lower(), _NAMES.get(media_type, "picture")
+    if not _is_complete(data, media_type) or "truncated" in message or isinstance(error, EOFError):
         return BadInput(f"the {name} file ends before its picture does; copy it again", reason="truncated")
-    if media_type == "image/bmp" and said.startswith("unsupported"):
+    if media_type == "image/bmp" and message.startswith("unsupported"):
         return BadInput(
             "this is a BMP file with samples of an unusual layout or compression; save it as PNG",
             reason="unsupported_format",

@@ -140,6 +140,8 @@ def _past_fill(stream: bytes, at: int) -> int:
 def jpeg_end(stream: bytes) -> int | None:
     """Where a JPEG or JPEG-LS picture ends, behind its end marker; None where the stream ends before.
 
+    It goes on behind scans, where :func:`read_jpeg_header` ends, and looks into no segment.
+
     Args:
         stream: From the start marker on; anything may follow the picture.
     """

@@ -23,6 +23,8 @@ CENTRALITY = 0.2
 
 Mask = NDArray[np.uint8]
 """[H, W]: 255 lesion, 0 skin."""
+Flags = NDArray[np.bool_]
+"""[H, W]: true where lesion."""
 Contour = NDArray[np.int32]
 """[N, 1, 2]: (column, row) of the outermost lesion pixels, one after another."""
 
@@ -139,7 +141,12 @@ def bounding_box(contours: Sequence[Contour]) -> tuple[int, int, int, int]:
     return top, left, top + height, left + width
 
 
-def dice(one: Mask, other: Mask) -> float:
-    """2 |A and B| / (|A| + |B|) of two masks of one size, not 0 where lesion; 1 where both are empty."""
-    total = cv2.countNonZero(one) + cv2.countNonZero(other)
+def dice(one: Mask | Flags, other: Mask | Flags) -> float:
+    """2 |A and B| / (|A| + |B|) of two masks of one size, 0 to 1; 1 where both are empty (Dice 1945).
+
+    Args:
+        one: uint8 or bool [H, W], not 0 where lesion.
+        other: Likewise.
+    """
+    total = np.count_nonzero(one) + np.count_nonzero(other)
     return 2 * int(np.count_nonzero((one != 0) & (other != 0))) / total if total else 1.0

@@ -89,9 +89,9 @@ def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:
 
 def says_memory(error: Exception) -> bool:
     """Whether a decoder says by its error that it got no memory."""
-    said = str(error).lower()
+    message = str(error).lower()
     return any(
-        words in said for words in ("insufficient memory", "bad_alloc", "out of memory", "failed to allocate")
+        words in message for words in ("insufficient memory", "bad_alloc", "out of memory", "failed to allocate")
     )
 
 
@@ -173,11 +173,11 @@ def adobe_rgb() -> bytes:
     return matrix_profile(b"Adobe RGB compatible", primaries, 563 / 256)
 
 
-def matrix_profile(said: bytes, primaries: list[list[float]], gamma: float) -> bytes:
+def matrix_profile(description: bytes, primaries: list[list[float]], gamma: float) -> bytes:
     """An ICC profile of three primaries and a gamma (ICC.1, 8.3).
 
     Args:
-        said: What it is called.
+        description: What it is called.
         primaries: X, Y and Z of red, green and blue, adapted to D50.
         gamma: Exponent, up to 255.
     """
@@ -185,7 +185,7 @@ def matrix_profile(said: bytes, primaries: list[list[float]], gamma: float) -> b
     tags = {
         name: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in xyz)) for name, xyz in colours
     }
-    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(said) + 1) + said + bytes(79)
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(description) + 1) + description + bytes(79)
     tags[b"cprt"] = b"text\0\0\0\0none\0"
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)

@@ -274,33 +274,33 @@ def batch_states(rows: object) -> list[BatchState]:
 
 
 def _state(
-    name: str, said: dict[str, str], done: int, failed: int, in_flight: list[str | None], reasons: list[str]
+    name: str, fields: dict[str, str], done: int, failed: int, in_flight: list[str | None], reasons: list[str]
 ) -> BatchState:
     return BatchState(
         name=name,
-        lane=cast(Lane, said["lane"]),
-        weight=int(said["weight"]),
-        state=cast(Literal["open", "paused", "cancelled"], said["state"]),
-        why=said["why"],
-        images=int(said["images"]),
-        next_index=int(said["next"]),
+        lane=cast(Lane, fields["lane"]),
+        weight=int(fields["weight"]),
+        state=cast(Literal["open", "paused", "cancelled"], fields["state"]),
+        why=fields["why"],
+        images=int(fields["images"]),
+        next_index=int(fields["next"]),
         done=done,
         failed=failed,
         in_flight=int(in_flight[0] or 0),
         waiting=int(in_flight[1] or 0),
-        opened=datetime.fromtimestamp(int(said["opened"]) / 1000, UTC),
-        rate=float(said["rate"]),
-        seconds_left=float(said["left"]) if said.get("left") else None,
-        spent=_spent(said),
-        tolerant=said.get("tolerant") == "1",
-        growing=said.get("growing") == "1",
-        rule=said.get("rule", ""),
+        opened=datetime.fromtimestamp(int(fields["opened"]) / 1000, UTC),
+        rate=float(fields["rate"]),
+        seconds_left=float(fields["left"]) if fields.get("left") else None,
+        spent=_spent(fields),
+        tolerant=fields.get("tolerant") == "1",
+        growing=fields.get("growing") == "1",
+        rule=fields.get("rule", ""),
         reasons={reason: int(count) for reason, count in _pairs(reasons).items() if int(count) > 0},
     )
 
 
-def _spent(said: Mapping[str, str]) -> dict[Kind, Spent]:
-    counted = {kind: (int(said.get(f"images:{kind}", 0)), int(said.get(f"ms:{kind}", 0))) for kind in KINDS}
+def _spent(fields: Mapping[str, str]) -> dict[Kind, Spent]:
+    counted = {kind: (int(fields.get(f"images:{kind}", 0)), int(fields.get(f"ms:{kind}", 0))) for kind in KINDS}
     return {kind: Spent(images, ms / 1000) for kind, (images, ms) in counted.items() if images}
 
 

@@ -143,10 +143,10 @@ class Images:
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
         """Take an image for this owner, for the length of a lease."""
         names = [INFLIGHT, STATES, *bitmaps_of(job.batch)]
-        status, *said = cast(list[Any], self._run("claim", names, [job.member, job.index, owner, self._lease]))
+        status, *details = cast(list[Any], self._run("claim", names, [job.member, job.index, owner, self._lease]))
         if status != "claimed":
             return cast(Literal["taken", "finished", "unknown"], status)
-        attempt, transients, waited, queue = said
+        attempt, transients, waited, queue = details
         return Claim(job, owner, attempt, transients, waited / 1000, LANES[queue])
 
     def heartbeat(self, claim: Claim) -> bool:

@@ -9,6 +9,8 @@ What a model says beside its tensors, in ``parameters`` of its ``config.pbtxt`` 
 - ``sha256.<version>``: digest of the version's file: ``model.onnx``, or an ensemble's ``steps.txt``, which has its
   steps' digests. Needed: it goes into records and stage keys.
 - ``labels``: classes in the order of ``PROBABILITIES``, comma separated. Needed for classify.
+- ``support_model``: of a segment model that takes ``PROTOTYPES``: the model beside it, of the same version, that
+  makes them of a support image and its mask (``IMAGE``, ``MASK`` -> ``PROTOTYPES``).
 - ``threshold``: probability, 0 to 1, from which a pixel is lesion (segment) or occlusion (purify); 0.5.
 - ``long_side``: where H, W are free: pixels to which the image's long side is reduced before it is sent; 1024.
 - ``scale``: enhance: output over input resolution; 4.
@@ -50,7 +52,7 @@ class Contract:
     """What a stage, or one model of it, takes and gives.
 
     Attributes:
-        inputs: All with height and width first.
+        inputs: All but ``PROTOTYPES`` with height and width first.
         outputs: Of any shape.
         parameters: What a model says beside its tensors.
     """
@@ -66,9 +68,24 @@ IMAGE = Tensor("IMAGE", (-1, -1, 3))
 LESION = Tensor("LESION", (-1, -1))
 """Where the lesion is: probability x 255, or 255 and 0."""
 
+BORDER = Tensor("BORDER", (-1, -1), optional=True)
+"""The lesion by what tells borders: probability x 255."""
+
+PROTOTYPES = Tensor("PROTOTYPES", (-1,), "float32", optional=True)
+"""What a support looks like: of a segment model that is shown one; the mean over several."""
+
+MASK = Tensor("MASK", (-1, -1))
+"""What a person drew on a support: lesion where it is not 0."""
+
+SUPPORT_MODEL = "support_model"
+"""Parameter that names the model which makes a support's prototypes."""
+
 DISTANCE = Tensor("DISTANCE", (1,), "float32", optional=True)
 """How far a picture's embedding is from those of dermoscopic images, in shares of what is their limit: above 1 it
 is none, and gets no diagnosis."""
+
+VISUALBACKPROP = Tensor("VISUALBACKPROP", (-1, -1), optional=True)
+"""What the classifier's convolutions responded to over the whole picture, whatever it took it for."""
 
 CONTRACTS: dict[Stage, Contract] = {
     Stage.PURIFY: Contract(
@@ -76,8 +93,8 @@ CONTRACTS: dict[Stage, Contract] = {
         outputs=(Tensor("PURIFIED", (-1, -1, 3)), Tensor("OCCLUSION", (-1, -1))),
     ),
     Stage.SEGMENT: Contract(
-        inputs=(IMAGE,),
-        outputs=(LESION, Tensor("BORDER", (-1, -1), optional=True)),
+        inputs=(IMAGE, PROTOTYPES),
+        outputs=(LESION, BORDER),
     ),
     Stage.ENHANCE: Contract(inputs=(IMAGE,), outputs=(Tensor("ENHANCED", (-1, -1, 3)),)),
     Stage.CLASSIFY: Contract(
@@ -87,9 +104,13 @@ CONTRACTS: dict[Stage, Contract] = {
             Tensor("EMBEDDING", (-1,), "float32"),
             Tensor("SALIENCY", (-1, -1)),
             DISTANCE,
+            VISUALBACKPROP,
         ),
     ),
 }
+
+ENCODES_SUPPORT = Contract(inputs=(IMAGE, MASK), outputs=(Tensor("PROTOTYPES", (-1,), "float32"),))
+"""Of the model that makes a support's prototypes; it serves no stage."""
 
 SCALE = 4
 """Output over input resolution of enhance models that do not say."""

@@ -12,6 +12,8 @@ _ONNX = re.compile(
     r'^(?:[^#\n]*\s)?(?:backend\s*:\s*"onnxruntime"|platform\s*:\s*"onnxruntime_onnx")', re.MULTILINE
 )
 
+_SHOWN = re.compile(r'^(?!\s*#).*\bkey\s*:\s*"support_model"', re.MULTILINE)
+
 
 def default_model_repository() -> Path:
     """The model repository of this installation.
@@ -50,6 +52,14 @@ def for_onnx_runtime(repository: Path) -> dict[str, list[str]]:
         for name, versions in served_models(repository).items()
         if _ONNX.search((repository / name / "config.pbtxt").read_text(errors="replace"))
     }
+
+
+def shown_supports(repository: Path) -> frozenset[str]:
+    """The models of a repository that have to be shown a support: segment models that take ``PROTOTYPES``."""
+    configs = {
+        config.parent.name: config.read_text(errors="replace") for config in repository.glob("*/config.pbtxt")
+    }
+    return frozenset(name for name, text in configs.items() if _SHOWN.search(text))
 
 
 def served_models(repository: Path) -> dict[str, list[str]]:

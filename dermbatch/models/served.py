@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.errors import DermbatchError, ModelContractError
-from dermbatch.models.contracts import CONTRACTS, DATA_TYPES, SCALE, SCALED, Tensor
+from dermbatch.models.contracts import CONTRACTS, DATA_TYPES, ENCODES_SUPPORT, SCALE, SCALED, Contract, Tensor
 from dermbatch.records.outcome import Device, ModelUsed
 from dermbatch.stages import Stage
 
@@ -49,6 +49,11 @@ class ServedModel:
         """Height and width of ``IMAGE``; -1 where free."""
         height, width, *_ = self.shapes.get("IMAGE", (-1, -1))
         return height, width
+
+    @property
+    def takes_support(self) -> bool:
+        """Whether it has to be shown a support: a picture of the disease with its lesion drawn."""
+        return "PROTOTYPES" in self.shapes
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,15 +104,29 @@ class ServedModel:
         Raises:
             ModelContractError: Where one is missing, or one more is wanted.
         """
-        taken = [tensor.name for tensor in CONTRACTS[stage].inputs]
-        given = [tensor.name for tensor in CONTRACTS[stage].outputs if not tensor.optional]
+        self.keep(CONTRACTS[stage], inputs, outputs, f"serve {stage}", f"the {stage} stage has")
+
+    def keep(self, contract: Contract, inputs: set[str], outputs: set[str], what: str, told: str) -> None:
+        """As :meth:`require`, for any contract.
+
+        Args:
+            contract: To be kept.
+            inputs: Names of what it takes.
+            outputs: Names of what it gives.
+            what: What it cannot do else, for the sentence.
+            told: How the sentence goes on to what the contract has.
+
+        Raises:
+            ModelContractError: Where one is missing, or one more is wanted.
+        """
+        taken = [tensor.name for tensor in contract.inputs if not tensor.optional]
+        given = [tensor.name for tensor in contract.outputs if not tensor.optional]
         missing = [name for name in taken if name not in inputs] + [name for name in given if name not in outputs]
-        extra = inputs.difference(taken)
+        extra = inputs.difference(tensor.name for tensor in contract.inputs)
         if missing or extra:
             how = f"has no tensor {', '.join(missing)}" if missing else f"wants {_list(extra)} as well"
             found = f"It takes {_list(inputs)} and gives {_list(outputs)}"
-            contract = f"the {stage} stage has {_list(taken)} and {_list(given)}"
-            raise self.broken(f"cannot serve {stage}: it {how}. {found}; {contract}")
+            raise self.broken(f"cannot {what}: it {how}. {found}; {told} {_list(taken)} and {_list(given)}")
 
     def checked(self, name: str, value: Array, shape: tuple[int, ...]) -> Array:
         """``value``, where it has the shape that the contract promises.
@@ -124,11 +143,11 @@ class ServedModel:
         return ModelContractError(f"model {self.name} version {self.version} {how}")
 
 
-def describe(stage: Stage, version: str, config: Any) -> ServedModel:
+def describe(stage: Stage | None, version: str, config: Any) -> ServedModel:
     """Read a ``ModelConfig`` message and check it against the stage's contract.
 
     Args:
-        stage: Whose contract it must keep.
+        stage: Whose contract it must keep; none: that of a model which makes a support's prototypes.
         version: The version that is meant.
         config: Triton's ``ModelConfig``, as its gRPC endpoint gives it.
 
@@ -146,8 +165,13 @@ def describe(stage: Stage, version: str, config: Any) -> ServedModel:
         parameters=parameters,
         device=_device(config),
     )
-    model.require(stage, {tensor.name for tensor in config.input}, {tensor.name for tensor in config.output})
-    for wanted in (*CONTRACTS[stage].inputs, *CONTRACTS[stage].outputs):
+    names = {tensor.name for tensor in config.input}, {tensor.name for tensor in config.output}
+    if stage is None:
+        model.keep(ENCODES_SUPPORT, *names, "encode a support", "such a model has")
+    else:
+        model.require(stage, *names)
+    contract = ENCODES_SUPPORT if stage is None else CONTRACTS[stage]
+    for wanted in (*contract.inputs, *contract.outputs):
         if wanted.name in tensors:
             _check(model, wanted, _type_name(tensors[wanted.name]))
     if config.model_transaction_policy.decoupled:

@@ -166,7 +166,7 @@ class Triton:
         except InferenceServerException as error:
             raise self._sorted(error, name, None) from error
 
-    def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
+    def model(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
         """The model that serves a stage: the pinned version, or the newest that is ready.
 
         Raises:
@@ -179,7 +179,7 @@ class Triton:
         except _Elsewhere:
             return self._described(stage, choice)
 
-    def _described(self, stage: Stage, choice: ModelChoice) -> ServedModel:
+    def _described(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
         version = choice.version or self._newest(choice.name)
         try:
             answer = self._client.get_model_config(choice.name, version, client_timeout=METADATA_TIMEOUT)

@@ -104,14 +104,16 @@ class Posting:
     def _posted(self, url: str, pieces: Sequence[bytes], headers: Mapping[str, str]) -> Answer:
         if self._pool is None:
             self._pool = self._opened()
-        said = {
+        all_headers = {
             **self._credentials(),
             "Content-Length": str(sum(map(len, pieces))),
             "User-Agent": f"dermbatch/{__version__}",
             **headers,
         }
         until = time.monotonic() + self._settings.timeout
-        answer = self._pool.request("POST", url, body=_in_time(pieces, until), headers=said, preload_content=False)
+        answer = self._pool.request(
+            "POST", url, body=_in_time(pieces, until), headers=all_headers, preload_content=False
+        )
         try:
             until = time.monotonic() + self._settings.timeout
             # By read1: other ways to read wait for as much as was asked for, however slowly it comes.
@@ -142,11 +144,11 @@ class Posting:
 
 def seconds_of(retry_after: str | None) -> float | None:
     """Seconds that ``Retry-After`` asks for, as a number or a date (RFC 9110, 10.2.3); none where it is none."""
-    said = (retry_after or "").strip()
-    if said.isdecimal():
-        return float(said)
+    text = (retry_after or "").strip()
+    if text.isdecimal():
+        return float(text)
     try:
-        return max(0.0, (parsedate_to_datetime(said).astimezone(UTC) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (parsedate_to_datetime(text).astimezone(UTC) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -12,7 +12,9 @@ from dermbatch.phantoms.skin import HAEMOGLOBIN, MELANIN, absorb, cloud, ridges
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Kind = Literal["nevus", "melanoma", "keratosis"]
+Common = Literal["nevus", "melanoma", "keratosis"]
+Kind = Literal["nevus", "melanoma", "keratosis", "ring"]
+"""A ring is of a rare kind: pale, and no sample is one unless it is asked for."""
 
 _YELLOW = np.array([0.35, 0.8, 1.7], np.float32)  # keratin lets less blue through than melanin does
 
@@ -27,10 +29,11 @@ def outline(rng: np.random.Generator, height: int, width: int, kind: Kind) -> tu
     short = min(height, width)
     radius = short * rng.uniform(0.14, 0.34)
     centre = np.array([width, height]) / 2 + rng.normal(0, 0.05, 2) * short
-    rough = {"nevus": 0.05, "melanoma": 0.11, "keratosis": 0.07}[kind] * rng.uniform(0.6, 1.4)
-    lobes = (
-        int(rng.integers(2, 5)) if rng.random() < {"nevus": 0.15, "melanoma": 0.7, "keratosis": 0.35}[kind] else 1
-    )
+    if kind == "ring":
+        radius = max(radius, 0.24 * short)
+    rough = {"nevus": 0.05, "melanoma": 0.11, "keratosis": 0.07, "ring": 0.04}[kind] * rng.uniform(0.6, 1.4)
+    several = {"nevus": 0.15, "melanoma": 0.7, "keratosis": 0.35, "ring": 0.0}[kind]
+    lobes = int(rng.integers(2, 5)) if rng.random() < several else 1
     depth = np.full((height, width), -np.inf, np.float32)
     for lobe in range(lobes):
         size = radius if lobe == 0 else radius * rng.uniform(0.4, 0.8)
@@ -89,12 +92,17 @@ def paint(rng: np.random.Generator, rgb: Floats, depth: Floats, kind: Kind) -> F
     Returns:
         float32 [H, W, 3], 0 to 255.
     """
-    low, high = {"nevus": (0.02, 0.12), "melanoma": (0.015, 0.09), "keratosis": (0.008, 0.03)}[kind]
+    low, high = {
+        "nevus": (0.02, 0.12),
+        "melanoma": (0.015, 0.09),
+        "keratosis": (0.008, 0.03),
+        "ring": (0.01, 0.03),
+    }[kind]
     softness = float(rng.uniform(low, high))
     cell = float(np.sqrt((depth > 0).sum() / np.pi)) + 4
     box = _around(depth > -7 * softness)  # where the lesion's share is a thousandth or more
     share = np.asarray(1 / (1 + cv2.exp(np.clip(-depth[box] / np.float32(softness), -30, 30))), np.float32)
-    draw = {"nevus": _nevus, "melanoma": _melanoma, "keratosis": _keratosis}[kind]
+    draw = {"nevus": _nevus, "melanoma": _melanoma, "keratosis": _keratosis, "ring": _ring}[kind]
     out = rgb.copy()
     out[box] = draw(rng, rgb[box], depth[box], share, cell)
     return out
@@ -164,4 +172,18 @@ def _keratosis(rng: np.random.Generator, rgb: Floats, depth: Floats, share: Floa
     out = absorb(rgb, np.clip(pigment, 0.05, 5) * share, _YELLOW if rng.random() < 0.6 else MELANIN)
     bright = cv2.GaussianBlur(cysts, (0, 0), blur * 2) * share * rng.uniform(0.3, 0.8)
     out += (np.array([235, 225, 205], np.float32) - out) * np.clip(bright, 0, 1)[..., None]
+    return np.clip(out, 0, 255)
+
+
+def _ring(rng: np.random.Generator, rgb: Floats, depth: Floats, share: Floats, cell: float) -> Floats:
+    """A raised pale rim around skin that is a little redder: as of granuloma annulare, and no brown at all."""
+    height, width = depth.shape
+    wide = rng.uniform(0.3, 0.5)
+    rim = np.exp(-(((depth - wide / 2) / np.float32(wide / 2)) ** 4)).astype(np.float32)
+    beads = 1 + 0.25 * cloud(rng, height, width, cell / 6) + 0.1 * cloud(rng, height, width, cell / 20)
+    pale = np.clip(rng.uniform(0.35, 0.6) * rim * beads, 0, 0.8) * share
+    blood = rng.uniform(0.0, 0.05) * np.clip(depth * 4, 0, 1) * (1 - rim) * share
+    out = absorb(rgb, np.clip(blood, 0, 1).astype(np.float32), HAEMOGLOBIN)
+    white = np.array([248, 236, 222], np.float32) + rng.normal(0, 4, 3).astype(np.float32)
+    out += (white - out) * pale[..., None]
     return np.clip(out, 0, 255)

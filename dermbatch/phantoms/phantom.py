@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.phantoms.lesion import Kind, outline, paint
+from dermbatch.phantoms.lesion import Common, Kind, outline, paint
 from dermbatch.phantoms.occlusion import Drawn, draw_bubbles, draw_hairs, draw_ink, draw_ruler
 from dermbatch.phantoms.skin import draw_vignette, grain, skin
 
@@ -17,8 +17,10 @@ Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Occlusion = Literal["hair", "ruler", "ink", "bubbles"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""The sorts of lesion that can be drawn."""
+KINDS: tuple[Common, ...] = get_args(Common)
+"""The sorts of lesion that are drawn where none is asked for."""
+ALL_KINDS: tuple[Kind, ...] = (*KINDS, "ring")
+"""All that can be drawn."""
 OCCLUSIONS: tuple[Occlusion, ...] = get_args(Occlusion)
 """What can be drawn over them, in this order."""
 
@@ -68,7 +70,7 @@ def phantom(
         seed: Decides everything that the other arguments leave open.
         height: Rows, at least 32.
         width: Columns, at least 32.
-        kind: What the lesion looks like; any of `KINDS` by default.
+        kind: What the lesion looks like; any of `KINDS` by default, one of `ALL_KINDS`.
         occlusions: What is drawn over it; by default some of `OCCLUSIONS`, an empty collection for none.
             The clean picture does not depend on them.
     """

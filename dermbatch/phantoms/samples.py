@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
+from dermbatch.phantoms.lesion import Kind
 from dermbatch.phantoms.phantom import Phantom, phantom
 
 Rgb = NDArray[np.uint8]
@@ -23,7 +24,9 @@ _FORMATS = (".jpg", ".png", ".dcm", ".jpg", ".tif", ".jpg", ".webp", ".bmp", "_s
 _SIZES = ((767, 1022), (480, 640), (600, 600), (1129, 1504), (450, 600))  # as public archives have them
 
 
-def write_samples(folder: Path, count: int, seed: int = 0, *, truth: Path | None = None) -> list[Path]:
+def write_samples(
+    folder: Path, count: int, seed: int = 0, *, truth: Path | None = None, kind: Kind | None = None
+) -> list[Path]:
     """Write a mixed folder of sample images, the same for the same arguments.
 
     Args:
@@ -33,6 +36,7 @@ def write_samples(folder: Path, count: int, seed: int = 0, *, truth: Path | None
         seed: Of the first phantom; the others follow.
         truth: Where the true masks go: ``<name>_lesion.png``, ``<name>_occlusion.png`` (0 or 255) and
             ``<name>_clean.png``. Not inside ``folder``, or they would be taken for images. None for no truth.
+        kind: What all lesions look like; a mixture where none is given.
 
     Returns:
         The images' paths, in order.
@@ -43,7 +47,7 @@ def write_samples(folder: Path, count: int, seed: int = 0, *, truth: Path | None
     written = []
     for i in range(count):
         height, width = _SIZES[i % len(_SIZES)]
-        drawn = phantom(seed + i, height=height, width=width)
+        drawn = phantom(seed + i, height=height, width=width, kind=kind)
         name = f"phantom_{seed + i:04d}"
         suffix = _FORMATS[i % len(_FORMATS)]
         path = folder / f"{name}{suffix}"

@@ -6,7 +6,16 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dermbatch.errors import NewerFormat
 from dermbatch.stages import ORDER, Stage
@@ -36,10 +45,10 @@ class Stored(Record):
 
     @field_validator("format")
     @classmethod
-    def _known(cls, said: int) -> int:
-        if said > FORMAT:
+    def _known(cls, number: int) -> int:
+        if number > FORMAT:
             raise NewerFormat(
-                f"this {cls.__name__} is of format {said}, and formats up to {FORMAT} are known here: "
+                f"this {cls.__name__} is of format {number}, and formats up to {FORMAT} are known here: "
                 "install the version of Dermbatch that wrote it, or a later one"
             )
         return FORMAT
@@ -74,6 +83,15 @@ class ModelChoice(Record):
 
     name: str
     version: str | None = None
+
+
+class SupportChoice(Record):
+    """What a one-shot segment model is shown: a version of a support set."""
+
+    name: Name
+    version: int = Field(ge=1)
+    sha256: str = Field(description="digest of its pictures and masks; stage keys hold it")
+    disease: str | None = Field(default=None, description="what it is of, as whoever added it said")
 
 
 class Deidentification(Record):
@@ -112,6 +130,25 @@ class Order(Record):
     )
     output: str | None = Field(default=None, description="s3://bucket/prefix that results are also copied under")
     tenant: Name = Field(default="default", description="who is billed for it")
+    support: SupportChoice | None = Field(
+        default=None, description="what the segment model is shown, where it is one that has to be"
+    )
+    shares: Name | None = Field(
+        default=None, description="the tenant whose known results it shares, where an operator says so; its own"
+    )
+
+    deadline: AwareDatetime | None = Field(
+        default=None, description="by when all images are to have their outcomes"
+    )
+    wait_objective: float | None = Field(
+        default=None, gt=0, description="seconds that 95 of 100 of its images may wait at most, by its tenant"
+    )
+
+    @property
+    def pool(self) -> str | None:
+        """Whose known results and pictures it uses and adds to; none: those of all without a tenant."""
+        whose = self.shares or self.tenant
+        return None if whose == "default" else whose
 
     @field_validator("dicom")
     @classmethod
@@ -119,12 +156,12 @@ class Order(Record):
         return dicom or info.data.get("send_to") is not None
 
 
-def embedded(said: Any) -> Any:
+def embedded(record: Any) -> Any:
     """A record's fields, with those of its order in ``order``: version 0.1.0 wrote them beside the others."""
-    if not isinstance(said, dict) or "order" in said:
-        return said
-    order = {field: value for field, value in said.items() if field in Order.model_fields}
-    return {field: value for field, value in said.items() if field not in order} | {"order": order}
+    if not isinstance(record, dict) or "order" in record:
+        return record
+    order = {field: value for field, value in record.items() if field in Order.model_fields}
+    return {field: value for field, value in record.items() if field not in order} | {"order": order}
 
 
 class Refusal(Record):
@@ -176,6 +213,7 @@ class Batch(Asked):
     """What was asked; ``batch.json``. Written last of a plan, so its presence says that the manifest is whole."""
 
     images: int
+    bytes: int = Field(default=0, description="of the images' files, as far as planning knew them")
     skipped: int = Field(default=0, description="files passed over because they are no images")
     sidecars: int = Field(default=0, description="of those skipped: hidden files and folders, and systems' own")
     own_results: int = Field(default=0, description="of those skipped: results that Dermbatch wrote")
@@ -222,7 +260,20 @@ class BatchSummary(Stored):
         description="mean seconds that an image took a worker slot, where stages were run"
     )
     slots: int = Field(description="worker slots heard of at the end")
+    deadline: datetime | None = Field(default=None, description="as it was asked for")
+    waited_p95: float | None = Field(
+        default=None, description="seconds that 95 of 100 results waited at most for a worker, to 9 %"
+    )
+    late: int | None = Field(
+        default=None, description="results that waited longer than the objective, if any is set"
+    )
     software: str
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the deadline was met; none where there was none."""
+        ended = self.last_finished or self.closed
+        return None if self.deadline is None else self.state == "finished" and ended <= self.deadline
 
 
 class Position(Record):
@@ -249,6 +300,7 @@ class PlanRecord(Asked):
     filters: Filters = Filters()
     position: Position = Position()
     images: int = 0
+    bytes: int = 0
     skipped: int = 0
     sidecars: int = 0
     own_results: int = 0

@@ -45,6 +45,10 @@ MOST_PROBABLE = own("MOST-PROBABLE", "Most probable class of the model, not a di
 OUTCOME = own("SEG-OUTCOME", "Outcome of the segmentation")
 NO_LESION = own("NO-LESION", "No lesion was segmented")
 NOT_CLASSIFIED = own("NOT-CLASSIFIED", "Not classified: no dermoscopic image")
+DIAGNOSIS = Code("439401001", "SCT", "Diagnosis")
+CERTAINTY = own("CERTAINTY", "How sure the reader is")
+NOT_SURE = own("NOT-SURE", "The reader is not sure")
+FEATURE = own("FEATURE", "Dermoscopic feature that the reader has seen")
 QUALITY_FLAG = own("QUALITY", "Quality flag")
 QUALITY = {
     "no_lesion": own("Q-NO-LESION", "Nothing was segmented"),
@@ -78,6 +82,13 @@ _LONGEST_MEANING = 64  # of the VR LO
 def finding(label: str) -> Code:
     """What a class of a model stands for; an own code where the label is not known here."""
     return _class(label)[1]
+
+
+def feature(term: str) -> Code:
+    """A dermoscopic feature; the code depends on the term alone."""
+    digest = hashlib.sha256(term.encode()).hexdigest()[:10].upper()
+    meaning = term.replace("_", " ").replace("\\", " ").strip() or "feature"
+    return own(f"F-{digest}", meaning[:_LONGEST_MEANING])
 
 
 def probability(label: str) -> Code:

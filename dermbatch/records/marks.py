@@ -30,7 +30,9 @@ _COMMENT = b"\xff\xfe\x00\x0bDermbatch"
 _LAST = 0x00081090  # Manufacturer's Model Name
 _PNG_START = 33  # bytes of signature and header chunk
 
-FILE_NAMES = frozenset({"purified.png", "mask.png", "enhanced.png", "saliency.png", "preview.jpg"})
+FILE_NAMES = frozenset(
+    {"purified.png", "mask.png", "border.png", "enhanced.png", "saliency.png", "visualbackprop.png", "preview.jpg"}
+)
 """How pictures of results are called, wherever they are copied to."""
 
 _PLACES = re.compile(
@@ -82,7 +84,7 @@ def _is_ours(head: bytes) -> bool:
     wanted = [Tag("Manufacturer"), Tag("ManufacturerModelName")]
     with quiet():
         try:
-            said = read_partial(BytesIO(head), stop, force=True, specific_tags=list(wanted))
-            return all(str(said.get(tag).value).strip() == MANUFACTURER for tag in wanted)
+            header = read_partial(BytesIO(head), stop, force=True, specific_tags=list(wanted))
+            return all(str(header.get(tag).value).strip() == MANUFACTURER for tag in wanted)
         except Exception:  # of strangers, whatever the reader makes of it: none of ours
             return False

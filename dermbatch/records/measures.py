@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pydicom.sr.coding import Code
 
 from dermbatch.records import codes
-from dermbatch.records.outcome import ClassifyOutput, LesionGeometry
+from dermbatch.records.outcome import ClassifyOutput, LesionGeometry, ResultRecord
+from dermbatch.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ def measures(lesion: LesionGeometry) -> Iterator[Measure]:
     yield Measure(codes.BORDER_IRREGULARITY, lesion.border_irregularity, codes.NO_UNIT)
 
 
+def classification(record: ResultRecord) -> ClassifyOutput | None:
+    """What the classifier made of an image; none where it did not run."""
+    stage = record.stages.get(Stage.CLASSIFY)
+    return stage.output if stage and isinstance(stage.output, ClassifyOutput) else None
+
+
 def probabilities(output: ClassifyOutput) -> Iterator[Measure]:
     """Of every class, 0 to 1; none where it is no dermoscopic image."""
     for label, value in output.probabilities.items():
@@ -54,3 +61,15 @@ def probabilities(output: ClassifyOutput) -> Iterator[Measure]:
 def most_probable(output: ClassifyOutput) -> Code:
     """The class with the largest probability; that there is none, where it is no dermoscopic image."""
     return codes.NOT_CLASSIFIED if output.label is None else codes.finding(output.label)
+
+
+def probability_change(old: ClassifyOutput | None, new: ClassifyOutput | None) -> float | None:
+    """The largest change of a class's probability, 0 to 1; a class that one model does not know has 0 there.
+
+    None where one of the two results has no classification.
+    """
+    if old is None or new is None:
+        return None
+    labels = old.probabilities.keys() | new.probabilities.keys()
+    changes = (abs(old.probabilities.get(name, 0.0) - new.probabilities.get(name, 0.0)) for name in labels)
+    return max(changes, default=0.0)

@@ -77,6 +77,15 @@ class LesionGeometry(Record):
     colour: ColourStatistics
 
 
+class BorderMeasures(Record):
+    """A border map around the lesion, by sectors of 45 degrees: the first one is about the top, then clockwise."""
+
+    sharpness: tuple[float, ...] = Field(description="mean of the map just inside less that just outside, 0 to 1")
+    irregularity: tuple[float, ...] = Field(
+        description="root mean square of what the outline's radius strays, as a share of the mean radius"
+    )
+
+
 class SegmentOutput(Record):
     """What segmentation found; no geometry where there is no lesion."""
 
@@ -84,6 +93,7 @@ class SegmentOutput(Record):
     lesion: LesionGeometry | None
     touches_frame: bool
     confidence: float = Field(description="mean of |2p - 1| over the lesion and its near surroundings")
+    border: BorderMeasures | None = Field(default=None, description="where the model gives a border map")
 
 
 class EnhanceOutput(Record):
@@ -257,6 +267,7 @@ class ResultRecord(Stored):
         default=None, description="s3://bucket/key of the folder of copies, where asked for"
     )
     attempt: int
+    waited: float | None = Field(default=None, description="seconds in the queue before this attempt began")
     worker: str
     started: datetime
     finished: datetime

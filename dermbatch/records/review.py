@@ -52,6 +52,44 @@ class Seen(Record):
     blank: bool
 
 
+class Case(Record):
+    """An image of a queue."""
+
+    batch: str
+    index: int = Field(ge=0)
+
+
+class Queue(Stored):
+    """Images that readers are to look at, in this order; never changed afterwards.
+
+    Attributes:
+        name: Of it.
+        made, by: When and by whom it was made.
+        how: What chose the images: the query and order, or the plan.
+        cases: The images, known ones among them.
+        readers: By how many each is to be read.
+        blind: Whether the models' results are not shown before the reader has decided.
+        blank_share: Of the cases, that a reader begins on an empty picture: a mask that is there anchors.
+        known: Those of the cases whose answer is known, by adjudication; each reader is handed them once.
+    """
+
+    name: str
+    made: datetime
+    by: Text
+    how: str = Field(default="", max_length=4000)
+    cases: tuple[Case, ...] = Field(min_length=1, max_length=10_000)
+    readers: int = Field(default=1, ge=1, le=10)
+    blind: bool = False
+    blank_share: float = Field(default=0.0, ge=0, le=1)
+    known: tuple[Case, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len({(case.batch, case.index) for case in self.cases}) != len(self.cases):
+            raise ValueError("an image is in a queue once")
+        return self
+
+
 class Decision(Stored):
     """What one reader decided of one image, in one version; never changed afterwards.
 

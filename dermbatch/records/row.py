@@ -152,6 +152,7 @@ def _of_result(record: ResultRecord) -> Row:
         "bytes_read": record.usage.bytes_read if record.usage else None,
         "bytes_stored": _stored(record),
         "attempt": record.attempt,
+        "seconds_waited": record.waited,
         "worker": record.worker,
         "started": record.started,
         "finished": record.finished,

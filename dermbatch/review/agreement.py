@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dermbatch.images.lesion import Mask
+from dermbatch.images.lesion import Mask, dice
+
+AND = " + "
+"""Between the labels of a diagnosis that is several."""
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
@@ -39,9 +43,9 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
 def boundary_distances(one: Mask, other: Mask) -> tuple[float, float] | None:
     """How far two outlines are from each other: the mean symmetric and the 95 % Hausdorff distance, in pixels.
 
-    Of each pixel of an outline the distance to the nearest of the other's (Euclidean, exact); their mean, and the
-    95th percentile (linear), over both outlines together. A pixel is of the outline where one of its four
-    neighbours is outside of the mask or of the picture.
+    Of each pixel of an outline the distance to the nearest of the other's (Euclidean, exact); their mean over both
+    outlines together, and the larger of the two directions' 95th percentiles (linear), as ``lesionnets evaluate``
+    has it. A pixel is of the outline where one of its four neighbours is outside of the mask or of the picture.
 
     Returns:
         None where one mask is empty: there is no distance to nothing.
@@ -50,8 +54,9 @@ def boundary_distances(one: Mask, other: Mask) -> tuple[float, float] | None:
     if not all(outline.any() for outline in outlines):
         return None
     first, second = (_distance_to(outline) for outline in outlines)
-    both = np.concatenate([second[outlines[0]], first[outlines[1]]])
-    return float(both.mean()), float(np.percentile(both, 95))
+    there, back = second[outlines[0]], first[outlines[1]]
+    farthest = max(np.percentile(there, 95), np.percentile(back, 95))
+    return float(np.concatenate([there, back]).mean()), float(farthest)
 
 
 def _outline(mask: Mask) -> npt.NDArray[np.bool_]:
@@ -64,3 +69,127 @@ def _distance_to(outline: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """Of each pixel to the nearest of an outline that is not empty."""
     found = cv2.distanceTransform(np.where(outline, 0, 255).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(found, np.float32)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How far two masks agree.
+
+    Attributes:
+        dice: 0 to 1; 1 where both are empty.
+        distance: Mean symmetric distance of the outlines, pixels; none where a mask is empty.
+        hausdorff: 95 % Hausdorff distance, pixels; none likewise.
+    """
+
+    dice: float
+    distance: float | None
+    hausdorff: float | None
+
+
+def overlap(one: Mask, other: Mask) -> Overlap:
+    """How far two masks [H, W] of one picture agree. Only the part around both is looked at, which is the same."""
+    both = one | other
+    rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
+    if not len(rows):
+        return Overlap(1.0, None, None)
+    part = tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in (rows, columns))
+    first, second = np.ascontiguousarray(one[part]), np.ascontiguousarray(other[part])
+    found = boundary_distances(first, second)
+    return Overlap(dice(first, second), *(found if found is not None else (None, None)))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two readings of one image.
+
+    Attributes:
+        batch, index: The image.
+        readers: Whose.
+        labels: What each called it, several in alphabetical order with :data:`AND` between; none where nothing.
+        masks: How far the masks agree; none where one of the two has none.
+        label: The image's class: by adjudication, else the model's most probable; none where neither is.
+        source: Where it comes from.
+    """
+
+    batch: str
+    index: int
+    readers: tuple[str, str]
+    labels: tuple[str | None, str | None]
+    masks: Overlap | None
+    label: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """How far readers agree on some images.
+
+    Attributes:
+        name: What they have in common.
+        images: Pairs of readings.
+        dice, distance, hausdorff: Means over the pairs that have them; none where none has.
+        called: Pairs of which both readers named a diagnosis.
+        same: The share of these in which both named the same.
+        kappa: Cohen's, of these; none where it is undefined. Of several pairs of readers, all together.
+    """
+
+    name: str
+    images: int
+    dice: float | None
+    distance: float | None
+    hausdorff: float | None
+    called: int
+    same: float | None
+    kappa: float | None
+
+
+def group(name: str, pairs: Sequence[Pair], *, label: str | None = None) -> Group:
+    """How far the readers of these pairs agree.
+
+    Args:
+        name: What they have in common.
+        pairs: The pairs whose masks count.
+        label: Kappa is of whether readers named this label or not, then.
+    """
+    said = [pair.labels for pair in pairs]
+    both = [(one, other) for one, other in said if one is not None and other is not None]
+    if label is not None:
+        both = [(_names(label, one), _names(label, other)) for one, other in both]
+    masks = [pair.masks for pair in pairs if pair.masks is not None]
+    return Group(
+        name,
+        len(pairs),
+        _mean(one.dice for one in masks),
+        _mean(one.distance for one in masks),
+        _mean(one.hausdorff for one in masks),
+        len(both),
+        _mean(float(one == other) for one, other in both),
+        kappa([one for one, _ in both], [other for _, other in both]),
+    )
+
+
+def by_class(pairs: Sequence[Pair]) -> list[Group]:
+    """A group for each class: masks of its images, and whether readers name it, or not, of all images."""
+    groups = []
+    for label in sorted({pair.label for pair in pairs if pair.label is not None}):
+        own = group(label, [pair for pair in pairs if pair.label == label])
+        called = group(label, pairs, label=label)
+        groups.append(replace(own, called=called.called, same=called.same, kappa=called.kappa))
+    return groups
+
+
+def by(pairs: Iterable[Pair], name: Callable[[Pair], str]) -> list[Group]:
+    """A group for each name that the pairs have."""
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault(name(pair), []).append(pair)
+    return [group(one, found[one]) for one in sorted(found)]
+
+
+def _names(label: str, said: str) -> str:
+    return label if label in said.split(AND) else "other"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else None

@@ -17,8 +17,11 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import read, read_if_any, write_once
 
 
-def keep(store: ObjectStore, decision: Decision) -> None:
-    """Keep a decision; once more, where it is there already, does nothing.
+def keep(store: ObjectStore, decision: Decision) -> Decision:
+    """Keep a decision.
+
+    Returns:
+        What is kept: this one; or the same one as it was sent before, whatever was run anew since.
 
     Raises:
         ObjectNotFound: Where the image has no result (any more).
@@ -27,10 +30,15 @@ def keep(store: ObjectStore, decision: Decision) -> None:
             ``decided_meanwhile``, where this version is taken by another decision, or comes before its time.
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
+    key = layout.decision(decision.batch, decision.index, decision.reader, decision.version)
+    earlier = decided(store, decision.batch, decision.index, decision.reader, decision.version)
+    if earlier is not None and _same(earlier, decision):
+        return earlier
     record = read(store, layout.result(decision.batch, decision.index), ResultRecord)
     if record.source.sha256 != decision.seen.sha256:
         raise ReviewConflict("the image is another one than the reader saw", reason="another_image")
-    newer = newer_results(store, decision.seen.sha256, decision.seen.stages)
+    pool = layout.pool_of(record.preview)
+    newer = newer_results(store, decision.seen.sha256, decision.seen.stages, pool)
     if newer != decision.despite:
         stages = " and ".join(sorted(newer)) or "nothing"
         raise ReviewConflict(
@@ -38,14 +46,15 @@ def keep(store: ObjectStore, decision: Decision) -> None:
             reason="newer_results",
         )
     last = _last_version(store, decision)
-    key = layout.decision(decision.batch, decision.index, decision.reader, decision.version)
     if decision.version <= last + 1 and write_once(store, key, decision):
-        return
-    if decision.version > last + 1 or read(store, key, Decision) != decision:
-        raise ReviewConflict(
-            f"{decision.reader} has decided {last} times by now; look at the last one, and decide once more",
-            reason="decided_meanwhile",
-        )
+        return decision
+    earlier = decided(store, decision.batch, decision.index, decision.reader, decision.version)
+    if earlier is not None and _same(earlier, decision):  # sent twice at one time
+        return earlier
+    raise ReviewConflict(
+        f"{decision.reader} has decided {last} times by now; look at the last one, and decide once more",
+        reason="decided_meanwhile",
+    )
 
 
 def decisions(store: ObjectStore, batch: str, index: int) -> list[Decision]:
@@ -76,17 +85,25 @@ def of_batch(store: ObjectStore, batch: str) -> Iterator[Decision]:
     yield from _read(store, layout.batch_decisions(batch))
 
 
-def newer_results(store: ObjectStore, sha256: str, seen: dict[Stage, str]) -> dict[Stage, str]:
+def newer_results(
+    store: ObjectStore, sha256: str, seen: dict[Stage, str], pool: str | None = None
+) -> dict[Stage, str]:
     """The stages of an image that were run anew since, with their last keys.
 
     Args:
         store: Has what is known of it.
         sha256: The image.
         seen: The keys that were shown.
+        pool: Among whose results.
     """
-    known = read_if_any(store, layout.known_of(sha256), KnownImage)
+    known = read_if_any(store, layout.known_of(sha256, pool), KnownImage)
     last: dict[Stage, StageRecord] = {} if known is None else {one.stage: one for one in known.stages.values()}
     return {stage: last[stage].key for stage, key in seen.items() if stage in last and last[stage].key != key}
+
+
+def _same(one: Decision, other: Decision) -> bool:
+    """Whether one decision was sent twice: when it came is all that may differ."""
+    return one.model_copy(update={"made": other.made}) == other
 
 
 def _last_version(store: ObjectStore, decision: Decision) -> int:

@@ -19,15 +19,25 @@ def runs(mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> list[int]:
     return [0, *counts] if len(flat) and flat[0] else counts
 
 
+def checked(counts: Sequence[int], height: int, width: int) -> npt.NDArray[np.int64]:
+    """Run lengths that are a mask of so many pixels, int64 [N]; without making it.
+
+    Raises:
+        ValueError: As for :func:`of_runs`.
+    """
+    lengths = np.asarray(counts, np.int64)
+    if lengths.ndim != 1 or (lengths[1:] < 1).any() or (lengths < 0).any() or lengths.sum() != height * width:
+        raise ValueError(f"these runs are no mask of {height} x {width} pixels")
+    return lengths
+
+
 def of_runs(counts: Sequence[int], height: int, width: int) -> Mask:
     """The mask uint8 [H, W], 0 or 255, that COCO's run lengths are of.
 
     Raises:
         ValueError: Where they are not of so many pixels, or one but the first is less than 1.
     """
-    lengths = np.asarray(counts, np.int64)
-    if lengths.ndim != 1 or (lengths[1:] < 1).any() or (lengths < 0).any() or lengths.sum() != height * width:
-        raise ValueError(f"these runs are no mask of {height} x {width} pixels")
+    lengths = checked(counts, height, width)
     values = np.zeros(len(lengths), np.uint8)
     values[1::2] = 255
     return np.ascontiguousarray(np.repeat(values, lengths).reshape(width, height).T)

@@ -18,7 +18,7 @@ from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, TransientError
 from dermbatch.records.asked import Lane
 from desk.api.answers import as_json, json_of
-from desk.desk import Desk, TheDesk, TheStore
+from desk.desk import Desk, Person, TheDesk, ThePerson, TheStore
 from desk.problems import Problem
 from orchestrator.batches.entries import named
 from orchestrator.metering.overview import overview as used
@@ -44,16 +44,17 @@ def batches(
     request: Request,
     desk: TheDesk,
     store: TheStore,
+    person: ThePerson,
     everything: Annotated[bool, Query(alias="all", description="all closed batches, not only the newest")] = False,
 ) -> Response:
     """How all batches stand: open ones first, then closed ones, the one that closed last first."""
-    return json_of(request, asdict(overview(store, desk.ledger, everything=everything)))
+    return json_of(request, asdict(overview(store, desk.ledger, everything=everything, tenant=person.tenant)))
 
 
 @news.get("/usage")
-def usage(request: Request, desk: TheDesk, store: TheStore) -> Response:
+def usage(request: Request, desk: TheDesk, store: TheStore, person: ThePerson) -> Response:
     """What tenants used, as it was said when batches closed; decimals are texts, so that none is rounded."""
-    found = used(store, desk.settings.metering.prices)
+    found = used(store, desk.settings.metering.prices, person.tenant)
     return json_of(request, json.loads(json.dumps(asdict(found), default=lambda number: f"{number:f}")))
 
 
@@ -75,9 +76,9 @@ async def events(name: str, request: Request, desk: TheDesk) -> StreamingRespons
 
 
 @news.get("/events", response_class=StreamingResponse)
-async def open_batches(request: Request, desk: TheDesk) -> StreamingResponse:
+async def open_batches(request: Request, desk: TheDesk, person: ThePerson) -> StreamingResponse:
     """All open batches as they change: server-sent events named ``open_batches``."""
-    return StreamingResponse(_overviews(desk, request), media_type="text/event-stream")
+    return StreamingResponse(_overviews(desk, request, person), media_type="text/event-stream")
 
 
 @router.get("/{name}/files/{file}")
@@ -146,8 +147,11 @@ def _stands(desk: Desk, name: str) -> Response:
     return Response(as_json(asdict(found)), media_type="application/json")
 
 
-async def _overviews(desk: Desk, request: Request) -> AsyncIterator[str]:
-    async for said in _changes(request, lambda: [of_state(state) for state in desk.ledger.everywhere().batches]):
+async def _overviews(desk: Desk, request: Request, person: Person) -> AsyncIterator[str]:
+    def look() -> list[Standing]:
+        return [of_state(state) for state in desk.ledger.everywhere().batches if person.sees(state.name)]
+
+    async for said in _changes(request, look):
         yield said if said.startswith(":") else f"event: open_batches\ndata: {said}\n\n"
 
 

@@ -133,7 +133,7 @@ def file(name: str, request: Request, found: TheRecord, store: TheStore) -> Resp
 @router.get("/source")
 def source(request: Request, found: TheRecord, store: TheStore) -> Response:
     """The file that was processed, as it is. By ranges, too."""
-    body = _source(store, found)
+    body = source_of(store, found)
     headers = {"Content-Disposition": "attachment"}
     return ranged(request, found.source.sha256[:24], body, "application/octet-stream", **headers)
 
@@ -238,7 +238,7 @@ def _earlier(store: ObjectStore, batch: str, index: int) -> dict[str, Any] | Non
     return entry.earlier.model_dump() if entry.earlier is not None else None
 
 
-def _source(store: ObjectStore, found: ResultRecord) -> bytes:
+def source_of(store: ObjectStore, found: ResultRecord) -> bytes:
     """The source's bytes, where they are those that were processed.
 
     Raises:
@@ -255,7 +255,8 @@ def _source(store: ObjectStore, found: ResultRecord) -> bytes:
 
 def _identity(found: ResultRecord, layer: str) -> str:
     keys = sorted(stage.key for stage in found.stages.values() if layer != "original")
-    return " ".join([found.source.sha256, layer, *keys])
+    pool = layout.pool_of(found.preview) or ""  # what one tenant has looked at is not at hand for another
+    return " ".join([found.source.sha256, layer, pool, *keys])
 
 
 def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: str) -> Pyramid:
@@ -265,7 +266,7 @@ def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: s
 
     def files() -> dict[str, bytes]:
         return {
-            name: _source(store, found) if name == "source" else read_artifact(store, found, name)
+            name: source_of(store, found) if name == "source" else read_artifact(store, found, name)
             for name in layers.files_of(layer)
         }
 

@@ -15,7 +15,7 @@ from dermbatch.models.repository import default_model_repository
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
-from desk.desk import TheDesk, TheStore
+from desk.desk import Person, TheDesk, ThePerson, TheStore
 from desk.problems import Problem
 from desk.results.comparisons import Order, compared
 from orchestrator.batches.entries import named, read_batch
@@ -87,9 +87,9 @@ def comparison(
 
 
 @router.get("/canaries")
-def canaries(request: Request, store: TheStore) -> Response:
+def canaries(request: Request, store: TheStore, person: ThePerson) -> Response:
     """Canaries, and what each has shown."""
-    return json_of(request, [report.model_dump(mode="json") for report in all_canaries(store)])
+    return json_of(request, [report.model_dump(mode="json") for report in canaries_of(store, person)])
 
 
 def all_models(settings: Settings) -> tuple[list[Model], str | None]:
@@ -117,8 +117,10 @@ def _of_card(name: str) -> dict[str, Any]:
     return {"card": card.text, "card_version": card.version, "figures": card.figures}
 
 
-def all_canaries(store: ObjectStore) -> list[canary.CanaryReport]:
-    """Reports of canaries, the newest first."""
+def canaries_of(store: ObjectStore, person: Person) -> list[canary.CanaryReport]:
+    """Reports of canaries, the newest first; none to a tenant, as they are of images of all."""
+    if person.tenant is not None:
+        return []
     found = []
     for name in store.folders(store.bucket, "canaries/"):
         try:

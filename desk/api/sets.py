@@ -91,7 +91,7 @@ def _all(store: ObjectStore, person: Person) -> list[ImageSet]:
 
 
 def _prefix(person: Person) -> str:
-    return f"desk/sets/{hashlib.sha256(person.name.encode()).hexdigest()[:20]}/"
+    return f"desk/sets/{hashlib.sha256(person.key.encode()).hexdigest()[:20]}/"
 
 
 def _key(person: Person, name: str) -> str:

@@ -8,11 +8,11 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dermbatch.errors import UsageError
 from dermbatch.ledger.connection import sorted_errors
@@ -25,6 +25,7 @@ from desk.desk import Desk, Person, TheDesk, ThePerson, TheStore
 from desk.problems import Problem
 from orchestrator.planning import models as served
 from orchestrator.planning import submission
+from orchestrator.planning.deadline import promise
 from orchestrator.reporting.overview import Standing, standing
 from orchestrator.steering.controls import begin, begin_if_open
 
@@ -51,6 +52,8 @@ class Asked(BaseModel):
     dicom: bool = False
     send_to: str | None = None
     output: str | None = None
+    deadline: AwareDatetime | None = Field(default=None, description="by when all is to be done")
+    tenant: str | None = Field(default=None, description="whose batch; one's own where one is of a tenant")
     include: list[str] = []
     exclude: list[str] = []
     since: datetime | None = None
@@ -63,6 +66,7 @@ class _Meant:
 
     order: Order
     inputs: list[str]
+    own: frozenset[str]
     filters: Filters
 
 
@@ -79,7 +83,7 @@ def submit(
     Where an answer was lost, ask again with the same key: what was begun goes on.
     """
     meant = _meant(asked, desk, person)
-    name = _name(asked, desk, person, idempotency_key)
+    name = _name(asked, meant.order.tenant, desk, person, idempotency_key)
     there = submission.before(name, meant.order, meant.inputs, desk.settings, store, filters=meant.filters)
     if there is not None:
         begin_if_open(store, desk.ledger, there)
@@ -105,7 +109,12 @@ def estimate(
     meant = _meant(asked, desk, person)
     slots = desk.ledger.everywhere().slots
     offer = served.Offer.of(desk.settings, lambda said: None)
-    return _prepared(meant, desk, store).estimate(store, offer, slots=slots, price=price, gpus=gpus).to_dict()
+    said = _prepared(meant, desk, store).estimate(store, offer, slots=slots, price=price, gpus=gpus).to_dict()
+    if meant.order.deadline is not None:
+        open_batches = desk.ledger.everywhere().batches
+        promised = promise(meant.order.deadline, datetime.now(UTC), said["seconds"], open_batches)
+        said["deadline"] = promised.to_dict() | ({} if person.tenant is None else {"ahead_seconds": None})
+    return said if person.tenant is None else said | {"batches": None}  # of others, maybe
 
 
 def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
@@ -113,12 +122,23 @@ def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
         desk.settings,
         asked.stages,
         served.named(f"{stage}={model}" for stage, model in asked.models.items()),
-        **asked.model_dump(include={"lane", "weight", "max_failed_share", "dicom", "send_to", "output"}),
+        **asked.model_dump(
+            include={"lane", "weight", "max_failed_share", "dicom", "send_to", "output", "deadline"}
+        ),
+        tenant=_tenant(asked, person),
     )
     filters = Filters(
         include=tuple(asked.include), exclude=tuple(asked.exclude), since=asked.since, until=asked.until
     )
-    return _Meant(order, [_input(given, desk, person) for given in asked.inputs], filters)
+    submission.check_inputs(order, asked.inputs, desk.settings)
+    inputs = [_input(given, desk, person) for given in asked.inputs]
+    return _Meant(order, inputs, frozenset(inputs) - set(asked.inputs), filters)
+
+
+def _tenant(asked: Asked, person: Person) -> str:
+    if person.tenant is not None and asked.tenant not in {None, person.tenant}:
+        raise UsageError(f"there is no tenant {asked.tenant!r}")  # as where there is none
+    return asked.tenant or person.tenant or "default"
 
 
 def _input(given: str, desk: Desk, person: Person) -> str:
@@ -133,20 +153,28 @@ def _input(given: str, desk: Desk, person: Person) -> str:
 def _prepared(meant: _Meant, desk: Desk, store: ObjectStore) -> submission.Submission:
     offer = served.Offer.of(desk.settings, lambda said: None)
     return submission.prepare(
-        meant.order, meant.inputs, desk.settings, store, offer, filters=meant.filters, audit=store.audit
+        meant.order,
+        meant.inputs,
+        desk.settings,
+        store,
+        offer,
+        filters=meant.filters,
+        audit=store.audit,
+        own=meant.own,
     )
 
 
-def _name(asked: Asked, desk: Desk, person: Person, key: str | None) -> str:
+def _name(asked: Asked, tenant: str, desk: Desk, person: Person, key: str | None) -> str:
     """The batch's name: as given, else made; of the same request, the same one.
 
     Raises:
         Problem: 422 where the key came with another request before.
     """
-    name = submission.new_name(asked.batch or f"{submission.new_name(None)}-{secrets.token_hex(3)}")
+    given = asked.batch or f"{submission.new_name(None)}-{secrets.token_hex(3)}"
+    name = submission.name_for(given, tenant, desk.settings)
     if key is None:
         return name
-    place = f"desk:request:{hashlib.sha256(f'{person.name} {key}'.encode()).hexdigest()}"
+    place = f"desk:request:{hashlib.sha256(f'{person.key} {key}'.encode()).hexdigest()}"
     mine = {"request": hashlib.sha256(asked.model_dump_json().encode()).hexdigest(), "name": name}
     with sorted_errors():
         if desk.redis.set(place, json.dumps(mine), nx=True, ex=_DAY):

@@ -74,7 +74,7 @@ def begin(
         raise Problem(413, "too_large", f"a file has at most {desk.settings.desk.upload_bytes:,} bytes")
     into = wanted.into or secrets.token_urlsafe(18)
     name = clean(wanted.name)
-    upload = Upload(person.name, into, f"desk/{into}/{name}", wanted.size)
+    upload = Upload(person.key, into, f"desk/{into}/{name}", wanted.size)
     identifier = secrets.token_urlsafe(18)
     _enter(desk.redis, store, upload, name, identifier)
     if wanted.size > PIECE:
@@ -92,7 +92,7 @@ def begin(
 @router.head("/{identifier}")
 def state(identifier: str, desk: TheDesk, person: ThePerson) -> Response:
     """How far a file is: ``Upload-Offset``, ``Upload-Length``."""
-    upload = _known(desk.redis, identifier, person.name)
+    upload = _known(desk.redis, identifier, person.key)
     headers = {"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.size), "Tus-Resumable": "1.0.0"}
     return Response(headers=headers)
 
@@ -110,7 +110,7 @@ async def piece(
     """Send the piece that begins at ``Upload-Offset``; of one that breaks off, nothing is taken."""
     if content_type != _TYPE:
         raise Problem(415, "wrong_type", f"a piece is of type {_TYPE}")
-    upload = await run_in_threadpool(_known, desk.redis, identifier, person.name)
+    upload = await run_in_threadpool(_known, desk.redis, identifier, person.key)
     if upload.offset != upload_offset:
         headers = {"Upload-Offset": str(upload.offset)}
         raise Problem(409, "wrong_offset", f"the file goes on at byte {upload.offset}", headers=headers)
@@ -122,14 +122,14 @@ async def piece(
 @router.delete("/{identifier}", status_code=204)
 def drop(identifier: str, desk: TheDesk, person: ThePerson, store: TheStore) -> None:
     """Give up a file, whether it is whole or not."""
-    upload = _known(desk.redis, identifier, person.name)
+    upload = _known(desk.redis, identifier, person.key)
     if upload.parts and upload.offset < upload.size:
         store.drop_parts(store.incoming_bucket, upload.key, upload.parts)
     else:
         store.delete(upload.key, bucket=store.incoming_bucket)
     with sorted_errors():
         desk.redis.delete(_key(identifier))
-        desk.redis.hdel(_files(person.name, upload.into), upload.key.split("/", 2)[2])
+        desk.redis.hdel(_files(person.key, upload.into), upload.key.split("/", 2)[2])
 
 
 def prefix_of(desk: Desk, person: Person, into: str) -> str:
@@ -139,10 +139,10 @@ def prefix_of(desk: Desk, person: Person, into: str) -> str:
         Problem: 404 where there is none, 409 where one is not whole.
     """
     with sorted_errors():
-        files = cast("dict[str, str]", desk.redis.hgetall(_files(person.name, into)))
+        files = cast("dict[str, str]", desk.redis.hgetall(_files(person.key, into)))
     if not files:
         raise Problem(404, "no_upload", "there are no such uploads of yours: they are kept for a week")
-    unfinished = [name for name, identifier in files.items() if not _is_whole(desk.redis, identifier, person.name)]
+    unfinished = [name for name, identifier in files.items() if not _is_whole(desk.redis, identifier, person.key)]
     if unfinished:
         raise Problem(
             409, "upload_incomplete", f"{len(unfinished)} of {len(files)} files are not whole: go on with them"

@@ -1,18 +1,16 @@
 """The door: what every request goes through before anything else sees it.
 
 It refuses other hosts (a page of strangers whose name was made to lead here, "DNS rebinding"), finds out who
-asks, asks what changes something for the token that only our own pages have, and gives every answer the headers
-that bind a browser to this server alone.
+asks and whether they may, asks what changes something for the token that only our own pages have, and gives every
+answer the headers that bind a browser to this server alone.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import time
 from functools import partial
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import structlog
 from fastapi.responses import RedirectResponse, Response
@@ -24,7 +22,8 @@ from dermbatch import metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.settings import DeskSettings
 from desk.desk import Person
-from desk.door.sessions import Sessions
+from desk.door.rights import Right, Rights, check
+from desk.door.who import Recognition
 from desk.problems import Page, Problem, answer, of_error
 
 _log = structlog.get_logger(__name__)
@@ -46,12 +45,6 @@ _HEADERS = {
 }
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
-_OPEN = ("/health", "/enter", "/static/")
-
-
-def cookie_name(port: int) -> str:
-    """Of the session: browsers send a host's cookies to all its ports, so each desk has a name of its own."""
-    return f"dermbatch-desk-{port}"
 
 
 class Door:
@@ -59,13 +52,16 @@ class Door:
 
     Args:
         app: What lies behind.
-        settings: Who may.
-        sessions: Who is there.
+        settings: By which names it is reached.
+        recognition: Who asks.
         page: Shows people what is refused.
     """
 
-    def __init__(self, app: ASGIApp, settings: DeskSettings, sessions: Sessions, page: Page) -> None:
-        self._app, self._settings, self._sessions, self._page = app, settings, sessions, page
+    def __init__(self, app: ASGIApp, settings: DeskSettings, recognition: Recognition, page: Page) -> None:
+        self._app, self._recognition, self._page = app, recognition, page
+        own = urlsplit(settings.url).hostname if settings.url is not None else None
+        self._names = {*_LOOPBACK, *(one.lower() for one in settings.hosts), *([own.lower()] if own else [])}
+        self._rights: Rights | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
@@ -88,82 +84,70 @@ class Door:
         try:
             if path != "/health":  # probes come by addresses
                 self._check_host(headers)
-            if path.startswith(_OPEN):
+            right = self._right(scope)
+            if right is not None and right.is_open:
                 return None
-            person = await run_in_threadpool(self._who, headers, scope)
+            person = await run_in_threadpool(self._let, headers, scope, right)
             if person is None:
                 return self._entrance(path, scope, headers)
-            _check_origin(headers, person, scope["method"])
         except Problem as problem:
             return answer(problem, headers, self._page)
         except DermbatchError as error:
             return answer(of_error(error), headers, self._page)
         state = scope.setdefault("state", {})
-        state["person"], state["holds"] = person, partial(self._holds, headers)
+        state["person"], state["holds"] = person, partial(self._holds, headers, scope, right)
         return None
+
+    def _right(self, scope: Scope) -> Right | None:
+        if self._rights is None:
+            self._rights = Rights(scope["app"].routes)
+        return self._rights.of(scope["method"], scope["path"])
 
     def _check_host(self, headers: Headers) -> None:
         host = headers.get("host", "").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name not in _LOOPBACK and name not in {one.lower() for one in self._settings.hosts}:
+        if name not in self._names:
             raise Problem(
                 421, "wrong_host", f"nothing is served here for the name {name!r} (DERMBATCH_DESK__HOSTS)"
             )
 
-    def _who(self, headers: Headers, scope: Scope) -> Person | None:
-        if self._settings.user_header is not None:
-            name = _named(headers.getlist(self._settings.user_header))
-            if name is None or not self._is_proxy(scope):
-                return None
-            return Person(name, self._sessions.csrf(f"user {name}"))
-        session = _cookie(headers, cookie_name(self._settings.listen_port))
-        found = self._sessions.who(session) if session else None
-        return None if found is None or session is None else Person(found, self._sessions.csrf(session))
+    def _let(self, headers: Headers, scope: Scope, right: Right | None) -> Person | None:
+        """Who asks, where they may ask this; nobody where nobody does."""
+        person = self._recognition.who(headers, scope)
+        if person is None:
+            return None
+        _check_origin(headers, person, scope["method"])
+        self._recognition.limits.asked(person.name, scope["method"])
+        if right is not None:
+            try:
+                check(person, right.roles)
+            except Problem as problem:
+                what = f"desk:{scope['method']} {scope['path']}"
+                self._recognition.audit.of(person.name).note("refuse", what, outcome=problem.reason)
+                raise
+        return person
 
-    def _holds(self, headers: Headers) -> bool:
-        """Whether a session goes on, which this does not prolong; a proxy vouches once for all."""
-        if self._settings.user_header is not None:
-            return True
-        session = _cookie(headers, cookie_name(self._settings.listen_port))
-        return session is not None and self._sessions.holds(session)
+    def _holds(self, headers: Headers, scope: Scope, right: Right | None) -> bool:
+        """Whether who asked may go on asking, which this does not prolong."""
+        try:
+            person = self._recognition.who(headers, scope, use=False)
+        except Problem as problem:
+            return problem.status >= 500
+        return person is not None and (right is None or person.may(*right.roles))
 
     def _entrance(self, path: str, scope: Scope, headers: Headers) -> Response:
         """Where people get in, who come back from there to where they were going; programs are told."""
         if path.startswith(("/v1/", "/dicom-web/")) or path in {"/openapi.json", "/v1"}:
-            said = "open the link that `dermbatch desk` prints, or sign in at the proxy"
-            return answer(Problem(401, "unauthorized", said), headers, self._page)
+            said = "sign in, bring a key, or open the link that `dermbatch desk` prints"
+            shown = {"WWW-Authenticate": 'Bearer realm="dermbatch"'}
+            return answer(Problem(401, "unauthorized", said, headers=shown), headers, self._page)
         asked = scope.get("query_string", b"").decode("latin-1")
         wanted = f"{quote(path)}?{asked}" if asked else quote(path)
         return RedirectResponse("/enter" if path == "/" else f"/enter?{urlencode({'next': wanted})}", 303)
 
-    def _is_proxy(self, scope: Scope) -> bool:
-        address = ipaddress.ip_address((scope.get("client") or ("0.0.0.0",))[0])  # noqa: S104 - nobody's
-        return any(address in network for network in self._settings.proxies)
-
-
-def _cookie(headers: Headers, name: str) -> str | None:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return None
-    return None if found is None else found.value
-
-
-def _named(said: list[str]) -> str | None:
-    """The name that a proxy states: once, in UTF-8 as most do, else in Latin 1 as headers are by themselves.
-
-    A second header of the name, or an empty one, is none of a proxy that takes away what comes from outside.
-    """
-    if len(said) != 1 or not said[0].strip():
-        return None
-    try:
-        return said[0].encode("latin-1").decode()
-    except UnicodeError:
-        return said[0]
-
 
 def _check_origin(headers: Headers, person: Person, method: str) -> None:
-    if method in _SAFE:
+    if method in _SAFE or not person.csrf:
         return
     if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         raise Problem(403, "csrf", "another site has sent this")

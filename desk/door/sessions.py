@@ -1,25 +1,86 @@
 """One-time links and sessions, as Redis keeps them for all replicas.
 
-Only digests are kept: who reads Redis can enter nowhere. Times are Redis's own, so that no clock of ours matters.
+Only digests are kept: who reads Redis can enter nowhere. What an issuer gave is sealed with the session's own
+token, which Redis does not know. Times are Redis's own, so that no clock of ours matters.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass, replace
+from typing import Self, cast
 
 import redis
+from nacl.secret import SecretBox
 
-from dermbatch.ledger.connection import sorted_errors
+from dermbatch.ledger.connection import milliseconds, sorted_errors
+from dermbatch.records.access import Role
 
 LINK_SECONDS = 15 * 60
 """That a link may be used in, once."""
 
 _SECRET = "desk:secret"  # noqa: S105 - the name of the key
+
+
+@dataclass(frozen=True)
+class Granted:
+    """What an issuer gave when somebody signed on, and since.
+
+    Attributes:
+        subject: Whom it means by that.
+        source: Which of its documents said the roles: ``id_token`` or ``userinfo``.
+        lasts: Seconds that it vouched for, the last time.
+        ends: When the session ends, however it is used; of Redis's clock, in seconds.
+        sealed: Refresh token and ID token.
+    """
+
+    subject: str
+    source: str
+    lasts: float
+    ends: float
+    sealed: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody who is in.
+
+    Attributes:
+        name: Who.
+        roles: What they are.
+        tenant: Whose they are.
+        granted: Where an issuer vouches for them.
+        vouched: Seconds that it still does; of others, none.
+    """
+
+    name: str
+    roles: frozenset[Role]
+    tenant: str | None = None
+    granted: Granted | None = None
+    vouched: float | None = None
+
+    def as_json(self) -> str:
+        """As it is kept."""
+        granted = None if self.granted is None else asdict(self.granted)
+        return json.dumps(
+            {"name": self.name, "roles": sorted(self.roles), "tenant": self.tenant, "granted": granted}
+        )
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """One that was kept; before there were roles, whoever was in was let do everything."""
+        said = json.loads(text)
+        granted = said.get("granted")
+        return cls(
+            said["name"],
+            frozenset(map(Role, said.get("roles", Role))),
+            said.get("tenant"),
+            None if granted is None else Granted(**granted),
+        )
 
 
 @dataclass(frozen=True)
@@ -43,38 +104,108 @@ class Sessions:
             self.redis.set(_key("link", token), name, ex=LINK_SECONDS)
         return token
 
-    def enter(self, token: str) -> str | None:
-        """The session that a link's token opens; none where it was used, is too old, or never was."""
+    def enter(self, token: str) -> tuple[str, Session] | None:
+        """The session that a link's token opens once it is kept, after its own token.
+
+        None where it was used, is too old, or never was.
+        Who made the link has the passwords of the system, so they are all that one can be.
+        """
         with sorted_errors():
             name = cast("str | None", self.redis.getdel(_key("link", token)))
-            if name is None:
-                return None
-            session = secrets.token_urlsafe(32)
-            self.redis.set(_key("session", session), json.dumps({"name": name}), ex=round(self.seconds))
-        return session
+        if name is None:
+            return None
+        return secrets.token_urlsafe(32), Session(name, frozenset(Role))
 
-    def who(self, session: str) -> str | None:
-        """Whose session it is, which is then used; none where it has ended."""
+    def keep(self, token: str, session: Session, *, known: bool = False) -> None:
+        """Open a session; or write what has become of one that is ``known``, unless it has ended meanwhile.
+
+        That is no use of it: it lasts no longer.
+        """
+        lasts = None if known else round(self.seconds)
         with sorted_errors():
-            said = cast("str | None", self.redis.getex(_key("session", session), ex=round(self.seconds)))
-        return None if said is None else str(json.loads(said)["name"])
+            asked = self.redis.pipeline()
+            asked.set(_key("session", token), session.as_json(), ex=lasts, keepttl=known, xx=known)
+            if session.vouched is not None:
+                asked.set(_key("vouched", token), 1, px=max(1, milliseconds(session.vouched)))
+            asked.execute()
 
-    def holds(self, session: str) -> bool:
-        """Whether a session goes on; it is not used by this."""
+    def who(self, token: str, *, use: bool = True) -> Session | None:
+        """Whose session it is; none where it has ended.
+
+        Args:
+            token: Its token.
+            use: Whether it is used by this, so that it lasts longer.
+        """
+        key, vouched = _key("session", token), _key("vouched", token)
         with sorted_errors():
-            return bool(self.redis.exists(_key("session", session)))
+            asked = self.redis.pipeline(transaction=False)
+            asked.get(key)
+            asked.pttl(vouched)
+            asked.time()
+            if use:
+                asked.expire(key, round(self.seconds))
+            text, left, (now, _), *_ = asked.execute()
+        if text is None:
+            return None
+        session = Session.read(text)
+        if session.granted is None:
+            return session
+        return None if now >= session.granted.ends else replace(session, vouched=max(0, left) / 1000)
 
-    def leave(self, session: str) -> None:
+    def leave(self, token: str) -> None:
         """End a session."""
         with sorted_errors():
-            self.redis.delete(_key("session", session))
+            self.redis.delete(_key("session", token), _key("vouched", token))
+
+    def now(self) -> float:
+        """Redis's clock, in seconds."""
+        with sorted_errors():
+            seconds, micro = self.redis.time()
+        return seconds + micro / 1e6
+
+    def take(self, what: str, token: str, seconds: float) -> bool:
+        """Take something on for all replicas, for so long; ``False`` where another has."""
+        with sorted_errors():
+            return bool(self.redis.set(_key(what, token), 1, nx=True, px=milliseconds(seconds)))
+
+    def drop(self, what: str, token: str) -> None:
+        """Give it up."""
+        with sorted_errors():
+            self.redis.delete(_key(what, token))
+
+    def put_by(self, what: str, token: str, said: dict[str, str], seconds: float) -> None:
+        """Keep something that is called for once, and soon."""
+        with sorted_errors():
+            self.redis.set(_key(what, token), json.dumps(said), ex=round(seconds))
+
+    def call_for(self, what: str, token: str) -> dict[str, str] | None:
+        """What was put by, which is then gone."""
+        with sorted_errors():
+            text = cast("str | None", self.redis.getdel(_key(what, token)))
+        return None if text is None else cast("dict[str, str]", json.loads(text))
 
     def csrf(self, of: str) -> str:
         """What pages of a session, or of a person that a proxy vouches for, bring along: not to be guessed."""
         with sorted_errors():
-            self.redis.set(_SECRET, secrets.token_hex(32), nx=True)
-            secret = cast(str, self.redis.get(_SECRET))
+            asked = self.redis.pipeline(transaction=False)
+            asked.set(_SECRET, secrets.token_hex(32), nx=True)
+            asked.get(_SECRET)
+            secret: str = asked.execute()[1]
         return hmac.new(secret.encode(), of.encode(), hashlib.sha256).hexdigest()
+
+
+def seal(token: str, said: dict[str, str]) -> str:
+    """Something that only who has this token can read."""
+    return base64.b64encode(_box(token).encrypt(json.dumps(said).encode())).decode()
+
+
+def unseal(token: str, sealed: str) -> dict[str, str]:
+    """What was sealed with this token."""
+    return cast("dict[str, str]", json.loads(_box(token).decrypt(base64.b64decode(sealed))))
+
+
+def _box(token: str) -> SecretBox:
+    return SecretBox(hmac.digest(token.encode(), b"desk:sealed", "sha256"))
 
 
 def _key(kind: str, token: str) -> str:

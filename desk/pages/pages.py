@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -21,7 +22,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import ORDER
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read
-from desk.api.models import all_canaries, all_models, comparisons
+from desk.api.models import all_models, canaries_of, comparisons
 from desk.desk import Person, TheDesk, ThePerson, TheStore
 from desk.pages.structured import content
 from desk.problems import Problem, title
@@ -50,7 +51,12 @@ def batches(
     desk: TheDesk, store: TheStore, person: ThePerson, everything: Annotated[bool, Query(alias="all")] = False
 ) -> HTMLResponse:
     """How batches stand, and new ones."""
-    return _page("batches.html", person, shown=overview(store, desk.ledger, everything=everything), stages=ORDER)
+    return page_of(
+        "batches.html",
+        person,
+        shown=overview(store, desk.ledger, everything=everything, tenant=person.tenant),
+        stages=ORDER,
+    )
 
 
 @router.get("/gallery")
@@ -59,38 +65,43 @@ def gallery(
 ) -> HTMLResponse:
     """Results of a batch, or several."""
     names = [named(store, name).name for name in batch or ()]
-    known = [one.name for one in overview(store, desk.ledger).batches]
-    return _page("gallery.html", person, names=names, known=known)
+    known = [one.name for one in overview(store, desk.ledger, tenant=person.tenant).batches]
+    return page_of("gallery.html", person, names=names, known=known)
 
 
 @router.get("/image/{batch}/{index}")
 def image(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLResponse:
     """One image."""
-    return _page("image.html", person, batch=named(store, batch), index=index)
+    return page_of("image.html", person, batch=named(store, batch), index=index)
 
 
 @router.get("/similar/{batch}/{index}")
 def similar(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLResponse:
     """Cases like one image."""
     found = _result(store, batch, index)
-    return _page("similar.html", person, found=found, most=MOST)
+    return page_of("similar.html", person, found=found, most=MOST)
 
 
 @router.get("/models")
 def models(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     """Models, canaries, comparisons."""
     found, problem = all_models(desk.settings)
-    names = [one.name for one in overview(store, desk.ledger).batches]
+    names = [one.name for one in overview(store, desk.ledger, tenant=person.tenant).batches]
     compared = comparisons(store, names)
-    return _page(
-        "models.html", person, models=found, problem=problem, canaries=all_canaries(store), compared=compared
+    return page_of(
+        "models.html",
+        person,
+        models=found,
+        problem=problem,
+        canaries=canaries_of(store, person),
+        compared=compared,
     )
 
 
 @router.get("/usage")
 def usage(desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     """What tenants used, and what it comes to."""
-    return _page("usage.html", person, found=used(store, desk.settings.metering.prices))
+    return page_of("usage.html", person, found=used(store, desk.settings.metering.prices, person.tenant))
 
 
 @router.get("/comparison/{batch}")
@@ -105,7 +116,7 @@ def comparison(
     """What a re-segmented batch has in common with the earlier one, image by image."""
     asked = named(store, batch)
     found = compared(store, batch, order, start, truth or None)
-    return _page(
+    return page_of(
         "comparison.html",
         person,
         batch=batch,
@@ -125,25 +136,32 @@ def report(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLRe
     if key is None:
         raise Problem(404, "no_dicom", "there is no structured report of this image")
     items = content(store.get(store.bucket, key))
-    return _page("report.html", person, batch=batch, index=index, name=found.name, items=items)
+    return page_of("report.html", person, batch=batch, index=index, name=found.name, items=items)
 
 
-def entrance(used: bool, proxied: bool, onward: str) -> HTMLResponse:
+def is_ours(address: str) -> bool:
+    """Whether an address is one of this server, and leads nowhere else."""
+    return re.fullmatch(_OURS, address) is not None
+
+
+def entrance(used: bool, proxied: bool, issuer: str | None, onward: str) -> HTMLResponse:
     """How one gets in, and on to the page that was asked for.
 
     Args:
         used: Whether a link was brought along that opens nothing any more.
         proxied: Whether it is a proxy that lets in.
+        issuer: By whom one signs on; none where nobody does.
         onward: The page's address; shown where it is one of ours.
     """
-    onward = onward if re.fullmatch(_OURS, onward) else ""
-    return _page("enter.html", None, 403 if used else 200, used=used, proxied=proxied, onward=onward)
+    onward = onward if is_ours(onward) else ""
+    shown = {"used": used, "proxied": proxied, "issuer": issuer, "onward": onward}
+    return page_of("enter.html", None, 403 if used else 200, **shown)
 
 
 def wrong(problem: Problem, person: Any) -> HTMLResponse:
     """What is wrong, for people."""
     said = {"what": title(problem), "status": problem.status, "detail": problem.detail, "reason": problem.reason}
-    found = _page("problem.html", person, problem.status, **said)
+    found = page_of("problem.html", person, problem.status, **said)
     found.headers.update(problem.headers or {})
     return found
 
@@ -158,6 +176,7 @@ def environment() -> Environment:
     found.filters["decimal"] = lambda number: f"{number:,f}"
     found.filters["time_left"] = time_left
     found.filters["markdown"] = lambda text: Markup(_markdown.render(text))  # noqa: S704 - it lets no HTML through
+    found.filters["address"] = lambda text: quote(text, safe="")
     found.filters["as_json"] = lambda said: json.dumps(asdict(said), default=datetime.isoformat)
     return found
 
@@ -170,7 +189,8 @@ def _result(store: ObjectStore, batch: str, index: int) -> ResultRecord:
         raise Problem(404, "no_result", f"image {index} of batch {batch!r} has no result") from error
 
 
-def _page(template: str, person: Person | None, code: int = 200, **shown: Any) -> HTMLResponse:
+def page_of(template: str, person: Person | None, code: int = 200, **shown: Any) -> HTMLResponse:
+    """A page of this template, for whoever is signed in."""
     said = {"person": person, "version": __version__, "page": template.removesuffix(".html"), **shown}
     return HTMLResponse(environment().get_template(template).render(said), code)
 

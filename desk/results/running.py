@@ -15,7 +15,7 @@ from dermbatch.errors import ObjectNotFound
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.records.row import NO_DICOM, sent
 from dermbatch.store import ObjectStore
-from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, read_outcome
+from orchestrator.batches.outcomes import Marks, Outcome, entries, in_order, read_marks, read_outcome
 from orchestrator.reporting.table.columns import rows_of
 
 AT_ONCE = 1000
@@ -45,7 +45,7 @@ class Running:
             return self._table
 
     def _look(self, store: ObjectStore, batch: Batch) -> Made:
-        marks = audit(store, batch)
+        marks = read_marks(store, batch)
         present = list(marks.present())
         for index in [index for index in self._rows if index not in set(present)]:
             del self._rows[index]  # to be tried again

@@ -1,4 +1,4 @@
-"""What people decide of an image: read, added to, and out as a picture of the mask.
+"""What people decide of an image: read, and added to.
 
 A reader who has not decided yet is told of no one else's decisions: two readers are blind to each other.
 """
@@ -10,21 +10,29 @@ import binascii
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Request, Response
+import structlog
+from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermbatch import layout
+from dermbatch.errors import LedgerUnavailable, ReviewConflict
 from dermbatch.images import png
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import ResultRecord
-from dermbatch.records.review import Decision, Drawn, Feature, Seen, Text
-from dermbatch.review.kept import decided, decisions, keep, latest, newer_results
-from dermbatch.review.masks import of_runs, runs
+from dermbatch.records.review import Case, Decision, Drawn, Feature, Seen, Text
+from dermbatch.review.kept import decisions, keep, latest, newer_results
+from dermbatch.review.leases import Leases
+from dermbatch.review.masks import checked, runs
 from dermbatch.stages import Stage
-from desk.api.answers import digest, json_of, tagged
+from dermbatch.store import ObjectStore
+from desk.api.answers import json_of
 from desk.api.images import TheRecord
 from desk.desk import ThePerson, TheStore
+from desk.door.rights import REVIEW, check
 from desk.problems import Problem
+from desk.review.queues import TheLeases
+
+_log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/v1/batches/{batch}/images/{index}/decisions", tags=["review"])
 
@@ -52,12 +60,23 @@ class Said(BaseModel):
 
 @router.get("")
 def read(
-    batch: str, index: int, request: Request, record: TheRecord, store: TheStore, person: ThePerson
+    batch: str,
+    index: int,
+    request: Request,
+    record: TheRecord,
+    store: TheStore,
+    person: ThePerson,
+    leases: TheLeases,
+    everything: Annotated[
+        bool, Query(alias="open", description="others', too, undecided: not blind since")
+    ] = False,
 ) -> Response:
     """The decisions of an image that the reader may see, the version that comes next, and what was run anew."""
     found = decisions(store, batch, index)
     mine = latest(found).get(person.name)
-    open_to = found if mine is not None else [one for one in found if one.reader == person.name]
+    if everything and mine is None and found:
+        leases.done(Case(batch=batch, index=index), person.name, "opened")
+    open_to = found if everything or mine is not None else [one for one in found if one.reader == person.name]
     stages = {stage: one.key for stage, one in record.stages.items()}
     return json_of(
         request,
@@ -66,7 +85,7 @@ def read(
             "hidden": len({one.reader for one in found}) - len({one.reader for one in open_to}),
             "next_version": 1 if mine is None else mine.version + 1,
             "stages": stages,
-            "newer": newer_results(store, record.source.sha256, stages),
+            "newer": newer_results(store, record.source.sha256, stages, layout.pool_of(record.preview)),
         },
     )
 
@@ -80,10 +99,15 @@ def decide(
     record: TheRecord,
     store: TheStore,
     person: ThePerson,
+    leases: TheLeases,
 ) -> Response:
-    """Keep a decision; sent once more it is the same one. 409 where it is not of what is there now."""
+    """Keep a decision; sent once more it is the same one (200). 409 where it is not of what is there now.
+
+    Who decides between readers, or gives an image back, is a reviewer.
+    """
+    if said.kind != "read":
+        check(person, REVIEW)
     seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=said.shown, blank=said.blank)
-    before = decided(store, batch, index, person.name, said.version)
     asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
     try:
         made = Decision(
@@ -91,28 +115,42 @@ def decide(
             batch=batch,
             index=index,
             reader=person.name,
-            made=datetime.now(UTC) if before is None else before.made,
+            made=datetime.now(UTC),
             seen=seen,
             mask=_drawn(said.mask, record),
             features=tuple(said.features),
         )
     except ValidationError as error:
         raise Problem(400, "usage", str(error.errors()[0]["msg"]), at={"in": "body"}) from error
-    keep(store, made)
-    answer = json_of(request, made.model_dump(mode="json"))
-    answer.status_code = 201
+    case = Case(batch=batch, index=index)
+    _check_blind(made, leases, store)
+    kept = keep(store, made)
+    _tell(leases, case, kept)
+    answer = json_of(request, kept.model_dump(mode="json"))
+    answer.status_code = 201 if kept is made else 200
     return answer
 
 
-@router.get("/{version}/mask.png")
-def mask(batch: str, index: int, version: int, request: Request, store: TheStore, person: ThePerson) -> Response:
-    """The mask of one of the reader's own decisions, 255 where lesion, pixel by pixel as it was drawn."""
-    layout.check_batch_name(batch)
-    found = decided(store, batch, index, person.name, version)
-    if found is None or found.mask is None:
-        raise Problem(404, "not_found", "there is no such decision, or no mask in it")
-    drawn = of_runs(found.mask.counts, found.mask.height, found.mask.width)
-    return tagged(request, digest(batch, index, version), png.encode(drawn), "image/png")
+def _check_blind(made: Decision, leases: Leases, store: ObjectStore) -> None:
+    """Whoever has seen what others decided decides between them, and does not read any more."""
+    if made.kind != "read":
+        return
+    mine = [one.kind for one in decisions(store, made.batch, made.index) if one.reader == made.reader]
+    opened = leases.has_opened(Case(batch=made.batch, index=made.index), made.reader)
+    if set(mine) == {"return"} or (opened and not mine):
+        text = "you have seen what others decided of this image: adjudicate, or return it"
+        raise ReviewConflict(text, reason="not_blind")
+
+
+def _tell(leases: Leases, case: Case, kept: Decision) -> None:
+    """Have queues know; they find out by themselves where Redis cannot be told, and the decision is kept."""
+    try:
+        if kept.to is not None:
+            leases.reopen(case, kept.to)
+        if kept.kind != "return":
+            leases.done(case, kept.reader)
+    except LedgerUnavailable:
+        _log.warning("a queue was not told of a decision", batch=case.batch, index=case.index)
 
 
 def _drawn(mask: list[int] | str | None, record: ResultRecord) -> Drawn | None:
@@ -126,7 +164,7 @@ def _drawn(mask: list[int] | str | None, record: ResultRecord) -> Drawn | None:
         return None
     try:
         counts = mask if isinstance(mask, list) else runs(_picture(mask, height, width))
-        of_runs(counts, height, width)
+        checked(counts, height, width)
     except ValueError as error:
         raise Problem(400, "bad_mask", f"{error}", at={"in": "body", "parameter": "mask"}) from error
     return Drawn(height=height, width=width, counts=tuple(counts))

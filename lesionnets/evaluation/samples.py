@@ -6,13 +6,12 @@ diagnoses for one image. What only makes it a figure over fewer images is counte
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermbatch.errors import UsageError
-from lesionnets.data.sources.isic import SUFFIXES, Sample
+from lesionnets.data.sources.isic import SUFFIXES, Sample, read_table
 
 _MASK = "_segmentation"
 
@@ -156,14 +155,7 @@ def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
         UsageError: Where the file is missing or not text, lacks a column, has no row of the split, or names two
             diagnoses for one image.
     """
-    if not path.is_file():
-        raise UsageError(f"there is no label file {path}")
-    try:
-        # Spreadsheets write a byte order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = [{(key or "").strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as a CSV file") from error
+    table = read_table(path)
     columns = set(table[0]) if table else set()
     column = "diagnosis" if "diagnosis" in columns else "dx"
     needed = {"image_id", column} | ({"split"} if split is not None else set())

@@ -13,6 +13,7 @@ from dermbatch.models import contracts
 from lesionnets.graphs.crop import lesion_square, paste_square, reduce_square
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
 from lesionnets.nets.classify.classifier import Classifier
+from lesionnets.saliency import visual_backprop
 
 SALIENCY = 64
 """Side of the saliency map, which spans the whole picture."""
@@ -29,16 +30,20 @@ class ClassifyGraph(nn.Module):
         flips: Take the mean of the probabilities over the lesion and its three mirror images: four times the
             network's cost. Embedding and saliency stay those of the lesion itself.
 
+        visual_backprop: Also give VisualBackProp (:func:`lesionnets.saliency.visual_backprop`): one more pass.
+
     Shape:
         image uint8 [N, H, W, 3], lesion uint8 [N, H, W] (probability x 255)
         -> probabilities float [N, classes]; embedding float [N, features], of length 1; saliency uint8 [N, 64, 64]
         over the whole picture: what speaks for the most probable class more than for the others, highest 255;
-        and where the network judges distance float [N, 1], above 1 of pictures that are no dermoscopic ones.
+        and where the network judges distance float [N, 1], above 1 of pictures that are no dermoscopic ones; and
+        VisualBackProp uint8 [N, 64, 64], where it is wanted.
     """
 
-    def __init__(self, net: Classifier, *, flips: bool = False) -> None:
+    def __init__(self, net: Classifier, *, flips: bool = False, visual_backprop: bool = False) -> None:
         super().__init__()
         self.net = net
+        self.visual_backprop = visual_backprop
         self.mirrors = MIRRORS if flips else MIRRORS[:1]
 
     def forward(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, ...]:
@@ -63,7 +68,15 @@ class ClassifyGraph(nn.Module):
         peak = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
         saliency = to_bytes(paste_square(evidence / peak, square, height, width, SALIENCY))[:, 0]
         distance = () if usual is None else (usual(views[-len(self.mirrors)][-1].float()),)
-        return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency, *distance
+        seen = (self._seen(picture, mask, height, width),) if self.visual_backprop else ()
+        return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency, *distance, *seen
+
+    def _seen(self, picture: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
+        """VisualBackProp of the first square, over the whole picture."""
+        square = lesion_square(mask, height, width, **vars(self.net.squares[0]))
+        inputs = self._cut(picture, mask, square, height, width)
+        found = visual_backprop(self.net, inputs, self.net.stages)
+        return to_bytes(paste_square(found, square, height, width, SALIENCY))[:, 0]
 
     def _cut(
         self, picture: Tensor, mask: Tensor, square: Tensor, height: int, width: int
@@ -81,8 +94,9 @@ def _top_class(logits: Tensor) -> Tensor:
     return (torch.arange(logits.shape[1], device=logits.device)[None] == best).float()
 
 
-def contract(network: Classifier) -> contracts.Contract:
+def contract(network: Classifier, *, visual_backprop: bool = False) -> contracts.Contract:
     """What the graph takes and gives."""
+    seen = (contracts.Tensor(contracts.VISUALBACKPROP.name, (SALIENCY, SALIENCY)),) if visual_backprop else ()
     judged = () if network.usual is None else (contracts.DISTANCE,)
     return contracts.Contract(
         inputs=(contracts.IMAGE, contracts.LESION),
@@ -91,13 +105,15 @@ def contract(network: Classifier) -> contracts.Contract:
             contracts.Tensor("EMBEDDING", (network.features,), "float32"),
             contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
             *judged,
+            *seen,
         ),
         parameters={"labels": ",".join(network.diagnoses)}
         | ({"long_side": str(network.long_side)} if network.long_side else {}),
     )
 
 
-def build(network: Classifier, *, flips: bool = False) -> onnx.ModelProto:
-    """Wrap a classifier to the stage's contract; ``flips`` as :class:`ClassifyGraph` has them."""
-    outputs = [tensor.name for tensor in contract(network).outputs]
-    return export_graph(ClassifyGraph(network, flips=flips), {"IMAGE": (3,), "LESION": ()}, outputs)
+def build(network: Classifier, *, flips: bool = False, visual_backprop: bool = False) -> onnx.ModelProto:
+    """Wrap a classifier to the stage's contract; arguments as :class:`ClassifyGraph` has them."""
+    outputs = [tensor.name for tensor in contract(network, visual_backprop=visual_backprop).outputs]
+    graph = ClassifyGraph(network, flips=flips, visual_backprop=visual_backprop)
+    return export_graph(graph, {"IMAGE": (3,), "LESION": ()}, outputs)

@@ -1,4 +1,7 @@
-"""The graph of the segment stage: ``IMAGE`` uint8 [N, H, W, 3] -> ``LESION`` uint8 [N, H, W]."""
+"""The graph of the segment stage: ``IMAGE`` uint8 [N, H, W, 3] -> ``LESION`` uint8 [N, H, W].
+
+A network that tells borders also gives ``BORDER`` uint8 [N, H, W].
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ class SegmentGraph(nn.Module):
         flips: Take the mean over the picture and its three mirror images: four times the cost.
 
     Shape:
-        image uint8 [N, H, W, 3] -> lesion uint8 [N, H, W], probability x 255.
+        image uint8 [N, H, W, 3] -> lesion uint8 [N, H, W], probability x 255; and border likewise, of a network
+        that tells borders.
     """
 
     def __init__(self, net: Segmenter, *, flips: bool = False) -> None:
@@ -30,27 +34,32 @@ class SegmentGraph(nn.Module):
         self.net = net
         self.mirrors = MIRRORS if flips else MIRRORS[:1]
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """See the class."""
         picture = area_sample(image, self.net.size, self.net.samples)
-        logits = torch.stack([self.net.logits(picture.flip(axes)).float().flip(axes) for axes in self.mirrors])
-        probability = (logits / self.net.temperature).sigmoid().mean(dim=0)
+        views = [self._logits(picture.flip(axes)).float().flip(axes) for axes in self.mirrors]
+        probability = (torch.stack(views) / self.net.temperature).sigmoid().mean(dim=0)
         # Bytes before the enlargement: a quarter of the memory traffic where pictures are large.
-        lesion = functional.interpolate(
+        maps = functional.interpolate(
             to_bytes(probability), size=image.shape[1:3], mode="bilinear", align_corners=False
         )
-        return lesion[:, 0]
+        return (maps[:, 0], maps[:, 1]) if self.net.bordered else maps[:, 0]
+
+    def _logits(self, picture: Tensor) -> Tensor:
+        """One map, or two of a network that tells borders: [N, 1 or 2, S, S]."""
+        return torch.cat(self.net.maps(picture), dim=1) if self.net.bordered else self.net.logits(picture)
 
 
 def contract(network: Segmenter) -> contracts.Contract:
     """What the graph takes and gives; a pixel belongs to the lesion from the probability ``threshold`` on."""
     return contracts.Contract(
         inputs=(contracts.IMAGE,),
-        outputs=(contracts.LESION,),
+        outputs=(contracts.LESION, contracts.BORDER) if network.bordered else (contracts.LESION,),
         parameters={"threshold": "0.5"} | ({"long_side": str(network.long_side)} if network.long_side else {}),
     )
 
 
 def build(network: Segmenter, *, flips: bool = False) -> onnx.ModelProto:
     """Wrap a segmentation network to the stage's contract; ``flips`` as :class:`SegmentGraph` has them."""
-    return export_graph(SegmentGraph(network, flips=flips), {"IMAGE": (3,)}, ["LESION"])
+    outputs = [tensor.name for tensor in contract(network).outputs]
+    return export_graph(SegmentGraph(network, flips=flips), {"IMAGE": (3,)}, outputs)

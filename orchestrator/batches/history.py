@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 from dermbatch import layout
 from dermbatch.records.asked import BatchSummary
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any
+from orchestrator.batches.outcomes import in_order
 
 NEWEST = 5
 """Batches that the measured times are the mean of."""
@@ -72,10 +71,7 @@ def read_history(store: ObjectStore, newest: int = NEWEST) -> History | None:
         when = infos[0].modified if infos else None
         return (when.timestamp() if when else 0, name)
 
-    found: list[tuple[float, str]] = []
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        while chunk := list(islice(names, 1000)):
-            found += [one for one in pool.map(closed, chunk) if one[0]]
+    found = [one for one in in_order(closed, names, _AT_A_TIME) if one[0]]
     taken: list[BatchSummary] = []
     for _, name in sorted(found, reverse=True):
         summary = read_if_any(store, layout.summary(name), BatchSummary)

@@ -76,8 +76,8 @@ class Marks:
         return (index for index, mark in enumerate(self._marks) if mark != _NONE)
 
 
-def audit(store: ObjectStore, batch: Batch, readers: int = 8) -> Marks:
-    """List what there is, by keys alone.
+def read_marks(store: ObjectStore, batch: Batch, readers: int = 8) -> Marks:
+    """List which images have an outcome, by keys alone: no record is read.
 
     Args:
         store: Where the batch is.
@@ -183,7 +183,7 @@ def outcomes(store: ObjectStore, batch: Batch, *, done: bool | None = None, read
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
     """
-    marks = audit(store, batch)
+    marks = read_marks(store, batch)
     wanted = (index for index in marks.present() if done in {None, marks.is_done(index)})
 
     def look(entry: ManifestEntry) -> Outcome | None:

@@ -63,15 +63,22 @@ class Spread:
 
 
 class Tally:
-    """Counts outcomes, a table of rows at a time, in memory that does not grow with them."""
+    """Counts outcomes, a table of rows at a time, in memory that does not grow with them.
 
-    def __init__(self) -> None:
+    Args:
+        wait_objective: Seconds beyond which an image has waited too long; none where nothing is promised.
+    """
+
+    def __init__(self, wait_objective: float | None = None) -> None:
+        self._objective = wait_objective
         self.done = 0
         self.failed = 0
         self.reasons = Counter[str]()
         self.without_dicom = 0
         self.stages: dict[Stage, Spread] = {stage: Spread() for stage in ORDER}
         self.images = Spread()
+        self.waits = Spread()
+        self.late = 0
         self.first_started: datetime | None = None
         self.last_finished: datetime | None = None
 
@@ -93,6 +100,9 @@ class Tally:
             run = pc.equal(rows[f"{stage}_cached"], False).fill_null(False)
             self.stages[stage].add(rows[f"{stage}_seconds"].filter(run).fill_null(0.0).to_pylist())
             ran |= np.asarray(run)
+        waited = np.asarray(rows["seconds_waited"].drop_null(), float)
+        self.waits.add(waited)
+        self.late += int((waited > (np.inf if self._objective is None else self._objective)).sum())
         took = pc.subtract(rows["finished"], rows["started"]).cast(pa.int64())
         self.images.add(np.maximum(0, np.asarray(took)[ran]) / 1_000_000)
 
@@ -115,5 +125,8 @@ class Tally:
             stage_runs={stage: self.stages[stage].count for stage in ran},
             image_seconds=self.images.mean,
             slots=slots,
+            deadline=batch.order.deadline,
+            waited_p95=round(self.waits.quantile(0.95), 3) if self.waits.count else None,
+            late=None if self._objective is None else self.late,
             software=__version__,
         )

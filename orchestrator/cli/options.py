@@ -77,6 +77,12 @@ Exclude = Annotated[
 ]
 Since = Annotated[datetime | None, typer.Option("--since", help="Only what was modified then or later.")]
 Until = Annotated[datetime | None, typer.Option("--until", help="Only what was modified before.")]
+Deadline = Annotated[
+    datetime | None,
+    typer.Option(
+        "--deadline", help="By when it is to be done; says whether it can be, and makes it urgent in time."
+    ),
+]
 Weight = Annotated[
     int, typer.Option("--weight", min=1, max=100, help="Share of its lane among the batches that are open.")
 ]
@@ -104,6 +110,14 @@ Output = Annotated[
         "--output", metavar="s3://BUCKET/PREFIX", help="Also copy each image's results here, by its own name."
     ),
 ]
+Support = Annotated[
+    str | None,
+    typer.Option(
+        "--support",
+        metavar="NAME[@VERSION]",
+        help="What a one-shot segment model is shown (dermbatch supports); the newest version if not given.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -123,10 +137,14 @@ def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
 
 
 @contextmanager
-def results(home: Path) -> Iterator[ObjectStore]:
+def results(home: Path, *, make: bool = False) -> Iterator[ObjectStore]:
     """The object store of the stack that runs in ``home``, else the one that the environment names.
 
     Where there is neither, that of the stack which ran in ``home`` is started, alone and meanwhile.
+
+    Args:
+        home: Of the stack.
+        make: Make an empty one where none ever ran there.
 
     Raises:
         StackError: Where there is none of them.
@@ -137,7 +155,7 @@ def results(home: Path) -> Iterator[ObjectStore]:
     except StackError:
         if "store" not in settings.model_fields_set:
             settings = audited(settings, home)
-            with host.object_store(home, settings.store) as store:
+            with host.object_store(home, settings.store, make=make) as store:
                 yield ObjectStore(store, audit(settings))
             return
     yield ObjectStore(settings.store, audit(settings))

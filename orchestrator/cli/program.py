@@ -18,7 +18,8 @@ from orchestrator.cli.examples import EXAMPLES
 
 _COMMANDS = {
     "once": ("run", "samples"),
-    "stack": ("up", "down", "desk"),
+    "stack": ("up", "down"),
+    "desk.desk": ("desk",),
     "batches": ("submit", "resegment", "status", "fetch", "send", "verify"),
     "steering": ("pause", "resume", "cancel", "prioritize", "retry", "reconcile"),
     "privacy": ("reidentify", "keys"),
@@ -27,9 +28,11 @@ _COMMANDS = {
     "similar.similar": ("similar",),
     "similar.cases": ("cases",),
     "learning.review": ("review",),
+    "supports.supports": ("supports",),
     "rules": ("rules",),
     "audit": ("audit",),
-    "usage": ("usage", "report"),
+    "accounts.usage": ("usage", "report"),
+    "accounts.tenants": ("tenants",),
     "models": ("models",),
     "doctor": ("doctor",),
 }

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import structlog
 from pydantic import SecretStr
 
-from dermbatch import layout
+from dermbatch import layout, metrics
 from dermbatch.errors import DermbatchError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records.row import opened
@@ -111,6 +111,9 @@ class Closer:
         self._store.delete(layout.control(state.name))
         self._ledger.batches.forget(state.name)
         _log.info("batch closed", batch=state.name, done=state.done, failed=state.failed, cancelled=cancelled)
+        if closing.summary is not None and closing.summary.met is not None:
+            tenant = asked(self._store, state.name).order.tenant
+            metrics.DEADLINES.labels(tenant, "met" if closing.summary.met else "missed").inc()
         self._take_into_indexes(state.name)
 
     def _take_into_indexes(self, name: str) -> None:

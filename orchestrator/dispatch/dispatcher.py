@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from math import ceil
 
 import structlog
@@ -24,6 +25,7 @@ from orchestrator.dispatch.feed import Feed
 from orchestrator.dispatch.lost_causes import bury, bury_unread, refuse
 from orchestrator.dispatch.messages import Messages
 from orchestrator.dispatch.pace import Forecast, Rate
+from orchestrator.planning.deadline import urgency
 from orchestrator.steering.controls import halt, is_damage
 
 _log = structlog.get_logger(__name__)
@@ -133,9 +135,9 @@ class Dispatcher:
         hungry = [state for state in states if _is_hungry(state)]
         window = self._window(states, slots)
         window -= _held([state for state in states if not _is_hungry(state)], window)
-        weights = sum(state.weight for state in hungry)
+        weights = {state.name: self._weight(state) for state in hungry}
         for state in hungry:
-            share = max(0, ceil(window * state.weight / weights))
+            share = max(0, ceil(window * weights[state.name] / sum(weights.values())))
             held = _held([state], share)
             try:
                 if not self._too_many_failed(state) and share > held:
@@ -150,6 +152,12 @@ class Dispatcher:
                     raise
                 halt(self._store, self._ledger, state, str(error))  # this batch alone: others go on
         return fed
+
+    def _weight(self, state: BatchState) -> float:
+        """Its weight, and more where it would miss its deadline."""
+        batch = self._batches.get(state.name)  # read when it is first fed
+        deadline = batch.order.deadline if batch is not None else None
+        return state.weight * urgency(deadline, datetime.now(UTC), state.seconds_left)
 
     def _say_once(self, name: str, error: DermbatchError) -> None:
         if name not in self._left:

@@ -32,13 +32,13 @@ class Overview:
     problems: tuple[str, ...]
 
 
-def overview(store: ObjectStore, prices_file: Path | None) -> Overview:
-    """Usage and costs by month, tenant and item; what is wrong with price lists or batches is in it.
+def overview(store: ObjectStore, prices_file: Path | None, tenant: str | None = None) -> Overview:
+    """Usage and costs by month, tenant and item, of all or of one; what is wrong with lists or batches is in it.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
     """
-    found, prices, problems = standing(store), None, []
+    found, prices, problems = standing(store, tenant), None, []
     try:
         prices = load_prices(prices_file) if prices_file is not None else None
     except UsageError as error:

@@ -60,15 +60,15 @@ class Standing:
     damaged: tuple[str, ...]
 
 
-def standing(store: ObjectStore) -> Standing:
-    """Look at all batches.
+def standing(store: ObjectStore, tenant: str | None = None) -> Standing:
+    """Look at all batches, or at those whose names say that they are one tenant's.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
     """
-    opened = {info.key.removeprefix(layout.OPEN) for info in store.list(store.bucket, layout.OPEN)}
-    listed = store.list(store.bucket, layout.USAGE)
-    keys = [info.key for info in listed if info.key.endswith(f"/{layout.USAGE_MANIFEST}")]
+    begins = ("",) if tenant is None else layout.owned_batches(tenant)
+    opened = {key.removeprefix(layout.OPEN) for key in _keys(store, layout.OPEN, begins)}
+    keys = [key for key in _keys(store, layout.USAGE, begins) if key.endswith(f"/{layout.USAGE_MANIFEST}")]
     manifests, damaged = [], []
     for key, found in in_order(lambda key: (key, _manifest(store, key)), keys, _READERS):
         if found is None:
@@ -77,9 +77,14 @@ def standing(store: ObjectStore) -> Standing:
             manifests.append(found)
     known = {name.removesuffix(".json") for name in opened}
     known |= {key.removeprefix(layout.USAGE).partition("/")[0] for key in keys}
-    others = [name for name in store.folders(store.bucket, layout.BATCHES) if name not in known]
+    batches = (f"{one}{rest}" for one in begins for rest in store.folders(store.bucket, layout.BATCHES + one))
+    others = [name for name in batches if name not in known]
     closed = tuple(name for name in others if any(store.list(store.bucket, layout.summary(name))))
     return Standing(tuple(manifests), len(opened), closed, tuple(damaged))
+
+
+def _keys(store: ObjectStore, prefix: str, begins: Iterable[str]) -> list[str]:
+    return [info.key for one in begins for info in store.list(store.bucket, prefix + one)]
 
 
 def _manifest(store: ObjectStore, key: str) -> UsageManifest | None:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from itertools import islice
 from types import TracebackType
 from typing import Self
 
-_CACHE_KIB = 16 * 1024
+from orchestrator.planning.scratch import scratch_database
+
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 class Contents:
-    """Index of the first entry with each fingerprint (:func:`dermbatch.layout.fingerprint`).
-
-    It lies in a temporary file of SQLite's, gone with the process.
-    """
+    """Index of the first entry with each fingerprint (:func:`dermbatch.layout.fingerprint`)."""
 
     def __init__(self) -> None:
-        self._base = sqlite3.connect("", isolation_level=None)  # the empty name: a private file on disk
-        self._base.execute("PRAGMA journal_mode = OFF")
-        self._base.execute("PRAGMA synchronous = OFF")
-        self._base.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._base.execute(
+        self._base = scratch_database(
             "CREATE TABLE contents (print BLOB PRIMARY KEY, place INTEGER, known INTEGER DEFAULT 0, "
             "content BLOB, object TEXT) WITHOUT ROWID"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -20,9 +19,10 @@ from dermbatch.stages import FEEDS, Stage
 from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import read_if_any
 from orchestrator.batches.history import History, read_history
+from orchestrator.batches.outcomes import in_order
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Skipped
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 
 LOOKED_INTO = 1000
 """Known images whose stages are really looked at; of more, so many are drawn evenly."""
@@ -110,7 +110,7 @@ def estimate(
     """
     with Contents() as contents:
         counted = _count(walk, contents, unpack, deidentify)
-        found = _found(order, store, contents)
+        found = _coverage(order, store, contents)
     run_anew = counted.images - counted.refused - counted.duplicates - found.images
     plain = Estimate(
         images=counted.images,
@@ -229,7 +229,7 @@ def _looks(candidate: Candidate, unpack: bool, digested: _Digested) -> tuple[_Lo
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Coverage:
     """What the cache has of the contents that were counted: of so many images, what is done and what is to run."""
 
     images: int
@@ -238,14 +238,14 @@ class _Found:
     about: bool
 
 
-def _found(order: Order, store: ObjectStore, contents: Contents) -> _Found:
+def _coverage(order: Order, store: ObjectStore, contents: Contents) -> _Coverage:
     """Look up each image where they are few, else a sample; objects of which only a store knows are read for it.
 
     Of more, those whose content is known here are held against the list of all that is known first.
     """
     few = contents.count(known=False) <= LOOKED_INTO
     if not few:
-        prefix, _, suffix = layout.known("*").partition("*")
+        prefix, _, suffix = layout.known("*", order.pool).partition("*")
         for info in store.list(store.bucket, prefix):
             contents.mark(info.key.removeprefix(prefix).removesuffix(suffix))
     images = contents.count(known=not few)
@@ -253,20 +253,19 @@ def _found(order: Order, store: ObjectStore, contents: Contents) -> _Found:
     objects, drawn = contents.unread(LOOKED_INTO)
     read = _looked_up(objects, drawn, partial(_missing_of_object, order, store))
     to_run = {stage: known.to_run[stage] + read.to_run[stage] for stage in order.stages}
-    return _Found(images + objects, known.done + read.done, to_run, known.about or read.about)
+    return _Coverage(images + objects, known.done + read.done, to_run, known.about or read.about)
 
 
-def _looked_up(images: int, drawn: list[str], missing_of: Callable[[str], set[Stage]]) -> _Found:
+def _looked_up(images: int, drawn: list[str], missing_of: Callable[[str], set[Stage]]) -> _Coverage:
     """What is missing of so many images, by those that were drawn."""
     missing: Counter[Stage] = Counter()
     done = 0
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        for stages in pool.map(missing_of, drawn):
-            missing.update(stages)
-            done += not stages
+    for stages in in_order(missing_of, drawn, _AT_A_TIME):
+        missing.update(stages)
+        done += not stages
     scale = images / len(drawn) if drawn else 1
     to_run = Counter({stage: round(count * scale) for stage, count in missing.items()})
-    return _Found(images, round(done * scale), to_run, len(drawn) < images)
+    return _Coverage(images, round(done * scale), to_run, len(drawn) < images)
 
 
 def _missing_of_object(order: Order, store: ObjectStore, name: str) -> set[Stage]:
@@ -283,7 +282,7 @@ def _missing_of_object(order: Order, store: ObjectStore, name: str) -> set[Stage
 
 def _missing(order: Order, store: ObjectStore, content: str) -> set[Stage]:
     """The asked stages that are not known of this image with the asked models, each fed by the ones before."""
-    known = read_if_any(store, layout.known(content), KnownImage)
+    known = read_if_any(store, layout.known(content, order.pool), KnownImage)
     if known is None:
         return set(order.stages)
     there: dict[Stage, str] = {}

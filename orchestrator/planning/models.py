@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermbatch.errors import InferenceUnavailable, UsageError
-from dermbatch.models.repository import default_model_repository, for_onnx_runtime, served_models
+from dermbatch.models.repository import (
+    default_model_repository,
+    for_onnx_runtime,
+    served_models,
+    shown_supports,
+)
 from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import Engine, Settings, TritonSettings
@@ -41,17 +46,20 @@ class Offer:
     Attributes:
         where: What has them, for sentences: a Triton's address, a repository's folder.
         models: These models; none where nobody knows them, so that nothing is refused.
+        shown: Those that have to be shown a support; none where nobody knows.
     """
 
     where: str
     models: Served | None
+    shown: frozenset[str] | None = None
 
     @classmethod
     def of_repository(cls, repository: Path, engine: Engine) -> Offer:
         """What a repository has for an engine that reads it."""
         if engine is Engine.TRITON:
-            return cls(str(repository), served_models(repository))
-        return cls(f"{repository} that ONNX Runtime runs without Triton", for_onnx_runtime(repository))
+            return cls(str(repository), served_models(repository), shown_supports(repository))
+        where = f"{repository} that ONNX Runtime runs without Triton"
+        return cls(where, for_onnx_runtime(repository), shown_supports(repository))
 
     @classmethod
     def known(cls, settings: Settings) -> Offer:

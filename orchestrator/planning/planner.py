@@ -21,7 +21,7 @@ from dermbatch.stored import JSON_LINES, read, write, write_once
 from orchestrator.batches.entries import content_of, read_batch, read_manifest_part
 from orchestrator.planning.dedup import Contents
 from orchestrator.planning.intake.candidates import Item, LeftOut, Skipped, Walk
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.uploading import entered
 
 _STEERING = {"lane", "weight", "max_failed_share"}
@@ -36,6 +36,7 @@ def plan(
     *,
     deidentify: Deidentifier | None = None,
     told: Callable[[PlanRecord], None] = lambda record: None,
+    check: Callable[[PlanRecord], None] = lambda record: None,
 ) -> Batch:
     """Upload what has to be uploaded, write the manifest, then the batch record; or go on where a plan stopped.
 
@@ -49,10 +50,11 @@ def plan(
         store: Uploads go into its incoming bucket, records into its result bucket.
         deidentify: Takes identity off the images, where a profile is asked for; the walk must read them all.
         told: Called after every part with how far planning has come.
+        check: Called likewise; where it raises, there is no batch, and the plan is forgotten.
 
     Raises:
         UsageError: Where the batch name is taken, or a plan of other inputs was begun under it, or there is not
-            one candidate.
+            one candidate, or ``check`` says so.
         StoreUnavailable: Where the store fails; the batch then does not exist, and the same call goes on.
         StoreRefused: Where the store may not be written.
     """
@@ -65,6 +67,7 @@ def plan(
         _remember(store, record, contents)
         for so_far in _parts(record, items, store, contents, deidentify):
             told(record := so_far)
+            _checked(record, store, check)
     if record.images == 0:
         _forget(store, name)
         own = f"{record.own_results} of them results of Dermbatch's own, " if record.own_results else ""
@@ -153,7 +156,7 @@ def _begun(
     name: str, order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
 ) -> PlanRecord:
     """The plan under this name, as far as it has come."""
-    known = any(True for _ in store.list(store.bucket, layout.KNOWN))
+    known = any(True for _ in store.list(store.bucket, layout.all_known(order.pool)))
     fresh = _fresh(name, order, walk, deidentify).model_copy(update={"known": known})
     key = layout.plan_record(name)
     if write_once(store, key, fresh):
@@ -186,6 +189,14 @@ def _forget(store: ObjectStore, batch: str) -> None:
     store.delete(layout.control(batch))
 
 
+def _checked(record: PlanRecord, store: ObjectStore, check: Callable[[PlanRecord], None]) -> None:
+    try:
+        check(record)
+    except UsageError:
+        _forget(store, record.name)
+        raise
+
+
 def _remember(store: ObjectStore, record: PlanRecord, contents: Contents) -> None:
     """Note the contents of the parts that are written already."""
     for first in range(0, record.images, layout.PART_SIZE):
@@ -207,6 +218,7 @@ class _Part:
 
     record: PlanRecord
     lines: list[bytes] = field(default_factory=list)
+    bytes: int = 0
     skipped: int = 0
     sidecars: int = 0
     own_results: int = 0
@@ -216,6 +228,7 @@ class _Part:
     def add(self, entry: ManifestEntry) -> None:
         """Take an image in."""
         self.duplicates += entry.duplicate_of is not None
+        self.bytes += entry.size or 0
         self.lines.append(entry.to_json())
 
     def skip(self, item: Skipped) -> None:
@@ -230,6 +243,7 @@ class _Part:
             update={
                 "position": position,
                 "images": self.record.images + len(self.lines),
+                "bytes": self.record.bytes + self.bytes,
                 "skipped": self.record.skipped + self.skipped,
                 "sidecars": self.record.sidecars + self.sidecars,
                 "own_results": self.record.own_results + self.own_results,

@@ -12,7 +12,16 @@ from itertools import islice
 
 from dermbatch import layout, stages
 from dermbatch.errors import UsageError
-from dermbatch.records.asked import Batch, Earlier, Filters, ManifestEntry, ModelChoice, Order, Position
+from dermbatch.records.asked import (
+    Batch,
+    Earlier,
+    Filters,
+    ManifestEntry,
+    ModelChoice,
+    Order,
+    Position,
+    SupportChoice,
+)
 from dermbatch.records.outcome import ModelUsed, ResultRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -37,8 +46,8 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
         store: Where the batches are.
 
     Raises:
-        UsageError: Where a version is missing, a batch is not there, or batches differ in a model that is not
-            given.
+        UsageError: Where a version is missing, a batch is not there, batches differ in a model that is not
+            given, or are several tenants'.
     """
     if not batches:
         raise UsageError("name at least one earlier batch")
@@ -53,9 +62,23 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
             )
     names = tuple(dict.fromkeys(batches))
     earlier = [named(store, name) for name in names]
+    whose = _tenant(earlier)
     ran = stages.closure(frozenset(stage for batch in earlier for stage in batch.order.stages) | set(models))
     chosen = {stage: models[stage] if stage in models else _common(store, stage, earlier) for stage in ran}
-    return asked.model_copy(update={"models": chosen, "stages": ran, "compared_with": names})
+    changes: dict[str, object] = {**whose, "models": chosen, "stages": ran, "compared_with": names}
+    if asked.support is None and Stage.SEGMENT in ran and Stage.SEGMENT not in models:
+        changes["support"] = _common_support(earlier)
+    return asked.model_copy(update=changes)
+
+
+def _tenant(earlier: Sequence[Batch]) -> dict[str, str | None]:
+    """Whose batches they are, and whose known results they share."""
+    whose = dict.fromkeys((batch.order.tenant, batch.order.shares) for batch in earlier)
+    if len(whose) > 1:
+        tenants = ", ".join(sorted({tenant for tenant, _ in whose}))
+        raise UsageError(f"batches of several tenants, or that share with others ({tenants}), cannot become one")
+    tenant, shares = next(iter(whose))
+    return {"tenant": tenant, "shares": shares}
 
 
 def plan_resegment(name: str, asked: Order, batches: Sequence[str], store: ObjectStore) -> Batch:
@@ -106,6 +129,16 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
         may_have_text=entry.may_have_text,
         position=position,
     )
+
+
+def _common_support(batches: Sequence[Batch]) -> SupportChoice | None:
+    """What the segment model of the batches was shown; none where it was one that is shown nothing."""
+    shown = {batch.order.support for batch in batches if Stage.SEGMENT in batch.order.stages}
+    if len(shown) > 1:
+        raise UsageError(
+            "the batches ran segment with different supports; give segment=NAME@VERSION and --support too"
+        )
+    return next(iter(shown), None)
 
 
 def _common(store: ObjectStore, stage: Stage, batches: Sequence[Batch]) -> ModelChoice:

@@ -5,7 +5,7 @@ The commands and :mod:`dermbatch.client` go through here, so that what one of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +20,17 @@ from dermbatch.records.asked import Batch, Filters, ModelChoice, Order, PlanReco
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import ObjectStore
-from orchestrator.planning import delivery
+from orchestrator.planning import deadline, delivery
 from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.models import Offer
 from orchestrator.planning.planner import is_batch, plan, planned
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.privacy.profile import Profile, load_profile
-from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import plan_resegment
+from orchestrator.planning.support import fits
+from orchestrator.planning.tenants.quota import within
+from orchestrator.planning.tenants.tenant import Tenant, tenant_of
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,24 @@ class Submission:
         inputs: Of what, as the user named them.
         intake: Walks them.
         deidentify: Makes copies of them, where a profile is asked for.
+        tenant: Whose, where tenants are declared.
     """
 
     order: Order
     inputs: tuple[str, ...]
     intake: Intake
     deidentify: Deidentifier | None
+    tenant: Tenant | None = None
 
     def plan(
         self, name: str, store: ObjectStore, told: Callable[[PlanRecord], None] = lambda record: None
     ) -> Batch:
-        """Make it a batch; as :func:`orchestrator.planning.planner.plan`."""
+        """Make it a batch; as :func:`orchestrator.planning.planner.plan`, which its tenant's quota may refuse."""
         walk = self.intake.walk(self.inputs)
-        return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told)
+        if self.tenant is None:
+            return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told)
+        check = within(store, self.tenant, datetime.now(UTC))
+        return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told, check=check)
 
     def estimate(
         self, store: ObjectStore, offer: Offer, *, slots: int, price: float | None, gpus: int
@@ -82,6 +90,7 @@ def prepare(
     local: bool = False,
     leave_out: Path | None = None,
     audit: Audit = NO_AUDIT,
+    own: Collection[str] = (),
 ) -> Submission:
     """Look at what is asked; nothing is written, and no image is read.
 
@@ -97,10 +106,14 @@ def prepare(
         local: Whether they can read files of this machine.
         leave_out: A folder not to walk into.
         audit: Where it is noted which local files are read.
+        own: Inputs that are uploads of who asks: of no tenant's prefix.
 
     Raises:
-        UsageError: For a PACS, an output, a model, a filter, a profile or an input that cannot be.
+        UsageError: For a PACS, an output, a model, a filter, a profile or an input that cannot be, or is not the
+            tenant's.
     """
+    check_inputs(order, [given for given in inputs if given not in own], settings)
+    deadline.check(order, datetime.now(UTC))
     if offer is not None:
         check(order, inputs, settings, source, offer)
     made = _unchecked(
@@ -169,7 +182,8 @@ def _unchecked(
         pseudonym=deidentify.pseudonym if deidentify is not None else None,
     )
     deidentified = deidentify.record if deidentify is not None else None
-    return Submission(order.model_copy(update={"deidentified": deidentified}), tuple(inputs), intake, deidentify)
+    made = order.model_copy(update={"deidentified": deidentified})
+    return Submission(made, tuple(inputs), intake, deidentify, tenant_of(settings, order.tenant))
 
 
 def again(name: str, order: Order, batches: Sequence[str], store: ObjectStore, offer: Offer) -> Batch:
@@ -178,6 +192,8 @@ def again(name: str, order: Order, batches: Sequence[str], store: ObjectStore, o
     Only the models that are named are looked for: those of the earlier batches may be gone, their results are not.
     """
     offer.check(order.models)
+    if Stage.SEGMENT in order.models:
+        fits(order, offer)
     return plan_resegment(name, order, batches, store)
 
 
@@ -189,6 +205,24 @@ def check(
     if store is not None:
         delivery.check_output(order.output, inputs, store)
     offer.check(order.models)
+    fits(order, offer)
+
+
+def admitted(order: Order, settings: Settings) -> Order:
+    """The order as its tenant may ask for it; as it is where tenants are not declared.
+
+    Raises:
+        UsageError: Where there is no such tenant, or it may not ask for this.
+    """
+    tenant = tenant_of(settings, order.tenant)
+    return order if tenant is None else tenant.admitted(order)
+
+
+def check_inputs(order: Order, inputs: Iterable[str], settings: Settings) -> None:
+    """Refuse prefixes of the object store that are not the tenant's; errors as of :func:`admitted`."""
+    tenant = tenant_of(settings, order.tenant)
+    if tenant is not None:
+        tenant.check_inputs(inputs)
 
 
 def order(
@@ -203,7 +237,7 @@ def order(
         others: Further fields of the order.
 
     Raises:
-        UsageError: Where a stage or another field cannot be.
+        UsageError: Where a stage or another field cannot be, or the tenant may not ask for it.
     """
     wanted = [part for text in stage_names if (part := text.strip())]
     if unknown := [part for part in wanted if part not in set(ORDER)]:
@@ -213,7 +247,7 @@ def order(
     ordered = closure(frozenset(map(Stage, wanted)))
     chosen = {stage: {**settings.models, **models}[stage] for stage in ordered}
     try:
-        return Order(stages=ordered, models=chosen, **others)
+        return admitted(Order(stages=ordered, models=chosen, **others), settings)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         raise UsageError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
@@ -226,3 +260,13 @@ def new_name(given: str | None) -> str:
         UsageError: Where none can have this name.
     """
     return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
+
+
+def name_for(given: str | None, tenant: str, settings: Settings) -> str:
+    """The same of a tenant's batch: where tenants are declared, it begins with the tenant's name and a dot.
+
+    Raises:
+        UsageError: As for :func:`new_name` and :func:`admitted`.
+    """
+    name = new_name(given)
+    return name if tenant_of(settings, tenant) is None else layout.check_batch_name(layout.owned(name, tenant))

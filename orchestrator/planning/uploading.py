@@ -13,7 +13,7 @@ from dermbatch.errors import PermanentError
 from dermbatch.records.asked import ManifestEntry, Refusal
 from dermbatch.store import ObjectStore
 from orchestrator.planning.intake.candidates import Candidate, Item
-from orchestrator.planning.privacy.taking import Copy, Deidentifier, unnamed
+from orchestrator.planning.privacy.deidentifier import Copy, Deidentifier, unnamed
 
 _UPLOADS_AT_A_TIME = 8
 _AHEAD = 16

@@ -29,7 +29,7 @@ from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.records.row import sent
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
-from orchestrator.batches.outcomes import Marks, Outcome, audit, entries, in_order, outcomes, read_outcome
+from orchestrator.batches.outcomes import Marks, Outcome, entries, in_order, outcomes, read_marks, read_outcome
 from orchestrator.batches.summary import Tally
 from orchestrator.metering.accounts import Accounts
 from orchestrator.metering.bill import Costs
@@ -98,7 +98,7 @@ def close(
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails; the batch is not closed then.
     """
-    marks = audit(store, batch, readers)
+    marks = read_marks(store, batch, readers)
     if state == "finished" and (missing := marks.missing(_MISSING_AT_A_TIME)):
         return _left(store, batch, missing)
     with tempfile.TemporaryDirectory(prefix="dermbatch-closing-") as name:
@@ -183,12 +183,12 @@ class _Ending:
     marks: Marks
     readers: int
     folder: Path
-    tally: Tally = field(default_factory=Tally)
     taken: list[Part] = field(default_factory=list)
     tail: list[pa.Table] = field(default_factory=list)
     failed: list[pa.Table] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.tally = Tally(self.batch.order.wait_objective)
         self.report = Report(self.batch)
         self.events = Events(self.batch, self.folder)
         self.parts = Parts(self.store, self.batch)
@@ -271,9 +271,9 @@ class _Ending:
         fresh[fresh] = ~self._has[indices[fresh]]
         return fresh
 
-    def _look(self, entry: ManifestEntry) -> _Found:
+    def _look(self, entry: ManifestEntry) -> _ImageOutcome:
         outcome = self._read(entry)
-        return _Found(outcome, compare(self.store, outcome) if self.batch.order.compared_with else None)
+        return _ImageOutcome(outcome, compare(self.store, outcome) if self.batch.order.compared_with else None)
 
     def _read(self, entry: ManifestEntry) -> Outcome:
         try:
@@ -283,7 +283,7 @@ class _Ending:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ImageOutcome:
     outcome: Outcome
     compared: Compared | None
 

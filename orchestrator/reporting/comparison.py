@@ -20,6 +20,7 @@ from dermbatch import layout
 from dermbatch.errors import PermanentError
 from dermbatch.images.lesion import Mask, dice
 from dermbatch.records.asked import Earlier
+from dermbatch.records.measures import classification, probability_change
 from dermbatch.records.outcome import ModelUsed, ResultRecord, SegmentOutput, StageRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -73,11 +74,11 @@ class Compared:
 
     @property
     def probability_change(self) -> float | None:
-        """The largest change of a class's probability, 0 to 1."""
-        old, new = (dict(probabilities(one)) if one else {} for one in (self.old, self.new))
-        if not old or not new:
+        """The largest change of a class's probability, 0 to 1; none where one of the two gives no diagnosis."""
+        old, new = (classification(one) if one else None for one in (self.old, self.new))
+        if not old or not new or not old.probabilities or not new.probabilities:
             return None
-        return max(abs(new.get(label, 0.0) - old.get(label, 0.0)) for label in old.keys() | new.keys())
+        return probability_change(old, new)
 
     def models(self, stage: Stage) -> tuple[ModelUsed | None, ModelUsed | None]:
         """What ran this stage, then and now."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import PermanentError
+from dermbatch.images.fitting import tile_size
 from dermbatch.images.lesion import Mask
 from dermbatch.records.asked import Batch
 from dermbatch.records.outcome import ResultRecord
@@ -174,8 +175,7 @@ def _first_tile(record: ResultRecord) -> Image | None:
     if strip is None:
         return None
     side = strip.shape[0]
-    height, width = record.source.height, record.source.width
-    rows, columns = max(1, side * height // max(height, width)), max(1, side * width // max(height, width))
+    rows, columns = tile_size(record.source.height, record.source.width, side)
     top, left = (side - rows) // 2, (side - columns) // 2
     return np.ascontiguousarray(strip[top : top + rows, left : left + columns])
 

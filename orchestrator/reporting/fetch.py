@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
 
 from dermbatch import layout
 from dermbatch.errors import (
@@ -29,14 +27,13 @@ from dermbatch.pictures import is_same, read_whole
 from dermbatch.records.outcome import ImageInfo, ResultRecord, StageRecord, Written
 from dermbatch.store import ObjectInfo, ObjectStore
 from dermbatch.stored import damaged, parsed, written_as
+from orchestrator.batches.outcomes import in_order
 from orchestrator.reporting.folder import Folder
 from orchestrator.reporting.table.parts import TableManifest
 
-Item = TypeVar("Item")
 FileOf = Callable[[str], Path | None]
 
 _AT_A_TIME = 8
-_CHUNK = 256
 _AWAITED = 256  # images looked for while a batch runs: more than are worked on at a time, of which few fail
 _MOST_UNAVAILABLE = 16  # objects that a store did not give; more, and it is the store that is away
 _KEPT, _NAMED = 32, 3  # of what could not be brought, in a message
@@ -157,11 +154,11 @@ class Fetching:
         store, place, file_of = self._store, self._place, self._file_of
         listed = store.list(store.bucket, layout.batch_prefix(self._batch))
         infos = (info for info in listed if not self._has(info.key))
-        with ThreadPoolExecutor(_AT_A_TIME if file_of is None else 1) as pool:  # files of this machine: no waiting
-            brought = _sum(_each(pool, lambda info: _object(store, info, place, file_of), infos))
-            keys = (path.relative_to(place.path).as_posix() for path in _record_files(place.path, self._batch))
-            records = (key for key in keys if not self._has(key))
-            brought += _sum(_each(pool, lambda key: _image(store, key, place, file_of), records))
+        threads = _AT_A_TIME if file_of is None else 1  # files of this machine: no waiting
+        brought = _sum(in_order(lambda info: _object(store, info, place, file_of), infos, threads))
+        keys = (path.relative_to(place.path).as_posix() for path in _record_files(place.path, self._batch))
+        records = (key for key in keys if not self._has(key))
+        brought += _sum(in_order(lambda key: _image(store, key, place, file_of), records, threads))
         _tidy_table(place, self._batch)
         if (report := place.read(layout.report(self._batch))) is not None:  # not before the batch is finished
             _renew(place, "report.html", report)
@@ -181,12 +178,6 @@ def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
         _renew(place, info.key, store.get(store.bucket, info.key))
 
 
-def folder_results(folder: Path, batch: str) -> Iterator[ResultRecord]:
-    """Result records of a batch that was fetched into a folder."""
-    for path in _record_files(folder, batch):
-        yield parsed(path.read_bytes(), ResultRecord, f"{path} is damaged")
-
-
 def _tidy_table(place: Folder, batch: str) -> None:
     """Take parts of a table out of the folder that are not, or no more, parts of a whole one."""
     manifest = place.read(layout.table_manifest(batch))
@@ -204,11 +195,6 @@ def _tidy_table(place: Folder, batch: str) -> None:
 
 def _record_files(folder: Path, batch: str) -> Iterator[Path]:
     return (folder / layout.batch_prefix(batch) / "results").glob("*/*.json")
-
-
-def _each(pool: ThreadPoolExecutor, bring: Callable[[Item], Brought], items: Iterator[Item]) -> Iterator[Brought]:
-    while chunk := list(islice(items, _CHUNK)):
-        yield from pool.map(bring, chunk)
 
 
 def _sum(brought: Iterable[Brought]) -> Brought:
@@ -249,7 +235,7 @@ def _image(store: ObjectStore, key: str, place: Folder, file_of: FileOf | None) 
         total += _checked(store, record.dicom[kind], written, place, file_of)
     if any(not isinstance(error, SourceGone) for error in total.bad):
         with suppress(DermbatchError):  # else the next run would take what is damaged for done
-            store.delete(layout.known_of(record.source.sha256))
+            store.delete(layout.known_of(record.source.sha256, layout.pool_of(record.preview)))
     return total + _small_files(record, place)
 
 
@@ -300,9 +286,11 @@ def _small_files(record: ResultRecord, place: Folder) -> Brought:
     """Write what the record itself carries, each file in its place."""
     image = ImageInfo(**record.source.model_dump(include=_IMAGE_FIELDS))
     files: dict[str, bytes] = {}
+    pool = layout.pool_of(record.preview)
     for stage in record.stages.values():
         files |= {stage.artifacts[name]: body for name, body in stage.inline.items()}
-        files[layout.artifact(image.sha256, stage.stage, stage.key, "stage.json")] = _alone(stage, image)
+        alone = layout.artifact(image.sha256, stage.stage, stage.key, "stage.json", pool)
+        files[alone] = _alone(stage, image)
     if record.preview is not None and record.preview_jpeg is not None:
         files[record.preview] = record.preview_jpeg
     total = Brought()
@@ -353,17 +341,21 @@ def _check(key: str, found: Written, written: Written | None) -> None:
 
 
 def _incomplete(batch: str, folder: Path, brought: Brought) -> Incomplete:
-    said = "; ".join(str(error) for error in brought.bad[:_NAMED])
+    problems = "; ".join(str(error) for error in brought.bad[:_NAMED])
     more = f"; and {brought.missed - _NAMED} more" if brought.missed > _NAMED else ""
     return Incomplete(
-        f"{brought.missed} files of batch {batch} could not be brought: {said}{more}. Everything else is in "
+        f"{brought.missed} files of batch {batch} could not be brought: {problems}{more}. Everything else is in "
         f"{folder}. What was known of images whose files are damaged or gone (images/known/) is forgotten: give "
         "these images once more, and the files are made anew"
     )
 
 
 def _written_once(key: str) -> bool:
-    return key.startswith("images/") or key.split("/")[2] in {"results", "manifest", "dicom"} or _is_part(key)
+    return (
+        key.startswith("images/")
+        or key.split("/")[2] in {"images", "results", "manifest", "dicom"}
+        or _is_part(key)
+    )
 
 
 def _is_part(key: str) -> bool:

@@ -48,8 +48,8 @@ class Listing:
             shares = [round(one, 3) if one is not None else None for one in p] if any(p) else []
             raised = [numbers[flag] for flag in row["flags"] or () if flag in numbers]
             rows.append([row["index"], row.get("name") or f"image {row['index']}", shares, raised])
-        said = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-        return said.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+        text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+        return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
     def _lowest(self) -> pa.Table:
         table = pa.concat_tables(self._tables, promote_options="default")

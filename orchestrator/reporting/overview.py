@@ -83,24 +83,29 @@ class Overview:
     left_out: int = 0
 
 
-def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) -> Overview:
-    """How all batches stand.
+def overview(
+    store: ObjectStore, ledger: Ledger, *, everything: bool = False, tenant: str | None = None
+) -> Overview:
+    """How all batches stand, or those of one tenant.
 
     Args:
         store: Knows the closed ones.
         ledger: Knows the open ones.
         everything: All closed batches, not only the newest.
+        tenant: Whose; nothing is told of others' then.
 
     Raises:
         LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
     """
     moment = ledger.everywhere()
-    fed = [of_state(state) for state in moment.batches]
+    fed = [of_state(state) for state in moment.batches if tenant is None or layout.is_owned(state.name, tenant)]
     known = {one.name for one in fed}
     pending: list[Standing] = []
     closed: list[tuple[datetime, str, Standing]] = []
     ended = 0
-    names = (name for name in store.folders(store.bucket, layout.BATCHES) if name not in known)
+    begins = ("",) if tenant is None else layout.owned_batches(tenant)
+    folders = (f"{one}{rest}" for one in begins for rest in store.folders(store.bucket, layout.BATCHES + one))
+    names = (name for name in folders if name not in known)
     for one in in_order(lambda name: _of_store(store, name), names, _AT_A_TIME):
         if one is None:
             continue
@@ -112,7 +117,8 @@ def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) ->
         if not everything and len(closed) > NEWEST:
             heapq.heappop(closed)
     newest = [one for _, _, one in sorted(closed, key=lambda item: item[:2], reverse=True)]
-    return Overview([*fed, *pending, *newest], moment.slots, moment.waits.get("live"), ended - len(newest))
+    oldest = moment.waits.get("live") if tenant is None else None
+    return Overview([*fed, *pending, *newest], moment.slots, oldest, ended - len(newest))
 
 
 def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dermbatch.records.asked import Batch
+from dermbatch.records.measures import classification
 from dermbatch.records.outcome import (
-    ClassifyOutput,
     EnhanceOutput,
     FailureRecord,
     LesionGeometry,
@@ -199,6 +199,7 @@ class Report:
             state=state,
             tally=tally,
             costs=costs,
+            promised=tally.summary(self._batch, state, slots=0),
             not_run=self._batch.images - tally.done - tally.failed,
             failures=[failure for i in self._failed if isinstance(failure := records.get(i), FailureRecord)],
             cards=cards,
@@ -266,10 +267,8 @@ def _assessed(record: ResultRecord) -> Iterator[tuple[str, str]]:
 
 def probabilities(record: ResultRecord) -> list[tuple[str, float]]:
     """Labels with their probabilities, the most probable first; empty where the image was not classified."""
-    stage = record.stages.get(Stage.CLASSIFY)
-    if stage is None or not isinstance(stage.output, ClassifyOutput):
-        return []
-    return sorted(stage.output.probabilities.items(), key=lambda pair: -pair[1])
+    output = classification(record)
+    return sorted(output.probabilities.items(), key=lambda pair: -pair[1]) if output else []
 
 
 def environment() -> Environment:

@@ -51,7 +51,7 @@ class Verified:
 @dataclass(frozen=True)
 class _Looked:
     counts: Verified
-    said: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
 
 
 def verify(store: ObjectStore, batch: Batch, tell: Callable[[str], None]) -> Verified:
@@ -77,7 +77,7 @@ def verify(store: ObjectStore, batch: Batch, tell: Callable[[str], None]) -> Ver
         looked += _missing(batch, set(range(first, min(first + layout.PART_SIZE, batch.images))) - done - failed)
         for one in (*looked, *in_order(lambda index: _result(store, batch, index), sorted(done), _READERS)):
             total += one.counts
-            for sentence in one.said:
+            for sentence in one.complaints:
                 tell(sentence)
     return total
 
@@ -117,19 +117,19 @@ def _result(store: ObjectStore, batch: Batch, index: int) -> _Looked:
         record = read(store, key, ResultRecord)
     except (PermanentError, NewerFormat, ObjectBrokeOff) as error:
         return _wrong(f"{key}: {error}")
-    counts, said = Verified(results=1), []
+    counts, complaints = Verified(results=1), []
     damaged_files = False
     for name, look in _looks(store, record):
         try:
             counts += look()
         except (PermanentError, ObjectBrokeOff) as error:
             counts += Verified(bad=1)
-            said.append(f"{key}: {error}" if name in str(error) else f"{key}: {name}: {error}")
+            complaints.append(f"{key}: {error}" if name in str(error) else f"{key}: {name}: {error}")
             damaged_files |= not isinstance(error, SourceGone)
     if damaged_files:
         with suppress(DermbatchError):
-            store.delete(layout.known_of(record.source.sha256))
-    return _Looked(counts, tuple(said))
+            store.delete(layout.known_of(record.source.sha256, layout.pool_of(record.preview)))
+    return _Looked(counts, tuple(complaints))
 
 
 def _looks(store: ObjectStore, record: ResultRecord) -> Iterator[tuple[str, Callable[[], Verified]]]:

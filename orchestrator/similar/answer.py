@@ -55,6 +55,7 @@ class Question:
         refinement: Among which.
         regions: Numbers of the image's regions that count; all where none are named.
         same: Whether cases of the same lesion or person may be shown, too.
+        tenant: Among whose cases alone; nothing of an answer tells of others'. None: among all.
     """
 
     record: ResultRecord
@@ -62,6 +63,7 @@ class Question:
     refinement: Refinement = field(default_factory=Refinement)
     regions: tuple[int, ...] = ()
     same: bool = False
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Answer:
     """Similar cases.
 
     Attributes:
-        version: Of the index.
+        version: Of the index; none where one tenant asks, as it grows with others' batches.
         model: Whose embeddings it holds.
         held: How many cases it holds.
         waiting: How many images of closed batches it has not looked at yet.
@@ -110,7 +112,7 @@ class Answer:
         neighbours: The most similar first.
     """
 
-    version: int
+    version: int | None
     model: ModelUsed
     held: int
     waiting: int
@@ -133,16 +135,16 @@ def answer(store: ObjectStore, shelf: IndexShelf, question: Question) -> Answer:
     """
     model, embedding = embedding_of(question.record)
     patterns = _patterns(store, question)
-    opened = shelf.get(store, model)
+    opened = shelf.get(store, model, question.tenant)
     if opened.index.dimension != len(embedding):
         raise PermanentError("the index has embeddings of another dimension", reason="no_index")
     found = _Search(store, opened, question, patterns).neighbours(embedding)
     sure = bool(found) and found[0].similarity >= NEAR
     return Answer(
-        version=opened.index.version,
+        version=opened.index.version if question.tenant is None else None,
         model=model,
         held=opened.index.cases,
-        waiting=waiting(store, opened.index),
+        waiting=waiting(store, opened.index, question.tenant),
         sure=sure,
         why="" if sure else _why(found),
         near=NEAR,

@@ -90,15 +90,16 @@ def _date(said: str | None, at: str) -> date | None:
         raise UsageError(f"{at}: taken is no date like 2026-03-02") from error
 
 
-def read_facts(store: ObjectStore) -> tuple[KnownFacts, str | None]:
-    """The facts that were given, and their ETag."""
+def read_facts(store: ObjectStore, tenant: str | None = None) -> tuple[KnownFacts, str | None]:
+    """The facts that were given of a tenant's images, or of those of no tenant, and their ETag."""
+    key = layout.similar_facts(tenant)
     try:
-        body, etag = store.read(store.bucket, layout.SIMILAR_FACTS)
+        body, etag = store.read(store.bucket, key)
     except ObjectNotFound:
         return KnownFacts({}), None
-    return parse(body.decode(errors="replace"), layout.SIMILAR_FACTS), etag
+    return parse(body.decode(errors="replace"), key), etag
 
 
-def write_facts(store: ObjectStore, text: str) -> None:
+def write_facts(store: ObjectStore, text: str, tenant: str | None = None) -> None:
     """Replace the facts."""
-    store.put(layout.SIMILAR_FACTS, text.encode(), _CSV)
+    store.put(layout.similar_facts(tenant), text.encode(), _CSV)

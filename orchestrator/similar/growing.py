@@ -33,9 +33,17 @@ _AT_A_TIME = 8
 _TRAINED_ON = 100_000
 
 
-def closed(store: ObjectStore, but: dict[str, datetime]) -> Iterator[tuple[str, datetime, int]]:
-    """Batches that are closed and not among these: name, when they closed, and how many results they have."""
-    names = (name for name in store.folders(store.bucket, layout.BATCHES) if name not in but)
+def closed(
+    store: ObjectStore, but: dict[str, datetime], tenant: str | None = None
+) -> Iterator[tuple[str, datetime, int]]:
+    """Batches, of all or of one tenant, that are closed and not among these.
+
+    Yields:
+        Name, when it closed, and how many results it has.
+    """
+    begins = ("",) if tenant is None else layout.owned_batches(tenant)
+    folders = (f"{one}{rest}" for one in begins for rest in store.folders(store.bucket, layout.BATCHES + one))
+    names = (name for name in folders if name not in but)
     for name, summary in in_order(lambda name: (name, read_summary(store, name)), names, _AT_A_TIME):
         if summary is not None:
             yield name, summary.closed, summary.done
@@ -51,9 +59,9 @@ def indexes(store: ObjectStore) -> list[Index]:
     return [index for index, _ in filter(None, found)]
 
 
-def waiting(store: ObjectStore, index: Index) -> int:
-    """How many images with a result of closed batches an index has not looked at yet."""
-    return sum(done for _, _, done in closed(store, index.taken))
+def waiting(store: ObjectStore, index: Index, tenant: str | None = None) -> int:
+    """How many images with a result of closed batches, of all or of one tenant, an index has not looked at yet."""
+    return sum(done for _, _, done in closed(store, index.taken, tenant))
 
 
 def grow(store: ObjectStore, model: str, batch: str | None = None) -> Index | None:

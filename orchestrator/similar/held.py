@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Self
 
 from pydantic import Field
 
@@ -48,6 +49,11 @@ class Index(Stored):
     def cases(self) -> int:
         """How many it holds."""
         return sum(shard.rows for shard in self.shards)
+
+    def of(self, tenant: str) -> Self:
+        """What it holds of one tenant's batches."""
+        shards = tuple(shard for shard in self.shards if layout.is_owned(shard.batch, tenant))
+        return self.model_copy(update={"shards": shards})
 
 
 class Forbidden(Stored):

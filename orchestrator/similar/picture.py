@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.errors import ArtifactDamaged, ObjectNotFound
+from dermbatch.images.fitting import tile_size
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -41,8 +42,7 @@ def tile_of(record: ResultRecord) -> Pixels | None:
     side = strip.shape[0]
     if strip.shape[1] != _TILES * side:
         return None
-    scale = side / max(record.source.height, record.source.width)
-    rows, columns = (max(1, round(length * scale)) for length in (record.source.height, record.source.width))
+    rows, columns = tile_size(record.source.height, record.source.width, side)
     left = side * (_PURIFIED if Stage.PURIFY in record.stages else _ORIGINAL) + (side - columns) // 2
     top = (side - rows) // 2
     return np.asarray(cv2.cvtColor(strip[top : top + rows, left : left + columns], cv2.COLOR_BGR2RGB), np.uint8)

@@ -22,7 +22,7 @@ from orchestrator.batches.outcomes import in_order
 from orchestrator.similar import cases
 from orchestrator.similar.codes import Coder
 from orchestrator.similar.facts import Facts, KnownFacts, read_facts
-from orchestrator.similar.held import REBUILD, Index, Shard, damaged, indexed, read_file, read_index
+from orchestrator.similar.held import REBUILD, Index, Shard, Trained, damaged, indexed, read_file, read_index
 
 _AT_A_TIME = 8
 
@@ -121,30 +121,36 @@ class Opened:
         }
 
 
+_Seen = tuple[Trained | None, tuple[Shard, ...], str | None]
+"""What an opened index was made of."""
+
+
 class IndexShelf:
     """Indexes that were opened; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[tuple[str | None, str | None], Opened]] = {}
+        self._held: dict[tuple[str, str | None], tuple[_Seen, Opened]] = {}
         self._lock = Lock()
 
-    def get(self, store: ObjectStore, model: ModelUsed) -> Opened:
-        """The index of a model's embeddings as it is now.
+    def get(self, store: ObjectStore, model: ModelUsed, tenant: str | None = None) -> Opened:
+        """The index of a model's embeddings as it is now; of one tenant, with its cases and facts alone.
 
         Raises:
             PermanentError: With reason ``no_index``, where there is none, or only of other models; or
-                ``index_damaged``.
+                ``index_damaged``. So it is where an index holds nothing of the tenant's.
         """
         with self._lock:
             found = read_index(store, model.sha256)
-            if found is None:
-                raise _missing(store, model)
-            index, etag = found
-            facts, facts_etag = read_facts(store)
-            key, opened = self._held.get(model.sha256, (None, None))
-            if opened is None or key != (etag, facts_etag):
+            index = found and (found[0] if tenant is None else found[0].of(tenant))
+            if index is None or not (tenant is None or index.shards):
+                raise _missing(store, model, tenant)
+            facts, facts_etag = read_facts(store, tenant)
+            now = (index.trained, index.shards, facts_etag)
+            seen, opened = self._held.get((model.sha256, tenant), (None, None))
+            if opened is None or seen != now:
                 opened = open_index(store, index, facts)
-                self._held[model.sha256] = (etag, facts_etag), opened
+                self._held[model.sha256, tenant] = now, opened
+            opened.index = index
             return opened
 
 
@@ -176,8 +182,8 @@ def forbidden(store: ObjectStore) -> set[str]:
     return {key.removeprefix(layout.FORBIDDEN).removesuffix(".json") for key in keys}
 
 
-def _missing(store: ObjectStore, model: ModelUsed) -> PermanentError:
-    others = indexed(store)
+def _missing(store: ObjectStore, model: ModelUsed, tenant: str | None) -> PermanentError:
+    others = indexed(store) if tenant is None else []  # which there are depends on others' batches
     said = f"there is no index of the embeddings of {model.name} {model.version} ({model.sha256[:12]})"
     more = (
         f"; there is one of {', '.join(others)}: embeddings of several models cannot be compared" if others else ""

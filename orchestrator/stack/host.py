@@ -90,18 +90,21 @@ def attach(home: Path) -> Settings:
 
 
 @contextmanager
-def object_store(home: Path, settings: StoreSettings) -> Iterator[StoreSettings]:
+def object_store(home: Path, settings: StoreSettings, *, make: bool = False) -> Iterator[StoreSettings]:
     """The object store of a stack that does not run, started alone for as long as this lasts.
 
     Args:
         home: Of the stack.
         settings: Buckets and time-outs that it had.
+        make: Make an empty one where no stack ever ran in this home.
 
     Raises:
         StackError: Where none ever ran in this home, or one runs now, or the store does not come up.
     """
     home = home.resolve()
-    if not (home / "s3").is_dir():
+    if make:
+        make_home(home)
+    elif not (home / "s3").is_dir():
         raise StackError(
             f"no stack is running in {home}, and none was; start one with: dermbatch up --home {home}"
         )

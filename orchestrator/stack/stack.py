@@ -157,10 +157,10 @@ class Stack:
             raise StackError(
                 f"the disk of {self.home} is full; what was recorded is kept: free some space and run it again"
             )
-        said = [sentence for supervised in self._supervised for sentence in supervised.look()]
-        if said:
+        complaints = [sentence for supervised in self._supervised for sentence in supervised.look()]
+        if complaints:
             self._write_state("running")
-        return said
+        return complaints
 
     def file_of(self, key: str) -> Path:
         """The plain file that holds an object of the result bucket."""

@@ -18,7 +18,7 @@ from dermbatch.records.outcome import FailureRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from orchestrator.batches.entries import read_batch
-from orchestrator.batches.outcomes import audit, read_outcome
+from orchestrator.batches.outcomes import read_marks, read_outcome
 from orchestrator.steering.controls import closed, read_control
 
 _log = structlog.get_logger(__name__)
@@ -79,7 +79,7 @@ def reopen(store: ObjectStore) -> list[str]:
 
 def restore(store: ObjectStore, ledger: Ledger, batch: Batch, control: BatchControl) -> None:
     """Have the ledger know a batch, with the outcomes that the store holds."""
-    marks = audit(store, batch)
+    marks = read_marks(store, batch)
     done = (index for index in marks.present() if marks.is_done(index))
     failed = (index for index in marks.present() if not marks.is_done(index))
     ledger.batches.restore(batch, control, done, _reasons(store, batch, failed))

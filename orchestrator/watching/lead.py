@@ -20,6 +20,9 @@ _RENEWALS = 4
 class Lead:
     """A lease in Redis, kept by a thread, whatever the watcher is busy with.
 
+    The dispatcher's service has no such thread: it renews its lease in each of its turns, which are short
+    (``orchestrator/dispatch/service.py``). Reading an archive out of a bucket takes longer than a lease.
+
     Args:
         ledger: Where the lease is.
         name: Of this watcher.

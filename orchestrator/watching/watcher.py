@@ -33,7 +33,7 @@ from orchestrator.watching.taking.gathering import Overtaken
 from orchestrator.watching.taking.memory import Memory, recall
 from orchestrator.watching.taking.readiness import Markers, is_settled, is_unfinished
 from orchestrator.watching.taking.taken import is_still, origin_of
-from orchestrator.watching.taking.taking import Found, Taking
+from orchestrator.watching.taking.taker import NewObject, Taker
 
 _log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class Watcher:
         self._inbox = Inbox(settings.watch.queue)
         name = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._lead = Lead(ledger, name, settings.ledger.leader_lease)
-        self._taking = Taking(settings, book, store, ledger, self._check)
+        self._taker = Taker(settings, book, store, ledger, self._check)
         self._markers = Markers(store)
         self._etags = ETags()
         self._stopping = threading.Event()
@@ -134,7 +134,7 @@ class Watcher:
             self._listings.append(self._all())
             while self._listings and not self._stopping.is_set():
                 self._list(memory)
-            self._taking.seal(memory, self._now(), looked=self._looked)
+            self._taker.seal(memory, self._now(), looked=self._looked)
         except _Stopped:
             return self._stopping.is_set()
         else:
@@ -175,7 +175,7 @@ class Watcher:
         if not self._listings and time.monotonic() >= self._list_at:
             self._listings.append(self._all())
         self._list(memory)
-        self._taking.seal(memory, self._now(), looked=self._looked)
+        self._taker.seal(memory, self._now(), looked=self._looked)
         if not self._listings:
             self._inbox.wait(_TURN)
 
@@ -256,14 +256,14 @@ class Watcher:
 
     def _consider(self, memory: Memory, bucket: str, infos: Iterable[ObjectInfo], waiting: Listing | None) -> None:
         """Take in those objects that a rule takes, that are ready, and that were not taken in before."""
-        ready: dict[str, list[Found]] = {}
+        ready: dict[str, list[NewObject]] = {}
         infos = list(infos)
         now = self._told_apart(bucket, infos)
         for info in infos:
             rule = None if is_unfinished(info) else self._book.rule_for(bucket, info.key)
             if rule is None:
                 continue
-            one = Found(rule, info, self._origin(memory, bucket, info))
+            one = NewObject(rule, info, self._origin(memory, bucket, info))
             if one.origin in self._bad:
                 continue
             if one.origin in memory.half:
@@ -305,9 +305,9 @@ class Watcher:
         memory.taken.add([(origin, info.modified)])
         return origin
 
-    def _take(self, memory: Memory, rule: Rule, found: Sequence[Found]) -> None:
+    def _take(self, memory: Memory, rule: Rule, found: Sequence[NewObject]) -> None:
         try:
-            self._taking.take(memory, rule, found, self._now())
+            self._taker.take(memory, rule, found, self._now())
         except (_Stopped, Overtaken, TransientError):
             raise
         except Exception:

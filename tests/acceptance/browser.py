@@ -1,12 +1,9 @@
 """A real browser, and a judge of accessibility."""
 
-import os
-import shutil
 import time
 from contextlib import contextmanager
 
-import pytest
-
+from tests.needed import program
 from tests.waiting import patience
 
 LAPTOP, PHONE = (1366, 800), (390, 844)
@@ -18,11 +15,7 @@ def chromium():
     """Debian's Chromium; skips where there is none, and fails in CI."""
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium")
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing: make system-packages installs it")
-        pytest.skip("needs a browser: make system-packages installs Debian's chromium")
+    path = program("chromium", "chromium")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

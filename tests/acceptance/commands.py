@@ -49,7 +49,7 @@ class Command:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def end(self, timeout=240):
-        out, err = self.process.communicate(timeout=timeout)
+        out, err = self.process.communicate(timeout=patience(timeout))
         return Ended(self.process.returncode, out, err)
 
 
@@ -78,7 +78,7 @@ def dermbatch(*args, timeout=240, env=None):
         "cwd": str(Path.cwd()),
     }
     with socket.socket(socket.AF_UNIX) as connection, TemporaryFile() as out, TemporaryFile() as err:
-        connection.settimeout(timeout)
+        connection.settimeout(patience(timeout))
         connection.connect(str(path))
         socket.send_fds(connection, [json.dumps(asked).encode()], [out.fileno(), err.fileno()])
         code = int(connection.recv(16))

@@ -17,6 +17,7 @@ import pytest
 from commands import alive, command_line, wait_for
 
 from benchmarks.drains import haproxy
+from tests.waiting import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVE = ("--bulk", 60, "--live", 2, "--every", 0.05, "--rounds", 1, "--slots", 1, "--live-slots", 1)
@@ -34,7 +35,7 @@ def run(name, *options):
         env={**os.environ, "COLUMNS": "160"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=patience(200),
         check=False,
     )
     assert ended.returncode in (0, 1), ended.stdout + ended.stderr
@@ -158,7 +159,7 @@ def test_a_worker_that_cannot_open_its_workplace_ends_the_benchmark_with_its_cau
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=patience(200),
         check=False,
     )
     assert ended.returncode == 1
@@ -184,7 +185,7 @@ def test_a_killed_child_ends_the_benchmark_whatever_it_is_doing():
             return found if working else []
 
         wait_for(server, 120, "Redis beside a worker")[0].send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=patience(120))
     finally:
         process.kill()
     assert process.returncode == 1

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 from browser import LAPTOP, PHONE, Seat, chromium
@@ -193,6 +194,23 @@ def test_where_a_session_ends_unsent_work_goes_on_with_the_next_one(browser, lin
     token = other.context.request.get(f"{other.base}/v1/session").json()["csrf"]
     other.context.request.delete(f"{other.base}/v1/sets/tag-2", headers={"x-csrf-token": token})
     other.close()
+
+
+def test_keys_are_made_listed_and_revoked_by_command(stack, link):
+    made = dermbatch("desk", "keys", "add", "nightly", "--role", "operator", "--days", "3", "--home", stack)
+    assert made.code == 0, made.err
+    base, headers = link().partition("/enter")[0], {"authorization": f"Bearer {made.out.strip()}"}
+    assert "is not shown again" in made.err
+    assert httpx.get(f"{base}/v1/session", headers=headers).json()["roles"] == ["operator"]
+    listed = dermbatch("desk", "keys", "list", "--json", "--home", stack)
+    (one,) = json.loads(listed.out)
+    assert (one["name"], one["roles"]) == ("nightly", ["operator"])
+    assert made.out.strip().rpartition("_")[2] not in listed.out
+    assert "nightly" in dermbatch("desk", "keys", "list", "--home", stack).out
+    assert dermbatch("desk", "keys", "revoke", one["id"], "--home", stack).code == 0
+    assert httpx.get(f"{base}/v1/session", headers=headers).status_code == 401
+    assert dermbatch("desk", "keys", "revoke", one["id"], "--home", stack).code == 2
+    assert dermbatch("desk", "keys", "add", "x/y", "--role", "reader", "--home", stack).code == 2
 
 
 def test_a_phone_selects_and_tags_by_touch(browser, link, uploaded):

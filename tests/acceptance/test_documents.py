@@ -17,8 +17,8 @@ from dermbatch.phantoms.samples import write_samples
 from orchestrator.stack.ports import free_ports
 from tests.acceptance.commands import failures
 from tests.integration.digests import copy_with_digests
-from tests.integration.pacs import program
 from tests.integration.tiny_models import write_repository
+from tests.needed import program
 from tests.waiting import patience
 
 pytestmark = pytest.mark.timeout(900)

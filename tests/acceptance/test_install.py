@@ -7,6 +7,8 @@ from pathlib import Path
 
 from commands import failures, results
 
+from tests.waiting import patience
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,7 +18,7 @@ def test_make_demo_does_what_the_readme_says(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=patience(280),
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -34,7 +36,7 @@ def test_a_wheel_installed_elsewhere_brings_its_models(samples, tmp_path):
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=patience(240),
             check=False,
         )
 
@@ -44,6 +46,7 @@ def test_a_wheel_installed_elsewhere_brings_its_models(samples, tmp_path):
     site = tmp_path / "site packages"
     installed = python("-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel)
     assert installed.returncode == 0, installed.stderr
+    assert len(list(site.glob("*/py.typed"))) == 5
     # Found before the checkout that this environment has installed for development.
     ask = "from dermbatch.models.repository import default_model_repository as found; print(found())"
     assert python("-P", "-c", ask, PYTHONPATH=str(site)).stdout.strip() == f"{site}/dermbatch/model_repository"

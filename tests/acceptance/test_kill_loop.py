@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.waiting import patience
+
 ROOT = Path(__file__).resolve().parents[2]
 LAST = re.compile(r"lost=0 duplicated=0 torn=0 billed_twice=0 unbilled=0 kills=(\d+) images=(\d+)")
 
@@ -15,7 +17,7 @@ LAST = re.compile(r"lost=0 duplicated=0 torn=0 billed_twice=0 unbilled=0 kills=(
 def kill_loop(folder, *options):
     """Run it; the loop's figures and its last line's."""
     command = [sys.executable, "-m", "benchmarks.killloop", "--no-stock", "--keep", folder, *map(str, options)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience(280), check=False)
     *_, figures, last = ended.stdout.splitlines() or [""] * 2
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert LAST.fullmatch(last), ended.stdout

@@ -12,6 +12,8 @@ import psutil
 import pytest
 from commands import Command, alive, command_line, dermbatch, failures, results, wait_for
 
+from tests.waiting import patience
+
 
 def running_under(folder):
     """Processes that carry the folder in their command line or environment."""
@@ -33,7 +35,7 @@ def started(command, folder):
 
 
 def gone(family, timeout=20):
-    psutil.wait_procs(family, timeout)
+    psutil.wait_procs(family, patience(timeout))
     return [process for process in family if alive(process)]
 
 
@@ -145,7 +147,7 @@ time.sleep(60)
 def test_an_interruption_that_a_callback_swallowed_ends_the_program_all_the_same():
     """As one that comes while importing drops the lock of a module: nothing raised there gets out."""
     ended = subprocess.run(
-        [sys.executable, "-c", _SWALLOWED], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", _SWALLOWED], capture_output=True, text=True, timeout=patience(50), check=False
     )
     assert ended.returncode == 130
     assert ended.stderr == "dermbatch: ended by SIGINT\n"

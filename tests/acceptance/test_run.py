@@ -1,5 +1,3 @@
-import os
-import shutil
 from pathlib import Path
 
 import cv2
@@ -10,6 +8,7 @@ from commands import dermbatch, failures, results
 
 from dermbatch.stages import ORDER, Stage
 from tests.corpus import write_corpus, write_unreadable
+from tests.needed import program
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +154,7 @@ def test_a_folder_without_images_is_a_usage_error_after_a_clean_end(tmp_path):
 def test_the_report_opens_in_a_browser_without_a_network(ran, tmp_path):
     from playwright.sync_api import sync_playwright
 
-    browser = shutil.which("chromium")
-    if browser is None:
-        if "CI" in os.environ:
-            pytest.fail("chromium is missing: make system-packages installs it")
-        pytest.skip("needs a browser: make system-packages installs Debian's chromium")
+    browser = program("chromium", "chromium")
     folder, _, _ = ran
     wanted = []
     with sync_playwright() as play:

@@ -48,8 +48,17 @@ def compose(name):
 def specified(file):
     """What the specification's reader says to a file, once its variables are filled in."""
     example = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
-    text = re.sub(r"\$\{(\w+)[^}]*\}", lambda match: example[match[1]], yaml.safe_dump(file))
-    return PyCompose.from_yaml(text)
+
+    def whole(part):
+        if isinstance(part, dict):
+            return {name: whole(inner) for name, inner in part.items()}
+        if isinstance(part, list):
+            return [whole(inner) for inner in part]
+        return (
+            re.sub(r"\$\{(\w+)[^}]*\}", lambda match: example[match[1]], part) if isinstance(part, str) else part
+        )
+
+    return PyCompose.from_yaml(yaml.safe_dump(whole(file)))
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -193,7 +202,7 @@ def test_models_are_checked_against_the_digests_of_their_configuration(tmp_path)
     assert hashlib.sha256(model.read_bytes()).hexdigest() not in config
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml", "compose.oidc.yaml"])
 def test_compose_files_keep_to_the_specification(name):
     assert len(specified(compose(name))) > 0
 
@@ -257,6 +266,15 @@ def test_variables_of_compose_are_settings(name, monkeypatch):
     assert set(service["depends_on"]) == {"redis", "minio", "triton"}
 
 
+def test_people_sign_on_at_the_desk_with_the_file_on_top(monkeypatch):
+    services = [compose(name)["services"]["desk"] for name in ("compose.yaml", "compose.oidc.yaml")]
+    for variable, value in (services[0]["environment"] | services[1]["environment"]).items():
+        monkeypatch.setenv(variable, filled(value))
+    desk = Settings().desk
+    assert (desk.user_header, desk.oidc.issuer) == (None, "https://sso.example.org/realms/clinic")
+    assert desk.oidc.roles["derm-leads"] == "reviewer"
+
+
 def test_the_desk_keeps_to_two_arenas_wherever_it_runs():
     """Of glibc's allocator; with one for each thread it keeps hundreds of megabytes that it has freed."""
     stack = (ROOT / "orchestrator" / "stack" / "stack.py").read_text(encoding="utf-8")
@@ -268,7 +286,8 @@ def test_the_desk_keeps_to_two_arenas_wherever_it_runs():
 
 def test_every_variable_of_compose_has_an_example():
     example = (DEPLOY / ".env.example").read_text(encoding="utf-8")
-    named = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text(encoding="utf-8")))
+    files = [(DEPLOY / name).read_text(encoding="utf-8") for name in ("compose.yaml", "compose.oidc.yaml")]
+    named = {name for text in files for name in re.findall(r"\$\{(\w+)", text)}
     assert set(re.findall(r"^(\w+)=", example, re.MULTILINE)) == named
 
 

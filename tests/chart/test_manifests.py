@@ -1,6 +1,7 @@
 """What must hold of every object that the chart renders."""
 
 import re
+from functools import reduce
 
 import pytest
 from rendering import NAME, SITUATIONS, containers, objects, of_kind, pods, rendered, selects
@@ -103,9 +104,9 @@ def test_variables_are_settings_that_there_are(situation, name, monkeypatch):
                 patch.setenv(key, "a-secret-of-many-letters" if value is None else value)
             settings = Settings()
         for key in ours:
-            group, _, field = key.removeprefix("DERMBATCH_").lower().partition("__")
-            section = getattr(settings, group)
-            assert field in section.model_fields_set if field else group in settings.model_fields_set, key
+            *groups, field = key.removeprefix("DERMBATCH_").lower().split("__")
+            section = reduce(getattr, groups, settings)
+            assert field in section.model_fields_set, key
 
 
 @pytest.mark.parametrize(("situation", "name"), ALL)

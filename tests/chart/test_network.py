@@ -59,6 +59,17 @@ def test_what_one_part_needs_of_another_is_let_through_at_both_ends(situation):
             assert (there, back) == (needed, needed), (client, server)
 
 
+def test_the_desk_alone_is_let_out_to_the_issuer_by_whom_people_sign_on():
+    way = {"to": [{"ipBlock": {"cidr": "10.4.0.3/32"}}], "ports": [{"port": 8443, "protocol": "TCP"}]}
+    having = [
+        name
+        for name, item in of_kind(objects("external"), "NetworkPolicy").items()
+        if way in item["spec"].get("egress", [])
+    ]
+    assert having == [f"{NAME}-desk"]
+    assert not any("10.4.0.3" in str(one) for one in objects("many-gpu-nodes"))
+
+
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_names_can_be_resolved_by_whoever_has_a_name_to_look_up(situation):
     found = objects(situation)

@@ -166,6 +166,33 @@ def test_settings_that_can_be_given_are_those_of_the_programs_without_what_the_c
     assert set(SCHEMA["properties"]["settings"]["propertyNames"]["enum"]) == wanted
 
 
+WAY = [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+OIDC = {
+    "desk.enabled": True,
+    "desk.oidc.issuer": "https://sso.test",
+    "desk.oidc.clientId": "desk",
+    "desk.url": "https://desk.test",
+    "networkPolicy.issuerTo": WAY,
+}
+
+
+@pytest.mark.parametrize(
+    ("named", "changed"),
+    [
+        ("desk.oidc.issuer or desk.userHeader", {"desk.enabled": True}),
+        ("desk.proxies", {"desk.enabled": True, "desk.userHeader": "X-User"}),
+        ("desk.oidc.clientId", {**OIDC, "desk.oidc.clientId": ""}),
+        ("not both", {**OIDC, "desk.userHeader": "X-User", "desk.proxies": ["10.0.0.0/8"]}),
+        ("desk.url", {**OIDC, "desk.url": ""}),
+        ("networkPolicy.issuerTo", {**OIDC, "networkPolicy.issuerTo": []}),
+        ("schema", {**OIDC, "desk.oidc.issuer": "http://sso.test"}),
+        ("schema", {**OIDC, "desk.oidc.roles": {"a": "king"}}),
+    ],
+)
+def test_a_desk_at_which_nobody_could_sign_on_is_refused(named, changed):
+    assert named in refusal(**changed)
+
+
 def test_the_defaults_alone_can_be_installed():
     assert len(of_kind(rendered(None), "Deployment")) == 4
 

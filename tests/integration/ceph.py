@@ -10,11 +10,11 @@ from pathlib import Path
 
 import boto3
 from botocore.config import Config
-from pacs import program
 
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part
+from tests.needed import program
 
 PACKAGES = "ceph-mon, ceph-osd, ceph-common and radosgw"
 USER, SECRET = "tester", "a-secret-of-the-test"

@@ -12,7 +12,7 @@ import uvicorn
 
 from dermbatch import layout
 from dermbatch.records.outcome import SourceInfo
-from dermbatch.settings import AuditSettings, DeskSettings, Settings
+from dermbatch.settings import AuditSettings, DeskSettings, Settings, TenantSettings
 from dermbatch.stages import Stage
 from desk.app import application
 from desk.desk import Desk
@@ -26,21 +26,23 @@ from tests.outcome_samples import batch_of, entry_of, result_of, table_of, write
 class Server:
     """A replica, from ``with`` to the end of its block."""
 
-    def __init__(self, redis, store, folder, **changes):
-        self.port = free_ports(1)[0]
+    def __init__(self, redis, store, folder, port=None, tenants=None, **changes):
+        self.port = port or free_ports(1)[0]
         self.settings = Settings(
             redis=redis,
             store=store,
             audit=AuditSettings(folder=str(folder / "audit")),
+            tenants=TenantSettings(file=tenants),
             desk=DeskSettings(listen_port=self.port, metrics_port=0, **changes),
         )
         self.desk = Desk.of(self.settings)
+        self.app = application(self.desk)
         self.url = f"http://127.0.0.1:{self.port}"
         self.audit = folder / "audit"
 
     def __enter__(self):
         config = uvicorn.Config(
-            application(self.desk),
+            self.app,
             host="127.0.0.1",
             port=self.port,
             log_config=None,
@@ -62,6 +64,10 @@ class Server:
         sessions = Sessions(self.desk.redis, self.settings.desk.session)
         return f"{self.url}/enter?link={sessions.link(name)}"
 
+    @property
+    def recognition(self):
+        return self.app.state.recognition
+
     @contextmanager
     def client(self, name="ada"):
         """Somebody who is signed in."""
@@ -76,9 +82,9 @@ class Server:
         return "".join(path.read_text() for path in sorted(self.audit.glob("*.jsonl")))
 
 
-def write_batch(store, name, records, folder, closed=True):
+def write_batch(store, name, records, folder, closed=True, **asked):
     """A batch with these outcomes, closed with its table or still running."""
-    batch = batch_of(name, images=max(record.index for record in records) + 1)
+    batch = batch_of(name, images=max(record.index for record in records) + 1, **asked)
     write_manifest(store, batch, [entry_of(index) for index in range(batch.images)])
     for record in records:
         write_record(store, record)

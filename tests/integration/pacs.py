@@ -4,32 +4,21 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
-import pytest
 from pydantic import SecretStr
 
 from dermbatch.settings import DicomwebSettings
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part
+from tests.needed import program
 
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 USER, PASSWORD = "dermbatch", "open sesame: ümlaut"
-
-
-def program(name, package):
-    """Path of a program of Debian; the test is skipped where it is missing, and fails in CI."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None:
-        if "CI" in os.environ:
-            pytest.fail(f"{name} is missing: make system-packages installs it")
-        pytest.skip(f"needs {name}: make system-packages installs Debian's {package}")
-    return found
 
 
 def dciodvfy(path):

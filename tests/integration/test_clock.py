@@ -18,6 +18,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import python_module
 from orchestrator.stack.servers.redis import redis_part
+from tests.needed import missing
 from tests.waiting import patience
 
 HOUR = 3600
@@ -28,8 +29,7 @@ IMAGES = 400
 @pytest.fixture
 def stepped(tmp_path):
     """A ledger on a Valkey of its own, and what steps the clock of that; returns when it has stepped."""
-    preload = library()
-    assert preload is not None, "libfaketime is missing: make system-packages"
+    preload = library() or missing("libfaketime", "libfaketime")
     part, settings = redis_part(
         tmp_path / "redis", tmp_path / "redis.log", free_ports(1)[0], base_environment(os.environ)
     )
@@ -125,7 +125,7 @@ def test_slots_that_are_gone_are_forgotten_and_others_stay_through_a_step(steppe
 
 
 def test_a_batch_ends_whole_whatever_the_clock_does(tmp_path):
-    assert library() is not None, "libfaketime is missing: make system-packages"
+    library() or missing("libfaketime", "libfaketime")
     programs = {
         "orchestrator-1": python_module("orchestrator"),
         "worker-1": python_module("benchmarks.killloop.worker"),

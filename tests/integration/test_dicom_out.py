@@ -1,7 +1,5 @@
 """DICOM objects of images that real models were run on, judged by dicom3tools' dciodvfy."""
 
-import os
-import shutil
 import subprocess
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +18,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
+from tests.needed import program
 from workers.process.journey import process
 from workers.triton.client import TritonClient
 
@@ -33,14 +32,10 @@ TRUE_COLOUR = "1.2.840.10008.5.1.4.1.1.7.4"
 
 @pytest.fixture(scope="module")
 def dciodvfy():
-    program = shutil.which("dciodvfy")
-    if program is None:
-        if "CI" in os.environ:
-            pytest.fail("dciodvfy is missing: make system-packages installs it")
-        pytest.skip("needs dciodvfy: make system-packages installs Debian's dicom3tools")
+    judge = program("dciodvfy", "dicom3tools")
 
     def errors(path):
-        ended = subprocess.run([program, path], check=False, capture_output=True, text=True, errors="replace")
+        ended = subprocess.run([judge, path], check=False, capture_output=True, text=True, errors="replace")
         lines = (ended.stdout + ended.stderr).splitlines()
         assert lines, "dciodvfy says at least what kind of object it is"
         return [line for line in lines if line.startswith("Error")]

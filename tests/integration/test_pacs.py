@@ -13,6 +13,10 @@ from pacs import USER, dciodvfy, orthanc
 from pydantic import SecretStr
 from pydicom import dcmread
 
+from dermbatch.handover.dicom import objects
+from dermbatch.handover.dicom.objects import dicom_objects
+from dermbatch.handover.pacs import stow
+from dermbatch.handover.pacs.stow import Destinations
 from dermbatch.ledger import Ledger
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, VL_PHOTOGRAPHIC, dicom
@@ -29,10 +33,6 @@ from orchestrator.steering.replay import retry
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.watcher import Watcher
 from tests.waiting import patience
-from workers.handover.dicom import objects
-from workers.handover.dicom.objects import dicom_objects
-from workers.handover.pacs import stow
-from workers.handover.pacs.stow import Destinations
 from workers.process.drain import Drain
 from workers.process.lease import LeaseKeeper
 from workers.process.task import process_image

@@ -22,6 +22,7 @@ from orchestrator.batches.entries import read_batch, read_manifest_part
 from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.reidentification import (
     WrongKey,
@@ -32,7 +33,6 @@ from orchestrator.planning.privacy.reidentification import (
     stored_parts,
     write_key,
 )
-from orchestrator.planning.privacy.taking import Deidentifier
 from orchestrator.planning.resegment import earlier_images
 from orchestrator.reporting.fetch import fetch_originals
 

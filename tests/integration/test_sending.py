@@ -16,12 +16,12 @@ from pydantic import SecretStr, ValidationError
 from pydicom import dcmread
 
 from dermbatch.errors import PacsRefused, PacsUnavailable
+from dermbatch.handover.pacs import stow
+from dermbatch.handover.pacs.stow import Destination, Destinations
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
 from dermbatch.settings import DicomwebSettings
 from orchestrator.stack.ports import free_ports
-from workers.handover.pacs import stow
-from workers.handover.pacs.stow import Destination, Destinations
 
 BODIES = {
     kind: dicom(phantom(number, height=64, width=64), identity=number)

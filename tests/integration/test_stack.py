@@ -274,7 +274,7 @@ serve(Stack())
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ran = subprocess.run(
-        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=patience(30), check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "the stack is running in here\nstopped\n")
     assert "Exception ignored" in ran.stderr

@@ -17,8 +17,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def isic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train (8) and val (6) with masks and labels, and two unmasked images of val."""
-    root = tmp_path_factory.mktemp("isic")
+    """train (8) and val (6) with masks and labels, and two unmasked images of val; drawings of things beside."""
+    root = tmp_path_factory.mktemp("domains") / "isic"
+    _draw_things(root.parent / "openclipart")
     rows = ["image_id,split,diagnosis,has_mask"]
     for split, count in (("train", 8), ("val", 6)):
         for part in ("images", "masks"):
@@ -37,3 +38,15 @@ def isic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{name},val,nevus,0")
     (root / "labels.csv").write_text("\n".join(rows) + "\n")
     return root
+
+
+def _draw_things(folder: Path) -> None:
+    """Six drawings of three classes, cut out."""
+    (folder / "images").mkdir(parents=True)
+    rows = ["image,folder,title"]
+    for number in range(6):
+        drawing = np.zeros((64, 64, 4), np.uint8)
+        cv2.circle(drawing, (32, 32), 12 + 3 * number, (40 * number, 200 - 30 * number, 90, 255), -1)
+        cv2.imwrite(str(folder / "images" / f"{number:04d}.webp"), drawing)
+        rows.append(f"{number:04d},class{number % 3},thing")
+    (folder / "classes.csv").write_text("\n".join(rows) + "\n")

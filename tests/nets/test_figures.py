@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics
 
+from dermbatch.images.lesion import dice
 from lesionnets.data.sources import ham10000
 from lesionnets.evaluation import classify
 from lesionnets.evaluation.figures.boundary import boundary
 from lesionnets.evaluation.figures.calibration import BINS, bins_of, pixel_error, pixel_gaps
 from lesionnets.evaluation.figures.intervals import bootstrap, bootstrap_mean
-from lesionnets.evaluation.figures.overlap import FAILED, agreement, dice, jaccard
+from lesionnets.evaluation.figures.overlap import FAILED, agreement, jaccard
 from lesionnets.evaluation.figures.ranking import Curve, auc_by_class
 
 Mask = npt.NDArray[np.bool_]

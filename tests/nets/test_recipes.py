@@ -78,6 +78,12 @@ def test_a_papers_segmentation_network_trains_exports_and_serves(
         ours, theirs = (run(IMAGE=image)["LESION"] for run in (wrapped, served))
         assert ours.shape == theirs.shape == (height, width)
         assert np.abs(ours.astype(int) - theirs).max() <= 2
+    borders = [run(IMAGE=phantom(3, height=90, width=130).image).get("BORDER") for run in (wrapped, served)]
+    if name == "segment_side_layers":
+        assert np.abs(borders[0].astype(int) - borders[1]).max() <= 2  # type: ignore[union-attr]
+        assert "BORDER" in (tmp_path / "repository" / name / "config.pbtxt").read_text()
+    else:
+        assert borders == [None, None]
         assert np.ptp(ours) > 3
 
 

@@ -117,6 +117,20 @@ def test_classify_in_onnx_is_classify_in_pytorch(
         assert [value.shape for value in found] == [(count, 3), (count, 1280), (count, 64, 64)]
 
 
+def test_visual_backprop_is_served_where_it_is_asked_for(classifier: LesionClassifier) -> None:
+    assert "VISUALBACKPROP" not in {one.name for one in classify.contract(classifier).outputs}
+    session = session_of(classify.build(classifier, visual_backprop=True))
+    image = phantom(4, height=90, width=120).image[None]
+    lesion = 255 * phantom(4, height=90, width=120).lesion.astype(np.uint8)[None]
+    *_, seen = session.run(None, {"IMAGE": image, "LESION": lesion})
+    graph = classify.ClassifyGraph(classifier, visual_backprop=True).eval()
+    with torch.inference_mode():
+        *_, ours = graph(torch.from_numpy(image), torch.from_numpy(lesion))
+    assert seen.shape == (1, 64, 64)
+    assert seen.max() > 100
+    assert np.abs(seen.astype(int) - ours.numpy()).max() <= 3
+
+
 def test_graphs_use_only_standard_operators(
     segment_model: onnx.ModelProto, classify_model: onnx.ModelProto
 ) -> None:

@@ -20,6 +20,7 @@ from lesionnets import checkpoint
 from lesionnets.data.prefetch import shuffled
 from lesionnets.nets.segment.unet import UNet
 from lesionnets.training import Run, fit, one_cycle, seed_everything
+from tests.waiting import patience
 
 HYPER = {"channels": [16, 8], "dropout": 0.1}
 
@@ -140,7 +141,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_pa
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=patience(300),
     ).stdout
     ended = dict(line.split() for line in told.splitlines() if line.count(" ") == 1 and "-9" in line)
     names = ["in_a_step", "in_a_validation", "after_the_best", "after_the_log", "in_a_write"]

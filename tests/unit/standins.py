@@ -100,12 +100,9 @@ class Store:
                 yield ObjectInfo(key, len(self.objects[place, key]))
 
     def folders(self, bucket, prefix):
-        names = {
-            key.removeprefix(prefix).partition("/")
-            for place, key in self.objects
-            if place == bucket and key.startswith(prefix)
-        }
-        yield from sorted({name for name, slash, _ in names if slash})
+        found = (key for place, key in self.objects if place == bucket and key.startswith(prefix))
+        parted = (key.removeprefix(prefix).partition("/") for key in found)
+        yield from sorted({name for name, slash, _ in parted if slash})
 
     def keys(self, pattern=""):
         return [key for _, key in sorted(self.objects) if re.search(pattern, key)]

@@ -12,6 +12,7 @@ from standins import Store, whole_triton
 
 from dermbatch import layout
 from dermbatch.errors import ModelContractError
+from dermbatch.handover.dicom.header import valid_uid
 from dermbatch.images import png
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
@@ -20,7 +21,6 @@ from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.records.uids import uid_of
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
-from workers.handover.dicom.header import valid_uid
 from workers.process.journey import process
 from workers.process.shadow import run_shadow
 
@@ -334,7 +334,7 @@ def test_names_outside_ascii_are_kept():
 
 
 def test_a_header_that_breaks_everything_does_not_cost_the_result(monkeypatch):
-    from workers.handover.dicom import objects
+    from dermbatch.handover.dicom import objects
 
     def broken(*_args, **_named):
         raise KeyError("a header")

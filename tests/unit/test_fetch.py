@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,11 +12,11 @@ from standins import Store, skin_with_lesion, whole_triton
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, SourceGone, StoreUnavailable
 from dermbatch.records.asked import Batch, ImageJob, ManifestEntry, ModelChoice, Order
-from dermbatch.records.outcome import FailureRecord, StageRecord
+from dermbatch.records.outcome import FailureRecord, ResultRecord, StageRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from orchestrator.batches.outcomes import read_artifact
-from orchestrator.reporting.fetch import Fetching, Incomplete, fetch, folder_results
+from orchestrator.reporting.fetch import Fetching, Incomplete, fetch
 from orchestrator.reporting.folder import DiskFull, OutOfFolder
 from orchestrator.reporting.verifying import verify
 from workers.process.journey import process
@@ -80,7 +81,8 @@ def test_the_folder_has_the_documented_layout(tmp_path):
             expected.add(layout.artifact(record.source.sha256, stage.stage, stage.key, "stage.json"))
     assert files(tmp_path) == expected
     assert written == len(expected) - 1  # the report beside the batches is a copy
-    assert sorted(record.index for record in folder_results(tmp_path, "b")) == [0, 1, 2]
+    records = map(Path.read_bytes, (tmp_path / "batches" / "b" / "results").glob("*/*.json"))
+    assert sorted(ResultRecord.model_validate_json(record).index for record in records) == [0, 1, 2]
 
 
 def test_small_files_come_out_of_the_records(tmp_path):

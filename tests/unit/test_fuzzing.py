@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import patience
+
 
 def test_damaged_files_and_archives_end_as_images_or_refusals(tmp_path):
     """In a process of its own: a decoder that crashes, or asks for all memory, takes only that with it."""
@@ -13,7 +15,7 @@ def test_damaged_files_and_archives_end_as_images_or_refusals(tmp_path):
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=patience(200),
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]

@@ -21,7 +21,7 @@ from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo
 from orchestrator.planning.intake.candidates import Candidate, Skipped
 from orchestrator.planning.intake.intake import Intake
-from orchestrator.planning.privacy.taking import unnamed
+from orchestrator.planning.privacy.deidentifier import unnamed
 from tests import corpus
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"

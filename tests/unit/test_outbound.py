@@ -6,10 +6,10 @@ import pytest
 from urllib3 import exceptions
 
 from dermbatch.errors import FhirRefused, FhirUnavailable, PacsRefused, PacsUnavailable
+from dermbatch.handover.pacs import stow
 from dermbatch.outbound.posting import Posting, Unanswered, Untrusted
 from dermbatch.settings import DicomwebSettings, FhirSettings
 from orchestrator.fhir.server import FhirServer
-from workers.handover.pacs import stow
 
 URL = "https://secret.example/path"
 FAILURES = [

@@ -5,7 +5,7 @@ import pytest
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.store import ObjectInfo
-from orchestrator.batches.outcomes import audit, entries
+from orchestrator.batches.outcomes import entries, read_marks
 from tests.outcome_samples import batch_of, entry_of
 
 IMAGES = 250_003
@@ -51,19 +51,19 @@ def test_walks_side_by_side_find_what_one_listing_has():
     others = ["batches/b/results/000010/x.json", "batches/b/results/zzz", "batches/b/failed/000001/1001.json"]
     store = Store(keys() | dict.fromkeys(others, b""))
     wanted = dict.fromkeys(FAILED, False) | dict.fromkeys([*range(10_000), *DONE], True)
-    assert outcomes(audit(store, batch_of("b", IMAGES), 3)) == dict(sorted(wanted.items()))
+    assert outcomes(read_marks(store, batch_of("b", IMAGES), 3)) == dict(sorted(wanted.items()))
 
 
 def test_a_walk_through_full_parts_asks_for_nothing_beyond_them():
     store = Store({key: b"" for key in keys() if "/results/00000" in key})
-    audit(store, batch_of("b", 10_001), 1)
+    read_marks(store, batch_of("b", 10_001), 1)
     # Each record once: ten full parts by the first walk, nothing by the second, nothing that failed.
     assert store.listed == 10_000
 
 
 def test_records_beyond_a_batch_are_passed_over():
     store = Store({layout.result("b", index): b"" for index in (3, 4, 5, 12_000)})
-    assert outcomes(audit(store, batch_of("b", 5))) == {3: True, 4: True}
+    assert outcomes(read_marks(store, batch_of("b", 5))) == {3: True, 4: True}
 
 
 @pytest.mark.parametrize("damage", ["none", "moved", "cut", "gone"])

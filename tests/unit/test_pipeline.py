@@ -625,3 +625,29 @@ def test_each_frame_of_a_file_is_an_image_of_its_own():
     again = place.run(job=place.job([Stage.PURIFY]).model_copy(update={"frame": 2}))
     assert again.cached == (Stage.PURIFY,)
     assert again.source == records[1].source
+
+
+def test_tenants_share_neither_what_is_known_nor_files_unless_an_operator_says_so(place):
+    jobs = {
+        who: place.job().model_copy(update={"batch": who, "order": place.job().order.model_copy(update=said)})
+        for who, said in {
+            "a": {"tenant": "a"},
+            "b": {"tenant": "b"},
+            "c": {"tenant": "c", "shares": "a"},
+            "d": {"tenant": "d", "shares": "default"},
+        }.items()
+    }
+    first = place.run(job=jobs["a"])
+    assert all(
+        key.startswith("tenants/a/images/") for stage in first.stages.values() for key in stage.artifacts.values()
+    )
+    assert layout.pool_of(first.preview) == "a"
+    assert place.store.keys("^images/") == []
+    before = place.store.objects.copy()
+    other = place.run(job=jobs["b"])
+    assert other.cached == ()
+    assert not [key for _, key in place.store.requests if key.startswith("tenants/a/")]
+    assert {at: body for at, body in place.store.objects.items() if at in before} == before
+    assert set(place.run(job=jobs["c"]).cached) == set(ORDER)
+    place.run(job=jobs["d"])
+    assert place.known() == layout.known(layout.content(SHA256))

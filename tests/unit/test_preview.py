@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
+from orchestrator.reporting.differences import _first_tile
+from orchestrator.similar.picture import tile_of
 from workers.image.preview import TILE, original_of, preview
 
 
@@ -49,6 +53,16 @@ def test_the_original_can_be_taken_out_of_a_preview(shape):
     assert np.abs(tile_of_it.astype(int) - (180, 120, 90)).mean() < 12 or min(shape) < 20
     again = decoded(preview(tile_of_it, None, None, None)).astype(int)
     assert np.abs(again - decoded(shown).astype(int)).mean() < 1
+
+
+@pytest.mark.parametrize("shape", [(1921, 2873), (901, 333), (450, 601), (16, 1999), (3001, 2000)])
+def test_who_takes_a_tile_out_of_a_preview_takes_it_without_the_blank_beside_it(shape):
+    shown = preview(np.full((*shape, 3), (180, 120, 90), np.uint8), None, None, None)
+    size = SimpleNamespace(height=shape[0], width=shape[1])
+    record = SimpleNamespace(preview_jpeg=shown, source=size, stages={})
+    expected = original_of(shown, *shape)
+    for found in (_first_tile(record), tile_of(record)):
+        assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("broken", [b"", b"torn", bytes(cv2.imencode(".jpg", np.zeros((9, 9, 3), np.uint8))[1])])

@@ -11,24 +11,43 @@ from outcome_samples import result_of, write_record
 from standins import Store
 
 from dermbatch.images import png
+from dermbatch.records.access import Role
 from dermbatch.review.masks import runs
 from desk import problems
 from desk.api.images import Records
 from desk.desk import Person, _person, _store
 from desk.pages import pages
-from desk.review import decisions
+from desk.review import decisions, masks, queues
 
 PATH = "/v1/batches/b/images/0/decisions"
+
+
+class Leases:
+    """Of readers whom no queue hands anything."""
+
+    def __init__(self):
+        self.opened = set()
+
+    def done(self, case, reader, how="read"):
+        self.opened |= {reader} if how == "opened" else set()
+
+    def has_opened(self, case, reader):
+        return reader in self.opened
+
+    def reopen(self, case, reader):
+        pass
 
 
 class Reader:
     """What one person asks of the desk."""
 
+    roles = frozenset({Role.REVIEWER})
+
     def __init__(self, app, name):
         self._app, self._name = app, name
 
     def __call__(self, method, path=PATH, **more):
-        self._app.dependency_overrides[_person] = lambda: Person(self._name, "token")
+        self._app.dependency_overrides[_person] = lambda: Person(self._name, "token", self.roles)
         return asyncio.run(self._asked(method, path, more))
 
     async def _asked(self, method, path, more):
@@ -48,7 +67,10 @@ def readers():
     problems.install(app, pages.wrong)
     app.state.records = Records()
     app.dependency_overrides[_store] = lambda: store
-    app.include_router(decisions.router)
+    leases = Leases()
+    app.dependency_overrides[queues._leases] = lambda: leases
+    for module in (decisions, masks):
+        app.include_router(module.router)
     return Reader(app, "ada"), Reader(app, "bo")
 
 
@@ -94,10 +116,26 @@ def test_readers_are_blind_to_each_other_until_they_have_decided(readers):
     assert {one["reader"] for one in bo("GET").json()["decisions"]} == {"ada", "bo"}
 
 
+def test_whoever_has_seen_others_decisions_reads_no_more_and_adjudicates(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"])
+    assert [one["reader"] for one in bo("GET", f"{PATH}?open=true").json()["decisions"]] == ["ada"]
+    refused = bo.decides(diagnosis=["melanoma"])
+    assert (refused.status_code, refused.json()["reason"]) == (409, "not_blind")
+    assert bo.decides(kind="adjudicate", diagnosis=["nevus"]).status_code == 201
+
+
+def test_to_return_something_is_no_way_to_see_it_and_read(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"])
+    assert bo.decides(kind="return", to="ada").status_code == 201
+    assert bo.decides(2, diagnosis=["melanoma"]).json()["reason"] == "not_blind"
+
+
 def test_what_was_sent_twice_is_there_once(readers):
     ada, _ = readers
     first, again = ada.decides(comment="once"), ada.decides(comment="once")
-    assert (first.status_code, again.status_code) == (201, 201)
+    assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
     assert len(ada("GET").json()["decisions"]) == 1
 
@@ -132,6 +170,16 @@ def test_what_is_wrong_is_said_and_nothing_is_kept(readers, said, status, reason
     answer = ada.decides(**said)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert ada("GET").json()["decisions"] == []
+
+
+def test_who_decides_between_readers_or_gives_back_is_a_reviewer(readers):
+    ada, bo = readers
+    ada.roles = frozenset({Role.READER})
+    for kind in ("adjudicate", "return"):
+        answer = ada.decides(kind=kind, to="bo", comment="the border")
+        assert (answer.status_code, answer.json()["reason"]) == (403, "role_missing")
+    assert ada.decides().status_code == 201
+    assert bo.decides(kind="return", to="ada", comment="the border").status_code == 201
 
 
 def test_an_image_that_is_not_there_is_named(readers):

@@ -1,6 +1,6 @@
 """Decisions are kept once each and never over another one; what they are no longer of is said."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from outcome_samples import result_of, write_record
@@ -33,6 +33,17 @@ def decision(store, reader="ada", version=1, **said):
     return Decision(**{**told, **said})
 
 
+def run_anew(store):
+    """Have the first image segmented by another model since."""
+    record = result_of("b", 0)
+    old = {one.key: one for one in record.stages.values()}
+    anew = record.stages[Stage.SEGMENT].model_copy(update={"key": "f" * 32})
+    image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
+    known = KnownImage(image=image, stages={**old, anew.key: anew}, previews={})
+    write(store, layout.known_of(record.source.sha256), known)
+    return record
+
+
 def test_each_decision_stays_as_it_was_made(store):
     first = decision(store, diagnosis=("nevus",), mask=Drawn(height=2, width=2, counts=(1, 3)))
     second = decision(store, version=2, diagnosis=("melanoma", "nevus"), unsure=True)
@@ -52,7 +63,18 @@ def test_the_same_request_once_more_changes_nothing(store):
     one = decision(store)
     keep(store, one)
     keep(store, one)
+    later = one.model_copy(update={"made": NOW + timedelta(seconds=1)})
+    assert keep(store, later) == one
     assert decisions(store, "b", 0) == [one]
+
+
+def test_the_same_request_after_a_new_run_is_kept_as_it_was(store):
+    one = decision(store)
+    keep(store, one)
+    run_anew(store)
+    assert keep(store, one) == one
+    with pytest.raises(ReviewConflict, match="segment was run anew"):
+        keep(store, decision(store, version=2))
 
 
 def test_of_two_that_follow_the_same_one_the_second_is_told(store):
@@ -88,12 +110,7 @@ def test_an_image_that_is_gone_is_named(store):
 
 
 def test_what_was_run_anew_since_is_a_conflict_until_the_reader_knows(store):
-    record = result_of("b", 0)
-    old = {one.key: one for one in record.stages.values()}
-    anew = record.stages[Stage.SEGMENT].model_copy(update={"key": "f" * 32})
-    image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
-    known = KnownImage(image=image, stages={**old, anew.key: anew}, previews={})
-    write(store, layout.known_of(record.source.sha256), known)
+    record = run_anew(store)
     made = decision(store)
     assert newer_results(store, record.source.sha256, made.seen.stages) == {Stage.SEGMENT: "f" * 32}
     with pytest.raises(ReviewConflict, match="segment was run anew") as refused:

@@ -30,6 +30,7 @@ rules:
       segment: my_unet@4
       classify: my_net
     max_failed_share: 0.2
+    support: demo@2
     dicom: true
     send_to: pacs
     output: s3://results/clinic-1
@@ -69,11 +70,13 @@ def test_every_field_arrives(book):
             Stage.CLASSIFY: ModelChoice(name="my_net").model_dump(),
         },
         "max_failed_share": 0.2,
+        "support": "demo@2",
         "dicom": True,
         "send_to": "pacs",
         "output": "s3://results/clinic-1/",
         "deidentify": "research",
         "marker": "READY",
+        "tenant": None,
         "settle": 30,
     }
     assert (rest.prefix, rest.lane, rest.stages, rest.models) == ("s3://exports/", "live", ORDER, {})

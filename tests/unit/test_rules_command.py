@@ -62,10 +62,12 @@ def test_the_rule_that_fires_is_shown_with_all_that_it_does(file):
         "stages": ["segment", "classify"],
         "models": {"segment": "my_unet@4", "classify": "classify_lite"},
         "max_failed_share": None,
+        "support": None,
         "dicom": True,
         "send_to": "pacs",
         "output": "s3://results/clinic/",
         "marker": "READY",
+        "tenant": "default",
         "settle": 30,
     }
 

@@ -8,11 +8,12 @@ from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, StoreUnavailable
 from dermbatch.images.lesion import dice
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
+from dermbatch.records.measures import probability_change
 from dermbatch.records.outcome import CanaryRecord, ClassifyOutput
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
 from workers.process.journey import process
-from workers.process.shadow import largest_change, run_shadow
+from workers.process.shadow import run_shadow
 
 IMAGE = skin_with_lesion(120, 160, radius=40)
 BODY = bytes(cv2.imencode(".png", cv2.cvtColor(IMAGE, cv2.COLOR_RGB2BGR))[1])
@@ -220,5 +221,5 @@ def test_dice():
 def test_classes_that_only_one_model_knows_count_whole():
     old = ClassifyOutput(probabilities={"a": 0.9, "b": 0.1}, label="a", embedding_sha256="")
     new = ClassifyOutput(probabilities={"a": 0.8, "c": 0.2}, label="a", embedding_sha256="")
-    assert largest_change(old, new) == pytest.approx(0.2)
-    assert largest_change(old, None) is None
+    assert probability_change(old, new) == pytest.approx(0.2)
+    assert probability_change(old, None) is None

@@ -7,8 +7,8 @@ from email.utils import format_datetime
 import pytest
 
 from dermbatch.errors import PacsRefused, PacsUnavailable
+from dermbatch.handover.pacs.reply import judged
 from dermbatch.outbound.posting import seconds_of
-from workers.handover.pacs.reply import judged
 
 UIDS = {"segmentation": "1.2.3", "report": "1.2.4"}
 TAKEN, FAILED = "00081199", "00081198"

@@ -43,8 +43,9 @@ def longer(line, seconds):
         (lambda lines: [longer(lines[0], 9), *lines[1:]], (1, 0)),
         (lambda lines: [longer(lines[0], 0.1), *lines[1:]], (0, 1)),
         (lambda lines: [*lines, lines[0].replace(b'"index":0', b'"index":4')], (1, 0)),
+        (lambda lines: [lines[0].replace(b'"default"', b'"clinic-b"'), *lines[1:]], (1, 1)),
     ],
-    ids=["right", "twice", "gone", "too high", "too low", "no result"],
+    ids=["right", "twice", "gone", "too high", "too low", "no result", "another tenant"],
 )
 def test_bills_are_held_against_records(store, change, found):
     changed(store, change)

@@ -7,6 +7,7 @@ import re
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
+from fractions import Fraction
 from textwrap import dedent
 
 import pytest
@@ -463,3 +464,71 @@ def test_workers_count_what_results_are_billed_for():
     assert value("stage_seconds", stage="purify") == 0.25
     assert value("model_seconds", device="gpu") == 0.5
     assert (value("bytes", kind="read"), value("bytes", kind="stored")) == (1001, 0)
+
+
+# The month as a whole
+
+
+EVERY_ITEM = {item: Decimal(n + 1) * Decimal("0.0137") for n, item in enumerate(UNITS)}
+
+
+def odd(batch, index):
+    """A result whose seconds and bytes come to no round sums."""
+    record = metered(batch, index)
+    stages = {
+        stage: one.model_copy(update={"seconds": 7.123457 * (index + 3) % 11, "model_seconds": 1.000003 * index})
+        for stage, one in record.stages.items()
+    }
+    return record.model_copy(
+        update={"stages": stages, "usage": record.usage.model_copy(update={"bytes_read": 98765431 * index})}
+    )
+
+
+def from_raw_lines(store, tenant):
+    """A month's sum by the price of each item, told from the lines alone, by fractions: nothing of ours counts."""
+    used = dict.fromkeys(UNITS, Fraction())
+    for key in store.keys(r"^usage/.*\.jsonl$"):
+        for line in store.objects["results", key].splitlines():
+            event = json.loads(line, parse_float=str)
+            if event["subject"] != tenant or not event["time"].startswith("2026-03"):
+                continue
+            data = event["data"]
+            used["images"] += 1
+            for stage, seconds in data["stage_seconds"].items():
+                used[f"{stage}_seconds"] += Fraction(seconds)
+            for stage, seconds in data["model_seconds"].items():
+                used[f"{data['device'][stage]}_seconds"] += Fraction(seconds)
+            for what in ("read", "stored"):
+                used[f"gigabytes_{what}"] += Fraction(data[f"bytes_{what}"], 10**9)
+    cents = sum(round(used[item] * Fraction(price) * 100) for item, price in EVERY_ITEM.items())
+    return Decimal(cents) / 100
+
+
+def test_a_months_sum_from_raw_events_is_the_one_that_is_shown_to_the_cent(store, command, lists, tmp_path):
+    for name, tenant, images in (
+        ("clinic-a.one", "clinic-a", 17),
+        ("clinic-a.two", "clinic-a", 5),
+        ("clinic-b.one", "clinic-b", 11),
+    ):
+        batch = outcome_samples.batch_of(name, images, tenant=tenant)
+        (tmp_path / name).mkdir()
+        written(tmp_path / name, store, batch, [odd(name, index) for index in range(images)])
+    prices = "".join(f"\n          {item}: '{price}'" for item, price in EVERY_ITEM.items())
+    path = lists(f"""
+    currency: EUR
+    lists:
+      - name: all
+        from: 2026-01-01
+        prices:{prices}
+    """)
+    shown = {tenant: amount for _, tenant, amount in overview(store, path).sums}
+    assert shown.keys() == {"clinic-a", "clinic-b"}
+    for tenant, amount in shown.items():
+        assert amount == from_raw_lines(store, tenant)
+        rows = csv.DictReader(
+            io.StringIO(command("--month", "2026-03", "--tenant", tenant, "--prices", path, "--csv").stdout)
+        )
+        assert sum(Decimal(row["amount"]) for row in rows) == amount
+        own = overview(store, path, tenant)
+        assert own.sums == (("2026-03", tenant, amount),)
+        assert {line.tenant for line in own.lines} == {tenant}

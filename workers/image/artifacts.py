@@ -17,7 +17,7 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import checked, written_as
 
-INLINE = frozenset({"embedding.npy", "saliency.png"})
+INLINE = frozenset({"border.png", "embedding.npy", "saliency.png", "visualbackprop.png"})
 """Files that the stage's record carries: a request an image costs more than their bytes."""
 
 _INLINE_MOST = 65_536  # bytes; a model may give large maps, and whoever reads many records reads these too
@@ -50,17 +50,20 @@ def is_whole(store: ObjectStore, record: StageRecord) -> bool:
     return True
 
 
-def listed_whole(store: ObjectStore, sha256: str, found: Mapping[Stage, StageRecord]) -> dict[Stage, StageRecord]:
+def listed_whole(
+    store: ObjectStore, sha256: str, found: Mapping[Stage, StageRecord], pool: str | None = None
+) -> dict[Stage, StageRecord]:
     """Those stages whose artifacts are all there in the size in which they were written, as one listing tells.
 
     Args:
         store: Where they lie.
         sha256: Of the image.
         found: What is known of it.
+        pool: Among whose artifacts.
     """
     if not any(_objects(record) for record in found.values()):
         return dict(found)
-    sizes = {info.key: info.size for info in store.list(store.bucket, layout.artifacts(sha256))}
+    sizes = {info.key: info.size for info in store.list(store.bucket, layout.artifacts(sha256, pool))}
     return {stage: record for stage, record in found.items() if _is_listed(record, sizes)}
 
 

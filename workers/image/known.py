@@ -38,7 +38,7 @@ def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, Known
     """
     for content in _contents(source):
         with clock("read"):
-            known = _read(store, content)
+            known = _read(store, layout.known(content, source.pool))
         if known is not None and known.image.sha256.startswith(content):
             return content, known
     return None
@@ -54,23 +54,23 @@ def _contents(source: Source) -> Iterator[str]:
         yield source.content
 
 
-def _read(store: ObjectStore, content: str) -> KnownImage | None:
+def _read(store: ObjectStore, key: str) -> KnownImage | None:
     try:
-        return read(store, layout.known(content), KnownImage)
+        return read(store, key, KnownImage)
     except (RecordDamaged, NewerFormat, ObjectBrokeOff) as error:
-        _log.warning("what was known is unreadable and is made anew", content=content, reason=error.reason)
+        _log.warning("what was known is unreadable and is made anew", key=key, reason=error.reason)
         return None
     except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"
         return None
 
 
-def remember(store: ObjectStore, content: str, known: KnownImage) -> None:
-    """Write what is known, over what was.
+def remember(store: ObjectStore, content: str, known: KnownImage, pool: str | None = None) -> None:
+    """Write what is known to those who share it, over what was.
 
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
-    write(store, layout.known(content), known)
+    write(store, layout.known(content, pool), known)
 
 
 def extended(

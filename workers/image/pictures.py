@@ -21,7 +21,8 @@ from workers.image import artifacts
 
 Image = NDArray[np.uint8]
 
-PURIFIED, MASK, ENHANCED = "purified.png", "mask.png", "enhanced.png"
+SEEN = "visualbackprop.png"
+PURIFIED, MASK, BORDER, ENHANCED = "purified.png", "mask.png", "border.png", "enhanced.png"
 
 
 class StaleArtifact(Exception):

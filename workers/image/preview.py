@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dermbatch.images.fitting import halved
+from dermbatch.images.fitting import can_halve, halved, tile_size
 from dermbatch.records.marks import marked_jpeg
 
 Image = npt.NDArray[np.uint8]
@@ -56,7 +56,7 @@ def original_of(shown: bytes, height: int, width: int) -> Image | None:
     strip = cv2.imdecode(np.frombuffer(shown, np.uint8), cv2.IMREAD_COLOR) if shown else None
     if strip is None or strip.shape != (TILE, 4 * TILE, 3):
         return None
-    rows, columns = _tile_size(height, width)
+    rows, columns = tile_size(height, width, TILE)
     top, left = (TILE - rows) // 2, (TILE - columns) // 2
     tile = strip[top : top + rows, left : left + columns]
     return np.asarray(cv2.cvtColor(tile, cv2.COLOR_BGR2RGB), np.uint8)
@@ -64,22 +64,11 @@ def original_of(shown: bytes, height: int, width: int) -> Image | None:
 
 def _fit(image: Image) -> Image:
     """The image, its long side brought to ``TILE``."""
-    height, width = _tile_size(*image.shape[:2])
+    height, width = tile_size(image.shape[0], image.shape[1], TILE)
     # Halving as far as it goes is faster than one long step.
-    while _can_halve(*image.shape[:2]):
+    while can_halve(image.shape[0], image.shape[1], TILE):
         image = halved(image)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _tile_size(height: int, width: int) -> tuple[int, int]:
-    while _can_halve(height, width):
-        height, width = height // 2, width // 2
-    scale = TILE / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _can_halve(height: int, width: int) -> bool:
-    return max(height, width) >= 2 * TILE and min(height, width) >= 2
 
 
 def _outlined(small: Image, mask: Mask) -> Image:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -123,16 +123,16 @@ class Run:
         image, client = self._image, Timed(self._client)
         start = time.perf_counter()
         with self._clock(step.stage):
-            output, made = run_step(step, self._pictures, image, client)
+            output, made = run_step(step, self._pictures, image, client, self._store)
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(step.stage).observe(seconds)
         record = StageRecord(
             stage=step.stage,
             key=step.key,
             model=step.model.used,
-            parameters=asdict(step.parameters),
+            parameters=step.said,
             fed_by=step.fed_by,
-            artifacts={name: layout.artifact(self._sha256, step.stage, step.key, name) for name in made},
+            artifacts={name: self._place(step, name) for name in made},
             seconds=round(seconds, 6),
             model_seconds=round(client.seconds, 6),
             device=step.model.device,
@@ -163,7 +163,10 @@ class Run:
         """Those of the stages whose files are as they were written: what is damaged is made anew."""
         if read:
             return {stage: record for stage, record in found.items() if artifacts.is_whole(self._store, record)}
-        return artifacts.listed_whole(self._store, self._sha256, found)
+        return artifacts.listed_whole(self._store, self._sha256, found, self._source.pool)
+
+    def _place(self, step: Step, name: str) -> str:
+        return layout.artifact(self._sha256, step.stage, step.key, name, self._source.pool)
 
     def _body(self) -> bytes:
         if self._source.sha256 != self._sha256:
@@ -207,7 +210,8 @@ class Run:
         return preview(original, pictures.mask, pictures.purified, pictures.enhanced)
 
     def _remember(self, stages: Mapping[str, StageRecord], previews: Mapping[str, bytes]) -> None:
-        remember(self._store, self._content, extended(self._known, self._image, stages, previews))
+        known = extended(self._known, self._image, stages, previews)
+        remember(self._store, self._content, known, self._source.pool)
 
 
 def _count_findings(record: StageRecord, image: ImageInfo) -> None:

@@ -70,6 +70,11 @@ class Source:
         return self._job.event
 
     @property
+    def pool(self) -> str | None:
+        """Whose known results it shares."""
+        return self._job.order.pool
+
+    @property
     def frame(self) -> int | None:
         """Which frame of the object is meant, from 1; none where it is one image."""
         return self._job.frame

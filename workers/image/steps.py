@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from dermbatch.errors import ModelContractError
 from dermbatch.models.served import Array, ServedModel
 from dermbatch.models.stagekey import stage_key
-from dermbatch.records.asked import ImageJob
+from dermbatch.records.asked import ImageJob, SupportChoice
 from dermbatch.records.outcome import ImageInfo, StageOutput
 from dermbatch.stages import FEEDS, Stage, closure
-from workers.image.pictures import ENHANCED, MASK, PURIFIED, Pictures
+from dermbatch.store import ObjectStore
+from workers.image.pictures import BORDER, ENHANCED, MASK, PURIFIED, SEEN, Pictures
+from workers.image.support import check, prototypes
 from workers.inference.protocol import Inference
 from workers.stages.classify import ClassifyParameters, classify
 from workers.stages.enhance import EnhanceParameters, enhance
@@ -38,6 +40,20 @@ class Step:
     parameters: Parameters
     fed_by: dict[Stage, str]
     key: str
+    support: SupportChoice | None = None
+
+    @property
+    def said(self) -> dict[str, float | int | str | bool]:
+        """Its parameters for records and keys; what the model is shown is one, for those that are shown any."""
+        return asdict(self.parameters) | told(self.support)
+
+
+def told(support: SupportChoice | None) -> dict[str, str]:
+    """What records and keys say of a support."""
+    if support is None:
+        return {}
+    said = {"support": f"{support.name}@{support.version}", "support_sha256": support.sha256}
+    return said | ({"support_disease": support.disease} if support.disease else {})
 
 
 def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
@@ -54,13 +70,16 @@ def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
         model = client.model(stage, job.order.models[stage])
         parameters = _PARAMETERS[stage](model)
         fed_by = {fed: steps[fed].key for fed in FEEDS[stage] if fed in steps}
-        key = stage_key(stage, model.used, asdict(parameters), fed_by)
-        steps[stage] = Step(stage, model, parameters, fed_by, key)
+        support = job.order.support if stage == Stage.SEGMENT else None
+        if stage == Stage.SEGMENT:
+            check(model, support)
+        key = stage_key(stage, model.used, asdict(parameters) | told(support), fed_by)
+        steps[stage] = Step(stage, model, parameters, fed_by, key, support)
     return tuple(steps.values())
 
 
 def run_step(
-    step: Step, pictures: Pictures, image: ImageInfo, client: Inference
+    step: Step, pictures: Pictures, image: ImageInfo, client: Inference, store: ObjectStore
 ) -> tuple[StageOutput, dict[str, Array]]:
     """Run a step on the pictures so far, and add what it makes to them.
 
@@ -74,6 +93,7 @@ def run_step(
             pictures.purified = purified.image
             return purified.output, {PURIFIED: purified.image}
         case SegmentParameters() as parameters:
+            shown = prototypes(step.support, step.model, client, store) if step.support else None
             segmented = segment(
                 pictures.clean,
                 client,
@@ -81,9 +101,11 @@ def run_step(
                 parameters,
                 spacing_mm=image.pixel_spacing_mm,
                 aspect=image.pixel_aspect or 1.0,
+                prototypes=shown,
             )
             pictures.mask = segmented.mask
-            return segmented.output, {MASK: segmented.mask}
+            made = {MASK: segmented.mask}
+            return segmented.output, made if segmented.border is None else made | {BORDER: segmented.border}
         case EnhanceParameters() as parameters:
             enhanced = enhance(pictures.clean, pictures.lesion, client, step.model, parameters)
             pictures.enhanced = enhanced.image
@@ -92,6 +114,8 @@ def run_step(
         case ClassifyParameters() as parameters:
             classified = classify(pictures.clean, pictures.lesion, client, step.model, parameters)
             made = {"embedding.npy": classified.embedding, "saliency.png": classified.saliency}
+            if classified.seen is not None:
+                made[SEEN] = classified.seen
             return classified.output, made
 
 

@@ -28,7 +28,7 @@ class Timed:
         self._engine = engine
         self.seconds = 0.0
 
-    def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
+    def model(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
         """As the engine's."""
         return self._engine.model(stage, choice)
 

@@ -42,14 +42,14 @@ class OnnxRuntime:
     def __init__(self, repository: Path) -> None:
         self._repository = repository
         self._loading = threading.Lock()
-        self._known: dict[tuple[Stage, ModelChoice], tuple[float, ServedModel]] = {}
+        self._known: dict[tuple[Stage | None, ModelChoice], tuple[float, ServedModel]] = {}
         self._sessions: dict[tuple[str, str], Any] = {}
 
     def close(self) -> None:
         """Let the models go."""
         self._sessions.clear()
 
-    def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
+    def model(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
         """As :meth:`workers.inference.protocol.Inference.model`; its files are not looked at again for a while."""
         known = self._known.get((stage, choice))
         if known is not None and time.monotonic() - known[0] < _FRESH:

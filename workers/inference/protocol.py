@@ -13,8 +13,8 @@ from dermbatch.stages import Stage
 class Inference(Protocol):
     """Runs the models of a Triton model repository: the same contracts, outputs and keys, whatever the engine."""
 
-    def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
-        """The model that serves a stage: the pinned version, or the newest.
+    def model(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
+        """The model that serves a stage, or makes a support's prototypes: the pinned version, or the newest.
 
         Raises:
             ModelContractError: Where it is missing, or breaks the stage's contract.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
+import threading
 from typing import Any
 
 import cv2
@@ -27,6 +29,7 @@ from workers.process.workplace import Process, Workplace
 TRANSPORT = "workers.process.transport:Transport"
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LAST_WORD = 0.2  # seconds that a process of the pool has for telling the main process that it ends
 
 
 def worker_arguments(settings: Settings) -> list[str]:
@@ -68,9 +71,13 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
         places.append(Workplace.open(settings, drain, engine, process, nursery))
 
     @signals.worker_process_shutdown.connect(weak=False)
-    def close_workplace(**_: Any) -> None:
+    def close_workplace(exitcode: int = 0, **_: Any) -> None:
         while places:
             places.pop().close()
+        # billiard writes one message now, and then sleeps for a second before it exits: a fifth of one will do.
+        last = threading.Timer(_LAST_WORD, os._exit, [exitcode])
+        last.daemon = True
+        last.start()
 
     @signals.setup_logging.connect(weak=False)
     def set_up_logging(**_: Any) -> None:

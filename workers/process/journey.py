@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from dermbatch import __version__, layout
+from dermbatch.handover.pacs.stow import NOWHERE, Destinations
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.records.asked import ImageJob
@@ -19,9 +20,8 @@ from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import written_as
-from workers.handover.dicom.delivery import Delivered, write_dicom
+from workers.handover.delivery import Delivered, write_dicom
 from workers.handover.output import copy_files, write_result
-from workers.handover.pacs.stow import NOWHERE, Destinations
 from workers.image.known import recall
 from workers.image.lastfile import LastFile
 from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
@@ -47,6 +47,7 @@ def process(
     destinations: Destinations = NOWHERE,
     decode: Decode = read_image,
     last: LastFile | None = None,
+    waited: float | None = None,
 ) -> ResultRecord:
     """Process one image. When it returns, all is written and handed over but the record, which is the caller's.
 
@@ -61,6 +62,7 @@ def process(
         destinations: The PACS of the settings.
         decode: Decodes the source.
         last: The file that was read for the image before.
+        waited: Seconds that it was in the queue, by the ledger.
 
     Raises:
         BadInput: Where the object is no image that the system takes.
@@ -93,7 +95,7 @@ def process(
         flags=flags,
         risk=risk,
         possible=possible,
-        preview=layout.preview(outcome.image.sha256, preview_key(steps)),
+        preview=layout.preview(outcome.image.sha256, preview_key(steps), job.order.pool),
         preview_jpeg=outcome.shown,
         dicom=dicom.keys,
         dicom_written={kind: written_as(body) for kind, body in dicom.bodies.items()},
@@ -102,6 +104,7 @@ def process(
         sent=sent,
         output=output,
         attempt=attempt,
+        waited=waited,
         worker=worker,
         started=started,
         finished=datetime.now(UTC),

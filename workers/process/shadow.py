@@ -17,7 +17,8 @@ from dermbatch.images import png
 from dermbatch.images.imagefile import Decode, read_image
 from dermbatch.images.lesion import dice
 from dermbatch.records.asked import ImageJob, Shadow
-from dermbatch.records.outcome import CanaryRecord, ClassifyOutput, ResultRecord
+from dermbatch.records.measures import classification, probability_change
+from dermbatch.records.outcome import CanaryRecord, ResultRecord
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -83,10 +84,12 @@ def run_shadow(
         )
 
     try:
-        said = _tried(job, job.shadow, record, store, run)
-        if said.failure is None and said.models == {stage: done.model for stage, done in record.stages.items()}:
+        comparison = _tried(job, job.shadow, record, store, run)
+        if comparison.failure is None and comparison.models == {
+            stage: done.model for stage, done in record.stages.items()
+        }:
             return  # the job named no version, and the newest is the canary's: models agree with themselves
-        write(store, layout.canary_result(said.canary, said.batch, said.index), said)
+        write(store, layout.canary_result(comparison.canary, comparison.batch, comparison.index), comparison)
     except _Stopped:
         log.info("a canary's side run was broken off")
     except DermbatchError as error:
@@ -94,7 +97,7 @@ def run_shadow(
     except Exception:
         log.exception("a canary's side run broke")
     else:
-        _count(said)
+        _count(comparison)
 
 
 def _tried(
@@ -106,7 +109,7 @@ def _tried(
 ) -> CanaryRecord:
     """How the shadow's models agree; a failure of theirs is an outcome too."""
     start = time.perf_counter()
-    said = CanaryRecord(
+    comparison = CanaryRecord(
         canary=shadow.canary, batch=job.batch, index=job.index, name=job.name, models={}, seconds=0
     )
     try:
@@ -119,15 +122,15 @@ def _tried(
     except Exception as error:
         reason = error.reason if isinstance(error, DermbatchError) else "internal_error"
         _log.warning("a canary's models failed", reason=reason, error=type(error).__name__)
-        return said.model_copy(update={"failure": reason, "seconds": _since(start)})
-    old_classes, new_classes = _classes(record), _classes(new)
-    return said.model_copy(
+        return comparison.model_copy(update={"failure": reason, "seconds": _since(start)})
+    old_classes, new_classes = classification(record), classification(new)
+    return comparison.model_copy(
         update={
             "models": {stage: done.model for stage, done in new.stages.items()},
             "dice": agreement,
             "old_label": old_classes.label if old_classes else None,
             "new_label": new_classes.label if new_classes else None,
-            "probability_change": largest_change(old_classes, new_classes),
+            "probability_change": probability_change(old_classes, new_classes),
             "seconds": seconds,
         }
     )
@@ -140,6 +143,9 @@ def _since(start: float) -> float:
 def mask_agreement(store: ObjectStore, old: ResultRecord, new: ResultRecord) -> float | None:
     """Dice of the two results' masks, 0 to 1; none where one of them has no mask.
 
+    The comparison of two batches (``orchestrator/reporting/comparison.py``) reads masks in its own way: there a
+    mask that was deleted since is no error, and only two are decoded at a time. Here both were just written.
+
     Raises:
         ObjectNotFound: Where a mask was deleted.
     """
@@ -151,27 +157,13 @@ def mask_agreement(store: ObjectStore, old: ResultRecord, new: ResultRecord) -> 
     return dice(*(png.decode(artifacts.load(store, record, MASK)) for record in (ours, theirs)))
 
 
-def largest_change(old: ClassifyOutput | None, new: ClassifyOutput | None) -> float | None:
-    """The largest change of a class's probability, 0 to 1; a class that one model does not know has 0 there."""
-    if old is None or new is None:
-        return None
-    labels = old.probabilities.keys() | new.probabilities.keys()
-    changes = (abs(old.probabilities.get(name, 0.0) - new.probabilities.get(name, 0.0)) for name in labels)
-    return max(changes, default=0.0)
-
-
-def _classes(record: ResultRecord) -> ClassifyOutput | None:
-    stage = record.stages.get(Stage.CLASSIFY)
-    return stage.output if stage and isinstance(stage.output, ClassifyOutput) else None
-
-
-def _count(said: CanaryRecord) -> None:
-    if said.failure is not None:
+def _count(comparison: CanaryRecord) -> None:
+    if comparison.failure is not None:
         outcome = "failed"
-    elif (said.dice is None or said.dice >= AGREE) and said.old_label == said.new_label:
+    elif (comparison.dice is None or comparison.dice >= AGREE) and comparison.old_label == comparison.new_label:
         outcome = "agree"
     else:
         outcome = "differ"
     metrics.CANARY_IMAGES.labels(outcome).inc()
-    if said.dice is not None:
-        metrics.CANARY_DICE.observe(said.dice)
+    if comparison.dice is not None:
+        metrics.CANARY_DICE.observe(comparison.dice)

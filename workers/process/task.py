@@ -66,6 +66,7 @@ def process_image(workplace: Workplace, message: object) -> None:
             return
         if claim.attempt == 1:
             metrics.WAITING_SECONDS.labels(claim.lane).observe(claim.waited)
+            _hold_to_objective(claim)
         workplace.store.audit.purpose = job.member
         with workplace.keeper.hold(claim):
             record = Attempt(workplace, claim).run()
@@ -79,6 +80,14 @@ def process_image(workplace: Workplace, message: object) -> None:
                 alive=workplace.keeper.check,
                 decode=workplace.decode,
             )
+
+
+def _hold_to_objective(claim: Claim) -> None:
+    """Count whether an image waited no longer than its tenant was promised."""
+    order = claim.job.order
+    if order.wait_objective is not None and claim.lane == "live":
+        kept = "in_time" if claim.waited <= order.wait_objective else "late"
+        metrics.OBJECTIVE_IMAGES.labels(order.tenant, kept).inc()
 
 
 class Attempt:
@@ -118,6 +127,7 @@ class Attempt:
                     destinations=place.destinations,
                     decode=place.decode,
                     last=place.last,
+                    waited=round(claim.waited, 3),
                 )
                 first = self._commit(record)
                 if first is None:

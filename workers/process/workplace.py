@@ -16,13 +16,13 @@ from dermbatch.audit import Audit
 from dermbatch.bounded.nursery import Nursery
 from dermbatch.bounded.reader import Reader
 from dermbatch.errors import LedgerUnavailable
+from dermbatch.handover.pacs.stow import NOWHERE, Destinations
 from dermbatch.images.imagefile import MODULES, Decode, read_image
 from dermbatch.images.pixels import SourceImage
 from dermbatch.ledger import Ledger
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
-from workers.handover.pacs.stow import NOWHERE, Destinations
 from workers.image.lastfile import LastFile
 from workers.inference.protocol import Inference
 from workers.process.drain import Drain

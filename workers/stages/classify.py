@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import Mask
-from dermbatch.models.contracts import DISTANCE
+from dermbatch.models.contracts import DISTANCE, VISUALBACKPROP
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import ClassifyOutput
 from workers.inference.protocol import Inference
@@ -59,6 +59,7 @@ class Classified:
 
     embedding: NDArray[np.float32]
     saliency: NDArray[np.uint8]
+    seen: NDArray[np.uint8] | None
     output: ClassifyOutput
 
 
@@ -84,10 +85,11 @@ def classify(
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)
     judged = (DISTANCE.name,) if DISTANCE.name in model.shapes else ()
+    seen = (VISUALBACKPROP.name,) if VISUALBACKPROP.name in model.shapes else ()
     answer = client.infer(
         model,
         {"IMAGE": fit(image, size), "LESION": fit(mask, size)},
-        ("PROBABILITIES", "EMBEDDING", "SALIENCY", *judged),
+        ("PROBABILITIES", "EMBEDDING", "SALIENCY", *judged, *seen),
     )
     labels = parameters.labels.split(",")
     probabilities = model.checked("PROBABILITIES", answer["PROBABILITIES"], (len(labels),))
@@ -104,7 +106,8 @@ def classify(
         distance=distance,
         embedding_sha256=hashlib.sha256(embedding.tobytes()).hexdigest(),
     )
-    return Classified(embedding, np.ascontiguousarray(answer["SALIENCY"]), output)
+    backprop = np.ascontiguousarray(answer[VISUALBACKPROP.name]) if seen else None
+    return Classified(embedding, np.ascontiguousarray(answer["SALIENCY"]), backprop, output)
 
 
 def _distance(model: ServedModel, value: NDArray[np.float32]) -> float:

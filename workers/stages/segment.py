@@ -12,6 +12,7 @@ from dermbatch.images.lesion import MIN_FRACTION, MIN_SHARE, MOST, THRESHOLD, Ma
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import LesionGeometry, SegmentOutput
 from workers.inference.protocol import Inference
+from workers.stages.border import border_measures
 from workers.stages.colour import colour_statistics
 from workers.stages.geometry import measure
 
@@ -51,10 +52,12 @@ class Segmented:
     Attributes:
         mask: [H, W] uint8 of the image's size: 255 lesion, 0 skin; without holes and specks.
         output: For the record.
+        border: [h, w] uint8 as the model gives it, where it tells borders.
     """
 
     mask: Mask
     output: SegmentOutput
+    border: NDArray[np.uint8] | None = None
 
 
 def segment(
@@ -65,6 +68,7 @@ def segment(
     *,
     spacing_mm: tuple[float, float] | None = None,
     aspect: float = 1.0,
+    prototypes: NDArray[np.float32] | None = None,
 ) -> Segmented:
     """Find the lesion in an image of any size.
 
@@ -75,6 +79,7 @@ def segment(
         parameters: See there.
         spacing_mm: Distance of rows and of columns, where the image states it.
         aspect: Height over width of a pixel, where it states no more.
+        prototypes: Of what the model is shown, [P], where it is one that has to be.
 
     Raises:
         InferenceUnavailable: Where Triton does not answer.
@@ -82,7 +87,9 @@ def segment(
     """
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)
-    answer = client.infer(model, {"IMAGE": fit(image, size)}, ("LESION",))
+    shown = {} if prototypes is None else {"PROTOTYPES": prototypes}
+    wanted = ("LESION", "BORDER") if "BORDER" in model.shapes else ("LESION",)
+    answer = client.infer(model, {"IMAGE": fit(image, size), **shown}, wanted)
     probability = model.checked("LESION", answer["LESION"], size)
     found = lesion_mask(
         probability,
@@ -97,13 +104,16 @@ def segment(
     if found.outlines:
         colour = colour_statistics(image, mask, found.outlines)
         lesion = measure(mask, found.outlines, colour, spacing_mm, aspect=aspect, components=found.found)
+    border = model.checked("BORDER", answer["BORDER"], size) if "BORDER" in answer else None
     return Segmented(
         mask,
         SegmentOutput(
             lesion=lesion,
             touches_frame=touches_frame(mask),
             confidence=confidence(probability, lesion, mask.shape),
+            border=None if border is None else border_measures(border, mask),
         ),
+        border,
     )
 
 

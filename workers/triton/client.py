@@ -69,7 +69,7 @@ class TritonClient(Triton):
         super().__init__(settings)
         # async_infer keeps its call in an attribute between sending and hanging on the callback: one at a time.
         self._sending = threading.Lock()
-        self._known: dict[tuple[Stage, ModelChoice], tuple[float, ServedModel]] = {}
+        self._known: dict[tuple[Stage | None, ModelChoice], tuple[float, ServedModel]] = {}
         self._shared = SharedMemory(settings.shared_memory_bytes, settings.shared_memory_prefix)
         self._sharing: Any = None  # the client that memory was offered to last
         self._by_message: set[tuple[str, str]] = set()  # models that answer otherwise than we can foresee
@@ -79,7 +79,7 @@ class TritonClient(Triton):
         self._shared.close()
         super().close()
 
-    def model(self, stage: Stage, choice: ModelChoice) -> ServedModel:
+    def model(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
         """As :meth:`Triton.model`, which is not asked again for a while."""
         known = self._known.get((stage, choice))
         if known is not None and time.monotonic() - known[0] < _FRESH:

@@ -98,12 +98,12 @@ class Tensors:
         return [{name: value[n] for name, value in arrays.items()} for n in range(rows)]
 
     def _output(self, result: Any, name: str) -> Array | None:
-        said = result.get_output(name)
-        if said is None or self._slice is None or _OUTPUT + name not in self._places:
+        described = result.get_output(name)
+        if described is None or self._slice is None or _OUTPUT + name not in self._places:
             value: Array | None = result.as_numpy(name)
             return value
         region, offset, size = self._place(self._slice, _OUTPUT + name)
-        shape, dtype = tuple(said.shape), np.dtype(triton_to_np_dtype(said.datatype))
+        shape, dtype = tuple(described.shape), np.dtype(triton_to_np_dtype(described.datatype))
         if math.prod(shape) * dtype.itemsize > size:
             return None
         copy = region.view(offset, shape, dtype).copy()

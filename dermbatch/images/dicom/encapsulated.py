@@ -88,10 +88,10 @@ def settle_encapsulated(header: Header) -> bool:
 
 def _count(header: Header, places: list[Place]) -> None:
     """Number of Frames: where it is missing or 1, as many as there are pictures."""
-    begun, said = len(pictures(header.data, places)), header.frames()
-    if begun > 1 and said <= 1:
+    begun, declared = len(pictures(header.data, places)), header.frames()
+    if begun > 1 and declared <= 1:
         header.correct("NumberOfFrames", begun)
-    elif begun > said > 1 or said > len(places):
+    elif begun > declared > 1 or declared > len(places):
         raise refuted("NumberOfFrames")
 
 
@@ -170,9 +170,9 @@ def _precision(header: Header, precision: int) -> None:
     widened = allocated == 8 and header.has("BitsAllocated") and header.syntax in JPEG2000TransferSyntaxes
     if header.number("BitsAllocated", 0) != allocated and not widened:
         header.correct("BitsAllocated", allocated, noted=header.has("BitsAllocated"))
-    said = header.number("BitsStored", 0)
-    if not 0 < said <= precision:
-        header.correct("BitsStored", precision, noted=said > 0)
+    declared = header.number("BitsStored", 0)
+    if not 0 < declared <= precision:
+        header.correct("BitsStored", precision, noted=declared > 0)
     stored = header.number("BitsStored", 0)
     if header.number("HighBit", -1) != stored - 1:
         header.correct("HighBit", stored - 1, noted=False)
@@ -185,9 +185,9 @@ def _components(header: Header, components: int) -> None:
             "convert the image to RGB",
             reason="unsupported_format",
         )
-    said = header.number("SamplesPerPixel", 0)
-    if said != components:
-        header.correct("SamplesPerPixel", components, noted=said > 0)
+    declared = header.number("SamplesPerPixel", 0)
+    if declared != components:
+        header.correct("SamplesPerPixel", components, noted=declared > 0)
     if components == 3 and header.number("PlanarConfiguration", 0):
         header.correct("PlanarConfiguration", 0)  # it says nothing of compressed data (PS3.5, 8.2)
     if components == 3:

@@ -52,10 +52,10 @@ def _numbers(dataset: Dataset) -> None:
     """Write the module's numbers as numbers, whatever exporters made of them; what is none is missing."""
     for keyword in _NUMBERS:
         if keyword in dataset:
-            said = number(dataset, keyword, -1)
+            value = number(dataset, keyword, -1)
             del dataset[keyword]
-            if said >= 0:
-                setattr(dataset, keyword, said)
+            if value >= 0:
+                setattr(dataset, keyword, value)
 
 
 class Header:
@@ -116,11 +116,11 @@ class Header:
 
     def frames(self) -> int:
         """Number of Frames as stated; a number that no data of this length could hold says nothing."""
-        said = self.number("NumberOfFrames", 1)
-        if not 1 <= said <= len(self.data):
-            said = 1
+        declared = self.number("NumberOfFrames", 1)
+        if not 1 <= declared <= len(self.data):
+            declared = 1
             self.correct("NumberOfFrames", 1)
-        return said
+        return declared
 
     def fill_bits(self) -> None:
         """Bits Stored and High Bit where they are missing, as far as the rest says them."""
@@ -135,6 +135,6 @@ class Header:
 
     def sign(self, *, unsigned: bool) -> None:
         """Pixel Representation: 0 where it is missing, or where the samples are known to have no sign."""
-        said = self.number("PixelRepresentation", -1)
-        if said not in (0, 1) or (said and unsigned):
-            self.correct("PixelRepresentation", 0, noted=said > 0)
+        declared = self.number("PixelRepresentation", -1)
+        if declared not in (0, 1) or (declared and unsigned):
+            self.correct("PixelRepresentation", 0, noted=declared > 0)

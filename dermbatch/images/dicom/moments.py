@@ -9,13 +9,13 @@ _DATE = re.compile(r"(\d{4})([-./:]?)(\d{2})\2(\d{2})")
 _TIME = re.compile(r"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})?)?)?")
 
 
-def date_of(said: str) -> str:
+def date_of(text: str) -> str:
     """A date as DA, ``YYYYMMDD``: of the calendar, from 1800 on; '' for everything else.
 
     Args:
-        said: That, or with ``.``, ``-``, ``/`` or ``:`` between year, month and day.
+        text: That, or with ``.``, ``-``, ``/`` or ``:`` between year, month and day.
     """
-    found = _DATE.fullmatch(said.strip())
+    found = _DATE.fullmatch(text.strip())
     if found is None or not "1800" <= found[1] < "3000":
         return ""
     try:
@@ -24,11 +24,11 @@ def date_of(said: str) -> str:
         return ""
 
 
-def time_of(said: str) -> str:
+def time_of(text: str) -> str:
     """A time as TM, ``HH``, ``HHMM``, ``HHMMSS`` or with up to six digits behind; '' for everything else.
 
     Args:
-        said: That, or with ``:`` between its parts. A second may be the 60th: a leap second.
+        text: That, or with ``:`` between its parts. A second may be the 60th: a leap second.
     """
-    found = _TIME.fullmatch(said.strip())
+    found = _TIME.fullmatch(text.strip())
     return "" if found is None else "".join(found[part] or "" for part in (1, 3, 4, 5))

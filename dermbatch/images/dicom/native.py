@@ -174,7 +174,7 @@ def _is_smoother_unsigned(header: Header) -> bool:
 
 def _planes(header: Header) -> None:
     """Planar Configuration, by which of the two makes the smoother picture where it is missing or wrong."""
-    said = header.number("PlanarConfiguration", -1)
+    declared = header.number("PlanarConfiguration", -1)
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
     width = header.number("BitsAllocated", 8) // 8
     if width not in (1, 2) or len(header.data) < rows * columns * 3 * width:
@@ -185,10 +185,10 @@ def _planes(header: Header) -> None:
     rough = [roughness(samples.reshape(rows, columns, 3)), roughness(_by_plane(samples, rows, columns))]
     better = int(sum(rough[1]) < sum(rough[0]))
     ratio = sum(rough[1 - better]) / max(sum(rough[better]), 1e-9)
-    if said in (0, 1):
+    if declared in (0, 1):
         # In a grey picture by pixels, read by planes, neighbours across are equal, but those below are not.
-        both = all(one < 0.9 * other for one, other in zip(rough[better], rough[said], strict=True))
-        if better != said and both and ratio > _PROVEN:
+        both = all(one < 0.9 * other for one, other in zip(rough[better], rough[declared], strict=True))
+        if better != declared and both and ratio > _PROVEN:
             header.correct("PlanarConfiguration", better)
     elif ratio > _LIKELY:
         header.correct("PlanarConfiguration", better)

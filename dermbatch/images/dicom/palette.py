@@ -41,8 +41,8 @@ def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     first = notes[0][0]
     place = np.clip(indices.astype(np.int64) - first, 0, None)
     channels = [table[np.minimum(place, len(table) - 1)] for table in tables]
-    said = ["corrected_palette"] if any(deep) and bits == 8 else []
-    return to_eight_bit(np.stack(channels, axis=-1).astype(np.uint16), bits), said
+    corrections = ["corrected_palette"] if any(deep) and bits == 8 else []
+    return to_eight_bit(np.stack(channels, axis=-1).astype(np.uint16), bits), corrections
 
 
 def has_colours(dataset: Dataset) -> bool:

@@ -51,10 +51,10 @@ def proportions(dataset: Dataset) -> tuple[Pair | None, float | None, list[str]]
 def _spacing(dataset: Dataset) -> tuple[Pair | None, list[str]]:
     unusable: list[str] = []
     for keyword, note in _SPACINGS.items():
-        said = decimals(dataset, keyword)
-        if not said:
+        values = decimals(dataset, keyword)
+        if not values:
             continue
-        pair = _pair(said)
+        pair = _pair(values)
         if pair is None or min(pair) < _LEAST:
             unusable = unusable or ["spacing_unusable"]
         elif pair == (1.0, 1.0):  # what exporters write that know none: a dermatoscope shows no 1 mm pixels
@@ -65,10 +65,10 @@ def _spacing(dataset: Dataset) -> tuple[Pair | None, list[str]]:
     return None, unusable
 
 
-def _pair(said: list[str]) -> Pair | None:
+def _pair(values: list[str]) -> Pair | None:
     """Two lengths of 0 to 1000, both excluded; none where it is something else."""
     try:
-        row, column = map(float, said)
+        row, column = map(float, values)
     except (ValueError, OverflowError):
         return None
     return (row, column) if all(math.isfinite(one) and 0 < one < 1000 for one in (row, column)) else None

@@ -59,8 +59,8 @@ def _png(data: bytes) -> bytes | None:
     if b"sRGB" in chunks:
         return None
     gamma = 2.2
-    if len(chunks.get(b"gAMA", b"")) == 4 and (said := int.from_bytes(chunks[b"gAMA"], "big")):
-        gamma = 100_000 / said
+    if len(chunks.get(b"gAMA", b"")) == 4 and (encoded := int.from_bytes(chunks[b"gAMA"], "big")):
+        gamma = 100_000 / encoded
     stated = chunks.get(b"cHRM", b"")
     white = tuple(one / 100_000 for one in struct.unpack(">8I", stated)) if len(stated) == 32 else _SRGB
     return _profile(white, gamma)

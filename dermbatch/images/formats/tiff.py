@@ -230,8 +230,8 @@ def _samples(page: TiffPage) -> NDArray[Any]:
     except ValueError as error:
         if not str(error).startswith("COMPRESSION."):  # which is all that tifffile says of one that it cannot undo
             raise
-    said = f"{_name(page.compression)} ({int(page.compression)})"
-    _refuse(f"a TIFF file compressed by {said}; save it with LZW, Deflate or none")
+    scheme = f"{_name(page.compression)} ({int(page.compression)})"
+    _refuse(f"a TIFF file compressed by {scheme}; save it with LZW, Deflate or none")
 
 
 def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rgb:

@@ -14,7 +14,7 @@ from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError
 from dermbatch.store import ObjectStore, split_uri
 from desk.api.answers import json_of
 from desk.api.images import Records, TheRecord
-from desk.desk import TheDesk, TheStore
+from desk.desk import TheDesk, ThePerson, TheStore
 from desk.results.shelf import Shelf
 from desk.results.view import PSEUDONYM
 from orchestrator.batches.entries import named, read_batch
@@ -30,7 +30,7 @@ _DATES = ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate")
 
 
 @router.get("/others")
-def others(request: Request, found: TheRecord, desk: TheDesk, store: TheStore) -> Response:
+def others(request: Request, found: TheRecord, desk: TheDesk, store: TheStore, person: ThePerson) -> Response:
     """The same pseudonym's other pictures, those that were taken first before the others.
 
     They are looked for in the batches that the overview names and that were de-identified with the same salt; when
@@ -42,7 +42,9 @@ def others(request: Request, found: TheRecord, desk: TheDesk, store: TheStore) -
         return json_of(request, {"pseudonym": None, "pictures": []})
     shelf: Shelf = request.app.state.shelf
     pictures: list[dict[str, Any]] = []
-    for name in dict.fromkeys([found.batch, *(one.name for one in overview(store, desk.ledger).batches)]):
+    for name in dict.fromkeys(
+        [found.batch, *(one.name for one in overview(store, desk.ledger, tenant=person.tenant).batches)]
+    ):
         if len(pictures) <= _MOST and _salt(store, name) == said.salt:
             view = shelf.view(store, [name], f'pseudonym:"{whose["p"]}"', "", {})
             pictures += view.cards(view.order[: _MOST + 1])

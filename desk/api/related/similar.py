@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
 from desk.api.images import TheRecord
-from desk.desk import TheDesk, TheStore
+from desk.desk import TheDesk, ThePerson, TheStore
 from orchestrator.similar.answer import MOST, Question, answer
 from orchestrator.similar.growing import indexes, waiting
 from orchestrator.similar.held import Index
@@ -35,6 +35,7 @@ def similar(
     request: Request,
     found: TheRecord,
     store: TheStore,
+    person: ThePerson,
     among: Annotated[Refinement, Depends(refinement)],
     count: Annotated[int, Query(ge=1, le=MOST)] = 5,
     region: Annotated[list[int] | None, Query(description="that count alone, by number")] = None,
@@ -45,21 +46,21 @@ def similar(
     Similarities are no probabilities; where ``sure`` is false nothing is near, and ``why`` says so.
     """
     shelf: IndexShelf = request.app.state.similar
-    question = Question(found, count, among, tuple(dict.fromkeys(region or ())), same)
+    question = Question(found, count, among, tuple(dict.fromkeys(region or ())), same, person.tenant)
     return json_of(request, said(found, answer(store, shelf, question)))
 
 
 @router.get("/indexes")
-def all_indexes(desk: TheDesk, request: Request) -> Response:
+def all_indexes(desk: TheDesk, request: Request, person: ThePerson) -> Response:
     """The indexes of similar cases: version, model, cases, and how many images they do not hold yet."""
-    return json_of(request, [_standing(desk.store, one) for one in indexes(desk.store)])
+    tenant = person.tenant
+    found = [one for one in indexes(desk.store) if tenant is None or one.of(tenant).shards]
+    return json_of(request, [_standing(desk.store, one, tenant) for one in found])
 
 
-def _standing(store: ObjectStore, index: Index) -> dict[str, Any]:
-    return {
-        "version": index.version,
-        "model": index.model.model_dump(),
-        "made": index.made,
-        "cases": index.cases,
-        "not_held_yet": waiting(store, index),
-    }
+def _standing(store: ObjectStore, index: Index, tenant: str | None) -> dict[str, Any]:
+    """Of one tenant nothing of when it grew, as it grows with others' batches."""
+    said = {"model": index.model.model_dump(), "cases": index.cases, "not_held_yet": waiting(store, index, tenant)}
+    if tenant is None:
+        return said | {"version": index.version, "made": index.made}
+    return said | {"cases": index.of(tenant).cases}

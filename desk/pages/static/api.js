@@ -35,7 +35,7 @@ export async function ask(path, options = {}, again = false) {
   const said = await answer.json().catch(() => ({}));
   // A proxy leads to its own page of signing in, which we are not shown.
   if (answer.status === 401 || answer.type === "opaqueredirect") {
-    ended ??= say(ENDED, true, true);
+    ended ??= entrance(say(ENDED, true, true));
     throw new Problem(401, { detail: ENDED, reason: "unauthorized" });
   }
   if (answer.status === 403 && said.reason === "csrf" && !again) {
@@ -43,6 +43,12 @@ export async function ask(path, options = {}, again = false) {
     return ask(path, options, true);
   }
   throw new Problem(answer.status, said);
+}
+
+// With the way to sign in again, in another tab: this page stays as it is.
+function entrance(toast) {
+  toast.append(" ", make("a", { href: "/enter", target: "_blank", rel: "noopener" }, "Sign in"));
+  return toast;
 }
 
 // The token of the session that holds now; throws where it is another person's.
@@ -74,11 +80,12 @@ export const json = async (path, options) => (await ask(path, options)).json();
 // Say something for a moment; what is bad stays longer, and some of it until it is taken away.
 export function say(text, bad = false, stays = false) {
   const place = document.getElementById("said");
-  const there = [...place.children].find((one) => one.textContent === text);
+  const there = [...place.children].find((one) => one.dataset.said === text);
   if (there) return there;
   const toast = document.createElement("div");
   toast.className = bad ? "toast bad" : "toast";
   toast.textContent = text;
+  toast.dataset.said = text; // whatever is put beside it
   place.append(toast);
   if (!stays) setTimeout(() => toast.remove(), bad ? 9000 : 3500);
   return toast;
@@ -105,6 +112,15 @@ export const words = (code) => String(code).replaceAll("_", " ");
 
 export const typing = (event) =>
   event.target.closest?.("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select, dialog[open]") !== null;
+
+async function signOut() {
+  try {
+    location.href = (await json("/v1/sign-out", { method: "POST" })).to;
+  } catch (error) {
+    complain(error);
+  }
+}
+for (const button of document.querySelectorAll("[data-sign-out]")) button.addEventListener("click", signOut);
 
 const help = document.getElementById("help");
 document.querySelector("[data-help]")?.addEventListener("click", () => help.showModal());

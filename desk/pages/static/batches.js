@@ -22,12 +22,13 @@ function steer(name, what, sure) {
 
 function actions(one) {
   const found = [make("a", { class: "button", href: `/gallery?batch=${one.name}` }, "Results")];
-  const open = one.closed === null && one.state !== "planning" && one.state !== "cancelled";
+  const steers = "steers" in list.dataset;
+  const open = steers && one.closed === null && one.state !== "planning" && one.state !== "cancelled";
   const button = (text, what, sure) => make("button", { type: "button", "aria-label": `${text} ${one.name}`, onclick: steer(one.name, what, sure) }, text);
   if (open && one.state === "open") found.push(button("Pause", "pause"));
   if (open && one.state === "paused") found.push(button("Resume", "resume"));
   if (open) found.push(button("Cancel", "cancel", `End batch ${one.name}? What has a result stays; the rest is not run.`));
-  if (one.failed && one.state !== "cancelled") found.push(button("Retry failed", "retry"));
+  if (steers && one.failed && one.state !== "cancelled") found.push(button("Retry failed", "retry"));
   if (one.closed !== null) found.push(make("a", { class: "button", href: `/v1/batches/${one.name}/files/report.html` }, "Report"));
   return make("div", { class: "row" }, ...found);
 }
@@ -108,7 +109,7 @@ for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, (event
 for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => { event.preventDefault(); uploads.drop(event.dataTransfer); });
 window.addEventListener("dragover", (event) => event.preventDefault());
-window.addEventListener("drop", (event) => { event.preventDefault(); if (!event.target.closest("#drop")) { panel.open = true; uploads.drop(event.dataTransfer); } });
+window.addEventListener("drop", (event) => { event.preventDefault(); if (!panel.hidden && !event.target.closest("#drop")) { panel.open = true; uploads.drop(event.dataTransfer); } });
 
 // Who leaves the page leaves files behind that are no batch yet.
 window.addEventListener("beforeunload", (event) => uploads.some && event.preventDefault());
@@ -170,6 +171,6 @@ field("rules-try").addEventListener("click", async () => {
 
 document.addEventListener("keydown", (event) => {
   if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "n") { event.preventDefault(); panel.open = true; field("files").focus(); }
+  if (event.key === "n" && !panel.hidden) { event.preventDefault(); panel.open = true; field("files").focus(); }
   if (event.key === "g") location.href = "/gallery";
 });

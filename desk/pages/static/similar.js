@@ -64,7 +64,7 @@ function show(answer) {
   byId("probabilities").replaceChildren(...Object.entries(image.probabilities).sort((a, b) => b[1] - a[1]).flatMap(([label, p]) => [make("dt", {}, words(label)), make("dd", {}, p.toFixed(3))]));
   byId("chosen").textContent = chosen.length ? `Only region ${chosen.join(", ")} and the whole lesion count.` : "All regions count. Choose some, and only these do.";
   const { version, model, cases, not_held_yet: missing } = answer.index;
-  byId("index").textContent = `Index version ${version} of ${model.name} ${model.version}: ${count(cases)} cases; not held yet: ${count(missing)} images.`;
+  byId("index").textContent = `Index ${version === null ? "" : `version ${version} `}of ${model.name} ${model.version}: ${count(cases)} cases; not held yet: ${count(missing)} images.`;
   byId("why").hidden = answer.sure;
   byId("why").textContent = answer.why ? `${answer.why[0].toUpperCase()}${answer.why.slice(1)}.` : "";
   byId("cases").replaceChildren(...answer.cases.map((one) => shown(one, image)));

@@ -98,18 +98,28 @@ def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
     Raises:
         UsageError: Where the file is missing, is no CSV file, is empty, or lacks a column.
     """
-    if not path.is_file():
-        raise UsageError(f"there is no label file {path}")
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a CSV file") from error
+    rows = read_table(path)
     if not rows:
         raise UsageError(f"{path} holds no labels")
     if not columns <= set(rows[0]):
         raise UsageError(f"{path} needs the columns {' and '.join(sorted(columns, reverse=True))}")
     return [{name: row[name] or "" for name in columns} for row in rows]
+
+
+def read_table(path: Path) -> list[dict[str, str | None]]:
+    """The rows of a CSV file as it is, by its columns' names.
+
+    Raises:
+        UsageError: Where the file is missing or no CSV file.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no label file {path}")
+    try:
+        # Spreadsheets write a byte order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [{(key or "").strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as a CSV file") from error
 
 
 def find_labelled(

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dermbatch.images.lesion import dice
 from lesionnets import checkpoint
 from lesionnets.data.sources.isic import Sample, load_pairs, read_mask
 from lesionnets.evaluation.figures.intervals import bootstrap_mean, flat
-from lesionnets.evaluation.figures.overlap import dice, jaccard
+from lesionnets.evaluation.figures.overlap import jaccard
 from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.training import autocast
 

@@ -17,14 +17,8 @@ def jaccard(predicted: Mask, truth: Mask) -> float:
     return np.count_nonzero(predicted & truth) / union if union else 1.0
 
 
-def dice(predicted: Mask, truth: Mask) -> float:
-    """Twice the intersection over the sum of areas, 0 to 1; 1 where both are empty."""
-    total = np.count_nonzero(predicted) + np.count_nonzero(truth)
-    return 2 * np.count_nonzero(predicted & truth) / total if total else 1.0
-
-
 def agreement(predicted: Mask, truth: Mask) -> dict[str, float]:
-    """All figures of two boolean masks of one shape, each 0 to 1, 1 the best.
+    """All figures of two boolean masks of one shape, each 0 to 1, 1 the best; from three counts, each taken once.
 
     Returns:
         ``jaccard``; ``jaccard_thresholded``, which is 0 where Jaccard is below ``FAILED``; ``dice``;

@@ -27,6 +27,7 @@ from lesionnets import checkpoint
 from lesionnets.graphs.contract import graph_module
 
 Image = npt.NDArray[np.uint8]
+Given = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Run = Callable[..., dict[str, Array]]
 """Takes the stage's inputs by name, without a batch dimension; returns its outputs by name, likewise."""
 
@@ -34,6 +35,8 @@ PORT = 8001
 """Where Triton listens for gRPC if it is not told otherwise."""
 
 _TIMEOUT = 60.0  # seconds of one request: an image of native size on a busy machine
+
+_TO_BE_SHOWN = "{} has to be shown a support: `lesionnets evaluate oneshot` measures such a model"
 
 _WRAPPERS = {Stage.SEGMENT: "SegmentGraph", Stage.CLASSIFY: "ClassifyGraph"}
 """Graphs that are written in PyTorch, which know flips; the others exist in ONNX only."""
@@ -51,7 +54,7 @@ class Model(ServedModel):
 
     run: Run
 
-    def __call__(self, **inputs: Image) -> dict[str, Array]:
+    def __call__(self, **inputs: Given) -> dict[str, Array]:
         """Run it on one image; tensors without the batch dimension."""
         return self.run(**inputs)
 
@@ -83,20 +86,21 @@ def default_model(stage: Stage) -> str:
         raise UsageError(f"{error}; name a model") from error
 
 
-def load_model(path: str | Path, stage: Stage, *, flips: bool = False) -> Model:
+def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, shown: bool = False) -> Model:
     """A model of a stage.
 
     Args:
         path: A checkpoint, an ONNX file, or ``triton://HOST:PORT/NAME[@VERSION]``.
-        stage: Whose contract it must keep.
+        stage: Whose contract it must keep; none: that of a model which makes prototypes, an ONNX file.
         flips: Take the mean over the picture and its mirror images; of a checkpoint of segmentation or
             classification. In a graph that is served they are inside or not.
+        shown: It may be one that has to be shown a support.
 
     Raises:
         UsageError: Where the file is missing, is neither checkpoint nor ONNX, or is another stage's model; where
             there is no such Triton or model; where flips cannot be had.
     """
-    if str(path).startswith("triton:"):
+    if stage is not None and str(path).startswith("triton:"):
         _refuse_flips(path, flips)
         return _connect(str(path), stage)
     path = Path(path)
@@ -104,7 +108,12 @@ def load_model(path: str | Path, stage: Stage, *, flips: bool = False) -> Model:
         raise UsageError(f"there is no model file {path}")
     if path.suffix == ".onnx":
         _refuse_flips(path, flips)
-        return _load_onnx(path, path, stage, _parameters_beside(path))
+        model = _load_onnx(path, path, stage, _parameters_beside(path))
+        if model.takes_support and stage is not None and not shown:
+            raise UsageError(_TO_BE_SHOWN.format(path))
+        return model
+    if stage is None:
+        raise UsageError(f"{path} is no ONNX file")
     return _load_checkpoint(path, stage, flips=flips)
 
 
@@ -134,7 +143,7 @@ def _parameters_beside(path: Path) -> dict[str, str]:
     return parameters_of(config)
 
 
-def _load_onnx(content: Path | bytes, path: Path, stage: Stage, parameters: Mapping[str, str]) -> Model:
+def _load_onnx(content: Path | bytes, path: Path, stage: Stage | None, parameters: Mapping[str, str]) -> Model:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -152,7 +161,8 @@ def _load_onnx(content: Path | bytes, path: Path, stage: Stage, parameters: Mapp
         return {name: value[0] for name, value in zip(names, outputs, strict=True)}
 
     model = Model(name=str(path), shapes=shapes, parameters=parameters, run=run)
-    model.require(stage, set(shapes), set(names))
+    if stage is not None:
+        model.require(stage, set(shapes), set(names))
     return model
 
 
@@ -163,6 +173,8 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
     network = trained.build()
     module = graph_module(network, stage, path)
     contract = module.contract(network)
+    if any(tensor.name == "PROTOTYPES" for tensor in contract.inputs):
+        raise UsageError(_TO_BE_SHOWN.format(path))
     if stage not in _WRAPPERS:
         _refuse_flips(path, flips)
         return _load_onnx(module.build(network).SerializeToString(), path, stage, contract.parameters)

@@ -63,6 +63,11 @@ class Classifier(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
         self.usual: Usual | None = None
 
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """What VisualBackProp reads: layers that end in a ReLU, shallow first."""
+        raise NotImplementedError
+
     def look(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As ``forward``, and what ``usual`` takes, float [N, F]; of networks that have one."""
         raise NotImplementedError

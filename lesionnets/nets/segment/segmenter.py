@@ -14,6 +14,7 @@ class Segmenter(nn.Module):
 
     Attributes:
         samples: Points along each side of a pixel of that square that pictures are reduced by.
+        bordered: It tells borders, too: :meth:`maps`.
         long_side: Pixels to which a worker reduces what it sends; its own default where none is given.
         temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
 
@@ -22,6 +23,7 @@ class Segmenter(nn.Module):
     """
 
     samples = 4
+    bordered = False
     long_side: int | None = None
     temperature: Tensor
 
@@ -34,3 +36,7 @@ class Segmenter(nn.Module):
         """What is served, validated and calibrated: float [N, 3, H, W] -> the lesion's logits [N, 1, H, W]."""
         result: Tensor = self(image)
         return result
+
+    def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a network that is ``bordered``: logits of the lesion and of its border map, [N, 1, H, W] each."""
+        raise NotImplementedError

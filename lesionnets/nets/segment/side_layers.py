@@ -143,6 +143,8 @@ class SideLayersVgg(Segmenter):
         image float [N, 3, H, W], 0 to 1 -> :class:`Scores`.
     """
 
+    bordered = True
+
     def __init__(self, width: float = 1.0, scales: Sequence[float] = SCALES, size: int = 224) -> None:
         super().__init__(size)
         self.scales = tuple(scales)
@@ -164,6 +166,11 @@ class SideLayersVgg(Segmenter):
         """The final score map alone, [N, 1, H, W]: it has read both the border's and the lesion's maps."""
         scores: Scores = self(image)
         return scores.score
+
+    def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The final score map, and the map of the early side layers, which see borders (0059)."""
+        scores: Scores = self(image)
+        return scores.score, scores.border
 
     def _look(self, image: Tensor, scale: float) -> Scores:
         size = image.shape[-2:]

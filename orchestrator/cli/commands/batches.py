@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from dermbatch.errors import UsageError
+from dermbatch.ledger import Ledger
 from dermbatch.records.asked import Order
 from dermbatch.settings import load
 from orchestrator.batches import entries
+from orchestrator.batches.history import read_history
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out, warn
 from orchestrator.cli.tables.estimate import estimate_table
@@ -19,7 +22,9 @@ from orchestrator.cli.tables.progress import follow, where
 from orchestrator.fhir.delivery import Told, send_bundles, write_bundles
 from orchestrator.fhir.server import named_server
 from orchestrator.planning import submission
+from orchestrator.planning.deadline import Promise, promise, reckoned
 from orchestrator.planning.models import Offer, named
+from orchestrator.planning.support import pinned
 from orchestrator.reporting.fetch import fetch as fetch_batch
 from orchestrator.reporting.overview import as_json, overview, standing
 from orchestrator.reporting.verifying import verify as verify_batch
@@ -37,6 +42,7 @@ def submit(
     home: options.Home = options.DEFAULT_HOME,
     stage_names: options.Stages = options.ALL_STAGES,
     models: options.Models = None,
+    support: options.Support = None,
     batch_name: options.NewBatch = None,
     live: Annotated[bool, typer.Option("--live", help="In the live lane, ahead of bulk batches.")] = False,
     weight: options.Weight = 1,
@@ -54,7 +60,8 @@ def submit(
     send_to: options.SendTo = None,
     output: options.Output = None,
     profile: options.Deidentify = None,
-    tenant: Annotated[str, typer.Option("--tenant", help="Who is billed for it.")] = "default",
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose it is, and who is billed for it.")] = "default",
+    deadline: options.Deadline = None,
     plain: options.AsJson = False,
 ) -> None:
     """Give images to the running stack and print the batch's name; does not wait.
@@ -74,8 +81,10 @@ def submit(
         send_to=send_to,
         output=output,
         tenant=tenant,
+        deadline=deadline.astimezone() if deadline is not None else None,
     )
-    name = submission.new_name(batch_name)
+    order = pinned(order, support, store)
+    name = submission.name_for(batch_name, tenant, settings)
     chosen = options.filters(include, exclude, since, until)
     if not dry_run:
         there = submission.before(name, order, inputs, settings, store, filters=chosen, profile=profile)
@@ -98,8 +107,11 @@ def submit(
     if dry_run:
         with err.status("Reading the inputs"):
             found = submitted.estimate(store, offer, slots=ledger.slots.live(), price=price, gpus=gpus)
-        text = json.dumps(found.to_dict(), indent=2)
+        promised = _promise(order, found.seconds, ledger)
+        text = json.dumps(found.to_dict() | ({"deadline": promised.to_dict()} if promised else {}), indent=2)
         out.print(text if plain else estimate_table(found, price=price), soft_wrap=plain, markup=not plain)
+        if promised is not None:
+            err.print(promised.sentence, markup=False, soft_wrap=True)
         return
     if batch_name is None:
         text = f"batch {name}: if this is cut off, the same command with --batch {name} goes on"
@@ -108,8 +120,19 @@ def submit(
         batch = submitted.plan(
             name, store, lambda record: shown.update(f"Reading the inputs: {record.images:,} images so far")
         )
+    if order.deadline is not None:
+        own = reckoned(order, batch.images, read_history(store), ledger.slots.live())
+        if (promised := _promise(order, own, ledger)) is not None:
+            err.print(promised.sentence, markup=False, soft_wrap=True)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
+
+
+def _promise(order: Order, own: float | None, ledger: Ledger) -> Promise | None:
+    """What is said of its deadline, where it has one."""
+    if order.deadline is None:
+        return None
+    return promise(order.deadline, datetime.now(UTC), own, ledger.everywhere().batches)
 
 
 def resegment(
@@ -118,6 +141,7 @@ def resegment(
         typer.Argument(metavar="BATCH", help="Batches whose images to run again.", show_default=False),
     ],
     models: options.Models = None,
+    support: options.Support = None,
     home: options.Home = options.DEFAULT_HOME,
     batch_name: options.NewBatch = None,
     weight: options.Weight = 1,
@@ -130,8 +154,10 @@ def resegment(
     settings, store, ledger = options.connect(home)
     order = Order(models=named(models or ()), weight=weight, max_failed_share=max_failed)
     offer = Offer.of(settings, warn)
+    name = submission.name_for(batch_name, entries.named(store, batches[0]).order.tenant, settings)
+    order = pinned(order, support, store)
     with err.status("Reading the earlier batches"):
-        batch = submission.again(submission.new_name(batch_name), order, batches, store, offer)
+        batch = submission.again(name, order, batches, store, offer)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 

@@ -12,13 +12,17 @@ from typing import Annotated
 import typer
 
 from dermbatch import layout
+from dermbatch.errors import StackError, UsageError
 from dermbatch.ledger import BatchState, Ledger
 from dermbatch.models import repository
+from dermbatch.phantoms.lesion import Kind
 from dermbatch.phantoms.samples import write_samples
 from dermbatch.records.asked import Order
-from dermbatch.settings import Engine, Settings, load
+from dermbatch.settings import Engine, Settings, TenantSettings, load
 from dermbatch.stages import closure
 from dermbatch.store import ObjectStore
+from dermbatch.supports.kept import Packed
+from dermbatch.supports.kept import named as named_support
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
 from orchestrator.cli.tables.progress import closing_table, follow, where
@@ -42,6 +46,11 @@ def run(
     folder: options.Out,
     stage_names: options.Stages = options.ALL_STAGES,
     models: options.Models = None,
+    support: options.Support = None,
+    kept_in: Annotated[
+        Path,
+        typer.Option("--supports", envvar="DERMBATCH_HOME", help="Home of the stack that has the support."),
+    ] = options.DEFAULT_HOME,
     workers: options.Workers = None,
     batch_name: options.NewBatch = None,
     model_repository: options.Repository = None,
@@ -56,10 +65,13 @@ def run(
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
     home = folder / ".dermbatch"
-    settings = audited(load(), home)
+    settings = audited(load(), home).model_copy(update={"tenants": TenantSettings()})  # all is its caller's
     audit = options.audit(settings)
     served = options.repository(model_repository)
     order = submission.order(settings, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to)
+    packed = _packed(support, home, kept_in) if support is not None else None
+    if packed is not None:
+        order = order.model_copy(update={"support": packed.choice})
     settings = options.engined(settings, engine or _fastest(settings, served, order))
     name = submission.new_name(batch_name)
     # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
@@ -90,6 +102,8 @@ def run(
             ending.enter_context(stack)
         store, ledger = ObjectStore(stack.settings.store, audit), Ledger(stack.settings.redis, settings.ledger)
         _give_up_interrupted(store, ledger)
+        if packed is not None:
+            packed.put(store)
         abandon(store, name)  # its uploads are gone now
         with err.status("Reading the inputs"):
             batch = submitted.plan(name, store)
@@ -120,10 +134,16 @@ def samples(
     truth: Annotated[
         Path | None, typer.Option("--truth", help="Where to write the true masks; FOLDER-truth if not given.")
     ] = None,
+    kind: Annotated[
+        Kind | None,
+        typer.Option("--kind", help="Draw this kind of lesion alone: ring is pale, of none that models know."),
+    ] = None,
 ) -> None:
     """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
     number = int(seed) if re.fullmatch(r"-?\d{1,18}", seed) else zlib.crc32(seed.encode())
-    paths = write_samples(folder, count, seed=number, truth=truth or folder.with_name(f"{folder.name}-truth"))
+    paths = write_samples(
+        folder, count, seed=number, truth=truth or folder.with_name(f"{folder.name}-truth"), kind=kind
+    )
     out.print(f"{len(paths)} images in {folder}", markup=False, soft_wrap=True)
 
 
@@ -134,6 +154,19 @@ def _fastest(settings: Settings, models: Path, order: Order) -> Engine | None:
     foreign = repository.served_models(models).keys() - repository.for_onnx_runtime(models).keys()
     wanted = {order.models[stage].name for stage in closure(frozenset(order.stages))}
     return Engine.TRITON if wanted & foreign else Engine.ONNXRUNTIME
+
+
+def _packed(text: str, home: Path, kept_in: Path) -> Packed:
+    """The support that is named, out of this folder's own store or that of another home."""
+    own = (home / "s3").is_dir()
+    try:
+        with options.results(kept_in) as store:
+            return Packed.of(store, named_support(store, text))
+    except (StackError, UsageError):
+        if not own or kept_in.resolve() == home.resolve():
+            raise
+    with options.results(home) as store:
+        return Packed.of(store, named_support(store, text))
 
 
 def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:

@@ -17,6 +17,7 @@ from dermbatch.settings import Settings, load
 from dermbatch.store import split_uri
 from orchestrator.cli import options
 from orchestrator.cli.app import out
+from orchestrator.planning.submission import admitted
 from orchestrator.watching.rules.rules import Rule, RuleBook, Verdict, load_rules
 from orchestrator.watching.taking.gathering import window
 
@@ -84,11 +85,12 @@ def _rules(file: Path, settings: Settings) -> RuleBook:
 def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
     """All that a rule does with an object that is taken in now."""
     said = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
-    order = rule.order(settings)
+    order = admitted(rule.order(settings), settings)
     models = {str(stage): _written(model) for stage, model in order.models.items()}
     profile = book.profiles[rule.deidentify].model_dump(mode="json") if rule.deidentify is not None else None
     name, until = window(rule, datetime.now(UTC))
     batch = {"batch": name, "open_until": until.isoformat()}
+    said["tenant"] = order.tenant
     return {"rule": rule.name, **batch, **said, "dicom": order.dicom, "models": models, "deidentify": profile}
 
 

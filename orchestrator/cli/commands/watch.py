@@ -18,6 +18,7 @@ from orchestrator.cli import options
 from orchestrator.cli.app import err, warn
 from orchestrator.planning import submission
 from orchestrator.planning.models import Offer
+from orchestrator.planning.support import pinned
 from orchestrator.watching.rules.rules import RuleBook, load_rules, rule_of_prefix
 from orchestrator.watching.watcher import Watcher
 
@@ -82,7 +83,9 @@ def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
     book.check_apart((store.bucket, store.incoming_bucket))
     offer = Offer.of(settings, warn)
     for rule in book.rules:
-        submission.check(rule.order(settings), [rule.prefix], settings, store, offer)
+        order = pinned(submission.admitted(rule.order(settings), settings), rule.support, store)
+        submission.check_inputs(order, [rule.prefix], settings)
+        submission.check(order, [rule.prefix], settings, store, offer)
 
 
 def _serve_metrics(settings: WatchSettings, ending: ExitStack) -> None:

@@ -25,7 +25,7 @@ from orchestrator.planning.intake.selection import Selection
 
 _SAY_NOTHING = frozenset({"", ".dat", ".bin", ".tmp", ".bak", ".old", ".part", ".cbz", ".cbt"})
 """Endings of archives that are opened by what their bytes say; most documents of today are zip files, too."""
-Found = Leaf | Item
+Node = Leaf | Item
 """What a walk comes to: something to look at, or what is known already."""
 
 
@@ -47,7 +47,7 @@ class Expansion:
     reader: Reader
     unpack: bool = True
 
-    def items(self, found: Found, at: Position, taken: int = 0) -> Iterator[Item]:
+    def items(self, found: Node, at: Position, taken: int = 0) -> Iterator[Item]:
         """What a leaf comes to.
 
         Args:
@@ -72,7 +72,7 @@ class Expansion:
         info = leaf.info
         return self._takes(leaf) and self.selection.times(info.modified) and info.size <= self.max_bytes
 
-    def _after(self, held: Iterator[Found], at: Position, taken: int) -> Iterator[Item]:
+    def _after(self, held: Iterator[Node], at: Position, taken: int) -> Iterator[Item]:
         number = 0
         for one in held:
             # Those taken before, too: they count against what an archive may unpack to, so that going on gives
@@ -85,7 +85,7 @@ class Expansion:
     def _takes(self, leaf: Leaf) -> bool:
         return self.selection.names(leaf.paths, archive=leaf.archive)
 
-    def _decided(self, leaf: Leaf, at: Position) -> Item | Iterator[Found]:
+    def _decided(self, leaf: Leaf, at: Position) -> Item | Iterator[Node]:
         """The leaf as one item, or all that it holds."""
         if not self._takes(leaf):
             return LeftOut(leaf.name, at)
@@ -100,7 +100,7 @@ class Expansion:
             raise error
         return self._expanded(leaf, head.data) or self._image(leaf, head, at)
 
-    def _expanded(self, leaf: Leaf, head: bytes) -> Iterator[Found] | None:
+    def _expanded(self, leaf: Leaf, head: bytes) -> Iterator[Node] | None:
         """Members of an archive, files of a DICOMDIR that the user named, or those that one misses; else none."""
         if isinstance(leaf, File | Object):
             if leaf.archive or (is_archive(head) and (leaf.named or leaf.suffix in _SAY_NOTHING)):
@@ -127,7 +127,7 @@ class Expansion:
         data = unpacked_head(leaf.read(COMPRESSED_HEAD), 512)
         return data is not None and (sniff(data) is not None or is_archive(data))
 
-    def _members(self, archive: File | Object) -> Iterator[Found]:
+    def _members(self, archive: File | Object) -> Iterator[Node]:
         with archive.on_disk() as path:
             try:
                 for member in members(path, self.limits, name=archive.file, sidecars=True):
@@ -135,7 +135,7 @@ class Expansion:
             except OSError as error:
                 raise unreadable(error) from error
 
-    def _image(self, leaf: Leaf, head: Head, at: Position) -> Item | Iterator[Found]:
+    def _image(self, leaf: Leaf, head: Head, at: Position) -> Item | Iterator[Node]:
         """The leaf as an image or as many as it has frames, or as none."""
         data, size, _ = head
         if not leaf.is_image(data):

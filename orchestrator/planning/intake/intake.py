@@ -20,7 +20,7 @@ from dermbatch.records.asked import Filters, Position
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectInfo, ObjectStore, split_uri
 from orchestrator.planning.intake.candidates import START, Item, Skipped, Walk, refused
-from orchestrator.planning.intake.expansion import Expansion, Found
+from orchestrator.planning.intake.expansion import Expansion, Node
 from orchestrator.planning.intake.leaf import File, written
 from orchestrator.planning.intake.prefix import Prefix
 from orchestrator.planning.intake.selection import Selection
@@ -127,7 +127,7 @@ class Intake:
             except PermanentError as error:
                 yield refused(given, error, Position(input=number + 1))
 
-    def _leaves(self, given: str, start: Position) -> Iterator[tuple[str, Found]]:
+    def _leaves(self, given: str, start: Position) -> Iterator[tuple[str, Node]]:
         """All of an input after a position, the item begun before again, each with what positions call it."""
         after, again = start.after, start.taken > 0
         if given.startswith("s3://"):
@@ -138,10 +138,10 @@ class Intake:
         elif after is None or again:
             yield "file", File(Path(given), Path(given).name, None, self._audit, in_place=self._local)
 
-    def _folder(self, base: Path, after: str | None, again: bool) -> Iterator[tuple[str, Found]]:
+    def _folder(self, base: Path, after: str | None, again: bool) -> Iterator[tuple[str, Node]]:
         for entry in leaves(base, after=after, again=again, leave_out=self._leave_out):
             name = written(f"{base.name}/{entry.below}")
-            found: Found = File(entry.path, name, entry.below, self._audit, in_place=self._local)
+            found: Node = File(entry.path, name, entry.below, self._audit, in_place=self._local)
             if entry.kind == "link":
                 found = Skipped(name)
             elif entry.kind == "sidecar":

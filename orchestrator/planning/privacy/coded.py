@@ -80,7 +80,11 @@ def _wipe(stream: bytearray, start: int, end: int) -> None:
 
 
 def _jpeg(stream: bytearray, at: int) -> int:
-    """Follow one picture of JPEG or JPEG-LS (ITU-T T.81, B.1); returns where it ends."""
+    """Follow one picture of JPEG or JPEG-LS (ITU-T T.81, B.1); returns where it ends.
+
+    Not by :mod:`dermbatch.images.jpegheader`, which reads what it can of a damaged picture: here what is not
+    understood is refused, and segments are overwritten on the way.
+    """
     at += 2
     while at + 2 <= len(stream):
         if stream[at] != 0xFF:
@@ -171,8 +175,8 @@ def plain_profile(profile: bytes) -> bytes | None:
     if not tags:
         return None
     # Readers take a profile that calls itself sRGB for that without looking further.
-    said = b"sRGB" if b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile else b"colours"
-    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(said) + 1) + said + bytes(1 + 78)
+    name = b"sRGB" if b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile else b"colours"
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + bytes(1 + 78)
     tags[b"cprt"] = b"text\0\0\0\0none\0"
     table, body = bytearray(struct.pack(">I", len(tags))), bytearray()
     start = _HEADER + 4 + _ENTRY * len(tags)

@@ -161,10 +161,10 @@ class _Taking:
         dataset = self._dataset
         check_is_skin(dataset)
         check_has_pixels(dataset, self._size)
-        said = text(dataset, "BurnedInAnnotation").upper()
+        declared = text(dataset, "BurnedInAnnotation").upper()
         sop_class = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
         # A word that the standard does not have is no NO.
-        may_have_text = said != "NO" and (bool(said) or sop_class in SECONDARY_CAPTURES)
+        may_have_text = declared != "NO" and (bool(declared) or sop_class in SECONDARY_CAPTURES)
         if may_have_text and self._profile.burned_in_text == "refuse":
             raise BadInput(
                 f"there may be text in the picture, by {element('BurnedInAnnotation')}; the profile refuses such "
@@ -274,29 +274,29 @@ class _Taking:
             return texts if len(texts) == 2 and all(map(_ORIENTATION.fullmatch, texts)) else None
         return _all(self._text(keyword, one) for one in texts)
 
-    def _text(self, keyword: str, said: str) -> str | None:
+    def _text(self, keyword: str, value: str) -> str | None:
         if keyword in attributes.WORDS:
-            return said.upper() if said.upper() in attributes.WORDS[keyword] else None
+            return value.upper() if value.upper() in attributes.WORDS[keyword] else None
         if keyword in attributes.DECIMALS:
-            return said if attributes.DECIMAL.fullmatch(said) and len(said) <= 16 else None
+            return value if attributes.DECIMAL.fullmatch(value) and len(value) <= 16 else None
         if keyword in attributes.CLASSES:
-            return said if said.startswith(_STANDARD) and UID(said).name != said else None
+            return value if value.startswith(_STANDARD) and UID(value).name != value else None
         if keyword in attributes.UIDS:
-            return self._uid(said)
-        return self._when(keyword, said) if self._profile.dates != "remove" else None
+            return self._uid(value)
+        return self._when(keyword, value) if self._profile.dates != "remove" else None
 
-    def _uid(self, said: str) -> str | None:
-        if not said:
+    def _uid(self, value: str) -> str | None:
+        if not value:
             return None
-        if self._profile.uids == "keep" and len(said) <= 64 and _UID.fullmatch(said):
-            return said
-        return self._uids.setdefault(said, self._pseudonyms.uid(said))
+        if self._profile.uids == "keep" and len(value) <= 64 and _UID.fullmatch(value):
+            return value
+        return self._uids.setdefault(value, self._pseudonyms.uid(value))
 
-    def _when(self, keyword: str, said: str) -> str | None:
+    def _when(self, keyword: str, value: str) -> str | None:
         """A date, or date and time, of the calendar, moved where dates are; none where it is no such thing."""
         if keyword in attributes.TIMES:
-            return time_of(said) or None
-        found = _DATE_TIME.fullmatch(date_of(said) or said) if keyword in attributes.DATES else None
+            return time_of(value) or None
+        found = _DATE_TIME.fullmatch(date_of(value) or value) if keyword in attributes.DATES else None
         if found is None:
             return None
         year, month, day = map(int, _DATE.fullmatch(found[1]).groups())  # type: ignore[union-attr]

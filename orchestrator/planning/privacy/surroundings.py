@@ -108,9 +108,14 @@ def _true_offsets(table: bytes, fragments: list[bytes], frames: int) -> bytes:
     for fragment in fragments:
         places.add(at)
         at += 8 + len(fragment)
-    said = struct.unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])[:frames]
-    right = len(said) == frames and said[0] == 0 and list(said) == sorted(set(said)) and places >= set(said)
-    return struct.pack(f"<{frames}I", *said) if right else b""
+    offsets = struct.unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])[:frames]
+    right = (
+        len(offsets) == frames
+        and offsets[0] == 0
+        and list(offsets) == sorted(set(offsets))
+        and places >= set(offsets)
+    )
+    return struct.pack(f"<{frames}I", *offsets) if right else b""
 
 
 def _rle(frame: bytes, size: int) -> bytes:

@@ -89,6 +89,7 @@ _RUN = {
     "bytes_read": _BIG,
     "bytes_stored": _BIG,
     "attempt": _WHOLE,
+    "seconds_waited": _REAL,
     "worker": _TEXT,
     "started": _TIME,
     "finished": _TIME,
@@ -193,9 +194,9 @@ def _embeddings(sent: pa.ChunkedArray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends), values, mask=missing)
 
 
-def _by_label(said: pa.Array, rows: int) -> Iterable[tuple[str, pa.Array]]:
-    parents = np.asarray(pc.list_parent_indices(said))
-    pairs = pc.list_flatten(said)
+def _by_label(probabilities: pa.Array, rows: int) -> Iterable[tuple[str, pa.Array]]:
+    parents = np.asarray(pc.list_parent_indices(probabilities))
+    pairs = pc.list_flatten(probabilities)
     label, p = pairs.field("label"), np.asarray(pairs.field("p").fill_null(np.nan), float)
     for name in sorted(label.unique().to_pylist()):
         mine = np.asarray(pc.equal(label, name))

@@ -114,9 +114,9 @@ class DiskWatch:
             self._read += len(new)
             for line in new.splitlines():
                 if _NOT_WRITTEN in line:
-                    said = line[line.index(_NOT_WRITTEN) :].decode(errors="replace")
+                    message = line[line.index(_NOT_WRITTEN) :].decode(errors="replace")
                     raise StackError(
-                        f"the object store could not write to the disk; is it full? {said} ({self.log})"
+                        f"the object store could not write to the disk; is it full? {message} ({self.log})"
                     )
 
 

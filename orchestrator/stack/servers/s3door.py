@@ -85,9 +85,9 @@ class Door:
         Raises:
             Refused: Where it is not signed, not with this key, not for this request, or not now.
         """
-        said = _only(headers, b"authorization")
-        credential, signed, given = (found.search(said) for found in (_CREDENTIAL, _SIGNED, _SIGNATURE))
-        if not said.startswith(_ALGORITHM) or credential is None or signed is None or given is None:
+        header = _only(headers, b"authorization")
+        credential, signed, given = (found.search(header) for found in (_CREDENTIAL, _SIGNED, _SIGNATURE))
+        if not header.startswith(_ALGORITHM) or credential is None or signed is None or given is None:
             raise Refused("AccessDenied")
         key, day, region = credential.groups()
         if not hmac.compare_digest(key, self._key):

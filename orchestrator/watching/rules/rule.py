@@ -20,15 +20,14 @@ from pydantic import (
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from dermbatch.records.asked import Filters, Lane, ModelChoice, Order
+from dermbatch.records.asked import Filters, Lane, ModelChoice, Name, Order
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
-from dermbatch.store import split_uri
+from orchestrator.planning.folders import Folder
 
 LONGEST_NAME = 75
 """Batches are called ``watch-<rule>-20261121-14``, maybe with a number behind, of at most 100 characters."""
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _MODEL = re.compile(r"(?P<name>[^@\s]+)(?:@(?P<version>[0-9]+))?")
 
 
@@ -41,33 +40,30 @@ def _name(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
-def folder(uri: str) -> str:
-    """``s3://bucket/`` or ``s3://bucket/folder/``: so ``clinic-1`` does not take what is of ``clinic-10``.
-
-    Raises:
-        ValueError: Where it is no such URI, or a pattern.
-    """
-    bucket, key = split_uri(uri)
-    if _BUCKET.fullmatch(bucket) is None:
-        raise ValueError(f"{bucket!r} is no bucket's name")
-    if any(character in key for character in "*?\r\n"):
-        raise ValueError(f"{uri!r} is no plain prefix; patterns go into include and exclude")
-    return f"s3://{bucket}/{key}{'/' if key and not key.endswith('/') else ''}"
-
-
 def _pattern(pattern: str) -> str:
     if not pattern or pattern.startswith(("/", "s3://")):
         raise ValueError(f"{pattern!r} can match nothing: patterns are for the path below the prefix")
     return pattern
 
 
-def _model(said: Any) -> Any:
-    if not isinstance(said, str):
-        return said
-    match = _MODEL.fullmatch(said)
+def _model(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _MODEL.fullmatch(value)
     if match is None:
-        raise ValueError(f"{said!r}: write NAME or NAME@VERSION")
+        raise ValueError(f"{value!r}: write NAME or NAME@VERSION")
     return ModelChoice(name=match["name"], version=match["version"])
+
+
+def _support(text: str) -> str:
+    name, _, version = text.partition("@")
+    try:
+        layout.check_batch_name(name, "support")
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    if "@" in text and not version.isdecimal():
+        raise ValueError(f"{text!r}: write NAME or NAME@VERSION")
+    return text
 
 
 def _stages(wanted: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -80,7 +76,6 @@ def _marker(name: str) -> str:
     return name
 
 
-Folder = Annotated[StrictStr, AfterValidator(folder)]
 Pattern = Annotated[StrictStr, AfterValidator(_pattern)]
 
 
@@ -104,6 +99,9 @@ class Rule(BaseModel):
     models: dict[Stage, Annotated[ModelChoice, BeforeValidator(_model)]] = Field(
         default={}, description="of the stages that differ from the settings"
     )
+    support: Annotated[StrictStr, AfterValidator(_support)] | None = Field(
+        default=None, description="NAME or NAME@VERSION of what a one-shot segment model is shown"
+    )
     max_failed_share: StrictFloat | None = Field(default=None, gt=0, le=1)
     dicom: StrictBool = Field(default=False, description="whether DICOM objects are written beside the results")
     send_to: Annotated[StrictStr, Field(min_length=1)] | None = Field(
@@ -112,6 +110,7 @@ class Rule(BaseModel):
     )
     output: Folder | None = Field(default=None, description="s3://bucket/folder/ that results are copied to")
     deidentify: StrictStr | None = Field(default=None, description="name of a profile of the file")
+    tenant: Name | None = Field(default=None, description="whose batches they are; default where none is said")
     marker: Annotated[StrictStr, AfterValidator(_marker)] | None = Field(
         default=None, description="objects wait until one of this name lies in their folder or one above it"
     )
@@ -123,7 +122,14 @@ class Rule(BaseModel):
     def _fits_together(self) -> Rule:
         if left_out := [stage for stage in self.models if stage not in self.stages]:
             raise ValueError(f"models: {left_out[0]} has a model, but is not among the stages")
+        if len(self.batch) > len(layout.WATCHED) + LONGEST_NAME:
+            raise ValueError(f"name and tenant have more than {LONGEST_NAME} characters together")
         return self
+
+    @property
+    def batch(self) -> str:
+        """How the names of its batches begin."""
+        return f"{layout.WATCHED}{self.name if self.tenant is None else f'{self.tenant}.{self.name}'}"
 
     @property
     def filters(self) -> Filters:
@@ -131,10 +137,15 @@ class Rule(BaseModel):
         return Filters(include=self.include, exclude=self.exclude)
 
     def order(self, settings: Settings) -> Order:
-        """What it has done with its objects: its fields that an order has, with models of the settings."""
-        said = {field: getattr(self, field) for field in Order.model_fields if field in type(self).model_fields}
+        """What it has done with its objects: its fields that an order has, with models of the settings.
+
+        Which version of a support that is depends on the store: :func:`orchestrator.planning.support.pinned`.
+        """
+        own = Order.model_fields.keys() & type(self).model_fields.keys() - {"support"}
+        fields = {field: getattr(self, field) for field in own}
+        fields |= {"tenant": self.tenant or "default"}
         models = {stage: self.models.get(stage, settings.models[stage]) for stage in self.stages}
-        return Order(**said | {"models": models})
+        return Order(**fields | {"models": models})
 
     def below(self, bucket: str, key: str) -> str | None:
         """The path of an object below the prefix; none where it does not lie there."""

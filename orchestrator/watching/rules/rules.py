@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from dermbatch.errors import UsageError
 from dermbatch.store import split_uri
+from orchestrator.planning.folders import folder
 from orchestrator.planning.intake.selection import Selection
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.watching.rules.document import Document, Step, read_document
-from orchestrator.watching.rules.rule import LONGEST_NAME, Rule, folder
+from orchestrator.watching.rules.rule import LONGEST_NAME, Rule
 
 __all__ = ["Rule", "RuleBook", "Verdict", "load_rules", "rule_of_prefix"]
 
@@ -216,10 +217,10 @@ def _validated(
         first = error.errors(include_url=False)[0]
     where = tuple(step for step in first["loc"] if step != "[key]")
     if first["type"] == "extra_forbidden":
-        said = f"there is no such field; there are {', '.join(model.model_fields)}"
+        problem = f"there is no such field; there are {', '.join(model.model_fields)}"
     elif first["type"] == "value_error":
-        said = str(first["ctx"]["error"])
+        problem = str(first["ctx"]["error"])
     else:
-        said = first["msg"][0].lower() + first["msg"][1:]
+        problem = first["msg"][0].lower() + first["msg"][1:]
     field = "".join(f"{step}: " for step in where if not isinstance(step, int))
-    raise UsageError(f"{document.place((*steps, *where))}: {who}{field}{said}")
+    raise UsageError(f"{document.place((*steps, *where))}: {who}{field}{problem}")

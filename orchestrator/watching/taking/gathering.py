@@ -24,16 +24,13 @@ from dermbatch.stored import JSON_LINES, write_once
 from orchestrator.batches.entries import content_of, read_batch
 from orchestrator.batches.growing import write_batch
 from orchestrator.planning.dedup import Contents
-from orchestrator.planning.privacy.taking import Deidentifier
+from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.watching.rules.rules import Rule
 
 _log = structlog.get_logger(__name__)
 
 _WRITTEN_EVERY = 1.0
 """Seconds after which what a large archive has given so far is passed on."""
-
-PREFIX = "watch-"
-"""How the names of these batches begin."""
 
 
 class Overtaken(DermbatchError):
@@ -46,9 +43,9 @@ def window(rule: Rule, now: datetime) -> tuple[str, datetime]:
     """Name of the rule's batch of this hour or day (UTC), and when that ends."""
     at = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     if rule.batches == "hourly":
-        return f"{PREFIX}{rule.name}-{at:%Y%m%d-%H}", at + timedelta(hours=1)
+        return f"{rule.batch}-{at:%Y%m%d-%H}", at + timedelta(hours=1)
     day = at.replace(hour=0)
-    return f"{PREFIX}{rule.name}-{day:%Y%m%d}", day + timedelta(days=1)
+    return f"{rule.batch}-{day:%Y%m%d}", day + timedelta(days=1)
 
 
 class Gathering:
@@ -73,7 +70,7 @@ class Gathering:
         self._lines: list[bytes] = []
         self._part_etag: str | None = None
         self._contents = Contents()
-        self._duplicates = batch.duplicates
+        self._duplicates, self._bytes = batch.duplicates, batch.bytes
         self._unwritten = 0
         self._written_at = time.monotonic()
 
@@ -128,6 +125,7 @@ class Gathering:
         """Take an image in, with its origin; its index is the number of those before."""
         first = self._contents.first(content_of(entry), entry.index)
         self._duplicates += first is not None
+        self._bytes += entry.size or 0
         self._lines.append(entry.model_copy(update={"duplicate_of": first}).to_json() + b"\n")
         self._unwritten += 1
 
@@ -149,7 +147,7 @@ class Gathering:
         if deidentify is not None:
             deidentify.write_originals(self._store, self.batch.name, self.images - self._unwritten, self.images)
         self._write_part()
-        self._amend(images=self.images, duplicates=self._duplicates)
+        self._amend(images=self.images, duplicates=self._duplicates, bytes=self._bytes)
         self._unwritten = 0
         if len(self._lines) == layout.PART_SIZE:
             self._next_part()

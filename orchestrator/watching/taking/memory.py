@@ -18,7 +18,7 @@ from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import part_entries, read_manifest_part, read_version
 from orchestrator.batches.outcomes import in_order
-from orchestrator.watching.taking.gathering import PREFIX, Gathering
+from orchestrator.watching.taking.gathering import Gathering
 from orchestrator.watching.taking.taken import Taken, same_time
 
 _log = structlog.get_logger(__name__)
@@ -95,7 +95,7 @@ def recall(store: ObjectStore, ledger: Ledger, check: Callable[[], None]) -> Mem
     memory = Memory()
     try:
         for name in store.folders(store.bucket, layout.BATCHES):
-            if name.startswith(PREFIX):
+            if name.startswith(layout.WATCHED):
                 check()
                 _recall(store, ledger, name, memory)
     except BaseException:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
 
 from dermbatch.store import ObjectInfo, ObjectStore
-
-_CACHE_KIB = 16 * 1024
+from orchestrator.planning.scratch import scratch_database
 
 
 def origin_of(bucket: str, info: ObjectInfo, *, timed: bool = False) -> str:
@@ -24,23 +22,22 @@ def origin_of(bucket: str, info: ObjectInfo, *, timed: bool = False) -> str:
         timed: Whether the time is a part of it, as it is where there is no ETag.
     """
     version = info.etag or info.modified
-    said = f"{bucket}/{info.key}\n{version}\n{info.size}"
+    identity = f"{bucket}/{info.key}\n{version}\n{info.size}"
     if timed:
-        said += f"\n{_milliseconds(info.modified)}"
-    return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        identity += f"\n{_milliseconds(info.modified)}"
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class Taken:
     """Origins of objects that were taken in, and of those that hold no image, with the time that each was of.
 
-    It lies in a temporary file of SQLite's, gone with the process: what lasts are the manifests.
+    It is gone with the process: what lasts are the manifests.
     """
 
     def __init__(self) -> None:
-        self._base = sqlite3.connect("", isolation_level=None)  # the empty name: a private file on disk
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
-            self._base.execute(f"PRAGMA {pragma}")
-        self._base.execute("CREATE TABLE origins (origin BLOB PRIMARY KEY, modified INTEGER) WITHOUT ROWID")
+        self._base = scratch_database(
+            "CREATE TABLE origins (origin BLOB PRIMARY KEY, modified INTEGER) WITHOUT ROWID"
+        )
 
     def add(self, origins: Iterable[tuple[str, datetime | None]]) -> None:
         """Note origins, noted already or not, each with when its object was last modified, if that is known."""

@@ -66,6 +66,7 @@ def facts(
         typer.Argument(metavar="FILE", help="CSV with a column image, and what is known.", show_default=False),
     ],
     home: options.Home = options.DEFAULT_HOME,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant's images.")] = None,
 ) -> None:
     """Say what is known of images: lesion, patient, site, diagnosis, taken; replaces what was said before."""
     try:
@@ -74,7 +75,7 @@ def facts(
         raise UsageError(f"{file} cannot be read as UTF-8 text") from error
     parse(text, str(file))
     with options.results(home) as store:
-        write_facts(store, text)
+        write_facts(store, text, None if tenant is None else layout.check_batch_name(tenant, "tenant"))
 
 
 @commands.command()

@@ -57,6 +57,7 @@ def similar(
         datetime | None, typer.Option("--until", formats=_DAY, help="Only cases of that day or before.")
     ] = None,
     same: Annotated[bool, typer.Option("--same", help="Also cases of the same lesion or person.")] = False,
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose the file is.")] = "default",
     plain: options.AsJson = False,
 ) -> None:
     """Show the cases most like an image, and which regions match; a file is processed first, as a live batch.
@@ -69,7 +70,7 @@ def similar(
         with options.results(home) as store:
             _show(store, _result(store, batch, int(index)), count, refinement, regions, same, plain)
         return
-    record, store = _processed(image, home)
+    record, store = _processed(image, home, tenant)
     _show(store, record, count, refinement, regions, same, plain)
 
 
@@ -82,10 +83,18 @@ def _show(
     same: bool,
     plain: bool,
 ) -> None:
-    question = Question(record, count, refinement, tuple(dict.fromkeys(regions or ())), same)
+    question = Question(
+        record, count, refinement, tuple(dict.fromkeys(regions or ())), same, _tenant(store, record)
+    )
     found = answer(store, IndexShelf(), question)
     text = json.dumps(said(record, found), indent=2) if plain else "\n".join(_sentences(record, found))
     out.print(text, markup=False, soft_wrap=True, highlight=False)
+
+
+def _tenant(store: ObjectStore, record: ResultRecord) -> str | None:
+    """Among whose cases is looked: where a batch's name says whose it is, among theirs."""
+    tenant = named(store, record.batch).order.tenant
+    return tenant if layout.is_owned(record.batch, tenant) else None
 
 
 def _day(given: datetime | None) -> date | None:
@@ -100,14 +109,14 @@ def _result(store: ObjectStore, batch: str, index: int) -> ResultRecord:
         raise UsageError(f"image {index} of batch {batch!r} has no result") from error
 
 
-def _processed(image: str, home: Path) -> tuple[ResultRecord, ObjectStore]:
+def _processed(image: str, home: Path, tenant: str) -> tuple[ResultRecord, ObjectStore]:
     """The result of a file, which the running stack processes."""
     settings, store, ledger = options.connect(home)
-    order = submission.order(settings, _STAGES, {}, lane="live")
+    order = submission.order(settings, _STAGES, {}, lane="live", tenant=tenant)
     prepared = submission.prepare(
         order, [image], settings, store, Offer.of(settings, warn), filters=Filters(), audit=store.audit
     )
-    batch = prepared.plan(submission.new_name(None), store)
+    batch = prepared.plan(submission.name_for(None, tenant, settings), store)
     begin(store, ledger, batch)
     with err.status("Processing the image"):
         progress.wait(ledger, store, batch.name)

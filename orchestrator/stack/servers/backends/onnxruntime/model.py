@@ -89,8 +89,8 @@ class TritonPythonModel:
         try:
             response = self._infer(request)
         except Exception as error:  # whatever it is, it is this request's own
-            said = pb_utils.TritonError(str(error) or repr(error))
-            response = pb_utils.InferenceResponse(output_tensors=[], error=said)
+            failure = pb_utils.TritonError(str(error) or repr(error))
+            response = pb_utils.InferenceResponse(output_tensors=[], error=failure)
         finally:
             self._free.release()
         try:

@@ -1,0 +1,103 @@
+"""All objects of one image: made in memory, of nothing but the source's header and what the stages gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from dermbatch import __version__
+from dermbatch.handover.dicom.header import source_header
+from dermbatch.handover.dicom.picture import picture
+from dermbatch.handover.dicom.report import report
+from dermbatch.handover.dicom.segmentation import segmentation
+from dermbatch.handover.dicom.stamp import stamped
+from dermbatch.images.lesion import Mask
+from dermbatch.records.outcome import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
+from dermbatch.records.uids import uid_of
+from dermbatch.stages import Stage
+
+REVISION = "3"
+"""Raised where the same input gives other objects: their UIDs must be others then."""
+
+Kind = DicomKind
+
+_DESCRIPTIONS: dict[Kind, str] = {
+    "segmentation": "Dermbatch lesion mask, not for diagnosis on its own",
+    "report": "Dermbatch measurements, not for diagnosis on its own",
+    "enhanced": "Dermbatch enhanced lesion, not for diagnosis on its own",
+}
+
+
+def dicom_objects(
+    data: bytes,
+    image: ImageInfo,
+    stages: Mapping[Stage, StageRecord],
+    flags: Iterable[QualityFlag],
+    *,
+    mask: Mask | None,
+    enhanced: NDArray[np.uint8] | None,
+) -> dict[Kind, bytes]:
+    """The objects of an image, as DICOM files; the same for the same arguments, byte by byte.
+
+    Args:
+        data: The source file, DICOM.
+        image: What decoding said of it.
+        stages: What the stages found.
+        flags: Quality flags.
+        mask: [H, W] uint8, not 0 where lesion; none where segmentation was not asked for.
+        enhanced: [h, w, 3] uint8 RGB; none where there is no such picture.
+
+    Returns:
+        Those for which there is something to say.
+    """
+    header = source_header(data, image)
+    made: dict[Kind, bytes] = {}
+    segmented, classified = stages.get(Stage.SEGMENT), stages.get(Stage.CLASSIFY)
+    drawn: Dataset | None = None
+    if segmented is not None and mask is not None and mask.any():
+        named = _names("segmentation", header, image, [segmented])
+        drawn = segmentation(mask, header, image, segmented.model, shown=_shown(segmented), **named)
+        made["segmentation"] = _file(drawn, header, "segmentation", segmented.model)
+    told = [record for record in (segmented, classified) if record is not None]
+    if told:
+        # The flags and the UID of the mask depend on stages that are in the report only by their flags.
+        named = _names("report", header, image, [stages[stage] for stage in sorted(stages)])
+        measurements = report(header, image, segmented, classified, flags, mask=drawn, **named)
+        made["report"] = _file(measurements, header, "report", told[-1].model)
+    finished = stages.get(Stage.ENHANCE)
+    if finished is not None and enhanced is not None:
+        named = _names("enhanced", header, image, [finished])
+        shown = picture(enhanced, header, image, finished, purified=Stage.PURIFY in stages, **named)
+        made["enhanced"] = _file(shown, header, "enhanced", finished.model)
+    return made
+
+
+def _shown(segmented: StageRecord) -> dict[str, str]:
+    """What the model was shown, where it was shown a support: name and version, digest, disease."""
+    said = segmented.parameters.items()
+    return {name: str(value) for name, value in said if name == "support" or name.startswith("support_")}
+
+
+def _names(kind: Kind, header: Dataset, image: ImageInfo, records: Iterable[StageRecord]) -> dict[str, str]:
+    """The UIDs of an object and of its series.
+
+    The source's digest is among what they are made of, since exporters give one SOP Instance UID to two images.
+    Pictures of one source series that the same models made are one series; each mask and each report is a series
+    of its own, since viewers show one of a series only, the last.
+    """
+    records = list(records)
+    models = [f"{record.model.name}@{record.model.version}:{record.model.sha256}" for record in records]
+    keys = [record.key for record in records]
+    ours = (kind, REVISION, __version__)
+    alone = () if kind == "enhanced" else (header.SOPInstanceUID, str(image.frame or 1))
+    return {
+        "uid": uid_of("instance", *ours, header.SOPInstanceUID, image.sha256, *keys),
+        "series_uid": uid_of("series", *ours, header.StudyInstanceUID, header.SeriesInstanceUID, *alone, *models),
+    }
+
+
+def _file(made: Dataset, header: Dataset, kind: Kind, model: ModelUsed) -> bytes:
+    return stamped(made, header, _DESCRIPTIONS[kind], model)

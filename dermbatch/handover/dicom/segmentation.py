@@ -1,0 +1,146 @@
+"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): one binary segment on the source image's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import highdicom as hd
+import numpy as np
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dermbatch import __version__
+from dermbatch.handover.dicom.header import nameless
+from dermbatch.handover.dicom.stamp import SYNTAX
+from dermbatch.images.lesion import Mask
+from dermbatch.records import codes
+from dermbatch.records.marks import MANUFACTURER
+from dermbatch.records.outcome import ImageInfo, ModelUsed
+from dermbatch.records.uids import uid_of
+
+SERIES_NUMBER = 9001
+
+_COLOUR = hd.color.CIELabColor.from_rgb(0, 230, 118)
+"""Recommended Display CIELab Value (PS3.3, C.8.20.2): the green that previews and desk outline lesions with."""
+
+_OWN_PLANE, _OWN_CORNER = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0)
+"""Image Orientation and Image Position (Patient) of a picture that says none: rows along x, columns along y."""
+
+
+def segmentation(
+    mask: Mask,
+    header: Dataset,
+    image: ImageInfo,
+    model: ModelUsed,
+    *,
+    uid: str,
+    series_uid: str,
+    shown: Mapping[str, str] | None = None,
+) -> Dataset:
+    """The segmentation of a lesion.
+
+    Args:
+        mask: [H, W] uint8 of the source's size; lesion where it is not 0, and there has to be some.
+        header: Of the source.
+        image: The source.
+        model: What segmented.
+        uid: Its SOP Instance UID.
+        series_uid: Its Series Instance UID.
+        shown: What the model was shown, by the names of record parameters; none where it was shown nothing.
+    """
+    placed = "FrameOfReferenceUID" in header
+    source = nameless(header)
+    source.SOPClassUID = SecondaryCaptureImageStorage  # one frame, whatever class it comes from
+    if placed:
+        del source.FrameOfReferenceUID
+    made = hd.seg.Segmentation(
+        source_images=[source],
+        pixel_array=(mask > 0).astype(np.uint8),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(header, image, model, shown or {})],
+        series_instance_uid=series_uid,
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=header.InstanceNumber,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER,
+        software_versions=__version__,
+        device_serial_number=model.sha256[:16],
+        content_description="Lesion mask by software; not for diagnosis on its own",
+        content_label="LESION",
+        transfer_syntax_uid=SYNTAX,
+        pixel_measures=_measures(image.pixel_spacing_mm) if image.pixel_spacing_mm else None,
+    )
+    _refer(made, header, image.frame)
+    _say_of_frame(made)
+    made.PatientOrientation = ""  # General Image asks for it (type 2C) where nothing says how the image is placed
+    if placed:
+        # Most photographs have a frame of reference and no position in it, so highdicom must not look for one.
+        made.FrameOfReferenceUID = header.FrameOfReferenceUID
+        made.PositionReferenceIndicator = ""
+        _place(made, header)
+    organization = uid_of("dimensions", uid)
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
+    return made
+
+
+def tracking_uid(header: Dataset, image: ImageInfo) -> str:
+    """What the lesion is called in segmentation and report alike, whichever model drew it."""
+    return uid_of("lesion", header.SOPInstanceUID, str(image.frame or 1))
+
+
+def _refer(made: Dataset, header: Dataset, frame: int | None) -> None:
+    """Name the source by its own SOP Class wherever it is referenced, and the frame that the mask is of."""
+    for element in made.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = header.SOPClassUID  # the source is all that a segmentation refers to
+        elif element.keyword == "SourceImageSequence" and frame is not None:
+            for item in element.value:
+                item.ReferencedFrameNumber = frame
+
+
+def _say_of_frame(made: Dataset) -> None:
+    """Say by the frame what highdicom says for all of them, since some viewers look there alone; there is one."""
+    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    frame["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
+    del shared.SegmentIdentificationSequence
+
+
+def _place(made: Dataset, header: Dataset) -> None:
+    """Where the plane is in the frame of reference: as the source says, else the picture's own plane.
+
+    Viewers lay a mask over an image by both planes, and take an image that has none for lying there.
+    """
+    orientation = header.get("ImageOrientationPatient", _OWN_PLANE)
+    position = header.get("ImagePositionPatient", _OWN_CORNER)
+    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    shared.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", orientation)
+    frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position)
+
+
+def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
+    """Pixel spacing, and a pixel's width as thickness: a photograph has none, but readers ask for one."""
+    return hd.PixelMeasuresSequence(spacing_mm, slice_thickness=sum(spacing_mm) / 2)
+
+
+def _segment(header: Dataset, image: ImageInfo, model: ModelUsed, shown: Mapping[str, str]) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=1,
+        segment_label="Lesion",
+        segmented_property_category=codes.ABNORMAL,
+        segmented_property_type=codes.SKIN_LESION,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=model.name,
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            version=model.version,
+            source=MANUFACTURER,
+            parameters={"sha256": model.sha256, **shown},
+        ),
+        tracking_uid=tracking_uid(header, image),
+        tracking_id="lesion",
+        anatomic_regions=[codes.SKIN],
+        display_color=_COLOUR,
+    )

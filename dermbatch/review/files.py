@@ -1,0 +1,173 @@
+"""Masks as files, and back pixel by pixel: PNG, COCO's run lengths, DICOM Segmentation.
+
+Files come from other programs. What is no mask of the picture's size is refused before it is unpacked.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from io import BytesIO
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SegmentationStorage,
+)
+
+from dermbatch.images.lesion import Mask
+from dermbatch.images.quiet import quiet
+from dermbatch.review.masks import of_runs, runs
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_FIVE, _OFFSET, _MORE, _SIGN = 5, 48, 0x20, 0x10
+
+
+def mask_of(body: bytes, height: int, width: int) -> Mask:
+    """The mask uint8 [H, W], 0 or 255, that a file has, whatever kind of these it is.
+
+    Raises:
+        ValueError: Where it is none, or one of another size; the sentence says which.
+    """
+    if body.startswith(_PNG):
+        return _of_png(body, height, width)
+    if body[128:132] == b"DICM":
+        return _of_segmentation(body, height, width)
+    if body.lstrip()[:1] in (b"{", b"["):
+        return of_coco(_parsed(body), height, width)
+    raise ValueError("the file is no PNG, no JSON of COCO and no DICOM Segmentation")
+
+
+def coco(mask: Mask) -> dict[str, Any]:
+    """COCO's segmentation of a mask, compressed as ``pycocotools`` has it: ``size``, ``counts``."""
+    return {"size": [int(side) for side in mask.shape], "counts": compressed(runs(mask))}
+
+
+def of_coco(said: Any, height: int, width: int) -> Mask:
+    """The mask of COCO's run lengths, compressed or not: a segmentation, an annotation, or a file with one.
+
+    Raises:
+        ValueError: Where there is none, or one of another size.
+    """
+    if isinstance(said, dict) and "annotations" in said:
+        found = said["annotations"]
+        if not isinstance(found, list) or len(found) != 1:
+            raise ValueError("name one annotation: the file has none or several")
+        said = found[0]
+    if isinstance(said, dict) and "segmentation" in said:
+        said = said["segmentation"]
+    if not isinstance(said, dict) or not {"size", "counts"} <= set(said):
+        raise ValueError("there are no run lengths (size, counts) in this; polygons are not pixels")
+    if said["size"] != [height, width]:
+        raise ValueError(f"the mask is of {said['size']} pixels, and the picture of {height} x {width}")
+    counts = said["counts"]
+    return of_runs(decompressed(counts) if isinstance(counts, str) else _numbers(counts), height, width)
+
+
+def compressed(counts: list[int]) -> str:
+    """Run lengths as COCO's string: differences to the run before the last, five bits a character."""
+    text = bytearray()
+    for place, count in enumerate(counts):
+        left = count - counts[place - 2] if place > 2 else count
+        while True:
+            five, left = left & 0x1F, left >> _FIVE
+            more = left != (-1 if five & _SIGN else 0)
+            text.append(_OFFSET + (five | _MORE if more else five))
+            if not more:
+                break
+    return text.decode("ascii")
+
+
+def decompressed(text: str) -> list[int]:
+    """Run lengths of COCO's string.
+
+    Raises:
+        ValueError: Where it breaks off or has other characters.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text.encode():
+        five = character - _OFFSET
+        if not 0 <= five < 1 << (_FIVE + 1) or shift > 60:
+            raise ValueError("these are no run lengths of COCO")
+        value |= (five & 0x1F) << shift
+        shift += _FIVE
+        if five & _MORE:
+            continue
+        value -= 1 << shift if five & _SIGN else 0
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("these run lengths break off")
+    return counts
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the file is no JSON") from error
+
+
+def _numbers(counts: Any) -> list[int]:
+    if not isinstance(counts, list) or not all(type(count) is int and count < 1 << 40 for count in counts):
+        raise ValueError("these are no run lengths of COCO")
+    return counts
+
+
+def _of_png(body: bytes, height: int, width: int) -> Mask:
+    across, down = struct.unpack(">II", body[16:24]) if len(body) >= 24 else (0, 0)
+    if (across, down) != (width, height):
+        raise ValueError(_other_size(across, down, height, width))
+    pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError("the file is no readable PNG")
+    return _two_valued(np.asarray(pixels))
+
+
+def _other_size(across: int, down: int, height: int, width: int) -> str:
+    return f"the mask is of {across} x {down} pixels, and the picture of {width} x {height}"
+
+
+def _two_valued(pixels: npt.NDArray[Any]) -> Mask:
+    """A picture of two values as a mask; opacity says nothing, and colours must be greys."""
+    plane = pixels if pixels.ndim == 2 else pixels[..., 0]
+    if pixels.ndim == 3 and not (pixels[..., : min(3, pixels.shape[2])] == plane[..., None]).all():
+        raise ValueError("the picture has colours, and a mask has two values")
+    most = plane.max()
+    if not np.isin(plane, (0, most)).all():
+        raise ValueError("the picture has more than two values, so it is no mask")
+    return np.where(plane > 0, 255, 0).astype(np.uint8)
+
+
+def _of_segmentation(body: bytes, height: int, width: int) -> Mask:
+    """The one segment of a binary Segmentation (PS3.3, A.51) of one plane."""
+    with quiet():
+        try:
+            return _segment(dcmread(BytesIO(body)), height, width)
+        except ValueError:
+            raise
+        except Exception as error:  # of strangers, whatever the reader makes of it
+            raise ValueError("the DICOM file cannot be read") from error
+
+
+def _segment(found: Dataset, height: int, width: int) -> Mask:
+    if found.get("SOPClassUID") != SegmentationStorage or found.get("SegmentationType") != "BINARY":
+        raise ValueError("the DICOM file is no binary Segmentation")
+    if (found.Rows, found.Columns) != (height, width):
+        raise ValueError(_other_size(int(found.Columns), int(found.Rows), height, width))
+    if int(found.get("NumberOfFrames", 1)) != 1 or len(found.SegmentSequence) != 1:
+        raise ValueError("the Segmentation has several segments or planes, and a mask is one")
+    if found.file_meta.TransferSyntaxUID not in _PLAIN:
+        raise ValueError("the Segmentation is compressed; write it as Explicit VR Little Endian")
+    bits = np.unpackbits(np.frombuffer(found.PixelData, np.uint8), bitorder="little")
+    if len(bits) < height * width:
+        raise ValueError("the Segmentation breaks off")
+    return (bits[: height * width].reshape(height, width) * 255).astype(np.uint8)

@@ -1,0 +1,85 @@
+"""Queues of images that readers are to look at: kept, mixed with known cases, and how one stands for a reader."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from dermbatch import layout
+from dermbatch.errors import UsageError
+from dermbatch.records.review import Case, Decision, Queue
+from dermbatch.store import ObjectStore
+from dermbatch.stored import read, write_once
+
+_SHARES = 1 << 32
+
+
+def add(store: ObjectStore, queue: Queue) -> None:
+    """Keep a queue, whoever chose its cases.
+
+    Raises:
+        UsageError: Where its name is none, or is taken.
+        StoreUnavailable, StoreRefused: Where trying again may help.
+    """
+    layout.check_batch_name(queue.name, "queue")
+    if not write_once(store, layout.review_queue(queue.name), queue):
+        raise UsageError(f"there is a queue {queue.name!r} already; take another name", reason="name_taken")
+
+
+def named(store: ObjectStore, name: str) -> Queue:
+    """The queue of this name.
+
+    Raises:
+        ObjectNotFound: Where there is none.
+    """
+    layout.check_batch_name(name, "queue")
+    return read(store, layout.review_queue(name), Queue)
+
+
+def all_queues(store: ObjectStore) -> list[Queue]:
+    """All queues, the newest first."""
+    found = [read(store, info.key, Queue) for info in store.list(store.bucket, layout.QUEUES)]
+    return sorted(found, key=lambda one: one.made, reverse=True)
+
+
+def mixed(cases: Sequence[Case], known: Sequence[Case], seed: str) -> tuple[Case, ...]:
+    """Cases with known ones among them, at places that nobody can tell beforehand; the others keep their order.
+
+    Args:
+        cases: Those to be read; a known one among them is taken out, and put where it falls.
+        known: The known ones.
+        seed: Another one gives other places.
+    """
+    open_ones = [case for case in cases if case not in set(known)]
+    falls = {case: _share(seed, case) * len(open_ones) for case in known}
+    ranked = [
+        *((place + 0.5, case) for place, case in enumerate(open_ones)),
+        *((falls[one], one) for one in known),
+    ]
+    return tuple(case for _, case in sorted(ranked, key=lambda pair: pair[0]))
+
+
+def begins_blank(queue: Queue, case: Case, reader: str) -> bool:
+    """Whether this reader begins this case on an empty picture; the same whenever it is asked."""
+    return queue.blind or _share(f"{queue.name}\0{reader}", case) < queue.blank_share
+
+
+def returned_to(reader: str, found: Iterable[Decision]) -> Decision | None:
+    """What was returned to a reader who has not corrected it since: the last such decision."""
+    last: Decision | None = None
+    for decision in sorted(found, key=lambda one: one.made):
+        if decision.kind == "return" and decision.to == reader:
+            last = decision
+        elif decision.reader == reader:
+            last = None
+    return last
+
+
+def readers_of(found: Iterable[Decision]) -> set[str]:
+    """Who has read an image."""
+    return {one.reader for one in found if one.kind == "read"}
+
+
+def _share(seed: str, case: Case) -> float:
+    digest = hashlib.sha256(f"{seed}\0{case.batch}\0{case.index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") / _SHARES

@@ -1,0 +1,183 @@
+"""Support sets in the object store: added to, found, listed and removed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermbatch import layout
+from dermbatch.errors import ArtifactDamaged, ObjectNotFound, UsageError
+from dermbatch.images import png
+from dermbatch.images.fitting import LONG_SIDE, sent_size
+from dermbatch.images.fitting import fit as fitted
+from dermbatch.records.asked import SupportChoice
+from dermbatch.store import ObjectStore
+from dermbatch.stored import JSON, read, write_once
+from dermbatch.supports.record import Shot, SupportSet
+
+Pixels = NDArray[np.uint8]
+
+MOST_SHOTS = 32
+
+
+def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str | None = None) -> SupportSet:
+    """Add a picture to a set, which becomes its next version; the set is made where it is not there.
+
+    Pictures are kept without what their files said besides, reduced to what models are sent.
+
+    Args:
+        store: Where sets lie.
+        name: Of the set.
+        image: [H, W, 3] RGB.
+        mask: [H, W], lesion where it is not 0.
+        disease: What the set is of; what the version before said where it is not given.
+
+    Raises:
+        UsageError: Where the name is not usable; where the mask is of another size than the image, empty or full;
+            where the set has as many pictures as it may; where somebody else added one meanwhile.
+        StoreUnavailable, StoreRefused: Where the store fails.
+    """
+    layout.check_batch_name(name, "support")
+    check_mask(image, mask)
+    before = newest(store, name)
+    shots = before.shots if before is not None else ()
+    if len(shots) >= MOST_SHOTS:
+        raise UsageError(f"support {name} has {MOST_SHOTS} pictures, and can have no more")
+    size = sent_size((-1, -1), mask.shape[0], mask.shape[1], LONG_SIDE)
+    small = np.where(
+        fitted(np.where(mask > 0, np.uint8(255), np.uint8(0)), size) > 127, np.uint8(255), np.uint8(0)
+    )
+    shot = _put(store, name, fitted(image, size), np.asarray(small, np.uint8))
+    made = SupportSet(
+        name=name,
+        version=before.version + 1 if before is not None else 1,
+        disease=disease or (before.disease if before is not None else None),
+        created=datetime.now(UTC),
+        shots=(*shots, shot),
+    )
+    if not write_once(store, layout.support(name, made.version), made):
+        raise UsageError(f"somebody else has added to support {name} meanwhile; try again")
+    return made
+
+
+def check_mask(image: Pixels, mask: Pixels) -> None:
+    """Refuse a mask that says nothing of a picture.
+
+    Raises:
+        UsageError: Where it is of another size than the image, empty or full.
+    """
+    (height, width), (rows, columns) = image.shape[:2], mask.shape
+    if (height, width) != (rows, columns):
+        raise UsageError(
+            f"the mask is {columns} x {rows} pixels, the image {width} x {height}: draw it on the image"
+        )
+    if not mask.any():
+        raise UsageError("the mask is empty: it is to be other than black where the lesion is")
+    if mask.all():
+        raise UsageError("the mask is full: it is to be black where the skin is")
+
+
+def _put(store: ObjectStore, name: str, image: Pixels, mask: Pixels) -> Shot:
+    digests = []
+    for pixels in (image, mask):
+        body = png.encode(pixels)
+        digests.append(hashlib.sha256(body).hexdigest())
+        store.put(layout.support_file(name, digests[-1]), body, "image/png")
+    return Shot(image=digests[0], mask=digests[1], height=image.shape[0], width=image.shape[1])
+
+
+def newest(store: ObjectStore, name: str) -> SupportSet | None:
+    """The newest version of a set; none where there is no such set."""
+    versions = [info.key for info in store.list(store.bucket, layout.support_versions(name))]
+    return read(store, max(versions), SupportSet) if versions else None
+
+
+def named(store: ObjectStore, text: str) -> SupportSet:
+    """The set that ``NAME`` or ``NAME@VERSION`` names.
+
+    Raises:
+        UsageError: Where there is none.
+    """
+    name, _, version = text.partition("@")
+    layout.check_batch_name(name, "support")
+    if version and not version.isdecimal():
+        raise UsageError(f"support {text!r}: write NAME or NAME@VERSION")
+    try:
+        found = read(store, layout.support(name, int(version)), SupportSet) if version else newest(store, name)
+    except ObjectNotFound:
+        found = None
+    if found is None:
+        there = ", ".join(sorted(each.name for each in all_newest(store))) or "none"
+        raise UsageError(
+            f"there is no support {text}; there are {there}. Add one: dermbatch supports add NAME IMAGE MASK"
+        )
+    return found
+
+
+def all_newest(store: ObjectStore) -> Iterator[SupportSet]:
+    """The newest version of every set."""
+    for folder in store.folders(store.bucket, layout.SUPPORTS):
+        found = newest(store, folder.rstrip("/").rpartition("/")[2])
+        if found is not None:
+            yield found
+
+
+def remove(store: ObjectStore, name: str) -> None:
+    """Delete a set, all its versions and pictures.
+
+    Raises:
+        UsageError: Where there is no such set.
+    """
+    named(store, name)
+    store.delete_prefix(store.bucket, layout.support_prefix(name))
+
+
+def pictures(store: ObjectStore, name: str, shot: Shot) -> tuple[Pixels, Pixels]:
+    """A shot's picture [H, W, 3] and mask [H, W].
+
+    Raises:
+        ObjectNotFound: Where it was removed.
+        ArtifactDamaged: Where a file is another than the one that was added.
+    """
+    found = []
+    for digest in (shot.image, shot.mask):
+        body = store.get(store.bucket, layout.support_file(name, digest))
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise ArtifactDamaged(f"{layout.support_file(name, digest)} is damaged: its digest is another")
+        found.append(png.decode(body))
+    return found[0], found[1]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A version of a set with its files, to be put into another store.
+
+    Attributes:
+        found: The set.
+        files: Its pictures by their keys.
+    """
+
+    found: SupportSet
+    files: dict[str, bytes]
+
+    @classmethod
+    def of(cls, store: ObjectStore, found: SupportSet) -> Packed:
+        """As a store has it."""
+        keys = (layout.support_file(found.name, one) for shot in found.shots for one in (shot.image, shot.mask))
+        return cls(found, {key: store.get(store.bucket, key) for key in keys})
+
+    @property
+    def choice(self) -> SupportChoice:
+        """What orders say of it."""
+        return self.found.choice
+
+    def put(self, store: ObjectStore) -> None:
+        """Write it."""
+        for key, body in self.files.items():
+            store.put(key, body, "image/png")
+        store.put(layout.support(self.found.name, self.found.version), self.found.to_json(), JSON)

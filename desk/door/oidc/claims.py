@@ -1,0 +1,69 @@
+"""What claims say of somebody: a name, roles, a tenant.
+
+A claim that is not there is no empty list (OpenID Connect Core 1.0, 5.3.2: what is not returned is left out): it
+says nothing, and who says nothing takes nothing away. See docs/decisions/0041-sign-on.md.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dermbatch.records.access import Role
+from dermbatch.settings import OidcSettings
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said of somebody.
+
+    Attributes:
+        name: What they are called; the subject where the claim is not there.
+        roles: What they are; none where nothing was said of it, and empty where it was said that they are nothing.
+        tenant: Whose they are; none where nothing was said of it.
+    """
+
+    name: str
+    roles: frozenset[Role] | None
+    tenant: str | None
+
+
+def said(claims: Mapping[str, Any], settings: OidcSettings) -> Said:
+    """What claims say."""
+    name = _at(claims, settings.name_claim)
+    tenant = None if settings.tenant_claim is None else _at(claims, settings.tenant_claim)
+    return Said(
+        name if isinstance(name, str) and name else str(claims.get("sub", "")),
+        roles_of(_at(claims, settings.roles_claim), settings),
+        tenant if isinstance(tenant, str) and tenant else None,
+    )
+
+
+def roles_of(value: Any, settings: OidcSettings) -> frozenset[Role] | None:
+    """The roles that a claim's value means: a list of names, one name, or an object by names."""
+    if isinstance(value, str):
+        value = [value] if value else []
+    if not isinstance(value, list | dict):
+        return None
+    by_name = settings.roles or {role.value: role for role in Role}
+    return frozenset(by_name[name] for name in value if isinstance(name, str) and name in by_name)
+
+
+def is_name(name: str) -> bool:
+    """Whether somebody can be called so: not as keys are, and nothing that cannot be seen."""
+    letters = all(unicodedata.category(letter)[0] not in "CZ" or letter == " " for letter in name)
+    return 1 <= len(name) <= 200 and name == name.strip() and letters and not name.startswith("key:")
+
+
+def _at(claims: Mapping[str, Any], path: str) -> Any:
+    """The claim of this name, which may have dots; else what the way with dots between leads to."""
+    if path in claims:
+        return claims[path]
+    found: Any = claims
+    for part in path.split("."):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part)
+    return found

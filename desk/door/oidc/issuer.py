@@ -1,0 +1,185 @@
+"""One issuer: where it is asked and which keys it signs with, as it says itself (OpenID Connect Discovery 1.0)."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from typing import Any, cast
+from urllib.parse import quote_plus, urlsplit
+
+import httpx
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from dermbatch.settings import OidcSettings
+from desk.problems import Problem
+
+_log = structlog.get_logger(__name__)
+
+_HOLDS = 3600
+_ANEW_AFTER = 10
+_AWAY = 2
+_SIGNING = {"RSA", "EC", "OKP"}
+
+
+def away(what: str) -> Problem:
+    """The issuer does not answer: what it has vouched for before still holds."""
+    said = f"the issuer of your sign-on does not answer ({what}): try again; nothing that you did is lost"
+    return Problem(503, "issuer_unavailable", said, headers={"Retry-After": "5"})
+
+
+class Refused(Exception):
+    """The issuer has said no.
+
+    Args:
+        error: Its code (RFC 6749, 5.2).
+    """
+
+    def __init__(self, error: str) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Issuer:
+    """Asks one issuer. Every method raises ``Problem`` 503 where it does not answer.
+
+    What it says of itself holds for an hour, and longer while it is away. A key that is not known has its keys
+    asked for anew, but once in ten seconds at most: tokens of strangers must not have us ask without end.
+
+    Args:
+        settings: Which.
+    """
+
+    def __init__(self, settings: OidcSettings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._http: httpx.Client | None = None
+        self._said: dict[str, Any] | None = None
+        self._said_at = 0.0
+        self._keys: KeySet | None = None
+        self._keys_at = 0.0
+        self._away_until = 0.0
+
+    def said(self, name: str) -> str | None:
+        """What it says of itself: an address, where it has such a one."""
+        with self._lock:
+            if self._said is None or time.monotonic() - self._said_at > _HOLDS:
+                self._said = self._discovered(self._said)
+                self._said_at = time.monotonic()
+            found = self._said.get(name)
+        return found if isinstance(found, str) else None
+
+    def keys(self, kid: str | None) -> KeySet:
+        """The keys that it signs with; asked for anew where one of this name is not among them."""
+        address = self.said("jwks_uri")
+        with self._lock:
+            age = time.monotonic() - self._keys_at
+            is_known = self._keys is not None and (kid is None or any(one.kid == kid for one in self._keys.keys))
+            if self._keys is None or age > _HOLDS or (not is_known and age > _ANEW_AFTER):
+                self._keys = self._fetched(str(address), self._keys)
+                self._keys_at = time.monotonic()
+            return self._keys
+
+    def token(self, **asked: str) -> dict[str, Any]:
+        """What the token endpoint answers (RFC 6749, 5).
+
+        Raises:
+            Refused: Where it refuses.
+        """
+        answer = self._send("POST", str(self.said("token_endpoint")), data=self._named(asked), auth=self._basic())
+        said = _json(answer)
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise away(f"HTTP {answer.status_code}")
+        if answer.status_code != 200 or "error" in said:
+            raise Refused(str(said.get("error", f"HTTP {answer.status_code}")))
+        return said
+
+    def userinfo(self, access_token: str) -> dict[str, Any]:
+        """What it says of somebody (OpenID Connect Core 1.0, 5.3); nothing where it says nothing or refuses."""
+        address = self.said("userinfo_endpoint")
+        if address is None:
+            return {}
+        answer = self._send("GET", address, headers={"authorization": f"Bearer {access_token}"})
+        if answer.status_code >= 500:
+            raise away(f"HTTP {answer.status_code}")
+        return _json(answer) if answer.status_code == 200 else {}
+
+    def revoke(self, token: str) -> None:
+        """Have a refresh token be worth nothing (RFC 7009), where the issuer can."""
+        address = self.said("revocation_endpoint")
+        if address is not None:
+            self._send("POST", address, data=self._named({"token": token}), auth=self._basic())
+
+    def close(self) -> None:
+        """Close its connections."""
+        if self._http is not None:
+            self._http.close()
+
+    def _named(self, asked: dict[str, str]) -> dict[str, str]:
+        secret, by_post = self.settings.client_secret, self.settings.client_auth == "client_secret_post"
+        named = {**asked, "client_id": str(self.settings.client_id)} if secret is None or by_post else asked
+        return {**named, "client_secret": secret.get_secret_value()} if secret is not None and by_post else named
+
+    def _basic(self) -> httpx.BasicAuth | None:
+        secret = self.settings.client_secret
+        if secret is None or self.settings.client_auth == "client_secret_post":
+            return None
+        # Encoded first: RFC 6749, 2.3.1.
+        return httpx.BasicAuth(quote_plus(str(self.settings.client_id)), quote_plus(secret.get_secret_value()))
+
+    def _discovered(self, before: dict[str, Any] | None) -> dict[str, Any]:
+        issuer = str(self.settings.issuer)
+        try:
+            answer = self._send("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+            if answer.status_code != 200:
+                raise away(f"HTTP {answer.status_code}")
+        except Problem:
+            if before is None:
+                raise
+            _log.warning("the issuer does not say where it is asked: what it said before holds")
+            return before
+        said = _json(answer)
+        if said.get("issuer") != issuer:
+            raise away("its documents are of another issuer than DERMBATCH_DESK__OIDC__ISSUER")
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            if urlsplit(str(said.get(name))).scheme not in {"https", urlsplit(issuer).scheme}:
+                raise away(f"its {name} is no address to ask")
+        return said
+
+    def _fetched(self, address: str, before: KeySet | None) -> KeySet:
+        try:
+            answer = self._send("GET", address)
+            if answer.status_code != 200:
+                raise away(f"HTTP {answer.status_code}")
+            found = [one for one in _json(answer).get("keys", []) if one.get("kty") in _SIGNING]
+            return KeySet.import_key_set({"keys": [one for one in found if one.get("use", "sig") == "sig"]})
+        except (Problem, JoseError, ValueError, TypeError, AttributeError) as error:
+            if before is None:
+                raise away("its keys are none") from error
+            _log.warning("the issuer does not say its keys: those that it said before hold")
+            return before
+
+    def _send(self, method: str, address: str, **said: Any) -> httpx.Response:
+        if self._http is None:
+            trusted = self.settings.ca_file
+            self._http = httpx.Client(
+                timeout=self.settings.timeout,
+                verify=True if trusted is None else ssl.create_default_context(cafile=trusted),
+            )
+        if time.monotonic() < self._away_until:  # else all who come wait for it, one after another
+            raise away("it has not answered just now")
+        try:
+            return self._http.request(method, address, **said)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self._away_until = time.monotonic() + _AWAY
+            raise away(type(error).__name__) from error
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        said = answer.json()
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", said) if isinstance(said, dict) else {}

@@ -1,0 +1,50 @@
+"""The guard of tenants: before every path and page, it looks at which batches and places a request names.
+
+Whose a batch is follows from its name, so a stranger's and one that there never was take the same way to the same
+answer: nothing is read for it.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from dermbatch import layout
+from dermbatch.errors import UsageError
+from desk.desk import Person, TheDesk, ThePerson
+from orchestrator.planning.tenants.tenant import tenant_of
+
+_PLACES = ("truth", "prefix")
+_QUEUES = ("/v1/queues/", "/agreement/")
+"""Paths whose ``{name}`` is a queue's; elsewhere it is a batch's, or of something in one."""
+
+
+def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
+    """Refuse batches of other tenants, and places of the object store that are not the asker's.
+
+    Raises:
+        UsageError: As for what is not there.
+    """
+    if person.tenant is None:
+        return
+    for name in _named(request):
+        check_own(person, name)
+    if places := [place for name in _PLACES for place in request.query_params.getlist(name)]:
+        tenant = tenant_of(desk.settings, person.tenant)
+        if tenant is None:  # nobody has declared whose they are
+            raise UsageError(f"tenant {person.tenant!r} has no prefixes")
+        tenant.check_inputs(places)
+
+
+def check_own(person: Person, batch: str) -> None:
+    """Refuse a batch of another tenant; errors as above."""
+    if not person.sees(layout.check_batch_name(batch)):
+        raise UsageError(f"there is no batch {batch!r}")
+
+
+def _named(request: Request) -> list[str]:
+    """The batches and queues that a request names, in its path or its query."""
+    path, address = request.path_params, request.url.path
+    named = [path["batch"]] if "batch" in path else []
+    if "name" in path and address.startswith(_QUEUES if named else (*_QUEUES, "/v1/batches/")):
+        named.append(path["name"])
+    return [*named, *request.query_params.getlist("batch")]

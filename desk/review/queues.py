@@ -1,0 +1,274 @@
+"""Queues: made of a view's images, handed out one by one, and how they stand.
+
+An image is handed to as many readers as it is for, and no reader is told which cases are known ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from fastapi import APIRouter, Body, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dermbatch import layout
+from dermbatch.records.review import Case, Decision, Queue
+from dermbatch.review import queues as kept
+from dermbatch.review.kept import decisions
+from dermbatch.review.leases import LEASE_SECONDS, Leases
+from dermbatch.store import ObjectStore
+from desk.api.answers import json_of
+from desk.api.sets import sets_of
+from desk.desk import Person, TheDesk, ThePerson, TheStore
+from desk.door.tenancy import check_own
+from desk.problems import Problem
+from desk.results.shelf import Shelf
+from desk.results.view import View
+
+router = APIRouter(prefix="/v1/queues", tags=["review"])
+
+_MOST = 10_000
+_ANYBODY = 1_000_000  # a known case is for all, and one that was returned for whom it was returned to
+
+
+class Asked(BaseModel):
+    """A queue as it is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    batches: list[str] = Field(description="whose images", min_length=1)
+    q: str = Field(default="", description="the gallery's query line: flag:low_confidence, set:doubtful")
+    order: Literal["index", "uncertainty", "chance"] = Field(
+        default="index", description="the most uncertain first, or by chance"
+    )
+    most: int = Field(default=100, ge=1, le=_MOST, description="images at most, known ones not counted")
+    seed: int = Field(default=0, description="another one gives another order by chance")
+    readers: int = Field(default=1, ge=1, le=10, description="by how many each image is to be read")
+    blind: bool = Field(default=False, description="whether models' results are not shown before a decision")
+    blank_share: float = Field(default=0.0, ge=0, le=1, description="of cases that begin on an empty picture")
+    known: str | None = Field(default=None, description="a set of one's own: images that were adjudicated")
+    known_share: float = Field(default=0.1, gt=0, le=0.5, description="of known cases among all")
+
+
+class OneCase(BaseModel):
+    """An image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch: str
+    index: int = Field(ge=0)
+
+    def case(self) -> Case:
+        """As it stands in queues."""
+        return Case(batch=self.batch, index=self.index)
+
+
+class Onward(BaseModel):
+    """What is asked of the next case."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: OneCase | None = Field(default=None, description="a case that is passed over, and those before it")
+
+
+def _leases(desk: TheDesk) -> Leases:
+    return Leases(desk.redis)
+
+
+TheLeases = Annotated[Leases, Depends(_leases)]
+
+
+@router.get("")
+def queues(
+    request: Request, store: TheStore, leases: TheLeases, person: ThePerson, name: str | None = None
+) -> Response:
+    """All queues, the newest first, and how each stands for the asker; or one alone."""
+    if name is not None:
+        check_own(person, name)
+    found = queues_of(store, person) if name is None else [kept.named(store, name)]
+    return json_of(request, [stand(one, leases, person.name) for one in found])
+
+
+def queues_of(store: ObjectStore, person: Person) -> list[Queue]:
+    """The queues that somebody may see, the newest first."""
+    return [one for one in kept.all_queues(store) if person.sees(one.name)]
+
+
+def stand(queue: Queue, leases: Leases, reader: str) -> dict[str, Any]:
+    """How a queue stands, as Redis has it: what was read before Redis lost it counts when it is come to again."""
+    now, known = leases.now(), set(queue.known)
+    standing = list(zip(queue.cases, leases.standing(queue.cases), strict=True))
+    others = [sum(_counts(said, now) for name, said in one.items() if name != reader) for _, one in standing]
+    mine = [one.get(reader) in {"read", "opened"} for _, one in standing]
+    wanted = [_ANYBODY if case in known else queue.readers for case, _ in standing]
+    return {
+        **queue.model_dump(mode="json", exclude={"cases", "known", "format"}),
+        "images": len(queue.cases),
+        "mine": sum(mine),
+        "open": sum(not own and n < many for own, n, many in zip(mine, others, wanted, strict=True)),
+        "held": sum(any(said.isdigit() and int(said) > now for said in one.values()) for _, one in standing),
+        "readings": sum(said == "read" for _, one in standing for said in one.values()),
+    }
+
+
+def _counts(said: str, now: int) -> bool:
+    return said == "read" or (said.isdigit() and int(said) > now)
+
+
+@router.post("", status_code=201)
+def make(
+    asked: Annotated[Asked, Body()], request: Request, store: TheStore, person: ThePerson, leases: TheLeases
+) -> Response:
+    """Make a queue of the images that a query means now; it does not change when others come."""
+    shelf: Shelf = request.app.state.shelf
+    for batch in asked.batches:
+        check_own(person, batch)
+    name = asked.name if person.tenant is None else layout.owned(asked.name, person.tenant)
+    sets = sets_of(store, person)
+    view = shelf.view(store, asked.batches, asked.q, "-uncertainty" * (asked.order == "uncertainty"), sets)
+    cases = _chosen(view, asked)
+    known = _known(store, sets, asked)
+    known = known[: max(1, round(len(cases) * asked.known_share / (1 - asked.known_share)))]
+    if not cases:
+        raise Problem(400, "nothing_meant", "no image with a result is meant by this query", at={"in": "body"})
+    queue = Queue(
+        name=name,
+        made=datetime.now(UTC),
+        by=person.name,
+        how=f"{asked.q or 'all images'} of {', '.join(asked.batches)}, by {asked.order}"[:4000],
+        cases=kept.mixed(cases, known, name),
+        readers=asked.readers,
+        blind=asked.blind,
+        blank_share=asked.blank_share,
+        known=tuple(known),
+    )
+    kept.add(store, queue)
+    answer = json_of(request, stand(queue, leases, person.name))
+    answer.status_code = 201
+    return answer
+
+
+@router.post("/{name}/next")
+def following(
+    name: str,
+    request: Request,
+    store: TheStore,
+    leases: TheLeases,
+    person: ThePerson,
+    asked: Annotated[Onward | None, Body()] = None,
+) -> Response:
+    """Lease the next image to whoever asks, first what was returned to them; ``none_left`` where there is none."""
+    queue = kept.named(store, name)
+    after = None if asked is None or asked.after is None else asked.after.case()
+    found = _next(queue, store, leases, person, after)
+    if found is None:
+        said = stand(queue, leases, person.name)
+        return json_of(request, {"case": None, "none_left": True, "held": said["held"], "mine": said["mine"]})
+    return json_of(request, {**_handed(queue, found, store, person), "none_left": False})
+
+
+@router.post("/{name}/leases")
+def hold(
+    name: str,
+    asked: Annotated[OneCase, Body()],
+    request: Request,
+    store: TheStore,
+    leases: TheLeases,
+    person: ThePerson,
+) -> Response:
+    """Lease an image, or keep its lease; 409 where others have it by now, or who asks is done with it."""
+    queue, case = kept.named(store, name), asked.case()
+    if case not in queue.cases:
+        raise Problem(404, "not_found", "this image is not in the queue")
+    returned = case in leases.returned(person.name, [case])
+    many = _ANYBODY if returned or case in queue.known else queue.readers
+    if leases.take(person.name, [(case, many)]) is None:
+        raise Problem(409, "not_leased", "others have this image by now, or you have decided it")
+    return json_of(request, _handed(queue, case, store, person))
+
+
+@router.delete("/{name}/leases/{batch}/{index}", status_code=204)
+def give_back(name: str, batch: str, index: int, leases: TheLeases, person: ThePerson) -> None:
+    """Give an image back undecided."""
+    leases.give_back(person.name, Case(batch=batch, index=index))
+
+
+def _handed(queue: Queue, case: Case, store: ObjectStore, person: Person) -> dict[str, Any]:
+    returned = kept.returned_to(person.name, decisions(store, case.batch, case.index))
+    return {
+        "case": {"batch": case.batch, "index": case.index},
+        "blind": queue.blind,
+        "blank": kept.begins_blank(queue, case, person.name),
+        "returned": None if returned is None else {"by": returned.reader, "comment": returned.comment},
+        "seconds": LEASE_SECONDS,
+    }
+
+
+def _next(queue: Queue, store: ObjectStore, leases: Leases, person: Person, after: Case | None) -> Case | None:
+    known = set(queue.known)
+    start = queue.cases.index(after) + 1 if after in queue.cases else 0
+    ordered = [*queue.cases[start:], *queue.cases[:start]]
+    first = [(case, _ANYBODY) for case in leases.returned(person.name, ordered) if case != after]
+    waiting = [
+        *first,
+        *((case, _ANYBODY if case in known else queue.readers) for case in ordered if case != after),
+    ]
+    while (place := leases.take(person.name, waiting)) is not None:
+        case, many = waiting.pop(place)
+        if _is_open(case, many, person.name, decisions(store, case.batch, case.index), leases):
+            return case
+    return None
+
+
+def _is_open(case: Case, many: int, reader: str, found: Sequence[Decision], leases: Leases) -> bool:
+    """Whether a reader who has just leased an image may have it, by what is kept; Redis is told of that."""
+    if kept.returned_to(reader, found) is not None:
+        return True
+    if any(one.reader == reader and one.kind != "return" for one in found):
+        leases.done(case, reader)
+        return False
+    others = kept.readers_of(found)
+    if len(others) < many:
+        return True
+    leases.give_back(reader, case)
+    for other in others:
+        if kept.returned_to(other, found) is None:
+            leases.done(case, other)
+    return False
+
+
+def _chosen(view: View, asked: Asked) -> list[Case]:
+    outcome = view.column("outcome")
+    order = view.order
+    if outcome is not None:
+        order = order[np.asarray(pc.equal(outcome.cast(pa.string()), "done").fill_null(False))[order]]
+    if asked.order == "chance":
+        order = np.random.default_rng(asked.seed).permutation(order)
+    return _cases(view, order[: asked.most])
+
+
+def _cases(view: View, rows: Any) -> list[Case]:
+    return [Case(batch=view.parts[batch].name, index=index) for batch, index in view.pairs(rows).tolist()]
+
+
+def _known(store: ObjectStore, sets: dict[str, set[tuple[str, int]]], asked: Asked) -> list[Case]:
+    """Known cases of the set, the adjudicated ones alone."""
+    if asked.known is None:
+        return []
+    if asked.known not in sets:
+        raise Problem(400, "usage", f"you have no set {asked.known!r}", at={"in": "body", "parameter": "known"})
+    found = [Case(batch=batch, index=index) for batch, index in sorted(sets[asked.known])]
+    known = [case for case in found if _is_adjudicated(decisions(store, case.batch, case.index))]
+    if not known:
+        text = f"no image of the set {asked.known!r} was adjudicated, so none of its answers is known"
+        raise Problem(400, "nothing_known", text, at={"in": "body", "parameter": "known"})
+    return known
+
+
+def _is_adjudicated(found: Iterable[Decision]) -> bool:
+    return any(one.kind == "adjudicate" for one in found)

@@ -1,0 +1,27 @@
+"""Weights that are no defaults: of one-shot segmentation, each without a diagnosis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dermbatch.errors import UsageError
+
+_FOLDER = Path(__file__).parent
+
+
+def oneshot_without(diagnosis: str) -> Path:
+    """The checkpoint that never saw a diagnosis.
+
+    Raises:
+        UsageError: Where there is none.
+    """
+    path = _FOLDER / f"oneshot-without-{diagnosis}.pt"
+    if not path.is_file():
+        others = ", ".join(
+            sorted(one.stem.removeprefix("oneshot-without-") for one in _FOLDER.glob("oneshot-without-*.pt"))
+        )
+        raise UsageError(
+            f"no weights come along that never saw {diagnosis}, but without {others or 'nothing'}: train them "
+            f"by `lesionnets train segment_oneshot --unseen {diagnosis}`, and name them with --model"
+        )
+    return path

@@ -1,0 +1,1 @@
+"""Commands about who owns batches, and what they used."""

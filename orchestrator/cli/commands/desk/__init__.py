@@ -1,0 +1,1 @@
+"""``dermbatch desk``: the way to the desk, and keys of programs."""

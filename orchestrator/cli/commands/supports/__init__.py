@@ -1,0 +1,1 @@
+"""``dermbatch supports``."""

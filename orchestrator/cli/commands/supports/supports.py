@@ -1,0 +1,90 @@
+"""``dermbatch supports``: pictures of a rare disease with their lesions drawn, which one-shot models are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dermbatch.settings import load
+from dermbatch.supports import kept
+from dermbatch.supports.record import SupportSet
+from orchestrator.cli import options
+from orchestrator.cli.app import out
+from orchestrator.planning.support import read_drawn
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the support.", show_default=False)]
+
+commands = typer.Typer(
+    name="supports",
+    help="Look after the pictures that one-shot segment models are shown: run --support NAME.",
+    no_args_is_help=True,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(commands)
+
+
+@commands.command()
+def add(
+    name: _Name,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Picture of the disease.", show_default=False)],
+    mask: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MASK", help="Picture of the same size: black but for the lesion.", show_default=False
+        ),
+    ],
+    disease: Annotated[
+        str | None, typer.Option("--disease", help="What it is of, for records and reports.")
+    ] = None,
+    home: options.Home = options.DEFAULT_HOME,
+) -> None:
+    """Add a picture to a support, which becomes its next version; a new name makes a new support."""
+    settings = load()
+    picture, drawn = read_drawn(image, mask, settings)
+    with options.results(home, make=True) as store:
+        made = kept.add(store, name, picture, drawn, disease)
+    out.print(_line(made), markup=False, soft_wrap=True, highlight=False)
+
+
+@commands.command(name="list")
+def listed(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = False) -> None:
+    """Show the supports that there are, each in its newest version."""
+    with options.results(home) as store:
+        found = sorted(kept.all_newest(store), key=lambda one: one.name)
+    if plain:
+        text = json.dumps([_told(one) for one in found], indent=2)
+        out.print(text, markup=False, soft_wrap=True, highlight=False)
+        return
+    table = Table("Name", "Version", "Disease", "Pictures", "Since", "Digest", box=None)
+    for one in found:
+        row = _told(one)
+        table.add_row(
+            *(str(row[key]) for key in ("name", "version", "disease", "pictures", "created")), one.sha256[:12]
+        )
+    out.print(table if found else "there is no support; add one: dermbatch supports add NAME IMAGE MASK")
+
+
+@commands.command()
+def remove(name: _Name, home: options.Home = options.DEFAULT_HOME) -> None:
+    """Delete a support with all its versions and pictures; results that it led to stay."""
+    with options.results(home) as store:
+        kept.remove(store, name)
+    out.print(f"support {name} is removed", markup=False, soft_wrap=True, highlight=False)
+
+
+def _told(one: SupportSet) -> dict[str, Any]:
+    said = {"name": one.name, "version": one.version, "disease": one.disease or "", "pictures": len(one.shots)}
+    return said | {"created": f"{one.created:%Y-%m-%d %H:%M}", "sha256": one.sha256}
+
+
+def _line(made: SupportSet) -> str:
+    what = f" of {made.disease}" if made.disease else ""
+    count = "1 picture" if len(made.shots) == 1 else f"{len(made.shots)} pictures"
+    return f"support {made.name}@{made.version}{what}: {count}, digest {made.sha256[:12]}"

@@ -1,0 +1,149 @@
+"""A decision as DICOM: the mask pixel by pixel, verified by its reader, in series of its own."""
+
+from datetime import UTC, datetime
+from io import BytesIO
+
+import cv2
+import highdicom as hd
+import numpy as np
+import pytest
+from highdicom.sr import srread
+from pydicom import dcmread
+from test_dicom_objects import Made, source
+
+from dermbatch.handover.dicom.reviewed import reviewed_objects
+from dermbatch.records import codes
+from dermbatch.records.review import Decision, Drawn, Feature, Seen
+from dermbatch.review.files import mask_of
+from dermbatch.review.masks import runs
+from dermbatch.stages import Stage
+
+MADE_AT = datetime(2026, 11, 27, 12, 30, 15, 250_000, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return Made(source(FrameOfReferenceUID="1.2.3.4"))
+
+
+def drawing():
+    """A lesion with a hole, an island in it, a single pixel and the border."""
+    mask = np.zeros((120, 160), np.uint8)
+    cv2.circle(mask, (80, 60), 30, 255, -1)
+    mask[50:60, 70:80] = 0
+    mask[55, 75] = mask[0, 0] = 255
+    mask[-1, :] = 255
+    return mask
+
+
+def decided(made, mask, **said):
+    source = made.record.source
+    seen = Seen(sha256=source.sha256, stages={}, shown=True, blank=said.pop("blank", False))
+    drawn = None if mask is None else Drawn(height=120, width=160, counts=tuple(runs(mask)))
+    told = {"batch": "b", "index": 0, "reader": "ada", "version": 1, "made": MADE_AT, "seen": seen, "mask": drawn}
+    return Decision(**{**told, **said})
+
+
+def objects(made, mask, **said):
+    body = made.store.objects["incoming", "x"]
+    model = made.record.stages[Stage.SEGMENT].model
+    found = reviewed_objects(body, made.record.source, decided(made, mask, **said), mask, model)
+    return found, {kind: dcmread(BytesIO(one)) for kind, one in found.items()}
+
+
+def items(dataset):
+    yield dataset
+    for item in dataset.get("ContentSequence", []):
+        yield from items(item)
+
+
+def is_area(item):
+    return item.ConceptNameCodeSequence[0].CodeValue == codes.AREA.value
+
+
+def said_of(report, code):
+    return [
+        item.ConceptCodeSequence[0].CodeMeaning
+        for item in items(report)
+        if item.get("ValueType") == "CODE" and item.ConceptNameCodeSequence[0].CodeValue == code.value
+    ]
+
+
+def test_the_mask_comes_back_pixel_by_pixel(made):
+    files, read = objects(made, drawing())
+    assert np.array_equal(mask_of(files["segmentation"], 120, 160), drawing())
+    assert np.array_equal(hd.seg.segread(BytesIO(files["segmentation"])).pixel_array > 0, drawing() > 0)
+    assert np.array_equal(
+        mask_of(made.files["segmentation"], 120, 160) > 0, made.picture(Stage.SEGMENT, "mask.png") > 0
+    )
+    assert read["segmentation"].ContentCreatorName == "ada^"
+
+
+@pytest.mark.parametrize(("blank", "kind"), [(True, "MANUAL"), (False, "SEMIAUTOMATIC")])
+def test_the_segment_says_how_it_was_drawn(made, blank, kind):
+    _, read = objects(made, drawing(), blank=blank)
+    (segment,) = read["segmentation"].SegmentSequence
+    assert segment.SegmentAlgorithmType == kind
+    assert ("SegmentationAlgorithmIdentificationSequence" in segment) is not blank
+
+
+def test_the_report_is_verified_by_its_reader(made):
+    features = (Feature(term="streaks"),)
+    told = {
+        "diagnosis": ("melanoma", "nevus"),
+        "features": features,
+        "comment": "the border",
+        "reader": "Ada\\^=B",
+    }
+    files, read = objects(made, drawing(), **told)
+    report = read["report"]
+    flags = (report.VerificationFlag, report.CompletionFlag, report.PreliminaryFlag)
+    assert flags == ("VERIFIED", "COMPLETE", "FINAL")
+    (observer,) = report.VerifyingObserverSequence
+    assert str(observer.VerifyingObserverName) == "Ada   B^"
+    assert str(observer.VerificationDateTime).startswith("20261127123015.250000")
+    assert said_of(report, codes.DIAGNOSIS) == ["Malignant melanoma of skin", "Melanocytic nevus"]
+    assert said_of(report, codes.FEATURE) == ["streaks"]
+    texts = [item.TextValue for item in items(report) if item.get("ValueType") == "TEXT"]
+    assert "the border" in texts
+    (area,) = (item for item in items(report) if item.get("ValueType") == "NUM" and is_area(item))
+    mm = made.record.source.pixel_spacing_mm
+    assert float(area.MeasuredValueSequence[0].NumericValue) == pytest.approx(
+        np.count_nonzero(drawing()) * mm[0] * mm[1]
+    )
+    assert srread(BytesIO(files["report"])).content.get_planar_roi_measurement_groups()
+    assert (report.ContentDate, str(report.ContentTime)) == ("20261127", "123015.250000")
+
+
+def test_who_is_not_sure_verifies_what_is_preliminary(made):
+    _, read = objects(made, drawing(), unsure=True)
+    assert read["report"].PreliminaryFlag == "PRELIMINARY"
+    assert said_of(read["report"], codes.CERTAINTY) == ["The reader is not sure"]
+
+
+def test_nothing_drawn_is_said_and_no_mask_is_nothing_said_of_it(made):
+    files, read = objects(made, np.zeros((120, 160), np.uint8))
+    assert set(files) == {"report"}
+    assert said_of(read["report"], codes.OUTCOME) == ["No lesion was segmented"]
+    _, read = objects(made, None, diagnosis=("nevus",))
+    assert said_of(read["report"], codes.OUTCOME) == []
+
+
+def test_they_are_new_instances_in_the_study_the_same_each_time(made):
+    first, read = objects(made, drawing())
+    assert objects(made, drawing())[0] == first
+    models = [made.read(kind) for kind in made.files]
+    for dataset in read.values():
+        assert dataset.StudyInstanceUID == models[0].StudyInstanceUID
+        assert dataset.PatientID == models[0].PatientID
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+        assert len({dataset[keyword].value for dataset in (*models, *read.values())}) == len(models) + 2
+    _, second = objects(made, drawing(), version=2)
+    assert second["report"].SOPInstanceUID != read["report"].SOPInstanceUID
+    (reference,) = {
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in items(read["report"])
+        if item.get("ValueType") == "IMAGE"
+        and item.ReferencedSOPSequence[0].ReferencedSOPClassUID == read["segmentation"].SOPClassUID
+    }
+    assert reference == read["segmentation"].SOPInstanceUID

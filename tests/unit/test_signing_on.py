@@ -1,0 +1,194 @@
+"""What claims say, which tokens are believed, settings of an issuer, and what is sealed: without any server."""
+
+import base64
+import hashlib
+import time
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, KeySet, RSAKey
+from nacl.exceptions import CryptoError
+from pydantic import ValidationError
+from starlette.datastructures import Headers
+
+from dermbatch.records.access import Role
+from dermbatch.settings import DeskSettings, OidcSettings, Settings, TenantSettings
+from desk.__main__ import check
+from desk.door.oidc.claims import is_name, roles_of, said
+from desk.door.oidc.tokens import access_token, id_token
+from desk.door.sessions import Session, seal, unseal
+from desk.door.who import address_of, cookie_name
+from desk.problems import Problem
+from orchestrator.stack.environment import settings_environment
+
+ISSUER = "https://sso.test/realms/clinic"
+OIDC = OidcSettings(issuer=ISSUER, client_id="desk", audience="https://desk.test/api")
+KEY = RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})
+CURVE = ECKey.generate_key("P-256", {"kid": "two", "use": "sig"})
+
+
+class Keys:
+    """An issuer that is not asked."""
+
+    def __init__(self, settings=OIDC):
+        self.settings = settings
+
+    def keys(self, kid):
+        return KeySet.import_key_set({"keys": [one.as_dict(private=False) for one in (KEY, CURVE)]})
+
+
+def token(header=None, key=KEY, **claims):
+    about = {"iss": ISSUER, "sub": "1", "aud": "desk", "exp": int(time.time()) + 60, "iat": int(time.time())}
+    about = {name: value for name, value in {**about, **claims}.items() if value is not None}
+    return jwt.encode({"alg": "RS256", "kid": "one", **(header or {})}, about, key)
+
+
+def refused(call, *args, **more):
+    with pytest.raises(Problem) as caught:
+        call(*args, **more)
+    assert (caught.value.status, caught.value.reason) == (401, "bad_token")
+    return str(caught.value)
+
+
+def test_an_id_token_is_believed_that_its_issuer_signed_for_this_client_and_sign_on():
+    half = base64.urlsafe_b64encode(hashlib.sha256(b"access").digest()[:16]).decode().rstrip("=")
+    good = token(nonce="n", at_hash=half)
+    assert id_token(Keys(), good, nonce="n", access_token="access")["sub"] == "1"
+    by_curve = token({"alg": "ES256", "kid": "two"}, CURVE)
+    assert id_token(Keys(), by_curve, nonce=None)["sub"] == "1"
+    assert id_token(Keys(), token(aud=["desk", "x"], azp="desk"), nonce=None)["sub"] == "1"
+    assert "nonce" in refused(id_token, Keys(), good, nonce="m")
+    assert "nonce" in refused(id_token, Keys(), token(), nonce="n")
+    assert "at_hash" in refused(id_token, Keys(), good, nonce="n", access_token="another")
+    for claims in (
+        {"iss": "https://evil.test"},
+        {"iss": ISSUER + "/"},
+        {"aud": "another"},
+        {"aud": []},
+        {"aud": ["desk", "x"]},
+        {"aud": ["desk", "x"], "azp": "x"},
+        {"azp": "x"},
+        {"sub": None},
+        {"exp": None},
+        {"exp": "9999999999"},
+        {"exp": int(time.time()) - 31},
+        {"nbf": int(time.time()) + 60},
+        {"iat": int(time.time()) + 60},
+    ):
+        refused(id_token, Keys(), token(**claims), nonce=None)
+    assert id_token(Keys(), token(exp=int(time.time()) - 25), nonce=None)  # clocks differ
+    stranger = RSAKey.generate_key(2048, {"kid": "one"})
+    refused(id_token, Keys(), token(key=stranger), nonce=None)
+    refused(id_token, Keys(), token({"kid": "three"}), nonce=None)
+    refused(id_token, Keys(), token({"kid": "two"}), nonce=None)  # of another kind of key
+    for nonsense in ("", "a.b", "a.b.c", "é.é.é", "e30.e30."):
+        refused(id_token, Keys(), nonsense, nonce=None)
+
+
+def test_an_access_token_is_no_id_token_and_of_this_audience():
+    api = {"aud": "https://desk.test/api"}
+    assert access_token(Keys(), token({"typ": "at+jwt"}, **api))["sub"] == "1"
+    assert access_token(Keys(), token({"typ": "application/at+jwt"}, **api))["sub"] == "1"
+    refused(access_token, Keys(), token({"typ": "JWT"}, **api))
+    refused(access_token, Keys(), token({"typ": "at+jwt"}))
+    lenient = Keys(OIDC.model_copy(update={"token_types": ("JWT",)}))
+    assert access_token(lenient, token({"typ": "JWT"}, **api))["sub"] == "1"
+    refused(access_token, lenient, token({"typ": "JWT"}, nonce="n", **api))
+    refused(access_token, lenient, token({"typ": "logout+jwt"}, **api))
+
+
+@pytest.mark.parametrize(
+    ("value", "roles"),
+    [
+        (["reader", "admin", "else"], {"reader", "admin"}),
+        ("operator", {"operator"}),
+        ("", set()),
+        ([], set()),
+        ({"reviewer": {"x": 1}}, {"reviewer"}),
+        (["Reader", 7, None], set()),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_a_claim_means_roles_and_one_that_is_absent_means_nothing(value, roles):
+    assert roles_of(value, OIDC) == roles
+
+
+def test_claims_are_found_by_name_or_by_the_way_to_them():
+    by_way = OIDC.model_copy(update={"roles_claim": "realm_access.roles", "roles": {"derm": Role.READER}})
+    assert said({"realm_access": {"roles": ["derm", "reader"]}}, by_way).roles == {Role.READER}
+    by_url = OIDC.model_copy(update={"roles_claim": "https://clinic.test/roles", "tenant_claim": "org.id"})
+    found = said({"sub": "7", "https://clinic.test/roles": ["admin"], "org": {"id": "a"}}, by_url)
+    assert (found.name, found.roles, found.tenant) == ("7", {Role.ADMIN}, "a")
+    assert said({"sub": "7", "realm_access": "x"}, by_way).roles is None
+
+
+def test_nobody_is_called_as_a_key_is_or_by_what_cannot_be_seen():
+    assert is_name("ada@clinic.test")
+    assert is_name("Zoë 王")
+    for name in ("", "key:nightly", " ada", "a\nb", "a\u202eb", "a" * 201):
+        assert not is_name(name)
+
+
+def test_settings_of_an_issuer_that_cannot_be_are_refused():
+    whole = {"issuer": ISSUER, "client_id": "desk"}
+    for changes in (
+        {"issuer": "http://sso.test"},
+        {"issuer": "https://sso.test/?x=1"},
+        {"client_id": None},
+        {"issuer": None},
+        {"algorithms": ["HS256"]},
+        {"algorithms": ["none"]},
+        {"scopes": ["profile"]},
+        {"roles": {"x": "king"}},
+        {"audience": "desk", "token_types": ["JWT"]},
+    ):
+        with pytest.raises(ValidationError):
+            OidcSettings(**{**whole, **changes})
+    oidc = OidcSettings(**whole)
+    for changes in (
+        {"oidc": oidc},
+        {"oidc": oidc, "url": "https://desk.test/below"},
+        {"oidc": oidc, "url": "http://desk.test"},
+        {"oidc": oidc, "url": "https://desk.test", "user_header": "X-User"},
+    ):
+        with pytest.raises(ValidationError):
+            DeskSettings(**changes)
+    good = DeskSettings(oidc=oidc, url="https://desk.test/", listen_address="0.0.0.0")
+    check(good, TenantSettings())
+    assert good.url == "https://desk.test"
+    assert cookie_name(good) == "__Host-dermbatch-desk-8080"
+
+
+def test_settings_of_an_issuer_come_through_to_the_desk_of_a_stack(monkeypatch):
+    oidc = OidcSettings(issuer=ISSUER, client_id="desk", client_secret="s", roles={"a": "reader"})
+    asked = Settings(desk=DeskSettings(oidc=oidc, url="https://desk.test"))
+    for name, value in settings_environment(asked).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == asked
+
+
+def test_what_is_sealed_opens_by_its_own_token_alone():
+    sealed = seal("token", {"refresh_token": "r"})
+    assert unseal("token", sealed) == {"refresh_token": "r"}
+    with pytest.raises(CryptoError):
+        unseal("another", sealed)
+
+
+def test_a_session_is_read_as_it_was_kept():
+    session = Session("ada", frozenset({Role.READER}), "clinic-a")
+    assert Session.read(session.as_json()) == session
+
+
+def test_an_address_is_the_last_that_no_proxy_of_ours_is():
+    settings = DeskSettings(proxies=("10.0.0.0/8",))
+
+    def at(client, forwarded=""):
+        headers = Headers({"x-forwarded-for": forwarded} if forwarded else {})
+        return address_of(headers, {"client": (client, 1)}, settings)
+
+    assert at("10.1.1.1", "203.0.113.9, 198.51.100.7, 10.2.2.2") == "198.51.100.7"
+    assert at("198.51.100.7", "1.2.3.4") == "198.51.100.7"  # no proxy of ours: not believed
+    assert at("10.1.1.1") == "10.1.1.1"
+    assert at("10.1.1.1", "nonsense") == "unknown"
+    assert at("2001:db8::1:2:3:4") == "2001:db8::/64"
