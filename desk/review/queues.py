@@ -16,10 +16,12 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dermbatch import layout
+from dermbatch.records.plan import ReviewPlan
 from dermbatch.records.review import Case, Decision, Queue
 from dermbatch.review import queues as kept
 from dermbatch.review.kept import decisions
 from dermbatch.review.leases import LEASE_SECONDS, Leases
+from dermbatch.review.plans import plan_of
 from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
 from desk.api.sets import sets_of
@@ -41,7 +43,8 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    batches: list[str] = Field(description="whose images", min_length=1)
+    batches: list[str] = Field(default=[], description="whose images; those of the plan where none is named")
+    plan: str | None = Field(default=None, description="a plan of what to read next: its images, in its order")
     q: str = Field(default="", description="the gallery's query line: flag:low_confidence, set:doubtful")
     order: Literal["index", "uncertainty", "chance"] = Field(
         default="index", description="the most uncertain first, or by chance"
@@ -126,12 +129,14 @@ def make(
 ) -> Response:
     """Make a queue of the images that a query means now; it does not change when others come."""
     shelf: Shelf = request.app.state.shelf
-    for batch in asked.batches:
+    plan = None if asked.plan is None else _plan(store, asked.plan, person)
+    batches = asked.batches or _batches(store, plan)
+    for batch in batches:
         check_own(person, batch)
     name = asked.name if person.tenant is None else layout.owned(asked.name, person.tenant)
     sets = sets_of(store, person)
-    view = shelf.view(store, asked.batches, asked.q, "-uncertainty" * (asked.order == "uncertainty"), sets)
-    cases = _chosen(view, asked)
+    view = shelf.view(store, batches, asked.q, "-uncertainty" * (asked.order == "uncertainty"), sets)
+    cases = _chosen(view, asked) if plan is None else _planned(view, plan, asked)
     known = _known(store, sets, asked)
     known = known[: max(1, round(len(cases) * asked.known_share / (1 - asked.known_share)))]
     if not cases:
@@ -140,7 +145,7 @@ def make(
         name=name,
         made=datetime.now(UTC),
         by=person.name,
-        how=f"{asked.q or 'all images'} of {', '.join(asked.batches)}, by {asked.order}"[:4000],
+        how=_how(asked, batches),
         cases=kept.mixed(cases, known, name),
         readers=asked.readers,
         blind=asked.blind,
@@ -242,11 +247,48 @@ def _is_open(case: Case, many: int, reader: str, found: Sequence[Decision], leas
     return False
 
 
+def _plan(store: ObjectStore, name: str, person: Person) -> ReviewPlan:
+    """A plan whose images the asker may all see; of another one nobody learns whether it is there."""
+    found = plan_of(store, name)
+    if found is None or not all(person.sees(one.batch) for one in found.images):
+        raise Problem(404, "no_plan", f"there is no plan {name!r}", at={"in": "body", "parameter": "plan"})
+    return found
+
+
+def _batches(store: ObjectStore, plan: ReviewPlan | None) -> list[str]:
+    """The batches of a plan that are still there."""
+    if plan is None:
+        raise Problem(400, "usage", "name batches, or a plan", at={"in": "body", "parameter": "batches"})
+    there = set(store.folders(store.bucket, layout.BATCHES))
+    found = [batch for batch in dict.fromkeys(one.batch for one in plan.images) if batch in there]
+    if not found:
+        raise Problem(400, "nothing_meant", "no batch of this plan is there any more", at={"in": "body"})
+    return found
+
+
+def _planned(view: View, plan: ReviewPlan, asked: Asked) -> list[Case]:
+    """The images of a plan that have a result and that the query means, in the plan's order."""
+    there = set(_cases(view, _done(view)))
+    wanted = (Case(batch=one.batch, index=one.index) for one in plan.images)
+    return [case for case in wanted if case in there][: asked.most]
+
+
+def _how(asked: Asked, batches: Sequence[str]) -> str:
+    """What chose the images, in words."""
+    said = f"{asked.q or 'all images'} of {', '.join(batches)}"
+    return (f"plan {asked.plan}: {said}" if asked.plan else f"{said}, by {asked.order}")[:4000]
+
+
+def _done(view: View) -> Any:
+    """The rows of images with a result, in the view's order."""
+    outcome, order = view.column("outcome"), view.order
+    if outcome is None:
+        return order
+    return order[np.asarray(pc.equal(outcome.cast(pa.string()), "done").fill_null(False))[order]]
+
+
 def _chosen(view: View, asked: Asked) -> list[Case]:
-    outcome = view.column("outcome")
-    order = view.order
-    if outcome is not None:
-        order = order[np.asarray(pc.equal(outcome.cast(pa.string()), "done").fill_null(False))[order]]
+    order = _done(view)
     if asked.order == "chance":
         order = np.random.default_rng(asked.seed).permutation(order)
     return _cases(view, order[: asked.most])

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from desk_server import Server, write_batch
 
+from dermbatch.records.plan import Planned, ReviewPlan
 from dermbatch.records.review import Case
 from dermbatch.review.leases import Leases
+from dermbatch.review.plans import keep_plan
 from dermbatch.store import ObjectStore
 from tests.outcome_samples import failure_of, result_of
 
@@ -53,7 +56,7 @@ def reader(servers):
 
 
 def make(client, batch, **asked):
-    answer = client.post("/v1/queues", json={"name": asked.pop("name", batch), "batches": [batch], **asked})
+    answer = client.post("/v1/queues", json={"name": asked.pop("name", batch), **{"batches": [batch], **asked}})
     assert answer.status_code == 201, answer.text
     return answer.json()
 
@@ -228,6 +231,24 @@ def test_a_share_begins_blank_the_same_whenever_it_is_asked(reader, batch):
 def test_a_queue_that_is_none_is_refused(reader, batch, asked, status, reason):
     answer = reader("ada").post("/v1/queues", json={"name": batch, "batches": [batch], **asked})
     assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
+
+
+def test_a_plan_is_read_in_its_order(servers, reader, batch, object_store_settings):
+    store = ObjectStore(object_store_settings)
+    images = tuple(
+        Planned(batch=name, index=index, sha256="ab" * 32, reason="random")
+        for name, index in ((batch, 7), ("deleted", 1), (batch, 2), (batch, IMAGES), (batch, 4))
+    )
+    made = {"made": datetime.now(UTC), "strategy": "random", "seed": 0, "among": 9}
+    keep_plan(store, ReviewPlan(name=batch, images=images, **made))
+    ada = reader("ada")
+    said = make(ada, batch, batches=[], plan=batch)
+    assert (said["images"], said["how"]) == (3, f"plan {batch}: all images of {batch}")
+    assert order_of(ada, batch) == [7, 2, 4]  # the last one failed, and a batch is gone
+    assert make(ada, batch, name=f"{batch}-q", plan=batch, q="flag:no_lesion")["images"] == 1
+    for asked, status, reason in (({"plan": "never"}, 404, "no_plan"), ({}, 400, "usage")):
+        answer = ada.post("/v1/queues", json={"name": f"{batch}-x", **asked})
+        assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
 
 
 def test_a_name_is_taken_once(reader, batch):

@@ -19,7 +19,7 @@ document.getElementById("new").addEventListener("submit", async (event) => {
   const wrong = document.getElementById("wrong");
   wrong.textContent = "";
   try {
-    await json("/v1/queues", { method: "POST", json: { name: asked.get("name"), batches: [asked.get("batch")], q: asked.get("q"), order: asked.get("order"), most: number("most"), readers: number("readers"), blind: asked.has("blind"), blank_share: number("blank") / 100, seed: Math.floor(Math.random() * 2 ** 31), known: asked.get("known") || null } });
+    await json("/v1/queues", { method: "POST", json: { name: asked.get("name"), batches: asked.get("plan") ? [] : [asked.get("batch")], plan: asked.get("plan") || null, q: asked.get("q"), order: asked.get("order"), most: number("most"), readers: number("readers"), blind: asked.has("blind"), blank_share: number("blank") / 100, seed: Math.floor(Math.random() * 2 ** 31), known: asked.get("known") || null } });
     location.href = "/review";
   } catch (error) {
     wrong.textContent = error.message;
