@@ -85,7 +85,8 @@ def _verdict(store: ObjectStore, batch: str, index: int, decisions: list[Decisio
         return "returned"
     if any(one.seen.sha256 != record.source.sha256 for one in counted):
         return "another_image"
-    if any(_resegmented(store, one) for one in counted):
+    pool = layout.pool_of(record.preview)
+    if any(_resegmented(store, one, pool) for one in counted):
         return "resegmented"
     sure = [one for one in counted if not one.unsure]
     masks = [one.mask for one in sorted(counted, key=lambda one: one.made) if one.mask is not None]
@@ -119,9 +120,9 @@ def _counted(decisions: Sequence[Decision]) -> list[Decision]:
     return [one for one in read_only if one.reader not in returned or one.made > returned[one.reader]]
 
 
-def _resegmented(store: ObjectStore, decision: Decision) -> bool:
-    """Whether the lesion was segmented anew since, and the reader was not told of it."""
-    newer = newer_results(store, decision.seen.sha256, decision.seen.stages)
+def _resegmented(store: ObjectStore, decision: Decision, pool: str | None) -> bool:
+    """Whether the lesion was segmented anew since, among the results of its pool, and the reader was not told."""
+    newer = newer_results(store, decision.seen.sha256, decision.seen.stages, pool)
     return Stage.SEGMENT in newer and decision.despite.get(Stage.SEGMENT) != newer[Stage.SEGMENT]
 
 

@@ -85,6 +85,19 @@ def test_decisions_become_a_set_that_recipes_read(
     assert (code, "holds a set already" in told) == (2, True)
 
 
+def test_the_store_is_that_of_a_stack_that_runs(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(data, "ObjectStore", lambda settings, _: asked.append(settings.bucket) or store)
+    words = ("data", "from-feedback", "spring-1", "--out", tmp_path / "set", "--home", tmp_path)
+    code, _, told = call(monkeypatch, capsys, *words)
+    assert (code, f"no stack is running in {tmp_path}" in told) == (2, True)
+    (tmp_path / "stack.json").write_text('{"settings": {"store": {"bucket": "theirs"}}}')
+    assert call(monkeypatch, capsys, *words)[0] == 0
+    assert asked == ["theirs"]
+
+
 def test_each_image_says_who_when_and_which_model(store: Any, tmp_path: Path) -> None:
     write_set(store, ["spring-1"], tmp_path, renamed={}, val=0)
     first = next(row for row in rows(tmp_path / "feedback.csv") if row["index"] == "0")
