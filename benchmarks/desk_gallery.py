@@ -181,7 +181,7 @@ def _scrolled(page: Page, scroll: int, rss: psutil.Process) -> Iterator[str]:
     browser.start_tracing(page=page, categories=["toplevel", "devtools.timeline"])
     page.evaluate(_LEAP, scroll // columns)
     frames = page.evaluate("window.frames_.slice(2)")
-    tasks = _tasks(json.loads(browser.stop_tracing()))
+    tasks = tasks_of(json.loads(browser.stop_tracing()))
     page.wait_for_timeout(1000)
     yield (
         f"scrolled={scroll} frames={len(frames)} longest_frame_ms={max(frames):.0f} "
@@ -196,7 +196,7 @@ def _scrolled(page: Page, scroll: int, rss: psutil.Process) -> Iterator[str]:
     yield f"desk_rss_mb={memory:.0f} -> {rss.memory_info().rss / 1e6:.0f}"
 
 
-def _tasks(trace: dict[str, Any]) -> list[float]:
+def tasks_of(trace: dict[str, Any]) -> list[float]:
     """Milliseconds of processor of each task of the page's main thread, however much else the machine does."""
     events = trace["traceEvents"]
     threads = {

@@ -28,6 +28,8 @@ LONGEST = (
     "nets/test_lesionnets_command.py",
     "acceptance/test_desk_browser.py",
     "acceptance/test_privacy.py",
+    "integration/test_review_two_readers.py",
+    "integration/test_review_browser.py",
     "acceptance/test_install.py",
     "nets/test_networks.py",
     "integration/test_draining.py",

@@ -7,6 +7,7 @@ Times are Redis's own. An image is leased whatever queue it is in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Literal, cast
 
@@ -35,8 +36,7 @@ class Leases:
 
     def __init__(self, client: redis.Redis, seconds: float = LEASE_SECONDS) -> None:
         self._redis, self.seconds = client, seconds
-        text = files(__package__).joinpath("lease.lua").read_text(encoding="utf-8")
-        self._lease = client.register_script(text)
+        self._lease = client.register_script(_script())
 
     def take(self, reader: str, cases: Sequence[tuple[Case, int]]) -> int | None:
         """Lease the first image that the reader is free for; one that they hold comes first, and is held on.
@@ -107,6 +107,11 @@ class Leases:
         with sorted_errors():
             seconds, micros = self._redis.time()
         return seconds * 1000 + micros // 1000
+
+
+@cache
+def _script() -> str:
+    return files(__package__).joinpath("lease.lua").read_text(encoding="utf-8")
 
 
 def _member(case: Case) -> str:

@@ -91,6 +91,7 @@ def test_a_decision_is_sent_as_new_instances_once_and_noted(server, batch, pacs,
     lines = server.looks()
     assert lines.count('"to":"pacs:clinic"') + lines.count('"to": "pacs:clinic"') == 4
     assert "reviewed/rw/000000/0/" in lines
+    assert "reviews/rw/000000/0/" in lines  # every decision, too
 
 
 def test_what_cannot_be_sent_is_said(server, batch):

@@ -41,6 +41,7 @@ function remember(push = false) {
   if (state.size !== 170) extra.size = state.size;
   if (total() && here) extra.at = idAt(here);
   const address = `/gallery?${query(extra)}`;
+  byId("to-review").href = `/review?${new URLSearchParams({ batch: state.batches[0] ?? "", q: state.q })}`;
   if (address !== location.pathname + location.search) history[push ? "pushState" : "replaceState"](null, "", address);
 }
 
