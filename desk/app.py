@@ -97,9 +97,9 @@ def _entrances(app: FastAPI, sessions: Sessions, settings: DeskSettings) -> None
         return JSONResponse({"status": "ok"})
 
     @app.get("/v1/session", tags=["session"])
-    def session(person: ThePerson) -> dict[str, str]:
-        """Who is signed in, and the token that goes with what changes something."""
-        return {"name": person.name, "csrf": person.csrf}
+    def session(person: ThePerson) -> dict[str, str | None]:
+        """Who is signed in, of which tenant, and the token that goes with what changes something."""
+        return {"name": person.name, "tenant": person.tenant, "csrf": person.csrf}
 
     @app.get("/enter", include_in_schema=False)
     def enter(link: str | None = None, onward: Annotated[str, Query(alias="next")] = "") -> Response:

@@ -152,7 +152,7 @@ def resegment(
     offer = Offer.of(settings, warn)
     name = submission.name_for(batch_name, entries.named(store, batches[0]).order.tenant, settings)
     with err.status("Reading the earlier batches"):
-        batch = submission.again(name, order, batches, store, offer)
+        batch = submission.again(name, order, batches, settings, store, offer)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 
