@@ -24,7 +24,7 @@ from orchestrator.planning.intake.candidates import Item, LeftOut, Skipped, Walk
 from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.uploading import entered
 
-_STEERING = {"lane", "weight", "max_failed_share"}
+_STEERING = {"lane", "weight", "max_failed_share", "shares", "wait_objective"}
 """What may be another where a plan is gone on with."""
 
 
@@ -50,7 +50,8 @@ def plan(
         store: Uploads go into its incoming bucket, records into its result bucket.
         deidentify: Takes identity off the images, where a profile is asked for; the walk must read them all.
         told: Called after every part with how far planning has come.
-        check: Called likewise; where it raises, there is no batch, and the plan is forgotten.
+        check: Called likewise; where it raises, there is no batch, and plan and uploads are
+            deleted.
 
     Raises:
         UsageError: Where the batch name is taken, or a plan of other inputs was begun under it, or there is not
@@ -194,6 +195,8 @@ def _checked(record: PlanRecord, store: ObjectStore, check: Callable[[PlanRecord
         check(record)
     except UsageError:
         _forget(store, record.name)
+        store.delete_prefix(store.bucket, layout.batch_prefix(record.name))
+        store.delete_prefix(store.incoming_bucket, f"{record.name}/")  # what was uploaded for it
         raise
 
 

@@ -7,7 +7,7 @@ out; images that failed are taken again, since another model may do better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from dermbatch import layout, stages
@@ -19,6 +19,7 @@ from dermbatch.records.asked import (
     ManifestEntry,
     ModelChoice,
     Order,
+    PlanRecord,
     Position,
     SupportChoice,
 )
@@ -29,6 +30,8 @@ from dermbatch.stored import read_if_any
 from orchestrator.batches.entries import named, read_batch, read_manifest_part
 from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Walk
 from orchestrator.planning.planner import plan
+
+Check = Callable[[PlanRecord], None]
 
 _RECORDS_LOOKED_AT = 20
 """Results of a batch that are asked which models ran."""
@@ -81,16 +84,31 @@ def _tenant(earlier: Sequence[Batch]) -> dict[str, str | None]:
     return {"tenant": tenant, "shares": shares}
 
 
-def plan_resegment(name: str, asked: Order, batches: Sequence[str], store: ObjectStore) -> Batch:
+def plan_resegment(
+    name: str,
+    asked: Order,
+    batches: Sequence[str],
+    store: ObjectStore,
+    *,
+    admit: Callable[[Order], tuple[Order, Check]] = lambda order: (order, lambda record: None),
+) -> Batch:
     """Plan a batch that runs images of earlier batches again; the same call goes on after a kill.
 
+    Args:
+        name: Of the batch.
+        asked: As for :func:`resegment_order`.
+        batches: Likewise.
+        store: Likewise.
+        admit: Told of the whole order; gives it as its tenant may have it, and what is checked as it is planned.
+
     Raises:
-        UsageError: As :func:`resegment_order`; or where the name is taken, or there is no image.
+        UsageError: As :func:`resegment_order`; or where the name is taken, there is no image, or the tenant may
+            not have it.
         PermanentError: With reason ``manifest_damaged``, where an earlier manifest is.
         StoreUnavailable, StoreRefused: Where the store fails; the batch then does not exist.
     """
-    order = resegment_order(asked, batches, store)
-    return plan(name, order, earlier_images(store, order.compared_with), store)
+    order, check = admit(resegment_order(asked, batches, store))
+    return plan(name, order, earlier_images(store, order.compared_with), store, check=check)
 
 
 def earlier_images(store: ObjectStore, batches: Sequence[str]) -> Walk:

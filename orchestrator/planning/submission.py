@@ -27,7 +27,7 @@ from orchestrator.planning.models import Offer
 from orchestrator.planning.planner import is_batch, plan, planned
 from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.privacy.profile import Profile, load_profile
-from orchestrator.planning.resegment import plan_resegment
+from orchestrator.planning.resegment import Check, plan_resegment
 from orchestrator.planning.support import fits
 from orchestrator.planning.tenants.quota import within
 from orchestrator.planning.tenants.tenant import Tenant, tenant_of
@@ -186,7 +186,9 @@ def _unchecked(
     return Submission(made, tuple(inputs), intake, deidentify, tenant_of(settings, order.tenant))
 
 
-def again(name: str, order: Order, batches: Sequence[str], store: ObjectStore, offer: Offer) -> Batch:
+def again(
+    name: str, order: Order, batches: Sequence[str], settings: Settings, store: ObjectStore, offer: Offer
+) -> Batch:
     """Plan images of earlier batches anew; as :func:`orchestrator.planning.resegment.plan_resegment`.
 
     Only the models that are named are looked for: those of the earlier batches may be gone, their results are not.
@@ -194,7 +196,14 @@ def again(name: str, order: Order, batches: Sequence[str], store: ObjectStore, o
     offer.check(order.models)
     if Stage.SEGMENT in order.models:
         fits(order, offer)
-    return plan_resegment(name, order, batches, store)
+
+    def admit(whole: Order) -> tuple[Order, Check]:
+        tenant = tenant_of(settings, whole.tenant)
+        if tenant is None:
+            return whole, lambda record: None
+        return tenant.admitted(whole), within(store, tenant, datetime.now(UTC))
+
+    return plan_resegment(name, order, batches, store, admit=admit)
 
 
 def check(

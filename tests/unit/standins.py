@@ -44,6 +44,7 @@ class Store:
     """A store in memory."""
 
     bucket = "results"
+    incoming_bucket = "incoming"
     audit = NO_AUDIT
 
     def __init__(self):

@@ -19,13 +19,14 @@ from orchestrator.cli.app import out
 from orchestrator.cli.program import application
 from orchestrator.planning import submission
 from orchestrator.planning.intake.candidates import Candidate
+from orchestrator.planning.models import Offer
 from orchestrator.planning.planner import plan
 from orchestrator.planning.resegment import resegment_order
 from orchestrator.planning.tenants.attainment import Attained, attained
 from orchestrator.planning.tenants.quota import had, orphans, within
 from orchestrator.planning.tenants.tenant import Quota, Tenant, load_tenants
 from orchestrator.watching.rules.rule import Rule
-from tests.outcome_samples import batch_of
+from tests.outcome_samples import batch_of, entry_of, write_manifest
 
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
 FILE = """
@@ -228,7 +229,7 @@ def test_a_plan_beyond_a_quota_is_refused_and_leaves_no_batch(used, quota, image
         plan("clinic-a.new", order, walk, used, check=check)
     assert said in str(caught.value)
     assert "clinic-a.new" not in had(used, "clinic-a", NOW).open_batches
-    assert not used.keys("clinic-a.new/(batch|plan).json")
+    assert not used.keys("clinic-a.new")
 
 
 def test_open_batches_of_a_tenant_that_is_declared_no_more_are_named(used):
@@ -286,3 +287,18 @@ def test_what_was_attained_of_objectives_is_told_from_summaries_of_the_month(use
     found = attained(used, "clinic-a", NOW)
     assert found == Attained(live=200, late=12, deadlines=2, met=1)
     assert (found.in_time, found.deadlines_met) == (0.94, 0.5)
+
+
+def test_running_images_again_is_held_to_the_same(used, settings):
+    write_manifest(used, batch_of("clinic-a.two", 30, tenant="clinic-a"), map(entry_of, range(30)))
+    order = Order(models={Stage.SEGMENT: ModelChoice(name="my_unet", version="5")})
+    offer = Offer("here", None)
+    with pytest.raises(UsageError, match="may not use my_unet for segment"):
+        submission.again("clinic-a.new", order, ["clinic-a.two"], settings(), used, offer)
+    order = Order(models={Stage.SEGMENT: ModelChoice(name="my_unet", version="4")})
+    few = settings(FILE.replace("open_images: 100", "open_images: 70"))
+    with pytest.raises(UsageError, match="quota of tenant 'clinic-a' is 70 open images: it has 60"):
+        submission.again("clinic-a.new", order, ["clinic-a.two"], few, used, offer)
+    much = settings(FILE.replace("bytes_a_month: 5000", "bytes_a_month: 50000"))
+    again = submission.again("clinic-a.new", order, ["clinic-a.two"], much, used, offer)
+    assert (again.order.tenant, again.images) == ("clinic-a", 30)

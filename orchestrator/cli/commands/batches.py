@@ -157,7 +157,7 @@ def resegment(
     name = submission.name_for(batch_name, entries.named(store, batches[0]).order.tenant, settings)
     order = pinned(order, support, store)
     with err.status("Reading the earlier batches"):
-        batch = submission.again(name, order, batches, store, offer)
+        batch = submission.again(name, order, batches, settings, store, offer)
     begin(store, ledger, batch)
     out.print(batch.name, markup=False)
 

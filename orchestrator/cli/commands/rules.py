@@ -17,7 +17,7 @@ from dermbatch.settings import Settings, load
 from dermbatch.store import split_uri
 from orchestrator.cli import options
 from orchestrator.cli.app import out
-from orchestrator.planning.submission import admitted
+from orchestrator.planning import submission
 from orchestrator.watching.rules.rules import Rule, RuleBook, Verdict, load_rules
 from orchestrator.watching.taking.gathering import window
 
@@ -79,13 +79,15 @@ def explain(file: _File, object_uri: _Object, plain: options.AsJson = False) -> 
 def _rules(file: Path, settings: Settings) -> RuleBook:
     book = load_rules(file)
     book.check_apart([settings.store.bucket, settings.store.incoming_bucket])
+    for rule in book.rules:
+        submission.check_inputs(submission.admitted(rule.order(settings), settings), [rule.prefix], settings)
     return book
 
 
 def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
     """All that a rule does with an object that is taken in now."""
     said = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
-    order = admitted(rule.order(settings), settings)
+    order = rule.order(settings)
     models = {str(stage): _written(model) for stage, model in order.models.items()}
     profile = book.profiles[rule.deidentify].model_dump(mode="json") if rule.deidentify is not None else None
     name, until = window(rule, datetime.now(UTC))

@@ -44,6 +44,7 @@ _COUNTED = (
     NO_DICOM,
     "started",
     "finished",
+    "seconds_waited",
     "flags",
     "label",
     "probability",
