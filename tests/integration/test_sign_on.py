@@ -215,9 +215,10 @@ def test_where_a_refresh_says_nothing_of_roles_they_stay(server, issuer, monkeyp
 
 
 def test_roles_that_userinfo_says_are_read_there_again(server, issuer):
-    person = {"preferred_username": "vera"}
-    with signed_on(issuer, "vera", id_token=person, userinfo={"roles": ["reviewer"]}) as vera:
-        assert vera.get("/v1/session").json()["roles"] == ["reviewer"]
+    there = {"preferred_username": "vera@clinic", "roles": ["reviewer"]}
+    with signed_on(issuer, "vera", id_token={}, userinfo=there) as vera:
+        said = vera.get("/v1/session").json()
+        assert (said["name"], said["roles"]) == ("vera@clinic", ["reviewer"])
         issuer.told(userinfo={})
         lapse(server, vera)
         assert vera.get("/v1/batches").json()["reason"] == "claim_missing"

@@ -4,17 +4,19 @@ import base64
 import hashlib
 import time
 
+import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
 from nacl.exceptions import CryptoError
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from starlette.datastructures import Headers
 
 from dermbatch.records.access import Role
 from dermbatch.settings import DeskSettings, OidcSettings, Settings, TenantSettings
 from desk.__main__ import check
 from desk.door.oidc.claims import is_name, roles_of, said
+from desk.door.oidc.issuer import Issuer
 from desk.door.oidc.tokens import access_token, id_token
 from desk.door.sessions import Session, seal, unseal
 from desk.door.who import address_of, cookie_name
@@ -192,3 +194,109 @@ def test_an_address_is_the_last_that_no_proxy_of_ours_is():
     assert at("10.1.1.1") == "10.1.1.1"
     assert at("10.1.1.1", "nonsense") == "unknown"
     assert at("2001:db8::1:2:3:4") == "2001:db8::/64"
+
+
+# An issuer as it may be found.
+
+
+class Answers:
+    """What an issuer answers to each address, and which were asked; away where nothing is said."""
+
+    def __init__(self, **said):
+        self.asked = []
+        self.said = {
+            "/realms/clinic/.well-known/openid-configuration": {
+                "issuer": ISSUER,
+                **{name: f"https://sso.test/{name}" for name in ("authorization_endpoint", "token_endpoint")},
+                "jwks_uri": "https://sso.test/keys",
+                **said,
+            },
+            "/keys": {"keys": [KEY.as_dict(private=False)]},
+        }
+
+    def __call__(self, request):
+        self.asked.append(request.url.path)
+        if request.url.path not in self.said:
+            raise httpx.ConnectError("away")
+        return httpx.Response(200, json=self.said[request.url.path])
+
+
+@pytest.fixture
+def found():
+    made = []
+
+    def found(answers, **changes):
+        issuer = Issuer(OIDC.model_copy(update=changes))
+        issuer._http = httpx.Client(transport=httpx.MockTransport(answers))
+        made.append(issuer)
+        return issuer
+
+    yield found
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"issuer": "https://another.test"},
+        {"token_endpoint": "javascript:alert(1)"},
+        {"jwks_uri": "http://sso.test/keys"},
+        {"authorization_endpoint": None},
+    ],
+)
+def test_an_issuer_whose_documents_are_wrong_is_not_asked(found, said):
+    with pytest.raises(Problem) as caught:
+        found(Answers(**said)).keys(None)
+    assert (caught.value.status, caught.value.reason) == (503, "issuer_unavailable")
+
+
+def test_addresses_that_are_none_are_not_led_to(found):
+    issuer = found(Answers(end_session_endpoint="javascript:alert(1)"))
+    assert issuer.said("end_session_endpoint") is None
+
+
+def test_keys_that_are_no_public_ones_are_none(found):
+    for keys in ([], [{"kty": "oct", "k": "c2VjcmV0", "kid": "one"}], "none", [7]):
+        answers = Answers()
+        answers.said["/keys"] = {"keys": keys}
+        with pytest.raises(Problem, match="its keys are none"):
+            found(answers).keys("one")
+
+
+def test_what_an_issuer_said_holds_while_it_is_away_and_it_is_not_asked_all_the_time(found, monkeypatch):
+    answers = Answers()
+    issuer = found(answers)
+    assert issuer.keys("one").keys[0].kid == "one"
+    asked = len(answers.asked)
+    assert issuer.keys("one").keys[0].kid == "one"
+    assert len(answers.asked) == asked
+    answers.said.clear()
+    monkeypatch.setattr("desk.door.oidc.issuer._HOLDS", 0)
+    assert issuer.keys("one").keys[0].kid == "one"
+    away = len(answers.asked)
+    assert away == asked + 1  # and then for a while not at all
+    assert issuer.keys("one").keys[0].kid == "one"
+    with pytest.raises(Problem, match="it has not answered just now"):
+        issuer.token(grant_type="refresh_token", refresh_token="r")
+    assert len(answers.asked) == away
+
+
+def test_a_client_proves_itself_as_it_is_set_up(found):
+    secret = SecretStr("a secret+")
+    for changes, header, body in (
+        ({"client_secret": secret}, "Basic ZGVzazphK3NlY3JldCUyQg==", "grant_type=x"),
+        (
+            {"client_secret": secret, "client_auth": "client_secret_post"},
+            None,
+            "grant_type=x&client_id=desk&client_secret=a+secret%2B",
+        ),
+        ({"client_secret": None}, None, "grant_type=x&client_id=desk"),
+    ):
+        answers, seen = Answers(), []
+        answers.said["/token_endpoint"] = {"access_token": "a"}
+        issuer = found(
+            lambda request, answers=answers, seen=seen: seen.append(request) or answers(request), **changes
+        )
+        assert issuer.token(grant_type="x") == {"access_token": "a"}
+        assert (seen[-1].headers.get("authorization"), seen[-1].content.decode()) == (header, body)

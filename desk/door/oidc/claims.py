@@ -23,22 +23,21 @@ class Said:
         name: What they are called; the subject where the claim is not there.
         roles: What they are; none where nothing was said of it, and empty where it was said that they are nothing.
         tenant: Whose they are; none where nothing was said of it.
+        is_whole: Whether all was said that is asked for.
     """
 
     name: str
     roles: frozenset[Role] | None
     tenant: str | None
+    is_whole: bool
 
 
 def said(claims: Mapping[str, Any], settings: OidcSettings) -> Said:
     """What claims say."""
-    name = _at(claims, settings.name_claim)
-    tenant = None if settings.tenant_claim is None else _at(claims, settings.tenant_claim)
-    return Said(
-        name if isinstance(name, str) and name else str(claims.get("sub", "")),
-        roles_of(_at(claims, settings.roles_claim), settings),
-        tenant if isinstance(tenant, str) and tenant else None,
-    )
+    name, roles = _text(claims, settings.name_claim), roles_of(_at(claims, settings.roles_claim), settings)
+    tenant = _text(claims, settings.tenant_claim)
+    asked = [name, roles] if settings.tenant_claim is None else [name, roles, tenant]
+    return Said(name or str(claims.get("sub", "")), roles, tenant, None not in asked)
 
 
 def roles_of(value: Any, settings: OidcSettings) -> frozenset[Role] | None:
@@ -55,6 +54,11 @@ def is_name(name: str) -> bool:
     """Whether somebody can be called so: not as keys are, and nothing that cannot be seen."""
     letters = all(unicodedata.category(letter)[0] not in "CZ" or letter == " " for letter in name)
     return 1 <= len(name) <= 200 and name == name.strip() and letters and not name.startswith("key:")
+
+
+def _text(claims: Mapping[str, Any], path: str | None) -> str | None:
+    value = None if path is None else _at(claims, path)
+    return value if isinstance(value, str) and value else None
 
 
 def _at(claims: Mapping[str, Any], path: str) -> Any:

@@ -63,13 +63,13 @@ class Issuer:
         self._away_until = 0.0
 
     def said(self, name: str) -> str | None:
-        """What it says of itself: an address, where it has such a one."""
+        """What it says of itself: an address to ask, where it has such a one."""
         with self._lock:
             if self._said is None or time.monotonic() - self._said_at > _HOLDS:
                 self._said = self._discovered(self._said)
                 self._said_at = time.monotonic()
             found = self._said.get(name)
-        return found if isinstance(found, str) else None
+        return found if isinstance(found, str) and self._is_address(found) else None
 
     def keys(self, kid: str | None) -> KeySet:
         """The keys that it signs with; asked for anew where one of this name is not among them."""
@@ -144,9 +144,12 @@ class Issuer:
         if said.get("issuer") != issuer:
             raise away("its documents are of another issuer than DERMBATCH_DESK__OIDC__ISSUER")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-            if urlsplit(str(said.get(name))).scheme not in {"https", urlsplit(issuer).scheme}:
+            if not self._is_address(str(said.get(name))):
                 raise away(f"its {name} is no address to ask")
         return said
+
+    def _is_address(self, text: str) -> bool:
+        return urlsplit(text).scheme in {"https", urlsplit(str(self.settings.issuer)).scheme}
 
     def _fetched(self, address: str, before: KeySet | None) -> KeySet:
         try:

@@ -153,12 +153,13 @@ class SignOn:
     def _roles(self, given: dict[str, Any], claims: Claims) -> tuple[Said, str]:
         """What is said of somebody, and which document says their roles: the ID token, else userinfo."""
         found = said(claims, self._oidc)
-        if found.roles is not None or "access_token" not in given:
-            return found, "id_token"
+        source = "userinfo" if found.roles is None else "id_token"
+        if found.is_whole or "access_token" not in given:
+            return found, source
         more = self.issuer.userinfo(str(given["access_token"]))
         if more.get("sub") != claims["sub"]:  # of somebody else: OpenID Connect Core 1.0, 5.3.2
-            return found, "id_token"
-        return said({**more, **claims}, self._oidc), "userinfo"
+            return found, source
+        return said({**more, **claims}, self._oidc), source
 
     def held(self, token: str, session: Session) -> Session | None:
         """A session as the issuer vouches for it now: refreshed where its time is over, or nearly; else none.
