@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -33,7 +34,7 @@ from lesionnets.nets.classify.resnet import ResNet50
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 from lesionnets.recipes.classify import classify_resnet
 from lesionnets.recipes.mutual import mb_dcnn
-from lesionnets.recipes.segment import segment_side_layers
+from lesionnets.recipes.segment import segment_oneshot, segment_side_layers
 from lesionnets.training import RecipeOptions
 
 SEGMENTERS = {
@@ -158,6 +159,19 @@ def test_bad_labels_of_ham10000_are_usage_errors(tmp_path: Path) -> None:
             ham10000.split_by_lesion(tmp_path)
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00")
     assert not ham10000.is_ham10000(tmp_path)
+
+
+def test_one_shot_leaves_one_of_seven_diagnoses_out(ham_folder: Path, isic_folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(ham_folder, tmp_path / "ham10000")
+    shutil.copytree(isic_folder.parent / "openclipart", tmp_path / "openclipart")
+    (data / "masks").mkdir()
+    for path in sorted((data / "images").iterdir()):
+        lesion = phantom(int(path.stem[5:]) // 2, height=24, width=32).lesion
+        cv2.imwrite(str(data / "masks" / f"{path.stem}_segmentation.png"), lesion.astype(np.uint8) * 255)
+    best = segment_oneshot.train(RecipeOptions(out=tmp_path / "run", data=data, smoke=True, unseen="df"))
+    trained = checkpoint.load(best, recipe="segment_oneshot")
+    assert set(trained.figures) == {"dice", "dice_df"}
+    assert trained.hyper["unseen"] == "df"
 
 
 def test_resnet_trains_on_three_and_on_seven_diagnoses_under_two_names(

@@ -25,6 +25,8 @@ SHIPPED = "segment_oneshot"
 
 COUNTS_AS = {
     "common": "nevus",
+    "common nevus": "nevus",
+    "atypical nevus": "nevus",
     "common_nevus": "nevus",
     "atypical": "nevus",
     "atypical_nevus": "nevus",

@@ -81,6 +81,33 @@ def cosines(features: Tensor, prototype: Tensor) -> Tensor:
     return (features * prototype).sum(dim=1, keepdim=True) / (lengths + 1e-6).sqrt()
 
 
+class Standard(nn.Module):
+    """Features less their mean, over their standard deviation, channel by channel: fitted once, before training.
+
+    An encoder without batch norm gives values of several units; learners begin far better with those of one.
+
+    Args:
+        channels: Of the features.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+
+    def fit(self, features: Tensor) -> None:
+        """Take both from features [N, C, h, w]."""
+        self.mean.copy_(features.mean(dim=(0, 2, 3)))
+        self.scale.copy_(features.std(dim=(0, 2, 3)) + 1e-3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Float [N, C, h, w] -> the same."""
+        return (features - self.mean[:, None, None]) / self.scale[:, None, None]
+
+
 class OneShot(nn.Module):
     """A support's prototypes, and a query's logits of the same kind of object.
 
@@ -119,6 +146,7 @@ class OneShot(nn.Module):
         self.size, self.aided, self.guided, self.unseen = size, aided, guided, unseen
         self.extractor = extractor(backbone, width)
         low, high = self.extractor.channels
+        self.standards = nn.ModuleList([Standard(low), Standard(high)])
         self.parts = scaled(32, width), scaled(64, width)
         self.dilated = convolutions((low, *(self.parts[0],) * len(DILATIONS)), DILATIONS)
         self.narrowed = nn.Conv2d(high, self.parts[1], 1)
@@ -141,7 +169,14 @@ class OneShot(nn.Module):
 
     def described(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The same of what the extractor gave."""
+        low, high = (standard(part) for standard, part in zip(self.standards, (low, high), strict=True))
         return self.dilated(low), self.narrowed(high)
+
+    def standardise(self, low: Tensor, high: Tensor) -> None:
+        """Fit what brings the extractor's features to one scale."""
+        for standard, part in zip(self.standards, (low, high), strict=True):
+            assert isinstance(standard, Standard)  # noqa: S101 - for the type checker
+            standard.fit(part)
 
     def prototypes(self, features: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """Prototypes [N, P] of what :meth:`features` gives, and masks float [N, 1, size, size], 0 to 1."""
