@@ -66,8 +66,8 @@ class Posting:
             headers: Besides those of login, length and user agent.
 
         Raises:
-            Late: Where there is no more time.
-            Untrusted: Where the certificates to trust cannot be read.
+            Late: If there is no more time.
+            Untrusted: If the certificates to trust cannot be read.
             urllib3.exceptions.HTTPError, OSError: Where there is no answer.
         """
         if self._pool is None:

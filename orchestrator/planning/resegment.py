@@ -37,7 +37,7 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
         store: Where the batches are.
 
     Raises:
-        UsageError: Where a version is missing, a batch is not there, or batches differ in a model that is not
+        UsageError: If a version is missing, a batch is not there, or batches differ in a model that is not
             given.
     """
     if not batches:
@@ -64,7 +64,7 @@ def plan_resegment(name: str, asked: Order, batches: Sequence[str], store: Objec
     Raises:
         UsageError: As :func:`resegment_order`; or where the name is taken, or there is no image.
         PermanentError: With reason ``manifest_damaged``, where an earlier manifest is.
-        StoreUnavailable, StoreRefused: Where the store fails; the batch then does not exist.
+        StoreUnavailable, StoreRefused: If the store fails; the batch then does not exist.
     """
     order = resegment_order(asked, batches, store)
     return plan(name, order, earlier_images(store, order.compared_with), store)

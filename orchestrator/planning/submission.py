@@ -134,7 +134,7 @@ def before(
     Neither models nor inputs are looked at: they may be gone by now. Arguments as of :func:`prepare`.
 
     Raises:
-        UsageError: Where another order has the name.
+        UsageError: If another order has the name.
     """
     if not is_batch(store, name):
         return None
@@ -203,7 +203,7 @@ def order(
         others: Further fields of the order.
 
     Raises:
-        UsageError: Where a stage or another field cannot be.
+        UsageError: If a stage or another field cannot be.
     """
     wanted = [part for text in stage_names if (part := text.strip())]
     if unknown := [part for part in wanted if part not in set(ORDER)]:
@@ -223,6 +223,6 @@ def new_name(given: str | None) -> str:
     """The name of a new batch; made from the time where none is given.
 
     Raises:
-        UsageError: Where none can have this name.
+        UsageError: If none can have this name.
     """
     return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")

@@ -92,7 +92,7 @@ def overview(store: ObjectStore, ledger: Ledger, *, everything: bool = False) ->
         everything: All closed batches, not only the newest.
 
     Raises:
-        LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
+        LedgerUnavailable, StoreUnavailable, StoreRefused: If one of them does not answer.
     """
     moment = ledger.everywhere()
     fed = [of_state(state) for state in moment.batches]
@@ -119,8 +119,8 @@ def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
     """How one batch stands.
 
     Raises:
-        UsageError: Where there is no such batch.
-        LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
+        UsageError: If there is no such batch.
+        LedgerUnavailable, StoreUnavailable, StoreRefused: If one of them does not answer.
     """
     layout.check_batch_name(name)
     moment = ledger.of(name).snapshot()

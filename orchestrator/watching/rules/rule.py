@@ -45,7 +45,7 @@ def folder(uri: str) -> str:
     """``s3://bucket/`` or ``s3://bucket/folder/``: so ``clinic-1`` does not take what is of ``clinic-10``.
 
     Raises:
-        ValueError: Where it is no such URI, or a pattern.
+        ValueError: If it is no such URI, or a pattern.
     """
     bucket, key = split_uri(uri)
     if _BUCKET.fullmatch(bucket) is None:
