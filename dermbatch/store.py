@@ -103,8 +103,8 @@ class ObjectStore:
     Safe to share between threads. A forked process needs its own.
 
     Every method raises :class:`StoreUnavailable` if the store does not answer or answers 5xx (after the few
-    retries of boto's standard mode); :class:`StoreRefused` if credentials are missing, expired or not allowed to write or
-    list; and :class:`PermanentError` with reason ``access_denied`` if an object may not be read.
+    retries of boto's standard mode); :class:`StoreRefused` if credentials are missing, expired or not allowed to
+    write or list; and :class:`PermanentError` with reason ``access_denied`` if an object may not be read.
     """
 
     def __init__(self, settings: StoreSettings, audit: Audit = NO_AUDIT) -> None:
