@@ -170,7 +170,7 @@ class Audit:
             outcome: Where it did not succeed: why.
 
         Raises:
-            AuditUnavailable: Where it cannot be written.
+            AuditUnavailable: If it cannot be written.
         """
         if self._sink is None:
             return
@@ -201,7 +201,7 @@ class Audit:
             to: Where to.
 
         Raises:
-            AuditUnavailable: Where it cannot be noted.
+            AuditUnavailable: If it cannot be noted.
         """
         if self._sink is None or (ours and _OWN.match(key)):
             yield

@@ -1,4 +1,4 @@
-"""The Python API: give images to a running stack, see how their batch stands, read what became of them.
+"""The Python API: submit images to a running stack, follow their batch, read the results.
 
 .. code-block:: python
 
@@ -9,8 +9,8 @@
         if isinstance(outcome, ResultRecord):
             mask = client.array(outcome, "mask.png")
 
-A facade over what the orchestrator plans and reports with: the one module of this package that imports it. Nothing
-else of the package may import this one, since workers are installed without the orchestrator.
+A facade over the orchestrator's planning and reporting, and the only module of this package that imports them. No
+other module may import this one, because workers are installed without the orchestrator.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from orchestrator.steering.controls import begin, begin_if_open
 
 
 class Client:
-    """Speaks to one running stack.
+    """A connection to one running stack.
 
     Every method raises ``StoreUnavailable``, ``StoreRefused`` or ``LedgerUnavailable`` (all in
-    :mod:`dermbatch.errors`) where the object store or Redis fails, and ``NewerFormat`` where a later version has
-    written what is to be read.
+    :mod:`dermbatch.errors`) if the object store or Redis fails, and ``NewerFormat`` if a record was written by a
+    later version.
 
     Args:
-        settings: That lead to its Redis, object store and Triton; :func:`dermbatch.settings.load` gives those of
-            the environment.
+        settings: Addresses and credentials of its Redis, object store and Triton; :func:`dermbatch.settings.load`
+            reads them from the environment.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,12 +65,12 @@ class Client:
 
     @classmethod
     def local(cls, home: str | Path = ".dermbatch") -> Client:
-        """The client of the stack that ``dermbatch up`` started in this folder.
+        """A client of the stack that ``dermbatch up`` started in this folder.
 
-        What de-identification needs (``DERMBATCH_PRIVACY__*``) is taken from the environment.
+        The settings of de-identification (``DERMBATCH_PRIVACY__*``) are read from the environment.
 
         Raises:
-            StackError: Where none is running there.
+            StackError: If no stack is running there.
         """
         return cls(host.attach(Path(home)).model_copy(update={"privacy": load().privacy}))
 
@@ -85,30 +85,28 @@ class Client:
         support: str | None = None,
         **asked: Any,
     ) -> str:
-        """Give images to the stack; returns as soon as they are planned, and does not wait for results.
+        """Submit images as a batch; returns once they are planned, without waiting for results.
 
-        Where Triton does not answer, models are not checked, and a ``UserWarning`` says so.
+        If Triton does not answer, the models are not checked, and a ``UserWarning`` says so.
 
         Args:
             *inputs: Files, folders, archives, ``s3://bucket/prefix``.
-            batch: Name of the batch; made from the time where none is given. Cut off while it reads the inputs,
-                the same call with the same name goes on; once more after that, it finds its batch.
-            stages: What to run, of ``purify``, ``segment``, ``enhance``, ``classify``; what a stage requires is
-                added.
-            models: ``NAME`` or ``NAME@VERSION`` by stage, where they are to differ from the settings.
-            filters: Which files and objects are meant.
+            batch: Name of the batch; made from the time by default. If the call is interrupted while it reads the
+                inputs, the same call with the same name resumes; once the batch is planned, it finds that batch.
+            stages: Stages to run, of ``purify``, ``segment``, ``enhance``, ``classify``; required ones are added.
+            models: ``NAME`` or ``NAME@VERSION`` by stage; the settings' own by default.
+            filters: Which files and objects to take; all by default.
             deidentify: File of the profile to de-identify by.
             support: ``NAME`` or ``NAME@VERSION`` of what a one-shot segment model is shown.
-            **asked: The other fields of :class:`~dermbatch.records.asked.Order`, by their names: ``lane``,
-                ``weight``, ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``,
-                ``deadline``.
+            **asked: Other fields of :class:`~dermbatch.records.asked.Order`, by their names: ``lane``, ``weight``,
+                ``max_failed_share``, ``dicom``, ``send_to``, ``output``, ``tenant``, ``deadline``.
 
         Returns:
             The name of the batch.
 
         Raises:
-            UsageError: For an input, a stage, a model or anything else that cannot be, a name that is taken, or
-                where there is no image; there is no batch then.
+            UsageError: If an input, a stage, a model or another argument is wrong, if the name is taken, or if
+                there is no image. No batch is made then.
         """
         order = submission.order(
             self._settings,
@@ -140,10 +138,10 @@ class Client:
         return begun.name
 
     def status(self, batch: str) -> Standing:
-        """How a batch stands: its state, images, done, failed, reasons, images a second, seconds left and so on.
+        """The state of a batch: images, done, failed, reasons, images a second, seconds left and so on.
 
         Raises:
-            UsageError: Where there is no such batch.
+            UsageError: If there is no such batch.
         """
         return standing(self._store, self._ledger, batch).batches[0]
 
@@ -152,15 +150,15 @@ class Client:
 
         Args:
             batch: Its name.
-            timeout: Seconds to wait at most; as long as it takes where none is given.
+            timeout: The most seconds to wait; no limit by default.
 
         Returns:
-            How it stands then.
+            Its state then.
 
         Raises:
-            TimeoutError: Where it is not closed in time; it goes on all the same.
-            UsageError: Where there is no such batch.
-            StackError: Where Redis has not answered for a minute.
+            TimeoutError: If it is not closed in time. The batch goes on all the same.
+            UsageError: If there is no such batch.
+            StackError: If Redis has not answered for a minute.
         """
         entries.named(self._store, batch)
         began = time.monotonic()
@@ -173,37 +171,37 @@ class Client:
         return self.status(batch)
 
     def results(self, batch: str) -> Iterator[ResultRecord | FailureRecord]:
-        """What became of the images of a batch, in their order: of those that have an outcome by now.
+        """The outcomes of a batch so far, in the order of its images.
 
-        Memory does not grow with the batch but for a byte an image.
+        Memory use does not depend on the batch, except for one byte an image.
 
         Raises:
-            UsageError: Where there is no such batch.
+            UsageError: If there is no such batch.
         """
         found = outcomes.outcomes(self._store, entries.named(self._store, batch))
         return (outcome.record for outcome in found)
 
     def artifact(self, result: ResultRecord, name: str) -> bytes:
-        """A file that a stage made of an image, as it lies in a folder of results.
+        """One of an image's artifacts, byte for byte as in a folder of results.
 
         Args:
             result: The image's result.
             name: ``purified.png``, ``mask.png``, ``enhanced.png``, ``saliency.png`` or ``embedding.npy``.
 
         Raises:
-            ObjectNotFound: Where the image has none (``enhanced.png`` needs a lesion), or it was deleted.
+            ObjectNotFound: If the image has no such file (``enhanced.png`` needs a lesion), or it was deleted.
         """
         return outcomes.read_artifact(self._store, result, name)
 
     def array(self, result: ResultRecord, name: str) -> npt.NDArray[Any]:
-        """The same, decoded.
+        """One of an image's artifacts as an array.
 
         Returns:
             Pictures as uint8 RGB [H, W, 3]; mask (255 lesion, 0 skin) and saliency as uint8 [H, W]; the embedding
             as float32 [D].
 
         Raises:
-            ObjectNotFound: As :meth:`artifact`; also where the file was damaged.
+            ObjectNotFound: As for :meth:`artifact`, and if the file is damaged.
         """
         body = self.artifact(result, name)
         picture: npt.NDArray[Any] | None = None

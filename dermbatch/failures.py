@@ -25,7 +25,7 @@ def write_failure(
     """Write the failure record of an image; the arguments are its fields, the time and the release are added.
 
     Raises:
-        StoreUnavailable: Where it could not be written; the failure then must not be counted.
+        StoreUnavailable: If it could not be written; the failure then must not be counted.
     """
     record = FailureRecord(
         batch=batch,

@@ -63,7 +63,7 @@ def check_batch_name(name: str, what: str = "batch") -> str:
     """Return ``name``, of a batch or whatever else, where it can be part of keys, file names and metric queries.
 
     Raises:
-        UsageError: Where it is not 1 to 100 of ``a-z 0-9 . _ -``, starting and ending with a letter or digit.
+        UsageError: If it is not 1 to 100 of ``a-z 0-9 . _ -``, starting and ending with a letter or digit.
     """
     if NAME.fullmatch(name) is None or ".." in name:
         raise UsageError(

@@ -41,8 +41,8 @@ def differences(store: ObjectStore, kept: Difference) -> bytes:
     """The differences themselves, as they were written.
 
     Raises:
-        ObjectNotFound: Where their object was deleted.
-        ArtifactDamaged: Where they are others.
+        ObjectNotFound: If their object was deleted.
+        ArtifactDamaged: If they are others.
     """
     body = kept.body if kept.key is None else store.get(store.bucket, kept.key)
     if body is None or written_as(body) != kept.written:
@@ -59,8 +59,8 @@ def whole(store: ObjectStore, kept: Difference, source: Callable[[], Picture]) -
         source: Gives the source's pixels, uint8 [H, W, 3] RGB.
 
     Raises:
-        ObjectNotFound: Where the differences were deleted.
-        ArtifactDamaged: Where they are others, or the source's pixels are (of another version's decoder).
+        ObjectNotFound: If the differences were deleted.
+        ArtifactDamaged: If they are others, or the source's pixels are (of another version's decoder).
     """
     body = differences(store, kept)
     try:
@@ -82,9 +82,9 @@ def read_whole(store: ObjectStore, image: SourceInfo, stage: StageRecord, name: 
         name: Of the file, one of the stage's ``differences``.
 
     Raises:
-        SourceGone: Where the source is, or another object lies there now.
+        SourceGone: If the source is, or another object lies there now.
         ObjectNotFound, ArtifactDamaged: As for :func:`whole`.
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     source = _source(store, image)
     with _decoding:

@@ -1,7 +1,7 @@
-"""The object store: the few operations that Dermbatch needs of S3, with its errors sorted.
+"""The object store: the few S3 operations that Dermbatch needs, with errors sorted into its own.
 
-What is written once is written with ``If-None-Match: *`` (RFC 9110, 13.1.2), which S3, MinIO and Ceph honour:
-of several writers one wins, and the others learn it.
+Objects that must be written only once are written with ``If-None-Match: *`` (RFC 9110, 13.1.2), which S3, MinIO
+and Ceph honour: of several writers one wins, and the others are told.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Opened:
     """An object whose bytes have not been read yet.
 
     Attributes:
-        sha256: Digest of the bytes, where the store keeps one of the whole object and vouches for it; else none.
+        sha256: Digest of the bytes if the store keeps and vouches for one of the whole object, else ``None``.
     """
 
     def __init__(self, sha256: str | None, read: Callable[[], bytes], close: Callable[[], None]) -> None:
@@ -76,7 +76,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a listing says of an object."""
+    """An object as a listing describes it."""
 
     key: str
     size: int
@@ -88,7 +88,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of ``s3://bucket/key``; the key may be empty.
 
     Raises:
-        ValueError: Where it is no such URI.
+        ValueError: If it is not such a URI.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -98,13 +98,13 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 class ObjectStore:
-    """Reads any bucket, writes into the result bucket (``settings.bucket``) where no other is named.
+    """Reads any bucket; writes into the result bucket (``settings.bucket``) unless another one is named.
 
-    Safe to share between threads; make one after a fork.
+    Safe to share between threads. A forked process needs its own.
 
-    Every method raises :class:`StoreUnavailable` where the store does not answer or answers 5xx (after the few
-    retries of boto's standard mode); :class:`StoreRefused` where credentials are missing or expired, or may not
-    write or list; and :class:`PermanentError` with reason ``access_denied`` where an object may not be read.
+    Every method raises :class:`StoreUnavailable` if the store does not answer or answers 5xx (after the few
+    retries of boto's standard mode); :class:`StoreRefused` if credentials are missing, expired or not allowed to
+    write or list; and :class:`PermanentError` with reason ``access_denied`` if an object may not be read.
     """
 
     def __init__(self, settings: StoreSettings, audit: Audit = NO_AUDIT) -> None:
@@ -145,13 +145,13 @@ class ObjectStore:
             )
 
     def under(self, pseudonym: Callable[[str], str] | None) -> Self:
-        """The same store, whose objects the audit log calls by a pseudonym; see :meth:`Audit.under`."""
+        """The same store, with objects named by pseudonyms in the audit log; see :meth:`Audit.under`."""
         other = copy(self)
         other.audit = self.audit.under(pseudonym)
         return other
 
     def of(self, user: str, purpose: str | None = None) -> Self:
-        """The same store, used for somebody; see :meth:`Audit.of`."""
+        """The same store, used on behalf of a user; see :meth:`Audit.of`."""
         other = copy(self)
         other.audit = self.audit.of(user, purpose)
         return other
@@ -165,13 +165,13 @@ class ObjectStore:
         """The whole object.
 
         Raises:
-            ObjectNotFound: Where there is no such object or bucket.
-            PermanentError: With reason ``too_large`` where it is longer than ``max_bytes``; it is not read.
+            ObjectNotFound: If there is no such object or bucket.
+            PermanentError: With reason ``too_large`` if it is longer than ``max_bytes``; it is not read then.
         """
         return self.read(bucket, key, max_bytes=max_bytes)[0]
 
     def read(self, bucket: str, key: str, *, max_bytes: int | None = None) -> tuple[bytes, str | None]:
-        """The whole object, and the ETag of what was read; errors as for :meth:`get`."""
+        """The whole object and its ETag; errors as for :meth:`get`."""
         with self._access("read", bucket, key):
             with _asking("get", f"s3://{bucket}"):
                 response = self._client.get_object(Bucket=bucket, Key=key)
@@ -183,10 +183,10 @@ class ObjectStore:
             return body, _plain(response.get("ETag"))
 
     def opened(self, bucket: str, key: str, *, max_bytes: int | None = None) -> Opened:
-        """The object, its bytes to be read once or not at all; errors as for :meth:`get`, those of reading then.
+        """An object whose bytes can be read later, once; errors as for :meth:`get`, of reading when it is read.
 
-        Where the store has a SHA-256 of the whole object, it is told without reading (and checked by the client
-        where the bytes are read).
+        If the store has a SHA-256 of the whole object, it is known without reading, and checked by the client when
+        the bytes are read.
         """
         with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
             response = self._client.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
@@ -203,7 +203,7 @@ class ObjectStore:
         return Opened(_vouched(response.get("ChecksumSHA256"), response.get("ChecksumType")), read, body.close)
 
     def chunks(self, bucket: str, key: str) -> Iterator[bytes]:
-        """The object piece by piece, for whoever must not hold it whole; errors as for :meth:`get`."""
+        """The object in pieces, for callers that must not hold all of it; errors as for :meth:`get`."""
         with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
             body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
         try:
@@ -219,20 +219,20 @@ class ObjectStore:
         """The first ``length`` bytes of an object that is not empty.
 
         Raises:
-            ObjectNotFound: Where there is no such object or bucket.
+            ObjectNotFound: If there is no such object or bucket.
         """
         with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
             response = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
             return bytes(response["Body"].read())
 
     def span(self, bucket: str, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
-        """``length`` bytes of an object from ``start`` on; fewer where it ends.
+        """``length`` bytes of an object from ``start`` on; fewer if it ends before.
 
-        Not noted by itself: who reads an object in pieces notes it once, before.
+        Not entered in the audit log: a caller that reads an object in pieces enters it once, beforehand.
 
         Raises:
-            ObjectNotFound: Where there is no such object or bucket.
-            StoreUnavailable: Where it is no longer the one with this ``etag``.
+            ObjectNotFound: If there is no such object or bucket.
+            StoreUnavailable: If the object has another ``etag`` by now.
         """
         wanted: dict[str, Any] = {"IfMatch": etag} if etag else {}
         with _asking("get", f"s3://{bucket}"):
@@ -244,10 +244,10 @@ class ObjectStore:
         return body
 
     def stat(self, bucket: str, key: str) -> ObjectInfo:
-        """What a listing would say of one object.
+        """One object, as a listing would describe it.
 
         Raises:
-            ObjectNotFound: Where there is no such object or bucket.
+            ObjectNotFound: If there is no such object or bucket.
         """
         try:
             metrics.STORE_REQUESTS.labels("head").inc()
@@ -258,9 +258,9 @@ class ObjectStore:
         return ObjectInfo(key, answer["ContentLength"], _plain(answer.get("ETag")), answer["LastModified"])
 
     def now(self) -> datetime:
-        """The time by the store's own clock, as its last answer to a listing or :meth:`stat` told it.
+        """The time by the store's own clock, from its last answer to a listing or :meth:`stat`.
 
-        It may be up to a second behind, never ahead: answers tell whole seconds.
+        Up to a second behind and never ahead, because answers have whole seconds.
         """
         return datetime.now(UTC) + self._ahead
 
@@ -273,34 +273,34 @@ class ObjectStore:
         """Write an object into a file, piece by piece.
 
         Raises:
-            ObjectNotFound: Where there is no such object or bucket.
+            ObjectNotFound: If there is no such object or bucket.
         """
         with self._access("read", bucket, key), _asking("get", f"s3://{bucket}"):
             self._client.download_file(Bucket=bucket, Key=key, Filename=str(path))
 
     def put(self, key: str, body: bytes, content_type: str, *, bucket: str | None = None) -> str | None:
-        """Write an object, over what may be there. Returns its ETag."""
+        """Write an object, replacing any that exists. Returns its ETag."""
         return self._put(bucket or self.bucket, key, body, content_type, {})[1]
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
-        """Write an object once: ``False``, and nothing is written, where one is there already."""
+        """Write an object unless one exists: returns ``False`` then, and writes nothing."""
         return self._put(self.bucket, key, body, content_type, {"IfNoneMatch": "*"})[0]
 
     def put_if_match(self, key: str, body: bytes, content_type: str, etag: str | None) -> str | None:
-        """Write an object over exactly what one has seen there; of several writers one wins.
+        """Replace an object only if it is still the one that was read; of several writers one wins.
 
-        A request that was repeated, since its first answer was lost, is refused too, though it has written.
+        A request that boto repeats because the first answer was lost is refused as well, although the first wrote.
 
         Args:
             key: In the result bucket.
-            body: What to write.
-            content_type: Of it.
-            etag: Of what was seen; none where nothing was there.
+            body: The new content.
+            content_type: Its media type.
+            etag: ETag of the object that was read; ``None`` if there was none.
 
         Returns:
-            The new ETag; none, and nothing is written, where something else is there by now.
+            The new ETag; ``None`` if another object is there by now, and nothing was written.
         """
-        # Without quotes, which Ceph does not take off; others take either.
+        # Without quotes, which Ceph does not strip; the others accept both.
         conditions = {"IfMatch": etag} if etag is not None else {"IfNoneMatch": "*"}
         try:
             written, new = self._put(self.bucket, key, body, content_type, conditions)
@@ -313,37 +313,37 @@ class ObjectStore:
         return new
 
     def copy(self, key: str, to: str, *, bucket: str) -> None:
-        """Have the store copy an object of the result bucket to another bucket, over what may be there.
+        """Let the store copy an object of the result bucket to another bucket, replacing any that exists.
 
         Raises:
-            ObjectNotFound: Where there is no such object (``object_not_found``) or bucket (``bucket_not_found``).
+            ObjectNotFound: If there is no such object (``object_not_found``) or bucket (``bucket_not_found``).
         """
         where = f"s3://{bucket}"
         with self._access("copy", self.bucket, key, to=f"{where}/{to}"), _asking("copy", where):
             self._client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
 
     def put_file(self, key: str, path: Path, content_type: str) -> None:
-        """Write an object from a file of any size, in parts where it is large."""
+        """Write an object from a file of any size; a large one in parts."""
         with self._access("write", self.bucket, key, size=path.stat().st_size):
             with _asking("put", f"s3://{self.bucket}"):
                 self._client.upload_file(str(path), self.bucket, key, ExtraArgs={"ContentType": content_type})
             metrics.BYTES_WRITTEN.inc(path.stat().st_size)
 
     def begin_parts(self, bucket: str, key: str, content_type: str) -> str:
-        """Begin an object that comes in parts; returns what they are called until :meth:`finish_parts`."""
+        """Begin a multipart upload; returns its id."""
         with self._access("write", bucket, key), _asking("put", f"s3://{bucket}"):
             answer = self._client.create_multipart_upload(Bucket=bucket, Key=key, ContentType=content_type)
         return answer["UploadId"]
 
     def put_part(self, bucket: str, key: str, parts: str, number: int, body: bytes) -> str:
-        """Write a part, from 1 on; each but the last has 5 MiB at least. Returns its ETag."""
+        """Upload a part; numbers start at 1, and each but the last has at least 5 MiB. Returns its ETag."""
         with _asking("put", f"s3://{bucket}"):
             answer = self._client.upload_part(Bucket=bucket, Key=key, UploadId=parts, PartNumber=number, Body=body)
         metrics.BYTES_WRITTEN.inc(len(body))
         return answer["ETag"]
 
     def finish_parts(self, bucket: str, key: str, parts: str, etags: Sequence[str]) -> None:
-        """Make the object of its parts, whose ETags these are."""
+        """Finish a multipart upload: make the object of the parts with these ETags."""
         made: list[CompletedPartTypeDef] = [
             {"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)
         ]
@@ -353,7 +353,7 @@ class ObjectStore:
             )
 
     def drop_parts(self, bucket: str, key: str, parts: str) -> None:
-        """Give up an object that comes in parts."""
+        """Abort a multipart upload."""
         with _asking("delete", f"s3://{bucket}"):
             self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=parts)
 
@@ -376,7 +376,7 @@ class ObjectStore:
             return True, _plain(answer.get("ETag"))
 
     def delete(self, key: str, *, bucket: str | None = None) -> None:
-        """Delete an object, or leave it gone."""
+        """Delete an object; no error if there is none."""
         place = bucket or self.bucket
         with self._access("delete", place, key), _asking("delete", f"s3://{place}"):
             self._client.delete_object(Bucket=place, Key=key)
@@ -408,7 +408,7 @@ class ObjectStore:
             raise _sorted(error, "list", f"s3://{bucket}") from error
 
     def delete_prefix(self, bucket: str, prefix: str) -> None:
-        """Delete every object under a prefix, as many in a request as S3 allows."""
+        """Delete every object under a prefix, 1,000 a request."""
         with self._access("delete", bucket, f"{prefix}*"):
             infos = self.list(bucket, prefix)
             while keys := [info.key for info in islice(infos, _DELETED_AT_ONCE)]:
@@ -420,7 +420,7 @@ class ObjectStore:
                     raise StoreUnavailable(f"{len(errors)} objects of s3://{bucket} were not deleted")
 
     def create_bucket(self, bucket: str) -> None:
-        """Create a bucket, or leave the one that is there."""
+        """Create a bucket; no error if it exists."""
         try:
             metrics.STORE_REQUESTS.labels("create_bucket").inc()
             self._client.create_bucket(Bucket=bucket)
@@ -432,7 +432,7 @@ class ObjectStore:
 
 
 def moment(text: str) -> datetime:
-    """A time in an answer. botocore's own way takes 0.05 ms, of each object of a listing."""
+    """Parse a time of an answer. botocore's own parser takes 0.05 ms for each object of a listing."""
     with suppress(ValueError):
         if text.endswith("Z"):
             return datetime.fromisoformat(text)
@@ -442,7 +442,7 @@ def moment(text: str) -> datetime:
 
 
 def _whole(body: Any, bucket: str) -> bytes:
-    """All bytes of an answer."""
+    """All bytes of an answer's body."""
     try:
         return bytes(body.read())
     except _BROKEN as error:

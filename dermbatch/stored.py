@@ -1,4 +1,4 @@
-"""Records in the object store: read, checked since people edit them, and written."""
+"""Reading and writing records in the object store; what is read is validated, because people edit them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def read(store: ObjectStore, key: str, kind: type[Kind]) -> Kind:
     """The record under a key of the result bucket.
 
     Raises:
-        ObjectNotFound: Where there is none.
-        RecordDamaged: Where what is there is no such record.
-        NewerFormat: Where a later version has written it.
-        StoreUnavailable, StoreRefused: Where the store fails.
+        ObjectNotFound: If there is none.
+        RecordDamaged: If the object is not a valid record of this kind.
+        NewerFormat: If a later version wrote it.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     return parsed(store.get(store.bucket, key), kind, f"{key} is damaged")
 
 
 def read_if_any(store: ObjectStore, key: str, kind: type[Kind]) -> Kind | None:
-    """The record under a key, of a kind that nothing depends on: none where none can be read, for whatever reason.
+    """The record under a key, or ``None`` if it cannot be read for any reason: for records one can do without.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where trying again may help.
+        StoreUnavailable, StoreRefused: If trying again may help.
     """
     try:
         return read(store, key, kind)
@@ -43,10 +43,10 @@ def read_if_any(store: ObjectStore, key: str, kind: type[Kind]) -> Kind | None:
 
 
 def parsed(body: bytes, kind: type[Kind], where: str) -> Kind:
-    """The record that is written here.
+    """The record in these bytes.
 
     Raises:
-        RecordDamaged: Where it is no such record; ``where`` says so, and what is wrong follows.
+        RecordDamaged: If it is not a valid record of this kind; the message is ``where`` and what is wrong.
         NewerFormat: As for :func:`read`.
     """
     try:
@@ -56,29 +56,29 @@ def parsed(body: bytes, kind: type[Kind], where: str) -> Kind:
 
 
 def write(store: ObjectStore, key: str, record: Record) -> None:
-    """Write a record, over what may be there.
+    """Write a record, replacing any that exists.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where it could not be written.
+        StoreUnavailable, StoreRefused: If it cannot be written.
     """
     store.put(key, record.to_json(), JSON)
 
 
 def write_once(store: ObjectStore, key: str, record: Record) -> bool:
-    """Write a record: ``False``, and nothing is written, where something is there already; errors as above."""
+    """Write a record unless one exists: returns ``False`` then and writes nothing. Errors as for :func:`write`."""
     return store.put_if_absent(key, record.to_json(), JSON)
 
 
 def written_as(body: bytes) -> Written:
-    """What a record says of a file, so that a damaged one is known."""
+    """Length and digest of a file, by which a record can tell later whether it was damaged."""
     return Written(bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
 
 
 def checked(body: bytes, record: StageRecord, name: str) -> bytes:
-    """An artifact as it was written; one whose record has no digest (of an earlier version) is taken as it is.
+    """The bytes of an artifact, if they are those that were written. Without a digest (version 0.1.0), they pass.
 
     Raises:
-        ArtifactDamaged: Where it is another.
+        ArtifactDamaged: If they differ.
     """
     written = record.written.get(name)
     if written is not None and written_as(body) != written:
@@ -87,7 +87,7 @@ def checked(body: bytes, record: StageRecord, name: str) -> bytes:
 
 
 def damaged(key: str, size: int, written: Written) -> ArtifactDamaged:
-    """The error of a file that is not what was written."""
+    """The error for a file that is not as it was written."""
     how = f"it has {size:,} bytes of {written.bytes:,}" if size != written.bytes else "its digest is another"
     return ArtifactDamaged(f"{key} is damaged: {how}")
 

@@ -58,7 +58,7 @@ def members(
         sidecars: Whether sidecars are told of; they are not to be read.
 
     Raises:
-        BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``.
+        BadInput: ``zip_corrupt`` if the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``.
     """
     with ExitStack() as opened:
         if isinstance(file, Path):

@@ -76,7 +76,7 @@ def single_member(file: IO[bytes], name: str, limits: ArchiveSettings, allowance
     """The one file that a compressed file holds, called as it without the ending; it can be read once.
 
     Raises:
-        BadInput: ``zip_corrupt`` where it is not compressed at all.
+        BadInput: ``zip_corrupt`` if it is not compressed at all.
     """
     allowance.count(1)
     packed = file.seek(0, io.SEEK_END)

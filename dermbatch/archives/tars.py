@@ -49,7 +49,7 @@ def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
         allowance: Of all together.
 
     Raises:
-        BadInput: ``zip_corrupt`` where the archive, or what follows the last member given, cannot be read;
+        BadInput: ``zip_corrupt`` if the archive, or what follows the last member given, cannot be read;
             ``zip_bomb``; ``zip_too_many_members``.
     """
     packed = _Forward(file, limits.max_ratio, allowance)

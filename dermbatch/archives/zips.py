@@ -46,7 +46,7 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
         allowance: Of all together.
 
     Raises:
-        BadInput: ``zip_corrupt`` where the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``
+        BadInput: ``zip_corrupt`` if the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``
             where members share their bytes.
     """
     try:

@@ -34,7 +34,7 @@ def send(peer: socket.socket, kind: bytes, value: object, *more: bytes) -> None:
         more: Come out as they are.
 
     Raises:
-        OSError: Where there is nobody, or no memory.
+        OSError: If there is nobody, or no memory.
     """
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)

@@ -52,7 +52,7 @@ class Nursery:
         """A new reading process.
 
         Raises:
-            OSError: Where the nursery is gone.
+            OSError: If the nursery is gone.
         """
         owner, work = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         leash, held = socket.socketpair()

@@ -54,9 +54,9 @@ class Reader:
             named: The same.
 
         Raises:
-            TooExpensive: Where it takes more than the limits allow; the message names the one.
-            BadInput: ``corrupt``, where a decoder has crashed; or whatever else the function raises.
-            ReaderKilled: Where somebody has killed the process twice.
+            TooExpensive: If it takes more than the limits allow; the message names the one.
+            BadInput: ``corrupt``, if a decoder has crashed; or whatever else the function raises.
+            ReaderKilled: If somebody has killed the process twice.
         """
         question = Question(function, self._limits, args, named)
         for last in (False, True):

@@ -88,7 +88,7 @@ def jpeg_pixels(picture: bytes) -> Rgb | None:
         uint8 [H, W, 3], not turned; none where libjpeg-turbo's plain interface does not decode it.
 
     Raises:
-        BadInput: ``corrupt``, where its coded data do not fit the picture.
+        BadInput: ``corrupt``, if its coded data do not fit the picture.
     """
     pixels, damaged = _strictly(picture, "RGB")
     if damaged:

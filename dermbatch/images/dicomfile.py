@@ -170,7 +170,7 @@ def parse(data: bytes) -> Dataset:
     """The data set, its file meta information completed where the file has none.
 
     Raises:
-        BadInput: ``truncated`` where nothing is there, ``too_large`` where it would inflate to fill the memory.
+        BadInput: ``truncated`` if nothing is there, ``too_large`` where it would inflate to fill the memory.
         Exception: Anything that pydicom raises on a damaged file; its text may quote the header.
     """
     _check_deflated(data)

@@ -52,7 +52,7 @@ def frames(head: bytes) -> int | None:
         0 where it is something else: whoever decodes it says so. None where more has to be read.
 
     Raises:
-        BadInput: ``multi_frame``, where there are more than :data:`MAX_FRAMES`.
+        BadInput: ``multi_frame``, if there are more than :data:`MAX_FRAMES`.
     """
     reached = False
 
@@ -80,7 +80,7 @@ def checked_count(count: int) -> int:
     """So many frames, at least one.
 
     Raises:
-        BadInput: ``multi_frame``, where there are more than :data:`MAX_FRAMES`.
+        BadInput: ``multi_frame``, if there are more than :data:`MAX_FRAMES`.
     """
     if count > MAX_FRAMES:
         raise BadInput(
@@ -95,7 +95,7 @@ def referenced_files(data: bytes) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR names, in its order: each as the components of its path (PS3.10 8.2).
 
     Raises:
-        BadInput: ``corrupt``, where it cannot be read.
+        BadInput: ``corrupt``, if it cannot be read.
     """
     with quiet():
         try:

@@ -61,7 +61,7 @@ def apply(body: bytes, source: Picture) -> Picture:
         source: [H, W, 3] uint8 RGB: the very same as then, which the caller has to make sure of.
 
     Raises:
-        ValueError: Where it is nothing that :func:`encode` gives for a source of this size.
+        ValueError: If it is nothing that :func:`encode` gives for a source of this size.
     """
     height, width = source.shape[:2]
     if body[: _HEADER.size] != _HEADER.pack(_MAGIC, _VERSION, height, width):

@@ -85,7 +85,7 @@ def check_scans(stream: bytes, header: JpegHeader | None, most: int = _MOST_SCAN
         most: Scans that are taken.
 
     Raises:
-        TooExpensive: Where there are more. Encoders make 4 to 20.
+        TooExpensive: If there are more. Encoders make 4 to 20.
     """
     # In coded data no FF is followed by anything but 00 and restart markers (ITU-T T.81, B.1.1.5).
     if header is not None and header.marker in _PROGRESSIVE and (scans := stream.count(b"\xff\xda")) > most:

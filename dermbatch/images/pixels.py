@@ -73,7 +73,7 @@ def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:
     """Pixels by OpenCV in RGB order, not turned; None where it cannot.
 
     Raises:
-        MemoryError: Where memory does not do.
+        MemoryError: If memory does not do.
     """
     try:
         pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)

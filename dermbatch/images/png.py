@@ -60,7 +60,7 @@ def decode(body: bytes) -> NDArray[np.uint8]:
         [H, W] or [H, W, 3] uint8.
 
     Raises:
-        ValueError: Where it is no readable PNG.
+        ValueError: If it is no readable PNG.
     """
     image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED) if body else None
     if image is None:

@@ -107,7 +107,7 @@ class Connection:
         """What a script answers.
 
         Raises:
-            LedgerUnavailable: Where Redis does not answer, or is full.
+            LedgerUnavailable: If Redis does not answer, or is full.
         """
         with sorted_errors():
             return self._scripts[script](keys=keys, args=args)

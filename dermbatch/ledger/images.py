@@ -65,12 +65,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Message:
-    """A job as it goes into the queue.
+    """A job in the form in which it is queued.
 
     Attributes:
-        job: What is to be done.
-        queue: Where to.
-        payload: The message as the queue's consumers read it; the job is in it.
+        job: The image to process.
+        queue: Name of the queue.
+        payload: The whole message, job included, as the queue's consumers read it.
     """
 
     job: ImageJob
@@ -84,11 +84,11 @@ class Claim:
 
     Attributes:
         job: The image.
-        owner: Whose it is.
-        attempt: Counted from 1.
-        transients: Transient failures it has had.
-        waited: Seconds since it was first put into the queue.
-        lane: Where it queued.
+        owner: Name of the holder, unique to this claim.
+        attempt: Number of this attempt, from 1.
+        transients: Transient failures so far.
+        waited: Seconds since the image was first queued.
+        lane: The lane it was queued in.
     """
 
     job: ImageJob
@@ -101,7 +101,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Due:
-    """An image whose time has come, already moved and sent again; see ``requeue.lua``."""
+    """An image that was due and has already been moved on or queued again (``requeue.lua``)."""
 
     member: Member
     payload: str
@@ -111,7 +111,7 @@ class Due:
 
 
 class Images:
-    """Every method is atomic and raises :class:`LedgerUnavailable` where Redis does not answer."""
+    """The images in flight. Methods are atomic, and raise :class:`LedgerUnavailable` if Redis does not answer."""
 
     def __init__(self, connection: Connection, settings: LedgerSettings) -> None:
         self._redis, self._run = connection.redis, connection.run
@@ -121,14 +121,14 @@ class Images:
         """Put images of one batch in flight and their messages into one queue.
 
         Args:
-            messages: All of the same batch and queue.
-            next_index: The first index of the batch that was never fed, from now on.
+            messages: All of one batch and for one queue.
+            next_index: From now on, the first index of the batch that has never been queued.
 
         Returns:
-            How many were not finished or in flight already.
+            How many were added: images that are finished or in flight are not added again.
 
         Raises:
-            LedgerUnavailable: With reason ``ledger_full`` where Redis has no memory left; nothing was changed.
+            LedgerUnavailable: With reason ``ledger_full`` if Redis has no memory left; nothing was changed then.
         """
         if not messages:
             return 0
@@ -141,7 +141,7 @@ class Images:
         return cast(int, self._run("enqueue", names, args))
 
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
-        """Take an image for this owner, for the length of a lease."""
+        """Claim an image for this owner, for the length of a lease; if that fails, why."""
         names = [INFLIGHT, STATES, *bitmaps_of(job.batch)]
         status, *details = cast(list[Any], self._run("claim", names, [job.member, job.index, owner, self._lease]))
         if status != "claimed":
@@ -150,7 +150,7 @@ class Images:
         return Claim(job, owner, attempt, transients, waited / 1000, LANES[queue])
 
     def heartbeat(self, claim: Claim) -> bool:
-        """Extend a lease; ``False`` where the image is this owner's no longer."""
+        """Extend the lease; ``False`` if the claim is no longer this owner's."""
         args: list[str | int] = [claim.job.member, claim.owner, self._lease]
         return self._run("heartbeat", [INFLIGHT, STATES], args) == 1
 
@@ -165,16 +165,16 @@ class Images:
         kind: Kind | None = None,
         seconds: float = 0.0,
     ) -> bool:
-        """Note an outcome whose record is written; ``False`` where a failure came too late to count.
+        """Note an outcome whose record has been written; ``False`` if a failure came too late to count.
 
         Args:
             job: The image.
-            owner: Of the claim; a failure counts from nobody else.
-            outcome: Of which kind the record is.
-            reason: Code of a failure.
-            row: Of the batch's table, of the very record that is in the store; not kept where too many wait.
-            kind: Of the image, by what it takes; not counted where none is given.
-            seconds: That a worker spent on it.
+            owner: Owner of the claim; a failure counts only from the owner.
+            outcome: What kind of record was written.
+            reason: Reason code of a failure.
+            row: The image's row of the table, made of the record in the store; dropped if too many are waiting.
+            kind: What kind of work the image was; not counted if missing.
+            seconds: How long a worker spent on it.
         """
         batch = job.batch
         names = [*FLIGHT, *bitmaps_of(batch), reasons_of(batch), batch_of(batch), rows_of(batch), WAKE]
@@ -183,26 +183,25 @@ class Images:
         return self._run("finish", names, args) == 1
 
     def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:
-        """Give an image back, to be sent again after ``pause`` seconds.
+        """Give an image back, to be queued again after ``pause`` seconds.
 
         Returns:
-            How many transient failures it has had (this one included, where ``counted``); -1 where the lease
-            was lost.
+            The number of its transient failures, including this one if ``counted``; -1 if the lease was lost.
         """
         job = claim.job
         args: list[str | int] = [job.member, claim.owner, milliseconds(pause), int(counted), job.batch]
         return cast(int, self._run("postpone", [INFLIGHT, STATES, COUNTS], args))
 
     def give_back(self, batch: str, index: int) -> bool:
-        """Say that the message of a queued image was taken by somebody who will not run it: it is sent again."""
+        """Queue an image again whose message was received by a worker that will not process it."""
         return self._run("give_back", [INFLIGHT, STATES], [f"{batch}:{index}"]) == 1
 
     def drop(self, batch: str) -> int:
-        """Take the images of a batch out of flight that no worker has; returns how many."""
+        """Remove from flight the images of a batch that no worker holds; returns how many."""
         return cast(int, self._run("drop", FLIGHT, [batch]))
 
     def requeue(self, owner: str, limit: int = 200) -> list[Due]:
-        """Send up to ``limit`` images again whose time has come; poison is handed to ``owner`` to be recorded."""
+        """Queue up to ``limit`` images that are due; poison is claimed for ``owner``, who has to record it."""
         settings = self._settings
         ahead = max(settings.lease, settings.queued_look, settings.longest_pause) + _SLACK
         args: list[str | int] = [milliseconds(settings.queued_look), settings.max_crashes, limit, owner]
@@ -217,26 +216,26 @@ class Images:
         ]
 
     def reject(self, member: Member, owner: str) -> int:
-        """Count a delivery of a message that is no job; with the third, the image is ``owner``'s to be recorded.
+        """Count a delivery of an unreadable message; with the third, ``owner`` has to record the image as failed.
 
         Returns:
-            How often it was delivered.
+            How often it has been delivered.
         """
         args: list[str | int] = [member.member, MOST_DELIVERIES, owner]
         return cast(int, self._run("reject", [INFLIGHT, STATES, JOBS], args))
 
     def discard(self, member: Member) -> bool:
-        """Take a queued image out of flight, its message out of the queue; ``False`` where it is not queued."""
+        """Remove a queued image from flight and its message from the queue; ``False`` if it is not queued."""
         return self._run("discard", FLIGHT, [member.member]) == 1
 
     @property
     def _probation(self) -> float:
-        """Seconds at the end of a lease in which a worker may still say that it lives: more than a heartbeat."""
+        """The last seconds of a lease, in which a worker can still report that it lives: more than a heartbeat."""
         return min(1.25 * self._settings.heartbeat, self._settings.lease / 2)
 
     @property
     def _lease(self) -> int:
-        """Milliseconds that a worker has before its probation."""
+        """Milliseconds of a lease before its probation."""
         return milliseconds(self._settings.lease - self._probation)
 
     def in_flight(self) -> int:

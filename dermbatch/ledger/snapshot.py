@@ -47,7 +47,7 @@ def take_snapshot(connection: Connection) -> Snapshot:
     """Ask once.
 
     Raises:
-        LedgerUnavailable: Where Redis does not answer.
+        LedgerUnavailable: If Redis does not answer.
     """
     names = [OPEN, COUNTS, STATES, SLOTS, *QUEUES.values()]
     now, batches, images, lengths, slots, used, limit = cast(

@@ -80,8 +80,8 @@ class Posting:
             headers: Besides those of login, length and user agent.
 
         Raises:
-            Untrusted: Where the connection, or the certificates to trust, have to be looked at by people.
-            Unanswered: Where there is no answer, or not in time, or one too long.
+            Untrusted: If the connection, or the certificates to trust, have to be looked at by people.
+            Unanswered: If there is no answer, or not in time, or one too long.
         """
         try:
             return self._posted(url, pieces, headers)

@@ -38,7 +38,7 @@ class Stored(Record):
     """Base of what is stored or sent as a whole. Of an older format, it is made what it would be today.
 
     Raises:
-        NewerFormat: Where it is read and is of a format that is not known here, whatever else is in it.
+        NewerFormat: If it is read and is of a format that is not known here, whatever else is in it.
     """
 
     format: int = FORMAT

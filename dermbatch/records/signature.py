@@ -42,9 +42,9 @@ def opened(message: object, key: SecretStr | None) -> ImageJob:
         key: As for :func:`signed`.
 
     Raises:
-        NewerFormat: Where a later version has written it; whether it is signed is for that one to say.
-        MessageDamaged: Where it is no job.
-        MessageRefused: Where it is not signed with this key, or was changed since.
+        NewerFormat: If a later version has written it; whether it is signed is for that one to say.
+        MessageDamaged: If it is no job.
+        MessageRefused: If it is not signed with this key, or was changed since.
     """
     if not isinstance(message, dict):
         raise MessageDamaged("a message in the queue is no job")

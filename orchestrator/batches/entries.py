@@ -13,9 +13,9 @@ def read_batch(store: ObjectStore, name: str) -> Batch:
     """The batch record.
 
     Raises:
-        ObjectNotFound: Where there is no such batch, or its plan never ended.
+        ObjectNotFound: If there is no such batch, or its plan never ended.
         PermanentError: With reason ``manifest_damaged``, where the record is no record.
-        NewerFormat: Where a later version has written it.
+        NewerFormat: If a later version has written it.
     """
     return _batch(store.get(store.bucket, layout.batch_record(name)), name)
 
@@ -30,7 +30,7 @@ def named(store: ObjectStore, name: str) -> Batch:
     """The batch record of a batch that a user has named; errors otherwise as above.
 
     Raises:
-        UsageError: Where there is none, or none can have this name.
+        UsageError: If there is none, or none can have this name.
     """
     try:
         return read_batch(store, layout.check_batch_name(name))
@@ -67,7 +67,7 @@ def read_manifest_part(
     Raises:
         PermanentError: With reason ``manifest_damaged``, where the part is not what planning wrote; the message
             names part and line.
-        StoreUnavailable: Where the store fails.
+        StoreUnavailable: If the store fails.
     """
     where = f"part {part} of the manifest of batch {batch!r} is damaged"
     first = int(part) * layout.PART_SIZE

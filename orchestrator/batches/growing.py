@@ -29,9 +29,9 @@ def seal(store: ObjectStore, name: str) -> Batch:
     """Have a batch take in no more images, whoever else writes it. Harmless where it takes in none.
 
     Raises:
-        ObjectNotFound: Where there is no such batch.
+        ObjectNotFound: If there is no such batch.
         PermanentError: With reason ``manifest_damaged``, where the record is no record.
-        StoreUnavailable: Where the store fails.
+        StoreUnavailable: If the store fails.
     """
     for _ in range(_TRIES):
         batch, etag = read_version(store, name)

@@ -148,7 +148,7 @@ def read_outcome(store: ObjectStore, batch: Batch, entry: ManifestEntry, *, done
     the other images of the batch must not wait for it.
 
     Raises:
-        ObjectNotFound: Where the record is gone since the audit.
+        ObjectNotFound: If the record is gone since the audit.
     """
     key = layout.result(batch.name, entry.index) if done else layout.failure(batch.name, entry.index)
     kind: type[ResultRecord | FailureRecord] = ResultRecord if done else FailureRecord
@@ -181,7 +181,7 @@ def outcomes(store: ObjectStore, batch: Batch, *, done: bool | None = None, read
         readers: Records read at a time.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     marks = read_marks(store, batch)
     wanted = (index for index in marks.present() if done in {None, marks.is_done(index)})
@@ -198,10 +198,10 @@ def read_artifact(store: ObjectStore, record: ResultRecord, name: str) -> bytes:
     """A file that a stage made of an image, such as ``mask.png``, whole.
 
     Raises:
-        ObjectNotFound: Where no stage made one, or it was deleted.
-        SourceGone: Where it is kept as differences from the source, and that is gone.
-        ArtifactDamaged: Where it is not what was written.
-        StoreUnavailable, StoreRefused: Where the store fails.
+        ObjectNotFound: If no stage made one, or it was deleted.
+        SourceGone: If it is kept as differences from the source, and that is gone.
+        ArtifactDamaged: If it is not what was written.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     for stage in record.stages.values():
         if name in stage.inline:

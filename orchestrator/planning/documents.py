@@ -30,7 +30,7 @@ def composed(data: bytes) -> yaml.Node | None:
 
     Raises:
         yaml.YAMLError: Where it is no YAML, or too much comes of it.
-        ValueError: Where a value is none.
+        ValueError: If a value is none.
     """
     loader = yaml.SafeLoader(data)
     try:
@@ -69,7 +69,7 @@ def read_model(path: Path, kind: type[Model], what: str, *, are: str = "is") -> 
         are: The verb that goes with that.
 
     Raises:
-        UsageError: Where the file cannot be read, or is no such thing, in one sentence.
+        UsageError: If the file cannot be read, or is no such thing, in one sentence.
     """
     try:
         with path.open("rb") as file:

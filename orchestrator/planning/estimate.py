@@ -106,7 +106,7 @@ def estimate(
         deidentify: Makes the copies that would be uploaded, where a profile is asked for.
 
     Raises:
-        StoreUnavailable: Where the store fails.
+        StoreUnavailable: If the store fails.
     """
     with Contents() as contents:
         counted = _count(walk, contents, unpack, deidentify)

@@ -30,7 +30,7 @@ def served(settings: TritonSettings, *, timeout: float = 10) -> Served:
         timeout: Seconds that it may take to answer.
 
     Raises:
-        InferenceUnavailable: Where it does not answer, with its address.
+        InferenceUnavailable: If it does not answer, with its address.
     """
     triton = Triton(settings)
     try:
@@ -66,7 +66,7 @@ class Offer:
         """What the engine of the settings has: a repository's models, or those that a Triton serves.
 
         Raises:
-            InferenceUnavailable: Where Triton does not answer.
+            InferenceUnavailable: If Triton does not answer.
         """
         if settings.inference.engine is Engine.ONNXRUNTIME:
             repository = settings.inference.repository or default_model_repository()
@@ -105,7 +105,7 @@ def named(texts: Iterable[str]) -> dict[Stage, ModelChoice]:
     """The models that texts like ``STAGE=NAME@VERSION`` name.
 
     Raises:
-        UsageError: Where one is not written so.
+        UsageError: If one is not written so.
     """
     chosen = {}
     for text in texts:

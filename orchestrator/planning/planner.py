@@ -1,8 +1,8 @@
-"""The planner: turns candidates into a manifest, the durable record of what was asked.
+"""The planner: turns candidates into a manifest, the durable record of what was ordered.
 
-What is written, in this order: ``plan.json``, the control of the batch, the parts of the manifest with
-``plan.json`` anew after each, and last ``batch.json``. A planner that was killed goes on behind the last part;
-until ``batch.json`` is there, there is no batch.
+It writes ``plan.json``, the batch's control record, each part of the manifest followed by an updated
+``plan.json``, and finally ``batch.json``. A planner that was killed resumes after the last part it wrote. There is
+no batch until ``batch.json`` exists.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.uploading import entered
 
 _STEERING = {"lane", "weight", "max_failed_share", "shares", "wait_objective"}
-"""What may be another where a plan is gone on with."""
+"""Fields of an order that may differ when a plan is resumed."""
 
 
 def plan(
@@ -38,26 +38,25 @@ def plan(
     told: Callable[[PlanRecord], None] = lambda record: None,
     check: Callable[[PlanRecord], None] = lambda record: None,
 ) -> Batch:
-    """Upload what has to be uploaded, write the manifest, then the batch record; or go on where a plan stopped.
+    """Upload what workers cannot read in place, write the manifest, then the batch record; or resume a begun plan.
 
-    Memory does not grow with the number of candidates.
+    Memory use does not depend on the number of candidates.
 
     Args:
-        name: Of the new batch.
-        order: What was asked; how it is de-identified, ``deidentify`` says.
-        walk: What :class:`~orchestrator.planning.intake.intake.Intake` finds. Of items in any other iterable,
-            those that were taken before are passed over.
+        name: Name of the new batch.
+        order: What was ordered; its de-identification is taken from ``deidentify``.
+        walk: What :class:`~orchestrator.planning.intake.intake.Intake` finds. If it is another iterable, items
+            that the plan already has are skipped.
         store: Uploads go into its incoming bucket, records into its result bucket.
-        deidentify: Takes identity off the images, where a profile is asked for; the walk must read them all.
-        told: Called after every part with how far planning has come.
-        check: Called likewise; where it raises, there is no batch, and plan and uploads are
-            deleted.
+        deidentify: Makes the de-identified copies if the order has a profile; the walk must then read every file.
+        told: Called after each part with the plan so far.
+        check: Called likewise; if it raises, there is no batch, and plan and uploads are deleted.
 
     Raises:
-        UsageError: Where the batch name is taken, or a plan of other inputs was begun under it, or there is not
-            one candidate, or ``check`` says so.
-        StoreUnavailable: Where the store fails; the batch then does not exist, and the same call goes on.
-        StoreRefused: Where the store may not be written.
+        UsageError: If the name is taken, if a plan of other inputs was begun under it, if there is no candidate,
+            or if ``check`` raises it.
+        StoreUnavailable: If the store fails. There is no batch then; the same call resumes the plan.
+        StoreRefused: If the store may not be written to.
     """
     layout.check_batch_name(name)
     _check_free(store, name)
@@ -88,12 +87,12 @@ def planned(
     store: ObjectStore,
     deidentify: Deidentifier | None = None,
 ) -> Batch | None:
-    """The batch that the very same order has become before; none where the name is free.
+    """The batch that the same order made earlier under this name; ``None`` if the name is free.
 
-    Lane, weight and share of failures may be others: they are those of the batch.
+    Lane, weight and share of failures may differ: those of the batch stay in force.
 
     Raises:
-        UsageError: Where another order has the name.
+        UsageError: If the name belongs to another order.
     """
     try:
         batch = read_batch(store, name)
@@ -107,7 +106,7 @@ def planned(
 
 
 def is_batch(store: ObjectStore, name: str) -> bool:
-    """Whether there is a batch of this name."""
+    """Whether a batch of this name exists."""
     try:
         read_batch(store, name)
     except ObjectNotFound:
@@ -116,7 +115,7 @@ def is_batch(store: ObjectStore, name: str) -> bool:
 
 
 def abandon(store: ObjectStore, batch: str) -> None:
-    """Forget a plan that was begun and never became a batch, so that the next one begins anew."""
+    """Delete a plan that never became a batch, so that the next one under its name starts from the beginning."""
     try:
         read_batch(store, batch)
     except ObjectNotFound:
@@ -133,7 +132,7 @@ def _taken(name: str) -> str:
 
 
 def _fresh(name: str, order: Order, walk: Walk | Iterable[Item], deidentify: Deidentifier | None) -> PlanRecord:
-    """A plan of which nothing is written yet."""
+    """A plan of which nothing has been written yet."""
     fresh = PlanRecord(
         name=name,
         created=datetime.now(UTC),
@@ -146,7 +145,7 @@ def _fresh(name: str, order: Order, walk: Walk | Iterable[Item], deidentify: Dei
 
 
 def _differences(begun: PlanRecord, fresh: PlanRecord) -> str:
-    """What two plans under one name do not have in common, for a sentence; empty where it is one and the same."""
+    """The fields in which two plans differ, as words for a message; empty if they are the same plan."""
     same = [field for field in Order.model_fields if field not in _STEERING]
     other = [field for field in ("inputs", "filters") if getattr(begun, field) != getattr(fresh, field)]
     other += [field for field in same if getattr(begun.order, field) != getattr(fresh.order, field)]
@@ -156,7 +155,7 @@ def _differences(begun: PlanRecord, fresh: PlanRecord) -> str:
 def _begun(
     name: str, order: Order, walk: Walk | Iterable[Item], store: ObjectStore, deidentify: Deidentifier | None
 ) -> PlanRecord:
-    """The plan under this name, as far as it has come."""
+    """The plan under this name: a new one, or the one that was begun before, as far as it got."""
     known = any(True for _ in store.list(store.bucket, layout.all_known(order.pool)))
     fresh = _fresh(name, order, walk, deidentify).model_copy(update={"known": known})
     key = layout.plan_record(name)
@@ -201,7 +200,7 @@ def _checked(record: PlanRecord, store: ObjectStore, check: Callable[[PlanRecord
 
 
 def _remember(store: ObjectStore, record: PlanRecord, contents: Contents) -> None:
-    """Note the contents of the parts that are written already."""
+    """Note the contents of the parts that were written before."""
     for first in range(0, record.images, layout.PART_SIZE):
         part, _ = layout.part_of(first)
         for entry in read_manifest_part(store, record.name, part, images=record.images):
@@ -217,7 +216,7 @@ def _items(walk: Walk | Iterable[Item], record: PlanRecord, position: Position) 
 
 @dataclass
 class _Part:
-    """A part in the making, and what the plan is once it is written."""
+    """A part of the manifest under construction, with the counts that its plan will have once it is written."""
 
     record: PlanRecord
     lines: list[bytes] = field(default_factory=list)
@@ -229,13 +228,13 @@ class _Part:
     duplicates: int = 0
 
     def add(self, entry: ManifestEntry) -> None:
-        """Take an image in."""
+        """Add an image."""
         self.duplicates += entry.duplicate_of is not None
         self.bytes += entry.size or 0
         self.lines.append(entry.to_json())
 
     def skip(self, item: Skipped) -> None:
-        """Count what is passed over."""
+        """Count a file that is passed over."""
         self.skipped += 1
         self.sidecars += item.why == "sidecar"
         self.own_results += item.why == "own_result"
@@ -263,7 +262,7 @@ def _parts(
     contents: Contents,
     deidentify: Deidentifier | None,
 ) -> Iterator[PlanRecord]:
-    """Write part after part; the plan after each, the last with what is behind its last image."""
+    """Write the parts in turn; yields the plan after each. The last one counts all files behind the last image."""
     part, position = _Part(record), record.position
     for item, entry in entered(record.name, record.images, items, store, deidentify=deidentify):
         position = item.position

@@ -49,7 +49,7 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
         store: Where the batches are.
 
     Raises:
-        UsageError: Where a version is missing, a batch is not there, batches differ in a model that is not
+        UsageError: If a version is missing, a batch is not there, batches differ in a model that is not
             given, or are several tenants'.
     """
     if not batches:
@@ -105,7 +105,7 @@ def plan_resegment(
         UsageError: As :func:`resegment_order`; or where the name is taken, there is no image, or the tenant may
             not have it.
         PermanentError: With reason ``manifest_damaged``, where an earlier manifest is.
-        StoreUnavailable, StoreRefused: Where the store fails; the batch then does not exist.
+        StoreUnavailable, StoreRefused: If the store fails; the batch then does not exist.
     """
     order, check = admit(resegment_order(asked, batches, store))
     return plan(name, order, earlier_images(store, order.compared_with), store, check=check)

@@ -147,7 +147,7 @@ def before(
     Neither models nor inputs are looked at: they may be gone by now. Arguments as of :func:`prepare`.
 
     Raises:
-        UsageError: Where another order has the name.
+        UsageError: If another order has the name.
     """
     if not is_batch(store, name):
         return None
@@ -246,7 +246,7 @@ def order(
         others: Further fields of the order.
 
     Raises:
-        UsageError: Where a stage or another field cannot be, or the tenant may not ask for it.
+        UsageError: If a stage or another field cannot be, or the tenant may not ask for it.
     """
     wanted = [part for text in stage_names if (part := text.strip())]
     if unknown := [part for part in wanted if part not in set(ORDER)]:
@@ -266,7 +266,7 @@ def new_name(given: str | None) -> str:
     """The name of a new batch; made from the time where none is given.
 
     Raises:
-        UsageError: Where none can have this name.
+        UsageError: If none can have this name.
     """
     return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
 

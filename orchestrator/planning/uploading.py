@@ -34,8 +34,8 @@ def entered(
             candidate then has to be read: none stays in place.
 
     Raises:
-        StoreUnavailable: Where the store fails.
-        StoreRefused: Where the store may not be written.
+        StoreUnavailable: If the store fails.
+        StoreRefused: If the store may not be written.
     """
     index = first
     last: tuple[Callable[[], bytes], Future[_Upload]] | None = None

@@ -65,7 +65,7 @@ def gather(store: ObjectStore, batch: Batch, lines: Sequence[str]) -> None:
     """Write rows that workers sent into a part of the table; once more, it is the same part.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     rows = _newest(_known(lines))
     if len(rows):
@@ -96,7 +96,7 @@ def close(
         accounts: What it costs, and what the report is signed with.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails; the batch is not closed then.
+        StoreUnavailable, StoreRefused: If the store fails; the batch is not closed then.
     """
     marks = read_marks(store, batch, readers)
     if state == "finished" and (missing := marks.missing(_MISSING_AT_A_TIME)):
@@ -113,7 +113,7 @@ def write_usage(store: ObjectStore, batch: Batch) -> UsageManifest:
     """Write the usage events of a closed batch once more, from its records.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     with tempfile.TemporaryDirectory(prefix="dermbatch-usage-") as folder:
         events = Events(batch, Path(folder))

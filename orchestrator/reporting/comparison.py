@@ -92,7 +92,7 @@ def compare(store: ObjectStore, outcome: Outcome) -> Compared | None:
     Reads the earlier record, and both masks where segmentation has another key than then.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     entry, new = outcome.entry, outcome.record
     if entry.earlier is None:
@@ -119,7 +119,7 @@ def read_mask(store: ObjectStore, record: ResultRecord) -> Mask | None:
     """The lesion mask, uint8 [H, W]; none where it is not there or no picture.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     try:
         body = read_artifact(store, record, "mask.png")

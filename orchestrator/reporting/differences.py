@@ -102,7 +102,7 @@ class Differences:
         """The page as UTF-8; reads the pictures of the worst cases.
 
         Raises:
-            StoreUnavailable, StoreRefused: Where the store fails.
+            StoreUnavailable, StoreRefused: If the store fails.
         """
         worst = [compared for _, _, compared in sorted(self._worst, key=lambda one: one[:2], reverse=True)]
         page = environment().get_template("comparison.html")

@@ -89,10 +89,10 @@ def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | Non
         The number of files written.
 
     Raises:
-        DiskFull: Where they do not fit.
-        Incomplete: Where objects are gone, damaged, not given, or named such that they lead out of the folder; all
+        DiskFull: If they do not fit.
+        Incomplete: If objects are gone, damaged, not given, or named such that they lead out of the folder; all
             else is in the folder then.
-        StoreUnavailable, StoreRefused: Where the store gives hardly anything.
+        StoreUnavailable, StoreRefused: If the store gives hardly anything.
     """
     return Fetching(store, batch, folder, file_of=file_of).finish()
 
@@ -171,7 +171,7 @@ def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
     """Write the sealed table of what a batch's images were into ``folder``, where there is one in this store.
 
     Raises:
-        DiskFull: Where it does not fit.
+        DiskFull: If it does not fit.
     """
     place = Folder(folder)
     for info in store.list(store.bucket, layout.originals_prefix(batch)):

@@ -49,8 +49,8 @@ class Folder:
         """Write a file whole or not at all, over what may be there.
 
         Raises:
-            OutOfFolder: Where the key leads out of the folder.
-            DiskFull: Where it cannot be written.
+            OutOfFolder: If the key leads out of the folder.
+            DiskFull: If it cannot be written.
         """
         try:
             with self._parent(key, make=True) as (folder, name):
@@ -70,8 +70,8 @@ class Folder:
         """Make a file of this machine appear in the folder too, in place of what may be there.
 
         Raises:
-            OutOfFolder: Where the key leads out of the folder.
-            OSError: Where it cannot be linked: another file system, or one without links.
+            OutOfFolder: If the key leads out of the folder.
+            OSError: If it cannot be linked: another file system, or one without links.
         """
         with self._parent(key, make=True) as (folder, name):
             draft = f".{secrets.token_hex(8)}"
@@ -85,7 +85,7 @@ class Folder:
         """A file; none where there is none that can be read.
 
         Raises:
-            OutOfFolder: Where the key leads out of the folder.
+            OutOfFolder: If the key leads out of the folder.
         """
         try:
             with self._parent(key, make=False) as (folder, name):

@@ -95,7 +95,7 @@ def overview(
         tenant: Whose; nothing is told of others' then.
 
     Raises:
-        LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
+        LedgerUnavailable, StoreUnavailable, StoreRefused: If one of them does not answer.
     """
     moment = ledger.everywhere()
     fed = [of_state(state) for state in moment.batches if tenant is None or layout.is_owned(state.name, tenant)]
@@ -125,8 +125,8 @@ def standing(store: ObjectStore, ledger: Ledger, name: str) -> Overview:
     """How one batch stands.
 
     Raises:
-        UsageError: Where there is no such batch.
-        LedgerUnavailable, StoreUnavailable, StoreRefused: Where one of them does not answer.
+        UsageError: If there is no such batch.
+        LedgerUnavailable, StoreUnavailable, StoreRefused: If one of them does not answer.
     """
     layout.check_batch_name(name)
     moment = ledger.of(name).snapshot()

@@ -33,7 +33,7 @@ def wait(
         The summary.
 
     Raises:
-        StackError: Where Redis has not answered for a minute.
+        StackError: If Redis has not answered for a minute.
     """
     state: BatchState | None = None
     woken = False

@@ -65,7 +65,7 @@ def verify(store: ObjectStore, batch: Batch, tell: Callable[[str], None]) -> Ver
         tell: Called with a sentence for each thing that is wrong; it names the key.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     total = Verified()
     for first in range(0, batch.images, layout.PART_SIZE):

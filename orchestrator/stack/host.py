@@ -50,8 +50,8 @@ def up(
         Settings that lead to it.
 
     Raises:
-        HomeInUse: Where another one, or a command, has its folder.
-        StackError: Where it does not come up; nothing is left running then. Names the log.
+        HomeInUse: If another one, or a command, has its folder.
+        StackError: If it does not come up; nothing is left running then. Names the log.
     """
     home = home.resolve()
     make_home(home)
@@ -84,7 +84,7 @@ def attach(home: Path) -> Settings:
     """The settings that lead to the stack running in this home.
 
     Raises:
-        StackError: Where none is running.
+        StackError: If none is running.
     """
     return Settings(**running(home).settings)
 
@@ -99,7 +99,7 @@ def object_store(home: Path, settings: StoreSettings, *, make: bool = False) -> 
         make: Make an empty one where no stack ever ran in this home.
 
     Raises:
-        StackError: Where none ever ran in this home, or one runs now, or the store does not come up.
+        StackError: If none ever ran in this home, or one runs now, or the store does not come up.
     """
     home = home.resolve()
     if make:
@@ -126,7 +126,7 @@ def running(home: Path) -> StackState:
     """The state of the stack that serves in this home: process ids, ports, logs.
 
     Raises:
-        StackError: Where none is running, or it is still starting.
+        StackError: If none is running, or it is still starting.
     """
     home = home.resolve()
     state = read_state(home)
@@ -141,7 +141,7 @@ def down(home: Path) -> None:
     """End the stack running in this home; returns when none of its processes is left.
 
     Raises:
-        StackError: Where none is running, or it does not end.
+        StackError: If none is running, or it does not end.
     """
     home = home.resolve()
     state = read_state(home)
@@ -157,7 +157,7 @@ def serve(stack: Stack) -> None:
     """Host a stack until SIGTERM or SIGINT, then stop it. To be called from the main thread.
 
     Raises:
-        StackError: Where it does not start, or a part cannot be kept running.
+        StackError: If it does not start, or a part cannot be kept running.
     """
     asked: list[int] = []
 

@@ -25,7 +25,7 @@ def free_ports(count: int) -> list[int]:
         ``count`` different port numbers, 10240 to 32767.
 
     Raises:
-        StackError: Where there are not that many.
+        StackError: If there are not that many.
     """
     chosen: list[int] = []
     rng = random.SystemRandom()

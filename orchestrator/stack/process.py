@@ -68,7 +68,7 @@ class Part:
         """Start the program; returns at once.
 
         Raises:
-            StackError: Where it already runs, or could not be started at all.
+            StackError: If it already runs, or could not be started at all.
         """
         if self.running:
             raise StackError(f"{self.name} already runs as process {self.pid}")
@@ -121,7 +121,7 @@ class Part:
         """Probe once where it is not ready yet; true if it is ready.
 
         Raises:
-            StackError: Where it has ended, or was not ready in time (it is stopped then); names the log and shows
+            StackError: If it has ended, or was not ready in time (it is stopped then); names the log and shows
                 its last lines.
         """
         if not self.running:

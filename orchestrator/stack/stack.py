@@ -122,8 +122,8 @@ class Stack:
         """Start all parts and wait until all are ready; nothing is left running where that fails.
 
         Raises:
-            HomeInUse: Where another stack or command has the home.
-            StackError: Where the home cannot be written, or a part does not come up; names its log.
+            HomeInUse: If another stack or command has the home.
+            StackError: If the home cannot be written, or a part does not come up; names its log.
         """
         try:
             make_home(self.home)
@@ -148,7 +148,7 @@ class Stack:
             Sentences about parts that died or came back since the last call, for the log.
 
         Raises:
-            StackError: Where a part died more than 5 times within 10 minutes, or the disk is full.
+            StackError: If a part died more than 5 times within 10 minutes, or the disk is full.
         """
         self._disk.look()
         for part in self.parts:

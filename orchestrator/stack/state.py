@@ -31,7 +31,7 @@ def make_home(home: Path) -> None:
     """Make a stack's home and the folder of its logs, for their owner alone, whoever made them before and how.
 
     Raises:
-        OSError: Where they cannot be made.
+        OSError: If they cannot be made.
     """
     for folder in (home, logs_path(home)):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -137,7 +137,7 @@ class Lock:
             holder: What takes it, for those who do not get it.
 
         Raises:
-            HomeInUse: Where another process has it; names it.
+            HomeInUse: If another process has it; names it.
         """
         self._file = (home / "stack.lock").open("a+")
         for attempt in range(_LOCK_TRIES):

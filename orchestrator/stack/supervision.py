@@ -37,7 +37,7 @@ class Supervised:
             Sentences about what happened since the last look; empty where all is well.
 
         Raises:
-            StackError: Where it died too often; names its log.
+            StackError: If it died too often; names its log.
         """
         now = self.clock()
         if self._again_at is not None:

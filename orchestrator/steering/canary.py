@@ -74,7 +74,7 @@ def start(store: ObjectStore, name: str, models: Mapping[Stage, ModelChoice], sh
         share: Of live images, more than 0 and at most 1.
 
     Raises:
-        UsageError: Where name or share cannot be, nothing differs, the name was used, or another canary runs.
+        UsageError: If name or share cannot be, nothing differs, the name was used, or another canary runs.
     """
     layout.check_batch_name(name, "canary")
     if not models:
@@ -95,7 +95,7 @@ def stop(store: ObjectStore, name: str) -> Canary:
     """Stop a canary; harmless where it is stopped already. Images in flight may still add to its results.
 
     Raises:
-        UsageError: Where there is none of this name.
+        UsageError: If there is none of this name.
     """
     pointer = running(store)
     others = pointer is not None and pointer.name != name
@@ -135,7 +135,7 @@ def report(store: ObjectStore, name: str) -> CanaryReport:
     """What a canary has shown so far, read in one pass; of each image, only its Dice stays in memory.
 
     Raises:
-        UsageError: Where there is no canary of this name.
+        UsageError: If there is no canary of this name.
     """
     canary = _read(store, layout.canary(name))
     if canary is None:

@@ -92,7 +92,7 @@ def pause(store: ObjectStore, ledger: Ledger, name: str) -> None:
     """Feed no further images of a batch; those in flight are finished.
 
     Raises:
-        UsageError: Where there is no such batch, or it has ended.
+        UsageError: If there is no such batch, or it has ended.
     """
     _change(store, ledger, name, state="paused", why="paused by hand")
 
@@ -101,7 +101,7 @@ def resume(store: ObjectStore, ledger: Ledger, name: str) -> None:
     """Go on with a paused batch. One that was paused for its share of failures is not paused for it again.
 
     Raises:
-        UsageError: Where there is no such batch, it has ended, or it is cancelled.
+        UsageError: If there is no such batch, it has ended, or it is cancelled.
     """
     _change(store, ledger, name, state="open", why="")
 
@@ -110,7 +110,7 @@ def cancel(store: ObjectStore, ledger: Ledger, name: str) -> None:
     """End a batch: nothing more of it is begun, then it is closed with the outcomes that it has.
 
     Raises:
-        UsageError: Where there is no such batch, or it has ended.
+        UsageError: If there is no such batch, or it has ended.
     """
     _change(store, ledger, name, state="cancelled", why="cancelled by hand")
 
@@ -121,7 +121,7 @@ def prioritize(
     """Move a batch to another lane, or give it another share of its lane.
 
     Raises:
-        UsageError: Where there is no such batch, or it has ended.
+        UsageError: If there is no such batch, or it has ended.
     """
     changes: dict[str, Any] = {"lane": lane, "weight": weight}
     _change(store, ledger, name, **{field: value for field, value in changes.items() if value is not None})

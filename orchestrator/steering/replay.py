@@ -32,7 +32,7 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
         How many.
 
     Raises:
-        UsageError: Where there is no such batch, or it is cancelled.
+        UsageError: If there is no such batch, or it is cancelled.
     """
     batch, ledger = named(store, name), ledger.of(name)
     before, standing, ended = read_control(store, name), ledger.batches.get(name), read_summary(store, name)

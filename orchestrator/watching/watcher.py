@@ -62,7 +62,7 @@ class Watcher:
         clock: The time that hours and days go by; the store's own where none is given.
 
     Raises:
-        UsageError: Where a rule's profile needs what is not set.
+        UsageError: If a rule's profile needs what is not set.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Watcher:
             Whether it did: not where another watcher leads.
 
         Raises:
-            DermbatchError: Where a server fails; what was taken in until then is.
+            DermbatchError: If a server fails; what was taken in until then is.
         """
         self._lead.begin()
         try:

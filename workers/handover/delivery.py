@@ -62,7 +62,7 @@ def write_dicom(
         enhanced: [h, w, 3] uint8 RGB; none where there is no such picture.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where trying again may help.
+        StoreUnavailable, StoreRefused: If trying again may help.
     """
     # Not at the top: it takes a second and much memory, which workers without such batches need not spend.
     from dermbatch.handover.dicom.header import changes  # noqa: PLC0415

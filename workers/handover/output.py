@@ -64,9 +64,9 @@ def copy_files(
         ``s3://bucket/key`` of the folder.
 
     Raises:
-        StaleArtifact: Where a picture is gone.
-        PermanentError: ``output_refused``, where the output must not be written.
-        StoreUnavailable: Where trying again may help.
+        StaleArtifact: If a picture is gone.
+        PermanentError: ``output_refused``, if the output must not be written.
+        StoreUnavailable: If trying again may help.
     """
     assert job.order.output is not None  # noqa: S101 - the caller has looked
     folder = folder_of(job.order.output, job.name)

@@ -16,7 +16,7 @@ def engine_of(settings: Settings) -> Callable[[], Inference]:
     """What makes the engine that the settings name: to be called after a fork.
 
     Raises:
-        StackError: Where models are to be run here, and there are none, or ONNX Runtime is not installed.
+        StackError: If models are to be run here, and there are none, or ONNX Runtime is not installed.
     """
     if settings.inference.engine is Engine.TRITON:
         return lambda: TritonClient(settings.triton)

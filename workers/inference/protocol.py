@@ -17,8 +17,8 @@ class Inference(Protocol):
         """The model that serves a stage, or makes a support's prototypes: the pinned version, or the newest.
 
         Raises:
-            ModelContractError: Where it is missing, or breaks the stage's contract.
-            InferenceUnavailable: Where it cannot be told now.
+            ModelContractError: If it is missing, or breaks the stage's contract.
+            InferenceUnavailable: If it cannot be told now.
         """
 
     def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -33,8 +33,8 @@ class Inference(Protocol):
             Tensor name to array, without the batch dimension.
 
         Raises:
-            InferenceUnavailable: Where there is no answer now.
-            ModelContractError: Where the request is wrong for the model.
+            InferenceUnavailable: If there is no answer now.
+            ModelContractError: If the request is wrong for the model.
         """
 
     def infer_many(

@@ -49,34 +49,34 @@ def process(
     last: LastFile | None = None,
     waited: float | None = None,
 ) -> ResultRecord:
-    """Process one image. When it returns, all is written and handed over but the record, which is the caller's.
+    """Process one image: write its artifacts and hand them over. Writing the record is left to the caller.
 
     Args:
-        job: What to do.
+        job: The image, its stages and models.
         store: The object store.
-        client: What runs the models.
+        client: The engine that runs the models.
         limits: Largest file and picture.
-        attempt: Counted by the ledger.
+        attempt: Number of this attempt, as the ledger counts.
         worker: Name of this worker slot.
-        alive: Called between steps; raises where the lease is lost.
+        alive: Called between steps; raises if the lease is lost.
         destinations: The PACS of the settings.
         decode: Decodes the source.
-        last: The file that was read for the image before.
-        waited: Seconds that it was in the queue, by the ledger.
+        last: The file that was read for the previous image.
+        waited: Seconds that the image spent in the queue, by the ledger.
 
     Raises:
-        BadInput: Where the object is no image that the system takes.
-        ObjectNotFound: Where it is not there.
-        ModelContractError: Where a model is missing or breaks its contract.
-        PacsRefused, PermanentError: Where the result cannot be handed over.
-        StoreUnavailable, StoreRefused, InferenceUnavailable, PacsUnavailable: Where trying again may help.
+        BadInput: If the object is not an image that Dermbatch takes.
+        ObjectNotFound: If the object does not exist.
+        ModelContractError: If a model is missing or breaks its contract.
+        PacsRefused, PermanentError: If the result cannot be handed over.
+        StoreUnavailable, StoreRefused, InferenceUnavailable, PacsUnavailable: If another try may succeed.
     """
     started, clock = datetime.now(UTC), Clock()
     source = Source(job, store, limits, clock, last)
     with clock("read"):
         steps = plan(job, client)
     with closing(source):
-        # An attempt that broke off may have left something, whatever there was before.
+        # An attempt that was interrupted may have left artifacts, even of content that was not known before.
         recalled = recall(store, source, clock) if job.known or attempt > 1 else None
         outcome, handed = _made(
             job, source, steps, recalled, store, client, limits, clock, alive, destinations, decode
@@ -130,7 +130,7 @@ def _made(
     destinations: Destinations,
     decode: Decode,
 ) -> tuple[Outcome, _Handed]:
-    """Run the steps that are not known, and hand over."""
+    """Run the steps whose results are not known, and hand over."""
     for last, found in ((False, recalled), (True, None)):
         try:
             with Run(source, steps, found, store, client, limits, clock, decode) as run:
@@ -140,7 +140,7 @@ def _made(
                 outcome = run.outcome()
             alive()
             return outcome, _hand_over(job, source, outcome, store, destinations, clock, alive)
-        except (StaleArtifact, SourceReplaced):  # what was found is gone, or is of another image: all is made anew
+        except (StaleArtifact, SourceReplaced):  # known artifacts are gone or of another image: make all anew
             if last:
                 raise
     raise AssertionError("the second time ends it")
@@ -161,8 +161,8 @@ def _hand_over(
         The DICOM objects, ``s3://bucket/key`` of the folder of copies, and what a PACS has taken.
 
     Raises:
-        StaleArtifact: Where a picture is gone from the store.
-        SourceReplaced: Where the object is another than the one that the stages are of.
+        StaleArtifact: If a picture is gone from the store.
+        SourceReplaced: If the object is another than the one that the stages are of.
     """
     destination = destinations.named(job.order.send_to) if job.order.send_to is not None else None
     made, output, sent = Delivered(), None, None

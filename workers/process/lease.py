@@ -101,7 +101,7 @@ class LeaseKeeper:
         """Go on only where that makes sense.
 
         Raises:
-            LeaseLost: Where the lease ran out, or was given back because the worker ends.
+            LeaseLost: If the lease ran out, or was given back because the worker ends.
         """
         if self._lost:
             raise LeaseLost("the lease ran out before the image was finished")

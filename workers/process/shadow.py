@@ -147,7 +147,7 @@ def mask_agreement(store: ObjectStore, old: ResultRecord, new: ResultRecord) -> 
     mask that was deleted since is no error, and only two are decoded at a time. Here both were just written.
 
     Raises:
-        ObjectNotFound: Where a mask was deleted.
+        ObjectNotFound: If a mask was deleted.
     """
     ours, theirs = old.stages.get(Stage.SEGMENT), new.stages.get(Stage.SEGMENT)
     if ours is None or theirs is None:

@@ -1,6 +1,6 @@
-"""The one task: claim an image, attempt it, and run a canary's models beside it.
+"""The worker's only task: claim an image, attempt it, and run a canary's models on it as well.
 
-Whatever happens to this process, the ledger still holds the image: it is put back when the lease runs out.
+Whatever happens to this process, the ledger still knows the image: when the lease runs out, it is queued again.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def process_image(workplace: Workplace, message: object) -> None:
 
     Args:
         workplace: This process's connections.
-        message: An :class:`ImageJob` as JSON, signed.
+        message: An :class:`ImageJob` as signed JSON.
 
     Raises:
-        LedgerUnavailable: Where Redis is gone; the image is sent again when it is back.
+        LedgerUnavailable: If Redis is away; the image is queued again once it is back.
     """
     try:
         job = opened(message, workplace.settings.redis.signing_key)
     except (NewerFormat, MessageDamaged, MessageRefused) as error:
-        # Not claimed, so it is sent again, maybe to one that knows it; the orchestrator looks after the others.
+        # Not claimed, so it is queued again, perhaps for a newer worker; the orchestrator deals with the others.
         _log.warning("message passed over", reason=error.reason, message=str(error))
         return
     if workplace.drain.over:
@@ -95,7 +95,7 @@ class Attempt:
 
     Args:
         place: This process's connections.
-        claim: The image, and whose it is; its lease is kept by the caller.
+        claim: The image and its owner; the caller keeps the lease.
     """
 
     def __init__(self, place: Workplace, claim: Claim) -> None:
@@ -104,10 +104,10 @@ class Attempt:
         self._started = time.monotonic()
 
     def run(self) -> ResultRecord | None:
-        """Process the image, and record it. Raises nothing: whatever else comes is dealt with.
+        """Process the image and record its outcome. Raises nothing: every error is dealt with here.
 
         Returns:
-            Its record, if it has one now.
+            Its result, if it has one now.
         """
         place, claim = self._place, self._claim
         row, kind = "", None
@@ -152,18 +152,18 @@ class Attempt:
 
     @property
     def _seconds(self) -> float:
-        """How long the image has taken so far."""
+        """Seconds since the attempt began."""
         return time.monotonic() - self._started
 
     def _done(self, row: str, kind: Kind | None) -> bool:
-        """Tell the ledger of the result; ``False`` where it did not answer."""
+        """Report the result to the ledger; ``False`` if it did not answer."""
         images, job, owner = self._place.ledger.images, self._job, self._claim.owner
         seconds = self._seconds
         told = self._place.insist(lambda: images.finish(job, owner, "done", row=row, kind=kind, seconds=seconds))
         return told is not None
 
     def _must_wait(self) -> bool:
-        """Put the image off for the cache's sake, while the same content has no outcome elsewhere in the batch."""
+        """Postpone a duplicate until the first image of its content has its outcome, and the cache has it."""
         ledger, job, original = self._place.ledger, self._job, self._job.duplicate_of
         if original is None or self._place.insist(lambda: ledger.batches.is_finished(job.batch, original)):
             return False
@@ -171,17 +171,17 @@ class Attempt:
         return True
 
     def _recorded(self) -> ResultRecord | None:
-        """The record, where an earlier attempt wrote it, but could not say so to the ledger."""
+        """The result of an earlier attempt that wrote it but could not report it to the ledger."""
         return read_if_any(self._place.store, layout.result(self._job.batch, self._job.index), ResultRecord)
 
     def _row(self, record: ResultRecord) -> str:
-        """The row of the table, for the ledger, so that closing need not read the record; its usage is counted."""
+        """The image's row, kept in the ledger so that closing need not read the record; also counts its usage."""
         row = row_of(record, duplicate_of=self._job.duplicate_of)
         usage.count(row, self._job.order.tenant)
         return sealed(sent(row), self._job.batch, self._place.settings.redis.signing_key)
 
     def _commit(self, record: ResultRecord) -> bool | None:
-        """Write the record: whether there was none yet; none where it could not be written, which costs no try."""
+        """Write the result: ``True`` if it is the first; ``None`` if it cannot be written, which costs no try."""
         key = layout.result(self._job.batch, self._job.index)
         try:
             first = write_once(self._place.store, key, record)
@@ -192,9 +192,9 @@ class Attempt:
         return first
 
     def _postpone_or_fail(self, error: Exception) -> None:
-        """A transient failure, or a defect of ours, which is worth another try too."""
+        """Handle a transient failure, or a defect of our own, which is worth another try as well."""
         if isinstance(error, (StoreRefused, InferenceAway)):
-            # Credentials that expired, or a Triton that is away, are no fault of the image.
+            # Expired credentials or an absent Triton are not the image's fault.
             self._wait(error)
             return
         if isinstance(error, DermbatchError):
@@ -209,12 +209,12 @@ class Attempt:
             self._postpone(self._claim.transients, counted=True, at_least=getattr(error, "wait", None) or 0.0)
 
     def _wait(self, error: DermbatchError) -> None:
-        """Put the image off while store or Triton is there for nobody: neither lost, nor ever failed for it."""
+        """Postpone the image while the store or Triton is away for everybody; it never fails because of that."""
         self._log.warning("waits", reason=error.reason, message=str(error))
         self._postpone(self._claim.attempt - 1, counted=False)
 
     def _postpone(self, before: int, *, counted: bool, at_least: float = 0.0) -> None:
-        """Put the image off for a pause that doubles with each one ``before`` it, or as a PACS asks for."""
+        """Postpone the image for a pause that doubles with each earlier one, or for as long as a PACS asks."""
         limits = self._place.settings.ledger
         longest = min(limits.longest_pause, limits.first_pause * 2 ** min(before, _MOST_DOUBLINGS))
         pause = longest * random.uniform(0.5, 1)  # noqa: S311 - equal pauses would come back as one herd
@@ -224,13 +224,13 @@ class Attempt:
             self._place.drain.count_finished()
 
     def _put_off(self, pause: float, *, counted: bool) -> bool:
-        """Hand the image back to the ledger; ``False`` where the lease was lost, or Redis did not answer."""
+        """Give the image back to the ledger; ``False`` if the lease was lost or Redis did not answer."""
         ledger, claim = self._place.ledger, self._claim
         transients = self._place.insist(lambda: ledger.images.postpone(claim, pause, counted=counted))
         return transients is not None and transients >= 0
 
     def _fail(self, reason: str, message: str, *, permanent: bool) -> None:
-        """Write the failure record, then tell the ledger; where it cannot be written, the image is put off."""
+        """Write the failure record, then report it to the ledger; if it cannot be written, postpone the image."""
         place, job, claim = self._place, self._job, self._claim
         try:
             write_failure(
@@ -260,7 +260,7 @@ class Attempt:
 
 
 def _kind(job: ImageJob, record: ResultRecord) -> Kind:
-    """Of an image, by what it took: the time that is left is told from these."""
+    """What kind of work the image was; the time left of a batch is estimated from these."""
     if job.duplicate_of is not None:
         return "copy"
     if len(record.cached) == len(record.stages):

@@ -1,4 +1,4 @@
-"""What one worker process works with: its connections, made after the fork, and its name."""
+"""A worker process's connections, made after the fork, and its name."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ T = TypeVar("T")
 
 @dataclass
 class Workplace:
-    """What one worker process needs.
+    """Everything that one worker process works with.
 
     Attributes:
         settings: All settings.
         store: The object store.
         ledger: The ledger.
-        client: What runs the models.
-        keeper: Keeps the lease of the image in hand.
-        drain: Whether the worker ends, and when.
+        client: The engine that runs the models.
+        keeper: Extends the lease of the current image.
+        drain: Whether and when the worker ends.
         slot: Name of this process.
         process: The pipeline, from job to result record.
         shadow: A canary's side run.
         destinations: The PACS of the settings.
         decode: Decodes source images.
-        last: The file that was read for the image before.
-        patience: Seconds for which news is kept for a Redis that does not answer.
+        last: The file that was read for the previous image.
+        patience: Seconds for which reports are repeated while Redis does not answer.
     """
 
     settings: Settings
@@ -82,14 +82,14 @@ class Workplace:
         process: Process = process,
         nursery: Nursery | None = None,
     ) -> Workplace:
-        """Connect, and begin to report this process as a worker slot.
+        """Connect, and start to report this process as a worker slot.
 
         Args:
             settings: All settings.
             drain: When the worker ends.
-            engine: Gives what runs the models.
+            engine: Makes the engine that runs the models.
             process: The pipeline.
-            nursery: Of the processes that read files of strangers; one of its own where none is given.
+            nursery: Makes the processes in which untrusted files are read; by default one of its own.
         """
         slot = f"{socket.gethostname()}/{os.getpid()}"
         ledger = Ledger(settings.redis, settings.ledger)
@@ -110,21 +110,21 @@ class Workplace:
         )
 
     def close(self) -> None:
-        """Stop reporting, and let go of what runs the models."""
+        """Stop reporting, and close the engine and the connections."""
         self.keeper.stop()
         self.client.close()
         self.destinations.close()
 
     def new_owner(self) -> str:
-        """A name for one claim: the same process claims the same image anew under another name."""
+        """A name for one claim: if this process claims the same image again, it does so under another name."""
         return f"{self.slot}/{next(self._claims)}"
 
     def insist(self, ask: Callable[[], T]) -> T | None:
-        """Ask the ledger, again and again for a while where Redis does not answer.
+        """Call the ledger, repeatedly for a while if Redis does not answer.
 
         Returns:
-            Its answer; ``None`` where there was none: the lease ends then, and the next attempt goes on from what
-            is recorded.
+            Its answer, or ``None`` if there was none. The lease runs out then, and the next attempt goes on from
+            what is recorded.
         """
         try:
             return ask()

@@ -87,7 +87,7 @@ class Tensors:
         """The outputs, item by item; read-only.
 
         Raises:
-            ModelContractError: Where there are not all.
+            ModelContractError: If there are not all.
         """
         arrays = {name: value for name in self._outputs if (value := self._output(result, name)) is not None}
         if missing := [name for name in self._outputs if name not in arrays]:

@@ -51,7 +51,7 @@ def parse(body: bytes) -> Reply | None:
     """The body; none where it is neither JSON nor XML, and says nothing that can be read.
 
     Raises:
-        Unreadable: Where it begins as one of them and is damaged, so that failures in it may be lost.
+        Unreadable: If it begins as one of them and is damaged, so that failures in it may be lost.
     """
     text = _inside(body).strip().removeprefix(b"\xef\xbb\xbf")
     if text[:1] in (b"{", b"["):

@@ -38,8 +38,8 @@ def judged(
         retry_after: The answer's header of that name (RFC 9110, 10.2.3).
 
     Raises:
-        PacsUnavailable: Where trying again may help.
-        PacsRefused: Where it cannot, before something is mended; ``pacs_denied`` where we are not let in.
+        PacsUnavailable: If trying again may help.
+        PacsRefused: If it cannot, before something is mended; ``pacs_denied`` where we are not let in.
     """
     answered = 200 <= status < 300
     reply = _read(name, status, body) if answered or status in {_BAD_REQUEST, _CONFLICT} else None

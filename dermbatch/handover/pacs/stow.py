@@ -48,8 +48,8 @@ class Destination:
             objects: DICOM files by kind; at least one.
 
         Raises:
-            PacsUnavailable: Where trying again may help.
-            PacsRefused: Where it cannot, before something is mended.
+            PacsUnavailable: If trying again may help.
+            PacsRefused: If it cannot, before something is mended.
         """
         try:
             warnings = self._sent(objects)
@@ -108,7 +108,7 @@ class Destinations:
         """The PACS with this name.
 
         Raises:
-            PacsRefused: ``pacs_unknown``, where the settings have none.
+            PacsRefused: ``pacs_unknown``, if the settings have none.
         """
         if name not in self._all:
             text = (

@@ -56,7 +56,7 @@ def settle_encapsulated(header: Header) -> bool:
         Whether it did: not where they are none, but as many bytes as uncompressed ones.
 
     Raises:
-        BadInput: Where an element is missing or wrong, and they do not prove what is right; it is named.
+        BadInput: If an element is missing or wrong, and they do not prove what is right; it is named.
     """
     places = fragments(header.data)[1:]
     if not places:

@@ -25,7 +25,7 @@ def settle_native(header: Header) -> None:
     """Correct a header by its uncompressed pixels.
 
     Raises:
-        BadInput: Where an element is missing or wrong, and they do not prove what is right; it is named.
+        BadInput: If an element is missing or wrong, and they do not prove what is right; it is named.
     """
     if not header.photometric:
         palette = "RedPaletteColorLookupTableDescriptor" in header.dataset

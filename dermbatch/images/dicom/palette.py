@@ -32,7 +32,7 @@ def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
         uint8 [H, W, 3], and notes.
 
     Raises:
-        BadInput: ``corrupt``, where the palette is missing or too short.
+        BadInput: ``corrupt``, if the palette is missing or too short.
     """
     tables, notes = zip(*(table_of(dataset, colour) for colour in _COLOURS), strict=True)
     deep = [bits == 16 for _, bits in notes]
@@ -55,7 +55,7 @@ def without_segments(dataset: Dataset) -> None:
     """Put the entries of a segmented palette into one that is none: in place; a palette that is there stays.
 
     Raises:
-        BadInput: ``corrupt``, where the segments cannot be followed.
+        BadInput: ``corrupt``, if the segments cannot be followed.
     """
     for colour in _COLOURS:
         segmented, plain = f"Segmented{colour}{_DATA}", f"{colour}{_DATA}"
@@ -74,7 +74,7 @@ def table_of(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[i
         colour: ``Red``, ``Green`` or ``Blue``.
 
     Raises:
-        BadInput: ``corrupt``, where the table is missing, or has not as many entries as it says.
+        BadInput: ``corrupt``, if the table is missing, or has not as many entries as it says.
     """
     descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
     try:

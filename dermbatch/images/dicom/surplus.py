@@ -37,7 +37,7 @@ def leave_pixels(header: Header, each: int, frames: int, rough: Rough) -> None:
         rough: See above.
 
     Raises:
-        BadInput: Where nothing says where those bytes are; it names the element that may be wrong.
+        BadInput: If nothing says where those bytes are; it names the element that may be wrong.
     """
     data = np.frombuffer(header.data, np.uint8)
     if (inner := _in_items(header.data)) is not None and len(inner) - each * frames in (0, 1):

@@ -25,7 +25,7 @@ def rows_are_there(data: bytes) -> bool:
         data: The whole file, whose chunks fit.
 
     Raises:
-        Exception: Where they cannot be inflated.
+        Exception: If they cannot be inflated.
     """
     missing, inflater = _bytes_of_rows(data), isal_zlib.decompressobj()
     for kind, start, end in _chunks(data):

@@ -34,7 +34,7 @@ def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
         uint8 [H, W, 3], not turned.
 
     Raises:
-        BadInput: ``unsupported_format``, where it has other components than grey or three colours.
+        BadInput: ``unsupported_format``, if it has other components than grey or three colours.
         Exception: Anything that the decoder raises on damaged data.
     """
     if len(header.ids) not in (1, 3):
@@ -77,7 +77,7 @@ def odd_jpeg2000(data: bytes, notes: list[str]) -> Rgb:
         uint8 [H, W, 3].
 
     Raises:
-        BadInput: ``unsupported_format``, where it has other components than grey or colours and opacity.
+        BadInput: ``unsupported_format``, if it has other components than grey or colours and opacity.
         Exception: Anything that the decoder raises on damaged data.
     """
     header = read_jpeg2000_header(data)

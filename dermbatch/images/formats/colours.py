@@ -39,7 +39,7 @@ def described_profile(data: bytes, media_type: str) -> bytes | None:
         media_type: What it is.
 
     Raises:
-        BadInput: ``unsupported_format``, where they cannot be converted: high dynamic range, for one.
+        BadInput: ``unsupported_format``, if they cannot be converted: high dynamic range, for one.
     """
     if media_type == "image/png":
         return _png(data)

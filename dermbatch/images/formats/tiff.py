@@ -100,7 +100,7 @@ def _check_pieces(page: TiffPage, bits: int, data: bytes) -> None:
     """Refuse a picture of which strips or tiles are missing, empty or too short: decoders fill them with anything.
 
     Raises:
-        EOFError: Where one ends behind the file.
+        EOFError: If one ends behind the file.
         BadInput: ``corrupt``.
     """
     pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
@@ -157,7 +157,7 @@ def _chosen(pages: list[TiffPage]) -> TiffPage:
     """The full picture: smaller copies of it are no other page, whatever they say of themselves.
 
     Raises:
-        BadInput: ``multi_frame`` where there are several, ``unsupported_format`` where it is a camera's raw data.
+        BadInput: ``multi_frame`` if there are several, ``unsupported_format`` where it is a camera's raw data.
     """
     if not pages:
         raise BadInput("the TIFF file holds no picture", reason="corrupt")

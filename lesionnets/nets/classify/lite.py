@@ -25,7 +25,11 @@ DIRECTIONS = 64
 
 
 class LiteClassifier(Classifier):
-    """Diagnosis of a lesion from views of it and its mask.
+    """EfficientNet-Lite that is told where the lesion is; the network of ``classify_lite``.
+
+    Features are averaged twice, over the whole view and over the lesion's mask, and one linear layer reads both.
+    Since nothing comes after it but a sum, each place's share in a diagnosis is known exactly: the class
+    activation map (Zhou et al., CVPR 2016, https://arxiv.org/abs/1512.04150).
 
     Args:
         version: Of the encoder, 0 to 2.

@@ -59,7 +59,14 @@ class ResidualBlock(nn.Module):
 
 
 class Espcn(Enhancer):
-    """x4 super-resolution of RGB images.
+    """Efficient sub-pixel super-resolution: work on the small picture, enlarge in the last step.
+
+    A network that enlarged first would do 16 times the work. This one predicts the 16 sub-pixels of each pixel as
+    16 channels and rearranges them (pixel shuffle; Shi et al., CVPR 2016, https://arxiv.org/abs/1609.05158), and
+    only what bicubic interpolation misses: before any training it is bicubic interpolation.
+
+    Shape:
+        image float [N, 3, H, W], 0 to 1 -> float [N, 3, 4 H, 4 W], about 0 to 1.
 
     Args:
         channels: Feature maps at the low resolution.

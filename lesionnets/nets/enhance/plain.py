@@ -69,7 +69,14 @@ def _merged(block: nn.Module) -> nn.Module:
 
 
 class PlainEnhancer(Enhancer):
-    """x4 super-resolution of RGB images.
+    """Super-resolution by few plain convolutions, each a sum of branches while it is trained.
+
+    Branches that are all linear can be added up into one convolution after training: what is served is as small as
+    a plain network, and learns as a larger one does (re-parameterisation; Ding et al., CVPR 2021,
+    https://arxiv.org/abs/2101.03697).
+
+    Shape:
+        image float [N, 3, H, W], 0 to 1 -> float [N, 3, 4 H, 4 W], about 0 to 1.
 
     Args:
         channels: Feature maps.

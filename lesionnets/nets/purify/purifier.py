@@ -33,7 +33,7 @@ class ConvBlock(nn.Sequential):
 
 
 class FoldedUNet(nn.Module):
-    """U-Net on the image folded 2 x 2 into channels.
+    """U-Net on the image folded 2 x 2 into channels: a quarter of the pixels at four times the channels.
 
     Args:
         widths: Channels of each level, finest first. Sides of the input must be multiples of ``stride``.
@@ -70,7 +70,13 @@ class FoldedUNet(nn.Module):
 
 
 class Purifier(FoldedUNet):
-    """Occlusion map and clean picture from an RGB image.
+    """One U-Net with two outputs: where hair, rulers or ink cover the skin, and the picture without them.
+
+    It is trained on clean pictures over which occlusions were drawn, so the truth of both outputs is known. What
+    it paints is what lies around a covered pixel, spread over it from coarse to fine, plus what the network adds.
+
+    Shape:
+        image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W] of being covered, and the picture [N, 3, H, W].
 
     Args:
         widths: Channels of each level, finest first. Sides of the input must be multiples of ``stride``.

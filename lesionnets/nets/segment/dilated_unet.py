@@ -32,7 +32,11 @@ def double_convolution(inputs: int, outputs: int, dilation: int = 1) -> nn.Seque
 
 
 class DilatedUNet(Segmenter):
-    """Image to per-pixel logits of lesion.
+    """U-Net whose deepest convolutions are dilated, the segmenter of Bisla et al. 2019.
+
+    A dilated convolution leaves gaps between its nine taps: it sees a wider field at the same cost and without
+    another halving (Yu and Koltun, ICLR 2016, https://arxiv.org/abs/1511.07122), so that a lesion that fills the
+    picture is still seen as one.
 
     Args:
         width: Of all levels; 1.0 is the paper's.

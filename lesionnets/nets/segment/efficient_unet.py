@@ -97,7 +97,11 @@ class DecoderBlock(nn.Module):
 
 
 class EfficientUNet(Segmenter):
-    """Image to per-pixel logits of lesion.
+    """U-Net on EfficientNet-B3, the segmenter of SkinSegmentSRGAN.
+
+    EfficientNet scales depth, width and input size together; its blocks weigh their channels by what the whole
+    picture holds (squeeze and excitation; Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946). Larger and
+    slower than :class:`~lesionnets.nets.segment.unet_lite.UNetLite`; here to repeat the paper.
 
     Args:
         width: Of all layers; 1.0 is the paper's.

@@ -29,7 +29,12 @@ def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(Segmenter):
-    """Image to per-pixel logits at the image's own size.
+    """U-Net: a contracting path that finds out what is there, an expanding one that finds out where.
+
+    Each level of the encoder halves the size, so that a 3 x 3 convolution sees more of the picture; each level of
+    the decoder doubles it and reads the encoder's maps of the same size beside its own (skip connections), which
+    keeps borders sharp (Ronneberger et al., MICCAI 2015, https://arxiv.org/abs/1505.04597). The baseline of this
+    package: small, quick to train from random weights.
 
     Args:
         channels: Of the levels, from half resolution down, each at half the size of the one before.

@@ -62,7 +62,11 @@ def decoded(decoder: nn.ModuleList, head: nn.Module, values: Tensor, skips: Sequ
 
 
 class UNetMobileNet(Segmenter):
-    """Image to per-pixel logits of lesion.
+    """U-Net on a MobileNetV2 that knows ImageNet.
+
+    MobileNetV2's blocks widen few channels, filter each apart and narrow them again (Sandler et al., CVPR 2018,
+    https://arxiv.org/abs/1801.04381), so a whole backbone costs what a few plain convolutions do. As in any U-Net,
+    the maps of each resolution go to the decoder as well.
 
     Args:
         width: Of the decoder; the encoder is always MobileNetV2 at 1.0, of which there are weights.

@@ -34,7 +34,7 @@ def referenced(directory: File | Object, reader: Reader) -> Iterator[File | Obje
     Raises:
         PermanentError: ``unreadable``, ``too_large``, ``too_expensive``, ``corrupt``, or where it names none
             ``no_pixel_data``.
-        StoreUnavailable, StoreRefused: Where it is in a store that fails.
+        StoreUnavailable, StoreRefused: If it is in a store that fails.
     """
     disc: _Disc = _Folder(directory) if isinstance(directory, File) else _Bucket(directory)
     if disc.size() > MOST_BYTES:
@@ -96,8 +96,8 @@ class _Disc(ABC):
         """The path below the folder that a File ID names (PS3.10, 8.2), by components or all of them as one path.
 
         Raises:
-            BadInput: ``dicomdir_path``, where it is outside of the folder.
-            PermanentError: ``unreadable``, where it is not there.
+            BadInput: ``dicomdir_path``, if it is outside of the folder.
+            PermanentError: ``unreadable``, if it is not there.
         """
         parts = [part for one in file_id for part in re.split(r"[/\\]", one) if part not in {"", "."}]
         if not parts or any(part == ".." or "\0" in part or _DRIVE.match(part) for part in parts):

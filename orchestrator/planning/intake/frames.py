@@ -17,7 +17,7 @@ def count_frames(read: Callable[[int], bytes], size: int) -> int:
         size: How many there are.
 
     Raises:
-        BadInput: ``multi_frame``, where they are more than are taken.
+        BadInput: ``multi_frame``, if they are more than are taken.
     """
     for length in (HEAD_BYTES, MORE_BYTES):
         head = read(length)

@@ -43,7 +43,7 @@ class Intake:
             input goes by its time alone. An archive's members have the archive's time.
 
     Raises:
-        UsageError: Where the filters cannot be.
+        UsageError: If the filters cannot be.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Intake:
             quoting: Whether errors may say their names, else their numbers.
 
         Raises:
-            UsageError: Where a local input does not exist, or a URI is none.
+            UsageError: If a local input does not exist, or a URI is none.
         """
         for number, given in enumerate(inputs, start=1):
             named = given if quoting else f"input {number}"
@@ -112,7 +112,7 @@ class Intake:
             infos: The objects. The position of each item names the key of its object.
 
         Raises:
-            StoreUnavailable, StoreRefused: Where the store fails.
+            StoreUnavailable, StoreRefused: If the store fails.
         """
         for key, leaf in self._prefix(uri).leaves(infos, self._expansion.matters):
             yield from self._expansion.items(leaf, Position(after=key))

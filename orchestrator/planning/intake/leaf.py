@@ -197,7 +197,7 @@ class Object(Leaf):
         Its name may be its UID, whose last number then looks like a suffix.
 
         Raises:
-            StoreUnavailable, StoreRefused: Where the store fails.
+            StoreUnavailable, StoreRefused: If the store fails.
         """
         try:
             head = self.read(HEAD_BYTES)

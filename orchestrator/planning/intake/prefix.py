@@ -36,7 +36,7 @@ class Prefix:
             again: Whether the object of that key comes once more itself.
 
         Raises:
-            PermanentError: Where it cannot be listed; ``empty_prefix`` where there is none at all.
+            PermanentError: If it cannot be listed; ``empty_prefix`` where there is none at all.
         """
         # A listing begins after a key; what sorts before one is that key without its end.
         first, found = after or "", after is not None

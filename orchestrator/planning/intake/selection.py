@@ -21,7 +21,7 @@ class Selection:
         filters: As the user gave them.
 
     Raises:
-        UsageError: Where a time has no time zone, or there is no time between ``since`` and ``until``.
+        UsageError: If a time has no time zone, or there is no time between ``since`` and ``until``.
     """
 
     def __init__(self, filters: Filters) -> None:

@@ -32,7 +32,7 @@ def without_comments(pixel_data: bytes) -> bytes:
         pixel_data: Basic offset table and fragments.
 
     Raises:
-        BadInput: ``corrupt`` where it cannot be followed: what is not understood is not passed on.
+        BadInput: ``corrupt`` if it cannot be followed: what is not understood is not passed on.
     """
     places = _fragments(pixel_data)
     stream = bytearray(b"".join(pixel_data[start:end] for start, end in places))

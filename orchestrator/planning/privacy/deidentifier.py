@@ -43,7 +43,7 @@ class Deidentifier:
         settings: For the salt, the public key, the table's bucket and the largest image.
 
     Raises:
-        UsageError: Where there is no salt, or the profile asks for a table and there is no public key.
+        UsageError: If there is no salt, or the profile asks for a table and there is no public key.
     """
 
     def __init__(self, profile: Profile, settings: Settings) -> None:
@@ -86,7 +86,7 @@ class Deidentifier:
             data: The whole file.
 
         Raises:
-            BadInput: Where it takes too much to read, or is refused as by
+            BadInput: If it takes too much to read, or is refused as by
                 :func:`~orchestrator.planning.privacy.deidentify.deidentify`.
         """
         made = self._reader.run(deidentify, data, self.profile, self._pseudonyms, max_pixels=self._max_pixels)
@@ -118,8 +118,8 @@ class Deidentifier:
         """Seal and write what images ``first`` to ``end - 1`` were; to be done before their manifest is written.
 
         Raises:
-            StoreUnavailable: Where the store fails.
-            StoreRefused: Where it may not be written.
+            StoreUnavailable: If the store fails.
+            StoreRefused: If it may not be written.
         """
         if self._key is None:
             return

@@ -156,7 +156,7 @@ class _Taking:
         """The file anew.
 
         Raises:
-            BadInput: Where it is refused.
+            BadInput: If it is refused.
         """
         dataset = self._dataset
         check_is_skin(dataset)

@@ -46,6 +46,6 @@ def load_profile(path: Path) -> Profile:
     """The profile of a YAML file.
 
     Raises:
-        UsageError: Where the file cannot be read or is no profile, in one sentence.
+        UsageError: If the file cannot be read or is no profile, in one sentence.
     """
     return read_model(path, Profile, "the profile")

@@ -26,7 +26,7 @@ class Pseudonyms:
         salt: ``DERMBATCH_PRIVACY__SALT``.
 
     Raises:
-        UsageError: Where there is none, or it is too short.
+        UsageError: If there is none, or it is too short.
     """
 
     def __init__(self, salt: SecretStr | None) -> None:

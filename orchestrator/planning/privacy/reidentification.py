@@ -53,7 +53,7 @@ def write_key(path: Path, private: str) -> None:
     """Write a private key where there is no file yet, for its owner's eyes.
 
     Raises:
-        UsageError: Where it cannot be written, or there is a file.
+        UsageError: If it cannot be written, or there is a file.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -69,7 +69,7 @@ def read_key(path: Path) -> PrivateKey:
     """The private key of a file.
 
     Raises:
-        UsageError: Where there is none in it.
+        UsageError: If there is none in it.
     """
     try:
         return PrivateKey(b64decode(path.read_bytes().strip(), validate=True))
@@ -83,7 +83,7 @@ def public_key(text: str) -> PublicKey:
     """The key of a setting.
 
     Raises:
-        UsageError: Where it is none.
+        UsageError: If it is none.
     """
     try:
         return PublicKey(b64decode(text.strip(), validate=True))
@@ -101,7 +101,7 @@ def opened(body: bytes, key: PrivateKey) -> list[OriginalRow]:
     """Rows again.
 
     Raises:
-        WrongKey: Where they do not open.
+        WrongKey: If they do not open.
     """
     try:
         lines = zlib.decompress(SealedBox(key).decrypt(body))

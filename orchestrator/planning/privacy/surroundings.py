@@ -38,7 +38,7 @@ def leave_pixels_only(dataset: Dataset, syntax: UID) -> None:
         syntax: Transfer syntax of its pixel data.
 
     Raises:
-        BadInput: ``corrupt``, where the compressed pixel data cannot be followed.
+        BadInput: ``corrupt``, if the compressed pixel data cannot be followed.
     """
     _limit_values(dataset)
     element = dataset["PixelData"]

@@ -39,7 +39,7 @@ def without_tails(pixel_data: bytes) -> bytes:
         pixel_data: Basic offset table and fragments; what is beside the coded segments was seen to.
 
     Raises:
-        BadInput: ``not_deidentified``, where only a decoder that is not here could tell; ``corrupt``.
+        BadInput: ``not_deidentified``, if only a decoder that is not here could tell; ``corrupt``.
     """
     made = bytearray(pixel_data)
     for places in pictures(pixel_data, fragments(pixel_data)[1:]):

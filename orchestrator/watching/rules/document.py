@@ -49,7 +49,7 @@ def read_document(path: Path) -> Document:
     """Read a YAML file by the safe loader.
 
     Raises:
-        UsageError: Where it cannot be read, is larger than 1 MiB, is no YAML, comes to many times its size by its
+        UsageError: If it cannot be read, is larger than 1 MiB, is no YAML, comes to many times its size by its
             aliases, or says one key twice.
     """
     try:

@@ -125,7 +125,7 @@ def rule_of_prefix(*uris: str) -> RuleBook:
     Its name is made of the bucket's and a digest, the same at every start: folders' names may be patients'.
 
     Raises:
-        UsageError: Where one is no such URI, or lies below another one.
+        UsageError: If one is no such URI, or lies below another one.
     """
     rules: list[Rule] = []
     for uri in uris:
@@ -152,7 +152,7 @@ def load_rules(path: Path) -> RuleBook:
     """The rules of a YAML file.
 
     Raises:
-        UsageError: Where it cannot be read or is wrong anywhere: one sentence with line and rule.
+        UsageError: If it cannot be read or is wrong anywhere: one sentence with line and rule.
     """
     document = read_document(path)
     if not isinstance(document.values, dict):

@@ -79,7 +79,7 @@ class Gathering:
         """Begin the rule's batch of this hour or day; under a name with a number where that one has ended already.
 
         Raises:
-            Overtaken: Where another watcher has begun it.
+            Overtaken: If another watcher has begun it.
         """
         batch, etag = _recorded(store, rule, order, now)
         write_once(store, layout.control(batch.name), BatchControl.of(batch.order))
@@ -108,7 +108,7 @@ class Gathering:
             etag: Of that part; none where there is none.
 
         Raises:
-            Overtaken: Where another watcher does the same.
+            Overtaken: If another watcher does the same.
         """
         lines = body.rstrip(b"\n")
         empty = len(body) - len(lines) - bool(lines)
@@ -138,8 +138,8 @@ class Gathering:
         """Pass on what was taken in.
 
         Raises:
-            Overtaken: Where somebody else writes this batch.
-            StoreUnavailable, StoreRefused: Where the store fails; what it holds is not known then.
+            Overtaken: If somebody else writes this batch.
+            StoreUnavailable, StoreRefused: If the store fails; what it holds is not known then.
         """
         self._written_at = time.monotonic()
         if not self._unwritten:

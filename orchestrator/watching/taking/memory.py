@@ -88,9 +88,9 @@ def recall(store: ObjectStore, ledger: Ledger, check: Callable[[], None]) -> Mem
         check: Called before anything is written; raises where this watcher is not to write.
 
     Raises:
-        Overtaken: Where another watcher does the same.
+        Overtaken: If another watcher does the same.
         PermanentError: With reason ``manifest_damaged``: without all manifests it is not known what was taken in.
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     memory = Memory()
     try:

@@ -53,7 +53,7 @@ class Markers:
         """Whether the rule's marker lies beside the object or above it, and is no older; also where it has none.
 
         Raises:
-            StoreUnavailable, StoreRefused: Where the store fails.
+            StoreUnavailable, StoreRefused: If the store fails.
         """
         if rule.marker is None:
             return True

@@ -66,7 +66,7 @@ def is_still(store: ObjectStore, bucket: str, info: ObjectInfo) -> bool:
     """Whether an object written anew, whose ETag stayed, is the same: where its ETag is the MD5 of its bytes.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in store.chunks(bucket, info.key):

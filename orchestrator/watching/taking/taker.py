@@ -48,7 +48,7 @@ class Taker:
         check: Called before anything is written; raises where this watcher is not to write.
 
     Raises:
-        UsageError: Where a rule's profile needs what is not set.
+        UsageError: If a rule's profile needs what is not set.
     """
 
     def __init__(
