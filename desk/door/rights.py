@@ -109,10 +109,10 @@ TABLE: dict[str, frozenset[Role]] = {
     "POST /v1/queues/{name}/next": READ,
     "POST /v1/queues/{name}/leases": READ,
     "DELETE /v1/queues/{name}/leases/{batch}/{index}": READ,
-    "GET /v1/queues/{name}/agreement": READ,
+    "GET /v1/queues/{name}/agreement": REVIEW,
     "GET /review": READ,
     "GET /correct/{batch}/{index}": READ,
-    "GET /agreement/{name}": READ,
+    "GET /agreement/{name}": REVIEW,
     # Models.
     "GET /v1/models": LOOK,
     "GET /v1/models/{name}": LOOK,

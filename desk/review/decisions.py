@@ -71,7 +71,12 @@ def read(
         bool, Query(alias="open", description="others', too, undecided: not blind since")
     ] = False,
 ) -> Response:
-    """The decisions of an image that the reader may see, the version that comes next, and what was run anew."""
+    """The decisions of an image that the reader may see, the version that comes next, and what was run anew.
+
+    Who decides between readers is a reviewer: nobody else sees others' decisions before their own.
+    """
+    if everything:
+        check(person, REVIEW)
     found = decisions(store, batch, index)
     mine = latest(found).get(person.name)
     if everything and mine is None and found:

@@ -13,7 +13,7 @@ for (const button of document.querySelectorAll("[data-begin]")) {
   });
 }
 
-document.getElementById("new").addEventListener("submit", async (event) => {
+document.getElementById("new")?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const asked = new FormData(event.target), number = (name) => Number(asked.get(name));
   const wrong = document.getElementById("wrong");
