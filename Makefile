@@ -16,7 +16,7 @@ install: $(VENV)/.installed  ## make .venv with all that `dermbatch run` needs (
 develop: $(VENV)/.developed  ## add PyTorch and the tools of development
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("Python 3.11 is needed: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.version_info[:2] in {(3, 11), (3, 12)} or sys.exit("Python 3.11 or 3.12 is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[stack,codecs]'
 	touch $@

@@ -130,12 +130,12 @@ def ct_slice() -> bytes:
     return changed_dicom(change)
 
 
-def frames(*pictures: np.ndarray, sop_class: str = CAPTURED_FRAMES, said: int | None = None) -> bytes:
+def frames(*pictures: np.ndarray, sop_class: str = CAPTURED_FRAMES, declared: int | None = None) -> bytes:
     """Pictures, as large as the phantom, as the frames of one file; it may say that there are others."""
 
     def change(dataset: Dataset) -> None:
         dataset.SOPClassUID = sop_class
-        dataset.NumberOfFrames = len(pictures) if said is None else said
+        dataset.NumberOfFrames = len(pictures) if declared is None else declared
         dataset.PixelData = b"".join(picture.tobytes() for picture in pictures)
         dataset["PixelData"].VR = "OB"
 
@@ -237,10 +237,10 @@ def bad_crc_zip(name: str, data: bytes) -> bytes:
 def lying_bomb_zip(name: str, size: int) -> bytes:
     """A member that unpacks to ``size`` zeros while every header says it has 64 kB."""
     archive = bytearray(zipped({name: bytes(size)}))
-    said = struct.pack("<I", 1 << 16)
+    declared = struct.pack("<I", 1 << 16)
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = archive.index(signature) + offset
-        archive[at : at + 4] = said
+        archive[at : at + 4] = declared
     return bytes(archive)
 
 
@@ -293,7 +293,7 @@ def dicoms() -> dict[str, tuple[bytes, str]]:
         "dicom without suffix": (good, "ok"),
         "bare.dcm": (bare_dicom(), "ok"),
         "frames.dcm": (frames(DRAWN.image, DRAWN.image[:, ::-1]), "multi_frame"),
-        "film.dcm": (frames(DRAWN.image, said=1001), "multi_frame"),
+        "film.dcm": (frames(DRAWN.image, declared=1001), "multi_frame"),
         "ultrasound.dcm": (frames(DRAWN.image, DRAWN.image, sop_class=ULTRASOUND_FRAMES), "not_a_skin_image"),
         "brain.dcm": (changed_dicom(_inside), "not_a_skin_image"),
         "1.2.840.99999.7.1234": (good, "ok"),

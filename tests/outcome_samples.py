@@ -120,10 +120,10 @@ def result_of(
         ),
     }
     files = {Stage.PURIFY: "purified.png", Stage.SEGMENT: "mask.png", Stage.ENHANCE: "enhanced.png"}
-    records, said = {}, ""
+    records, chain = {}, ""
     for stage in stages:
-        said += versions[stage]
-        key = hashlib.sha256(f"{stage}{said}".encode()).hexdigest()[:32]
+        chain += versions[stage]
+        key = hashlib.sha256(f"{stage}{chain}".encode()).hexdigest()[:32]
         records[stage] = StageRecord(
             stage=stage,
             key=key,

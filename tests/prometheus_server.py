@@ -65,7 +65,7 @@ class Prometheus:
     def firing(self):
         """(alert, job) of all alerts that fire."""
         labels = [alert["labels"] for alert in self.get("alerts")["alerts"] if alert["state"] == "firing"]
-        return {(said["alertname"], said.get("job")) for said in labels}
+        return {(alert["alertname"], alert.get("job")) for alert in labels}
 
     def healthy(self):
         """Whether every target was scraped, and every rule evaluated, without an error."""

@@ -93,8 +93,8 @@ def reachable(settings: Settings, home: Path) -> Iterator[Finding]:
 
 def _python() -> Finding:
     said = f"Python {platform.python_version()}, {platform.system()} on {platform.machine()}"
-    fits = sys.version_info[:2] == (3, 11) and platform.system() == "Linux"
-    return Finding("Python", "ok" if fits else "missing", said, "" if fits else "use Python 3.11 on Linux")
+    fits = sys.version_info[:2] in {(3, 11), (3, 12)} and platform.system() == "Linux"
+    return Finding("Python", "ok" if fits else "missing", said, "" if fits else "use Python 3.11 or 3.12 on Linux")
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

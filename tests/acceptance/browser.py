@@ -32,7 +32,7 @@ class Seat:
         self.page = self.context.new_page()
         self.faults = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.faults.append(said.text))
+        self.page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
         self.base = link.partition("/enter")[0]
         self.page.goto(link)
 
@@ -40,16 +40,16 @@ class Seat:
         self.page.goto(self.base + path)
         return self.page
 
-    def until(self, said, seconds=20):
+    def until(self, condition, seconds=20):
         """Wait until an expression holds in the page; Playwright's own way needs what the policy forbids."""
         ends = time.monotonic() + patience(seconds)
-        while not self._holds(said):
-            assert time.monotonic() < ends, f"{said}: {self.faults}, {self.page.url}"
+        while not self._holds(condition):
+            assert time.monotonic() < ends, f"{condition}: {self.faults}, {self.page.url}"
             self.page.wait_for_timeout(40)
 
-    def _holds(self, said):
+    def _holds(self, condition):
         try:
-            return self.page.evaluate(f"() => Boolean({said})")
+            return self.page.evaluate(f"() => Boolean({condition})")
         except Exception as error:
             if "context was destroyed" not in str(error):
                 raise

@@ -185,10 +185,10 @@ def test_a_killed_child_ends_the_benchmark_whatever_it_is_doing():
             return found if working else []
 
         wait_for(server, 120, "Redis beside a worker")[0].send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=patience(120))
+        _, stderr = process.communicate(timeout=patience(120))
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "redis ended early (by SIGKILL); its log is" in said
+    assert "redis ended early (by SIGKILL); its log is" in stderr
     psutil.wait_procs(family, 30)
     assert [command_line(one) for one in family if alive(one)] == []

@@ -122,12 +122,12 @@ def until_ctrl_c(text):
 
 
 def test_a_run_as_the_readme_has_it(clone):
-    said = clone.type(
+    output = clone.type(
         block("README.md", "run FOLDER --out DIR\n"),
         block("README.md", "dermbatch doctor"),
         block("README.md", "--model-repository MY_MODELS"),
     )
-    assert "Report: DIR/report.html" in said
+    assert "Report: DIR/report.html" in output
     assert not failures(clone.folder / "DIR")
 
 
@@ -136,8 +136,8 @@ def test_a_stack_as_the_readme_and_resegmenting_have_it(clone):
     clone.type(stays)
     assert (clone.folder / "DIR/batches/monday/report.html").exists()
     ended = ("dermbatch pause monday", "dermbatch pause monday 2> why || grep 'has ended' why")
-    said = clone.type(replaced(block("README.md", "dermbatch pause monday"), [ended]))
-    assert "no image failed for store_unavailable; nothing was changed" in said
+    output = clone.type(replaced(block("README.md", "dermbatch pause monday"), [ended]))
+    assert "no image failed for store_unavailable; nothing was changed" in output
     _, resegment = block("docs/resegment.md", "my_unet@4 --batch monday-4").split("\n", 1)  # it is up already
     clone.type(resegment, f".venv/bin/dermbatch down{end}")
     assert (clone.folder / "DIR/batches/monday-4/comparison.html").exists()
@@ -147,7 +147,7 @@ def test_watching_as_its_page_and_the_readme_have_it(clone):
     (clone.folder / "rules.yaml").write_text(block("docs/watch.md", "clinic-a-urgent", "yaml"))
     # The last two are of pacs.md and fhir.md, each with a server of its own.
     *begun, _, _ = block("README.md", "watch s3://exports/dermatology").splitlines()
-    said = clone.type(
+    output = clone.type(
         f".venv/bin/{UP[1]}",
         OWN_STORE,
         "aws s3 mb s3://exports; aws s3 mb s3://results",
@@ -160,7 +160,7 @@ def test_watching_as_its_page_and_the_readme_have_it(clone):
         DERMBATCH_PRIVACY__SALT="no secret, but long enough",
         DERMBATCH_WATCH__METRICS_PORT="0",
     )
-    assert "takes images in by rule" in said
+    assert "takes images in by rule" in output
 
 
 def test_an_export_of_a_pacs_as_printed(clone):
@@ -184,7 +184,7 @@ def test_an_export_of_a_pacs_as_printed(clone):
     ask = f"curl --silent --netrc-file {etc}/netrc http://127.0.0.1:{http}/instances"
     there = f"[ $({ask} | grep -c '[0-9a-f-]\\{{44\\}}') -ge 4 ]"
     tried = [*folder, *ports, ("4242", dicom), ("sleep 90", patiently(there))]
-    said = clone.type(
+    output = clone.type(
         "trap 'trap - TERM; kill 0' EXIT",
         first,
         before,
@@ -199,5 +199,5 @@ def test_an_export_of_a_pacs_as_printed(clone):
         DERMBATCH_WATCH__EVERY="1",
         DERMBATCH_WATCH__METRICS_PORT="0",
     )
-    assert '"SEG"' in said
-    assert "pacs:main" in said
+    assert '"SEG"' in output
+    assert "pacs:main" in output

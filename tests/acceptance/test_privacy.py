@@ -208,8 +208,8 @@ def test_nothing_of_a_patient_leaves_the_source_in_submit(export, profile, tmp_p
         watched = dermbatch("status", "b", "--watch", env=env)
         fetched = dermbatch("fetch", "b", "--out", tmp_path / "out", env=env)
         told = dermbatch("reidentify", "b", "--key", key, env=env)
-        said = [estimated, submitted, watched, fetched]
-        assert not found_in("".join(one.out + one.err for one in said).encode())
+        outputs = [estimated, submitted, watched, fetched]
+        assert not found_in("".join(one.out + one.err for one in outputs).encode())
         assert len(told.out.splitlines()) == 9
         assert found_in(told.out.encode())
         again = dermbatch(*command, "--dry-run", "--json", env=env)

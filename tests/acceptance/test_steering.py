@@ -129,10 +129,10 @@ def first(stack, samples):
 
 def test_a_dry_run_counts_and_writes_nothing(stack, first, samples):
     before = stack.keys()
-    said = stack("submit", samples, stack.variants, "--dry-run", "--price", "2.5", "--exclude", "*_0000*",
+    printed = stack("submit", samples, stack.variants, "--dry-run", "--price", "2.5", "--exclude", "*_0000*",
                  "--model", "segment=segment_lite@1")  # fmt: skip
     for line in ("images  ", "already done", "GPU-seconds", "cost"):
-        assert line in said
+        assert line in printed
     counted = json.loads(stack("submit", samples, stack.variants, "--dry-run", "--price", "2.5", "--json",
                                "--model", "segment=segment_lite@1"))  # fmt: skip
     assert (counted["images"], counted["done"], counted["duplicates"]) == (68, 8, 0)
@@ -271,8 +271,8 @@ def test_the_same_order_finds_its_batch_and_another_one_does_not_get_its_name(st
         assert stack(*again) == "first\n"
     assert (stack.keys(), stack.key(layout.batch_record("first"))) == (there, record)
     for other, what in ((("--stages", "segment"), "stages and models"), (("--include", "*.jpg"), "filters")):
-        said = stack(*order, *other, code=2)
-        assert f"there is a batch 'first' already, of other {what}; choose another name with --batch" in said
+        refused = stack(*order, *other, code=2)
+        assert f"there is a batch 'first' already, of other {what}; choose another name with --batch" in refused
     with stack.held():  # killed between the batch and the word to the ledger, or Redis was emptied then
         stack("submit", stack.variants, "--batch", "cut", "--stages", "segment")
         stack.ledger.batches.forget("cut")
@@ -301,8 +301,8 @@ def test_what_helm_test_runs_goes_all_the_way_with_new_images_each_time(stack, t
     pictures = [{path.read_bytes() for path in (tmp_path / uid).iterdir()} for uid in ("0f2d", "9c41")]
     assert [len(drawn) for drawn in pictures] == [4, 4]
     assert pictures[0].isdisjoint(pictures[1])
-    said = [stack(*step) for step in steps("9c41")[1:]][-1]
-    assert "test-9c41: 4 results and 0 failures" in said
+    printed = [stack(*step) for step in steps("9c41")[1:]][-1]
+    assert "test-9c41: 4 results and 0 failures" in printed
     assert sum(stack.inferences().values()) >= sum(before.values()) + 4
 
 
@@ -322,8 +322,8 @@ def test_what_cannot_be_is_refused_with_one_sentence(stack, first, samples):
         (("status", "--watch"), "--watch needs"),
     )
     with ThreadPoolExecutor(3) as pool:
-        for (args, sentence), said in zip(
+        for (args, sentence), refused in zip(
             cases, pool.map(lambda case: stack(*case[0], code=2), cases), strict=True
         ):
-            assert sentence in said, (args, said)
-            assert len(said.splitlines()) == 1, said
+            assert sentence in refused, (args, refused)
+            assert len(refused.splitlines()) == 1, refused

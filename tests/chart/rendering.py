@@ -36,15 +36,15 @@ def template(situation, **changed):
 
 def refusal(situation=None, **changed):
     """What Helm says where it refuses values."""
-    code, _, said = template(situation, **changed)
+    code, _, stderr = template(situation, **changed)
     assert code != 0
-    return said
+    return stderr
 
 
 def rendered(situation, **changed):
     """All objects where some values are other ones."""
-    code, text, said = template(situation, **changed)
-    assert code == 0, said
+    code, text, stderr = template(situation, **changed)
+    assert code == 0, stderr
     return [document for document in yaml.safe_load_all(text) if document]
 
 

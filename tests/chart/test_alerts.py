@@ -34,14 +34,14 @@ def sections():
 
 def test_the_rules_and_the_configuration_are_valid():
     for args in (("rules", DEPLOYED / "rules.yaml"), ("config", DEPLOYED / "prometheus.yaml")):
-        code, said = promtool("check", *args)
-        assert code == 0, said
+        code, output = promtool("check", *args)
+        assert code == 0, output
 
 
 @pytest.mark.parametrize("path", sorted((DEPLOYED / "tests").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_cases_of_the_rules_come_out_as_they_say(path):
-    code, said = promtool("test", "rules", path)
-    assert code == 0, said
+    code, output = promtool("test", "rules", path)
+    assert code == 0, output
 
 
 def test_a_case_that_is_not_so_would_be_noticed(tmp_path):
@@ -49,9 +49,9 @@ def test_a_case_that_is_not_so_would_be_noticed(tmp_path):
     (tmp_path / "rules.yaml").write_text((DEPLOYED / "rules.yaml").read_text().replace("> 0.8", "> 0.95"))
     changed = tmp_path / "tests" / "parts.yaml"
     changed.write_text((DEPLOYED / "tests" / "parts.yaml").read_text())
-    code, said = promtool("test", "rules", changed)
+    code, output = promtool("test", "rules", changed)
     assert code == 1
-    assert "DermbatchRedisMemory" in said
+    assert "DermbatchRedisMemory" in output
 
 
 def test_every_alert_has_a_case_that_fires_it_and_one_that_does_not():

@@ -66,9 +66,9 @@ def test_a_model_of_the_next_version_is_whole(tmp_path):
 
 def test_files_of_every_coding_are_decoded_where_nothing_is_left_out(tmp_path):
     count = write_formats(tmp_path)
-    said = {path.name: decoded(path) for path in tmp_path.iterdir()}
-    assert len(said) == count
-    refused = {name: outcome for name, outcome in said.items() if " " not in outcome}
+    digests = {path.name: decoded(path) for path in tmp_path.iterdir()}
+    assert len(digests) == count
+    refused = {name: outcome for name, outcome in digests.items() if " " not in outcome}
     assert refused == dict.fromkeys(("plain GIF", "16 bit TIFF, jpeg"), "unsupported_format")
 
 

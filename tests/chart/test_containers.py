@@ -148,8 +148,8 @@ def test_compose_states_health_checks_that_images_in_the_oci_format_do_not_carry
         options, _, command = text.partition(" CMD ")
         stated = services[service]["healthcheck"]
         assert stated["test"] == ["CMD", *json.loads(command)]
-        said = {key.replace("-", "_"): value for key, value in re.findall(r"--([\w-]+)=(\S+)", options)}
-        assert said == {key: str(value) for key, value in stated.items() if key != "test"}
+        built = {key.replace("-", "_"): value for key, value in re.findall(r"--([\w-]+)=(\S+)", options)}
+        assert built == {key: str(value) for key, value in stated.items() if key != "test"}
 
 
 def test_images_start_what_the_chart_starts():
@@ -292,8 +292,8 @@ def test_every_variable_of_compose_has_an_example():
 
 
 def test_prometheus_scrapes_what_compose_runs():
-    code, said = promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yaml")
-    assert code == 0, said
+    code, output = promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yaml")
+    assert code == 0, output
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text(encoding="utf-8"))
     hosts = {host for job in config["scrape_configs"] for dns in job["dns_sd_configs"] for host in dns["names"]}
     services = compose("compose.yaml")["services"]

@@ -38,8 +38,8 @@ def test_every_expression_is_one_for_prometheus(tmp_path):
     rules = [{"record": f"panel:{n}", "expr": text} for n, text in enumerate(expressions)]
     path = tmp_path / "panels.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    code, said = promtool("check", "rules", path)
-    assert code == 0, said
+    code, output = promtool("check", "rules", path)
+    assert code == 0, output
     rules.append({"record": "panel:broken", "expr": "sum(rate(x[5m])"})
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     assert promtool("check", "rules", path)[0] != 0

@@ -69,7 +69,7 @@ def test_it_can_be_left_out():
 
 
 def notes(situation, *options):
-    code, said, error = helm(
+    code, output, error = helm(
         "install",
         RELEASE,
         CHART,
@@ -81,7 +81,7 @@ def notes(situation, *options):
         *options,
     )
     assert code == 0, error
-    return said.rpartition("\nNOTES:\n")[2]
+    return output.rpartition("\nNOTES:\n")[2]
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)

@@ -39,8 +39,8 @@ def problems(item, version):
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_the_chart_passes_helms_own_eyes(situation):
-    code, said, _ = helm("lint", "--strict", CHART, "--values", values_of(situation))
-    assert code == 0, said
+    code, output, _ = helm("lint", "--strict", CHART, "--values", values_of(situation))
+    assert code == 0, output
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -48,7 +48,7 @@ def test_the_chart_passes_helms_own_eyes(situation):
 def test_every_object_is_valid(situation, version):
     found = objects(situation)
     wrong = {(item["kind"], item["metadata"]["name"]): problems(item, version) for item in found}
-    assert {what: said for what, said in wrong.items() if said} == {}
+    assert {what: faults for what, faults in wrong.items() if faults} == {}
 
 
 def test_all_kinds_of_custom_resources_are_among_them():

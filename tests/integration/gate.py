@@ -33,23 +33,23 @@ class Gate:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if self.command in gate.refused:
                     gate.refusals += 1
-                    said = f"<Error><Code>{gate.code}</Code><Message>no</Message></Error>".encode()
+                    body = f"<Error><Code>{gate.code}</Code><Message>no</Message></Error>".encode()
                     status, headers = (403 if gate.code == "AccessDenied" else 400), []
                 else:
                     connection = http.client.HTTPConnection(there.hostname, there.port)
                     sent = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
                     connection.request(self.command, self.path, body, sent)  # its Host, which is signed
                     answer = connection.getresponse()
-                    said, status, headers = answer.read(), answer.status, answer.getheaders()
+                    body, status, headers = answer.read(), answer.status, answer.getheaders()
                     connection.close()
                 self.send_response(status)
                 for name, value in headers:
                     if name.lower() not in {*_HOP_BY_HOP, "content-length", "date", "server"}:
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(said)))
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(said)
+                    self.wfile.write(body)
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815 - the library's names
 

@@ -79,8 +79,8 @@ def judged(found, folder, dciodvfy):
     for kind, body in found.items():
         path = folder / f"{kind}.dcm"
         path.write_bytes(body)
-        if said := dciodvfy(path):
-            errors[kind] = said
+        if complaints := dciodvfy(path):
+            errors[kind] = complaints
     return errors
 
 
@@ -159,8 +159,8 @@ def test_objects_of_real_dicom_files_are_right(objects, dciodvfy, tmp_path, fold
             continue
         seen += 1
         assert "report" in found
-        if said := judged(found, tmp_path, dciodvfy):
-            errors[path.name] = said
+        if complaints := judged(found, tmp_path, dciodvfy):
+            errors[path.name] = complaints
     assert errors == {}
     assert refused == (
         set() if folder == "dicom_isic2020" else {"SC_rgb_small_odd_jpeg.dcm", "examples_ybr_color.dcm"}

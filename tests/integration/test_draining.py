@@ -314,7 +314,7 @@ def test_what_a_proxy_says_is_no_failure_for_good(tmp_path):
         pytest.skip("needs HAProxy (make system-packages)")
     part, port = drains.balancer(tmp_path, "http", [])
     config = tmp_path / "haproxy.cfg"
-    for rule, said in (
+    for rule, answer in (
         ("", "503"),
         ("  http-request return status 404\n", "404"),
         ("  http-request return status 502\n", "502"),
@@ -326,7 +326,7 @@ def test_what_a_proxy_says_is_no_failure_for_good(tmp_path):
             with client_of(f"127.0.0.1:{port}") as client:
                 error = ask(client)
                 assert isinstance(error, InferenceUnavailable), error
-                assert said in str(error)
+                assert answer in str(error)
         finally:
             part.stop()
 

@@ -82,7 +82,7 @@ def test_what_is_served_no_more_is_asked_for_anew(client):
 
 
 @pytest.mark.parametrize(
-    ("stage", "choice", "said"),
+    ("stage", "choice", "sentence"),
     [
         (Stage.SEGMENT, ModelChoice(name="nobody"), "serves no model nobody"),
         (
@@ -95,8 +95,8 @@ def test_what_is_served_no_more_is_asked_for_anew(client):
         (Stage.SEGMENT, ModelChoice(name="ensemble_tiny"), "states no file digest"),
     ],
 )
-def test_a_model_that_cannot_serve_is_a_permanent_failure(client, stage, choice, said):
-    with pytest.raises(ModelContractError, match=said):
+def test_a_model_that_cannot_serve_is_a_permanent_failure(client, stage, choice, sentence):
+    with pytest.raises(ModelContractError, match=sentence):
         client.model(stage, choice)
 
 

@@ -236,11 +236,11 @@ def test_where_triton_cannot_open_it_all_goes_by_message(connect, tmp_path, monk
     monkeypatch.setattr(sharedmemory, "_FOLDER", tmp_path)  # as in another container
     client = connect(shared_memory_bytes=1 << 20)
     model = tiny(client, Stage.SEGMENT)
-    with structlog.testing.capture_logs() as said:
+    with structlog.testing.capture_logs() as logs:
         for seed in range(3):
             client.infer(model, {"IMAGE": picture(seed)}, ("LESION",))
     assert slices == [None] * 3
-    assert [(line["log_level"], "Unable to open" in line["why"]) for line in said] == [("info", True)]
+    assert [(line["log_level"], "Unable to open" in line["why"]) for line in logs] == [("info", True)]
     assert not list(tmp_path.iterdir())
 
 

@@ -188,8 +188,8 @@ def test_a_message_of_a_later_format_is_given_back_untouched_as_often_as_it_come
     orchestra.plan(1)
     orchestra.dispatcher.feed()
     forger = Forger(orchestra)
-    said = {"format": FORMAT + 1, "what": ["x"], "seal": "x", "batch": "b", "index": 0}
-    newer = forger.forge(forger.payload(), lambda job: said)
+    message = {"format": FORMAT + 1, "what": ["x"], "seal": "x", "batch": "b", "index": 0}
+    newer = forger.forge(forger.payload(), lambda job: message)
     record = layout.batch_record("b")
     stored = json.loads(orchestra.store.get(orchestra.store.bucket, record))
     later = json.dumps({**stored, "format": FORMAT + 1, "urgency": 1}).encode()

@@ -659,8 +659,8 @@ def looked(store, given, top):
     found = {}
     for item in Intake(Settings(), store, in_place=True).walk([given]):
         refusal = getattr(item, "refusal", None)
-        said = refusal and (refusal.reason, refusal.message)
-        what = (type(item), getattr(item, "why", None), getattr(item, "frame", None), said)
+        refused = refusal and (refusal.reason, refusal.message)
+        what = (type(item), getattr(item, "why", None), getattr(item, "frame", None), refused)
         found[item.name.removeprefix(top)] = what
     return found
 

@@ -129,11 +129,11 @@ def test_cut_off_anywhere_it_goes_on(failed, empty_store, writes, again):
         ran += failed.work_off()
         failed.close()
     assert failed.state() is None
-    said = summary(failed)
-    assert (said.done + said.failed, said.images) == (10, 10)
+    printed = summary(failed)
+    assert (printed.done + printed.failed, printed.images) == (10, 10)
     whole = again == "retry" or writes < 2
     assert indices(ran) == ([2, 5, 7] if whole else [2, 5, 7][: writes - 2])
-    assert said.failed == 3 - len(ran)
+    assert printed.failed == 3 - len(ran)
 
 
 def test_a_batch_paused_meanwhile_is_open_afterwards(failed):

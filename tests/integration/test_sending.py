@@ -34,8 +34,8 @@ def reply(stored=(), failed=None, warned=None):
     """A body as PS3.18, annex I.2 has it; ``failed`` and ``warned`` are numbers by kind."""
 
     def item(kind, tag=None, number=None):
-        said = {"00081155": {"vr": "UI", "Value": [UIDS[kind]]}}
-        return said if tag is None else {**said, tag: {"vr": "US", "Value": [number]}}
+        value = {"00081155": {"vr": "UI", "Value": [UIDS[kind]]}}
+        return value if tag is None else {**value, tag: {"vr": "US", "Value": [number]}}
 
     taken = [item(kind) for kind in stored] + [item(k, "00081196", n) for k, n in (warned or {}).items()]
     refused = [item(kind, "00081197", number) for kind, number in (failed or {}).items()]
@@ -70,13 +70,13 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, dict(self.headers), body))
         self.server.act(self)
-        status, said = self.server.answer
+        status, body = self.server.answer
         self.send_response(status)
-        self.send_header("Content-Length", str(len(said)))
+        self.send_header("Content-Length", str(len(body)))
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(said)
+        self.wfile.write(body)
 
     def log_message(self, *words):
         pass

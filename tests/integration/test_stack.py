@@ -77,8 +77,8 @@ def test_its_settings_lead_to_the_running_parts(stack):
 def test_a_program_with_its_environment_has_the_same_settings(stack):
     script = "from dermbatch.settings import Settings; import sys; sys.stdout.write(Settings().model_dump_json())"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **stack.environment}
-    said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True).stdout
-    assert json.loads(said) == json.loads(stack.settings.model_dump_json())
+    output = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True).stdout
+    assert json.loads(output) == json.loads(stack.settings.model_dump_json())
 
 
 def test_each_worker_has_a_metrics_port_of_its_own(stack):
@@ -138,18 +138,18 @@ def test_its_state_is_for_others_to_find_and_for_the_owner_only(stack):
 
 
 @pytest.mark.parametrize(
-    ("holder", "said"),
+    ("holder", "sentence"),
     [
         ("run", "another dermbatch run, pid {pid}, writes into {folder}: wait until it has ended"),
         ("fetch", "another command, pid {pid}, reads the results in {folder}/home"),
         ("up", "a stack is already running in {folder}/home, pid {pid}; end it with: dermbatch down"),
     ],
 )
-def test_who_has_a_home_is_said(tmp_path, models, holder, said):
+def test_who_has_a_home_is_said(tmp_path, models, holder, sentence):
     home = tmp_path / "home"
     make_home(home)
     held = Lock(home, holder)
-    with pytest.raises(HomeInUse, match=re.escape(said.format(pid=os.getpid(), folder=tmp_path))):
+    with pytest.raises(HomeInUse, match=re.escape(sentence.format(pid=os.getpid(), folder=tmp_path))):
         host.up(home, Settings(), model_repository=models)
     held.release()
 

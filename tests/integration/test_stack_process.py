@@ -147,8 +147,8 @@ def test_early_death_is_reported_at_once_with_the_logs_last_lines(tmp_path):
     with pytest.raises(StackError) as caught:
         thing.wait()
     assert time.monotonic() - begin < 100  # and not only when its time to get ready is over
-    for said in ("thing ended early", "exit status 1", "no port for me", str(thing.log)):
-        assert said in str(caught.value)
+    for words in ("thing ended early", "exit status 1", "no port for me", str(thing.log)):
+        assert words in str(caught.value)
 
 
 def test_the_complaint_shows_this_start_and_what_tells_most(tmp_path):

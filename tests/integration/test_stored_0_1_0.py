@@ -93,14 +93,14 @@ def test_each_record_is_read_and_written_as_one_of_today(stored):
 
 def test_nothing_that_was_written_is_lost(stored):
     for key in RECORDS:
-        said, now = json.loads(FILES[key]), json.loads(read(stored.store, key, kind_of(key)).to_json())
-        assert kept(said, now.get("order", {}) | now) == said
+        written, now = json.loads(FILES[key]), json.loads(read(stored.store, key, kind_of(key)).to_json())
+        assert kept(written, now.get("order", {}) | now) == written
 
 
-def kept(said, now):
+def kept(written, now):
     """Of what a record says now, all fields that it had, in records within it too."""
-    if isinstance(said, dict) and isinstance(now, dict):
-        return {field: kept(value, now[field]) for field, value in said.items()}
+    if isinstance(written, dict) and isinstance(now, dict):
+        return {field: kept(value, now[field]) for field, value in written.items()}
     return now
 
 

@@ -239,10 +239,10 @@ def test_nothing_of_a_request_is_logged(watcher, caplog, capfd):
         for path, body in requests:
             client.request("POST", path, body)
             client.getresponse().read()
-    said = caplog.text + "".join(capfd.readouterr())
+    output = caplog.text + "".join(capfd.readouterr())
     assert watcher.taken == [EVENT]
-    assert "folder one" not in said
-    assert "Sentinel" not in said
+    assert "folder one" not in output
+    assert "Sentinel" not in output
 
 
 def test_when_it_has_stopped_the_port_is_free_and_no_thread_is_left(watcher):

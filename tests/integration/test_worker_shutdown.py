@@ -71,8 +71,8 @@ class Worker:
         took = time.monotonic() - begin
         assert not psutil.wait_procs(pool, timeout=allowed(2))[1]
         lines = [line for line in self.log.read_text().splitlines() if "worker ended" in line]
-        said = json.loads(lines[-1])
-        return code, took, (said["finished"], said["given_back"])
+        report = json.loads(lines[-1])
+        return code, took, (report["finished"], report["given_back"])
 
     def outcomes(self):
         """Indices that the ledger holds to be finished, and those that have a result."""
@@ -119,10 +119,10 @@ def test_short_images_are_finished_and_long_ones_given_back_before_it_is_gone(wo
     worker.wait_until(lambda: worker.ledger.snapshot().states["waiting"] == 2)
     # Before the process is gone: whoever looks after the ledger has them in the queue at once.
     assert worker.process.poll() is None
-    code, _, said = worker.ends(GRACE + MORE)
+    code, _, report = worker.ends(GRACE + MORE)
     assert code == 0, worker.log.read_text()
     assert worker.outcomes() == ({0}, {0})
-    assert said == (1, 2)
+    assert report == (1, 2)
     assert worker.ledger.snapshot().states == {"queued": 2, "running": 0, "waiting": 2, "poison": 0}
     assert worker.due() == 2
     assert worker.ledger.slots.live() == 0
@@ -152,18 +152,18 @@ def test_asked_twice_or_hard_it_gives_back_at_once(worker, grace, numbers):
     for number in numbers:
         worker.process.send_signal(number)
         time.sleep(0.3)
-    code, took, said = worker.ends(GRACE + MORE)
+    code, took, report = worker.ends(GRACE + MORE)
     assert code == 0, worker.log.read_text()
     assert took < grace
-    assert said == (0, 3)
+    assert report == (0, 3)
     assert worker.ledger.snapshot().states["waiting"] == 3
 
 
 @pytest.mark.parametrize("grace", [LONG])
 def test_an_idle_worker_ends_without_waiting_for_its_grace(worker, grace):
     worker.process.send_signal(signal.SIGTERM)
-    code, took, said = worker.ends(GRACE + MORE)
-    assert (code, said) == (0, (0, 0))
+    code, took, report = worker.ends(GRACE + MORE)
+    assert (code, report) == (0, (0, 0))
     assert took < grace
 
 

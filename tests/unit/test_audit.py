@@ -257,9 +257,9 @@ def changed(path, change):
 
 
 def test_a_log_as_it_was_written_holds(chained):
-    said = verify(chained[0].parent)
-    assert said.exit_code == 0, said.output
-    assert said.output.count("20 lines hold") == 2
+    verdict = verify(chained[0].parent)
+    assert verdict.exit_code == 0, verdict.output
+    assert verdict.output.count("20 lines hold") == 2
 
 
 TAMPERED = {
@@ -283,8 +283,8 @@ TAMPERED = {
 @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED)
 def test_what_was_changed_shows(chained, tamper, day):
     changed(chained[day], tamper)
-    said = verify(chained[0].parent)
-    assert said.exit_code == 1, said.output
+    verdict = verify(chained[0].parent)
+    assert verdict.exit_code == 1, verdict.output
 
 
 def test_an_end_that_was_cut_off_shows_by_the_next_day_or_by_a_digest(chained):
@@ -317,8 +317,12 @@ def test_a_log_of_a_version_without_chains_goes_on(tmp_path):
     path.write_bytes(b'{"at":"1"}\n{"at":"2"}\n')
     for number in range(2):
         Audit(AuditSettings(folder=str(tmp_path)), "worker").note("read", f"{number}")
-    said = verify(tmp_path)
-    assert (said.exit_code, "2 lines hold" in said.output, "2 lines before" in said.output) == (0, True, True)
+    verdict = verify(tmp_path)
+    assert (verdict.exit_code, "2 lines hold" in verdict.output, "2 lines before" in verdict.output) == (
+        0,
+        True,
+        True,
+    )
 
 
 def test_without_space_nothing_of_a_line_stays(tmp_path, monkeypatch):

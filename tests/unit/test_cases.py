@@ -264,8 +264,8 @@ def test_uncompressed_pixels_prove_what_a_header_lacks_or_has_wrong(values, note
 
 
 def grey(pixels: bytes | None = None, **values: object) -> bytes:
-    said = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterpretation": "MONOCHROME2"}
-    return image(GREY.tobytes() if pixels is None else pixels, **{**said, **values})
+    attributes = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterpretation": "MONOCHROME2"}
+    return image(GREY.tobytes() if pixels is None else pixels, **{**attributes, **values})
 
 
 SIGNED = ((GREY.astype("<i2") - 128) * 16).astype("<i2").tobytes()
@@ -304,8 +304,8 @@ def test_numbers_are_read_however_they_are_written(keyword, written):
 @pytest.mark.parametrize("before", [b"\xff\xff\xff", b"\0\xff\0"])
 @pytest.mark.parametrize("stream", [jpeg(), J2K], ids=["jpeg", "j2k"])
 def test_fill_bytes_before_a_picture_are_none_of_it(before, stream):
-    syntax, said = (JPEG2000Lossless, "RGB") if stream == J2K else (JPEGBaseline8Bit, "YBR_FULL_422")
-    both_are(coded(before + stream, syntax, PhotometricInterpretation=said), limit=LOSSY)
+    syntax, interpretation = (JPEG2000Lossless, "RGB") if stream == J2K else (JPEGBaseline8Bit, "YBR_FULL_422")
+    both_are(coded(before + stream, syntax, PhotometricInterpretation=interpretation), limit=LOSSY)
 
 
 def test_a_picture_in_a_jp2_file_is_that_picture():
@@ -339,9 +339,11 @@ def test_run_lengths_of_another_size_are_refused_and_not_cut(rows):
         read(cleaned(data))
 
 
-@pytest.mark.parametrize("said", ["MONOCHROME2", "PALETTE COLOR"])
-def test_colours_under_a_name_of_one_sample_are_refused_by_that_name(said):
-    assert "Photometric Interpretation (0028,0004)" in str(refusal(image(PhotometricInterpretation=said)))
+@pytest.mark.parametrize("interpretation", ["MONOCHROME2", "PALETTE COLOR"])
+def test_colours_under_a_name_of_one_sample_are_refused_by_that_name(interpretation):
+    assert "Photometric Interpretation (0028,0004)" in str(
+        refusal(image(PhotometricInterpretation=interpretation))
+    )
 
 
 def test_a_data_set_that_is_not_deflated_is_refused_by_its_transfer_syntax():
@@ -390,7 +392,7 @@ def test_sub_sampling_is_seen_in_the_length(photometric, half):
 
 @pytest.mark.parametrize("planar", [0, 1, None])
 @pytest.mark.parametrize(
-    ("stream", "syntax", "said"),
+    ("stream", "syntax", "declared"),
     [
         (jpeg("4:2:0"), JPEGBaseline8Bit, "RGB"),
         (bare(jpeg("4:2:0")), JPEGBaseline8Bit, "RGB"),
@@ -412,8 +414,8 @@ def test_sub_sampling_is_seen_in_the_length(photometric, half):
         (J2K, ExplicitVRLittleEndian, "RGB"),
     ],
 )
-def test_compressed_pictures_are_what_their_streams_prove(stream, syntax, said, planar):
-    data = coded(stream, syntax, PhotometricInterpretation=said, PlanarConfiguration=planar)
+def test_compressed_pictures_are_what_their_streams_prove(stream, syntax, declared, planar):
+    data = coded(stream, syntax, PhotometricInterpretation=declared, PlanarConfiguration=planar)
     limit = 0 if stream in (JLS, J2K) else LOSSY
     found = both_are(data, limit=limit)
     assert ("corrected_planar_configuration" in found.notes) == (planar == 1)
@@ -439,8 +441,8 @@ def test_what_is_around_a_compressed_picture_is_none_of_it(before, behind):
 @pytest.mark.parametrize("stream", [jpeg(), JLS, J2K], ids=["jpeg", "jls", "j2k"])
 def test_the_stream_says_what_the_header_lacks(stream, values):
     syntax = {jpeg(): JPEGBaseline8Bit, JLS: JPEGLSLossless, J2K: JPEG2000Lossless}[stream]
-    said = "YBR_FULL_422" if syntax == JPEGBaseline8Bit else "RGB"
-    both_are(coded(stream, syntax, PhotometricInterpretation=said, **values), limit=LOSSY)
+    proven = "YBR_FULL_422" if syntax == JPEGBaseline8Bit else "RGB"
+    both_are(coded(stream, syntax, PhotometricInterpretation=proven, **values), limit=LOSSY)
 
 
 @pytest.mark.parametrize(
@@ -512,18 +514,18 @@ def test_palettes_of_which_few_entries_are_used(bits, few, stated):
     both_are(data, np.dstack([shown] * 3).astype(int), limit=1)
 
 
-@pytest.mark.parametrize("said", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_palette_of_colours_under_grey_is_refused_and_a_grey_one_says_nothing(said):
+@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_palette_of_colours_under_grey_is_refused_and_a_grey_one_says_nothing(interpretation):
     words = {}
     for number, colour in enumerate(("Red", "Green", "Blue"), 1):
         words[f"{colour}PaletteColorLookupTableData"] = (np.arange(256) // number).astype(np.uint8).tobytes()
         words[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
-    grey = {"PhotometricInterpretation": said, "SamplesPerPixel": 1, "PlanarConfiguration": None}
+    grey = {"PhotometricInterpretation": interpretation, "SamplesPerPixel": 1, "PlanarConfiguration": None}
     error = refusal(image(GREY.tobytes(), **grey, **words))
     assert error.reason == "corrupt"
     assert "Photometric Interpretation" in str(error)
     words |= {f"{colour}PaletteColorLookupTableData": bytes(range(256)) for colour in ("Red", "Green", "Blue")}
-    shown = GREY if said == "MONOCHROME2" else 255 - GREY
+    shown = GREY if interpretation == "MONOCHROME2" else 255 - GREY
     both_are(image(GREY.tobytes(), **grey, **words), np.dstack([shown] * 3))
 
 
@@ -543,7 +545,7 @@ def test_an_overlay_in_unused_bits_is_no_deeper_sample():
     both_are(data, np.dstack([GREY] * 3).astype(int), limit=1)
 
 
-@pytest.mark.parametrize("said", [None, 1, 2])
+@pytest.mark.parametrize("declared", [None, 1, 2])
 @pytest.mark.parametrize("table", [(), (0,), (0, 12), (0, 0)], ids=["none", "one", "wrong", "zeros"])
 @pytest.mark.parametrize(
     ("fragments", "syntax"),
@@ -558,15 +560,15 @@ def test_an_overlay_in_unused_bits_is_no_deeper_sample():
     ],
     ids=["j2k", "j2k halved", "jls", "jls one halved", "jls zeros", "rle", "rle halved"],
 )
-def test_frames_are_told_apart_where_their_pictures_prove_it(fragments, syntax, table, said):
+def test_frames_are_told_apart_where_their_pictures_prove_it(fragments, syntax, table, declared):
     """Whatever their number and an offset table say."""
-    data = image(items(*fragments, table=table), syntax, PhotometricInterpretation="RGB", NumberOfFrames=said)
+    data = image(items(*fragments, table=table), syntax, PhotometricInterpretation="RGB", NumberOfFrames=declared)
     copy = cleaned(data)
     assert counted(data) == counted(copy) == 2
     for number, truth in enumerate((IMAGE, OTHER), 1):
         for one in (read(data, number), read(copy, number)):
             assert apart(one, truth) == 0
-    if said != 2:
+    if declared != 2:
         assert "corrected_number_of_frames" in read(data, 1).notes
 
 
@@ -594,8 +596,8 @@ def test_pictures_that_prove_nothing_are_refused(second):
 @pytest.mark.parametrize("missing", [None, 1])
 def test_frames_are_counted_where_their_number_is_missing(missing):
     several = [jpeg("4:2:0"), jpeg("4:2:2"), jpeg("4:4:4")]
-    said = {"PhotometricInterpretation": "YBR_FULL_422", "NumberOfFrames": missing}
-    data = image(encapsulate(several), JPEGBaseline8Bit, **said)
+    attributes = {"PhotometricInterpretation": "YBR_FULL_422", "NumberOfFrames": missing}
+    data = image(encapsulate(several), JPEGBaseline8Bit, **attributes)
     assert counted(data) == 3
     for number in (1, 2, 3):
         assert apart(read(data, number), IMAGE) < LOSSY
@@ -826,7 +828,7 @@ def test_each_of_several_frames_may_be_padded():
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "sentence"),
     [
         (image(NOISE + IMAGE.tobytes()), "Pixel Data (7FE0,0010)"),
         (image(Rows=HEIGHT - 10), "Rows (0028,0010)"),
@@ -838,8 +840,8 @@ def test_each_of_several_frames_may_be_padded():
         (image(IMAGE.tobytes()[:-600]), "Pixel Data (7FE0,0010)"),
     ],
 )
-def test_what_no_padding_explains_is_refused_by_name(data, said):
-    assert said in str(refusal(data))
+def test_what_no_padding_explains_is_refused_by_name(data, sentence):
+    assert sentence in str(refusal(data))
 
 
 def test_rows_and_columns_that_were_exchanged_are_seen_in_the_picture():
@@ -851,10 +853,10 @@ def test_rows_and_columns_that_were_exchanged_are_seen_in_the_picture():
 def test_samples_of_the_other_byte_order_are_seen_in_the_picture(values):
     bits = values.get("BitsStored", 16)
     deep = (GREY.astype("<u2") << (bits - 8)) + GREY.astype("<u2") % 7
-    said = {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, **values}
+    attributes = {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, **values}
     truth = np.dstack([GREY] * 3)
-    assert "swapped_bytes" not in both_are(grey(deep.tobytes(), **said), truth, 1).notes
-    assert "swapped_bytes" in both_are(grey(deep.byteswap().tobytes(), **said), truth, 1).notes
+    assert "swapped_bytes" not in both_are(grey(deep.tobytes(), **attributes), truth, 1).notes
+    assert "swapped_bytes" in both_are(grey(deep.byteswap().tobytes(), **attributes), truth, 1).notes
 
 
 def marked(stream: bytes, jfif: bool = False, adobe: int | None = None, ids: bytes | None = None) -> bytes:
@@ -870,7 +872,7 @@ def marked(stream: bytes, jfif: bool = False, adobe: int | None = None, ids: byt
 
 
 @pytest.mark.parametrize(
-    ("stream", "said"),
+    ("stream", "declared"),
     [
         (marked(jpeg(keep_rgb=True), jfif=True, adobe=0, ids=b"\1\2\3"), "RGB"),
         (marked(jpeg("4:4:4"), jfif=True, adobe=0), "YBR_FULL_422"),
@@ -879,8 +881,8 @@ def marked(stream: bytes, jfif: bool = False, adobe: int | None = None, ids: byt
         (marked(jpeg("4:2:0"), adobe=0), "RGB"),
     ],
 )
-def test_marks_of_a_stream_that_contradict_each_other_leave_it_to_the_header_or_to_sub_sampling(stream, said):
-    both_are(coded(stream, PhotometricInterpretation=said), limit=LOSSY)
+def test_marks_of_a_stream_that_contradict_each_other_leave_it_to_the_header_or_to_sub_sampling(stream, declared):
+    both_are(coded(stream, PhotometricInterpretation=declared), limit=LOSSY)
 
 
 def test_marks_that_contradict_each_other_are_no_proof():

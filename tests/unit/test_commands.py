@@ -43,11 +43,11 @@ def test_examples_are_commands_that_can_be_typed(name):
 @pytest.mark.parametrize("name", [*LEAVES, ""])
 def test_help_is_plain(name, capsys):
     program()([*name.split(), "--help"], prog_name="dermbatch", standalone_mode=False)
-    said = capsys.readouterr().out
-    assert not re.search(r"<(bool|str|int|float|path|list|datetime)|`|:class:|\bArgs:|\[/", said)
-    assert "-h" in said
+    output = capsys.readouterr().out
+    assert not re.search(r"<(bool|str|int|float|path|list|datetime)|`|:class:|\bArgs:|\[/", output)
+    assert "-h" in output
     if name:
-        assert "Example: dermbatch" in said
+        assert "Example: dermbatch" in output
 
 
 def test_only_the_module_of_the_typed_command_is_imported():
@@ -60,12 +60,12 @@ def test_only_the_module_of_the_typed_command_is_imported():
 
 
 def test_the_version_needs_no_library():
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "orchestrator.cli", "--version"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout == f"{__version__}\n"
+    assert output.stdout == f"{__version__}\n"
     for library in ("typer", "numpy", "pydantic", "boto3"):
-        assert f" {library}\n" not in said.stderr
+        assert f" {library}\n" not in output.stderr

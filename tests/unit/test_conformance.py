@@ -32,10 +32,10 @@ def test_the_classes_that_are_read():
 
 
 def test_the_modalities_and_photometric_interpretations_that_are_read():
-    said = text(DOCUMENT)
-    modalities = re.search(r"with a Modality of (.*?), or none", said, re.DOTALL)[1]
+    document = text(DOCUMENT)
+    modalities = re.search(r"with a Modality of (.*?), or none", document, re.DOTALL)[1]
     assert set(codes(modalities)) == SKIN_MODALITIES - {""}
-    photometric = re.search(r"Photometric interpretations: (.*?)\n\n", said, re.DOTALL)[1]
+    photometric = re.search(r"Photometric interpretations: (.*?)\n\n", document, re.DOTALL)[1]
     words = set(re.findall(r"RGB|YBR_\w+|PALETTE COLOR|MONOCHROME\d", photometric))
     assert words == _PHOTOMETRIC
 

@@ -75,8 +75,8 @@ def test_damaged_jpeg_pictures_are_no_wrong_ones(damage, options):
 def test_jpeg_pictures_of_another_size_than_their_header_says_are_refused(side, change):
     data = jpeg()
     at = data.find(b"\xff\xc0") + side
-    said = int.from_bytes(data[at : at + 2], "big") + change
-    assert refusal(data[:at] + said.to_bytes(2, "big") + data[at + 2 :]).reason == "corrupt"
+    declared = int.from_bytes(data[at : at + 2], "big") + change
+    assert refusal(data[:at] + declared.to_bytes(2, "big") + data[at + 2 :]).reason == "corrupt"
 
 
 @pytest.mark.parametrize(

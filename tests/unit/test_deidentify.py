@@ -369,13 +369,13 @@ def test_a_palette_stays_where_the_picture_has_one():
 
 
 def test_burned_in_text_is_refused_or_flagged():
-    def says(source, said):
+    def says(source, value):
         def change(dataset):
-            dataset.BurnedInAnnotation = said
+            dataset.BurnedInAnnotation = value
 
         return changed(source, change)
 
-    said_so = [(says(JPEG, said), True) for said in ("YES", "yes", "Y", "1", "TRUE", "maybe", ["NO", "YES"])]
+    said_so = [(says(JPEG, value), True) for value in ("YES", "yes", "Y", "1", "TRUE", "maybe", ["NO", "YES"])]
     for source, doubtful in ((JPEG, False), (PLAIN, True), *said_so, (says(PLAIN, "NO"), False)):
         assert cleaned(source).may_have_text == doubtful
         if doubtful:
@@ -501,7 +501,7 @@ def test_the_fingerprint_tells_salts_apart_and_gives_nothing_away():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         ("name: a\ndates: sometimes\n", "dates"),
         ("name: a\ncolour: red\n", "colour"),
@@ -512,10 +512,10 @@ def test_the_fingerprint_tells_salts_apart_and_gives_nothing_away():
         ("\0", "YAML"),
     ],
 )
-def test_a_wrong_profile_is_one_sentence(tmp_path, text, said):
+def test_a_wrong_profile_is_one_sentence(tmp_path, text, sentence):
     path = tmp_path / "p.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(UsageError, match=sentence) as error:
         load_profile(path)
     assert "\n" not in str(error.value)
 

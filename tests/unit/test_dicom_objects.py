@@ -153,7 +153,7 @@ def values(made):
 
 
 def test_the_report_holds_measures_and_probabilities(made):
-    said = values(made)
+    measured = values(made)
     lesion = made.record.stages[Stage.SEGMENT].output.lesion
     classes = made.record.stages[Stage.CLASSIFY].output
     for name, value, unit in (
@@ -166,8 +166,8 @@ def test_the_report_holds_measures_and_probabilities(made):
         ("P-NV", classes.probabilities["nevus"], "1"),
         ("P-SK", classes.probabilities["seborrheic_keratosis"], "1"),
     ):
-        assert said[name] == (pytest.approx(value, rel=1e-6, abs=1e-9), unit), name
-    assert said["MOST-PROBABLE"] == codes.finding(classes.label).value
+        assert measured[name] == (pytest.approx(value, rel=1e-6, abs=1e-9), unit), name
+    assert measured["MOST-PROBABLE"] == codes.finding(classes.label).value
 
 
 def test_the_report_names_algorithms_and_the_mask_and_is_preliminary(made, original):
@@ -205,10 +205,10 @@ def test_the_picture_is_the_enhanced_one_and_says_what_it_is(made, original):
     assert float(shown.PixelSpacing[0]) * scale == pytest.approx(made.record.source.pixel_spacing_mm[0], rel=1e-6)
 
 
-@pytest.mark.parametrize("said", ["YES", "NO", None])
-def test_burned_in_text_is_only_spoken_of_where_the_source_does(said):
-    shown = Made(source(**({} if said is None else {"BurnedInAnnotation": said}))).read("enhanced")
-    assert shown.get("BurnedInAnnotation") == said
+@pytest.mark.parametrize("declared", ["YES", "NO", None])
+def test_burned_in_text_is_only_spoken_of_where_the_source_does(declared):
+    shown = Made(source(**({} if declared is None else {"BurnedInAnnotation": declared}))).read("enhanced")
+    assert shown.get("BurnedInAnnotation") == declared
 
 
 def test_a_repeat_gives_the_same_bytes_in_another_batch_and_with_nothing_to_run(made):
@@ -346,7 +346,7 @@ def test_a_header_that_breaks_everything_does_not_cost_the_result(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("uid", "expected"),
     [
         ("1.2.3", "1.2.3"),
         ('"1.2.3"', "1.2.3"),
@@ -356,14 +356,14 @@ def test_a_header_that_breaks_everything_does_not_cost_the_result(monkeypatch):
         ("3.4", "3.4"),
     ],
 )
-def test_uids_that_are_meant_well_are_kept(said, expected):
-    assert valid_uid(said, "x") == expected
+def test_uids_that_are_meant_well_are_kept(uid, expected):
+    assert valid_uid(uid, "x") == expected
 
 
-@pytest.mark.parametrize("said", ["1", "1..2", "1.2.", "1.2." + "9" * 64, "abc", "1,2"])
-def test_malformed_uids_become_valid_ones_always_the_same(said):
-    assert UID.fullmatch(valid_uid(said))
-    assert valid_uid(said, "x") == valid_uid(f'"{said}"', "y") != valid_uid(said + "7")
+@pytest.mark.parametrize("uid", ["1", "1..2", "1.2.", "1.2." + "9" * 64, "abc", "1,2"])
+def test_malformed_uids_become_valid_ones_always_the_same(uid):
+    assert UID.fullmatch(valid_uid(uid))
+    assert valid_uid(uid, "x") == valid_uid(f'"{uid}"', "y") != valid_uid(uid + "7")
 
 
 def test_burned_in_text_reaches_the_dicom_report():
@@ -380,10 +380,10 @@ def test_what_is_no_dermoscopic_image_gets_no_diagnosis():
     assert (output.probabilities, output.label, output.distance) == ({}, None, 1.25)
     assert "not_dermoscopic" in made.record.flags
     assert "Q-NOT-DERMOSC" in flags_of(made)
-    said = made.read("report")
+    report = made.read("report")
     names = [
         item.CodeValue
-        for element in said.iterall()
+        for element in report.iterall()
         if element.VR == "SQ"
         for item in element.value
         if "CodeValue" in item
@@ -412,7 +412,7 @@ def flags_of(made):
 
 
 @pytest.mark.parametrize(
-    ("said", "written", "notes"),
+    ("header", "written", "notes"),
     [
         (
             {"StudyDate": "2024.03.05", "StudyTime": "12:30:45"},
@@ -426,8 +426,8 @@ def flags_of(made):
         ({"StudyDate": "2019.13.01", "StudyTime": "12:3"}, ("", ""), ("study_date", "study_time")),
     ],
 )
-def test_dates_and_times_are_those_of_the_source(said, written, notes):
-    made = Made(source(**said, ContentDate=None))
+def test_dates_and_times_are_those_of_the_source(header, written, notes):
+    made = Made(source(**header, ContentDate=None))
     for kind in made.files:
         read = made.read(kind)
         assert (read.StudyDate, read.StudyTime) == written
@@ -436,7 +436,7 @@ def test_dates_and_times_are_those_of_the_source(said, written, notes):
 
 
 @pytest.mark.parametrize(
-    ("said", "note"),
+    ("identifiers", "note"),
     [
         ({"AccessionNumber": "ACC-2026-0001-0042"}, "left_out_accession_number"),
         ({"StudyID": "S" * 17}, "left_out_study_id"),
@@ -444,9 +444,9 @@ def test_dates_and_times_are_those_of_the_source(said, written, notes):
         ({"PatientSex": "Female"}, "left_out_patients_sex"),
     ],
 )
-def test_identifiers_are_whole_or_not_there(said, note):
-    made = Made(source(**said))
-    (keyword,) = said
+def test_identifiers_are_whole_or_not_there(identifiers, note):
+    made = Made(source(**identifiers))
+    (keyword,) = identifiers
     assert note in made.record.dicom_notes
     assert all(made.read(kind)[keyword].value in ("", None) for kind in made.files)
 
@@ -494,8 +494,8 @@ def test_text_without_a_character_set_is_read_by_its_bytes(encoding, name):
 )
 def test_text_in_another_character_set_than_is_declared(declared, encoding, read, noted):
     body = source(SpecificCharacterSet="ISO_IR 192", PatientName="MMMMMMMMMM")
-    said = declared.encode() + b" " * (len(declared) % 2)
-    body = body.replace(b"CS\x0a\0ISO_IR 192", b"CS" + bytes([len(said), 0]) + said)
+    padded = declared.encode() + b" " * (len(declared) % 2)
+    body = body.replace(b"CS\x0a\0ISO_IR 192", b"CS" + bytes([len(padded), 0]) + padded)
     made = Made(body.replace(b"MMMMMMMMMM", "Müller^J".encode(encoding).ljust(10)))
     assert ("rewritten_patients_name" in made.record.dicom_notes) == noted
     assert read is None or str(made.read("report").PatientName) == read
@@ -508,13 +508,13 @@ def test_missing_uids_differ_by_what_they_are_of():
 
 def test_codes_fit_their_value_representations():
     labels = ["melanoma", "NV", "seborrheic keratosis", "bcc", "akiec", "bkl", "df", "vasc", "x" * 200, "a\\b"]
-    said = [make(label) for label in labels for make in (codes.finding, codes.probability)]
+    used = [make(label) for label in labels for make in (codes.finding, codes.probability)]
     own = [code for code in vars(codes).values() if isinstance(code, codes.Code)] + list(codes.QUALITY.values())
-    for code in said + own:
+    for code in used + own:
         assert 1 <= len(code.value) <= 16  # SH
         assert 1 <= len(code.meaning) <= 64  # LO
         assert "\\" not in code.meaning
-    assert len({code.value for code in said}) == len(said)
+    assert len({code.value for code in used}) == len(used)
 
 
 def test_keys_hold_nothing_but_batch_and_number():
@@ -549,7 +549,7 @@ def test_frames_of_a_file_have_objects_of_their_own_that_say_which():
     seg = second.read("segmentation")
     (reference,) = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
     assert reference.ReferencedFrameNumber == 2
-    said = [
+    frames = [
         element.value for element in second.read("report").iterall() if element.keyword == "ReferencedFrameNumber"
     ]
-    assert said == [2, 2, 2]  # in the image library, as the source of the mask, and of the classification
+    assert frames == [2, 2, 2]  # in the image library, as the source of the mask, and of the classification

@@ -333,7 +333,7 @@ def test_frames_of_halved_colours_and_of_jpeg_are_told_apart():
 
 
 def test_a_frame_that_was_cut_off_is_refused_and_those_before_it_are_not():
-    data = corpus.frames(*FRAMES[:2], said=3)
+    data = corpus.frames(*FRAMES[:2], declared=3)
     assert (read_image(data, max_pixels=LIMIT, frame=2).pixels == FRAMES[1]).all()
     with pytest.raises(BadInput) as caught:
         read_image(data, max_pixels=LIMIT, frame=3)

@@ -47,14 +47,14 @@ def test_frames_are_counted_of_photographs_only():
 
 
 def test_a_quoted_number_of_frames_counts():
-    data = corpus.frames(PICTURE, said=100)
+    data = corpus.frames(PICTURE, declared=100)
     assert counted(data.replace(b"\x28\x00\x08\x00IS\x04\x00100 ", b'\x28\x00\x08\x00IS\x04\x00"2" ')) == 2
 
 
 def test_a_film_is_refused():
-    assert counted(corpus.frames(PICTURE, said=1000)) == 1000
+    assert counted(corpus.frames(PICTURE, declared=1000)) == 1000
     with pytest.raises(BadInput, match="1,001 frames") as caught:
-        counted(corpus.frames(PICTURE, said=1001))
+        counted(corpus.frames(PICTURE, declared=1001))
     assert caught.value.reason == "multi_frame"
 
 

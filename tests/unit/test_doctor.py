@@ -80,21 +80,21 @@ def test_servers_that_do_not_answer_are_named():
 
 def test_settings_that_cannot_be_are_a_finding(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("DERMBATCH_WORKER__CONCURRENCY", "none")
-    code, said = typed(capsys, "doctor", "--home", str(tmp_path), "--json")
+    code, output = typed(capsys, "doctor", "--home", str(tmp_path), "--json")
     assert code == 1
-    assert json.loads(said)[-1]["what"] == "Settings"
-    assert "DERMBATCH_WORKER__CONCURRENCY" in json.loads(said)[-1]["said"]
+    assert json.loads(output)[-1]["what"] == "Settings"
+    assert "DERMBATCH_WORKER__CONCURRENCY" in json.loads(output)[-1]["said"]
 
 
 def test_doctor_is_content_without_a_running_stack(capsys, tmp_path):
-    code, said = typed(capsys, "doctor", "--home", str(tmp_path))
+    code, output = typed(capsys, "doctor", "--home", str(tmp_path))
     assert code == 0
-    assert "no stack is running" in " ".join(said.split())
+    assert "no stack is running" in " ".join(output.split())
 
 
 def test_models_are_listed_with_what_was_measured_of_them(capsys):
-    _, said = typed(capsys, "models", "--json")
-    found = {model["name"]: model for model in json.loads(said)}
+    _, output = typed(capsys, "models", "--json")
+    found = {model["name"]: model for model in json.loads(output)}
     for stage, choice in DEFAULT_MODELS.items():
         model = found[choice.name]
         assert model["default_of"] == [stage.value]

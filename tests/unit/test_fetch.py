@@ -317,10 +317,10 @@ def test_verifying_names_what_is_wrong_and_forgets_it(tmp_path):
     store.put(layout.manifest_part("b", "000000"), b"".join(entry.to_json() + b"\n" for entry in entries), JSON)
     failure = FAILURE.model_copy(update={"batch": "b", "index": 4})
     store.put(layout.failure("b", 4), failure.to_json(), JSON)
-    said = []
-    found = verify(store, batch, said.append)
+    complaints = []
+    found = verify(store, batch, complaints.append)
     assert (found.results, found.failures, found.files, found.unchecked, found.bad) == (4, 1, 12, 0, 1)
-    assert ["results/000000/5.json is not there" in sentence for sentence in said] == [True]
+    assert ["results/000000/5.json is not there" in sentence for sentence in complaints] == [True]
     mask, purified = (
         records[index].stages[stage].artifacts[name]
         for index, stage, name in ((0, Stage.SEGMENT, "mask.png"), (1, Stage.PURIFY, "purified.png"))
@@ -330,11 +330,11 @@ def test_verifying_names_what_is_wrong_and_forgets_it(tmp_path):
     store.objects["results", purified] = store.objects["results", purified][:-1] + b"x"
     store.put(layout.result("b", 2), b"{}", JSON)
     store.put(layout.failure("b", 4), b"", JSON)
-    said.clear()
-    found = verify(store, batch, said.append)
+    complaints.clear()
+    found = verify(store, batch, complaints.append)
     assert (found.results, found.failures, found.bad) == (3, 0, 5)
     named = (mask, purified, "results/000000/2.json", "failed/000000/4.json", "results/000000/5.json")
-    assert all(any(name in sentence for sentence in said) for name in named)
+    assert all(any(name in sentence for sentence in complaints) for name in named)
     for index, key in ((0, mask), (1, purified)):
         again(store, index)
         assert store.objects["results", key] == good["results", key]
@@ -384,9 +384,9 @@ def test_verifying_makes_pictures_whole_and_says_which_cannot_be():
     batch = Batch(name="b", created=records[0].started, order=Order(models=MODELS), software="1", images=3)
     entries = [ManifestEntry(index=index, name="a", source="s3://x/y") for index in range(3)]
     store.put(layout.manifest_part("b", "000000"), b"".join(entry.to_json() + b"\n" for entry in entries), JSON)
-    said = []
-    found = verify(store, batch, said.append)
-    assert (found.results, found.files, found.bad, said) == (3, 9, 0, [])
+    complaints = []
+    found = verify(store, batch, complaints.append)
+    assert (found.results, found.files, found.bad, complaints) == (3, 9, 0, [])
     del store.objects["incoming", "1.png"]
     kept = records[2].stages[Stage.PURIFY].differences["purified.png"]
     other = kept.model_copy(update={"pixels": "0" * 64})
@@ -395,9 +395,9 @@ def test_verifying_makes_pictures_whole_and_says_which_cannot_be():
     }
     changed = records[2].model_copy(update={"stages": stages})
     store.put(layout.result("b", 2), changed.to_json(), JSON)
-    found = verify(store, batch, said.append)
+    found = verify(store, batch, complaints.append)
     assert (found.results, found.files, found.bad) == (3, 7, 2)
-    assert [("gone" in sentence, "other pixels" in sentence) for sentence in said] == [
+    assert [("gone" in sentence, "other pixels" in sentence) for sentence in complaints] == [
         (True, False),
         (False, True),
     ]

@@ -195,7 +195,7 @@ def test_each_frame_is_an_image_and_a_walk_goes_on_between_them(intake, tmp_path
     (folder / "1.2.840.5.77").write_bytes(film)
     (folder / "a.png").write_bytes(png())
     (folder / "b.tgz").write_bytes(corpus.tarred({"IM1": film, "x.png": png()}, "w:gz"))
-    (folder / "c.dcm").write_bytes(corpus.frames(corpus.DRAWN.image, said=1001))
+    (folder / "c.dcm").write_bytes(corpus.frames(corpus.DRAWN.image, declared=1001))
     found = walk(intake, folder)
     assert names(found) == [
         "export/1.2.840.5.77#frame=1",

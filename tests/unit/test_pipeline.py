@@ -511,10 +511,10 @@ def test_an_artifact_changed_in_place_is_noticed_where_it_is_used(whole):
     assert whole.store.objects["results", key] == good
 
 
-@pytest.mark.parametrize("said", [b'{"novelty":1}', b"", b"\x00torn"])
-def test_what_another_release_or_a_broken_disk_left_is_not_taken(place, said):
+@pytest.mark.parametrize("damage", [b'{"novelty":1}', b"", b"\x00torn"])
+def test_what_another_release_or_a_broken_disk_left_is_not_taken(place, damage):
     place.run()
-    place.store.objects["results", place.known()] = said
+    place.store.objects["results", place.known()] = damage
     assert place.run().cached == ()
     assert place.run().cached == ORDER
 

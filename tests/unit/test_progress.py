@@ -15,7 +15,7 @@ from orchestrator.cli.tables.progress import Pace, follow, line, named
 SUMMARY = SimpleNamespace(images=1_250_000, done=1_250_000, failed=0)
 
 
-def state(done=0, **said):
+def state(done=0, **changed):
     fields = {
         "name": "archive-2026-11-27-150301",
         "lane": "bulk",
@@ -25,7 +25,7 @@ def state(done=0, **said):
         "failed": 0,
     }
     fields |= {"images": 1_250_000, "next_index": 0, "in_flight": 3, "waiting": 0, "opened": datetime.now(UTC)}
-    return BatchState(**fields | {"done": done} | said)
+    return BatchState(**fields | {"done": done} | changed)
 
 
 def paced(*seen):
@@ -38,8 +38,8 @@ def paced(*seen):
 def test_the_time_left_is_what_the_leader_tells_and_not_what_images_took():
     pace = paced((0, 0), (6000, 60), (6001, 100), (6031, 120))  # what was known went fast
     assert pace.rate == pytest.approx(31 / 60)
-    said = line(state(6031, images=6093, seconds_left=500.0), pace)
-    assert said == "6,031/6,093 images, 0.5 images/s, 8 min left"
+    shown = line(state(6031, images=6093, seconds_left=500.0), pace)
+    assert shown == "6,031/6,093 images, 0.5 images/s, 8 min left"
 
 
 def test_a_time_that_nobody_knows_is_said_to_be_unknown():
@@ -48,8 +48,8 @@ def test_a_time_that_nobody_knows_is_said_to_be_unknown():
 
 def test_what_holds_a_batch_up_comes_before_what_failed():
     why = "321 of 1000 images failed, more than 20%"
-    said = line(state(679, failed=321, state="paused", why=why), paced((1000, 0)))
-    assert said == f"1,000/1,250,000 images, paused: {why}, 321 failed"
+    shown = line(state(679, failed=321, state="paused", why=why), paced((1000, 0)))
+    assert shown == f"1,000/1,250,000 images, paused: {why}, 321 failed"
     assert line(state(0, images=0), paced((0, 0))) == "0/0 images, writing the report"
 
 

@@ -207,8 +207,8 @@ def test_rows_of_another_version_are_refused_and_numbers_that_are_none_are_null(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "words"),
     [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (19_200, "5 h 20 min"), (183_600, "2 d 3 h")],
 )
-def test_durations_are_said_as_people_say_them(seconds, said):
-    assert duration(seconds) == said
+def test_durations_are_said_as_people_say_them(seconds, words):
+    assert duration(seconds) == words

@@ -197,11 +197,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_meant_is_refused_with_its_place(tmp_path, text, said):
+@pytest.mark.parametrize(("text", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_meant_is_refused_with_its_place(tmp_path, text, sentence):
     with pytest.raises(UsageError) as caught:
         written(tmp_path, text)
-    assert said in str(caught.value)
+    assert sentence in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "rules.yaml"))
     assert "\n" not in str(caught.value)
 

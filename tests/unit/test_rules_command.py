@@ -45,13 +45,13 @@ def test_the_rule_that_fires_is_shown_with_all_that_it_does(file):
     before = datetime.now(UTC)
     result = command("test", file, "s3://exports/clinic/a/1.dcm", "--json")
     after = datetime.now(UTC)
-    said = json.loads(result.stdout)
+    answer = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert [(rule["rule"], rule["fires"], rule["failed"]) for rule in said["rules"]] == [
+    assert [(rule["rule"], rule["fires"], rule["failed"]) for rule in answer["rules"]] == [
         ("clinic", True, None),
         ("rest", False, "earlier"),
     ]
-    done = said["done"]
+    done = answer["done"]
     assert done.pop("batch") in {f"watch-clinic-{time:%Y%m%d-%H}" for time in (before, after)}
     assert datetime.fromisoformat(done.pop("open_until")) > before
     assert done.pop("deidentify")["name"] == "research"
@@ -89,8 +89,8 @@ def test_where_no_rule_fires_the_exit_code_is_1(file):
     assert "no: prefix" in result.stdout
     assert "no: exclude" in result.stdout
     assert "No rule takes this object" in result.stdout
-    said = json.loads(command("test", file, "s3://exports/tmp/1.dcm", "--json").stdout)
-    assert said["done"] is None
+    answer = json.loads(command("test", file, "s3://exports/tmp/1.dcm", "--json").stdout)
+    assert answer["done"] is None
 
 
 @pytest.mark.parametrize("uri", ["clinic/1.dcm", "s3://exports", "s3://exports/", "https://exports/1.dcm"])

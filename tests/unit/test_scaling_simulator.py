@@ -284,9 +284,9 @@ def test_the_documents_figures_are_those_of_the_simulator(row, capsys):
         "live_wait_p99_s",
         "live_done_p99_s",
     )
-    for name, said in zip(names, row[1:], strict=False):
+    for name, printed in zip(names, row[1:], strict=False):
         if name:
-            assert float(said) == pytest.approx(figures[name], abs=0.51 if name == "cost" else 0.051)
+            assert float(printed) == pytest.approx(figures[name], abs=0.51 if name == "cost" else 0.051)
 
 
 def test_every_figure_of_the_document_was_found():

@@ -73,7 +73,7 @@ class Place:
         job = self.job.model_copy(update={"shadow": Shadow(canary="try", models=others)})
         run_shadow(job, self.record, **self.servers(), alive=alive)
 
-    def said(self):
+    def comparison(self):
         return CanaryRecord.model_validate_json(self.store.objects["results", KEY])
 
     def asked(self):
@@ -106,13 +106,19 @@ def test_another_segmentation_is_run_with_what_depends_on_it_and_compared(place)
     place.triton.serve("halving", Stage.SEGMENT, half)
     differ = counted("differ")
     place.shadow(segment="halving")
-    said = place.said()
+    comparison = place.comparison()
     assert place.asked() == {"halving", "enhance", "classify"}  # the purified picture is the old one
-    assert (said.canary, said.batch, said.index, said.name, said.failure) == ("try", "b", 3, "a.png", None)
-    assert said.dice == pytest.approx(2 / 3, abs=0.03)  # half of it: 2 * 1/2 / (1 + 1/2)
-    assert said.models[Stage.SEGMENT].name == "halving"
-    assert said.models[Stage.PURIFY] == place.record.stages[Stage.PURIFY].model
-    assert said.seconds > 0
+    assert (comparison.canary, comparison.batch, comparison.index, comparison.name, comparison.failure) == (
+        "try",
+        "b",
+        3,
+        "a.png",
+        None,
+    )
+    assert comparison.dice == pytest.approx(2 / 3, abs=0.03)  # half of it: 2 * 1/2 / (1 + 1/2)
+    assert comparison.models[Stage.SEGMENT].name == "halving"
+    assert comparison.models[Stage.PURIFY] == place.record.stages[Stage.PURIFY].model
+    assert comparison.seconds > 0
     assert counted("differ") == differ + 1
 
 
@@ -122,11 +128,11 @@ def test_another_classifier_has_the_same_mask_and_other_probabilities(place):
 
     place.triton.serve("sure", Stage.CLASSIFY, sure)
     place.shadow(classify="sure")
-    said = place.said()
+    comparison = place.comparison()
     assert place.asked() == {"sure"}
     old = place.record.stages[Stage.CLASSIFY].output
-    assert (said.dice, said.old_label, said.new_label) == (1.0, old.label, "melanoma")
-    assert said.probability_change == pytest.approx(0.9 - old.probabilities["melanoma"], abs=1e-6)
+    assert (comparison.dice, comparison.old_label, comparison.new_label) == (1.0, old.label, "melanoma")
+    assert comparison.probability_change == pytest.approx(0.9 - old.probabilities["melanoma"], abs=1e-6)
 
 
 def test_a_model_is_not_compared_with_itself(place):
@@ -140,7 +146,7 @@ def test_models_that_agree_are_counted_so(place):
     place.triton.serve("twin", Stage.SEGMENT, place.triton.functions["segment"])
     agree = counted("agree")
     place.shadow(segment="twin")
-    assert (place.said().dice, place.said().probability_change) == (1.0, 0.0)
+    assert (place.comparison().dice, place.comparison().probability_change) == (1.0, 0.0)
     assert counted("agree") == agree + 1
 
 
@@ -148,8 +154,13 @@ def test_without_mask_and_diagnosis_there_is_nothing_to_compare():
     place = Place(stages=(Stage.PURIFY,))
     place.triton.serve("twin", Stage.PURIFY, place.triton.functions["purify"])
     place.shadow(purify="twin")
-    said = place.said()
-    assert (said.dice, said.old_label, said.new_label, said.probability_change) == (None, None, None, None)
+    comparison = place.comparison()
+    assert (comparison.dice, comparison.old_label, comparison.new_label, comparison.probability_change) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_results_are_not_touched(place):
@@ -173,8 +184,8 @@ def test_models_that_fail_are_an_outcome(place, error, reason):
     place.triton.serve("broken", Stage.SEGMENT, broken)
     failed = counted("failed")
     place.shadow(segment="broken")
-    said = place.said()
-    assert (said.failure, said.dice, said.new_label) == (reason, None, None)
+    comparison = place.comparison()
+    assert (comparison.failure, comparison.dice, comparison.new_label) == (reason, None, None)
     assert counted("failed") == failed + 1
 
 
@@ -182,7 +193,7 @@ def test_a_mask_deleted_meanwhile_is_an_outcome(place):
     del place.store.objects["results", place.record.stages[Stage.SEGMENT].artifacts["mask.png"]]
     place.triton.serve("halving", Stage.SEGMENT, half)
     place.shadow(segment="halving")
-    assert place.said().failure == "object_not_found"
+    assert place.comparison().failure == "object_not_found"
 
 
 def test_a_worker_that_stops_leaves_it_at_that(place):

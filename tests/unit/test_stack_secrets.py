@@ -26,12 +26,12 @@ def test_no_repr_has_a_secret(tmp_path):
     )
     state = StackState(pid=1, created=0, status="running", ports={}, parts={}, settings=plain(settings))
     worker = Part("worker", ["x", SECRET], settings_environment(settings), tmp_path / "worker.log", lambda: True)
-    said = " ".join(map(repr, (settings, state, redis, s3, worker))) + str(settings)
+    shown = " ".join(map(repr, (settings, state, redis, s3, worker))) + str(settings)
     password = redis_settings.url.partition("://:")[2].partition("@")[0]
     hidden = (redis_settings.signing_key, store.secret_access_key)
     for secret in (SECRET, password, *(one.get_secret_value() for one in hidden)):
         assert len(secret) > 20
-        assert secret not in said
+        assert secret not in shown
 
 
 def test_what_is_wrong_with_settings_says_no_secret():

@@ -7,7 +7,7 @@ from dermbatch.store import moment
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "2026-11-27T15:36:46.123Z",
         "2026-11-27T15:36:46Z",
@@ -19,9 +19,9 @@ from dermbatch.store import moment
         "20261127T153646Z",
     ],
 )
-def test_times_are_botocores(said):
-    found = moment(said)
-    assert found == parse_timestamp(said)
+def test_times_are_botocores(text):
+    found = moment(text)
+    assert found == parse_timestamp(text)
     assert found.utcoffset() is not None
 
 

@@ -15,9 +15,9 @@ TAKEN, FAILED = "00081199", "00081198"
 
 
 def item(uid, **reasons):
-    said = {"00081155": {"vr": "UI", "Value": [uid]}} if uid else {}
+    reference = {"00081155": {"vr": "UI", "Value": [uid]}} if uid else {}
     tags = {"fail": "00081197", "warn": "00081196"}
-    return said | {tags[kind]: {"vr": "US", "Value": [value]} for kind, value in reasons.items()}
+    return reference | {tags[kind]: {"vr": "US", "Value": [value]} for kind, value in reasons.items()}
 
 
 def sequence(tag, *items):

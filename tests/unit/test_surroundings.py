@@ -53,19 +53,19 @@ def made(pixels, syntax=ExplicitVRLittleEndian, **header):
     """A DICOM file of these bytes, whatever its header says of them."""
     dataset = dcmread(BytesIO(dicom(DRAWN, identity=1, sop_class=SECONDARY_CAPTURE, jpeg=False)))
     dataset.file_meta.TransferSyntaxUID = syntax
-    said = {"Rows": SIDE, "Columns": SIDE, "BitsAllocated": 8, "SamplesPerPixel": 1}
-    said |= {"PhotometricInterpretation": "MONOCHROME2", **header}
-    said |= {"BitsStored": header.get("BitsStored", said["BitsAllocated"])}
-    said |= {"HighBit": header.get("HighBit", said["BitsStored"] - 1)}
-    if said["SamplesPerPixel"] == 1 and "PlanarConfiguration" in dataset:
+    header_values = {"Rows": SIDE, "Columns": SIDE, "BitsAllocated": 8, "SamplesPerPixel": 1}
+    header_values |= {"PhotometricInterpretation": "MONOCHROME2", **header}
+    header_values |= {"BitsStored": header.get("BitsStored", header_values["BitsAllocated"])}
+    header_values |= {"HighBit": header.get("HighBit", header_values["BitsStored"] - 1)}
+    if header_values["SamplesPerPixel"] == 1 and "PlanarConfiguration" in dataset:
         del dataset.PlanarConfiguration
-    for name, value in said.items():
+    for name, value in header_values.items():
         if name.endswith("Descriptor"):
             dataset[name] = DataElement(name, "US", value)
         else:
             setattr(dataset, name, value)
     dataset.PixelData = pixels + bytes(len(pixels) % 2)
-    dataset["PixelData"].VR = "OW" if said["BitsAllocated"] > 8 else "OB"
+    dataset["PixelData"].VR = "OW" if header_values["BitsAllocated"] > 8 else "OB"
     file = BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -107,8 +107,8 @@ def test_bits_that_are_not_stored_are_empty(lowest, syntax):
 
 def test_bits_of_a_colour_picture_are_empty():
     words = np.stack([hidden_high(0)] * 3, -1)
-    said = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
-    clean = cleaned(made(words.tobytes(), BitsAllocated=16, BitsStored=12, **said))
+    header = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    clean = cleaned(made(words.tobytes(), BitsAllocated=16, BitsStored=12, **header))
     out = np.frombuffer(dcmread(BytesIO(clean)).PixelData, "<u2").reshape(-1, 3)
     assert (out == GREY12.reshape(-1, 1)).all()
 
@@ -153,10 +153,10 @@ def palette(wide, entries=256):
 def test_entries_that_no_pixel_names_are_empty(wide, surplus):
     indices = RNG.integers(0, 128, SIDE * SIDE).astype(np.uint8)
     whole = {name: one + surplus if isinstance(one, bytes) else one for name, one in palette(wide).items()}
-    said = {"PhotometricInterpretation": "PALETTE COLOR"}
-    clean = cleaned(made(indices.tobytes(), **said, **whole))
+    header = {"PhotometricInterpretation": "PALETTE COLOR"}
+    clean = cleaned(made(indices.tobytes(), **header, **whole))
     assert WORD not in clean
-    plain = made(indices.tobytes(), **said, **palette(wide))
+    plain = made(indices.tobytes(), **header, **palette(wide))
     assert (read_image(clean).pixels == read_image(plain).pixels).all()
 
 
@@ -179,13 +179,13 @@ def segmented(wide, tables, *, more=b""):
 def test_entries_in_segments_that_no_pixel_names_are_empty(wide, surplus):
     indices = RNG.integers(0, 128, SIDE * SIDE).astype(np.uint8)
     tables = palette(wide)
-    said = {"PhotometricInterpretation": "PALETTE COLOR"}
-    data = made(indices.tobytes(), **said, **segmented(wide, tables, more=surplus))
+    header = {"PhotometricInterpretation": "PALETTE COLOR"}
+    data = made(indices.tobytes(), **header, **segmented(wide, tables, more=surplus))
     assert WORD in data
     clean = cleaned(data)
     assert WORD not in clean
     assert "SegmentedRedPaletteColorLookupTableData" not in dcmread(BytesIO(clean))
-    plain = read_image(made(indices.tobytes(), **said, **tables)).pixels
+    plain = read_image(made(indices.tobytes(), **header, **tables)).pixels
     assert (read_image(data).pixels == plain).all()
     assert (read_image(clean).pixels == plain).all()
 
