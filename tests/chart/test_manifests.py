@@ -4,7 +4,8 @@ import re
 from functools import reduce
 
 import pytest
-from rendering import NAME, SITUATIONS, containers, objects, of_kind, pods, rendered, selects
+import yaml
+from rendering import NAME, SITUATIONS, containers, objects, of_kind, pods, refusal, rendered, selects
 
 from dermbatch.models.endpoints import LOOK_AGAIN
 from dermbatch.settings import Settings
@@ -276,3 +277,21 @@ def test_a_change_of_rules_starts_the_watch_service_anew():
         for rendered_pod in [pods(rendered("laptop", **{"watch.rules": {"rules": [rule]}}))[f"{NAME}-watch"]]
     }
     assert len(sums) == 2
+
+
+def test_tenants_are_a_file_of_the_programs_that_submit_and_the_desk_needs_them_to_tell_them_apart():
+    found = objects("many-gpu-nodes")
+    declared = yaml.safe_load(of_kind(found, "ConfigMap")[f"{NAME}-tenants"]["data"]["tenants.yaml"])
+    assert [one["name"] for one in declared["tenants"]] == ["default"]
+    mount = {"name": "tenants", "mountPath": "/etc/dermbatch/tenants", "readOnly": True}
+    reading = {
+        name
+        for name, made in pods(found).items()
+        for one in containers(made)
+        if mount in one.get("volumeMounts", [])
+    }
+    assert {f"{NAME}-desk", f"{NAME}-watch"} <= reading
+    assert f"{NAME}-orchestrator" not in reading
+    assert "tenants are needed where desk.tenantHeader is set" in refusal(
+        "many-gpu-nodes", **{"desk.tenantHeader": "X-Tenant", "tenants": None}
+    )

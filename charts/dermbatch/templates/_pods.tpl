@@ -195,3 +195,24 @@ envFrom:
   secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
 {{- end }}
 {{- end -}}
+
+{{/* Where tenants are declared, for the programs that submit: variable, mount and volume. Each takes the root. */}}
+{{- define "dermbatch.tenantsEnvironment" -}}
+{{- if .Values.tenants -}}
+- name: DERMBATCH_TENANTS__FILE
+  value: /etc/dermbatch/tenants/tenants.yaml
+{{- end }}
+{{- end -}}
+
+{{- define "dermbatch.tenantsMount" -}}
+{{- if .Values.tenants -}}
+- {name: tenants, mountPath: /etc/dermbatch/tenants, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "dermbatch.tenantsVolume" -}}
+{{- if .Values.tenants -}}
+- name: tenants
+  configMap: {name: {{ include "dermbatch.fullname" . }}-tenants}
+{{- end }}
+{{- end -}}

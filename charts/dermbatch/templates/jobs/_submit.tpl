@@ -29,11 +29,14 @@ spec:
             fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-name']"}
         {{- include "dermbatch.environment" .root | trim | nindent 8 }}
         {{- include "dermbatch.tritonEnvironment" .root | nindent 8 }}
+        {{- include "dermbatch.tenantsEnvironment" .root | nindent 8 }}
       {{- include "dermbatch.secretSettings" .root | nindent 6 }}
       resources:
         {{- toYaml $own.resources | nindent 8 }}
       volumeMounts:
         {{- include "dermbatch.mounts" .root | nindent 8 }}
+        {{- include "dermbatch.tenantsMount" .root | nindent 8 }}
   volumes:
     {{- include "dermbatch.volumes" (dict "root" .root "temporary" $own.temporary) | nindent 4 }}
+    {{- include "dermbatch.tenantsVolume" .root | nindent 4 }}
 {{- end -}}
