@@ -182,8 +182,7 @@ def test_a_queue_by_keyboard_alone_until_none_is_left(browser, server, batch):
     tab_to(page, "[data-begin=by-keys]")
     page.keyboard.press("Enter")
     for index in (2, 3):
-        page.wait_for_url(f"**/correct/{batch}/{index}?queue=by-keys")
-        seat.until("window.ready && viewer.idle")
+        seat.until(f"location.pathname === '/correct/rb/{index}' && window.ready && viewer.idle", 60)
         assert not drawn(page).any()  # it begins blank
         page.keyboard.press("Space")  # the pen is down in the middle
         for _ in range(6):
@@ -204,7 +203,7 @@ def test_a_queue_by_keyboard_alone_until_none_is_left(browser, server, batch):
         tab_to(page, "input[name=diagnosis][value=nevus]")
         page.keyboard.press("Space")
         page.keyboard.press("Control+Enter")
-        page.wait_for_url("**/correct/rb/3?queue=by-keys" if index == 2 else "**/review?none=by-keys")
+        seat.until(f"location.pathname === '{'/correct/rb/3' if index == 2 else '/review'}'", 60)
         decision, found = kept(seat, index)
         assert np.array_equal(found, mask)
         assert (decision.diagnosis, decision.seen.blank) == (("nevus",), True)
@@ -485,3 +484,23 @@ def test_a_third_adjudicates_between_two_and_returns(browser, server, store, tmp
     assert ("chief", "return", "bo", "too far to the right") in {
         (one["reader"], one["kind"], one["to"], one["comment"]) for one in returned
     }
+
+
+def test_a_desk_that_is_away_for_the_next_image_is_asked_again(browser, server, batch):
+    seat = Seat(browser, server.link("ned"))
+    with server.client("ned") as ned:
+        ned.post("/v1/queues", json={"name": "away", "batches": [batch], "most": 2, "readers": 9})
+        first = ned.post("/v1/queues/away/next", json={}).json()["case"]["index"]
+    page = opened(seat, f"/correct/{batch}/{first}?queue=away")
+    asked = []
+
+    def away(route):
+        asked.append(route.abort() if len(asked) < 1 else route.continue_())
+
+    page.route("**/v1/queues/away/next", away)
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_text("The desk does not answer").wait_for()
+    seat.until(f"location.pathname.startsWith('/correct/') && !location.pathname.endsWith('/{first}')", 60)
+    assert len(asked) == 2
+    assert kept(seat, first)[0].version == 1
+    seat.close()

@@ -158,8 +158,6 @@ async function send(body) {
     byId("state").textContent = `kept as version ${kept.version}`;
     say(`Kept as version ${kept.version}`);
     document.dispatchEvent(new CustomEvent("kept", { detail: kept }));
-    if (queue) await onward();
-    else await again();
   } catch (error) {
     byId("state").textContent = "not kept yet";
     if (error.status === 401 || error.status === 0 || error.status === 503) return later(body, error);
@@ -171,6 +169,20 @@ async function send(body) {
   } finally {
     keeping = null;
     byId("keep").disabled = false;
+  }
+  await surely(queue ? onward : again);
+}
+
+// Something that is asked again where the desk is away or a session has ended: what was kept stays kept.
+async function surely(work) {
+  try {
+    await work();
+  } catch (error) {
+    if (![0, 401, 503].includes(error.status)) throw error;
+    say(error.message, true);
+    const retry = () => { clearTimeout(timer); document.removeEventListener("signedin", retry); surely(work).catch(complain); };
+    const timer = error.status === 401 ? null : setTimeout(retry, 3000);
+    document.addEventListener("signedin", retry, { once: true });
   }
 }
 
@@ -339,7 +351,7 @@ for (const [id, work] of Object.entries({
   base: () => base(viewer.base === "original" ? "purified" : "original").catch(complain),
   clear: () => { editor.become(new Mask(...viewer.size)); handed.blank = true; },
   "from-model": async () => { try { editor.become(Mask.ofCounts((await json(`${here}/masks/model`)).counts, ...viewer.size)); } catch (error) { complain(error); } },
-  skip: () => onward(true).catch(complain),
+  skip: () => surely(() => onward(true)).catch(complain),
 })) byId(id).addEventListener("click", work);
 byId("file").addEventListener("change", async ({ target }) => {
   try {
