@@ -45,6 +45,13 @@ def mask_of(body: bytes, height: int, width: int) -> Mask:
     raise ValueError("the file is no PNG, no JSON of COCO and no DICOM Segmentation")
 
 
+def mask_of_png(body: bytes, height: int, width: int) -> Mask:
+    """The mask of a PNG; else as :func:`mask_of`."""
+    if not body.startswith(_PNG):
+        raise ValueError("the file is no PNG")
+    return _of_png(body, height, width)
+
+
 def coco(mask: Mask) -> dict[str, Any]:
     """COCO's segmentation of a mask, compressed as ``pycocotools`` has it: ``size``, ``counts``."""
     return {"size": [int(side) for side in mask.shape], "counts": compressed(runs(mask))}
@@ -137,14 +144,21 @@ def _other_size(across: int, down: int, height: int, width: int) -> str:
 
 
 def _two_valued(pixels: npt.NDArray[Any]) -> Mask:
-    """A picture of two values as a mask; opacity says nothing, and colours must be greys."""
+    """A picture of two values as a mask; colours must be greys, and opacity must say nothing else."""
     plane = pixels if pixels.ndim == 2 else pixels[..., 0]
     if pixels.ndim == 3 and not (pixels[..., : min(3, pixels.shape[2])] == plane[..., None]).all():
         raise ValueError("the picture has colours, and a mask has two values")
     most = plane.max()
     if not np.isin(plane, (0, most)).all():
         raise ValueError("the picture has more than two values, so it is no mask")
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and not _says_nothing_else(pixels[..., 3], plane):
+        raise ValueError("the picture's opacity shows another mask than its values: lay it over black")
     return np.where(plane > 0, 255, 0).astype(np.uint8)
+
+
+def _says_nothing_else(opacity: npt.NDArray[Any], plane: npt.NDArray[Any]) -> bool:
+    """Whether opacity is the same everywhere, or there where the lesion is."""
+    return bool((opacity == opacity.max()).all() or np.array_equal(opacity > 0, plane > 0))
 
 
 def _of_segmentation(body: bytes, height: int, width: int) -> Mask:

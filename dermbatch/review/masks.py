@@ -25,9 +25,16 @@ def checked(counts: Sequence[int], height: int, width: int) -> npt.NDArray[np.in
     Raises:
         ValueError: As for :func:`of_runs`.
     """
-    lengths = np.asarray(counts, np.int64)
-    if lengths.ndim != 1 or (lengths[1:] < 1).any() or (lengths < 0).any() or lengths.sum() != height * width:
-        raise ValueError(f"these runs are no mask of {height} x {width} pixels")
+    no_mask = ValueError(f"these runs are no mask of {height} x {width} pixels")
+    try:
+        lengths = np.asarray(counts, np.int64)
+    except OverflowError:
+        raise no_mask from None
+    # No run is longer than all of it: else a sum that passes the largest number may come out right.
+    if lengths.ndim != 1 or (lengths[1:] < 1).any() or (lengths < 0).any() or (lengths > height * width).any():
+        raise no_mask
+    if lengths.sum() != height * width:
+        raise no_mask
     return lengths
 
 

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, ReviewConflict
-from dermbatch.images import png
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.records.review import Case, Decision, Drawn, Feature, Seen, Text
+from dermbatch.review.files import mask_of_png
 from dermbatch.review.kept import decisions, keep, latest, newer_results
 from dermbatch.review.leases import Leases
 from dermbatch.review.masks import checked, runs
@@ -177,9 +177,6 @@ def _drawn(mask: list[int] | str | None, record: ResultRecord) -> Drawn | None:
 
 def _picture(text: str, height: int, width: int) -> Mask:
     try:
-        picture = png.decode(base64.b64decode(text, validate=True))
+        return mask_of_png(base64.b64decode(text, validate=True), height, width)
     except binascii.Error as error:
         raise ValueError("the mask is no Base64") from error
-    if picture.shape != (height, width):
-        raise ValueError(f"the mask is no PNG of one channel and {height} x {width} pixels")
-    return picture

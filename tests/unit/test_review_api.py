@@ -3,6 +3,7 @@
 import asyncio
 import base64
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -84,6 +85,10 @@ def mask():
     return drawn
 
 
+def in_base64(drawn):
+    return base64.b64encode(cv2.imencode(".png", drawn)[1].tobytes()).decode()
+
+
 def test_a_decision_is_kept_and_given_back(readers):
     ada, _ = readers
     said = ada.decides(diagnosis=["melanoma", "nevus"], unsure=True, comment="ask \u202eagain", mask=runs(mask()))
@@ -95,7 +100,9 @@ def test_a_decision_is_kept_and_given_back(readers):
 
 
 @pytest.mark.parametrize(
-    "how", [runs, lambda drawn: base64.b64encode(png.encode(drawn)).decode()], ids=["runs", "png"]
+    "how",
+    [runs, lambda drawn: in_base64(drawn), lambda drawn: in_base64((drawn // 255).astype(np.uint16) * 256)],
+    ids=["runs", "png", "16 bits"],
 )
 def test_a_mask_comes_back_pixel_by_pixel(readers, how):
     ada, _ = readers
@@ -156,6 +163,9 @@ def test_another_window_is_told_and_changes_nothing(readers):
         ({"mask": "no Base64!"}, 400, "bad_mask"),
         ({"mask": base64.b64encode(b"no PNG").decode()}, 400, "bad_mask"),
         ({"mask": base64.b64encode(png.encode(np.zeros((2, 2), np.uint8))).decode()}, 400, "bad_mask"),
+        ({"mask": in_base64(np.full((64, 64), 127, np.uint8) + np.eye(64, dtype=np.uint8))}, 400, "bad_mask"),
+        ({"mask": [2**70]}, 400, "bad_mask"),
+        ({"mask": [2**62, 2**62, 2**62, 2**62 + 64 * 64]}, 400, "bad_mask"),
         ({"kind": "return"}, 400, "usage"),
         ({"kind": "praise"}, 400, "usage"),
         ({"diagnosis": [""]}, 400, "usage"),

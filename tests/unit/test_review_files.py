@@ -50,6 +50,14 @@ def segmentation(mask, **changes):
     return file.getvalue()
 
 
+OVERFLOWING = compressed([2**62, 2**62, 2**62, 2**62 + 42])
+"""Its runs come to 42, modulo 2 ** 64."""
+
+
+def png_of(pixels):
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
 def as_png(mask):
     return png.encode(mask)
 
@@ -62,6 +70,15 @@ def as_colours(mask):
     return cv2.imencode(".png", cv2.cvtColor(mask, cv2.COLOR_GRAY2BGRA))[1].tobytes()
 
 
+def as_two_bytes(mask):
+    return png_of((mask // 255).astype(np.uint16) * 256)
+
+
+def as_glass(mask):
+    """Transparent where there is no lesion, as drawing programs have it."""
+    return png_of(np.dstack([mask] * 4))
+
+
 def as_coco(mask):
     return json.dumps(coco(mask)).encode()
 
@@ -71,7 +88,7 @@ def as_runs(mask):
     return json.dumps({"annotations": [said]}).encode()
 
 
-WAYS = [as_png, as_ones, as_colours, as_coco, as_runs, segmentation]
+WAYS = [as_png, as_ones, as_colours, as_two_bytes, as_glass, as_coco, as_runs, segmentation]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -106,7 +123,11 @@ def test_strings_are_those_of_cocos_own_program():
         (png.encode(with_hole())[:40], "no readable PNG"),
         (png.encode(np.arange(42, dtype=np.uint8).reshape(6, 7)), "more than two values"),
         (png.encode(np.dstack([with_hole(), with_hole() // 255, with_hole()])), "colours"),
+        (png_of(np.dstack([np.full((6, 7, 3), 255, np.uint8), with_hole()])), "opacity"),
+        (png_of(np.dstack([np.zeros((6, 7, 3), np.uint8), with_hole()])), "opacity"),
         (b'{"size": [6, 7]}', "no run lengths"),
+        (b'{"size": [6, 7], "counts": "%s"}' % OVERFLOWING.encode(), "no mask of 6 x 7"),
+        (b'{"size": [6, 7], "counts": "%s"}' % (b"o" * 12 + b"?"), "no mask of 6 x 7"),
         (b'{"size": [7, 6], "counts": [42]}', "of \\[7, 6\\] pixels"),
         (b'{"size": [6, 7], "counts": [41]}', "no mask of 6 x 7"),
         (b'{"size": [6, 7], "counts": "~~"}', "no run lengths"),

@@ -44,7 +44,21 @@ def test_holes_islands_and_borders_come_back(mask):
     assert np.array_equal(of_runs(runs(mask), *mask.shape), mask)
 
 
-@pytest.mark.parametrize("counts", [[11], [13], [], [6, 0, 6], [-1, 13], [[12]], [2**62, 2**62]])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [11],
+        [13],
+        [],
+        [6, 0, 6],
+        [-1, 13],
+        [[12]],
+        [2**62, 2**62],
+        [2**62, 2**62, 2**62, 2**62 + 12],  # whose sum is 12, modulo 2 ** 64
+        [2**70],
+        [-(2**70), 12],
+    ],
+)
 def test_runs_of_another_size_are_refused(counts):
     with pytest.raises(ValueError, match="no mask of 3 x 4 pixels"):
         of_runs(counts, 3, 4)
