@@ -292,6 +292,6 @@ def test_tenants_are_a_file_of_the_programs_that_submit_and_the_desk_needs_them_
     }
     assert {f"{NAME}-desk", f"{NAME}-watch"} <= reading
     assert f"{NAME}-orchestrator" not in reading
-    assert "tenants are needed where desk.tenantHeader is set" in refusal(
+    assert "tenants are needed where desk.tenantHeader or desk.oidc.tenantClaim is set" in refusal(
         "many-gpu-nodes", **{"desk.tenantHeader": "X-Tenant", "tenants": None}
     )

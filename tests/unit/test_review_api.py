@@ -101,7 +101,7 @@ def test_a_decision_is_kept_and_given_back(readers):
 
 @pytest.mark.parametrize(
     "how",
-    [runs, lambda drawn: in_base64(drawn), lambda drawn: in_base64((drawn // 255).astype(np.uint16) * 256)],
+    [runs, in_base64, lambda drawn: in_base64((drawn // 255).astype(np.uint16) * 256)],
     ids=["runs", "png", "16 bits"],
 )
 def test_a_mask_comes_back_pixel_by_pixel(readers, how):
