@@ -16,6 +16,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from dermbatch.images.fitting import fit, sent_size
+from dermbatch.images.lesion import lesion_mask
+from dermbatch.models import served
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.settings import DEFAULT_MODELS
@@ -23,12 +25,15 @@ from dermbatch.stages import Stage
 from lesionnets.data.degradations import Degradation
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.evaluation import enhance, purify
-from lesionnets.evaluation.figures.overlap import jaccard
+from lesionnets.evaluation.figures.overlap import dice, jaccard
 from lesionnets.export import MOST_BYTES, versions
 from tests.pages import page
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 MODELS = {stage: choice.name for stage, choice in DEFAULT_MODELS.items()}
+ONE_SHOT = "segment_oneshot", "oneshot_support"
+RING_MARGIN = 0.05
+"""Of Dice, on pale rings, that no model here was trained on."""
 SIZES = [(1, 1), (1, 50), (97, 131), (256, 192)]
 
 
@@ -56,8 +61,35 @@ def parameter(stage: Stage, name: str) -> str:
     return str(config_of(MODELS[stage]).parameters[name].string_value)
 
 
-def test_every_default_model_is_there_and_nothing_else() -> None:
-    assert {path.name for path in REPOSITORY.iterdir()} == set(MODELS.values())
+def test_every_default_model_is_there_and_the_one_shot_pair_and_nothing_else() -> None:
+    assert {path.name for path in REPOSITORY.iterdir()} == {*MODELS.values(), *ONE_SHOT}
+
+
+@pytest.mark.parametrize("name", ONE_SHOT)
+def test_the_one_shot_pair_is_of_one_version_small_and_has_its_digests(name: str) -> None:
+    folder, config = REPOSITORY / name, config_of(name)
+    told = {key: value.string_value for key, value in config.parameters.items() if key.startswith("sha256.")}
+    file = folder / "1" / "model.onnx"
+    assert told == {"sha256.1": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert file.stat().st_size <= MOST_BYTES / 2
+    assert served.describe(Stage.SEGMENT if name == ONE_SHOT[0] else None, "1", config).sha256
+    assert "Not a diagnosis" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_one_shot_finds_rings_that_the_default_model_misses() -> None:
+    shown = phantom(900, height=360, width=480, kind="ring", occlusions=())
+    (known,) = session_of(ONE_SHOT[1]).run(
+        None, {"IMAGE": shown.image[None], "MASK": shown.lesion.astype(np.uint8)[None]}
+    )
+    ours, theirs = [], []
+    for seed in range(901, 913):
+        drawn = phantom(seed, height=360, width=480, kind="ring", occlusions=())
+        (found,) = session_of(ONE_SHOT[0]).run(None, {"IMAGE": drawn.image[None], "PROTOTYPES": known})
+        default = run(Stage.SEGMENT, IMAGE=drawn.image[None])["LESION"]
+        for kept, lesion in ((ours, found), (theirs, default)):
+            mask = lesion_mask(lesion[0], drawn.lesion.shape, threshold=0.5).mask > 0
+            kept.append(dice(mask, drawn.lesion))
+    assert np.mean(ours) > np.mean(theirs) + RING_MARGIN
 
 
 @pytest.mark.parametrize("stage", Stage)
