@@ -82,14 +82,14 @@ class Costs:
 def bill(days: Days, prices: Prices | None) -> list[Line]:
     """The lines for what was used, in order of tenants, months, price lists and items."""
     sums: defaultdict[tuple[str, str, date, str], Used] = defaultdict(Used)
-    lists: dict[tuple[date, str], PriceList | None] = {}
+    lists: dict[tuple[str, date, str], PriceList | None] = {}
     for (tenant, day), used in days.items():
         found = prices.of(tenant, date.fromisoformat(day)) if prices is not None else None
         by = (found.first, found.name) if found else (date.min, "")
-        lists[by] = found
+        lists[tenant, *by] = found  # a tenant's own list may be called as that of all
         sums[tenant, day[:7], *by].update(used)
     return [
-        _line(tenant, month, lists[first, name], item, used[item])
+        _line(tenant, month, lists[tenant, first, name], item, used[item])
         for (tenant, month, first, name), used in sorted(sums.items(), key=lambda pair: pair[0])
         for item in UNITS
         if used[item]

@@ -12,6 +12,8 @@ from orchestrator.metering.bill import Line, bill, total, unpriced
 from orchestrator.metering.prices import load_prices
 from orchestrator.metering.reading import said_at_closing, standing
 
+_UNREADABLE = "the price lists cannot be read: ask whoever keeps this system"  # what is wrong may be of others
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -42,7 +44,7 @@ def overview(store: ObjectStore, prices_file: Path | None, tenant: str | None = 
     try:
         prices = load_prices(prices_file) if prices_file is not None else None
     except UsageError as error:
-        problems.append(str(error))
+        problems.append(str(error) if tenant is None else _UNREADABLE)
     days = said_at_closing(found.manifests)
     if prices is not None and (missing := unpriced(days, prices)):
         problems.append(f"no price list is valid for {len(missing)} days of a tenant")

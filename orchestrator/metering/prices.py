@@ -22,7 +22,7 @@ class PriceList(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, coerce_numbers_to_str=True, description="a year is a number in YAML")
     first: date = Field(alias="from", description="the first day, UTC, on which it is valid")
     until: date | None = Field(default=None, description="the day on which it is valid no more; none: it goes on")
     tenant: Name | None = Field(default=None, description="whose; of all that have none of their own, where none")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -132,6 +133,28 @@ def test_an_amount_is_rounded_once_a_line_half_to_even_and_a_total_is_its_lines(
         ("b", 5, Decimal("0.02")),
     ]
     assert total(lines) == Decimal("0.02")
+
+
+def test_lists_of_one_name_are_each_their_tenants():
+    prices = Prices.model_validate(
+        {
+            "currency": "EUR",
+            "lists": [
+                {"name": 2026, "from": "2026-01-01", "tenant": "clinic-a", "prices": {"images": "0.01"}},
+                {"name": 2026, "from": "2026-01-01", "prices": {"images": "1"}},
+            ],
+        }
+    )
+    for tenants in (("clinic-a", "clinic-b"), ("clinic-b", "clinic-a")):
+        lines = bill({(tenant, "2026-03-01"): Used(images=100) for tenant in tenants}, prices)
+        said = [(line.tenant, line.prices, line.amount) for line in lines]
+        assert said == [("clinic-a", "2026", Decimal("1.00")), ("clinic-b", "2026", Decimal("100.00"))]
+
+
+def test_the_lists_of_the_document_are_lists(lists):
+    text = (Path(__file__).parents[2] / "docs" / "usage.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert [one.name for one in load_prices(lists(example)).lists] == ["2026", "2026, clinic-a"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -453,6 +476,13 @@ def test_price_lists_that_cannot_be_are_said_on_the_page_and_quantities_are_show
     assert "1 batches have no usage" in found.problems[1]
     assert (found.sums, found.currency) == ((), "")
     assert found.lines[0].quantity == 8
+
+
+def test_a_tenant_is_told_nothing_of_others_price_lists(store, batch, lists):
+    wrong = lists(LISTS.replace("until: 2026-03-02", "until: 2026-03-03"))
+    assert "'early' and 'late' both say" in overview(store, wrong).problems[0]
+    (said,) = overview(store, wrong, "clinic-b").problems
+    assert said == "the price lists cannot be read: ask whoever keeps this system"
 
 
 def test_workers_count_what_results_are_billed_for():
