@@ -336,6 +336,12 @@ def decision(batch: str, index: int, reader: str, version: int) -> str:
     return f"{reader_decisions(batch, index, reader)}{version:06d}.json"
 
 
+def opened_to(batch: str, index: int, reader: str) -> str:
+    """Key of that a reader has seen what others decided of an image; no batch's name begins with ``_``."""
+    part, n = part_of(index)
+    return f"reviews/_opened/{batch}/{part}/{n}/{hashlib.sha256(reader.encode()).hexdigest()[:32]}.json"
+
+
 REVIEWED = "reviewed/"
 """Prefix of the DICOM objects of decisions that were sent; outside of the batches."""
 

@@ -90,6 +90,15 @@ class Queue(Stored):
         return self
 
 
+class Opened(Stored):
+    """That a reader saw what others decided of an image before they had decided: they are not blind any more."""
+
+    batch: str
+    index: int = Field(ge=0)
+    reader: Text
+    made: datetime
+
+
 class Decision(Stored):
     """What one reader decided of one image, in one version; never changed afterwards.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, ReviewConflict
 from dermbatch.records.outcome import KnownImage, ResultRecord, StageRecord
-from dermbatch.records.review import Decision
+from dermbatch.records.review import Decision, Opened
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, read_if_any, write_once
@@ -70,6 +70,16 @@ def decided(store: ObjectStore, batch: str, index: int, reader: str, version: in
         return read(store, layout.decision(batch, index, reader, version), Decision)
     except ObjectNotFound:
         return None
+
+
+def note_opened(store: ObjectStore, opened: Opened) -> None:
+    """Keep that a reader has seen what others decided of an image; the first time counts."""
+    write_once(store, layout.opened_to(opened.batch, opened.index, opened.reader), opened)
+
+
+def has_opened(store: ObjectStore, batch: str, index: int, reader: str) -> bool:
+    """Whether a reader has."""
+    return read_if_any(store, layout.opened_to(batch, index, reader), Opened) is not None
 
 
 def latest(found: list[Decision]) -> dict[str, Decision]:

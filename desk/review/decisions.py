@@ -18,11 +18,12 @@ from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, ReviewConflict
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import ResultRecord
-from dermbatch.records.review import Case, Decision, Drawn, Feature, Seen, Text
+from dermbatch.records.review import Case, Decision, Drawn, Feature, Opened, Seen, Text
 from dermbatch.review.files import mask_of_png
-from dermbatch.review.kept import decisions, keep, latest, newer_results
+from dermbatch.review.kept import decisions, has_opened, keep, latest, newer_results, note_opened
 from dermbatch.review.leases import Leases
 from dermbatch.review.masks import checked, runs
+from dermbatch.review.terms import FEATURES
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from desk.api.answers import json_of
@@ -80,14 +81,17 @@ def read(
     found = decisions(store, batch, index)
     mine = latest(found).get(person.name)
     if everything and mine is None and found:
+        note_opened(store, Opened(batch=batch, index=index, reader=person.name, made=datetime.now(UTC)))
         leases.done(Case(batch=batch, index=index), person.name, "opened")
     open_to = found if everything or mine is not None else [one for one in found if one.reader == person.name]
     stages = {stage: one.key for stage, one in record.stages.items()}
+    hidden = len({one.reader for one in found}) - len({one.reader for one in open_to})
     return json_of(
         request,
         {
             "decisions": [one.model_dump(mode="json") for one in open_to],
-            "hidden": len({one.reader for one in found}) - len({one.reader for one in open_to}),
+            # Known cases are those of which somebody has decided: who only reads is not told which they are.
+            "hidden": hidden if mine is not None or person.may(*REVIEW) else None,
             "next_version": 1 if mine is None else mine.version + 1,
             "stages": stages,
             "newer": newer_results(store, record.source.sha256, stages, layout.pool_of(record.preview)),
@@ -112,6 +116,7 @@ def decide(
     """
     if said.kind != "read":
         check(person, REVIEW)
+    _check_said(said, record)
     seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=said.shown, blank=said.blank)
     asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
     try:
@@ -128,7 +133,7 @@ def decide(
     except ValidationError as error:
         raise Problem(400, "usage", str(error.errors()[0]["msg"]), at={"in": "body"}) from error
     case = Case(batch=batch, index=index)
-    _check_blind(made, leases, store)
+    _check_order(made, leases, store)
     kept = keep(store, made)
     _tell(leases, case, kept)
     answer = json_of(request, kept.model_dump(mode="json"))
@@ -136,13 +141,42 @@ def decide(
     return answer
 
 
-def _check_blind(made: Decision, leases: Leases, store: ObjectStore) -> None:
-    """Whoever has seen what others decided decides between them, and does not read any more."""
-    if made.kind != "read":
+def _check_said(said: Said, record: ResultRecord) -> None:
+    """What only fits the image can be told: all its stages, for else no conflict with a later run shows; its size.
+
+    Raises:
+        Problem: 400 where it does not.
+    """
+    if set(said.stages) != set(record.stages):
+        text = f"name all stages that the image has, as GET gives them: {', '.join(sorted(record.stages))}"
+        raise Problem(400, "usage", text, at={"in": "body", "parameter": "stages"})
+    size = (record.source.height, record.source.width)
+    for one in said.features:
+        if one.term not in FEATURES:
+            text = f"{one.term!r} is no feature that is known here: {', '.join(FEATURES)}"
+            raise Problem(400, "usage", text, at={"in": "body", "parameter": "features"})
+        if one.region is not None and (one.region.height, one.region.width) != size:
+            text = f"the region of {one.term} is of another size than the picture"
+            raise Problem(400, "bad_mask", text, at={"in": "body", "parameter": "features"})
+
+
+def _check_order(made: Decision, leases: Leases, store: ObjectStore) -> None:
+    """Whoever has seen what others decided decides between them, and does not read any more.
+
+    What is returned is the reading of somebody.
+    """
+    found = decisions(store, made.batch, made.index)
+    read = {one.reader for one in found if one.kind != "return"}
+    if made.kind == "return" and made.to not in read:
+        raise Problem(400, "usage", f"{made.to} has decided nothing of this image", at={"in": "body"})
+    if made.kind != "read" or any(one.kind == "read" and one.reader == made.reader for one in found):
         return
-    mine = [one.kind for one in decisions(store, made.batch, made.index) if one.reader == made.reader]
-    opened = leases.has_opened(Case(batch=made.batch, index=made.index), made.reader)
-    if set(mine) == {"return"} or (opened and not mine):
+    case = Case(batch=made.batch, index=made.index)
+    if (
+        any(one.reader == made.reader for one in found)
+        or leases.has_opened(case, made.reader)
+        or has_opened(store, made.batch, made.index, made.reader)
+    ):
         text = "you have seen what others decided of this image: adjudicate, or return it"
         raise ReviewConflict(text, reason="not_blind")
 

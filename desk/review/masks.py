@@ -124,8 +124,9 @@ def drawn(found: Decision) -> Mask:
 def last_of(store: ObjectStore, record: ResultRecord) -> ResultRecord:
     """A result with the stages that were run anew since, in whichever batch."""
     shown = {stage: one.key for stage, one in record.stages.items()}
-    newer = newer_results(store, record.source.sha256, shown)
-    known = read_if_any(store, layout.known_of(record.source.sha256), KnownImage)
+    pool = layout.pool_of(record.preview)
+    newer = newer_results(store, record.source.sha256, shown, pool)
+    known = read_if_any(store, layout.known_of(record.source.sha256, pool), KnownImage)
     if not newer or known is None:
         return record
     try:

@@ -19,7 +19,7 @@ from dermbatch import layout
 from dermbatch.records.plan import ReviewPlan
 from dermbatch.records.review import Case, Decision, Queue
 from dermbatch.review import queues as kept
-from dermbatch.review.kept import decisions
+from dermbatch.review.kept import decisions, has_opened
 from dermbatch.review.leases import LEASE_SECONDS, Leases
 from dermbatch.review.plans import plan_of
 from dermbatch.store import ObjectStore
@@ -225,17 +225,22 @@ def _next(queue: Queue, store: ObjectStore, leases: Leases, person: Person, afte
     ]
     while (place := leases.take(person.name, waiting)) is not None:
         case, many = waiting.pop(place)
-        if _is_open(case, many, person.name, decisions(store, case.batch, case.index), leases):
+        if _is_open(case, many, person.name, decisions(store, case.batch, case.index), leases, store):
             return case
     return None
 
 
-def _is_open(case: Case, many: int, reader: str, found: Sequence[Decision], leases: Leases) -> bool:
+def _is_open(
+    case: Case, many: int, reader: str, found: Sequence[Decision], leases: Leases, store: ObjectStore
+) -> bool:
     """Whether a reader who has just leased an image may have it, by what is kept; Redis is told of that."""
     if kept.returned_to(reader, found) is not None:
         return True
     if any(one.reader == reader and one.kind != "return" for one in found):
         leases.done(case, reader)
+        return False
+    if found and has_opened(store, case.batch, case.index, reader):
+        leases.done(case, reader, "opened")
         return False
     others = kept.readers_of(found)
     if len(others) < many:

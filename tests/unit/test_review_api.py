@@ -14,6 +14,7 @@ from standins import Store
 from dermbatch.images import png
 from dermbatch.records.access import Role
 from dermbatch.review.masks import runs
+from dermbatch.stages import Stage
 from desk import problems
 from desk.api.images import Records
 from desk.desk import Person, _person, _store
@@ -167,6 +168,10 @@ def test_another_window_is_told_and_changes_nothing(readers):
         ({"mask": [2**70]}, 400, "bad_mask"),
         ({"mask": [2**62, 2**62, 2**62, 2**62 + 64 * 64]}, 400, "bad_mask"),
         ({"kind": "return"}, 400, "usage"),
+        ({"kind": "return", "to": "nobody"}, 400, "usage"),
+        ({"stages": {}}, 400, "usage"),
+        ({"features": [{"term": "nonsense"}]}, 400, "usage"),
+        ({"features": [{"term": "streaks", "region": {"height": 1, "width": 1, "counts": [1]}}]}, 400, "bad_mask"),
         ({"kind": "praise"}, 400, "usage"),
         ({"diagnosis": [""]}, 400, "usage"),
         ({"comment": "x" * 10_001}, 400, "usage"),
@@ -195,3 +200,41 @@ def test_who_decides_between_readers_or_gives_back_is_a_reviewer(readers):
 def test_an_image_that_is_not_there_is_named(readers):
     ada, _ = readers
     assert ada("GET", "/v1/batches/b/images/9/decisions").status_code == 404
+
+
+def test_whoever_has_adjudicated_reads_no_more(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"])
+    assert bo.decides(kind="adjudicate", diagnosis=["nevus"]).status_code == 201
+    assert bo.decides(2, diagnosis=["melanoma"]).json()["reason"] == "not_blind"
+    assert bo.decides(2, kind="adjudicate", diagnosis=["melanoma"]).status_code == 201
+
+
+def test_what_was_opened_stays_so_when_redis_has_lost_it(readers):
+    ada, bo = readers
+    ada.decides(diagnosis=["melanoma"])
+    bo("GET", f"{PATH}?open=true")
+    bo._app.dependency_overrides[queues._leases] = Leases
+    assert bo.decides(diagnosis=["melanoma"]).json()["reason"] == "not_blind"
+
+
+def test_who_only_reads_opens_nothing_and_is_not_told_how_many_have_decided(readers):
+    ada, bo = readers
+    bo.decides(kind="adjudicate", diagnosis=["melanoma"])
+    ada.roles = frozenset({Role.READER})
+    assert ada("GET", f"{PATH}?open=true").status_code == 403
+    found = ada("GET").json()
+    assert (found["decisions"], found["hidden"]) == ([], None)
+    assert ada.decides().status_code == 201
+    assert ada("GET").json()["hidden"] == 0
+
+
+def test_newer_masks_are_looked_for_where_the_result_is(readers, monkeypatch):
+    """Of a tenant's image, among that tenant's: another's would be shown, or none."""
+    record = result_of("b", 0)
+    record = record.model_copy(update={"preview": "tenants/clinic/images/p/preview.jpg"})
+    asked = []
+    monkeypatch.setattr(masks, "newer_results", lambda *_: {Stage.SEGMENT: "f" * 32})
+    monkeypatch.setattr(masks, "read_if_any", lambda _, key, kind: asked.append(key))
+    masks.last_of(None, record)
+    assert [key.startswith("tenants/clinic/images/known/") for key in asked] == [True]

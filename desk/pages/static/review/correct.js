@@ -245,7 +245,7 @@ function history_() {
     const others = reader !== person && adjudicates ? [make("button", { type: "button", onclick: () => { editor.choose(LESION); editor.become(Mask.ofCounts(one.mask?.counts ?? [viewer.size[0] * viewer.size[1]], ...viewer.size)); fill({ diagnosis: one.diagnosis, unsure: one.unsure, comment: byId("comment").value, seen: one.features.map((feature) => feature.term) }); } }, "Begin from this"), make("button", { type: "button", onclick: () => returned(reader) }, "Return")] : [];
     return make("li", {}, make("b", { dir: "auto" }, reader), ` ${one.kind === "adjudicate" ? "adjudicated" : `version ${one.version}`}: ${one.diagnosis.map(words).join(", ") || "no diagnosis"}${one.unsure ? ", not sure" : ""}`, one.comment ? make("p", { class: "soft", dir: "auto" }, one.comment) : null, make("p", { class: "row" }, show, ...others, ...links, ...sends));
   });
-  const hidden = known.hidden ? make("p", { class: "soft" }, `${count(known.hidden)} other${known.hidden > 1 ? "s have" : " has"} decided; you see it once you have.`) : null;
+  const hidden = known.hidden && !queue ? make("p", { class: "soft" }, `${count(known.hidden)} other${known.hidden > 1 ? "s have" : " has"} decided; you see it once you have.`) : null;
   byId("history").replaceChildren(...(rows.length || hidden ? [make("h2", {}, "Decisions")] : []), make("ul", { class: "decided" }, ...rows), hidden ?? "");
 }
 
