@@ -143,10 +143,12 @@ def _farthest(among: Candidates, count: int, random: np.random.Generator) -> lis
         first = middles(among.embeddings, 1, random)[0]
         found.append(Chosen(first, "diversity"))
         nearest = among.embeddings @ among.embeddings[first]
+        nearest[first] = np.inf
     while len(found) < count:
         number = int(nearest.argmin())
         found.append(Chosen(number, "diversity", round(1 - float(nearest[number]), 4)))
         nearest = np.maximum(nearest, among.embeddings @ among.embeddings[number])
+        nearest[number] = np.inf  # not once more, also where all that are left are as near: copies, for instance
     return found
 
 

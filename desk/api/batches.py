@@ -19,6 +19,7 @@ from dermbatch.errors import ObjectNotFound, TransientError
 from dermbatch.records.asked import Lane
 from desk.api.answers import as_json, json_of
 from desk.desk import Desk, Person, TheDesk, ThePerson, TheStore
+from desk.door.tenancy import own_tenant
 from desk.problems import Problem
 from orchestrator.batches.entries import named
 from orchestrator.metering.overview import overview as used
@@ -123,10 +124,12 @@ def cancel(name: str, desk: TheDesk, store: TheStore) -> Response:
 
 
 @router.post("/{name}/priority", response_model=Standing)
-def prioritize(name: str, asked: Priority, desk: TheDesk, store: TheStore) -> Response:
-    """Move a batch to another lane, or give it another share of its lane."""
+def prioritize(name: str, asked: Priority, desk: TheDesk, store: TheStore, person: ThePerson) -> Response:
+    """Move a batch to another lane, or give it another share of its lane; a tenant as far as it may submit so."""
     if asked.lane is None and asked.weight is None:
         raise Problem(400, "usage", "say what is to change: lane, weight or both")
+    if (tenant := own_tenant(desk, person)) is not None:
+        tenant.check_priority(asked.lane, asked.weight)
     controls.prioritize(store, desk.ledger, name, lane=asked.lane, weight=asked.weight)
     return _stands(desk, name)
 

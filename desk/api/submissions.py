@@ -174,7 +174,8 @@ def _name(asked: Asked, tenant: str, desk: Desk, person: Person, key: str | None
     name = submission.name_for(given, tenant, desk.settings)
     if key is None:
         return name
-    place = f"desk:request:{hashlib.sha256(f'{person.key} {key}'.encode()).hexdigest()}"
+    whose = hashlib.sha256(f"{person.key}\0{key}".encode()).hexdigest()  # names and keys may have spaces
+    place = f"desk:request:{whose}"
     mine = {"request": hashlib.sha256(asked.model_dump_json().encode()).hexdigest(), "name": name}
     with sorted_errors():
         if desk.redis.set(place, json.dumps(mine), nx=True, ex=_DAY):

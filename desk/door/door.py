@@ -120,7 +120,7 @@ class Door:
         if person is None:
             return None
         _check_origin(headers, person, scope["method"])
-        self._recognition.limits.asked(person.name, scope["method"])
+        self._recognition.limits.asked(person.key, scope["method"])
         if right is not None:
             try:
                 check(person, right.roles)

@@ -10,8 +10,8 @@ from fastapi import Request
 
 from dermbatch import layout
 from dermbatch.errors import UsageError
-from desk.desk import Person, TheDesk, ThePerson
-from orchestrator.planning.tenants.tenant import tenant_of
+from desk.desk import Desk, Person, TheDesk, ThePerson
+from orchestrator.planning.tenants.tenant import Tenant, tenant_of
 
 _PLACES = ("truth", "prefix")
 _QUEUES = ("/v1/queues/", "/agreement/")
@@ -29,10 +29,19 @@ def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
     for name in _named(request):
         check_own(person, name)
     if places := [place for name in _PLACES for place in request.query_params.getlist(name)]:
-        tenant = tenant_of(desk.settings, person.tenant)
+        tenant = own_tenant(desk, person)
         if tenant is None:  # nobody has declared whose they are
             raise UsageError(f"tenant {person.tenant!r} has no prefixes")
         tenant.check_inputs(places)
+
+
+def own_tenant(desk: Desk, person: Person) -> Tenant | None:
+    """What is declared of the asker's tenant; none where they are of none, or nothing is declared.
+
+    Raises:
+        UsageError: Where it is not among those that are declared.
+    """
+    return None if person.tenant is None else tenant_of(desk.settings, person.tenant)
 
 
 def check_own(person: Person, batch: str) -> None:

@@ -11,6 +11,7 @@ from dermbatch.review.queues import named as queue_named
 from dermbatch.review.terms import DIAGNOSES, FEATURES
 from desk.api.sets import sets_of
 from desk.desk import TheDesk, ThePerson, TheStore
+from desk.door.tenancy import own_tenant
 from desk.pages.pages import page_of
 from desk.review.agreements import Measured, agreement_of
 from desk.review.queues import TheLeases, queues_of, stand
@@ -43,11 +44,9 @@ def review(
 @router.get("/correct/{batch}/{index}")
 def correct(batch: str, index: int, desk: TheDesk, store: TheStore, person: ThePerson) -> HTMLResponse:
     """One image, to be corrected."""
-    offered = {
-        "features": list(FEATURES.items()),
-        "diagnoses": DIAGNOSES,
-        "pacs": sorted(desk.settings.dicomweb),
-    }
+    tenant = own_tenant(desk, person)
+    pacs = [name for name in sorted(desk.settings.dicomweb) if tenant is None or name in tenant.send_to]
+    offered = {"features": list(FEATURES.items()), "diagnoses": DIAGNOSES, "pacs": pacs}
     return page_of("correct.html", person, 200, batch=named(store, batch), index=index, **offered)
 
 

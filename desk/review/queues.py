@@ -137,7 +137,7 @@ def make(
     sets = sets_of(store, person)
     view = shelf.view(store, batches, asked.q, "-uncertainty" * (asked.order == "uncertainty"), sets)
     cases = _chosen(view, asked) if plan is None else _planned(view, plan, asked)
-    known = _known(store, sets, asked)
+    known = _known(store, sets, asked, person)
     known = known[: max(1, round(len(cases) * asked.known_share / (1 - asked.known_share)))]
     if not cases:
         raise Problem(400, "nothing_meant", "no image with a result is meant by this query", at={"in": "body"})
@@ -303,13 +303,14 @@ def _cases(view: View, rows: Any) -> list[Case]:
     return [Case(batch=view.parts[batch].name, index=index) for batch, index in view.pairs(rows).tolist()]
 
 
-def _known(store: ObjectStore, sets: dict[str, set[tuple[str, int]]], asked: Asked) -> list[Case]:
-    """Known cases of the set, the adjudicated ones alone."""
+def _known(store: ObjectStore, sets: dict[str, set[tuple[str, int]]], asked: Asked, person: Person) -> list[Case]:
+    """Known cases of the set, the adjudicated ones alone; a set may name what is another tenant's, or nowhere."""
     if asked.known is None:
         return []
     if asked.known not in sets:
         raise Problem(400, "usage", f"you have no set {asked.known!r}", at={"in": "body", "parameter": "known"})
-    found = [Case(batch=batch, index=index) for batch, index in sorted(sets[asked.known])]
+    named = ((batch, index) for batch, index in sorted(sets[asked.known]) if person.sees(batch))
+    found = [Case(batch=batch, index=index) for batch, index in named]
     known = [case for case in found if _is_adjudicated(decisions(store, case.batch, case.index))]
     if not known:
         text = f"no image of the set {asked.known!r} was adjudicated, so none of its answers is known"

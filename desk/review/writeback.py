@@ -17,7 +17,8 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from desk.api.answers import digest, json_of, ranged
 from desk.api.images import TheRecord, source_of
-from desk.desk import TheDesk, TheStore
+from desk.desk import TheDesk, ThePerson, TheStore
+from desk.door.tenancy import own_tenant
 from desk.problems import Problem
 from desk.review.masks import TheDecision, drawn
 
@@ -52,8 +53,11 @@ def send(
     record: TheRecord,
     store: TheStore,
     found: TheDecision,
+    person: ThePerson,
 ) -> Response:
     """Keep the objects and send them to a PACS of the settings; once more does no harm, as they are the same."""
+    if (tenant := own_tenant(desk, person)) is not None:
+        tenant.check_destination(asked.to)
     settings = desk.settings.dicomweb.get(asked.to)
     if settings is None:
         raise UsageError(f"the desk's settings have no PACS {asked.to!r}: set DERMBATCH_DICOMWEB__NAME__URL")

@@ -60,15 +60,19 @@ def pool(store: ObjectStore, batches: Sequence[str], tenant: str, random: np.ran
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     names = _named(store, batches, tenant)
-    rows = pa.concat_tables([part for name in names for part in _rows(store, name)], promote_options="default")
+    parts = [part for name in names for part in _rows(store, name)]
+    if not parts:
+        raise UsageError("the batches have no table: there is nothing to choose from")
+    rows = pa.concat_tables(parts, promote_options="default")
     read = {(name, index) for name in names for index in _decided(store, name)}
-    usable, left_out = _usable(rows, read, _planned(store))
+    planned = list(_plans(store, tenant))
+    usable, left_out = _usable(rows, read, {sha256 for _, _, sha256 in planned})
     if not usable:
         why = ", ".join(f"{count} {word}" for word, count in left_out.items()) or "no image was classified"
         raise UsageError(f"no image is left to choose from: {why}")
     drawn = sorted(random.permutation(usable)[:MOST].tolist())
     chosen = rows.take(pa.array(drawn))
-    before = _known(rows, read | _planned_at(store))
+    before = _known(rows, read | {(batch, index) for batch, index, _ in planned})
     candidates = Candidates(
         _embeddings(store, chosen), _shares(chosen), _disagreement(rows, chosen), _embeddings(store, before)
     )
@@ -105,18 +109,11 @@ def _decided(store: ObjectStore, batch: str) -> set[int]:
     return {int(part) * layout.PART_SIZE + int(n) for part, n, *_ in parts}
 
 
-def _plans(store: ObjectStore) -> Iterator[tuple[str, int, str]]:
+def _plans(store: ObjectStore, tenant: str) -> Iterator[tuple[str, int, str]]:
+    """Batch, index and digest of what a tenant's plans have: what another one plans is nothing to it."""
     for plan in (plan_of(store, name) for name in plan_names(store)):
-        if plan is not None:
+        if plan is not None and plan.tenant == tenant:
             yield from ((one.batch, one.index, one.sha256) for one in plan.images)
-
-
-def _planned(store: ObjectStore) -> set[str]:
-    return {sha256 for _, _, sha256 in _plans(store)}
-
-
-def _planned_at(store: ObjectStore) -> set[tuple[str, int]]:
-    return {(batch, index) for batch, index, _ in _plans(store)}
 
 
 def _usable(rows: pa.Table, read: set[tuple[str, int]], planned: set[str]) -> tuple[list[int], dict[str, int]]:

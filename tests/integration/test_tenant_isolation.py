@@ -11,6 +11,7 @@ from desk_server import Server, pictured, write_batch
 
 from dermbatch import layout
 from dermbatch.records.asked import BatchControl, BatchSummary, Canary
+from dermbatch.settings import DicomwebSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from desk.app import application
@@ -28,6 +29,8 @@ tenants:
   - name: clinic-b
     prefixes: [s3://clinic-b]
     models: {segment: [segment_lite]}
+    lanes: [bulk]
+    weight: 5
 """
 CLOSED, OPEN = "clinic-a.monday", "clinic-a.tuesday"
 FILLED = {
@@ -65,6 +68,7 @@ def server(redis_settings, buckets, tmp_path_factory):
     (folder / "tenants.yaml").write_text(TENANTS)
     proxy = {"user_header": "X-User", "tenant_header": "X-Tenant", "proxies": ("127.0.0.0/8",)}
     with Server(redis_settings, buckets, folder, tenants=folder / "tenants.yaml", **proxy) as server:
+        server.settings.dicomweb["main"] = DicomwebSettings(url="http://127.0.0.1:9/dicom-web")
         yield server
 
 
@@ -283,6 +287,54 @@ def test_true_masks_are_looked_for_below_own_prefixes_alone(at_a):
             400,
             "s3://clinic-b/masks/ is not below a prefix of tenant 'clinic-a'",
         )
+
+
+@pytest.mark.usefixtures("busy")
+def test_known_cases_of_a_queue_are_ones_own_whatever_a_set_names(store, at_a, at_b, tmp_path):
+    record = pictured(store, "clinic-b.theirs", 0, np.full((224, 300, 3), 90, np.uint8))
+    write_batch(store, "clinic-b.theirs", [record], tmp_path, tenant="clinic-b")
+    stages = at_a.get(f"/v1/batches/{CLOSED}/images/0/decisions").json()["stages"]
+    said = {"version": 1, "kind": "adjudicate", "stages": stages, "shown": True, "diagnosis": ["nevus"]}
+    assert at_a.post(f"/v1/batches/{CLOSED}/images/0/decisions", json=said).status_code == 201
+    assert at_b.patch("/v1/sets/known", json={"add": {CLOSED: [0], "clinic-a.none": [0]}}).status_code == 200
+    asked = {"name": "spy", "batches": ["clinic-b.theirs"], "known": "known"}
+    answer = at_b.post("/v1/queues", json=asked)
+    assert (answer.status_code, answer.json()["reason"]) == (400, "nothing_known")
+    assert at_a.patch("/v1/sets/known", json={"add": {CLOSED: [0]}}).status_code == 200
+    asked = {"name": "known", "batches": [CLOSED], "known": "known"}
+    assert at_a.post("/v1/queues", json=asked).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"lane": "live"}, "has no lane live (it has: bulk)"), ({"weight": 6}, "may have a weight of 5 at most")],
+)
+def test_no_batch_is_put_before_others_by_more_than_its_tenant_may(server, at_b, asked, said):
+    answer = at_b.post("/v1/batches/clinic-b.any/priority", json=asked)
+    assert (answer.status_code, answer.json()["reason"]) == (400, "usage")
+    assert said in answer.json()["detail"]
+    assert "there is no batch" in at_b.post("/v1/batches/clinic-b.any/priority", json={"weight": 5}).text
+
+
+@pytest.mark.usefixtures("busy")
+def test_decisions_are_sent_where_a_tenant_may_and_of_other_places_nothing_is_told(at_a):
+    place = f"/v1/batches/{CLOSED}/images/0/decisions"
+    stages = at_a.get(place).json()["stages"]
+    said = {"version": 1, "stages": stages, "shown": True, "diagnosis": ["nevus"]}
+    assert at_a.post(place, json=said).status_code in {201, 409}  # it may be there
+    there, not_there = (at_a.post(f"{place}/1/send", json={"to": name}) for name in ("main", "nowhere"))
+    assert (there.status_code, there.json()["detail"]) == (400, "tenant 'clinic-a' may not send to 'main'")
+    assert there.text.replace("main", "nowhere") == not_there.text
+    assert "main" not in at_a.get(f"/correct/{CLOSED}/0").text.split("data-pacs=")[1].split(">")[0]
+
+
+def test_how_much_somebody_asks_is_not_counted_for_a_namesake(server):
+    counted = []
+    for tenant in ("clinic-a", "clinic-b", "clinic-a"):
+        with signed_in(server, tenant, "eve"):
+            counted.append(set(server.desk.redis.keys("desk:rate:asked:*")))
+    assert len(counted[1] - counted[0]) == 1
+    assert counted[2] == counted[1]
 
 
 def test_a_batch_is_called_by_its_tenant_whatever_name_is_given(at_b, store, s3_client):

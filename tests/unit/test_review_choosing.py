@@ -59,6 +59,13 @@ def test_of_few_images_all_are_chosen(strategy, there, count):
     assert len(choose(some(there), strategy, count, np.random.default_rng(0))) == min(there, count)
 
 
+@pytest.mark.parametrize("known", [0, 3])
+def test_of_copies_none_is_chosen_twice(known):
+    same = np.tile(some(1).embeddings, (20, 1))
+    among = some(20, embeddings=same, known=same[:known] if known else np.zeros((0, 1), np.float32))
+    assert len({one.number for one in choose(among, "diversity", 20, np.random.default_rng(0))}) == 20
+
+
 def test_the_start_is_made_over_clusters_and_then_comes_doubt():
     first = choose(some(300), "entropy", 100, np.random.default_rng(0))
     assert reasons(first) == {"cluster": START, "entropy": 30, "random": 20}
@@ -185,6 +192,13 @@ def test_models_disagree_where_several_have_seen_an_image(store):
     assert by_reason["disagreement"].index == 3
     assert by_reason["disagreement"].score > 0.05
     assert made.left_out["other_model"] == 3
+
+
+def test_what_another_tenant_has_planned_is_nothing_to_one(store):
+    close(store, "theirs", [result("theirs", 5).model_copy(update={"index": 0})], tenant="b")
+    assert ("first", 5) in planned(store)[1]
+    made, images = planned(store, "q", tenant="b")
+    assert (images, made.left_out) == ([("theirs", 0)], {})
 
 
 def test_other_tenants_open_and_missing_batches_are_refused(store):

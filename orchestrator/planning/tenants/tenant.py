@@ -104,19 +104,33 @@ class Tenant(BaseModel):
             if stage in self.models and not said & set(self.models[stage]):
                 may = ", ".join(self.models[stage]) or "none"
                 raise UsageError(f"tenant {self.name!r} may not use {choice.name} for {stage} (it may use: {may})")
-        self._check_priority(order)
-        if order.send_to is not None and order.send_to not in self.send_to:
-            raise UsageError(f"tenant {self.name!r} may not send to {order.send_to!r}")
+        self.check_priority(order.lane, order.weight)
+        if order.send_to is not None:
+            self.check_destination(order.send_to)
         if order.output is not None and not f"{order.output.rstrip('/')}/".startswith(self.outputs):
             own = ", ".join(self.outputs) or "none"
             raise UsageError(f"{order.output} is not below an output of tenant {self.name!r} (it has: {own})")
         promised = self.objectives.live_p95_seconds if order.lane == "live" else None
         return order.model_copy(update={"shares": self.shares, "wait_objective": promised})
 
-    def _check_priority(self, order: Order) -> None:
-        if order.lane not in self.lanes:
-            raise UsageError(f"tenant {self.name!r} has no lane {order.lane} (it has: {', '.join(self.lanes)})")
-        if order.weight > self.weight:
+    def check_destination(self, pacs: str) -> None:
+        """Refuse a PACS that results may not be sent to, whether it is there or not.
+
+        Raises:
+            UsageError: In one sentence.
+        """
+        if pacs not in self.send_to:
+            raise UsageError(f"tenant {self.name!r} may not send to {pacs!r}")
+
+    def check_priority(self, lane: Lane | None, weight: int | None) -> None:
+        """Refuse a lane or a weight that it may not have; none says nothing of either.
+
+        Raises:
+            UsageError: In one sentence.
+        """
+        if lane is not None and lane not in self.lanes:
+            raise UsageError(f"tenant {self.name!r} has no lane {lane} (it has: {', '.join(self.lanes)})")
+        if weight is not None and weight > self.weight:
             raise UsageError(f"tenant {self.name!r} may have a weight of {self.weight} at most")
 
 

@@ -131,7 +131,8 @@ def _processed(image: str, home: Path, tenant: str) -> tuple[ResultRecord, Objec
 def _sentences(record: ResultRecord, found: Answer) -> Iterator[str]:
     yield f"image {record.index} of batch {record.batch}: {_probable(probabilities(record))}"
     model = f"{found.model.name} {found.model.version}"
-    yield f"index version {found.version} of {model}: {found.held:,} cases; not held yet: {found.waiting:,} images"
+    version = "" if found.version is None else f" version {found.version}"  # a tenant is not told
+    yield f"index{version} of {model}: {found.held:,} cases; not held yet: {found.waiting:,} images"
     if found.why:
         yield found.why
     for one in found.neighbours:
