@@ -6,6 +6,7 @@ A code of the own scheme keeps its meaning for ever; a new meaning takes a new c
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 
 from pydicom.sr.coding import Code
 
@@ -87,8 +88,13 @@ def finding(label: str) -> Code:
 def feature(term: str) -> Code:
     """A dermoscopic feature; the code depends on the term alone."""
     digest = hashlib.sha256(term.encode()).hexdigest()[:10].upper()
-    meaning = term.replace("_", " ").replace("\\", " ").strip() or "feature"
-    return own(f"F-{digest}", meaning[:_LONGEST_MEANING])
+    return own(f"F-{digest}", _meaning(term.replace("_", " "), "feature"))
+
+
+def _meaning(text: str, otherwise: str) -> str:
+    """Words as a meaning of a code (PS3.5, 6.2: LO): without what divides values there, and control characters."""
+    plain = "".join(" " if sign == "\\" or unicodedata.category(sign) == "Cc" else sign for sign in text)
+    return (plain.strip() or otherwise)[:_LONGEST_MEANING]
 
 
 def probability(label: str) -> Code:
@@ -102,4 +108,4 @@ def _class(label: str) -> tuple[str, Code]:
     if known is not None:
         return known
     digest = hashlib.sha256(label.encode()).hexdigest()[:10].upper()
-    return digest, own(f"C-{digest}", (label.replace("\\", " ").strip() or "class")[:_LONGEST_MEANING])
+    return digest, own(f"C-{digest}", _meaning(label, "class"))

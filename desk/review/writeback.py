@@ -11,10 +11,11 @@ from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.handover.pacs.stow import Destination
 from dermbatch.images.dicomfile import MEDIA_TYPE
-from dermbatch.records.outcome import DicomKind, ResultRecord
+from dermbatch.records.outcome import DicomKind, KnownImage, ModelUsed, ResultRecord
 from dermbatch.records.review import Decision
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
+from dermbatch.stored import read_if_any
 from desk.api.answers import digest, json_of, ranged
 from desk.api.images import TheRecord, source_of
 from desk.desk import TheDesk, ThePerson, TheStore
@@ -87,10 +88,27 @@ def objects_of(store: ObjectStore, record: ResultRecord, found: Decision) -> dic
         raise Problem(409, "not_dicom", "the image is no DICOM, so there is no study that objects could go into")
     if found.kind == "return":
         raise Problem(409, "not_a_reading", "what is returned for correction is no reading")
-    segment = record.stages.get(Stage.SEGMENT) or next(iter(record.stages.values()))
+    model = _begun_from(store, record, found)
     mask = None if found.mask is None else drawn(found)
-    made = reviewed_objects(source_of(store, record), record.source, found, mask, segment.model)
+    made = reviewed_objects(source_of(store, record), record.source, found, mask, model)
     return {kind: made[kind] for kind in made}
+
+
+def _begun_from(store: ObjectStore, record: ResultRecord, found: Decision) -> ModelUsed:
+    """The model whose mask lay before the reader, who may have begun from that of a run since.
+
+    Raises:
+        Problem: 410 where that run is not known any more: under another model's name nothing goes out.
+    """
+    own = record.stages.get(Stage.SEGMENT) or next(iter(record.stages.values()))
+    seen = found.seen.stages.get(Stage.SEGMENT, own.key)
+    if seen == own.key:
+        return own.model
+    pool = layout.pool_of(record.preview)
+    known = read_if_any(store, layout.known_of(record.source.sha256, pool), KnownImage)
+    if known is None or seen not in known.stages:
+        raise Problem(410, "result_gone", "the run that the reader began from is not known any more")
+    return known.stages[seen].model
 
 
 def _file(

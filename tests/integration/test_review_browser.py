@@ -262,6 +262,76 @@ def test_a_pen_draws_and_its_other_end_erases_while_fingers_move_the_picture(bro
     seat.close()
 
 
+def test_a_hand_that_rests_takes_nothing_from_the_pen(browser, server, batch):
+    seat = Seat(browser, server.link("palm"))
+    page = opened(seat, f"/correct/{batch}/4?blank")
+
+    def pointer(kind, what, place, buttons=1):
+        x, y = on_screen(page, *place)
+        said = {"pointerType": what, "pointerId": len(what), "clientX": x, "clientY": y, "buttons": buttons}
+        page.evaluate("([kind, said]) => editor.canvas.dispatchEvent(new PointerEvent(kind, said))", [kind, said])
+
+    page.evaluate("editor.resize(10)")
+    before = page.evaluate("({...viewer.view})")
+    pointer("pointerdown", "touch", (200, 200))  # the hand comes first
+    pointer("pointerdown", "pen", (50, 100))
+    pointer("pointermove", "touch", (210, 205))
+    pointer("pointermove", "pen", (70, 100))
+    pointer("pointerup", "touch", (210, 205), 0)
+    pointer("pointerdown", "touch", (200, 200))  # and again, in mid-stroke
+    pointer("pointermove", "touch", (190, 200))
+    pointer("pointermove", "pen", (90, 100))
+    pointer("pointerup", "pen", (90, 100), 0)
+    mask = drawn(page)
+    assert mask[100, 50:90].all()
+    assert not mask[150:].any()
+    assert page.evaluate("({...viewer.view})") == before
+    page.evaluate("editor.canvas.focus()")
+    page.keyboard.press("Space")  # what keys began is a step of its own, whatever comes next
+    pointer("pointerdown", "mouse", (20, 20))
+    pointer("pointerup", "mouse", (20, 20), 0)
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    assert np.array_equal(drawn(page), mask)
+    assert seat.faults == []
+    seat.close()
+
+
+def test_a_blind_reader_sees_no_newer_outline_and_what_is_drawn_while_it_is_kept_stays(
+    browser, server, store, tmp_path_factory
+):
+    record = pictured(store, "rl", 0, lesion(11))
+    write_batch(store, "rl", [record], tmp_path_factory.mktemp("rl"))
+    with server.client("chief") as chief:
+        asked = {"name": "rl", "batches": ["rl"], "blind": True}
+        assert chief.post("/v1/queues", json=asked).status_code == 201
+    seat = Seat(browser, server.link("vi"))
+    page = opened(seat, "/correct/rl/0?queue=rl")
+    drag(page, (60, 60), (80, 60))
+    first = drawn(page)
+    run_anew(store, record, np.full((HEIGHT, WIDTH), 255, np.uint8))
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("Run anew since this image was shown: segment.").wait_for()
+    assert page.get_by_role("button", name="Begin from the newer mask").count() == 0
+    assert page.evaluate("viewer.overs.size") == 0
+
+    def late(route):
+        drag(page, (200, 200), (220, 200))
+        route.continue_()
+
+    page.route("**/decisions", late, times=1)
+    page.get_by_role("button", name="Keep my drawing all the same").click()
+    page.get_by_text("what you drew since is not kept yet").wait_for()
+    both = drawn(page)
+    assert np.array_equal(kept(seat, 0, 1, "rl")[1], first)
+    assert both.sum() > first.sum()
+    opened(seat, "/correct/rl/0?queue=rl")
+    assert np.array_equal(drawn(page), both)
+    assert page.get_by_text("in another window").count() == 0
+    seat.faults.clear()  # the browser says that it was refused
+    seat.close()
+
+
 def test_a_finger_draws_where_no_pen_is_and_two_draw_nothing(browser, server, batch):
     seat = Seat(browser, server.link("tess"), PHONE)
     page = opened(seat, f"/correct/{batch}/5?blank")

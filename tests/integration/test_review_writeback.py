@@ -31,7 +31,7 @@ def pacs(tmp_path_factory):
 def server(redis_settings, object_store_settings, tmp_path_factory, pacs):
     server = Server(redis_settings, object_store_settings, tmp_path_factory.mktemp("desk"))
     server.settings = server.settings.model_copy(update={"dicomweb": {"clinic": pacs.settings()}})
-    server.desk = replace(server.desk, settings=server.settings)
+    server.app.state.desk = server.desk = replace(server.desk, settings=server.settings)
     with server:
         yield server
 

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 from highdicom.sr import srread
 from pydicom import dcmread
+from standins import Store
 from test_dicom_objects import Made, source
 
+from dermbatch import layout
 from dermbatch.handover.dicom.reviewed import reviewed_objects
 from dermbatch.records import codes
+from dermbatch.records.outcome import KnownImage
 from dermbatch.records.review import Decision, Drawn, Feature, Seen
 from dermbatch.review.files import mask_of
 from dermbatch.review.masks import runs
 from dermbatch.stages import Stage
+from dermbatch.stored import write
+from desk.problems import Problem
+from desk.review import writeback
 
 MADE_AT = datetime(2026, 11, 27, 12, 30, 15, 250_000, tzinfo=UTC)
 
@@ -113,6 +119,40 @@ def test_the_report_is_verified_by_its_reader(made):
     )
     assert srread(BytesIO(files["report"])).content.get_planar_roi_measurement_groups()
     assert (report.ContentDate, str(report.ContentTime)) == ("20261127", "123015.250000")
+
+
+def test_what_no_text_of_dicom_may_have_is_left_out(made):
+    _, read = objects(made, None, comment="a line\n\x00\x07another", diagnosis=("a\nb\\c",))
+    texts = [item.TextValue for item in items(read["report"]) if item.get("ValueType") == "TEXT"]
+    assert "a line\nanother" in texts
+    assert said_of(read["report"], codes.DIAGNOSIS) == ["a b c"]
+    for nothing in ("  ", "\x00\x1b"):
+        _, read = objects(made, None, comment=nothing)
+        codes_of = [
+            item.ConceptNameCodeSequence[0].CodeValue for item in items(read["report"]) if "ValueType" in item
+        ]
+        assert codes.COMMENT.value not in codes_of
+
+
+def test_the_model_is_that_of_the_run_that_was_begun_from(made):
+    """Also where the image was segmented anew, and the reader took that mask."""
+    record, store = made.record, Store()
+    own = record.stages[Stage.SEGMENT]
+    newer = own.model_copy(update={"key": "f" * 32, "model": own.model.model_copy(update={"version": "99"})})
+    begun = decided(made, None)
+
+    def model(key):
+        stages = {Stage.SEGMENT: key}
+        seen = begun.seen.model_copy(update={"stages": stages})
+        return writeback._begun_from(store, record, begun.model_copy(update={"seen": seen}))
+
+    assert model(own.key) == own.model
+    with pytest.raises(Problem, match="not known any more"):
+        model(newer.key)
+    image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
+    known = KnownImage(image=image, stages={own.key: own, newer.key: newer}, previews={})
+    write(store, layout.known_of(record.source.sha256, layout.pool_of(record.preview)), known)
+    assert model(newer.key).version == "99"
 
 
 def test_who_is_not_sure_verifies_what_is_preliminary(made):

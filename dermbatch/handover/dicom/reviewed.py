@@ -6,6 +6,7 @@ Both are new instances in series of their own; those that the models' results we
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import Literal
 
 import numpy as np
@@ -177,8 +178,8 @@ def _lesion(
             measurements=[_area(mask, image, decision, model)],
             qualitative_evaluations=said,
         )
-    if decision.comment:
-        comment = TextContentItem(codes.COMMENT, decision.comment, RelationshipTypeValues.CONTAINS)
+    if said_in_words := _text(decision.comment):
+        comment = TextContentItem(codes.COMMENT, said_in_words, RelationshipTypeValues.CONTAINS)
         group[0].ContentSequence.append(comment)
     return group
 
@@ -203,6 +204,12 @@ def _names(kind: Kind, header: Dataset, image: ImageInfo, decision: Decision) ->
 
 def _file(made: Dataset, header: Dataset, kind: Kind, decision: Decision, model: ModelUsed) -> bytes:
     return stamped(made, header, _DESCRIPTIONS[kind], model, at=decision.made)
+
+
+def _text(comment: str) -> str:
+    """A comment as it may stand in DICOM (PS3.5, 6.2: UT): of control characters, those that end lines alone."""
+    plain = (sign for sign in comment if sign in "\n\r\t\f" or unicodedata.category(sign) != "Cc")
+    return "".join(plain).strip()
 
 
 def _person(name: str) -> str:

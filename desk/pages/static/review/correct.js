@@ -12,7 +12,7 @@ const here = `/v1/batches/${batch}/images/${index}`;
 const context = new URLSearchParams(location.search);
 const queue = context.get("queue"), adjudicates = context.has("adjudicate");
 const person = document.querySelector(".person").textContent;
-const draftName = drafts.key(person, batch, index);
+const draftName = drafts.key(person, batch, index) + (adjudicates ? " adjudicate" : "");
 const LESION = "lesion";
 const HELD_EVERY = 45_000, IDLE = 30 * 60_000; // milliseconds: a reader who has left holds nothing
 
@@ -29,6 +29,7 @@ let began = Date.now();
 let keeping = null;
 let pending = null; // a decision that could not be sent, and is sent again as it is
 let dirty = false;
+let changes = 0; // so far
 
 async function load() {
   const [image, decisions] = await Promise.all([json(here), json(`${here}/decisions${adjudicates ? "?open=true" : ""}`)]);
@@ -44,13 +45,14 @@ async function load() {
   byId("name").textContent = handed.blind ? `Image ${index}` : said.result.name;
   byId("where").textContent = queue ? `Queue ${queue}${handed.blind ? "; what models found is not shown" : ""}` : `${batch}, ${index}`;
   form();
+  window.openedVersion = known.next_version;
   await begin();
   await base("original").catch(async (error) => { complain(error); await base("purified"); });
   byId("base").hidden = handed.blind || !said.layers.includes("purified");
   byId("from-model").hidden = handed.blind || !said.result.stages.segment;
   history_();
   if (handed.returned) note("returned", `Returned for correction by ${handed.returned.by}: ${handed.returned.comment || "without a word"}`);
-  if (Object.keys(known.newer).length) await conflict();
+  if (Object.keys(known.newer).length || isBehind()) await conflict();
   ready();
 }
 
@@ -62,6 +64,7 @@ async function begin() {
     editor.begin(new Map(draft.layers.map(([name, rows]) => [name, Mask.ofRows(rows, width, height)])));
     fill(draft.fields);
     [stages, despite, began, handed.blank] = [draft.stages, draft.despite, draft.began, draft.blank];
+    window.openedVersion = draft.opened ?? known.next_version;
     dirty = true;
     if (draft.pending) return send(draft.pending).catch(complain);
     return note("draft", `What you drew ${new Date(draft.at).toLocaleString()} was not kept yet: here it is.`, ["Begin anew", async () => { await drafts.drop(draftName); location.reload(); }]);
@@ -110,6 +113,7 @@ function fill({ diagnosis, unsure, comment, seen }) {
 let writing = null;
 function changed() {
   dirty = true;
+  changes++;
   pending = null;
   byId("state").textContent = "not kept yet";
   if (editor.active && editor.active !== LESION && !editor.mask.empty) byId("layers").querySelector(`input[name=seen][value=${editor.active}]`).checked = true;
@@ -121,7 +125,7 @@ async function draft() {
   clearTimeout(writing);
   const [width, height] = viewer.size;
   const layers = [...editor.masks].map(([name, mask]) => [name, mask.rows()]);
-  await drafts.write(draftName, { width, height, layers, fields: fields(), stages, despite, began, blank: handed.blank, adjudicates, pending });
+  await drafts.write(draftName, { width, height, layers, fields: fields(), stages, despite, began, blank: handed.blank, adjudicates, opened: window.openedVersion, pending });
 }
 
 // Keeping.
@@ -148,14 +152,15 @@ async function send(body) {
   keeping = pending = body;
   byId("keep").disabled = true;
   byId("state").textContent = "keeping …";
-  const laid = draft();
+  const laid = draft(), before = changes;
   try {
     const kept = await json(`${here}/decisions`, { method: "POST", json: body });
     await laid.catch(() => {});
-    await drafts.drop(draftName).catch(() => {});
-    dirty = false;
+    window.openedVersion = kept.version + 1;
     pending = null;
-    byId("state").textContent = `kept as version ${kept.version}`;
+    dirty = changes !== before; // what was drawn meanwhile is not in it
+    await (dirty ? draft() : drafts.drop(draftName)).catch(() => {});
+    byId("state").textContent = `kept as version ${kept.version}${dirty ? "; what you drew since is not kept yet" : ""}`;
     say(`Kept as version ${kept.version}`);
     document.dispatchEvent(new CustomEvent("kept", { detail: kept }));
   } catch (error) {
@@ -170,7 +175,7 @@ async function send(body) {
     keeping = null;
     byId("keep").disabled = false;
   }
-  await surely(queue ? onward : again);
+  await surely(queue && !dirty ? onward : again);
 }
 
 // Something that is asked again where the desk is away or a session has ended: what was kept stays kept.
@@ -206,21 +211,26 @@ async function conflict() {
   if (Object.keys(newer).length) {
     const which = Object.keys(newer).join(" and ");
     let anew = null;
-    if (newer.segment) {
+    if (newer.segment && !handed.blind) {
       anew = await json(`${here}/masks/model?newer=true`);
       viewer.overs.set("newer", { lines: anew.outline, colour: "#40c4ff", opacity: 1, on: true });
       viewer.draw();
     }
     note("newer", `Run anew since this image was shown: ${which}${anew ? ` (${anew.model.name}@${anew.model.version}; its outline is blue)` : ""}. Nothing is overwritten: what do you keep?`,
       ["Keep my drawing all the same", () => { despite = newer; keep().catch(complain); }],
-      ...(anew ? [["Begin from the newer mask", () => { editor.choose(LESION); editor.become(Mask.ofCounts(anew.counts, ...viewer.size)); stages = { ...stages, ...newer }; despite = {}; drop("newer"); }]] : []));
+      ...(anew ? [["Begin from the newer mask", () => { editor.choose(LESION); editor.become(Mask.ofCounts(anew.counts, ...viewer.size)); stages = { ...stages, ...newer }; despite = {}; handed.blank = false; drop("newer"); }]] : []));
   }
-  const mine = last(person);
-  if (mine && mine.version >= (window.openedVersion ?? 1) && dirty) {
+  if (isBehind()) {
+    const mine = last(person);
     note("meanwhile", `You have kept version ${mine.version} in another window since. Nothing of it is lost; this drawing would be version ${known.next_version}.`,
       ["Keep this one, too", () => { drop("meanwhile"); window.openedVersion = known.next_version; keep().catch(complain); }],
       ["Show the other one", async () => { await drafts.drop(draftName); location.reload(); }]);
   }
+}
+
+// Whether this drawing began before what its reader has kept in another window.
+function isBehind() {
+  return dirty && (last(person)?.version ?? 0) >= window.openedVersion;
 }
 
 function note(name, text, ...choices) {
@@ -319,7 +329,6 @@ async function onward(passing = false) {
 }
 
 function ready() {
-  window.openedVersion = known.next_version;
   byId("skip").hidden = !queue;
   byId("drawing").focus({ preventScroll: true });
   window.ready = true;
@@ -350,7 +359,7 @@ for (const [id, work] of Object.entries({
   closer: () => viewer.zoom(1.5), farther: () => viewer.zoom(1 / 1.5), fit: () => viewer.fit(), native: () => viewer.native(),
   base: () => base(viewer.base === "original" ? "purified" : "original").catch(complain),
   clear: () => { editor.become(new Mask(...viewer.size)); handed.blank = true; },
-  "from-model": async () => { try { editor.become(Mask.ofCounts((await json(`${here}/masks/model`)).counts, ...viewer.size)); } catch (error) { complain(error); } },
+  "from-model": async () => { try { editor.become(Mask.ofCounts((await json(`${here}/masks/model`)).counts, ...viewer.size)); handed.blank = false; } catch (error) { complain(error); } },
   skip: () => surely(() => onward(true)).catch(complain),
 })) byId(id).addEventListener("click", work);
 byId("file").addEventListener("change", async ({ target }) => {

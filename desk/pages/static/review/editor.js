@@ -22,7 +22,7 @@ export class Editor {
     this.hidden = false;
     this.done = [];
     this.undone = [];
-    this.stroke = null; // { changes, value, at, radius, pointer }
+    this.stroke = null; // { changes, value, at, radius, pointer, isPen }
     this.points = []; // of a polygon that is not closed yet
     this.cursor = null; // where keys draw
     this.hover = null;
@@ -284,13 +284,19 @@ export class Editor {
   }
 
   #pressed(event) {
-    const { pointers, canvas } = this;
+    const { pointers, canvas } = this, isPen = event.pointerType === "pen";
+    if (event.pointerType === "touch" && this.stroke?.isPen) return; // a hand that rests beside the pen
     canvas.focus({ preventScroll: true });
     if (canvas.setPointerCapture && event.isTrusted) canvas.setPointerCapture(event.pointerId);
+    if (this.stroke?.pointer === "keys") this.finish(); // what keys drew stays, and can be taken back
+    if (isPen) { // a hand that rested before it has begun nothing
+      if (this.stroke) this.cancel();
+      pointers.clear();
+    }
     pointers.set(event.pointerId, [event.clientX, event.clientY]);
     this.cursor = null;
-    this.seesPen ||= event.pointerType === "pen";
-    if (pointers.size > 1) return this.stroke?.pointer === "keys" ? null : this.stroke && this.cancel(); // two fingers move and zoom
+    this.seesPen ||= isPen;
+    if (pointers.size > 1) return this.stroke && this.cancel(); // two fingers move and zoom
     if (this.#pans(event)) return;
     const place = this.place(event);
     if (this.#corners) {
@@ -298,7 +304,10 @@ export class Editor {
       if (this.points.length > 2 && Math.hypot(place[0] - first[0], place[1] - first[1]) * scale < 10 * this.viewer.ratio) this.close();
       else this.points.push(place);
       this.draw();
-    } else this.#start(place, this.tool === "brush" && !(event.buttons & PEN_ERASER) ? 1 : 0, event.pointerId);
+    } else {
+      this.#start(place, this.tool === "brush" && !(event.buttons & PEN_ERASER) ? 1 : 0, event.pointerId);
+      this.stroke.isPen = isPen;
+    }
   }
 
   // Middle and right button, the hand, and fingers where there is a pen move the picture.
