@@ -7,7 +7,7 @@ from dermbatch.errors import ObjectNotFound, UsageError
 from dermbatch.settings import DicomwebSettings, Settings
 from orchestrator.planning.delivery import check_destination, check_output
 from orchestrator.stack.environment import plain, settings_environment, without_credentials
-from workers.handover.output import folder_of
+from workers.process.output import folder_of
 
 
 class Outside(Store):

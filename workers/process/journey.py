@@ -20,8 +20,6 @@ from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import written_as
-from workers.handover.delivery import Delivered, write_dicom
-from workers.handover.output import copy_files, write_result
 from workers.image.known import recall
 from workers.image.lastfile import LastFile
 from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
@@ -31,6 +29,8 @@ from workers.image.run import Outcome, Run
 from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, plan, preview_key
 from workers.inference.protocol import Inference
+from workers.process.delivery import Delivered, write_dicom
+from workers.process.output import copy_files, write_result
 
 _Handed = tuple[Delivered, str | None, Sent | None]
 

@@ -16,7 +16,7 @@ from dermbatch.settings import Settings
 from dermbatch.stages import Stage
 from dermbatch.store import split_uri
 from orchestrator.planning.documents import read_model
-from orchestrator.planning.folders import Folder
+from orchestrator.planning.tenants.folders import Folder
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 

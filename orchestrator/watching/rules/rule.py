@@ -23,7 +23,7 @@ from dermbatch.errors import UsageError
 from dermbatch.records.asked import Filters, Lane, ModelChoice, Name, Order
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
-from orchestrator.planning.folders import Folder
+from orchestrator.planning.tenants.folders import Folder
 
 LONGEST_NAME = 75
 """Batches are called ``watch-<rule>-20261121-14``, maybe with a number behind, of at most 100 characters."""

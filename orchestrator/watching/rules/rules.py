@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from dermbatch.errors import UsageError
 from dermbatch.store import split_uri
-from orchestrator.planning.folders import folder
 from orchestrator.planning.intake.selection import Selection
 from orchestrator.planning.privacy.profile import Profile
+from orchestrator.planning.tenants.folders import folder
 from orchestrator.watching.rules.document import Document, Step, read_document
 from orchestrator.watching.rules.rule import LONGEST_NAME, Rule
 
