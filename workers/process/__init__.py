@@ -1,1 +1,1 @@
-"""The worker as a process: its Celery application, its one task, leases, what leaves with a result, how it ends."""
+"""The worker as a process: its Celery application, its one task, leases, what leaves with a result, its end."""
