@@ -12,6 +12,7 @@ from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError
 from dermbatch.records.outcome import ModelUsed, ResultRecord
 from dermbatch.records.review import Decision, Drawn
 from dermbatch.review.kept import latest, newer_results, of_batch
+from dermbatch.review.queues import returned_to
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read
@@ -69,9 +70,9 @@ def verdicts(store: ObjectStore, batch: str) -> Iterator[Verdict | LeftOut]:
         RecordDamaged, NewerFormat: Where a decision cannot be read.
     """
     for index, found in groupby(of_batch(store, batch), key=lambda one: one.index):
-        decisions = list(latest(list(found)).values())
+        decisions = list(found)
         verdict = _verdict(store, batch, index, decisions)
-        readers = tuple(sorted(one.reader for one in decisions))
+        readers = tuple(sorted({one.reader for one in decisions}))
         yield verdict if isinstance(verdict, Verdict) else LeftOut(batch, index, readers, verdict)
 
 
@@ -112,12 +113,14 @@ def _why_not(
 
 
 def _counted(decisions: Sequence[Decision]) -> list[Decision]:
-    """Those that count: the last adjudication, or else all readings that were not returned since."""
-    if adjudged := [one for one in decisions if one.kind == "adjudicate"]:
+    """Those that count: the last adjudication, or else all readings that were not returned since.
+
+    Of each reader the last decision; but of returns all, as one person may give several readings back.
+    """
+    last = latest(list(decisions)).values()
+    if adjudged := [one for one in last if one.kind == "adjudicate"]:
         return [max(adjudged, key=lambda one: one.made)]
-    returned = {one.to: one.made for one in sorted(decisions, key=lambda one: one.made) if one.kind == "return"}
-    read_only = (one for one in decisions if one.kind == "read")
-    return [one for one in read_only if one.reader not in returned or one.made > returned[one.reader]]
+    return [one for one in last if one.kind == "read" and returned_to(one.reader, decisions) is None]
 
 
 def _resegmented(store: ObjectStore, decision: Decision, pool: str | None) -> bool:

@@ -177,7 +177,7 @@ def _found(request: Request, objects: list[_Object], names: tuple[str, ...], key
     for name, value in request.query_params.items():
         if name in _PAGED:
             continue
-        keyword = pydicom.datadict.keyword_for_tag(name) or name
+        keyword = _keyword(name)
         objects = [one for one in objects if str(one.header.get(keyword, "")) == value]
     distinct = list({str(one.header.get(key)): one for one in objects}.values())
     start, limit = _number(request, "offset", 0), _number(request, "limit", 1000)
@@ -185,6 +185,15 @@ def _found(request: Request, objects: list[_Object], names: tuple[str, ...], key
     if not page:
         return Response(status_code=204)
     return Response(as_json([_plain(one.said(names)) for one in page]), media_type=_JSON)
+
+
+def _keyword(name: str) -> str:
+    """The keyword of an attribute that a query names, by its keyword or tag."""
+    try:
+        return pydicom.datadict.keyword_for_tag(name) or name
+    except ValueError as error:
+        at = {"in": "query", "parameter": name}
+        raise Problem(400, "usage", f"{name} is no attribute of DICOM", at=at) from error
 
 
 def _number(request: Request, name: str, default: int) -> int:

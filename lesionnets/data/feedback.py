@@ -69,7 +69,7 @@ def write_set(
         raise UsageError(f"{out} holds a set already: name another folder, or take it away")
     said: list[Row] = []
     left_out: list[Row] = []
-    for verdict in (verdict for batch in batches for verdict in verdicts(store, batch)):
+    for verdict in (verdict for batch in dict.fromkeys(batches) for verdict in verdicts(store, batch)):
         taken = _write(store, verdict, out, renamed, val)
         (left_out if isinstance(taken, str) else said).append(
             _left_out(verdict, taken) if isinstance(taken, str) else taken

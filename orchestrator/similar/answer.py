@@ -41,6 +41,7 @@ MOST = 50
 """Cases in an answer at most."""
 
 _CANDIDATES, _A_CASE = 20, 2
+_ROUNDS = 16  # of so many candidates, where those before are of the same person, or gone
 _AT_A_TIME = 4
 _MATCHES = 5
 
@@ -164,13 +165,18 @@ class _Search:
         """The most similar of the candidates that the index names, each looked up."""
         allowed = self.opened.allowed(self.question.refinement, forbidden(self.store))
         count = _CANDIDATES + _A_CASE * self.question.count
-        numbers = [number for number, _ in self.opened.coder.nearest(embedding, count, allowed)]
         record = self.question.record
         batch = batch_of(self.store, record.batch)
         asked = Identity(self.store, record, batch, self.opened.facts)
-        looked_at = in_order(lambda number: self._look(number, embedding, asked), numbers, _AT_A_TIME)
-        found = sorted((one for one in looked_at if one is not None), key=lambda one: -one.similarity)
-        return tuple(found[: self.question.count])
+        found: list[Neighbour] = []
+        for _ in range(_ROUNDS):
+            numbers = [number for number, _ in self.opened.coder.nearest(embedding, count, allowed)]
+            looked_at = in_order(lambda number: self._look(number, embedding, asked), numbers, _AT_A_TIME)
+            found += (one for one in looked_at if one is not None)
+            if len(found) >= self.question.count or len(numbers) < count:
+                break
+            allowed[numbers] = False
+        return tuple(sorted(found, key=lambda one: -one.similarity)[: self.question.count])
 
     def _look(self, number: int, embedding: npt.NDArray[np.float32], asked: Identity) -> Neighbour | None:
         """A candidate; none where it is the image itself, one of the same lesion or person, or is gone."""

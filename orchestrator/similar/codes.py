@@ -89,18 +89,23 @@ class Coder:
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         chosen = None if bits is None else faiss.IDSelectorBitmap(bits)
         nears, numbers = self._index.search(
-            np.ascontiguousarray(embedding[None], np.float32), count, params=self._how(chosen)
+            np.ascontiguousarray(embedding[None], np.float32), count, params=self._how(chosen, allowed)
         )
         nears = 1 - nears / 2 if self._lists else nears  # of unit vectors, by their squared distance
         found = zip(numbers[0].tolist(), nears[0].tolist(), strict=True)
         return [(number, near) for number, near in found if number >= 0]
 
-    def _how(self, chosen: faiss.IDSelectorBitmap | None) -> faiss.SearchParameters:
+    def _how(
+        self, chosen: faiss.IDSelectorBitmap | None, allowed: npt.NDArray[np.bool_] | None
+    ) -> faiss.SearchParameters:
         import faiss  # noqa: PLC0415 - see above
 
         if not self._lists:
             return faiss.SearchParameters(sel=chosen)
-        lists = faiss.SearchParametersIVF(sel=chosen, nprobe=_LOOKED_INTO)
+        # Where few are allowed, the nearest of them lie in lists that are farther away.
+        share = 1.0 if allowed is None else float(allowed.mean())
+        probes = min(self._codes.nlist, int(_LOOKED_INTO * max(1.0, 0.5 / max(share, 1e-6))))
+        lists = faiss.SearchParametersIVF(sel=chosen, nprobe=probes)
         return faiss.SearchParametersPreTransform(index_params=lists)
 
 

@@ -634,6 +634,7 @@ def test_dicom_objects_are_found_and_retrieved_and_a_report_is_read(ada, store, 
     assert study["0020000D"]["Value"] == ["2.25.1"]
     assert ada.get(f"{root}/studies?00100020=P-2").status_code == 204
     assert ada.get(f"{root}/studies?limit=x").status_code == 400
+    assert ada.get(f"{root}/studies?no_attribute=x").json()["at"]["parameter"] == "no_attribute"
     assert ada.get(f"{root}/studies/2.25.1/series").json()[0]["00080060"]["Value"] == ["SR"]
     (found,) = ada.get(f"{root}/instances").json()
     assert found["00080018"]["Value"] == ["2.25.3"]

@@ -78,6 +78,16 @@ def test_what_was_returned_counts_once_it_was_corrected(store):
     assert only(store).diagnosis == "nevus"
 
 
+def test_who_gives_two_readings_back_has_given_back_both(store):
+    decide(store, diagnosis=("melanoma",))
+    decide(store, "bob", diagnosis=("nevus",))
+    decide(store, "eve", minute=1, kind="return", to="ada")
+    decide(store, "eve", version=2, minute=2, kind="return", to="bob")
+    assert only(store) == LeftOut("b", 0, ("ada", "bob", "eve"), "returned")
+    decide(store, "bob", version=2, minute=3, diagnosis=("nevus",))
+    assert (only(store).diagnosis, [one.reader for one in only(store).decisions]) == ("nevus", ["bob"])
+
+
 def test_who_is_not_sure_says_no_diagnosis_but_a_mask(store):
     decide(store, diagnosis=("melanoma",), unsure=True)
     assert only(store).why == "unsure"

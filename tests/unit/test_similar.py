@@ -372,6 +372,18 @@ def test_an_index_of_another_models_embeddings_is_one_clear_answer(store):
     assert read_index(store, "ef" * 32) is None
 
 
+def test_the_nearest_of_few_that_are_allowed_are_found_wherever_they_lie():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(6000, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    coder = codes.Coder(16, codes.train(vectors))
+    coder.add(coder.encode(vectors))
+    far = np.argsort(vectors @ vectors[7])[:5]
+    allowed = np.zeros(len(vectors), bool)
+    allowed[far] = True
+    assert {number for number, _ in coder.nearest(vectors[7], 10, allowed)} == set(far.tolist())
+
+
 # Answers.
 
 
@@ -420,6 +432,15 @@ def test_the_same_lesion_or_person_only_where_it_is_asked_for(store):
     assert names(ask(store, count=1, same=True)) == [("monday", 1)]
     store.put(layout.SIMILAR_FACTS, b"image,patient\n000000,P1\n000002,P1\n", "")
     assert ("monday", 2) not in names(ask(store))
+
+
+def test_others_are_found_behind_many_of_the_same_person(store, monkeypatch):
+    monkeypatch.setattr(answers, "_CANDIDATES", 1)
+    monkeypatch.setattr(answers, "_A_CASE", 0)
+    store.put(layout.SIMILAR_FACTS, b"image,patient\n000000,P1\n000001,P1\n000002,P1\n", "")
+    others = names(ask(store, count=1))
+    assert others
+    assert not {("monday", 0), ("monday", 1), ("monday", 2)} & set(others)
 
 
 def test_a_pseudonym_tells_a_person_only_with_the_same_salt():
