@@ -1,6 +1,5 @@
 """What readers decided goes back to a real PACS: as new instances in the study, once however often, and noted."""
 
-from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -30,8 +29,7 @@ def pacs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(redis_settings, object_store_settings, tmp_path_factory, pacs):
     server = Server(redis_settings, object_store_settings, tmp_path_factory.mktemp("desk"))
-    server.settings = server.settings.model_copy(update={"dicomweb": {"clinic": pacs.settings()}})
-    server.desk = replace(server.desk, settings=server.settings)
+    server.settings.dicomweb["clinic"] = pacs.settings()  # its application has these settings already
     with server:
         yield server
 
