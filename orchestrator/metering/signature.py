@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -97,9 +98,11 @@ def signing_key(text: SecretStr) -> SigningKey:
 def kept_key(home: Path) -> SecretStr:
     """The key of a local stack, made where there is none yet."""
     path = home / KEY_FILE
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(bytes(SigningKey.generate()).hex(), encoding="ascii")
+    if not path.exists() or not path.stat().st_size:
+        begun = path.with_name(f"{KEY_FILE}.{os.getpid()}")  # a kill leaves no key that is none
+        begun.touch(mode=0o600)
+        begun.write_text(bytes(SigningKey.generate()).hex(), encoding="ascii")
+        begun.rename(path)
     return SecretStr(path.read_text(encoding="ascii"))
 
 

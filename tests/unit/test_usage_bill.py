@@ -442,6 +442,12 @@ def test_the_command_says_whether_a_report_is_what_was_signed(signed_report, com
     assert "it is not signed" in ended.output
 
 
+def test_a_key_that_a_kill_left_empty_is_made(tmp_path):
+    (tmp_path / "report-signing.key").touch()
+    assert len(public_of(kept_key(tmp_path))) == 64
+    assert [path.name for path in tmp_path.iterdir()] == ["report-signing.key"]
+
+
 def test_a_key_of_a_home_is_made_once_and_is_its_owners_alone(tmp_path):
     first = kept_key(tmp_path)
     assert kept_key(tmp_path) == first
