@@ -72,7 +72,7 @@ class Work:
         found: dict[str, Array] = {}
         source: SourceImage = pictures.source
         for step in plan(job, self._client):
-            _, made = run_step(step, pictures, source, self._client)  # type: ignore[arg-type]
+            _, made = run_step(step, pictures, source, self._client, None)  # type: ignore[arg-type]
             found |= made
         return found
 

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from dermbatch.images.fitting import fit, sent_size
-from dermbatch.images.lesion import lesion_mask
+from dermbatch.images.lesion import dice, lesion_mask
 from dermbatch.models import served
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.phantoms.phantom import phantom
@@ -25,7 +25,7 @@ from dermbatch.stages import Stage
 from lesionnets.data.degradations import Degradation
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.evaluation import enhance, purify
-from lesionnets.evaluation.figures.overlap import dice, jaccard
+from lesionnets.evaluation.figures.overlap import jaccard
 from lesionnets.export import MOST_BYTES, versions
 from tests.pages import page
 

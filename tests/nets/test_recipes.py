@@ -99,9 +99,10 @@ def test_of_the_side_layers_the_final_score_is_served() -> None:
         torch.testing.assert_close(network.logits(image), scores.score)
         assert (scores.score - scores.border).abs().max() > 0.1
         bytes_ = (image * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        found = segment.SegmentGraph(network)(bytes_).float() / 255
-        expected = network(bytes_.permute(0, 3, 1, 2).float() / 255).score.sigmoid()[:, 0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+        found = segment.SegmentGraph(network)(bytes_)
+        scores = network(bytes_.permute(0, 3, 1, 2).float() / 255)
+    for served, expected in zip(found, (scores.score, scores.border), strict=True):
+        torch.testing.assert_close(served.float() / 255, expected.sigmoid()[:, 0], rtol=0, atol=0.01)
 
 
 def test_every_side_output_and_both_maps_are_told_the_objective() -> None:
