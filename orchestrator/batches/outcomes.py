@@ -219,16 +219,21 @@ def in_order(function: Callable[[_T], _R], items: Iterable[_T], threads: int) ->
     Of an item that raises, the error is raised in its turn, and no further item is begun.
     """
     waiting: deque[Future[_R]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= threads * _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool, wait = ThreadPoolExecutor(threads), True
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= threads * _AHEAD:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    except GeneratorExit:
+        # Perhaps the garbage collector ends it, in a thread that is just starting and holds Python's locks of
+        # threads: to wait for other threads there would never end.
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def _of_part(store: ObjectStore, batch: str, part: str, indices: list[int]) -> list[ManifestEntry]:

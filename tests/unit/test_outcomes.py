@@ -1,12 +1,15 @@
 """Which images have a record, by walks through a listing; and lines of a manifest, read where they belong."""
 
+from threading import Event, Thread
+
 import pytest
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.store import ObjectInfo
-from orchestrator.batches.outcomes import entries, read_marks
+from orchestrator.batches.outcomes import entries, in_order, read_marks
 from tests.outcome_samples import batch_of, entry_of
+from tests.waiting import patience
 
 IMAGES = 250_003
 DONE = [0, 999, 1000, 9_999, 10_000, 10_001, 19_999, 99_999, 100_000, 123_456, 249_999, 250_000, 250_002]
@@ -79,3 +82,25 @@ def test_lines_of_a_manifest_are_found_wherever_they_are(damage):
     lost = {"none": {5}, "moved": {5}, "cut": {5, 2007}, "gone": {5, 2001, 2007, 2400}}[damage]
     assert {entry.index for entry in found if entry.name == f"image {entry.index}"} == lost
     assert {entry.index for entry in found if entry == entry_of(entry.index)} == {5, 2001, 2007, 2400} - lost
+
+
+def test_who_lets_go_of_results_in_order_waits_for_no_thread():
+    """The garbage collector does so at any moment, even while a thread starts."""
+    go_on, begun = Event(), Event()
+
+    def work(item):
+        if item:
+            begun.set()
+            go_on.wait(patience(60))
+        return item
+
+    found = in_order(work, range(10), 2)
+    assert next(found) == 0
+    begun.wait(patience(10))
+    closing = Thread(target=found.close)
+    closing.start()
+    closing.join(patience(10))
+    waits = closing.is_alive()
+    go_on.set()
+    closing.join()
+    assert not waits
