@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -219,17 +219,26 @@ def in_order(function: Callable[[_T], _R], items: Iterable[_T], threads: int) ->
     Of an item that raises, the error is raised in its turn, and no further item is begun.
     """
     waiting: deque[Future[_R]] = deque()
-    pool, wait = ThreadPoolExecutor(threads), True
-    try:
+    with thread_pool(threads) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) >= threads * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads of a generator; what they have not begun at its end is not begun, and what they have is waited for.
+
+    But not if the generator is let go of before its end. The garbage collector may do so, in a thread that is
+    just starting and holds Python's locks of threads: to wait for other threads there would never end.
+    """
+    pool, wait = ThreadPoolExecutor(threads), True
+    try:
+        yield pool
     except GeneratorExit:
-        # Perhaps the garbage collector ends it, in a thread that is just starting and holds Python's locks of
-        # threads: to wait for other threads there would never end.
         wait = False
         raise
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -12,6 +12,7 @@ from itertools import islice
 from dermbatch.errors import PermanentError
 from dermbatch.records.asked import ManifestEntry, Refusal
 from dermbatch.store import ObjectStore
+from orchestrator.batches.outcomes import thread_pool
 from orchestrator.planning.intake.candidates import Candidate, Item
 from orchestrator.planning.privacy.deidentifier import Copy, Deidentifier, unnamed
 
@@ -39,7 +40,7 @@ def entered(
     """
     index = first
     last: tuple[Callable[[], bytes], Future[_Upload]] | None = None
-    with ThreadPoolExecutor(_UPLOADS_AT_A_TIME) as pool:
+    with thread_pool(_UPLOADS_AT_A_TIME) as pool:
         while chunk := list(islice(items, _AHEAD)):
             made: list[tuple[Item, Callable[[], ManifestEntry] | None]] = []
             for item in chunk:

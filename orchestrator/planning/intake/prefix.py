@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from dermbatch.errors import PermanentError
 from dermbatch.store import ObjectInfo, ObjectStore, split_uri
+from orchestrator.batches.outcomes import thread_pool
 from orchestrator.planning.intake.leaf import Object
 
 _LOOKS_AT_A_TIME = 16
@@ -69,7 +69,7 @@ class Prefix:
         leaves = map(self._leaf, infos)
         # Not by ``in_order``: nearly all of a million objects are told by their names, and handing each of them to
         # a thread would cost more than the listing.
-        with ThreadPoolExecutor(_LOOKS_AT_A_TIME) as pool:
+        with thread_pool(_LOOKS_AT_A_TIME) as pool:
             while chunk := list(islice(leaves, _AHEAD)):
                 told = all(leaf.told for leaf in chunk)
                 yield from (map if told else pool.map)(looked_into, chunk)
