@@ -86,9 +86,6 @@ def train(
             "skin (lesions), plain (lesions, without supports)."
         ),
     ] = "alternate",
-    start: Annotated[
-        Path | None, typer.Option(help="Checkpoint of segment_oneshot whose weights it begins with.")
-    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs to train instead of minutes; with both, what ends first.")
     ] = None,
@@ -119,7 +116,6 @@ def train(
         init,
         unseen,
         Learning(learning),
-        start,
         epochs,
     )
     best: Path = import_module(modules_below(recipes)[recipe]).train(options)

@@ -83,7 +83,6 @@ class RecipeOptions:
         unseen: Diagnosis that is not trained on but measured on; of few-shot recipes.
         learning: From what few-shot recipes learn.
         epochs: Budget in epochs instead of one in minutes: as much work, however busy the machine is.
-        start: Checkpoint of the same recipe whose weights training begins with; its own way where none.
     """
 
     out: Path
@@ -98,7 +97,6 @@ class RecipeOptions:
     init: Path | None = None
     unseen: str | None = None
     learning: Learning = Learning.ALTERNATE
-    start: Path | None = None
     epochs: int | None = None
 
     def width_or(self, on_cpu: float, *, smoke: float = 0.125) -> float:

@@ -55,8 +55,7 @@ def points_of(parameters: Mapping[str, str], version: str) -> Points | None:
     text = parameters.get(f"{RISK}.{version}")
     if text is None:
         return None
-    of, *said = text.split()
-    pairs = [_pair(word) for word in said]
+    of, pairs = _read(text)
     numbers = sorted((_share(name), value) for name, value in pairs)
     falling = [value for _, value in numbers]
     if not numbers or falling != sorted(falling, reverse=True):
@@ -73,8 +72,8 @@ def sets_of(parameters: Mapping[str, str], version: str) -> Sets | None:
     text = parameters.get(f"{SETS}.{version}")
     if text is None:
         return None
-    coverage, *said = text.split()
-    thresholds = dict(_pair(word) for word in said)
+    coverage, pairs = _read(text)
+    thresholds = dict(pairs)
     if not thresholds:
         raise ValueError(f"{text!r} has no thresholds")
     return Sets(_share(coverage), thresholds)
@@ -90,6 +89,11 @@ def written(points: Points | None, sets: Sets | None, version: str) -> dict[str,
         said = " ".join(f"{label}={threshold:g}" for label, threshold in sets.thresholds.items())
         found[f"{SETS}.{version}"] = f"{sets.coverage:g} {said}"
     return found
+
+
+def _read(text: str) -> tuple[str, list[tuple[str, float]]]:
+    first, *words = text.split()
+    return first, [_pair(word) for word in words]
 
 
 def _pair(word: str) -> tuple[str, float]:

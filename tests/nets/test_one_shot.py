@@ -122,7 +122,7 @@ def test_the_recipe_trains_without_the_unseen_diagnosis_and_measures_it(
     assert trained.hyper["unseen"] == "melanoma"
     assert trained.hyper["guided"] is (learning is not Learning.PLAIN)
     assert {"dice", "dice_melanoma"} == set(trained.figures)
-    again = RecipeOptions(out=tmp_path / "again", data=isic_folder, smoke=True, start=tmp_path / "run" / "best.pt")
+    again = RecipeOptions(out=tmp_path / "again", data=isic_folder, smoke=True, init=tmp_path / "run" / "best.pt")
     assert segment_oneshot.train(again).is_file()
 
 

@@ -70,7 +70,7 @@ def train(options: RecipeOptions) -> Path:
     model = network(options, hyper)
     frozen = device().type == "cpu"
     domains = banked(options, model, training, size, batch) if frozen else live(options, seen, size, batch)
-    if options.start is None:
+    if options.init is None:
         standardise(model, domains)
     outcome = fit(
         model,
@@ -81,7 +81,7 @@ def train(options: RecipeOptions) -> Path:
         optimiser=optimiser(model),
         validate_every=10**6,
         ema_decay=0.995,
-        **options.limits(MINUTES, PATIENCE, smoke=2),
+        **options.limits(MINUTES, PATIENCE, smoke=2) | {"init": None},  # the bank was described by it already
     )
     return outcome.best
 
@@ -198,11 +198,11 @@ def natural(options: RecipeOptions, size: int) -> Things:
 
 
 def network(options: RecipeOptions, hyper: dict[str, Any]) -> OneShot:
-    """The network that training begins with: ImageNet's encoder, or that of ``--start``."""
+    """The network that training begins with: ImageNet's encoder, or that of ``--init``."""
     model = OneShot(**hyper)
     assert isinstance(model.extractor, Lite)  # noqa: S101 - for the type checker
-    if options.start is not None:
-        model.load_state_dict(checkpoint.load(options.start, recipe="segment_oneshot").state)
+    if options.init is not None:
+        model.load_state_dict(checkpoint.load(options.init, recipe="segment_oneshot").state)
     elif not options.smoke:
         whole = EfficientLite(0)
         load_imagenet(whole, 0)
