@@ -153,8 +153,8 @@ def _disagreement(
     read: Floats, labels: Labels, left: Floats, random: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     drawn = (random.integers(0, len(read), len(read)) for _ in range(COMMITTEE))
-    said = [_shares(_fitted(read[chosen], labels[chosen]), left) for chosen in drawn]
-    return np.array([divergence(several) for several in zip(*said, strict=True)])
+    divergences = [_shares(_fitted(read[chosen], labels[chosen]), left) for chosen in drawn]
+    return np.array([divergence(several) for several in zip(*divergences, strict=True)])
 
 
 def _fitted(vectors: Floats, labels: Labels) -> LogisticRegression | int:

@@ -29,7 +29,7 @@ _LAST_LINES = 15
 
 
 class ChildDied(SystemExit):
-    """Ends the benchmark: exit status 1, and on standard error which child ended, how, and what it last said."""
+    """Ends the benchmark: exit status 1, and on standard error which child ended, how, and its last words."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def of_part(part: Part) -> Child:
 
 
 def complaint_of(part: Part) -> str:
-    """What is to be said of a part that has ended."""
+    """One sentence about a part that has ended."""
     try:
         part.look()
     except StackError as error:

@@ -93,7 +93,7 @@ class Outcome:
         drains: Servers that got SIGTERM while the batch was open.
         done: Images with a result.
         failed: Reasons of the others.
-        permanent: Failures that are said to be none that another try could help.
+        permanent: Failures reported as permanent: no other try could help.
         seconds: From the first drain to the end of the batch.
     """
 

@@ -56,7 +56,7 @@ BATCH = "scale"
 _MIB = 1024 * 1024
 _VARIANTS = 64
 _TICK = 0.05
-_SAID = 20  # times that it is said how it goes
+_REPORTS = 20  # lines of progress in all
 _THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 console = Console(highlight=False, width=120)
@@ -225,9 +225,9 @@ class Course:
 
     def say(self, images: int) -> None:
         """Say how the last twentieth of so many images went, where one has just ended."""
-        start, end = (self.seen[at].done * _SAID // images for at in (-2, -1)) if len(self.seen) > 1 else (0, 0)
+        start, end = (self.seen[at].done * _REPORTS // images for at in (-2, -1)) if len(self.seen) > 1 else (0, 0)
         if end > start:
-            rate, cpu = self.between((self.seen[-1].done - images / _SAID) / self.seen[-1].done, 1)
+            rate, cpu = self.between((self.seen[-1].done - images / _REPORTS) / self.seen[-1].done, 1)
             each = ", ".join(f"{kind} {us:.0f} us {self.now[kind] / _MIB:.0f} MiB" for kind, us in cpu.items())
             console.print(f"{self.seen[-1].done:>11,}: {rate:,.0f} images/s; {each}")
 

@@ -463,5 +463,5 @@ def load() -> Settings:
         wrong = (f"DERMBATCH_{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
         raise UsageError(f"the environment has settings that cannot be: {'; '.join(wrong)}") from error
     except (SettingsError, RecursionError) as error:
-        said = str(error).partition(" from source")[0]
-        raise UsageError(f"the environment has a setting that is no JSON: {said}") from error
+        detail = str(error).partition(" from source")[0]
+        raise UsageError(f"the environment has a setting that is no JSON: {detail}") from error

@@ -119,27 +119,27 @@ def of_error(error: DermbatchError) -> Problem:
 def install(app: FastAPI, page: Page) -> None:
     """Have every error of an application answered so."""
 
-    def said(request: Request, problem: Problem) -> Response:
+    def answered(request: Request, problem: Problem) -> Response:
         return answer(problem, request.headers, page, getattr(request.state, "person", None))
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Problem) -> Response:
-        return said(request, error)
+        return answered(request, error)
 
     @app.exception_handler(DermbatchError)
     async def _ours(request: Request, error: DermbatchError) -> Response:
-        return said(request, of_error(error))
+        return answered(request, of_error(error))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where, *path = first["loc"]
         at = {"in": where, "parameter": ".".join(map(str, path))}
-        return said(request, Problem(400, "usage", f"{at['parameter'] or where}: {first['msg']}", at=at))
+        return answered(request, Problem(400, "usage", f"{at['parameter'] or where}: {first['msg']}", at=at))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         reason = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
-        return said(
+        return answered(
             request, Problem(error.status_code, reason, f"{error.detail}.", headers=dict(error.headers or {}))
         )

@@ -133,8 +133,8 @@ class DeskClient:
         into: str | None = None
         for given in inputs:
             for path, name in _files(given):
-                said = {"name": name, "size": path.stat().st_size, "into": into}
-                begun = self._json("POST", "/v1/uploads", json=said)
+                upload = {"name": name, "size": path.stat().st_size, "into": into}
+                begun = self._json("POST", "/v1/uploads", json=upload)
                 into = begun["into"]
                 self._send(path, begun["id"], begun["piece"])
         return [] if into is None else [f"upload:{into}"]
@@ -185,8 +185,8 @@ def _files(given: Path) -> Iterator[tuple[Path, str]]:
 
 def _error(answer: httpx.Response) -> DermbatchError:
     try:
-        said = answer.json()
-        detail, reason = str(said["detail"]), str(said["reason"])
+        problem = answer.json()
+        detail, reason = str(problem["detail"]), str(problem["reason"])
     except (ValueError, KeyError):
         detail, reason = f"the desk answered {answer.status_code}", "stack"
     if answer.status_code in {404, 410} and reason != "usage":

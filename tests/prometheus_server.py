@@ -127,7 +127,7 @@ def prometheus(folder, targets):
 
 
 def promtool(*args):
-    """Run promtool; its code and what it said."""
+    """Run promtool; its exit status and output."""
     argv = [program("promtool", "prometheus"), *map(str, args)]
     ended = subprocess.run(argv, check=False, capture_output=True, text=True)
     return ended.returncode, ended.stdout + ended.stderr

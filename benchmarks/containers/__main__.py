@@ -283,7 +283,7 @@ class Check:
         for batch in batches:
             verdict = audit(self._store, log, batch, pictures_whole, Counter(), ours=True)
             if batch.growing:
-                verdict.said.clear()  # that it is open, as the watch service's are for a day
+                verdict.complaints.clear()  # that it is open, as the watch service's are for a day
             self.report.verdicts[batch.name] = verdict
             say(f"{batch.name}: {batch.images} images, {verdict}")
         if sum(batch.images for batch in batches) != self._drawn:
@@ -330,7 +330,7 @@ def main(arguments: list[str]) -> int:
             town.down()
             for name, image in OURS.items():
                 podman("tag", first[name], image)
-    complaints = [sentence for verdict in report.verdicts.values() for sentence in verdict.said]
+    complaints = [sentence for verdict in report.verdicts.values() for sentence in verdict.complaints]
     for sentence in [*report.wrong, *complaints]:
         say(sentence)
     say(f"longest until healthy: { {name: round(seconds) for name, seconds in report.slow.items()} }")

@@ -14,7 +14,7 @@ _CONF = Path(__file__).with_name("containers.conf")
 
 
 class EngineFailed(SystemExit):
-    """A command of podman failed; its text is what was asked and what podman said."""
+    """A command of podman failed; its text is the command and podman's answer."""
 
 
 def environment() -> dict[str, str]:
@@ -26,7 +26,7 @@ def podman(*arguments: str | Path, check: bool = True, env: Mapping[str, str] | 
     """Run podman.
 
     Returns:
-        What it said on standard output.
+        Its standard output.
 
     Raises:
         EngineFailed: Where its exit status is not 0, unless ``check`` is false.

@@ -1,4 +1,4 @@
-"""What an image can do, said by a program in it: import all modules of our packages, decode all files of a folder.
+"""What an image can do: import all modules of our packages, decode all files of a folder.
 
 It is run in the image, and beside it, where nothing is left out of any package; both have to say the same of the
 files. Needs nothing but the image's own packages.

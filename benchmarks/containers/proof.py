@@ -35,7 +35,7 @@ def lacking(image: str, packages: tuple[str, ...], pictures: Path) -> tuple[list
 
 
 def compared(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What an image says that is not said beside it, a sentence each (``inside.py`` has the keys)."""
+    """Where an image differs from what is beside it, a sentence each (``inside.py`` has the keys)."""
     wrong = [f"{module} cannot be imported: {why}" for module, why in there["broken"].items()]
     if there["modules"] != here["modules"]:
         wrong.append(f"there are {there['modules']} modules, not {here['modules']}")

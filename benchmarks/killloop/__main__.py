@@ -235,7 +235,7 @@ def main(arguments: list[str]) -> int:
             results["stock Celery"] = of_stock(options, folder / "stock")
     console.print(table(results, options))
     for side, result in results.items():
-        for sentence in result.verdict.said:
+        for sentence in result.verdict.complaints:
             console.print(f"{side}: {sentence}", soft_wrap=True)
     print(json.dumps({side: summary(result) for side, result in results.items()}))
     outcome, verdict = results["dermbatch"].outcome, results["dermbatch"].verdict

@@ -49,7 +49,7 @@ class Verdict:
         unbilled: Results without an event, or whose event says less than their record.
         poisoned: Images set apart after three real kills.
         failed: Failures by reason, the explained ones included.
-        said: Sentences about what was found, for people.
+        complaints: Sentences about what was found, for people.
     """
 
     lost: int
@@ -57,7 +57,7 @@ class Verdict:
     torn: int
     poisoned: int
     failed: Counter[str]
-    said: list[str]
+    complaints: list[str]
     billed_twice: int = 0
     unbilled: int = 0
 
@@ -70,7 +70,7 @@ class Verdict:
             torn=sum(one.torn for one in verdicts),
             poisoned=sum(one.poisoned for one in verdicts),
             failed=sum((one.failed for one in verdicts), Counter()),
-            said=[sentence for one in verdicts for sentence in one.said],
+            complaints=[sentence for one in verdicts for sentence in one.complaints],
             billed_twice=sum(one.billed_twice for one in verdicts),
             unbilled=sum(one.unbilled for one in verdicts),
         )
@@ -123,7 +123,7 @@ def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counte
             table. Of stock Celery only records that differ count as written twice: the client's own repetition of
             one PUT is no second run.
     """
-    said: list[str] = []
+    complaints: list[str] = []
     there, torn = _results(store, batch, check)
     failures, torn_failures = _failures(store, batch)
     only_failed = {index: record for index, record in failures.items() if index not in there}
@@ -133,17 +133,17 @@ def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counte
     missing = set(range(batch.images)) - there - set(only_failed)
     unexplained = set(only_failed) - explained
     for index in sorted(unexplained)[:5]:
-        said.append(f"image {index} failed: {only_failed[index].reason}, kills of it: {hit[index]}")
+        complaints.append(f"image {index} failed: {only_failed[index].reason}, kills of it: {hit[index]}")
     if missing:
-        said.append(f"no outcome: {sorted(missing)[:10]}")
+        complaints.append(f"no outcome: {sorted(missing)[:10]}")
     if torn | torn_failures:
-        said.append(f"torn: {sorted(torn | torn_failures)[:5]}")
+        complaints.append(f"torn: {sorted(torn | torn_failures)[:5]}")
     duplicated = _written_twice(log, batch.name, distinct=not ours)
     torn_count = len(torn | torn_failures)
     billed_twice = unbilled = 0
     if ours:
-        billed_twice, unbilled = bills(store, batch, said)
-        listed_twice, torn_tables = _closing(store, batch, said)
+        billed_twice, unbilled = bills(store, batch, complaints)
+        listed_twice, torn_tables = _closing(store, batch, complaints)
         duplicated, torn_count = duplicated + listed_twice, torn_count + torn_tables
     return Verdict(
         lost=len(missing) + len(unexplained),
@@ -151,13 +151,13 @@ def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counte
         torn=torn_count,
         poisoned=len(explained),
         failed=Counter(record.reason for record in only_failed.values()),
-        said=said,
+        complaints=complaints,
         billed_twice=billed_twice,
         unbilled=unbilled,
     )
 
 
-def bills(store: ObjectStore, batch: Batch, said: list[str]) -> tuple[int, int]:
+def bills(store: ObjectStore, batch: Batch, complaints: list[str]) -> tuple[int, int]:
     """How many images are billed twice or too high, and how many not or too low: all events against the records.
 
     What is due is told here from each record by itself, not by the way on which closing tells it.
@@ -176,7 +176,7 @@ def bills(store: ObjectStore, batch: Batch, said: list[str]) -> tuple[int, int]:
         if due - billed[index]:
             under.append(index)
     if over or under:
-        said.append(f"usage: billed twice or too high: {over[:5]}; not, or too low: {under[:5]}")
+        complaints.append(f"usage: billed twice or too high: {over[:5]}; not, or too low: {under[:5]}")
     return len(over), len(under)
 
 
@@ -253,22 +253,22 @@ def _written_twice(log: Path, batch: str, *, distinct: bool) -> int:
     return sum(len(set(digests) if distinct else digests) > 1 for digests in bodies.values())
 
 
-def _closing(store: ObjectStore, batch: Batch, said: list[str]) -> tuple[int, int]:
+def _closing(store: ObjectStore, batch: Batch, complaints: list[str]) -> tuple[int, int]:
     """Images that summary or table have more than once, and how many of the two cannot be read."""
     try:
         summary = BatchSummary.model_validate_json(store.get(store.bucket, layout.summary(batch.name)))
         indices = _listed(store, batch)
     except ObjectNotFound as error:
-        said.append(f"the batch is not closed: {error}")
+        complaints.append(f"the batch is not closed: {error}")
         return 0, 0  # what has no outcome is counted already
     except (ValidationError, DermbatchError, OSError, ValueError) as error:
-        said.append(f"summary or table cannot be read: {type(error).__name__}")
+        complaints.append(f"summary or table cannot be read: {type(error).__name__}")
         return 0, 1
     twice = len(indices) - len(set(indices))
     over = max(0, summary.done + summary.failed - batch.images)
     missing = set(range(batch.images)) - set(indices)
     if missing or twice or over:
-        said.append(f"table: {len(missing)} rows missing, {twice} twice; summary: {over} too many")
+        complaints.append(f"table: {len(missing)} rows missing, {twice} twice; summary: {over} too many")
     return twice + over, int(bool(missing))
 
 

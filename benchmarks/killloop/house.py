@@ -166,7 +166,7 @@ class House:
         """Start again what is dead; what nobody killed is counted, and not started for ever.
 
         Raises:
-            ChildDied: Where a part has ended by itself too often; says what it said last.
+            ChildDied: Where a part has ended by itself too often; gives its last words.
         """
         for name, part in self.parts.items():
             if not part.running:

@@ -11,7 +11,7 @@ from benchmarks.scaling.options import Prices
 from dermbatch.records.asked import Lane
 
 LONG = 180.0
-"""Seconds without any Triton from which on it is said: images wait, none gets on (docs/batches.md, Retries)."""
+"""Seconds without any Triton after which images count as waiting, and none gets on (docs/batches.md, Retries)."""
 
 
 @dataclass(frozen=True)

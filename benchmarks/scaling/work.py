@@ -25,7 +25,7 @@ class Events:
         self._count = itertools.count()
 
     def at(self, time: float, happen: Callable[[], None]) -> None:
-        """Have something happen then; of two at the same time, the one that was said first."""
+        """Have something happen then; of two at the same time, the one that was planned first."""
         heapq.heappush(self._ahead, (time, next(self._count), happen))
 
     def run(self) -> None:

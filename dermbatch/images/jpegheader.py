@@ -225,7 +225,7 @@ def check_tiles(stream: bytes) -> None:
     """Refuse a JPEG 2000 picture that lacks tiles: a decoder leaves them black, and says nothing.
 
     Args:
-        stream: Raw or in a JP2 file (ITU-T T.800, A.4.2 and A.5.1); of anything else, nothing is said.
+        stream: Raw or in a JP2 file (ITU-T T.800, A.4.2 and A.5.1); of anything else, nothing is told.
 
     Raises:
         BadInput: ``corrupt``.

@@ -83,11 +83,11 @@ def written(points: Points | None, sets: Sets | None, version: str) -> dict[str,
     """Both as parameters."""
     found = {}
     if points is not None:
-        said = " ".join(f"{sensitivity:g}={threshold:g}" for sensitivity, threshold in points.thresholds)
-        found[f"{RISK}.{version}"] = f"{points.of} {said}"
+        pairs = " ".join(f"{sensitivity:g}={threshold:g}" for sensitivity, threshold in points.thresholds)
+        found[f"{RISK}.{version}"] = f"{points.of} {pairs}"
     if sets is not None:
-        said = " ".join(f"{label}={threshold:g}" for label, threshold in sets.thresholds.items())
-        found[f"{SETS}.{version}"] = f"{sets.coverage:g} {said}"
+        pairs = " ".join(f"{label}={threshold:g}" for label, threshold in sets.thresholds.items())
+        found[f"{SETS}.{version}"] = f"{sets.coverage:g} {pairs}"
     return found
 
 

@@ -43,12 +43,12 @@ def stage_key(
     Returns:
         32 hexadecimal digits (the first half of a SHA-256).
     """
-    said = {
+    decided_by = {
         "stage": str(stage),
         "model": [model.name, model.version, model.sha256],
         "parameters": dict(parameters),
         "fed_by": {str(fed): key for fed, key in fed_by.items()},
         "revision": REVISIONS[stage] if revision is None else revision,
     }
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(decided_by, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

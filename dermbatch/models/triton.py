@@ -187,15 +187,15 @@ class Triton:
             if str(error.status()) not in GONE:
                 raise self._sorted(error, choice.name, version) from error
             there = ", ".join(self.versions(choice.name)) or "none"
-            said = f"Triton serves no version {version} of model {choice.name}, but {there}"
-            raise (self._for_now(choice.name, version) or ModelContractError(said)) from error
+            text = f"Triton serves no version {version} of model {choice.name}, but {there}"
+            raise (self._for_now(choice.name, version) or ModelContractError(text)) from error
         return describe(stage, version, answer.config)
 
     def _newest(self, name: str) -> str:
         if ready := self.versions(name):
             return ready[-1]
-        said = f"Triton serves no version of model {name}"
-        raise self._for_now(name, None) or ModelContractError(said)
+        text = f"Triton serves no version of model {name}"
+        raise self._for_now(name, None) or ModelContractError(text)
 
     def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Run a model on one item.
@@ -238,17 +238,17 @@ class Triton:
             version: Of the model, where one was asked for.
             taken: Whether a server may have had an image's request, and not merely a question about a model.
         """
-        status, said = str(error.status()), error.message()
+        status, message = str(error.status()), error.message()
         if status in GONE:
-            none = ModelContractError(f"Triton at {self._url} serves no model {name}: {said}")
+            none = ModelContractError(f"Triton at {self._url} serves no model {name}: {message}")
             return self._for_now(name, version) or none
         if status in WRONG:
-            wrong = ModelContractError(f"Triton refuses the request to model {name}: {said}")
+            wrong = ModelContractError(f"Triton refuses the request to model {name}: {message}")
             return self._for_now(name, version, missing=False) or wrong
-        if status in DOWN and _ENDING.search(said):
+        if status in DOWN and _ENDING.search(message):
             self._leave((name, version))
         late = f"model {name} did not answer in {self._timeout:g} s and was cancelled"
-        told = late if status in LATE else f"Triton at {self._url} cannot serve model {name}: {said}"
+        told = late if status in LATE else f"Triton at {self._url} cannot serve model {name}: {message}"
         return InferenceUnavailable(told) if taken else self._untaken(told)
 
     def _untaken(self, told: str) -> InferenceUnavailable:
@@ -269,7 +269,7 @@ class Triton:
         many as chance leads to behind the one address.
 
         Args:
-            missing: What one server said not to have.
+            missing: The models that one server lacks.
         """
         if (why := _standing(self._client, missing)) is not None:
             return why
@@ -309,9 +309,9 @@ class Triton:
 
 def may_have_taken(error: InferenceServerException) -> bool:
     """Whether a server may have begun with a request that ended so: it was sent, and not refused before."""
-    status, said = str(error.status()), error.message()
+    status, message = str(error.status()), error.message()
     if status in DOWN:
-        return not (_UNSENT.search(said) or _ENDING.search(said))
+        return not (_UNSENT.search(message) or _ENDING.search(message))
     return status not in GONE | WRONG | FOREIGN
 
 

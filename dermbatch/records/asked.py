@@ -91,7 +91,7 @@ class SupportChoice(Record):
     name: Name
     version: int = Field(ge=1)
     sha256: str = Field(description="digest of its pictures and masks; stage keys hold it")
-    disease: str | None = Field(default=None, description="what it is of, as whoever added it said")
+    disease: str | None = Field(default=None, description="what it is of, in the words of whoever added it")
 
 
 class Deidentification(Record):

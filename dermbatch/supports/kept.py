@@ -28,14 +28,14 @@ MOST_SHOTS = 32
 def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str | None = None) -> SupportSet:
     """Add a picture to a set, which becomes its next version; the set is made where it is not there.
 
-    Pictures are kept without what their files said besides, reduced to what models are sent.
+    Pictures are kept without their files' other data, reduced to what models are sent.
 
     Args:
         store: Where sets lie.
         name: Of the set.
         image: [H, W, 3] RGB.
         mask: [H, W], lesion where it is not 0.
-        disease: What the set is of; what the version before said where it is not given.
+        disease: What the set is of; that of the version before where it is not given.
 
     Raises:
         UsageError: Where the name is not usable; where the mask is of another size than the image, empty or full;

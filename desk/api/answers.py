@@ -18,15 +18,15 @@ from desk.problems import Problem
 JSON = "application/json"
 
 
-def digest(*said: object) -> str:
+def digest(*parts: object) -> str:
     """A short digest of what an answer depends on."""
-    return hashlib.sha256("\0".join(map(str, said)).encode()).hexdigest()[:24]
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
 
 
 def is_known(request: Request, etag: str) -> bool:
     """Whether the asker has this version already (RFC 9110, 13.1.2)."""
-    said = request.headers.get("if-none-match", "")
-    return said == "*" or etag in {one.strip().removeprefix("W/").strip('"') for one in said.split(",")}
+    etags = request.headers.get("if-none-match", "")
+    return etags == "*" or etag in {one.strip().removeprefix("W/").strip('"') for one in etags.split(",")}
 
 
 def tagged(request: Request, etag: str, body: bytes | None, media_type: str = JSON) -> Response:
@@ -40,9 +40,9 @@ def tagged(request: Request, etag: str, body: bytes | None, media_type: str = JS
     return Response(body, 200, headers, media_type)
 
 
-def as_json(said: Any) -> bytes:
+def as_json(value: Any) -> bytes:
     """UTF-8 JSON; times in ISO 8601."""
-    return json.dumps(said, default=_plain, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -51,9 +51,9 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else asdict(value)
 
 
-def json_of(request: Request, said: Any) -> Response:
+def json_of(request: Request, value: Any) -> Response:
     """JSON with the digest of its bytes as ETag."""
-    body = as_json(said)
+    body = as_json(value)
     return tagged(request, digest(body.hex()), body)
 
 
@@ -66,16 +66,20 @@ def ranged(request: Request, etag: str, body: bytes, media_type: str, **headers:
     about = {"ETag": f'"{etag}"', "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache", **headers}
     if is_known(request, etag):
         return Response(status_code=304, headers=about)
-    said = request.headers.get("range", "")
-    if not said.startswith("bytes=") or "," in said or request.headers.get("if-range", f'"{etag}"') != f'"{etag}"':
+    header = request.headers.get("range", "")
+    if (
+        not header.startswith("bytes=")
+        or "," in header
+        or request.headers.get("if-range", f'"{etag}"') != f'"{etag}"'
+    ):
         return Response(body, 200, about, media_type)
-    start, end = _span(said.removeprefix("bytes="), len(body))
+    start, end = _span(header.removeprefix("bytes="), len(body))
     about["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
     return Response(body[start:end], 206, about, media_type)
 
 
-def _span(said: str, size: int) -> tuple[int, int]:
-    first, _, last = said.strip().partition("-")
+def _span(span: str, size: int) -> tuple[int, int]:
+    first, _, last = span.strip().partition("-")
     try:
         start, end = (int(first), int(last) + 1 if last else size) if first else (max(0, size - int(last)), size)
     except ValueError:

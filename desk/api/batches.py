@@ -54,7 +54,7 @@ def batches(
 
 @news.get("/usage")
 def usage(request: Request, desk: TheDesk, store: TheStore, person: ThePerson) -> Response:
-    """What tenants used, as it was said when batches closed; decimals are texts, so that none is rounded."""
+    """What tenants used, as it was counted when batches closed; decimals are texts, so that none is rounded."""
     found = used(store, desk.settings.metering.prices, person.tenant)
     return json_of(request, json.loads(json.dumps(asdict(found), default=lambda number: f"{number:f}")))
 
@@ -63,10 +63,10 @@ def usage(request: Request, desk: TheDesk, store: TheStore, person: ThePerson) -
 def batch(name: str, request: Request, desk: TheDesk, store: TheStore) -> Response:
     """How one batch stands, and what was asked."""
     shown = standing(store, desk.ledger, name)
-    said = asdict(shown.batches[0])
-    if said["state"] != "planning":
-        said["order"] = named(store, name).order.model_dump(mode="json")
-    return json_of(request, said)
+    body = asdict(shown.batches[0])
+    if body["state"] != "planning":
+        body["order"] = named(store, name).order.model_dump(mode="json")
+    return json_of(request, body)
 
 
 @router.get("/{name}/events", response_class=StreamingResponse)
@@ -154,17 +154,17 @@ async def _overviews(desk: Desk, request: Request, person: Person) -> AsyncItera
     def look() -> list[Standing]:
         return [of_state(state) for state in desk.ledger.everywhere().batches if person.sees(state.name)]
 
-    async for said in _changes(request, look):
-        yield said if said.startswith(":") else f"event: open_batches\ndata: {said}\n\n"
+    async for text in _changes(request, look):
+        yield text if text.startswith(":") else f"event: open_batches\ndata: {text}\n\n"
 
 
 async def _standings(desk: Desk, name: str, request: Request) -> AsyncIterator[str]:
     def look() -> Standing:
         return standing(desk.store, desk.ledger, name).batches[0]
 
-    async for said in _changes(request, look):
-        yield said if said.startswith(":") else f"event: standing\ndata: {said}\n\n"
-        if not said.startswith(":") and json.loads(said)["closed"] is not None:
+    async for text in _changes(request, look):
+        yield text if text.startswith(":") else f"event: standing\ndata: {text}\n\n"
+        if not text.startswith(":") and json.loads(text)["closed"] is not None:
             yield "event: closed\ndata: {}\n\n"
             return
 
@@ -177,12 +177,12 @@ async def _changes(request: Request, look: Callable[[], Any]) -> AsyncIterator[s
     """
     last, quiet, count = "", 0.0, 1
     while not await request.is_disconnected():
-        said = last
+        text = last
         with suppress(TransientError):
-            said = as_json(await run_in_threadpool(look)).decode()
-        if said != last:
-            yield said
-            last, quiet = said, 0.0
+            text = as_json(await run_in_threadpool(look)).decode()
+        if text != last:
+            yield text
+            last, quiet = text, 0.0
         elif quiet >= _ALIVE_EVERY:
             yield ": still here\n\n"
             quiet = 0.0

@@ -43,7 +43,7 @@ class _Object:
     key: str
     header: Dataset
 
-    def said(self, names: tuple[str, ...]) -> Dataset:
+    def attributes(self, names: tuple[str, ...]) -> Dataset:
         found = Dataset()
         for name in names:
             if name in self.header:
@@ -184,7 +184,7 @@ def _found(request: Request, objects: list[_Object], names: tuple[str, ...], key
     page = distinct[start : start + limit]
     if not page:
         return Response(status_code=204)
-    return Response(as_json([_plain(one.said(names)) for one in page]), media_type=_JSON)
+    return Response(as_json([_plain(one.attributes(names)) for one in page]), media_type=_JSON)
 
 
 def _keyword(name: str) -> str:
@@ -197,10 +197,10 @@ def _keyword(name: str) -> str:
 
 
 def _number(request: Request, name: str, default: int) -> int:
-    said = request.query_params.get(name, str(default))
-    if not said.isdecimal():
+    text = request.query_params.get(name, str(default))
+    if not text.isdecimal():
         raise Problem(400, "usage", f"{name} is a number", at={"in": "query", "parameter": name})
-    return int(said)
+    return int(text)
 
 
 def _header(store: ObjectStore, key: str) -> _Object | None:
@@ -211,7 +211,7 @@ def _header(store: ObjectStore, key: str) -> _Object | None:
 
 
 def _plain(dataset: Dataset) -> dict[str, Any]:
-    said: dict[str, Any] = dataset.to_json_dict(
+    encoded: dict[str, Any] = dataset.to_json_dict(
         bulk_data_threshold=1 << 16, bulk_data_element_handler=lambda _: ""
     )
-    return said
+    return encoded

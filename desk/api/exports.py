@@ -76,8 +76,8 @@ def _body(kind: Kind, found: View, store: ObjectStore) -> Iterator[bytes]:
 def _images(found: View) -> Iterator[tuple[str, int]]:
     """The images that have a result, of those that are meant."""
     for table in found.tables(["index", "outcome"]):
-        said = zip(*(table.column(name).to_pylist() for name in ("batch", "index", "outcome")), strict=True)
-        yield from ((batch, index) for batch, index, outcome in said if outcome == "done")
+        columns = zip(*(table.column(name).to_pylist() for name in ("batch", "index", "outcome")), strict=True)
+        yield from ((batch, index) for batch, index, outcome in columns if outcome == "done")
 
 
 def _reader(store: ObjectStore) -> Callable[[str, int], ResultRecord | None]:

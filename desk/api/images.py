@@ -95,8 +95,8 @@ def image(batch: str, index: int, request: Request, store: TheStore) -> Response
         except ObjectNotFound:
             raise missing from None
         return json_of(request, {"outcome": "failed", "failure": failure.model_dump(mode="json")})
-    said = {"outcome": "done", "result": shown(found), "layers": layers_of(found), "files": sorted(_files(found))}
-    return json_of(request, said | {"earlier": _earlier(store, batch, index)})
+    body = {"outcome": "done", "result": shown(found), "layers": layers_of(found), "files": sorted(_files(found))}
+    return json_of(request, body | {"earlier": _earlier(store, batch, index)})
 
 
 @router.get("/record")
@@ -141,7 +141,7 @@ def source(request: Request, found: TheRecord, store: TheStore) -> Response:
 @router.get("/dicom/{kind}")
 def dicom(kind: str, request: Request, found: TheRecord, store: TheStore) -> Response:
     """A DICOM object that was written of it: ``segmentation``, ``report``, ``enhanced``."""
-    key = next((key for said, key in found.dicom.items() if said == kind and kind in _DICOM), None)
+    key = next((key for name, key in found.dicom.items() if name == kind and kind in _DICOM), None)
     if key is None:
         raise Problem(404, "no_dicom", f"there is no DICOM object {kind!r} of this image")
     body = store.get(store.bucket, key)
@@ -219,10 +219,10 @@ def layers_of(found: ResultRecord) -> list[str]:
 
 def shown(found: ResultRecord) -> dict[str, Any]:
     """A record for people and programs: without the small files that it holds."""
-    said: dict[str, Any] = found.model_dump(mode="json", exclude={"preview_jpeg": True})
-    for stage in said["stages"].values():
+    body: dict[str, Any] = found.model_dump(mode="json", exclude={"preview_jpeg": True})
+    for stage in body["stages"].values():
         stage["inline"] = sorted(stage["inline"])
-    return said
+    return body
 
 
 def _files(found: ResultRecord) -> set[str]:

@@ -53,7 +53,7 @@ class Model:
 
 @router.get("/models")
 def models(request: Request, desk: TheDesk) -> Response:
-    """The models that are served, or that are asked for where nothing else is said."""
+    """The models that are served, and those that are used where nothing else is chosen."""
     found, problem = all_models(desk.settings)
     return json_of(request, {"models": [vars(one) for one in found], "problem": problem})
 

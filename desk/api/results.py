@@ -55,14 +55,14 @@ def results(
     more = start + len(rows) < len(found.order)
     last = found.pairs(rows[-1:])[0] if more else None
     following = cursor_of(found.fingerprint, (int(last[0]), int(last[1]))) if last is not None else None
-    said = {
+    body = {
         "total": len(found.order),
         "pending": found.pending,
         "results": found.cards(rows),
         "cursor": following,
         "next": next_link(request, following),
     }
-    return tagged(request, etag, as_json(said))
+    return tagged(request, etag, as_json(body))
 
 
 @router.get("/order", response_class=Response)
@@ -93,8 +93,8 @@ def rows(
         return tagged(request, etag, None)
     places = [found.row_of(batch, index) for batch, index in wanted]
     cards = iter(found.cards(np.array([place for place in places if place is not None], np.intp)))
-    said: list[dict[str, Any] | None] = [next(cards) if place is not None else None for place in places]
-    return tagged(request, etag, as_json(said))
+    body: list[dict[str, Any] | None] = [next(cards) if place is not None else None for place in places]
+    return tagged(request, etag, as_json(body))
 
 
 @router.get("/facets")
@@ -103,13 +103,13 @@ def facets(request: Request, found: TheView) -> Response:
     etag = digest(found.version, "facets")
     if is_known(request, etag):
         return tagged(request, etag, None)
-    said = found.facets() | {
+    body = found.facets() | {
         "labels": found.labels,
         "columns": found.names,
         "pending": found.pending,
         "rows": found.rows,
     }
-    return tagged(request, etag, as_json(said))
+    return tagged(request, etag, as_json(body))
 
 
 def _after(found: View, cursor: str) -> int:

@@ -43,7 +43,7 @@ def trial(asked: Trial, desk: TheDesk) -> dict[str, Any]:
         except UsageError as error:
             raise UsageError(str(error).replace(str(file), "rules")) from error
     book.check_apart([store.bucket, store.incoming_bucket])
-    said = []
+    objects = []
     for uri in asked.objects:
         try:
             bucket, key = split_uri(uri)
@@ -53,5 +53,5 @@ def trial(asked: Trial, desk: TheDesk) -> dict[str, Any]:
         told = [{"rule": one.rule.name, "fires": one.fires, "why": one.why} for one in verdicts]
         fired = next((one.rule for one in verdicts if one.fires), None)
         done = fired.model_dump(mode="json", exclude_none=True) if fired is not None else None
-        said.append({"object": uri, "rules": told, "done": done})
-    return {"objects": said}
+        objects.append({"object": uri, "rules": told, "done": done})
+    return {"objects": objects}

@@ -108,13 +108,13 @@ def estimate(
     """What it would come to: images, copies, what is done already, time, cost. Nothing is written."""
     meant = _meant(asked, desk, person)
     slots = desk.ledger.everywhere().slots
-    offer = served.Offer.of(desk.settings, lambda said: None)
-    said = _prepared(meant, desk, store).estimate(store, offer, slots=slots, price=price, gpus=gpus).to_dict()
+    offer = served.Offer.of(desk.settings, lambda line: None)
+    estimate = _prepared(meant, desk, store).estimate(store, offer, slots=slots, price=price, gpus=gpus).to_dict()
     if meant.order.deadline is not None:
         open_batches = desk.ledger.everywhere().batches
-        promised = promise(meant.order.deadline, datetime.now(UTC), said["seconds"], open_batches)
-        said["deadline"] = promised.to_dict() | ({} if person.tenant is None else {"ahead_seconds": None})
-    return said if person.tenant is None else said | {"batches": None}  # of others, maybe
+        promised = promise(meant.order.deadline, datetime.now(UTC), estimate["seconds"], open_batches)
+        estimate["deadline"] = promised.to_dict() | ({} if person.tenant is None else {"ahead_seconds": None})
+    return estimate if person.tenant is None else estimate | {"batches": None}  # of others, maybe
 
 
 def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
@@ -151,7 +151,7 @@ def _input(given: str, desk: Desk, person: Person) -> str:
 
 
 def _prepared(meant: _Meant, desk: Desk, store: ObjectStore) -> submission.Submission:
-    offer = served.Offer.of(desk.settings, lambda said: None)
+    offer = served.Offer.of(desk.settings, lambda line: None)
     return submission.prepare(
         meant.order,
         meant.inputs,

@@ -45,7 +45,7 @@ class Wanted(BaseModel):
     into: str | None = Field(
         default=None,
         pattern=r"^[\w-]{20,60}$",
-        description="the files that it comes with: as the first answer said",
+        description="the files that it comes with: the `into` of the first answer",
     )
 
 
@@ -259,8 +259,8 @@ def _give_way(client: redis.Redis, store: ObjectStore, identifier: str, person: 
 
 def _known(client: redis.Redis, identifier: str, person: str) -> Upload:
     with sorted_errors():
-        said = cast("str | None", client.get(_key(identifier)))
-    upload = None if said is None else Upload(**{**json.loads(said), "etags": tuple(json.loads(said)["etags"])})
+        kept = cast("str | None", client.get(_key(identifier)))
+    upload = None if kept is None else Upload(**{**json.loads(kept), "etags": tuple(json.loads(kept)["etags"])})
     if upload is None or upload.person != person:
         raise Problem(404, "no_upload", "there is no such upload of yours: they are kept for a week")
     return upload

@@ -141,9 +141,9 @@ class Door:
     def _entrance(self, path: str, scope: Scope, headers: Headers) -> Response:
         """Where people get in, who come back from there to where they were going; programs are told."""
         if path.startswith(("/v1/", "/dicom-web/")) or path in {"/openapi.json", "/v1"}:
-            said = "sign in, bring a key, or open the link that `dermbatch desk` prints"
+            detail = "sign in, bring a key, or open the link that `dermbatch desk` prints"
             shown = {"WWW-Authenticate": 'Bearer realm="dermbatch"'}
-            return answer(Problem(401, "unauthorized", said, headers=shown), headers, self._page)
+            return answer(Problem(401, "unauthorized", detail, headers=shown), headers, self._page)
         asked = scope.get("query_string", b"").decode("latin-1")
         wanted = f"{quote(path)}?{asked}" if asked else quote(path)
         return RedirectResponse("/enter" if path == "/" else f"/enter?{urlencode({'next': wanted})}", 303)

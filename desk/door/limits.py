@@ -85,8 +85,8 @@ class Limits:
 
 def _too_much(left: int) -> Problem:
     wait = max(1, left)
-    said = f"this is more than is answered in a minute: go on in {wait} s"
-    return Problem(429, "too_many_requests", said, headers={"Retry-After": str(wait)})
+    detail = f"this is more than is answered in a minute: go on in {wait} s"
+    return Problem(429, "too_many_requests", detail, headers={"Retry-After": str(wait)})
 
 
 def _key(kind: str, whose: str) -> str:

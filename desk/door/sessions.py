@@ -32,7 +32,7 @@ class Granted:
 
     Attributes:
         subject: Whom it means by that.
-        source: Which of its documents said the roles: ``id_token`` or ``userinfo``.
+        source: Which of its documents has the roles: ``id_token`` or ``userinfo``.
         lasts: Seconds that it vouched for, the last time.
         ends: When the session ends, however it is used; of Redis's clock, in seconds.
         sealed: Refresh token and ID token.
@@ -73,12 +73,12 @@ class Session:
     @classmethod
     def read(cls, text: str) -> Self:
         """One that was kept; before there were roles, whoever was in was let do everything."""
-        said = json.loads(text)
-        granted = said.get("granted")
+        stored = json.loads(text)
+        granted = stored.get("granted")
         return cls(
-            said["name"],
-            frozenset(map(Role, said.get("roles", Role))),
-            said.get("tenant"),
+            stored["name"],
+            frozenset(map(Role, stored.get("roles", Role))),
+            stored.get("tenant"),
             None if granted is None else Granted(**granted),
         )
 
@@ -173,10 +173,10 @@ class Sessions:
         with sorted_errors():
             self.redis.delete(_key(what, token))
 
-    def put_by(self, what: str, token: str, said: dict[str, str], seconds: float) -> None:
+    def put_by(self, what: str, token: str, value: dict[str, str], seconds: float) -> None:
         """Keep something that is called for once, and soon."""
         with sorted_errors():
-            self.redis.set(_key(what, token), json.dumps(said), ex=round(seconds))
+            self.redis.set(_key(what, token), json.dumps(value), ex=round(seconds))
 
     def call_for(self, what: str, token: str) -> dict[str, str] | None:
         """What was put by, which is then gone."""
@@ -194,9 +194,9 @@ class Sessions:
         return hmac.new(secret.encode(), of.encode(), hashlib.sha256).hexdigest()
 
 
-def seal(token: str, said: dict[str, str]) -> str:
+def seal(token: str, value: dict[str, str]) -> str:
     """Something that only who has this token can read."""
-    return base64.b64encode(_box(token).encrypt(json.dumps(said).encode())).decode()
+    return base64.b64encode(_box(token).encrypt(json.dumps(value).encode())).decode()
 
 
 def unseal(token: str, sealed: str) -> dict[str, str]:

@@ -58,8 +58,8 @@ class Recognition:
             Problem: 401 where a key or token is not to be believed, 403 where somebody has no role, 429 where too
                 much of one address was refused, 503 where the issuer is asked and does not answer.
         """
-        said = headers.get("authorization", "")
-        brought = said[len(_BEARER) :].strip() if said.lower().startswith(_BEARER) else ""
+        header = headers.get("authorization", "")
+        brought = header[len(_BEARER) :].strip() if header.lower().startswith(_BEARER) else ""
         if brought.startswith(PREFIX) or (brought and self.settings.oidc.audience is not None):
             return self._program(brought, address_of(headers, scope, self.settings))
         if self.settings.user_header is not None:
@@ -101,8 +101,8 @@ class Recognition:
             return None
         roles: frozenset[Role] | None = frozenset(self.settings.proxied_roles)
         if self.settings.roles_header is not None:
-            said = ",".join(headers.getlist(self.settings.roles_header)).split(",")
-            roles = roles_of([one.strip() for one in said], self.settings.oidc)
+            values = ",".join(headers.getlist(self.settings.roles_header)).split(",")
+            roles = roles_of([one.strip() for one in values], self.settings.oidc)
         person = Person(name, "", roles or frozenset(), self._tenant(headers))
         return replace(person, csrf=self.sessions.csrf(f"user {person.key}"))
 
@@ -165,14 +165,14 @@ def _is_among(address: str, settings: DeskSettings) -> bool:
     return any(found in network for network in settings.proxies)
 
 
-def _named(said: list[str]) -> str | None:
+def _named(values: list[str]) -> str | None:
     """The name that a proxy states: once, in UTF-8 as most do, else in Latin 1 as headers are by themselves.
 
     A second header of the name, or an empty one, is none of a proxy that takes away what comes from outside.
     """
-    if len(said) != 1 or not said[0].strip():
+    if len(values) != 1 or not values[0].strip():
         return None
     try:
-        return said[0].encode("latin-1").decode()
+        return values[0].encode("latin-1").decode()
     except UnicodeError:
-        return said[0]
+        return values[0]

@@ -160,8 +160,8 @@ def entrance(used: bool, proxied: bool, issuer: str | None, onward: str) -> HTML
 
 def wrong(problem: Problem, person: Any) -> HTMLResponse:
     """What is wrong, for people."""
-    said = {"what": title(problem), "status": problem.status, "detail": problem.detail, "reason": problem.reason}
-    found = page_of("problem.html", person, problem.status, **said)
+    fields = {"what": title(problem), "status": problem.status, "detail": problem.detail, "reason": problem.reason}
+    found = page_of("problem.html", person, problem.status, **fields)
     found.headers.update(problem.headers or {})
     return found
 
@@ -177,7 +177,7 @@ def environment() -> Environment:
     found.filters["time_left"] = time_left
     found.filters["markdown"] = lambda text: Markup(_markdown.render(text))  # noqa: S704 - it lets no HTML through
     found.filters["address"] = lambda text: quote(text, safe="")
-    found.filters["as_json"] = lambda said: json.dumps(asdict(said), default=datetime.isoformat)
+    found.filters["as_json"] = lambda value: json.dumps(asdict(value), default=datetime.isoformat)
     return found
 
 
@@ -191,8 +191,8 @@ def _result(store: ObjectStore, batch: str, index: int) -> ResultRecord:
 
 def page_of(template: str, person: Person | None, code: int = 200, **shown: Any) -> HTMLResponse:
     """A page of this template, for whoever is signed in."""
-    said = {"person": person, "version": __version__, "page": template.removesuffix(".html"), **shown}
-    return HTMLResponse(environment().get_template(template).render(said), code)
+    values = {"person": person, "version": __version__, "page": template.removesuffix(".html"), **shown}
+    return HTMLResponse(environment().get_template(template).render(values), code)
 
 
 def _moment(when: datetime | None) -> str:

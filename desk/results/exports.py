@@ -130,8 +130,8 @@ def coco(
     yield json.dumps(head)[:-1].encode() + b', "annotations": ['
     between, images = b"", list[str]()
     for number, one in enumerate(found, 1):
-        said = {"id": number, "file_name": file_of(one.record), "height": one.size[0], "width": one.size[1]}
-        images.append(json.dumps(said | {"batch": one.record.batch, "index": one.record.index}))
+        image = {"id": number, "file_name": file_of(one.record), "height": one.size[0], "width": one.size[1]}
+        images.append(json.dumps(image | {"batch": one.record.batch, "index": one.record.index}))
         if one.area:
             about = {"id": number, "image_id": number, "category_id": numbers.get(one.label, 1), "iscrowd": 0}
             about |= {"area": one.area, "bbox": one.box, "score": one.score}
@@ -221,5 +221,5 @@ def _column(table: pa.Table, name: str, kind: pa.DataType | None = None) -> pa.C
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_list(column.type):
         return column
-    said = (None if values is None else " ".join(map(str, values)) for values in column.to_pylist())
-    return pa.chunked_array([pa.array(said, pa.string())])
+    texts = (None if values is None else " ".join(map(str, values)) for values in column.to_pylist())
+    return pa.chunked_array([pa.array(texts, pa.string())])

@@ -119,14 +119,14 @@ class Part:
     @property
     def rows(self) -> int:
         """How many."""
-        said = self._piece.part
-        return said.rows if said is not None else sum(span.rows for span in self.spans)
+        part = self._piece.part
+        return part.rows if part is not None else sum(span.rows for span in self.spans)
 
     @property
     def reach(self) -> tuple[int, int]:
         """The first and the last image."""
-        said = self._piece.part
-        return (said.first, said.last) if said is not None else _reach(self.spans)
+        part = self._piece.part
+        return (part.first, part.last) if part is not None else _reach(self.spans)
 
     @property
     def schema(self) -> pa.Schema:
@@ -205,8 +205,8 @@ def _spans_of(metadata: pq.FileMetaData) -> list[Span]:
     found = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        said = group.column(at).statistics
-        found.append(Span(number, group.num_rows, said.min, said.max))
+        statistics = group.column(at).statistics
+        found.append(Span(number, group.num_rows, statistics.min, statistics.max))
     return found
 
 

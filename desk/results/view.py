@@ -167,8 +167,8 @@ class View:
         for number in np.unique(owners):
             places = np.flatnonzero(owners == number)
             part = self.parts[number]
-            said = part.table.take(names, rows[places] - self._starts[number]).to_pylist()
-            for place, row in zip(places, said, strict=True):
+            taken = part.table.take(names, rows[places] - self._starts[number]).to_pylist()
+            for place, row in zip(places, taken, strict=True):
                 cards[place] = self._card(part.name, row)
         return cards
 
@@ -318,5 +318,5 @@ def _spread(column: pa.ChunkedArray) -> dict[str, Any] | None:
     return {"low": low, "high": high, "counts": counts.tolist()}
 
 
-def _digest(said: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:20]
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]

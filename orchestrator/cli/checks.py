@@ -45,13 +45,13 @@ class Finding:
     Attributes:
         what: It looked at.
         state: ``missing`` where something cannot be done, ``optional`` where one may do without.
-        said: What there is, or is not.
+        detail: What there is, or is not.
         mend: What to do about it; empty where nothing is to be.
     """
 
     what: str
     state: State
-    said: str
+    detail: str
     mend: str = ""
 
 
@@ -92,17 +92,19 @@ def reachable(settings: Settings, home: Path) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    said = f"Python {platform.python_version()}, {platform.system()} on {platform.machine()}"
+    detail = f"Python {platform.python_version()}, {platform.system()} on {platform.machine()}"
     fits = sys.version_info[:2] in {(3, 11), (3, 12)} and platform.system() == "Linux"
-    return Finding("Python", "ok" if fits else "missing", said, "" if fits else "use Python 3.11 or 3.12 on Linux")
+    return Finding(
+        "Python", "ok" if fits else "missing", detail, "" if fits else "use Python 3.11 or 3.12 on Linux"
+    )
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, "ok", look())
     except StackError as error:
-        said, _, mend = str(error).partition(": ")
-        return Finding(what, "missing", said, mend)
+        detail, _, mend = str(error).partition(": ")
+        return Finding(what, "missing", detail, mend)
 
 
 def _package(what: str, name: str) -> Finding:
@@ -132,20 +134,20 @@ def _models() -> Finding:
 def _whole_models(folder: Path) -> Iterator[str]:
     """Names of models whose files are those that their configurations state; raises where one is not."""
     for name, versions in repository.served_models(folder).items():
-        said = (folder / name / "config.pbtxt").read_text()
+        config = (folder / name / "config.pbtxt").read_text()
         for version in versions:
             file = folder / name / version / "model.onnx"
-            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() not in said:
+            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() not in config:
                 raise StackError(f"{file} is not the file that its configuration states")
         yield name
 
 
 def _processors() -> Finding:
     gpu = shutil.which("nvidia-smi")
-    said = f"{len(os.sched_getaffinity(0))} to use; " + (
+    detail = f"{len(os.sched_getaffinity(0))} to use; " + (
         "an NVIDIA driver is there" if gpu else "no NVIDIA driver"
     )
-    return Finding("Processors", "ok", said)
+    return Finding("Processors", "ok", detail)
 
 
 def _memory() -> Finding:
@@ -159,9 +161,9 @@ def _disk(home: Path) -> Finding:
     there = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
     free, least = shutil.disk_usage(there).free, StackSettings().least_free
     writable = os.access(there, os.W_OK)
-    said = f"{free / 2**30:.1f} GiB free at {there}" + ("" if writable else ", which may not be written")
+    detail = f"{free / 2**30:.1f} GiB free at {there}" + ("" if writable else ", which may not be written")
     fits = writable and free > 4 * least
-    return Finding("Disk", "ok" if fits else "missing", said, "" if fits else "name another folder with --home")
+    return Finding("Disk", "ok" if fits else "missing", detail, "" if fits else "name another folder with --home")
 
 
 def _open_files() -> Finding:
@@ -195,7 +197,7 @@ def _destinations(settings: Settings) -> Iterator[Finding]:
         try:
             socket.create_connection((parts.hostname or "", port), _ANSWERED_IN).close()
         except OSError as error:
-            said = f"{parts.hostname}:{port} does not answer: {error.strerror or error}"
-            yield Finding(f"PACS {name}", "missing", said, "look at its address, and at firewalls between")
+            detail = f"{parts.hostname}:{port} does not answer: {error.strerror or error}"
+            yield Finding(f"PACS {name}", "missing", detail, "look at its address, and at firewalls between")
         else:
             yield Finding(f"PACS {name}", "ok", f"{parts.hostname}:{port} takes connections; nothing was sent")

@@ -39,7 +39,7 @@ class Rate:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
-        self._said = -math.inf
+        self._told = -math.inf
 
     @property
     def lately(self) -> float:
@@ -50,13 +50,13 @@ class Rate:
         return max(0, now - before) / max(_LEAST_SECONDS, end - start)
 
     def note(self, outcomes: int, now: float) -> bool:
-        """Take down a count; whether a second has passed since it last said so."""
+        """Take down a count; whether a second has passed since it was last true."""
         self._seen.append((now, outcomes))
         while now - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:
             self._seen.popleft()
-        if now - self._said < 1:
+        if now - self._told < 1:
             return False
-        self._said = now
+        self._told = now
         return True
 
 

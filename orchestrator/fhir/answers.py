@@ -75,20 +75,20 @@ def judged(name: str, answer: Answer, entries: int) -> Taken:
 
 def _read(body: bytes) -> dict[str, Any] | None:
     try:
-        said = json.loads(body)
+        parsed = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _items(holder: dict[str, Any] | None, field: str) -> list[dict[str, Any]]:
-    said = (holder or {}).get(field)
-    return [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+    held = (holder or {}).get(field)
+    return [one for one in held if isinstance(one, dict)] if isinstance(held, list) else []
 
 
 def _response(entry: dict[str, Any]) -> dict[str, Any]:
-    said = entry.get("response")
-    return said if isinstance(said, dict) else {}
+    response = entry.get("response")
+    return response if isinstance(response, dict) else {}
 
 
 def _statuses(body: dict[str, Any]) -> list[int]:
@@ -118,13 +118,13 @@ def _unclear(answer: Answer, body: dict[str, Any] | None) -> str:
 
 def _of_status(name: str, status: int, issues: list[str], retry_after: str | None) -> DermbatchError:
     told = f" ({', '.join(dict.fromkeys(issues))})" if issues else ""
-    said = f"the FHIR server {name!r} answered HTTP {status}{told}"
+    answer = f"the FHIR server {name!r} answered HTTP {status}{told}"
     if status in {_UNAUTHORIZED, _FORBIDDEN}:
-        text = f"{said}: it does not let us in; correct user, password or token of DERMBATCH_FHIR, or its rules"
+        text = f"{answer}: it does not let us in; correct user, password or token of DERMBATCH_FHIR, or its rules"
         return FhirRefused(text, reason="fhir_denied")
     if status in _LATER or (status >= 500 and status not in _NEVER) or (status >= 400 and set(issues) & _PASSING):
-        return FhirUnavailable(said, wait=seconds_of(retry_after))
+        return FhirUnavailable(answer, wait=seconds_of(retry_after))
     hint = _HINTS.get(status, "it does not take what was sent; see its log, and its profiles")
     if 300 <= status < 400:
         hint = "its address has changed; correct the URL of DERMBATCH_FHIR"
-    return FhirRefused(f"{said}: {hint}")
+    return FhirRefused(f"{answer}: {hint}")

@@ -90,6 +90,6 @@ def _text(header: Dataset, keyword: str) -> str | None:
     return str(header.get(keyword) or "").strip() or None
 
 
-def _day(said: str | None) -> date | None:
-    day = date.fromisoformat(said) if said is not None else None
+def _day(text: str | None) -> date | None:
+    day = date.fromisoformat(text) if text is not None else None
     return None if day == _UNKNOWN else day

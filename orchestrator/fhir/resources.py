@@ -45,8 +45,8 @@ class _Image:
         """What resources are named by: all that they say, but when it was found."""
         who = (self.whose.patient, self.whose.issuer, self.whose.study, self.whose.accession, self.whose.taken)
         keys = [self.record.stages[stage].key for stage in sorted(self.record.stages)]
-        said = (*keys, *sorted(self.record.flags), *(str(one or "") for one in who))
-        return REVISION, self.record.software, self.record.source.sha256, *said
+        rest = (*keys, *sorted(self.record.flags), *(str(one or "") for one in who))
+        return REVISION, self.record.software, self.record.source.sha256, *rest
 
 
 def bundle(record: ResultRecord, batch: Batch, whose: Identity = NOBODY) -> Json | None:

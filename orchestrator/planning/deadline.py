@@ -1,4 +1,4 @@
-"""Deadlines: what is said beforehand of whether one can be met, by the work there is and present capacity."""
+"""Deadlines: whether one can be met, told beforehand by the work there is and present capacity."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SENTENCES: dict[Answer, str] = {
 
 @dataclass(frozen=True)
 class Promise:
-    """What is said beforehand of a deadline.
+    """What is told beforehand of a deadline.
 
     Attributes:
         deadline: By when.

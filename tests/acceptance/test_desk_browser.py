@@ -103,7 +103,7 @@ def shown(seat):
     page.evaluate("viewer.look({x: viewer.size[0] / 2, y: viewer.size[1] / 2, zoom: 1})")
     seat.until("viewer.idle && viewer.tiles.size && ![...viewer.tiles.values()].includes('loading')")
     page.wait_for_timeout(100)
-    said = page.evaluate(
+    drawn = page.evaluate(
         """() => {
         const {canvas, context, size, view} = viewer;
         const left = Math.round(canvas.width / 2 - view.x), top = Math.round(canvas.height / 2 - view.y);
@@ -114,8 +114,8 @@ def shown(seat):
         return {width, height, x: x - left, y: y - top, data: btoa(data.join(""))};
         }"""
     )
-    pixels = np.frombuffer(base64.b64decode(said["data"]), np.uint8)
-    return pixels.reshape(said["height"], said["width"], 4)[..., :3], said["x"], said["y"]
+    pixels = np.frombuffer(base64.b64decode(drawn["data"]), np.uint8)
+    return pixels.reshape(drawn["height"], drawn["width"], 4)[..., :3], drawn["x"], drawn["y"]
 
 
 def test_pixels_hold_from_file_to_screen(browser, link, uploaded, pictures):
@@ -297,9 +297,9 @@ def test_gallery_image_and_export_by_keyboard_alone(browser, link, uploaded):
     with page.expect_download() as download:
         page.get_by_text("COCO").focus()
         page.keyboard.press("Enter")
-    said = json.loads(Path(download.value.path()).read_text())
-    assert said["annotations"]
-    assert all(one["segmentation"]["counts"] for one in said["annotations"])
+    exported = json.loads(Path(download.value.path()).read_text())
+    assert exported["annotations"]
+    assert all(one["segmentation"]["counts"] for one in exported["annotations"])
     assert seat.faults == []
     seat.close()
 

@@ -26,9 +26,10 @@ pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).parents[2]
 OWN_STORE = """eval "$(python3 -c "
 import json
-said = json.load(open('.dermbatch/stack.json'))['settings']['store']
-print('export AWS_DEFAULT_REGION=us-east-1 AWS_ENDPOINT_URL=' + said['endpoint_url'])
-print('export AWS_ACCESS_KEY_ID=' + said['access_key_id'] + ' AWS_SECRET_ACCESS_KEY=' + said['secret_access_key'])
+store = json.load(open('.dermbatch/stack.json'))['settings']['store']
+print('export AWS_DEFAULT_REGION=us-east-1 AWS_ENDPOINT_URL=' + store['endpoint_url'])
+print('export AWS_ACCESS_KEY_ID=' + store['access_key_id'])
+print('export AWS_SECRET_ACCESS_KEY=' + store['secret_access_key'])
 ")"
 """
 UP = ("dermbatch up", "dermbatch up --engine onnxruntime --model-repository MY_MODELS")

@@ -228,8 +228,8 @@ def test_a_canary_looks_on_and_touches_no_result(stack, samples):
     prefix = layout.canary_results("try")
     wait_for(lambda: len(list(stack.store.list(stack.store.bucket, prefix))) == 8, 60, "the canary")
     stack("canary", "stop", "try")
-    said = json.loads(stack("canary", "report", "try", "--json"))
-    assert (said["mean_dice"], said["same_label"], said["failures"]) == (1.0, 8, {})
+    report = json.loads(stack("canary", "report", "try", "--json"))
+    assert (report["mean_dice"], report["same_label"], report["failures"]) == (1.0, 8, {})
     assert "stopped" in stack("canary", "report", "try")
     assert {record.stages[Stage.SEGMENT].model.version for record in stack.records("lively")} == {"1"}
 

@@ -16,7 +16,7 @@ NAME = f"{RELEASE}-dermbatch"
 
 
 def helm(*args):
-    """Run Helm; its code, and what it said on both ends."""
+    """Run Helm; its exit status and both outputs."""
     program = Path(sys.executable).with_name("helm")
     assert program.is_file(), "Helm is not installed: make chart-check"
     ended = subprocess.run([program, *map(str, args)], check=False, capture_output=True, text=True)

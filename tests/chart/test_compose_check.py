@@ -101,7 +101,7 @@ def test_modules_are_found_and_told_where_they_cannot_be_imported():
     ],
 )
 def test_whatever_is_wrong_is_counted_and_makes_the_check_fail(verdict, wrong, line):
-    whole = {"lost": 0, "duplicated": 0, "torn": 0, "poisoned": 0, "failed": Counter(), "said": []}
+    whole = {"lost": 0, "duplicated": 0, "torn": 0, "poisoned": 0, "failed": Counter(), "complaints": []}
     verdicts = {"good": Verdict(**whole), "other": Verdict(**{**whole, **verdict})}
     report = Report(kills=8, ends=7, upgrades=3, verdicts=verdicts, wrong=wrong)
     assert report.line(90) == f"{line} kills=8 ends=7 upgrades=3 images=90"

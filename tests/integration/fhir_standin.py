@@ -38,15 +38,15 @@ class FhirStandIn(ThreadingHTTPServer):
 
     def take(self, body):
         """The answer to a transaction: a status for each entry."""
-        said = json.loads(body)
-        Bundle.model_validate(said)
-        assert said["type"] == "transaction"
+        bundle = json.loads(body)
+        Bundle.model_validate(bundle)
+        assert bundle["type"] == "transaction"
         with self._lock:
-            ids = {entry["fullUrl"]: self._id(entry) for entry in said["entry"]}
+            ids = {entry["fullUrl"]: self._id(entry) for entry in bundle["entry"]}
             return {
                 "resourceType": "Bundle",
                 "type": "transaction-response",
-                "entry": [{"response": {"status": self._kept(entry, ids)}} for entry in said["entry"]],
+                "entry": [{"response": {"status": self._kept(entry, ids)}} for entry in bundle["entry"]],
             }
 
     def _id(self, entry):
@@ -79,16 +79,16 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append(dict(self.headers))
         if self.server.answers:
-            status, said, headers = self.server.answers.pop(0)
+            status, reply, headers = self.server.answers.pop(0)
         elif self.path != "/fhir":
-            status, said, headers = 404, b"", {}
+            status, reply, headers = 404, b"", {}
         else:
-            status, said, headers = 200, json.dumps(self.server.take(body)).encode(), {}
+            status, reply, headers = 200, json.dumps(self.server.take(body)).encode(), {}
         self.send_response(status)
-        for name, value in {"Content-Type": JSON, "Content-Length": str(len(said)), **headers}.items():
+        for name, value in {"Content-Type": JSON, "Content-Length": str(len(reply)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(said)
+        self.wfile.write(reply)
 
     def log_message(self, *words):
         pass

@@ -145,5 +145,5 @@ def test_a_batch_ends_whole_whatever_the_clock_does(tmp_path):
         house.mend()
     finally:
         house.stop()
-    assert (verdict.lost, verdict.duplicated, verdict.torn, verdict.failed) == (0, 0, 0, {}), verdict.said
+    assert (verdict.lost, verdict.duplicated, verdict.torn, verdict.failed) == (0, 0, 0, {}), verdict.complaints
     assert house.own_deaths == {}

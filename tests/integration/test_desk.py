@@ -226,8 +226,8 @@ def test_batches_stand_and_are_steered(server, ada, store):
         assert next(lines) == "event: standing"
         assert json.loads(next(lines).removeprefix("data: "))["state"] == "paused"
         ada.post("/v1/batches/desk-open/cancel")
-        said = next(line for line in lines if line.startswith("data: "))
-        assert json.loads(said.removeprefix("data: "))["state"] == "cancelled"
+        event = next(line for line in lines if line.startswith("data: "))
+        assert json.loads(event.removeprefix("data: "))["state"] == "cancelled"
     assert ada.post("/v1/batches/desk-open/resume").status_code == 400
     server.desk.ledger.batches.forget("desk-open")
     store.delete(layout.control("desk-open"))
@@ -283,9 +283,9 @@ def test_the_gallery_is_told_the_order_and_rows_and_facets(ada, monday):
     rows = ada.get("/v1/results/rows", params=asked | {"ids": "0:3,0:99,0:8"}).json()
     assert [row and row["index"] for row in rows] == [3, None, 8]
     assert ada.get("/v1/results/rows", params=asked | {"ids": "a"}).status_code == 400
-    said = ada.get("/v1/results/facets", params=asked).json()
-    assert said["total"] == 4
-    assert said["labels"] == ["melanoma", "nevus", "seborrheic_keratosis"]
+    facets = ada.get("/v1/results/facets", params=asked).json()
+    assert facets["total"] == 4
+    assert facets["labels"] == ["melanoma", "nevus", "seborrheic_keratosis"]
 
 
 def test_results_of_a_batch_that_runs_come_as_they_are_there(ada, store, tmp_path):
@@ -328,9 +328,9 @@ def test_an_image_has_its_record_files_layers_and_each_look_is_noted(server, ada
     pixels = np.random.default_rng(1).integers(0, 256, (600, 900, 3), np.uint8)
     write_batch(store, "desk-pictures", [pictured(store, "desk-pictures", 0, pixels)], tmp_path)
     here = "/v1/batches/desk-pictures/images/0"
-    said = ada.get(here).json()
-    assert said["layers"] == ["original", "purified", "enhanced", "occlusions"]
-    assert "preview_jpeg" not in said["result"]
+    image = ada.get(here).json()
+    assert image["layers"] == ["original", "purified", "enhanced", "occlusions"]
+    assert "preview_jpeg" not in image["result"]
     assert ada.get(f"{here}/preview.jpg").content[:2] == b"\xff\xd8"
     mask = ada.get(f"{here}/files/mask.png")
     part = ada.get(f"{here}/files/mask.png", headers={"range": "bytes=1-3"})
@@ -466,8 +466,8 @@ def test_a_view_is_exported(ada, store, monday, tmp_path):
     write_batch(
         store, "desk-coco", [pictured(store, "desk-coco", 0, pixels), result_of("desk-coco", 21)], tmp_path
     )
-    said = ada.get("/v1/exports/coco?batch=desk-coco").json()
-    (one,) = said["annotations"]
+    exported = ada.get("/v1/exports/coco?batch=desk-coco").json()
+    (one,) = exported["annotations"]
     assert (one["area"], one["bbox"]) == (150, [15, 10, 15, 10])
     with zipfile.ZipFile(io.BytesIO(ada.get("/v1/exports/fiftyone?batch=desk-coco").content)) as archive:
         names = [image["file_name"] for image in json.loads(archive.read("labels.json"))["images"]]
@@ -492,9 +492,9 @@ def test_usage_is_a_page_and_its_numbers_are_texts(ada, store, monday):
 
 
 def test_what_the_card_says_of_probabilities_stands_beside_them(ada):
-    said = ada.get("/v1/models/classify_lite").json()
-    assert said["card_version"] == "1"
-    assert {"expected calibration error", "specificity at 95 melanoma"} <= set(said["figures"])
+    model = ada.get("/v1/models/classify_lite").json()
+    assert model["card_version"] == "1"
+    assert {"expected calibration error", "specificity at 95 melanoma"} <= set(model["figures"])
     assert ada.get("/v1/models/my_own").json() == {
         "name": "my_own",
         "card": None,
@@ -511,8 +511,8 @@ def test_a_comparison_is_a_page_in_pages(ada, store):
     body = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), body)
     store.put(layout.comparison_table("desk-anew"), body.getvalue(), "application/vnd.apache.parquet")
-    said = ada.get("/v1/batches/desk-anew/comparison?order=-dice&start=28").json()
-    assert ([one["index"] for one in said["rows"]], said["total"]) == ([1, 0], 30)
+    compared = ada.get("/v1/batches/desk-anew/comparison?order=-dice&start=28").json()
+    assert ([one["index"] for one in compared["rows"]], compared["total"]) == ([1, 0], 30)
     page = ada.get("/comparison/desk-anew", params={"truth": f"s3://{store.bucket}/none/"}).text
     assert page.count('alt="Outline now"') == 25
     assert "Dice with the truth" in page
@@ -530,10 +530,10 @@ rules:
 
 def test_rules_are_tried_with_files_as_they_would_be_called(ada):
     objects = ["s3://exports/clinic-a/1.dcm", "s3://exports/clinic-a/صورة.png", "s3://exports/a.txt"]
-    said = ada.post("/v1/rules/trial", json={"rules": RULES, "objects": objects}).json()["objects"]
-    assert [one["done"] and one["done"]["name"] for one in said] == ["clinic", "rest", None]
-    assert said[0]["done"]["lane"] == "live"
-    assert "no pattern of include" in said[1]["rules"][0]["why"]
+    tried = ada.post("/v1/rules/trial", json={"rules": RULES, "objects": objects}).json()["objects"]
+    assert [one["done"] and one["done"]["name"] for one in tried] == ["clinic", "rest", None]
+    assert tried[0]["done"]["lane"] == "live"
+    assert "no pattern of include" in tried[1]["rules"][0]["why"]
     for rules, asked, what in (
         ("rules: [", objects, "line 1"),
         (RULES.replace("lane: live", "lane: fast"), objects, "line 3"),
@@ -561,10 +561,10 @@ def photographed(day):
 
 def deidentified_batch(store, name, images, salt):
     """Results of these images: whose they are, and when they were taken; none where the header does not say."""
-    said = Deidentification(
+    profile = Deidentification(
         profile="p", dates="shift", uids="replace", burned_in_text="flag", reidentification=False, salt=salt
     )
-    batch = batch_of(name, len(images), deidentified=said)
+    batch = batch_of(name, len(images), deidentified=profile)
     write_manifest(store, batch, [entry_of(index) for index in range(batch.images)])
     for index, (whose, day) in enumerate(images):
         record = result_of(name, index).model_copy(update={"name": f"{whose}/{index}.dcm"})
@@ -580,9 +580,9 @@ def test_the_same_pseudonyms_other_pictures_come_by_time(ada, store):
     deidentified_batch(store, "desk-people", [*((PERSON, day) for day in days), (OTHER, "20250101")], "one")
     deidentified_batch(store, "desk-people-2", [(PERSON, "20250901")], "one")
     deidentified_batch(store, "desk-people-3", [(PERSON, "20250902")], "another")
-    said = ada.get("/v1/batches/desk-people/images/0/others").json()
-    assert said["pseudonym"] == PERSON
-    assert [(one["batch"], one["index"], one["taken"]) for one in said["pictures"]] == [
+    others = ada.get("/v1/batches/desk-people/images/0/others").json()
+    assert others["pseudonym"] == PERSON
+    assert [(one["batch"], one["index"], one["taken"]) for one in others["pictures"]] == [
         ("desk-people", 1, "2025-03-01"),
         ("desk-people-2", 0, "2025-09-01"),
         ("desk-people", 3, "2026-03-01"),
@@ -598,8 +598,8 @@ def test_the_same_pseudonyms_other_pictures_come_by_time(ada, store):
 
 
 def test_images_that_say_not_whose_they_are_have_no_others(ada, monday):
-    said = ada.get(f"/v1/batches/{monday}/images/0/others").json()
-    assert said == {"pseudonym": None, "pictures": []}
+    others = ada.get(f"/v1/batches/{monday}/images/0/others").json()
+    assert others == {"pseudonym": None, "pictures": []}
     assert "pseudonym" not in ada.get(f"/v1/results/facets?batch={monday}").json()["columns"]
 
 
@@ -740,8 +740,8 @@ def test_what_was_uploaded_becomes_one_batch_however_often_it_is_asked(ada, stor
     liar = ada.post("/v1/uploads", json={"name": "b.png", "size": 4, "into": first["into"]}).json()
     assert send(ada, liar, 0, b"MZ\x90\x00").status_code == 204
     asked = {"inputs": [f"upload:{first['into']}"], "stages": ["segment"]}
-    said = ada.post("/v1/estimates", json=asked).json()
-    assert said["images"] + said["skipped"] == 2
+    estimate = ada.post("/v1/estimates", json=asked).json()
+    assert estimate["images"] + estimate["skipped"] == 2
     headers = {"idempotency-key": "once"}
     made = [ada.post("/v1/batches", json=asked, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in made] == [201, 201]
@@ -795,6 +795,6 @@ def test_uploads_are_bounded_and_can_be_dropped(ada):
 
 
 def test_the_api_describes_itself(ada):
-    said = ada.get("/openapi.json").json()
-    assert said["openapi"].startswith("3.1")
-    assert "/v1/batches/{batch}/images/{index}/layers/{layer}" in said["paths"]
+    schema = ada.get("/openapi.json").json()
+    assert schema["openapi"].startswith("3.1")
+    assert "/v1/batches/{batch}/images/{index}/layers/{layer}" in schema["paths"]

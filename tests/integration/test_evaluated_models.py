@@ -122,7 +122,7 @@ def test_the_three_agree_pixel_by_pixel(served):
 
 
 @pytest.mark.parametrize(
-    ("address", "stage", "said"),
+    ("address", "stage", "complaint"),
     [
         ("{triton}/nobody", Stage.SEGMENT, "serves no model 'nobody'"),
         ("{triton}/segment_unet@1", Stage.SEGMENT, "serves segment_unet in version 3, not 1"),
@@ -139,7 +139,7 @@ def test_the_three_agree_pixel_by_pixel(served):
         ("triton:segment_unet", Stage.SEGMENT, "is no address of a model"),
     ],
 )
-def test_what_cannot_be_measured_is_said_in_a_sentence(served, address, stage, said):
+def test_what_cannot_be_measured_is_said_in_a_sentence(served, address, stage, complaint):
     nobody = f"triton://127.0.0.1:{free_ports(1)[0]}"
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=complaint):
         load_model(address.format(triton=served[2], nobody=nobody), stage)

@@ -83,6 +83,6 @@ def test_a_real_worker_runs_it(app, client, empty_redis, tmp_path):
     for one, lane in zip(asked, ("live", "bulk"), strict=True):
         assert ledger.images.enqueue([Messages(app).of(one, lane)]) == 1
     log = noted(empty_redis, tmp_path / "worker.log", lambda: client.llen("tests:taken") >= 2)
-    taken = sorted(map(json.loads, client.lrange("tests:taken", 0, -1)), key=lambda said: said["index"])
+    taken = sorted(map(json.loads, client.lrange("tests:taken", 0, -1)), key=lambda message: message["index"])
     assert taken == [one.to_message() for one in asked]
     assert "png" not in log

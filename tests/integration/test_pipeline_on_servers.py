@@ -171,10 +171,10 @@ def test_a_canary_leaves_results_alone_and_reports_how_it_agrees(store, client, 
     new = keys(store) - before
     assert layout.canary_result("two", "b", 0) in new
     assert not {key for key in new if key.startswith("batches/")}
-    said = canary.report(store, "two")
+    report = canary.report(store, "two")
     # Version 2 sees no lesion where version 1 sees one.
-    assert (said.images, said.failures, said.mean_dice) == (1, {}, 0.0)
-    assert said.worst[0].models[Stage.SEGMENT].version == "2"
+    assert (report.images, report.failures, report.mean_dice) == (1, {}, 0.0)
+    assert report.worst[0].models[Stage.SEGMENT].version == "2"
     assert canary.stop(store, "two").stopped is not None
     assert do(store, client, listed(store)).stages == record.stages
 

@@ -80,10 +80,10 @@ def nothing_refused_yet(redis_settings):
 
 
 @contextmanager
-def signed_on(issuer, name, *, onward="", home=HOME, **said):
+def signed_on(issuer, name, *, onward="", home=HOME, **claims):
     """Somebody who has signed on in a browser of their own; the answer at which they arrived is ``arrived``."""
     issuer.told(
-        user=name, **{"id_token": {"preferred_username": name, "roles": ["reader"]}, "userinfo": {}, **said}
+        user=name, **{"id_token": {"preferred_username": name, "roles": ["reader"]}, "userinfo": {}, **claims}
     )
     with httpx.Client(base_url=home, follow_redirects=True, timeout=60) as browser:
         browser.arrived = browser.get(f"/sign-in?next={onward}", headers={"accept": "text/html"})
@@ -110,8 +110,8 @@ def test_who_signs_on_arrives_where_they_were_going_and_may_what_the_issuer_says
         assert rita.arrived.url.path == "/models"
         assert "Sign out" in rita.arrived.text
         assert ">Usage<" not in rita.arrived.text
-        said = rita.get("/v1/session").json()
-        assert (said["name"], said["roles"], said["tenant"]) == ("rita", ["reader"], None)
+        session = rita.get("/v1/session").json()
+        assert (session["name"], session["roles"], session["tenant"]) == ("rita", ["reader"], None)
         refused = rita.post("/v1/rules/trial", json={"rules": "", "objects": []})
         assert (refused.status_code, refused.json()["reason"]) == (403, "role_missing")
         assert "operator" in refused.json()["detail"]
@@ -151,8 +151,8 @@ def test_an_answer_of_the_issuer_opens_once_and_for_the_browser_that_set_out(ser
         answer = browser.get("/sign-in", follow_redirects=True)
         assert answer.status_code == 200
         assert browser.get(str(answer.history[-2].url)).status_code == 400  # replayed
-        for said in ("state=x&code=y", "code=y", "", "state=&error=access_denied"):
-            assert browser.get(f"/signed-in?{said}").status_code == 400
+        for query in ("state=x&code=y", "code=y", "", "state=&error=access_denied"):
+            assert browser.get(f"/signed-in?{query}").status_code == 400
         started = browser.get("/sign-in").headers["location"]
         state = parse_qs(urlsplit(started).query)["state"][0]
         refused = browser.get(f"/signed-in?state={state}&error=access_denied")
@@ -201,9 +201,9 @@ def test_where_a_refresh_says_nothing_of_roles_they_stay(server, issuer, monkeyp
         whole = speaks_to.token
 
         def without_id_token(**asked):
-            said = whole(**asked)
-            said.pop("id_token")
-            return said
+            tokens = whole(**asked)
+            tokens.pop("id_token")
+            return tokens
 
         monkeypatch.setattr(speaks_to, "token", without_id_token)
         issuer.told(id_token={"preferred_username": "ugo", "roles": []})
@@ -217,8 +217,8 @@ def test_where_a_refresh_says_nothing_of_roles_they_stay(server, issuer, monkeyp
 def test_roles_that_userinfo_says_are_read_there_again(server, issuer):
     there = {"preferred_username": "vera@clinic", "roles": ["reviewer"]}
     with signed_on(issuer, "vera", id_token={}, userinfo=there) as vera:
-        said = vera.get("/v1/session").json()
-        assert (said["name"], said["roles"]) == ("vera@clinic", ["reviewer"])
+        session = vera.get("/v1/session").json()
+        assert (session["name"], session["roles"]) == ("vera@clinic", ["reviewer"])
         issuer.told(userinfo={})
         lapse(server, vera)
         assert vera.get("/v1/batches").json()["reason"] == "claim_missing"
@@ -259,8 +259,8 @@ def test_a_refresh_that_fails_early_is_not_tried_at_every_request(server, issuer
     with signed_on(issuer, "xaver") as xaver:
         speaks_to, asked = server.recognition.sign_on.issuer, []
 
-        def refuses(**said):
-            asked.append(said)
+        def refuses(**request):
+            asked.append(request)
             raise issuers.Refused("invalid_grant")
 
         monkeypatch.setattr(speaks_to, "token", refuses)
@@ -325,7 +325,7 @@ def test_signing_out_ends_it_here_and_at_the_issuer(server, issuer):
 def test_a_public_client_signs_on_by_pkce_alone_and_a_tenant_comes_with_the_claims(
     issuer, redis_settings, object_store_settings, tmp_path
 ):
-    said = {"preferred_username": "bela", "groups": {"derm": ["Derm Readers", "others"]}, "roles": {"x": {}}}
+    claims = {"preferred_username": "bela", "groups": {"derm": ["Derm Readers", "others"]}, "roles": {"x": {}}}
     oidc = settings(
         issuer,
         client_id="public",
@@ -340,7 +340,7 @@ def test_a_public_client_signs_on_by_pkce_alone_and_a_tenant_comes_with_the_clai
         httpx.Client(timeout=60) as browser,
     ):
         for tenant, status in (({"tenant": "clinic-a"}, 303), ({}, 403)):
-            issuer.told(user="bela", id_token=said | tenant)
+            issuer.told(user="bela", id_token=claims | tenant)
             answer = browser.get(f"{other.url}/sign-in")
             while not answer.headers["location"].startswith(f"{HOME}/signed-in"):
                 answer = browser.get(httpx.URL(str(answer.url)).join(answer.headers["location"]))
@@ -353,9 +353,9 @@ def test_a_public_client_signs_on_by_pkce_alone_and_a_tenant_comes_with_the_clai
 # Tokens of programs.
 
 
-def b64(said):
+def b64(part):
     return (
-        base64.urlsafe_b64encode(said if isinstance(said, bytes) else json.dumps(said).encode())
+        base64.urlsafe_b64encode(part if isinstance(part, bytes) else json.dumps(part).encode())
         .rstrip(b"=")
         .decode()
     )
@@ -475,8 +475,8 @@ def test_a_key_is_shown_once_lets_in_by_its_role_and_is_revoked_at_once(plain):
         assert key.rpartition("_")[2] not in stored.to_json().decode()
         assert (stored.by, (stored.expires - stored.made).days) == ("ada", 3)
         with with_key(plain, key) as program:
-            said = {"name": "key:nightly", "csrf": "", "roles": ["operator"], "tenant": "clinic-a"}
-            assert program.get("/v1/session").json() == said
+            session = {"name": "key:nightly", "csrf": "", "roles": ["operator"], "tenant": "clinic-a"}
+            assert program.get("/v1/session").json() == session
             assert program.get("/v1/keys").status_code == 403
             assert program.post("/v1/batches/none/pause").status_code == 404
             listed = next(one for one in ada.get("/v1/keys").json() if one["id"] == identifier)
@@ -632,15 +632,15 @@ def test_a_page_outlives_its_session_and_goes_on_once_the_same_person_has_signed
         keep = (
             "import('/static/api.js').then((api) => api.json('/v1/sets/drawn', "
             "{method: 'PATCH', json: {add: {b: window.drawing}}}))"
-            ".then((said) => said.images.b, (error) => error.status)"
+            ".then((body) => body.images.b, (error) => error.status)"
         )
         assert page.evaluate(keep) == 401
         with context.expect_page() as opened:
-            page.locator("#said").get_by_role("link", name="Sign in").click()
+            page.locator("#messages").get_by_role("link", name="Sign in").click()
         opened.value.get_by_role("link", name="Sign in", exact=True).click()
         opened.value.wait_for_url(f"{HOME}/batches")
         assert page.evaluate(keep) == [1, 2, 3]
-        assert page.locator("#said").get_by_text("Your session has ended").count() == 0
+        assert page.locator("#messages").get_by_text("Your session has ended").count() == 0
         page.get_by_role("button", name="Sign out").click()
         page.wait_for_url(f"{issuer.url}/session/end*")
         page.get_by_role("button", name="Sign out").click()

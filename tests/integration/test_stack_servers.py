@@ -180,7 +180,7 @@ def test_an_object_that_the_disk_did_not_take_is_noticed(own_s3, tmp_path):
     part, settings_, files = own_s3
     watch = DiskWatch(part.log)
     watch.look()
-    # A file where a folder is needed fails as a full disk does: in the server's own write, after it said 200.
+    # A file where a folder is needed fails as a full disk does: in the server's own write, after it answered 200.
     (files.bucket(settings_.bucket) / "full").write_bytes(b"")
     (files.bucket(settings_.bucket) / ".ministack-keys").write_bytes(b"")
     client = boto3.client(

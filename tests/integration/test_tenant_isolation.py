@@ -128,8 +128,8 @@ def seen_before(at_b):
 def summarise(store, name, done):
     times = {"created": CREATED, "closed": CREATED, "first_started": CREATED, "last_finished": CREATED}
     counts = {"images": done, "done": done, "failed": 0, "reasons": {}, "stage_seconds": {}, "stage_runs": {}}
-    said = BatchSummary(name=name, image_seconds=1, slots=1, software="0", **times, **counts)
-    write(store, layout.summary(name), said)
+    summary = BatchSummary(name=name, image_seconds=1, slots=1, software="0", **times, **counts)
+    write(store, layout.summary(name), summary)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_the_same_name_at_another_tenant_is_somebody_else(server, at_a, at_b):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "complaint"),
     [
         ({"inputs": ["s3://clinic-a/x/"]}, "s3://clinic-a/x/ is not below a prefix of tenant 'clinic-b'"),
         ({"inputs": ["s3://apart-incoming/desk/"]}, "s3://apart-incoming/desk/ is not below a prefix"),
@@ -272,11 +272,11 @@ def test_the_same_name_at_another_tenant_is_somebody_else(server, at_a, at_b):
         ({"inputs": ["s3://clinic-b/"], "send_to": "main"}, "may not send to 'main'"),
     ],
 )
-def test_nothing_is_submitted_or_reckoned_beyond_what_a_tenant_may(at_b, asked, said):
+def test_nothing_is_submitted_or_reckoned_beyond_what_a_tenant_may(at_b, asked, complaint):
     for path in ("/v1/batches", "/v1/estimates"):
         answer = at_b.post(path, json=asked)
         assert (answer.status_code, answer.json()["reason"]) == (400, "usage")
-        assert said in answer.json()["detail"]
+        assert complaint in answer.json()["detail"]
 
 
 @pytest.mark.usefixtures("busy")
@@ -294,8 +294,8 @@ def test_known_cases_of_a_queue_are_ones_own_whatever_a_set_names(store, at_a, a
     record = pictured(store, "clinic-b.theirs", 0, np.full((224, 300, 3), 90, np.uint8))
     write_batch(store, "clinic-b.theirs", [record], tmp_path, tenant="clinic-b")
     stages = at_a.get(f"/v1/batches/{CLOSED}/images/0/decisions").json()["stages"]
-    said = {"version": 1, "kind": "adjudicate", "stages": stages, "shown": True, "diagnosis": ["nevus"]}
-    assert at_a.post(f"/v1/batches/{CLOSED}/images/0/decisions", json=said).status_code == 201
+    decision = {"version": 1, "kind": "adjudicate", "stages": stages, "shown": True, "diagnosis": ["nevus"]}
+    assert at_a.post(f"/v1/batches/{CLOSED}/images/0/decisions", json=decision).status_code == 201
     assert at_b.patch("/v1/sets/known", json={"add": {CLOSED: [0], "clinic-a.none": [0]}}).status_code == 200
     asked = {"name": "spy", "batches": ["clinic-b.theirs"], "known": "known"}
     answer = at_b.post("/v1/queues", json=asked)
@@ -306,13 +306,13 @@ def test_known_cases_of_a_queue_are_ones_own_whatever_a_set_names(store, at_a, a
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "complaint"),
     [({"lane": "live"}, "has no lane live (it has: bulk)"), ({"weight": 6}, "may have a weight of 5 at most")],
 )
-def test_no_batch_is_put_before_others_by_more_than_its_tenant_may(server, at_b, asked, said):
+def test_no_batch_is_put_before_others_by_more_than_its_tenant_may(server, at_b, asked, complaint):
     answer = at_b.post("/v1/batches/clinic-b.any/priority", json=asked)
     assert (answer.status_code, answer.json()["reason"]) == (400, "usage")
-    assert said in answer.json()["detail"]
+    assert complaint in answer.json()["detail"]
     assert "there is no batch" in at_b.post("/v1/batches/clinic-b.any/priority", json={"weight": 5}).text
 
 
@@ -320,8 +320,8 @@ def test_no_batch_is_put_before_others_by_more_than_its_tenant_may(server, at_b,
 def test_decisions_are_sent_where_a_tenant_may_and_of_other_places_nothing_is_told(at_a):
     place = f"/v1/batches/{CLOSED}/images/0/decisions"
     stages = at_a.get(place).json()["stages"]
-    said = {"version": 1, "stages": stages, "shown": True, "diagnosis": ["nevus"]}
-    assert at_a.post(place, json=said).status_code in {201, 409}  # it may be there
+    decision = {"version": 1, "stages": stages, "shown": True, "diagnosis": ["nevus"]}
+    assert at_a.post(place, json=decision).status_code in {201, 409}  # it may be there
     there, not_there = (at_a.post(f"{place}/1/send", json={"to": name}) for name in ("main", "nowhere"))
     assert (there.status_code, there.json()["detail"]) == (400, "tenant 'clinic-a' may not send to 'main'")
     assert there.text.replace("main", "nowhere") == not_there.text

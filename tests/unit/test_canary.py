@@ -33,9 +33,9 @@ def job(index=0, *, stages=ORDER, batch="b", models=OLD, source=None, etag=None)
     )
 
 
-def saw(store, index, *, name="try", image=None, **said):
+def saw(store, index, *, name="try", image=None, **fields):
     image = image or f"{index}.jpg"
-    record = CanaryRecord(canary=name, batch="b", index=index, name=image, models={}, seconds=2, **said)
+    record = CanaryRecord(canary=name, batch="b", index=index, name=image, models={}, seconds=2, **fields)
     store.put(layout.canary_result(name, "b", index), record.to_json(), "application/json")
 
 
@@ -62,7 +62,7 @@ def test_a_name_is_used_once(store):
 
 
 @pytest.mark.parametrize(
-    ("name", "models", "share", "said"),
+    ("name", "models", "share", "complaint"),
     [
         ("Try this", NEW, 0.1, "canary name 'Try this' is not usable"),
         ("_running.json", NEW, 0.1, "not usable"),
@@ -72,8 +72,8 @@ def test_a_name_is_used_once(store):
         ("try", NEW, float("nan"), "more than 0"),
     ],
 )
-def test_what_cannot_be_is_told(store, name, models, share, said):
-    with pytest.raises(UsageError, match=said):
+def test_what_cannot_be_is_told(store, name, models, share, complaint):
+    with pytest.raises(UsageError, match=complaint):
         canary.start(store, name, models, share)
     assert store.objects == {}
 
@@ -147,15 +147,19 @@ def test_a_report_counts_agreement_failures_and_changes(store):
     saw(store, 4, failure="model_contract")
     saw(store, 5)  # nothing to compare
     saw(store, 0, name="another", dice=0.0)
-    said = canary.report(store, "try")
-    assert (said.images, said.failures) == (6, {"model_contract": 1})
-    assert (said.mean_dice, said.median_dice) == (pytest.approx(0.75), pytest.approx(0.9))
-    assert {one.lower: one.images for one in said.histogram if one.images} == {0.0: 1, 0.9: 2, 0.98: 1}
-    assert (said.diagnosed, said.same_label, said.label_agreement) == (4, 2, 0.5)
-    assert said.changed_labels == {"nevus -> melanoma": 2}
-    assert said.mean_seconds == 2
-    assert [one.index for one in said.worst] == [2, 3, 1]  # by Dice, then by change; those that agree are left out
-    assert canary.CanaryReport.model_validate_json(said.to_json()) == said
+    report = canary.report(store, "try")
+    assert (report.images, report.failures) == (6, {"model_contract": 1})
+    assert (report.mean_dice, report.median_dice) == (pytest.approx(0.75), pytest.approx(0.9))
+    assert {one.lower: one.images for one in report.histogram if one.images} == {0.0: 1, 0.9: 2, 0.98: 1}
+    assert (report.diagnosed, report.same_label, report.label_agreement) == (4, 2, 0.5)
+    assert report.changed_labels == {"nevus -> melanoma": 2}
+    assert report.mean_seconds == 2
+    assert [one.index for one in report.worst] == [
+        2,
+        3,
+        1,
+    ]  # by Dice, then by change; those that agree are left out
+    assert canary.CanaryReport.model_validate_json(report.to_json()) == report
 
 
 def test_the_histogram_has_every_image_once(store):
@@ -163,18 +167,18 @@ def test_the_histogram_has_every_image_once(store):
     values = [0.0, 0.499, 0.5, 0.849, 0.85, 0.95, 0.979, 0.98, 0.9999, 1.0]
     for index, dice in enumerate(values):
         saw(store, index, dice=dice)
-    said = canary.report(store, "try")
+    report = canary.report(store, "try")
     expected = Counter(next(e for e in reversed(canary.EDGES[:-1]) if e <= value) for value in values)
-    assert {one.lower: one.images for one in said.histogram} == {e: expected[e] for e in canary.EDGES[:-1]}
-    assert [one.upper for one in said.histogram] == list(canary.EDGES[1:])
+    assert {one.lower: one.images for one in report.histogram} == {e: expected[e] for e in canary.EDGES[:-1]}
+    assert [one.upper for one in report.histogram] == list(canary.EDGES[1:])
 
 
 def test_of_many_images_the_worst_are_named(store):
     canary.start(store, "try", NEW, 0.5)
     for n in range(300):
         saw(store, n, dice=((n * 37) % 300) / 300)
-    said = canary.report(store, "try")
-    assert [one.dice for one in said.worst] == [n / 300 for n in range(10)]
+    report = canary.report(store, "try")
+    assert [one.dice for one in report.worst] == [n / 300 for n in range(10)]
 
 
 @pytest.mark.parametrize("filled", [True, False])

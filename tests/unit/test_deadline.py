@@ -1,4 +1,4 @@
-"""Deadlines and objectives: what is said beforehand, how urgent a batch becomes, and what was attained."""
+"""Deadlines and objectives: what is told beforehand, how urgent a batch becomes, and what was attained."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -79,10 +79,10 @@ def test_coco_gives_back_the_masks_and_their_areas():
     empty = Marked(record, "nevus", 0.7, {"size": [64, 64], "counts": [4096]}, 0, [0, 0, 0, 0])
     found = Marked(record, "nevus", 0.7, {"size": [64, 64], "counts": runs(mask)}, 80, [20, 5, 20, 4])
     for images in ([empty, found, found], [found, empty], [empty], []):
-        said = json.loads(b"".join(coco(images, ["melanoma", "nevus"], lambda record: record.name)))
-        assert len(said["images"]) == len(images)
-        assert len(said["annotations"]) == sum(one.area > 0 for one in images)
-        for one in said["annotations"]:
+        exported = json.loads(b"".join(coco(images, ["melanoma", "nevus"], lambda record: record.name)))
+        assert len(exported["images"]) == len(images)
+        assert len(exported["annotations"]) == sum(one.area > 0 for one in images)
+        for one in exported["annotations"]:
             assert np.array_equal(decoded(one["segmentation"]["counts"], (64, 64)), mask)
             assert one["area"] == mask.sum()
             assert one["category_id"] == 2

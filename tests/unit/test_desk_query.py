@@ -139,11 +139,11 @@ def test_sets_and_tags_are_asked_for_by_name(table):
 
 
 def test_facets_count_what_is_meant(table):
-    said = view(table, "outcome:done").facets()
-    assert said["total"] == 4
-    assert said["values"]["label"] == {"melanoma": 2, "nevus": 1, "seborrheic_keratosis": 1}
-    assert said["values"]["flags"] == {"touches_frame": 2, "low_confidence": 1}
-    assert sum(said["spreads"]["probability"]["counts"]) == 4
+    facets = view(table, "outcome:done").facets()
+    assert facets["total"] == 4
+    assert facets["values"]["label"] == {"melanoma": 2, "nevus": 1, "seborrheic_keratosis": 1}
+    assert facets["values"]["flags"] == {"touches_frame": 2, "low_confidence": 1}
+    assert sum(facets["spreads"]["probability"]["counts"]) == 4
     assert view(table).facets()["values"]["reason"] == {"not_an_image": 1, "truncated": 1}
 
 

@@ -186,10 +186,10 @@ def jpeg_frames() -> dict[str, tuple[bytes, str]]:
     rgb = encoded(IMAGE, keep_rgb=True)
     return {
         "jfif": (jfif, "YBR_FULL_422"),
-        "jfif, said to be RGB": (jfif, "RGB"),
+        "jfif that claims RGB": (jfif, "RGB"),
         "no marker": (bare, "YBR_FULL"),
         "rgb component names": (rgb, "RGB"),
-        "rgb component names, said to be YBR": (rgb, "YBR_FULL_422"),
+        "rgb component names that claim YBR": (rgb, "YBR_FULL_422"),
     }
 
 

@@ -55,7 +55,7 @@ def test_a_model_that_was_changed_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(checks.repository, "default_model_repository", lambda: tmp_path / "models")
     finding = by_what(checks.installed(tmp_path))["Models"]
     assert finding.state == "missing"
-    assert "segment_lite" in finding.said
+    assert "segment_lite" in finding.detail
 
 
 def test_servers_that_do_not_answer_are_named():
@@ -83,7 +83,7 @@ def test_settings_that_cannot_be_are_a_finding(capsys, monkeypatch, tmp_path):
     code, output = typed(capsys, "doctor", "--home", str(tmp_path), "--json")
     assert code == 1
     assert json.loads(output)[-1]["what"] == "Settings"
-    assert "DERMBATCH_WORKER__CONCURRENCY" in json.loads(output)[-1]["said"]
+    assert "DERMBATCH_WORKER__CONCURRENCY" in json.loads(output)[-1]["detail"]
 
 
 def test_doctor_is_content_without_a_running_stack(capsys, tmp_path):

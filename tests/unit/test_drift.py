@@ -7,7 +7,7 @@ from test_pipeline import IMAGE, Place
 from dermbatch.stages import Stage
 
 
-def said(name, **labels):
+def sample(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
@@ -21,12 +21,15 @@ def test_lesion_size_and_class_are_counted_by_model_where_a_stage_was_run():
         "version": classify.model.version,
         "label": classify.output.label,
     }
-    before = said("dermbatch_lesion_share_sum", **model), said("dermbatch_classified_images_total", **its_class)
+    before = (
+        sample("dermbatch_lesion_share_sum", **model),
+        sample("dermbatch_classified_images_total", **its_class),
+    )
     place.run()  # from the cache: nothing is found anew
-    assert said("dermbatch_lesion_share_sum", **model) == before[0]
+    assert sample("dermbatch_lesion_share_sum", **model) == before[0]
     other = Place()
     other.run()
     share = segment.output.lesion.area_px / (IMAGE.shape[0] * IMAGE.shape[1])
     assert 0.1 < share < 0.3  # a disc of radius 80 in 400 x 300
-    assert said("dermbatch_lesion_share_sum", **model) - before[0] == pytest.approx(share)
-    assert said("dermbatch_classified_images_total", **its_class) == before[1] + 1
+    assert sample("dermbatch_lesion_share_sum", **model) - before[0] == pytest.approx(share)
+    assert sample("dermbatch_classified_images_total", **its_class) == before[1] + 1

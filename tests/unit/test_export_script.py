@@ -15,7 +15,7 @@ def export(tmp_path):
     for name in ("curl", "aws"):
         program = tmp_path / name
         program.write_text(
-            f'#!/bin/sh\ncd {tmp_path}\nfor last; do :; done\necho "$last" >> {name}.said\n'
+            f'#!/bin/sh\ncd {tmp_path}\nfor last; do :; done\necho "$last" >> {name}.calls\n'
             f"left=$(cat {name}.fails 2> /dev/null || echo 0)\n"
             f'[ "$left" -gt 0 ] || exit 0\necho $((left - 1)) > {name}.fails\nexit 22\n'
         )
@@ -39,8 +39,8 @@ def export(tmp_path):
 
 def test_what_fails_is_tried_again(export, tmp_path):
     assert export(curl=2, aws=3) == 0
-    assert (tmp_path / "aws.said").read_text().splitlines() == ["s3://hospital/exports/s1/i1.dcm"] * 4
-    assert (tmp_path / "curl.said").read_text().splitlines() == ["http://pacs/instances/i1/file"] * 6
+    assert (tmp_path / "aws.calls").read_text().splitlines() == ["s3://hospital/exports/s1/i1.dcm"] * 4
+    assert (tmp_path / "curl.calls").read_text().splitlines() == ["http://pacs/instances/i1/file"] * 6
     assert not (tmp_path / "not-exported").exists()
 
 

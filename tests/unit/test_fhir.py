@@ -35,8 +35,8 @@ def made(record=None, whose=NOBODY, **asked):
     return bundle(record, batch_of("b", 9, **asked), whose)
 
 
-def resources(said, kind):
-    return [entry["resource"] for entry in said["entry"] if entry["resource"]["resourceType"] == kind]
+def resources(bundle, kind):
+    return [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == kind]
 
 
 def coded(element):
@@ -64,11 +64,11 @@ def dicom():
     ],
 )
 def test_r4_allows_every_bundle(changes, whose):
-    said = made(result_of("b", 3, **changes), whose)
-    Bundle.model_validate_json(as_json(said))
+    bundle = made(result_of("b", 3, **changes), whose)
+    Bundle.model_validate_json(as_json(bundle))
     for kind, model in (("Device", Device), ("Observation", Observation), ("DiagnosticReport", DiagnosticReport)):
-        assert resources(said, kind)
-        for resource in resources(said, kind):
+        assert resources(bundle, kind)
+        for resource in resources(bundle, kind):
             model.model_validate_json(as_json(resource))
 
 
@@ -76,22 +76,22 @@ def test_the_judge_is_none_of_r5_and_does_refuse():
     import fhir.resources
 
     assert fhir.resources.__fhir_version__ == "5.0.0"  # its default, under which Device has other elements
-    said = resources(made(), "Observation")[0]
+    observation = resources(made(), "Observation")[0]
     for broken in ({"status": ""}, {"valueQuantity": {"value": 1}}, {"divice": {}}):
         with pytest.raises(ValueError, match="validation error"):
-            Observation.model_validate_json(as_json({**said, **broken}))
+            Observation.model_validate_json(as_json({**observation, **broken}))
 
 
 def test_entries_lead_to_each_other_and_are_made_once_only():
-    said = made(whose=WHOSE)
-    urls = [entry["fullUrl"] for entry in said["entry"]]
+    bundle = made(whose=WHOSE)
+    urls = [entry["fullUrl"] for entry in bundle["entry"]]
     assert len(set(urls)) == len(urls)
     assert all(re.fullmatch(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", url) for url in urls)
-    assert set(re.findall(r'"reference":"([^"]+)"', as_json(said).decode())) <= set(urls)
-    (report,) = resources(said, "DiagnosticReport")
-    observed = [e["fullUrl"] for e in said["entry"] if e["resource"]["resourceType"] == "Observation"]
+    assert set(re.findall(r'"reference":"([^"]+)"', as_json(bundle).decode())) <= set(urls)
+    (report,) = resources(bundle, "DiagnosticReport")
+    observed = [e["fullUrl"] for e in bundle["entry"] if e["resource"]["resourceType"] == "Observation"]
     assert [one["reference"] for one in report["result"]] == observed
-    for entry in said["entry"]:
+    for entry in bundle["entry"]:
         (identifier,) = entry["resource"]["identifier"]
         assert entry["request"] == {
             "method": "POST",
@@ -108,12 +108,12 @@ def test_codes_are_those_of_the_structured_report(dicom):
         if item.VR == "SQ" and item.keyword.endswith("CodeSequence")
         for item in item.value
     }
-    said = bundle(dicom.record, batch_of("b", 9))
+    built = bundle(dicom.record, batch_of("b", 9))
     ours = {designator: system for system, designator in ((s, d) for d, s in SYSTEMS.items())}
     by_system = {system: designator for designator, system in ours.items()}
     used = {
         (by_system[coding["system"]], coding["code"])
-        for coding in codings(resources(said, "Observation") + resources(said, "DiagnosticReport"))
+        for coding in codings(resources(built, "Observation") + resources(built, "DiagnosticReport"))
         if coding["system"] in by_system
     }
     assert used <= told
@@ -135,17 +135,17 @@ def codings(element):
 
 def test_measures_have_units_of_ucum_and_flags_are_told():
     (lesion, _) = resources(made(), "Observation")
-    said = components(lesion)
+    measures = components(lesion)
     geometry = result_of("b", 3, mm=0.1).stages[Stage.SEGMENT].output.lesion
-    assert said["42798000"]["valueQuantity"] == {
+    assert measures["42798000"]["valueQuantity"] == {
         "value": geometry.area_mm2,
         "unit": "square millimeter",
         "system": "http://unitsofmeasure.org",
         "code": "mm2",
     }
-    assert said["81827009"]["valueQuantity"]["code"] == "mm"
-    assert "Maximum" in said["81827009"]["code"]["text"]
-    assert said["ASYMMETRY"]["valueQuantity"]["code"] == "1"
+    assert measures["81827009"]["valueQuantity"]["code"] == "mm"
+    assert "Maximum" in measures["81827009"]["code"]["text"]
+    assert measures["ASYMMETRY"]["valueQuantity"]["code"] == "1"
     raised = [coded(one["valueCodeableConcept"]) for one in lesion["component"] if "valueCodeableConcept" in one]
     assert raised == ["Q-FRAME", "Q-CONFIDENCE"]
     assert (coded(lesion["code"]), coded(lesion["valueCodeableConcept"])) == ("121071", "95324001")
@@ -158,8 +158,8 @@ def test_without_spacing_measures_are_in_pixels():
 
 
 def test_probabilities_are_components_and_no_class_is_a_conclusion():
-    said = made()
-    (_, classes) = resources(said, "Observation")
+    built = made()
+    (_, classes) = resources(built, "Observation")
     assert {name: one["valueQuantity"]["value"] for name, one in components(classes).items()} == {
         "P-MEL": 0.2,
         "P-NV": 0.7,
@@ -168,25 +168,25 @@ def test_probabilities_are_components_and_no_class_is_a_conclusion():
     assert coded(classes["code"]) == "MOST-PROBABLE"
     assert classes["code"]["coding"][0]["system"] == OWN_CODES
     assert coded(classes["valueCodeableConcept"]) == "400096001"
-    (report,) = resources(said, "DiagnosticReport")
+    (report,) = resources(built, "DiagnosticReport")
     assert report["conclusion"] == codes.NOT_ALONE
     assert "conclusionCode" not in report
-    assert {one["status"] for one in (report, *resources(said, "Observation"))} == {"preliminary"}
+    assert {one["status"] for one in (report, *resources(built, "Observation"))} == {"preliminary"}
 
 
 def test_models_are_devices_with_version_and_digest():
-    said = made()
-    devices = resources(said, "Device")
+    built = made()
+    devices = resources(built, "Device")
     assert [one["deviceName"][0]["name"] for one in devices] == ["segment_net", "classify_net"]
     versions = {one["type"]["text"]: one["value"] for one in devices[0]["version"]}
     assert versions == {"model": "1", "sha256": "ab" * 32, "Dermbatch": "0.2.0"}
-    used = {one["device"]["reference"] for one in resources(said, "Observation")}
-    assert used == {entry["fullUrl"] for entry in said["entry"] if entry["resource"]["resourceType"] == "Device"}
+    used = {one["device"]["reference"] for one in resources(built, "Observation")}
+    assert used == {entry["fullUrl"] for entry in built["entry"] if entry["resource"]["resourceType"] == "Device"}
 
 
 def test_identifiers_are_the_sources():
-    said = made(whose=WHOSE)
-    (report,) = resources(said, "DiagnosticReport")
+    built = made(whose=WHOSE)
+    (report,) = resources(built, "DiagnosticReport")
     assert report["subject"] == {
         "type": "Patient",
         "identifier": {"value": "P-7", "assigner": {"display": "Clinic"}},
@@ -195,7 +195,7 @@ def test_identifiers_are_the_sources():
     assert report["imagingStudy"] == [{"type": "ImagingStudy", "identifier": study}]
     (order,) = report["basedOn"]
     assert (order["identifier"]["value"], coded(order["identifier"]["type"])) == ("A-1", "ACSN")
-    for observation in resources(said, "Observation"):
+    for observation in resources(built, "Observation"):
         assert observation["subject"] == report["subject"]
 
 
@@ -224,11 +224,11 @@ def test_identifiers_come_from_the_objects_of_an_image(dicom):
     assert report["effectiveDateTime"] == found.taken.isoformat()
 
 
-@pytest.mark.parametrize("said", ["", "no UID at all"])
-def test_a_study_uid_that_was_made_up_is_not_told(said):
-    strange = Made(source(StudyInstanceUID=said, PatientID="", ContentDate=None, StudyDate=None))
+@pytest.mark.parametrize("uid", ["", "no UID at all"])
+def test_a_study_uid_that_was_made_up_is_not_told(uid):
+    strange = Made(source(StudyInstanceUID=uid, PatientID="", ContentDate=None, StudyDate=None))
     written = strange.read("report").StudyInstanceUID
-    assert written in {uid_of("missing", "study", strange.record.source.sha256), uid_of("malformed", said)}
+    assert written in {uid_of("missing", "study", strange.record.source.sha256), uid_of("malformed", uid)}
     found = read_identity(strange.store, batch_of("b", 2000), strange.record)
     assert (found.study, found.patient, found.taken) == (None, None, None)
 
@@ -260,11 +260,11 @@ def test_no_dermoscopic_image_has_no_class():
     classified = record.stages[Stage.CLASSIFY]
     none = ClassifyOutput(probabilities={}, label=None, distance=2.0, embedding_sha256="e")
     stages = {**record.stages, Stage.CLASSIFY: classified.model_copy(update={"output": none})}
-    said = made(record.model_copy(update={"stages": stages}))
-    (_, classes) = resources(said, "Observation")
+    built = made(record.model_copy(update={"stages": stages}))
+    (_, classes) = resources(built, "Observation")
     assert coded(classes["valueCodeableConcept"]) == "NOT-CLASSIFIED"
     assert "component" not in classes
-    Bundle.model_validate_json(as_json(said))
+    Bundle.model_validate_json(as_json(built))
 
 
 def test_a_result_of_other_stages_alone_has_nothing_to_tell():
@@ -291,8 +291,8 @@ def test_labels_that_are_not_known_have_a_code_of_their_own():
     classified = record.stages[Stage.CLASSIFY]
     strange = classified.output.model_copy(update={"probabilities": {"näevus\\x": 1.0}, "label": "näevus\\x"})
     stages = {**record.stages, Stage.CLASSIFY: classified.model_copy(update={"output": strange})}
-    said = made(record.model_copy(update={"stages": stages}))
-    Bundle.model_validate_json(as_json(said))
+    built = made(record.model_copy(update={"stages": stages}))
+    Bundle.model_validate_json(as_json(built))
 
 
 def test_all_measures_are_told():

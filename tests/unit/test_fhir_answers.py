@@ -19,13 +19,13 @@ def outcome(*types, severity="error"):
     return {"resourceType": "OperationOutcome", "issue": issues}
 
 
-def judge(status, said, entries=2, retry_after=None):
-    body = said if isinstance(said, bytes) else json.dumps(said).encode()
+def judge(status, reply, entries=2, retry_after=None):
+    body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
     return judged("main", Answer(status, body, retry_after), entries)
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "taken"),
+    ("status", "reply", "taken"),
     [
         (200, response("201 Created", "201 Created"), Taken(2, 0)),
         (200, response("200 OK", "200"), Taken(0, 2)),  # sent before
@@ -34,12 +34,12 @@ def judge(status, said, entries=2, retry_after=None):
         (200, response("201", "201", total=2, id="x"), Taken(2, 0)),
     ],
 )
-def test_what_is_taken(status, said, taken):
-    assert judge(status, said) == taken
+def test_what_is_taken(status, reply, taken):
+    assert judge(status, reply) == taken
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "error", "reason"),
+    ("status", "reply", "error", "reason"),
     [
         # of the whole
         (400, outcome("invalid"), FhirRefused, "fhir_refused"),
@@ -93,29 +93,29 @@ def test_what_is_taken(status, said, taken):
         (200, response("201", "202"), FhirRefused, "fhir_refused"),
     ],
 )
-def test_what_is_not(status, said, error, reason):
+def test_what_is_not(status, reply, error, reason):
     with pytest.raises(error) as caught:
-        judge(status, said)
+        judge(status, reply)
     assert caught.value.reason == reason
     assert "main" in str(caught.value)
 
 
 def test_messages_have_the_status_and_the_type_of_issue_and_nothing_of_a_patient():
-    for said in (
+    for reply in (
         outcome("business-rule", "P-7 Müller"),
         response("201", "201") | {"entry": [{"response": {"status": "422", "outcome": outcome("business-rule")}}]},
     ):
         with pytest.raises(FhirRefused) as caught:
-            judge(422, said)
+            judge(422, reply)
         assert "422 (business-rule)" in str(caught.value)
         assert "P-7" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("said", "wait"), [("7", 7.0), (None, None), ("soon", None)])
-def test_a_server_says_how_long_to_wait(said, wait):
+@pytest.mark.parametrize(("header", "wait"), [("7", 7.0), (None, None), ("soon", None)])
+def test_a_server_says_how_long_to_wait(header, wait):
     for status in (429, 503):
         with pytest.raises(FhirUnavailable) as caught:
-            judge(status, b"", retry_after=said)
+            judge(status, b"", retry_after=header)
         assert caught.value.wait == wait
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a system of somebody else is sorted once, and said without its address."""
+"""What goes wrong on the way to a system of somebody else is sorted once, and told without its address."""
 
 import ssl
 

@@ -629,8 +629,8 @@ def test_each_frame_of_a_file_is_an_image_of_its_own():
 
 def test_tenants_share_neither_what_is_known_nor_files_unless_an_operator_says_so(place):
     jobs = {
-        who: place.job().model_copy(update={"batch": who, "order": place.job().order.model_copy(update=said)})
-        for who, said in {
+        who: place.job().model_copy(update={"batch": who, "order": place.job().order.model_copy(update=options)})
+        for who, options in {
             "a": {"tenant": "a"},
             "b": {"tenant": "b"},
             "c": {"tenant": "c", "shares": "a"},

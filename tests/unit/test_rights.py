@@ -123,11 +123,11 @@ def test_an_admin_may_all_and_roles_hold_no_others():
 
 
 def test_sockets_are_opened_to_nobody():
-    said = []
+    sent = []
 
     async def send(message):
-        said.append(message["type"])
+        sent.append(message["type"])
 
     door = Door(APP, DeskSettings(), Everybody(Person("ada", "", frozenset(Role))), pages.wrong)
     asyncio.run(door({"type": "websocket", "path": "/v1/batches", "app": APP}, None, send))
-    assert said == ["websocket.close"]
+    assert sent == ["websocket.close"]

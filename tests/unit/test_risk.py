@@ -108,8 +108,8 @@ def test_thresholds_that_cannot_be_are_named_too(text):
 
 def test_what_is_written_is_read():
     points, sets = Points("melanoma", ((0.82, 0.3), (0.89, 0.2))), Sets(0.9, {"melanoma": 0.1, "nevus": 0.4321})
-    said = written(points, sets, "3")
-    assert (points_of(said, "3"), sets_of(said, "3")) == (points, sets)
+    parameters = written(points, sets, "3")
+    assert (points_of(parameters, "3"), sets_of(parameters, "3")) == (points, sets)
     assert written(None, None, "1") == {}
     assert (points_of({}, "1"), sets_of({}, "1")) == (None, None)
 

@@ -59,7 +59,7 @@ def test_an_optional_tensor_is_checked_where_it_is_there():
 
 
 @pytest.mark.parametrize(
-    ("stage", "text", "said"),
+    ("stage", "text", "complaint"),
     [
         (Stage.PURIFY, SEGMENT, "cannot serve purify: it has no tensor PURIFIED"),
         (Stage.SEGMENT, CLASSIFY, "cannot serve segment: it has no tensor|wants LESION as well"),
@@ -78,8 +78,8 @@ def test_an_optional_tensor_is_checked_where_it_is_there():
         ),
     ],
 )
-def test_a_broken_contract_is_told(stage, text, said):
-    with pytest.raises(ModelContractError, match=said):
+def test_a_broken_contract_is_told(stage, text, complaint):
+    with pytest.raises(ModelContractError, match=complaint):
         describe(stage, "2", config(text))
 
 

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from dermbatch.records.access import Role
 from dermbatch.settings import DeskSettings, OidcSettings, Settings, TenantSettings
 from desk.__main__ import check
-from desk.door.oidc.claims import is_name, roles_of, said
+from desk.door.oidc.claims import claimed, is_name, roles_of
 from desk.door.oidc.issuer import Issuer
 from desk.door.oidc.tokens import access_token, id_token
 from desk.door.sessions import Session, seal, unseal
@@ -118,11 +118,11 @@ def test_a_claim_means_roles_and_one_that_is_absent_means_nothing(value, roles):
 
 def test_claims_are_found_by_name_or_by_the_way_to_them():
     by_way = OIDC.model_copy(update={"roles_claim": "realm_access.roles", "roles": {"derm": Role.READER}})
-    assert said({"realm_access": {"roles": ["derm", "reader"]}}, by_way).roles == {Role.READER}
+    assert claimed({"realm_access": {"roles": ["derm", "reader"]}}, by_way).roles == {Role.READER}
     by_url = OIDC.model_copy(update={"roles_claim": "https://clinic.test/roles", "tenant_claim": "org.id"})
-    found = said({"sub": "7", "https://clinic.test/roles": ["admin"], "org": {"id": "a"}}, by_url)
+    found = claimed({"sub": "7", "https://clinic.test/roles": ["admin"], "org": {"id": "a"}}, by_url)
     assert (found.name, found.roles, found.tenant) == ("7", {Role.ADMIN}, "a")
-    assert said({"sub": "7", "realm_access": "x"}, by_way).roles is None
+    assert claimed({"sub": "7", "realm_access": "x"}, by_way).roles is None
 
 
 def test_nobody_is_called_as_a_key_is_or_by_what_cannot_be_seen():
@@ -200,25 +200,25 @@ def test_an_address_is_the_last_that_no_proxy_of_ours_is():
 
 
 class Answers:
-    """What an issuer answers to each address, and which were asked; away where nothing is said."""
+    """What an issuer answers to each address, and which were asked; away where there is none."""
 
-    def __init__(self, **said):
+    def __init__(self, **documents):
         self.asked = []
-        self.said = {
+        self.documents = {
             "/realms/clinic/.well-known/openid-configuration": {
                 "issuer": ISSUER,
                 **{name: f"https://sso.test/{name}" for name in ("authorization_endpoint", "token_endpoint")},
                 "jwks_uri": "https://sso.test/keys",
-                **said,
+                **documents,
             },
             "/keys": {"keys": [KEY.as_dict(private=False)]},
         }
 
     def __call__(self, request):
         self.asked.append(request.url.path)
-        if request.url.path not in self.said:
+        if request.url.path not in self.documents:
             raise httpx.ConnectError("away")
-        return httpx.Response(200, json=self.said[request.url.path])
+        return httpx.Response(200, json=self.documents[request.url.path])
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def found():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "metadata",
     [
         {"issuer": "https://another.test"},
         {"token_endpoint": "javascript:alert(1)"},
@@ -245,21 +245,21 @@ def found():
         {"authorization_endpoint": None},
     ],
 )
-def test_an_issuer_whose_documents_are_wrong_is_not_asked(found, said):
+def test_an_issuer_whose_documents_are_wrong_is_not_asked(found, metadata):
     with pytest.raises(Problem) as caught:
-        found(Answers(**said)).keys(None)
+        found(Answers(**metadata)).keys(None)
     assert (caught.value.status, caught.value.reason) == (503, "issuer_unavailable")
 
 
 def test_addresses_that_are_none_are_not_led_to(found):
     issuer = found(Answers(end_session_endpoint="javascript:alert(1)"))
-    assert issuer.said("end_session_endpoint") is None
+    assert issuer.endpoint("end_session_endpoint") is None
 
 
 def test_keys_that_are_no_public_ones_are_none(found):
     for keys in ([], [{"kty": "oct", "k": "c2VjcmV0", "kid": "one"}], "none", [7]):
         answers = Answers()
-        answers.said["/keys"] = {"keys": keys}
+        answers.documents["/keys"] = {"keys": keys}
         with pytest.raises(Problem, match="its keys are none"):
             found(answers).keys("one")
 
@@ -271,7 +271,7 @@ def test_what_an_issuer_said_holds_while_it_is_away_and_it_is_not_asked_all_the_
     asked = len(answers.asked)
     assert issuer.keys("one").keys[0].kid == "one"
     assert len(answers.asked) == asked
-    answers.said.clear()
+    answers.documents.clear()
     monkeypatch.setattr("desk.door.oidc.issuer._HOLDS", 0)
     assert issuer.keys("one").keys[0].kid == "one"
     away = len(answers.asked)
@@ -294,7 +294,7 @@ def test_a_client_proves_itself_as_it_is_set_up(found):
         ({"client_secret": None}, None, "grant_type=x&client_id=desk"),
     ):
         answers, seen = Answers(), []
-        answers.said["/token_endpoint"] = {"access_token": "a"}
+        answers.documents["/token_endpoint"] = {"access_token": "a"}
         issuer = found(
             lambda request, answers=answers, seen=seen: seen.append(request) or answers(request), **changes
         )

@@ -24,7 +24,7 @@ def sequence(tag, *items):
     return {tag: {"vr": "SQ", "Value": list(items)}}
 
 
-def said(*items, tag=TAKEN):
+def reply(*items, tag=TAKEN):
     return sequence(tag, *(items or map(item, UIDS.values())))
 
 
@@ -60,21 +60,21 @@ def body(value):
         (200, []),
         (200, [{}]),
         (200, {"00081190": {"vr": "UR", "Value": ["http://x/studies/1"]}}),
-        (200, said(tag="0008114A")),
-        (200, [said()]),
-        (200, [said(item("1.2.3")), said(item("1.2.4"))]),
+        (200, reply(tag="0008114A")),
+        (200, [reply()]),
+        (200, [reply(item("1.2.3")), reply(item("1.2.4"))]),
         (200, {"ReferencedSOPSequence": [{"ReferencedSOPInstanceUID": uid} for uid in UIDS.values()]}),
         (200, {TAKEN: {"vr": "SQ"}, FAILED: {"vr": "SQ", "Value": []}}),
         (200, xml(TAKEN, *[[("00081155", uid)] for uid in UIDS.values()])),
         (200, multipart(xml(TAKEN, *[[("00081155", uid)] for uid in UIDS.values()]))),
-        (200, multipart(json.dumps(said()), "application/dicom+json")),
+        (200, multipart(json.dumps(reply()), "application/dicom+json")),
         (200, "OK"),
-        (200, "\ufeff" + json.dumps(said())),
+        (200, "\ufeff" + json.dumps(reply())),
         (204, ""),
         (409, refused(0x0111)),  # it has them
         (409, [refused(0x0111)]),
         (202, refused(0x0111, "")),  # it has them, and does not say which
-        (202, [said(item("1.2.3")) | refused("0111H", "1.2.4")]),
+        (202, [reply(item("1.2.3")) | refused("0111H", "1.2.4")]),
     ],
 )
 def test_what_is_taken(status, answer):
@@ -99,8 +99,8 @@ def test_warnings_are_kept(number):
         (409, refused(0x0110), "0110"),  # 409: the request's own fault
         (409, [refused(0xA777)], "A777"),
         (200, [refused(0x0122)], "0122"),
-        (200, [said(item("1.2.3")), refused(0x0122, "1.2.4")], "report"),
-        (200, said() | sequence("0008119A", item("", fail=0x0122)), "does not name"),
+        (200, [reply(item("1.2.3")), refused(0x0122, "1.2.4")], "report"),
+        (200, reply() | sequence("0008119A", item("", fail=0x0122)), "does not name"),
         (200, refused(0x0122, "9.9.9"), "does not name"),
         (200, refused(0x0122, ""), "0122"),
         (200, {"FailedSOPSequence": [{"ReferencedSOPInstanceUID": "1.2.3", "FailureReason": 290}]}, "0122"),
@@ -133,7 +133,7 @@ def test_what_is_refused_once_and_for_all(status, answer, words):
         (409, refused(0xA700)),
         (202, [refused(0xA701)]),
         (200, refused(0x0110)),
-        (200, said(item("1.2.3"))),  # and the report?
+        (200, reply(item("1.2.3"))),  # and the report?
         (503, "busy"),
     ],
 )

@@ -144,15 +144,15 @@ def test_the_stage_key_holds_the_support_and_records_say_it(store, triton):
     made = [kept.add(store, "demo", *drawn(seed), "ringworm") for seed in (1, 2)]
     (first,), (second,) = (steps.plan(job(one.choice), triton) for one in made)
     assert first.key != second.key
-    assert first.said["support"] == "demo@1"
-    assert first.said["support_sha256"] == made[0].sha256
-    assert first.said["support_disease"] == "ringworm"
+    assert first.stated["support"] == "demo@1"
+    assert first.stated["support_sha256"] == made[0].sha256
+    assert first.stated["support_disease"] == "ringworm"
 
 
 def test_a_model_without_support_has_the_key_that_it_had(triton):
     triton.models[Stage.SEGMENT] = PLAIN
     (step,) = steps.plan(job(None, "plain"), triton)
-    assert not {name for name in step.said if name.startswith("support")}
+    assert not {name for name in step.stated if name.startswith("support")}
 
 
 def test_workers_refuse_a_model_and_a_support_that_do_not_fit(store, triton):

@@ -69,7 +69,7 @@ def test_what_is_declared_is_there_and_without_a_file_any_name_is_a_tenant(tenan
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "complaint"),
     [
         ("tenants: []", "tenants: Tuple should have at least 1 item"),
         ("tenants: [{name: a}, {name: a}]", "there are two tenants 'a'"),
@@ -88,14 +88,14 @@ def test_what_is_declared_is_there_and_without_a_file_any_name_is_a_tenant(tenan
         ("tenants: [", "is no YAML"),
     ],
 )
-def test_a_file_that_cannot_be_is_one_sentence(settings, text, said):
+def test_a_file_that_cannot_be_is_one_sentence(settings, text, complaint):
     with pytest.raises(UsageError, match=r".") as caught:
         load_tenants(settings(text))
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "complaint"),
     [
         ({"tenant": "default"}, "there is no tenant 'default'"),
         ({"tenant": "clinic-c"}, "there is no tenant 'clinic-c'"),
@@ -106,10 +106,10 @@ def test_a_file_that_cannot_be_is_one_sentence(settings, text, said):
         ({"output": "s3://results"}, "is not below an output"),
     ],
 )
-def test_what_a_tenant_may_not_ask_for_is_refused(settings, asked, said):
+def test_what_a_tenant_may_not_ask_for_is_refused(settings, asked, complaint):
     with pytest.raises(UsageError) as caught:
         submission.order(settings(), ["purify"], {}, **{"tenant": "clinic-a", **asked})
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_what_is_used_of_a_quota_is_told_from_a_tenants_own_batches(used):
 
 
 @pytest.mark.parametrize(
-    ("quota", "images", "said"),
+    ("quota", "images", "complaint"),
     [
         ({}, 10_000, None),
         ({"open_images": 70}, 10, None),
@@ -218,16 +218,16 @@ def test_what_is_used_of_a_quota_is_told_from_a_tenants_own_batches(used):
         ({"bytes_a_month": 1849}, 5, "is 1,849 bytes in 2026-03: it has 1,800, and these are 50 or more"),
     ],
 )
-def test_a_plan_beyond_a_quota_is_refused_and_leaves_no_batch(used, quota, images, said):
+def test_a_plan_beyond_a_quota_is_refused_and_leaves_no_batch(used, quota, images, complaint):
     check = within(used, Tenant(name="clinic-a", quota=Quota(**quota)), NOW)
     order = Order(models={stage: ModelChoice(name="m") for stage in Stage}, tenant="clinic-a")
     walk = [Candidate(name=f"{n}.png", uri=f"s3://incoming/{n}.png", size=10) for n in range(images)]
-    if said is None:
+    if complaint is None:
         assert plan("clinic-a.new", order, walk, used, check=check).bytes == 10 * images
         return
     with pytest.raises(UsageError) as caught:
         plan("clinic-a.new", order, walk, used, check=check)
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
     assert "clinic-a.new" not in had(used, "clinic-a", NOW).open_batches
     assert not used.keys("clinic-a.new")
 
@@ -249,11 +249,11 @@ def test_the_command_shows_what_is_used_and_names_batches_of_tenants_that_are_go
     monkeypatch.setattr(options, "attach", lambda home: settings())
     runner = CliRunner()
     found = runner.invoke(application(["tenants"]), ["tenants", "--json"], env={"COLUMNS": "200"})
-    said = json.loads(found.stdout)
+    shown = json.loads(found.stdout)
     assert found.exit_code == 1
-    assert said["left"] == {"clinic-ab": ["clinic-ab.one"]}
+    assert shown["left"] == {"clinic-ab": ["clinic-ab.one"]}
     assert "tenant 'clinic-ab' is not declared, and has 1 open batches (clinic-ab.one): they go on" in found.stderr
-    assert [(one["name"], one["has"]["open_images"]) for one in said["tenants"]] == [
+    assert [(one["name"], one["has"]["open_images"]) for one in shown["tenants"]] == [
         ("clinic-a", 60),
         ("clinic-b", 7000),
     ]
@@ -266,7 +266,7 @@ def test_the_command_shows_what_is_used_and_names_batches_of_tenants_that_are_go
 
 
 def test_what_was_attained_of_objectives_is_told_from_summaries_of_the_month(used):
-    def close(name, **said):
+    def close(name, **fields):
         whole = {"images": 100, "done": 100, "failed": 0, "reasons": {}, "stage_seconds": {}, "stage_runs": {}}
         times = {
             "created": NOW,
@@ -276,7 +276,7 @@ def test_what_was_attained_of_objectives_is_told_from_summaries_of_the_month(use
             "slots": 1,
             "software": "",
         }
-        write(used, layout.summary(name), BatchSummary(name=name, **whole | times | said))
+        write(used, layout.summary(name), BatchSummary(name=name, **whole | times | fields))
 
     assert attained(used, "clinic-a", NOW) == Attained()
     close("clinic-a.one", late=4, deadline=NOW)

@@ -49,6 +49,6 @@ def longer(line, seconds):
 )
 def test_bills_are_held_against_records(store, change, found):
     changed(store, change)
-    said = []
-    assert bills(store, BATCH, said) == found
-    assert bool(said) == (found != (0, 0))
+    complaints = []
+    assert bills(store, BATCH, complaints) == found
+    assert bool(complaints) == (found != (0, 0))

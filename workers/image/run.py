@@ -130,7 +130,7 @@ class Run:
             stage=step.stage,
             key=step.key,
             model=step.model.used,
-            parameters=step.said,
+            parameters=step.stated,
             fed_by=step.fed_by,
             artifacts={name: self._place(step, name) for name in made},
             seconds=round(seconds, 6),

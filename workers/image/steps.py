@@ -43,7 +43,7 @@ class Step:
     support: SupportChoice | None = None
 
     @property
-    def said(self) -> dict[str, float | int | str | bool]:
+    def stated(self) -> dict[str, float | int | str | bool]:
         """Its parameters for records and keys; what the model is shown is one, for those that are shown any."""
         return asdict(self.parameters) | told(self.support)
 
@@ -52,8 +52,8 @@ def told(support: SupportChoice | None) -> dict[str, str]:
     """What records and keys say of a support."""
     if support is None:
         return {}
-    said = {"support": f"{support.name}@{support.version}", "support_sha256": support.sha256}
-    return said | ({"support_disease": support.disease} if support.disease else {})
+    stated = {"support": f"{support.name}@{support.version}", "support_sha256": support.sha256}
+    return stated | ({"support_disease": support.disease} if support.disease else {})
 
 
 def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:

@@ -54,7 +54,7 @@ def write_dicom(
     Args:
         job: Which image.
         body: The source file, DICOM, whose header says whose the image is.
-        image: What decoding said of it.
+        image: What decoding found.
         stages: What the stages found.
         flags: Quality flags.
         store: Where to write.

@@ -95,7 +95,7 @@ def source_header(data: bytes, image: ImageInfo) -> Dataset:
 
     Args:
         data: The source file, with or without preamble; it was decoded before, so it is a DICOM image.
-        image: What decoding said of it.
+        image: What decoding found.
 
     Returns:
         Patient, study and UIDs; Content Date and Time; Rows and Columns as decoded; Lossy Image Compression (with
@@ -287,7 +287,7 @@ def valid_uid(uid: str, *otherwise: str) -> str:
 
     Args:
         uid: The value as it was found; quote marks and padding around it are taken off.
-        otherwise: What it is made of where nothing was said. Where something malformed was, the UID is made of
+        otherwise: What it is made of where none was stated. Where something malformed was, the UID is made of
             that, so that two images of one study stay in one study.
     """
     plain = uid.strip(" \"'\0\t\r\n")

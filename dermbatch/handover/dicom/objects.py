@@ -44,7 +44,7 @@ def dicom_objects(
 
     Args:
         data: The source file, DICOM.
-        image: What decoding said of it.
+        image: What decoding found.
         stages: What the stages found.
         flags: Quality flags.
         mask: [H, W] uint8, not 0 where lesion; none where segmentation was not asked for.
@@ -77,8 +77,8 @@ def dicom_objects(
 
 def _shown(segmented: StageRecord) -> dict[str, str]:
     """What the model was shown, where it was shown a support: name and version, digest, disease."""
-    said = segmented.parameters.items()
-    return {name: str(value) for name, value in said if name == "support" or name.startswith("support_")}
+    parameters = segmented.parameters.items()
+    return {name: str(value) for name, value in parameters if name == "support" or name.startswith("support_")}
 
 
 def _names(kind: Kind, header: Dataset, image: ImageInfo, records: Iterable[StageRecord]) -> dict[str, str]:

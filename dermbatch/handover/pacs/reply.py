@@ -68,7 +68,7 @@ def _read(name: str, status: int, body: bytes) -> Reply | None:
 def _of_reply(name: str, reply: Reply, kinds: Mapping[str, DicomKind], status: int) -> dict[DicomKind, str]:
     failed = {kinds[uid]: reason for uid, reason in reply.failed.items() if uid in kinds and reason != _DUPLICATE}
     there = {uid for uid, reason in reply.failed.items() if reason == _DUPLICATE}
-    # Which instance is not said (OtherFailuresSequence), or by a UID that we never sent: one of ours all the same.
+    # No instance is stated (OtherFailuresSequence), or one that we never sent: it is one of ours all the same.
     others = [reason for uid, reason in reply.failed.items() if uid not in kinds]
     others += reply.nameless
     others = [reason for reason in others if reason != _DUPLICATE]
@@ -76,7 +76,7 @@ def _of_reply(name: str, reply: Reply, kinds: Mapping[str, DicomKind], status: i
         raise _of_failures(name, failed, others, status)
     if missing := [kind for uid, kind in kinds.items() if uid not in reply.stored | there]:
         if _DUPLICATE in reply.nameless and not reply.stored - set(kinds):
-            missing = []  # which ones it has already is not said: those that it did not list
+            missing = []  # which ones it has already is not stated: those that it did not list
         if missing:
             raise PacsUnavailable(f"the PACS {name!r} does not say what became of: {', '.join(missing)}")
     return {kinds[uid]: _hex(reason) for uid, reason in reply.warnings.items() if uid in kinds}

@@ -158,7 +158,7 @@ def _samples(header: Header, samples: int) -> None:
 
 
 def _is_smoother_unsigned(header: Header) -> bool:
-    """Whether uncompressed grey samples that are said to be signed make a smoother picture without a sign."""
+    """Whether uncompressed grey samples that claim to be signed make a smoother picture without a sign."""
     width, stored = header.number("BitsAllocated", 0) // 8, header.number("BitsStored", 0)
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
     pixels = rows * columns

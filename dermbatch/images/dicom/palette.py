@@ -22,7 +22,7 @@ _DISCRETE, _LINEAR, _INDIRECT = range(3)
 def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     """The colours of palette indices.
 
-    Entries said to have 16 bits of which only the lower 8 are used have 8: else they would all be black.
+    Entries that claim 16 bits of which only the lower 8 are used have 8: else they would all be black.
 
     Args:
         indices: [H, W], of any integer type.

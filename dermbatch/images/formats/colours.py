@@ -32,7 +32,7 @@ _HEAD = 1 << 16
 
 
 def described_profile(data: bytes, media_type: str) -> bytes | None:
-    """The profile of the colours that a file describes; none where they are sRGB, or nothing is said.
+    """The profile of the colours that a file describes; none where they are sRGB, or none is stated.
 
     Args:
         data: The whole file, which has no ICC profile that its reader finds.

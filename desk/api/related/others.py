@@ -36,16 +36,16 @@ def others(request: Request, found: TheRecord, desk: TheDesk, store: TheStore, p
     They are looked for in the batches that the overview names and that were de-identified with the same salt; when
     each was ``taken`` is what its header says (with shifted dates, intervals hold), null where it says nothing.
     """
-    said = named(store, found.batch).order.deidentified
+    profile = named(store, found.batch).order.deidentified
     whose = re.search(PSEUDONYM, found.name)
-    if said is None or whose is None:
+    if profile is None or whose is None:
         return json_of(request, {"pseudonym": None, "pictures": []})
     shelf: Shelf = request.app.state.shelf
     pictures: list[dict[str, Any]] = []
     for name in dict.fromkeys(
         [found.batch, *(one.name for one in overview(store, desk.ledger, tenant=person.tenant).batches)]
     ):
-        if len(pictures) <= _MOST and _salt(store, name) == said.salt:
+        if len(pictures) <= _MOST and _salt(store, name) == profile.salt:
             view = shelf.view(store, [name], f'pseudonym:"{whose["p"]}"', "", {})
             pictures += view.cards(view.order[: _MOST + 1])
     pictures = [one for one in pictures if (one["batch"], one["index"]) != (found.batch, found.index)][:_MOST]
@@ -58,10 +58,10 @@ def others(request: Request, found: TheRecord, desk: TheDesk, store: TheStore, p
 
 def _salt(store: ObjectStore, name: str) -> str | None:
     try:
-        said = read_batch(store, name).order.deidentified
+        profile = read_batch(store, name).order.deidentified
     except (ObjectNotFound, PermanentError, NewerFormat):
         return None
-    return said.salt if said is not None else None
+    return profile.salt if profile is not None else None
 
 
 def _times(store: ObjectStore, records: Records, picture: dict[str, Any]) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def taken(head: bytes) -> str | None:
     """When a picture was taken, by the beginning of its DICOM file: ``2026-03-02``; none where it does not say."""
     try:
         header = pydicom.dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=list(_DATES))
-        said = next((str(header[name].value) for name in _DATES if header.get(name)), "")
+        moment = next((str(header[name].value) for name in _DATES if header.get(name)), "")
     except (InvalidDicomError, ValueError, EOFError, AttributeError, NotImplementedError):
         return None
-    date = re.match(r"(\d{4})\.?(\d{2})\.?(\d{2})", said)
+    date = re.match(r"(\d{4})\.?(\d{2})\.?(\d{2})", moment)
     return "-".join(date.groups()) if date else None

@@ -60,7 +60,7 @@ def all_indexes(desk: TheDesk, request: Request, person: ThePerson) -> Response:
 
 def _standing(store: ObjectStore, index: Index, tenant: str | None) -> dict[str, Any]:
     """Of one tenant nothing of when it grew, as it grows with others' batches."""
-    said = {"model": index.model.model_dump(), "cases": index.cases, "not_held_yet": waiting(store, index, tenant)}
+    body = {"model": index.model.model_dump(), "cases": index.cases, "not_held_yet": waiting(store, index, tenant)}
     if tenant is None:
-        return said | {"version": index.version, "made": index.made}
-    return said | {"cases": index.of(tenant).cases}
+        return body | {"version": index.version, "made": index.made}
+    return body | {"cases": index.of(tenant).cases}

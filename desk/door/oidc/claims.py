@@ -16,14 +16,14 @@ from dermbatch.settings import OidcSettings
 
 
 @dataclass(frozen=True)
-class Said:
-    """What was said of somebody.
+class Claimed:
+    """What claims tell of somebody.
 
     Attributes:
         name: What they are called; the subject where the claim is not there.
-        roles: What they are; none where nothing was said of it, and empty where it was said that they are nothing.
-        tenant: Whose they are; none where nothing was said of it.
-        is_whole: Whether all was said that is asked for.
+        roles: What they are; none where no claim tells, and empty where one tells that they are nothing.
+        tenant: Whose they are; none where no claim tells.
+        is_whole: Whether all claims that are asked for were there.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Said:
     is_whole: bool
 
 
-def said(claims: Mapping[str, Any], settings: OidcSettings) -> Said:
+def claimed(claims: Mapping[str, Any], settings: OidcSettings) -> Claimed:
     """What claims say."""
     name, roles = _text(claims, settings.name_claim), roles_of(_at(claims, settings.roles_claim), settings)
     tenant = _text(claims, settings.tenant_claim)
     asked = [name, roles] if settings.tenant_claim is None else [name, roles, tenant]
-    return Said(name or str(claims.get("sub", "")), roles, tenant, None not in asked)
+    return Claimed(name or str(claims.get("sub", "")), roles, tenant, None not in asked)
 
 
 def roles_of(value: Any, settings: OidcSettings) -> frozenset[Role] | None:

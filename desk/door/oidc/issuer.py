@@ -26,12 +26,12 @@ _SIGNING = {"RSA", "EC", "OKP"}
 
 def away(what: str) -> Problem:
     """The issuer does not answer: what it has vouched for before still holds."""
-    said = f"the issuer of your sign-on does not answer ({what}): try again; nothing that you did is lost"
-    return Problem(503, "issuer_unavailable", said, headers={"Retry-After": "5"})
+    detail = f"the issuer of your sign-on does not answer ({what}): try again; nothing that you did is lost"
+    return Problem(503, "issuer_unavailable", detail, headers={"Retry-After": "5"})
 
 
 class Refused(Exception):
-    """The issuer has said no.
+    """The issuer refused.
 
     Args:
         error: Its code (RFC 6749, 5.2).
@@ -56,24 +56,24 @@ class Issuer:
         self.settings = settings
         self._lock = threading.Lock()
         self._http: httpx.Client | None = None
-        self._said: dict[str, Any] | None = None
-        self._said_at = 0.0
+        self._metadata: dict[str, Any] | None = None
+        self._metadata_at = 0.0
         self._keys: KeySet | None = None
         self._keys_at = 0.0
         self._away_until = 0.0
 
-    def said(self, name: str) -> str | None:
+    def endpoint(self, name: str) -> str | None:
         """What it says of itself: an address to ask, where it has such a one."""
         with self._lock:
-            if self._said is None or time.monotonic() - self._said_at > _HOLDS:
-                self._said = self._discovered(self._said)
-                self._said_at = time.monotonic()
-            found = self._said.get(name)
+            if self._metadata is None or time.monotonic() - self._metadata_at > _HOLDS:
+                self._metadata = self._discovered(self._metadata)
+                self._metadata_at = time.monotonic()
+            found = self._metadata.get(name)
         return found if isinstance(found, str) and self._is_address(found) else None
 
     def keys(self, kid: str | None) -> KeySet:
         """The keys that it signs with; asked for anew where one of this name is not among them."""
-        address = self.said("jwks_uri")
+        address = self.endpoint("jwks_uri")
         with self._lock:
             age = time.monotonic() - self._keys_at
             is_known = self._keys is not None and (kid is None or any(one.kid == kid for one in self._keys.keys))
@@ -88,17 +88,19 @@ class Issuer:
         Raises:
             Refused: Where it refuses.
         """
-        answer = self._send("POST", str(self.said("token_endpoint")), data=self._named(asked), auth=self._basic())
-        said = _json(answer)
+        answer = self._send(
+            "POST", str(self.endpoint("token_endpoint")), data=self._named(asked), auth=self._basic()
+        )
+        body = _json(answer)
         if answer.status_code >= 500 or answer.status_code == 429:
             raise away(f"HTTP {answer.status_code}")
-        if answer.status_code != 200 or "error" in said:
-            raise Refused(str(said.get("error", f"HTTP {answer.status_code}")))
-        return said
+        if answer.status_code != 200 or "error" in body:
+            raise Refused(str(body.get("error", f"HTTP {answer.status_code}")))
+        return body
 
     def userinfo(self, access_token: str) -> dict[str, Any]:
         """What it says of somebody (OpenID Connect Core 1.0, 5.3); nothing where it says nothing or refuses."""
-        address = self.said("userinfo_endpoint")
+        address = self.endpoint("userinfo_endpoint")
         if address is None:
             return {}
         answer = self._send("GET", address, headers={"authorization": f"Bearer {access_token}"})
@@ -108,7 +110,7 @@ class Issuer:
 
     def revoke(self, token: str) -> None:
         """Have a refresh token be worth nothing (RFC 7009), where the issuer can."""
-        address = self.said("revocation_endpoint")
+        address = self.endpoint("revocation_endpoint")
         if address is not None:
             self._send("POST", address, data=self._named({"token": token}), auth=self._basic())
 
@@ -138,15 +140,15 @@ class Issuer:
         except Problem:
             if before is None:
                 raise
-            _log.warning("the issuer does not say where it is asked: what it said before holds")
+            _log.warning("the issuer does not state its addresses: those that it stated before hold")
             return before
-        said = _json(answer)
-        if said.get("issuer") != issuer:
+        metadata = _json(answer)
+        if metadata.get("issuer") != issuer:
             raise away("its documents are of another issuer than DERMBATCH_DESK__OIDC__ISSUER")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-            if not self._is_address(str(said.get(name))):
+            if not self._is_address(str(metadata.get(name))):
                 raise away(f"its {name} is no address to ask")
-        return said
+        return metadata
 
     def _is_address(self, text: str) -> bool:
         return urlsplit(text).scheme in {"https", urlsplit(str(self.settings.issuer)).scheme}
@@ -161,10 +163,10 @@ class Issuer:
         except (Problem, JoseError, ValueError, TypeError, AttributeError) as error:
             if before is None:
                 raise away("its keys are none") from error
-            _log.warning("the issuer does not say its keys: those that it said before hold")
+            _log.warning("the issuer does not state its keys: those that it stated before hold")
             return before
 
-    def _send(self, method: str, address: str, **said: Any) -> httpx.Response:
+    def _send(self, method: str, address: str, **request: Any) -> httpx.Response:
         if self._http is None:
             trusted = self.settings.ca_file
             self._http = httpx.Client(
@@ -174,7 +176,7 @@ class Issuer:
         if time.monotonic() < self._away_until:  # else all who come wait for it, one after another
             raise away("it has not answered just now")
         try:
-            return self._http.request(method, address, **said)
+            return self._http.request(method, address, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._away_until = time.monotonic() + _AWAY
             raise away(type(error).__name__) from error
@@ -182,7 +184,7 @@ class Issuer:
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
     try:
-        said = answer.json()
+        body = answer.json()
     except ValueError:
         return {}
-    return cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else {}

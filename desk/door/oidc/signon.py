@@ -22,7 +22,7 @@ from dermbatch.records.access import Known, Role
 from dermbatch.settings import DeskSettings, OidcSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
-from desk.door.oidc.claims import Said, is_name, said
+from desk.door.oidc.claims import Claimed, claimed, is_name
 from desk.door.oidc.issuer import Issuer, Refused
 from desk.door.oidc.tokens import Claims, access_token, id_token
 from desk.door.sessions import Granted, Session, Sessions, seal, unseal
@@ -81,7 +81,7 @@ class SignOn:
             onward: Where they go on afterwards.
         """
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-        address = self.issuer.said("authorization_endpoint")
+        address = self.issuer.endpoint("authorization_endpoint")
         kept = {"nonce": nonce, "verifier": verifier, "onward": onward, "browser": _digest(browser)}
         self._sessions.put_by("way", state, kept, WAY_SECONDS)
         asked = {
@@ -150,16 +150,16 @@ class SignOn:
         )
         return Way(token, Session(found.name, roles, found.tenant, granted, granted.lasts), onward)
 
-    def _roles(self, given: dict[str, Any], claims: Claims) -> tuple[Said, str]:
-        """What is said of somebody, and which document says their roles: the ID token, else userinfo."""
-        found = said(claims, self._oidc)
+    def _roles(self, given: dict[str, Any], claims: Claims) -> tuple[Claimed, str]:
+        """What claims tell of somebody, and which document has their roles: the ID token, else userinfo."""
+        found = claimed(claims, self._oidc)
         source = "userinfo" if found.roles is None else "id_token"
         if found.is_whole or "access_token" not in given:
             return found, source
         more = self.issuer.userinfo(str(given["access_token"]))
         if more.get("sub") != claims["sub"]:  # of somebody else: OpenID Connect Core 1.0, 5.3.2
             return found, source
-        return said({**more, **claims}, self._oidc), source
+        return claimed({**more, **claims}, self._oidc), source
 
     def held(self, token: str, session: Session) -> Session | None:
         """A session as the issuer vouches for it now: refreshed where its time is over, or nearly; else none.
@@ -190,8 +190,8 @@ class SignOn:
                 return session
             if self._sessions.take("refresh", token, self._turn):  # the other has failed: now it is ours
                 return self._renewed(token)
-        said = "your sign-on is being renewed: try again"
-        raise Problem(503, "issuer_unavailable", said, headers={"Retry-After": "2"})
+        detail = "your sign-on is being renewed: try again"
+        raise Problem(503, "issuer_unavailable", detail, headers={"Retry-After": "2"})
 
     def _renewed(self, token: str) -> Session | None:
         """A session refreshed by whose turn it is; as it is now, since another turn may have ended just before."""
@@ -223,7 +223,7 @@ class SignOn:
             claims = self._told(given, granted)
         except Refused as refused:
             return self._over(token, session, refused.error)
-        session = self._said_now(token, session, granted, given, claims)
+        session = self._claimed_now(token, session, granted, given, claims)
         lasts = self._lasts({**kept, **given}, claims)
         session = replace(session, granted=replace(granted, lasts=lasts), vouched=lasts)
         self._sessions.keep(token, session, known=True)
@@ -256,12 +256,12 @@ class SignOn:
             raise Refused("it answers with another subject")
         return claims
 
-    def _said_now(
+    def _claimed_now(
         self, token: str, session: Session, granted: Granted, given: dict[str, Any], claims: Claims | None
     ) -> Session:
         found, _ = self._roles(given, claims or {"sub": granted.subject})
         if found.roles is None and claims is None and granted.source == "id_token":
-            return session  # nothing was said that could have said it: what it was stays
+            return session  # no document came that could have the roles: they stay what they were
         if found.roles is None or not found.roles:
             self._sessions.leave(token)
             raise absent(self._oidc.roles_claim) if found.roles is None else no_role(session.name)
@@ -274,7 +274,7 @@ class SignOn:
             Problem: 401 where it is not to be believed, 403 where it has no role.
         """
         claims = access_token(self.issuer, token)
-        found = said(claims, self._oidc)
+        found = claimed(claims, self._oidc)
         return found.name, self._let_in(found, str(claims["sub"])), found.tenant
 
     def leave(self, token: str) -> str | None:
@@ -287,7 +287,7 @@ class SignOn:
         try:
             if "refresh_token" in kept:
                 self.issuer.revoke(kept["refresh_token"])
-            address = self.issuer.said("end_session_endpoint")
+            address = self.issuer.endpoint("end_session_endpoint")
         except Problem:
             return None  # out of here all the same
         if address is None:
@@ -296,8 +296,8 @@ class SignOn:
         hint = {"id_token_hint": kept["id_token"]} if "id_token" in kept else {}
         return f"{address}{'&' if '?' in address else '?'}{urlencode({**asked, **hint})}"
 
-    def _let_in(self, found: Said, subject: str) -> frozenset[Role]:
-        """The roles of somebody of whom is said what is needed.
+    def _let_in(self, found: Claimed, subject: str) -> frozenset[Role]:
+        """The roles of somebody whose claims are complete.
 
         Raises:
             Problem: 403 where it is not.
@@ -336,8 +336,10 @@ class SignOn:
         known = Known(name=name, issuer=issuer, subject=subject)
         key = layout.known_name(name)
         if not write_once(self._store, key, known) and read(self._store, key, Known) != known:
-            said = f"somebody else is {name} here: have DERMBATCH_DESK__OIDC__NAME_CLAIM be one that nobody shares"
-            raise Problem(403, "name_taken", said)
+            detail = (
+                f"somebody else is {name} here: have DERMBATCH_DESK__OIDC__NAME_CLAIM be one that nobody shares"
+            )
+            raise Problem(403, "name_taken", detail)
         self._known[name] = (issuer, subject)
 
 
@@ -354,10 +356,10 @@ def _is_due(session: Session) -> bool:
 
 def absent(claim: str) -> Problem:
     """The issuer does not say what has to be known of somebody."""
-    said = (
+    detail = (
         f"the issuer says nothing of {claim!r}, by which it is known here what you are: it has to be set up there"
     )
-    return Problem(403, "claim_missing", said)
+    return Problem(403, "claim_missing", detail)
 
 
 def no_role(name: str) -> Problem:

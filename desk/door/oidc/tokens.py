@@ -43,8 +43,8 @@ def id_token(issuer: Issuer, token: str, *, nonce: str | None, access_token: str
         raise _bad("azp")
     if nonce is not None and not hmac.compare_digest(str(claims.get("nonce", "")).encode(), nonce.encode()):
         raise _bad("nonce")
-    said = claims.get("at_hash")
-    if said is not None and access_token is not None and said != _half(header["alg"], access_token):
+    stated = claims.get("at_hash")
+    if stated is not None and access_token is not None and stated != _half(header["alg"], access_token):
         raise _bad("at_hash")
     return claims
 
@@ -98,5 +98,5 @@ def _bad(what: str) -> Problem:
     return _problem(f"the token is not to be believed: its {what} is wrong")
 
 
-def _problem(said: str) -> Problem:
-    return Problem(401, "bad_token", said)
+def _problem(detail: str) -> Problem:
+    return Problem(401, "bad_token", detail)

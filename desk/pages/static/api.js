@@ -7,11 +7,11 @@ let ended = null; // says that the session has ended, until one holds again
 const ENDED = "Your session has ended. Sign in again in another tab, then go on here: nothing is lost.";
 
 export class Problem extends Error {
-  constructor(status, said) {
-    super(said.detail || `The server answered ${status}.`);
+  constructor(status, body) {
+    super(body.detail || `The server answered ${status}.`);
     this.status = status;
-    this.reason = said.reason;
-    this.at = said.at;
+    this.reason = body.reason;
+    this.at = body.at;
   }
 }
 
@@ -32,17 +32,17 @@ export async function ask(path, options = {}, again = false) {
     if (ended) signedIn();
     return answer;
   }
-  const said = await answer.json().catch(() => ({}));
+  const body = await answer.json().catch(() => ({}));
   // A proxy leads to its own page of signing in, which we are not shown.
   if (answer.status === 401 || answer.type === "opaqueredirect") {
     ended ??= entrance(say(ENDED, true, true));
     throw new Problem(401, { detail: ENDED, reason: "unauthorized" });
   }
-  if (answer.status === 403 && said.reason === "csrf" && !again) {
+  if (answer.status === 403 && body.reason === "csrf" && !again) {
     await renew();
     return ask(path, options, true);
   }
-  throw new Problem(answer.status, said);
+  throw new Problem(answer.status, body);
 }
 
 // With the way to sign in again, in another tab: this page stays as it is.
@@ -79,13 +79,13 @@ export const json = async (path, options) => (await ask(path, options)).json();
 
 // Say something for a moment; what is bad stays longer, and some of it until it is taken away.
 export function say(text, bad = false, stays = false) {
-  const place = document.getElementById("said");
-  const there = [...place.children].find((one) => one.dataset.said === text);
+  const place = document.getElementById("messages");
+  const there = [...place.children].find((one) => one.dataset.text === text);
   if (there) return there;
   const toast = document.createElement("div");
   toast.className = bad ? "toast bad" : "toast";
   toast.textContent = text;
-  toast.dataset.said = text; // whatever is put beside it
+  toast.dataset.text = text; // whatever is put beside it
   place.append(toast);
   if (!stays) setTimeout(() => toast.remove(), bad ? 9000 : 3500);
   return toast;

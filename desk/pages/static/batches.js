@@ -11,9 +11,9 @@ function steer(name, what, sure) {
   return async () => {
     if (sure && !confirm(sure)) return;
     try {
-      const said = await json(`/v1/batches/${name}/${what}`, { method: "POST" });
-      if (what.startsWith("retry")) say(`${count(said.images)} images are tried again`);
-      draw(what.startsWith("retry") ? await json(`/v1/batches/${name}`) : said);
+      const answer = await json(`/v1/batches/${name}/${what}`, { method: "POST" });
+      if (what.startsWith("retry")) say(`${count(answer.images)} images are tried again`);
+      draw(what.startsWith("retry") ? await json(`/v1/batches/${name}`) : answer);
     } catch (error) {
       complain(error);
     }
@@ -37,11 +37,11 @@ function draw(one) {
   const place = [...list.children].find((item) => item.dataset.batch === one.name) ?? make("li", { class: "card batch", "data-batch": one.name });
   if (!place.isConnected) list.prepend(place);
   document.getElementById("none").hidden = true;
-  const said = JSON.stringify(one);
-  if (place.dataset.drawn === said) return;
+  const text = JSON.stringify(one);
+  if (place.dataset.drawn === text) return;
   const focused = place.contains(document.activeElement) ? document.activeElement.textContent : null;
-  place.dataset.drawn = said;
-  place.dataset.standing = said;
+  place.dataset.drawn = text;
+  place.dataset.standing = text;
   const kind = one.closed !== null && one.state === "finished" ? "good" : one.state === "cancelled" || one.state === "paused" ? "warn" : "soft";
   const share = one.images ? (one.done + one.failed) / one.images : 0;
   const figures = [`${count(one.done)} of ${count(one.images)} done`];
@@ -137,13 +137,13 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   during("Uploading and planning …", async () => {
     const asked = await ready(order());
-    const said = await json("/v1/batches", { method: "POST", json: asked, headers: { "idempotency-key": uploads.key(asked) } });
+    const planned = await json("/v1/batches", { method: "POST", json: asked, headers: { "idempotency-key": uploads.key(asked) } });
     uploads.clear();
     shown.replaceChildren();
     panel.open = false;
-    say(`Batch ${said.name} is planned`);
-    draw(said);
-    [...list.children].find((item) => item.dataset.batch === said.name)?.querySelector("a")?.focus();
+    say(`Batch ${planned.name} is planned`);
+    draw(planned);
+    [...list.children].find((item) => item.dataset.batch === planned.name)?.querySelector("a")?.focus();
   });
 });
 
@@ -157,13 +157,13 @@ function verdicts({ object, rules, done }) {
 }
 
 field("rules-try").addEventListener("click", async () => {
-  const place = field("rules-said"), [file] = field("rules-file").files, files = [...field("rules-objects").files];
+  const place = field("rules-verdicts"), [file] = field("rules-file").files, files = [...field("rules-objects").files];
   const prefix = field("rules-prefix").value.trim();
   try {
     if (!file || !files.length || !prefix.startsWith("s3://")) throw new Error("Choose a file of rules and files to try, and say where they would lie: s3://bucket/prefix/");
     const objects = files.slice(0, 100).map((one) => `${prefix.replace(/\/*$/, "/")}${one.name}`);
-    const said = await json("/v1/rules/trial", { method: "POST", json: { rules: await file.text(), objects } });
-    place.replaceChildren(...said.objects.map(verdicts));
+    const tried = await json("/v1/rules/trial", { method: "POST", json: { rules: await file.text(), objects } });
+    place.replaceChildren(...tried.objects.map(verdicts));
   } catch (error) {
     place.replaceChildren(make("p", { class: "bad" }, error.message));
   }

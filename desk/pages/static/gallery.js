@@ -49,15 +49,15 @@ let remembering = null;
 const rememberSoon = () => { clearTimeout(remembering); remembering = setTimeout(remember, 300); };
 
 function restore() {
-  const said = new URLSearchParams(location.search);
-  state.batches = said.getAll("batch");
-  state.q = said.get("q") ?? "";
-  state.sort = said.get("sort") ?? "";
-  state.tile = Math.min(3, Math.max(0, Number(said.get("tile")) || 0));
-  state.size = Math.min(420, Math.max(90, Number(said.get("size")) || 170));
+  const params = new URLSearchParams(location.search);
+  state.batches = params.getAll("batch");
+  state.q = params.get("q") ?? "";
+  state.sort = params.get("sort") ?? "";
+  state.tile = Math.min(3, Math.max(0, Number(params.get("tile")) || 0));
+  state.size = Math.min(420, Math.max(90, Number(params.get("size")) || 170));
   byId("q").value = state.q;
   byId("tile").value = String(state.tile);
-  return said.get("at");
+  return params.get("at");
 }
 
 // Ask for what is meant.
@@ -265,19 +265,19 @@ function showPictures() {
 // Facets: a click narrows the query.
 async function facets(mine) {
   try {
-    const said = await json(`/v1/results/facets?${query()}`);
+    const found = await json(`/v1/results/facets?${query()}`);
     if (mine !== asked) return;
-    sorts(said);
+    sorts(found);
     const list = byId("facet-list");
     const titles = { outcome: "Outcome", label: "Most probable class", flags: "Flags", reason: "Failed for", batch: "Batch", segment_model: "Segmentation", classify_model: "Classification", pseudonym: "Pseudonym" };
     const shown = [];
     for (const [name, title] of Object.entries(titles)) {
-      const values = Object.entries(said.values[name] ?? {});
-      if (!values.length || (values.length === 1 && ["batch", "outcome", "segment_model", "classify_model"].includes(name) && values[0][1] === said.total)) continue;
+      const values = Object.entries(found.values[name] ?? {});
+      if (!values.length || (values.length === 1 && ["batch", "outcome", "segment_model", "classify_model"].includes(name) && values[0][1] === found.total)) continue;
       shown.push(make("h2", {}, title), ...values.map(([value, n]) => make("button", { type: "button", class: "facet", onclick: () => narrow(term(name, value)) }, make("span", {}, words(value)), make("span", { class: "n" }, count(n)))));
     }
     const spreads = { probability: "Probability", uncertainty: "Uncertainty", pixels: "Pixels" };
-    for (const [name, title] of Object.entries(spreads)) if (said.spreads[name]) shown.push(make("h2", {}, title), ...spread(name, title, said.spreads[name]));
+    for (const [name, title] of Object.entries(spreads)) if (found.spreads[name]) shown.push(make("h2", {}, title), ...spread(name, title, found.spreads[name]));
     const ownTags = new Set([...tags.values()].join(""));
     if (ownTags.size) shown.push(make("h2", {}, "Tags"), ...[...ownTags].sort().map((digit) => make("button", { type: "button", class: "facet", onclick: () => narrow(`tag:${digit}`) }, make("span", {}, `tag ${digit}`), make("span", { class: "n" }, ""))));
     list.replaceChildren(...shown);
@@ -314,9 +314,9 @@ function spread(name, title, { low, high, counts }) {
   return [figure, make("div", { class: "row range" }, least, greatest, go)];
 }
 
-function sorts(said) {
+function sorts(found) {
   const select = byId("sort");
-  const there = ["probability", "uncertainty", ...said.labels.map((label) => `probability_${label}`), "confidence", "area_fraction", "diameter_mm", "asymmetry", "border_irregularity", "occluded_fraction", "pixels", "name", "finished"].filter((name) => said.columns.includes(name));
+  const there = ["probability", "uncertainty", ...found.labels.map((label) => `probability_${label}`), "confidence", "area_fraction", "diameter_mm", "asymmetry", "border_irregularity", "occluded_fraction", "pixels", "name", "finished"].filter((name) => found.columns.includes(name));
   const wanted = [["", "index"], ...there.flatMap((name) => [[`-${name}`, `${words(name)} ↓`], [name, `${words(name)} ↑`]])];
   if (state.sort && !wanted.some(([value]) => value === state.sort)) wanted.push([state.sort, words(state.sort)]);
   if (select.options.length !== wanted.length) select.replaceChildren(...wanted.map(([value, text]) => make("option", { value }, text)));

@@ -20,25 +20,25 @@ let remembering = null;
 function rememberSoon() {
   clearTimeout(remembering);
   remembering = setTimeout(() => {
-    const said = new URLSearchParams(context);
-    for (const name of ["x", "y", "z", "base", "other", "split", "layers"]) said.delete(name);
+    const params = new URLSearchParams(context);
+    for (const name of ["x", "y", "z", "base", "other", "split", "layers"]) params.delete(name);
     const { x, y, zoom } = viewer.view;
-    if (Math.abs(zoom - viewer.whole) > 1e-6) { said.set("x", x.toFixed(1)); said.set("y", y.toFixed(1)); said.set("z", zoom.toPrecision(4)); }
-    if (viewer.base !== "original") said.set("base", viewer.base);
-    if (viewer.other) { said.set("other", viewer.other); said.set("split", viewer.split.toFixed(2)); }
+    if (Math.abs(zoom - viewer.whole) > 1e-6) { params.set("x", x.toFixed(1)); params.set("y", y.toFixed(1)); params.set("z", zoom.toPrecision(4)); }
+    if (viewer.base !== "original") params.set("base", viewer.base);
+    if (viewer.other) { params.set("other", viewer.other); params.set("split", viewer.split.toFixed(2)); }
     const on = viewer.bare ? ["none"] : [...viewer.overs].filter(([, over]) => over.on).map(([name, over]) => `${name}:${over.opacity}`);
-    if (on.join() !== "outline:1") said.set("layers", on.join() || "none");
-    history.replaceState(null, "", `${location.pathname}${said.size ? `?${said}` : ""}`);
+    if (on.join() !== "outline:1") params.set("layers", on.join() || "none");
+    history.replaceState(null, "", `${location.pathname}${params.size ? `?${params}` : ""}`);
   }, 300);
 }
 
 async function load() {
-  const said = await json(here);
-  if (said.outcome === "failed") return failed(said.failure);
-  const { result, layers, earlier } = said;
+  const image = await json(here);
+  if (image.outcome === "failed") return failed(image.failure);
+  const { result, layers, earlier } = image;
   viewer.size = [result.source.width, result.source.height];
   viewer.spacing = result.source.pixel_spacing_mm?.[1] ?? null;
-  about(result, said.files);
+  about(result, image.files);
   // Once, before layers come: where a person looks then, they stay.
   viewer.fit();
   if (context.has("z")) viewer.look({ x: Number(context.get("x")), y: Number(context.get("y")), zoom: Number(context.get("z")) });
@@ -156,14 +156,14 @@ function diagnosis(stage) {
 
 // What the probabilities mean at the model's operating points, and which labels they leave open.
 function assessed({ risk, possible }) {
-  const said = {};
+  const lines = {};
   if (risk) {
-    said[`Risk of ${words(risk.of)}`] = risk.level + (risk.reached.length ? `: called from the operating point of ${Math.round(100 * risk.reached[0])} % sensitivity on` : "");
-    said.Signs = risk.signs.map(words).join(", ");
-    said.Cautions = risk.cautions.map(words).join(", ");
+    lines[`Risk of ${words(risk.of)}`] = risk.level + (risk.reached.length ? `: called from the operating point of ${Math.round(100 * risk.reached[0])} % sensitivity on` : "");
+    lines.Signs = risk.signs.map(words).join(", ");
+    lines.Cautions = risk.cautions.map(words).join(", ");
   }
-  if (possible) said[`Possible at ${Math.round(100 * possible.coverage)} %`] = possible.labels.map(words).join(", ") || "none of the labels";
-  return Object.keys(said).length ? [make("section", {}, make("h2", {}, "Risk"), pairs(said), make("p", { class: "soft" }, "At operating points that were set for this model; for triage support, no diagnosis."))] : [];
+  if (possible) lines[`Possible at ${Math.round(100 * possible.coverage)} %`] = possible.labels.map(words).join(", ") || "none of the labels";
+  return Object.keys(lines).length ? [make("section", {}, make("h2", {}, "Risk"), pairs(lines), make("p", { class: "soft" }, "At operating points that were set for this model; for triage support, no diagnosis."))] : [];
 }
 
 // What the model's card says of its probabilities: calibration, and where thresholds may lie.
@@ -171,16 +171,16 @@ async function operating(stage) {
   const place = byId("operating");
   if (!place) return;
   const { name, version } = stage.model;
-  const said = await json(`/v1/models/${encodeURIComponent(name)}`);
-  const value = (figure) => said.figures[figure] ?? "–";
-  if (!said.card) return place.replaceChildren(make("p", { class: "soft" }, `${name} has no card here: how well its probabilities hold is not known.`));
+  const model = await json(`/v1/models/${encodeURIComponent(name)}`);
+  const value = (figure) => model.figures[figure] ?? "–";
+  if (!model.card) return place.replaceChildren(make("p", { class: "soft" }, `${name} has no card here: how well its probabilities hold is not known.`));
   const labels = Object.keys(stage.output.probabilities);
   const figures = { auc: "AUC", sensitivity: "Sensitivity at 0.5", specificity: "Specificity at 0.5", ...Object.fromEntries(["82", "89", "95"].map((share) => [`specificity at ${share}`, `Specificity where ${share} % are found`])) };
   const rows = Object.entries(figures).map(([figure, title]) => make("tr", {}, make("th", { scope: "row" }, title), ...labels.map((label) => make("td", { class: "n" }, value(`${figure} ${words(label)}`).split(" ")[0]))));
   const table = make("table", {}, make("thead", {}, make("tr", {}, make("td"), ...labels.map((label) => make("th", { class: "n", scope: "col" }, words(label))))), make("tbody", {}, ...rows));
-  const error = said.figures["expected calibration error"];
+  const error = model.figures["expected calibration error"];
   place.replaceChildren(make("details", {}, make("summary", {}, "Calibration and operating points"),
-    said.card_version !== version && make("p", { class: "note" }, `The card is of version ${said.card_version}, and this image was processed by version ${version}.`) || null,
+    model.card_version !== version && make("p", { class: "note" }, `The card is of version ${model.card_version}, and this image was processed by version ${version}.`) || null,
     make("p", {}, error ? `Expected calibration error ${error}: so far are probabilities from the shares of right answers, in the mean, on validation data.` : "The card states no calibration error."),
     make("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": "Operating points" }, table),
     make("p", { class: "soft" }, "Of the model's card, on validation data; at 0.5: where a probability of one half calls the class.")));

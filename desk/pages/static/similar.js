@@ -38,18 +38,18 @@ function region(box, size, at, text) {
 }
 
 function question() {
-  const said = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
-  for (const number of chosen) said.append("region", number);
-  return said;
+  const params = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+  for (const number of chosen) params.append("region", number);
+  return params;
 }
 
 async function look() {
-  const said = question();
-  history.replaceState(null, "", `${location.pathname}${said.size ? `?${said}` : ""}`);
+  const params = question();
+  history.replaceState(null, "", `${location.pathname}${params.size ? `?${params}` : ""}`);
   const cases = byId("cases");
   cases.setAttribute("aria-busy", "true");
   try {
-    show(await json(`/v1/batches/${batch}/images/${index}/similar?${said}`));
+    show(await json(`/v1/batches/${batch}/images/${index}/similar?${params}`));
   } catch (error) {
     byId("why").hidden = false;
     byId("why").textContent = error.message;

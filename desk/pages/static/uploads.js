@@ -100,9 +100,9 @@ export class Uploads {
   async #send(one) {
     try {
       if (!one.id) {
-        const said = await json("/v1/uploads", { method: "POST", json: { name: one.name, size: one.file.size, into: this.#into } });
-        this.#into ??= said.into;
-        Object.assign(one, { id: said.id, piece: said.piece });
+        const begun = await json("/v1/uploads", { method: "POST", json: { name: one.name, size: one.file.size, into: this.#into } });
+        this.#into ??= begun.into;
+        Object.assign(one, { id: begun.id, piece: begun.piece });
       }
       for (let tries = 0; one.done < one.file.size && !one.gone; ) {
         try {

@@ -63,9 +63,9 @@ def verify(
     """
     checks = list(check(_folder(audited(load(), home)), known))
     for one in checks:
-        said = one.wrong or f"{one.lines} lines hold; the last one: {one.digest}"
+        text = one.wrong or f"{one.lines} lines hold; the last one: {one.digest}"
         earlier = f" ({one.before} lines before have no chain)" if one.before else ""
-        out.print(f"{one.name}: {said}{earlier}", markup=False, soft_wrap=True, highlight=False)
+        out.print(f"{one.name}: {text}{earlier}", markup=False, soft_wrap=True, highlight=False)
     if known is not None and not any(one.known for one in checks):
         out.print(f"no line has the digest {known}", markup=False, soft_wrap=True, highlight=False)
         raise typer.Exit(1)

@@ -129,7 +129,7 @@ def submit(
 
 
 def _promise(order: Order, own: float | None, ledger: Ledger) -> Promise | None:
-    """What is said of its deadline, where it has one."""
+    """Whether its deadline can be met, where it has one."""
     if order.deadline is None:
         return None
     return promise(order.deadline, datetime.now(UTC), own, ledger.everywhere().batches)

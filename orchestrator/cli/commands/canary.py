@@ -54,5 +54,5 @@ def stop(name: _Name, home: options.Home = options.DEFAULT_HOME) -> None:
 @commands.command()
 def report(name: _Name, home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = False) -> None:
     """Show how far old and new models agree."""
-    said = canary.report(ObjectStore(options.attach(home).store), name)
-    out.print(said.to_json().decode() if plain else render(said), soft_wrap=plain, markup=False)
+    found = canary.report(ObjectStore(options.attach(home).store), name)
+    out.print(found.to_json().decode() if plain else render(found), soft_wrap=plain, markup=False)

@@ -42,5 +42,5 @@ def _table(found: list[checks.Finding]) -> Table:
         table.add_column(overflow=overflow)
     for finding in found:
         mend = f"\n[bold]{escape(finding.mend)}[/]" if finding.mend else ""
-        table.add_row(_SHOWN[finding.state], escape(finding.what), escape(finding.said) + mend)
+        table.add_row(_SHOWN[finding.state], escape(finding.what), escape(finding.detail) + mend)
     return table

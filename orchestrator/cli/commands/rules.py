@@ -69,8 +69,8 @@ def explain(file: _File, object_uri: _Object, plain: options.AsJson = False) -> 
     fired = next((verdict.rule for verdict in verdicts if verdict.fires), None)
     done = _done(fired, book, settings) if fired is not None else None
     if plain:
-        said = [{"rule": v.rule.name, "fires": v.fires, "failed": v.failed, "why": v.why} for v in verdicts]
-        out.print(json.dumps({"rules": said, "done": done}, indent=2), soft_wrap=True, markup=False)
+        shown = [{"rule": v.rule.name, "fires": v.fires, "failed": v.failed, "why": v.why} for v in verdicts]
+        out.print(json.dumps({"rules": shown, "done": done}, indent=2), soft_wrap=True, markup=False)
     else:
         _print(verdicts, done)
     raise typer.Exit(0 if fired is not None else 1)
@@ -86,14 +86,14 @@ def _rules(file: Path, settings: Settings) -> RuleBook:
 
 def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
     """All that a rule does with an object that is taken in now."""
-    said = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
+    effect = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
     order = rule.order(settings)
     models = {str(stage): _written(model) for stage, model in order.models.items()}
     profile = book.profiles[rule.deidentify].model_dump(mode="json") if rule.deidentify is not None else None
     name, until = window(rule, datetime.now(UTC))
     batch = {"batch": name, "open_until": until.isoformat()}
-    said["tenant"] = order.tenant
-    return {"rule": rule.name, **batch, **said, "dicom": order.dicom, "models": models, "deidentify": profile}
+    effect["tenant"] = order.tenant
+    return {"rule": rule.name, **batch, **effect, "dicom": order.dicom, "models": models, "deidentify": profile}
 
 
 def _written(model: ModelChoice) -> str:

@@ -76,12 +76,12 @@ def retry(
 
 def _nothing_failed(one: Standing, reason: str | None) -> str:
     """What is true where nothing is to be tried again."""
-    said = f"no image failed for {reason}" if reason else "no image failed"
+    text = f"no image failed for {reason}" if reason else "no image failed"
     if one.closed is None and one.done + one.failed < one.images:
-        said += f" so far ({one.images - one.done - one.failed:,} of {one.images:,} have no outcome yet)"
+        text += f" so far ({one.images - one.done - one.failed:,} of {one.images:,} have no outcome yet)"
     if others := [f"{code} {count:,}" for code, count in one.reasons.items() if code != reason]:
-        said += f"; failures are {', '.join(others)}"
-    return f"{said}; nothing was changed"
+        text += f"; failures are {', '.join(others)}"
+    return f"{text}; nothing was changed"
 
 
 def reconcile(home: options.Home = options.DEFAULT_HOME) -> None:

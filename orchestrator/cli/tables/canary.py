@@ -12,9 +12,9 @@ from dermbatch.records.asked import ModelChoice
 from orchestrator.steering.canary import CanaryReport
 
 
-def render(said: CanaryReport) -> Group:
+def render(report: CanaryReport) -> Group:
     """The report as tables for a terminal."""
-    canary = said.canary
+    canary = report.canary
     tried = ", ".join(f"{stage} {_model(choice)}" for stage, choice in canary.models.items())
     summary = Table.grid(padding=(0, 2))
     for what, value in (
@@ -22,35 +22,35 @@ def render(said: CanaryReport) -> Group:
         ("models tried", escape(tried)),
         ("share of live images", f"{canary.share:.0%}" if canary.share >= 0.01 else f"{canary.share:.2%}"),
         ("state", "running" if canary.stopped is None else f"stopped {canary.stopped:%Y-%m-%d %H:%M} UTC"),
-        ("images", f"{said.images:,}"),
-        ("failed", escape(", ".join(f"{reason} {n:,}" for reason, n in said.failures.items())) or "0"),
-        ("Dice of the masks", f"mean {_figure(said.mean_dice)}, median {_figure(said.median_dice)}"),
-        ("same diagnosis", f"{said.same_label:,} of {said.diagnosed:,}"),
-        ("seconds an image", _figure(said.mean_seconds)),
+        ("images", f"{report.images:,}"),
+        ("failed", escape(", ".join(f"{reason} {n:,}" for reason, n in report.failures.items())) or "0"),
+        ("Dice of the masks", f"mean {_figure(report.mean_dice)}, median {_figure(report.median_dice)}"),
+        ("same diagnosis", f"{report.same_label:,} of {report.diagnosed:,}"),
+        ("seconds an image", _figure(report.mean_seconds)),
     ):
         summary.add_row(what, value)
-    return Group(summary, *([_bars(said)] if said.mean_dice is not None else []), *_cases(said))
+    return Group(summary, *([_bars(report)] if report.mean_dice is not None else []), *_cases(report))
 
 
-def _bars(said: CanaryReport) -> Table:
+def _bars(report: CanaryReport) -> Table:
     table = Table("Dice", "images", "", box=None, pad_edge=False)
-    most = max(one.images for one in said.histogram)
-    for one in said.histogram:
+    most = max(one.images for one in report.histogram)
+    for one in report.histogram:
         bar = "█" * round(30 * one.images / most)
         table.add_row(f"{one.lower:.2f} to {one.upper:.2f}", f"{one.images:,}", bar)
     return table
 
 
-def _cases(said: CanaryReport) -> Iterator[Table]:
-    if said.changed_labels:
+def _cases(report: CanaryReport) -> Iterator[Table]:
+    if report.changed_labels:
         table = Table("diagnosis changed", "images", box=None, pad_edge=False)
-        for change, images in said.changed_labels.items():
+        for change, images in report.changed_labels.items():
             table.add_row(escape(change), f"{images:,}")
         yield table
-    if said.worst:
+    if report.worst:
         table = Table("Dice", "old", "new", "largest change", "least agreement", box=None, pad_edge=False)
         table.columns[-1].overflow = "fold"  # names are to be found by: none is cut
-        for one in said.worst:
+        for one in report.worst:
             labels = (one.old_label or "-", one.new_label or "-")
             where = f"{one.batch} #{one.index} {one.name}"
             table.add_row(_figure(one.dice), *map(escape, labels), _figure(one.probability_change), escape(where))

@@ -39,7 +39,7 @@ def rendered(shown: Overview, console: Console) -> RenderableType:
         table.add_row(*_cells(one))
     if not console.is_terminal:
         return Text("\n".join(_plain(shown, headings)))
-    return Group(table, *(Text(said, style="dim") for said in _below(shown)))
+    return Group(table, *(Text(line, style="dim") for line in _below(shown)))
 
 
 def _plain(shown: Overview, headings: Sequence[str]) -> Iterator[str]:

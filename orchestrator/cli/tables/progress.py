@@ -71,31 +71,31 @@ def follow(
     Raises:
         StackError: As :func:`~orchestrator.reporting.progress.wait`.
     """
-    said, pace = time.monotonic(), Pace()
+    printed, pace = time.monotonic(), Pace()
     numbers = TextColumn(
-        "{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+        "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
     )
     bar = [BarColumn(_BAR)] if console.width >= _BAR_FROM else []
     room = console.width - (_BAR + 1 if bar else 0)
     with Progress(numbers, *bar, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=batch.images, said=f"{batch.name}: 0/{batch.images:,} images")
+        task = progress.add_task("", total=batch.images, text=f"{batch.name}: 0/{batch.images:,} images")
 
         def show(state: BatchState | None) -> None:
-            nonlocal said
+            nonlocal printed
             told(state)
             if state is None:
                 return
             finished = state.done + state.failed
             pace.note(finished, time.monotonic())
             text = line(state, pace)
-            progress.update(task, completed=finished, total=state.images, said=named(batch.name, text, room))
-            if not console.is_terminal and time.monotonic() - said > _LINE_EVERY:
-                said = time.monotonic()
+            progress.update(task, completed=finished, total=state.images, text=named(batch.name, text, room))
+            if not console.is_terminal and time.monotonic() - printed > _LINE_EVERY:
+                printed = time.monotonic()
                 console.print(text, soft_wrap=True, highlight=False, markup=False)
 
         summary = wait(ledger, store, batch.name, show)
         finished = summary.done + summary.failed
-        progress.update(task, completed=finished, said=f"{batch.name}: {finished:,}/{summary.images:,} images")
+        progress.update(task, completed=finished, text=f"{batch.name}: {finished:,}/{summary.images:,} images")
     return summary
 
 

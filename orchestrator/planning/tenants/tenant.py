@@ -100,8 +100,8 @@ class Tenant(BaseModel):
             UsageError: Where it asks for what the tenant may not have, in one sentence.
         """
         for stage, choice in order.models.items():
-            said = {choice.name, f"{choice.name}@{choice.version}"}
-            if stage in self.models and not said & set(self.models[stage]):
+            names = {choice.name, f"{choice.name}@{choice.version}"}
+            if stage in self.models and not names & set(self.models[stage]):
                 may = ", ".join(self.models[stage]) or "none"
                 raise UsageError(f"tenant {self.name!r} may not use {choice.name} for {stage} (it may use: {may})")
         self.check_priority(order.lane, order.weight)

@@ -110,7 +110,7 @@ class Rule(BaseModel):
     )
     output: Folder | None = Field(default=None, description="s3://bucket/folder/ that results are copied to")
     deidentify: StrictStr | None = Field(default=None, description="name of a profile of the file")
-    tenant: Name | None = Field(default=None, description="whose batches they are; default where none is said")
+    tenant: Name | None = Field(default=None, description="whose batches they are; default where none is named")
     marker: Annotated[StrictStr, AfterValidator(_marker)] | None = Field(
         default=None, description="objects wait until one of this name lies in their folder or one above it"
     )

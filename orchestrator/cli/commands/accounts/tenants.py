@@ -42,11 +42,11 @@ def tenants(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = F
         found = [(one, had(store, one.name, now), attained(store, one.name, now)) for one in declared.tenants]
         left = orphans(store, (one.name for one in declared.tenants))
     if plain:
-        said = [
+        shown = [
             one.model_dump(mode="json") | {"has": asdict(has), "attained": asdict(kept)}
             for one, has, kept in found
         ]
-        out.print(json.dumps({"tenants": said, "left": left}, indent=2), soft_wrap=True, markup=False)
+        out.print(json.dumps({"tenants": shown, "left": left}, indent=2), soft_wrap=True, markup=False)
     else:
         out.print(_table(found), soft_wrap=not out.is_terminal)
     for whose, batches in left.items():
@@ -94,8 +94,8 @@ def _table(found: Sequence[tuple[Tenant, Had, Attained]]) -> Table:
 
 
 def _share(kept: float | None, least: float | None) -> str:
-    said = "" if kept is None else f"{kept:.1%}"
-    return said if least is None else f"{said or 'none yet'}, of {least:.1%}"
+    text = "" if kept is None else f"{kept:.1%}"
+    return text if least is None else f"{text or 'none yet'}, of {least:.1%}"
 
 
 def _of(has: int, most: int | None) -> str:

@@ -63,8 +63,8 @@ def usage(
 ) -> None:
     """Add up what tenants used, from the events of all closed batches, and what it costs by the price lists.
 
-    Each event counts once. What is cut off, changed or gone is said, and the exit code is 1 then. The stack need
-    not run, as for fetch.
+    Each event counts once. What is cut off, changed or gone is reported, and the exit code is 1 then. The stack
+    need not run, as for fetch.
     """
     if month is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
         raise UsageError(f"{month!r} is no month: say it as 2026-03")
@@ -142,10 +142,10 @@ def _write_csv(lines: Sequence[Line], prices: Prices | None) -> None:
 def _numbers(line: Line, *, grouped: bool) -> tuple[str, str, str]:
     """Quantity, price and amount; exactly, without exponents."""
 
-    def said(number: Decimal | None) -> str:
+    def text(number: Decimal | None) -> str:
         return "" if number is None else f"{number:,f}" if grouped else f"{number:f}"
 
-    return said(line.quantity), said(line.price), said(line.amount)
+    return text(line.quantity), text(line.price), text(line.amount)
 
 
 @reports.command()
@@ -167,16 +167,16 @@ def verify(
     """
     public = public_key or _our_key(home)
     if folder is not None:
-        said, found = _verified(batch_name, lambda key: _of_folder(folder, key), public)
+        signer, found = _verified(batch_name, lambda key: _of_folder(folder, key), public)
     else:
         with options.results(home) as store:
-            said, found = _verified(batch_name, lambda key: store.get(store.bucket, key), public)
+            signer, found = _verified(batch_name, lambda key: store.get(store.bucket, key), public)
     for sentence in found:
         warn(f"the report of batch {batch_name}: {sentence}")
     if found:
         raise typer.Exit(1)
     whose = "" if public else "; whose key that is nobody says here: give --public-key"
-    out.print(f"{batch_name}: as it was signed with key {said}{whose}", markup=False, soft_wrap=True)
+    out.print(f"{batch_name}: as it was signed with key {signer}{whose}", markup=False, soft_wrap=True)
 
 
 @reports.command()
@@ -205,10 +205,10 @@ def _verified(batch: str, read: Callable[[str], bytes | None], public: str | Non
     if body is None:
         return "", ["it is not signed, or its signature is gone"]
     try:
-        said = parsed(body, ReportSignature, where)
+        signature = parsed(body, ReportSignature, where)
     except RecordDamaged as error:
         return "", [str(error)]
-    return said.public_key, wrong(said, batch, read, public)
+    return signature.public_key, wrong(signature, batch, read, public)
 
 
 def _of_folder(folder: Path, key: str) -> bytes | None:

@@ -68,7 +68,7 @@ def facts(
     home: options.Home = options.DEFAULT_HOME,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant's images.")] = None,
 ) -> None:
-    """Say what is known of images: lesion, patient, site, diagnosis, taken; replaces what was said before."""
+    """Say what is known of images: lesion, patient, site, diagnosis, taken; replaces what was known before."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -80,8 +80,8 @@ def remove(name: _Name, home: options.Home = options.DEFAULT_HOME) -> None:
 
 
 def _told(one: SupportSet) -> dict[str, Any]:
-    said = {"name": one.name, "version": one.version, "disease": one.disease or "", "pictures": len(one.shots)}
-    return said | {"created": f"{one.created:%Y-%m-%d %H:%M}", "sha256": one.sha256}
+    shown = {"name": one.name, "version": one.version, "disease": one.disease or "", "pictures": len(one.shots)}
+    return shown | {"created": f"{one.created:%Y-%m-%d %H:%M}", "sha256": one.sha256}
 
 
 def _line(made: SupportSet) -> str:
