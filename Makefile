@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 
-.PHONY: help install develop demo check chart-check chart-audit test coverage test-fast bench bench-ledger kill-loop drain-check desk-check issuer containers compose-check house models samples wheel system-packages container-packages clean
+.PHONY: help install develop demo check chart-check chart-security test coverage test-fast bench bench-ledger kill-loop drain-check desk-check issuer containers compose-check house models samples wheel system-packages container-packages clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -56,14 +56,14 @@ chart-check: develop $(BIN)/helm  ## lint, render and validate the Helm chart; c
 # variables; OpenShift chooses users itself.
 CHECKOV := checkov==3.3.30
 PASSED_OVER := CKV_K8S_21,CKV_K8S_43,CKV_K8S_15,CKV_K8S_11,CKV_K8S_35,CKV_K8S_40,CKV_DOCKER_7
-chart-audit: develop $(BIN)/helm  ## have checkov judge the security of chart and Dockerfiles (installs it: minutes)
-	rm -rf build/audit
-	mkdir -p build/audit
+chart-security: develop $(BIN)/helm  ## have checkov judge the security of chart and Dockerfiles (installs it: minutes)
+	rm -rf build/security
+	mkdir -p build/security
 	test -x build/checkov/bin/checkov || ($(PYTHON) -m venv build/checkov && build/checkov/bin/pip install --quiet $(CHECKOV))
 	set -e; for values in charts/dermbatch/ci/*-values.yaml; do \
-		$(BIN)/helm template derm charts/dermbatch --values $$values > build/audit/$$(basename $$values) 2> /dev/null; done
-	cp deploy/Dockerfile deploy/triton.Dockerfile build/audit
-	build/checkov/bin/checkov --directory build/audit --framework kubernetes dockerfile \
+		$(BIN)/helm template derm charts/dermbatch --values $$values > build/security/$$(basename $$values) 2> /dev/null; done
+	cp deploy/Dockerfile deploy/triton.Dockerfile build/security
+	build/checkov/bin/checkov --directory build/security --framework kubernetes dockerfile \
 		--skip-check $(PASSED_OVER) --skip-download --compact --quiet
 
 # An issuer of OpenID Connect for the tests of sign-on: oidc-provider, and Node as Python's index has it.

@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.containers.engine import EngineFailed, inspect, podman
 from benchmarks.containers.images import OURS, make_ours
 from benchmarks.containers.town import PROGRAMS, SERVERS, Town, container, sources, there
-from benchmarks.killloop.audit import Verdict, audit, pictures_whole
+from benchmarks.killloop.verdict import Verdict, judge, pictures_whole
 from benchmarks.killloop.work import closed
 from dermbatch import layout
 from dermbatch.phantoms.phantom import phantom
@@ -281,7 +281,7 @@ class Check:
                 self._finish(batch.name, _PER_STRIKE)
         log = self._town.written()
         for batch in batches:
-            verdict = audit(self._store, log, batch, pictures_whole, Counter(), ours=True)
+            verdict = judge(self._store, log, batch, pictures_whole, Counter(), ours=True)
             if batch.growing:
                 verdict.complaints.clear()  # that it is open, as the watch service's are for a day
             self.report.verdicts[batch.name] = verdict

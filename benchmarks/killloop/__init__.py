@@ -1,1 +1,1 @@
-"""The kill-loop: a batch under repeated SIGKILL, restarts and faults, then an audit of what the store holds."""
+"""The kill-loop: a batch under repeated SIGKILL, restarts and faults, then a verdict on what the store holds."""

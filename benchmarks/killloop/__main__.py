@@ -1,4 +1,4 @@
-"""The kill-loop: batches under repeated SIGKILL, restarts and faults; the same for stock Celery; then an audit.
+"""The kill-loop: batches under repeated SIGKILL, restarts and faults; the same for stock Celery; then a verdict.
 
 Real Valkey, a real S3 server behind a chaos proxy, two orchestrators, real Celery workers. The work is a no-op
 that takes 5 to 50 ms and writes one artifact and one record; with --real it is the real pipeline and a Triton.
@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.killloop import stock, work
-from benchmarks.killloop.audit import Verdict, audit, no_op_artifacts_whole, pictures_whole
 from benchmarks.killloop.clock import library
 from benchmarks.killloop.faults import KILLS, OTHERS, REAL_KILLS, Side, for_stock, schedule
 from benchmarks.killloop.house import House
 from benchmarks.killloop.loop import Loop, Outcome
+from benchmarks.killloop.verdict import Verdict, judge, no_op_artifacts_whole, pictures_whole
 from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.records.asked import Batch
@@ -75,7 +75,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Result:
             lambda: loop.struck_all and all(work.closed(store, batch.name) for batch in batches), options.deadline
         )
         check = pictures_whole if options.real else no_op_artifacts_whole
-        verdicts = [audit(store, house.log, one, check, house.hits(one.name), ours=True) for one in batches]
+        verdicts = [judge(store, house.log, one, check, house.hits(one.name), ours=True) for one in batches]
         return Result(outcome, Verdict.of_all(verdicts), dict(house.own_deaths))
     finally:
         house.stop()
@@ -119,7 +119,7 @@ def of_stock(options: argparse.Namespace, folder: Path) -> Result:
         loop = Loop(house, listed, options.images, options.seed)
         outcome = loop.run(stock_ended(house, loop, options.images), options.deadline)
         batch = work.no_op_batch(work.BATCH, options.images)
-        verdict = audit(store, house.log, batch, no_op_artifacts_whole, house.hits(work.BATCH), ours=False)
+        verdict = judge(store, house.log, batch, no_op_artifacts_whole, house.hits(work.BATCH), ours=False)
         return Result(outcome, verdict, dict(house.own_deaths))
     finally:
         house.stop()

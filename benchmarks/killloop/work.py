@@ -1,4 +1,4 @@
-"""The work of the loop's images: next to nothing, but with an artifact and a record that can be audited.
+"""The work of the loop's images: next to nothing, but with an artifact and a record that can be judged.
 
 The artifact's bytes follow from the image's number alone and its stage key is their digest, so a torn or foreign
 artifact shows. Each run makes a record of its own (times, worker), so two runs of an image show too.

@@ -15,7 +15,7 @@ from benchmarks.containers.images import OURS, STANDINS, argument
 from benchmarks.containers.inside import broken, decoded, names
 from benchmarks.containers.proof import compared
 from benchmarks.containers.town import PROGRAMS, SERVERS, Town, sources
-from benchmarks.killloop.audit import Verdict
+from benchmarks.killloop.verdict import Verdict
 from deploy.check_models import wrong_models
 
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]

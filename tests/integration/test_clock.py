@@ -8,9 +8,9 @@ import pytest
 from messages import job_of, messages_of
 
 from benchmarks.killloop import work
-from benchmarks.killloop.audit import audit, no_op_artifacts_whole
 from benchmarks.killloop.clock import Clock, library
 from benchmarks.killloop.house import House
+from benchmarks.killloop.verdict import judge, no_op_artifacts_whole
 from dermbatch.ledger import Claim, Ledger
 from dermbatch.settings import LedgerSettings
 from dermbatch.store import ObjectStore
@@ -141,7 +141,7 @@ def test_a_batch_ends_whole_whatever_the_clock_does(tmp_path):
             soon(lambda turn=turn: house.recorded() > IMAGES * turn / 5, 60)
             house.clock.step(step)
         soon(lambda: work.closed(store, batch.name), 60)
-        verdict = audit(store, house.log, batch, no_op_artifacts_whole, Counter(), ours=True)
+        verdict = judge(store, house.log, batch, no_op_artifacts_whole, Counter(), ours=True)
         house.mend()
     finally:
         house.stop()

@@ -6,7 +6,7 @@ import pytest
 from standins import Store
 from test_usage import metered, written
 
-from benchmarks.killloop.audit import bills
+from benchmarks.killloop.verdict import bills
 from tests import outcome_samples
 
 

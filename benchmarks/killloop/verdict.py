@@ -1,4 +1,4 @@
-"""The audit: what the object store itself holds at the end, and what its server was seen to write."""
+"""The verdict: what the object store itself holds at the end, and what its server was seen to write."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def pictures_whole(store: ObjectStore, record: ResultRecord) -> bool:
     return len(record.stages) == len(ORDER)
 
 
-def audit(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counter[int], *, ours: bool) -> Verdict:
+def judge(store: ObjectStore, log: Path, batch: Batch, check: Check, hit: Counter[int], *, ours: bool) -> Verdict:
     """Look at everything that a batch has left.
 
     Args:
