@@ -98,8 +98,8 @@ def reservations(store: ObjectStore, tenant: str) -> tuple[Reservations, str | N
 def with_reserved(store: ObjectStore, tenant: str, now: datetime, book: Reservations, but: str = "") -> Had:
     """What a tenant has, where this is reserved.
 
-    A plan ends its reservation once it is a batch. So ``book`` is to be read before this looks at the batches: what
-    is not in it any more is among them.
+    A plan ends its reservation once it is a batch. So ``book`` is to be read before this looks at the batches:
+    what is not in it any more is among them.
 
     Args:
         store: Where the batches are.

@@ -22,8 +22,8 @@ from orchestrator.planning.tenants.quota import Had, Reservations, Reserved, Wai
 from orchestrator.planning.tenants.tenant import Quota, Tenant
 
 LASTS = timedelta(hours=1)
-"""How long a reservation lasts that is not renewed. Each part of a plan renews it; the last one does so just before
-there is a batch, so whoever was too slow is held against what others have by then."""
+"""How long a reservation lasts that is not renewed. Each part of a plan renews it, the last one just before there is
+a batch: so whoever was too slow is held against what others have by then."""
 
 _TRIES = 50
 _PAUSE = 0.05
@@ -131,7 +131,7 @@ class Reservation:
 
 @contextmanager
 def within(store: ObjectStore, tenant: Tenant | None, batch: str) -> Iterator[Callable[[PlanRecord], None]]:
-    """While a batch is planned: what refuses a plan that goes beyond the quota, told of each part and of the whole.
+    """While a batch is planned: what refuses a plan beyond the quota, told of each part and of the whole.
 
     Args:
         store: Where the batches are.
