@@ -4,7 +4,7 @@
 
     images/<sha256>/<stage>/<stage key>/{purified.png, mask.png, enhanced.png}
     images/known/<content>.json
-    tenants/<tenant>/{images/..., similar/facts.csv}
+    tenants/<tenant>/{images/..., similar/facts.csv, quota.json}
     batches/<batch>/batch.json, manifest/<part>.jsonl, results/<part>/<n>.json, failed/<part>/<n>.json,
                     plan.json, report.html, report.sig.json, results.parquet, summary.json, comparison.html,
                     comparison.parquet,
@@ -136,6 +136,11 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
 def images(pool: str | None) -> str:
     """Prefix of what was made of images, for all who share it: a tenant's own, or the one of all others."""
     return "images/" if pool is None else f"tenants/{pool}/images/"
+
+
+def tenant_quota(tenant: str) -> str:
+    """Key of what is reserved of a tenant's quota."""
+    return f"tenants/{tenant}/quota.json"
 
 
 def pool_of(key: str | None) -> str | None:

@@ -6,6 +6,7 @@ The commands and :mod:`dermbatch.client` go through here, so that what one of th
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from orchestrator.planning.privacy.deidentifier import Deidentifier
 from orchestrator.planning.privacy.profile import Profile, load_profile
 from orchestrator.planning.resegment import Check, plan_resegment
 from orchestrator.planning.support import fits
-from orchestrator.planning.tenants.quota import within
+from orchestrator.planning.tenants.reservation import within
 from orchestrator.planning.tenants.tenant import Tenant, tenant_of
 
 
@@ -56,10 +57,8 @@ class Submission:
     ) -> Batch:
         """Make it a batch; as :func:`orchestrator.planning.planner.plan`, which its tenant's quota may refuse."""
         walk = self.intake.walk(self.inputs)
-        if self.tenant is None:
-            return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told)
-        check = within(store, self.tenant, datetime.now(UTC))
-        return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told, check=check)
+        with within(store, self.tenant, name) as check:
+            return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told, check=check)
 
     def estimate(
         self, store: ObjectStore, offer: Offer, *, slots: int, price: float | None, gpus: int
@@ -197,13 +196,14 @@ def again(
     if Stage.SEGMENT in order.models:
         fits(order, offer)
 
-    def admit(whole: Order) -> tuple[Order, Check]:
-        tenant = tenant_of(settings, whole.tenant)
-        if tenant is None:
-            return whole, lambda record: None
-        return tenant.admitted(whole), within(store, tenant, datetime.now(UTC))
+    with ExitStack() as planning:
 
-    return plan_resegment(name, order, batches, store, admit=admit)
+        def admit(whole: Order) -> tuple[Order, Check]:
+            tenant = tenant_of(settings, whole.tenant)
+            asked = whole if tenant is None else tenant.admitted(whole)
+            return asked, planning.enter_context(within(store, tenant, name))
+
+        return plan_resegment(name, order, batches, store, admit=admit)
 
 
 def check(

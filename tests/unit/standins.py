@@ -86,6 +86,10 @@ class Store:
             return False
         return bool(self.put(key, body, content_type))
 
+    def put_if_match(self, key, body, content_type, etag):
+        there = self.etag(self.bucket, key) if (self.bucket, key) in self.objects else None
+        return self.put(key, body, content_type) if there == etag else None
+
     def delete(self, key, *, bucket=None):
         self.requests.append(("delete", key))
         self.objects.pop((bucket or self.bucket, key), None)

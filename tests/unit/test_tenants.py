@@ -23,12 +23,14 @@ from orchestrator.planning.models import Offer
 from orchestrator.planning.planner import plan
 from orchestrator.planning.resegment import resegment_order
 from orchestrator.planning.tenants.attainment import Attained, attained
-from orchestrator.planning.tenants.quota import had, orphans, within
+from orchestrator.planning.tenants.quota import Reservations, Reserved, had, orphans
+from orchestrator.planning.tenants.reservation import within
 from orchestrator.planning.tenants.tenant import Quota, Tenant, load_tenants
 from orchestrator.watching.rules.rule import Rule
 from tests.outcome_samples import batch_of, entry_of, write_manifest
 
-NOW = datetime(2026, 3, 20, tzinfo=UTC)
+NOW = datetime.now(UTC)
+MONTH = f"{NOW:%Y-%m}"
 FILE = """
 tenants:
   - name: clinic-a
@@ -184,16 +186,17 @@ def test_a_rule_of_a_tenant_makes_batches_of_its_name():
 def used():
     """A store with batches of two tenants: open, closed, of another month, and one that is planned."""
     store = Store()
-    earlier = datetime(2026, 2, 28, 23, 59, tzinfo=UTC)
+    earlier = NOW - timedelta(days=31)
     for batch, is_open in (
         (batch_of("clinic-a.one", 40, tenant="clinic-a", bytes=1000), True),
         (batch_of("watch-clinic-a.urgent-20260302", 20, tenant="clinic-a", bytes=500), True),
         (batch_of("clinic-a.two", 30, tenant="clinic-a", bytes=300), False),
-        (batch_of("clinic-a.old", 900, tenant="clinic-a").model_copy(update={"created": earlier}), False),
+        (batch_of("clinic-a.old", 900, tenant="clinic-a"), False),
         (batch_of("clinic-b.one", 7000, tenant="clinic-b"), True),
         (batch_of("clinic-ab.one", 7000, tenant="clinic-ab"), True),
     ):
-        write(store, layout.batch_record(batch.name), batch)
+        created = earlier if batch.name == "clinic-a.old" else NOW
+        write(store, layout.batch_record(batch.name), batch.model_copy(update={"created": created}))
         if is_open:
             write(store, layout.control(batch.name), BatchControl())
     write(store, layout.control("clinic-a.planned"), BatchControl())
@@ -203,9 +206,13 @@ def used():
 def test_what_is_used_of_a_quota_is_told_from_a_tenants_own_batches(used):
     used.requests.clear()
     found = had(used, "clinic-a", NOW)
-    assert (found.open_images, found.month, found.images, found.bytes) == (60, "2026-03", 90, 1800)
+    assert (found.open_images, found.month, found.images, found.bytes) == (60, MONTH, 90, 1800)
     assert found.open_batches == ("clinic-a.one", "clinic-a.planned", "watch-clinic-a.urgent-20260302")
-    assert all("clinic-a." in key for what, key in used.requests if what == "get")
+    assert all(
+        "clinic-a." in key or key == layout.tenant_quota("clinic-a")
+        for what, key in used.requests
+        if what == "get"
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,22 +221,58 @@ def test_what_is_used_of_a_quota_is_told_from_a_tenants_own_batches(used):
         ({}, 10_000, None),
         ({"open_images": 70}, 10, None),
         ({"open_images": 70}, 11, "is 70 open images: it has 60, and these are 11 or more; nothing was begun"),
-        ({"images_a_month": 90}, 1, "is 90 images in 2026-03: it has 90"),
-        ({"bytes_a_month": 1849}, 5, "is 1,849 bytes in 2026-03: it has 1,800, and these are 50 or more"),
+        ({"images_a_month": 90}, 1, f"is 90 images in {MONTH}: it has 90"),
+        ({"bytes_a_month": 1849}, 5, f"is 1,849 bytes in {MONTH}: it has 1,800, and these are 50 or more"),
     ],
 )
 def test_a_plan_beyond_a_quota_is_refused_and_leaves_no_batch(used, quota, images, complaint):
-    check = within(used, Tenant(name="clinic-a", quota=Quota(**quota)), NOW)
-    order = Order(models={stage: ModelChoice(name="m") for stage in Stage}, tenant="clinic-a")
-    walk = [Candidate(name=f"{n}.png", uri=f"s3://incoming/{n}.png", size=10) for n in range(images)]
     if complaint is None:
-        assert plan("clinic-a.new", order, walk, used, check=check).bytes == 10 * images
+        assert planned(used, quota, "clinic-a.new", images).bytes == 10 * images
         return
     with pytest.raises(UsageError) as caught:
-        plan("clinic-a.new", order, walk, used, check=check)
+        planned(used, quota, "clinic-a.new", images)
     assert complaint in str(caught.value)
     assert "clinic-a.new" not in had(used, "clinic-a", NOW).open_batches
     assert not used.keys("clinic-a.new")
+
+
+def planned(store, quota, name, images, meanwhile=lambda: None):
+    """A plan of so many images of 10 bytes, at a tenant with this quota; something else happens in the middle."""
+    order = Order(models={stage: ModelChoice(name="m") for stage in Stage}, tenant="clinic-a")
+    tenant = Tenant(name="clinic-a", quota=Quota(**quota))
+
+    def walk():
+        for n in range(images):
+            if n == images // 2:
+                meanwhile()
+            yield Candidate(name=f"{n}.png", uri=f"s3://incoming/{n}.png", size=10)
+
+    with within(store, tenant, name) as check:
+        return plan(name, order, walk(), store, check=check)
+
+
+def test_two_plans_at_one_moment_do_not_pass_a_quota_together(used):
+    quota = {"open_images": 1060}
+    with pytest.raises(UsageError, match="it has 960, and these are 200 or more"):
+        planned(used, quota, "clinic-a.second", 200, lambda: planned(used, quota, "clinic-a.first", 900))
+    assert had(used, "clinic-a", NOW).images == 90 + 900
+
+
+def test_what_a_plan_has_reserved_counts_until_it_is_a_batch_or_its_planner_is_dead_for_long(used):
+    quota, seen = {"open_images": 5000}, []
+    planned(used, quota, "clinic-a.large", 2200, lambda: seen.append(had(used, "clinic-a", NOW).open_images))
+    assert seen == [1060], "the first part of the plan"
+    assert had(used, "clinic-a", NOW).open_images == 60 + 2200
+    now = datetime.now(UTC)
+    dead = {"created": now, "images": 4000, "bytes": 0}
+    for until, may in ((now + timedelta(minutes=1), False), (now - timedelta(seconds=1), True)):
+        write(
+            used,
+            layout.tenant_quota("clinic-a"),
+            Reservations(batches={"clinic-a.x": Reserved(until=until, **dead)}),
+        )
+        with nullcontext() if may else pytest.raises(UsageError, match="it has 6,260"):
+            planned(used, quota, "clinic-a.next", 10)
 
 
 def test_open_batches_of_a_tenant_that_is_declared_no_more_are_named(used):
@@ -282,7 +325,7 @@ def test_what_was_attained_of_objectives_is_told_from_summaries_of_the_month(use
     close("clinic-a.one", late=4, deadline=NOW)
     close("watch-clinic-a.urgent-20260302", late=8)
     close("clinic-a.two", deadline=NOW - timedelta(seconds=1))
-    close("clinic-a.old", late=100, deadline=NOW, closed=NOW - timedelta(days=30))
+    close("clinic-a.old", late=100, deadline=NOW, closed=NOW - timedelta(days=31))
     close("clinic-b.one", late=100)
     found = attained(used, "clinic-a", NOW)
     assert found == Attained(live=200, late=12, deadlines=2, met=1)

@@ -1,20 +1,56 @@
-"""What a tenant has of its quota: told from the records of its batches, whose names begin with its own."""
+"""What a tenant has of its quota: told from the records of its batches, whose names begin with its own.
+
+What is planned right now is no batch yet: its room is reserved in one record a tenant, which
+:mod:`orchestrator.planning.tenants.reservation` writes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import AwareDatetime, Field
+
 from dermbatch import layout
-from dermbatch.errors import NewerFormat, PermanentError, UsageError
-from dermbatch.records.asked import Batch, PlanRecord
+from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError
+from dermbatch.records.asked import Batch, Record, Stored
 from dermbatch.store import ObjectStore
+from dermbatch.stored import parsed
 from orchestrator.batches.entries import read_batch
 from orchestrator.batches.outcomes import in_order
-from orchestrator.planning.tenants.tenant import Tenant
 
 _AT_A_TIME = 16
+
+
+class Reserved(Record):
+    """Room for a batch that is planned, or that grows."""
+
+    created: AwareDatetime = Field(description="when the batch was asked for: it counts in that month")
+    images: int = Field(ge=0, description="in all, those that the batch has already among them")
+    bytes: int = Field(ge=0)
+    until: AwareDatetime = Field(description="what is not renewed by then counts no more: its planner is dead")
+
+
+class Waiting(Record):
+    """Watching takes in nothing for the tenant until its quota allows it."""
+
+    since: AwareDatetime
+    why: str
+
+
+class Reservations(Stored):
+    """What is reserved of a tenant's quota; ``tenants/<tenant>/quota.json``.
+
+    Attributes:
+        serial: Number of this version: no two have the same content, so that an ETag tells them apart.
+        batches: By name of the batch.
+        watching: Why watching waits; none where it does not.
+    """
+
+    serial: int = 0
+    batches: dict[str, Reserved] = Field(default_factory=dict)
+    watching: Waiting | None = None
 
 
 @dataclass(frozen=True)
@@ -23,10 +59,11 @@ class Had:
 
     Attributes:
         open_batches: Not closed.
-        open_images: Of these.
+        open_images: Of these, and of what is planned.
         month: As 2026-03, UTC.
-        images: Of batches that were asked for in it.
+        images: Of batches that were asked for in it, and of what is planned.
         bytes: Of these images' files, as far as planning knew them.
+        watching: Why watching waits; none where it does not.
     """
 
     open_batches: tuple[str, ...]
@@ -34,22 +71,67 @@ class Had:
     month: str
     images: int
     bytes: int
+    watching: str | None = None
 
 
 def had(store: ObjectStore, tenant: str, now: datetime) -> Had:
-    """Look at all batches of a tenant.
+    """Look at all batches of a tenant, and at what is reserved.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
     """
+    return with_reserved(store, tenant, now, reservations(store, tenant)[0])
+
+
+def reservations(store: ObjectStore, tenant: str) -> tuple[Reservations, str | None]:
+    """What is reserved, and the ETag of its record; none where there is none. What is damaged says nothing."""
+    try:
+        body, etag = store.read(store.bucket, layout.tenant_quota(tenant))
+    except ObjectNotFound:
+        return Reservations(), None
+    try:
+        return parsed(body, Reservations, "the reservations are damaged"), etag
+    except PermanentError:
+        return Reservations(), etag
+
+
+def with_reserved(store: ObjectStore, tenant: str, now: datetime, book: Reservations, but: str = "") -> Had:
+    """What a tenant has, where this is reserved.
+
+    A plan ends its reservation once it is a batch. So ``book`` is to be read before this looks at the batches:
+    what is not in it any more is among them.
+
+    Args:
+        store: Where the batches are.
+        tenant: Whose.
+        now: In the month that is counted.
+        book: What is reserved.
+        but: A batch that is left out.
+    """
     opened = set(open_batches(store, tenant))
-    month = f"{now.astimezone(UTC):%Y-%m}"
+    month = _month(now)
     open_images = images = size = 0
+    left = {name: one for name, one in book.batches.items() if one.until > datetime.now(UTC) and name != but}
     for batch in batches_of(store, tenant):
-        open_images += batch.images if batch.name in opened else 0
-        if f"{batch.created.astimezone(UTC):%Y-%m}" == month:
-            images, size = images + batch.images, size + batch.bytes
-    return Had(tuple(sorted(opened)), open_images, month, images, size)
+        if batch.name == but:
+            continue
+        room = left.pop(batch.name, None)
+        batch_images, batch_bytes = batch.images, batch.bytes
+        if room is not None and room.created == batch.created:
+            batch_images, batch_bytes = max(batch_images, room.images), max(batch_bytes, room.bytes)
+        open_images += batch_images if batch.name in opened else 0
+        if _month(batch.created) == month:
+            images, size = images + batch_images, size + batch_bytes
+    for room in left.values():
+        open_images += room.images
+        if _month(room.created) == month:
+            images, size = images + room.images, size + room.bytes
+    waits = book.watching.why if book.watching is not None else None
+    return Had(tuple(sorted(opened)), open_images, month, images, size, waits)
+
+
+def _month(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m}"
 
 
 def open_batches(store: ObjectStore, tenant: str) -> Iterator[str]:
@@ -73,31 +155,6 @@ def orphans(store: ObjectStore, declared: Iterable[str]) -> dict[str, list[str]]
         if batch is not None and batch.order.tenant not in known:
             found.setdefault(batch.order.tenant, []).append(batch.name)
     return found
-
-
-def within(store: ObjectStore, tenant: Tenant, now: datetime) -> Callable[[PlanRecord], None]:
-    """What refuses a plan that goes beyond a tenant's quota; told of each part, and once more of the whole.
-
-    What was had is looked at once: of two plans at the same moment, neither counts the other.
-    """
-    quota = tenant.quota
-    if quota == type(quota)():
-        return lambda plan: None
-    before = had(store, tenant.name, now)
-
-    def check(plan: PlanRecord) -> None:
-        for most, has, more, what in (
-            (quota.open_images, before.open_images, plan.images, "open images"),
-            (quota.images_a_month, before.images, plan.images, f"images in {before.month}"),
-            (quota.bytes_a_month, before.bytes, plan.bytes, f"bytes in {before.month}"),
-        ):
-            if most is not None and has + more > most:
-                raise UsageError(
-                    f"the quota of tenant {tenant.name!r} is {most:,} {what}: it has {has:,}, and these are "
-                    f"{more:,} or more; nothing was begun"
-                )
-
-    return check
 
 
 def batches_of(store: ObjectStore, tenant: str) -> Iterator[Batch]:
