@@ -114,7 +114,7 @@ class Client:
             served.named(f"{stage}={model}" for stage, model in (models or {}).items()),
             **asked,
         )
-        order = pinned(order, support, self._store)
+        order = pinned(order, support, self._store, self._settings)
         many = batch or f"{submission.new_name(None)}-{token_hex(3)}"  # in a second
         name = submission.name_for(many, order.tenant, self._settings)
         named = [str(given) for given in inputs]

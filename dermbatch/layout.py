@@ -21,7 +21,7 @@
     desk/people/<digest of the name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
-    supports/<name>/versions/<version>.json, files/<sha256>.png
+    supports/<name>/versions/<version>.json, files/<sha256>.png     (a tenant's: <tenant>.<name>)
 
 In a folder of results, the small files that records hold inline have their own place too: ``stage.json``,
 ``embedding.npy``, ``saliency.png``, ``border.png`` beside the artifacts, and

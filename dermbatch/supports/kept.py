@@ -97,14 +97,19 @@ def newest(store: ObjectStore, name: str) -> SupportSet | None:
     return read(store, max(versions), SupportSet) if versions else None
 
 
-def named(store: ObjectStore, text: str) -> SupportSet:
+def named(store: ObjectStore, text: str, tenant: str | None = None) -> SupportSet:
     """The set that ``NAME`` or ``NAME@VERSION`` names.
 
+    Args:
+        store: Where sets lie.
+        text: The name, with or without the tenant's before it.
+        tenant: Whose it has to be; none where tenants are not declared.
+
     Raises:
-        UsageError: Where there is none.
+        UsageError: Where there is none; a tenant learns nothing of others' sets.
     """
     name, _, version = text.partition("@")
-    layout.check_batch_name(name, "support")
+    name = owned(name, tenant)
     if version and not version.isdecimal():
         raise UsageError(f"support {text!r}: write NAME or NAME@VERSION")
     try:
@@ -112,17 +117,29 @@ def named(store: ObjectStore, text: str) -> SupportSet:
     except ObjectNotFound:
         found = None
     if found is None:
-        there = ", ".join(sorted(each.name for each in all_newest(store))) or "none"
+        there = ", ".join(sorted(each.name for each in all_newest(store, tenant))) or "none"
         raise UsageError(
             f"there is no support {text}; there are {there}. Add one: dermbatch supports add NAME IMAGE MASK"
         )
     return found
 
 
-def all_newest(store: ObjectStore) -> Iterator[SupportSet]:
-    """The newest version of every set."""
+def owned(name: str, tenant: str | None) -> str:
+    """What a tenant's set is called: as its batches are, with the tenant's name and a dot before its own.
+
+    Raises:
+        UsageError: Where the name is not usable.
+    """
+    return layout.check_batch_name(name if tenant is None else layout.owned(name, tenant), "support")
+
+
+def all_newest(store: ObjectStore, tenant: str | None = None) -> Iterator[SupportSet]:
+    """The newest version of every set, or of every one of a tenant's."""
     for folder in store.folders(store.bucket, layout.SUPPORTS):
-        found = newest(store, folder.rstrip("/").rpartition("/")[2])
+        name = folder.rstrip("/").rpartition("/")[2]
+        if tenant is not None and not layout.is_owned(name, tenant):
+            continue
+        found = newest(store, name)
         if found is not None:
             yield found
 

@@ -161,6 +161,14 @@ def results(home: Path, *, make: bool = False) -> Iterator[ObjectStore]:
     yield ObjectStore(settings.store, audit(settings))
 
 
+def settings_of(home: Path) -> Settings:
+    """The settings of the stack that runs in ``home``, else the environment's."""
+    try:
+        return attach(home)
+    except StackError:
+        return load()
+
+
 def audit(settings: Settings) -> Audit:
     """The audit log of this command."""
     return Audit(settings.audit, f"dermbatch-{running.get()}", command=True)

@@ -15,6 +15,7 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.supports.kept import Pixels, check_mask, named
 from orchestrator.planning.models import Offer
+from orchestrator.planning.tenants.tenant import tenant_of
 
 
 def read_drawn(image: Path, mask: Path, settings: Settings) -> tuple[Pixels, Pixels]:
@@ -43,13 +44,34 @@ def _read(path: Path, reader: Reader, settings: Settings) -> Pixels:
     return found.pixels
 
 
-def pinned(order: Order, text: str | None, store: ObjectStore) -> Order:
-    """The order with the support that ``NAME`` or ``NAME@VERSION`` names; itself where none is named.
+def whose(tenant: str, settings: Settings) -> str | None:
+    """The tenant that a support has to be of; none where tenants are not declared, and all are of everybody.
 
     Raises:
-        UsageError: Where there is no such support.
+        UsageError: Where there is no such tenant.
     """
-    return order if text is None else order.model_copy(update={"support": named(store, text).choice})
+    return None if tenant_of(settings, tenant) is None else tenant
+
+
+def pinned(
+    order: Order, text: str | None, store: ObjectStore, settings: Settings, tenant: str | None = None
+) -> Order:
+    """The order with the support that ``NAME`` or ``NAME@VERSION`` names; itself where none is named.
+
+    Args:
+        order: Of a batch.
+        text: The name, if any.
+        store: Where supports lie.
+        settings: For the tenants.
+        tenant: Whose the batch will be; the order's own if none is given.
+
+    Raises:
+        UsageError: Where the batch's tenant has no such support.
+    """
+    if text is None:
+        return order
+    found = named(store, text, whose(tenant or order.tenant, settings))
+    return order.model_copy(update={"support": found.choice})
 
 
 def fits(order: Order, offer: Offer) -> None:

@@ -7,10 +7,12 @@ from dermbatch import layout
 from dermbatch.errors import ModelContractError, SupportGone, UsageError
 from dermbatch.models.served import ServedModel
 from dermbatch.records.asked import ImageJob, ModelChoice, Order
+from dermbatch.settings import Settings, TenantSettings
 from dermbatch.stages import Stage
 from dermbatch.supports import kept
+from orchestrator.planning import submission
 from orchestrator.planning.models import Offer
-from orchestrator.planning.support import fits, pinned
+from orchestrator.planning.support import fits, pinned, whose
 from tests.unit.standins import Store, Triton
 from workers.image import steps
 from workers.image.support import prototypes
@@ -126,18 +128,44 @@ def test_a_support_is_pinned_in_the_order_and_fits_its_model(store):
         for name in ("plain", "oneshot")
     )
     offer = Offer("there", {"plain": ["1"], "oneshot": ["3"]}, frozenset({"oneshot"}))
-    assert pinned(shown, "demo", store).support == made.choice
-    assert pinned(plain, None, store) is plain
-    fits(pinned(shown, "demo", store), offer)
+    assert pinned(shown, "demo", store, Settings()).support == made.choice
+    assert pinned(plain, None, store, Settings()) is plain
+    fits(pinned(shown, "demo", store, Settings()), offer)
     fits(plain, offer)
     fits(shown, Offer("there", None))  # nobody knows
     with pytest.raises(UsageError, match="has to be shown a support"):
         fits(shown, offer)
     with pytest.raises(UsageError, match="plain takes no support; those that do: oneshot"):
-        fits(pinned(plain, "demo", store), offer)
+        fits(pinned(plain, "demo", store, Settings()), offer)
     unsegmented = Order(stages=(Stage.PURIFY,), models={}, support=made.choice)
     with pytest.raises(UsageError, match="segment stage, which is not asked for"):
         fits(unsegmented, offer)
+
+
+def test_a_tenant_has_its_own_supports_and_learns_nothing_of_others(store, tmp_path):
+    file = tmp_path / "tenants.yaml"
+    file.write_text("tenants: [{name: a}, {name: b}]")
+    settings = Settings(tenants=TenantSettings(file=file))
+    full = [kept.owned("demo", whose(name, settings)) for name in ("a", "b")]
+    assert full == ["a.demo", "b.demo"]
+    mine, theirs = (kept.add(store, name, *drawn(seed)) for seed, name in enumerate(full))
+    assert mine.sha256 != theirs.sha256
+    order = {name: Order(stages=(Stage.SEGMENT,), models={}, tenant=name) for name in ("a", "b")}
+    assert pinned(order["a"], "demo@1", store, settings).support == mine.choice
+    assert pinned(order["a"], "a.demo", store, settings).support == mine.choice
+    assert pinned(Order(stages=(Stage.SEGMENT,), models={}), "demo", store, settings, "b").support == theirs.choice
+    kept.add(store, "b.secret", *drawn(3))
+    for text in ("b.secret", "secret", "b.demo"):
+        with pytest.raises(UsageError, match=r"there is no support .*; there are a\.demo\. Add") as refused:
+            pinned(order["a"], text, store, settings)
+        assert "b.demo" not in str(refused.value).partition(";")[2]
+    assert [one.name for one in kept.all_newest(store, "a")] == ["a.demo"]
+    stolen = order["a"].model_copy(update={"support": theirs.choice})
+    with pytest.raises(UsageError, match=r"support b\.demo is not of tenant 'a'"):
+        submission.admitted(stolen, settings)
+    with pytest.raises(UsageError, match="there is no tenant 'default'"):
+        whose("default", settings)
+    assert whose("anybody", Settings()) is None
 
 
 def test_the_stage_key_holds_the_support_and_records_say_it(store, triton):

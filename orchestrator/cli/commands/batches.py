@@ -83,7 +83,7 @@ def submit(
         tenant=tenant,
         deadline=deadline.astimezone() if deadline is not None else None,
     )
-    order = pinned(order, support, store)
+    order = pinned(order, support, store, settings)
     name = submission.name_for(batch_name, tenant, settings)
     chosen = options.filters(include, exclude, since, until)
     if not dry_run:
@@ -154,8 +154,9 @@ def resegment(
     settings, store, ledger = options.connect(home)
     order = Order(models=named(models or ()), weight=weight, max_failed_share=max_failed)
     offer = Offer.of(settings, warn)
-    name = submission.name_for(batch_name, entries.named(store, batches[0]).order.tenant, settings)
-    order = pinned(order, support, store)
+    tenant = entries.named(store, batches[0]).order.tenant
+    name = submission.name_for(batch_name, tenant, settings)
+    order = pinned(order, support, store, settings, tenant)
     with err.status("Reading the earlier batches"):
         batch = submission.again(name, order, batches, settings, store, offer)
     begin(store, ledger, batch)

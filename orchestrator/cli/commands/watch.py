@@ -83,7 +83,7 @@ def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
     book.check_apart((store.bucket, store.incoming_bucket))
     offer = Offer.of(settings, warn)
     for rule in book.rules:
-        order = pinned(submission.admitted(rule.order(settings), settings), rule.support, store)
+        order = pinned(submission.admitted(rule.order(settings), settings), rule.support, store, settings)
         submission.check_inputs(order, [rule.prefix], settings)
         submission.check(order, [rule.prefix], settings, store, offer)
 

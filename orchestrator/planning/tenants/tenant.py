@@ -104,6 +104,8 @@ class Tenant(BaseModel):
             if stage in self.models and not names & set(self.models[stage]):
                 may = ", ".join(self.models[stage]) or "none"
                 raise UsageError(f"tenant {self.name!r} may not use {choice.name} for {stage} (it may use: {may})")
+        if order.support is not None and not layout.is_owned(order.support.name, self.name):
+            raise UsageError(f"support {order.support.name} is not of tenant {self.name!r}")
         self.check_priority(order.lane, order.weight)
         if order.send_to is not None:
             self.check_destination(order.send_to)

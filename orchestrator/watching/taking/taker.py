@@ -59,7 +59,7 @@ class Taker:
         self._check = check
         self._ways = {
             rule.name: prepare(
-                pinned(admitted(rule.order(settings), settings), rule.support, store),
+                pinned(admitted(rule.order(settings), settings), rule.support, store, settings),
                 [rule.prefix],
                 settings,
                 store,

@@ -6,14 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dermbatch.errors import StackError, UsageError
-from dermbatch.settings import Settings, load
+from dermbatch.errors import UsageError
 from orchestrator.cli import options
 from orchestrator.cli.app import out, warn
 from orchestrator.planning.tenants.attainment import WITHIN, Attained, attained
@@ -34,7 +32,7 @@ def tenants(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = F
     Open batches of tenants that are declared no more are named, and the exit code is 1 then. The stack need not
     run, as for fetch.
     """
-    declared = load_tenants(_settings(home))
+    declared = load_tenants(options.settings_of(home))
     if declared is None:
         raise UsageError("no tenants are declared: set DERMBATCH_TENANTS__FILE")
     now = datetime.now(UTC)
@@ -56,13 +54,6 @@ def tenants(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = F
             "are billed; declare it again, or cancel them"
         )
     raise typer.Exit(1 if left else 0)
-
-
-def _settings(home: Path) -> Settings:
-    try:
-        return options.attach(home)
-    except StackError:
-        return load()
 
 
 def _table(found: Sequence[tuple[Tenant, Had, Attained]]) -> Table:

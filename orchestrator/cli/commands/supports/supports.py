@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dermbatch.settings import load
 from dermbatch.supports import kept
 from dermbatch.supports.record import SupportSet
 from orchestrator.cli import options
 from orchestrator.cli.app import out
-from orchestrator.planning.support import read_drawn
+from orchestrator.planning.support import read_drawn, whose
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the support.", show_default=False)]
+_Tenant = Annotated[str, typer.Option("--tenant", help="Whose it is, where tenants are declared.")]
 
 commands = typer.Typer(
     name="supports",
@@ -43,21 +43,27 @@ def add(
     disease: Annotated[
         str | None, typer.Option("--disease", help="What it is of, for records and reports.")
     ] = None,
+    tenant: _Tenant = "default",
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
     """Add a picture to a support, which becomes its next version; a new name makes a new support."""
-    settings = load()
+    settings = options.settings_of(home)
     picture, drawn = read_drawn(image, mask, settings)
     with options.results(home, make=True) as store:
-        made = kept.add(store, name, picture, drawn, disease)
+        made = kept.add(store, kept.owned(name, whose(tenant, settings)), picture, drawn, disease)
     out.print(_line(made), markup=False, soft_wrap=True, highlight=False)
 
 
 @commands.command(name="list")
-def listed(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = False) -> None:
+def listed(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only those of this one.")] = None,
+    home: options.Home = options.DEFAULT_HOME,
+    plain: options.AsJson = False,
+) -> None:
     """Show the supports that there are, each in its newest version."""
+    mine = None if tenant is None else whose(tenant, options.settings_of(home))
     with options.results(home) as store:
-        found = sorted(kept.all_newest(store), key=lambda one: one.name)
+        found = sorted(kept.all_newest(store, mine), key=lambda one: one.name)
     if plain:
         text = json.dumps([_told(one) for one in found], indent=2)
         out.print(text, markup=False, soft_wrap=True, highlight=False)
@@ -72,11 +78,12 @@ def listed(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = Fa
 
 
 @commands.command()
-def remove(name: _Name, home: options.Home = options.DEFAULT_HOME) -> None:
+def remove(name: _Name, tenant: _Tenant = "default", home: options.Home = options.DEFAULT_HOME) -> None:
     """Delete a support with all its versions and pictures; results that it led to stay."""
+    full = kept.owned(name, whose(tenant, options.settings_of(home)))
     with options.results(home) as store:
-        kept.remove(store, name)
-    out.print(f"support {name} is removed", markup=False, soft_wrap=True, highlight=False)
+        kept.remove(store, full)
+    out.print(f"support {full} is removed", markup=False, soft_wrap=True, highlight=False)
 
 
 def _told(one: SupportSet) -> dict[str, Any]:
