@@ -7,6 +7,7 @@ Those of the images that are trained on are, so that the network gives the same 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
 
+_WITHIN = re.compile(r"net\.|part\d+/")  # a network's names within a graph that wraps it, or is joined of parts
 _FOLDED = ".weight_bias"  # what the exporter calls the bias that a folded batch norm has become
 
 
@@ -33,9 +35,11 @@ def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], objec
         see: Shows a network some of what it is to be trained on.
 
     Raises:
-        UsageError: Where there are none, or another network's.
+        UsageError: Where there are none, another network's, or an enhancer's served ones, which are in levels.
     """
     path = _file(weights)
+    if path.suffix == ".onnx" and hasattr(model, "in_levels"):
+        raise UsageError(f"{path} has its weights in levels of 255: begin from the checkpoint that it was made of")
     found = _served(path) if path.suffix == ".onnx" else checkpoint.load(path).state
     norms = dict(_unfolded(model, found))
     _load(model, found, path)
@@ -74,9 +78,9 @@ def _served(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path} cannot be read as an ONNX file") from error
     named = ((one.name.removesuffix("/half"), onnx.numpy_helper.to_array(one)) for one in graph.initializer)
     return {
-        name.removeprefix("net."): torch.from_numpy(values.copy()).float()
+        _WITHIN.sub("", name): torch.from_numpy(values.copy()).float()
         for name, values in named
-        if name.startswith("net.")
+        if _WITHIN.match(name)
     }
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from dermbatch.errors import UsageError
 from dermbatch.models.repository import default_model_repository
+from dermbatch.phantoms.phantom import phantom
+from dermbatch.stages import Stage
 from lesionnets.checkpoint import load
+from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.initial import begin_from
 from lesionnets.nets.classify.lite import LiteClassifier
+from lesionnets.nets.enhance.plain import PlainEnhancer
+from lesionnets.nets.purify.purifier import Purifier
 from lesionnets.nets.segment.unet_lite import UNetLite
+from lesionnets.recipes.purify.purify_unet import purify
 from lesionnets.training import RecipeOptions
 from tests.nets.calling import call
 
@@ -45,6 +52,22 @@ def test_folded_batch_norms_are_unfolded_by_what_they_are_given() -> None:
         apart = [float((model.train()(seen) - served).abs().mean()) for model in (plain, measured)]
     assert apart[1] < 0.05 * apart[0]  # in training it gives what is served, and without measuring it does not
     assert float(measured.bias) == 0
+
+
+def test_a_served_purifier_is_what_training_begins_from() -> None:
+    image = phantom(5, height=384, width=512, occlusions=("hair",)).image
+    model = Purifier()
+    values = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    begin_from(model, SHIPPED / "purify_unet", lambda network: network(values))
+    served = load_model(SHIPPED / "purify_unet" / "1" / "model.onnx", Stage.PURIFY)(IMAGE=image)["PURIFIED"]
+    assert (served != image).any(axis=2).mean() > 0.01
+    apart = (np.abs(served.astype(int) - purify(model.eval(), image)) > 2).any(axis=2)
+    assert apart.mean() < 0.001  # two libraries round differently at a threshold
+
+
+def test_what_an_enhancer_serves_is_refused() -> None:
+    with pytest.raises(UsageError, match="in levels of 255: begin from the checkpoint"):
+        begin_from(PlainEnhancer(4, 1), SHIPPED / "enhance_espcn", unseen)
 
 
 def test_weights_of_another_network_and_no_weights_are_refused(tmp_path: Path) -> None:

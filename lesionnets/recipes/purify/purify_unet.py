@@ -152,7 +152,7 @@ def train(options: RecipeOptions) -> Path:
         LaidOver(backgrounds, bank, where, crop=crop, batch_size=batch_size, steps=2 if smoke else 100),
         validation,
         run=Run(NAME, "purifier.Purifier", {"widths": widths}, options.out, best_by="score"),
-        optimiser=torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-3),
+        optimiser=torch.optim.AdamW(model.parameters(), lr=3e-3 if options.init is None else 1e-3, weight_decay=1e-3),
         **options.limits(MINUTES, PATIENCE),
         validate_every=6,
         ema_decay=0.99 if where.type == "cpu" else 0.998,
