@@ -89,6 +89,13 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs to train instead of minutes; with both, what ends first.")
     ] = None,
+    diagnosis: Annotated[
+        str | None, typer.Option("--class", help="Diagnosis to learn, such as melanoma; of generate_dcgan.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Side of the pictures, pixels: 32, 64, 128, 256; of recipes that generate."),
+    ] = None,
 ) -> None:
     """Train a network; the last line printed is the path of its best checkpoint."""
     if recipe not in recipe_names():
@@ -117,6 +124,8 @@ def train(
         unseen,
         Learning(learning),
         epochs,
+        diagnosis,
+        size,
     )
     best: Path = import_module(modules_below(recipes)[recipe]).train(options)
     typer.echo(best)

@@ -83,6 +83,8 @@ class RecipeOptions:
         unseen: Diagnosis that is not trained on but measured on; of few-shot recipes.
         learning: From what few-shot recipes learn.
         epochs: Budget in epochs instead of one in minutes: as much work, however busy the machine is.
+        diagnosis: The one that is learnt; of recipes that know one.
+        size: Side of the pictures that a generator makes, pixels; the recipe's own where none.
     """
 
     out: Path
@@ -98,6 +100,8 @@ class RecipeOptions:
     unseen: str | None = None
     learning: Learning = Learning.ALTERNATE
     epochs: int | None = None
+    diagnosis: str | None = None
+    size: int | None = None
 
     def width_or(self, on_cpu: float, *, smoke: float = 0.125) -> float:
         """Share of the paper's width: what was asked for, else 1.0 on a GPU and ``on_cpu`` elsewhere.

@@ -1,0 +1,78 @@
+"""Pictures of some diagnoses in memory, and batches in which each is as frequent as the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dermbatch.errors import UsageError
+from lesionnets.data.sources.isic import Sample, read_image
+
+MARGIN = 9 / 8
+"""Side of pictures in memory over that of what is cut of them."""
+
+
+def load_classes(samples: Sequence[Sample], classes: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
+    """Whole pictures, squashed to squares, of these diagnoses.
+
+    Returns:
+        Uint8 [N, 3, size, size], and int64 [N]: the index of the diagnosis.
+
+    Raises:
+        UsageError: Where a diagnosis has no picture, or a file cannot be read.
+    """
+    chosen = [sample for sample in samples if sample.diagnosis in classes]
+    labels = [classes.index(str(sample.diagnosis)) for sample in chosen]
+    missing = sorted(set(classes) - {str(sample.diagnosis) for sample in chosen})
+    if missing:
+        raise UsageError(f"there is no picture to learn from of {', '.join(missing)}")
+    pictures = np.stack([read_image(sample.image, size) for sample in chosen])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+
+
+def squares(pictures: Tensor) -> Tensor:
+    """Each mirrored and turned by right angles at random: [N, 3, S, S] to the same."""
+    for dims in ((2,), (3,)):
+        mirrored = torch.rand(len(pictures), device=pictures.device) < 0.5
+        pictures = torch.where(mirrored[:, None, None, None], pictures.flip(dims), pictures)
+    turned = torch.rand(len(pictures), device=pictures.device) < 0.5
+    return torch.where(turned[:, None, None, None], pictures.transpose(2, 3), pictures)
+
+
+class ByClass:
+    """Batches with as many pictures of each class, drawn at random, cut, mirrored and turned.
+
+    Args:
+        pictures: As :func:`load_classes` gives them, of :data:`MARGIN` times the size.
+        labels: Likewise.
+        size: Side of what is cut, pixels.
+        each: Pictures of a class in a batch.
+        steps: Batches an epoch.
+    """
+
+    def __init__(self, pictures: Tensor, labels: Tensor, size: int, *, each: int, steps: int) -> None:
+        self.pictures, self.size, self.each, self.steps = pictures, size, each, steps
+        self.rows = [torch.nonzero(labels == label)[:, 0] for label in range(int(labels.max()) + 1)]
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        labels = torch.arange(len(self.rows)).repeat_interleave(self.each)
+        for _ in range(self.steps):
+            rows = torch.cat([of[torch.randint(len(of), (self.each,))] for of in self.rows])
+            yield squares(self._cut(self.pictures[rows])), labels
+
+    def _cut(self, pictures: Tensor) -> Tensor:
+        room = pictures.shape[-1] - self.size + 1
+        places = torch.randint(room, (len(pictures), 2)).tolist()
+        size = self.size
+        return torch.stack(
+            [
+                picture[:, row : row + size, column : column + size]
+                for picture, (row, column) in zip(pictures, places, strict=True)
+            ]
+        )

@@ -1,0 +1,54 @@
+"""Variations that gradients pass through, of originals and generated pictures alike (Zhao et al., NeurIPS 2020).
+
+A discriminator that sees a few hundred originals learns them by heart. Where it sees all pictures varied, its own
+and the generator's, it cannot, and the generator does not learn to make the variations (section 3.2 there).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SHIFT = 1 / 8
+"""Largest shift, share of the side."""
+HOLE = 0.35
+"""Side of the square that is blanked, share of the picture's; half in the paper."""
+
+
+def varied(pictures: Tensor) -> Tensor:
+    """Each in another light, shifted and with a hole; float [N, 3, S, S], 0 to 1, to the same but for the range."""
+    return _hidden(_shifted(_coloured(pictures)))
+
+
+def _numbers(pictures: Tensor, count: int) -> Tensor:
+    return torch.rand(count, len(pictures), 1, 1, 1, device=pictures.device).to(pictures.dtype)
+
+
+def _coloured(pictures: Tensor) -> Tensor:
+    light, saturation, contrast = _numbers(pictures, 3)
+    pictures = pictures + 0.5 * (light - 0.5)
+    grey = pictures.mean(dim=1, keepdim=True)
+    pictures = grey + (pictures - grey) * (2 * saturation)
+    mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (pictures - mean) * (contrast + 0.5)
+
+
+def _shifted(pictures: Tensor) -> Tensor:
+    count, side = len(pictures), pictures.shape[-1]
+    most = max(round(side * SHIFT), 1)
+    shifts = torch.randint(0, 2 * most + 1, (2, count), device=pictures.device)
+    along = torch.arange(side, device=pictures.device)
+    rows, columns = (along + shift[:, None] for shift in shifts)
+    padded = functional.pad(pictures, (most,) * 4).permute(0, 2, 3, 1)
+    which = torch.arange(count, device=pictures.device)[:, None, None]
+    return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _hidden(pictures: Tensor) -> Tensor:
+    count, side = len(pictures), pictures.shape[-1]
+    middles = torch.randint(0, side, (2, count, 1), device=pictures.device)
+    along = torch.arange(side, device=pictures.device)
+    down, across = ((along - middle).abs() <= HOLE * side / 2 for middle in middles)
+    seen = ~(down[:, :, None] & across[:, None, :])
+    return pictures * seen[:, None].to(pictures.dtype)

@@ -1,0 +1,1 @@
+"""Recipes of networks that make up pictures of lesions."""

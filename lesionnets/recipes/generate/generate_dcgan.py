@@ -1,0 +1,248 @@
+"""Pictures of one scarce diagnosis by a DCGAN of its own (Bisla et al. 2019, section 3.6).
+
+``lesionnets train generate_dcgan --class melanoma``. The discriminator and the generator learn one step together,
+then the generator two more alone. What keeps it stable: the discriminator is told 0.9 instead of 1 of originals
+(one-sided label smoothing; Salimans et al. 2016, section 3.4), sees how much a batch varies
+(:class:`lesionnets.nets.generate.dcgan.Differences`) and sees all pictures varied
+(:mod:`lesionnets.losses.varied`); of the generator's weights an average is kept. Training ends early where the
+Frechet distance to the training pictures, in features of MobileNetV2, no longer falls. The validation images have
+thirty melanomas, too few for it; whether pictures are copies is for :mod:`lesionnets.evaluation.duplicates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dermbatch.errors import UsageError
+from lesionnets import checkpoint
+from lesionnets.data.batches.by_class import MARGIN, ByClass, load_classes
+from lesionnets.data.sources import folds, ham10000, isic
+from lesionnets.data.sources.isic import Sample
+from lesionnets.evaluation.figures.frechet import Features, frechet_distance
+from lesionnets.losses.adversarial import adversarial_loss
+from lesionnets.losses.perceptual import PerceptualFeatures, imagenet_features
+from lesionnets.losses.varied import varied
+from lesionnets.nets.classify.mobilenet import MobileNetV2
+from lesionnets.nets.generate.dcgan import DcganDiscriminator, DcganGenerator
+from lesionnets.nets.tflite import imagenet_weights
+from lesionnets.training import RecipeOptions, Run, device, fit
+
+NAME = "generate_dcgan"
+SIZE = 64
+"""Side of the pictures, pixels, where none is asked for."""
+MINUTES = 20.0
+PATIENCE = 15
+WIDTH = 0.25
+"""On a CPU; 1.0 is the paper's."""
+BATCH = 32
+ALONE = 2
+"""Steps of the generator alone after each that it learns together with the discriminator (section 3.6)."""
+STEPS = 90
+"""Of the generator, an epoch."""
+RATE = 4e-4
+"""Of both, at its peak. Radford et al.'s 2e-4 is for many times as many steps."""
+BETAS = (0.5, 0.999)
+ORIGINAL = 0.9
+"""What the discriminator is told that originals are."""
+TRIED = 500
+"""Pictures by which a generator is judged while it learns."""
+SHOWN = 8
+"""Pictures of a class in ``samples.png``."""
+
+
+class Adversary:
+    """The discriminator, and how it learns: at every third step of the generator.
+
+    Args:
+        discriminator: On the device that training runs on.
+        generator: The generator's optimiser, whose course of rates is this one's, too.
+    """
+
+    def __init__(self, discriminator: DcganDiscriminator, generator: torch.optim.Optimizer) -> None:
+        self.discriminator = discriminator
+        self.optimiser = torch.optim.Adam(discriminator.parameters(), lr=RATE, betas=BETAS)
+        self._generator = generator
+        self._steps = 0
+
+    def __call__(self, generator: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Teach the discriminator where it is its turn, and return what the generator pays."""
+        pictures, labels = batch
+        # A picture is a latent vector's alone: the generator's own pictures of a class are as many as originals.
+        generated = generator(_latent(generator, len(labels)), labels).float()
+        if self._steps % (1 + ALONE) == 0:
+            self._teach(pictures.float() / 255, generated.detach(), labels)
+        self._steps += 1
+        self.discriminator.requires_grad_(requires_grad=False)
+        return adversarial_loss(self.discriminator(varied(generated), labels))
+
+    def _teach(self, originals: Tensor, generated: Tensor, labels: Tensor) -> None:
+        for group, of_generator in zip(
+            self.optimiser.param_groups, self._generator.param_groups, strict=True
+        ):
+            group["lr"] = of_generator["lr"]
+        self.discriminator.train().requires_grad_(requires_grad=True)
+        self.optimiser.zero_grad(set_to_none=True)
+        judged = self.discriminator(varied(originals), labels).float()
+        told = functional.binary_cross_entropy_with_logits(judged, torch.full_like(judged, ORIGINAL))
+        # -log(1 - D(G(z))), of logits.
+        lie = functional.softplus(self.discriminator(varied(generated), labels).float()).mean()
+        (told + lie).backward()
+        self.optimiser.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, the optimiser's state, and whose turn it is."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self._steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self._steps = state["steps"]
+
+
+class Validation:
+    """Frechet distance of each class to its training pictures, and a contact sheet of what the generator makes.
+
+    Args:
+        pictures: Uint8 [N, 3, S, S], of the generator's size.
+        labels: Int64 [N].
+        features: In which pictures are compared.
+        sheet: File of the contact sheet, written anew each time: a row or two a class.
+        count: Pictures to generate of each class.
+    """
+
+    def __init__(
+        self, pictures: Tensor, labels: Tensor, features: PerceptualFeatures, sheet: Path, count: int
+    ) -> None:
+        self._features, self._sheet = features, sheet
+        self._classes = int(labels.max()) + 1
+        self._originals = [
+            self._described(pictures[labels == label].float() / 255) for label in range(self._classes)
+        ]
+        random = torch.Generator().manual_seed(0)
+        self._noise = torch.randn(self._classes * count, 1024, generator=random)
+        self._labels = torch.arange(self._classes).repeat_interleave(count)
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """``frechet``, the mean over classes, and ``nearness``, which is less it: higher is better."""
+        where = next(model.parameters()).device
+        latent = self._noise[:, : int(model.latent)].to(where)  # type: ignore[arg-type]
+        parts = zip(torch.split(latent, 128), torch.split(self._labels.to(where), 128), strict=True)
+        made = torch.cat([model(*part).float() for part in parts])
+        distances = []
+        rows = []
+        for label, originals in enumerate(self._originals):
+            of_class = made[self._labels.to(where) == label]
+            distances.append(frechet_distance(originals, self._described(of_class)))
+            rows.append(of_class[: 2 * SHOWN])
+        write_sheet(self._sheet, torch.cat(rows), SHOWN)
+        mean = float(np.mean(distances))
+        return {"frechet": mean, "nearness": -mean}
+
+    def _described(self, pictures: Tensor) -> Features:
+        """Mean and deviation of all maps at three depths."""
+        where = next(self._features.parameters()).device
+        parts = []
+        for part in torch.split(pictures, 128):
+            maps = [values.float() for values in self._features(part.to(where).float())]
+            described = [value for one in maps for value in (one.mean(dim=(2, 3)), one.std(dim=(2, 3)))]
+            parts.append(torch.cat(described, dim=1).cpu())
+        return torch.cat(parts).double().numpy()
+
+
+def write_sheet(path: Path, pictures: Tensor, columns: int) -> None:
+    """A contact sheet of float [N, 3, S, S], 0 to 1."""
+    cells = [(one * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy() for one in pictures.clamp(0, 1)]
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
+    rows = [np.concatenate(cells[at : at + columns], axis=1) for at in range(0, len(cells), columns)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.concatenate(rows)[:, :, ::-1])
+
+
+def _latent(generator: nn.Module, count: int) -> Tensor:
+    where = next(generator.parameters()).device
+    return torch.randn(count, int(generator.latent), device=where)  # type: ignore[arg-type]
+
+
+def find_data(data: Path) -> tuple[str, tuple[str, ...], list[Sample]]:
+    """What the recipe's name ends in, the folder's diagnoses, and its training images, by its layout.
+
+    Raises:
+        UsageError: Where files are missing or hold an unknown diagnosis.
+    """
+    if ham10000.is_ham10000(data):
+        return "_ham10000", ham10000.DIAGNOSES, ham10000.split_by_lesion(data)[0]
+    return "", isic.DIAGNOSES, folds.all_samples(data, "train")
+
+
+def train(options: RecipeOptions) -> Path:
+    """Train on the ``train`` split of ``DATA``; returns the best checkpoint.
+
+    Raises:
+        UsageError: Where data or weights are missing, or no diagnosis of the data is named.
+    """
+    _, diagnoses, _ = find_data(options.data_folder())
+    if options.diagnosis not in diagnoses:
+        raise UsageError(f"{NAME} learns one diagnosis: name it with --class, one of {', '.join(diagnoses)}")
+    return train_classes(options, NAME, (options.diagnosis,))
+
+
+def train_classes(options: RecipeOptions, recipe: str, classes: Sequence[str]) -> Path:
+    """Train one generator of one class or several.
+
+    Args:
+        options: Folder, data, size, width, seed and time.
+        recipe: Its name.
+        classes: Diagnoses.
+
+    Returns:
+        Its best checkpoint.
+
+    Raises:
+        UsageError: Where data or weights are missing, or there is no network of the size.
+    """
+    smoke, data = options.smoke, options.data_folder()
+    ending, _, samples = find_data(data)
+    size = options.size or (32 if smoke else SIZE)
+    hyper: dict[str, Any] = {"classes": tuple(classes), "size": size, "width": options.width_or(WIDTH, smoke=0.02)}
+    torch.manual_seed(options.seed)
+    try:
+        generator = DcganGenerator(**hyper)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    discriminator = DcganDiscriminator(**hyper).to(device())
+    pictures, labels = load_classes(samples, classes, round(size * MARGIN))
+    features = PerceptualFeatures(MobileNetV2()) if smoke else imagenet_features(imagenet_weights(data))
+    room = (pictures.shape[-1] - size) // 2
+    middle = pictures[:, :, room : room + size, room : room + size]
+    sheet = options.out / "samples.png"
+    with torch.inference_mode():
+        validation = Validation(middle, labels, features.to(device()), sheet, 8 if smoke else TRIED)
+    optimiser = torch.optim.Adam(generator.parameters(), lr=RATE, betas=BETAS)
+    adversary = Adversary(discriminator, optimiser)
+    each = max((4 if smoke else BATCH) // len(classes), 4)
+    outcome = fit(
+        generator,
+        adversary,
+        ByClass(pictures, labels, size, each=each, steps=3 if smoke else STEPS),
+        validation,
+        run=Run(f"{recipe}{ending}", checkpoint.name_of(DcganGenerator), hyper, options.out, best_by="nearness"),
+        optimiser=optimiser,
+        validate_every=1 if smoke else 5,
+        ema_decay=0.99,
+        companion=adversary,
+        **options.limits(MINUTES, PATIENCE),
+    )
+    return outcome.best
