@@ -15,6 +15,7 @@ from lesionnets import recipes
 from lesionnets.commands import data, evaluate
 from lesionnets.commands.oneshot import evaluate_oneshot
 from lesionnets.commands.operate import operate
+from lesionnets.commands.patterns import evaluate_retrieval, patterns
 from lesionnets.commands.precision import precision
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.lookup import modules_below
@@ -26,10 +27,12 @@ app = typer.Typer(
     add_completion=False,
 )
 evaluate.app.command("oneshot")(evaluate_oneshot)
+evaluate.app.command("retrieval")(evaluate_retrieval)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
 app.command()(precision)
 app.command()(operate)
+app.command()(patterns)
 
 _OF_SEVERAL = frozenset({"enhance_srgan", "mb_dcnn", "mb_dcnn_xception"})
 

@@ -146,6 +146,19 @@ ABOUT: dict[str, About] = {
         "than one of a hundred, but more where the picture is very dark, pale or in a black frame. One document "
         "in ten and one photograph in three pass for skin.",
     ),
+    "classify_patterns": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart by local patterns that it has discovered, given "
+        "image and lesion mask, and describes each place of the lesion (`PATTERNS`).",
+        "1,998 ISIC 2017 training images (CC0); " + _LITE + ", which stay as they are",
+        f"{_CLASSIFY_LIMITS} It ranks diagnoses worse than `classify_lite`: take it for its patterns. It has no "
+        "`DISTANCE`: pictures that are no dermoscopic ones get a diagnosis, too.",
+    ),
+    "classify_bilinear": About(
+        "Tells melanoma, nevus and seborrheic keratosis apart by local patterns that it has discovered, given "
+        "image and lesion mask, and describes each place of the lesion (`PATTERNS`).",
+        "1,998 ISIC 2017 training images (CC0), chosen on the 150 validation images; from scratch",
+        _CLASSIFY_LIMITS,
+    ),
     "classify_resnet": About(
         "Tells melanoma, nevus and seborrheic keratosis apart on the whole picture; the lesion mask is not used.",
         "All 2,000 ISIC 2017 training images (CC0), chosen on the 150 validation images; from scratch",

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermbatch.errors import DermbatchError, ModelContractError
-from dermbatch.models.contracts import CONTRACTS, DATA_TYPES, ENCODES_SUPPORT, SCALE, SCALED, Contract, Tensor
+from dermbatch.models.contracts import (
+    CONTRACTS,
+    DATA_TYPES,
+    ENCODES_SUPPORT,
+    PATTERNS,
+    SCALE,
+    SCALED,
+    Contract,
+    Tensor,
+)
 from dermbatch.records.outcome import Device, ModelUsed
 from dermbatch.stages import Stage
 
@@ -74,7 +83,7 @@ class ServedModel:
             ModelContractError: Where the model's scale is no number.
         """
         shape = self.shapes.get(name, ())
-        if len(shape) < 2:
+        if len(shape) < 2 or name == PATTERNS.name:
             return None
         scale = int(self.number("scale", SCALE)) if name in SCALED else 1
         return scale * image.shape[0], scale * image.shape[1], *shape[2:]

@@ -1,7 +1,8 @@
 """What a frozen extractor says of episodes, kept: a processor core that need not ask it again learns fast.
 
 Lesions are kept a picture each, several views of it; things a batch each. A bank lies in one file, which several
-trainings share: it holds every diagnosis, and each training takes those that it has seen.
+trainings share: it holds every diagnosis, and each training takes those that it has seen. A classifier's bank
+(:class:`LevelBank`) has maps of several sizes instead, and every picture's views beside one another.
 """
 
 from __future__ import annotations
@@ -84,7 +85,12 @@ def kept(path: Path, make: Callable[[], Bank]) -> Bank:
         for name in names:
             np.save(beside / f"{name}.npy", getattr(bank, name).numpy())
         beside.replace(path)
-    return Bank(*(torch.from_numpy(np.load(path / f"{name}.npy", mmap_mode="c")) for name in names))
+    return Bank(*(_mapped(path / f"{name}.npy") for name in names))
+
+
+def _mapped(path: Path) -> Tensor:
+    """An array of a file as a tensor, read where it is needed."""
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 @dataclass(frozen=True)
@@ -119,3 +125,76 @@ class NaturalBank:
         """One batch, in random order."""
         first = int(torch.randint(len(self.bank) // self.batch_size, ())) * self.batch_size
         return self.bank.batch(first + torch.randperm(self.batch_size), generic=True)
+
+
+@dataclass(frozen=True)
+class LevelBank:
+    """Maps of pictures at several levels of an encoder.
+
+    Attributes:
+        levels: Float16 [N, views, C, h, w] each.
+        masks: Uint8 [N, views, 1, S, S], 0 to 255.
+    """
+
+    levels: tuple[Tensor, ...]
+    masks: Tensor
+
+    def of(self, pictures: Tensor, views: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Levels float [n, C, h, w] and masks float [n, 1, S, S], 0 to 1, of n pictures and a view of each."""
+        # Of a file that is mapped, one place at a time is read.
+        return tuple(level[pictures, views].float() for level in self.levels), self.masks[
+            pictures, views
+        ].float() / 255
+
+
+Looking = Callable[[Tensor], Sequence[Tensor]]
+"""From images float [n, 3, S, S], 0 to 1, to an encoder's levels."""
+
+
+@torch.no_grad()
+def kept_levels(
+    path: Path, look: Looking, batches: Iterator[tuple[Tensor, Tensor]], *, pictures: int, views: int, side: int
+) -> LevelBank:
+    """The bank of a folder; made where it is not there, a batch at a time, as it may be larger than the memory.
+
+    Args:
+        path: Of the folder.
+        look: The encoder.
+        batches: Images float [n, 3, S, S] and masks float [n, 1, S, S], 0 to 1, view by view of all pictures.
+        pictures: How many there are.
+        views: Of each.
+        side: To which masks are reduced; a divisor of S.
+    """
+    if not path.is_dir():
+        beside = path.with_name(f"{path.name}.part")
+        beside.mkdir(parents=True, exist_ok=True)
+        _write_levels(beside, look, batches, pictures=pictures, views=views, side=side)
+        beside.replace(path)
+    count = len(list(path.glob("level-*.npy")))
+    return LevelBank(
+        tuple(_mapped(path / f"level-{number}.npy") for number in range(count)), _mapped(path / "masks.npy")
+    )
+
+
+def _write_levels(
+    folder: Path, look: Looking, batches: Iterator[tuple[Tensor, Tensor]], *, pictures: int, views: int, side: int
+) -> None:
+    files: list[np.memmap[tuple[int, ...], np.dtype[np.float16]]] = []
+    masks = np.zeros((pictures, views, 1, side, side), np.uint8)
+    start = 0
+    for images, drawn in batches:
+        view, row = divmod(start, pictures)
+        rows = slice(row, row + len(images))
+        levels = [level.half().cpu().numpy() for level in look(images)]
+        for number, level in enumerate(levels):
+            if number == len(files):
+                shape = (pictures, views, *level.shape[1:])
+                name = folder / f"level-{number}.npy"
+                files.append(np.lib.format.open_memmap(name, "w+", np.float16, shape))  # type: ignore[no-untyped-call]
+            files[number][rows, view] = level
+        small = torch.nn.functional.adaptive_avg_pool2d(drawn, side)
+        masks[rows, view] = (255 * small).round().to(torch.uint8).cpu().numpy()
+        start += len(images)
+    for file in files:
+        file.flush()
+    np.save(folder / "masks.npy", masks)

@@ -1,9 +1,13 @@
 """The graph of the classify stage: ``IMAGE``, ``LESION`` -> ``PROBABILITIES``, ``EMBEDDING``, ``SALIENCY``.
 
 A network that tells unusual pictures also gives ``DISTANCE``, of its last square: the whole picture, or nearly so.
+One that describes places gives ``PATTERNS``, of its first square.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import onnx
 import torch
@@ -12,11 +16,13 @@ from torch import Tensor, nn
 from dermbatch.models import contracts
 from lesionnets.graphs.crop import lesion_square, paste_square, reduce_square
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
-from lesionnets.nets.classify.classifier import Classifier
+from lesionnets.nets.classify.classifier import Classifier, Places
 from lesionnets.saliency import visual_backprop
 
 SALIENCY = 64
 """Side of the saliency map, which spans the whole picture."""
+PATTERNS = 24
+"""Rows and columns of the local descriptors, which do so likewise."""
 
 
 class ClassifyGraph(nn.Module):
@@ -36,8 +42,9 @@ class ClassifyGraph(nn.Module):
         image uint8 [N, H, W, 3], lesion uint8 [N, H, W] (probability x 255)
         -> probabilities float [N, classes]; embedding float [N, features], of length 1; saliency uint8 [N, 64, 64]
         over the whole picture: what speaks for the most probable class more than for the others, highest 255;
-        and where the network judges distance float [N, 1], above 1 of pictures that are no dermoscopic ones; and
-        VisualBackProp uint8 [N, 64, 64], where it is wanted.
+        and where the network judges distance float [N, 1], above 1 of pictures that are no dermoscopic ones;
+        where it describes places, those float [N, 24, 24, K] over the whole picture, each as long as it counts;
+        and VisualBackProp uint8 [N, 64, 64], where it is wanted.
     """
 
     def __init__(self, net: Classifier, *, flips: bool = False, visual_backprop: bool = False) -> None:
@@ -49,27 +56,52 @@ class ClassifyGraph(nn.Module):
     def forward(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         height, width = image.shape[1], image.shape[2]
-        picture = area_sample(image, self.net.plane, 2)
-        mask = area_sample(lesion[..., None], self.net.plane // 2, 2)
-        if not self.net.guided:
-            mask = 0 * mask  # no lesion: the square spans the picture
+        picture, mask = self._planes(image, lesion)
         squares = [lesion_square(mask, height, width, **vars(each)) for each in self.net.squares]
         usual = self.net.usual
-        run = self.net if usual is None else self.net.look
+        run: Callable[..., tuple[Any, ...]] = self.net if usual is None else self.net.look
+        run = self.net.places if self.net.patterns else run
         views = [
             run(*(part.flip(axes) for part in parts))
             for parts in (self._cut(picture, mask, square, height, width) for square in squares)
             for axes in self.mirrors
         ]
-        square, (logits, embedding, maps, *_) = squares[0], views[0]
+        square, (logits, embedding, maps, *more) = squares[0], views[0]
         scaled = torch.stack([view[0].float() / self.net.temperature for view in views])
         top = _top_class(logits.float()).to(maps.dtype)[:, :, None, None]
         evidence = ((maps - maps.mean(dim=1, keepdim=True)) * top).sum(dim=1, keepdim=True).float().clamp(min=0)
         peak = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
         saliency = to_bytes(paste_square(evidence / peak, square, height, width, SALIENCY))[:, 0]
         distance = () if usual is None else (usual(views[-len(self.mirrors)][-1].float()),)
+        placed = (self._placed(*more, square, height, width),) if self.net.patterns else ()
         seen = (self._seen(picture, mask, height, width),) if self.visual_backprop else ()
-        return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency, *distance, *seen
+        return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency, *distance, *placed, *seen
+
+    def shown(self, image: Tensor, lesion: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """What the network is shown first, of arguments as ``forward`` has them, and where that lies.
+
+        Returns:
+            Picture float [N, 3, size, size] and mask float [N, 1, size, size], 0 to 1, and the square, as
+            :func:`~lesionnets.graphs.crop.lesion_square` gives it.
+        """
+        height, width = image.shape[1], image.shape[2]
+        picture, mask = self._planes(image, lesion)
+        square = lesion_square(mask, height, width, **vars(self.net.squares[0]))
+        return self._cut(picture, mask, square, height, width), square
+
+    def _planes(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor]:
+        """Picture and mask squashed to squares, float [N, C, S, S]."""
+        picture = area_sample(image, self.net.plane, 2)
+        mask = area_sample(lesion[..., None], self.net.plane // 2, 2)
+        # Without a lesion the square spans the picture.
+        return picture, mask if self.net.guided else 0 * mask
+
+    def _placed(self, places: Places, square: Tensor, height: int, width: int) -> Tensor:
+        """Descriptors over the whole picture; their lengths sum to 1 there, too."""
+        lengths = (places.described * places.weights).float()
+        found = paste_square(lengths, square, height, width, PATTERNS).permute(0, 2, 3, 1)
+        total = found.square().sum(dim=3).sqrt().sum(dim=(1, 2))
+        return found / total.clamp(min=1e-6)[:, None, None, None]
 
     def _seen(self, picture: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
         """VisualBackProp of the first square, over the whole picture."""
@@ -98,6 +130,8 @@ def contract(network: Classifier, *, visual_backprop: bool = False) -> contracts
     """What the graph takes and gives."""
     seen = (contracts.Tensor(contracts.VISUALBACKPROP.name, (SALIENCY, SALIENCY)),) if visual_backprop else ()
     judged = () if network.usual is None else (contracts.DISTANCE,)
+    grid = (PATTERNS, PATTERNS, network.patterns)
+    placed = (contracts.Tensor(contracts.PATTERNS.name, grid, "float32"),) if network.patterns else ()
     return contracts.Contract(
         inputs=(contracts.IMAGE, contracts.LESION),
         outputs=(
@@ -105,6 +139,7 @@ def contract(network: Classifier, *, visual_backprop: bool = False) -> contracts
             contracts.Tensor("EMBEDDING", (network.features,), "float32"),
             contracts.Tensor("SALIENCY", (SALIENCY, SALIENCY)),
             *judged,
+            *placed,
             *seen,
         ),
         parameters={"labels": ",".join(network.diagnoses)}

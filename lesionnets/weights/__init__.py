@@ -1,4 +1,4 @@
-"""Weights that are no defaults: of one-shot segmentation, each without a diagnosis."""
+"""Weights that are no defaults: of one-shot segmentation without a diagnosis each; of patterns, by seed."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ def oneshot_without(diagnosis: str) -> Path:
             f"by `lesionnets train segment_oneshot --unseen {diagnosis}`, and name them with --model"
         )
     return path
+
+
+def patterns_along() -> list[Path]:
+    """The checkpoints of ``classify_patterns`` that come along, of three seeds and without the encoder.
+
+    Raises:
+        UsageError: Where there are none.
+    """
+    found = sorted(_FOLDER.glob("patterns-*.pt"))
+    if not found:
+        raise UsageError("no weights of classify_patterns come along: train it, and name its best.pt with --model")
+    return found

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,3 +58,33 @@ def test_what_is_no_number_is_no_probability():
 
     with pytest.raises(ModelContractError, match="no numbers"):
         run(skin_with_lesion(30, 40), broken)
+
+
+def with_patterns(length=1.0, side=3):
+    def function(IMAGE, LESION):  # noqa: N803
+        places = np.zeros((side, side, 2), np.float32)
+        places[1, 1] = 0.6 * length, 0.8 * length
+        return classify_by_area(IMAGE, LESION) | {"PATTERNS": places}
+
+    return Triton({"m": function})
+
+
+def describing(client):
+    model = replace(served(), shapes={"IMAGE": (-1, -1, 3), "PATTERNS": (3, 3, 2)})
+    image = skin_with_lesion(30, 40)
+    return classify(image, (image[..., 0] < 140).astype(np.uint8) * 255, client, model, ClassifyParameters(LABELS))
+
+
+def test_local_descriptors_are_kept_of_models_that_give_them():
+    found = describing(with_patterns()).patterns
+    assert found.dtype == np.float16
+    assert np.linalg.norm(found.astype(np.float32), axis=2).sum() == pytest.approx(1, abs=1e-3)
+    assert run(skin_with_lesion(30, 40))[0].patterns is None
+
+
+def test_local_descriptors_of_another_shape_or_length_are_refused():
+    with pytest.raises(ModelContractError, match=r"PATTERNS of shape \[4, 4, 2\], not \[3, 3, 2\]"):
+        describing(with_patterns(side=4))
+    for length in (np.nan, 10.0):
+        with pytest.raises(ModelContractError, match="PATTERNS of lengths that do not sum to 1"):
+            describing(with_patterns(length=length))

@@ -21,7 +21,7 @@ from workers.image import artifacts
 
 Image = NDArray[np.uint8]
 
-SEEN = "visualbackprop.png"
+SEEN, PATTERNS = "visualbackprop.png", "patterns.npy"
 PURIFIED, MASK, BORDER, ENHANCED = "purified.png", "mask.png", "border.png", "enhanced.png"
 
 

@@ -13,7 +13,7 @@ from dermbatch.records.asked import ImageJob, SupportChoice
 from dermbatch.records.outcome import ImageInfo, StageOutput
 from dermbatch.stages import FEEDS, Stage, closure
 from dermbatch.store import ObjectStore
-from workers.image.pictures import BORDER, ENHANCED, MASK, PURIFIED, SEEN, Pictures
+from workers.image.pictures import BORDER, ENHANCED, MASK, PATTERNS, PURIFIED, SEEN, Pictures
 from workers.image.support import check, prototypes
 from workers.inference.protocol import Inference
 from workers.stages.classify import ClassifyParameters, classify
@@ -116,6 +116,8 @@ def run_step(
             made = {"embedding.npy": classified.embedding, "saliency.png": classified.saliency}
             if classified.seen is not None:
                 made[SEEN] = classified.seen
+            if classified.patterns is not None:
+                made[PATTERNS] = classified.patterns
             return classified.output, made
 
 

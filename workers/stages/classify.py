@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
 from dermbatch.images.lesion import Mask
-from dermbatch.models.contracts import DISTANCE, VISUALBACKPROP
+from dermbatch.models.contracts import DISTANCE, PATTERNS, VISUALBACKPROP
 from dermbatch.models.served import ServedModel
 from dermbatch.records.outcome import ClassifyOutput
 from workers.inference.protocol import Inference
@@ -54,12 +54,15 @@ class Classified:
     Attributes:
         embedding: [D] float32: the image's place among others, for retrieval.
         saliency: [h, w] uint8: what the classifier looked at.
+        seen: [h, w] uint8: what its convolutions responded to, of models that tell.
+        patterns: [h, w, K] float16: local descriptors, each as long as it counts, of models that give them.
         output: For the record.
     """
 
     embedding: NDArray[np.float32]
     saliency: NDArray[np.uint8]
     seen: NDArray[np.uint8] | None
+    patterns: NDArray[np.float16] | None
     output: ClassifyOutput
 
 
@@ -86,10 +89,11 @@ def classify(
     size = sent_size(model.image_size, height, width, parameters.long_side)
     judged = (DISTANCE.name,) if DISTANCE.name in model.shapes else ()
     seen = (VISUALBACKPROP.name,) if VISUALBACKPROP.name in model.shapes else ()
+    placed = (PATTERNS.name,) if PATTERNS.name in model.shapes else ()
     answer = client.infer(
         model,
         {"IMAGE": fit(image, size), "LESION": fit(mask, size)},
-        ("PROBABILITIES", "EMBEDDING", "SALIENCY", *judged, *seen),
+        ("PROBABILITIES", "EMBEDDING", "SALIENCY", *judged, *seen, *placed),
     )
     labels = parameters.labels.split(",")
     probabilities = model.checked("PROBABILITIES", answer["PROBABILITIES"], (len(labels),))
@@ -107,7 +111,16 @@ def classify(
         embedding_sha256=hashlib.sha256(embedding.tobytes()).hexdigest(),
     )
     backprop = np.ascontiguousarray(answer[VISUALBACKPROP.name]) if seen else None
-    return Classified(embedding, np.ascontiguousarray(answer["SALIENCY"]), backprop, output)
+    patterns = _patterns(model, answer[PATTERNS.name]) if placed else None
+    return Classified(embedding, np.ascontiguousarray(answer["SALIENCY"]), backprop, patterns, output)
+
+
+def _patterns(model: ServedModel, value: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Local descriptors in half the bytes: cosines of them are the same to three digits."""
+    patterns = model.checked(PATTERNS.name, value, model.shapes[PATTERNS.name])
+    if not (np.abs(patterns) <= 1).all():  # nor is one that is no number
+        raise model.broken(f"answered {PATTERNS.name} of lengths that do not sum to 1")
+    return patterns.astype(np.float16)
 
 
 def _distance(model: ServedModel, value: NDArray[np.float32]) -> float:

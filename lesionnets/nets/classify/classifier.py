@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,18 @@ class Square:
     inside: bool = False
 
 
+class Places(NamedTuple):
+    """What a picture's places look like, and what each counts.
+
+    Attributes:
+        described: Float [N, K, h, w], each place of length 1.
+        weights: Float [N, 1, h, w], sum 1.
+    """
+
+    described: Tensor
+    weights: Tensor
+
+
 class Classifier(nn.Module):
     """A network from a picture and the lesion in it to a diagnosis.
 
@@ -41,6 +54,7 @@ class Classifier(nn.Module):
         plane: Side that pictures are squashed to before squares are cut out, pixels.
         long_side: Pixels to which a worker reduces pictures that it sends; its own default where none is given.
         temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
+        patterns: Length of what describes a place (:meth:`places`); 0 of networks that describe none.
         usual: Tells pictures that are unlike those of skin by what :meth:`look` gives; fitted after training
             (:mod:`lesionnets.evaluation.choosing.usual`), and missing until then.
 
@@ -53,6 +67,7 @@ class Classifier(nn.Module):
     squares: tuple[Square, ...] = (Square(),)
     plane = 512
     long_side: int | None = None
+    patterns = 0
     temperature: Tensor
 
     def __init__(self, size: int, diagnoses: Sequence[str], features: int) -> None:
@@ -70,4 +85,8 @@ class Classifier(nn.Module):
 
     def look(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As ``forward``, and what ``usual`` takes, float [N, F]; of networks that have one."""
+        raise NotImplementedError
+
+    def places(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Places]:
+        """As ``forward``, and what its places look like; of networks that describe them."""
         raise NotImplementedError

@@ -1,0 +1,176 @@
+"""``lesionnets patterns``: what a classifier has discovered; ``evaluate retrieval``: how well that finds the like."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dermbatch.errors import UsageError
+from dermbatch.stages import Stage
+from lesionnets.commands import told
+from lesionnets.commands.options import AsJson, Classifier, Images, Labels, Map, Segmenter, Split, renamed
+
+if TYPE_CHECKING:
+    from lesionnets.data.sources.isic import Sample
+    from lesionnets.evaluation.discovery.described import Described, Floats
+    from lesionnets.evaluation.models.predictors import Model
+    from lesionnets.nets.classify.pattern_classifier import PatternClassifier
+
+Models = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--model",
+        help="best.pt of a run of classify_patterns; may be given several times: the first is catalogued, the "
+        "others say how stable it is. By default the three that come along.",
+    ),
+]
+Experts = Annotated[Path | None, typer.Option(help="Experts' masks, which go before --segment's.")]
+
+
+def patterns(
+    images: Images,
+    out: Annotated[Path, typer.Option(help="Folder for patterns.html and patterns.json.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV file with image_id and diagnosis; else the network guesses them.")
+    ] = None,
+    model: Models = None,
+    masks: Experts = None,
+    segment: Segmenter = None,
+    split: Split = None,
+    rename: Map = None,
+    count: Annotated[int, typer.Option(min=2, max=64, help="Patterns to find.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Of the clusters' first centres.")] = 0,
+) -> None:
+    """Find patterns among the lesions of a folder and write a catalogue of them; prints the page's path."""
+    from lesionnets.evaluation import samples  # noqa: PLC0415
+    from lesionnets.evaluation.discovery import catalogue, clusters  # noqa: PLC0415
+
+    if labels is None and (split or rename):
+        raise UsageError("--split and --map are of labels: name them with --labels")
+    if out.is_file():
+        raise UsageError(f"{out} is a file: name a folder with --out")
+    if labels is not None:
+        found = samples.with_diagnoses(images, labels, masks=masks, split=split, renamed=renamed(rename))
+    else:
+        found = samples.with_masks(images, masks, partial=True) if masks else samples.pictures(images)
+    chosen = found.samples
+    networks = _networks(model)
+    described = _described(networks, chosen, segment)
+    all_patterns = [clusters.discover(one, count, seed) for one in described]
+    agreements = [clusters.agreement(all_patterns[0], other) for other in all_patterns[1:]]
+    title = f"{count} patterns of {len(chosen)} pictures, seed {seed}"
+    page = catalogue.catalogue(title, chosen, described[0], all_patterns[0], agreements, networks[0].diagnoses)
+    written = catalogue.write(page, out, json.dumps(page.figures(), indent=2) + "\n")
+    for what, number in found.left_out.items():
+        typer.echo(f"lesionnets: left out {number} {what}", err=True)
+    typer.echo(written)
+
+
+def evaluate_retrieval(
+    images: Images,
+    labels: Labels,
+    model: Models = None,
+    masks: Experts = None,
+    segment: Segmenter = None,
+    classify: Classifier = None,
+    split: Split = None,
+    held: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the images that are found, where it is not the same; several may be given."),
+    ] = None,
+    held_masks: Annotated[Path | None, typer.Option(help="Experts' masks of these.")] = None,
+    held_split: Annotated[str | None, typer.Option(help="Their split in the labels.")] = None,
+    most: Annotated[int | None, typer.Option(min=10, help="So many of these, drawn at random.")] = None,
+    rename: Map = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How many of the five most similar pictures have the same diagnosis, by local patterns and by whole embeddings."""
+    from lesionnets.evaluation import samples  # noqa: PLC0415
+    from lesionnets.evaluation.discovery import retrieval  # noqa: PLC0415
+    from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean  # noqa: PLC0415
+
+    names = renamed(rename)
+    asked = samples.with_diagnoses(images, labels, masks=masks, split=split, renamed=names)
+    others = (
+        samples.with_diagnoses(held, labels, masks=held_masks, split=held_split, renamed=names) if held else asked
+    )
+    among = _drawn(others.samples, most, seed) if held else others.samples
+    if len(among) <= retrieval.NEAREST:
+        raise UsageError(f"{len(among)} pictures are too few to find {retrieval.NEAREST} among")
+    network = _networks(model)[:1]
+    parts = [asked.samples, among] if held else [asked.samples]
+    seen = [_described(network, part, segment)[0] for part in parts]
+    whole = [_embeddings(part, segment, classify) for part in parts]
+    near = {
+        "whole": retrieval.by_whole(whole[0], whole[-1]),
+        "patterns": retrieval.by_patterns(seen[0], seen[-1]),
+        "own_embedding": retrieval.by_whole(seen[0].embeddings, seen[-1].embeddings),
+    }
+    near["whole_and_patterns"] = 0.75 * near["whole"] + 0.25 * near["patterns"]
+    diagnoses = [[one.diagnosis for one in part] for part in parts]
+    shares = {name: retrieval.right(one, diagnoses[0], diagnoses[-1], same=not held) for name, one in near.items()}
+    figures: dict[str, Figure] = {}
+    for group in ["", *sorted({str(one) for one in diagnoses[0]})]:
+        mine = [not group or one == group for one in diagnoses[0]]
+        end = f"_{group}" if group else ""
+        for name, share in shares.items():
+            figures[f"precision_at_5_{name}{end}"] = bootstrap_mean(share[mine].tolist())
+        for name in ("patterns", "whole_and_patterns"):
+            figures[f"{name}_minus_whole{end}"] = bootstrap_mean((shares[name] - shares["whole"])[mine].tolist())
+    about: dict[str, object] = {"found_among": len(among), "seed": seed}
+    chance = [sum(other == one for other in diagnoses[-1]) / len(among) for one in diagnoses[0]]
+    about["chance"] = round(sum(chance) / len(chance), 4)
+    told.show(
+        "retrieval",
+        str(model[0]) if model else "patterns that come along",
+        len(asked.samples),
+        figures,
+        as_json=as_json,
+        about=about,
+        left_out=asked.left_out,
+    )
+
+
+def _networks(paths: list[Path] | None) -> list[PatternClassifier]:
+    from lesionnets.evaluation.discovery.described import load_patterns  # noqa: PLC0415
+    from lesionnets.weights import patterns_along  # noqa: PLC0415
+
+    return [load_patterns(path) for path in paths or patterns_along()]
+
+
+def _segmenter(samples: Sequence[Sample], name: str | None) -> Model | None:
+    """The model that finds lesions; none where every sample has an expert's mask."""
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
+
+    if all(sample.mask is not None for sample in samples):
+        return None
+    return predictors.load_model(name or predictors.default_model(Stage.SEGMENT), Stage.SEGMENT)
+
+
+def _described(
+    networks: list[PatternClassifier], samples: Sequence[Sample], segment: str | None
+) -> list[Described]:
+    from lesionnets.evaluation.discovery.described import described  # noqa: PLC0415
+
+    return described(networks, samples, _segmenter(samples, segment), watched=told.watched("patterns"))
+
+
+def _embeddings(samples: Sequence[Sample], segment: str | None, classify: str | None) -> Floats:
+    from lesionnets.evaluation.discovery.retrieval import embeddings  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
+
+    model = predictors.load_model(classify or predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
+    return embeddings(model, samples, _segmenter(samples, segment), watched=told.watched("embeddings"))
+
+
+def _drawn(samples: Sequence[Sample], most: int | None, seed: int) -> list[Sample]:
+    """So many of them at random, in their order; all where no number is given."""
+    if most is None or most >= len(samples):
+        return list(samples)
+    return [samples[at] for at in sorted(random.Random(seed).sample(range(len(samples)), most))]

@@ -1,0 +1,128 @@
+"""Patterns: clusters of lesions' local descriptors, what each adds to the diagnoses, and how stable they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score
+
+from dermbatch.errors import UsageError
+from lesionnets.evaluation.discovery.described import Described, Floats
+
+Assigned = npt.NDArray[np.int64]
+"""[N, P]: the pattern of each place, -1 beyond the lesion."""
+
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Clusters of descriptors, the most frequent first.
+
+    Attributes:
+        centres: Float32 [K, D], of length 1.
+        assigned: The pattern of each place.
+        near: Float32 [N, P]: cosine of each place and its pattern's centre; -1 beyond the lesion.
+    """
+
+    centres: Floats
+    assigned: Assigned
+    near: Floats
+
+    def shares(self) -> Floats:
+        """Float32 [N, K]: of each picture's lesion the share that each pattern has."""
+        counts = np.stack([(self.assigned == pattern).sum(axis=1) for pattern in range(len(self.centres))], axis=1)
+        return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), np.float32)
+
+    def adds(self, described: Described) -> Floats:
+        """Float32 [N, K + 1, classes]: what each pattern's places add to each diagnosis, and last those beyond.
+
+        Exact: over the patterns and what lies beyond them it sums to the centred logits, less the bias
+        (:class:`~lesionnets.nets.classify.pattern_classifier.PatternClassifier`).
+        """
+        rows = [
+            (described.adds * (self.assigned == pattern)[:, :, None]).sum(axis=1)
+            for pattern in (*range(len(self.centres)), -1)
+        ]
+        return np.stack(rows, axis=1)
+
+
+def discover(described: Described, count: int, seed: int) -> Patterns:
+    """So many patterns among the places of lesions, by k-means.
+
+    Args:
+        described: Pictures.
+        count: Of patterns, K.
+        seed: Of the first centres.
+
+    Raises:
+        UsageError: Where lesions have fewer places than patterns are asked for.
+    """
+    lesion = described.places[described.inside]
+    if len(np.unique(lesion, axis=0)) < count:
+        raise UsageError(
+            f"the lesions have {len(lesion)} places in all: that is too few for {count} patterns; ask for fewer"
+        )
+    found = KMeans(count, n_init=_TRIES, random_state=seed).fit(lesion)
+    order = np.argsort(-np.bincount(found.labels_, minlength=count), kind="stable")
+    centres = found.cluster_centers_[order]
+    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-9)
+    assigned = np.full(described.inside.shape, -1)
+    assigned[described.inside] = np.argsort(order)[found.labels_]
+    near = np.full(described.inside.shape, -1, np.float32)
+    near[described.inside] = (lesion * centres[assigned[described.inside]]).sum(axis=1)
+    return Patterns(np.asarray(centres, np.float32), assigned, near)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two clusterings of the same places are.
+
+    Attributes:
+        overlaps: Float64 [K]: for each pattern of the first the Jaccard index of its places and those of its
+            match, which is another for each (Hungarian method).
+        chance: Mean of the overlaps where one's places are shuffled among its patterns.
+        information: Adjusted mutual information (Vinh et al., JMLR 11, 2010): 0 of what is alike by chance,
+            1 of the same.
+    """
+
+    overlaps: npt.NDArray[np.float64]
+    chance: float
+    information: float
+
+    @property
+    def overlap(self) -> float:
+        """Mean over the patterns."""
+        return float(self.overlaps.mean())
+
+
+def agreement(one: Patterns, other: Patterns, *, seed: int = 0) -> Agreement:
+    """How alike two networks' patterns are on the same pictures: on the places that both take for the lesion's.
+
+    Raises:
+        UsageError: Where they have places of other sizes, or share none.
+    """
+    if one.assigned.shape != other.assigned.shape:
+        raise UsageError("networks of one size alone can be compared: their places are not the same")
+    both = (one.assigned >= 0) & (other.assigned >= 0)
+    first, second = one.assigned[both], other.assigned[both]
+    count = max(len(one.centres), len(other.centres))
+    shuffled = np.random.default_rng(seed).permutation(second)
+    return Agreement(
+        _matched(first, second, count)[: len(one.centres)],
+        float(_matched(first, shuffled, count)[: len(one.centres)].mean()),
+        float(adjusted_mutual_info_score(first, second)),
+    )
+
+
+def _matched(first: Assigned, second: Assigned, count: int) -> npt.NDArray[np.float64]:
+    """Jaccard index [K] of each pattern and its match."""
+    shared = np.bincount(first * count + second, minlength=count * count).reshape(count, count).astype(float)
+    either = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0, keepdims=True) - shared
+    overlaps = shared / np.maximum(either, 1)
+    rows, columns = linear_sum_assignment(overlaps, maximize=True)
+    return np.asarray(overlaps[rows, columns])
