@@ -21,6 +21,9 @@ MOST = 1
 CENTRALITY = 0.2
 """Standard deviation of the Gaussian by which a pixel's say falls off from the picture's centre, of its sides."""
 
+UNSURE = 0.25, 0.75
+"""Probabilities between which a border map does not decide: there the lesion ends."""
+
 Mask = NDArray[np.uint8]
 """[H, W]: 255 lesion, 0 skin."""
 Flags = NDArray[np.bool_]
@@ -150,3 +153,17 @@ def dice(one: Mask | Flags, other: Mask | Flags) -> float:
     """
     total = np.count_nonzero(one) + np.count_nonzero(other)
     return 2 * int(np.count_nonzero((one != 0) & (other != 0))) / total if total else 1.0
+
+
+def border_zone(border: NDArray[np.uint8], size: tuple[int, int]) -> Flags:
+    """Where a border map leaves open whether there is lesion: the wider, the more blurred the lesion ends.
+
+    Args:
+        border: [h, w], probability x 255 by what tells borders.
+        size: Height and width wanted.
+
+    Returns:
+        [H, W]; true nowhere where the map decides everywhere.
+    """
+    large = cv2.resize(border, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray((large > 255 * UNSURE[0]) & (large < 255 * UNSURE[1]), np.bool_)

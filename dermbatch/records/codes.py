@@ -42,6 +42,7 @@ def own(value: str, meaning: str) -> Code:
 FERET = own("FERET", "Largest distance of two points of the outline (Feret)")
 ASYMMETRY = own("ASYMMETRY", "Asymmetry: share not overlapping when folded")
 BORDER_IRREGULARITY = own("BORDER", "Border irregularity: perimeter squared / (4 pi area)")
+BORDER_ZONE = own("BORDER-ZONE", "Zone in which the lesion ends, by a border map")
 MOST_PROBABLE = own("MOST-PROBABLE", "Most probable class of the model, not a diagnosis")
 OUTCOME = own("SEG-OUTCOME", "Outcome of the segmentation")
 NO_LESION = own("NO-LESION", "No lesion was segmented")

@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from dermbatch.images.lesion import Mask
 from dermbatch.images.quiet import quiet
+from dermbatch.records import codes
 from dermbatch.review.masks import of_runs, runs
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -177,11 +178,30 @@ def _segment(found: Dataset, height: int, width: int) -> Mask:
         raise ValueError("the DICOM file is no binary Segmentation")
     if (found.Rows, found.Columns) != (height, width):
         raise ValueError(_other_size(int(found.Columns), int(found.Rows), height, width))
-    if int(found.get("NumberOfFrames", 1)) != 1 or len(found.SegmentSequence) != 1:
-        raise ValueError("the Segmentation has several segments or planes, and a mask is one")
+    frame = _lesion_frame(found)
     if found.file_meta.TransferSyntaxUID not in _PLAIN:
         raise ValueError("the Segmentation is compressed; write it as Explicit VR Little Endian")
     bits = np.unpackbits(np.frombuffer(found.PixelData, np.uint8), bitorder="little")
-    if len(bits) < height * width:
+    plane = bits[frame * height * width : (frame + 1) * height * width]
+    if len(plane) < height * width:
         raise ValueError("the Segmentation breaks off")
-    return (bits[: height * width].reshape(height, width) * 255).astype(np.uint8)
+    return (plane.reshape(height, width) * 255).astype(np.uint8)
+
+
+def _lesion_frame(found: Dataset) -> int:
+    """The frame, from 0, of the only segment; beside it there may be the zone that Dermbatch itself adds."""
+    frames = int(found.get("NumberOfFrames", 1))
+    if len(found.SegmentSequence) == frames == 1:
+        return 0
+    lesions = [one.SegmentNumber for one in found.SegmentSequence if "SegmentNumber" in one and not _is_zone(one)]
+    groups = found.get("PerFrameFunctionalGroupsSequence", [])
+    of = [group.SegmentIdentificationSequence[0].ReferencedSegmentNumber for group in groups]
+    if len(lesions) != 1 or len(of) != frames or of.count(lesions[0]) != 1:
+        raise ValueError("the Segmentation has several segments or planes, and a mask is one")
+    return int(of.index(lesions[0]))
+
+
+def _is_zone(segment: Dataset) -> bool:
+    kinds = segment.get("SegmentedPropertyTypeCodeSequence", [])
+    told = [(kind.get("CodeValue"), kind.get("CodingSchemeDesignator")) for kind in kinds]
+    return (codes.BORDER_ZONE.value, codes.SCHEME) in told

@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from dermbatch.records.asked import Batch
 from dermbatch.records.measures import classification
 from dermbatch.records.outcome import (
+    BorderMeasures,
     EnhanceOutput,
     FailureRecord,
     LesionGeometry,
@@ -41,6 +42,18 @@ SHOWN = 300
 
 _BINS = 20
 
+_SECTORS = (
+    "at the top",
+    "top right",
+    "at the right",
+    "bottom right",
+    "at the bottom",
+    "bottom left",
+    "at the left",
+    "top left",
+)
+"""What the sectors of :class:`BorderMeasures` are called."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -51,6 +64,7 @@ class Card:
     size: str
     flags: tuple[QualityFlag, ...]
     picture: str
+    lesion: str
     enhanced: str
     probabilities: list[tuple[str, float]]
     measures: list[tuple[str, str]]
@@ -230,11 +244,13 @@ def _result(records: Mapping[int, ResultRecord | FailureRecord], index: int) -> 
 
 def card(record: ResultRecord) -> Card:
     """What is shown of an image; without a picture where the record has none."""
-    enhanced, measures = "enhanced", list[tuple[str, str]]()
+    outlined, enhanced, measures = "lesion", "enhanced", list[tuple[str, str]]()
     for stage in record.stages.values():
         match stage.output:
-            case SegmentOutput(lesion=lesion) if lesion is not None:
+            case SegmentOutput(lesion=lesion, border=border) if lesion is not None:
                 measures += _measures(lesion)
+                if border is not None:
+                    outlined, measures = "lesion, border zone", [*measures, *_by_sector(border)]
             case PurifyOutput(occluded_fraction=share):
                 measures.append(("occluded", f"{share:.1%}"))
             case EnhanceOutput(method="super_resolution", scale=scale) if scale is not None:
@@ -249,6 +265,7 @@ def card(record: ResultRecord) -> Card:
         size=f"{record.source.width} × {record.source.height}",
         flags=record.flags,
         picture=base64.b64encode(record.preview_jpeg or b"").decode(),
+        lesion=outlined,
         enhanced=enhanced,
         probabilities=probabilities(record),
         measures=[*_assessed(record), *measures],
@@ -288,6 +305,15 @@ def _measures(lesion: LesionGeometry) -> Sequence[tuple[str, str]]:
         ("border irregularity", f"{lesion.border_irregularity:.2f}"),
         ("colours", str(lesion.colour.colours)),
     )
+
+
+def _by_sector(border: BorderMeasures) -> Iterator[tuple[str, str]]:
+    """The sector in which the border is least sharp, and the one in which it wavers most."""
+    least = min(range(len(_SECTORS)), key=lambda at: border.sharpness[at])
+    most = max(range(len(_SECTORS)), key=lambda at: border.irregularity[at])
+    sharpness = f"{min(border.sharpness):.2f} to {max(border.sharpness):.2f}"
+    yield "border sharpness", f"{sharpness}, least {_SECTORS[least]}"
+    yield "outline wavers", f"by {max(border.irregularity):.1%} of the radius {_SECTORS[most]}"
 
 
 def _length(pixels: float, millimetres: float | None) -> str:

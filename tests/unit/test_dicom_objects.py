@@ -2,9 +2,12 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from io import BytesIO
 
+import cv2
 import highdicom as hd
+import numpy as np
 import pytest
 from highdicom.sr import srread
 from pydicom import dcmread
@@ -14,13 +17,16 @@ from dermbatch import layout
 from dermbatch.errors import ModelContractError
 from dermbatch.handover.dicom.header import valid_uid
 from dermbatch.images import png
+from dermbatch.images.lesion import border_zone
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.records import codes
 from dermbatch.records.asked import ImageJob, ModelChoice, Order, Shadow
 from dermbatch.records.uids import uid_of
+from dermbatch.review.files import mask_of
 from dermbatch.settings import WorkerSettings
 from dermbatch.stages import ORDER, Stage
+from workers.image.pictures import BORDER, read_back
 from workers.process.journey import process
 from workers.process.shadow import run_shadow
 
@@ -117,6 +123,32 @@ def test_all_are_in_the_sources_study_in_series_of_their_own(made, original):
         assert "InstanceCreationDate" not in dataset
     assert len({dataset.SeriesInstanceUID for dataset in read} | {original.SeriesInstanceUID}) == 4
     assert len({dataset.SOPInstanceUID for dataset in read}) == 3
+
+
+def test_a_border_map_adds_the_zone_in_which_the_lesion_ends_as_a_second_segment():
+    client = whole_triton()
+    told = client.models[Stage.SEGMENT]
+    client.models[Stage.SEGMENT] = replace(told, shapes={**told.shapes, "BORDER": (-1, -1)})
+    plain = client.functions["segment"]
+
+    def faded(IMAGE):  # noqa: N803 - the tensor's name
+        lesion = plain(IMAGE)["LESION"]
+        return {"LESION": lesion, "BORDER": cv2.GaussianBlur(lesion, (0, 0), 4)}
+
+    client.functions["segment"] = faded
+    made = Made(source(FrameOfReferenceUID="1.2.3.4"), client=client)
+    read = made.read("segmentation")
+    seg = hd.seg.Segmentation.from_dataset(read)
+    mask = made.picture(Stage.SEGMENT, "mask.png") > 0
+    zone = border_zone(read_back(made.store, made.record.stages[Stage.SEGMENT], BORDER), mask.shape)
+    assert 0.05 < (zone & mask).sum() / zone.sum() < 0.95  # on both sides of the outline
+    assert (seg.pixel_array == np.stack([mask, zone])).all()
+    frames = read.PerFrameFunctionalGroupsSequence
+    assert [one.SegmentIdentificationSequence[0].ReferencedSegmentNumber for one in frames] == [1, 2]
+    assert all("PlanePositionSequence" in one for one in frames)
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["Lesion", "Border zone"]
+    assert len({segment.TrackingUID for segment in seg.SegmentSequence}) == 2
+    np.testing.assert_array_equal(mask_of(made.files["segmentation"], *mask.shape) > 0, mask)
 
 
 def test_the_segmentation_is_the_mask_on_the_sources_grid(made, original):

@@ -37,6 +37,19 @@ def test_the_lesion_is_outlined_on_the_second_tile_only():
     assert not green[:, 2 * TILE :].any()
 
 
+def test_the_zone_that_a_border_map_leaves_open_is_tinted_beneath_the_outline():
+    image = np.full((300, 300, 3), 100, np.uint8)
+    mask = cv2.circle(np.zeros((300, 300), np.uint8), (150, 150), 80, 255, -1)
+    border = cv2.GaussianBlur(cv2.resize(mask, (150, 150)), (0, 0), 12)
+    strip = decoded(preview(image, mask, image, None, border)).astype(int)
+    amber = (strip[..., 0] - strip[..., 2]) > 50
+    assert amber[:, TILE : 2 * TILE].sum() > 2000
+    assert not amber[90:134, TILE + 90 : TILE + 134].any()
+    assert not amber[:, :TILE].any()
+    sharp = decoded(preview(image, mask, image, None, mask)).astype(int)
+    assert ((sharp[..., 0] - sharp[..., 2]) > 50).sum() < amber.sum() / 4
+
+
 def test_what_is_missing_is_blank():
     image = np.zeros((100, 100, 3), np.uint8)
     strip = decoded(preview(image, None, None, None))

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from dermbatch.images.lesion import dice
+from dermbatch.records.outcome import BorderMeasures
 from dermbatch.records.row import opened, row_of, sealed, sent
+from dermbatch.stages import Stage
 from orchestrator.batches.outcomes import Marks, in_order
 from orchestrator.batches.summary import Spread, Tally
 from orchestrator.cli.tables.progress import duration
@@ -102,6 +104,21 @@ def test_an_image_without_a_preview_has_a_card_without_a_picture():
     page = page_of([result_of("b", 0, preview=b"")])
     assert shown(page) == [0]
     assert "<img" not in page
+
+
+def test_a_border_map_is_said_by_sector_and_named_below_the_picture():
+    record = result_of("b", 0)
+    segmented = record.stages[Stage.SEGMENT]
+    border = BorderMeasures(
+        sharpness=(0.9, 0.9, 0.25, 0.9, 0.9, 0.9, 0.9, 0.9), irregularity=(0.01,) * 7 + (0.12,)
+    )
+    output = segmented.output.model_copy(update={"border": border})
+    told = segmented.model_copy(update={"output": output})
+    page = page_of([record.model_copy(update={"stages": {**record.stages, Stage.SEGMENT: told}})])
+    assert "<dt>border sharpness</dt><dd>0.25 to 0.90, least at the right</dd>" in page
+    assert "<dt>outline wavers</dt><dd>by 12.0% of the radius top left</dd>" in page
+    assert "<span>lesion, border zone</span>" in page
+    assert "border zone" not in page_of([record])
 
 
 def test_failures_are_counted_by_reason_however_many_there_are():

@@ -111,6 +111,11 @@ class Pictures:
         """[h, w, 3] RGB; none where enhancement is not asked for, or there is no lesion."""
         return read_back(self._store, self._found.get(Stage.ENHANCE), ENHANCED)
 
+    @cached_property
+    def border(self) -> Image | None:
+        """[h, w], probability x 255 by what tells borders; none where the model gives no such map."""
+        return read_back(self._store, self._found.get(Stage.SEGMENT), BORDER)
+
     @property
     def clean(self) -> Image:
         """What later stages work on: the purified image where there is one, else the source."""

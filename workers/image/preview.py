@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dermbatch.images.fitting import can_halve, halved, tile_size
+from dermbatch.images.lesion import border_zone
 from dermbatch.records.marks import marked_jpeg
 
 Image = npt.NDArray[np.uint8]
@@ -16,11 +17,18 @@ TILE = 224
 """Side of a tile in pixels."""
 
 _OUTLINE_RGB = (0, 230, 118)
+_ZONE_RGB = (255, 160, 0)
 _GROUND_RGB = 242
 _JPEG_QUALITY = 82
 
 
-def preview(original: Image, mask: Mask | None, purified: Image | None, enhanced: Image | None) -> bytes:
+def preview(
+    original: Image,
+    mask: Mask | None,
+    purified: Image | None,
+    enhanced: Image | None,
+    border: npt.NDArray[np.uint8] | None = None,
+) -> bytes:
     """Tiles in the order original, overlay, purified, enhanced; a missing one is left blank.
 
     Args:
@@ -28,12 +36,13 @@ def preview(original: Image, mask: Mask | None, purified: Image | None, enhanced
         mask: uint8 [H, W], not 0 where lesion, drawn as an outline over the original.
         purified: uint8 [H, W, 3] RGB.
         enhanced: uint8 [h, w, 3] RGB.
+        border: uint8 [h, w], a border map: the zone that it leaves open is tinted beneath the outline.
 
     Returns:
         A JPEG of 4 x ``TILE`` by ``TILE`` pixels.
     """
     small = _fit(original)
-    overlay = None if mask is None else _outlined(small, mask)
+    overlay = None if mask is None else _outlined(small if border is None else _tinted(small, border), mask)
     tiles = [small, overlay, *(None if image is None else _fit(image) for image in (purified, enhanced))]
     strip = np.concatenate([_letterbox(tile) for tile in tiles], axis=1)
     _, encoded = cv2.imencode(
@@ -76,6 +85,13 @@ def _outlined(small: Image, mask: Mask) -> Image:
     lesion = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     outlines, _ = cv2.findContours(lesion, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return np.asarray(cv2.drawContours(small.copy(), outlines, -1, _OUTLINE_RGB, 2, cv2.LINE_AA), np.uint8)
+
+
+def _tinted(small: Image, border: npt.NDArray[np.uint8]) -> Image:
+    made = small.copy()
+    zone = border_zone(border, (small.shape[0], small.shape[1]))
+    made[zone] = made[zone] // 2 + np.array(_ZONE_RGB, np.uint8) // 2
+    return made
 
 
 def _letterbox(tile: Image | None) -> Image:

@@ -207,7 +207,7 @@ class Run:
         original = original_of(earlier[0], image.height, image.width) if earlier else None
         if original is None:
             original = pictures.source.pixels
-        return preview(original, pictures.mask, pictures.purified, pictures.enhanced)
+        return preview(original, pictures.mask, pictures.purified, pictures.enhanced, pictures.border)
 
     def _remember(self, stages: Mapping[str, StageRecord], previews: Mapping[str, bytes]) -> None:
         known = extended(self._known, self._image, stages, previews)

@@ -103,7 +103,7 @@ def run_step(
                 aspect=image.pixel_aspect or 1.0,
                 prototypes=shown,
             )
-            pictures.mask = segmented.mask
+            pictures.mask, pictures.border = segmented.mask, segmented.border
             made = {MASK: segmented.mask}
             return segmented.output, made if segmented.border is None else made | {BORDER: segmented.border}
         case EnhanceParameters() as parameters:

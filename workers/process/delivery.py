@@ -48,6 +48,7 @@ def write_dicom(
     *,
     mask: Mask | None,
     enhanced: NDArray[np.uint8] | None,
+    border: NDArray[np.uint8] | None = None,
 ) -> Delivered:
     """Make the DICOM objects of an image and write them; a repeat writes the same bytes.
 
@@ -60,6 +61,7 @@ def write_dicom(
         store: Where to write.
         mask: [H, W] uint8, 255 where lesion; none where segmentation was not asked for.
         enhanced: [h, w, 3] uint8 RGB; none where there is no such picture.
+        border: [h, w] uint8, the border map of a model that gives one.
 
     Raises:
         StoreUnavailable, StoreRefused: If trying again may help.
@@ -70,7 +72,7 @@ def write_dicom(
 
     try:
         with quiet():  # pydicom and highdicom warn of odd values, and quote them
-            made = dicom_objects(body, image, stages, flags, mask=mask, enhanced=enhanced)
+            made = dicom_objects(body, image, stages, flags, mask=mask, enhanced=enhanced, border=border)
             notes = changes(body)
     except Exception as error:  # a header that nobody thought of must not cost the result
         # Without the text, which may quote the header.

@@ -22,7 +22,7 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import written_as
 from workers.image.known import recall
 from workers.image.lastfile import LastFile
-from workers.image.pictures import ENHANCED, MASK, StaleArtifact, read_back
+from workers.image.pictures import BORDER, ENHANCED, MASK, StaleArtifact, read_back
 from workers.image.quality import quality_flags
 from workers.image.risk import assessed
 from workers.image.run import Outcome, Run
@@ -190,6 +190,10 @@ def _make_dicom(job: ImageJob, source: Source, outcome: Outcome, store: ObjectSt
         raise SourceReplaced
     flags = quality_flags([record.output for record in stages.values()], may_have_text=job.may_have_text)
     with clock("dicom"):
-        mask = read_back(store, stages.get(Stage.SEGMENT), MASK)
-        enhanced = read_back(store, stages.get(Stage.ENHANCE), ENHANCED)
-        return write_dicom(job, source.body, image, stages, flags, store, mask=mask, enhanced=enhanced)
+        segmented, enhanced = stages.get(Stage.SEGMENT), stages.get(Stage.ENHANCE)
+        pictures = {
+            "mask": read_back(store, segmented, MASK),
+            "enhanced": read_back(store, enhanced, ENHANCED),
+            "border": read_back(store, segmented, BORDER),
+        }
+        return write_dicom(job, source.body, image, stages, flags, store, **pictures)

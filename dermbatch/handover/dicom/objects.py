@@ -14,12 +14,12 @@ from dermbatch.handover.dicom.picture import picture
 from dermbatch.handover.dicom.report import report
 from dermbatch.handover.dicom.segmentation import segmentation
 from dermbatch.handover.dicom.stamp import stamped
-from dermbatch.images.lesion import Mask
+from dermbatch.images.lesion import Mask, border_zone
 from dermbatch.records.outcome import DicomKind, ImageInfo, ModelUsed, QualityFlag, StageRecord
 from dermbatch.records.uids import uid_of
 from dermbatch.stages import Stage
 
-REVISION = "3"
+REVISION = "4"
 """Raised where the same input gives other objects: their UIDs must be others then."""
 
 Kind = DicomKind
@@ -39,6 +39,7 @@ def dicom_objects(
     *,
     mask: Mask | None,
     enhanced: NDArray[np.uint8] | None,
+    border: NDArray[np.uint8] | None = None,
 ) -> dict[Kind, bytes]:
     """The objects of an image, as DICOM files; the same for the same arguments, byte by byte.
 
@@ -49,6 +50,7 @@ def dicom_objects(
         flags: Quality flags.
         mask: [H, W] uint8, not 0 where lesion; none where segmentation was not asked for.
         enhanced: [h, w, 3] uint8 RGB; none where there is no such picture.
+        border: [h, w] uint8, the border map of a model that gives one.
 
     Returns:
         Those for which there is something to say.
@@ -59,7 +61,8 @@ def dicom_objects(
     drawn: Dataset | None = None
     if segmented is not None and mask is not None and mask.any():
         named = _names("segmentation", header, image, [segmented])
-        drawn = segmentation(mask, header, image, segmented.model, shown=_shown(segmented), **named)
+        zone = None if border is None else border_zone(border, (mask.shape[0], mask.shape[1]))
+        drawn = segmentation(mask, header, image, segmented.model, shown=_shown(segmented), zone=zone, **named)
         made["segmentation"] = _file(drawn, header, "segmentation", segmented.model)
     told = [record for record in (segmented, classified) if record is not None]
     if told:

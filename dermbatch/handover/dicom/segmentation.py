@@ -1,4 +1,7 @@
-"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): one binary segment on the source image's own grid."""
+"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): a binary segment on the source image's own grid.
+
+A model that tells borders adds a second segment, the zone in which the lesion ends; the two overlap.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from dermbatch import __version__
 from dermbatch.handover.dicom.header import nameless
 from dermbatch.handover.dicom.stamp import SYNTAX
-from dermbatch.images.lesion import Mask
+from dermbatch.images.lesion import Flags, Mask
 from dermbatch.records import codes
 from dermbatch.records.marks import MANUFACTURER
 from dermbatch.records.outcome import ImageInfo, ModelUsed
@@ -23,6 +26,8 @@ SERIES_NUMBER = 9001
 
 _COLOUR = hd.color.CIELabColor.from_rgb(0, 230, 118)
 """Recommended Display CIELab Value (PS3.3, C.8.20.2): the green that previews and desk outline lesions with."""
+_ZONE_COLOUR = hd.color.CIELabColor.from_rgb(255, 160, 0)
+"""Likewise: the amber that previews tint the zone with."""
 
 _OWN_PLANE, _OWN_CORNER = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0)
 """Image Orientation and Image Position (Patient) of a picture that says none: rows along x, columns along y."""
@@ -37,6 +42,7 @@ def segmentation(
     uid: str,
     series_uid: str,
     shown: Mapping[str, str] | None = None,
+    zone: Flags | None = None,
 ) -> Dataset:
     """The segmentation of a lesion.
 
@@ -48,17 +54,23 @@ def segmentation(
         uid: Its SOP Instance UID.
         series_uid: Its Series Instance UID.
         shown: What the model was shown, by the names of record parameters; none where it was shown nothing.
+        zone: [H, W], where the lesion ends by a border map: the second segment, where there is any of it.
     """
     placed = "FrameOfReferenceUID" in header
     source = nameless(header)
     source.SOPClassUID = SecondaryCaptureImageStorage  # one frame, whatever class it comes from
     if placed:
         del source.FrameOfReferenceUID
+    planes = [mask > 0]
+    segments = [_segment(header, image, model, shown or {})]
+    if zone is not None and zone.any():
+        planes.append(zone)
+        segments.append(_zone(header, image, segments[0]))
     made = hd.seg.Segmentation(
         source_images=[source],
-        pixel_array=(mask > 0).astype(np.uint8),
+        pixel_array=np.stack(planes, axis=-1)[None].astype(np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(header, image, model, shown or {})],
+        segment_descriptions=segments,
         series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
         sop_instance_uid=uid,
@@ -102,10 +114,11 @@ def _refer(made: Dataset, header: Dataset, frame: int | None) -> None:
 
 
 def _say_of_frame(made: Dataset) -> None:
-    """Say by the frame what highdicom says for all of them, since some viewers look there alone; there is one."""
-    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
-    frame["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
-    del shared.SegmentIdentificationSequence
+    """Say by the frame what highdicom says for all where there is one, since some viewers look there alone."""
+    (shared,), frames = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    if "SegmentIdentificationSequence" in shared:
+        frames[0]["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
+        del shared.SegmentIdentificationSequence
 
 
 def _place(made: Dataset, header: Dataset) -> None:
@@ -115,9 +128,10 @@ def _place(made: Dataset, header: Dataset) -> None:
     """
     orientation = header.get("ImageOrientationPatient", _OWN_PLANE)
     position = header.get("ImagePositionPatient", _OWN_CORNER)
-    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    (shared,) = made.SharedFunctionalGroupsSequence
     shared.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", orientation)
-    frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position)
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position)
 
 
 def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
@@ -143,4 +157,20 @@ def _segment(header: Dataset, image: ImageInfo, model: ModelUsed, shown: Mapping
         tracking_id="lesion",
         anatomic_regions=[codes.SKIN],
         display_color=_COLOUR,
+    )
+
+
+def _zone(header: Dataset, image: ImageInfo, lesion: SegmentDescription) -> SegmentDescription:
+    """The zone in which the lesion ends, by the same algorithm."""
+    return SegmentDescription(
+        segment_number=2,
+        segment_label="Border zone",
+        segmented_property_category=codes.ABNORMAL,
+        segmented_property_type=codes.BORDER_ZONE,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=lesion.algorithm_identification,
+        tracking_uid=uid_of("border", header.SOPInstanceUID, str(image.frame or 1)),
+        tracking_id="border zone",
+        anatomic_regions=[codes.SKIN],
+        display_color=_ZONE_COLOUR,
     )
