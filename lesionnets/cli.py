@@ -13,6 +13,7 @@ import typer
 from dermbatch.errors import UsageError
 from lesionnets import recipes
 from lesionnets.commands import data, evaluate
+from lesionnets.commands.generate import evaluate_generated, generate
 from lesionnets.commands.oneshot import evaluate_oneshot
 from lesionnets.commands.operate import operate
 from lesionnets.commands.patterns import evaluate_retrieval, patterns
@@ -28,11 +29,13 @@ app = typer.Typer(
 )
 evaluate.app.command("oneshot")(evaluate_oneshot)
 evaluate.app.command("retrieval")(evaluate_retrieval)
+evaluate.app.command("generated")(evaluate_generated)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(data.app, name="data")
 app.command()(precision)
 app.command()(operate)
 app.command()(patterns)
+app.command()(generate)
 
 _OF_SEVERAL = frozenset({"enhance_srgan", "mb_dcnn", "mb_dcnn_xception"})
 

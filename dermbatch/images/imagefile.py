@@ -22,6 +22,7 @@ from dermbatch.images.dicomfile import read_dicom
 from dermbatch.images.formats.chunks import chunks_fit, rows_are_there
 from dermbatch.images.formats.coded import is_odd, is_odd_jpeg2000, odd_jpeg, odd_jpeg2000
 from dermbatch.images.formats.colours import described_profile
+from dermbatch.images.formats.origin import is_said_synthetic
 from dermbatch.images.jpegheader import (
     JpegHeader,
     check_scans,
@@ -223,6 +224,8 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         check_size(height, width, max_pixels)
         orientation = _orientation(image)
         notes = ["exif_rotated"] if orientation != 1 else []
+        if is_said_synthetic(image.info):
+            notes.append("synthetic")
         profile = _profile(image) or described_profile(data, media_type)
         pixels = _pixels(image, data, media_type, profile, notes)
     if media_type == "image/jpeg" and is_followed_by_another(data):

@@ -17,7 +17,7 @@ HOLE = 0.35
 
 
 def varied(pictures: Tensor) -> Tensor:
-    """Each in another light, shifted and with a hole; float [N, 3, S, S], 0 to 1, to the same but for the range."""
+    """Each in another light, shifted and with a hole: float [N, 3, S, S], 0 to 1, to the same, beyond it too."""
     return _hidden(_shifted(_coloured(pictures)))
 
 

@@ -1,10 +1,11 @@
-"""Weights that are no defaults: of one-shot segmentation without a diagnosis each; of patterns, by seed."""
+"""Weights that are no defaults: of one-shot segmentation without a diagnosis each, of patterns by seed, of generators."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from dermbatch.errors import UsageError
+from lesionnets.data.sources.isic import DIAGNOSES
 
 _FOLDER = Path(__file__).parent
 
@@ -37,3 +38,19 @@ def patterns_along() -> list[Path]:
     if not found:
         raise UsageError("no weights of classify_patterns come along: train it, and name its best.pt with --model")
     return found
+
+
+def generator_of(diagnosis: str) -> Path:
+    """The checkpoint that generates pictures of a diagnosis: its own, or that of all diagnoses.
+
+    Raises:
+        UsageError: Where there is none.
+    """
+    for name in (diagnosis, "coupled") if diagnosis in DIAGNOSES else ():
+        path = _FOLDER / f"generate-{name}.pt"
+        if path.is_file():
+            return path
+    raise UsageError(
+        f"no weights come along that generate {diagnosis}: train them by `lesionnets train generate_dcgan --class "
+        f"{diagnosis}`, and name them with --model"
+    )

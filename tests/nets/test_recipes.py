@@ -33,6 +33,7 @@ from lesionnets.lookup import modules_below
 from lesionnets.nets.classify.resnet import ResNet50
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 from lesionnets.recipes.classify import classify_resnet
+from lesionnets.recipes.generate import generate_dcgan
 from lesionnets.recipes.mutual import mb_dcnn
 from lesionnets.recipes.segment import segment_oneshot, segment_side_layers
 from lesionnets.training import RecipeOptions
@@ -273,6 +274,10 @@ def asked(
     def call(name: str, **options: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
         module = recipe(name)
         trunk = mb_dcnn if name.startswith("mb_dcnn") else segmenter_training
+        if name.startswith("generate"):
+            trunk = generate_dcgan
+        if name == "generate_dcgan":
+            options["diagnosis"] = "melanoma"
         monkeypatch.setattr(module if hasattr(module, "fit") else trunk, "fit", fit)
         with pytest.raises(Called) as called:
             module.train(RecipeOptions(out=tmp_path / name, data=isic_folder, smoke=True, **options))

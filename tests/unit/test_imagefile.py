@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from dermbatch.errors import BadInput
+from dermbatch.images.formats.origin import XMP_SYNTHETIC
 from dermbatch.images.imagefile import SUPPORTED, SourceImage, read_image, sniff
 from dermbatch.images.quiet import quiet
 from tests import corpus
@@ -87,6 +88,17 @@ def test_grey_files_become_rgb(name):
 )
 def test_notes_say_what_was_converted(name, notes):
     assert read_image(RASTERS[name][0], max_pixels=LIMIT).notes == notes
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_what_says_that_it_is_made_up_is_noted(format):
+    from PIL.PngImagePlugin import PngInfo
+
+    info, file = PngInfo(), io.BytesIO()
+    info.add_itxt("XML:com.adobe.xmp", XMP_SYNTHETIC)
+    options = {"pnginfo": info} if format == "PNG" else {"xmp": XMP_SYNTHETIC.encode()}
+    Image.fromarray(IMAGE).save(file, format=format, **options)
+    assert read_image(file.getvalue(), max_pixels=LIMIT).notes == ("synthetic",)
 
 
 def test_what_is_see_through_becomes_white():

@@ -67,9 +67,7 @@ class DcganGenerator(nn.Module):
         latent float [N, latent], standard normal; labels int64 [N] -> float [N, 3, size, size], 0 to 1.
     """
 
-    def __init__(
-        self, classes: Sequence[str], size: int = 64, width: float = 1.0, latent: int = LATENT
-    ) -> None:
+    def __init__(self, classes: Sequence[str], size: int = 64, width: float = 1.0, latent: int = LATENT) -> None:
         super().__init__()
         self.classes, self.size, self.latent = tuple(classes), size, latent
         counts = _counts(size, width)

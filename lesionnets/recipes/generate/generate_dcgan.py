@@ -6,7 +6,8 @@ then the generator two more alone. What keeps it stable: the discriminator is to
 (:class:`lesionnets.nets.generate.dcgan.Differences`) and sees all pictures varied
 (:mod:`lesionnets.losses.varied`); of the generator's weights an average is kept. Training ends early where the
 Frechet distance to the training pictures, in features of MobileNetV2, no longer falls. The validation images have
-thirty melanomas, too few for it; whether pictures are copies is for :mod:`lesionnets.evaluation.duplicates`.
+thirty melanomas, too few for it; whether pictures are copies,
+:mod:`lesionnets.evaluation.generated.duplicates` tells.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ SIZE = 64
 """Side of the pictures, pixels, where none is asked for."""
 MINUTES = 20.0
 PATIENCE = 15
-WIDTH = 0.25
+WIDTH = 0.125
 """On a CPU; 1.0 is the paper's."""
-BATCH = 32
+BATCH = 16
 ALONE = 2
 """Steps of the generator alone after each that it learns together with the discriminator (section 3.6)."""
 STEPS = 90
@@ -84,9 +85,7 @@ class Adversary:
         return adversarial_loss(self.discriminator(varied(generated), labels))
 
     def _teach(self, originals: Tensor, generated: Tensor, labels: Tensor) -> None:
-        for group, of_generator in zip(
-            self.optimiser.param_groups, self._generator.param_groups, strict=True
-        ):
+        for group, of_generator in zip(self.optimiser.param_groups, self._generator.param_groups, strict=True):
             group["lr"] = of_generator["lr"]
         self.discriminator.train().requires_grad_(requires_grad=True)
         self.optimiser.zero_grad(set_to_none=True)
@@ -176,15 +175,20 @@ def _latent(generator: nn.Module, count: int) -> Tensor:
     return torch.randn(count, int(generator.latent), device=where)  # type: ignore[arg-type]
 
 
-def find_data(data: Path) -> tuple[str, tuple[str, ...], list[Sample]]:
+def find_data(data: Path, left_out: int | None = None) -> tuple[str, tuple[str, ...], list[Sample]]:
     """What the recipe's name ends in, the folder's diagnoses, and its training images, by its layout.
+
+    Args:
+        data: The folder.
+        left_out: Source that is not trained on, of ISIC 2017.
 
     Raises:
         UsageError: Where files are missing or hold an unknown diagnosis.
     """
     if ham10000.is_ham10000(data):
         return "_ham10000", ham10000.DIAGNOSES, ham10000.split_by_lesion(data)[0]
-    return "", isic.DIAGNOSES, folds.all_samples(data, "train")
+    samples = folds.all_samples(data, "train")
+    return "", isic.DIAGNOSES, samples if left_out is None else folds.fold(samples, left_out)[0]
 
 
 def train(options: RecipeOptions) -> Path:
@@ -214,7 +218,7 @@ def train_classes(options: RecipeOptions, recipe: str, classes: Sequence[str]) -
         UsageError: Where data or weights are missing, or there is no network of the size.
     """
     smoke, data = options.smoke, options.data_folder()
-    ending, _, samples = find_data(data)
+    ending, _, samples = find_data(data, options.leave_out)
     size = options.size or (32 if smoke else SIZE)
     hyper: dict[str, Any] = {"classes": tuple(classes), "size": size, "width": options.width_or(WIDTH, smoke=0.02)}
     torch.manual_seed(options.seed)

@@ -1,0 +1,99 @@
+"""``lesionnets generate`` and ``lesionnets evaluate generated``: pictures that networks make up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dermbatch.errors import UsageError
+from dermbatch.stages import Stage
+from lesionnets.commands import told
+from lesionnets.commands.options import AsJson
+
+if TYPE_CHECKING:
+    from lesionnets.data.sources.isic import Sample
+
+Diagnosis = Annotated[str, typer.Option("--class", help="Diagnosis, such as melanoma.")]
+Data = Annotated[Path | None, typer.Option(envvar="LESIONNETS_DATA", help="Folder in the layout of docs/data.md.")]
+
+
+def generate(
+    diagnosis: Diagnosis,
+    out: Annotated[Path, typer.Option(help="Folder to make: pictures, manifest.json, sheet.png, histograms.")],
+    count: Annotated[int, typer.Option(min=1, help="Pictures to write.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the latent vectors.")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint of a generator; the one that comes along if none.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Make up pictures of a diagnosis, marked as such, without near copies of the training pictures of --data."""
+    from lesionnets.evaluation.generated.making import Known, Making, load_generator, make  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
+    from lesionnets.weights import generator_of  # noqa: PLC0415
+
+    weights = model or generator_of(diagnosis)
+    size = load_generator(weights, diagnosis).size
+    known = None
+    if data is None:
+        sys.stderr.write("lesionnets: not compared with training pictures: name them with --data DIR\n")
+    else:
+        classifier = predictors.load_model(predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
+        known = Known(_of_class(data, "train", diagnosis), size, classifier)
+    manifest = make(Making(weights, diagnosis, count, seed), out, known)
+    refused = manifest["refused"]
+    typer.echo(f"{count} pictures of {diagnosis} in {out}, {len(refused)} refused")  # type: ignore[arg-type]
+
+
+def evaluate_generated(
+    diagnosis: Diagnosis,
+    images: Annotated[Path, typer.Option(help="Folder that `lesionnets generate` made.")],
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """How like originals generated pictures are and how varied: Frechet distance, precision and recall."""
+    from lesionnets.data.sources.isic import find_samples, read_image  # noqa: PLC0415
+    from lesionnets.evaluation.generated.duplicates import embeddings  # noqa: PLC0415
+    from lesionnets.evaluation.generated.likeness import evaluate  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
+
+    if data is None:
+        raise UsageError("generated pictures are compared with originals: name them with --data DIR")
+    made = [read_image(one.image) for one in find_samples(images) if one.image_id.startswith("synthetic_")]
+    if not made:
+        raise UsageError(f"{images} holds no generated pictures; `lesionnets generate` makes them")
+    size = len(made[0])
+    name = predictors.default_model(Stage.CLASSIFY)
+    classifier = predictors.load_model(name, Stage.CLASSIFY)
+    training, held_out = (
+        embeddings(classifier, [read_image(one.image, size) for one in _of_class(data, split, diagnosis)])
+        for split in ("train", "val")
+    )
+    figures = evaluate(training, held_out, embeddings(classifier, made))
+    about: dict[str, object] = {
+        "diagnosis": diagnosis,
+        "training_pictures": len(training),
+        "validation_pictures": len(held_out),
+    }
+    told.show("generated", name, len(made), figures, as_json=as_json, about=about)
+
+
+def _of_class(data: Path, split: str, diagnosis: str) -> list[Sample]:
+    """The pictures of a diagnosis; of HAM10000's layout, those of its own split.
+
+    Raises:
+        UsageError: Where there is none.
+    """
+    from lesionnets.data.sources import folds, ham10000  # noqa: PLC0415
+
+    if ham10000.is_ham10000(data):
+        samples = ham10000.split_by_lesion(data)[split == "val"]
+    else:
+        samples = folds.all_samples(data, split)
+    found = [sample for sample in samples if sample.diagnosis == diagnosis]
+    if not found:
+        raise UsageError(f"{data} has no picture of {diagnosis} in its {split} split")
+    return found

@@ -1,0 +1,1 @@
+"""Pictures that networks made up: made, marked, compared with originals."""

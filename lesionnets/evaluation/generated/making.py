@@ -1,0 +1,229 @@
+"""Pictures of a generator: drawn, kept from being copies, written, and marked as made up for ever.
+
+A picture's file says so in its metadata (:mod:`dermbatch.images.formats.origin`; a result's record then has the
+note ``synthetic``) and in its name, and ``manifest.json`` says it of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngInfo
+
+from dermbatch.errors import UsageError
+from dermbatch.images.formats.origin import XMP_SYNTHETIC
+from lesionnets import checkpoint
+from lesionnets.data.sources.isic import Image, Sample, read_image
+from lesionnets.evaluation.generated.duplicates import (
+    Floats,
+    embeddings,
+    nearest_by_embedding,
+    nearest_by_error,
+    threshold,
+    write_histogram,
+)
+from lesionnets.evaluation.models.predictors import Model
+from lesionnets.nets.generate.dcgan import DcganGenerator
+
+BATCH = 64
+TRIES = 4
+"""Pictures drawn at most for each that is wanted, as some are refused."""
+COLUMNS = 8
+SHEET = 64
+"""Pictures in the contact sheet at most."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """What is to be made.
+
+    Attributes:
+        weights: Checkpoint of a generator.
+        diagnosis: Whose pictures.
+        count: How many.
+        seed: Of the latent vectors.
+    """
+
+    weights: Path
+    diagnosis: str
+    count: int
+    seed: int
+
+
+class Known:
+    """The training pictures of a diagnosis, and how near they are to each other.
+
+    Args:
+        samples: Of the diagnosis, more than one.
+        size: Side of the generated pictures, pixels.
+        model: The classifier whose embeddings are compared.
+
+    Raises:
+        UsageError: Where a picture cannot be read, or there are fewer than two.
+    """
+
+    def __init__(self, samples: Sequence[Sample], size: int, model: Model) -> None:
+        if len(samples) < 2:
+            raise UsageError("copies are told from how near training pictures are: two are needed at least")
+        self.ids = [sample.image_id for sample in samples]
+        self.pictures = [read_image(sample.image, size) for sample in samples]
+        self.model = model
+        self.embeddings = embeddings(model, self.pictures)
+        self.errors = nearest_by_error(self.pictures, self.pictures, same=True)
+        self.distances = nearest_by_embedding(self.embeddings, self.embeddings, same=True)
+        self.least_error = threshold(self.errors)
+        self.least_distance = threshold(self.distances)
+
+    def judge(self, pictures: Sequence[Image]) -> list[dict[str, object]]:
+        """Of each: the nearest training picture by both measures, and whether it is a ``copy`` of one."""
+        errors = nearest_by_error(pictures, self.pictures)
+        distances = nearest_by_embedding(embeddings(self.model, pictures), self.embeddings)
+        return [
+            {
+                "mse": round(float(error), 6),
+                "nearest_by_mse": self.ids[one],
+                "embedding_distance": round(float(distance), 6),
+                "nearest_by_embedding": self.ids[other],
+                "copy": bool(error < self.least_error or distance < self.least_distance),
+            }
+            for error, one, distance, other in zip(
+                errors.distances, errors.which, distances.distances, distances.which, strict=True
+            )
+        ]
+
+
+def load_generator(path: Path, diagnosis: str) -> DcganGenerator:
+    """A generator that knows a diagnosis, in evaluation mode.
+
+    Raises:
+        UsageError: Where the checkpoint cannot be read, is no generator's, or does not know the diagnosis.
+    """
+    network = checkpoint.load(path).build()
+    if not isinstance(network, DcganGenerator):
+        raise UsageError(f"{path} is no generator's checkpoint; `lesionnets train generate_dcgan` makes one")
+    if diagnosis not in network.classes:
+        raise UsageError(f"{path} generates {', '.join(network.classes)}, not {diagnosis}")
+    return network
+
+
+def drawn(network: DcganGenerator, diagnosis: str, seed: int) -> Iterator[Image]:
+    """Pictures without end, uint8 [S, S, 3]: the same for one seed."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.full((BATCH,), network.classes.index(diagnosis))
+    while True:
+        with torch.inference_mode():
+            made = network(torch.randn(BATCH, network.latent, generator=random), labels)
+        for picture in (made.float().clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).numpy():
+            yield np.ascontiguousarray(picture)
+
+
+def make(making: Making, out: Path, known: Known | None) -> dict[str, object]:
+    """Write pictures, ``manifest.json``, ``sheet.png`` and, where they were compared, two histograms.
+
+    Args:
+        making: What.
+        out: Folder, made where there is none.
+        known: The training pictures; without, nothing is compared, and the manifest says so.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UsageError: As :func:`load_generator`; where the folder holds a manifest; where too many are copies.
+    """
+    if (out / "manifest.json").exists():
+        raise UsageError(f"{out} holds generated pictures already: name another folder, or take it away")
+    network = load_generator(making.weights, making.diagnosis)
+    source = drawn(network, making.diagnosis, making.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    kept: list[dict[str, object]] = []
+    refused: list[dict[str, object]] = []
+    shown: list[Image] = []
+    for start in range(0, TRIES * making.count, BATCH):
+        pictures = [next(source) for _ in range(BATCH)]
+        judged = known.judge(pictures) if known else [{"copy": None} for _ in pictures]
+        for number, (picture, told) in enumerate(zip(pictures, judged, strict=True), start):
+            if len(kept) == making.count:
+                break
+            row = {"number": number, **told}
+            if told["copy"]:
+                refused.append(row)
+                continue
+            name = f"synthetic_{making.diagnosis}_{making.seed}_{number:05d}.png"
+            body = _write(out / name, picture, making.diagnosis)
+            kept.append({"file": name, "sha256": hashlib.sha256(body).hexdigest(), **row})
+            shown.append(picture)
+        if len(kept) == making.count:
+            break
+    manifest: dict[str, object] = {
+        "synthetic": True,
+        "shows": "no patient: a network made these pictures up",
+        "diagnosis": making.diagnosis,
+        "seed": making.seed,
+        "weights_sha256": hashlib.sha256(making.weights.read_bytes()).hexdigest(),
+        "compared": _compared(known),
+        "images": kept,
+        "refused": refused,
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    if len(kept) < making.count:
+        raise UsageError(
+            f"{len(refused)} of {len(refused) + len(kept)} pictures are nearly copies of training pictures: "
+            "this generator has learnt them by heart; train it anew for a shorter time, or on more pictures"
+        )
+    cv2.imwrite(str(out / "sheet.png"), sheet(shown[:SHEET])[:, :, ::-1])
+    if known:
+        _write_histograms(out, kept + refused, known)
+    return manifest
+
+
+def sheet(pictures: Sequence[Image]) -> Image:
+    """A contact sheet, eight a row."""
+    cells = [*pictures, *[np.zeros_like(pictures[0])] * (-len(pictures) % COLUMNS)]
+    rows = [np.concatenate(cells[at : at + COLUMNS], axis=1) for at in range(0, len(cells), COLUMNS)]
+    return np.concatenate(rows)
+
+
+def _compared(known: Known | None) -> dict[str, object] | None:
+    if known is None:
+        return None
+    return {
+        "with": len(known.ids),
+        "refused_below_mse": round(known.least_error, 6),
+        "refused_below_embedding_distance": round(known.least_distance, 6),
+    }
+
+
+def _write(path: Path, picture: Image, diagnosis: str) -> bytes:
+    """A PNG file that says what it is; its bytes."""
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP_SYNTHETIC)
+    info.add_text("Description", f"Synthetic: a network made this picture of {diagnosis} up; it shows no patient")
+    info.add_text("Software", "lesionnets generate")
+    Pillow.fromarray(picture).save(path, pnginfo=info)
+    return path.read_bytes()
+
+
+def _write_histograms(out: Path, rows: Sequence[dict[str, object]], known: Known) -> None:
+    def of(name: str) -> Floats:
+        return np.array([row[name] for row in rows], np.float64)
+
+    title = "nearest training picture, {}: generated blue, training pictures grey"
+    write_histogram(
+        out / "histogram_mse.png", of("mse"), known.errors.distances, known.least_error, title.format("MSE")
+    )
+    write_histogram(
+        out / "histogram_embedding.png",
+        of("embedding_distance"),
+        known.distances.distances,
+        known.least_distance,
+        title.format("embedding"),
+    )
