@@ -88,9 +88,9 @@ VISUALBACKPROP = Tensor("VISUALBACKPROP", (-1, -1), optional=True)
 """What the classifier's convolutions responded to over the whole picture, whatever it took it for."""
 
 PATTERNS = Tensor("PATTERNS", (-1, -1, -1), "float32", optional=True)
-"""Local descriptors over the whole picture, [h, w, K] of sizes of the model's own. A place's direction is its look,
-so that a cosine compares two of them; its length is what it counts, by being lesion and by what it contributed to the
-most probable diagnosis. Lengths sum to 1; beyond the square that the model was shown they are 0."""
+"""Local descriptors over the whole picture, [h, w, K] of sizes of the model's own. A place's direction is its
+look, so that a cosine compares two of them; its length is what it counts, by being lesion and by what it added to
+the most probable diagnosis. Lengths sum to 1; beyond the square that the model was shown they are 0."""
 
 CONTRACTS: dict[Stage, Contract] = {
     Stage.PURIFY: Contract(

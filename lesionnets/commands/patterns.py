@@ -1,4 +1,4 @@
-"""``lesionnets patterns``: what a classifier has discovered; ``evaluate retrieval``: how well that finds the like."""
+"""``lesionnets patterns``: what a classifier has discovered; ``evaluate retrieval``: what it finds alike."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def evaluate_retrieval(
     seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """How many of the five most similar pictures have the same diagnosis, by local patterns and by whole embeddings."""
+    """How many of the five most similar pictures have the same diagnosis: by patterns, by whole embeddings."""
     from lesionnets.evaluation import samples  # noqa: PLC0415
     from lesionnets.evaluation.discovery import retrieval  # noqa: PLC0415
     from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean  # noqa: PLC0415

@@ -112,7 +112,8 @@ def _one(graph: ClassifyGraph, image: Image, lesion: Image) -> tuple[npt.NDArray
     """What one network sees in one picture, in the order of :class:`Described`."""
     height, width = image.shape[:2]
     size = sent_size((-1, -1), height, width, graph.net.long_side or LONG_SIDE)
-    picture, mask = (torch.from_numpy(fit_to(value, size))[None] for value in (image, lesion))
+    sent = (np.require(fit_to(value, size), requirements=["C", "W"]) for value in (image, lesion))
+    picture, mask = (torch.from_numpy(value)[None] for value in sent)
     inputs, square = graph.shown(picture, mask)
     logits, embedding, maps, places = graph.net.places(*inputs)
     share = lesion_weight(inputs[1], places.weights.shape[-2:])[0, 0].flatten()
