@@ -76,6 +76,11 @@ WATCH_WAITING_OBJECTS = Gauge(
 WATCH_OLDEST_WAITING_SECONDS = Gauge(
     "dermbatch_watch_oldest_waiting_seconds", "How long ago the oldest of them was written."
 )
+WATCH_HELD_OBJECTS = Gauge(
+    "dermbatch_watch_held_objects",
+    "Objects that the last listing found, and that wait for their tenant's quota.",
+    ["tenant"],
+)
 WATCH_LISTING_SECONDS = Histogram(
     "dermbatch_watch_listing_seconds",
     "Time of one listing of all that is watched, taking in what is new among it.",

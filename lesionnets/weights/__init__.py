@@ -1,4 +1,4 @@
-"""Weights that are no defaults: of one-shot segmentation without a diagnosis each, of patterns by seed, of generators."""
+"""Weights that are no defaults: one-shot without a diagnosis each, patterns by seed, generators."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ _AHEAD = 16
 
 def entered(
     batch: str, first: int, items: Iterator[Item], store: ObjectStore, *, deidentify: Deidentifier | None = None
-) -> Iterator[tuple[Item, ManifestEntry | None]]:
+) -> Generator[tuple[Item, ManifestEntry | None], None, None]:
     """Items in their order, candidates with their entries.
 
     Args:

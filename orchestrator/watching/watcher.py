@@ -196,6 +196,7 @@ class Watcher:
 
     def _all(self) -> Listing:
         self._markers.forget()
+        self._taker.quotas.read()
         self._listed_from = time.monotonic()
         return listing(self._store, [rule.prefix for rule in self._book.rules], everything=True)
 
@@ -218,8 +219,9 @@ class Watcher:
         age = (self._store.now() - now.oldest).total_seconds() if now.oldest is not None else 0
         metrics.WATCH_OLDEST_WAITING_SECONDS.set(max(0, age))
         if now.whole:
-            memory.settle()
+            memory.settle(self._taker.quotas.held)
             self._looked, self._careful = True, False
+        self._taker.quotas.tell(now.held)
 
     def _look_at_events(self, memory: Memory) -> None:
         due = time.monotonic()
@@ -267,7 +269,7 @@ class Watcher:
             if one.origin in self._bad:
                 continue
             if one.origin in memory.half:
-                self._take(memory, rule, [one])
+                self._take(memory, rule, [one], waiting)
             elif one.origin in memory.taken:
                 continue
             elif is_settled(rule, info, now) and self._markers.there(rule, bucket, info):
@@ -278,7 +280,7 @@ class Watcher:
                 self._look_later(rule, ObjectEvent(bucket, info.key), info, now)
         for found in ready.values():
             for some in [[one] for one in found] if self._careful else [found]:
-                self._take(memory, some[0].rule, some)
+                self._take(memory, some[0].rule, some, waiting)
 
     def _told_apart(self, bucket: str, infos: Sequence[ObjectInfo]) -> datetime:
         """The store's time, at which no object may be written again unseen: a second later than it is, at most."""
@@ -305,9 +307,13 @@ class Watcher:
         memory.taken.add([(origin, info.modified)])
         return origin
 
-    def _take(self, memory: Memory, rule: Rule, found: Sequence[NewObject]) -> None:
+    def _take(self, memory: Memory, rule: Rule, found: Sequence[NewObject], waiting: Listing | None) -> None:
+        tenant = rule.tenant or "default"
         try:
-            self._taker.take(memory, rule, found, self._now())
+            if tenant not in self._taker.quotas.held and not memory.keeps_back(rule.name, found[0].origin):
+                self._taker.take(memory, rule, found, self._now())
+            if waiting is not None:
+                waiting.held[tenant] += sum(one.origin not in memory.taken for one in found)
         except (_Stopped, Overtaken, TransientError):
             raise
         except Exception:

@@ -24,7 +24,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.planning.resegment import resegment_order
 from orchestrator.planning.tenants.attainment import Attained, attained
 from orchestrator.planning.tenants.quota import Reservations, Reserved, had, orphans
-from orchestrator.planning.tenants.reservation import within
+from orchestrator.planning.tenants.reservation import note_watching, within
 from orchestrator.planning.tenants.tenant import Quota, Tenant, load_tenants
 from orchestrator.watching.rules.rule import Rule
 from tests.outcome_samples import batch_of, entry_of, write_manifest
@@ -301,8 +301,10 @@ def test_the_command_shows_what_is_used_and_names_batches_of_tenants_that_are_go
         ("clinic-b", 7000),
     ]
     monkeypatch.setattr(out, "_width", 200)  # as wide as whatever made it first found the terminal
-    shown = runner.invoke(application(["tenants"]), ["tenants"]).stdout
-    assert "60 of 100" in shown
+    note_watching(used, "clinic-a", "the quota is spent")
+    shown = runner.invoke(application(["tenants"]), ["tenants"])
+    assert "60 of 100" in shown.stdout
+    assert "watching takes in nothing more for tenant 'clinic-a' for now: the quota is spent" in shown.stderr
     monkeypatch.setattr(options, "attach", lambda home: Settings())
     undeclared = runner.invoke(application(["tenants"]), ["tenants"])
     assert "no tenants are declared" in str(undeclared.exception)

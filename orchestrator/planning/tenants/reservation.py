@@ -22,8 +22,8 @@ from orchestrator.planning.tenants.quota import Had, Reservations, Reserved, Wai
 from orchestrator.planning.tenants.tenant import Quota, Tenant
 
 LASTS = timedelta(hours=1)
-"""How long a reservation lasts that is not renewed. Each part of a plan renews it, the last one just before there is
-a batch: so whoever was too slow is held against what others have by then."""
+"""How long a reservation lasts that is not renewed. Each part of a plan renews it, the last one just before there
+is a batch: so whoever was too slow is held against what others have by then."""
 
 _TRIES = 50
 _PAUSE = 0.05
@@ -35,8 +35,8 @@ class QuotaSpent(UsageError):
 
     Args:
         message: What is there, and what was asked.
-        images: How many more images it would allow.
-        bytes: How many more bytes; none where they are not limited.
+        images: How many images it allows the batch in all; none where they are not limited.
+        size: How many bytes; likewise.
     """
 
     reason = "quota_spent"
@@ -46,13 +46,20 @@ class QuotaSpent(UsageError):
         self.images = images
         self.bytes = size
 
-    def fitting(self, sizes: Sequence[int]) -> int:
-        """How many images of these sizes, in bytes, it would allow, in their order."""
-        most = len(sizes) if self.images is None else min(len(sizes), self.images)
+    def fitting(self, images: int, size: int, more: Sequence[int]) -> int:
+        """How many of further images it allows, in their order.
+
+        Args:
+            images: How many the batch has.
+            size: Bytes of these.
+            more: Bytes of each further one.
+        """
+        if self.images is not None:
+            more = more[: max(0, self.images - images)]
         if self.bytes is None:
-            return most
-        room = self.bytes
-        return sum(1 for _ in takewhile(lambda total: total <= room, accumulate(sizes[:most])))
+            return len(more)
+        room = self.bytes - size
+        return sum(1 for _ in takewhile(lambda total: total <= room, accumulate(more)))
 
 
 class Reservation:
@@ -95,6 +102,10 @@ class Reservation:
 
         self._serial = _amend(self._store, self._tenant, with_room)
 
+    def look(self, quota: Quota, images: int, size: int) -> None:
+        """See whether :meth:`take` would reserve it; errors as of that."""
+        self._check(reservations(self._store, self._tenant)[0], quota, images, size)
+
     def end(self) -> None:
         """Give the room back; that of a batch that exists is told by the batch."""
 
@@ -123,7 +134,7 @@ class Reservation:
                 room = None if quota.bytes_a_month is None else max(0, quota.bytes_a_month - others.bytes)
                 raise QuotaSpent(
                     f"the quota of tenant {self._tenant!r} is {most:,} {what}: it has {has:,}, and these are "
-                    f"{more:,} or more; nothing was begun",
+                    f"{more:,} or more",
                     min(left, default=None),
                     room,
                 )
@@ -146,7 +157,10 @@ def within(store: ObjectStore, tenant: Tenant | None, batch: str) -> Iterator[Ca
     def check(plan: PlanRecord) -> None:
         if not made:
             made.append(Reservation(store, tenant.name, batch, plan.created))
-        made[0].take(quota, plan.images, plan.bytes)
+        try:
+            made[0].take(quota, plan.images, plan.bytes)
+        except QuotaSpent as spent:
+            raise UsageError(f"{spent}; nothing was begun") from spent
 
     try:
         yield check

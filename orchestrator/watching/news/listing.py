@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +28,7 @@ class Listing:
         whole: Whether all of them could be listed so far.
         waiting: Objects that were found and are not ready.
         oldest: When the oldest of them was written.
+        held: Objects that wait for a quota, by tenant.
     """
 
     pages: Iterator[tuple[str, list[ObjectInfo]]] = field(default_factory=lambda: iter(()))
@@ -34,6 +36,7 @@ class Listing:
     whole: bool = True
     waiting: int = 0
     oldest: datetime | None = None
+    held: Counter[str] = field(default_factory=Counter)
 
     def wait_for(self, info: ObjectInfo) -> None:
         """Note an object that is not ready."""

@@ -93,6 +93,11 @@ class Gathering:
         """How many it has, those that are not written yet among them."""
         return self._first + len(self._lines)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the files of these."""
+        return self._bytes
+
     def remember(self, entry: ManifestEntry) -> None:
         """Note an entry that is in the manifest; in their order, before anything else."""
         self._contents.first(content_of(entry), entry.index)
@@ -129,10 +134,10 @@ class Gathering:
         self._lines.append(entry.model_copy(update={"duplicate_of": first}).to_json() + b"\n")
         self._unwritten += 1
 
-    def write_if_due(self, deidentify: Deidentifier | None = None) -> None:
-        """Pass on what was taken in, where a part is full or some time has gone by."""
-        if len(self._lines) == layout.PART_SIZE or time.monotonic() - self._written_at > _WRITTEN_EVERY:
-            self.write(deidentify)
+    def is_due(self, more: int) -> bool:
+        """Whether so many images more are to be passed on: a part is full then, or some time has gone by."""
+        full = len(self._lines) + more == layout.PART_SIZE
+        return full or time.monotonic() - self._written_at > _WRITTEN_EVERY
 
     def write(self, deidentify: Deidentifier | None = None) -> None:
         """Pass on what was taken in.

@@ -5,7 +5,7 @@ All of it is read from the object store, when a watcher takes the lead and whene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,11 +34,13 @@ class Half:
         gathering: Where to.
         images: How many of it.
         modified: When it was last modified.
+        held: Whether the rest waits for a quota: until it is there, nothing is written behind it.
     """
 
     gathering: Gathering
     images: int
     modified: datetime | None = None
+    held: bool = False
 
 
 @dataclass
@@ -63,14 +65,28 @@ class Memory:
             return same_time(half.modified, modified)
         return self.taken.is_of(origin, modified) if origin in self.taken else None
 
-    def settle(self) -> None:
-        """All objects there are were looked at: what was taken in part and is no longer there stays so."""
-        self.taken.add((origin, half.modified) for origin, half in self.half.items())
-        self.half.clear()
+    def settle(self, held: Collection[str]) -> None:
+        """All objects there are were looked at: what was taken in part and is no longer there stays so.
+
+        Args:
+            held: Tenants that nothing was taken in for: their objects may still be there.
+        """
+        for origin, half in list(self.half.items()):
+            if half.gathering.batch.order.tenant not in held:
+                self.taken.add([(origin, half.modified)])
+                del self.half[origin]
 
     def waits(self, gathering: Gathering) -> bool:
         """Whether a batch still waits for the rest of an archive."""
         return any(half.gathering is gathering for half in self.half.values())
+
+    def keeps_back(self, rule: str, origin: str) -> bool:
+        """Whether the rule's batch waits for the rest of another object, for which a quota had no room.
+
+        What is written behind the part that is there would hide it: a watcher that begins looks at the last one.
+        """
+        there = self.gatherings.get(rule)
+        return any(half.held and half.gathering is there and other != origin for other, half in self.half.items())
 
     def close(self) -> None:
         """Give up the files."""

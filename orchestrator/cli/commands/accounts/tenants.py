@@ -47,6 +47,9 @@ def tenants(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = F
         out.print(json.dumps({"tenants": shown, "left": left}, indent=2), soft_wrap=True, markup=False)
     else:
         out.print(_table(found), soft_wrap=not out.is_terminal)
+    for one, has, _ in found:
+        if has.watching is not None:
+            warn(f"watching takes in nothing more for tenant {one.name!r} for now: {has.watching}")
     for whose, batches in left.items():
         some = ", ".join(batches[:_NAMED])
         warn(
