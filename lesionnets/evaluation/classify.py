@@ -14,7 +14,7 @@ from lesionnets.data.sources import ham10000
 from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, read_mask
 from lesionnets.evaluation import segment
 from lesionnets.evaluation.figures import intervals
-from lesionnets.evaluation.figures.calibration import confidence_error
+from lesionnets.evaluation.figures.calibration import confidence_error, error_by_chance
 from lesionnets.evaluation.figures.intervals import Figure, Weights
 from lesionnets.evaluation.figures.overlap import Mask
 from lesionnets.evaluation.figures.ranking import areas, curves
@@ -165,7 +165,8 @@ def bootstrap(
 
     Returns:
         ``mean_auc`` and ``auc_<class>``; ``accuracy``; ``balanced_accuracy``, the mean of the classes' shares of
-        right answers; ``expected_calibration_error``, ``nll`` (negative log-likelihood) and ``brier`` (the squared
+        right answers; ``expected_calibration_error``, and ``calibration_error_by_chance`` that a calibrated model
+        of these confidences would show; ``nll`` (negative log-likelihood) and ``brier`` (the squared
         error summed over classes, 0 to 2); for every class ``sensitivity_<class>`` and ``specificity_<class>``
         where a probability of one half calls it, and ``specificity_at_82_<class>`` (89, 95) at that sensitivity.
         Classes that no image has are left out.
@@ -198,7 +199,8 @@ def bootstrap(
             **rates,
         }
 
-    return intervals.bootstrap(figures, len(labels), strata=labels, rounds=rounds, seed=seed)
+    drawn = intervals.bootstrap(figures, len(labels), strata=labels, rounds=rounds, seed=seed)
+    return drawn | {"calibration_error_by_chance": error_by_chance(confidence, seed=seed)}
 
 
 def of_groups(rows: Sequence[Row], by: Sequence[Strata], classes: Sequence[str]) -> dict[str, Figure]:

@@ -17,7 +17,7 @@ from dermbatch.images.lesion import dice
 from lesionnets.data.sources import ham10000
 from lesionnets.evaluation import classify
 from lesionnets.evaluation.figures.boundary import boundary
-from lesionnets.evaluation.figures.calibration import BINS, bins_of, pixel_error, pixel_gaps
+from lesionnets.evaluation.figures.calibration import BINS, bins_of, error_by_chance, pixel_error, pixel_gaps
 from lesionnets.evaluation.figures.intervals import bootstrap, bootstrap_mean
 from lesionnets.evaluation.figures.overlap import FAILED, agreement, jaccard
 from lesionnets.evaluation.figures.ranking import Curve, auc_by_class
@@ -250,11 +250,21 @@ def test_expected_calibration_error_by_hand() -> None:
     assert found["expected_calibration_error"].mean == pytest.approx(0.9 / 5)
 
 
+def test_the_calibration_error_of_a_calibrated_model_by_hand() -> None:
+    """One image of 0.7 is right in 70 of 100 draws, and off by 0.3, else by 0.7."""
+    by_chance = error_by_chance(np.array([0.7]), rounds=20_000)
+    assert by_chance.mean == pytest.approx(2 * 0.7 * 0.3, abs=0.01)
+    assert (by_chance.low, by_chance.high) == (pytest.approx(0.3), pytest.approx(0.7))
+    many, few = (error_by_chance(np.full(count, 0.7), rounds=100) for count in (4000, 40))
+    assert many.mean < few.mean / 5  # by ten times as many
+
+
 @given(st.integers(1, 50))
 def test_the_interval_of_one_certain_figure_is_a_point(count: int) -> None:
     probabilities = np.tile(np.array([[1, 0, 0]], np.float32), (count, 1))
     found = classify.bootstrap(probabilities, np.zeros(count, np.int64), rounds=5)
-    for name, value in (("accuracy", 1), ("expected_calibration_error", 0), ("brier", 0), ("nll", 0)):
+    certain = dict.fromkeys(("expected_calibration_error", "calibration_error_by_chance", "brier", "nll"), 0)
+    for name, value in {"accuracy": 1, **certain}.items():
         assert (found[name].mean, found[name].low, found[name].high) == (value, value, value)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lesionnets.evaluation.figures.intervals import Weights
+from lesionnets.evaluation.figures.intervals import Figure, Weights
 from lesionnets.evaluation.figures.overlap import Mask
 
 BINS = 15
@@ -62,3 +62,24 @@ def confidence_error(
     """
     gaps = np.bincount(bins_of(confidence), weights * (confidence - is_right), minlength=BINS)
     return float(np.abs(gaps).sum() / weights.sum())
+
+
+def error_by_chance(confidence: npt.NDArray[np.floating[Any]], *, rounds: int = 1000, seed: int = 0) -> Figure:
+    """Calibration error that a perfectly calibrated model of these confidences would show.
+
+    Of few images each bin's share of right answers is off by chance, always upwards in the sum: an error within
+    this interval says nothing against the probabilities.
+
+    Args:
+        confidence: [N] probability of the likeliest class.
+        rounds: Times that answers are drawn, right as often as the probability says.
+        seed: Of the draws.
+
+    Returns:
+        The mean of the draws, and between what 95 % of them are.
+    """
+    drawn = np.random.default_rng(seed).random((rounds, len(confidence))) < confidence
+    ones = np.ones(len(confidence))
+    errors = [confidence_error(confidence, is_right, ones) for is_right in drawn]
+    low, high = np.percentile(errors, [2.5, 97.5])
+    return Figure(float(np.mean(errors)), float(low), float(high))

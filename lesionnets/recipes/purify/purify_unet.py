@@ -40,6 +40,8 @@ MINUTES = 40.0
 PATIENCE = 40
 WIDTHS = (32, 48, 64, 96)
 """Channels of the levels at width 1.0, which two CPU cores can train."""
+RATE, FINE_RATE = 3e-3, 1e-3
+"""Peak learning rates: from nothing, and from weights that are given."""
 OUTSIDE_WEIGHT = 0.3
 """Of a level of change outside hair against the share of error left inside, in the choice."""
 HOLE_WEIGHT = 6.0
@@ -152,7 +154,9 @@ def train(options: RecipeOptions) -> Path:
         LaidOver(backgrounds, bank, where, crop=crop, batch_size=batch_size, steps=2 if smoke else 100),
         validation,
         run=Run(NAME, "purifier.Purifier", {"widths": widths}, options.out, best_by="score"),
-        optimiser=torch.optim.AdamW(model.parameters(), lr=3e-3 if options.init is None else 1e-3, weight_decay=1e-3),
+        optimiser=torch.optim.AdamW(
+            model.parameters(), lr=RATE if options.init is None else FINE_RATE, weight_decay=1e-3
+        ),
         **options.limits(MINUTES, PATIENCE),
         validate_every=6,
         ema_decay=0.99 if where.type == "cpu" else 0.998,
