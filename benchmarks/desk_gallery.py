@@ -33,6 +33,7 @@ import psutil
 import pyarrow as pa
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.servers import redis_and_s3
 from dermbatch import layout
 from dermbatch.settings import DeskSettings, Settings
 from dermbatch.store import ObjectStore
@@ -45,8 +46,6 @@ from orchestrator.reporting.table.parts import TableManifest, TablePart
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import stop_all
-from orchestrator.stack.servers.redis import redis_part
-from orchestrator.stack.servers.s3 import s3_part
 from tests.outcome_samples import LABELS, batch_of, failure_of, result_of, table_of, write_record
 
 BATCH = "large"
@@ -115,29 +114,28 @@ def _part(store: ObjectStore, indices: npt.NDArray[np.int64], body: bytes) -> Ta
 @contextmanager
 def served(folder: Path, images: int, embedding: int) -> Iterator[tuple[Desk, psutil.Process]]:
     """A desk on servers of its own."""
-    base, ports = base_environment(os.environ), free_ports(3)
-    redis, redis_settings = redis_part(folder / "redis", folder / "redis.log", ports[0], base)
-    s3, store_settings, _ = s3_part(folder / "s3", folder / "s3.log", ports[1], base, Settings().store)
-    for part in (redis, s3):
+    base, (port,) = base_environment(os.environ), free_ports(1)
+    servers, redis_settings, store_settings = redis_and_s3(folder, Settings().store)
+    for part in servers:
         part.start()
     try:
-        for part in (redis, s3):
+        for part in servers:
             part.wait()
         settings = Settings(
-            redis=redis_settings, store=store_settings, desk=DeskSettings(listen_port=ports[2], metrics_port=0)
+            redis=redis_settings, store=store_settings, desk=DeskSettings(listen_port=port, metrics_port=0)
         )
         desk = Desk.of(settings)
         write_table(desk.store, images, embedding)
         env = {**base, **settings_environment(settings), "TMPDIR": str(folder), "MALLOC_ARENA_MAX": "2"}
         process = subprocess.Popen([sys.executable, "-m", "desk"], env=env, stderr=subprocess.DEVNULL)
         try:
-            _wait(f"http://127.0.0.1:{ports[2]}/health")
+            _wait(f"http://127.0.0.1:{port}/health")
             yield desk, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(20)
     finally:
-        stop_all([redis, s3])
+        stop_all(servers)
 
 
 def browse(desk: Desk, scroll: int, rss: psutil.Process) -> Iterator[str]:

@@ -39,6 +39,7 @@ from rich.console import Console
 
 from benchmarks.children import running
 from benchmarks.killloop import work
+from benchmarks.servers import redis_and_s3
 from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.models.repository import default_model_repository
@@ -49,8 +50,6 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module, stop_all, wait_all
-from orchestrator.stack.servers.redis import redis_part
-from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 
 console = Console(highlight=False)
@@ -243,11 +242,9 @@ def house(folder: Path, way: str, models: Path, slots: int) -> Iterator[tuple[li
     """Everything that one way needs, running: the Tritons, which may end, and the settings."""
     folder.mkdir(parents=True)
     base, start = base_environment(os.environ), Settings()
-    ports = free_ports(2)
-    queue, queue_settings = redis_part(folder / "redis", folder / "redis.log", ports[0], base)
-    s3, store, _ = s3_part(folder / "s3", folder / "s3.log", ports[1], base, start.store)
+    parts, queue_settings, store = redis_and_s3(folder, start.store)
     servers = tritons(folder, WAYS[way], models)
-    parts, url = [queue, s3], ",".join(f"127.0.0.1:{its.grpc}" for _, its in servers)
+    url = ",".join(f"127.0.0.1:{its.grpc}" for _, its in servers)
     if way.startswith("client"):
         url = f"ipv4:{url}"
     elif way != "one":

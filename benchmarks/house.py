@@ -29,6 +29,7 @@ from celery import Celery
 
 from benchmarks import codelines
 from benchmarks.children import running
+from benchmarks.servers import redis_and_s3
 from benchmarks.way import Call, Recorder, arrows_anew, entries_anew, folders, modules, returns
 from dermbatch import layout
 from dermbatch.images.imagefile import read_image
@@ -49,8 +50,6 @@ from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
-from orchestrator.stack.servers.redis import redis_part
-from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 from orchestrator.steering.controls import begin
 from workers.inference.engine import engine_of
@@ -67,20 +66,19 @@ SIZE = (600, 800)
 
 def recorded(folder: Path, seed: int) -> list[Call]:
     """Process one image on servers of its own; the calls that it took."""
-    base, ports, start = base_environment(os.environ), free_ports(5), Settings()
-    queue, queue_settings = redis_part(folder / "redis", folder / "redis.log", ports[0], base)
-    s3, store_settings, _ = s3_part(folder / "s3", folder / "s3.log", ports[1], base, start.store)
+    base, ports, start = base_environment(os.environ), free_ports(3), Settings()
+    servers, queue_settings, store_settings = redis_and_s3(folder, start.store)
     triton, triton_settings = triton_part(
         folder / "triton",
         folder / "triton.log",
-        TritonPorts(*ports[2:]),
+        TritonPorts(*ports),
         base,
         triton=start.triton,
         repository=default_model_repository(),
     )
     changes = {"redis": queue_settings, "store": store_settings, "triton": triton_settings}
     settings = start.model_copy(update=changes)
-    with running(queue, s3, triton):
+    with running(*servers, triton):
         message = queued(folder / "phantom.dcm", settings, seed)
         place = Workplace.open(settings, Drain(settings.worker.grace), engine_of(settings))
         place.decode = read_image  # here, where calls are recorded

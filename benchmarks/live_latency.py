@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks import worker
 from benchmarks.children import running
 from benchmarks.killloop import work
+from benchmarks.servers import redis_and_s3
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.ledger import Ledger
@@ -33,10 +34,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import Settings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
-from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module
-from orchestrator.stack.servers.redis import redis_part
-from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.steering.controls import begin
 
 LIMIT = 3.0
@@ -65,11 +63,8 @@ class Bench:
 
     def __init__(self, folder: Path, slots: int, live_slots: int, seed: int, pause: float) -> None:
         base = base_environment(os.environ)
-        ports = free_ports(2)
         start = Settings()
-        queue, queue_settings = redis_part(folder / "redis", folder / "redis.log", ports[0], base)
-        s3, store, _ = s3_part(folder / "s3", folder / "s3.log", ports[1], base, start.store)
-        self.servers = [queue, s3]
+        self.servers, queue_settings, store = redis_and_s3(folder, start.store)
         changes: dict[str, object] = {
             "redis": queue_settings,
             "store": store,

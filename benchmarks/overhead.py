@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks import worker
 from benchmarks.children import running
 from benchmarks.killloop import work
+from benchmarks.servers import redis_and_s3
 from dermbatch import layout
 from dermbatch.audit import NO_AUDIT, Audit
 from dermbatch.ledger import Ledger
@@ -39,10 +40,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import RedisSettings, Settings, StoreSettings, load
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment, settings_environment
-from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module
-from orchestrator.stack.servers.redis import redis_part
-from orchestrator.stack.servers.s3 import s3_part
 
 TASK = "overhead.nothing"
 
@@ -142,11 +140,8 @@ class Bench:
         self._folder, self._jobs, self._prefetch = folder, jobs, prefetch
         self._warm_up = min(warm_up, jobs)
         self._base = base_environment(os.environ)
-        ports = free_ports(2)
         start = Settings()
-        queue, queue_settings = redis_part(folder / "redis", folder / "redis.log", ports[0], self._base)
-        s3, store, _ = s3_part(folder / "s3", folder / "s3.log", ports[1], self._base, start.store)
-        self.servers = [queue, s3]
+        self.servers, queue_settings, store = redis_and_s3(folder, start.store)
         changes: dict[str, object] = {
             "redis": queue_settings,
             "store": store,

@@ -19,6 +19,7 @@ from urllib.parse import quote_plus
 import redis
 
 from benchmarks.children import of_program, running
+from benchmarks.servers import redis_and_s3
 from dermbatch import layout
 from dermbatch.ledger import Ledger
 from dermbatch.ledger.queue import QUEUES
@@ -29,8 +30,6 @@ from orchestrator.dispatch.messages import job_of
 from orchestrator.stack.environment import base_environment, settings_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module
-from orchestrator.stack.servers.redis import redis_part
-from orchestrator.stack.servers.s3 import s3_part
 
 BUCKET = "exports"
 PREFIX = f"s3://{BUCKET}/"
@@ -47,13 +46,10 @@ class Bench:
 
     def __init__(self, folder: Path, every: float, *, orchestrator: bool = False) -> None:
         self._folder = folder
-        redis_port, s3_port = free_ports(2)
         self._port = 0
         self._suspended: list[subprocess.Popen[bytes]] = []
         env = base_environment(os.environ)
-        queue, redis_settings = redis_part(folder / "redis", folder / "redis.log", redis_port, env)
-        s3, store_settings, _ = s3_part(folder / "s3", folder / "s3.log", s3_port, env, StoreSettings())
-        self._servers = [queue, s3]
+        self._servers, redis_settings, store_settings = redis_and_s3(folder, StoreSettings())
         quiet = OrchestratorSettings(metrics_port=0)
         self._settings = Settings(redis=redis_settings, store=store_settings, orchestrator=quiet)
         self._env: dict[str, str] = {

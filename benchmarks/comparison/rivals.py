@@ -21,13 +21,11 @@ from celery.signals import worker_process_init
 from benchmarks.children import Watch, running, spawned
 from benchmarks.comparison.meter import Meter
 from benchmarks.comparison.work import PREFIX, Given, Work
+from benchmarks.servers import redis_and_s3
 from dermbatch.settings import RedisSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import base_environment
-from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, python_module
-from orchestrator.stack.servers.redis import redis_part
-from orchestrator.stack.servers.s3 import s3_part
 
 TASK = "comparison.process"
 _WARM = "warm/"
@@ -66,10 +64,7 @@ def celery_worker(given: Path, url: str) -> None:
 @contextmanager
 def servers(given: Given, folder: Path) -> Iterator[tuple[Given, RedisSettings, dict[str, Part], Watch]]:
     """The stack's own Valkey and object store, without the rest."""
-    env = base_environment(os.environ)
-    redis_port, s3_port = free_ports(2)
-    redis, broker = redis_part(folder / "redis", folder / "redis.log", redis_port, env)
-    s3, store, _ = s3_part(folder / "s3", folder / "s3.log", s3_port, env, given.settings.store)
+    (redis, s3), broker, store = redis_and_s3(folder, given.settings.store)
     told = Given(given.settings.model_copy(update={"store": store}), given.repository)
     with running(redis, s3) as watch:
         made = ObjectStore(store)

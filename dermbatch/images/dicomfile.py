@@ -341,7 +341,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
         header = read_jpeg_header(picture)
         size = None if header is None else (header.height, header.width)
         end = jpeg_end(picture)
-        if header is not None and end is None and not picture.endswith(b"\xff\xd9"):
+        if header is not None and end is None and not picture.rstrip(b"\0").endswith(b"\xff\xd9"):  # padded
             raise truncated()
         picture = picture[:end]
     else:

@@ -21,6 +21,7 @@ from orchestrator.stack.process import Part, stop_all
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import ObjectFiles, s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
+from workers.triton.client import TritonClient
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,14 @@ def digested_repository(tiny_repository: Path, tmp_path_factory: pytest.TempPath
 def digested_triton(start_triton: Callable[[Path], TritonServer], digested_repository: Path) -> TritonServer:
     """A real Triton that serves the tiny models with their digests."""
     return start_triton(digested_repository)
+
+
+@pytest.fixture(scope="module")
+def client(digested_triton: TritonServer) -> Iterator[TritonClient]:
+    """What runs the tiny models on that Triton."""
+    client = TritonClient(digested_triton.settings)
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 from tests.needed import program
 from workers.process.journey import process
-from workers.triton.client import TritonClient
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
@@ -41,13 +40,6 @@ def dciodvfy():
         return [line for line in lines if line.startswith("Error")]
 
     return errors
-
-
-@pytest.fixture(scope="module")
-def client(digested_triton):
-    client = TritonClient(digested_triton.settings)
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from dermbatch.settings import WorkerSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from workers.process.journey import process
-from workers.triton.client import TritonClient
 
 MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
     Stage.SEGMENT: ModelChoice(name="segment_tiny", version="1")
@@ -23,13 +22,6 @@ MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
 NO_LESION = {**MODELS, Stage.SEGMENT: ModelChoice(name="segment_tiny", version="2")}
 FOLDER = "results/hospital/study/IM1"
 PICTURES = ["enhanced.png", "mask.png", "purified.png", "result.json"]
-
-
-@pytest.fixture(scope="module")
-def client(digested_triton):
-    client = TritonClient(digested_triton.settings)
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -37,7 +37,6 @@ from workers.process.drain import Drain
 from workers.process.lease import LeaseKeeper
 from workers.process.task import process_image
 from workers.process.workplace import Workplace
-from workers.triton.client import TritonClient
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 BUCKET = "hospital"
@@ -66,13 +65,6 @@ def pacs(orthanc_runs):
         orthanc_runs.start()
     orthanc_runs.forget()
     return orthanc_runs
-
-
-@pytest.fixture(scope="module")
-def client(digested_triton):
-    client = TritonClient(digested_triton.settings)
-    yield client
-    client.close()
 
 
 @pytest.fixture

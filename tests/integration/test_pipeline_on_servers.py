@@ -30,13 +30,6 @@ MODELS = {stage: ModelChoice(name=f"{stage}_tiny") for stage in Stage} | {
 }
 
 
-@pytest.fixture(scope="module")
-def client(digested_triton):
-    client = TritonClient(digested_triton.settings)
-    yield client
-    client.close()
-
-
 @pytest.fixture
 def store(empty_store):
     return ObjectStore(empty_store)
