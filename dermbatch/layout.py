@@ -17,6 +17,8 @@
     privacy/<batch>/<first>.sealed
     reviews/<batch>/<part>/<n>/<reader>/<version>.json
     reviews/_plans/<name>.json
+    reviews/_queues/<name>.json
+    reviews/_opened/<batch>/<part>/<n>/<reader>.json
     desk/keys/<id>.json
     desk/people/<digest of the name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
@@ -358,13 +360,13 @@ def reviewed(batch: str, index: int, reader: str, version: int, kind: str) -> st
     return f"{REVIEWED}{batch}/{part}/{n}/{whose}/{version:06d}-{kind}.dcm"
 
 
-QUEUES = "review-queues/"
-"""Prefix of the queues of images that readers are to look at; outside of the batches."""
+REVIEW_QUEUES = "reviews/_queues/"
+"""Prefix of the queues of images that readers are to look at; no batch's name begins with ``_``."""
 
 
 def review_queue(name: str) -> str:
     """Key of a queue; written once."""
-    return f"{QUEUES}{name}.json"
+    return f"{REVIEW_QUEUES}{name}.json"
 
 
 REVIEW_PLANS = "reviews/_plans/"

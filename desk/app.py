@@ -29,6 +29,7 @@ from desk.api.access import keys
 from desk.api.images import Records
 from desk.api.related import others, similar
 from desk.desk import Desk
+from desk.door.blinding import only_unseen
 from desk.door.door import Door
 from desk.door.keys import Keys
 from desk.door.limits import Limits
@@ -73,7 +74,7 @@ def application(desk: Desk) -> FastAPI:
     app.state.headers, app.state.similar = dicomweb.Headers(), IndexShelf()
     app.state.measured = agreements.Measured()
     problems.install(app, pages.wrong)
-    theirs = [Depends(only_own)]
+    theirs = [Depends(only_own), Depends(only_unseen)]
     app.include_router(batches.news, dependencies=theirs)
     api = (
         batches,

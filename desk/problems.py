@@ -30,6 +30,8 @@ _STATUS: tuple[tuple[type[DermbatchError], int], ...] = (
     (PermanentError, 409),
     (TransientError, 503),
 )
+_NOT_THERE = ("there is no batch", "there is no canary", "there is no queue")
+"""How sentences of usage begin that say so of what an address names."""
 _TITLES = {
     400: "The request is wrong",
     401: "Nobody is signed in",
@@ -110,7 +112,7 @@ def response(problem: Problem) -> JSONResponse:
 def of_error(error: DermbatchError) -> Problem:
     """The problem that an error of ours comes to."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    if isinstance(error, UsageError) and str(error).startswith(("there is no batch", "there is no canary")):
+    if isinstance(error, UsageError) and str(error).startswith(_NOT_THERE):
         status = 404
     headers = {"Retry-After": "5"} if status == 503 else None
     return Problem(status, error.reason, str(error), headers=headers)

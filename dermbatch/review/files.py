@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -31,16 +32,23 @@ _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _FIVE, _OFFSET, _MORE, _SIGN = 5, 48, 0x20, 0x10
 
 
-def mask_of(body: bytes, height: int, width: int) -> Mask:
+def mask_of(body: bytes, height: int, width: int, instance: str | None = None, frame: int | None = None) -> Mask:
     """The mask uint8 [H, W], 0 or 255, that a file has, whatever kind of these it is.
+
+    Args:
+        body: The file.
+        height: Of the picture.
+        width: Likewise.
+        instance: SOP Instance UID of the picture, where it is DICOM: a Segmentation that names another is refused.
+        frame: Which frame of it, from 1; none where it has one.
 
     Raises:
         ValueError: Where it is none, or one of another size; the sentence says which.
     """
     if body.startswith(_PNG):
         return _of_png(body, height, width)
-    if body[128:132] == b"DICM":
-        return _of_segmentation(body, height, width)
+    if is_dicom(body):
+        return _of_segmentation(body, height, width, instance, frame)
     if body.lstrip()[:1] in (b"{", b"["):
         return of_coco(_parsed(body), height, width)
     raise ValueError("the file is no PNG, no JSON of COCO and no DICOM Segmentation")
@@ -162,15 +170,40 @@ def _says_nothing_else(opacity: npt.NDArray[Any], plane: npt.NDArray[Any]) -> bo
     return bool((opacity == opacity.max()).all() or np.array_equal(opacity > 0, plane > 0))
 
 
-def _of_segmentation(body: bytes, height: int, width: int) -> Mask:
+def is_dicom(body: bytes) -> bool:
+    """Whether a file says that it is DICOM (PS3.10, 7.1)."""
+    return body[128:132] == b"DICM"
+
+
+def _of_segmentation(body: bytes, height: int, width: int, instance: str | None, frame: int | None) -> Mask:
     """The one segment of a binary Segmentation (PS3.3, A.51) of one plane."""
     with quiet():
         try:
-            return _segment(dcmread(BytesIO(body)), height, width)
+            found = dcmread(BytesIO(body))
+            if instance is not None:
+                _check_source(found, instance, frame)
+            return _segment(found, height, width)
         except ValueError:
             raise
         except Exception as error:  # of strangers, whatever the reader makes of it
             raise ValueError("the DICOM file cannot be read") from error
+
+
+def _check_source(found: Dataset, instance: str, frame: int | None) -> None:
+    """Refuse a Segmentation that names images, and not this one (PS3.3, C.7.6.16.2.1.1, and C.12.4).
+
+    Raises:
+        ValueError: Likewise.
+    """
+    named = [item for element in found.iterall() if element.VR == "SQ" for item in element.value]
+    named = [item for item in named if "ReferencedSOPInstanceUID" in item]
+    ours = [item for item in named if item.ReferencedSOPInstanceUID == instance]
+    if named and not ours:
+        raise ValueError("the Segmentation is of another image: it names none of this one's SOP Instance UID")
+    frames = [item.ReferencedFrameNumber for item in ours if item.get("ReferencedFrameNumber")]
+    numbers = {int(one) for value in frames for one in (value if isinstance(value, MultiValue) else [value])}
+    if frame is not None and numbers and frame not in numbers:
+        raise ValueError(f"the Segmentation is of another frame than {frame} of this image")
 
 
 def _segment(found: Dataset, height: int, width: int) -> Mask:

@@ -1,7 +1,8 @@
 -- Leases the first of some images that a reader is free for. KEYS: a hash an image, by reader: when their lease ends (ms),
--- or a word where they are done with it. ARGV: the reader, ms of a lease, ms that a hash is kept, and of each image by how
--- many it is to be read. Answers the place of the image in KEYS, 0 where there is none.
-local reader, lease, kept = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+-- or a word where they are done with it. ARGV: the reader, ms of a lease, ms that a hash is kept, 'held' where only an
+-- image that the reader holds is meant, and of each image by how many it is to be read. Answers the place of the image in
+-- KEYS, 0 where there is none.
+local reader, lease, kept, which = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -17,7 +18,7 @@ local function free(place)
       others = others + 1
     end
   end
-  return others < tonumber(ARGV[3 + place]), mine ~= nil and mine > now
+  return others < tonumber(ARGV[4 + place]), mine ~= nil and mine > now
 end
 
 local first = 0
@@ -27,7 +28,7 @@ for place = 1, #KEYS do
     first = place
     break
   end
-  if may and first == 0 then first = place end
+  if may and first == 0 and which ~= 'held' then first = place end
 end
 if first > 0 then
   redis.call('HSET', KEYS[first], reader, now + lease)

@@ -48,13 +48,18 @@ class Leases:
         Returns:
             Its place among the cases; none where there is none.
         """
-        times = [milliseconds(self.seconds), milliseconds(_KEPT_SECONDS)]
+        if len(cases) > _SOME and (place := self._take(reader, cases, "held")) is not None:
+            return place
+        return self._take(reader, cases, "any")
+
+    def _take(self, reader: str, cases: Sequence[tuple[Case, int]], which: Literal["held", "any"]) -> int | None:
+        """Some at a time, for others wait while Redis looks; of those that are held alone, or of any."""
+        said: list[str | int] = [reader, milliseconds(self.seconds), milliseconds(_KEPT_SECONDS), which]
         for start in range(0, len(cases), _SOME):
             some = cases[start : start + _SOME]
             with sorted_errors():
-                place = self._lease(
-                    keys=[_key(case) for case, _ in some], args=[reader, *times, *(many for _, many in some)]
-                )
+                keys = [_key(case) for case, _ in some]
+                place = self._lease(keys=keys, args=[*said, *(many for _, many in some)])
             if place:
                 return start + int(cast(int, place)) - 1
         return None
@@ -62,6 +67,7 @@ class Leases:
     def give_back(self, reader: str, case: Case) -> None:
         """End a lease; what is done stays done."""
         with sorted_errors():
+            self._redis.hdel(_blind(reader), _member(case))
             said = cast("str | None", self._redis.hget(_key(case), reader))
             if said is not None and said.isdigit():
                 self._redis.hdel(_key(case), reader)
@@ -72,6 +78,7 @@ class Leases:
             pipe.hset(_key(case), reader, how)
             pipe.pexpire(_key(case), milliseconds(_KEPT_SECONDS))
             pipe.srem(_returned(reader), _member(case))
+            pipe.hdel(_blind(reader), _member(case))
             pipe.execute()
 
     def reopen(self, case: Case, reader: str) -> None:
@@ -91,6 +98,62 @@ class Leases:
         """Whether a reader has seen what others decided of an image without having decided."""
         with sorted_errors():
             return self._redis.hget(_key(case), reader) == "opened"
+
+    def blind(self, queue: str, cases: Sequence[Case]) -> None:
+        """Have looks at what models found of a blind queue's images be kept from now on; harmless once more."""
+        with sorted_errors():
+            for start in range(0, len(cases), _SOME):
+                self._redis.sadd(_BLIND_CASES, *map(_member, cases[start : start + _SOME]))
+            self._redis.set(_blind_queue(queue), 1, px=milliseconds(_KEPT_SECONDS))
+
+    def is_blind(self, queue: str) -> bool:
+        """Whether :meth:`blind` was called for this queue, as Redis has it."""
+        with sorted_errors():
+            return bool(self._redis.exists(_blind_queue(queue)))
+
+    def hide(self, reader: str, case: Case) -> None:
+        """Note that a lease is one of a blind queue; held on as leases are."""
+        with sorted_errors(), self._redis.pipeline() as pipe:
+            pipe.hset(_blind(reader), _member(case), self.now() + milliseconds(self.seconds))
+            pipe.pexpire(_blind(reader), milliseconds(_KEPT_SECONDS))
+            pipe.execute()
+
+    def hidden(self, reader: str) -> set[Case]:
+        """The images that a reader has leased of blind queues."""
+        with sorted_errors():
+            found = cast("dict[str, str]", self._redis.hgetall(_blind(reader)))
+        now = self.now() if found else 0
+        return {_case(member) for member, ends in found.items() if int(ends) > now}
+
+    def look(self, reader: str, cases: Sequence[Case]) -> None:
+        """Note that a reader was shown what models found, of those of these images that blind queues have.
+
+        Of what they have decided nothing is noted: whoever has, may look.
+        """
+        if not cases:
+            return
+        members = [_member(case) for case in cases]
+        with sorted_errors():
+            among = cast("list[int]", self._redis.smismember(_BLIND_CASES, members))
+            blind = [case for case, is_one in zip(cases, among, strict=True) if is_one]
+            new = [case for case in blind if self._redis.hget(_key(case), reader) != "read"]
+            if new:
+                self._redis.sadd(_looked(reader), *map(_member, new))
+                self._redis.pexpire(_looked(reader), milliseconds(_KEPT_SECONDS))
+
+    def look_at(self, reader: str, batches: Sequence[str]) -> None:
+        """The same of all images of batches."""
+        if batches:
+            with sorted_errors():
+                self._redis.sadd(_looked(reader), *batches)
+                self._redis.pexpire(_looked(reader), milliseconds(_KEPT_SECONDS))
+
+    def has_looked(self, reader: str, case: Case) -> bool:
+        """Whether a reader was shown what models found of an image of a blind queue before they decided."""
+        with sorted_errors():
+            if not self._redis.sismember(_BLIND_CASES, _member(case)):
+                return False
+            return any(self._redis.smismember(_looked(reader), [_member(case), case.batch]))
 
     def standing(self, cases: Sequence[Case]) -> list[dict[str, str]]:
         """Of each image by reader: when their lease ends (ms of Redis's clock), or how they are done."""
@@ -120,6 +183,26 @@ def _member(case: Case) -> str:
 
 def _key(case: Case) -> str:
     return f"review:case:{_member(case)}"
+
+
+def _case(member: str) -> Case:
+    batch, _, index = member.rpartition("/")
+    return Case(batch=batch, index=int(index))
+
+
+_BLIND_CASES = "review:blind-cases"
+
+
+def _blind_queue(queue: str) -> str:
+    return f"review:blind-queue:{queue}"
+
+
+def _blind(reader: str) -> str:
+    return f"review:blind:{reader}"
+
+
+def _looked(reader: str) -> str:
+    return f"review:looked:{reader}"
 
 
 def _returned(reader: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from dermbatch import layout
-from dermbatch.errors import UsageError
+from dermbatch.errors import ObjectNotFound, UsageError
 from dermbatch.records.review import Case, Decision, Queue
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
@@ -30,15 +30,18 @@ def named(store: ObjectStore, name: str) -> Queue:
     """The queue of this name.
 
     Raises:
-        ObjectNotFound: Where there is none.
+        UsageError: Where there is none, or none can have this name.
     """
     layout.check_batch_name(name, "queue")
-    return read(store, layout.review_queue(name), Queue)
+    try:
+        return read(store, layout.review_queue(name), Queue)
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no queue {name!r}") from error
 
 
 def all_queues(store: ObjectStore) -> list[Queue]:
     """All queues, the newest first."""
-    found = [read(store, info.key, Queue) for info in store.list(store.bucket, layout.QUEUES)]
+    found = [read(store, info.key, Queue) for info in store.list(store.bucket, layout.REVIEW_QUEUES)]
     return sorted(found, key=lambda one: one.made, reverse=True)
 
 

@@ -35,6 +35,7 @@ router = APIRouter(prefix="/v1/batches/{batch}/images/{index}", tags=["images"])
 _TYPES = {".png": "image/png", ".npy": "application/octet-stream", ".jpg": "image/jpeg"}
 _DICOM = {"segmentation", "report", "enhanced"}
 _RECORDS = 256
+_PLAIN = {"sha256", "width", "height", "pixel_spacing_mm", "media_type"}
 
 
 class Records:
@@ -84,8 +85,17 @@ TheRecord = Annotated[ResultRecord, Depends(record)]
 
 
 @router.get("")
-def image(batch: str, index: int, request: Request, store: TheStore) -> Response:
-    """The record of an image: ``result``, without small files, and the ``layers`` that it has; or ``failure``."""
+def image(
+    batch: str,
+    index: int,
+    request: Request,
+    store: TheStore,
+    findings: Annotated[bool, Query(description="whether to tell what models found")] = True,
+) -> Response:
+    """The record of an image: ``result``, without small files, and the ``layers`` that it has; or ``failure``.
+
+    Without findings, and for whoever reads it blind: size, kind and models alone, and ``labels`` to choose among.
+    """
     held: Records = request.app.state.records
     try:
         found = _there(held, store, batch, index)
@@ -95,6 +105,8 @@ def image(batch: str, index: int, request: Request, store: TheStore) -> Response
         except ObjectNotFound:
             raise missing from None
         return json_of(request, {"outcome": "failed", "failure": failure.model_dump(mode="json")})
+    if not findings or getattr(request.state, "hidden", False):
+        return json_of(request, {"outcome": "done", **unseen(found)})
     body = {"outcome": "done", "result": shown(found), "layers": layers_of(found), "files": sorted(_files(found))}
     return json_of(request, body | {"earlier": _earlier(store, batch, index)})
 
@@ -223,6 +235,16 @@ def shown(found: ResultRecord) -> dict[str, Any]:
     for stage in body["stages"].values():
         stage["inline"] = sorted(stage["inline"])
     return body
+
+
+def unseen(found: ResultRecord) -> dict[str, Any]:
+    """The same for whoever is to be shown nothing that models found, nor the file's name, which often says it."""
+    source = found.source.model_dump(mode="json", include=_PLAIN)
+    stages = {stage: {"key": one.key, "model": one.model.model_dump()} for stage, one in found.stages.items()}
+    classified = found.stages.get(Stage.CLASSIFY)
+    labels = sorted(getattr(classified.output, "probabilities", ())) if classified is not None else []
+    result = {"batch": found.batch, "index": found.index, "source": source, "stages": stages}
+    return {"result": result, "labels": labels, "layers": ["original"], "files": [], "earlier": None}
 
 
 def _files(found: ResultRecord) -> set[str]:

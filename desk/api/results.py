@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from desk.api.answers import as_json, cursor_of, digest, is_known, next_link, read_cursor, tagged
 from desk.api.sets import sets_of
-from desk.desk import ThePerson, TheStore
+from desk.desk import TheDesk, ThePerson, TheStore
+from desk.door.blinding import note_rows
 from desk.problems import Problem
 from desk.results.shelf import Shelf
 from desk.results.view import View
@@ -40,6 +41,8 @@ TheView = Annotated[View, Depends(view)]
 def results(
     request: Request,
     found: TheView,
+    desk: TheDesk,
+    person: ThePerson,
     limit: Annotated[int, Query(ge=1, le=_MOST_ROWS)] = 100,
     cursor: Annotated[str | None, Query(description="as the page before gave it")] = None,
 ) -> Response:
@@ -52,6 +55,7 @@ def results(
         return tagged(request, etag, None)
     start = _after(found, cursor) if cursor is not None else 0
     rows = found.order[start : start + limit]
+    note_rows(desk, person, found.named(rows))
     more = start + len(rows) < len(found.order)
     last = found.pairs(rows[-1:])[0] if more else None
     following = cursor_of(found.fingerprint, (int(last[0]), int(last[1]))) if last is not None else None
@@ -84,6 +88,8 @@ def order(request: Request, found: TheView) -> Response:
 def rows(
     request: Request,
     found: TheView,
+    desk: TheDesk,
+    person: ThePerson,
     ids: Annotated[str, Query(description="number of the batch and index of each: 0:15,0:18,1:3")],
 ) -> Response:
     """Rows of these images, in this order; null for one that has no outcome any more."""
@@ -92,6 +98,9 @@ def rows(
     if is_known(request, etag):
         return tagged(request, etag, None)
     places = [found.row_of(batch, index) for batch, index in wanted]
+    note_rows(
+        desk, person, ((found.parts[batch].name, index) for batch, index in wanted if batch < len(found.parts))
+    )
     cards = iter(found.cards(np.array([place for place in places if place is not None], np.intp)))
     body: list[dict[str, Any] | None] = [next(cards) if place is not None else None for place in places]
     return tagged(request, etag, as_json(body))

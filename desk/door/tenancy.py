@@ -26,8 +26,8 @@ def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
     """
     if person.tenant is None:
         return
-    for name in _named(request):
-        check_own(person, name)
+    for what, name in _named(request):
+        check_own(person, name, what)
     if places := [place for name in _PLACES for place in request.query_params.getlist(name)]:
         tenant = own_tenant(desk, person)
         if tenant is None:  # nobody has declared whose they are
@@ -44,16 +44,18 @@ def own_tenant(desk: Desk, person: Person) -> Tenant | None:
     return None if person.tenant is None else tenant_of(desk.settings, person.tenant)
 
 
-def check_own(person: Person, batch: str) -> None:
-    """Refuse a batch of another tenant; errors as above."""
-    if not person.sees(layout.check_batch_name(batch)):
-        raise UsageError(f"there is no batch {batch!r}")
+def check_own(person: Person, name: str, what: str = "batch") -> None:
+    """Refuse a batch, or what else is called so, of another tenant; errors as above."""
+    if not person.sees(layout.check_batch_name(name, what)):
+        raise UsageError(f"there is no {what} {name!r}")
 
 
-def _named(request: Request) -> list[str]:
-    """The batches and queues that a request names, in its path or its query."""
+def _named(request: Request) -> list[tuple[str, str]]:
+    """The batches and queues that a request names, in its path or its query: what it is, and its name."""
     path, address = request.path_params, request.url.path
-    named = [path["batch"]] if "batch" in path else []
-    if "name" in path and address.startswith(_QUEUES if named else (*_QUEUES, "/v1/batches/")):
-        named.append(path["name"])
-    return [*named, *request.query_params.getlist("batch")]
+    batches = [path["batch"]] if "batch" in path else []
+    queues = [path["name"]] if "name" in path and address.startswith(_QUEUES) else []
+    if "name" in path and address.startswith("/v1/batches/") and not batches:
+        batches.append(path["name"])
+    batches += request.query_params.getlist("batch")
+    return [("queue", name) for name in queues] + [("batch", name) for name in batches]

@@ -172,6 +172,10 @@ class View:
                 cards[place] = self._card(part.name, row)
         return cards
 
+    def named(self, rows: Rows) -> list[tuple[str, int]]:
+        """Batch and index of the images of these rows."""
+        return [(self.parts[batch].name, index) for batch, index in self.pairs(rows).tolist()]
+
     def only(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Of what the query means, only these images: number of the batch and index of each."""
         rows = [row for batch, index in pairs if (row := self.row_of(batch, index)) is not None]

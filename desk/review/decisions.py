@@ -20,7 +20,7 @@ from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.records.review import Case, Decision, Drawn, Feature, Opened, Seen, Text
 from dermbatch.review.files import mask_of_png
-from dermbatch.review.kept import decisions, has_opened, keep, latest, newer_results, note_opened
+from dermbatch.review.kept import decided, decisions, has_opened, keep, latest, newer_results, note_opened
 from dermbatch.review.leases import Leases
 from dermbatch.review.masks import checked, runs
 from dermbatch.review.terms import FEATURES
@@ -117,7 +117,12 @@ def decide(
     if said.kind != "read":
         check(person, REVIEW)
     _check_said(said, record)
-    seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=said.shown, blank=said.blank)
+    case = Case(batch=batch, index=index)
+    shown = said.shown
+    if not shown and leases.has_looked(person.name, case):
+        before = decided(store, batch, index, person.name, said.version)  # sent once more, it is the same one
+        shown = before is None or before.seen.shown
+    seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=shown, blank=said.blank)
     asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
     try:
         made = Decision(
@@ -132,7 +137,6 @@ def decide(
         )
     except ValidationError as error:
         raise Problem(400, "usage", str(error.errors()[0]["msg"]), at={"in": "body"}) from error
-    case = Case(batch=batch, index=index)
     _check_order(made, leases, store)
     kept = keep(store, made)
     _tell(leases, case, kept)

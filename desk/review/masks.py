@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydicom import dcmread
 from starlette.concurrency import run_in_threadpool
 
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound
 from dermbatch.images import png
+from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.images.lesion import Mask
+from dermbatch.images.quiet import quiet
 from dermbatch.records.outcome import KnownImage, ResultRecord
 from dermbatch.records.review import Case, Decision
-from dermbatch.review.files import coco, mask_of
+from dermbatch.review.files import coco, is_dicom, mask_of
 from dermbatch.review.kept import decided, newer_results
 from dermbatch.review.leases import Leases
 from dermbatch.review.masks import of_runs, runs
@@ -21,7 +25,7 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read_if_any
 from desk.api.answers import as_json, digest, json_of, tagged
-from desk.api.images import TheRecord
+from desk.api.images import TheRecord, source_of
 from desk.desk import Person, ThePerson, TheStore
 from desk.pictures.layers import outline
 from desk.problems import Problem
@@ -53,8 +57,11 @@ def model(
 
 
 @router.post("/masks")
-async def taken_in(request: Request, record: TheRecord) -> Response:
-    """COCO's run lengths of a file: a PNG of two values, COCO's JSON, or a DICOM Segmentation. Nothing is kept."""
+async def taken_in(request: Request, record: TheRecord, store: TheStore) -> Response:
+    """COCO's run lengths of a file: a PNG of two values, COCO's JSON, or a DICOM Segmentation. Nothing is kept.
+
+    A Segmentation that names images has to name this one, where it is DICOM.
+    """
     if int(request.headers.get("content-length") or 0) > _MOST_BYTES:
         raise Problem(413, "too_large", f"a mask has at most {_MOST_BYTES >> 20} MiB")
     body = bytearray()
@@ -63,10 +70,20 @@ async def taken_in(request: Request, record: TheRecord) -> Response:
         if len(body) > _MOST_BYTES:
             raise Problem(413, "too_large", f"a mask has at most {_MOST_BYTES >> 20} MiB")
     try:
-        mask = await run_in_threadpool(mask_of, bytes(body), record.source.height, record.source.width)
+        mask = await run_in_threadpool(_taken_in, bytes(body), record, store)
     except ValueError as error:
         raise Problem(400, "bad_mask", f"{error}", at={"in": "body"}) from error
     return Response(as_json({"counts": runs(mask)}), media_type="application/json")
+
+
+def _taken_in(body: bytes, record: ResultRecord, store: ObjectStore) -> Mask:
+    source = record.source
+    instance = None
+    if is_dicom(body) and source.media_type == MEDIA_TYPE:
+        with quiet():
+            found = dcmread(BytesIO(source_of(store, record)), specific_tags=["SOPInstanceUID"], force=True)
+        instance = found.get("SOPInstanceUID")
+    return mask_of(body, source.height, source.width, instance, source.frame)
 
 
 def seen(

@@ -92,7 +92,7 @@ def queues(
 ) -> Response:
     """All queues, the newest first, and how each stands for the asker; or one alone."""
     if name is not None:
-        check_own(person, name)
+        check_own(person, name, "queue")
     found = queues_of(store, person) if name is None else [kept.named(store, name)]
     return json_of(request, [stand(one, leases, person.name) for one in found])
 
@@ -153,6 +153,8 @@ def make(
         known=tuple(known),
     )
     kept.add(store, queue)
+    if queue.blind:
+        leases.blind(queue.name, queue.cases)
     answer = json_of(request, stand(queue, leases, person.name))
     answer.status_code = 201
     return answer
@@ -174,7 +176,7 @@ def following(
     if found is None:
         said = stand(queue, leases, person.name)
         return json_of(request, {"case": None, "none_left": True, "held": said["held"], "mine": said["mine"]})
-    return json_of(request, {**_handed(queue, found, store, person), "none_left": False})
+    return json_of(request, {**_handed(queue, found, store, leases, person), "none_left": False})
 
 
 @router.post("/{name}/leases")
@@ -194,7 +196,7 @@ def hold(
     many = _ANYBODY if returned or case in queue.known else queue.readers
     if leases.take(person.name, [(case, many)]) is None:
         raise Problem(409, "not_leased", "others have this image by now, or you have decided it")
-    return json_of(request, _handed(queue, case, store, person))
+    return json_of(request, _handed(queue, case, store, leases, person))
 
 
 @router.delete("/{name}/leases/{batch}/{index}", status_code=204)
@@ -203,11 +205,16 @@ def give_back(name: str, batch: str, index: int, leases: TheLeases, person: TheP
     leases.give_back(person.name, Case(batch=batch, index=index))
 
 
-def _handed(queue: Queue, case: Case, store: ObjectStore, person: Person) -> dict[str, Any]:
+def _handed(queue: Queue, case: Case, store: ObjectStore, leases: Leases, person: Person) -> dict[str, Any]:
+    if queue.blind:
+        if not leases.is_blind(queue.name):  # Redis has lost it
+            leases.blind(queue.name, queue.cases)
+        leases.hide(person.name, case)
     returned = kept.returned_to(person.name, decisions(store, case.batch, case.index))
     return {
         "case": {"batch": case.batch, "index": case.index},
         "blind": queue.blind,
+        "looked": queue.blind and leases.has_looked(person.name, case),
         "blank": kept.begins_blank(queue, case, person.name),
         "returned": None if returned is None else {"by": returned.reader, "comment": returned.comment},
         "seconds": LEASE_SECONDS,
@@ -300,7 +307,7 @@ def _chosen(view: View, asked: Asked) -> list[Case]:
 
 
 def _cases(view: View, rows: Any) -> list[Case]:
-    return [Case(batch=view.parts[batch].name, index=index) for batch, index in view.pairs(rows).tolist()]
+    return [Case(batch=batch, index=index) for batch, index in view.named(rows)]
 
 
 def _known(store: ObjectStore, sets: dict[str, set[tuple[str, int]]], asked: Asked, person: Person) -> list[Case]:

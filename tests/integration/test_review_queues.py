@@ -4,9 +4,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 from desk_server import Server, write_batch
 
+from dermbatch.records.access import Role
 from dermbatch.records.plan import Planned, ReviewPlan
 from dermbatch.records.review import Case
 from dermbatch.review.leases import Leases
@@ -217,6 +219,64 @@ def test_a_share_begins_blank_the_same_whenever_it_is_asked(reader, batch):
     assert (said["blind"], said["blank"]) == (True, True)
 
 
+@pytest.fixture
+def plain_reader(servers, request):
+    """A program that has no role but a reader's."""
+    key, made = servers[0].recognition.keys.add(
+        f"r{abs(hash(request.node.name)) % 10**8}", (Role.READER,), "ada", 1, None
+    )
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=servers[0].url, headers=headers, timeout=60) as client:
+        yield client
+    servers[0].recognition.keys.revoke(made.id, "ada", None)
+
+
+def test_whoever_reads_an_image_blind_is_shown_nothing_that_models_found_of_it(reader, plain_reader, batch):
+    make(reader("ada"), batch, blind=True, most=2, readers=2)
+    case = following(plain_reader, batch)["case"]
+    here = f"/v1/batches/{batch}/images/{case['index']}"
+    said = plain_reader.get(here)
+    assert set(said.json()["result"]["stages"]["classify"]) == {"key", "model"}
+    assert said.json()["labels"] == ["melanoma", "nevus", "seborrheic_keratosis"]
+    assert "probabilities" not in said.text
+    of_image = (
+        "record",
+        "preview.jpg",
+        "files/mask.png",
+        "outline",
+        "masks/model",
+        "layers/purified",
+        "similar",
+        "fhir",
+    )
+    tables = (f"/v1/results?batch={batch}", f"/v1/exports/csv?batch={batch}", f"/dicom-web/{batch}/studies")
+    pages = (
+        f"/image/{batch}/{case['index']}",
+        f"/similar/{batch}/{case['index']}",
+        f"/v1/batches/{batch}/files/report.html",
+    )
+    for path in (*(f"{here}/{one}" for one in of_image), *tables, *pages):
+        answer = plain_reader.get(path, headers={"accept": "application/json"})
+        assert (answer.status_code, answer.json()["reason"]) == (403, "reading_blind"), path
+    assert plain_reader.get(f"{here}/layers/original").json()["reason"] != "reading_blind"
+    other = f"/v1/batches/{batch}/images/{(case['index'] + 5) % IMAGES}"
+    assert plain_reader.get(other).json()["result"]["stages"]["classify"]["output"]
+    assert decide(plain_reader, case)["seen"]["shown"] is False
+    assert plain_reader.get(f"{here}/record").status_code == 200, "decided"
+
+
+def test_whoever_has_looked_before_has_been_shown_it(reader, plain_reader, batch):
+    make(reader("ada"), batch, blind=True, readers=9)
+    looked, listed, unseen = ({"batch": batch, "index": index} for index in (0, 1, 2))
+    plain_reader.get(f"/v1/batches/{batch}/images/0/masks/model")
+    assert plain_reader.get(f"/v1/results/rows?batch={batch}&ids=0:1").status_code == 200
+    plain_reader.get(f"/v1/batches/{batch}/images/2?findings=false")
+    for case, shown in ((looked, True), (listed, True), (unseen, False)):
+        held = plain_reader.post(f"/v1/queues/{batch}/leases", json=case).json()
+        assert held["looked"] is shown
+        assert decide(plain_reader, case)["seen"]["shown"] is shown
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "reason"),
     [
@@ -266,4 +326,7 @@ def test_leases_of_one_reader_are_in_no_others_way(servers):
     for case, _ in cases[:420]:
         leases.done(case, "ada")
     assert leases.take("ada", cases) == 420  # beyond what one script looks at
+    leases.give_back("bo", cases[1][0])
+    assert leases.take("bo", cases[300:301]) == 0
+    assert leases.take("bo", cases) == 300, "the one that is held, though another one before it is free"
     assert leases.standing([cases[1][0]])[0]["ada"] == "read"

@@ -223,7 +223,11 @@ def test_queues_are_a_tenants_own_like_batches(at_a, at_b):
             ("GET", f"/v1/queues/{name}/agreement", None),
             ("GET", f"/agreement/{name}", None),
         ):
-            assert at_b.request(method, path, json=body).status_code == 404, path
+            answer = at_b.request(method, path, json=body)
+            assert (answer.status_code, answer.json()["detail"]) == (404, f"there is no queue '{name}'"), path
+        own = name.replace("clinic-a", "clinic-b")
+        never = at_b.post(f"/v1/queues/{own}/next", json={})
+        assert (never.status_code, never.json()["detail"]) == (404, f"there is no queue '{own}'")
     assert at_b.post("/v1/queues", json={"name": "ward", "batches": [CLOSED]}).status_code == 404
     assert at_a.post("/v1/queues/clinic-a.ward/next", json={}).json()["case"] == case
 

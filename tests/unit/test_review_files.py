@@ -1,6 +1,7 @@
 """Masks come back pixel by pixel from files: holes, islands, the border, one pixel; what is none is refused."""
 
 import json
+from contextlib import nullcontext
 from io import BytesIO
 
 import cv2
@@ -147,6 +148,34 @@ def test_strings_are_those_of_cocos_own_program():
 def test_what_is_no_mask_of_the_picture_is_refused(body, why):
     with pytest.raises(ValueError, match=why):
         mask_of(body, HEIGHT, WIDTH)
+
+
+def of_image(uid, frame=None):
+    """What a Segmentation says of its source, with and without functional groups."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = SegmentationStorage, uid
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
+    derivation = Dataset()
+    derivation.SourceImageSequence = [item]
+    return [derivation]
+
+
+@pytest.mark.parametrize(
+    ("named", "frame", "said"),
+    [
+        ({}, None, None),  # names none, so nothing can be told
+        ({"DerivationImageSequence": of_image("1.2.9")}, None, None),
+        ({"DerivationImageSequence": of_image("1.2.9", [2, 3])}, 3, None),
+        ({"DerivationImageSequence": of_image("1.2.8")}, None, "of another image"),
+        ({"DerivationImageSequence": of_image("1.2.9", 2)}, 3, "of another frame than 3"),
+    ],
+)
+def test_a_segmentation_of_another_image_of_the_same_size_is_refused(named, frame, said):
+    body = segmentation(with_hole(), **named)
+    assert mask_of(body, HEIGHT, WIDTH).any(), "of an image that is no DICOM"
+    with nullcontext() if said is None else pytest.raises(ValueError, match=said):
+        assert np.array_equal(mask_of(body, HEIGHT, WIDTH, "1.2.9", frame), with_hole())
 
 
 def test_a_compressed_segmentation_is_refused():

@@ -39,8 +39,6 @@ class QuotaSpent(UsageError):
         size: How many bytes; likewise.
     """
 
-    reason = "quota_spent"
-
     def __init__(self, message: str, images: int | None, size: int | None) -> None:
         super().__init__(message)
         self.images = images

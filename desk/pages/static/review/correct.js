@@ -32,10 +32,12 @@ let dirty = false;
 let changes = 0; // so far
 
 async function load() {
-  const [image, decisions] = await Promise.all([json(here), json(`${here}/decisions${adjudicates ? "?open=true" : ""}`)]);
+  // Of a queue first without what models found: whether that may be shown is said with the lease.
+  const [image, decisions] = await Promise.all([json(here + (queue ? "?findings=false" : "")), json(`${here}/decisions${adjudicates ? "?open=true" : ""}`)]);
   [said, known] = [image, decisions];
   if (said.outcome === "failed") throw new Error(`This image failed: ${words(said.failure.reason)}. There is nothing to correct.`);
   if (queue) await hold(true);
+  if (queue && !handed.blind) said = await json(here);
   const { source } = said.result;
   viewer.size = [source.width, source.height];
   viewer.spacing = source.pixel_spacing_mm?.[1] ?? null;
@@ -89,7 +91,7 @@ async function base(name) {
 // The form.
 function form() {
   const classify = handed.blind ? null : said.result.stages.classify?.output;
-  const labels = [...new Set([...Object.keys(said.result.stages.classify?.output.probabilities ?? {}), ...JSON.parse(picture.dataset.diagnoses)])];
+  const labels = [...new Set([...(said.labels ?? Object.keys(said.result.stages.classify?.output.probabilities ?? {})), ...JSON.parse(picture.dataset.diagnoses)])];
   byId("diagnoses").replaceChildren(...labels.map((label) => make("label", {}, make("input", { type: "checkbox", name: "diagnosis", value: label, onchange: changed }), make("span", {}, words(label)), make("span", { class: "soft n" }, classify ? classify.probabilities[label]?.toFixed(2) ?? "" : ""))));
   const features = JSON.parse(picture.dataset.features); // pairs of code and title, in order
   const one = (name, title) => make("div", { class: "choice" }, make("label", {}, make("input", { type: "radio", name: "layer", value: name, checked: name === LESION, onchange: () => editor.choose(name) }), make("span", {}, title)), name === LESION ? null : make("label", { class: "soft" }, make("input", { type: "checkbox", name: "seen", value: name, "aria-label": `${title}: seen`, onchange: changed }), "seen"));
