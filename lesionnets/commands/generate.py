@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Diagnosis = Annotated[str, typer.Option("--class", help="Diagnosis, such as melanoma.")]
 Data = Annotated[Path | None, typer.Option(envvar="LESIONNETS_DATA", help="Folder in the layout of docs/data.md.")]
+Embeddings = Annotated[
+    Path | None,
+    typer.Option(help="File of the originals' embeddings (.npz): written where it is not there, else read."),
+]
 
 
 def generate(
@@ -29,8 +33,10 @@ def generate(
         Path | None, typer.Option(help="Checkpoint of a generator; the one that comes along if none.")
     ] = None,
     data: Data = None,
+    embeddings: Embeddings = None,
 ) -> None:
     """Make up pictures of a diagnosis, marked as such, without near copies of the training pictures of --data."""
+    from lesionnets.evaluation.generated.duplicates import Described  # noqa: PLC0415
     from lesionnets.evaluation.generated.making import Known, Making, load_generator, make  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
     from lesionnets.weights import generator_of  # noqa: PLC0415
@@ -42,7 +48,7 @@ def generate(
         sys.stderr.write("lesionnets: not compared with training pictures: name them with --data DIR\n")
     else:
         classifier = predictors.load_model(predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
-        known = Known(_of_class(data, "train", diagnosis), size, classifier)
+        known = Known(_of_class(data, "train", diagnosis), Described(classifier, size, embeddings))
     manifest = make(Making(weights, diagnosis, count, seed), out, known)
     refused = manifest["refused"]
     typer.echo(f"{count} pictures of {diagnosis} in {out}, {len(refused)} refused")  # type: ignore[arg-type]
@@ -52,11 +58,13 @@ def evaluate_generated(
     diagnosis: Diagnosis,
     images: Annotated[Path, typer.Option(help="Folder that `lesionnets generate` made.")],
     data: Data = None,
+    embeddings: Embeddings = None,
     as_json: AsJson = False,
 ) -> None:
     """How like originals generated pictures are and how varied: Frechet distance, precision and recall."""
     from lesionnets.data.sources.isic import find_samples, read_image  # noqa: PLC0415
-    from lesionnets.evaluation.generated.duplicates import embeddings  # noqa: PLC0415
+    from lesionnets.evaluation.generated.duplicates import Described  # noqa: PLC0415
+    from lesionnets.evaluation.generated.duplicates import embeddings as embedded  # noqa: PLC0415
     from lesionnets.evaluation.generated.likeness import evaluate  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
@@ -65,14 +73,11 @@ def evaluate_generated(
     made = [read_image(one.image) for one in find_samples(images) if one.image_id.startswith("synthetic_")]
     if not made:
         raise UsageError(f"{images} holds no generated pictures; `lesionnets generate` makes them")
-    size = len(made[0])
     name = predictors.default_model(Stage.CLASSIFY)
     classifier = predictors.load_model(name, Stage.CLASSIFY)
-    training, held_out = (
-        embeddings(classifier, [read_image(one.image, size) for one in _of_class(data, split, diagnosis)])
-        for split in ("train", "val")
-    )
-    figures = evaluate(training, held_out, embeddings(classifier, made))
+    described = Described(classifier, len(made[0]), embeddings)
+    training, held_out = (described(_of_class(data, split, diagnosis)) for split in ("train", "val"))
+    figures = evaluate(training, held_out, embedded(classifier, made))
     about: dict[str, object] = {
         "diagnosis": diagnosis,
         "training_pictures": len(training),

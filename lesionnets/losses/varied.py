@@ -12,8 +12,10 @@ from torch.nn import functional
 
 SHIFT = 1 / 8
 """Largest shift, share of the side."""
-HOLE = 0.35
+HOLE = 0.25
 """Side of the square that is blanked, share of the picture's; half in the paper."""
+STRENGTH = 0.5
+"""Of the changes of light, saturation and contrast, share of the paper's."""
 
 
 def varied(pictures: Tensor) -> Tensor:
@@ -27,11 +29,11 @@ def _numbers(pictures: Tensor, count: int) -> Tensor:
 
 def _coloured(pictures: Tensor) -> Tensor:
     light, saturation, contrast = _numbers(pictures, 3)
-    pictures = pictures + 0.5 * (light - 0.5)
+    pictures = pictures + STRENGTH * (light - 0.5)
     grey = pictures.mean(dim=1, keepdim=True)
-    pictures = grey + (pictures - grey) * (2 * saturation)
+    pictures = grey + (pictures - grey) * (1 + STRENGTH * (2 * saturation - 1))
     mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (pictures - mean) * (contrast + 0.5)
+    return mean + (pictures - mean) * (1 + STRENGTH * (contrast - 0.5))
 
 
 def _shifted(pictures: Tensor) -> Tensor:

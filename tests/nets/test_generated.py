@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -26,7 +27,7 @@ from lesionnets.data.batches.lesion_views import Lesion
 from lesionnets.data.sources import ham10000
 from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation.figures.frechet import frechet_distance, precision_and_recall
-from lesionnets.evaluation.generated.duplicates import forms
+from lesionnets.evaluation.generated.duplicates import Described, forms
 from lesionnets.evaluation.generated.likeness import evaluate
 from lesionnets.evaluation.generated.making import Known
 from lesionnets.evaluation.models.predictors import default_model, load_model
@@ -83,9 +84,9 @@ def test_the_discriminator_learns_at_every_third_step_of_the_generator() -> None
     batch = (torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
     learnt = []
     for _ in range(6):
-        before = discriminator.shared[0].weight.clone()  # type: ignore[union-attr]
+        before = discriminator.shared[0].bias.clone()  # type: ignore[union-attr]
         adversary(generator, batch).backward()  # type: ignore[no-untyped-call]
-        learnt.append(bool((discriminator.shared[0].weight != before).any()))  # type: ignore[union-attr]
+        learnt.append(bool((discriminator.shared[0].bias != before).any()))  # type: ignore[union-attr]
     assert learnt == [True, False, False] * 2
     assert all(parameter.grad is not None for parameter in generator.parameters())
 
@@ -138,14 +139,21 @@ def _files(folder: Path, count: int) -> list[Sample]:
 
 def test_copies_are_known_mirrored_too(tmp_path: Path) -> None:
     classifier = load_model(default_model(Stage.CLASSIFY), Stage.CLASSIFY)
-    known = Known(_files(tmp_path, 5), 32, classifier)
+    kept = tmp_path / "kept.npz"
+    known = Known(_files(tmp_path, 5), Described(classifier, 32, kept))
     other = phantom(77, height=32, width=32).image
     told = known.judge([known.pictures[2], forms(known.pictures[3])[6], 255 - other])
     assert [one["copy"] for one in told] == [True, True, False]
     assert [one["nearest_by_mse"] for one in told[:2]] == ["PH_2", "PH_3"]
     assert told[0]["nearest_by_embedding"] == "PH_2"
     with pytest.raises(UsageError, match="two are needed"):
-        Known(_files(tmp_path, 1), 32, classifier)
+        Known(_files(tmp_path, 1), Described(classifier, 32))
+    # What a file keeps is not computed again.
+    again = Described(replace(classifier, run=lambda **_: pytest.fail("computed again")), 32, kept)
+    np.testing.assert_allclose(again(_files(tmp_path, 5)), known.embeddings, atol=1e-6)
+    kept.write_bytes(b"no archive")
+    with pytest.raises(UsageError, match="holds no embeddings"):
+        Described(classifier, 32, kept)
 
 
 def test_train_generate_and_evaluate(

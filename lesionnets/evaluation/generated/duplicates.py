@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
-from lesionnets.data.sources.isic import Image
+from dermbatch.errors import UsageError
+from lesionnets.data.sources.isic import Image, Sample, read_image
 from lesionnets.evaluation.models.predictors import Model
 
 QUANTILE = 0.01
@@ -48,6 +49,48 @@ def embeddings(model: Model, pictures: Sequence[Image]) -> Floats:
         rows.append(answer["EMBEDDING"].astype(np.float64))
     found = np.stack(rows)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+class Described:
+    """Embeddings of originals, which a file keeps: each is computed once.
+
+    Args:
+        model: The classifier.
+        size: Side to which pictures are squashed first, that of the generated ones.
+        file: ``.npz``; read where it is there, of whatever model, size and pictures, and added to.
+
+    Raises:
+        UsageError: Where it cannot be read.
+    """
+
+    def __init__(self, model: Model, size: int, file: Path | None = None) -> None:
+        self.model, self.size = model, size
+        self._file, self._known = file, dict[str, Floats]()
+        if file is not None and file.exists():
+            try:
+                with np.load(file) as held:
+                    self._known = dict(
+                        zip(held["names"].tolist(), held["vectors"].astype(np.float64), strict=True)
+                    )
+            except (OSError, ValueError, KeyError) as error:
+                raise UsageError(f"{file} holds no embeddings; take it away, and it is made anew") from error
+
+    def __call__(self, samples: Sequence[Sample]) -> Floats:
+        """Float [N, D] of images, each of length one.
+
+        Raises:
+            UsageError: Where one cannot be read.
+        """
+        names = [f"{self.model.name}/{self.size}/{sample.image_id}" for sample in samples]
+        missing = [at for at, name in enumerate(names) if name not in self._known]
+        if missing:
+            found = embeddings(self.model, [read_image(samples[at].image, self.size) for at in missing])
+            self._known |= {names[at]: vector for at, vector in zip(missing, found, strict=True)}
+            if self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                vectors = np.stack(list(self._known.values())).astype(np.float32)
+                np.savez(self._file, names=np.array(list(self._known)), vectors=vectors)
+        return np.stack([self._known[name] for name in names])
 
 
 def forms(picture: Image) -> list[Image]:

@@ -40,7 +40,7 @@ def evaluate(training: Features, held_out: Features, generated: Features, *, see
     """
     if min(len(training) // 2, len(held_out), len(generated)) < 2:
         raise UsageError(
-            f"{len(training)} training, {len(held_out)} validation and {len(generated)} generated pictures are too "
+            f"{len(training)} training, {len(held_out)} validation, {len(generated)} generated pictures are too "
             "few to compare"
         )
     directions = PCA(min(DIMENSIONS, *training.shape), random_state=0).fit(training)

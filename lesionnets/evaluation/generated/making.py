@@ -23,6 +23,7 @@ from dermbatch.images.formats.origin import XMP_SYNTHETIC
 from lesionnets import checkpoint
 from lesionnets.data.sources.isic import Image, Sample, read_image
 from lesionnets.evaluation.generated.duplicates import (
+    Described,
     Floats,
     embeddings,
     nearest_by_embedding,
@@ -30,7 +31,6 @@ from lesionnets.evaluation.generated.duplicates import (
     threshold,
     write_histogram,
 )
-from lesionnets.evaluation.models.predictors import Model
 from lesionnets.nets.generate.dcgan import DcganGenerator
 
 BATCH = 64
@@ -63,20 +63,19 @@ class Known:
 
     Args:
         samples: Of the diagnosis, more than one.
-        size: Side of the generated pictures, pixels.
-        model: The classifier whose embeddings are compared.
+        described: Gives their embeddings, at the generated pictures' size.
 
     Raises:
         UsageError: Where a picture cannot be read, or there are fewer than two.
     """
 
-    def __init__(self, samples: Sequence[Sample], size: int, model: Model) -> None:
+    def __init__(self, samples: Sequence[Sample], described: Described) -> None:
         if len(samples) < 2:
             raise UsageError("copies are told from how near training pictures are: two are needed at least")
         self.ids = [sample.image_id for sample in samples]
-        self.pictures = [read_image(sample.image, size) for sample in samples]
-        self.model = model
-        self.embeddings = embeddings(model, self.pictures)
+        self.pictures = [read_image(sample.image, described.size) for sample in samples]
+        self.model = described.model
+        self.embeddings = described(samples)
         self.errors = nearest_by_error(self.pictures, self.pictures, same=True)
         self.distances = nearest_by_embedding(self.embeddings, self.embeddings, same=True)
         self.least_error = threshold(self.errors)

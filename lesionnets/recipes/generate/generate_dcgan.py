@@ -49,7 +49,9 @@ ALONE = 2
 STEPS = 90
 """Of the generator, an epoch."""
 RATE = 4e-4
-"""Of both, at its peak. Radford et al.'s 2e-4 is for many times as many steps."""
+"""Of the generator, at its peak. Radford et al.'s 2e-4 is for many times as many steps."""
+FASTER = 2.5
+"""The discriminator's rate over the generator's, as it learns in a third of the steps (Heusel et al. 2017)."""
 BETAS = (0.5, 0.999)
 ORIGINAL = 0.9
 """What the discriminator is told that originals are."""
@@ -86,7 +88,7 @@ class Adversary:
 
     def _teach(self, originals: Tensor, generated: Tensor, labels: Tensor) -> None:
         for group, of_generator in zip(self.optimiser.param_groups, self._generator.param_groups, strict=True):
-            group["lr"] = of_generator["lr"]
+            group["lr"] = FASTER * of_generator["lr"]
         self.discriminator.train().requires_grad_(requires_grad=True)
         self.optimiser.zero_grad(set_to_none=True)
         judged = self.discriminator(varied(originals), labels).float()
