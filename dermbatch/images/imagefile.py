@@ -8,20 +8,26 @@ decoded, by tifffile; everything else (alpha, palettes, CMYK, odd files) goes th
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Protocol
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dermbatch.bounded.limits import out_of_memory
 from dermbatch.errors import BadInput
 from dermbatch.images.damage import check_is_binary, jpeg_pixels
 from dermbatch.images.dicomfile import read_dicom
-from dermbatch.images.formats.chunks import chunks_fit, rows_are_there
-from dermbatch.images.formats.coded import is_odd, is_odd_jpeg2000, odd_jpeg, odd_jpeg2000
+from dermbatch.images.formats.chunks import chunks_fit
+from dermbatch.images.formats.coded import (
+    check_process,
+    is_odd,
+    is_odd_jpeg2000,
+    named_rgb,
+    odd_jpeg,
+    odd_jpeg2000,
+)
 from dermbatch.images.formats.colours import described_profile
+from dermbatch.images.formats.exif import exif_of, exif_profile, orientation, told_by_jpeg, turned
+from dermbatch.images.formats.opened import by_pillow, png_pixels
 from dermbatch.images.formats.origin import is_said_synthetic
 from dermbatch.images.jpegheader import (
     JpegHeader,
@@ -29,22 +35,10 @@ from dermbatch.images.jpegheader import (
     check_tiles,
     is_followed_by_another,
     jpeg_is_complete,
+    read_jpeg2000_header,
     read_jpeg_header,
 )
-from dermbatch.images.pixels import (
-    MIN_SIDE,
-    Rgb,
-    SourceImage,
-    adobe_rgb,
-    check_size,
-    cmyk_to_srgb,
-    opencv_decode,
-    over_white,
-    says_memory,
-    to_eight_bit,
-    to_srgb,
-    used_bits,
-)
+from dermbatch.images.pixels import MIN_SIDE, Rgb, SourceImage, check_size, says_memory, to_srgb
 from dermbatch.images.quiet import quiet
 
 __all__ = ["MIN_SIDE", "SUPPORTED", "SourceImage", "read_image", "sniff"]
@@ -53,6 +47,7 @@ __all__ = ["MIN_SIDE", "SUPPORTED", "SourceImage", "read_image", "sniff"]
 Image.MAX_IMAGE_PIXELS = None
 
 DICOM = "application/dicom"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PILLOW = {
     "image/jpeg": ("JPEG", "MPO"),
     "image/png": ("PNG",),
@@ -91,7 +86,7 @@ class Decode(Protocol):
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (_PNG, "image/png"),
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
     (b"II+\0", "image/tiff"),
@@ -204,16 +199,15 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
     if media_type == "image/tiff":
         return _read_tiff(data, max_pixels)
     header = read_jpeg_header(data) if media_type == "image/jpeg" else None
-    check_scans(data, header)
-    if header is not None and header.height == 0:  # stated behind the first scan (ITU-T T.81, B.2.5)
-        raise BadInput(
-            "this is a JPEG file that states its height at its end (DNL), which is not taken; save it anew",
-            reason="unsupported_format",
-        )
-    if header is not None and is_odd(header):
-        return _read_odd_jpeg(data, header, max_pixels)
+    if header is not None:
+        check_scans(data, header)
+        check_process(header)
+        if is_odd(header):
+            return _read_odd_jpeg(data, header, max_pixels)
     if media_type == "image/jp2":
         check_tiles(data)
+        if is_odd_jpeg2000(data):
+            return _read_odd_jpeg2000(data, max_pixels)
     if media_type == "image/heic":
         from pi_heif import register_heif_opener  # noqa: PLC0415 - not every command pays for what few files need
 
@@ -222,36 +216,36 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
         width, height = image.size
         _check_single(image, media_type)
         check_size(height, width, max_pixels)
-        orientation = _orientation(image)
-        notes = ["exif_rotated"] if orientation != 1 else []
+        exif = exif_of(image, data, media_type)
+        side = orientation(exif)
+        notes = ["exif_rotated"] if side != 1 else []
         if is_said_synthetic(image.info):
             notes.append("synthetic")
-        profile = _profile(image) or described_profile(data, media_type)
-        pixels = _pixels(image, data, media_type, profile, notes)
+        profile = image.info.get("icc_profile") or exif_profile(exif) or described_profile(data, media_type)
+        pixels = _pixels(image, data, header, profile, notes)
     if media_type == "image/jpeg" and is_followed_by_another(data):
         notes.append("other_pictures_left_out")
-    return _upright(pixels, orientation, profile, notes, media_type)
+    return _upright(pixels, side, profile, notes, media_type)
 
 
-def _pixels(image: Image.Image, data: bytes, media_type: str, profile: bytes | None, notes: list[str]) -> Rgb:
+def _pixels(
+    image: Image.Image, data: bytes, header: JpegHeader | None, profile: bytes | None, notes: list[str]
+) -> Rgb:
     """The pixels of an opened file, by the decoder that is right for it; what is converted is noted."""
-    pixels = None
-    if media_type == "image/jpeg" and image.mode in ("RGB", "L") and _is_complete(data, media_type):
+    if header is not None and image.mode in ("RGB", "L") and jpeg_is_complete(data):
         pixels = jpeg_pixels(data)
         if image.mode == "L":
             notes.append("from_grey")
-    if media_type == "image/png" and data[24] == 16:
-        # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
-        if not _is_complete(data, media_type):
-            raise EOFError
-        pixels = _deep(data, notes, image.info.get("transparency"))
-    if media_type == "image/jp2" and is_odd_jpeg2000(data):
-        pixels = odd_jpeg2000(data, notes)
-    if pixels is None:
-        pixels = _by_pillow(image, profile, notes)
-    if media_type == "image/png" and not rows_are_there(data):
-        raise EOFError
-    return pixels
+        if header.has_rgb_ids and header.decoded_as_ycbcr:
+            pixels = named_rgb(data)
+    elif data.startswith(_PNG):
+        pixels = png_pixels(image, data, profile, notes)
+    else:
+        pixels = None
+    if pixels is not None:
+        return pixels
+    no_marker = header is not None and image.mode == "CMYK" and header.adobe_transform is None
+    return by_pillow(image, profile, notes, no_marker=no_marker)
 
 
 def _read_tiff(data: bytes, max_pixels: int) -> SourceImage:
@@ -264,17 +258,21 @@ def _read_tiff(data: bytes, max_pixels: int) -> SourceImage:
         if found.orientation != 1:
             notes.insert(0, "exif_rotated")
         return _upright(found.pixels, found.orientation, profile, notes, "image/tiff")
-    with Image.open(BytesIO(data), formats=_PILLOW["image/tiff"]) as image:
+    try:
+        image = Image.open(BytesIO(data), formats=_PILLOW["image/tiff"])
         image.seek(found.page or 0)
-        if _orientation(image) != 1:
+    except (UnidentifiedImageError, SyntaxError):
+        raise found.unknown() from None
+    with image:
+        image.info.pop("xmp", None)  # Pillow would turn it for what is said there; see exif_of
+        if found.orientation != 1:
             notes.append("exif_rotated")
-        profile = _profile(image)
-        pixels = _by_pillow(image, profile, notes)  # which turns it as well
+        pixels = by_pillow(image, profile, notes)  # which turns it as well
     return _upright(pixels, 1, profile, notes, "image/tiff")
 
 
 def _read_odd_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> SourceImage:
-    """A JPEG file that Pillow cannot open, so without its EXIF but for the orientation."""
+    """A JPEG file that Pillow cannot open."""
     check_size(header.height, header.width, max_pixels)
     if not jpeg_is_complete(data):
         raise EOFError
@@ -282,28 +280,29 @@ def _read_odd_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> SourceIm
     pixels = odd_jpeg(data, header, notes)
     if is_followed_by_another(data):
         notes.append("other_pictures_left_out")
-    exif = Image.Exif()
-    at = data.find(b"Exif\0\0", 0, 1 << 16)
-    if at >= 0:
-        exif.load(data[at : at + (1 << 16)])
-    orientation = exif.get(0x0112, 1)
-    orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-    return _upright(
-        pixels, orientation, None, (["exif_rotated"] if orientation != 1 else []) + notes, "image/jpeg"
-    )
+    side, profile = told_by_jpeg(data)
+    return _upright(pixels, side, profile, (["exif_rotated"] if side != 1 else []) + notes, "image/jpeg")
 
 
-def _upright(
-    pixels: Rgb, orientation: int, profile: bytes | None, notes: list[str], media_type: str
-) -> SourceImage:
+def _read_odd_jpeg2000(data: bytes, max_pixels: int) -> SourceImage:
+    """A JPEG 2000 file that Pillow does not show as it is meant."""
+    header = read_jpeg2000_header(data)
+    if header is None:
+        raise EOFError
+    check_size(header.height, header.width, max_pixels)
+    notes: list[str] = []
+    pixels = odd_jpeg2000(data, notes)
+    return _upright(pixels, 1, described_profile(data, "image/jp2"), notes, "image/jp2")
+
+
+def _upright(pixels: Rgb, side: int, profile: bytes | None, notes: list[str], media_type: str) -> SourceImage:
     """Pixels in sRGB and turned."""
-    if profile and not {"from_grey", "from_cmyk"} & set(notes):
-        converted = to_srgb(pixels, profile)
+    if profile and "from_cmyk" not in notes:
+        converted = to_srgb(pixels, profile, grey="from_grey" in notes)
         if converted is not None:
             pixels = converted
             notes.append("from_icc")
-    turned = np.ascontiguousarray(_turn(pixels, orientation))
-    return SourceImage(turned, media_type, None, tuple(dict.fromkeys(notes)))
+    return SourceImage(turned(pixels, side), media_type, None, tuple(dict.fromkeys(notes)))
 
 
 def _check_single(image: Image.Image, media_type: str) -> None:
@@ -326,44 +325,6 @@ def _check_single(image: Image.Image, media_type: str) -> None:
         )
 
 
-def _profile(image: Image.Image) -> bytes | None:
-    """The ICC profile; that of Adobe RGB where EXIF alone says that colours are in it (DCF 2.0, 'R03')."""
-    embedded = image.info.get("icc_profile")
-    if embedded:
-        return bytes(embedded)
-    if "exif" not in image.info and image.format != "TIFF":  # asking would have it decoded
-        return None
-    try:
-        exif = image.getexif()
-        photo, interoperability = exif.get_ifd(0x8769), exif.get_ifd(0xA005)
-    except Exception:  # broken EXIF: the picture is still good
-        return None
-    index = str(interoperability.get(1, "")).strip("\0 ")
-    return adobe_rgb() if index == "R03" or photo.get(0xA001) == 2 else None
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it is broken."""
-    if "exif" not in image.info and image.format != "TIFF":
-        return 1
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # broken EXIF: the picture is still good
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turn(pixels: Rgb, orientation: int) -> NDArray[Any]:
-    """Pixels upright, by the EXIF orientation (CIPA DC-008, tag 0x0112)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
-
-
 def _is_complete(data: bytes, media_type: str) -> bool:
     """Whether the end of the picture is there.
 
@@ -378,62 +339,6 @@ def _is_complete(data: bytes, media_type: str) -> bool:
     if media_type == "image/bmp":
         return int.from_bytes(data[2:6], "little") <= len(data)
     return True
-
-
-def _deep(data: bytes, notes: list[str], transparent: object) -> Rgb:
-    """Pixels of a 16 bit PNG file; of grey ones, a value may be what is see-through, which OpenCV passes over."""
-    pixels = opencv_decode(data, cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError("not decoded")
-    if pixels.ndim == 2 and isinstance(transparent, int):
-        seen = np.where(pixels == transparent, 0, 65535).astype(pixels.dtype)
-        pixels = np.dstack([pixels, pixels, pixels, seen])
-    if pixels.dtype == np.uint16:
-        notes.append("from_16_bit")
-        colours = pixels if pixels.ndim == 2 else pixels[..., :3]
-        used = used_bits(colours, 16)
-        if used != 16:
-            notes.append("scaled_to_used_bits")
-            alpha = to_eight_bit(pixels[..., 3:], 16) if pixels.ndim == 3 else None
-            pixels = to_eight_bit(colours, used)
-            pixels = pixels if alpha is None else np.concatenate([pixels, alpha], axis=-1)
-        else:
-            pixels = to_eight_bit(pixels, 16)
-    if pixels.ndim == 2:
-        notes.append("from_grey")
-        return np.repeat(pixels[..., None], 3, axis=2)
-    if pixels.shape[2] == 4:
-        notes.append("from_rgba")
-        return over_white(np.ascontiguousarray(pixels[..., :3]), pixels[..., 3])
-    return pixels
-
-
-def _by_pillow(image: Image.Image, profile: bytes | None, notes: list[str]) -> Rgb:
-    """Pixels of anything else, by Pillow's strict decoders."""
-    image.load()
-    mode = image.mode
-    if mode == "RGB" and "transparency" not in image.info:
-        return np.asarray(image)
-    if mode == "CMYK":
-        notes.append("from_cmyk")
-        return cmyk_to_srgb(image, profile)
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        notes.append("from_rgba")
-        rgba = np.asarray(image.convert("RGBA"))
-        return over_white(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3])
-    if mode == "I;16":  # JPEG 2000 of more than 8 bits
-        notes += ["from_16_bit", "from_grey"]
-        return np.repeat(to_eight_bit(np.asarray(image), 16)[..., None], 3, axis=2)
-    if mode in ("L", "1"):
-        notes.append("from_grey")
-    elif mode == "P":
-        notes.append("from_palette")
-    elif mode not in ("YCbCr", "RGBX"):
-        raise BadInput(
-            f"images of mode {mode} are not taken; save it as 8 or 16 bit grey or RGB",
-            reason="unsupported_format",
-        )
-    return np.asarray(image.convert("RGB"))
 
 
 def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:

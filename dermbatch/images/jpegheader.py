@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dermbatch.errors import BadInput, TooExpensive
@@ -94,13 +95,10 @@ def check_scans(stream: bytes, header: JpegHeader | None, most: int = _MOST_SCAN
         )
 
 
-def read_jpeg_header(stream: bytes) -> JpegHeader | None:
-    """Header of a JPEG or JPEG-LS stream; None where there is none before the picture's data begin."""
-    jfif, adobe = False, None
+def segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and content of each segment of a JPEG or JPEG-LS stream before its first scan, as far as it goes."""
     at = 2 if stream[:2] == b"\xff\xd8" else len(stream)
-    while at + 4 <= len(stream):
-        if stream[at] != 0xFF:
-            return None
+    while at + 4 <= len(stream) and stream[at] == 0xFF:
         marker = stream[at + 1]
         if marker == 0xFF:  # fill byte
             at = _past_fill(stream, at)
@@ -109,7 +107,16 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
             at += 2
             continue
         length = int.from_bytes(stream[at + 2 : at + 4], "big")
-        body = stream[at + 4 : at + 2 + length]
+        if marker in (0xDA, 0xD9) or length < 2:
+            return
+        yield marker, stream[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def read_jpeg_header(stream: bytes) -> JpegHeader | None:
+    """Header of a JPEG or JPEG-LS stream; None where there is none before the picture's data begin."""
+    jfif, adobe = False, None
+    for marker, body in segments(stream):
         if marker in _SOF and len(body) >= 6:
             count = body[5]
             return JpegHeader(
@@ -122,12 +129,9 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
                 jfif=jfif,
                 adobe_transform=adobe,
             )
-        if marker in (0xDA, 0xD9) or length < 2:
-            return None
         jfif = jfif or (marker == 0xE0 and body.startswith(b"JFIF\0"))
         if marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
             adobe = body[11]
-        at += 2 + length
     return None
 
 

@@ -19,6 +19,8 @@ from dermbatch.images.quiet import quiet
 
 Rgb = NDArray[np.uint8]
 
+_SPACES = {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}
+"""Colour spaces of ICC profiles by Pillow's modes."""
 _AT_ONCE = 1 << 18  # samples that are looked up at a time
 
 MIN_SIDE = 16
@@ -153,17 +155,22 @@ def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
     return mixed
 
 
-def to_srgb(pixels: Rgb, profile: bytes) -> Rgb | None:
+def to_srgb(pixels: Rgb, profile: bytes, *, grey: bool = False) -> Rgb | None:
     """Pixels in sRGB, of pixels in the colour space of an embedded ICC profile.
 
+    Args:
+        pixels: uint8 [H, W, 3].
+        profile: ICC profile.
+        grey: Whether they are grey: then it has to be one for grey values.
+
     Returns:
-        uint8 [H, W, 3], or None where nothing needs to be done: the profile is sRGB itself, is not for RGB, or is
-        broken (viewers ignore it then, too).
+        uint8 [H, W, 3], or None where nothing needs to be done: the profile is sRGB itself, is not for such
+        pixels, or is broken (viewers ignore it then, too).
     """
-    transform = _transform(profile, "RGB")
+    transform = _transform(profile, "L" if grey else "RGB")
     if transform is None:
         return None
-    return np.asarray(transform.apply(Image.fromarray(pixels)))
+    return np.asarray(transform.apply(Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)))
 
 
 @lru_cache(maxsize=1)
@@ -181,24 +188,41 @@ def matrix_profile(description: bytes, primaries: list[list[float]], gamma: floa
         primaries: X, Y and Z of red, green and blue, adapted to D50.
         gamma: Exponent, up to 255.
     """
-    colours = zip((b"wtpt", b"rXYZ", b"gXYZ", b"bXYZ"), ([0.9642, 1.0, 0.8249], *primaries), strict=True)
-    tags = {
-        name: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in xyz)) for name, xyz in colours
-    }
+    named = zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)
+    tags = {name: _xyz(one) for name, one in named} | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve(gamma))
+    return _icc(b"RGB ", description, tags)
+
+
+def grey_profile(description: bytes, gamma: float) -> bytes:
+    """An ICC profile of grey values by a gamma (ICC.1, 8.3.4).
+
+    Args:
+        description: What it is called.
+        gamma: Exponent, up to 255.
+    """
+    return _icc(b"GRAY", description, {b"kTRC": _curve(gamma)})
+
+
+def _xyz(values: list[float]) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(one * 65536) for one in values))
+
+
+def _curve(gamma: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+
+
+def _icc(space: bytes, description: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A profile of these tags, and of those that each has to have (ICC.1, 7)."""
+    tags = {b"wtpt": _xyz([0.9642, 1.0, 0.8249]), b"cprt": b"text\0\0\0\0none\0"} | tags
     tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(description) + 1) + description + bytes(79)
-    tags[b"cprt"] = b"text\0\0\0\0none\0"
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
     table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for name, content in tags.items():
         table += name + struct.pack(">II", start + len(body), len(content))
         body += content + bytes(-len(content) % 4)
-    fixed = (
-        struct.pack(">I4xI", start + len(body), 0x02100000)
-        + b"mntrRGB XYZ "
-        + struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    fixed = struct.pack(">I4xI", start + len(body), 0x02100000) + b"mntr" + space + b"XYZ "
+    fixed += (
+        struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     )
-    fixed += b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     return fixed + bytes(128 - len(fixed)) + table + body
 
 
@@ -215,7 +239,9 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     try:
         with quiet():
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
-            if source.profile.xcolor_space.strip() != mode or "sRGB" in (source.profile.profile_description or ""):
+            if source.profile.xcolor_space.strip() != _SPACES[mode] or "sRGB" in (
+                source.profile.profile_description or ""
+            ):
                 return None
             return ImageCms.buildTransform(
                 source,

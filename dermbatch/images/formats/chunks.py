@@ -18,6 +18,11 @@ def chunks_fit(data: bytes) -> bool:
     return any(kind == b"IEND" for kind, _, _ in _chunks(data))
 
 
+def chunk(data: bytes, wanted: bytes) -> bytes | None:
+    """The content of the first chunk of a kind, wherever it is; none where there is none."""
+    return next((data[start:end] for kind, start, end in _chunks(data) if kind == wanted), None)
+
+
 def rows_are_there(data: bytes) -> bool:
     """Whether the deflated data of a PNG file hold all rows that its header says: Pillow leaves the others black.
 

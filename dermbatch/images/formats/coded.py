@@ -1,6 +1,6 @@
-"""Coded pictures that Pillow and OpenCV do not decode: JPEG of more than 8 bits, JPEG-LS, odd JPEG 2000.
+"""Coded pictures that Pillow and OpenCV do not decode: JPEG of other than 8 bits, JPEG-LS, odd JPEG 2000.
 
-imagecodecs (BSD) has the codecs that they lack: libjpeg-turbo for 12 and 16 bits, CharLS, OpenJPEG.
+imagecodecs (BSD) has the codecs that they lack: libjpeg-turbo for 2 to 16 bits, CharLS, OpenJPEG.
 """
 
 from __future__ import annotations
@@ -16,14 +16,37 @@ from dermbatch.errors import BadInput
 from dermbatch.images.jpegheader import JPEG_LS, JpegHeader, begins_jpeg2000, read_jpeg2000_header
 from dermbatch.images.pixels import Rgb, in_eight_bits, over_white
 
+_UNDECODED = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
+_CLEARLY = 64
+"""Of 255, how far from one of both ends the black of a picture is on average, at most: skin takes little ink."""
+
 
 def is_odd(header: JpegHeader) -> bool:
     """Whether a JPEG file is one of those that are decoded here."""
-    return header.precision > 8 or header.marker == JPEG_LS
+    return header.precision != 8 or header.marker == JPEG_LS
+
+
+def check_process(header: JpegHeader) -> None:
+    """Refuse what no decoder here has of JPEG: coding processes (ITU-T T.81, table B.1), a height at the end.
+
+    Raises:
+        BadInput: ``unsupported_format``.
+    """
+    if header.height == 0:  # stated behind the first scan (ITU-T T.81, B.2.5)
+        raise BadInput(
+            "this is a JPEG file that states its height at its end (DNL), which is not taken; save it anew",
+            reason="unsupported_format",
+        )
+    if header.marker in _UNDECODED:
+        raise BadInput(
+            "this is a hierarchical JPEG file, or a lossless one of arithmetic coding, which are not taken; save "
+            "it as baseline JPEG or PNG",
+            reason="unsupported_format",
+        )
 
 
 def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
-    """Pixels of a JPEG file of more than 8 bits a sample (ITU-T T.81), or of JPEG-LS (T.87).
+    """Pixels of a JPEG file of other than 8 bits a sample (ITU-T T.81), or of JPEG-LS (T.87).
 
     Args:
         data: The whole file.
@@ -46,24 +69,61 @@ def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
     return _shown(decode(data), header.precision, notes)
 
 
+def named_rgb(data: bytes) -> Rgb:
+    """Pixels of a JPEG file whose components are called R, G and B, where libjpeg takes them for YCbCr."""
+    return np.asarray(imagecodecs.jpeg8_decode(data, colorspace="RGB", outcolorspace="RGB"), np.uint8)
+
+
+def stores_ink(black: NDArray[np.uint8]) -> bool:
+    """Whether 0 is no ink in a CMYK JPEG file without Adobe's marker, which says that 0 is all of it.
+
+    Args:
+        black: The samples of its fourth component, as they are stored.
+
+    Raises:
+        BadInput: ``unsupported_format``, if they are not clear.
+    """
+    mean = float(black.mean())
+    if _CLEARLY < mean < 255 - _CLEARLY:
+        raise BadInput(
+            "this is a CMYK JPEG file without Adobe's marker, so nothing says if 0 is all of the ink or none; "
+            "save it as RGB",
+            reason="unsupported_format",
+        )
+    return mean <= _CLEARLY
+
+
 def is_odd_jpeg2000(data: bytes) -> bool:
     """Whether a JPEG 2000 file is one of those that Pillow shows otherwise than they are meant.
 
-    Of more than 8 bits it makes the lightest samples black; signs and the order of channels it passes over.
+    Of more than 8 bits it makes the lightest samples black, of fewer none white; signs and what a file says of
+    its channels it passes over, and it opens none of more than four.
     """
     header = read_jpeg2000_header(data)
-    return header is not None and (header.precision > 8 or header.signed or _is_reordered(data))
+    if header is None:
+        return False
+    usual = all(channel in (_plain(number), (number, 1, 0)) for number, channel in enumerate(_channels(data)))
+    return header.precision != 8 or header.signed or header.components > _MOST_CHANNELS or not usual
 
 
-def _is_reordered(data: bytes) -> bool:
-    """Whether a JP2 file says that its channels are other colours than their numbers (ITU-T T.800, I.5.3.6)."""
+_MOST_CHANNELS = 4
+_COLOUR, _OPACITY, _ASSOCIATED = range(3)
+Channel = tuple[int, int, int]
+"""Number, kind, and which colour it belongs to, from 1."""
+
+
+def _plain(number: int) -> Channel:
+    return number, _COLOUR, number + 1
+
+
+def _channels(data: bytes) -> list[Channel]:
+    """What a JP2 file says of its channels (ITU-T T.800, I.5.3.6); nothing where it says nothing."""
     at = data[: 1 << 16].find(b"cdef")
     if at < 0 or not begins_jpeg2000(data):
-        return False
+        return []
     count = int.from_bytes(data[at + 4 : at + 6], "big")
     stated = data[at + 6 : at + 6 + 6 * count]
-    channels = [struct.unpack_from(">3H", stated, place) for place in range(0, len(stated) - 5, 6)]
-    return any(kind == 0 and 0 < colour != number + 1 for number, kind, colour in channels)
+    return sorted(struct.unpack_from(">3H", stated, place) for place in range(0, len(stated) - 5, 6))
 
 
 def odd_jpeg2000(data: bytes, notes: list[str]) -> Rgb:
@@ -81,15 +141,27 @@ def odd_jpeg2000(data: bytes, notes: list[str]) -> Rgb:
         Exception: Anything that the decoder raises on damaged data.
     """
     header = read_jpeg2000_header(data)
-    samples = imagecodecs.jpeg2k_decode(data)
-    channels = samples.shape[2] if samples.ndim == 3 else 1
-    if header is None or channels > 4 or header.precision > 16:
+    count = header.components if header is not None else 0
+    if header is None or count > _MOST_CHANNELS or header.precision > 16:
         raise BadInput(
-            f"JPEG 2000 files of {channels} components, or of more than 16 bits, are not taken; save as RGB",
+            f"JPEG 2000 files of {count} components, or of more than 16 bits, are not taken; save as RGB",
             reason="unsupported_format",
         )
+    samples = imagecodecs.jpeg2k_decode(data)
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = (samples.astype(np.int32) + (1 << (header.precision - 1))).clip(0).astype(np.uint16)
+    # OpenJPEG puts colours in their order, and opacity behind them.
+    kinds = [kind for _, kind, _ in _channels(data)]
+    if samples.ndim == 3 and samples.shape[2] in (2, 4) and len(kinds) == samples.shape[2]:
+        opaque = samples.shape[2] - 1
+        if not {_OPACITY, _ASSOCIATED} & set(kinds):
+            notes.append("extra_samples_dropped")
+            samples = samples[..., :opaque]
+        elif _ASSOCIATED in kinds:
+            notes.append("from_rgba")
+            white = samples[..., opaque:].astype(np.int64)
+            top = (1 << header.precision) - 1
+            samples = np.minimum(top - white + samples[..., :opaque], top).astype(samples.dtype)
     return _shown(samples, header.precision, notes)
 
 

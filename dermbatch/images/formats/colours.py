@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from dermbatch.errors import BadInput
-from dermbatch.images.pixels import matrix_profile
+from dermbatch.images.pixels import grey_profile, matrix_profile
 
 Chromaticities = tuple[float, ...]
 """x and y of white, red, green and blue."""
@@ -28,6 +28,8 @@ _GAMMA = {**dict.fromkeys((1, 2, 6, 13, 14, 15), 2.2), 4: 2.2, 5: 2.8, 8: 1.0}
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _JP2_SRGB = frozenset({16, 17, 18})  # sRGB, grey, sYCC (ITU-T T.800, table I.10)
+_GREYS = (0, 4)
+"""Colour types of grey PNG files (11.2.1)."""
 _HEAD = 1 << 16
 
 
@@ -51,11 +53,18 @@ def described_profile(data: bytes, media_type: str) -> bytes | None:
     return None
 
 
+def primaries_profile(chromaticities: Chromaticities) -> bytes | None:
+    """The profile of colours of which a file states white and primaries; none where they are as good as sRGB."""
+    return _profile(chromaticities, 2.2)
+
+
 def _png(data: bytes) -> bytes | None:
     """By cICP, which comes first, or gAMA and cHRM, which come last (PNG, third edition, 4.3)."""
-    chunks = dict(_chunks(data))
-    if len(chunks.get(b"cICP", b"")) == 4:
-        return _coded(chunks[b"cICP"][0], chunks[b"cICP"][1])
+    chunks, grey = dict(_chunks(data)), data[25] in _GREYS
+    if len(coded := chunks.get(b"cICP", b"")) == 4:
+        if not coded[3]:  # no full range
+            _refuse("of video's narrow range, which is not taken")
+        return _coded(coded[0], coded[1], grey=grey)
     if b"sRGB" in chunks:
         return None
     gamma = 2.2
@@ -63,7 +72,7 @@ def _png(data: bytes) -> bytes | None:
         gamma = 100_000 / encoded
     stated = chunks.get(b"cHRM", b"")
     white = tuple(one / 100_000 for one in struct.unpack(">8I", stated)) if len(stated) == 32 else _SRGB
-    return _profile(white, gamma)
+    return _profile(white, gamma, grey=grey)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -75,10 +84,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + length
 
 
-def _coded(primaries: int, transfer: int) -> bytes | None:
+def _coded(primaries: int, transfer: int, *, grey: bool = False) -> bytes | None:
     if primaries not in _PRIMARIES or transfer not in _GAMMA:
         _refuse("in a colour space, or of a dynamic range, that is not taken")
-    return _profile(_PRIMARIES[primaries], _GAMMA[transfer])
+    return _profile(_PRIMARIES[primaries], _GAMMA[transfer], grey=grey)
 
 
 def _jp2(data: bytes) -> bytes | None:
@@ -87,7 +96,7 @@ def _jp2(data: bytes) -> bytes | None:
     if at < 4 or not data.startswith(b"\0\0\0\x0cjP  "):
         return None
     length = int.from_bytes(data[at - 4 : at], "big")
-    if data[at + 4] == 2:
+    if data[at + 4] in (2, 3):  # restricted, or any (ITU-T T.801, M.11.7.3.1)
         return data[at + 7 : at - 4 + length]
     if data[at + 4] == 1 and int.from_bytes(data[at + 7 : at + 11], "big") not in _JP2_SRGB:
         _refuse("in a colour space that is not taken")
@@ -99,11 +108,13 @@ def _refuse(what: str) -> NoReturn:
 
 
 @lru_cache(maxsize=16)
-def _profile(white: Chromaticities, gamma: float) -> bytes | None:
-    """A matrix profile (ICC.1, 8.3); none where it is as good as sRGB, or is no colour space."""
-    near = max(abs(a - b) for a, b in zip(white, _SRGB, strict=True)) < 0.005
+def _profile(white: Chromaticities, gamma: float, *, grey: bool = False) -> bytes | None:
+    """A profile (ICC.1, 8.3); none where it is as good as sRGB, or is no colour space."""
+    near = grey or max(abs(a - b) for a, b in zip(white, _SRGB, strict=True)) < 0.005
     if (near and abs(gamma - 2.2) < 0.1) or not 0.5 <= gamma <= 5 or min(white[1::2]) <= 0:
         return None
+    if grey:
+        return grey_profile(b"described grey", gamma)
     xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in zip(white[::2], white[1::2], strict=True)])
     primaries = xyz[1:].T
     if abs(np.linalg.det(primaries)) < 1e-6:

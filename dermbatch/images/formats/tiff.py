@@ -19,11 +19,16 @@ from tifffile import TiffFile, TiffPage
 
 from dermbatch.errors import BadInput
 from dermbatch.images.damage import jpeg_is_damaged
+from dermbatch.images.formats.colours import primaries_profile
 from dermbatch.images.jpegheader import check_scans, read_jpeg_header
-from dermbatch.images.pixels import Rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
+from dermbatch.images.pixels import Rgb, adobe_rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
 
+_RATIONAL = (5, 10)  # data types
+_FULL_RANGE, _LUMA = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0), (0.299, 0.587, 0.114)
+_D65 = (0.3127, 0.3290)
+_SEPARATED = 5
 _MINISWHITE, _GREY, _RGB, _PALETTE, _MASK, _YCBCR, _CFA, _LINEAR_RAW = 0, 1, 2, 3, 4, 6, 32803, 34892
 _PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
 _JPEG, _PACKBITS = 7, 32773
@@ -41,6 +46,7 @@ class Picture:
 
     Attributes:
         page: Its number among the file's pages, from 0; none where Pillow cannot be asked for it.
+        kind: What its samples are, in words.
         pixels: uint8 [H, W, 3], not turned; none where Pillow is to decode it.
         orientation: EXIF orientation, 1 to 8.
         profile: ICC profile.
@@ -48,10 +54,15 @@ class Picture:
     """
 
     page: int | None
+    kind: str
     pixels: Rgb | None = None
     orientation: int = 1
     profile: bytes | None = None
     notes: tuple[str, ...] = ()
+
+    def unknown(self) -> BadInput:
+        """Why it is refused where Pillow does not know its samples either."""
+        return BadInput(f"this is {self.kind}", reason="unsupported_format")
 
 
 def read_tiff(data: bytes, max_pixels: int) -> Picture:
@@ -66,30 +77,122 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
         Exception: Anything that tifffile raises on a damaged file.
     """
     with TiffFile(BytesIO(data)) as file:
+        _check_stack(file)
         pages = list(_pages(file))
         page = _chosen(pages)
         height, width = page.imagelength, page.imagewidth
         check_size(height, width, max_pixels)
         number = next((index for index, one in enumerate(file.pages) if one is page), None)
-        bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
-        _check_pieces(page, bits, data)
-        if int(page.photometric) == _YCBCR and int(page.compression) == 1 and bits == 8:
-            _check_whole(page)
-        plain = (
-            bits <= 8
-            and not _is_low_palette(page)
-            and int(page.compression) in _PILLOW_COMPRESSIONS - ({_PACKBITS} if _is_usual(page, bits) else set())
-            and page.sampleformat in (None, 1)
-        )
+        stated: Any = page.bitspersample  # tifffile calls it an int
+        depths = stated if isinstance(stated, tuple) else (stated,)
+        bits = max(depths)
+        _check_pieces(page, bits if len(set(depths)) == 1 else 1, data)
+        if len(set(depths)) > 1:
+            _refuse(
+                f"a TIFF file of samples of {', '.join(map(str, depths))} bits; save it with 8 or 16 bits each"
+            )
+        _check_colours(page, bits)
         if int(page.compression) in _JPEGS:
             for at, size in zip(page.dataoffsets, page.databytecounts, strict=False):
                 check_scans(data[at : at + size], read_jpeg_header(data[at : at + size]), _MOST_SCANS)
-        if plain and number is not None:
-            return Picture(number)
+        kind, side, profile = _describe(page, bits), _orientation(file, page), _profile(page)
+        if number is not None and _is_for_pillow(page, bits):
+            return Picture(number, kind, orientation=side, profile=profile)
         notes: list[str] = []
         pixels = _decoded(page, bits, notes)
-        turned = _orientation(page)
-        return Picture(number, pixels, turned, page.iccprofile, tuple(notes))
+        return Picture(number, kind, pixels, side, profile, tuple(notes))
+
+
+def _is_for_pillow(page: TiffPage, bits: int) -> bool:
+    """Whether Pillow reads a picture as it is meant: of 8 bits and less, without more samples than colours."""
+    compression = int(page.compression)
+    if bits > 8 or _is_low_palette(page) or page.sampleformat not in (None, 1):
+        return False
+    grey = int(page.photometric) in (_MINISWHITE, _GREY)
+    more = page.samplesperpixel > (1 if grey else 3) and (grey or int(page.photometric) == _RGB)
+    odd = (int(page.photometric) == _RGB and bits < 8) or (grey and bits not in (1, 2, 4, 8))
+    if (more and compression not in _JPEGS) or (odd and compression == 1):
+        return False
+    return compression in _PILLOW_COMPRESSIONS - ({_PACKBITS} if _is_usual(page, bits) else set())
+
+
+def _check_stack(file: TiffFile) -> None:
+    """Refuse several pictures under one directory: stacks of ImageJ, volumes, and those of microscopes.
+
+    Raises:
+        BadInput: ``multi_frame``.
+    """
+    if not file.pages:
+        return
+    first = file.pages.first
+    told = (file.imagej_metadata or {}).get("images", 1)
+    planes = (file.stk_metadata or {}).get("NumberPlanes", 1) if file.is_stk else 1
+    depth = max(int(getattr(first, "imagedepth", 1) or 1), 1)
+    count = max((one for one in (told, planes, depth) if isinstance(one, int)), default=1)
+    if count > len(file.pages):
+        raise _several(count)
+
+
+def _check_colours(page: TiffPage, bits: int) -> None:
+    """Refuse colours that say otherwise than decoders take them (TIFF 6.0, sections 3, 16, 20 and 21).
+
+    Raises:
+        BadInput: ``unsupported_format``, ``corrupt``.
+    """
+    space = int(page.photometric)
+    coded = int(page.compression) in _JPEGS
+    if 262 not in page.tags:
+        raise BadInput(
+            "PhotometricInterpretation (262) of the TIFF file is missing, so that nothing says which colours its "
+            "samples are; save the picture anew",
+            reason="corrupt",
+        )
+    if space == _YCBCR and int(page.compression) == 1 and bits == 8:
+        _check_whole(page)
+    if (
+        space == _YCBCR
+        and not coded
+        and not (_is_default(page, 532, _FULL_RANGE) and _is_default(page, 529, _LUMA))
+    ):
+        _refuse("a TIFF file of YCbCr colours of another range or weights than usual; save it as RGB")
+    if space == _SEPARATED and not (_is_default(page, 332, (1,)) and _is_default(page, 336, (0, 255))):
+        _refuse("a TIFF file of other inks than CMYK, or of inverted ones; save it as RGB")
+
+
+def _is_default(page: TiffPage, tag: int, usual: tuple[float, ...]) -> bool:
+    """Whether a tag is missing, or has its usual values, or these several times."""
+    values = _numbers(page, tag)
+    several = usual * (len(values) // len(usual) or 1)
+    return not values or (
+        len(values) == len(several) and all(abs(a - b) < 0.01 for a, b in zip(values, several, strict=True))
+    )
+
+
+def _numbers(page: TiffPage, tag: int) -> list[float]:
+    """The numbers of a tag; rational ones as quotients."""
+    if tag not in page.tags:
+        return []
+    value = page.tags[tag].value
+    values = list(value) if isinstance(value, tuple) else [value]
+    if int(page.tags[tag].dtype) in _RATIONAL:
+        return [a / b if b else 0.0 for a, b in zip(values[::2], values[1::2], strict=False)]
+    return [float(one) for one in values if isinstance(one, (int, float))]
+
+
+def _profile(page: TiffPage) -> bytes | None:
+    """The ICC profile; else that of Adobe RGB by EXIF, or of stated primaries (TIFF 6.0, section 20)."""
+    if page.iccprofile:
+        return bytes(page.iccprofile)
+    photo, other = (page.tags[tag].value if tag in page.tags else {} for tag in (34665, 40965))
+    photo, other = (one if isinstance(one, dict) else {} for one in (photo, other))
+    inner = photo.get("InteroperabilityTag")
+    index = str((other or (inner if isinstance(inner, dict) else {})).get("InteroperabilityIndex", ""))
+    if index.strip("\0 ") == "R03" or photo.get("ColorSpace") == 2:
+        return adobe_rgb()
+    primaries, white = _numbers(page, 319), _numbers(page, 318)
+    if int(page.photometric) != _RGB or len(primaries) != 6:
+        return None
+    return primaries_profile((*(white if len(white) == 2 else _D65), *primaries))
 
 
 def _is_usual(page: TiffPage, bits: int) -> bool:
@@ -167,11 +270,12 @@ def _chosen(pages: list[TiffPage]) -> TiffPage:
     full = [page for page in pages if page is largest or not (page.subfiletype & (_REDUCED | _TRANSPARENCY))]
     others = [page for page in full if page is not largest and not _is_copy(page, largest)]
     if others:
-        raise BadInput(
-            f"the file holds {_count(len(others) + 1)} pages; save each as a file of its own",
-            reason="multi_frame",
-        )
+        raise _several(len(others) + 1)
     return largest
+
+
+def _several(count: int) -> BadInput:
+    return BadInput(f"the file holds {_count(count)} pages; save each as a file of its own", reason="multi_frame")
 
 
 def _count(pages: int) -> str:
@@ -191,16 +295,23 @@ def _is_copy(page: TiffPage, full: TiffPage) -> bool:
     return max(across, down) <= _THUMBNAIL and abs(across - down) <= 0.03 + rounding
 
 
-def _orientation(page: TiffPage) -> int:
-    tag = page.tags.get(274)
-    value = tag.value if tag is not None else 1
+def _orientation(file: TiffFile, page: TiffPage) -> int:
+    """Its own, or that of the page in whose sub-directory it is: a thumbnail lies as its picture does."""
+    above = next((one for one in file.pages if isinstance(one, TiffPage) and page in (one.pages or ())), page)
+    value = next((one.tags[274].value for one in (page, above) if 274 in one.tags), 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _decoded(page: TiffPage, bits: int, notes: list[str]) -> Rgb:
     """Samples as uint8 RGB."""
     space = int(page.photometric)
-    if page.sampleformat not in (None, 1) or bits > 16 or space not in (_MINISWHITE, _GREY, _RGB, _PALETTE):
+    too_few = bits == 1 and space == _RGB
+    if (
+        page.sampleformat not in (None, 1)
+        or bits > 16
+        or too_few
+        or space not in (_MINISWHITE, _GREY, _RGB, _PALETTE)
+    ):
         _refuse(_describe(page, bits))
     samples = _samples(page)
     shape = page.imagelength, page.imagewidth, page.samplesperpixel
@@ -235,14 +346,14 @@ def _samples(page: TiffPage) -> NDArray[Any]:
 
 
 def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rgb:
-    """Laid over white where the first extra sample is opacity: 1 associated, 2 not; others mean nothing here."""
-    kind = kinds[0] if kinds and rest.shape[2] else 0
-    if kind not in (1, 2):
+    """Laid over white where an extra sample is opacity: 1 associated, 2 not; others mean nothing here."""
+    at, kind = next(((at, kind) for at, kind in enumerate(kinds[: rest.shape[2]]) if kind in (1, 2)), (0, 0))
+    if not kind:
         if rest.shape[2]:
             notes.append("extra_samples_dropped")
         return rgb
     notes.append("from_rgba")
-    alpha = np.ascontiguousarray(rest[..., 0])
+    alpha = np.ascontiguousarray(rest[..., at])
     if kind == 2 or not alpha.any():
         return over_white(rgb, alpha)
     return np.asarray(
