@@ -3,7 +3,7 @@
 After US 2019/0122360 A1, [0062] and [0063]: the lesion's map is brought to a standard resolution and illumination
 before it is compared, similarity is that of local patterns and not of the outcome alone, and a pattern counts by
 what it contributed to the outcome. Nothing is asked of a model here: a record holds all that is needed, the small
-picture, the mask and the classifier's saliency.
+picture, the mask and the classifier's saliency; or, where the classifier gave its own descriptors (``PATTERNS``), these.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ _SPREAD = np.array((28.0, 9.2, 9.3, 6.5, 2.0, 2.0), np.float32)
 _COARSE = (1, 2, 4)
 _BINS = 8
 _TEXTURE_SPREAD = 0.06
+_LEARNED = 10.0**0.5
+"""Length of learned descriptions: a match has fallen to 1 / e where their cosine is less by a tenth."""
+_BLOCK = 2
+"""Rows and columns of a model's places that are a region."""
+_LEAST_WEIGHT = 0.2
+"""Of a region, over that of an even share: what counts less is left out."""
 _WIDTH = 1.0
 """Distance of two descriptions at which a match has fallen to exp(-1/2)."""
 
@@ -122,6 +128,41 @@ def patterns_of(picture: Image, mask: Mask, saliency: Image | None, height: int,
     scale = height / rows, width / columns
     boxes = tuple(_box(corner, square, scale, (height, width)) for corner in corners)
     return Patterns(boxes, described, weights)
+
+
+def patterns_placed(placed: npt.NDArray[np.floating[Any]], height: int, width: int) -> Patterns | None:
+    """The local patterns that a classifier gave itself; none where it gave none at any place.
+
+    Args:
+        placed: [h, w, K] over the whole picture (``PATTERNS``): directions say how places look, lengths what they count.
+        height: Of the image, in whose pixels boxes are told.
+        width: Likewise.
+    """
+    rows, columns = (side // _BLOCK for side in placed.shape[:2])
+    cut = placed[: rows * _BLOCK, : columns * _BLOCK].astype(np.float32)
+    lengths = np.linalg.norm(cut, axis=2)
+    blocks = (rows, _BLOCK, columns, _BLOCK)
+    weights = lengths.reshape(blocks).sum(axis=(1, 3))
+    sums = cut.reshape(*blocks, -1).sum(axis=(1, 3))
+    total = float(weights.sum())
+    if not total > 0:
+        return None
+    kept = weights >= _LEAST_WEIGHT * total / np.count_nonzero(weights)
+    described = sums[kept] / np.maximum(np.linalg.norm(sums[kept], axis=1, keepdims=True), 1e-9)
+    boxes = tuple(
+        Box(
+            round(column * width / columns),
+            round(row * height / rows),
+            round((column + 1) * width / columns),
+            round((row + 1) * height / rows),
+        )
+        for row, column in np.argwhere(kept).tolist()
+    )
+    return Patterns(
+        boxes,
+        np.asarray(_LEARNED * described, np.float32),
+        np.asarray(weights[kept] / weights[kept].sum(), np.float32),
+    )
 
 
 def matches(asked: Patterns, other: Patterns, regions: tuple[int, ...] = ()) -> list[Match]:

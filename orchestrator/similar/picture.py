@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -12,26 +14,42 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import read_artifact
-from orchestrator.similar.patterns import Patterns, patterns_of
+from orchestrator.similar.patterns import Patterns, patterns_of, patterns_placed
 
 Pixels = npt.NDArray[np.uint8]
 
+_PATTERNS = "patterns.npy"
 _TILES, _ORIGINAL, _PURIFIED = 4, 0, 2
 
 
 def look_of(store: ObjectStore, record: ResultRecord) -> Patterns | None:
     """The local patterns of an image's lesion; none where its record has no picture of it.
 
+    Those that its classifier gave, where it did: of one model all records have them, or none.
+
     Raises:
         ObjectNotFound: Where its mask was deleted.
         ArtifactDamaged: Where a file is no picture.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
+    classified = record.stages.get(Stage.CLASSIFY)
+    if classified is not None and _PATTERNS in classified.inline.keys() | classified.artifacts.keys():
+        return _given(store, record)
     picture = tile_of(record)
     if picture is None:
         return None
     mask = _decoded(read_artifact(store, record, "mask.png"), cv2.IMREAD_GRAYSCALE)
     return patterns_of(picture, mask, _saliency(store, record), record.source.height, record.source.width)
+
+
+def _given(store: ObjectStore, record: ResultRecord) -> Patterns | None:
+    try:
+        placed = np.load(io.BytesIO(read_artifact(store, record, _PATTERNS)), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ArtifactDamaged("a file of a record holds no patterns") from error
+    if placed.ndim != 3 or placed.dtype.kind != "f":
+        raise ArtifactDamaged("a file of a record holds no patterns")
+    return patterns_placed(placed, record.source.height, record.source.width)
 
 
 def tile_of(record: ResultRecord) -> Pixels | None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dermbatch import layout
-from dermbatch.errors import ObjectNotFound, PermanentError, StoreUnavailable, UsageError
+from dermbatch.errors import ArtifactDamaged, ObjectNotFound, PermanentError, StoreUnavailable, UsageError
 from dermbatch.records.asked import BatchSummary, Deidentification
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.stored import read
@@ -20,7 +20,8 @@ from orchestrator.similar import codes, growing, identity
 from orchestrator.similar.answer import Question, answer
 from orchestrator.similar.facts import NOTHING, parse
 from orchestrator.similar.held import Forbidden, read_index
-from orchestrator.similar.patterns import apart, matches, patterns_of
+from orchestrator.similar.patterns import Box, apart, matches, patterns_of, patterns_placed
+from orchestrator.similar.picture import look_of
 from orchestrator.similar.shelf import IndexShelf, Refinement
 from orchestrator.similar.told import said
 from tests.outcome_samples import CREATED, batch_of, entry_of, mask_png, result_of, table_of, write_manifest
@@ -382,6 +383,56 @@ def test_the_nearest_of_few_that_are_allowed_are_found_wherever_they_lie():
     allowed = np.zeros(len(vectors), bool)
     allowed[far] = True
     assert {number for number, _ in coder.nearest(vectors[7], 10, allowed)} == set(far.tolist())
+
+
+def placed_patterns(*cells, side=8):
+    """A model's own descriptors: a direction and a length at (row, column), over a picture of cells."""
+    found = np.zeros((side, side, 4), np.float16)
+    for row, column, direction, length in cells:
+        found[row, column] = np.eye(4)[direction] * length
+    return found
+
+
+def test_patterns_that_a_model_gave_are_regions_where_it_placed_them():
+    found = patterns_placed(placed_patterns((2, 2, 0, 0.3), (3, 3, 0, 0.3), (4, 6, 1, 0.4)), 80, 160)
+    assert found.boxes == (Box(40, 20, 80, 40), Box(120, 40, 160, 60))
+    np.testing.assert_allclose(found.weights, [0.6, 0.4], atol=1e-3)
+    same = matches(found, found)
+    assert sum(match.counted for match in same) == pytest.approx(1)
+    assert patterns_placed(placed_patterns((0, 0, 0, 1.0), (0, 4, 1, 0.01)), 80, 80).boxes == (Box(0, 0, 20, 20),)
+    other = patterns_placed(placed_patterns((0, 0, 0, 0.5), (0, 4, 2, 0.5)), 80, 160)
+    assert sum(match.counted for match in matches(found, other)) == pytest.approx(0.6, abs=1e-3)
+    assert patterns_placed(placed_patterns(), 80, 80) is None
+
+
+def with_patterns(record, store, body):
+    stage = record.stages["classify"]
+    key = f"patterns/{record.batch}/{record.index}.npy"
+    store.put(key, body, "")
+    changed = stage.model_copy(update={"artifacts": stage.artifacts | {"patterns.npy": key}})
+    return record.model_copy(update={"stages": record.stages | {"classify": changed}})
+
+
+def as_file(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_patterns_that_a_model_gave_decide_among_cases(store):
+    record = read(store, layout.result("monday", 0), ResultRecord)
+    one = with_patterns(record, store, as_file(placed_patterns((2, 2, 0, 1.0))))
+    assert look_of(store, one).boxes == (
+        Box(
+            record.source.width // 4,
+            record.source.height // 4,
+            record.source.width // 2,
+            record.source.height // 2,
+        ),
+    )
+    for body in (b"no array", as_file(np.zeros((3, 3), np.float16)), as_file(np.zeros((3, 3, 3), np.uint8))):
+        with pytest.raises(ArtifactDamaged, match="holds no patterns"):
+            look_of(store, with_patterns(record, store, body))
 
 
 # Answers.

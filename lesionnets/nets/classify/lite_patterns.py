@@ -66,8 +66,11 @@ class LitePatterns(PatternClassifier):
         self.shallow = nn.Sequential(
             nn.BatchNorm2d(few), nn.Conv2d(few, shallow, 3, 2, 1, bias=False), nn.BatchNorm2d(shallow), nn.ReLU()
         )
-        # Blocks end without an activation, and their channels differ in size by far.
-        self.project = nn.Sequential(nn.BatchNorm2d(some + many), nn.Conv2d(some + many, descriptors, 1))
+        # Blocks end without an activation, and their channels differ in size by far. The ReLU, which Lin et al. have
+        # too, keeps means in the outer products: of centred descriptors these are covariances alone.
+        self.project = nn.Sequential(
+            nn.BatchNorm2d(some + many), nn.Conv2d(some + many, descriptors, 1), nn.ReLU()
+        )
 
     def load(self, whole: EfficientLite) -> None:
         """Take the weights of a whole encoder."""

@@ -37,7 +37,7 @@ VIEWS = 1
 SHARES = (0.0,)
 """The views that are served: the lesion alone. They are the bank's last ones."""
 BATCH = 64
-EPOCHS = 20
+EPOCHS = 12
 MINUTES = 60.0
 PATIENCE = 12
 RATE = 2e-3
