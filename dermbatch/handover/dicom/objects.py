@@ -59,7 +59,9 @@ def dicom_objects(
     drawn: Dataset | None = None
     if segmented is not None and mask is not None and mask.any():
         named = _names("segmentation", header, image, [segmented])
-        drawn = segmentation(mask, header, image, segmented.model, shown=_shown(segmented), **named)
+        uid, series = named["uid"], named["series_uid"]
+        model = segmented.model
+        drawn = segmentation(mask, header, image, model, uid=uid, series_uid=series, shown=_shown(segmented))
         made["segmentation"] = _file(drawn, header, "segmentation", segmented.model)
     told = [record for record in (segmented, classified) if record is not None]
     if told:

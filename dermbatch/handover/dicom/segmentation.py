@@ -1,4 +1,7 @@
-"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): one binary segment on the source image's own grid."""
+"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): binary segments on the source image's own grid.
+
+The lesion is one; what a reader has drawn of dermoscopic features are further ones.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ from dermbatch.records.outcome import ImageInfo, ModelUsed
 from dermbatch.records.uids import uid_of
 
 SERIES_NUMBER = 9001
+SKIN_LESION = "lesion"
+"""Tracking Identifier of the lesion; those of features are their terms."""
 
 _COLOUR = hd.color.CIELabColor.from_rgb(0, 230, 118)
 """Recommended Display CIELab Value (PS3.3, C.8.20.2): the green that previews and desk outline lesions with."""
@@ -37,18 +42,30 @@ def segmentation(
     uid: str,
     series_uid: str,
     shown: Mapping[str, str] | None = None,
+    regions: Mapping[str, Mask] | None = None,
 ) -> Dataset:
     """The segmentation of a lesion.
 
     Args:
-        mask: [H, W] uint8 of the source's size; lesion where it is not 0, and there has to be some.
+        mask: [H, W] uint8 of the source's size; lesion where it is not 0.
         header: Of the source.
         image: The source.
         model: What segmented.
         uid: Its SOP Instance UID.
         series_uid: Its Series Instance UID.
         shown: What the model was shown, by the names of record parameters; none where it was shown nothing.
+        regions: Of dermoscopic features, by their terms, likewise. A mask without a pixel is no segment, and there
+            has to be one.
     """
+    drawn = [(SKIN_LESION, mask), *(regions or {}).items()]
+    drawn = [(what, one) for what, one in drawn if one.any()]
+    described = [
+        _segment(header, image, model, shown or {})
+        if what == SKIN_LESION
+        else _region(number, what, header, image)
+        for number, (what, _) in enumerate(drawn, 1)
+    ]
+    planes = [(one > 0).astype(np.uint8) for _, one in drawn]
     placed = "FrameOfReferenceUID" in header
     source = nameless(header)
     source.SOPClassUID = SecondaryCaptureImageStorage  # one frame, whatever class it comes from
@@ -56,9 +73,9 @@ def segmentation(
         del source.FrameOfReferenceUID
     made = hd.seg.Segmentation(
         source_images=[source],
-        pixel_array=(mask > 0).astype(np.uint8),
+        pixel_array=planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)[None],
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(header, image, model, shown or {})],
+        segment_descriptions=described,
         series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
         sop_instance_uid=uid,
@@ -102,10 +119,12 @@ def _refer(made: Dataset, header: Dataset, frame: int | None) -> None:
 
 
 def _say_of_frame(made: Dataset) -> None:
-    """Say by the frame what highdicom says for all of them, since some viewers look there alone; there is one."""
-    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
-    frame["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
-    del shared.SegmentIdentificationSequence
+    """Say by the frame what highdicom says for all where there is one, since some viewers look there alone."""
+    (shared,), frames = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    if "SegmentIdentificationSequence" in shared:
+        for frame in frames:
+            frame["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
+        del shared.SegmentIdentificationSequence
 
 
 def _place(made: Dataset, header: Dataset) -> None:
@@ -115,9 +134,10 @@ def _place(made: Dataset, header: Dataset) -> None:
     """
     orientation = header.get("ImageOrientationPatient", _OWN_PLANE)
     position = header.get("ImagePositionPatient", _OWN_CORNER)
-    (shared,), (frame,) = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
+    (shared,), frames = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
     shared.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", orientation)
-    frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position)
+    for frame in frames:
+        frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position)
 
 
 def _measures(spacing_mm: tuple[float, float]) -> hd.PixelMeasuresSequence:
@@ -140,7 +160,22 @@ def _segment(header: Dataset, image: ImageInfo, model: ModelUsed, shown: Mapping
             parameters={"sha256": model.sha256, **shown},
         ),
         tracking_uid=tracking_uid(header, image),
-        tracking_id="lesion",
+        tracking_id=SKIN_LESION,
         anatomic_regions=[codes.SKIN],
         display_color=_COLOUR,
+    )
+
+
+def _region(number: int, term: str, header: Dataset, image: ImageInfo) -> SegmentDescription:
+    """A segment of a feature, which is always drawn by hand."""
+    feature = codes.feature(term)
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=feature.meaning,
+        segmented_property_category=codes.ABNORMAL,
+        segmented_property_type=feature,
+        algorithm_type=SegmentAlgorithmTypeValues.MANUAL,
+        tracking_uid=uid_of("feature", header.SOPInstanceUID, str(image.frame or 1), term),
+        tracking_id=term,
+        anatomic_regions=[codes.SKIN],
     )
