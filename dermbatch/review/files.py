@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from dermbatch.images.lesion import Mask
 from dermbatch.images.quiet import quiet
-from dermbatch.records import codes
+from dermbatch.records.codes import SKIN_LESION
 from dermbatch.review.masks import of_runs, runs
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -176,7 +176,7 @@ def is_dicom(body: bytes) -> bool:
 
 
 def _of_segmentation(body: bytes, height: int, width: int, instance: str | None, frame: int | None) -> Mask:
-    """The one segment of a binary Segmentation (PS3.3, A.51) of one plane."""
+    """The lesion of a binary Segmentation (PS3.3, A.51) of one plane: its one segment, or the one that says so."""
     with quiet():
         try:
             found = dcmread(BytesIO(body))
@@ -211,30 +211,31 @@ def _segment(found: Dataset, height: int, width: int) -> Mask:
         raise ValueError("the DICOM file is no binary Segmentation")
     if (found.Rows, found.Columns) != (height, width):
         raise ValueError(_other_size(int(found.Columns), int(found.Rows), height, width))
-    frame = _lesion_frame(found)
+    frame = _frame_of_lesion(found)
     if found.file_meta.TransferSyntaxUID not in _PLAIN:
         raise ValueError("the Segmentation is compressed; write it as Explicit VR Little Endian")
     bits = np.unpackbits(np.frombuffer(found.PixelData, np.uint8), bitorder="little")
-    plane = bits[frame * height * width : (frame + 1) * height * width]
-    if len(plane) < height * width:
+    bits = bits[frame * height * width :][: height * width]
+    if len(bits) < height * width:
         raise ValueError("the Segmentation breaks off")
-    return (plane.reshape(height, width) * 255).astype(np.uint8)
+    return (bits.reshape(height, width) * 255).astype(np.uint8)
 
 
-def _lesion_frame(found: Dataset) -> int:
-    """The frame, from 0, of the only segment; beside it there may be the zone that Dermbatch itself adds."""
+def _frame_of_lesion(found: Dataset) -> int:
+    """Which frame has the mask: the only one, or that of the only segment which is a skin lesion."""
     frames = int(found.get("NumberOfFrames", 1))
-    if len(found.SegmentSequence) == frames == 1:
+    if frames == len(found.SegmentSequence) == 1:
         return 0
-    lesions = [one.SegmentNumber for one in found.SegmentSequence if "SegmentNumber" in one and not _is_zone(one)]
-    groups = found.get("PerFrameFunctionalGroupsSequence", [])
+    numbers = [one.SegmentNumber for one in found.SegmentSequence if _is_lesion(one)]
+    groups = found.get("PerFrameFunctionalGroupsSequence") or []
     of = [group.SegmentIdentificationSequence[0].ReferencedSegmentNumber for group in groups]
-    if len(lesions) != 1 or len(of) != frames or of.count(lesions[0]) != 1:
+    if len(numbers) != 1 or len(of) != frames or of.count(numbers[0]) != 1:
         raise ValueError("the Segmentation has several segments or planes, and a mask is one")
-    return int(of.index(lesions[0]))
+    return of.index(numbers[0])
 
 
-def _is_zone(segment: Dataset) -> bool:
-    kinds = segment.get("SegmentedPropertyTypeCodeSequence", [])
-    told = [(kind.get("CodeValue"), kind.get("CodingSchemeDesignator")) for kind in kinds]
-    return (codes.BORDER_ZONE.value, codes.SCHEME) in told
+def _is_lesion(segment: Dataset) -> bool:
+    kinds = segment.get("SegmentedPropertyTypeCodeSequence") or []
+    return [(one.CodeValue, one.CodingSchemeDesignator) for one in kinds] == [
+        (SKIN_LESION.value, SKIN_LESION.scheme_designator)
+    ]

@@ -16,7 +16,7 @@ from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.images.lesion import Mask
 from dermbatch.images.quiet import quiet
 from dermbatch.records.outcome import KnownImage, ResultRecord
-from dermbatch.records.review import Case, Decision
+from dermbatch.records.review import Case, Decision, Drawn
 from dermbatch.review.files import coco, is_dicom, mask_of
 from dermbatch.review.kept import decided, newer_results
 from dermbatch.review.leases import Leases
@@ -135,7 +135,12 @@ def drawn(found: Decision) -> Mask:
     """
     if found.mask is None:
         raise Problem(404, "not_found", "there is no mask in this decision")
-    return of_runs(found.mask.counts, found.mask.height, found.mask.width)
+    return picture(found.mask)
+
+
+def picture(found: Drawn) -> Mask:
+    """What was drawn, uint8 [H, W], 0 or 255."""
+    return of_runs(found.counts, found.height, found.width)
 
 
 def last_of(store: ObjectStore, record: ResultRecord) -> ResultRecord:

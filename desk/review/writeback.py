@@ -21,7 +21,7 @@ from desk.api.images import TheRecord, source_of
 from desk.desk import TheDesk, ThePerson, TheStore
 from desk.door.tenancy import own_tenant
 from desk.problems import Problem
-from desk.review.masks import TheDecision, drawn
+from desk.review.masks import TheDecision, drawn, picture
 
 router = APIRouter(prefix="/v1/batches/{batch}/images/{index}/decisions/{version}", tags=["review"])
 
@@ -90,7 +90,8 @@ def objects_of(store: ObjectStore, record: ResultRecord, found: Decision) -> dic
         raise Problem(409, "not_a_reading", "what is returned for correction is no reading")
     model = _begun_from(store, record, found)
     mask = None if found.mask is None else drawn(found)
-    made = reviewed_objects(source_of(store, record), record.source, found, mask, model)
+    regions = {one.term: picture(one.region) for one in found.features if one.region is not None}
+    made = reviewed_objects(source_of(store, record), record.source, found, mask, model, regions)
     return {kind: made[kind] for kind in made}
 
 

@@ -62,11 +62,15 @@ def decide(client, path=PATH, **said):
 
 
 def test_a_decision_is_sent_as_new_instances_once_and_noted(server, batch, pacs, tmp_path):
+    region = {"height": HEIGHT, "width": WIDTH, "counts": [0, 5, HEIGHT * WIDTH - 5]}
     with server.client("ada") as ada, server.client("bo") as bo:
-        decide(ada, diagnosis=["melanoma"], mask=runs(drawing()), features=[{"term": "streaks"}])
+        decide(ada, diagnosis=["melanoma"], mask=runs(drawing()), features=[{"term": "streaks", "region": region}])
         assert bo.get(f"{PATH}/1/report.dcm", params={"reader": "ada"}).status_code == 404  # blind
         segmentation, report = (ada.get(f"{PATH}/1/{kind}.dcm").content for kind in ("segmentation", "report"))
         assert np.array_equal(mask_of(segmentation, HEIGHT, WIDTH), drawing())
+        assert len(dcmread(BytesIO(segmentation)).SegmentSequence) == 2  # with the streaks
+        again = ada.post(f"{PATH.removesuffix('/decisions')}/masks", content=segmentation)
+        assert again.json()["counts"] == runs(drawing())
         for name, body in (("seg", segmentation), ("sr", report)):
             (tmp_path / name).write_bytes(body)
             assert dciodvfy(tmp_path / name) == []

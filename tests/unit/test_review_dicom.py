@@ -23,6 +23,7 @@ from dermbatch.stages import Stage
 from dermbatch.stored import write
 from desk.problems import Problem
 from desk.review import writeback
+from desk.review.masks import picture
 
 MADE_AT = datetime(2026, 11, 27, 12, 30, 15, 250_000, tzinfo=UTC)
 
@@ -53,7 +54,8 @@ def decided(made, mask, **said):
 def objects(made, mask, **said):
     body = made.store.objects["incoming", "x"]
     model = made.record.stages[Stage.SEGMENT].model
-    found = reviewed_objects(body, made.record.source, decided(made, mask, **said), mask, model)
+    regions = {one.term: picture(one.region) for one in said.get("features", ()) if one.region is not None}
+    found = reviewed_objects(body, made.record.source, decided(made, mask, **said), mask, model, regions)
     return found, {kind: dcmread(BytesIO(one)) for kind, one in found.items()}
 
 
@@ -83,6 +85,40 @@ def test_the_mask_comes_back_pixel_by_pixel(made):
         mask_of(made.files["segmentation"], 120, 160) > 0, made.picture(Stage.SEGMENT, "mask.png") > 0
     )
     assert read["segmentation"].ContentCreatorName == "ada^"
+
+
+def region(rows):
+    """A feature's region: these rows of the picture, over the lesion and beside it."""
+    mask = np.zeros((120, 160), np.uint8)
+    mask[rows] = 255
+    return mask, Drawn(height=120, width=160, counts=tuple(runs(mask)))
+
+
+def test_regions_of_features_are_segments_beside_the_lesion(made):
+    (streaks, first), (globules, second) = region(slice(40, 70)), region(slice(3, 5))
+    empty = Drawn(height=120, width=160, counts=(120 * 160,))
+    features = (
+        Feature(term="streaks", region=first),
+        Feature(term="ulceration"),
+        Feature(term="blue_white_veil", region=empty),
+        Feature(term="globules", region=second),
+    )
+    for lesion in (drawing(), np.zeros((120, 160), np.uint8)):
+        files, read = objects(made, lesion, features=features)
+        wanted = [(codes.SKIN_LESION, lesion)] if lesion.any() else []
+        wanted += [(codes.feature("streaks"), streaks), (codes.feature("globules"), globules)]
+        segments = read["segmentation"].SegmentSequence
+        assert [one.SegmentedPropertyTypeCodeSequence[0].CodeValue for one in segments] == [
+            code.value for code, _ in wanted
+        ]
+        pixels = hd.seg.segread(BytesIO(files["segmentation"])).pixel_array.reshape(-1, 120, 160)
+        assert all(np.array_equal(one > 0, mask > 0) for one, (_, mask) in zip(pixels, wanted, strict=True))
+        assert {one.SegmentAlgorithmType for one in segments[-2:]} == {"MANUAL"}
+        assert said_of(read["report"], codes.FEATURE) == ["streaks", "ulceration", "blue white veil", "globules"]
+    with pytest.raises(ValueError, match="several"):
+        mask_of(files["segmentation"], 120, 160)
+    files, _ = objects(made, drawing(), features=features)
+    assert np.array_equal(mask_of(files["segmentation"], 120, 160), drawing()), "the lesion comes back"
 
 
 @pytest.mark.parametrize(("blank", "kind"), [(True, "MANUAL"), (False, "SEMIAUTOMATIC")])

@@ -62,7 +62,10 @@ def dicom_objects(
     if segmented is not None and mask is not None and mask.any():
         named = _names("segmentation", header, image, [segmented])
         zone = None if border is None else border_zone(border, (mask.shape[0], mask.shape[1]))
-        drawn = segmentation(mask, header, image, segmented.model, shown=_shown(segmented), zone=zone, **named)
+        uid, series = named["uid"], named["series_uid"]
+        drawn = segmentation(
+            mask, header, image, segmented.model, uid=uid, series_uid=series, shown=_shown(segmented), zone=zone
+        )
         made["segmentation"] = _file(drawn, header, "segmentation", segmented.model)
     told = [record for record in (segmented, classified) if record is not None]
     if told:

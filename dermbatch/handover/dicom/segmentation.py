@@ -1,6 +1,7 @@
-"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): a binary segment on the source image's own grid.
+"""The lesion mask as a DICOM Segmentation (PS3.3, A.51): binary segments on the source image's own grid.
 
-A model that tells borders adds a second segment, the zone in which the lesion ends; the two overlap.
+The lesion is one; what a reader has drawn of dermoscopic features are further ones, and so is the zone in which
+the lesion ends where a model tells borders. Segments may overlap.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from dermbatch.records.outcome import ImageInfo, ModelUsed
 from dermbatch.records.uids import uid_of
 
 SERIES_NUMBER = 9001
+SKIN_LESION = "lesion"
+"""Tracking Identifier of the lesion; those of features are their terms."""
 
 _COLOUR = hd.color.CIELabColor.from_rgb(0, 230, 118)
 """Recommended Display CIELab Value (PS3.3, C.8.20.2): the green that previews and desk outline lesions with."""
@@ -42,35 +45,45 @@ def segmentation(
     uid: str,
     series_uid: str,
     shown: Mapping[str, str] | None = None,
+    regions: Mapping[str, Mask] | None = None,
     zone: Flags | None = None,
 ) -> Dataset:
     """The segmentation of a lesion.
 
     Args:
-        mask: [H, W] uint8 of the source's size; lesion where it is not 0, and there has to be some.
+        mask: [H, W] uint8 of the source's size; lesion where it is not 0.
         header: Of the source.
         image: The source.
         model: What segmented.
         uid: Its SOP Instance UID.
         series_uid: Its Series Instance UID.
         shown: What the model was shown, by the names of record parameters; none where it was shown nothing.
-        zone: [H, W], where the lesion ends by a border map: the second segment, where there is any of it.
+        regions: Of dermoscopic features, by their terms, likewise. A mask without a pixel is no segment, and there
+            has to be one.
+        zone: [H, W], where the lesion ends by a border map: the last segment, where there is any of it.
     """
+    drawn = [(SKIN_LESION, mask), *(regions or {}).items()]
+    drawn = [(what, one) for what, one in drawn if one.any()]
+    described = [
+        _segment(header, image, model, shown or {})
+        if what == SKIN_LESION
+        else _region(number, what, header, image)
+        for number, (what, _) in enumerate(drawn, 1)
+    ]
+    planes = [(one > 0).astype(np.uint8) for _, one in drawn]
     placed = "FrameOfReferenceUID" in header
     source = nameless(header)
     source.SOPClassUID = SecondaryCaptureImageStorage  # one frame, whatever class it comes from
     if placed:
         del source.FrameOfReferenceUID
-    planes = [mask > 0]
-    segments = [_segment(header, image, model, shown or {})]
     if zone is not None and zone.any():
-        planes.append(zone)
-        segments.append(_zone(header, image, segments[0]))
+        planes.append(zone.astype(np.uint8))
+        described.append(_zone(len(planes), header, image, described[0]))
     made = hd.seg.Segmentation(
         source_images=[source],
-        pixel_array=np.stack(planes, axis=-1)[None].astype(np.uint8),
+        pixel_array=planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)[None],
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=segments,
+        segment_descriptions=described,
         series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
         sop_instance_uid=uid,
@@ -117,7 +130,8 @@ def _say_of_frame(made: Dataset) -> None:
     """Say by the frame what highdicom says for all where there is one, since some viewers look there alone."""
     (shared,), frames = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
     if "SegmentIdentificationSequence" in shared:
-        frames[0]["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
+        for frame in frames:
+            frame["SegmentIdentificationSequence"] = shared["SegmentIdentificationSequence"]
         del shared.SegmentIdentificationSequence
 
 
@@ -128,9 +142,9 @@ def _place(made: Dataset, header: Dataset) -> None:
     """
     orientation = header.get("ImageOrientationPatient", _OWN_PLANE)
     position = header.get("ImagePositionPatient", _OWN_CORNER)
-    (shared,) = made.SharedFunctionalGroupsSequence
+    (shared,), frames = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
     shared.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", orientation)
-    for frame in made.PerFrameFunctionalGroupsSequence:
+    for frame in frames:
         frame.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position)
 
 
@@ -154,16 +168,16 @@ def _segment(header: Dataset, image: ImageInfo, model: ModelUsed, shown: Mapping
             parameters={"sha256": model.sha256, **shown},
         ),
         tracking_uid=tracking_uid(header, image),
-        tracking_id="lesion",
+        tracking_id=SKIN_LESION,
         anatomic_regions=[codes.SKIN],
         display_color=_COLOUR,
     )
 
 
-def _zone(header: Dataset, image: ImageInfo, lesion: SegmentDescription) -> SegmentDescription:
+def _zone(number: int, header: Dataset, image: ImageInfo, lesion: SegmentDescription) -> SegmentDescription:
     """The zone in which the lesion ends, by the same algorithm."""
     return SegmentDescription(
-        segment_number=2,
+        segment_number=number,
         segment_label="Border zone",
         segmented_property_category=codes.ABNORMAL,
         segmented_property_type=codes.BORDER_ZONE,
@@ -173,4 +187,19 @@ def _zone(header: Dataset, image: ImageInfo, lesion: SegmentDescription) -> Segm
         tracking_id="border zone",
         anatomic_regions=[codes.SKIN],
         display_color=_ZONE_COLOUR,
+    )
+
+
+def _region(number: int, term: str, header: Dataset, image: ImageInfo) -> SegmentDescription:
+    """A segment of a feature, which is always drawn by hand."""
+    feature = codes.feature(term)
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=feature.meaning,
+        segmented_property_category=codes.ABNORMAL,
+        segmented_property_type=feature,
+        algorithm_type=SegmentAlgorithmTypeValues.MANUAL,
+        tracking_uid=uid_of("feature", header.SOPInstanceUID, str(image.frame or 1), term),
+        tracking_id=term,
+        anatomic_regions=[codes.SKIN],
     )
