@@ -43,8 +43,10 @@ class Checkpoint:
             UsageError: Where the network is unknown or the weights are another network's.
         """
         model = network(self.network, self.hyper)
+        # Networks may add what a checkpoint of theirs leaves out: an encoder that never learns.
+        completed = getattr(model, "completed", dict)
         try:
-            model.load_state_dict(self.state)
+            model.load_state_dict(completed(self.state))
         except RuntimeError as error:
             raise UsageError(
                 f"the checkpoint's weights do not fit its network {self.network!r}; train it again"

@@ -110,6 +110,7 @@ def export(
     if stage not in set(Stage):
         raise UsageError(f"recipe {trained.recipe!r} makes no model of a stage; there are {', '.join(Stage)}")
     network = trained.build()
+    trained = replace(trained, state=network.state_dict())  # with what a checkpoint may leave out
     folder = repository / _plain(name or trained.recipe)
     if isinstance(network, MutualSN):
         if visual_backprop:

@@ -63,8 +63,11 @@ def patterns(
     described = _described(networks, chosen, segment)
     all_patterns = [clusters.discover(one, count, seed) for one in described]
     agreements = [clusters.agreement(all_patterns[0], other) for other in all_patterns[1:]]
+    again = clusters.agreement(all_patterns[0], clusters.discover(described[0], count, seed + 1))
     title = f"{count} patterns of {len(chosen)} pictures, seed {seed}"
-    page = catalogue.catalogue(title, chosen, described[0], all_patterns[0], agreements, networks[0].diagnoses)
+    page = catalogue.catalogue(
+        title, chosen, described[0], all_patterns[0], agreements, networks[0].diagnoses, again=again
+    )
     written = catalogue.write(page, out, json.dumps(page.figures(), indent=2) + "\n")
     for what, number in found.left_out.items():
         typer.echo(f"lesionnets: left out {number} {what}", err=True)

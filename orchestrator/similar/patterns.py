@@ -3,7 +3,8 @@
 After US 2019/0122360 A1, [0062] and [0063]: the lesion's map is brought to a standard resolution and illumination
 before it is compared, similarity is that of local patterns and not of the outcome alone, and a pattern counts by
 what it contributed to the outcome. Nothing is asked of a model here: a record holds all that is needed, the small
-picture, the mask and the classifier's saliency; or, where the classifier gave its own descriptors (``PATTERNS``), these.
+picture, the mask and the classifier's saliency; or, where the classifier gave descriptors of its own
+(``PATTERNS``), these.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ def patterns_placed(placed: npt.NDArray[np.floating[Any]], height: int, width: i
     """The local patterns that a classifier gave itself; none where it gave none at any place.
 
     Args:
-        placed: [h, w, K] over the whole picture (``PATTERNS``): directions say how places look, lengths what they count.
+        placed: [h, w, K] over the whole picture (``PATTERNS``): directions say how places look, lengths what they
+            count.
         height: Of the image, in whose pixels boxes are told.
         width: Likewise.
     """

@@ -267,6 +267,7 @@ def test_the_catalogue_is_the_same_again_and_escapes_names(
     assert sum(one["share"] for one in told["patterns"]) == pytest.approx(1)
     assert page.count("data:image/jpeg") == sum(len(one["regions"]) for one in told["patterns"])
     assert len(told["agreement"]) == 1
+    assert told["agreement_of_clustering_again"]["overlap"] > told["agreement"][0]["chance"]
     # Without labels the network's own guesses stand for them, and that is said.
     assert call(monkeypatch, capsys, *words, tmp_path / "c")[0] == 0
     assert "no labels were given" in (tmp_path / "c" / "patterns.html").read_text()

@@ -419,7 +419,7 @@ def as_file(array):
     return buffer.getvalue()
 
 
-def test_patterns_that_a_model_gave_decide_among_cases(store):
+def test_patterns_that_a_model_gave_are_read_from_the_record_or_refused(store):
     record = read(store, layout.result("monday", 0), ResultRecord)
     one = with_patterns(record, store, as_file(placed_patterns((2, 2, 0, 1.0))))
     assert look_of(store, one).boxes == (

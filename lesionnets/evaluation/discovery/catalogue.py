@@ -85,6 +85,7 @@ class Catalogue:
         entries: The patterns, the most frequent first.
         beyond: What places beyond the lesion add to each logit, mean over the pictures.
         agreements: With each other network.
+        again: Of the same network's clusters with those of other first centres: what clustering alone unsettles.
     """
 
     title: str
@@ -95,6 +96,7 @@ class Catalogue:
     entries: list[Entry]
     beyond: dict[str, float]
     agreements: Sequence[Agreement]
+    again: Agreement
 
     def html(self) -> str:
         """The catalogue as one file."""
@@ -112,7 +114,7 @@ class Catalogue:
         ]
         agreements = [
             {"overlap": one.overlap, "chance": one.chance, "information": one.information}
-            for one in self.agreements
+            for one in (*self.agreements, self.again)
         ]
         return {
             "title": self.title,
@@ -121,7 +123,8 @@ class Catalogue:
             "diagnoses_are_labels": self.told,
             "patterns": rows,
             "beyond": self.beyond,
-            "agreement": agreements,
+            "agreement": agreements[:-1],
+            "agreement_of_clustering_again": agreements[-1],
         }
 
 
@@ -132,6 +135,8 @@ def catalogue(
     patterns: Patterns,
     agreements: Sequence[Agreement],
     classes: Sequence[str],
+    *,
+    again: Agreement,
 ) -> Catalogue:
     """Of a network's patterns.
 
@@ -142,6 +147,7 @@ def catalogue(
         patterns: Found among their places.
         agreements: With the patterns of other networks.
         classes: Names of the network's diagnoses.
+        again: With the same network's clusters, begun otherwise.
 
     Raises:
         UsageError: Where a picture cannot be read.
@@ -166,7 +172,7 @@ def catalogue(
         for pattern in range(len(patterns.centres))
     ]
     beyond = _named(adds[:, -1].mean(axis=0), classes)
-    return Catalogue(title, classes, told, len(samples), groups, entries, beyond, agreements)
+    return Catalogue(title, classes, told, len(samples), groups, entries, beyond, agreements, again)
 
 
 def _named(values: Floats, classes: Sequence[str]) -> dict[str, float]:

@@ -20,7 +20,6 @@ from lesionnets.evaluation.classify import lesion_of
 from lesionnets.evaluation.models.predictors import Model
 from lesionnets.evaluation.segment import Watched, read_picture
 from lesionnets.graphs.classify import ClassifyGraph
-from lesionnets.nets.classify.lite_patterns import LitePatterns
 from lesionnets.nets.classify.mobilenet import lesion_weight
 from lesionnets.nets.classify.pattern_classifier import PatternClassifier
 
@@ -61,16 +60,12 @@ class Described:
 
 
 def load_patterns(path: Path) -> PatternClassifier:
-    """A network that describes places, of a checkpoint; ImageNet's encoder is added where it was left out.
+    """A network that describes places, of a checkpoint.
 
     Raises:
         UsageError: Where there is no checkpoint, or it is another network's.
     """
     trained = checkpoint.load(path)
-    if trained.network == checkpoint.name_of(LitePatterns) and not any(
-        name.startswith("encoder.") for name in trained.state
-    ):
-        return LitePatterns.on_imagenet(trained.hyper, trained.state)
     network = trained.build()
     if not isinstance(network, PatternClassifier):
         raise UsageError(

@@ -8,13 +8,12 @@ minutes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dermbatch.errors import UsageError
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.nets.classify.classifier import Square
 from lesionnets.nets.classify.pattern_classifier import PatternClassifier
@@ -60,14 +59,15 @@ class LitePatterns(PatternClassifier):
         self, version: int = 0, size: int = 224, shallow: int = 32, descriptors: int = 32, dropout: float = 0.3
     ) -> None:
         super().__init__(size, DIAGNOSES, shallow=shallow, descriptors=descriptors, dropout=dropout)
+        self.version = version
         self.encoder = EfficientLite(version).requires_grad_(requires_grad=False)
         del self.encoder.head  # what it says of whole pictures is not asked for
         few, some, many = (self.encoder.levels[depth] for depth in (EIGHTH, SIXTEENTH, LAST))
         self.shallow = nn.Sequential(
             nn.BatchNorm2d(few), nn.Conv2d(few, shallow, 3, 2, 1, bias=False), nn.BatchNorm2d(shallow), nn.ReLU()
         )
-        # Blocks end without an activation, and their channels differ in size by far. The ReLU, which Lin et al. have
-        # too, keeps means in the outer products: of centred descriptors these are covariances alone.
+        # Blocks end without an activation, and their channels differ in size by far. The ReLU, which Lin et al.
+        # have too, keeps means in the outer products: of centred descriptors these are covariances alone.
         self.project = nn.Sequential(
             nn.BatchNorm2d(some + many), nn.Conv2d(some + many, descriptors, 1), nn.ReLU()
         )
@@ -78,22 +78,18 @@ class LitePatterns(PatternClassifier):
             {name: value for name, value in whole.state_dict().items() if not name.startswith("head.")}
         )
 
-    @classmethod
-    def on_imagenet(cls, hyper: Mapping[str, Any], learned: Mapping[str, Tensor]) -> LitePatterns:
-        """A network of what it has learned alone, in evaluation mode; the encoder is ImageNet's.
+    def completed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a checkpoint, which may leave out the encoder: it is ImageNet's then.
 
         Raises:
-            UsageError: Where ImageNet's weights are not installed, or these are another network's.
+            UsageError: Where ImageNet's weights are not installed.
         """
-        try:
-            network = cls(**hyper)
-            whole = EfficientLite(hyper.get("version", 0))
-            load_imagenet(whole, hyper.get("version", 0))
-            network.load(whole)
-            network.load_state_dict({**network.state_dict(), **learned})
-        except (RuntimeError, TypeError) as error:
-            raise UsageError("the weights do not fit the network of classify_patterns; train it again") from error
-        return network.eval()
+        if not any(name.startswith("encoder.") for name in state):
+            whole = EfficientLite(self.version)
+            load_imagenet(whole, self.version)
+            self.load(whole)
+            return {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()} | dict(state)
+        return dict(state)
 
     @property
     def stages(self) -> list[nn.Module]:

@@ -65,7 +65,6 @@ class PatternClassifier(Classifier):
     ) -> None:
         super().__init__(size, diagnoses, shallow + descriptors**2)
         self.patterns = shallow + descriptors
-        self.lengths = shallow, descriptors**2
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.features, len(self.diagnoses))
 
@@ -97,7 +96,7 @@ class PatternClassifier(Classifier):
         products = (columns * weight.flatten(2)) @ columns.transpose(1, 2)
         second = pooled(products.flatten(1))
         fused = torch.cat([plain.values, second.values], dim=1)
-        by_plain, by_second = torch.split(self.head.weight, self.lengths, dim=1)
+        by_plain, by_second = self.head.weight[:, : shallow.shape[1]], self.head.weight[:, shallow.shape[1] :]
         linear = torch.einsum("ck,nk,nkp->ncp", by_plain, plain.factors, shallow.flatten(2))
         count, side, height, width = deep.shape
         forms = (by_second[None] * second.factors[:, None]).reshape(count, -1, side, side)
