@@ -60,11 +60,18 @@ def of_model(rows: pa.Table, sha256: str) -> pa.Table:
     return rows.filter(pc.equal(rows["classify_sha256"], sha256))
 
 
+def directed(rows: pa.Table) -> pa.Table:
+    """The rows whose embedding has a direction: not all of it 0, and none of it infinite or no number."""
+    vectors = (np.asarray(one.values, np.float64) for one in rows["embedding"])
+    lengths = [float(np.linalg.norm(one)) for one in vectors]
+    return rows.filter(pa.array([bool(np.isfinite(length)) and length > 0 for length in lengths], pa.bool_()))
+
+
 def embeddings_of(rows: pa.Table) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] of unit length.
 
     Raises:
-        ValueError: Where they are of several dimensions, or none has a direction.
+        ValueError: Where they are of several dimensions, or one has no direction: see :func:`directed`.
     """
     vectors = np.stack([np.asarray(one.values, np.float32) for one in rows["embedding"]])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

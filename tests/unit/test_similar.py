@@ -289,6 +289,25 @@ def test_an_index_says_what_it_holds_and_grows_with_batches(store):
     assert growing.grow(store, index.model.sha256) == grown
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_embedding_without_direction_is_left_out_alone_and_counted(store, monkeypatch, trained):
+    if trained:  # as of more than 20,000
+        monkeypatch.setattr(growing, "EXACT", 5)
+        monkeypatch.setattr(
+            growing, "train", lambda some: pytest.fail("no") if not some.all(axis=1).all() else b"x"
+        )
+        monkeypatch.setattr(growing, "Coder", lambda dimension, _: codes.Coder(dimension))
+    (index,) = growing.indexes(store)
+    bad = [np.zeros(4), [np.nan, 1, 0, 0], [np.inf, 1, 0, 0]]
+    records = [case("friday", n, vector) for n, vector in enumerate([*bad, *directions(2, 7)])]
+    close(store, batch_of("friday", images=5), records)
+    if not trained:
+        grown = growing.grow(store, index.model.sha256)
+        assert (grown.cases, grown.passed_over) == (8, 3)
+    (anew,) = growing.rebuild(store)
+    assert (anew.cases, anew.passed_over, growing.waiting(store, anew)) == (8, 3, 0)
+
+
 def test_an_index_takes_the_batch_that_has_just_closed_and_looks_at_no_other(store):
     (index,) = growing.indexes(store)
     for name in ("wednesday", "thursday"):
