@@ -144,7 +144,7 @@ def _usable(
 
 
 def _holds(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
-    """A column of truths; false where nothing is said."""
+    """A column of truths; false where there is none."""
     return np.asarray(column.fill_null(False), bool)
 
 

@@ -51,8 +51,8 @@ def rows_of(body: bytes) -> pa.Table:
 
 def models_of(rows: pa.Table) -> dict[str, tuple[str, str]]:
     """Models by the digest of their files: name and version."""
-    said = rows.select(["classify_sha256", "classify_model", "classify_version"]).to_pylist()
-    return {one["classify_sha256"]: (one["classify_model"], one["classify_version"]) for one in said}
+    models = rows.select(["classify_sha256", "classify_model", "classify_version"]).to_pylist()
+    return {one["classify_sha256"]: (one["classify_model"], one["classify_version"]) for one in models}
 
 
 def of_model(rows: pa.Table, sha256: str) -> pa.Table:
@@ -110,8 +110,8 @@ def codes_of(shard: pa.Table) -> npt.NDArray[np.uint8]:
 
 def person_of(name: str, batch: Batch) -> str | None:
     """Whose picture an image is, where it was de-identified: pseudonym and salt."""
-    said = batch.order.deidentified
-    return None if said is None else _person(name, said.salt)
+    profile = batch.order.deidentified
+    return None if profile is None else _person(name, profile.salt)
 
 
 def _person(name: str, salt: str) -> str | None:

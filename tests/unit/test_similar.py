@@ -23,7 +23,7 @@ from orchestrator.similar.held import Forbidden, read_index
 from orchestrator.similar.patterns import Box, apart, matches, patterns_of, patterns_placed
 from orchestrator.similar.picture import look_of
 from orchestrator.similar.shelf import IndexShelf, Refinement
-from orchestrator.similar.told import said
+from orchestrator.similar.told import values_of
 from tests.outcome_samples import CREATED, batch_of, entry_of, mask_png, result_of, table_of, write_manifest
 
 SIDE = 96
@@ -466,7 +466,7 @@ def test_an_answer_names_the_nearest_and_what_each_region_counted(store):
     assert first.whole_counted == pytest.approx((1 - answers.LOCAL) * first.whole, abs=1e-3)
     assert first.similarity == pytest.approx(first.whole_counted + answers.LOCAL * first.local, abs=1e-3)
     assert sum(match.counted for match in first.matches) <= answers.LOCAL * first.local + 1e-3
-    told = said(result_of("monday", 0), found)
+    told = values_of(result_of("monday", 0), found)
     assert told["cases"][0]["matches"][0]["other"].keys() == {"left", "top", "right", "bottom"}
     assert told["image"]["probabilities"]["nevus"] == 0.7
     assert told["sure"] is True
