@@ -151,8 +151,8 @@ def group(name: str, pairs: Sequence[Pair], *, label: str | None = None) -> Grou
         pairs: The pairs whose masks count.
         label: Kappa is of whether readers named this label or not, then.
     """
-    said = [pair.labels for pair in pairs]
-    both = [(one, other) for one, other in said if one is not None and other is not None]
+    named = [pair.labels for pair in pairs]
+    both = [(one, other) for one, other in named if one is not None and other is not None]
     if label is not None:
         both = [(_names(label, one), _names(label, other)) for one, other in both]
     masks = [pair.masks for pair in pairs if pair.masks is not None]
@@ -186,8 +186,8 @@ def by(pairs: Iterable[Pair], name: Callable[[Pair], str]) -> list[Group]:
     return [group(one, found[one]) for one in sorted(found)]
 
 
-def _names(label: str, said: str) -> str:
-    return label if label in said.split(AND) else "other"
+def _names(label: str, diagnosis: str) -> str:
+    return label if label in diagnosis.split(AND) else "other"
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -30,7 +30,7 @@ Why = Literal[
 ]
 """Why an image teaches nothing: there is no result of it any more; it is other bytes now; its lesion was segmented
 anew since; its reader was asked to correct it; no reader is sure; readers differ; several diagnoses are possible;
-neither diagnosis nor mask was said; the mask is of another size."""
+there is neither diagnosis nor mask; the mask is of another size."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Verdict:
 
     Attributes:
         record: Its result.
-        diagnosis: That all readers say, or the one who adjudicated; none where nothing was said of it.
+        diagnosis: That all readers say, or the one who adjudicated; none where nobody named one.
         mask: Of the lesion, the last one that was drawn; none where none was.
         decisions: What it rests on.
         models: What lay before the readers, by stage; those of results that are still there.
@@ -91,21 +91,21 @@ def _verdict(store: ObjectStore, batch: str, index: int, decisions: list[Decisio
         return "resegmented"
     sure = [one for one in counted if not one.unsure]
     masks = [one.mask for one in sorted(counted, key=lambda one: one.made) if one.mask is not None]
-    said = {one.diagnosis for one in sure if one.diagnosis}
-    if (why := _why_not(record, said, masks, sure)) is not None:
+    diagnoses = {one.diagnosis for one in sure if one.diagnosis}
+    if (why := _why_not(record, diagnoses, masks, sure)) is not None:
         return why
-    (diagnosis,) = said.pop() if said else (None,)
+    (diagnosis,) = diagnoses.pop() if diagnoses else (None,)
     return Verdict(record, diagnosis, masks[-1] if masks else None, tuple(counted), _models(record, counted))
 
 
 def _why_not(
-    record: ResultRecord, said: set[tuple[str, ...]], masks: Sequence[Drawn], sure: Sequence[Decision]
+    record: ResultRecord, diagnoses: set[tuple[str, ...]], masks: Sequence[Drawn], sure: Sequence[Decision]
 ) -> Why | None:
-    if len(said) > 1:
+    if len(diagnoses) > 1:
         return "readers_disagree"
-    if any(len(labels) > 1 for labels in said):
+    if any(len(labels) > 1 for labels in diagnoses):
         return "several_diagnoses"
-    if not said and not masks:
+    if not diagnoses and not masks:
         return "nothing_decided" if sure else "unsure"
     if any((mask.height, mask.width) != (record.source.height, record.source.width) for mask in masks[-1:]):
         return "another_size"

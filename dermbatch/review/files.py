@@ -66,24 +66,24 @@ def coco(mask: Mask) -> dict[str, Any]:
     return {"size": [int(side) for side in mask.shape], "counts": compressed(runs(mask))}
 
 
-def of_coco(said: Any, height: int, width: int) -> Mask:
+def of_coco(document: Any, height: int, width: int) -> Mask:
     """The mask of COCO's run lengths, compressed or not: a segmentation, an annotation, or a file with one.
 
     Raises:
         ValueError: Where there is none, or one of another size.
     """
-    if isinstance(said, dict) and "annotations" in said:
-        found = said["annotations"]
+    if isinstance(document, dict) and "annotations" in document:
+        found = document["annotations"]
         if not isinstance(found, list) or len(found) != 1:
             raise ValueError("name one annotation: the file has none or several")
-        said = found[0]
-    if isinstance(said, dict) and "segmentation" in said:
-        said = said["segmentation"]
-    if not isinstance(said, dict) or not {"size", "counts"} <= set(said):
+        document = found[0]
+    if isinstance(document, dict) and "segmentation" in document:
+        document = document["segmentation"]
+    if not isinstance(document, dict) or not {"size", "counts"} <= set(document):
         raise ValueError("there are no run lengths (size, counts) in this; polygons are not pixels")
-    if said["size"] != [height, width]:
-        raise ValueError(f"the mask is of {said['size']} pixels, and the picture of {height} x {width}")
-    counts = said["counts"]
+    if document["size"] != [height, width]:
+        raise ValueError(f"the mask is of {document['size']} pixels, and the picture of {height} x {width}")
+    counts = document["counts"]
     return of_runs(decompressed(counts) if isinstance(counts, str) else _numbers(counts), height, width)
 
 

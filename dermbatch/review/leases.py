@@ -54,12 +54,12 @@ class Leases:
 
     def _take(self, reader: str, cases: Sequence[tuple[Case, int]], which: Literal["held", "any"]) -> int | None:
         """Some at a time, for others wait while Redis looks; of those that are held alone, or of any."""
-        said: list[str | int] = [reader, milliseconds(self.seconds), milliseconds(_KEPT_SECONDS), which]
+        given: list[str | int] = [reader, milliseconds(self.seconds), milliseconds(_KEPT_SECONDS), which]
         for start in range(0, len(cases), _SOME):
             some = cases[start : start + _SOME]
             with sorted_errors():
                 keys = [_key(case) for case, _ in some]
-                place = self._lease(keys=keys, args=[*said, *(many for _, many in some)])
+                place = self._lease(keys=keys, args=[*given, *(many for _, many in some)])
             if place:
                 return start + int(cast(int, place)) - 1
         return None
@@ -68,8 +68,8 @@ class Leases:
         """End a lease; what is done stays done."""
         with sorted_errors():
             self._redis.hdel(_blind(reader), _member(case))
-            said = cast("str | None", self._redis.hget(_key(case), reader))
-            if said is not None and said.isdigit():
+            lease = cast("str | None", self._redis.hget(_key(case), reader))
+            if lease is not None and lease.isdigit():
                 self._redis.hdel(_key(case), reader)
 
     def done(self, case: Case, reader: str, how: Done = "read") -> None:

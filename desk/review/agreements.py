@@ -94,7 +94,7 @@ def agreed(name: str, request: Request, store: TheStore, leases: TheLeases, pers
 def agreement_of(
     queue: Queue, store: ObjectStore, leases: Leases, asker: str, measured: Measured
 ) -> dict[str, Any]:
-    """What is said of a queue.
+    """How far the readers of a queue agree.
 
     Args:
         queue: The queue.
@@ -123,17 +123,17 @@ def agreement_of(
         "images": len(queue.cases),
         "adjudicated": adjudicated,
         "all": asdict(agreement.group("all", between)),
-        "by_readers": _said(agreement.by(between, lambda pair: " and ".join(pair.readers))),
-        "by_class": _said(agreement.by_class(between)),
-        "by_source": _said(agreement.by(between, lambda pair: pair.source)),
-        "with_model": _said(agreement.by(with_model, lambda pair: pair.readers[0])),
-        "with_known": _said(agreement.by(with_known, lambda pair: pair.readers[0])),
+        "by_readers": _figures(agreement.by(between, lambda pair: " and ".join(pair.readers))),
+        "by_class": _figures(agreement.by_class(between)),
+        "by_source": _figures(agreement.by(between, lambda pair: pair.source)),
+        "with_model": _figures(agreement.by(with_model, lambda pair: pair.readers[0])),
+        "with_known": _figures(agreement.by(with_known, lambda pair: pair.readers[0])),
         "rows": [asdict(pair) for pair in rows[:_MOST_ROWS]],
         "hidden": len(between) - len(rows),
     }
 
 
-def _said(groups: Iterable[agreement.Group]) -> list[dict[str, Any]]:
+def _figures(groups: Iterable[agreement.Group]) -> list[dict[str, Any]]:
     return [asdict(one) for one in groups]
 
 

@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/batches/{batch}/images/{index}/decisions", tags=["review"])
 
 
-class Said(BaseModel):
+class Sent(BaseModel):
     """A decision as it is sent; who sends it and when is not taken from there."""
 
     model_config = ConfigDict(extra="forbid")
@@ -103,7 +103,7 @@ def read(
 def decide(
     batch: str,
     index: int,
-    said: Annotated[Said, Body()],
+    sent: Annotated[Sent, Body()],
     request: Request,
     record: TheRecord,
     store: TheStore,
@@ -114,16 +114,16 @@ def decide(
 
     Who decides between readers, or gives an image back, is a reviewer.
     """
-    if said.kind != "read":
+    if sent.kind != "read":
         check(person, REVIEW)
-    _check_said(said, record)
+    _check_sent(sent, record)
     case = Case(batch=batch, index=index)
-    shown = said.shown
+    shown = sent.shown
     if not shown and leases.has_looked(person.name, case):
-        before = decided(store, batch, index, person.name, said.version)  # sent once more, it is the same one
+        before = decided(store, batch, index, person.name, sent.version)  # sent once more, it is the same one
         shown = before is None or before.seen.shown
-    seen = Seen(sha256=record.source.sha256, stages=said.stages, shown=shown, blank=said.blank)
-    asked = said.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
+    seen = Seen(sha256=record.source.sha256, stages=sent.stages, shown=shown, blank=sent.blank)
+    asked = sent.model_dump(include={"version", "kind", "despite", "diagnosis", "unsure", "comment", "to"})
     try:
         made = Decision(
             **asked,
@@ -132,8 +132,8 @@ def decide(
             reader=person.name,
             made=datetime.now(UTC),
             seen=seen,
-            mask=_drawn(said.mask, record),
-            features=tuple(said.features),
+            mask=_drawn(sent.mask, record),
+            features=tuple(sent.features),
         )
     except ValidationError as error:
         raise Problem(400, "usage", str(error.errors()[0]["msg"]), at={"in": "body"}) from error
@@ -145,17 +145,17 @@ def decide(
     return answer
 
 
-def _check_said(said: Said, record: ResultRecord) -> None:
+def _check_sent(sent: Sent, record: ResultRecord) -> None:
     """What only fits the image can be told: all its stages, for else no conflict with a later run shows; its size.
 
     Raises:
         Problem: 400 where it does not.
     """
-    if set(said.stages) != set(record.stages):
+    if set(sent.stages) != set(record.stages):
         text = f"name all stages that the image has, as GET gives them: {', '.join(sorted(record.stages))}"
         raise Problem(400, "usage", text, at={"in": "body", "parameter": "stages"})
     size = (record.source.height, record.source.width)
-    for one in said.features:
+    for one in sent.features:
         if one.term not in FEATURES:
             text = f"{one.term!r} is no feature that is known here: {', '.join(FEATURES)}"
             raise Problem(400, "usage", text, at={"in": "body", "parameter": "features"})

@@ -52,8 +52,8 @@ def model(
         raise Problem(404, "no_mask", "this image was not segmented")
     body = read_artifact(store, found, _FILE)
     mask = png.decode(body)
-    said = {"counts": runs(mask), "outline": outline(body), "key": stage.key, "model": stage.model.model_dump()}
-    return json_of(request, said)
+    answer = {"counts": runs(mask), "outline": outline(body), "key": stage.key, "model": stage.model.model_dump()}
+    return json_of(request, answer)
 
 
 @router.post("/masks")

@@ -106,7 +106,7 @@ def stand(queue: Queue, leases: Leases, reader: str) -> dict[str, Any]:
     """How a queue stands, as Redis has it: what was read before Redis lost it counts when it is come to again."""
     now, known = leases.now(), set(queue.known)
     standing = list(zip(queue.cases, leases.standing(queue.cases), strict=True))
-    others = [sum(_counts(said, now) for name, said in one.items() if name != reader) for _, one in standing]
+    others = [sum(_counts(how, now) for name, how in one.items() if name != reader) for _, one in standing]
     mine = [one.get(reader) in {"read", "opened"} for _, one in standing]
     wanted = [_ANYBODY if case in known else queue.readers for case, _ in standing]
     return {
@@ -114,13 +114,13 @@ def stand(queue: Queue, leases: Leases, reader: str) -> dict[str, Any]:
         "images": len(queue.cases),
         "mine": sum(mine),
         "open": sum(not own and n < many for own, n, many in zip(mine, others, wanted, strict=True)),
-        "held": sum(any(said.isdigit() and int(said) > now for said in one.values()) for _, one in standing),
-        "readings": sum(said == "read" for _, one in standing for said in one.values()),
+        "held": sum(any(how.isdigit() and int(how) > now for how in one.values()) for _, one in standing),
+        "readings": sum(how == "read" for _, one in standing for how in one.values()),
     }
 
 
-def _counts(said: str, now: int) -> bool:
-    return said == "read" or (said.isdigit() and int(said) > now)
+def _counts(how: str, now: int) -> bool:
+    return how == "read" or (how.isdigit() and int(how) > now)
 
 
 @router.post("", status_code=201)
@@ -174,8 +174,10 @@ def following(
     after = None if asked is None or asked.after is None else asked.after.case()
     found = _next(queue, store, leases, person, after)
     if found is None:
-        said = stand(queue, leases, person.name)
-        return json_of(request, {"case": None, "none_left": True, "held": said["held"], "mine": said["mine"]})
+        standing = stand(queue, leases, person.name)
+        return json_of(
+            request, {"case": None, "none_left": True, "held": standing["held"], "mine": standing["mine"]}
+        )
     return json_of(request, {**_handed(queue, found, store, leases, person), "none_left": False})
 
 
@@ -287,8 +289,8 @@ def _planned(view: View, plan: ReviewPlan, asked: Asked) -> list[Case]:
 
 def _how(asked: Asked, batches: Sequence[str]) -> str:
     """What chose the images, in words."""
-    said = f"{asked.q or 'all images'} of {', '.join(batches)}"
-    return (f"plan {asked.plan}: {said}" if asked.plan else f"{said}, by {asked.order}")[:4000]
+    meant = f"{asked.q or 'all images'} of {', '.join(batches)}"
+    return (f"plan {asked.plan}: {meant}" if asked.plan else f"{meant}, by {asked.order}")[:4000]
 
 
 def _done(view: View) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,12 +18,13 @@ from dermbatch.review.choosing import Candidates, Floats, divergence
 from dermbatch.review.plans import plan_names, plan_of
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import named
-from orchestrator.similar.cases import embeddings_of, tables
+from orchestrator.similar.cases import directed, embeddings_of, tables
 from orchestrator.similar.growing import closed
 
 MOST = 20_000
 """Images that are looked at, drawn by chance where there are more: so memory has a limit (some 0.1 GB)."""
 
+_INDEX_BITS = 40  # of a number that an image is told from others by: batch and index
 _PREFIX = "probability_"
 _READ = ("index", "sha256", "outcome", "lesion", "flags", "classify_sha256")
 
@@ -67,15 +67,16 @@ def pool(store: ObjectStore, batches: Sequence[str], tenant: str, random: np.ran
     read = {(name, index) for name in names for index in _decided(store, name)}
     planned = list(_plans(store, tenant))
     usable, left_out = _usable(rows, read, {sha256 for _, _, sha256 in planned})
-    if not usable:
+    chosen = rows.take(pa.array(np.sort(random.permutation(usable)[:MOST])))
+    embeddings, directed_ones = _embeddings(store, chosen)
+    if undirected := len(chosen) - len(directed_ones):
+        left_out["no_direction"] = undirected
+        chosen = chosen.take(pa.array(directed_ones, pa.int64()))
+    if not len(chosen):
         why = ", ".join(f"{count} {word}" for word, count in left_out.items()) or "no image was classified"
         raise UsageError(f"no image is left to choose from: {why}")
-    drawn = sorted(random.permutation(usable)[:MOST].tolist())
-    chosen = rows.take(pa.array(drawn))
-    before = _known(rows, read | {(batch, index) for batch, index, _ in planned})
-    candidates = Candidates(
-        _embeddings(store, chosen), _shares(chosen), _disagreement(rows, chosen), _embeddings(store, before)
-    )
+    known, _ = _embeddings(store, _known(rows, read | {(batch, index) for batch, index, _ in planned}))
+    candidates = Candidates(embeddings, _shares(chosen), _disagreement(rows, chosen), known)
     images = list(zip(*(chosen[name].to_pylist() for name in ("batch", "index", "sha256")), strict=True))
     return Pool(tenant, images, candidates, left_out)
 
@@ -116,69 +117,82 @@ def _plans(store: ObjectStore, tenant: str) -> Iterator[tuple[str, int, str]]:
             yield from ((one.batch, one.index, one.sha256) for one in plan.images)
 
 
-def _usable(rows: pa.Table, read: set[tuple[str, int]], planned: set[str]) -> tuple[list[int], dict[str, int]]:
-    """The numbers of the rows that can be chosen, each image once; and why the others cannot."""
-    told = rows.select([*_READ, "batch"]).to_pylist()
-    model = _model(told)
-    seen = {row["sha256"] for row in told if (row["batch"], row["index"]) in read}
-    found, left_out = [], Counter[str]()
-    taken: set[str] = set()
-    for number, row in enumerate(told):
-        word = _why_not(row, model, seen, planned, taken)
-        if word is None:
-            taken.add(row["sha256"])
-            found.append(number)
-        else:
-            left_out[word] += 1
-    return found, dict(left_out)
-
-
-def _why_not(row: dict[str, object], model: str, seen: set[str], planned: set[str], taken: set[str]) -> str | None:
-    """Why an image cannot be chosen; none where it can."""
-    flags = row["flags"] or ()
+def _usable(
+    rows: pa.Table, read: set[tuple[str, int]], planned: set[str]
+) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
+    """The numbers of the rows that can be chosen, each image once; and why the others cannot, the first reason."""
+    digests = rows["sha256"]
+    seen = digests.filter(pa.array(_at(rows, read)))
     checks = {
-        "failed": row["outcome"] != "done",
-        "not_classified": row["classify_sha256"] is None,
-        "no_lesion": not row["lesion"],
-        "not_dermoscopic": isinstance(flags, list) and "not_dermoscopic" in flags,
-        "read": row["sha256"] in seen,
-        "planned": row["sha256"] in planned,
-        "other_model": row["classify_sha256"] != model,
-        "twice": row["sha256"] in taken,
+        "failed": ~_holds(pc.equal(rows["outcome"], "done")),
+        "not_classified": ~_holds(pc.is_valid(rows["classify_sha256"])),
+        "no_lesion": ~_holds(rows["lesion"]),
+        "not_dermoscopic": _flagged(rows["flags"], "not_dermoscopic"),
+        "read": _holds(pc.is_in(digests, seen.combine_chunks())),
+        "planned": _holds(pc.is_in(digests, pa.array(sorted(planned), pa.string()))),
+        "other_model": ~_holds(pc.equal(rows["classify_sha256"], _model(rows))),
     }
-    return next((word for word, holds in checks.items() if holds), None)
+    left, left_out = np.ones(len(rows), bool), dict[str, int]()
+    for word, holds in checks.items():
+        left_out[word] = int((left & holds).sum())
+        left &= ~holds
+    numbers = np.flatnonzero(left)
+    which = digests.combine_chunks().take(pa.array(numbers)).dictionary_encode().indices
+    _, first = np.unique(np.asarray(which), return_index=True)
+    left_out["twice"] = len(numbers) - len(first)
+    return numbers[np.sort(first)], {word: count for word, count in left_out.items() if count}
 
 
-def _model(told: list[dict[str, str]]) -> str:
+def _holds(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
+    """A column of truths; false where there is none."""
+    return np.asarray(column.fill_null(False), bool)
+
+
+def _flagged(flags: pa.ChunkedArray, flag: str) -> npt.NDArray[np.bool_]:
+    lists = flags.combine_chunks()
+    found = np.zeros(len(lists), bool)
+    found[np.asarray(pc.list_parent_indices(lists))[_holds(pc.equal(pc.list_flatten(lists), flag))]] = True
+    return found
+
+
+def _at(rows: pa.Table, places: set[tuple[str, int]]) -> npt.NDArray[np.bool_]:
+    """Which rows are of these batches and indices."""
+    batches = rows["batch"].combine_chunks().dictionary_encode()
+    numbers = {name: number for number, name in enumerate(batches.dictionary.to_pylist())}
+    wanted = [(numbers[name] << _INDEX_BITS) + index for name, index in places if name in numbers]
+    keys = (np.asarray(batches.indices, np.int64) << _INDEX_BITS) + np.asarray(rows["index"], np.int64)
+    return np.isin(keys, np.array(wanted, np.int64))
+
+
+def _model(rows: pa.Table) -> str:
     """The model that classified most: embeddings of several cannot be compared."""
-    counted = Counter(row["classify_sha256"] for row in told if row["classify_sha256"] is not None)
-    return min(counted, key=lambda model: (-counted[model], model), default="")
+    counts = pc.value_counts(rows["classify_sha256"].drop_null()).to_pylist()
+    ranked = sorted((-one["counts"], one["values"]) for one in counts)
+    return ranked[0][1] if ranked else ""
 
 
 def _known(rows: pa.Table, at: set[tuple[str, int]]) -> pa.Table:
     """The rows of what was read or planned before, of the model that classified most; at most so many as above."""
-    told = rows.select([*_READ, "batch"]).to_pylist()
-    model = _model(told)
-    numbers = [
-        number
-        for number, row in enumerate(told)
-        if (row["batch"], row["index"]) in at and row["classify_sha256"] == model and row["lesion"]
-    ]
-    return rows.take(pa.array(numbers[:MOST], pa.int64()))
+    ours = _holds(pc.equal(rows["classify_sha256"], _model(rows))) & _holds(rows["lesion"])
+    return rows.take(pa.array(np.flatnonzero(_at(rows, at) & ours)[:MOST]))
 
 
-def _embeddings(store: ObjectStore, chosen: pa.Table) -> Floats:
-    """Of these rows, in their order: each batch's table is read once more, for these alone."""
+def _embeddings(store: ObjectStore, chosen: pa.Table) -> tuple[Floats, list[int]]:
+    """Of these rows, in their order, and the numbers of those whose embedding has a direction.
+
+    Each batch's table is read once more, for these alone.
+    """
     places = list(zip(chosen["batch"].to_pylist(), chosen["index"].to_pylist(), strict=True))
     found: dict[tuple[str, int], Floats] = {}
     for batch in dict.fromkeys(batch for batch, _ in places):
         mine = pa.array([index for name, index in places if name == batch], pa.int64())
         for body in tables(store, batch):
             rows = pq.read_table(BytesIO(body), columns=["index", "embedding"])
-            rows = rows.filter(pc.is_in(rows["index"], mine))
+            rows = directed(rows.filter(pc.is_in(rows["index"], mine)))
             if len(rows):
                 found |= zip(((batch, i) for i in rows["index"].to_pylist()), embeddings_of(rows), strict=True)
-    return np.stack([found[place] for place in places]) if places else np.zeros((0, 1), np.float32)
+    numbers = [number for number, place in enumerate(places) if place in found]
+    return np.stack([found[places[n]] for n in numbers]) if numbers else np.zeros((0, 1), np.float32), numbers
 
 
 def _shares(rows: pa.Table) -> Floats:

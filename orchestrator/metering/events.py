@@ -145,9 +145,9 @@ def _microseconds(seconds: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.asarray(np.rint(given * _MICROSECONDS), np.int64)
 
 
-def _devices(said: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+def _devices(devices: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
     """Their numbers in :data:`DEVICES`, and one more where the run of the stage is not billed."""
-    found = pc.index_in(said, pa.array(DEVICES)).fill_null(_NONE)
+    found = pc.index_in(devices, pa.array(DEVICES)).fill_null(_NONE)
     return np.asarray(found).astype(np.uint8)
 
 
@@ -169,8 +169,8 @@ def _used(kept: Kept) -> Used:
 
 def _lines(batch: Batch, kept: Kept) -> Iterator[str]:
     """The events of some results."""
-    said = {"source": source(batch.name), "type": TYPE, "subject": batch.order.tenant}
-    same = json.dumps({**said, "datacontenttype": "application/json"}, separators=(",", ":"))[1:-1]
+    context = {"source": source(batch.name), "type": TYPE, "subject": batch.order.tenant}
+    same = json.dumps({**context, "datacontenttype": "application/json"}, separators=(",", ":"))[1:-1]
     times = np.datetime_as_string(kept["finished"].astype("M8[us]"), timezone="UTC")
     columns = {name: kept[name].tolist() for name in kept.dtype.names or ()}
     for at, (index, time) in enumerate(zip(columns["index"], times, strict=True)):

@@ -1,4 +1,4 @@
-"""What all tenants used, as it was said when batches closed: fast, for a page."""
+"""What all tenants used, as it was noted when batches closed: fast, for a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dermbatch.errors import UsageError
 from dermbatch.store import ObjectStore
 from orchestrator.metering.bill import Line, bill, total, unpriced
 from orchestrator.metering.prices import load_prices
-from orchestrator.metering.reading import said_at_closing, standing
+from orchestrator.metering.reading import noted_at_closing, standing
 
 _UNREADABLE = "the price lists cannot be read: ask whoever keeps this system"  # what is wrong may be of others
 
@@ -45,7 +45,7 @@ def overview(store: ObjectStore, prices_file: Path | None, tenant: str | None = 
         prices = load_prices(prices_file) if prices_file is not None else None
     except UsageError as error:
         problems.append(str(error) if tenant is None else _UNREADABLE)
-    days = said_at_closing(found.manifests)
+    days = noted_at_closing(found.manifests)
     if prices is not None and (missing := unpriced(days, prices)):
         problems.append(f"no price list is valid for {len(missing)} days of a tenant")
     if uncounted := len(found.uncounted) + len(found.damaged):

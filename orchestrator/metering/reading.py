@@ -1,4 +1,4 @@
-"""Usage events read back: each counted once, and what is cut off, changed or gone said."""
+"""Usage events read back: each counted once, and what is cut off, changed or gone reported."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _manifest(store: ObjectStore, key: str) -> UsageManifest | None:
     return None
 
 
-def said_at_closing(manifests: Iterable[UsageManifest]) -> dict[tuple[str, str], Used]:
+def noted_at_closing(manifests: Iterable[UsageManifest]) -> dict[tuple[str, str], Used]:
     """What was used by tenant and day, as manifests say: that of all their events, where nothing is wrong."""
     days: defaultdict[tuple[str, str], Used] = defaultdict(Used)
     for manifest in manifests:
@@ -119,18 +119,18 @@ def count(store: ObjectStore, manifest: UsageManifest, counted: Counted, tell: T
     found: defaultdict[str, Used] = defaultdict(Used)
     seen: set[int] = set()
 
-    def said(sentence: str) -> None:
+    def report(sentence: str) -> None:
         counted.wrong += 1
         tell(f"usage of batch {manifest.batch}: {sentence}")
 
     for file, body in in_order(lambda file: (file, _body(store, manifest, file)), wanted, _READERS):
-        lines = _whole_lines(file, body, said)
+        lines = _whole_lines(file, body, report)
         for line in lines:
-            _add(line, manifest, seen, found, counted, said)
+            _add(line, manifest, seen, found, counted, report)
     days = {day: found[day] for day in sorted(found) if day.startswith(month)}
     expected = {day: Used(used) for day, used in manifest.days.items() if day.startswith(month)}
     if days != expected:
-        said("its events do not add up to what was said when it closed")
+        report("its events do not add up to what was noted when it closed")
     for day, used in days.items():
         counted.days[manifest.tenant, day].update(used)
         counted.events += used["images"]
@@ -142,15 +142,15 @@ def _body(store: ObjectStore, manifest: UsageManifest, file: UsageFile) -> bytes
     return None
 
 
-def _whole_lines(file: UsageFile, body: bytes | None, said: Tell) -> list[bytes]:
+def _whole_lines(file: UsageFile, body: bytes | None, report: Tell) -> list[bytes]:
     if body is None:
-        said(f"{file.name} with {file.events:,} events is gone")
+        report(f"{file.name} with {file.events:,} events is gone")
         return []
     lines = body.splitlines(keepends=True)
     whole = [line for line in lines if line.endswith(b"\n")]
     if hashlib.sha256(body).hexdigest() != file.sha256:
         how = "is cut off" if len(body) < file.bytes else "was changed"
-        said(f"{file.name} {how}: {len(whole):,} lines are there, and {file.events:,} were written")
+        report(f"{file.name} {how}: {len(whole):,} lines are there, and {file.events:,} were written")
     return whole
 
 
@@ -160,7 +160,7 @@ def _add(
     seen: set[int],
     found: defaultdict[str, Used],
     counted: Counted,
-    said: Tell,
+    report: Tell,
 ) -> None:
     """Count one event, if it is one of this batch that was not counted yet."""
     try:
@@ -171,10 +171,10 @@ def _add(
         ours &= event["source"] == source(manifest.batch) and event["subject"] == manifest.tenant
         datetime.fromisoformat(day)
     except (ValueError, TypeError, KeyError, ArithmeticError):
-        said("a line is no event")
+        report("a line is no event")
         return
     if not ours:
-        said("an event is another batch's or tenant's, and is not counted")
+        report("an event is another batch's or tenant's, and is not counted")
     elif index in seen:
         counted.repeated += 1
     else:

@@ -38,8 +38,8 @@ class ReportSignature(Stored):
 
     def message(self) -> bytes:
         """What is signed."""
-        said = {"batch": self.batch, "created": self.created.isoformat(), "files": self.files}
-        return _CONTEXT + json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+        content = {"batch": self.batch, "created": self.created.isoformat(), "files": self.files}
+        return _CONTEXT + json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 def signed(batch: str, created: datetime, files: dict[str, bytes], key: SigningKey) -> ReportSignature:
@@ -51,27 +51,31 @@ def signed(batch: str, created: datetime, files: dict[str, bytes], key: SigningK
     return unsigned.model_copy(update={"signature": signature})
 
 
-def wrong(said: ReportSignature, batch: str, read: Callable[[str], bytes | None], public: str | None) -> list[str]:
+def wrong(
+    signature: ReportSignature, batch: str, read: Callable[[str], bytes | None], public: str | None
+) -> list[str]:
     """What speaks against a signature, in sentences; none where nothing does.
 
     Args:
-        said: The signature.
+        signature: The signature.
         batch: Whose it should be.
         read: The file with a key; none where it cannot be looked at here.
         public: The key that it should be of, hexadecimal; none where any will do.
     """
     found = []
-    if public is not None and public.lower() != said.public_key.lower():
-        found.append(f"it is signed with another key, {said.public_key}")
+    if public is not None and public.lower() != signature.public_key.lower():
+        found.append(f"it is signed with another key, {signature.public_key}")
     try:
-        VerifyKey(said.public_key.encode(), HexEncoder).verify(said.message(), bytes.fromhex(said.signature))
+        VerifyKey(signature.public_key.encode(), HexEncoder).verify(
+            signature.message(), bytes.fromhex(signature.signature)
+        )
     except (BadSignatureError, CryptoError, ValueError, TypeError):
         found.append("the signature does not hold: it, or what it says, was changed")
-    if said.batch != batch:
-        found.append(f"it is the signature of batch {said.batch}")
-    if layout.report(batch) not in said.files:
+    if signature.batch != batch:
+        found.append(f"it is the signature of batch {signature.batch}")
+    if layout.report(batch) not in signature.files:
         found.append("it does not say what the report was")
-    for key, digest in said.files.items():
+    for key, digest in signature.files.items():
         try:
             body = read(key)
         except ObjectNotFound:

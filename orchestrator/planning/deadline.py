@@ -44,6 +44,7 @@ class Promise:
         return {
             "deadline": self.deadline.isoformat(),
             "answer": self.answer,
+            "sentence": _SENTENCES[self.answer],
             "own_seconds": self.own_seconds,
             "ahead_seconds": self.ahead_seconds,
         }

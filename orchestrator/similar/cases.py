@@ -51,8 +51,8 @@ def rows_of(body: bytes) -> pa.Table:
 
 def models_of(rows: pa.Table) -> dict[str, tuple[str, str]]:
     """Models by the digest of their files: name and version."""
-    said = rows.select(["classify_sha256", "classify_model", "classify_version"]).to_pylist()
-    return {one["classify_sha256"]: (one["classify_model"], one["classify_version"]) for one in said}
+    models = rows.select(["classify_sha256", "classify_model", "classify_version"]).to_pylist()
+    return {one["classify_sha256"]: (one["classify_model"], one["classify_version"]) for one in models}
 
 
 def of_model(rows: pa.Table, sha256: str) -> pa.Table:
@@ -60,11 +60,18 @@ def of_model(rows: pa.Table, sha256: str) -> pa.Table:
     return rows.filter(pc.equal(rows["classify_sha256"], sha256))
 
 
+def directed(rows: pa.Table) -> pa.Table:
+    """The rows whose embedding has a direction: not all of it 0, and none of it infinite or no number."""
+    vectors = (np.asarray(one.values, np.float64) for one in rows["embedding"])
+    lengths = [float(np.linalg.norm(one)) for one in vectors]
+    return rows.filter(pa.array([bool(np.isfinite(length)) and length > 0 for length in lengths], pa.bool_()))
+
+
 def embeddings_of(rows: pa.Table) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] of unit length.
 
     Raises:
-        ValueError: Where they are of several dimensions, or none has a direction.
+        ValueError: Where they are of several dimensions, or one has no direction: see :func:`directed`.
     """
     vectors = np.stack([np.asarray(one.values, np.float32) for one in rows["embedding"]])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -103,8 +110,8 @@ def codes_of(shard: pa.Table) -> npt.NDArray[np.uint8]:
 
 def person_of(name: str, batch: Batch) -> str | None:
     """Whose picture an image is, where it was de-identified: pseudonym and salt."""
-    said = batch.order.deidentified
-    return None if said is None else _person(name, said.salt)
+    profile = batch.order.deidentified
+    return None if profile is None else _person(name, profile.salt)
 
 
 def _person(name: str, salt: str) -> str | None:

@@ -18,7 +18,7 @@ _CSV = "text/csv; charset=utf-8"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is said of one image; none of what is not said."""
+    """What is known of one image; none of what is not."""
 
     lesion: str | None = None
     patient: str | None = None
@@ -34,21 +34,21 @@ class KnownFacts:
     """Facts by image: by the digest of its file, else by its name's last part without suffix.
 
     Args:
-        said: By what the column ``image`` has.
+        known: By what the column ``image`` has.
     """
 
-    def __init__(self, said: Mapping[str, Facts]) -> None:
-        self._said = said
+    def __init__(self, known: Mapping[str, Facts]) -> None:
+        self._known = known
 
     def __bool__(self) -> bool:
-        return bool(self._said)
+        return bool(self._known)
 
     def of(self, sha256: str, name: str) -> Facts:
-        """What is said of an image."""
-        if not self._said:
+        """What is known of an image."""
+        if not self._known:
             return NOTHING
         stem = name.rpartition("/")[2].rpartition(".")[0] or name
-        return self._said.get(sha256) or self._said.get(stem) or NOTHING
+        return self._known.get(sha256) or self._known.get(stem) or NOTHING
 
 
 def parse(text: str, where: str) -> KnownFacts:
@@ -77,15 +77,15 @@ def _facts(rows: csv.DictReader[str], where: str) -> Iterator[tuple[str, Facts]]
         if not image or None in row or image in seen:
             raise UsageError(f"{at}: it names no image, one that an earlier line names, or has too many fields")
         seen.add(image)
-        said = {name: (row.get(name) or "").strip() or None for name in COLUMNS[1:-1]}
-        yield image, Facts(**said, taken=_date(row.get("taken"), at))
+        values = {name: (row.get(name) or "").strip() or None for name in COLUMNS[1:-1]}
+        yield image, Facts(**values, taken=_date(row.get("taken"), at))
 
 
-def _date(said: str | None, at: str) -> date | None:
-    if not said or not said.strip():
+def _date(text: str | None, at: str) -> date | None:
+    if not text or not text.strip():
         return None
     try:
-        return datetime.fromisoformat(said.strip()).date()
+        return datetime.fromisoformat(text.strip()).date()
     except ValueError as error:
         raise UsageError(f"{at}: taken is no date like 2026-03-02") from error
 

@@ -189,25 +189,30 @@ def _shards_of(store: ObjectStore, name: str, model: ModelUsed, coder: Coder) ->
     except (ObjectNotFound, PermanentError, NewerFormat):
         return
     for table in _rows(store, name):
-        rows = cases.of_model(table, model.sha256)
+        found = cases.of_model(table, model.sha256)
+        rows = cases.directed(found)
+        passed_over = len(found) - len(rows)
+        if passed_over:
+            _log.warning("embeddings without a direction passed over", batch=name, images=passed_over)
         vectors = _embeddings(rows, coder.dimension) if len(rows) else None
         if vectors is not None:
-            yield _write(store, batch, model, cases.kept(rows, batch, coder.encode(vectors)), len(rows))
+            body = cases.kept(rows, batch, coder.encode(vectors))
+            yield _write(store, batch, model, body, len(rows), passed_over)
 
 
-def _write(store: ObjectStore, batch: Batch, model: ModelUsed, body: bytes, rows: int) -> Shard:
+def _write(store: ObjectStore, batch: Batch, model: ModelUsed, body: bytes, rows: int, passed_over: int) -> Shard:
     """A shard is called by its bytes: who writes the same once more writes the same object."""
     digest = hashlib.sha256(body).hexdigest()[:16]
     key = layout.similar_file(model.sha256, f"shards/{batch.name}-{digest}.parquet")
     store.put(key, body, _PARQUET)
-    return Shard(batch=batch.name, rows=rows, key=key, written=written_as(body))
+    return Shard(batch=batch.name, rows=rows, key=key, written=written_as(body), passed_over=passed_over)
 
 
 def _train(store: ObjectStore, names: list[str], model: ModelUsed) -> Trained | None:
     """What makes codes, where there are too many embeddings to keep them as they are."""
     parts: list[npt.NDArray[np.float32]] = []
-    for rows in (cases.of_model(rows, model.sha256) for name in names for rows in _rows(store, name)):
-        if len(rows):
+    for found in (cases.of_model(rows, model.sha256) for name in names for rows in _rows(store, name)):
+        if len(rows := cases.directed(found)):
             parts.append(cases.embeddings_of(rows))
         if sum(map(len, parts)) >= _TRAINED_ON:
             break

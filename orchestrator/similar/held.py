@@ -24,6 +24,7 @@ class Shard(Record):
     rows: int
     key: str
     written: Written
+    passed_over: int = Field(default=0, description="images of it whose embedding has no direction")
 
 
 class Trained(Record):
@@ -49,6 +50,11 @@ class Index(Stored):
     def cases(self) -> int:
         """How many it holds."""
         return sum(shard.rows for shard in self.shards)
+
+    @property
+    def passed_over(self) -> int:
+        """How many images of these batches it cannot hold."""
+        return sum(shard.passed_over for shard in self.shards)
 
     def of(self, tenant: str) -> Self:
         """What it holds of one tenant's batches."""

@@ -72,7 +72,7 @@ def patient_of(store: ObjectStore, record: ResultRecord) -> tuple[str, str] | No
     with suppress(ObjectNotFound, PermanentError, InvalidDicomError, ValueError, EOFError, AttributeError):
         store.audit.note("read", record.source.uri, size=_HEAD)
         head = store.span(*split_uri(record.source.uri), 0, _HEAD)
-        said = pydicom.dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=list(_WHO))
-        issuer, patient = (str(said.get(name) or "").strip() for name in _WHO)
+        header = pydicom.dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=list(_WHO))
+        issuer, patient = (str(header.get(name) or "").strip() for name in _WHO)
         return (issuer, patient) if patient else None
     return None

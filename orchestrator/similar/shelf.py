@@ -67,13 +67,13 @@ class Opened:
         index: What it says of itself.
         coder: Has its codes.
         rows: Its cases in the codes' order, without them.
-        facts: What is said of them.
+        facts: What the institution knows of them.
     """
 
     def __init__(self, index: Index, coder: Coder, rows: pa.Table, facts: KnownFacts) -> None:
         self.index, self.coder, self._rows = index, coder, rows
         self.facts = facts
-        self._said = self._facts_of_all() if facts else None
+        self._known = self._facts_of_all() if facts else None
 
     def case(self, number: int) -> Case:
         """A case by its number."""
@@ -94,17 +94,17 @@ class Opened:
         return found
 
     def _equal(self, what: str, wanted: str, otherwise: pa.ChunkedArray | None) -> Allowed:
-        said = otherwise if self._said is None else self._said[what]
-        if said is None:
+        column = otherwise if self._known is None else self._known[what]
+        if column is None:
             return np.zeros(len(self._rows), bool)
-        if otherwise is not None and self._said is not None:
-            said = pc.coalesce(said, otherwise.combine_chunks())
-        return _truth(pc.equal(pc.utf8_lower(said), wanted.lower()))
+        if otherwise is not None and self._known is not None:
+            column = pc.coalesce(column, otherwise.combine_chunks())
+        return _truth(pc.equal(pc.utf8_lower(column), wanted.lower()))
 
     def _between(self, since: date | None, until: date | None) -> Allowed:
         when = pc.cast(self._rows["finished"].combine_chunks(), pa.date32())
-        if self._said is not None:
-            when = pc.coalesce(self._said["taken"], when)
+        if self._known is not None:
+            when = pc.coalesce(self._known["taken"], when)
         days = np.asarray(pc.cast(when, pa.int32()).fill_null(0))
         epoch = date(1970, 1, 1)
         first = (since - epoch).days if since is not None else days.min(initial=0)
@@ -113,11 +113,11 @@ class Opened:
 
     def _facts_of_all(self) -> dict[str, pa.Array]:
         pairs = zip(self._rows["sha256"].to_pylist(), self._rows["name"].to_pylist(), strict=True)
-        said = [self.facts.of(*pair) for pair in pairs]
+        facts = [self.facts.of(*pair) for pair in pairs]
         return {
-            "diagnosis": pa.array([one.diagnosis for one in said], pa.string()),
-            "site": pa.array([one.site for one in said], pa.string()),
-            "taken": pa.array([one.taken for one in said], pa.date32()),
+            "diagnosis": pa.array([one.diagnosis for one in facts], pa.string()),
+            "site": pa.array([one.site for one in facts], pa.string()),
+            "taken": pa.array([one.taken for one in facts], pa.date32()),
         }
 
 
@@ -184,12 +184,12 @@ def forbidden(store: ObjectStore) -> set[str]:
 
 def _missing(store: ObjectStore, model: ModelUsed, tenant: str | None) -> PermanentError:
     others = indexed(store) if tenant is None else []  # which there are depends on others' batches
-    said = f"there is no index of the embeddings of {model.name} {model.version} ({model.sha256[:12]})"
+    missing = f"there is no index of the embeddings of {model.name} {model.version} ({model.sha256[:12]})"
     more = (
         f"; there is one of {', '.join(others)}: embeddings of several models cannot be compared" if others else ""
     )
-    return PermanentError(f"{said}{more}; {REBUILD}", reason="no_index")
+    return PermanentError(f"{missing}{more}; {REBUILD}", reason="no_index")
 
 
-def _truth(said: pa.Array | pa.ChunkedArray) -> Allowed:
-    return np.asarray(said.fill_null(False), bool)
+def _truth(column: pa.Array | pa.ChunkedArray) -> Allowed:
+    return np.asarray(column.fill_null(False), bool)

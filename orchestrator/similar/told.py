@@ -10,7 +10,7 @@ from dermbatch.stages import Stage
 from orchestrator.similar.answer import Answer, Neighbour
 
 
-def said(record: ResultRecord, found: Answer) -> dict[str, Any]:
+def values_of(record: ResultRecord, found: Answer) -> dict[str, Any]:
     """All of an answer: the image with its probabilities and regions, index and cases; boxes in pixels."""
     return {
         "image": {

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import cv2
@@ -85,8 +86,10 @@ def uploaded(browser, link, pictures):
     page.set_input_files("#files", sorted(pictures.iterdir()))
     page.fill("#name", "golden")
     page.get_by_label("DICOM objects too").check()
+    page.get_by_label("To be done by").fill(f"{datetime.now() + timedelta(days=2):%Y-%m-%dT%H:%M}")
     page.get_by_role("button", name="What would it come to?").click()
     page.get_by_text("duplicates").wait_for(timeout=1000 * patience(30))
+    page.get_by_text("nobody can tell yet whether it can be met").wait_for()
     page.get_by_role("button", name="Submit").click()
     row = page.locator("[data-batch=golden]")
     row.get_by_text("finished", exact=True).wait_for(timeout=1000 * patience(60))

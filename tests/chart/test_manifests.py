@@ -1,6 +1,7 @@
 """What must hold of every object that the chart renders."""
 
 import re
+from datetime import date
 from functools import reduce
 
 import pytest
@@ -9,6 +10,7 @@ from rendering import NAME, SITUATIONS, containers, objects, of_kind, pods, refu
 
 from dermbatch.models.endpoints import LOOK_AGAIN
 from dermbatch.settings import Settings
+from orchestrator.metering.prices import load_prices
 
 SELF_MADE = {"REDIS_PASSWORD", "JOB_NAME", "BUCKET", "INCOMING_BUCKET", "HOME"}
 OTHERS = {"AWS_CA_BUNDLE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
@@ -295,3 +297,24 @@ def test_tenants_are_a_file_of_the_programs_that_submit_and_the_desk_needs_them_
     assert "tenants are needed where desk.tenantHeader or desk.oidc.tenantClaim is set" in refusal(
         "many-gpu-nodes", **{"desk.tenantHeader": "X-Tenant", "tenants": None}
     )
+
+
+def test_price_lists_are_a_file_of_what_closes_batches_and_of_the_desk_and_begin_the_first_anew(tmp_path):
+    found = objects("many-gpu-nodes")
+    body = of_kind(found, "ConfigMap")[f"{NAME}-prices"]["data"]["prices.yaml"]
+    (tmp_path / "prices.yaml").write_text(body)
+    assert load_prices(tmp_path / "prices.yaml").of("default", date(2026, 3, 1)).name == "2026"
+    for name in ("desk", "orchestrator"):
+        (one,) = containers(pods(found)[f"{NAME}-{name}"])[:1]
+        named = {pair["name"]: pair.get("value") for pair in one["env"]}
+        mount = {"name": "prices", "mountPath": "/etc/dermbatch/prices", "readOnly": True}
+        assert mount in one["volumeMounts"], name
+        assert named["DERMBATCH_METERING__PRICES"] == "/etc/dermbatch/prices/prices.yaml"
+    sums = {
+        pods(rendered("many-gpu-nodes", **{"prices.currency": currency}))[f"{NAME}-orchestrator"]["metadata"][
+            "annotations"
+        ]["checksum/prices"]
+        for currency in ("EUR", "CHF")
+    }
+    assert len(sums) == 2
+    assert f"{NAME}-prices" not in of_kind(objects("laptop"), "ConfigMap")

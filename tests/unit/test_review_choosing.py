@@ -2,8 +2,11 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from io import BytesIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from standins import Store
 
@@ -166,6 +169,19 @@ def test_each_image_of_closed_batches_can_be_chosen_once(store):
     made, images = planned(store)
     assert images == [*(("first", index) for index in range(8)), ("second", 9)]
     assert (made.among, made.left_out) == (9, {"failed": 1, "twice": 1, "no_lesion": 1})
+
+
+def test_an_image_whose_embedding_has_no_direction_is_left_out_alone(store):
+    flat = result("third", 21).model_copy(update={"index": 0})
+    close(store, "third", [flat, result("third", 22).model_copy(update={"index": 1})])
+    body = pq.read_table(BytesIO(store.get("results", layout.table("third"))))
+    vectors = pa.array([[0.0] * 4, *body["embedding"].to_pylist()[1:]], body["embedding"].type)
+    at = body.column_names.index("embedding")
+    store.put(layout.table("third"), as_parquet(body.set_column(at, "embedding", vectors)), "")
+    made, images = planned(store)
+    assert ("third", 1) in images
+    assert ("third", 0) not in images
+    assert made.left_out["no_direction"] == 1
 
 
 def test_what_was_read_or_planned_is_not_chosen_again(store):

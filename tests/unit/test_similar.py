@@ -23,7 +23,7 @@ from orchestrator.similar.held import Forbidden, read_index
 from orchestrator.similar.patterns import Box, apart, matches, patterns_of, patterns_placed
 from orchestrator.similar.picture import look_of
 from orchestrator.similar.shelf import IndexShelf, Refinement
-from orchestrator.similar.told import said
+from orchestrator.similar.told import values_of
 from tests.outcome_samples import CREATED, batch_of, entry_of, mask_png, result_of, table_of, write_manifest
 
 SIDE = 96
@@ -289,6 +289,25 @@ def test_an_index_says_what_it_holds_and_grows_with_batches(store):
     assert growing.grow(store, index.model.sha256) == grown
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_embedding_without_direction_is_left_out_alone_and_counted(store, monkeypatch, trained):
+    if trained:  # as of more than 20,000
+        monkeypatch.setattr(growing, "EXACT", 5)
+        monkeypatch.setattr(
+            growing, "train", lambda some: pytest.fail("no") if not some.all(axis=1).all() else b"x"
+        )
+        monkeypatch.setattr(growing, "Coder", lambda dimension, _: codes.Coder(dimension))
+    (index,) = growing.indexes(store)
+    bad = [np.zeros(4), [np.nan, 1, 0, 0], [np.inf, 1, 0, 0]]
+    records = [case("friday", n, vector) for n, vector in enumerate([*bad, *directions(2, 7)])]
+    close(store, batch_of("friday", images=5), records)
+    if not trained:
+        grown = growing.grow(store, index.model.sha256)
+        assert (grown.cases, grown.passed_over) == (8, 3)
+    (anew,) = growing.rebuild(store)
+    assert (anew.cases, anew.passed_over, growing.waiting(store, anew)) == (8, 3, 0)
+
+
 def test_an_index_takes_the_batch_that_has_just_closed_and_looks_at_no_other(store):
     (index,) = growing.indexes(store)
     for name in ("wednesday", "thursday"):
@@ -447,7 +466,7 @@ def test_an_answer_names_the_nearest_and_what_each_region_counted(store):
     assert first.whole_counted == pytest.approx((1 - answers.LOCAL) * first.whole, abs=1e-3)
     assert first.similarity == pytest.approx(first.whole_counted + answers.LOCAL * first.local, abs=1e-3)
     assert sum(match.counted for match in first.matches) <= answers.LOCAL * first.local + 1e-3
-    told = said(result_of("monday", 0), found)
+    told = values_of(result_of("monday", 0), found)
     assert told["cases"][0]["matches"][0]["other"].keys() == {"left", "top", "right", "bottom"}
     assert told["image"]["probabilities"]["nevus"] == 0.7
     assert told["sure"] is True

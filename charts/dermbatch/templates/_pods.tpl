@@ -216,3 +216,24 @@ envFrom:
   configMap: {name: {{ include "dermbatch.fullname" . }}-tenants}
 {{- end }}
 {{- end -}}
+
+{{/* Where price lists are, for what closes batches and shows usage: variable, mount and volume. Each takes the root. */}}
+{{- define "dermbatch.pricesEnvironment" -}}
+{{- if .Values.prices -}}
+- name: DERMBATCH_METERING__PRICES
+  value: /etc/dermbatch/prices/prices.yaml
+{{- end }}
+{{- end -}}
+
+{{- define "dermbatch.pricesMount" -}}
+{{- if .Values.prices -}}
+- {name: prices, mountPath: /etc/dermbatch/prices, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "dermbatch.pricesVolume" -}}
+{{- if .Values.prices -}}
+- name: prices
+  configMap: {name: {{ include "dermbatch.fullname" . }}-prices}
+{{- end }}
+{{- end -}}

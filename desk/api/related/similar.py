@@ -15,7 +15,7 @@ from orchestrator.similar.answer import MOST, Question, answer
 from orchestrator.similar.growing import indexes, waiting
 from orchestrator.similar.held import Index
 from orchestrator.similar.shelf import IndexShelf, Refinement
-from orchestrator.similar.told import said
+from orchestrator.similar.told import values_of
 
 router = APIRouter(prefix="/v1", tags=["similar"])
 
@@ -47,7 +47,7 @@ def similar(
     """
     shelf: IndexShelf = request.app.state.similar
     question = Question(found, count, among, tuple(dict.fromkeys(region or ())), same, person.tenant)
-    return json_of(request, said(found, answer(store, shelf, question)))
+    return json_of(request, values_of(found, answer(store, shelf, question)))
 
 
 @router.get("/indexes")

@@ -91,6 +91,7 @@ function order() {
   const prefix = field("prefix").value.trim();
   const asked = { stages: [...form.querySelectorAll("[name=stage]:checked")].map((one) => one.value), lane: field("lane").value, dicom: field("dicom").checked };
   if (field("max-failed").value) asked.max_failed_share = Number(field("max-failed").value);
+  if (field("deadline").value) asked.deadline = new Date(field("deadline").value).toISOString();
   if (field("name").value) asked.batch = field("name").value;
   if (prefix) asked.inputs = [prefix];
   return asked;
@@ -130,6 +131,7 @@ async function during(what, work) {
 field("estimate").addEventListener("click", () => during("Looking at the inputs …", async () => {
   const found = await json("/v1/estimates", { method: "POST", json: await ready(order()) });
   const pairs = { images: count(found.images), "done already": count(found.done), "refused at once": count(found.refused), "passed over": count(found.skipped), duplicates: count(found.duplicates), bytes: count(found.bytes), time: found.seconds === null ? "not known yet: nothing was measured here" : `about ${seconds(found.seconds)}` };
+  if (found.deadline) pairs.deadline = found.deadline.sentence;
   shown.replaceChildren(make("dl", { class: "pairs" }, ...Object.entries(pairs).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
 }));
 

@@ -26,7 +26,7 @@ from orchestrator.planning.models import Offer
 from orchestrator.reporting import progress
 from orchestrator.similar.answer import MOST, Answer, Neighbour, Question, answer
 from orchestrator.similar.shelf import IndexShelf, Refinement
-from orchestrator.similar.told import probabilities, said
+from orchestrator.similar.told import probabilities, values_of
 from orchestrator.steering.controls import begin
 
 _STAGES = (Stage.PURIFY, Stage.SEGMENT, Stage.CLASSIFY)
@@ -87,7 +87,7 @@ def _show(
         record, count, refinement, tuple(dict.fromkeys(regions or ())), same, _tenant(store, record)
     )
     found = answer(store, IndexShelf(), question)
-    text = json.dumps(said(record, found), indent=2) if plain else "\n".join(_sentences(record, found))
+    text = json.dumps(values_of(record, found), indent=2) if plain else "\n".join(_sentences(record, found))
     out.print(text, markup=False, soft_wrap=True, highlight=False)
 
 
