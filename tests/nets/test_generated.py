@@ -22,7 +22,7 @@ from dermbatch.images.imagefile import read_image
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
-from lesionnets.data.batches.by_class import ByClass
+from lesionnets.data.by_class import ByClass
 from lesionnets.data.batches.lesion_views import Lesion
 from lesionnets.data.sources import ham10000
 from lesionnets.data.sources.isic import Sample

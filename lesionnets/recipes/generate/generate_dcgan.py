@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
-from lesionnets.data.batches.by_class import MARGIN, ByClass, load_classes
+from lesionnets.data.by_class import MARGIN, ByClass, load_classes
 from lesionnets.data.sources import folds, ham10000, isic
 from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation.figures.frechet import Features, frechet_distance
