@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # Modules run beside each other: what each computes needs one thread, and OpenMP's idle ones spin. Set before NumPy
@@ -17,6 +18,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A loaded machine is no error: how long an example takes says nothing.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# Where no log is set up, tracebacks with colours and source cost seconds of processor.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 LONGEST = (
     "acceptance/test_kill_loop.py",

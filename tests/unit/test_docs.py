@@ -4,6 +4,7 @@
 """
 
 import ast
+import functools
 import inspect
 import json
 import re
@@ -63,6 +64,7 @@ def codes(cell):
     return re.findall(r"`([^`]+)`", cell)
 
 
+@functools.cache
 def trees():
     return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
 
@@ -226,9 +228,10 @@ def constants(node):
 
 def reasons_in(tree):
     """What a module gives as ``reason``: as keyword, as argument of that name, as variable or class attribute."""
-    functions = {node.name: node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    nodes = list(ast.walk(tree))
+    functions = {node.name: node.args for node in nodes if isinstance(node, ast.FunctionDef)}
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.keyword(arg="reason", value=value):
                 found |= constants(value)
@@ -314,6 +317,7 @@ def test_the_contracts_are_those_of_the_code():
 # Commands
 
 
+@functools.cache
 def commands():
     """``dermbatch run`` and so on to their commands, of both programs."""
     found = {}

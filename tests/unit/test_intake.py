@@ -22,6 +22,8 @@ from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.intake.leaf import suffix_of
 from tests import corpus
 
+pytestmark = pytest.mark.usefixtures("shared_nursery")
+
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 

@@ -24,6 +24,8 @@ from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.privacy.deidentifier import unnamed
 from tests import corpus
 
+pytestmark = pytest.mark.usefixtures("shared_nursery")
+
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason=f"needs the cases in {CASES}")
 PNG = cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes()
