@@ -6,15 +6,12 @@ spacing values. No message and no log line quotes a value of a header.
 
 from __future__ import annotations
 
-import zlib
-from io import BytesIO
 from typing import Any
 
 import cv2
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
@@ -22,14 +19,12 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 
 from dermbatch.bounded.limits import out_of_memory
@@ -37,10 +32,11 @@ from dermbatch.errors import BadInput
 from dermbatch.images.damage import jpegls_is_damaged, strictly_decoded
 from dermbatch.images.dicom.agreement import settle, uid_name
 from dermbatch.images.dicom.fragments import frame_places, joined, picture_of
-from dermbatch.images.dicom.header import element
-from dermbatch.images.dicom.native import settle_samples
+from dermbatch.images.dicom.header import element, refuted
+from dermbatch.images.dicom.native import is_lying, is_unsigned, settle_samples, within_bits
 from dermbatch.images.dicom.palette import coloured
 from dermbatch.images.dicom.proportions import proportions
+from dermbatch.images.dicom.reading import parse, truncated
 from dermbatch.images.dicompolicy import check_is_skin, number, text
 from dermbatch.images.jpegheader import (
     JPEG_LS,
@@ -65,11 +61,6 @@ from dermbatch.images.pixels import (
 from dermbatch.images.quiet import quiet
 
 MEDIA_TYPE = "application/dicom"
-
-_PHOTOMETRIC = frozenset(
-    {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
-)
-_LARGEST_DATA_SET = 2 * 1024**3
 
 
 def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
@@ -98,14 +89,6 @@ def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
             raise BadInput(
                 "the DICOM data set cannot be followed; it is damaged: export it again", reason="corrupt"
             ) from None
-
-
-def truncated() -> BadInput:
-    """Why an image is refused whose pixel data are cut off."""
-    return BadInput(
-        f"{element('PixelData')} ends before the picture does; copy the file again, or export it again",
-        reason="truncated",
-    )
 
 
 def _read(data: bytes, max_pixels: int, frame: int | None) -> SourceImage:
@@ -166,47 +149,6 @@ def check_has_pixels(dataset: Dataset, size: int) -> None:
         )
 
 
-def parse(data: bytes) -> Dataset:
-    """The data set, its file meta information completed where the file has none.
-
-    Raises:
-        BadInput: ``truncated`` if nothing is there, ``too_large`` where it would inflate to fill the memory.
-        Exception: Anything that pydicom raises on a damaged file; its text may quote the header.
-    """
-    _check_deflated(data)
-    dataset = dcmread(BytesIO(data), force=True)
-    if len(dataset) == 0:
-        raise truncated()
-    meta = dataset.file_meta
-    syntax = text(meta, "TransferSyntaxUID")
-    if not syntax:
-        implicit, _ = dataset.original_encoding
-        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    meta.TransferSyntaxUID = UID(syntax)
-    return dataset
-
-
-def _check_deflated(data: bytes) -> None:
-    """Refuse a deflated data set that would fill the memory, before pydicom inflates it at one go."""
-    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in data[:1024]:
-        return  # one that hides it inflates within the limits of the process
-    start = 144 + int.from_bytes(data[140:144], "little")
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    rest, size = data[start:], 0
-    while rest and not inflater.eof:
-        try:
-            size += len(inflater.decompress(rest, 1 << 24))
-        except zlib.error:
-            raise BadInput(
-                f"{element('TransferSyntaxUID')} says that the data set is deflated, and it is not, or is cut; "
-                "export the image again",
-                reason="corrupt",
-            ) from None
-        rest = inflater.unconsumed_tail
-        if size > _LARGEST_DATA_SET:
-            raise BadInput("the deflated DICOM data set is too large", reason="too_large")
-
-
 def _keep_frame(dataset: Dataset, frame: int | None) -> None:
     """Leave one frame of several in the data set, as if it had been alone (PS3.5 8.2, A.4)."""
     frames = number(dataset, "NumberOfFrames", 1)
@@ -224,6 +166,8 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
         )
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         dataset.PixelData = encapsulate([_body(dataset, frame - 1, frames)])
+        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # which are of all frames
+            dataset.pop(keyword, None)
         return
     if frames == 1:
         return
@@ -268,11 +212,6 @@ def decode_pixels(dataset: Dataset, *, settled: bool = False) -> tuple[Rgb, list
     syntax = dataset.file_meta.TransferSyntaxUID
     plugin = _plugin(syntax)
     photometric = text(dataset, "PhotometricInterpretation")
-    if photometric not in _PHOTOMETRIC:
-        raise BadInput(
-            f"{element('PhotometricInterpretation')} is none that is known here; convert the image to RGB",
-            reason="unsupported_format",
-        )
     dataset.PhotometricInterpretation = photometric
     if syntax.is_encapsulated:
         quick = _check_frame(dataset, syntax, photometric)
@@ -282,12 +221,18 @@ def decode_pixels(dataset: Dataset, *, settled: bool = False) -> tuple[Rgb, list
         raise truncated()
     else:
         notes += settle_samples(dataset)
-    displayed, more = _displayed(dataset, _decoded(dataset, plugin), photometric)
+    samples = _decoded(dataset, plugin)
+    if syntax == RLELossless and is_lying(samples):
+        raise refuted("Rows")
+    displayed, more = _displayed(dataset, samples, photometric)
     return displayed, [*notes, *more]
 
 
 def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
-    """Samples as pydicom decodes them, YCbCr made RGB."""
+    """Samples as pydicom decodes them, YCbCr made RGB; JPEG ones with all of their bits."""
+    stored = dataset.BitsStored
+    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and not dataset.PixelRepresentation:
+        dataset.BitsStored = dataset.BitsAllocated  # else pydicom cuts them
     try:
         return pixel_array(dataset, raw=False, decoding_plugin=plugin)
     except (BadInput, MemoryError, EOFError):
@@ -302,6 +247,8 @@ def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
             "picture is damaged: export it again",
             reason="corrupt",
         ) from None
+    finally:
+        dataset.BitsStored = stored
 
 
 def _plugin(syntax: UID) -> str:
@@ -425,7 +372,13 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
         notes += corrections
         bits = 8
     if np.issubdtype(samples.dtype, np.signedinteger):
-        samples = (samples.astype(np.int64) + (1 << (bits - 1))).astype(np.uint16)
+        deep = samples.astype(np.int64)
+        unsigned = samples.ndim == 2 and is_unsigned(samples, bits)
+        notes += ["corrected_pixel_representation"] if unsigned else []
+        samples = (deep & ((1 << bits) - 1) if unsigned else deep + (1 << (bits - 1))).astype(np.uint16)
+    elif dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and photometric != "PALETTE COLOR":
+        samples, more = within_bits(samples, bits)
+        notes += more
     if not np.issubdtype(samples.dtype, np.unsignedinteger) or not 1 <= bits <= 16:
         raise BadInput(
             f"{element('BitsStored')}: the pixels are no integers of 1 to 16 bits; save it with 8 or 16 bits",

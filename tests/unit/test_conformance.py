@@ -12,7 +12,8 @@ from test_dicom_objects import Made
 from test_docs import codes, tables, text
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicomfile import _PHOTOMETRIC, _plugin
+from dermbatch.images.dicom.agreement import _PHOTOMETRIC
+from dermbatch.images.dicomfile import _plugin
 from dermbatch.images.dicompolicy import SKIN_CLASSES, SKIN_MODALITIES
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom

@@ -382,7 +382,7 @@ def test_a_frame_that_is_cut_off_is_refused():
 
 
 def test_a_deflated_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr("dermbatch.images.dicomfile._LARGEST_DATA_SET", 10_000)
+    monkeypatch.setattr("dermbatch.images.dicom.reading._LARGEST_DATA_SET", 10_000)
     assert reason(encodings()["deflated"]) == "too_large"
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
@@ -23,6 +25,9 @@ from dermbatch.images.dicom.header import Header, element, refuted
 from dermbatch.images.dicom.native import settle_native
 from dermbatch.images.dicom.palette import has_colours
 
+_PHOTOMETRIC = frozenset(
+    {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
+)
 _CODED = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes, RLELossless}
 _TAKEN = {
     *UncompressedTransferSyntaxes,
@@ -53,10 +58,18 @@ def settle(dataset: Dataset) -> list[str]:
             reason="unsupported_transfer_syntax",
         )
     header = Header(dataset)
+    little = getattr(dataset, "original_encoding", (None, None))[1]
+    if little is not None and little != header.syntax.is_little_endian and not header.syntax.is_encapsulated:
+        header.correct("TransferSyntaxUID", ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
     if header.photometric.startswith("MONOCHROME") and has_colours(dataset):
         raise refuted("PhotometricInterpretation")
     if not (is_encapsulated(header) and settle_encapsulated(header)):
         settle_native(header)
+    if header.photometric not in _PHOTOMETRIC:
+        raise BadInput(
+            f"{element('PhotometricInterpretation')} is none that is known here; convert the image to RGB",
+            reason="unsupported_format",
+        )
     return header.notes
 
 

@@ -28,6 +28,8 @@ _BY_FRAME_HEADER = {
 }
 """Transfer syntaxes by the marker of the frame header (ITU-T T.81, B.1.1.3, T.87, C.1.1); others are DCT-based."""
 _PARTIAL = frozenset({"YBR_PARTIAL_420", "YBR_PARTIAL_422"})
+_TRANSFORMED = frozenset({"YBR_RCT", "YBR_ICT"})
+"""Colours as JPEG 2000 alone codes them."""
 _HEAD = 1 << 20
 """Bytes of a compressed picture in which its header is looked for."""
 
@@ -102,6 +104,8 @@ def _jpeg(header: Header, stream: JpegHeader) -> None:
         header.correct("TransferSyntaxUID", fit)
     _size(header, stream.height, stream.width)
     _precision(header, stream.precision)
+    if header.photometric == "PALETTE COLOR" and fitting is _DCT:
+        raise refuted("PhotometricInterpretation")  # indices that are coded with loss are other indices
     _components(header, len(stream.ids))
     if len(stream.ids) == 3:
         _jpeg_colours(header, stream)
@@ -109,8 +113,10 @@ def _jpeg(header: Header, stream: JpegHeader) -> None:
 
 def _jpeg_colours(header: Header, stream: JpegHeader) -> None:
     """RGB or YCbCr, by what proves it: component names, markers, sub-sampling; else as the header says."""
-    if stream.marker in _BY_FRAME_HEADER:  # coded without loss: nothing in the stream says
-        if header.photometric in _PARTIAL:
+    if stream.marker in _BY_FRAME_HEADER:  # coded without loss: most streams say nothing
+        if stream.is_ycbcr is False and header.photometric.startswith("YBR"):
+            header.correct("PhotometricInterpretation", "RGB")  # by component names, or Adobe's marker
+        if header.photometric in _PARTIAL | _TRANSFORMED:
             raise refuted("PhotometricInterpretation")
         if not header.photometric:
             raise missing("PhotometricInterpretation")
@@ -119,6 +125,8 @@ def _jpeg_colours(header: Header, stream: JpegHeader) -> None:
     if proven is None:
         if not header.photometric:
             raise missing("PhotometricInterpretation")
+        if header.photometric not in {"RGB", "YBR_FULL", "YBR_FULL_422"} | _PARTIAL:
+            raise refuted("PhotometricInterpretation")
         proven = header.photometric.startswith("YBR")
     known = header.photometric in ("RGB", "YBR_FULL", "YBR_FULL_422")
     if not known or proven != header.photometric.startswith("YBR"):
@@ -141,6 +149,8 @@ def _jpeg2000(header: Header, head: bytes) -> None:
 
 
 def _rle(header: Header) -> None:
+    if header.photometric in _PARTIAL | _TRANSFORMED:
+        raise refuted("PhotometricInterpretation")
     if not header.has("SamplesPerPixel") and header.photometric in SAMPLES:
         header.correct("SamplesPerPixel", SAMPLES[header.photometric])
     if not header.has("BitsAllocated"):
@@ -169,6 +179,8 @@ def _precision(header: Header, precision: int) -> None:
     # The decoder of JPEG 2000 widens samples as Bits Allocated has it.
     widened = allocated == 8 and header.has("BitsAllocated") and header.syntax in JPEG2000TransferSyntaxes
     if header.number("BitsAllocated", 0) != allocated and not widened:
+        if allocated > header.number("BitsAllocated", allocated):
+            header.correct("BitsStored", precision)  # it was said of samples that are not these
         header.correct("BitsAllocated", allocated, noted=header.has("BitsAllocated"))
     declared = header.number("BitsStored", 0)
     if not 0 < declared <= precision:

@@ -48,7 +48,9 @@ def settle_native(header: Header) -> None:
     _byte_order(header)
     header.fill_bits()
     header.sign(unsigned=header.number("SamplesPerPixel", 1) == 3 or _is_smoother_unsigned(header))
-    if header.number("SamplesPerPixel", 1) == 3 and header.photometric != "YBR_FULL_422":
+    if header.photometric == "YBR_FULL_422":
+        _no_planes(header)
+    elif header.number("SamplesPerPixel", 1) == 3:
         _planes(header)
 
 
@@ -74,7 +76,7 @@ def _lengths(header: Header) -> None:
     _samples(header, samples)
     frames = header.frames()
     halved = header.photometric == "YBR_FULL_422"
-    if _fits(header, pixels * frames * allocated * (2 if halved else samples) // 8):
+    if _fits(header, -(-pixels * frames * allocated * (2 if halved else samples) // 8)):
         return
     _by_length(header, pixels, samples, 0 if allocated == 1 else allocated, frames)
 
@@ -97,7 +99,7 @@ def _by_length(header: Header, pixels: int, samples: int, allocated: int, frames
         raise refuted("NumberOfFrames")
     elif len(header.data) > each * frames > 0:
         leave_pixels(header, each, frames, lambda frame: _rough(header, frame))
-    elif samples == 3 and _fits(header, each * frames // 3):
+    elif samples == 3 and (_fits(header, each * frames // 3) or (frames == 1 and _fits(header, each // 3 * 2))):
         raise refuted("PhotometricInterpretation")
     elif allocated == 16 and _fits(header, each * frames // 2):
         raise refuted("BitsAllocated")
@@ -196,6 +198,21 @@ def _planes(header: Header) -> None:
         raise missing("PlanarConfiguration")
 
 
+def _no_planes(header: Header) -> None:
+    """Planar Configuration of sub-sampled colours, which are always by pixels (PS3.3, C.7.6.3.1.2)."""
+    frame = _last_frame(header)
+    rows, columns = header.number("Rows", 0), header.number("Columns", 0)
+    if header.number("PlanarConfiguration", 0) != 1 or frame is None or columns % 2:
+        return
+    samples = np.frombuffer(frame, "u1", rows * columns * 2)
+    # Luminance, either way, of the half that has it if it is a plane.
+    by_pixel = samples[: rows // 2 * 2 * columns].reshape(-1, 4)[:, :2].reshape(rows // 2, columns, 1)
+    by_plane = samples[: rows * columns].reshape(rows, columns, 1)
+    if sum(roughness(by_pixel)) > sum(roughness(by_plane)):
+        raise refuted("PlanarConfiguration")
+    header.correct("PlanarConfiguration", 0)
+
+
 def _sides(header: Header) -> None:
     """Rows and Columns, where the picture is clearly smoother with the one for the other."""
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
@@ -286,6 +303,46 @@ def _middle(picture: NDArray[Any]) -> NDArray[np.int32]:
     return picture[first : first + _LOOKED_AT].astype(np.int32)
 
 
+def is_unsigned(samples: NDArray[Any], bits: int) -> bool:
+    """Whether grey samples that were read with a sign make a clearly smoother picture without one.
+
+    Args:
+        samples: Signed, [H, W].
+        bits: How many of each are stored.
+    """
+    deep = samples[..., None].astype(np.int32)
+    if int(deep.max()) >> (bits - 1):
+        return True  # larger than any that has a sign
+    plain, signed = deep & ((1 << bits) - 1), deep + (1 << (bits - 1))
+    return sum(roughness(signed)) > _PROVEN * sum(roughness(plain))
+
+
+def within_bits(samples: NDArray[Any], stored: int) -> tuple[NDArray[Any], list[str]]:
+    """Decoded samples without overlay planes above Bits Stored; as they are where these bits belong to them.
+
+    Args:
+        samples: Unsigned, [H, W] or [H, W, 3].
+        stored: Bits Stored.
+
+    Returns:
+        Samples, and notes.
+    """
+    if not int(samples.max(initial=0)) >> stored:
+        return samples, []
+    if (samples.ndim == 3 and samples.itemsize == 1) or _belongs(np.atleast_3d(samples).astype(np.int32), stored):
+        return samples, ["corrected_bits_stored"]
+    return np.asarray(samples & ((1 << stored) - 1), samples.dtype), []
+
+
+def is_lying(samples: NDArray[Any]) -> bool:
+    """Whether decoded samples, [H, W] or [H, W, 3], make a clearly smoother picture with Rows for Columns."""
+    rows, columns = samples.shape[:2]
+    if rows == columns:
+        return False
+    there, other = np.atleast_3d(samples), np.ascontiguousarray(samples).reshape(columns, rows, -1)
+    return sum(roughness(there)) > _PROVEN * sum(roughness(other))
+
+
 def settle_samples(dataset: Dataset) -> list[str]:
     """Bring the stored bits of uncompressed samples to the bottom, by High Bit (PS3.5, 8.1.1).
 
@@ -325,7 +382,10 @@ def settle_samples(dataset: Dataset) -> list[str]:
 
 
 def _widen(dataset: Dataset, samples: NDArray[Any], top: int) -> list[str]:
-    """Bits Stored as many as the largest sample needs, where what is above them belongs to the samples."""
+    """Bits Stored as many as the largest sample needs, where what is above them belongs to the samples.
+
+    Of colours of a byte each it always does: overlay planes are in the words of grey pictures (PS3.5, 8.1.2).
+    """
     rows, columns = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
     colours = number(dataset, "SamplesPerPixel", 1)
     first = samples[: rows * columns * colours]
@@ -333,7 +393,9 @@ def _widen(dataset: Dataset, samples: NDArray[Any], top: int) -> list[str]:
         return []
     apart = colours == 3 and number(dataset, "PlanarConfiguration", 0) == 1
     picture = _by_plane(first, rows, columns) if apart else first.reshape(rows, columns, colours)
-    if not _belongs(picture.astype(np.int32), number(dataset, "BitsStored", 8)):
+    if (colours != 3 or samples.itemsize > 1) and not _belongs(
+        picture.astype(np.int32), number(dataset, "BitsStored", 8)
+    ):
         return []
     dataset.BitsStored = top.bit_length()
     dataset.HighBit = top.bit_length() - 1

@@ -32,7 +32,8 @@ from dermbatch.images.dicom.moments import date_of, time_of
 from dermbatch.images.dicom.native import settle_samples
 from dermbatch.images.dicom.palette import without_segments
 from dermbatch.images.dicom.proportions import decimals
-from dermbatch.images.dicomfile import check_has_pixels, parse, truncated
+from dermbatch.images.dicom.reading import parse, truncated
+from dermbatch.images.dicomfile import check_has_pixels
 from dermbatch.images.dicompolicy import SECONDARY_CAPTURES, check_is_skin, text
 from dermbatch.images.imagefile import DICOM, read_image, sniff
 from dermbatch.images.quiet import quiet
