@@ -229,7 +229,7 @@ def test_events_that_are_cut_off_are_said_and_the_others_count(store, batch):
     found, said = counted(store)
     assert found.events == 7
     assert "is cut off: 2 lines are there, and 3 were written" in said[0]
-    assert said[1:] == ["usage of batch b: its events do not add up to what was said when it closed"]
+    assert said[1:] == ["usage of batch b: its events do not add up to what was noted when it closed"]
 
 
 def test_a_file_of_events_that_is_gone_is_said(store, batch):
