@@ -73,7 +73,7 @@ class ClassifyGraph(nn.Module):
         peak = evidence.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)
         saliency = to_bytes(paste_square(evidence / peak, square, height, width, SALIENCY))[:, 0]
         distance = () if usual is None else (usual(views[-len(self.mirrors)][-1].float()),)
-        placed = (self._placed(*more, square, height, width),) if self.net.patterns else ()
+        placed = (self._placed(more[0], square, height, width),) if self.net.patterns else ()
         seen = (self._seen(picture, mask, height, width),) if self.visual_backprop else ()
         return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency, *distance, *placed, *seen
 
