@@ -1,6 +1,6 @@
 # NVIDIA Triton Inference Server with the models of this repository baked in:
 #
-#   docker build --file deploy/triton.Dockerfile --tag ghcr.io/dermbatch/triton:0.1.0 .
+#   docker build --file deploy/triton.Dockerfile --tag ghcr.io/dermbatch/triton:0.2.0 .
 #
 # 25.07 is server 2.59.0, the first release without the security faults that NVIDIA published in August 2025; take a
 # later one as you like. This image was NOT run by this project: its tests, and the local stack, run server 2.51.0, which
@@ -24,7 +24,7 @@ EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
     CMD ["curl", "--fail", "--silent", "--output", "/dev/null", "http://127.0.0.1:8000/v2/health/ready"]
 CMD ["tritonserver", "--model-repository=/models", "--exit-timeout-secs=30"]
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="Dermbatch Triton" \
       org.opencontainers.image.description="Triton Inference Server with the models of Dermbatch" \

@@ -8,6 +8,7 @@ import yaml
 from rendering import CHART, ROOT, SITUATIONS, objects, of_kind, refusal, rendered, template, values_of
 
 from charts.readme import readme, values
+from dermbatch import __version__
 from tests.unit.test_docs import variables
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -205,5 +206,11 @@ def test_names_follow_the_release_and_can_be_overridden():
 
 def test_the_chart_and_the_programs_have_one_version():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert (chart["version"], chart["appVersion"]) == (version, version)
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+    deploy = ROOT / "deploy"
+    texts = [path.read_text(encoding="utf-8") for path in (deploy / "compose.yaml", *deploy.glob("*Dockerfile"))]
+    named = {
+        version for text in texts for version in re.findall(r"ghcr\.io/dermbatch/\w+:(\S+)|VERSION=(.+)", text)
+    }
+    assert {one or other for one, other in named} == {__version__}
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
