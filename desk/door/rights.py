@@ -28,9 +28,10 @@ OPEN = (
     "GET /enter",
     "GET /sign-in",
     "GET /signed-in",
+    "POST /signed-out",
     "GET /static",
 )
-"""What answers anybody: here they come in, and nothing is shown of anybody's."""
+"""What answers anybody: here they come in, or an issuer says who has left; nothing is shown of anybody's."""
 
 _IMAGE = "/v1/batches/{batch}/images/{index}"
 _STUDIES = "/dicom-web/{batch}/studies"

@@ -10,9 +10,10 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import secrets
 from dataclasses import asdict, dataclass, replace
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 import redis
 from nacl.secret import SecretBox
@@ -36,6 +37,7 @@ class Granted:
         lasts: Seconds that it vouched for, the last time.
         ends: When the session ends, however it is used; of Redis's clock, in seconds.
         sealed: Refresh token and ID token.
+        sid: What the issuer calls their session there; empty where it does not say.
     """
 
     subject: str
@@ -43,6 +45,7 @@ class Granted:
     lasts: float
     ends: float
     sealed: str
+    sid: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,11 @@ class Sessions:
             asked.set(_key("session", token), session.as_json(), ex=lasts, keepttl=known, xx=known)
             if session.vouched is not None:
                 asked.set(_key("vouched", token), 1, px=max(1, milliseconds(session.vouched)))
+            if session.granted is not None and not known:
+                for what, value in (("sub", session.granted.subject), ("sid", session.granted.sid)):
+                    if value:
+                        asked.sadd(_key(what, value), _digest(token))
+                        asked.expireat(_key(what, value), math.ceil(session.granted.ends))
             asked.execute()
 
     def who(self, token: str, *, use: bool = True) -> Session | None:
@@ -156,6 +164,15 @@ class Sessions:
         """End a session."""
         with sorted_errors():
             self.redis.delete(_key("session", token), _key("vouched", token))
+
+    def end_all(self, what: Literal["sub", "sid"], value: str) -> int:
+        """End what an issuer granted to a subject, or within one session there; how many sessions there were."""
+        with sorted_errors():
+            ended = cast("set[str]", self.redis.smembers(_key(what, value)))
+            keys = [f"desk:{kind}:{one}" for one in ended for kind in ("session", "vouched")]
+            there = self.redis.exists(*keys[::2]) if keys else 0
+            self.redis.delete(_key(what, value), *keys)
+        return there
 
     def now(self) -> float:
         """Redis's clock, in seconds."""
@@ -209,4 +226,8 @@ def _box(token: str) -> SecretBox:
 
 
 def _key(kind: str, token: str) -> str:
-    return f"desk:{kind}:{hashlib.sha256(token.encode()).hexdigest()}"
+    return f"desk:{kind}:{_digest(token)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from typing import Annotated
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from dermbatch.settings import DeskSettings
-from desk.desk import TheDesk, ThePerson
-from desk.door.oidc.signon import BACK, WAY_SECONDS, SignOn
+from desk.desk import Desk, TheDesk, ThePerson
+from desk.door.oidc.signon import BACK, OUT, WAY_SECONDS, SignOn
 from desk.door.sessions import Session
 from desk.door.who import Recognition, address_of, cookie, cookie_name, is_encrypted
 from desk.pages import pages
@@ -19,6 +21,7 @@ from desk.problems import Problem
 router = APIRouter()
 
 _BROWSER = "-browser"
+_MOST_BYTES = 64 << 10
 
 
 @router.get("/health", include_in_schema=False)
@@ -97,6 +100,36 @@ def signed_in(request: Request, desk: TheDesk) -> Response:
             note("refuse", "desk:sign-in", outcome=problem.reason)
         raise
     return _entered(request, desk, way.token, way.session, way.onward)
+
+
+@router.post(OUT, include_in_schema=False)
+async def signed_out(request: Request, desk: TheDesk) -> Response:
+    """The issuer says, by a token that it has signed, whose session it has ended."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_BYTES:
+            raise Problem(413, "too_large", f"a logout token has at most {_MOST_BYTES} bytes")
+    token = parse_qs(body.decode("ascii", "replace")).get("logout_token", [""])[0]
+    return await run_in_threadpool(_signed_out, request, desk, token)
+
+
+def _signed_out(request: Request, desk: Desk, token: str) -> Response:
+    sign_on, limits = _sign_on(request), _recognition(request).limits
+    address = address_of(request.headers, request.scope, desk.settings.desk)
+    limits.check(address)
+    try:
+        ended = sign_on.put_out(token)
+    except Problem as problem:
+        if problem.status < 500:
+            limits.refused(address)
+            desk.store.audit.of("nobody", f"from {address}").note(
+                "refuse", "desk:signed-out", outcome=problem.reason
+            )
+            raise Problem(400, problem.reason, problem.detail) from problem  # Back-Channel Logout, 2.8
+        raise
+    desk.store.audit.of("issuer", f"from {address}").note("sign-out", "desk:session", to=f"{ended} sessions")
+    return Response(headers={"cache-control": "no-store"})
 
 
 def _entered(request: Request, desk: TheDesk, token: str, session: Session, onward: str) -> Response:

@@ -32,6 +32,7 @@ from desk.door.sessions import Session, Sessions, unseal
 from desk.remote import DeskClient
 from orchestrator.stack.ports import free_ports
 from tests.acceptance.browser import chromium
+from tests.waiting import patience
 
 DESK = free_ports(1)[0]
 HOME = f"http://127.0.0.1:{DESK}"
@@ -320,6 +321,24 @@ def test_signing_out_ends_it_here_and_at_the_issuer(server, issuer):
         left = abel.post(form[1], data={"xsrf": form[2], "logout": "yes"})
         assert str(left.url).startswith(f"{HOME}/enter")
     assert re.search(r'"action":"sign-out".*"user":"abel"', server.looks())
+
+
+def test_who_signs_out_at_the_issuer_is_out_here_in_that_session_alone(server, issuer):
+    with signed_on(issuer, "mona") as mona, signed_on(issuer, "mona") as elsewhere:
+        page = mona.get(f"{issuer.url}/session/end")
+        form = re.search(r'action="([^"]+)".*?name="xsrf" value="([^"]+)"', page.text, re.DOTALL)
+        mona.post(form[1], data={"xsrf": form[2], "logout": "yes"})
+        deadline = time.monotonic() + patience(10)
+        while mona.get("/v1/session").status_code != 401:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert elsewhere.get("/v1/session").status_code == 200
+        for nonsense in ({}, {"logout_token": "a.b.c"}, {"logout_token": issuer.token()}):
+            answer = httpx.post(f"{HOME}/signed-out", data=nonsense)
+            assert (answer.status_code, answer.json()["reason"]) == (400, "bad_token")
+        assert server.recognition.sessions.end_all("sub", "mona") == 1
+        assert elsewhere.get("/v1/session").status_code == 401
+    assert re.search(r'"action":"sign-out".*"to":"1 sessions".*"user":"issuer"', server.looks())
 
 
 def test_a_public_client_signs_on_by_pkce_alone_and_a_tenant_comes_with_the_claims(

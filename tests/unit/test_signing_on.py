@@ -17,7 +17,7 @@ from dermbatch.settings import DeskSettings, OidcSettings, Settings, TenantSetti
 from desk.__main__ import check
 from desk.door.oidc.claims import claimed, is_name, roles_of
 from desk.door.oidc.issuer import Issuer
-from desk.door.oidc.tokens import access_token, id_token
+from desk.door.oidc.tokens import access_token, id_token, logout_token
 from desk.door.sessions import Session, seal, unseal
 from desk.door.who import address_of, cookie_name
 from desk.problems import Problem
@@ -97,6 +97,32 @@ def test_an_access_token_is_no_id_token_and_of_this_audience():
     assert access_token(lenient, token({"typ": "JWT"}, **api))["sub"] == "1"
     refused(access_token, lenient, token({"typ": "JWT"}, nonce="n", **api))
     refused(access_token, lenient, token({"typ": "logout+jwt"}, **api))
+
+
+def test_a_logout_token_is_believed_that_says_so_and_no_other_token_puts_anybody_out():
+    event = {"http://schemas.openid.net/event/backchannel-logout": {}}
+    said = {"events": event, "jti": "1"}
+    assert logout_token(Keys(), token({"typ": "logout+jwt"}, sid="s", **said))["sid"] == "s"
+    assert logout_token(Keys(), token(sub=None, sid="s", **said))["sid"] == "s"
+    for claims in (
+        {"events": None},
+        {"events": {"http://schemas.openid.net/event/other": {}}},
+        {"events": list(event)},
+        {"events": dict.fromkeys(event, 1)},
+        {"nonce": "n"},
+        {"sub": None},
+        {"sub": None, "sid": 7},
+        {"jti": None},
+        {"iat": None},
+        {"exp": None},
+        {"exp": int(time.time()) - 31},
+        {"aud": "https://desk.test/api"},
+        {"iss": "https://evil.test"},
+    ):
+        refused(logout_token, Keys(), token(**{**said, **claims}))
+    refused(logout_token, Keys(), token({"typ": "at+jwt"}, **said))
+    refused(logout_token, Keys(), token(key=RSAKey.generate_key(2048, {"kid": "one"}), **said))
+    refused(logout_token, Keys(), token(nonce="n"))  # an ID token
 
 
 @pytest.mark.parametrize(

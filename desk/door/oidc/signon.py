@@ -24,7 +24,7 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
 from desk.door.oidc.claims import Claimed, claimed, is_name
 from desk.door.oidc.issuer import Issuer, Refused
-from desk.door.oidc.tokens import Claims, access_token, id_token
+from desk.door.oidc.tokens import Claims, access_token, id_token, logout_token
 from desk.door.sessions import Granted, Session, Sessions, seal, unseal
 from desk.problems import Problem
 
@@ -36,6 +36,10 @@ BACK = "/signed-in"
 WAY_SECONDS = 15 * 60
 """That somebody may take to sign on."""
 
+OUT = "/signed-out"
+"""Where the issuer says that it has ended a session."""
+
+_SEEN = 24 * 3600.0  # that a logout token is known again, longer than any holds
 _UNSAID = 300.0
 _EARLY = 0.2
 _PATIENCE = 0.05
@@ -147,6 +151,7 @@ class SignOn:
             self._lasts(given, claims),
             self._sessions.now() + self._oidc.longest,
             seal(token, _kept(given, {})),
+            str(claims.get("sid") or ""),
         )
         return Way(token, Session(found.name, roles, found.tenant, granted, granted.lasts), onward)
 
@@ -295,6 +300,25 @@ class SignOn:
         asked = {"client_id": str(self._oidc.client_id), "post_logout_redirect_uri": f"{self._settings.url}/enter"}
         hint = {"id_token_hint": kept["id_token"]} if "id_token" in kept else {}
         return f"{address}{'&' if '?' in address else '?'}{urlencode({**asked, **hint})}"
+
+    def put_out(self, token: str) -> int:
+        """End the sessions that the issuer has ended there (OpenID Connect Back-Channel Logout 1.0, 2.7).
+
+        Args:
+            token: The logout token that it sent; one that comes once more ends nothing that has begun since.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            Problem: 401 where the token is not to be believed.
+        """
+        claims = logout_token(self.issuer, token)
+        if sid := claims.get("sid"):
+            return self._sessions.end_all("sid", str(sid))
+        if not self._sessions.take("logout", str(claims["jti"]), _SEEN):
+            return 0  # sent once more: whoever has signed on since stays
+        return self._sessions.end_all("sub", str(claims["sub"]))
 
     def _let_in(self, found: Claimed, subject: str) -> frozenset[Role]:
         """The roles of somebody whose claims are complete.

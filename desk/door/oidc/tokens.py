@@ -1,4 +1,4 @@
-"""Tokens that an issuer has signed: ID tokens of who signs on, access tokens of programs.
+"""Tokens that an issuer has signed: ID tokens of who signs on, access tokens of programs, logout tokens.
 
 What a token says of how it is to be checked is believed nowhere: algorithms are those of the settings, all of
 public keys, and keys are those that the issuer names itself.
@@ -20,6 +20,7 @@ from desk.problems import Problem
 
 Claims = dict[str, Any]
 
+_LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
 _HASH = {"256": "sha256", "384": "sha384", "512": "sha512", "519": "sha512"}
 
 
@@ -64,7 +65,28 @@ def access_token(issuer: Issuer, token: str) -> Claims:
     return claims
 
 
-def _checked(issuer: Issuer, token: str, audience: str) -> tuple[dict[str, Any], Claims]:
+def logout_token(issuer: Issuer, token: str) -> Claims:
+    """What a logout token says (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6): ``sid``, ``sub`` or both.
+
+    Raises:
+        Problem: 401 where it is not to be believed, 503 where the issuer does not say its keys.
+    """
+    header, claims = _checked(issuer, token, str(issuer.settings.client_id), essential=("iat", "jti"))
+    if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in {"logout+jwt", "jwt"}:
+        raise _bad("typ")
+    events = claims.get("events")
+    if not isinstance(events, dict) or not isinstance(events.get(_LOGOUT), dict):
+        raise _bad("events")
+    if "nonce" in claims:  # an ID token, which nobody is to be put out by
+        raise _bad("nonce")
+    if not any(isinstance(claims.get(name), str) and claims[name] for name in ("sid", "sub")):
+        raise _bad("sub")
+    return claims
+
+
+def _checked(
+    issuer: Issuer, token: str, audience: str, essential: tuple[str, ...] = ("sub",)
+) -> tuple[dict[str, Any], Claims]:
     settings = issuer.settings
     try:
         kid = extract_compact(token.encode()).headers().get("kid")
@@ -75,10 +97,11 @@ def _checked(issuer: Issuer, token: str, audience: str) -> tuple[dict[str, Any],
             leeway=round(settings.leeway),
             iss={"essential": True, "value": str(settings.issuer)},
             aud={"essential": True, "value": audience},
-            sub={"essential": True},
             exp={"essential": True},
         )
         asked.validate(found.claims)
+        if missing := [name for name in essential if not found.claims.get(name)]:
+            raise _bad(missing[0])
     except ExpiredTokenError as error:
         raise _problem("the token has expired") from error
     except InvalidKeyIdError as error:

@@ -26,11 +26,12 @@ const keys = Object.fromEntries(["one", "two"].map((kid) => {
 const configuration = () => ({
   jwks: { keys: [keys[state.key]] },
   clients: [
-    { client_id: "desk", client_secret: "a-secret-of-the-test", grant_types: ["authorization_code", "refresh_token"], redirect_uris: [`${home}/signed-in`], post_logout_redirect_uris: [`${home}/enter`] },
+    { client_id: "desk", backchannel_logout_uri: `${home}/signed-out`, backchannel_logout_session_required: true, client_secret: "a-secret-of-the-test", grant_types: ["authorization_code", "refresh_token"], redirect_uris: [`${home}/signed-in`], post_logout_redirect_uris: [`${home}/enter`] },
     { client_id: "public", token_endpoint_auth_method: "none", grant_types: ["authorization_code", "refresh_token"], redirect_uris: [`${home}/signed-in`], post_logout_redirect_uris: [`${home}/enter`] },
     { client_id: "program", client_secret: "a-secret-of-the-test", grant_types: ["client_credentials"], redirect_uris: [], response_types: [] },
   ],
   pkce: { required: () => true },
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options), // it asks no address of this machine else
   scopes: ["openid", "profile", "offline_access"],
   claims: { openid: ["sub"], profile: ["preferred_username", "roles", "tenant"] },
   conformIdTokenClaims: false,
@@ -44,6 +45,7 @@ const configuration = () => ({
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
     revocation: { enabled: true },
+    backchannelLogout: { enabled: true },
     rpInitiatedLogout: { enabled: true, logoutSource: (ctx, form) => { ctx.body = `<!doctype html><body>${form}<button form="op.logoutForm" name="logout" value="yes">Sign out</button>`; } },
     resourceIndicators: {
       enabled: true,
