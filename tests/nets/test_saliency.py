@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesionnets.nets.classify.bilinear_vgg import BilinearVgg
+from lesionnets.nets.classify.lite_patterns import LitePatterns
 from lesionnets.nets.classify.mobilenet import LesionClassifier
 from lesionnets.nets.classify.resnet import ResNet50
 from lesionnets.nets.mutual.mb_dcnn import MaskCN
@@ -99,11 +101,13 @@ def test_class_activation_maps_are_negative_where_something_speaks_against_a_cla
         (ResNet50(width=0.125), False),
         (MaskCN(width=0.125, blocks=1), True),
         (LesionClassifier(size=64), True),
+        (LitePatterns(size=64), True),
+        (BilinearVgg(width=0.125, size=64), True),
     ],
-    ids=["ResNet50", "MaskCN", "LesionClassifier"],
+    ids=["ResNet50", "MaskCN", "LesionClassifier", "LitePatterns", "BilinearVgg"],
 )
 def test_every_classifier_has_stages_that_can_be_read(
-    model: ResNet50 | MaskCN | LesionClassifier, *, masked: bool
+    model: ResNet50 | MaskCN | LesionClassifier | LitePatterns | BilinearVgg, *, masked: bool
 ) -> None:
     torch.manual_seed(2)
     inputs = [torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)][: 1 + masked]
