@@ -107,10 +107,10 @@ def _write(folder: Path, parameters: Mapping[str, str], section: str) -> None:
         for line in config.read_text().splitlines()
         if not any(line.startswith(f'parameters {{ key: "{name}"') for name in parameters)
     ]
-    said = [
+    added = [
         f'parameters {{ key: "{name}" value: {{ string_value: "{text}" }} }}' for name, text in parameters.items()
     ]
-    config.write_text("\n".join([*kept, *said, ""]))
+    config.write_text("\n".join([*kept, *added, ""]))
     text = card.read_text() if card.is_file() else f"# {folder.name}\n{_NEXT}"
     text = re.sub(rf"\n{_HEADING}\n.*?(?=\n## |\Z)", "", text, flags=re.DOTALL)
     before, found, after = text.partition(_NEXT)

@@ -19,7 +19,7 @@ from dermbatch.store import ObjectStore
 from lesionnets.data.sources.isic import DIAGNOSES, MASK_END
 
 _LABELS = ("image_id", "split", "diagnosis", "has_mask")
-_SAID = (*_LABELS, "batch", "index", "sha256", "readers", "made", "kind", "shown", "segmented_by", "classified_by")
+_KEPT = (*_LABELS, "batch", "index", "sha256", "readers", "made", "kind", "shown", "segmented_by", "classified_by")
 _LEFT_OUT = ("batch", "index", "readers", "why")
 _DIGITS = 8
 
@@ -67,25 +67,25 @@ def write_set(
     """
     if (out / "feedback.csv").exists():
         raise UsageError(f"{out} holds a set already: name another folder, or take it away")
-    said: list[Row] = []
+    rows: list[Row] = []
     left_out: list[Row] = []
     for verdict in (verdict for batch in dict.fromkeys(batches) for verdict in verdicts(store, batch)):
         taken = _write(store, verdict, out, renamed, val)
-        (left_out if isinstance(taken, str) else said).append(
+        (left_out if isinstance(taken, str) else rows).append(
             _left_out(verdict, taken) if isinstance(taken, str) else taken
         )
     counted = dict(Counter(str(row["why"]) for row in left_out))
-    if not said:
+    if not rows:
         told = ", ".join(f"{count} {word}" for word, count in sorted(counted.items())) or "there are none"
         raise UsageError(f"no decision of {', '.join(batches)} teaches anything: {told}")
-    diagnosed = [row for row in said if row["diagnosis"]]
+    diagnosed = [row for row in rows if row["diagnosis"]]
     _csv(out / "labels.csv", _LABELS, diagnosed)
     _csv(out / "left_out.csv", _LEFT_OUT, left_out)
-    _csv(out / "feedback.csv", _SAID, said)  # last: where it is, the set is whole
+    _csv(out / "feedback.csv", _KEPT, rows)  # last: where it is, the set is whole
     return Written(
-        images=dict(Counter(str(row["split"]) for row in said)),
+        images=dict(Counter(str(row["split"]) for row in rows)),
         diagnoses=dict(Counter(str(row["diagnosis"]) for row in diagnosed)),
-        masks=sum(row["has_mask"] == 1 for row in said),
+        masks=sum(row["has_mask"] == 1 for row in rows),
         left_out=counted,
     )
 
@@ -114,8 +114,8 @@ def _write(
 
 
 def _teaching(verdict: Verdict, renamed: Mapping[str, str]) -> _Teaching | str:
-    said = verdict.diagnosis
-    diagnosis = "" if said is None else renamed.get(said, said)
+    label = verdict.diagnosis
+    diagnosis = "" if label is None else renamed.get(label, label)
     drawn = verdict.mask
     mask = None if drawn is None else of_runs(drawn.counts, drawn.height, drawn.width)
     if diagnosis and diagnosis not in DIAGNOSES:

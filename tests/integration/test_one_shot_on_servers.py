@@ -100,8 +100,8 @@ def test_a_batch_is_segmented_as_it_was_shown_until_its_support_is_removed(place
     first, again = work(place, 0, one), work(place, 1, two)
     for record, chosen, seed in ((first, one, 901), (again, two, 902)):
         segmented = record.stages[Stage.SEGMENT]
-        said = {name: segmented.parameters[name] for name in ("support", "support_sha256", "support_disease")}
-        assert said == {
+        stated = {name: segmented.parameters[name] for name in ("support", "support_sha256", "support_disease")}
+        assert stated == {
             "support": f"demo@{chosen.version}",
             "support_sha256": chosen.sha256,
             "support_disease": "pale rings",

@@ -219,9 +219,9 @@ def test_a_pen_draws_and_its_other_end_erases_while_fingers_move_the_picture(bro
 
     def pen(kind, place, buttons, force=0.5):
         x, y = on_screen(page, *place)
-        said = {"type": kind, "x": x, "y": y, "pointerType": "pen", "buttons": buttons, "force": force}
+        event = {"type": kind, "x": x, "y": y, "pointerType": "pen", "buttons": buttons, "force": force}
         button = "none" if kind == "mouseMoved" else "left"
-        cdp.send("Input.dispatchMouseEvent", said | {"button": button, "clickCount": 1})
+        cdp.send("Input.dispatchMouseEvent", event | {"button": button, "clickCount": 1})
 
     def fingers(kind, *places):
         cdp.send(
@@ -268,8 +268,8 @@ def test_a_hand_that_rests_takes_nothing_from_the_pen(browser, server, batch):
 
     def pointer(kind, what, place, buttons=1):
         x, y = on_screen(page, *place)
-        said = {"pointerType": what, "pointerId": len(what), "clientX": x, "clientY": y, "buttons": buttons}
-        page.evaluate("([kind, said]) => editor.canvas.dispatchEvent(new PointerEvent(kind, said))", [kind, said])
+        event = {"pointerType": what, "pointerId": len(what), "clientX": x, "clientY": y, "buttons": buttons}
+        page.evaluate("([kind, it]) => editor.canvas.dispatchEvent(new PointerEvent(kind, it))", [kind, event])
 
     page.evaluate("editor.resize(10)")
     before = page.evaluate("({...viewer.view})")
@@ -448,7 +448,7 @@ def test_two_hundred_strokes_on_a_large_picture(browser, server, store, tmp_path
     page = opened(seat, "/correct/rl/0")
     page.evaluate(FRAMES)
     random = np.random.default_rng(200)
-    said, worst = [f"load {os.getloadavg()[0]:.0f}"], 0.0
+    lines, worst = [f"load {os.getloadavg()[0]:.0f}"], 0.0
     for name, zoom in (("whole picture", None), ("1:1", 1)):
         if zoom:
             page.evaluate("viewer.look({x: 2000, y: 1500, zoom: 1})")
@@ -462,18 +462,18 @@ def test_two_hundred_strokes_on_a_large_picture(browser, server, store, tmp_path
         frames = page.evaluate("frames_")
         worst = max(worst, np.percentile(frames, 95))
         by_clock = ", ".join(f"p{share} {np.percentile(frames, share):.1f}" for share in (50, 95, 99))
-        said.append(f"{name}: {len(frames)} frames, ms by the clock: {by_clock}, longest {max(frames):.0f}")
+        lines.append(f"{name}: {len(frames)} frames, ms by the clock: {by_clock}, longest {max(frames):.0f}")
         by_processor = f"{sum(tasks) / len(frames):.1f} a frame, p99 of tasks {np.percentile(tasks, 99):.1f}"
-        said.append(f"{name}: the page's thread, ms of processor: {by_processor}, longest task {max(tasks):.0f}")
+        lines.append(f"{name}: the page's thread, ms of processor: {by_processor}, longest task {max(tasks):.0f}")
     mask = drawn(page)
     began = time.process_time()
     page.get_by_role("button", name="Keep").click()
     page.get_by_text("Kept as version 1").first.wait_for()
     seat.until("window.kept")  # what was decided is listed anew before
     seconds = page.evaluate("window.kept") / 1000
-    said.append(f"kept after {seconds:.2f} s; desk: {time.process_time() - began:.2f} s of processor")
+    lines.append(f"kept after {seconds:.2f} s; desk: {time.process_time() - began:.2f} s of processor")
     with capsys.disabled():
-        print("", *said, sep="\n")
+        print("", *lines, sep="\n")
     assert np.array_equal(kept(seat, 0, batch="rl")[1], mask)
     assert page.evaluate("editor.done.length") > 150
     assert seat.faults == []
@@ -526,8 +526,8 @@ def test_a_third_adjudicates_between_two_and_returns(browser, server, store, tmp
     for name, mask in masks.items():
         with server.client(name) as client:
             stages = client.get(path).json()["stages"]
-            said = {"version": 1, "stages": stages, "shown": False, "diagnosis": ["nevus"], "mask": runs(mask)}
-            assert client.post(path, json=said).status_code == 201
+            decision = {"version": 1, "stages": stages, "shown": False, "diagnosis": ["nevus"], "mask": runs(mask)}
+            assert client.post(path, json=decision).status_code == 201
     seat = Seat(browser, server.link("chief"))
     page = opened(seat, "/correct/rj/0?adjudicate")
     assert page.locator(".decided li").count() == 2

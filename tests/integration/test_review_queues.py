@@ -69,10 +69,10 @@ def following(client, name, **asked):
     return answer.json()
 
 
-def decide(client, case, **said):
+def decide(client, case, **fields):
     path = f"/v1/batches/{case['batch']}/images/{case['index']}/decisions"
     found = client.get(path).json()
-    sent = {"version": found["next_version"], "stages": found["stages"], "shown": False, **said}
+    sent = {"version": found["next_version"], "stages": found["stages"], "shown": False, **fields}
     answer = client.post(path, json=sent)
     assert answer.status_code == 201, answer.text
     return answer.json()
@@ -97,8 +97,8 @@ def test_two_replicas_hand_each_image_to_one_reader(servers, reader, batch):
     with ThreadPoolExecutor(4) as pool:
         handed = [index for found in pool.map(all_of, clients) for index in found]
     assert sorted(handed) == list(range(IMAGES))
-    (said,) = clients[0].get(f"/v1/queues?name={batch}").json()
-    assert (said["images"], said["open"], said["readings"]) == (IMAGES, 0, IMAGES)
+    (queue,) = clients[0].get(f"/v1/queues?name={batch}").json()
+    assert (queue["images"], queue["open"], queue["readings"]) == (IMAGES, 0, IMAGES)
 
 
 def test_an_image_for_two_is_handed_to_two_and_never_to_one_twice(reader, batch):
@@ -114,8 +114,8 @@ def test_a_lease_that_is_not_held_on_goes_to_the_next_reader(servers, reader, ba
     ada, bo = reader("ada"), reader("bo", 1)
     make(ada, batch, most=1)
     case = following(ada, batch)["case"]
-    said = following(bo, batch)
-    assert (said["case"], said["none_left"], said["held"]) == (None, True, 1)
+    offer = following(bo, batch)
+    assert (offer["case"], offer["none_left"], offer["held"]) == (None, True, 1)
     assert following(ada, batch)["case"] == case  # hers still
     assert ada.post(f"/v1/queues/{batch}/leases", json=case).status_code == 200
     assert bo.post(f"/v1/queues/{batch}/leases", json=case).json()["reason"] == "not_leased"
@@ -163,9 +163,9 @@ def test_what_is_returned_comes_first_and_to_its_reader_alone(servers, reader, b
             keys = [f"review:case:{batch}/{case['index']}", "review:returned:ada"]
             servers[0].desk.redis.delete(*keys)
         assert following(bo, batch)["case"] != case
-        said = following(ada, batch)
-        assert said["case"] == case
-        assert said["returned"] == {"by": "bo", "comment": "look at the upper border"}
+        offer = following(ada, batch)
+        assert offer["case"] == case
+        assert offer["returned"] == {"by": "bo", "comment": "look at the upper border"}
     decide(ada, case)
     assert following(ada, batch)["case"] != case
     last = ada.get(path).json()["decisions"]
@@ -196,9 +196,9 @@ def test_known_cases_are_handed_to_all_and_nobody_is_told_which_they_are(reader,
     assert (refused.status_code, refused.json()["reason"]) == (400, "nothing_known")
     for index in (9, 10):
         decide(chief, {"batch": batch, "index": index}, kind="adjudicate", diagnosis=["nevus"])
-    said = make(chief, batch, most=8, known="gold", known_share=0.2)
-    assert said["images"] == 10
-    assert not {"known", "cases"} & set(said)
+    queue = make(chief, batch, most=8, known="gold", known_share=0.2)
+    assert queue["images"] == 10
+    assert not {"known", "cases"} & set(queue)
     assert sorted(order_of(ada, batch)) == [*range(8), 9, 10]
     assert sorted(order_of(reader("bo"), batch)) == [9, 10]
     assert following(chief, batch)["none_left"]  # whoever has adjudicated them reads none
@@ -210,13 +210,13 @@ def test_a_share_begins_blank_the_same_whenever_it_is_asked(reader, batch):
     make(ada, batch, blank_share=0.5, readers=9)
     blank = []
     for index in range(IMAGES):
-        said = [ada.post(f"/v1/queues/{batch}/leases", json={"batch": batch, "index": index}).json() for _ in "12"]
-        assert said[0]["blank"] == said[1]["blank"]
-        blank.append(said[0]["blank"])
+        held = [ada.post(f"/v1/queues/{batch}/leases", json={"batch": batch, "index": index}).json() for _ in "12"]
+        assert held[0]["blank"] == held[1]["blank"]
+        blank.append(held[0]["blank"])
     assert 2 <= sum(blank) <= 10
     make(ada, batch, name=f"{batch}-blind", blind=True, readers=9)
-    said = following(ada, f"{batch}-blind")
-    assert (said["blind"], said["blank"]) == (True, True)
+    offer = following(ada, f"{batch}-blind")
+    assert (offer["blind"], offer["blank"]) == (True, True)
 
 
 @pytest.fixture
@@ -235,10 +235,10 @@ def test_whoever_reads_an_image_blind_is_shown_nothing_that_models_found_of_it(r
     make(reader("ada"), batch, blind=True, most=2, readers=2)
     case = following(plain_reader, batch)["case"]
     here = f"/v1/batches/{batch}/images/{case['index']}"
-    said = plain_reader.get(here)
-    assert set(said.json()["result"]["stages"]["classify"]) == {"key", "model"}
-    assert said.json()["labels"] == ["melanoma", "nevus", "seborrheic_keratosis"]
-    assert "probabilities" not in said.text
+    answer = plain_reader.get(here)
+    assert set(answer.json()["result"]["stages"]["classify"]) == {"key", "model"}
+    assert answer.json()["labels"] == ["melanoma", "nevus", "seborrheic_keratosis"]
+    assert "probabilities" not in answer.text
     of_image = (
         "record",
         "preview.jpg",
@@ -302,8 +302,8 @@ def test_a_plan_is_read_in_its_order(servers, reader, batch, object_store_settin
     made = {"made": datetime.now(UTC), "strategy": "random", "seed": 0, "among": 9}
     keep_plan(store, ReviewPlan(name=batch, images=images, **made))
     ada = reader("ada")
-    said = make(ada, batch, batches=[], plan=batch)
-    assert (said["images"], said["how"]) == (3, f"plan {batch}: all images of {batch}")
+    queue = make(ada, batch, batches=[], plan=batch)
+    assert (queue["images"], queue["how"]) == (3, f"plan {batch}: all images of {batch}")
     assert order_of(ada, batch) == [7, 2, 4]  # the last one failed, and a batch is gone
     assert make(ada, batch, name=f"{batch}-q", plan=batch, q="flag:no_lesion")["images"] == 1
     for asked, status, reason in (({"plan": "never"}, 404, "no_plan"), ({}, 400, "usage")):

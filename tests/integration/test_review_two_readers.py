@@ -218,22 +218,22 @@ def test_every_drawing_is_there_once(redis_settings, object_store_settings, repl
             assert one.diagnosis == (reader.called[one.index],)
         (one,) = (one for one in found if one.despite)
         assert (one.reader, one.index, one.despite) == ("bo", conflicted, {Stage.SEGMENT: "f" * 32})
-        said = api.get(f"{base}/v1/queues/{BATCH}/agreement").json()
+        agreement = api.get(f"{base}/v1/queues/{BATCH}/agreement").json()
         # Squares of 50 x 40 pixels that lie 5 pixels apart, give or take one where a corner was set: some 0.9.
         pairs = [(ada.drawn[n], bo.drawn[n]) for n in range(IMAGES)]
-        assert said["all"]["images"] == IMAGES
+        assert agreement["all"]["images"] == IMAGES
         by_hand = [2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in pairs]
-        assert said["all"]["dice"] == pytest.approx(np.mean(by_hand))
-        assert said["all"]["dice"] == pytest.approx(0.9, abs=0.03)
-        assert said["all"]["hausdorff"] == pytest.approx(5, abs=1)
+        assert agreement["all"]["dice"] == pytest.approx(np.mean(by_hand))
+        assert agreement["all"]["dice"] == pytest.approx(0.9, abs=0.03)
+        assert agreement["all"]["hausdorff"] == pytest.approx(5, abs=1)
         # Of images 0, 5, 10, 15 bo says the other one.
         others = len(range(0, IMAGES, 5))
-        assert said["all"]["same"] == pytest.approx((IMAGES - others) / IMAGES)
+        assert agreement["all"]["same"] == pytest.approx((IMAGES - others) / IMAGES)
         names = [[reader.called[n] for n in range(IMAGES)] for reader in (ada, bo)]
-        assert said["all"]["kappa"] == pytest.approx(kappa(*names))
+        assert agreement["all"]["kappa"] == pytest.approx(kappa(*names))
         if IMAGES == 20:
             # Melanoma by ada 10 of 20 times, by bo too: 0 and 10 more, 5 and 15 not. Chance 0.5, same 16 of 20.
-            assert said["all"]["kappa"] == pytest.approx((0.8 - 0.5) / 0.5)
+            assert agreement["all"]["kappa"] == pytest.approx((0.8 - 0.5) / 0.5)
         ada.seat.go(f"/agreement/{BATCH}")
         assert ada.page.get_by_text(f"{np.mean(by_hand):.3f}").count() > 1
         folder = os.environ.get("DESK_PICTURES")

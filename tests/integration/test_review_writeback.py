@@ -54,9 +54,9 @@ def drawing():
     return mask
 
 
-def decide(client, path=PATH, **said):
+def decide(client, path=PATH, **fields):
     found = client.get(path).json()
-    sent = {"version": found["next_version"], "stages": found["stages"], "shown": True, **said}
+    sent = {"version": found["next_version"], "stages": found["stages"], "shown": True, **fields}
     answer = client.post(path, json=sent)
     assert answer.status_code == 201, answer.text
 

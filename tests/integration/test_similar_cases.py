@@ -36,10 +36,10 @@ def store(object_store_settings):
     write_table(store, batch)
     times = {"created": CREATED, "closed": CREATED, "first_started": CREATED, "last_finished": CREATED}
     counts = {"images": 4, "done": 4, "failed": 0, "reasons": {}, "stage_seconds": {}, "stage_runs": {}}
-    said = BatchSummary(
+    summary = BatchSummary(
         name=batch.name, state="finished", image_seconds=1, slots=1, software="0", **times, **counts
     )
-    store.put(layout.summary(batch.name), said.to_json(), "application/json")
+    store.put(layout.summary(batch.name), summary.to_json(), "application/json")
     return store
 
 
@@ -62,10 +62,10 @@ def test_the_commands_make_an_index_answer_and_forbid(run, store, tmp_path):
     assert "there is no index" in run("cases", "status").output
     assert "version 1, 4 cases, compared one by one; not held yet: 0 images" in run("cases", "rebuild").output
     assert "not held yet: 0 images" in run("cases", "update").output
-    said = run("similar", "similar-cases/0", "--count", 2)
-    assert said.exit_code == 0, said.output
-    assert "similar-cases/1" in said.output
-    assert "whole lesion" in said.output
+    ended = run("similar", "similar-cases/0", "--count", 2)
+    assert ended.exit_code == 0, ended.output
+    assert "similar-cases/1" in ended.output
+    assert "whole lesion" in ended.output
     run("cases", "forbid", "similar-cases/1", "--why", "withdrawn")
     told = json.loads(run("similar", "similar-cases/0", "--json").output)
     assert [case["index"] for case in told["cases"]] == [2, 3]

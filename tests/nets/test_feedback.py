@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 SIZE = (48, 64)
 
 
-def decided(store: Any, index: int, **said: object) -> None:
+def decided(store: Any, index: int, **fields: object) -> None:
     """A phantom with its result, and a decision of it."""
     drawn = phantom(index, height=SIZE[0], width=SIZE[1])
     body = png.encode(drawn.image)
@@ -44,7 +44,7 @@ def decided(store: Any, index: int, **said: object) -> None:
     stages = {stage: one.key for stage, one in record.stages.items()}
     seen = Seen(sha256=sha256, stages=stages, shown=True, blank=False)
     mask = Drawn(height=SIZE[0], width=SIZE[1], counts=tuple(runs(drawn.lesion)))
-    told = {"diagnosis": (DIAGNOSES[index % 3],), "mask": mask, **said}
+    told = {"diagnosis": (DIAGNOSES[index % 3],), "mask": mask, **fields}
     keep(store, Decision(batch="spring-1", index=index, reader="ada", version=1, made=NOW, seen=seen, **told))
 
 

@@ -92,13 +92,13 @@ def test_the_command_writes_beside_the_model(
     assert told["elsewhere"]["coverage_nevus"]["mean"] >= 0.9
     for share in ("0.9", "0.8,0.85"):  # the second in place of the first
         assert call(monkeypatch, capsys, *words, "--write", "--sensitivity", share, "--coverage", 0.95)[0] == 0
-    said = {key: value.string_value for key, value in _config(model).items()}
-    points, sets = points_of(said, "1"), sets_of(said, "1")
+    parameters = {key: value.string_value for key, value in _config(model).items()}
+    points, sets = points_of(parameters, "1"), sets_of(parameters, "1")
     assert points is not None
     assert sets is not None
     assert [sensitivity for sensitivity, _ in points.thresholds] == [0.8, 0.85]
     assert sets.coverage == 0.95
-    assert said["sha256.1"] in before[0]
+    assert parameters["sha256.1"] in before[0]
     card = card_of(model.parent, "classify_lite")
     assert card is not None
     assert card.text.count("## Operating points") == card.text.count("## Limits") == 1
@@ -142,6 +142,6 @@ def test_what_cannot_be_set_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, _, said = call(monkeypatch, capsys, "operate", rows, *words)
+    code, _, complaint = call(monkeypatch, capsys, "operate", rows, *words)
     assert code == 2
-    assert told in said
+    assert told in complaint

@@ -60,9 +60,9 @@ class Reader:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.request(method, path, **more)
 
-    def decides(self, version=1, **said):
+    def decides(self, version=1, **fields):
         stages = {stage: one.key for stage, one in result_of("b", 0).stages.items()}
-        return self("POST", json={"version": version, "stages": stages, "shown": False, **said})
+        return self("POST", json={"version": version, "stages": stages, "shown": False, **fields})
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def in_base64(drawn):
 
 def test_a_decision_is_kept_and_given_back(readers):
     ada, _ = readers
-    said = ada.decides(diagnosis=["melanoma", "nevus"], unsure=True, comment="ask \u202eagain", mask=runs(mask()))
-    assert said.status_code == 201, said.text
+    sent = ada.decides(diagnosis=["melanoma", "nevus"], unsure=True, comment="ask \u202eagain", mask=runs(mask()))
+    assert sent.status_code == 201, sent.text
     found = ada("GET").json()
-    assert found["decisions"] == [said.json()]
+    assert found["decisions"] == [sent.json()]
     assert (found["next_version"], found["hidden"], found["newer"]) == (2, 0, {})
     assert found["decisions"][0]["reader"] == "ada"
 
@@ -161,7 +161,7 @@ def test_another_window_is_told_and_changes_nothing(readers):
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "reason"),
+    ("fields", "status", "reason"),
     [
         ({"mask": [1, 2, 3]}, 400, "bad_mask"),
         ({"mask": "no Base64!"}, 400, "bad_mask"),
@@ -183,9 +183,9 @@ def test_another_window_is_told_and_changes_nothing(readers):
         ({"version": 5}, 409, "decided_meanwhile"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_kept(readers, said, status, reason):
+def test_what_is_wrong_is_said_and_nothing_is_kept(readers, fields, status, reason):
     ada, _ = readers
-    answer = ada.decides(**said)
+    answer = ada.decides(**fields)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert ada("GET").json()["decisions"] == []
 

@@ -134,10 +134,10 @@ def close(store, name, records, **changes):
     store.put(layout.table(name), as_parquet(table_of(records)), "")
     times = {"created": CREATED, "closed": CREATED, "first_started": None, "last_finished": None}
     counts = {"images": len(records), "done": len(records), "failed": 0, "reasons": {}, "stage_seconds": {}}
-    said = BatchSummary(
+    summary = BatchSummary(
         name=name, state="finished", stage_runs={}, image_seconds=0, slots=1, software="0", **times, **counts
     )
-    store.put(layout.summary(name), said.to_json(), "")
+    store.put(layout.summary(name), summary.to_json(), "")
 
 
 def result(batch, index, shares=(0.4, 0.3, 0.3), model=None, **changes):

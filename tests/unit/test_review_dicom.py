@@ -43,19 +43,19 @@ def drawing():
     return mask
 
 
-def decided(made, mask, **said):
+def decided(made, mask, **fields):
     source = made.record.source
-    seen = Seen(sha256=source.sha256, stages={}, shown=True, blank=said.pop("blank", False))
+    seen = Seen(sha256=source.sha256, stages={}, shown=True, blank=fields.pop("blank", False))
     drawn = None if mask is None else Drawn(height=120, width=160, counts=tuple(runs(mask)))
     told = {"batch": "b", "index": 0, "reader": "ada", "version": 1, "made": MADE_AT, "seen": seen, "mask": drawn}
-    return Decision(**{**told, **said})
+    return Decision(**{**told, **fields})
 
 
-def objects(made, mask, **said):
+def objects(made, mask, **fields):
     body = made.store.objects["incoming", "x"]
     model = made.record.stages[Stage.SEGMENT].model
-    regions = {one.term: picture(one.region) for one in said.get("features", ()) if one.region is not None}
-    found = reviewed_objects(body, made.record.source, decided(made, mask, **said), mask, model, regions)
+    regions = {one.term: picture(one.region) for one in fields.get("features", ()) if one.region is not None}
+    found = reviewed_objects(body, made.record.source, decided(made, mask, **fields), mask, model, regions)
     return found, {kind: dcmread(BytesIO(one)) for kind, one in found.items()}
 
 

@@ -26,14 +26,14 @@ def store():
     return made
 
 
-def decide(store, reader="ada", index=0, version=1, minute=0, **said):
+def decide(store, reader="ada", index=0, version=1, minute=0, **fields):
     record = result_of("b", index)
     stages = {stage: one.key for stage, one in record.stages.items()}
     seen = Seen(sha256=record.source.sha256, stages=stages, shown=True, blank=False)
     made = NOW + timedelta(minutes=minute)
     keep(
         store,
-        Decision(batch="b", index=index, reader=reader, version=version, made=made, seen=seen, **said),
+        Decision(batch="b", index=index, reader=reader, version=version, made=made, seen=seen, **fields),
     )
 
 
@@ -96,15 +96,15 @@ def test_who_is_not_sure_says_no_diagnosis_but_a_mask(store):
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("fields", "why"),
     [
         ({"diagnosis": ("melanoma", "nevus")}, "several_diagnoses"),
         ({"comment": "later"}, "nothing_decided"),
         ({"mask": Drawn(height=2, width=2, counts=(4,))}, "another_size"),
     ],
 )
-def test_what_teaches_nothing_has_a_word(store, said, why):
-    decide(store, **said)
+def test_what_teaches_nothing_has_a_word(store, fields, why):
+    decide(store, **fields)
     assert only(store).why == why
 
 

@@ -85,8 +85,8 @@ def as_coco(mask):
 
 
 def as_runs(mask):
-    said = {"segmentation": {"size": list(mask.shape), "counts": runs(mask)}, "id": 1}
-    return json.dumps({"annotations": [said]}).encode()
+    annotation = {"segmentation": {"size": list(mask.shape), "counts": runs(mask)}, "id": 1}
+    return json.dumps({"annotations": [annotation]}).encode()
 
 
 WAYS = [as_png, as_ones, as_colours, as_two_bytes, as_glass, as_coco, as_runs, segmentation]
@@ -162,7 +162,7 @@ def of_image(uid, frame=None):
 
 
 @pytest.mark.parametrize(
-    ("named", "frame", "said"),
+    ("named", "frame", "complaint"),
     [
         ({}, None, None),  # names none, so nothing can be told
         ({"DerivationImageSequence": of_image("1.2.9")}, None, None),
@@ -171,10 +171,10 @@ def of_image(uid, frame=None):
         ({"DerivationImageSequence": of_image("1.2.9", 2)}, 3, "of another frame than 3"),
     ],
 )
-def test_a_segmentation_of_another_image_of_the_same_size_is_refused(named, frame, said):
+def test_a_segmentation_of_another_image_of_the_same_size_is_refused(named, frame, complaint):
     body = segmentation(with_hole(), **named)
     assert mask_of(body, HEIGHT, WIDTH).any(), "of an image that is no DICOM"
-    with nullcontext() if said is None else pytest.raises(ValueError, match=said):
+    with nullcontext() if complaint is None else pytest.raises(ValueError, match=complaint):
         assert np.array_equal(mask_of(body, HEIGHT, WIDTH, "1.2.9", frame), with_hole())
 
 

@@ -25,12 +25,12 @@ def store():
     return made
 
 
-def decision(store, reader="ada", version=1, **said):
-    record = result_of("b", said.get("index", 0))
+def decision(store, reader="ada", version=1, **fields):
+    record = result_of("b", fields.get("index", 0))
     stages = {stage: one.key for stage, one in record.stages.items()}
     seen = Seen(sha256=record.source.sha256, stages=stages, shown=True, blank=False)
     told = {"batch": "b", "index": 0, "reader": reader, "version": version, "made": NOW, "seen": seen}
-    return Decision(**{**told, **said})
+    return Decision(**{**told, **fields})
 
 
 def run_anew(store):

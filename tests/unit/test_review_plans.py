@@ -14,10 +14,10 @@ from dermbatch.review.plans import keep_plan, plan_names, plan_of
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 
 
-def plan(name="first", **said):
+def plan(name="first", **fields):
     images = (Planned(batch="b", index=3, sha256="ab" * 32, reason="entropy", score=0.7),)
     told = {"name": name, "made": NOW, "strategy": "entropy", "seed": 0, "among": 5, "images": images}
-    return ReviewPlan(**{**told, **said})
+    return ReviewPlan(**{**told, **fields})
 
 
 def test_a_plan_is_read_as_it_was_kept_and_kept_once():

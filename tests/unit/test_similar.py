@@ -514,7 +514,7 @@ def test_others_are_found_behind_many_of_the_same_person(store, monkeypatch):
 
 
 def test_a_pseudonym_tells_a_person_only_with_the_same_salt():
-    said = {
+    profile = {
         "profile": "p",
         "dates": "remove",
         "uids": "replace",
@@ -524,7 +524,7 @@ def test_a_pseudonym_tells_a_person_only_with_the_same_salt():
     store = Shelf()
     first = directions(1, 5)[0]
     for number, (batch, salt) in enumerate([("one", "s"), ("two", "s"), ("three", "t")]):
-        how = Deidentification(**said, salt=salt)
+        how = Deidentification(**profile, salt=salt)
         name = f"P-{'0' * 20}/{number}.dcm"
         record = case(batch, number, near(first, 3 * number), name=name)
         close(store, batch_of(batch, images=number + 1, deidentified=how), [record])

@@ -87,7 +87,7 @@ def test_a_tenants_own_list_is_its_and_that_of_all_is_the_others(lists):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "complaint"),
     [
         (
             "until: 2026-03-02",
@@ -104,9 +104,9 @@ def test_a_tenants_own_list_is_its_and_that_of_all_is_the_others(lists):
         ("    currency: EUR", "    currency: [", "are no YAML, line"),
     ],
 )
-def test_lists_that_cannot_be_are_refused_in_one_sentence(lists, old, new, said):
+def test_lists_that_cannot_be_are_refused_in_one_sentence(lists, old, new, complaint):
     assert old in LISTS
-    with pytest.raises(UsageError, match=f"(?s)^the price lists .*{re.escape(said)}"):
+    with pytest.raises(UsageError, match=f"(?s)^the price lists .*{re.escape(complaint)}"):
         load_prices(lists(LISTS.replace(old, new)))
 
 
@@ -147,8 +147,8 @@ def test_lists_of_one_name_are_each_their_tenants():
     )
     for tenants in (("clinic-a", "clinic-b"), ("clinic-b", "clinic-a")):
         lines = bill({(tenant, "2026-03-01"): Used(images=100) for tenant in tenants}, prices)
-        said = [(line.tenant, line.prices, line.amount) for line in lines]
-        assert said == [("clinic-a", "2026", Decimal("1.00")), ("clinic-b", "2026", Decimal("100.00"))]
+        billed = [(line.tenant, line.prices, line.amount) for line in lines]
+        assert billed == [("clinic-a", "2026", Decimal("1.00")), ("clinic-b", "2026", Decimal("100.00"))]
 
 
 def test_the_lists_of_the_document_are_lists(lists):
@@ -188,10 +188,10 @@ def test_without_lists_there_is_no_money_and_what_has_no_price_has_no_amount():
 
 
 def counted(store, **changes):
-    said, found = [], Counted()
+    complaints, found = [], Counted()
     for manifest in standing(store).manifests:
-        count(store, manifest, found, said.append, **changes)
-    return found, said
+        count(store, manifest, found, complaints.append, **changes)
+    return found, complaints
 
 
 @pytest.fixture
@@ -208,35 +208,35 @@ def file_of(store, number):
 
 
 def test_what_is_recomputed_from_events_is_what_was_said_at_closing(store, batch):
-    found, said = counted(store)
+    found, complaints = counted(store)
     (manifest,) = standing(store).manifests
     assert {day: dict(used) for (_, day), used in found.days.items()} == manifest.days
-    assert (found.events, found.repeated, found.wrong, said) == (8, 0, 0, [])
+    assert (found.events, found.repeated, found.wrong, complaints) == (8, 0, 0, [])
 
 
 def test_events_that_are_replayed_count_once(store, batch):
     before, _ = counted(store)
     store.objects[file_of(store, 0)] *= 2
-    found, said = counted(store)
+    found, complaints = counted(store)
     assert found.days == before.days
     assert (found.events, found.repeated) == (8, 3)
-    assert "was changed: 6 lines are there, and 3 were written" in said[0]
+    assert "was changed: 6 lines are there, and 3 were written" in complaints[0]
 
 
 def test_events_that_are_cut_off_are_said_and_the_others_count(store, batch):
     where = file_of(store, 1)
     store.objects[where] = store.objects[where][:-40]
-    found, said = counted(store)
+    found, complaints = counted(store)
     assert found.events == 7
-    assert "is cut off: 2 lines are there, and 3 were written" in said[0]
-    assert said[1:] == ["usage of batch b: its events do not add up to what was noted when it closed"]
+    assert "is cut off: 2 lines are there, and 3 were written" in complaints[0]
+    assert complaints[1:] == ["usage of batch b: its events do not add up to what was noted when it closed"]
 
 
 def test_a_file_of_events_that_is_gone_is_said(store, batch):
     del store.objects[file_of(store, 2)]
-    found, said = counted(store)
+    found, complaints = counted(store)
     assert (found.events, found.wrong) == (6, 2)
-    assert "with 2 events is gone" in said[0]
+    assert "with 2 events is gone" in complaints[0]
 
 
 @pytest.mark.parametrize(
@@ -251,17 +251,17 @@ def test_events_of_others_do_not_count(store, batch, change):
     where = file_of(store, 0)
     first, *rest = store.objects[where].splitlines(keepends=True)
     store.objects[where] = json.dumps(json.loads(first) | change).encode() + b"\n" + b"".join(rest)
-    found, said = counted(store)
+    found, complaints = counted(store)
     assert found.events == 7
-    assert "another batch's or tenant's" in said[1]
+    assert "another batch's or tenant's" in complaints[1]
 
 
 @pytest.mark.parametrize("line", [b"[]\n", b"{}\n", b'{"data": 1}\n', b"\xff\n", b"\n"])
 def test_lines_that_are_no_events_are_said(store, batch, line):
     store.objects[file_of(store, 0)] += line
-    found, said = counted(store)
+    found, complaints = counted(store)
     assert found.events == 8
-    assert said[1] == "usage of batch b: a line is no event"
+    assert complaints[1] == "usage of batch b: a line is no event"
 
 
 def test_batches_without_events_and_open_ones_are_known(store, batch):
@@ -367,18 +367,18 @@ def closed(store, tmp_path, batch, accounts=NO_ACCOUNTS):
 
 def verified(store, public=None, batch="b"):
     body = store.objects["results", layout.report_signature("b")]
-    said = ReportSignature.model_validate_json(body)
-    return wrong(said, batch, lambda key: store.get("results", key), public or public_of(KEY))
+    signature = ReportSignature.model_validate_json(body)
+    return wrong(signature, batch, lambda key: store.get("results", key), public or public_of(KEY))
 
 
 def test_a_report_has_costs_and_seconds_an_image(store, tmp_path, lists):
     page = closed(store, tmp_path, outcome_samples.batch_of("b", 8), Accounts(load_prices(lists())))
     section = re.sub(r"<[^>]+>", " ", page[page.index('id="usage"') : page.index("<h2>Models")]).split()
-    said = " ".join(section)
-    assert "2026-03 images 8 1 late 0.03 0.24 0.03" in said
-    assert "2026-03 purify seconds 2 0.25 late" in said
-    assert "2026-03 gpu seconds 4 0.5 late 0.0007 0.00 0.00" in said
-    assert "All of tenant default 0.24 0.03" in said
+    shown = " ".join(section)
+    assert "2026-03 images 8 1 late 0.03 0.24 0.03" in shown
+    assert "2026-03 purify seconds 2 0.25 late" in shown
+    assert "2026-03 gpu seconds 4 0.5 late 0.0007 0.00 0.00" in shown
+    assert "All of tenant default 0.24 0.03" in shown
     assert ("results", layout.report_signature("b")) not in store.objects
 
 
@@ -414,9 +414,9 @@ def test_what_speaks_against_a_signature_is_said(signed_report):
     del store.objects[report]
     assert verified(store) == ["batches/b/report.html is gone"]
     store.objects.update(kept)
-    said = json.loads(store.objects[sig])
+    signature = json.loads(store.objects[sig])
     for change in ({"signature": "00" * 64}, {"signature": "x"}, {"public_key": "zz"}, {"files": {}}):
-        store.objects[sig] = json.dumps(said | change).encode()
+        store.objects[sig] = json.dumps(signature | change).encode()
         assert any("does not hold" in sentence for sentence in verified(store)), change
 
 
@@ -487,8 +487,8 @@ def test_price_lists_that_cannot_be_are_said_on_the_page_and_quantities_are_show
 def test_a_tenant_is_told_nothing_of_others_price_lists(store, batch, lists):
     wrong = lists(LISTS.replace("until: 2026-03-02", "until: 2026-03-03"))
     assert "'early' and 'late' both say" in overview(store, wrong).problems[0]
-    (said,) = overview(store, wrong, "clinic-b").problems
-    assert said == "the price lists cannot be read: ask whoever keeps this system"
+    (problem,) = overview(store, wrong, "clinic-b").problems
+    assert problem == "the price lists cannot be read: ask whoever keeps this system"
 
 
 def test_workers_count_what_results_are_billed_for():

@@ -74,7 +74,7 @@ def reviewed_objects(
 
     Args:
         data: The source file, DICOM.
-        image: What decoding said of it.
+        image: What decoding found.
         decision: What the reader decided.
         mask: [H, W] uint8, not 0 where lesion; none where the decision says nothing of one.
         model: What the reader began from; of a drawing that began blank, what the image was segmented by.
@@ -102,7 +102,7 @@ class _Reading:
         header: Of the source.
         image: The source.
         decision: What was decided.
-        mask: [H, W] uint8, not 0 where lesion; none where nothing is said of one.
+        mask: [H, W] uint8, not 0 where lesion; none where none is stated.
         model: What the reader began from.
         regions: Those of features, by their terms, likewise.
     """

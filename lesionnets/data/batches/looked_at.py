@@ -29,7 +29,7 @@ Views = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Looks:
-    """What is varied; all of it where nothing else is said.
+    """What is varied; all of it where nothing else is chosen.
 
     Attributes:
         light: Light, colours, resolution, noise, contrast.

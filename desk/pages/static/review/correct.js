@@ -20,7 +20,7 @@ const viewer = new Viewer(byId("canvas"), { onview: ({ zoom }) => { byId("scale"
 const editor = new Editor(byId("drawing"), viewer, { onchange: changed, onview: showTools });
 Object.assign(window, { viewer, editor }); // tests look at them
 
-let said = null; // what is known of the image
+let details = null; // what is known of the image
 let known = null; // decisions that may be seen, version, stages
 let handed = { blind: false, blank: context.has("blank"), returned: null };
 let despite = {};
@@ -32,26 +32,26 @@ let dirty = false;
 let changes = 0; // so far
 
 async function load() {
-  // Of a queue first without what models found: whether that may be shown is said with the lease.
+  // Of a queue first without what models found: the lease tells whether that may be shown.
   const [image, decisions] = await Promise.all([json(here + (queue ? "?findings=false" : "")), json(`${here}/decisions${adjudicates ? "?open=true" : ""}`)]);
-  [said, known] = [image, decisions];
-  if (said.outcome === "failed") throw new Error(`This image failed: ${words(said.failure.reason)}. There is nothing to correct.`);
+  [details, known] = [image, decisions];
+  if (details.outcome === "failed") throw new Error(`This image failed: ${words(details.failure.reason)}. There is nothing to correct.`);
   if (queue) await hold(true);
-  if (queue && !handed.blind) said = await json(here);
-  const { source } = said.result;
+  if (queue && !handed.blind) details = await json(here);
+  const { source } = details.result;
   viewer.size = [source.width, source.height];
   viewer.spacing = source.pixel_spacing_mm?.[1] ?? null;
   viewer.fit();
   editor.resize(Math.min(source.width, source.height) / 20);
   stages = known.stages;
-  byId("name").textContent = handed.blind ? `Image ${index}` : said.result.name;
+  byId("name").textContent = handed.blind ? `Image ${index}` : details.result.name;
   byId("where").textContent = queue ? `Queue ${queue}${handed.blind ? "; what models found is not shown" : ""}` : `${batch}, ${index}`;
   form();
   window.openedVersion = known.next_version;
   await begin();
   await base("original").catch(async (error) => { complain(error); await base("purified"); });
-  byId("base").hidden = handed.blind || !said.layers.includes("purified");
-  byId("from-model").hidden = handed.blind || !said.result.stages.segment;
+  byId("base").hidden = handed.blind || !details.layers.includes("purified");
+  byId("from-model").hidden = handed.blind || !details.result.stages.segment;
   history_();
   if (handed.returned) note("returned", `Returned for correction by ${handed.returned.by}: ${handed.returned.comment || "without a word"}`);
   if (Object.keys(known.newer).length || isBehind()) await conflict();
@@ -75,7 +75,7 @@ async function begin() {
   const masks = new Map([[LESION, mine?.mask ? Mask.ofCounts(mine.mask.counts, width, height) : new Mask(width, height)]]);
   for (const feature of mine?.features ?? []) if (feature.region) masks.set(feature.term, Mask.ofCounts(feature.region.counts, width, height));
   if (mine) fill({ diagnosis: mine.diagnosis, unsure: mine.unsure, comment: mine.comment, seen: mine.features.map((one) => one.term) });
-  else if (!handed.blank && !adjudicates && said.result.stages.segment) masks.set(LESION, Mask.ofCounts((await json(`${here}/masks/model`)).counts, width, height));
+  else if (!handed.blank && !adjudicates && details.result.stages.segment) masks.set(LESION, Mask.ofCounts((await json(`${here}/masks/model`)).counts, width, height));
   editor.begin(masks);
 }
 
@@ -90,8 +90,8 @@ async function base(name) {
 
 // The form.
 function form() {
-  const classify = handed.blind ? null : said.result.stages.classify?.output;
-  const labels = [...new Set([...(said.labels ?? Object.keys(said.result.stages.classify?.output.probabilities ?? {})), ...JSON.parse(picture.dataset.diagnoses)])];
+  const classify = handed.blind ? null : details.result.stages.classify?.output;
+  const labels = [...new Set([...(details.labels ?? Object.keys(details.result.stages.classify?.output.probabilities ?? {})), ...JSON.parse(picture.dataset.diagnoses)])];
   byId("diagnoses").replaceChildren(...labels.map((label) => make("label", {}, make("input", { type: "checkbox", name: "diagnosis", value: label, onchange: changed }), make("span", {}, words(label)), make("span", { class: "soft n" }, classify ? classify.probabilities[label]?.toFixed(2) ?? "" : ""))));
   const features = JSON.parse(picture.dataset.features); // pairs of code and title, in order
   const one = (name, title) => make("div", { class: "choice" }, make("label", {}, make("input", { type: "radio", name: "layer", value: name, checked: name === LESION, onchange: () => editor.choose(name) }), make("span", {}, title)), name === LESION ? null : make("label", { class: "soft" }, make("input", { type: "checkbox", name: "seen", value: name, "aria-label": `${title}: seen`, onchange: changed }), "seen"));
@@ -249,7 +249,7 @@ function history_() {
   const readers = [...new Set(shown.filter((one) => one.kind !== "return").map((one) => one.reader))];
   const rows = readers.filter((reader) => reader !== person || shown.length).map((reader, n) => {
     const one = last(reader), address = `${here}/decisions/${one.version}`, whose = `?reader=${encodeURIComponent(reader)}`;
-    const isDicom = said.result.source.media_type === "application/dicom";
+    const isDicom = details.result.source.media_type === "application/dicom";
     const files = [...(one.mask ? ["mask.png", "mask.json"] : []), ...(isDicom ? [...(one.mask ? ["segmentation.dcm"] : []), "report.dcm"] : [])];
     const sends = isDicom ? JSON.parse(picture.dataset.pacs).map((name) => make("button", { type: "button", onclick: () => sent(`${address}/send${whose}`, name) }, `Send to ${name}`)) : [];
     const links = files.map((file) => make("a", { href: `${address}/${file}${whose}`, download: `${batch}-${index}-${file}` }, { "mask.png": "PNG", "mask.json": "COCO", "segmentation.dcm": "DICOM SEG", "report.dcm": "SR" }[file]));
@@ -344,7 +344,7 @@ function ready() {
 function showTools() {
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === editor.tool));
   byId("size").value = String(editor.size);
-  byId("size-said").textContent = `${editor.size} px`;
+  byId("size-shown").textContent = `${editor.size} px`;
   byId("undo").disabled = !editor.done.length;
   byId("redo").disabled = !editor.undone.length;
   byId("hide").setAttribute("aria-pressed", String(editor.hidden));

@@ -120,5 +120,5 @@ def _tell(store: ObjectStore, found: Iterable[Index]) -> None:
 def _standing(index: Index, missing: int) -> str:
     model = f"{index.model.name} {index.model.version} ({index.model.sha256[:12]})"
     how = "compared one by one" if index.trained is None else f"in lists, fitted to {index.trained.on:,}"
-    said = f"{model}: version {index.version}, {index.cases:,} cases, {how}; not held yet: {missing:,} images"
-    return f"{said}; {index.passed_over:,} have an embedding without direction" if index.passed_over else said
+    text = f"{model}: version {index.version}, {index.cases:,} cases, {how}; not held yet: {missing:,} images"
+    return f"{text}; {index.passed_over:,} have an embedding without direction" if index.passed_over else text
