@@ -7,6 +7,7 @@ that write or copy pictures keep, and which other generators state, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 _MADE_UP = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
@@ -20,7 +21,7 @@ XMP_SYNTHETIC = f"""\
 """The packet of a picture that a network made up."""
 
 
-def is_said_synthetic(info: Mapping[object, object]) -> bool:
+def is_said_synthetic(info: Mapping[Any, Any]) -> bool:
     """Whether what Pillow read of a file's header has such a packet."""
     packet = info.get("xmp", b"")
     return isinstance(packet, bytes) and _MADE_UP.encode() in packet
