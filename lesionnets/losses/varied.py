@@ -33,7 +33,8 @@ def _coloured(pictures: Tensor) -> Tensor:
     grey = pictures.mean(dim=1, keepdim=True)
     pictures = grey + (pictures - grey) * (1 + STRENGTH * (2 * saturation - 1))
     mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (pictures - mean) * (1 + STRENGTH * (contrast - 0.5))
+    seen: Tensor = mean + (pictures - mean) * (1 + STRENGTH * (contrast - 0.5))
+    return seen
 
 
 def _shifted(pictures: Tensor) -> Tensor:
@@ -53,4 +54,5 @@ def _hidden(pictures: Tensor) -> Tensor:
     along = torch.arange(side, device=pictures.device)
     down, across = ((along - middle).abs() <= HOLE * side / 2 for middle in middles)
     seen = ~(down[:, :, None] & across[:, None, :])
-    return pictures * seen[:, None].to(pictures.dtype)
+    kept: Tensor = pictures * seen[:, None].to(pictures.dtype)
+    return kept

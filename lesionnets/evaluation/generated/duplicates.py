@@ -48,7 +48,8 @@ def embeddings(model: Model, pictures: Sequence[Image]) -> Floats:
         answer = model(IMAGE=picture, LESION=np.zeros(picture.shape[:2], np.uint8))
         rows.append(answer["EMBEDDING"].astype(np.float64))
     found = np.stack(rows)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    lengths: Floats = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray(found / lengths, np.float64)
 
 
 class Described:
@@ -155,7 +156,8 @@ def write_histogram(path: Path, generated: Floats, originals: Floats, limit: flo
 
 
 def _flat(pictures: Sequence[Image]) -> Floats:
-    return np.stack([picture.reshape(-1) for picture in pictures]).astype(np.float64) / 255
+    flat = np.stack([picture.reshape(-1) for picture in pictures])
+    return np.asarray(flat, np.float64) / 255
 
 
 def _nearest(distances: Floats, *, same: bool) -> Nearest:

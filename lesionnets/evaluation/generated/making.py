@@ -148,11 +148,13 @@ def make(making: Making, out: Path, known: Known | None) -> dict[str, object]:
     shown: list[Image] = []
     for start in range(0, TRIES * making.count, BATCH):
         pictures = [next(source) for _ in range(BATCH)]
-        judged = known.judge(pictures) if known else [{"copy": None} for _ in pictures]
+        judged: list[dict[str, object]] = [{"copy": None} for _ in pictures]
+        if known:
+            judged = known.judge(pictures)
         for number, (picture, told) in enumerate(zip(pictures, judged, strict=True), start):
             if len(kept) == making.count:
                 break
-            row = {"number": number, **told}
+            row: dict[str, object] = {"number": number, **told}
             if told["copy"]:
                 refused.append(row)
                 continue

@@ -95,7 +95,7 @@ class Adversary:
         told = functional.binary_cross_entropy_with_logits(judged, torch.full_like(judged, ORIGINAL))
         # -log(1 - D(G(z))), of logits.
         lie = functional.softplus(self.discriminator(varied(generated), labels).float()).mean()
-        (told + lie).backward()
+        (told + lie).backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
