@@ -281,8 +281,9 @@ WORDS = {"photometric": "separated"}
         (tiff((INK, {**WORDS, "extratags": [short(336, 255, 0)]})), "unsupported_format"),
         (tiff((np.dstack([INK, OPACITY]), {**WORDS, "extrasamples": ["unassalpha"]})), "unsupported_format"),
         (tiff((IMAGE, {"photometric": "icclab"})), "unsupported_format"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(90), "unsupported_format"),
     ],
-    ids=["stack", "volume", "no-colours", "inks", "inverted-inks", "five-inks", "lab"],
+    ids=["stack", "volume", "no-colours", "inks", "inverted-inks", "five-inks", "lab", "cr2"],
 )
 def test_a_tiff_file_that_is_more_or_other_than_it_seems_is_refused_by_name(data, reason):
     assert refusal(data).reason == reason

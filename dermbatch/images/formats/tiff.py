@@ -76,6 +76,8 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
         BadInput: ``multi_frame``, ``unsupported_format``, ``too_large``, ``too_small``, ``truncated``.
         Exception: Anything that tifffile raises on a damaged file.
     """
+    if data[8:10] == b"CR":  # Canon's, whose raw data say of themselves no more than that they are JPEG
+        _refuse("a camera's raw file (CR2); develop it, and save it as 8 or 16 bit TIFF or JPEG")
     with TiffFile(BytesIO(data)) as file:
         _check_stack(file)
         pages = list(_pages(file))
