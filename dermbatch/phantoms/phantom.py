@@ -19,8 +19,6 @@ Occlusion = Literal["hair", "ruler", "ink", "bubbles"]
 
 KINDS: tuple[Common, ...] = get_args(Common)
 """The sorts of lesion that are drawn where none is asked for."""
-ALL_KINDS: tuple[Kind, ...] = (*KINDS, "ring")
-"""All that can be drawn."""
 OCCLUSIONS: tuple[Occlusion, ...] = get_args(Occlusion)
 """What can be drawn over them, in this order."""
 
@@ -70,7 +68,7 @@ def phantom(
         seed: Decides everything that the other arguments leave open.
         height: Rows, at least 32.
         width: Columns, at least 32.
-        kind: What the lesion looks like; any of `KINDS` by default, one of `ALL_KINDS`.
+        kind: What the lesion looks like; any of `KINDS` by default, a `ring` where one is asked for.
         occlusions: What is drawn over it; by default some of `OCCLUSIONS`, an empty collection for none.
             The clean picture does not depend on them.
     """
