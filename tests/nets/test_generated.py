@@ -22,8 +22,8 @@ from dermbatch.images.imagefile import read_image
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
-from lesionnets.data.by_class import ByClass
 from lesionnets.data.batches.lesion_views import Lesion
+from lesionnets.data.by_class import ByClass
 from lesionnets.data.sources import ham10000
 from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation.figures.frechet import frechet_distance, precision_and_recall
@@ -33,6 +33,7 @@ from lesionnets.evaluation.generated.making import Known
 from lesionnets.evaluation.models.predictors import default_model, load_model
 from lesionnets.losses.varied import varied
 from lesionnets.nets.generate.dcgan import DcganDiscriminator, DcganGenerator
+from lesionnets.nets.generate.principal import Principal
 from lesionnets.recipes.generate import generate_coupled, generate_dcgan
 from lesionnets.training import RecipeOptions
 from lesionnets.weights import generator_of
@@ -80,8 +81,10 @@ def test_the_discriminator_learns_at_every_third_step_of_the_generator() -> None
     torch.manual_seed(0)
     generator = DcganGenerator(("melanoma",), size=32, width=0.02)
     discriminator = DcganDiscriminator(("melanoma",), size=32, width=0.02)
-    adversary = generate_dcgan.Adversary(discriminator, torch.optim.Adam(generator.parameters(), lr=1e-3))
     batch = (torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    drawing = generate_dcgan.Drawing(Principal(*batch, 10, torch.device("cpu")))
+    optimiser = torch.optim.Adam(generator.parameters(), lr=1e-3)
+    adversary = generate_dcgan.Adversary(discriminator, optimiser, drawing)
     learnt = []
     for _ in range(6):
         before = discriminator.shared[0].bias.clone()  # type: ignore[union-attr]
@@ -89,6 +92,20 @@ def test_the_discriminator_learns_at_every_third_step_of_the_generator() -> None
         learnt.append(bool((discriminator.shared[0].bias != before).any()))  # type: ignore[union-attr]
     assert learnt == [True, False, False] * 2
     assert all(parameter.grad is not None for parameter in generator.parameters())
+
+
+def test_principal_components_are_as_latent_vectors_are() -> None:
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
+    labels = torch.arange(40) % 2
+    found = Principal(pictures, labels, 4, torch.device("cpu"))
+    forms = torch.cat([pictures.rot90(turn, (2, 3)) for turn in range(4)])
+    forms = torch.cat([forms, forms.flip(3)]).float() / 255
+    components = found(forms, labels.repeat(8))
+    for label in range(2):
+        of_class = components[labels.repeat(8) == label]
+        torch.testing.assert_close(of_class.mean(dim=0), torch.zeros(4), rtol=0, atol=1e-3)
+        torch.testing.assert_close(of_class.std(dim=0, correction=0), torch.ones(4), rtol=0, atol=1e-2)
 
 
 def test_pictures_are_varied_and_gradients_pass() -> None:

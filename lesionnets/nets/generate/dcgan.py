@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from lesionnets.nets.sizes import scaled
 
@@ -97,8 +96,6 @@ class DcganDiscriminator(nn.Module):
 
     Before the last layer stands one map more, how much pictures of the batch differ (Karras et al., ICLR 2018,
     section 3), the simple form of Salimans et al.'s minibatch discrimination: a generator that collapses shows.
-    Weights are of spectral norm one (Miyato et al., ICLR 2018) in place of batch norm, which takes from a batch of
-    generated pictures what all of them have wrong.
 
     Args:
         classes: As the generator's.
@@ -114,7 +111,7 @@ class DcganDiscriminator(nn.Module):
         counts = _counts(size, width)[::-1]
         pairs = list(pairwise(counts))
         self.shared = nn.Sequential(
-            spectral_norm(nn.Conv2d(3, counts[0], 4, 2, 1)),
+            nn.Conv2d(3, counts[0], 4, 2, 1),
             nn.LeakyReLU(0.2),
             *(layer for pair in pairs[: SHARED - 1] for layer in _halved(*pair)),
         )
@@ -122,11 +119,12 @@ class DcganDiscriminator(nn.Module):
             nn.Sequential(
                 *(layer for pair in pairs[SHARED - 1 :] for layer in _halved(*pair)),
                 Differences(),
-                spectral_norm(nn.Conv2d(counts[-1] + 1, 1, FIRST)),
+                nn.Conv2d(counts[-1] + 1, 1, FIRST),
                 nn.Flatten(0),
             )
             for _ in classes
         )
+        self.apply(_begin)
 
     def forward(self, picture: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
@@ -148,7 +146,7 @@ def _doubled(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def _halved(inputs: int, outputs: int) -> list[nn.Module]:
-    return [spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), nn.LeakyReLU(0.2)]
+    return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
 
 
 def _begin(module: nn.Module) -> None:

@@ -1,8 +1,12 @@
 """Pictures of one scarce diagnosis by a DCGAN of its own (Bisla et al. 2019, section 3.6).
 
-``lesionnets train generate_dcgan --class melanoma``. The discriminator and the generator learn one step together,
-then the generator two more alone. What keeps it stable: the discriminator is told 0.9 instead of 1 of originals
-(one-sided label smoothing; Salimans et al. 2016, section 3.4), sees how much a batch varies
+``lesionnets train generate_dcgan --class melanoma``. Two phases. First the generator learns alone to draw training
+pictures, reduced to as many principal components as a latent vector has numbers; so it begins with what they have
+in common, and each number means something. Then it plays against the discriminator: both learn one step together,
+then the generator two more alone.
+
+What keeps it stable: some of the first phase's loss stays on; the discriminator is told 0.9 instead of 1 of
+originals (one-sided label smoothing; Salimans et al. 2016, section 3.4), sees how much a batch varies
 (:class:`lesionnets.nets.generate.dcgan.Differences`) and sees all pictures varied
 (:mod:`lesionnets.losses.varied`); of the generator's weights an average is kept. Training ends early where the
 Frechet distance to the training pictures, in features of MobileNetV2, no longer falls. The validation images have
@@ -33,6 +37,7 @@ from lesionnets.losses.perceptual import PerceptualFeatures, imagenet_features
 from lesionnets.losses.varied import varied
 from lesionnets.nets.classify.mobilenet import MobileNetV2
 from lesionnets.nets.generate.dcgan import DcganDiscriminator, DcganGenerator
+from lesionnets.nets.generate.principal import Principal
 from lesionnets.nets.tflite import imagenet_weights
 from lesionnets.training import RecipeOptions, Run, device, fit
 
@@ -50,15 +55,37 @@ STEPS = 90
 """Of the generator, an epoch."""
 RATE = 4e-4
 """Of the generator, at its peak. Radford et al.'s 2e-4 is for many times as many steps."""
-FASTER = 2.5
-"""The discriminator's rate over the generator's, as it learns in a third of the steps (Heusel et al. 2017)."""
+DRAWING_RATE = 2e-3
+"""Of the first phase, at its peak."""
+DRAWING_SHARE = 0.3
+"""Of the time, for the first phase."""
+DRAWING_WEIGHT = 3.0
+"""Of the first phase's loss in the second one."""
 BETAS = (0.5, 0.999)
 ORIGINAL = 0.9
 """What the discriminator is told that originals are."""
-TRIED = 500
+TRIED = 300
 """Pictures by which a generator is judged while it learns."""
 SHOWN = 8
 """Pictures of a class in ``samples.png``."""
+
+
+Batch = tuple[Tensor, Tensor]
+"""Pictures uint8 [N, 3, S, S], labels int64 [N]."""
+
+
+class Drawing:
+    """How far what the generator draws of a picture's principal components is from the picture: mean, 0 to 1."""
+
+    def __init__(self, components: Principal) -> None:
+        self._components = components
+
+    def __call__(self, generator: nn.Module, batch: Batch) -> Tensor:
+        """The first phase's loss."""
+        pictures, labels = batch[0].float() / 255, batch[1]
+        drawn = generator(self._components(pictures, labels), labels).float()
+        error: Tensor = (drawn - pictures).abs().mean()
+        return error
 
 
 class Adversary:
@@ -67,28 +94,32 @@ class Adversary:
     Args:
         discriminator: On the device that training runs on.
         generator: The generator's optimiser, whose course of rates is this one's, too.
+        drawing: The first phase's loss.
     """
 
-    def __init__(self, discriminator: DcganDiscriminator, generator: torch.optim.Optimizer) -> None:
-        self.discriminator = discriminator
+    def __init__(
+        self, discriminator: DcganDiscriminator, generator: torch.optim.Optimizer, drawing: Drawing
+    ) -> None:
+        self.discriminator, self._drawing = discriminator, drawing
         self.optimiser = torch.optim.Adam(discriminator.parameters(), lr=RATE, betas=BETAS)
         self._generator = generator
         self._steps = 0
 
-    def __call__(self, generator: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def __call__(self, generator: nn.Module, batch: Batch) -> Tensor:
         """Teach the discriminator where it is its turn, and return what the generator pays."""
         pictures, labels = batch
-        # A picture is a latent vector's alone: the generator's own pictures of a class are as many as originals.
+        # As many of each class as there are originals.
         generated = generator(_latent(generator, len(labels)), labels).float()
         if self._steps % (1 + ALONE) == 0:
             self._teach(pictures.float() / 255, generated.detach(), labels)
         self._steps += 1
         self.discriminator.requires_grad_(requires_grad=False)
-        return adversarial_loss(self.discriminator(varied(generated), labels))
+        paid = adversarial_loss(self.discriminator(varied(generated), labels))
+        return torch.add(paid, self._drawing(generator, batch), alpha=DRAWING_WEIGHT)
 
     def _teach(self, originals: Tensor, generated: Tensor, labels: Tensor) -> None:
         for group, of_generator in zip(self.optimiser.param_groups, self._generator.param_groups, strict=True):
-            group["lr"] = FASTER * of_generator["lr"]
+            group["lr"] = of_generator["lr"]
         self.discriminator.train().requires_grad_(requires_grad=True)
         self.optimiser.zero_grad(set_to_none=True)
         judged = self.discriminator(varied(originals), labels).float()
@@ -236,19 +267,34 @@ def train_classes(options: RecipeOptions, recipe: str, classes: Sequence[str]) -
     sheet = options.out / "samples.png"
     with torch.inference_mode():
         validation = Validation(middle, labels, features.to(device()), sheet, 8 if smoke else TRIED)
-    optimiser = torch.optim.Adam(generator.parameters(), lr=RATE, betas=BETAS)
-    adversary = Adversary(discriminator, optimiser)
+    drawing = Drawing(Principal(middle, labels, generator.latent, device()))
     each = max((4 if smoke else BATCH) // len(classes), 4)
-    outcome = fit(
-        generator,
-        adversary,
-        ByClass(pictures, labels, size, each=each, steps=3 if smoke else STEPS),
-        validation,
-        run=Run(f"{recipe}{ending}", checkpoint.name_of(DcganGenerator), hyper, options.out, best_by="nearness"),
-        optimiser=optimiser,
-        validate_every=1 if smoke else 5,
-        ema_decay=0.99,
-        companion=adversary,
-        **options.limits(MINUTES, PATIENCE),
-    )
-    return outcome.best
+    batches = ByClass(pictures, labels, size, each=each, steps=3 if smoke else STEPS)
+    limits = options.limits(MINUTES, PATIENCE)
+
+    def phase(loss: Drawing | Adversary, optimiser: torch.optim.Optimizer, share: float, out: Path) -> Path:
+        """One fit; its share of the minutes and epochs, and its best checkpoint."""
+        minutes, epochs = limits["minutes"], limits["epochs"]
+        bounds = {
+            "minutes": minutes and minutes * share,
+            "epochs": epochs and max(round(epochs * share), 1),
+            "init": options.init if isinstance(loss, Drawing) else None,
+        }
+        return fit(
+            generator,
+            loss,
+            batches,
+            validation,
+            run=Run(f"{recipe}{ending}", checkpoint.name_of(DcganGenerator), hyper, out, best_by="nearness"),
+            optimiser=optimiser,
+            validate_every=1 if smoke else 5,
+            ema_decay=0.99,
+            companion=loss if isinstance(loss, Adversary) else None,
+            **limits | bounds,
+        ).best
+
+    alone = torch.optim.Adam(generator.parameters(), lr=DRAWING_RATE, betas=BETAS)
+    learnt = phase(drawing, alone, DRAWING_SHARE, options.out / "drawing")
+    generator.load_state_dict(checkpoint.load(learnt).state)
+    optimiser = torch.optim.Adam(generator.parameters(), lr=RATE, betas=BETAS)
+    return phase(Adversary(discriminator, optimiser, drawing), optimiser, 1 - DRAWING_SHARE, options.out)
