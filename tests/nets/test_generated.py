@@ -29,7 +29,7 @@ from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation.figures.frechet import frechet_distance, precision_and_recall
 from lesionnets.evaluation.generated.duplicates import Described, forms
 from lesionnets.evaluation.generated.likeness import evaluate
-from lesionnets.evaluation.generated.making import Known
+from lesionnets.evaluation.generated.making import Known, drawn, load_generator
 from lesionnets.evaluation.models.predictors import default_model, load_model
 from lesionnets.losses.varied import varied
 from lesionnets.nets.generate.dcgan import DcganDiscriminator, DcganGenerator
@@ -227,6 +227,13 @@ def test_seven_classes_train_coupled_and_a_class_has_to_be_named(tmp_path: Path)
         generate_dcgan.train(options)
     with pytest.raises(UsageError, match="no weights come along that generate bcc"):
         generator_of("bcc")
+
+
+def test_what_ships_generates_different_pictures() -> None:
+    pictures = drawn(load_generator(generator_of("melanoma"), "melanoma"), "melanoma", 0)
+    one, other = next(pictures), next(pictures)
+    assert one.shape == (64, 64, 3)
+    assert np.abs(one.astype(int) - other).mean() > 5
 
 
 def test_arms_draw_what_they_say() -> None:
