@@ -428,6 +428,16 @@ def test_documents_that_the_code_names_are_there():
     assert {name for name in named if not (ROOT / name).is_file()} == set()
 
 
+# Decisions
+
+
+def test_every_decision_has_a_number_of_its_own():
+    headings = {path.name[:4]: path.read_text(encoding="utf-8") for path in (ROOT / "docs/decisions").glob("*.md")}
+    assert len(headings) == len(list((ROOT / "docs/decisions").glob("*.md")))
+    for number, decision in headings.items():
+        assert decision.startswith(f"# {int(number)}. ")
+
+
 if __name__ == "__main__":
     for variable, default in variables().items():
         print(f"| `{variable}` | {'none' if default is None else f'`{default}`'} | | |")
