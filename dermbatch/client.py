@@ -41,7 +41,7 @@ from orchestrator.planning import models as served
 from orchestrator.planning import submission
 from orchestrator.planning.support import pinned
 from orchestrator.reporting import progress
-from orchestrator.reporting.overview import Standing, standing
+from orchestrator.reporting.overview import Standing, of_summary, standing
 from orchestrator.stack import host
 from orchestrator.steering.controls import begin, begin_if_open
 
@@ -167,8 +167,8 @@ class Client:
             if timeout is not None and time.monotonic() - began > timeout:
                 raise TimeoutError(f"batch {batch!r} is not closed after {timeout:g} s")
 
-        progress.wait(self._ledger, self._store, batch, look)
-        return self.status(batch)
+        # By the summary: it is there a moment before the ledger forgets the batch, which is open by it until then.
+        return of_summary(progress.wait(self._ledger, self._store, batch, look))
 
     def results(self, batch: str) -> Iterator[ResultRecord | FailureRecord]:
         """The outcomes of a batch so far, in the order of its images.

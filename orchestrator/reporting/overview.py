@@ -168,7 +168,7 @@ def _of_store(store: ObjectStore, name: str) -> Standing | None:
     try:
         summary = read_summary(store, name)
         if summary is not None:
-            return _of_summary(summary)
+            return of_summary(summary)
         try:
             batch = read_batch(store, name)
         except ObjectNotFound:
@@ -197,7 +197,8 @@ def _of_plan(store: ObjectStore, name: str) -> Standing | None:
     )
 
 
-def _of_summary(summary: BatchSummary) -> Standing:
+def of_summary(summary: BatchSummary) -> Standing:
+    """How a closed batch stands."""
     rate = None
     if summary.first_started is not None and summary.last_finished is not None:
         rate = summary.done / max((summary.last_finished - summary.first_started).total_seconds(), 1e-3)

@@ -81,7 +81,9 @@ def test_what_is_to_be_read_is_planned_by_a_command(run, store):
     told = run("review", "plan", "similar-cases", "--count", 3, "--name", "next")
     assert told.exit_code == 0, told.output
     assert "plan next: 3 of 4 images (2 cluster, 1 random)" in told.output
-    rest = json.loads(run("review", "plan", "--strategy", "random", "--name", "rest", "--json").output)
+    rest = json.loads(
+        run("review", "plan", "similar-cases", "--strategy", "random", "--name", "rest", "--json").output
+    )
     assert (rest["among"], rest["left_out"]) == (1, {"planned": 3})
     assert {one["batch"] for one in rest["images"]} == {"similar-cases"}
     refused = run("review", "plan", "--name", "next")

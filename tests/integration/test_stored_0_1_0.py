@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dermbatch import layout
+from dermbatch import __version__, layout
 from dermbatch.errors import NewerFormat, RecordDamaged
 from dermbatch.ledger import Due, Member, Message
 from dermbatch.ledger.queue import QUEUES
@@ -136,7 +136,7 @@ def test_a_batch_of_it_is_closed_with_what_it_has(stored):
     batch = read_batch(stored.store, "monday")
     assert not close(stored.store, batch, "finished", before.slots, 4).missing
     after = read_summary(stored.store, "monday")
-    assert after == before.model_copy(update={"closed": after.closed})
+    assert after == before.model_copy(update={"closed": after.closed, "software": __version__})
     assert read_history(stored.store).batches == 1
 
 
@@ -156,7 +156,7 @@ def test_its_images_are_run_again(stored):
 def test_a_watcher_remembers_what_was_taken_in_and_goes_on_with_the_batch(stored):
     memory = recall(stored.store, stored.ledger, lambda: None)
     entries = read_manifest_part(stored.store, GROWING, "000000", images=2, grown=True)
-    memory.settle()
+    memory.settle([])
     assert all(entry.origin in memory.taken for entry in entries)
     gathering = memory.gatherings["clinic"]
     rule = Rule(

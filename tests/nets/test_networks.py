@@ -389,9 +389,13 @@ def outputs_of(model: nn.Module, inputs: list[torch.Tensor]) -> tuple[torch.Tens
     return tuple(result) if isinstance(result, tuple) else (result,)
 
 
+OF_PATTERNS = {"bilinear_vgg.BilinearVgg", "lite_patterns.LitePatterns"}
+"""Those of discovered patterns, whose places and weights tests/nets/test_patterns.py looks into."""
+
+
 def test_no_network_is_forgotten() -> None:
     of_one_shot = {"extractors.Lite", "extractors.Vgg", "one_shot.OneShot"}  # tests/nets/test_one_shot.py
-    assert set(networks()) == set(CASES) | of_one_shot
+    assert set(networks()) == set(CASES) | of_one_shot | OF_PATTERNS
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -499,7 +503,7 @@ PLAIN = {
 
 
 def test_the_table_of_networks_has_all_of_them() -> None:
-    assert set(documented()) == set(CASES) - PLAIN
+    assert set(documented()) == (set(CASES) - PLAIN) | OF_PATTERNS
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - PLAIN))

@@ -20,6 +20,9 @@ LEAST = 0.02
 SHRINKAGE = 0.3
 """Share of the identity in the last depth's covariance (Ledoit and Wolf, J. Multivariate Analysis 88, 2004)."""
 
+_MARGIN = 1.02
+"""Limits over the largest distance: a purifier that is trained on moves those of lesions by some thousandths."""
+
 
 class Usual(nn.Module):
     """Distance of traits from those of usual pictures.
@@ -75,7 +78,7 @@ class Usual(nn.Module):
         self.spread.copy_(traits.std(dim=0, correction=0) + LEAST)
         last = ((traits - self.mean) / self.spread)[:, -self.sizes[-1] :]
         self.directions.copy_(_directions(last, self.directions.shape[1]))
-        self.limits.copy_(self.distances(others).amax(dim=0))
+        self.limits.copy_(_MARGIN * self.distances(others).amax(dim=0))
 
     def forward(self, traits: Tensor) -> Tensor:
         """See the class."""

@@ -164,6 +164,8 @@ def s3_part(
         s3door.KEY: settings.access_key_id or "",
         s3door.SECRET: secret,
         "SERVICES": "s3",
+        "IOT_MTLS_ENABLED": "0",  # else it has brokers and file servers for all networks, too
+        "SFTP_ENABLED": "0",
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "USE_SSL": "0",
