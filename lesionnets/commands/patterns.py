@@ -17,7 +17,6 @@ from lesionnets.commands.options import AsJson, Classifier, Images, Labels, Map,
 
 if TYPE_CHECKING:
     from lesionnets.data.sources.isic import Sample
-    from lesionnets.evaluation.discovery.described import Described, Floats
     from lesionnets.evaluation.models.predictors import Model
     from lesionnets.nets.classify.pattern_classifier import PatternClassifier
 
@@ -49,6 +48,7 @@ def patterns(
     """Find patterns among the lesions of a folder and write a catalogue of them; prints the page's path."""
     from lesionnets.evaluation import samples  # noqa: PLC0415
     from lesionnets.evaluation.discovery import catalogue, clusters  # noqa: PLC0415
+    from lesionnets.evaluation.discovery.described import described  # noqa: PLC0415
 
     if labels is None and (split or rename):
         raise UsageError("--split and --map are of labels: name them with --labels")
@@ -60,13 +60,13 @@ def patterns(
         found = samples.with_masks(images, masks, partial=True) if masks else samples.pictures(images)
     chosen = found.samples
     networks = _networks(model)
-    described = _described(networks, chosen, segment)
-    all_patterns = [clusters.discover(one, count, seed) for one in described]
+    seen = described(networks, chosen, _segmenter(chosen, segment), watched=told.watched("patterns"))
+    all_patterns = [clusters.discover(one, count, seed) for one in seen]
     agreements = [clusters.agreement(all_patterns[0], other) for other in all_patterns[1:]]
-    again = clusters.agreement(all_patterns[0], clusters.discover(described[0], count, seed + 1))
+    again = clusters.agreement(all_patterns[0], clusters.discover(seen[0], count, seed + 1))
     title = f"{count} patterns of {len(chosen)} pictures, seed {seed}"
     page = catalogue.catalogue(
-        title, chosen, described[0], all_patterns[0], agreements, networks[0].diagnoses, again=again
+        title, chosen, seen[0], all_patterns[0], agreements, networks[0].diagnoses, again=again
     )
     written = catalogue.write(page, out, json.dumps(page.figures(), indent=2) + "\n")
     for what, number in found.left_out.items():
@@ -96,7 +96,9 @@ def evaluate_retrieval(
     """How many of the five most similar pictures have the same diagnosis: by patterns, by whole embeddings."""
     from lesionnets.evaluation import samples  # noqa: PLC0415
     from lesionnets.evaluation.discovery import retrieval  # noqa: PLC0415
+    from lesionnets.evaluation.discovery.described import described  # noqa: PLC0415
     from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean  # noqa: PLC0415
+    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
     names = renamed(rename)
     asked = samples.with_diagnoses(images, labels, masks=masks, split=split, renamed=names)
@@ -108,8 +110,12 @@ def evaluate_retrieval(
         raise UsageError(f"{len(among)} pictures are too few to find {retrieval.NEAREST} among")
     network = _networks(model)[:1]
     parts = [asked.samples, among] if held else [asked.samples]
-    seen = [_described(network, part, segment)[0] for part in parts]
-    whole = [_embeddings(part, segment, classify) for part in parts]
+    segmenter = _segmenter([sample for part in parts for sample in part], segment)
+    classifier = predictors.load_model(classify or predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
+    seen = [described(network, part, segmenter, watched=told.watched("patterns"))[0] for part in parts]
+    whole = [
+        retrieval.embeddings(classifier, part, segmenter, watched=told.watched("embeddings")) for part in parts
+    ]
     near = {
         "whole": retrieval.by_whole(whole[0], whole[-1]),
         "patterns": retrieval.by_patterns(seen[0], seen[-1]),
@@ -154,22 +160,6 @@ def _segmenter(samples: Sequence[Sample], name: str | None) -> Model | None:
     if all(sample.mask is not None for sample in samples):
         return None
     return predictors.load_model(name or predictors.default_model(Stage.SEGMENT), Stage.SEGMENT)
-
-
-def _described(
-    networks: list[PatternClassifier], samples: Sequence[Sample], segment: str | None
-) -> list[Described]:
-    from lesionnets.evaluation.discovery.described import described  # noqa: PLC0415
-
-    return described(networks, samples, _segmenter(samples, segment), watched=told.watched("patterns"))
-
-
-def _embeddings(samples: Sequence[Sample], segment: str | None, classify: str | None) -> Floats:
-    from lesionnets.evaluation.discovery.retrieval import embeddings  # noqa: PLC0415
-    from lesionnets.evaluation.models import predictors  # noqa: PLC0415
-
-    model = predictors.load_model(classify or predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
-    return embeddings(model, samples, _segmenter(samples, segment), watched=told.watched("embeddings"))
 
 
 def _drawn(samples: Sequence[Sample], most: int | None, seed: int) -> list[Sample]:

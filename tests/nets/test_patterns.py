@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from calling import call
+from lively import lively
 
 from dermbatch.errors import UsageError
 from dermbatch.models.contracts import CONTRACTS
@@ -28,15 +29,6 @@ from lesionnets.nets.classify.lite_patterns import LitePatterns
 from lesionnets.nets.classify.pattern_classifier import PatternClassifier, place_weights
 from lesionnets.recipes.classify import classify_patterns
 from lesionnets.training import RecipeOptions
-
-
-def lively(network: PatternClassifier) -> PatternClassifier:
-    torch.manual_seed(3)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            torch.nn.init.uniform_(module.weight, 0.8, 1.5)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")

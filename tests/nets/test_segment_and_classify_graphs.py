@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lively import lively
 
 from dermbatch.phantoms.phantom import phantom
 from lesionnets.graphs import classify, segment
@@ -21,16 +22,6 @@ from lesionnets.nets.classify.mobilenet import LesionClassifier
 from lesionnets.nets.segment.unet import UNet
 
 SIZES = [(1, 40, 30), (2, 97, 131), (3, 160, 160), (1, 301, 517)]
-
-
-def lively(network: torch.nn.Module) -> torch.nn.Module:
-    """Batch norm that does something and biases that matter, as in a trained network."""
-    torch.manual_seed(3)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            torch.nn.init.uniform_(module.weight, 0.8, 1.5)
-    return network.eval()
 
 
 def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -13,8 +13,9 @@ from orchestrator.reporting.overview import of_summary
 
 def test_the_summary_says_how_a_batch_ended(monkeypatch):
     now = datetime(2026, 3, 2, tzinfo=UTC)
-    summary = SimpleNamespace(name="b", state="finished", images=3, done=2, failed=1, reasons={"corrupt": 1})
-    summary = SimpleNamespace(**vars(summary), created=now, closed=now, first_started=None, last_finished=None)
+    counts = {"images": 3, "done": 2, "failed": 1, "reasons": {"corrupt": 1}}
+    times = {"created": now, "closed": now, "first_started": None, "last_finished": None}
+    summary = SimpleNamespace(name="b", state="finished", **counts, **times)
 
     def open_still(*_):
         raise AssertionError("the ledger is not asked once more")
