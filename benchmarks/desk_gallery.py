@@ -35,7 +35,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.servers import redis_and_s3
 from dermbatch import layout
-from dermbatch.settings import DeskSettings, Settings
+from dermbatch.settings import Settings
+from dermbatch.settings.desk import DeskSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from desk.desk import Desk

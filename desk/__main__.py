@@ -13,7 +13,8 @@ from prometheus_client import start_http_server
 
 from dermbatch.errors import UsageError
 from dermbatch.log import configure
-from dermbatch.settings import DeskSettings, TenantSettings, load
+from dermbatch.settings import TenantSettings, load
+from dermbatch.settings.desk import DeskSettings
 from desk.app import application
 from desk.desk import Desk
 from orchestrator.planning.tenants.tenant import load_tenants

@@ -17,7 +17,7 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from dermbatch import __version__
-from dermbatch.settings import DestinationSettings
+from dermbatch.settings.destinations import DestinationSettings
 
 PIECE = 256 * 1024
 """Bytes that are sent and read at a time."""

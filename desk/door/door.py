@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError
-from dermbatch.settings import DeskSettings
+from dermbatch.settings.desk import DeskSettings
 from desk.desk import Person
 from desk.door.rights import Right, Rights, check
 from desk.door.who import Recognition

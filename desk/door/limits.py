@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import redis
 
 from dermbatch.ledger.connection import sorted_errors
-from dermbatch.settings import DeskSettings
+from dermbatch.settings.desk import DeskSettings
 from desk.problems import Problem
 
 _MINUTE = 60

@@ -12,7 +12,7 @@ from starlette.types import Scope
 from dermbatch.audit import Audit
 from dermbatch.records.access import Role
 from dermbatch.records.asked import NAME
-from dermbatch.settings import DeskSettings
+from dermbatch.settings.desk import DeskSettings
 from desk.desk import Person
 from desk.door.keys import PREFIX, Keys
 from desk.door.limits import Limits

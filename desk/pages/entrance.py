@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from dermbatch.settings import DeskSettings
+from dermbatch.settings.desk import DeskSettings
 from desk.desk import Desk, TheDesk, ThePerson
 from desk.door.oidc.signon import BACK, OUT, WAY_SECONDS, SignOn
 from desk.door.sessions import Session

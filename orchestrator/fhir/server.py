@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dermbatch.errors import FhirRefused, FhirUnavailable, UsageError
 from dermbatch.outbound.posting import PIECE, Answer, Posting, Unanswered, Untrusted
-from dermbatch.settings import FhirSettings
+from dermbatch.settings.destinations import FhirSettings
 from orchestrator.fhir.answers import Taken, judged
 from orchestrator.fhir.elements import Json
 from orchestrator.fhir.resources import MEDIA_TYPE, as_json

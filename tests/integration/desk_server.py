@@ -12,7 +12,8 @@ import uvicorn
 
 from dermbatch import layout
 from dermbatch.records.outcome import SourceInfo
-from dermbatch.settings import AuditSettings, DeskSettings, Settings, TenantSettings
+from dermbatch.settings import AuditSettings, Settings, TenantSettings
+from dermbatch.settings.desk import DeskSettings
 from dermbatch.stages import Stage
 from desk.app import application
 from desk.desk import Desk

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from dermbatch.settings import DicomwebSettings
+from dermbatch.settings.destinations import DicomwebSettings
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from dermbatch import layout
 from dermbatch.errors import FhirRefused, FhirUnavailable
-from dermbatch.settings import FhirSettings
+from dermbatch.settings.destinations import FhirSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.cli.program import application

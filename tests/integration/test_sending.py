@@ -20,7 +20,7 @@ from dermbatch.handover.pacs import stow
 from dermbatch.handover.pacs.stow import Destination, Destinations
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
-from dermbatch.settings import DicomwebSettings
+from dermbatch.settings.destinations import DicomwebSettings
 from orchestrator.stack.ports import free_ports
 
 BODIES = {

@@ -21,7 +21,7 @@ from oidc_issuer import AUDIENCE, SECRET, serving
 
 from dermbatch import layout
 from dermbatch.records.access import AccessKey, Role
-from dermbatch.settings import OidcSettings
+from dermbatch.settings.desk import OidcSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
 from desk.door import rights

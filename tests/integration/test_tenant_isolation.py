@@ -11,7 +11,7 @@ from desk_server import Server, pictured, write_batch
 
 from dermbatch import layout
 from dermbatch.records.asked import BatchControl, BatchSummary, Canary
-from dermbatch.settings import DicomwebSettings
+from dermbatch.settings.destinations import DicomwebSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import write
 from desk.app import application

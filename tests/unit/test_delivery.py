@@ -4,7 +4,8 @@ import pytest
 from standins import Store
 
 from dermbatch.errors import ObjectNotFound, UsageError
-from dermbatch.settings import DicomwebSettings, Settings
+from dermbatch.settings import Settings
+from dermbatch.settings.destinations import DicomwebSettings
 from orchestrator.planning.delivery import check_destination, check_output
 from orchestrator.stack.environment import plain, settings_environment, without_credentials
 from workers.process.output import folder_of

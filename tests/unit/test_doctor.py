@@ -9,7 +9,8 @@ import pytest
 
 from dermbatch.models.cards import card_of
 from dermbatch.models.repository import default_model_repository
-from dermbatch.settings import DEFAULT_MODELS, DicomwebSettings, RedisSettings, Settings, StoreSettings
+from dermbatch.settings import DEFAULT_MODELS, RedisSettings, Settings, StoreSettings
+from dermbatch.settings.destinations import DicomwebSettings
 from dermbatch.stages import Stage
 from orchestrator.cli import checks
 from orchestrator.cli.program import program

@@ -8,7 +8,7 @@ from urllib3 import exceptions
 from dermbatch.errors import FhirRefused, FhirUnavailable, PacsRefused, PacsUnavailable
 from dermbatch.handover.pacs import stow
 from dermbatch.outbound.posting import Posting, Unanswered, Untrusted
-from dermbatch.settings import DicomwebSettings, FhirSettings
+from dermbatch.settings.destinations import DicomwebSettings, FhirSettings
 from orchestrator.fhir.server import FhirServer
 
 URL = "https://secret.example/path"

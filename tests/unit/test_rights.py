@@ -11,7 +11,8 @@ from starlette.responses import PlainTextResponse
 
 from dermbatch.audit import NO_AUDIT
 from dermbatch.records.access import Role
-from dermbatch.settings import DeskSettings, Settings
+from dermbatch.settings import Settings
+from dermbatch.settings.desk import DeskSettings
 from desk.app import application
 from desk.desk import Desk, Person
 from desk.door import rights

@@ -13,7 +13,8 @@ from pydantic import SecretStr, ValidationError
 from starlette.datastructures import Headers
 
 from dermbatch.records.access import Role
-from dermbatch.settings import DeskSettings, OidcSettings, Settings, TenantSettings
+from dermbatch.settings import Settings, TenantSettings
+from dermbatch.settings.desk import DeskSettings, OidcSettings
 from desk.__main__ import check
 from desk.door.oidc.claims import claimed, is_name, roles_of
 from desk.door.oidc.issuer import Issuer

@@ -3,7 +3,7 @@
 import pytest
 from botocore.utils import parse_timestamp
 
-from dermbatch.store import moment
+from dermbatch.s3 import moment
 
 
 @pytest.mark.parametrize(

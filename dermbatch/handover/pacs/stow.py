@@ -19,7 +19,7 @@ from dermbatch.handover.pacs.reply import judged
 from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.outbound.posting import PIECE, Answer, Posting, Unanswered, Untrusted
 from dermbatch.records.outcome import DicomKind, Sent
-from dermbatch.settings import DicomwebSettings
+from dermbatch.settings.destinations import DicomwebSettings
 
 _MOST_ANSWERED = 1024 * 1024  # bytes of an answer; one instance takes about 300
 _LONGEST_WAIT = 300.0

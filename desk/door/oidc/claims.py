@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermbatch.records.access import Role
-from dermbatch.settings import OidcSettings
+from dermbatch.settings.desk import OidcSettings
 
 
 @dataclass(frozen=True)

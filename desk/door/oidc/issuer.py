@@ -13,7 +13,7 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from dermbatch.settings import OidcSettings
+from dermbatch.settings.desk import OidcSettings
 from desk.problems import Problem
 
 _log = structlog.get_logger(__name__)

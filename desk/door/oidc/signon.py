@@ -19,7 +19,7 @@ import structlog
 
 from dermbatch import layout
 from dermbatch.records.access import Known, Role
-from dermbatch.settings import DeskSettings, OidcSettings
+from dermbatch.settings.desk import DeskSettings, OidcSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
 from desk.door.oidc.claims import Claimed, claimed, is_name
