@@ -84,6 +84,10 @@ class ModelChoice(Record):
     name: str
     version: str | None = None
 
+    def __str__(self) -> str:
+        """As ``--model`` takes it: ``NAME`` or ``NAME@VERSION``."""
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
 
 class SupportChoice(Record):
     """What a one-shot segment model is shown: a version of a support set."""

@@ -36,20 +36,20 @@ def generate(
     embeddings: Embeddings = None,
 ) -> None:
     """Make up pictures of a diagnosis, marked as such, without near copies of the training pictures of --data."""
-    from lesionnets.evaluation.generated.duplicates import Described  # noqa: PLC0415
+    from lesionnets.evaluation.generated.duplicates import EmbeddingFile  # noqa: PLC0415
     from lesionnets.evaluation.generated.making import Known, Making, load_generator, make  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
     from lesionnets.weights import generator_of  # noqa: PLC0415
 
     weights = model or generator_of(diagnosis)
-    size = load_generator(weights, diagnosis).size
+    network = load_generator(weights, diagnosis)
     known = None
     if data is None:
         sys.stderr.write("lesionnets: not compared with training pictures: name them with --data DIR\n")
     else:
         classifier = predictors.load_model(predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
-        known = Known(_of_class(data, "train", diagnosis), Described(classifier, size, embeddings))
-    manifest = make(Making(weights, diagnosis, count, seed), out, known)
+        known = Known(_of_class(data, "train", diagnosis), EmbeddingFile(classifier, network.size, embeddings))
+    manifest = make(Making(network, weights, diagnosis, count, seed), out, known)
     refused = manifest["refused"]
     typer.echo(f"{count} pictures of {diagnosis} in {out}, {len(refused)} refused")  # type: ignore[arg-type]
 
@@ -63,7 +63,7 @@ def evaluate_generated(
 ) -> None:
     """How like originals generated pictures are and how varied: Frechet distance, precision and recall."""
     from lesionnets.data.sources.isic import find_samples, read_image  # noqa: PLC0415
-    from lesionnets.evaluation.generated.duplicates import Described  # noqa: PLC0415
+    from lesionnets.evaluation.generated.duplicates import EmbeddingFile  # noqa: PLC0415
     from lesionnets.evaluation.generated.duplicates import embeddings as embedded  # noqa: PLC0415
     from lesionnets.evaluation.generated.likeness import evaluate  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
@@ -75,8 +75,8 @@ def evaluate_generated(
         raise UsageError(f"{images} holds no generated pictures; `lesionnets generate` makes them")
     name = predictors.default_model(Stage.CLASSIFY)
     classifier = predictors.load_model(name, Stage.CLASSIFY)
-    described = Described(classifier, len(made[0]), embeddings)
-    training, held_out = (described(_of_class(data, split, diagnosis)) for split in ("train", "val"))
+    originals = EmbeddingFile(classifier, len(made[0]), embeddings)
+    training, held_out = (originals(_of_class(data, split, diagnosis)) for split in ("train", "val"))
     figures = evaluate(training, held_out, embedded(classifier, made))
     about: dict[str, object] = {
         "diagnosis": diagnosis,

@@ -76,15 +76,20 @@ def vignette(image: Image, mask: Mask, random: Random) -> tuple[Image, Mask]:
     return np.asarray(darkened, np.uint8), np.where(light > 0.5, mask, np.uint8(0))
 
 
+def hair_curve(size: int, random: Random) -> npt.NDArray[np.float64]:
+    """Points float64 [24, 2] of a hair across a square picture: a Bezier curve, slightly bent."""
+    start, middle, end = random.uniform(-0.1, 1.1, (3, 2)) * size
+    t = np.linspace(0, 1, 24)[:, None]
+    middle = 0.7 * (start + end) / 2 + 0.3 * middle
+    return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end, np.float64)
+
+
 def draw_hairs(image: Image, random: Random) -> Image:
     """Up to a dozen dark or light curved hairs."""
     drawn = image.copy()
     size = image.shape[0]
     for _ in range(random.integers(1, 13)):
-        start, middle, end = random.uniform(-0.1, 1.1, (3, 2)) * size
-        t = np.linspace(0, 1, 24)[:, None]
-        middle = 0.7 * (start + end) / 2 + 0.3 * middle
-        curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
+        curve = hair_curve(size, random)
         shade = random.integers(10, 80) if random.random() < 0.85 else random.integers(180, 240)
         colour = [int(np.clip(shade + random.normal(0, 8), 0, 255)) for _ in range(3)]
         points = np.round(curve * 8).astype(np.int32)

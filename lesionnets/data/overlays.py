@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lesionnets.data.augment import Random, hair_curve
+
 Layer = npt.NDArray[np.uint8]
 """RGBA, [S, S, 4]: colour, and how much of it is seen."""
-Random = np.random.Generator
 
 
 def layers(count: int, size: int, random: Random) -> Layer:
@@ -30,10 +31,7 @@ def _hairs(size: int, random: Random) -> Layer:
     alpha = np.zeros((size, size), np.uint8)
     width = random.choice([1, 1, 2, 3])
     for _ in range(random.integers(1, 31)):
-        start, middle, end = random.uniform(-0.1, 1.1, (3, 2)) * size
-        t = np.linspace(0, 1, 24)[:, None]
-        middle = 0.7 * (start + end) / 2 + 0.3 * middle
-        curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
+        curve = hair_curve(size, random)
         strength = int(random.uniform(120, 255))
         cv2.polylines(
             alpha, [np.round(curve * 8).astype(np.int32)], False, (strength,), int(width), cv2.LINE_AA, 3

@@ -141,6 +141,18 @@ def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: 
     return as_bytes(segment.worker_mask(segmenter, found, (height, width)))
 
 
+def embedding_of(model: Model, image: Image, lesion: Image) -> npt.NDArray[np.float64]:
+    """The embedding that a classifier gives a picture: float64 [F], of length 1.
+
+    Args:
+        model: The classifier.
+        image: Uint8 [H, W, 3], of the size at which it goes to the model.
+        lesion: Its mask, uint8 [H, W], 255 where lesion.
+    """
+    vector = np.asarray(model(IMAGE=image, LESION=lesion)["EMBEDDING"], np.float64)
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float64)
+
+
 def as_bytes(mask: Mask) -> Image:
     """A mask as classifiers take it: 255 where lesion."""
     return np.where(mask, np.uint8(255), np.uint8(0))

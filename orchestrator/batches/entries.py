@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, PermanentError, RecordDamaged, UsageError
 from dermbatch.records.asked import Batch, ManifestEntry
 from dermbatch.store import ObjectStore
 from dermbatch.stored import parsed
+
+
+def batch_names(store: ObjectStore, tenant: str | None = None) -> Iterator[str]:
+    """The names of all batches in the object store, or of one tenant's, whatever state they are in."""
+    begins = ("",) if tenant is None else layout.owned_batches(tenant)
+    return (f"{one}{rest}" for one in begins for rest in store.folders(store.bucket, layout.BATCHES + one))
 
 
 def read_batch(store: ObjectStore, name: str) -> Batch:

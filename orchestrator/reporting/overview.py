@@ -16,7 +16,7 @@ from dermbatch.ledger import BatchState, Ledger
 from dermbatch.records.asked import BatchSummary, Lane, PlanRecord
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read
-from orchestrator.batches.entries import read_batch
+from orchestrator.batches.entries import batch_names, read_batch
 from orchestrator.batches.outcomes import in_order
 from orchestrator.batches.summary import read_summary
 
@@ -103,9 +103,7 @@ def overview(
     pending: list[Standing] = []
     closed: list[tuple[datetime, str, Standing]] = []
     ended = 0
-    begins = ("",) if tenant is None else layout.owned_batches(tenant)
-    folders = (f"{one}{rest}" for one in begins for rest in store.folders(store.bucket, layout.BATCHES + one))
-    names = (name for name in folders if name not in known)
+    names = (name for name in batch_names(store, tenant) if name not in known)
     for one in in_order(lambda name: _of_store(store, name), names, _AT_A_TIME):
         if one is None:
             continue

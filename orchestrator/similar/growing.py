@@ -17,7 +17,7 @@ from dermbatch.records.asked import Batch
 from dermbatch.records.outcome import ModelUsed
 from dermbatch.store import ObjectStore
 from dermbatch.stored import written_as
-from orchestrator.batches.entries import read_batch
+from orchestrator.batches.entries import batch_names, read_batch
 from orchestrator.batches.outcomes import in_order
 from orchestrator.batches.summary import read_summary
 from orchestrator.similar import cases
@@ -41,9 +41,7 @@ def closed(
     Yields:
         Name, when it closed, and how many results it has.
     """
-    begins = ("",) if tenant is None else layout.owned_batches(tenant)
-    folders = (f"{one}{rest}" for one in begins for rest in store.folders(store.bucket, layout.BATCHES + one))
-    names = (name for name in folders if name not in but)
+    names = (name for name in batch_names(store, tenant) if name not in but)
     for name, summary in in_order(lambda name: (name, read_summary(store, name)), names, _AT_A_TIME):
         if summary is not None:
             yield name, summary.closed, summary.done

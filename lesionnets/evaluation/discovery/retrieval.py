@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lesionnets.data.sources.isic import Sample
-from lesionnets.evaluation.classify import lesion_of
+from lesionnets.evaluation.classify import embedding_of, lesion_of
 from lesionnets.evaluation.discovery.described import Described, Floats
 from lesionnets.evaluation.models.predictors import Model
 from lesionnets.evaluation.segment import Watched, read_picture
@@ -42,10 +42,8 @@ def embeddings(
     for sample in watched(samples):
         image = read_picture(sample)
         lesion = lesion_of(sample, image, segmenter, native=False)
-        answer = model(IMAGE=model.fitted(image, native=False), LESION=model.fitted(lesion, native=False))
-        rows.append(np.asarray(answer["EMBEDDING"], np.float32))
-    found = np.stack(rows)
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9), np.float32)
+        rows.append(embedding_of(model, model.fitted(image, native=False), model.fitted(lesion, native=False)))
+    return np.stack(rows).astype(np.float32)
 
 
 def by_whole(asked: Floats, held: Floats) -> Floats:

@@ -20,6 +20,7 @@ from scipy.spatial.distance import cdist
 
 from dermbatch.errors import UsageError
 from lesionnets.data.sources.isic import Image, Sample, read_image
+from lesionnets.evaluation.classify import embedding_of
 from lesionnets.evaluation.models.predictors import Model
 
 QUANTILE = 0.01
@@ -43,16 +44,10 @@ class Nearest:
 
 def embeddings(model: Model, pictures: Sequence[Image]) -> Floats:
     """Float [N, D], of length one: the served classifier's, of whole pictures (with empty masks)."""
-    rows = []
-    for picture in pictures:
-        answer = model(IMAGE=picture, LESION=np.zeros(picture.shape[:2], np.uint8))
-        rows.append(answer["EMBEDDING"].astype(np.float64))
-    found = np.stack(rows)
-    lengths: Floats = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.asarray(found / lengths, np.float64)
+    return np.stack([embedding_of(model, one, np.zeros(one.shape[:2], np.uint8)) for one in pictures])
 
 
-class Described:
+class EmbeddingFile:
     """Embeddings of originals, which a file keeps: each is computed once.
 
     Args:

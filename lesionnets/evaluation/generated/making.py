@@ -23,7 +23,7 @@ from dermbatch.images.formats.origin import XMP_SYNTHETIC
 from lesionnets import checkpoint
 from lesionnets.data.sources.isic import Image, Sample, read_image
 from lesionnets.evaluation.generated.duplicates import (
-    Described,
+    EmbeddingFile,
     Floats,
     embeddings,
     nearest_by_embedding,
@@ -46,12 +46,14 @@ class Making:
     """What is to be made.
 
     Attributes:
-        weights: Checkpoint of a generator.
+        network: The generator, as :func:`load_generator` gives it.
+        weights: Its checkpoint.
         diagnosis: Whose pictures.
         count: How many.
         seed: Of the latent vectors.
     """
 
+    network: DcganGenerator
     weights: Path
     diagnosis: str
     count: int
@@ -63,19 +65,19 @@ class Known:
 
     Args:
         samples: Of the diagnosis, more than one.
-        described: Gives their embeddings, at the generated pictures' size.
+        originals: Gives their embeddings, at the generated pictures' size.
 
     Raises:
         UsageError: Where a picture cannot be read, or there are fewer than two.
     """
 
-    def __init__(self, samples: Sequence[Sample], described: Described) -> None:
+    def __init__(self, samples: Sequence[Sample], originals: EmbeddingFile) -> None:
         if len(samples) < 2:
             raise UsageError("copies are told from how near training pictures are: two are needed at least")
         self.ids = [sample.image_id for sample in samples]
-        self.pictures = [read_image(sample.image, described.size) for sample in samples]
-        self.model = described.model
-        self.embeddings = described(samples)
+        self.pictures = [read_image(sample.image, originals.size) for sample in samples]
+        self.model = originals.model
+        self.embeddings = originals(samples)
         self.errors = nearest_by_error(self.pictures, self.pictures, same=True)
         self.distances = nearest_by_embedding(self.embeddings, self.embeddings, same=True)
         self.least_error = threshold(self.errors)
@@ -136,12 +138,11 @@ def make(making: Making, out: Path, known: Known | None) -> dict[str, object]:
         The manifest.
 
     Raises:
-        UsageError: As :func:`load_generator`; where the folder holds a manifest; where too many are copies.
+        UsageError: Where the folder holds a manifest already, or too many pictures are copies.
     """
     if (out / "manifest.json").exists():
         raise UsageError(f"{out} holds generated pictures already: name another folder, or take it away")
-    network = load_generator(making.weights, making.diagnosis)
-    source = drawn(network, making.diagnosis, making.seed)
+    source = drawn(making.network, making.diagnosis, making.seed)
     out.mkdir(parents=True, exist_ok=True)
     kept: list[dict[str, object]] = []
     refused: list[dict[str, object]] = []

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from dermbatch.errors import UsageError
-from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import Settings, load
 from dermbatch.store import split_uri
 from orchestrator.cli import options
@@ -88,16 +87,12 @@ def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
     """All that a rule does with an object that is taken in now."""
     effect = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
     order = rule.order(settings)
-    models = {str(stage): _written(model) for stage, model in order.models.items()}
+    models = {str(stage): str(model) for stage, model in order.models.items()}
     profile = book.profiles[rule.deidentify].model_dump(mode="json") if rule.deidentify is not None else None
     name, until = window(rule, datetime.now(UTC))
     batch = {"batch": name, "open_until": until.isoformat()}
     effect["tenant"] = order.tenant
     return {"rule": rule.name, **batch, **effect, "dicom": order.dicom, "models": models, "deidentify": profile}
-
-
-def _written(model: ModelChoice) -> str:
-    return model.name if model.version is None else f"{model.name}@{model.version}"
 
 
 def _print(verdicts: tuple[Verdict, ...], done: dict[str, Any] | None) -> None:

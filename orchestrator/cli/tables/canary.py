@@ -8,14 +8,13 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from dermbatch.records.asked import ModelChoice
 from orchestrator.steering.canary import CanaryReport
 
 
 def render(report: CanaryReport) -> Group:
     """The report as tables for a terminal."""
     canary = report.canary
-    tried = ", ".join(f"{stage} {_model(choice)}" for stage, choice in canary.models.items())
+    tried = ", ".join(f"{stage} {choice!s}" for stage, choice in canary.models.items())
     summary = Table.grid(padding=(0, 2))
     for what, value in (
         ("canary", escape(canary.name)),
@@ -55,10 +54,6 @@ def _cases(report: CanaryReport) -> Iterator[Table]:
             where = f"{one.batch} #{one.index} {one.name}"
             table.add_row(_figure(one.dice), *map(escape, labels), _figure(one.probability_change), escape(where))
         yield table
-
-
-def _model(choice: ModelChoice) -> str:
-    return choice.name if choice.version is None else f"{choice.name}@{choice.version}"
 
 
 def _figure(value: float | None) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import struct
 
 from dermbatch.errors import BadInput
+from dermbatch.images.dicom.fragments import fragments
 from dermbatch.images.dicom.header import element
 
 _STARTS = (b"\xff\xd8", b"\xff\x4f")
-_ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_DELIMITER = b"\xfe\xff\xdd\xe0"
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -64,12 +65,8 @@ def _corrupt() -> BadInput:
 
 def _fragments(data: bytes) -> list[tuple[int, int]]:
     """Where the fragments are, without the offset table."""
-    found, at = [], 0
-    while data[at : at + 4] == _ITEM and at + 8 <= len(data):
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        found.append((at + 8, min(at + 8 + length, len(data))))
-        at += 8 + length
-    if len(found) < 2 or (at < len(data) and data[at : at + 4] != _DELIMITER):
+    found = fragments(data)
+    if len(found) < 2 or data[found[-1][1] :][:4] not in {b"", _DELIMITER}:
         raise _corrupt()
     return found[1:]
 

@@ -100,7 +100,7 @@ class Tenant(BaseModel):
             UsageError: Where it asks for what the tenant may not have, in one sentence.
         """
         for stage, choice in order.models.items():
-            names = {choice.name, f"{choice.name}@{choice.version}"}
+            names = {choice.name, str(choice)}
             if stage in self.models and not names & set(self.models[stage]):
                 may = ", ".join(self.models[stage]) or "none"
                 raise UsageError(f"tenant {self.name!r} may not use {choice.name} for {stage} (it may use: {may})")
