@@ -1,7 +1,7 @@
 """The audit log: who or what read, wrote, deleted or sent which image data or result, and when.
 
 JSON lines, one an access, in files that are only ever appended to, each line chained to the one before. A read is
-noted before its bytes are handed on, a write, deletion or transmission before it is done. What cannot be noted is
+noted before its bytes are passed on; a write, deletion or transmission before it happens. What cannot be noted is
 not done: see docs/decisions/0016-no-access-without-a-line.md.
 """
 
@@ -42,7 +42,7 @@ def file_of(settings: AuditSettings, program: str, day: datetime) -> Path:
 
 
 def _last_digest(today: Path) -> str:
-    """What the first line of today's file follows: the last one of the program's file before."""
+    """The digest that today's file continues from: that of the last line of the program's previous file."""
     pattern = today.name.replace(today.name.split("-")[1], "*", 1)
     earlier = sorted(path for path in today.parent.glob(pattern) if path.name < today.name)
     for path in reversed(earlier):
@@ -69,10 +69,10 @@ class _Sink:
         except OSError as error:
             raise AuditUnavailable(f"the audit log cannot be written: {error.strerror}") from error
         if not whole:
-            raise AuditUnavailable("the audit log cannot be written: no space is left")
+            raise AuditUnavailable("the audit log cannot be written: no space is left; free some, or move the log")
 
     def _append(self, file: int, line: bytes) -> bool:
-        """Write a line, of a file as the next of its chain; ``False``, and nothing of it stays, without space."""
+        """Write a line, in a file as the next of its chain; ``False``, with nothing written, if space is short."""
         if self._settings.folder == "-":
             return os.write(file, line + b"\n") > len(line)
         fcntl.lockf(file, fcntl.LOCK_EX)  # of the process: a pool shares the file, and what it was opened as
@@ -109,10 +109,10 @@ class _Sink:
 
 
 class Audit:
-    """Notes accesses of one program.
+    """Notes the accesses of one program.
 
     Args:
-        settings: Where to; nowhere where no folder is set.
+        settings: Where lines go; without a folder nothing is noted.
         program: What the program is called, such as ``worker`` or ``dermbatch submit``.
         command: Whether its standard output is for people: lines for ``-`` go to standard error then.
 
@@ -130,7 +130,7 @@ class Audit:
             self._who = {"program": program, "host": socket.gethostname(), "user": _user()}
 
     def under(self, pseudonym: Callable[[str], str] | None) -> Self:
-        """The same log, in which what is accessed is called by a pseudonym; for originals of de-identified images.
+        """The same log, naming what is accessed by a pseudonym; for the originals of de-identified images.
 
         Args:
             pseudonym: Of a URI; none where URIs may be written.
@@ -140,7 +140,7 @@ class Audit:
         return other
 
     def of(self, user: str, purpose: str | None = None) -> Self:
-        """The same log, of what somebody has this program do.
+        """The same log, for what this program does on behalf of somebody.
 
         Args:
             user: Who.
@@ -167,7 +167,7 @@ class Audit:
             uri: With what: ``s3://bucket/key`` or a path.
             size: Bytes, where known.
             to: Where to, of a copy or transmission.
-            outcome: Where it did not succeed: why.
+            outcome: Why it did not succeed, if it did not.
 
         Raises:
             AuditUnavailable: If it cannot be written.
@@ -189,8 +189,9 @@ class Audit:
     ) -> Iterator[None]:
         """Around an access of the object store.
 
-        What failed has a line that says so, but for objects that are not there. The system's own control records
-        (what was asked, manifests, what failed and how far it is) are not noted.
+        A failed access gets a line that says so, except for objects that are not there. The system's own control
+        records
+        (orders, manifests, failures and progress) are not noted.
 
         Args:
             action: What is done.

@@ -1,4 +1,4 @@
-"""The error tree: what is permanent is recorded at once, what is transient is tried again.
+"""The error tree: permanent errors are recorded at once, transient ones are tried again.
 
 Every error carries a ``reason``: a short, stable code (lower case, underscores) that records and metrics
 use, and a sentence for people that says what is wrong and, where possible, what to do.
@@ -53,7 +53,7 @@ class BadInput(PermanentError):
 
 
 class TooExpensive(BadInput):
-    """Reading the file takes more memory or time than its limits allow; the message names the one."""
+    """Reading the file takes more memory or time than its limits allow; the message names the limit."""
 
     reason = "too_expensive"
 
@@ -77,13 +77,13 @@ class StoreUnavailable(TransientError):
 
 
 class ObjectBrokeOff(StoreUnavailable):
-    """An object ended before its announced end: the connection broke, or it was cut off where it lies."""
+    """An object ended before its announced length: the connection broke, or the stored object is cut off."""
 
 
 class StoreRefused(TransientError):
     """The object store refuses what the system needs: credentials that expired, or no permission to write.
 
-    Not the image's fault, and mended from outside, so it is tried again.
+    This is not the fault of the image and can be mended from outside, so it is tried again.
     """
 
     reason = "access_denied"
@@ -96,21 +96,21 @@ class InferenceUnavailable(TransientError):
 
 
 class InferenceAway(InferenceUnavailable):
-    """No Triton has taken a request of the image, and none takes any now: no fault of the image, which waits."""
+    """No Triton has taken a request, and none takes any now. The image is not at fault, and waits."""
 
 
 class ReaderKilled(TransientError):
-    """The process that reads files of strangers was killed from outside, twice for the same file."""
+    """The process that reads untrusted files was killed from outside, twice for the same file."""
 
     reason = "reader_killed"
 
 
 class DestinationUnavailable(TransientError):
-    """A system of somebody else did not answer in time, or cannot take anything for now.
+    """An external system did not answer in time, or cannot take anything for now.
 
     Args:
         message: One sentence for people.
-        wait: Seconds that it asks to be let alone for; none where it does not say.
+        wait: Seconds for which it asks to be left alone; none if it does not say.
     """
 
     def __init__(self, message: str, *, wait: float | None = None) -> None:
@@ -155,13 +155,13 @@ class LedgerUnavailable(TransientError):
 
 
 class RecordDamaged(PermanentError):
-    """A record is no record: something else than Dermbatch has changed it."""
+    """A stored record cannot be read as one: something other than Dermbatch has changed it."""
 
     reason = "record_damaged"
 
 
 class MessageDamaged(PermanentError):
-    """A message in the queue is no job: something else than Dermbatch has written or changed it."""
+    """A message in the queue is no job: something other than Dermbatch has written or changed it."""
 
     reason = "message_damaged"
 
@@ -173,19 +173,19 @@ class MessageRefused(PermanentError):
 
 
 class NewerFormat(TransientError):
-    """A record or message is of a later version's format: left as it is for that one."""
+    """A record or message has the format of a later version: it is left untouched for that version."""
 
     reason = "newer_format"
 
 
 class ArtifactDamaged(PermanentError):
-    """A file of a result is not what was written: cut off, changed, or another one."""
+    """A file of a result is not what was written: it is cut off, changed or exchanged."""
 
     reason = "artifact_damaged"
 
 
 class ReviewConflict(PermanentError):
-    """What a reader decided is not of what is there now; nothing is kept of it, and nothing is lost."""
+    """A decision was made on something other than what is there now; it is not kept, and nothing is lost."""
 
     reason = "review_conflict"
 
@@ -197,7 +197,7 @@ class SourceGone(PermanentError):
 
 
 class SupportGone(PermanentError):
-    """What a one-shot model is to be shown was removed, or is another than when the batch was given."""
+    """The support of a one-shot model was removed, or changed since the batch was submitted."""
 
     reason = "support_gone"
 

@@ -1,4 +1,4 @@
-"""How a failure gets its record: the same for inputs refused, for workers that give up, and for poison."""
+"""How failures are recorded: the same way for refused inputs, for workers that give up, and for poison."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_failure(
     permanent: bool,
     attempts: int,
 ) -> None:
-    """Write the failure record of an image; the arguments are its fields, the time and the release are added.
+    """Write the failure record of an image from its fields; the time and the release are added.
 
     Raises:
-        StoreUnavailable: If it could not be written; the failure then must not be counted.
+        StoreUnavailable: If it could not be written; the failure must not be counted then.
     """
     record = FailureRecord(
         batch=batch,

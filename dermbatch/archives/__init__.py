@@ -1,1 +1,1 @@
-"""Archives of strangers: zip and tar, member by member, within limits."""
+"""Untrusted archives, zip and tar: read member by member, within limits."""

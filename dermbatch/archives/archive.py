@@ -1,6 +1,6 @@
-"""Archives of strangers, zip, tar or one compressed file: their members one by one, within limits, or why not.
+"""Untrusted archives (zip, tar, a compressed file): their members one by one, within limits, or why not.
 
-Archives in archives are opened too, to a depth; all that is in an outermost archive shares its limits.
+Nested archives are opened too, down to a set depth; everything inside an outermost archive shares its limits.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ _BLOCK = 512
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a name ends as archives' names do."""
+    """Whether a name ends like the name of an archive."""
     return name.lower().endswith(_ENDINGS)
 
 
 def is_compressed_name(name: str) -> bool:
-    """Whether a name ends as that of one compressed file does, such as ``IM0001.dcm.gz``."""
+    """Whether a name ends like that of a single compressed file, such as ``IM0001.dcm.gz``."""
     return not is_archive_name(name) and name.lower().endswith(SUFFIXES)
 
 
 def is_archive(head: bytes) -> bool:
-    """Whether a file is an archive by its first 512 bytes; one that is gzipped may be of anything, and is not."""
+    """Whether the first 512 bytes are an archive's; a gzipped file may hold anything, so it does not count."""
     return head.startswith(b"PK\x03\x04") or (head[257:262] == b"ustar" and looks_like_tar(head))
 
 
 def members(
     file: Path | IO[bytes] | bytes, limits: ArchiveSettings, *, name: str = "", sidecars: bool = False
 ) -> Iterator[Member]:
-    """The members of an archive in its own order, those of archives nested in it in their place.
+    """The members of an archive in its own order; those of a nested archive come where that archive lies.
 
     Folders are passed over, and so are sidecars (:mod:`dermbatch.archives.sidecars`). A member can be read before
     the next one is asked for.
 
     Args:
-        file: The archive: where it is, open, or its bytes.
+        file: The archive: a path, an open file, or its bytes.
         limits: How many members, how many bytes, which ratio, how deep.
-        name: What it is called: what a compressed file is of that is no tar.
-        sidecars: Whether sidecars are told of; they are not to be read.
+        name: Name of the archive; the content of a compressed file that is no tar is named after it.
+        sidecars: Whether sidecars are reported; they must not be read.
 
     Raises:
         BadInput: ``zip_corrupt`` if the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``.
@@ -97,7 +97,7 @@ def _members(
 
 
 def _nested(archive: Member, limits: ArchiveSettings, allowance: Allowance, depth: int) -> Iterator[Member]:
-    """Members of a nested archive; last, where it cannot be read to its end, itself with the reason."""
+    """Members of a nested archive; if it cannot be read to its end, it comes last itself, with the reason."""
     try:
         with tempfile.TemporaryFile() as file:
             for chunk in archive.chunks():

@@ -27,7 +27,7 @@ _XZ_MEMORY = 256 << 20  # bytes for unpacking: xz -9 needs 65 MiB, and a made on
 
 
 def compression(head: bytes) -> str | None:
-    """How a file is compressed, by its first bytes; none where it is not, or in no way that is known here."""
+    """How a file is compressed, by its first bytes; none if it is not, or in a way that is not known here."""
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -73,7 +73,7 @@ def unpacked_head(head: bytes, length: int) -> bytes | None:
 
 
 def single_member(file: IO[bytes], name: str, limits: ArchiveSettings, allowance: Allowance) -> Iterator[Member]:
-    """The one file that a compressed file holds, called as it without the ending; it can be read once.
+    """The one file inside a compressed file, named after it without its ending; it can be read once.
 
     Raises:
         BadInput: ``zip_corrupt`` if it is not compressed at all.
@@ -104,7 +104,7 @@ def _chunks(inside: IO[bytes], most: float, most_bytes: int, allowance: Allowanc
 
 
 class _Xz(io.RawIOBase):
-    """An xz or lzma file's bytes unpacked, all its streams, with a limit on memory, which ``lzma.open`` lacks."""
+    """The unpacked bytes of all streams of an xz or lzma file, with the memory limit that ``lzma.open`` lacks."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""A member of an archive, and what an archive with all that is nested in it may come to."""
+"""A member of an archive, and how much an archive may unpack to, with everything nested in it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dermbatch.records.asked import Refusal
 
 CHUNK = 1 << 20
 SMALL = 1 << 20
-"""Bytes that are no bomb, whatever their ratio: a flat picture may shrink a thousandfold."""
+"""Up to this many bytes are no bomb, whatever their ratio: a flat picture may shrink a thousandfold."""
 
 MESSAGES = {
     "zip_slip": "the archive member's name leads out of the archive",
     "zip_encrypted": "the archive member is encrypted; make an archive without a password",
-    "zip_corrupt": "the archive member is damaged or packed in an unknown way; make the archive anew",
+    "zip_corrupt": "the archive member is damaged or packed in an unknown way; create the archive again",
     "zip_bomb": "the archive member unpacks to many times its size: a decompression bomb",
     "too_large": "the archive member is larger, unpacked, than DERMBATCH_ARCHIVE__MAX_MEMBER_BYTES allows",
     "zip_nested": "archives are nested deeper than DERMBATCH_ARCHIVE__MAX_DEPTH allows; unpack the outer ones",
@@ -48,12 +48,12 @@ BROKEN = (
 
 @dataclass
 class Allowance:
-    """What an outermost archive may still come to, over all its members and theirs.
+    """What an outermost archive may still unpack to, over all its members and theirs.
 
     Attributes:
         bytes: Unpacked bytes left.
         members: Members left.
-        most: Members that there were to begin with.
+        most: Members that were allowed to begin with.
     """
 
     bytes: int
@@ -78,12 +78,12 @@ class Member:
     """A file in an archive, or why it is none.
 
     Attributes:
-        name: Its path in the archive, with forward slashes; as the archive has it where it is refused. That of a
-            nested archive's member begins with the archive's.
-        size: Bytes unpacked, as the archive says.
-        refusal: Why it cannot be read; `read` raises the same then.
+        name: Its path in the archive, with forward slashes; exactly as the archive has it if the member is
+            refused. The path of a nested archive's member begins with that archive's path.
+        size: Unpacked bytes, as the archive states them.
+        refusal: Why it cannot be read; `read` then raises the same error.
         within: Names of the nested archives that it is in, the outermost first.
-        sidecar: Whether it is one of those files that no one means to send.
+        sidecar: Whether it is one of the files that nobody means to send.
     """
 
     name: str
@@ -136,21 +136,21 @@ def too_many(most: int) -> BadInput:
 
 
 def cannot_be_opened() -> BadInput:
-    """The error of an archive that is none, or not whole."""
+    """The error for a file that is no archive, or an incomplete one."""
     return BadInput(
-        "the archive cannot be opened: it is damaged or cut off; copy it again, or make it anew",
+        "the archive cannot be opened: it is damaged or cut off; copy it again, or create it again",
         reason="zip_corrupt",
     )
 
 
 def admitted(member: Member, is_folder: bool, reasons: dict[str, bool], most: int) -> Iterator[Member]:
-    """A member, refused where it has to be, or marked as a sidecar; nothing where it is a folder.
+    """A member, refused if it must be, or marked as a sidecar; none for a folder.
 
     Args:
         member: As its archive has it.
         is_folder: Whether it is one.
-        reasons: Of :data:`MESSAGES`, which ones hold that its format knows.
-        most: Bytes that it may have unpacked.
+        reasons: The reasons of :data:`MESSAGES` that apply to it, of those that its format can tell.
+        most: Bytes that it may unpack to.
     """
     name = member.name
     reasons = {"zip_slip": _leads_out(name), **reasons, "too_large": member.size > most}

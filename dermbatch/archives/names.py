@@ -1,4 +1,4 @@
-"""Names in archives that do not say how they are encoded: read as people wrote them, as far as letters tell.
+"""Names in archives that do not state their encoding: read as people wrote them, as far as the letters tell.
 
 Zip has a flag for UTF-8 (APPNOTE 4.4.4, bit 11) and a field for Unicode names (4.6.9); without either, names are
 CP437 by the standard, and really whatever the system used that packed them.
@@ -17,7 +17,7 @@ _UNICODE_PATH = 0x7075
 
 
 def encoding_of(names: Sequence[bytes]) -> str:
-    """The encoding in which names of one archive read best; UTF-8 where all of them are that.
+    """The encoding in which the names of one archive read best; UTF-8 if all of them are valid UTF-8.
 
     Letters of one script side by side read well; accented letters do among plain ones, signs never.
 
@@ -39,7 +39,7 @@ def encoding_of(names: Sequence[bytes]) -> str:
 
 
 def unicode_path(extra: bytes, name: bytes) -> str | None:
-    """The name in the Unicode Path field of a zip member; none where there is none, or it is of another name.
+    """The name in the Unicode Path field of a zip member; none without the field, or if it is for another name.
 
     Args:
         extra: The member's extra fields.
@@ -77,7 +77,7 @@ def _letter(text: str, place: int, encoding: str) -> float:
         case "HIRAGANA" | "KATAKANA":
             return 0.5 if among_plain else 1.0
         case "CJK" | "HANGUL":
-            # Hangul lies in a part of the codes of everyday Chinese, so that it fits by chance more seldom.
+            # Hangul occupies a part of the codes of everyday Chinese, so it fits by chance less often.
             common = (0.95 if kind == "HANGUL" else 0.9) if _is_common(text[place], encoding) else 0.0
             return -1.0 if among_plain and not alike else common
         case "FULLWIDTH" | "IDEOGRAPHIC":

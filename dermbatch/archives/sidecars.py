@@ -1,4 +1,4 @@
-"""Sidecars: what systems put beside people's files, and no one means to send; told by paths, alike everywhere."""
+"""Sidecars: what systems put beside people's files and nobody means to send; recognised by path everywhere."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FOLDERS = frozenset(
 )
 _FILES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r"})
 _STAND_IN = "_$folder$"
-"""How Hadoop's S3 clients end the name of an empty object that stands for a folder."""
+"""The ending that Hadoop's S3 clients give to an empty object that stands for a folder."""
 
 
 def is_sidecar(path: str) -> bool:
-    """Whether a path is of a hidden file or folder, of a system's own, or of an object that stands for a folder.
+    """Whether a path is that of a hidden file or folder, of a system file, or of an object standing for a folder.
 
     Args:
         path: With slashes; of a key it ends with one where it stands for a folder.
@@ -34,5 +34,5 @@ def is_sidecar(path: str) -> bool:
 
 
 def is_sidecar_folder(name: str) -> bool:
-    """Whether nothing in a folder of this name is meant: a hidden one (``..`` is none), or a system's own."""
+    """Whether nobody means what is in a folder of this name: a hidden one (``..`` is not), or a system's own."""
     return (name.startswith(".") and name != "..") or name.lower() in _FOLDERS

@@ -1,4 +1,4 @@
-"""Tar archives of strangers, plain or compressed: their members one by one, in one pass from front to end.
+"""Untrusted tar archives, plain or compressed: their members one by one, in a single pass.
 
 Links, devices and sparse files are refused, never followed or made; nothing is written to disk by a member's name.
 """
@@ -28,11 +28,11 @@ from dermbatch.errors import BadInput
 from dermbatch.settings import ArchiveSettings
 
 _HEADERS = 64 << 10
-"""Bytes of headers that one member may have: longer names and maps are made to fill the memory."""
+"""Bytes of headers that one member may have: longer names and maps are attempts to fill the memory."""
 
 
 def looks_like_tar(head: bytes) -> bool:
-    """Whether the first 512 bytes of a file are a tar header, by its checksum; old tars have no other mark."""
+    """Whether the first 512 bytes are a tar header, judged by its checksum; old tars have no other mark."""
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError):
@@ -77,7 +77,7 @@ def _next(archive: Any, packed: _Forward) -> tarfile.TarInfo | None:
         info: tarfile.TarInfo | None = archive.next()
     except BROKEN as error:
         raise _cut() from error
-    archive.members.clear()  # it keeps them all, for looking up what links lead to
+    archive.members.clear()  # the library keeps them all, to look up link targets
     if info is None and (not packed.last or any(packed.last)):
         # The library takes any unreadable header for the end; the end is a block of zeros (POSIX pax, "ustar").
         raise _cut()
@@ -85,7 +85,10 @@ def _next(archive: Any, packed: _Forward) -> tarfile.TarInfo | None:
 
 
 def _cut() -> BadInput:
-    return BadInput("the archive is damaged or cut off: what follows is lost", reason="zip_corrupt")
+    return BadInput(
+        "the archive is damaged or cut off: what follows is lost; copy it again, or create it again",
+        reason="zip_corrupt",
+    )
 
 
 def _chunks(archive: Any, info: tarfile.TarInfo, packed: _Forward) -> Iterator[bytes]:
@@ -98,9 +101,9 @@ def _chunks(archive: Any, info: tarfile.TarInfo, packed: _Forward) -> Iterator[b
 
 
 class _Forward:
-    """A tar's bytes, unpacked where they are compressed, that only ever go on.
+    """A tar's bytes, unpacked if compressed, which can only be read forwards.
 
-    So that no header leads back into a loop, has the memory filled, or unpacks without end.
+    That way no header can cause a loop, fill the memory, or unpack without end.
 
     Attributes:
         allowed: Bytes that may still be read: of headers, or of the member's content.

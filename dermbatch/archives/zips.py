@@ -1,7 +1,7 @@
-"""Zip archives of strangers: their members one by one.
+"""Untrusted zip archives: their members one by one.
 
-What an archive's directory says is checked first, what its members really unpack to is checked while reading:
-headers lie in zip bombs.
+The archive's directory is checked first; what members really unpack to is checked while reading, because the
+headers of zip bombs lie.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
 def _check_apart(infos: list[zipfile.ZipInfo]) -> None:
     """Refuse an archive whose members share bytes: a small one then unpacks to any size (Fifield 2019).
 
-    It is refused as a whole, for it may have a member for each 46 bytes: each would be a failure of its own.
+    It is refused as a whole: it may have a member for every 46 bytes, and each would be a failure of its own.
     """
     places = sorted(
         (info.header_offset, info.header_offset + _HEADER_BYTES + info.compress_size) for info in infos
@@ -80,8 +80,8 @@ def _check_apart(infos: list[zipfile.ZipInfo]) -> None:
     for (_, end), (start, _) in pairwise(places):
         if start < end:
             raise BadInput(
-                "members of the archive share their bytes, as only those do that are made to unpack to any size; "
-                "unpack it yourself if you trust it",
+                "members of the archive share their bytes, which only zip bombs do; unpack it yourself if you "
+                "trust it",
                 reason="zip_bomb",
             )
 
@@ -124,13 +124,13 @@ def _chunks(
 
 
 def _raw(info: zipfile.ZipInfo) -> bytes:
-    """A member's name as it is written; the library has read it as UTF-8 or CP437, as its flag says."""
+    """A member's name as it is written; the library has read it as UTF-8 or CP437, depending on its flag."""
     written = info.orig_filename
     return written.encode("utf-8" if info.flag_bits & _UTF8 else "cp437", "surrogateescape")
 
 
 def _names(infos: list[zipfile.ZipInfo]) -> Callable[[zipfile.ZipInfo], str]:
-    """What members are called, in forward slashes; all of one archive are taken to be encoded alike."""
+    """The names of members, with forward slashes; all names of one archive are assumed to have one encoding."""
     encoding = encoding_of([_raw(info) for info in infos if not info.flag_bits & _UTF8])
 
     def name(info: zipfile.ZipInfo) -> str:

@@ -1,1 +1,1 @@
-"""Files of strangers read in processes of their own, within limits of memory and time (docs/decisions/0033)."""
+"""Untrusted files, read in separate processes within limits of memory and time (docs/decisions/0033)."""

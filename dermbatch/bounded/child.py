@@ -1,4 +1,4 @@
-"""A process that reads files of strangers, one after the other: what it is asked, it does within limits."""
+"""A process that reads untrusted files, one after the other, each within limits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Question:
 
     Attributes:
         function: Takes the file's bytes first; found by its name, as pickle does.
-        limits: What it may take.
-        arguments: More of its arguments.
-        named: And by name.
+        limits: The memory and time that it may take.
+        arguments: Its further positional arguments.
+        named: Its keyword arguments.
     """
 
     function: Callable[..., Any]
@@ -32,7 +32,7 @@ class Question:
 
 
 def serve(owner: socket.socket) -> None:
-    """Answer an owner's questions until it is gone."""
+    """Answer the owner's questions until the owner is gone."""
     while (asked := receive(owner)) is not None:
         _, question, beside = asked
         _answer(owner, question, beside)
@@ -57,11 +57,11 @@ def _answer(owner: socket.socket, question: Question, beside: list[memoryview]) 
 
 
 def _sent(error: Exception) -> Exception:
-    """An error as it can be sent, with the lines that it comes from, and nothing of the file."""
+    """An error in a form that can be sent: with the lines it comes from, and nothing of the file."""
     lines = "".join(traceback.format_tb(error.__traceback__))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - just made
-    except Exception:  # an error of anybody's: whether it can be sent shows when it is tried
+    except Exception:  # it may be any error at all: only trying shows whether it can be sent
         error = RuntimeError(f"{type(error).__name__} while a file was read")
     error.__traceback__ = error.__context__ = error.__cause__ = None
     error.add_note(f"in the process that reads files:\n{lines}")

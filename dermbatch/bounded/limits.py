@@ -1,4 +1,4 @@
-"""What reading one file may take: memory and time, by its size and by the pixels that its header claims."""
+"""How much memory and time reading one file may take, by its size and the pixels that its header claims."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _MEGA = 1_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """What files may take, as settings say.
+    """How much files may take, according to the settings.
 
     Attributes:
         memory: Bytes for any file.
         bytes_per_pixel: Bytes more for each pixel that the header claims.
         seconds: Of a processor, for any file.
         seconds_per_megapixel: The same more for each million of pixels.
-        patience: Seconds on the clock for each of a processor's: on a busy machine a process gets a part of one.
+        patience: Seconds on the clock for each second of a processor: on a busy machine a process gets only a
+            share of one.
     """
 
     memory: int
@@ -48,7 +49,7 @@ class Limits:
         return self.patience * self.seconds_for(pixels)
 
     def too_long(self, pixels: int) -> TooExpensive:
-        """The refusal of a file that took more of a processor's time."""
+        """The refusal of a file that took too much of a processor's time."""
         return TooExpensive(
             f"reading the file takes more than the {self.seconds_for(pixels):,.0f} s of a processor that "
             f"{_asked(pixels)} is allowed; save the picture anew, or raise DERMBATCH_READING__SECONDS"
@@ -62,7 +63,7 @@ class Limits:
         )
 
     def too_much(self, pixels: int, size: int) -> TooExpensive:
-        """The refusal of a file that asked for more memory."""
+        """The refusal of a file that asked for too much memory."""
         return TooExpensive(
             f"reading the file takes more than the {self.memory_for(pixels, size) >> 20:,} MiB of memory that "
             f"{_asked(pixels)} is allowed; save the picture anew, or raise DERMBATCH_READING__MEMORY"
@@ -70,7 +71,7 @@ class Limits:
 
 
 def _asked(pixels: int) -> str:
-    return f"a picture of {pixels / _MEGA:,.1f} megapixels" if pixels else "a file without a picture's size"
+    return f"a picture of {pixels / _MEGA:,.1f} megapixels" if pixels else "a file that states no picture size"
 
 
 class Reading:
@@ -89,7 +90,7 @@ class Reading:
         self._allow()
 
     def claim(self, pixels: int) -> None:
-        """Allow what so many pixels take; the most that was claimed counts."""
+        """Allow what this many pixels take; the largest claim counts."""
         if pixels > self._pixels:
             self._pixels = pixels
             self._claimed(pixels)
@@ -121,19 +122,19 @@ _reading: Reading | None = None
 
 
 def begin(reading: Reading | None) -> None:
-    """Say which file this process reads now; none where it is through."""
+    """Set the file that this process reads now; none once it has finished."""
     global _reading  # noqa: PLW0603 - limits are the process's, too
     _reading = reading
 
 
 def claim(pixels: int) -> None:
-    """Say how many pixels a header claims, before they are decoded; does nothing where no limits are set."""
+    """Announce how many pixels a header claims, before they are decoded; does nothing without limits."""
     if _reading is not None:
         _reading.claim(pixels)
 
 
 def out_of_memory() -> TooExpensive:
-    """The refusal of the file that is read now, where memory does not do."""
+    """The refusal of the file being read, when memory runs out."""
     if _reading is not None:
         return _reading.too_much()
     return TooExpensive("the file does not fit into memory; make the picture smaller")

@@ -1,6 +1,6 @@
-"""Values on their way between two processes: files in memory, whose descriptors go through a socket.
+"""Values passed between two processes: as files in memory, whose descriptors go through a socket.
 
-Arrays are not copied into messages: who receives them maps the file that they were written into once.
+Arrays are not copied into messages: they are written once into a file, which the receiver maps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def send(peer: socket.socket, kind: bytes, value: object, *more: bytes) -> None:
         peer: Keeps messages apart (``SOCK_SEQPACKET``).
         kind: Of the message.
         value: Anything that can be pickled.
-        more: Come out as they are.
+        more: Bytes to send along unchanged.
 
     Raises:
         OSError: If there is nobody, or no memory.
@@ -60,9 +60,9 @@ def _write(held: int, parts: Sequence[Buffer]) -> None:
 
 
 def receive(peer: socket.socket) -> tuple[bytes, Any, list[memoryview]] | None:
-    """The next message: its kind, its value, and the bytes beside it; none where there is nobody any more.
+    """The next message: its kind, its value, and the bytes beside it; none if the peer is gone.
 
-    What was received is trusted like the process that sent it: it is one of this program's own.
+    What is received is trusted like its sender, which is one of this program's own processes.
     """
     try:
         head, held, _, _ = socket.recv_fds(peer, _HEAD.size + 8 * _MOST_PARTS, 1)

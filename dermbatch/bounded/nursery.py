@@ -1,7 +1,7 @@
-"""Where reading processes come from: a process that has all decoders loaded, and does nothing but fork.
+"""Where reading processes come from: a process with all decoders loaded that does nothing but fork.
 
-It never touches a file of a stranger, and has one thread, so that a fork of it is whole. A child costs
-milliseconds, and shares the decoders' memory with its siblings.
+It never touches an untrusted file and has a single thread, so its forks are sound. A child costs milliseconds and
+shares the decoders' memory with its siblings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_AREN
 
 
 class Nursery:
-    """The owners' side: starts it, and asks it for children. Whoever is forked from an owner may ask as well.
+    """The owners' side: starts it, and asks it for children. Forks of an owner may ask as well.
 
     Args:
         modules: What children need, loaded once.
@@ -81,8 +81,8 @@ class Child:
     """A reading process as its owner has it.
 
     Args:
-        work: Where questions go, and answers come from.
-        leash: Let go of, the process is killed, whatever it does.
+        work: Socket for questions and answers.
+        leash: Once this is closed, the process is killed, whatever it is doing.
     """
 
     def __init__(self, work: socket.socket, leash: socket.socket) -> None:
@@ -97,10 +97,10 @@ class Child:
             return True
         except OSError:
             pass
-        return False  # it is gone, or says what nobody has asked
+        return False  # it is gone, or sends something that nobody asked for
 
     def status(self) -> int:
-        """How it ended, as a process's exit code; waits for that. Killed from outside, where nobody knows."""
+        """Its exit code, once it has ended; "killed from outside" if nobody knows."""
         code = b""
         with suppress(OSError):
             code = self._leash.recv(_STATUS.size)
@@ -114,10 +114,10 @@ class Child:
 
 
 def main(door: int, modules: Sequence[str]) -> None:
-    """Load modules, and fork for whoever asks, until all owners are gone.
+    """Load the modules, then fork for whoever asks, until all owners are gone.
 
     Args:
-        door: Descriptor of the socket where they ask.
+        door: Descriptor of the socket on which they ask.
         modules: What children need.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
@@ -153,12 +153,12 @@ class _Forks:
                 elif key.fileobj is self._ended:
                     self._ended.recv(4096)
                     self._bury()
-                elif key.fileobj in self._leashes:  # which nobody writes to: it was let go of
+                elif key.fileobj in self._leashes:  # nobody ever writes to it: its owner has closed it
                     self._select.unregister(key.fileobj)
                     os.kill(self._leashes[key.fileobj], signal.SIGKILL)
 
     def _fork(self) -> bool:
-        """A child for whoever has asked; whether there is anybody to ask."""
+        """Fork a child for whoever asked; returns whether anybody is left who could ask."""
         request, held, _, _ = socket.recv_fds(self._door, 16, 2)
         if not request:
             return False

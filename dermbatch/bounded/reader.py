@@ -1,4 +1,4 @@
-"""What reads files of strangers for a program: as many processes as it has files at a time."""
+"""Reads untrusted files for a program, in as many processes as it has files at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _TASKS = 500
-"""Files after which a process is replaced: what it has not given back of their memory goes with it."""
+"""Files after which a process is replaced, and with it any memory that it has not given back."""
 
 
 class _Killed(Exception):
@@ -28,12 +28,12 @@ class _Killed(Exception):
 
 
 class Reader:
-    """Does with files of strangers what is asked, in other processes; safe to share between threads.
+    """Runs functions on untrusted files, in other processes; safe to share between threads.
 
     Args:
-        limits: What a file may take.
-        modules: What these processes need; loaded once.
-        nursery: Where they come from; one of its own, started when it is first needed, where none is given.
+        limits: How much a file may take.
+        modules: The modules that these processes need; loaded once.
+        nursery: Where they come from; by default one of its own, started when it is first needed.
     """
 
     def __init__(self, limits: Limits, modules: Sequence[str], nursery: Nursery | None = None) -> None:
@@ -45,16 +45,16 @@ class Reader:
     def run(
         self, function: Callable[Concatenate[bytes, P], T], data: bytes, *args: P.args, **named: P.kwargs
     ) -> T:
-        """What a function gives for a file.
+        """The result of a function on a file.
 
         Args:
-            function: Of a module, by its name there.
+            function: A function of a module, found by its name there.
             data: The whole file.
-            args: More for the function; to be pickled, as is what it gives.
-            named: The same.
+            args: Further arguments, which must be picklable, as must the result.
+            named: Keyword arguments, likewise.
 
         Raises:
-            TooExpensive: If it takes more than the limits allow; the message names the one.
+            TooExpensive: If it takes more than the limits allow; the message names the limit.
             BadInput: ``corrupt``, if a decoder has crashed; or whatever else the function raises.
             ReaderKilled: If somebody has killed the process twice.
         """
@@ -66,7 +66,8 @@ class Reader:
             except _Killed:
                 if last:
                     raise ReaderKilled(
-                        "the process that reads the file was killed twice; the kernel may have run out of memory"
+                        "the process that reads the file was killed twice, perhaps because the machine ran out "
+                        "of memory; it is tried again"
                     ) from None
                 continue
             except BaseException:
@@ -92,7 +93,7 @@ class Reader:
                 self._nursery = None
 
     def _taken(self) -> tuple[Child, int]:
-        """A process that lives, and how many files it has read."""
+        """A living process, and how many files it has read."""
         with self._lock:
             while self._idle:
                 child, done = self._idle.pop()
@@ -140,7 +141,7 @@ class Reader:
             pixels = value
 
     def _death(self, status: int, pixels: int) -> BaseException:
-        """What a child's death says of the file."""
+        """What a child's death says about the file."""
         if status == -signal.SIGKILL:
             raise _Killed
         if status == -signal.SIGXCPU:

@@ -1,1 +1,1 @@
-"""What leaves the system for those of others: DICOM objects, and the way to a PACS."""
+"""What leaves the system for external ones: DICOM objects, and the way to a PACS."""

@@ -1,1 +1,1 @@
-"""Image files of strangers: what they are, their pixels as displayed, and masks over them."""
+"""Untrusted image files: what they are, their pixels as displayed, and masks over them."""

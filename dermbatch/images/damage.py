@@ -1,7 +1,7 @@
-"""Damage that decoders pass over: files that were taken for text, and coded pictures that lack a part.
+"""Damage that decoders overlook: files copied as text, and coded pictures that lack a part.
 
-Of JPEG pictures of 8 bits simplejpeg (MIT) says what libjpeg-turbo warns of, which OpenCV and Pillow do not: coded
-data that do not fit.
+For 8-bit JPEG pictures simplejpeg (MIT) reports the warnings of libjpeg-turbo, such as coded data that do not fit;
+OpenCV and Pillow do not.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from dermbatch.errors import BadInput
 from dermbatch.images.pixels import Rgb
 
 _ENOUGH = 8
-"""Bytes that had to be changed by chance: once in 256 to this power."""
+"""Number of bytes whose change cannot be chance: once in 256 to this power."""
 _SURELY = 64
 _GLANCE = 65_536
-"""Bytes of a file in which one that is no UTF-8 nearly always shows that."""
+"""Bytes from the start of a file within which anything but UTF-8 nearly always shows."""
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]")
 _SHARE = 0.05
-"""Bytes above 127 of a file whose decoding as UTF-8 is no chance."""
+"""Number of bytes above 127 from which valid UTF-8 is no coincidence."""
 _DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG", "Unsupported marker", "Invalid JPEG file", "Bogus")
-"""How libjpeg's messages of damage begin (jerror.h); of warnings it gives the first one."""
+"""How libjpeg's messages about damage begin (jerror.h); it gives only the first warning."""
 _BEHIND = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _FILLING = re.compile(rb"[\t\n\r -~]*(?:\0*|\xff*)")
-"""What may be behind the last sample of a scan, and is none of the picture; coded data look otherwise."""
+"""What may follow the last sample of a scan without belonging to the picture; coded data look different."""
 _MOST_FILLED = 16
-"""Scans and restart intervals of a picture with something behind them that are looked at."""
+"""How many scans and restart intervals with something behind them are examined in one picture."""
 
 
 def check_is_binary(data: bytes) -> None:
-    """Refuse a file that was copied as if it were text: its picture may look whole, and be shifted.
+    """Refuse a file that was copied as if it were text: its picture may look whole and yet be shifted.
 
     Raises:
         BadInput: ``corrupt``.
@@ -53,7 +53,7 @@ def check_is_binary(data: bytes) -> None:
 
 
 def _has_converted_lines(data: bytes) -> bool:
-    """Whether there is no line feed without a carriage return, not only in lines of text."""
+    """Whether every line feed follows a carriage return, and not only in lines of text."""
     seen, at = 0, data.find(b"\n")
     while at >= 0:
         if data[at - 1 : at] != b"\r":
@@ -67,11 +67,9 @@ def _has_converted_lines(data: bytes) -> bool:
 
 
 def _is_recoded(data: bytes) -> bool:
-    """Whether all bytes above 127 make up characters of UTF-8, and they are many."""
+    """Whether all bytes above 127 form UTF-8 characters, and there are many of them."""
     try:
-        getincrementaldecoder("utf-8")().decode(
-            data[:_GLANCE]
-        )  # as much memory as all characters need is taken first
+        getincrementaldecoder("utf-8")().decode(data[:_GLANCE])  # memory for all characters is reserved first
         characters = data.decode()
     except UnicodeDecodeError:
         return False
@@ -79,13 +77,13 @@ def _is_recoded(data: bytes) -> bool:
 
 
 def jpeg_pixels(picture: bytes) -> Rgb | None:
-    """Pixels of a JPEG picture of 8 bits a sample (ITU-T T.81), its colours as libjpeg takes them.
+    """Pixels of a JPEG picture with 8 bits a sample (ITU-T T.81), its colours as libjpeg interprets them.
 
     Args:
-        picture: From the start marker on; anything may follow it.
+        picture: From its start marker on; anything may follow it.
 
     Returns:
-        uint8 [H, W, 3], not turned; none where libjpeg-turbo's plain interface does not decode it.
+        uint8 [H, W, 3], not turned; none if libjpeg-turbo's plain interface does not decode it.
 
     Raises:
         BadInput: ``corrupt``, if its coded data do not fit the picture.
@@ -101,7 +99,7 @@ def jpeg_pixels(picture: bytes) -> Rgb | None:
 
 
 def jpeg_is_damaged(picture: bytes, components: int) -> bool:
-    """Whether the coded data of a JPEG picture of 8 bits do not fit it: damaged, cut off, or of another size.
+    """Whether the coded data of an 8-bit JPEG picture do not fit it: damaged, cut off, or of another size.
 
     Not every damage shows: a changed byte may leave as many samples as there were.
 
@@ -113,11 +111,11 @@ def jpeg_is_damaged(picture: bytes, components: int) -> bool:
 
 
 def strictly_decoded(picture: bytes, components: int) -> tuple[Rgb | None, bool]:
-    """The pixels of a JPEG picture of 8 bits, its colours as libjpeg takes them, and whether it is damaged.
+    """The pixels of an 8-bit JPEG picture, its colours as libjpeg interprets them, and whether it is damaged.
 
     Args:
         picture: From the start marker on.
-        components: How many it has: of four, the pixels have as many.
+        components: How many it has; with four, the pixels have four channels.
 
     Returns:
         Pixels as of :func:`jpeg_pixels`, and what :func:`jpeg_is_damaged` says.
@@ -126,7 +124,7 @@ def strictly_decoded(picture: bytes, components: int) -> tuple[Rgb | None, bool]
 
 
 def _strictly(picture: bytes, space: str) -> tuple[Rgb | None, bool]:
-    """Pixels, where libjpeg warns of nothing; and whether it warns of damage."""
+    """The pixels, if libjpeg gives no warning; and whether it warns of damage."""
     for _ in range(_MOST_FILLED):
         try:
             return np.asarray(simplejpeg.decode_jpeg(picture, space)), False
@@ -143,7 +141,7 @@ def _strictly(picture: bytes, space: str) -> tuple[Rgb | None, bool]:
 
 
 def _without_filling(picture: bytes, length: int, marker: bytes) -> bytes | None:
-    """The picture without so many bytes before one of these markers, where they are none of it; else none."""
+    """The picture without this many bytes before one of these markers, if they do not belong to it; else none."""
     at = picture.find(marker)
     while at >= 0:
         if at >= length and _FILLING.fullmatch(picture, at - length, at):
@@ -155,11 +153,11 @@ def _without_filling(picture: bytes, length: int, marker: bytes) -> bytes | None
 def jpegls_is_damaged(picture: bytes) -> bool:
     """Whether the coded data of a JPEG-LS picture do not end where its samples do.
 
-    As a damaged byte changes the meaning of all that follow, that shows it. Bytes behind the last sample are no
+    A damaged byte changes the meaning of all that follow, so this reveals it. Bytes after the last sample are no
     damage.
     """
     try:
         imagecodecs.jpegls_decode(picture)
-    except Exception as error:  # of the rest, the decoder of the pixels says what is wrong
+    except Exception as error:  # other faults are reported by the decoder of the pixels
         return "structural problem" in str(error)
     return False

@@ -1,10 +1,11 @@
-"""The header of a source image: read tolerantly, handed on strictly.
+"""The header of a source image: read tolerantly, passed on strictly.
 
-Objects of the same Study must say of patient and study what the source says (PS3.3, C.7.1.1 and C.7.2.1), so these
+Objects of one Study must say the same about patient and study as the source does (PS3.3, C.7.1.1 and C.7.2.1), so
+these
 values are copied. What the standard does not allow (a sex of ``female``, the 30th of February, an Accession
 Number of 20 characters) is left empty, since an object that a PACS refuses helps nobody; dates and times are
-written as it asks. UIDs stay those that the PACS has the source by, as far as they can be written at all.
-:func:`changes` says what is not as it was.
+written as the standard requires. UIDs stay those under which the PACS knows the source, if they can be written at
+all. :func:`changes` lists what differs from the source.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dermbatch.records.outcome import ImageInfo
 from dermbatch.records.uids import uid_of
 
 UNKNOWN_DATE, UNKNOWN_TIME = "19000101", "000000"
-"""Where the source says no date at all: Content Date and Time may not be empty (PS3.3, C.8.20.2)."""
+"""Used if the source has no date at all: Content Date and Time may not be empty (PS3.3, C.8.20.2)."""
 
 _AGE = re.compile(r"\d{3}[DWMY]")
 _NUMBER = re.compile(r"\d{1,9}")
@@ -56,7 +57,7 @@ def _up_to(length: int) -> Clean:
 
 
 def _whole(length: int) -> Clean:
-    """For identifiers: the beginning of one is another one."""
+    """For identifiers: a truncated one would be a different one."""
     return lambda text: cleaned if len(cleaned := _CONTROLS.sub(" ", text).strip()) <= length else ""
 
 
@@ -75,7 +76,7 @@ _ALWAYS: dict[str, Clean] = {
     "AccessionNumber": _whole(16),
     "ReferringPhysicianName": _person,
 }
-"""Attributes of patient and study that every object has, empty where the source does not say them (type 2)."""
+"""Attributes of patient and study that every object has, empty if the source lacks them (type 2)."""
 
 _IF_SAID: dict[str, Clean] = {
     "IssuerOfPatientID": _whole(64),
@@ -85,16 +86,16 @@ _IF_SAID: dict[str, Clean] = {
     "RecognizableVisualFeatures": _one_of("YES", "NO"),
 }
 _TEXTS = ("PatientName", "PatientID", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription")
-"""In which an undeclared character set is looked for."""
+"""The attributes in which an undeclared character set is looked for."""
 PATIENT_AND_STUDY = (*_ALWAYS, "IssuerOfPatientID", "PatientAge", "StudyDescription", "StudyInstanceUID")
-"""What is copied into every object."""
+"""The attributes that are copied into every object."""
 
 
 def source_header(data: bytes, image: ImageInfo) -> Dataset:
     """What the objects need to know of their source, in values that the standard allows.
 
     Args:
-        data: The source file, with or without preamble; it was decoded before, so it is a DICOM image.
+        data: The source file, with or without preamble; it has been decoded, so it is a DICOM image.
         image: What decoding found.
 
     Returns:
@@ -117,7 +118,7 @@ def source_header(data: bytes, image: ImageInfo) -> Dataset:
 
 
 def changes(data: bytes) -> tuple[str, ...]:
-    """What the objects cannot say as the source does.
+    """How the objects must differ from what the source says.
 
     Args:
         data: The source file.
@@ -148,9 +149,9 @@ def _named(keyword: str) -> str:
 
 
 def _found(data: bytes) -> Dataset:
-    """The source's header. Where its text is not in the character set that is declared, and is UTF-8, it is that.
+    """The source's header, read as UTF-8 if its text is that and not in the declared character set.
 
-    Without a declaration, Latin-1 is meant, which hardly ever looks like UTF-8.
+    Without a declaration Latin-1 is assumed, which hardly ever looks like UTF-8.
     """
     found = dcmread(BytesIO(data), force=True, stop_before_pixels=True)
     texts = _foreign(found).values()
@@ -162,7 +163,7 @@ def _found(data: bytes) -> Dataset:
 
 
 def _foreign(found: Dataset) -> dict[str, bytes]:
-    """Texts as they are in the file that are not of ASCII alone, before they are first asked for."""
+    """The raw texts of the file that are not pure ASCII, before pydicom first decodes them."""
     raw = {keyword: getattr(found.get_item(keyword), "value", None) for keyword in _TEXTS if keyword in found}
     return {keyword: one for keyword, one in raw.items() if isinstance(one, bytes) and not one.isascii()}
 
@@ -173,7 +174,9 @@ def _is_declared(found: Dataset, raw: bytes) -> bool:
     first = str(declared[0] if isinstance(declared, (list, MultiValue)) and declared else declared or "").strip(
         " \"'"
     )
-    if b"\x1b" in raw or not declared:  # changes of the set on the way are followed; of none, Latin-1 is meant
+    if (
+        b"\x1b" in raw or not declared
+    ):  # escape sequences that switch the set are followed; without a declaration, Latin-1 is assumed
         return True
     encoding = python_encoding.get(first) if first else "ascii"
     try:
@@ -217,7 +220,7 @@ def _identify(header: Dataset, found: Dataset, image: ImageInfo) -> None:
 
 
 def _place(header: Dataset, found: Dataset) -> None:
-    """Where the image lies in its frame of reference (PS3.3, C.7.6.2), where it says so in numbers."""
+    """Where the image lies in its frame of reference (PS3.3, C.7.6.2), if it says so in numbers."""
     plane = {keyword: _numbers(_text(found, keyword)) for keyword in _PLANE}
     if all(len(plane[keyword]) == length for keyword, length in _PLANE.items()) and _is_plane(
         plane["ImageOrientationPatient"]
@@ -242,7 +245,7 @@ def _is_plane(cosines: list[float]) -> bool:
 
 
 def _date(header: Dataset, found: Dataset) -> None:
-    """Content Date and Time of what the objects show: the source's own, so that a repeat is equal."""
+    """Content Date and Time of the objects: the source's own, so that a repeat gives the same."""
     for day, time in (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime")):
         if date := date_of(_text(found, day)):
             header.ContentDate = date
@@ -253,7 +256,7 @@ def _date(header: Dataset, found: Dataset) -> None:
 
 
 def _note_loss(header: Dataset, found: Dataset, image: ImageInfo) -> None:
-    """Once lossy, always lossy (PS3.3, C.7.6.1.1.5); the ratio is that of the file where the source says none."""
+    """Once lossy, always lossy (PS3.3, C.7.6.1.1.5); the ratio is that of the file if the source states none."""
     syntax = _text(found.file_meta, "TransferSyntaxUID")
     if _text(found, "LossyImageCompression") != "01" and syntax not in _LOSSY:
         return
@@ -266,13 +269,13 @@ def _note_loss(header: Dataset, found: Dataset, image: ImageInfo) -> None:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    """A value as text; '' where there is none, or none that can be read."""
+    """A value as text; '' if there is none that can be read."""
     try:
         value: Any = dataset.get(keyword)
         if isinstance(value, MultiValue):
             value = "\\".join(map(str, value))
         return "" if value is None else str(value).strip(" \0")
-    except Exception:  # a value of a stranger that cannot be converted: as if it were not there
+    except Exception:  # a foreign value that cannot be converted counts as missing
         return ""
 
 
@@ -283,12 +286,12 @@ _LONGEST = 64
 def valid_uid(uid: str, *otherwise: str) -> str:
     """A UID that can be written (PS3.5, section 6.2: UI), whatever an exporter wrote.
 
-    One with a leading zero in a component is none by section 9.1, but it is what the PACS has the Study by.
+    A component with a leading zero is not allowed by section 9.1, but the PACS knows the Study by that UID.
 
     Args:
-        uid: The value as it was found; quote marks and padding around it are taken off.
-        otherwise: What it is made of where none was stated. Where something malformed was, the UID is made of
-            that, so that two images of one study stay in one study.
+        uid: The value as found; quotation marks and padding around it are removed.
+        otherwise: What the UID is made from if none is stated. A malformed value is used itself for this, so that
+            two images of one study stay in one study.
     """
     plain = uid.strip(" \"'\0\t\r\n")
     if len(plain) <= _LONGEST and _WRITABLE.fullmatch(plain):

@@ -1,4 +1,4 @@
-"""All objects of one image: made in memory, of nothing but the source's header and what the stages gave."""
+"""All DICOM objects of one image, made in memory from nothing but the source's header and the stages' outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dermbatch.records.uids import uid_of
 from dermbatch.stages import Stage
 
 REVISION = "4"
-"""Raised where the same input gives other objects: their UIDs must be others then."""
+"""To be raised whenever the same input gives different objects: they need different UIDs then."""
 
 Kind = DicomKind
 
@@ -53,7 +53,7 @@ def dicom_objects(
         border: [h, w] uint8, the border map of a model that gives one.
 
     Returns:
-        Those for which there is something to say.
+        The objects that have something to say.
     """
     header = source_header(data, image)
     made: dict[Kind, bytes] = {}
@@ -69,7 +69,7 @@ def dicom_objects(
         made["segmentation"] = _file(drawn, header, "segmentation", segmented.model)
     told = [record for record in (segmented, classified) if record is not None]
     if told:
-        # The flags and the UID of the mask depend on stages that are in the report only by their flags.
+        # The flags and the UID of the mask depend on stages that appear in the report only through their flags.
         named = _names("report", header, image, [stages[stage] for stage in sorted(stages)])
         measurements = report(header, image, segmented, classified, flags, mask=drawn, **named)
         made["report"] = _file(measurements, header, "report", told[-1].model)
@@ -82,7 +82,7 @@ def dicom_objects(
 
 
 def _shown(segmented: StageRecord) -> dict[str, str]:
-    """What the model was shown, where it was shown a support: name and version, digest, disease."""
+    """The support that the model was shown, if any: name and version, digest, disease."""
     parameters = segmented.parameters.items()
     return {name: str(value) for name, value in parameters if name == "support" or name.startswith("support_")}
 
@@ -90,9 +90,9 @@ def _shown(segmented: StageRecord) -> dict[str, str]:
 def _names(kind: Kind, header: Dataset, image: ImageInfo, records: Iterable[StageRecord]) -> dict[str, str]:
     """The UIDs of an object and of its series.
 
-    The source's digest is among what they are made of, since exporters give one SOP Instance UID to two images.
-    Pictures of one source series that the same models made are one series; each mask and each report is a series
-    of its own, since viewers show one of a series only, the last.
+    The source's digest goes into them, since exporters sometimes give two images the same SOP Instance UID.
+    Pictures of one source series made by the same models form one series; each mask and each report is a series of
+    its own, since viewers show only the last one of a series.
     """
     records = list(records)
     models = [f"{record.model.name}@{record.model.version}:{record.model.sha256}" for record in records]

@@ -35,15 +35,15 @@ def picture(
 ) -> Dataset:
     """The enhanced lesion.
 
-    What the source says of burned-in text and recognizable features is true of a part of it too, so it is carried;
-    where the source says nothing, nothing is claimed.
+    What the source says about burned-in text and recognizable features also holds for a part of it, so it is
+    copied; if the source says nothing, nothing is claimed.
 
     Args:
         pixels: [h, w, 3] uint8 RGB.
         header: Of the source.
         image: The source.
         record: How it was enhanced.
-        purified: Whether hair, rulers and ink were painted over before.
+        purified: Whether hair, rulers and ink were painted over first.
         uid: Its SOP Instance UID.
         series_uid: Its Series Instance UID.
     """
@@ -53,7 +53,7 @@ def picture(
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),  # asked for by highdicom; it is not known, and emptied below
+        patient_orientation=("L", "F"),  # highdicom requires it; it is not known, so it is emptied below
         study_instance_uid=header.StudyInstanceUID,
         series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,

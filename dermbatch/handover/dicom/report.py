@@ -66,8 +66,8 @@ def report(
     Args:
         header: Of the source.
         image: The source.
-        segmented: What segmentation found; none where it was not asked for.
-        classified: What classification found; likewise. One of the two has to be there.
+        segmented: What segmentation found; none if it was not asked for.
+        classified: What classification found, likewise. At least one of the two is required.
         flags: Quality flags.
         mask: The segmentation object, where there is a lesion.
         uid: Its SOP Instance UID.
@@ -105,7 +105,7 @@ def report(
 
 
 def scheme() -> CodingSchemeIdentificationItem:
-    """How the report introduces the own codes (Coding Scheme Identification Sequence, PS3.3, C.12.1)."""
+    """How the report introduces our own codes (Coding Scheme Identification Sequence, PS3.3, C.12.1)."""
     return CodingSchemeIdentificationItem(
         designator=codes.SCHEME,
         name="Codes of Dermbatch (docs/pacs.md)",
@@ -130,9 +130,11 @@ def _algorithm(model: ModelUsed) -> AlgorithmIdentification:
 
 
 def listed(header: Dataset) -> Dataset:
-    """The source as highdicom lists it, which tells the modality by the class and does not know them all."""
+    """The source as highdicom lists it; highdicom derives the modality from the class and does not know all."""
     listed = nameless(header)
-    listed.Modality = "OT"  # looked for in cross-sectional images and projection radiography, and not written
+    listed.Modality = (
+        "OT"  # highdicom looks only at cross-sectional images and projection radiography; this is not written
+    )
     if listed.SOPClassUID != VLPhotographicImageStorage:
         listed.SOPClassUID = SecondaryCaptureImageStorage
     return listed
@@ -156,7 +158,7 @@ def source_of(header: Dataset, image: ImageInfo) -> tuple[str, str, list[int] | 
 def _lesion(
     header: Dataset, image: ImageInfo, record: StageRecord, flags: Iterable[QualityFlag], mask: Dataset | None
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations:
-    """What was measured on the mask; or that there is none."""
+    """What was measured on the mask, or that there is no lesion."""
     assert isinstance(record.output, SegmentOutput)  # noqa: S101 - the stage says so
     raised = [QualitativeEvaluation(codes.QUALITY_FLAG, codes.QUALITY[flag]) for flag in flags]
     tracked = TrackingIdentifier(uid=tracking_uid(header, image), identifier="lesion")
@@ -181,7 +183,7 @@ def _lesion(
 
 
 def referenced_segment(mask: Dataset, header: Dataset, image: ImageInfo) -> ReferencedSegmentationFrame:
-    """The one segment of a mask. Of segment and frame number only one may be there (PS3.3, C.18.4)."""
+    """The one segment of a mask. Only one of segment and frame number may be given (PS3.3, C.18.4)."""
     segment = ReferencedSegmentationFrame(
         sop_class_uid=mask.SOPClassUID,
         sop_instance_uid=mask.SOPInstanceUID,
@@ -194,7 +196,7 @@ def referenced_segment(mask: Dataset, header: Dataset, image: ImageInfo) -> Refe
 
 
 def _measured(one: Measure, model: ModelUsed) -> Measurement:
-    """A measure with its algorithm (TID 4019): viewers fail at a measurement that contains nothing."""
+    """A measure with its algorithm (TID 4019): viewers fail on a measurement that contains nothing."""
     return Measurement(
         one.name,
         one.value,
@@ -206,7 +208,7 @@ def _measured(one: Measure, model: ModelUsed) -> Measurement:
 
 
 def _classes(header: Dataset, image: ImageInfo, record: StageRecord) -> MeasurementsAndQualitativeEvaluations:
-    """Every class's probability, and which is the largest.
+    """Every class's probability, and the most probable class.
 
     Probabilities are measurements, and no class is the group's Finding: a viewer would show an improbable melanoma
     as a finding of melanoma.

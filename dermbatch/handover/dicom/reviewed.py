@@ -1,6 +1,6 @@
 """What a reader decided as DICOM objects: the mask as a Segmentation, the rest as a verified report (TID 1500).
 
-Both are new instances in series of their own; those that the models' results went out as stay as they are.
+Both are new instances in series of their own; the objects of the models' results stay as they are.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from dermbatch.records.review import Decision
 from dermbatch.records.uids import uid_of
 
 REVISION = "2"
-"""Raised where the same decision gives other objects: their UIDs must be others then."""
+"""To be raised whenever the same decision gives different objects: they need different UIDs then."""
 
 SERIES_NUMBER = {"segmentation": 9011, "report": 9012}
 Kind = Literal["segmentation", "report"]
@@ -76,9 +76,10 @@ def reviewed_objects(
         data: The source file, DICOM.
         image: What decoding found.
         decision: What the reader decided.
-        mask: [H, W] uint8, not 0 where lesion; none where the decision says nothing of one.
-        model: What the reader began from; of a drawing that began blank, what the image was segmented by.
-        regions: Of features, by their terms, likewise.
+        mask: [H, W] uint8, not 0 where lesion; none if the decision does not mention one.
+        model: The model whose mask the reader started from; for a drawing begun on an empty picture, the model
+            that segmented the image.
+        regions: Masks of features by their terms, likewise.
 
     Returns:
         The report, and the segmentation where something was drawn: the lesion, then each region of a feature.
@@ -102,9 +103,9 @@ class _Reading:
         header: Of the source.
         image: The source.
         decision: What was decided.
-        mask: [H, W] uint8, not 0 where lesion; none where none is stated.
-        model: What the reader began from.
-        regions: Those of features, by their terms, likewise.
+        mask: [H, W] uint8, not 0 where lesion; none if none is stated.
+        model: The model whose mask the reader started from.
+        regions: Masks of features by their terms, likewise.
     """
 
     header: Dataset
@@ -120,7 +121,7 @@ class _Reading:
         return self.mask is not None and bool(self.mask.any())
 
     def segmentation(self) -> Dataset | None:
-        """All that was drawn, the lesion first; none where nothing was."""
+        """Everything that was drawn, the lesion first; none if nothing was."""
         if not self.has_lesion and not any(one.any() for one in self.regions.values()):
             return None
         names = self.names("segmentation")
@@ -228,7 +229,7 @@ class _Reading:
         return Measurement(codes.AREA, value, unit, algorithm_id=by)
 
     def names(self, kind: Kind) -> dict[str, str]:
-        """UIDs of an object and its series: others for another decision."""
+        """UIDs of an object and its series: different for each decision."""
         digest = hashlib.sha256(self.decision.to_json()).hexdigest()
         ours = ("reviewed", kind, REVISION, __version__, self.header.SOPInstanceUID, self.image.sha256, digest)
         return {"uid": uid_of("instance", *ours), "series_uid": uid_of("series", *ours)}
@@ -239,12 +240,12 @@ class _Reading:
 
 
 def _text(comment: str) -> str:
-    """A comment as it may stand in DICOM (PS3.5, 6.2: UT): of control characters, those that end lines alone."""
+    """A comment as DICOM allows it (PS3.5, 6.2: UT): line ends are its only control characters."""
     plain = (sign for sign in comment if sign in "\n\r\t\f" or unicodedata.category(sign) != "Cc")
     return "".join(plain).strip()
 
 
 def _person(name: str) -> str:
-    """A reader's name as it may stand in DICOM (PS3.5, 6.2: PN): without what divides names there."""
+    """A reader's name as DICOM allows it (PS3.5, 6.2: PN): without the characters that separate its parts."""
     plain = "".join(" " if sign in "\\^=" or not sign.isprintable() else sign for sign in name).strip()
     return f"{plain[: _LONGEST_NAME - 1] or 'unknown'}^"

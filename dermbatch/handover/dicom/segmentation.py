@@ -1,7 +1,7 @@
 """The lesion mask as a DICOM Segmentation (PS3.3, A.51): binary segments on the source image's own grid.
 
-The lesion is one; what a reader has drawn of dermoscopic features are further ones, and so is the zone in which
-the lesion ends where a model tells borders. Segments may overlap.
+The lesion is the first segment. Others are the dermoscopic features that a reader has drawn, and the zone in which
+the lesion ends if the model gives a border map. Segments may overlap.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SKIN_LESION = "lesion"
 """Tracking Identifier of the lesion; those of features are their terms."""
 
 _COLOUR = hd.color.CIELabColor.from_rgb(0, 230, 118)
-"""Recommended Display CIELab Value (PS3.3, C.8.20.2): the green that previews and desk outline lesions with."""
+"""Recommended Display CIELab Value (PS3.3, C.8.20.2): the green in which previews and the desk outline lesions."""
 _ZONE_COLOUR = hd.color.CIELabColor.from_rgb(255, 160, 0)
-"""Likewise: the amber that previews tint the zone with."""
+"""Likewise: the amber in which previews tint the zone."""
 
 _OWN_PLANE, _OWN_CORNER = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0)
-"""Image Orientation and Image Position (Patient) of a picture that says none: rows along x, columns along y."""
+"""Image Orientation and Image Position (Patient) of a picture that states none: rows along x, columns along y."""
 
 
 def segmentation(
@@ -54,13 +54,13 @@ def segmentation(
         mask: [H, W] uint8 of the source's size; lesion where it is not 0.
         header: Of the source.
         image: The source.
-        model: What segmented.
+        model: The model that segmented.
         uid: Its SOP Instance UID.
         series_uid: Its Series Instance UID.
-        shown: What the model was shown, by the names of record parameters; none where it was shown nothing.
-        regions: Of dermoscopic features, by their terms, likewise. A mask without a pixel is no segment, and there
-            has to be one.
-        zone: [H, W], where the lesion ends by a border map: the last segment, where there is any of it.
+        shown: What the model was shown, by the names of record parameters; none if nothing.
+        regions: Masks of dermoscopic features by their terms, likewise. An empty mask makes no segment, and at
+            least one segment is required.
+        zone: [H, W], where the lesion ends according to a border map: the last segment, unless it is empty.
     """
     drawn = [(SKIN_LESION, mask), *(regions or {}).items()]
     drawn = [(what, one) for what, one in drawn if one.any()]
@@ -99,7 +99,7 @@ def segmentation(
     )
     _refer(made, header, image.frame)
     _say_of_frame(made)
-    made.PatientOrientation = ""  # General Image asks for it (type 2C) where nothing says how the image is placed
+    made.PatientOrientation = ""  # General Image requires it (type 2C) if nothing says how the image is placed
     if placed:
         # Most photographs have a frame of reference and no position in it, so highdicom must not look for one.
         made.FrameOfReferenceUID = header.FrameOfReferenceUID
@@ -112,22 +112,22 @@ def segmentation(
 
 
 def tracking_uid(header: Dataset, image: ImageInfo) -> str:
-    """What the lesion is called in segmentation and report alike, whichever model drew it."""
+    """The UID of the lesion, the same in segmentation and report, whichever model drew it."""
     return uid_of("lesion", header.SOPInstanceUID, str(image.frame or 1))
 
 
 def _refer(made: Dataset, header: Dataset, frame: int | None) -> None:
-    """Name the source by its own SOP Class wherever it is referenced, and the frame that the mask is of."""
+    """Name the source by its own SOP Class wherever it is referenced, with the frame that the mask belongs to."""
     for element in made.iterall():
         if element.keyword == "ReferencedSOPClassUID":
-            element.value = header.SOPClassUID  # the source is all that a segmentation refers to
+            element.value = header.SOPClassUID  # a segmentation refers to nothing but its source
         elif element.keyword == "SourceImageSequence" and frame is not None:
             for item in element.value:
                 item.ReferencedFrameNumber = frame
 
 
 def _say_of_frame(made: Dataset) -> None:
-    """Say by the frame what highdicom says for all where there is one, since some viewers look there alone."""
+    """Repeat for the frame what highdicom says once for all, since some viewers look only there."""
     (shared,), frames = made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence
     if "SegmentIdentificationSequence" in shared:
         for frame in frames:
@@ -136,9 +136,9 @@ def _say_of_frame(made: Dataset) -> None:
 
 
 def _place(made: Dataset, header: Dataset) -> None:
-    """Where the plane is in the frame of reference: as the source says, else the picture's own plane.
+    """Where the plane lies in the frame of reference: as the source says, else in the picture's own plane.
 
-    Viewers lay a mask over an image by both planes, and take an image that has none for lying there.
+    Viewers align mask and image by their planes, and assume that an image without one lies there.
     """
     orientation = header.get("ImageOrientationPatient", _OWN_PLANE)
     position = header.get("ImagePositionPatient", _OWN_CORNER)

@@ -1,4 +1,4 @@
-"""What all objects have in common: whose they are, what made them; nothing in them depends on the clock."""
+"""What all objects have in common: whose they are and what made them; nothing depends on the clock."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def stamped(
 ) -> bytes:
     """An object as a file, in the Study of its source.
 
-    highdicom fills in the time of day; what is optional of it goes, and the rest becomes the source's, since two
-    objects of one SOP Instance UID have to be the same.
+    highdicom fills in the current time; its optional parts are removed and the rest is taken from the source,
+    since two objects with one SOP Instance UID must be identical.
 
     Args:
         made: The object.
         header: From :func:`dermbatch.handover.dicom.header.source_header`.
         description: Of the series, up to 64 characters.
         model: What made it.
-        at: When its content was made, where that is not when the source's was.
+        at: When its content was made, if not at the time of the source's.
     """
     for keyword in _OF_THE_CLOCK:
         if keyword in made:

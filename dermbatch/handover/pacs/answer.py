@@ -1,7 +1,7 @@
-"""The body of an answer to STOW-RS as servers really write it (PS3.18, annex I.2; PS3.19).
+"""The body of a STOW-RS answer as servers really write it (PS3.18, annex I.2; PS3.19).
 
-The standard's own form is one DICOM JSON object. Servers also send arrays of them, XML unasked, either in a
-multipart body, numbers as text, and failures that do not say of which instance.
+The standard's own form is one DICOM JSON object. Servers also send arrays of them, unrequested XML, either of them
+in a multipart body, numbers as text, and failures that name no instance.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _UID = ("00081155", "ReferencedSOPInstanceUID")
 _FAILURE = ("00081197", "FailureReason")
 _WARNING = ("00081196", "WarningReason")
 _DEPTH = 64
-"""Elements within elements; deeper ones are made to exhaust the reader."""
+"""Depth of nested elements; anything deeper is an attempt to exhaust the reader."""
 
 
 class Unreadable(ValueError):
-    """The body begins as JSON or XML and is none."""
+    """The body begins like JSON or XML, but is not."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Reply:
 
     Attributes:
         stored: SOP Instance UIDs that were taken.
-        warnings: Warning Reason of some of them; none where the server gave no number.
+        warnings: Warning Reason of some of them; none if the server gave no number.
         failed: Failure Reason of those that were not taken; likewise.
         nameless: Failure Reasons of instances that the server does not name.
     """
@@ -43,12 +43,12 @@ class Reply:
 
     @property
     def silent(self) -> bool:
-        """Whether it says nothing of any instance."""
+        """Whether it says nothing about any instance."""
         return not (self.stored or self.failed or self.nameless)
 
 
 def parse(body: bytes) -> Reply | None:
-    """The body; none where it is neither JSON nor XML, and says nothing that can be read.
+    """The parsed body; none if it is neither JSON nor XML, and so says nothing that can be read.
 
     Raises:
         Unreadable: If it begins as one of them and is damaged, so that failures in it may be lost.
@@ -62,7 +62,7 @@ def parse(body: bytes) -> Reply | None:
 
 
 def _inside(body: bytes) -> bytes:
-    """The first part of a multipart body (RFC 2046); of any other, all of it."""
+    """The first part of a multipart body (RFC 2046); any other body whole."""
     if not body.lstrip().startswith(b"--"):
         return body
     boundary, _, rest = body.lstrip().partition(b"\n")
@@ -133,7 +133,7 @@ def _reply(datasets: _Items) -> Reply:
 def _items(dataset: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
     for name in names:
         for item in _values(dataset.get(name)):
-            # An item of a strange kind is still one: of the failed ones, none may be lost.
+            # A malformed item still counts: no failure may be lost.
             yield item if isinstance(item, dict) else {}
 
 

@@ -17,21 +17,21 @@ _ACCEPTED, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _TOO_LARGE = 202,
 _LATER = {408, 425, 429}
 _NEVER = {501, 505}
 
-_DUPLICATE = 0x0111  # "Duplicate SOP Instance": it has this one already, and ours never change
+_DUPLICATE = 0x0111  # "Duplicate SOP Instance": the PACS has it already, and our objects never change
 _PROCESSING_FAILURE = 0x0110
 _NOT_AUTHORIZED = 0x0124
-# PS3.4, table B.2-1 has A7xx for "out of resources", but servers say other things by most of them: dcm4chee's
-# A777 is "no Patient ID", which no further try mends.
+# PS3.4, table B.2-1 has A7xx for "out of resources", but servers use most of them for other things: dcm4chee's
+# A777 is "no Patient ID", which trying again cannot fix.
 _OUT_OF_RESOURCES = {0xA700, 0xA701, 0xA702}
 
 
 def judged(
     name: str, status: int, body: bytes, uids: Mapping[DicomKind, str], retry_after: str | None = None
 ) -> dict[DicomKind, str]:
-    """Warnings by kind, of an answer that says that all was taken.
+    """The warnings, by kind of object, of an answer that says that everything was taken.
 
     Args:
-        name: Of the PACS in the settings, for messages.
+        name: Name of the PACS in the settings, for messages.
         status: Of the answer.
         body: Of the answer.
         uids: SOP Instance UIDs of what was sent.
@@ -39,7 +39,7 @@ def judged(
 
     Raises:
         PacsUnavailable: If trying again may help.
-        PacsRefused: If it cannot, before something is mended; ``pacs_denied`` where we are not let in.
+        PacsRefused: If it cannot help until something is fixed; ``pacs_denied`` if the PACS does not let us in.
     """
     answered = 200 <= status < 300
     reply = _read(name, status, body) if answered or status in {_BAD_REQUEST, _CONFLICT} else None
@@ -60,7 +60,7 @@ def _read(name: str, status: int, body: bytes) -> Reply | None:
         return parse(body)
     except Unreadable as error:
         if 200 <= status < 300:
-            text = "answered in damaged JSON or XML, so that nobody knows what it has taken; see its log"
+            text = "answered in damaged JSON or XML, so nobody knows what it has taken; see its log"
             raise PacsRefused(f"the PACS {name!r} {text}") from error
         return None
 
@@ -68,7 +68,7 @@ def _read(name: str, status: int, body: bytes) -> Reply | None:
 def _of_reply(name: str, reply: Reply, kinds: Mapping[str, DicomKind], status: int) -> dict[DicomKind, str]:
     failed = {kinds[uid]: reason for uid, reason in reply.failed.items() if uid in kinds and reason != _DUPLICATE}
     there = {uid for uid, reason in reply.failed.items() if reason == _DUPLICATE}
-    # No instance is stated (OtherFailuresSequence), or one that we never sent: it is one of ours all the same.
+    # The instance is not stated (OtherFailuresSequence), or is one that we never sent: it is one of ours anyway.
     others = [reason for uid, reason in reply.failed.items() if uid not in kinds]
     others += reply.nameless
     others = [reason for reason in others if reason != _DUPLICATE]
@@ -76,7 +76,7 @@ def _of_reply(name: str, reply: Reply, kinds: Mapping[str, DicomKind], status: i
         raise _of_failures(name, failed, others, status)
     if missing := [kind for uid, kind in kinds.items() if uid not in reply.stored | there]:
         if _DUPLICATE in reply.nameless and not reply.stored - set(kinds):
-            missing = []  # which ones it has already is not stated: those that it did not list
+            missing = []  # it does not say which ones it has already: those that it did not list
         if missing:
             raise PacsUnavailable(f"the PACS {name!r} does not say what became of: {', '.join(missing)}")
     return {kinds[uid]: _hex(reason) for uid, reason in reply.warnings.items() if uid in kinds}
@@ -108,7 +108,7 @@ def _of_failures(
     if _NOT_AUTHORIZED in reasons:
         return PacsRefused(f"{sentence}; it must allow us to store", reason="pacs_denied")
     later = set(_OUT_OF_RESOURCES)
-    if status != _CONFLICT:  # which is the request's own fault (PS3.18, table 10.5.3-1)
+    if status != _CONFLICT:  # the request itself is at fault (PS3.18, table 10.5.3-1)
         later.add(_PROCESSING_FAILURE)
     if reasons <= later:
         return PacsUnavailable(sentence)

@@ -1,6 +1,6 @@
-"""A PACS as a destination: one POST of all objects of an image, with limits on time and on what is read.
+"""A PACS as a destination: one POST with all objects of an image, with limits on time and answer size.
 
-Not by a client library: see docs/decisions/0015-stow-by-urllib3.md.
+Why without a client library: docs/decisions/0015-stow-by-urllib3.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dermbatch.settings.destinations import DicomwebSettings
 
 _MOST_ANSWERED = 1024 * 1024  # bytes of an answer; one instance takes about 300
 _LONGEST_WAIT = 300.0
-"""Seconds for which a PACS may ask to be let alone (``Retry-After``) at a time."""
+"""The longest time in seconds for which a PACS may ask to be left alone (``Retry-After``)."""
 _REST = 5.0  # seconds in which a PACS that could not be reached is not asked again by this process
 
 
@@ -31,7 +31,7 @@ class Destination:
     """One PACS of the settings. For one thread at a time.
 
     Args:
-        name: Of it in the settings.
+        name: Its name in the settings.
         settings: Where it is and how it lets us in.
     """
 
@@ -49,7 +49,7 @@ class Destination:
 
         Raises:
             PacsUnavailable: If trying again may help.
-            PacsRefused: If it cannot, before something is mended.
+            PacsRefused: If it cannot help until something is fixed.
         """
         try:
             warnings = self._sent(objects)
@@ -81,7 +81,7 @@ class Destination:
         try:
             return judged(self.name, answer.status, answer.body, uids, answer.retry_after)
         except PacsUnavailable as error:
-            if error.wait is not None:  # it asks all of us, not this image alone
+            if error.wait is not None:  # it asks all senders to wait, not just this image
                 self._asked_again = time.monotonic() + min(error.wait, _LONGEST_WAIT)
             raise
 
@@ -124,7 +124,7 @@ class Destinations:
 
 
 NOWHERE = Destinations({})
-"""No PACS at all."""
+"""Without any PACS."""
 
 
 def _uid(body: bytes) -> str:

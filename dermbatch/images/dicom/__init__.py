@@ -1,1 +1,1 @@
-"""The header of a DICOM image: what its pixel data prove of it, its palette, its measures."""
+"""The header of a DICOM image: what its pixel data prove about it, its palette, its measures."""

@@ -1,8 +1,8 @@
-"""A DICOM image's header brought into agreement with its pixel data: the bytes decide.
+"""Bringing a DICOM image's header into agreement with its pixel data: the bytes decide.
 
-Exporters leave out elements of the Image Pixel module (PS3.3, C.7.6.3), or state what the pixel data refute.
-Where the bytes prove what is right, the data set is corrected and a note says so; else it is refused, and the
-reason names the element. ``docs/inputs.md`` has the table.
+Exporters leave out elements of the Image Pixel module (PS3.3, C.7.6.3), or state values that the pixel data
+refute. If the bytes prove what is right, the data set is corrected and a note says so; otherwise it is refused,
+and the reason names the element. ``docs/inputs.md`` has the table.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _TAKEN = {
     *_CODED,
     *(UID(f"1.2.840.10008.1.2.4.{number}") for number in range(52, 67)),
 }
-"""Those that are decoded, and retired ones of JPEG, whose streams say themselves what they are."""
+"""Those that are decoded, and retired JPEG ones, whose streams identify themselves."""
 
 
 def settle(dataset: Dataset) -> list[str]:
-    """Correct the Image Pixel module of a data set where its pixel data prove it wrong or incomplete.
+    """Correct the Image Pixel module of a data set if its pixel data prove it wrong or incomplete.
 
-    Settled once, a data set stays as it is.
+    Settling a data set again changes nothing.
 
     Args:
         dataset: With Pixel Data and a transfer syntax; changed in place.
@@ -53,8 +53,8 @@ def settle(dataset: Dataset) -> list[str]:
     """
     if dataset.file_meta.TransferSyntaxUID not in _TAKEN:
         raise BadInput(
-            f"{element('TransferSyntaxUID')} is none that is known here; convert it to JPEG baseline or "
-            "Explicit VR Little Endian",
+            f"{element('TransferSyntaxUID')} is not known here; convert the image to JPEG baseline or Explicit "
+            f"VR Little Endian",
             reason="unsupported_transfer_syntax",
         )
     header = Header(dataset)
@@ -67,7 +67,7 @@ def settle(dataset: Dataset) -> list[str]:
         settle_native(header)
     if header.photometric not in _PHOTOMETRIC:
         raise BadInput(
-            f"{element('PhotometricInterpretation')} is none that is known here; convert the image to RGB",
+            f"{element('PhotometricInterpretation')} is not known here; convert the image to RGB",
             reason="unsupported_format",
         )
     return header.notes

@@ -1,4 +1,4 @@
-"""Encapsulated pixel data (PS3.5, A.4): what their streams prove of a header."""
+"""Encapsulated pixel data (PS3.5, A.4): what their streams prove about a header."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _BY_FRAME_HEADER = {
 """Transfer syntaxes by the marker of the frame header (ITU-T T.81, B.1.1.3, T.87, C.1.1); others are DCT-based."""
 _PARTIAL = frozenset({"YBR_PARTIAL_420", "YBR_PARTIAL_422"})
 _TRANSFORMED = frozenset({"YBR_RCT", "YBR_ICT"})
-"""Colours as JPEG 2000 alone codes them."""
+"""Colour codings that only JPEG 2000 has."""
 _HEAD = 1 << 20
-"""Bytes of a compressed picture in which its header is looked for."""
+"""Bytes of a compressed picture in which its header is searched."""
 
 
 def is_encapsulated(header: Header) -> bool:
@@ -52,13 +52,13 @@ def is_encapsulated(header: Header) -> bool:
 
 
 def settle_encapsulated(header: Header) -> bool:
-    """Correct a header by its compressed pictures.
+    """Correct a header by means of its compressed pictures.
 
     Returns:
-        Whether it did: not where they are none, but as many bytes as uncompressed ones.
+        Whether it did; not if they turn out to be as many bytes as uncompressed pictures have.
 
     Raises:
-        BadInput: If an element is missing or wrong, and they do not prove what is right; it is named.
+        BadInput: If an element, which is named, is missing or wrong and they do not prove what is right.
     """
     places = fragments(header.data)[1:]
     if not places:
@@ -74,8 +74,8 @@ def settle_encapsulated(header: Header) -> bool:
         if not header.syntax.is_encapsulated and len(header.data) >= header.pixels() > 0:
             return False
         raise BadInput(
-            f"what {element('PixelData')} holds at byte {places[0][0]} begins as no JPEG, JPEG-LS or JPEG 2000 "
-            "picture; export the image again",
+            f"what {element('PixelData')} holds at byte {places[0][0]} does not begin like a JPEG, JPEG-LS or "
+            f"JPEG 2000 picture; export the image again",
             reason="corrupt",
         )
     _count(header, places)
@@ -89,7 +89,7 @@ def settle_encapsulated(header: Header) -> bool:
 
 
 def _count(header: Header, places: list[Place]) -> None:
-    """Number of Frames: where it is missing or 1, as many as there are pictures."""
+    """Number of Frames: the number of pictures, if it is missing or 1."""
     begun, declared = len(pictures(header.data, places)), header.frames()
     if begun > 1 and declared <= 1:
         header.correct("NumberOfFrames", begun)
@@ -105,14 +105,14 @@ def _jpeg(header: Header, stream: JpegHeader) -> None:
     _size(header, stream.height, stream.width)
     _precision(header, stream.precision)
     if header.photometric == "PALETTE COLOR" and fitting is _DCT:
-        raise refuted("PhotometricInterpretation")  # indices that are coded with loss are other indices
+        raise refuted("PhotometricInterpretation")  # lossy coding would change palette indices
     _components(header, len(stream.ids))
     if len(stream.ids) == 3:
         _jpeg_colours(header, stream)
 
 
 def _jpeg_colours(header: Header, stream: JpegHeader) -> None:
-    """RGB or YCbCr, by what proves it: component names, markers, sub-sampling; else as the header says."""
+    """RGB or YCbCr, as proved by component names, markers or sub-sampling; else as the header says."""
     if stream.marker in _BY_FRAME_HEADER:  # coded without loss: most streams say nothing
         if stream.is_ycbcr is False and header.photometric.startswith("YBR"):
             header.correct("PhotometricInterpretation", "RGB")  # by component names, or Adobe's marker
@@ -176,11 +176,11 @@ def _size(header: Header, height: int, width: int) -> None:
 
 def _precision(header: Header, precision: int) -> None:
     allocated = 8 if precision <= 8 else 16
-    # The decoder of JPEG 2000 widens samples as Bits Allocated has it.
+    # The JPEG 2000 decoder widens samples according to Bits Allocated.
     widened = allocated == 8 and header.has("BitsAllocated") and header.syntax in JPEG2000TransferSyntaxes
     if header.number("BitsAllocated", 0) != allocated and not widened:
         if allocated > header.number("BitsAllocated", allocated):
-            header.correct("BitsStored", precision)  # it was said of samples that are not these
+            header.correct("BitsStored", precision)  # it described other samples than these
         header.correct("BitsAllocated", allocated, noted=header.has("BitsAllocated"))
     declared = header.number("BitsStored", 0)
     if not 0 < declared <= precision:

@@ -13,7 +13,7 @@ from dermbatch.images.jpegheader import (
 
 ITEM = b"\xfe\xff\x00\xe0"
 _BEGINNING = 4096
-"""Bytes of a fragment in which a picture begins, behind zeros that may be before it."""
+"""Bytes of a fragment within which a picture begins, after any leading zeros."""
 _PIXEL_DATA = re.compile(
     rb"\xe0\x7f\x10\x00(?:O[BW]\0\0)?(?:\xff\xff\xff\xff|...[\0-\x7f])(?=\xfe\xff\x00\xe0)", re.DOTALL
 )
@@ -26,23 +26,23 @@ Place = tuple[int, int]
 
 
 def picture_of(stream: bytes) -> bytes:
-    """A stream without what is before its picture: zeros, and fill bytes of markers (ITU-T T.81, B.1.1.2)."""
+    """A stream without what precedes its picture: zeros, and fill bytes of markers (ITU-T T.81, B.1.1.2)."""
     found = _PADDING.match(stream)
     return stream[found.end() :] if found else stream
 
 
 def family(head: bytes) -> str | None:
-    """The kind of stream that bytes begin as: ``jpeg`` (JPEG-LS too), ``jpeg2000``, or none of them."""
+    """The kind of stream that these bytes begin: ``jpeg`` (JPEG-LS too), ``jpeg2000``, or none."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     return "jpeg2000" if begins_jpeg2000(head) else None
 
 
 def fragments(data: bytes, at: int = 0) -> list[Place]:
-    """Where the contents of the items are, the offset table first.
+    """Where the contents of the items are; the offset table comes first.
 
     Args:
-        data: Has the items.
+        data: The bytes that hold the items.
         at: Where the first one begins.
     """
     found = []
@@ -54,10 +54,10 @@ def fragments(data: bytes, at: int = 0) -> list[Place]:
 
 
 def pictures(data: bytes, places: list[Place]) -> list[list[Place]]:
-    """The fragments of each picture, by where one begins; none where the first does not.
+    """The fragments of each picture, told apart by where pictures begin; none if the first fragment begins none.
 
     Args:
-        data: Has the fragments.
+        data: The bytes that hold the fragments.
         places: Where they are, without the offset table.
     """
     found: list[list[Place]] = []
@@ -72,7 +72,7 @@ def pictures(data: bytes, places: list[Place]) -> list[list[Place]]:
 
 
 def frame_places(data: bytes, frames: int) -> list[list[Place]]:
-    """The fragments of each frame, by where pictures begin and not by an offset table; none where that is unclear.
+    """The fragments of each frame, by where pictures begin rather than by an offset table; none if unclear.
 
     Args:
         data: Encapsulated pixel data.
@@ -84,12 +84,12 @@ def frame_places(data: bytes, frames: int) -> list[list[Place]]:
 
 
 def joined(data: bytes, places: list[Place]) -> bytes:
-    """The contents of fragments in one."""
+    """The contents of fragments, joined."""
     return b"".join(data[start:end] for start, end in places)
 
 
 def begins(head: bytes) -> bool:
-    """Whether a picture begins: of a JPEG family, behind zeros maybe, or of RLE Lossless (PS3.5, G.5)."""
+    """Whether a picture begins: of a JPEG family, perhaps after zeros, or of RLE Lossless (PS3.5, G.5)."""
     if family(picture_of(head)) is not None:
         return True
     count, first = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:8], "little")
@@ -115,16 +115,16 @@ def may_hold_more(head: bytes, size: int) -> bool:
 
 
 def proven_pictures(data: bytes) -> int:
-    """How many frames a file holds that does not say so, as its fragments prove it.
+    """How many frames a file that does not say so holds, as far as its fragments prove it.
 
-    They do where each picture is whole, of one size and coding: from its start to its end marker; or where each
-    fragment is a frame of RLE Lossless, which has one fragment a frame (PS3.5, A.4.2).
+    They do if each picture is whole, from its start to its end marker, and all have one size and coding; or if
+    each fragment is a frame of RLE Lossless, which has one fragment a frame (PS3.5, A.4.2).
 
     Args:
         data: The whole file.
 
     Returns:
-        1 where nothing proves that there are more.
+        1 unless more are proved.
     """
     found = _PIXEL_DATA.search(data)
     places = fragments(data, found.end())[1:] if found else []

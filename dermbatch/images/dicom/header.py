@@ -1,4 +1,4 @@
-"""A header while it is brought into agreement with its pixel data, and how messages name its elements."""
+"""A header while it is being reconciled with its pixel data, and how messages name its elements."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def element(keyword: str) -> str:
 
 
 def missing(keyword: str) -> BadInput:
-    """Why an image is refused that lacks an element."""
+    """The refusal of an image that lacks an element."""
     return BadInput(
         f"{element(keyword)} is missing, and the pixel data do not prove it; export the image again with it",
         reason="corrupt",
@@ -42,14 +42,14 @@ def missing(keyword: str) -> BadInput:
 
 
 def refuted(keyword: str) -> BadInput:
-    """Why an image is refused whose pixel data show that an element is wrong, but not what is right."""
+    """The refusal of an image whose pixel data show that an element is wrong, but not what is right."""
     return BadInput(
         f"{element(keyword)} and the pixel data contradict each other; export the image again", reason="corrupt"
     )
 
 
 def _numbers(dataset: Dataset) -> None:
-    """Write the module's numbers as numbers, whatever exporters made of them; what is none is missing."""
+    """Store the module's numbers as numbers, however exporters wrote them; anything else counts as missing."""
     for keyword in _NUMBERS:
         if keyword in dataset:
             value = number(dataset, keyword, -1)
@@ -98,7 +98,7 @@ class Header:
         return self.number("Rows", 0) * self.number("Columns", 0)
 
     def correct(self, keyword: str, value: Any, *, noted: bool = True) -> None:
-        """Set an element, whatever it was before; noted where that is of account to people."""
+        """Set an element, whatever it was before; leave a note if people should know."""
         if keyword == "TransferSyntaxUID":
             self.dataset.file_meta.TransferSyntaxUID = value
         else:
@@ -110,12 +110,12 @@ class Header:
             self.notes.append(note)
 
     def set_pixels(self, data: bytes) -> None:
-        """Put encapsulated pixel data in the place of those that are there."""
+        """Replace the pixel data by encapsulated ones."""
         self.data = self.dataset.PixelData = data
         self.dataset["PixelData"].is_undefined_length = True
 
     def frames(self) -> int:
-        """Number of Frames as stated; a number that no data of this length could hold says nothing."""
+        """Number of Frames as stated; a number that data of this length cannot hold is ignored."""
         declared = self.number("NumberOfFrames", 1)
         if not 1 <= declared <= len(self.data):
             declared = 1
@@ -123,7 +123,7 @@ class Header:
         return declared
 
     def fill_bits(self) -> None:
-        """Bits Stored and High Bit where they are missing, as far as the rest says them."""
+        """Fill in Bits Stored and High Bit if they are missing and follow from the rest."""
         allocated, high = self.number("BitsAllocated", 8), self.number("HighBit", -1)
         if not 0 < self.number("BitsStored", 0) <= allocated:
             if allocated > 8 and not 8 <= high < allocated:
@@ -134,7 +134,7 @@ class Header:
             self.correct("HighBit", stored - 1, noted=high >= 0)
 
     def sign(self, *, unsigned: bool) -> None:
-        """Pixel Representation: 0 where it is missing, or where the samples are known to have no sign."""
+        """Pixel Representation: 0 if it is missing, or if the samples are known to have no sign."""
         declared = self.number("PixelRepresentation", -1)
         if declared not in (0, 1) or (declared and unsigned):
             self.correct("PixelRepresentation", 0, noted=declared > 0)

@@ -1,4 +1,4 @@
-"""Dates and times of DICOM headers as the standard writes them (PS3.5, 6.2), of how exporters do."""
+"""Dates and times of DICOM headers in the standard form (PS3.5, 6.2), from the forms that exporters use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TIME = re.compile(r"([01]\d|2[0-3])(?:(:?)([0-5]\d)(?:\2([0-5]\d|60)(\.\d{1,6})
 
 
 def date_of(text: str) -> str:
-    """A date as DA, ``YYYYMMDD``: of the calendar, from 1800 on; '' for everything else.
+    """A date as DA, ``YYYYMMDD``: a day of the calendar, from 1800 on; '' for everything else.
 
     Args:
         text: That, or with ``.``, ``-``, ``/`` or ``:`` between year, month and day.
@@ -25,7 +25,7 @@ def date_of(text: str) -> str:
 
 
 def time_of(text: str) -> str:
-    """A time as TM, ``HH``, ``HHMM``, ``HHMMSS`` or with up to six digits behind; '' for everything else.
+    """A time as TM: ``HH``, ``HHMM``, ``HHMMSS``, or with a fraction of up to six digits; '' for anything else.
 
     Args:
         text: That, or with ``:`` between its parts. A second may be the 60th: a leap second.
