@@ -1,6 +1,6 @@
 """DICOM files of skin: their pixels as displayed.
 
-Tolerant in reading, as real exports ask for it: UIDs and text with literal quote marks, missing preambles, odd
+Reading is tolerant, as real exports require: of UIDs and text in literal quotation marks, missing preambles, odd
 spacing values. No message and no log line quotes a value of a header.
 """
 
@@ -64,12 +64,12 @@ MEDIA_TYPE = "application/dicom"
 
 
 def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
-    """Decode a DICOM file of one photographic frame, or one frame of several.
+    """Decode a DICOM file with one photographic frame, or one frame of several.
 
     Args:
         data: The whole file, with or without preamble.
-        max_pixels: Larger images are refused by their header.
-        frame: Which frame, from 1 as DICOM counts; none where the file holds a single one.
+        max_pixels: Larger images are refused because of their header.
+        frame: Which frame, from 1 as DICOM counts; none if the file holds a single one.
 
     Raises:
         BadInput: ``not_a_skin_image``, ``no_pixel_data``, ``multi_frame``, ``too_large``, ``too_small``,
@@ -84,10 +84,10 @@ def read_dicom(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
             raise out_of_memory() from None
         except EOFError:
             raise truncated() from None
-        except Exception:  # readers fail in every way there is on files of strangers
+        except Exception:  # readers fail on untrusted files in every possible way
             # Without the cause: its text may quote the header.
             raise BadInput(
-                "the DICOM data set cannot be followed; it is damaged: export it again", reason="corrupt"
+                "the DICOM data set is damaged and cannot be parsed; export the image again", reason="corrupt"
             ) from None
 
 
@@ -121,24 +121,24 @@ def check_has_pixels(dataset: Dataset, size: int) -> None:
     """Refuse a data set without Pixel Data.
 
     Args:
-        dataset: As it was read.
+        dataset: The data set as read.
         size: Bytes of its file.
 
     Raises:
         BadInput: ``no_pixel_data``, ``truncated`` where another element runs to the end of the file, or
-            ``unsupported_format`` where its pixels are floating point numbers.
+            ``unsupported_format`` if its pixels are floating point numbers.
     """
     if "PixelData" not in dataset and _is_cut(dataset, size):
         raise BadInput(
-            f"the DICOM data set cannot be followed behind {_last_known(dataset)}, and {element('PixelData')} is "
+            f"the DICOM data set cannot be parsed beyond {_last_known(dataset)}, and {element('PixelData')} is "
             "not found; copy the file again, in binary mode, or export it again",
             reason="truncated",
         )
     for keyword in ("FloatPixelData", "DoubleFloatPixelData"):
         if keyword in dataset and "PixelData" not in dataset:
             raise BadInput(
-                f"{element(keyword)} holds floating point numbers, which are not taken; export the picture with 8 "
-                "or 16 bits a sample",
+                f"{element(keyword)} holds floating point numbers, which are not supported; export the picture "
+                f"with 8 or 16 bits a sample",
                 reason="unsupported_format",
             )
     if not dataset.get("PixelData"):
@@ -150,7 +150,7 @@ def check_has_pixels(dataset: Dataset, size: int) -> None:
 
 
 def _keep_frame(dataset: Dataset, frame: int | None) -> None:
-    """Leave one frame of several in the data set, as if it had been alone (PS3.5 8.2, A.4)."""
+    """Keep one frame of several in the data set, as if it were the only one (PS3.5 8.2, A.4)."""
     frames = number(dataset, "NumberOfFrames", 1)
     if frame is None:
         if frames > 1:
@@ -162,18 +162,23 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
         frame = 1
     if not 1 <= frame <= frames:
         raise BadInput(
-            f"{element('NumberOfFrames')}: the file does not hold the frame that is asked for", reason="corrupt"
+            f"{element('NumberOfFrames')}: the file does not hold the requested frame; export the image again",
+            reason="corrupt",
         )
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         dataset.PixelData = encapsulate([_body(dataset, frame - 1, frames)])
-        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # which are of all frames
+        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # which cover all frames
             dataset.pop(keyword, None)
         return
     if frames == 1:
         return
     size = _uncompressed_size(dataset, text(dataset, "PhotometricInterpretation"))
     if number(dataset, "BitsAllocated", 8) % 8:
-        raise BadInput("frames of pixels of less than a byte are not taken", reason="unsupported_format")
+        raise BadInput(
+            "frames with pixels of less than a byte are not supported; export the image with 8 or 16 "
+            "bits a sample",
+            reason="unsupported_format",
+        )
     body = dataset.PixelData[size * (frame - 1) : size * frame]
     if len(body) < size:
         raise truncated()
@@ -181,7 +186,7 @@ def _keep_frame(dataset: Dataset, frame: int | None) -> None:
 
 
 def _body(dataset: Dataset, index: int, frames: int) -> bytes:
-    """The fragments of one frame: by where pictures begin, whatever an offset table says; else by that."""
+    """The fragments of one frame, found by where pictures begin, or failing that by the offset table."""
     data = dataset.PixelData
     each = frame_places(data, frames)
     if each:
@@ -191,7 +196,7 @@ def _body(dataset: Dataset, index: int, frames: int) -> bytes:
 
 
 def _extended_offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
-    """Extended Offset Table and Lengths (PS3.3 C.7.6.3.1.8), where they are there."""
+    """Extended Offset Table and Lengths (PS3.3 C.7.6.3.1.8), if present."""
     table, lengths = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
     return (table, lengths) if isinstance(table, bytes) and isinstance(lengths, bytes) else None
 
@@ -201,7 +206,7 @@ def decode_pixels(dataset: Dataset, *, settled: bool = False) -> tuple[Rgb, list
 
     Args:
         dataset: Changed in place.
-        settled: Whether its header was brought into agreement with its pixel data.
+        settled: Whether its header has already been brought into agreement with its pixel data.
 
     Raises:
         BadInput: ``unsupported_transfer_syntax``, ``unsupported_format``, ``truncated``, ``corrupt``.
@@ -232,14 +237,14 @@ def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
     """Samples as pydicom decodes them, YCbCr made RGB; JPEG ones with all of their bits."""
     stored = dataset.BitsStored
     if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and not dataset.PixelRepresentation:
-        dataset.BitsStored = dataset.BitsAllocated  # else pydicom cuts them
+        dataset.BitsStored = dataset.BitsAllocated  # pydicom would cut them off
     try:
         return pixel_array(dataset, raw=False, decoding_plugin=plugin)
     except (BadInput, MemoryError, EOFError):
         raise
     except (
         Exception
-    ) as error:  # decoders fail in every way there is; without the cause: its text may quote the header
+    ) as error:  # decoders fail in every possible way; raised without the cause, whose text may quote the header
         if says_memory(error):
             raise MemoryError from None
         raise BadInput(
@@ -252,9 +257,9 @@ def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
 
 
 def _plugin(syntax: UID) -> str:
-    """The decoder of pydicom's for a transfer syntax; '' for those that need none.
+    """Name of the pydicom decoder for a transfer syntax; '' for those that need none.
 
-    GDCM is not asked even where it is installed: on some damaged streams it aborts the whole process.
+    GDCM is not used even if it is installed: on some damaged streams it aborts the whole process.
     """
     try:
         decoder = get_decoder(syntax)
@@ -264,17 +269,17 @@ def _plugin(syntax: UID) -> str:
     plugin = next((name for name in ("pylibjpeg", "pydicom", "pillow") if name in there), "")
     if decoder is None or (syntax.is_encapsulated and not plugin):
         raise BadInput(
-            f"{element('TransferSyntaxUID')} is one that is not taken; convert the image to JPEG baseline or "
-            "Explicit VR Little Endian",
+            f"{element('TransferSyntaxUID')} is not supported; convert the image to JPEG baseline or Explicit "
+            f"VR Little Endian",
             reason="unsupported_transfer_syntax",
         )
     return plugin
 
 
 def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
-    """Check an encapsulated frame against the header, and decode it here where libjpeg-turbo does it right.
+    """Check an encapsulated frame against the header, and decode it here if libjpeg-turbo does so correctly.
 
-    The frame's own header decides how much memory its decoder takes, so it has to agree with the data set.
+    The frame's own header decides how much memory its decoder takes, so it must agree with the data set.
     """
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     picture = picture_of(frame)
@@ -300,7 +305,7 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
             reason="corrupt",
         )
     decoded = check_damage(picture, header)
-    if picture != frame:  # what is before and behind a picture is none of it
+    if picture != frame:  # what precedes or follows a picture is not part of it
         dataset.PixelData = encapsulate([picture])
     baseline = syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
     plain = header is not None and header.precision == 8 and len(header.ids) == 3
@@ -311,14 +316,14 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
 
 
 def check_damage(picture: bytes, header: JpegHeader | None) -> NDArray[Any] | None:
-    """Refuse a JPEG or JPEG-LS picture with damaged data, of which decoders give a wrong one, and many scans.
+    """Refuse a JPEG or JPEG-LS picture with damaged data, which decoders get wrong, or with very many scans.
 
     Args:
         picture: From start to end marker.
-        header: Of it; none where it is of another family.
+        header: Its header; none if it is of another family.
 
     Returns:
-        Its pixels, where looking at it has given them: see :func:`strictly_decoded`.
+        Its pixels, if checking has produced them: see :func:`strictly_decoded`.
 
     Raises:
         BadInput: ``corrupt``, ``too_expensive``.
@@ -340,10 +345,10 @@ def check_damage(picture: bytes, header: JpegHeader | None) -> NDArray[Any] | No
 def _colours(
     picture: bytes, header: JpegHeader, photometric: str, decoded: NDArray[Any] | None
 ) -> NDArray[Any] | None:
-    """Pixels of a JPEG stream whose colours are as it proves, or else as the data set says.
+    """Pixels of a JPEG stream, in the colours that it proves or else in those that the data set states.
 
-    None where pydicom is to decode it: libjpeg, left to itself, would take its colours otherwise. pydicom takes
-    component names or a JFIF marker for the last word; where they are not, libjpeg is told.
+    None if pydicom is to decode it, because libjpeg on its own would interpret the colours differently. pydicom
+    takes component names or a JFIF marker for the last word; where they are not, libjpeg is told.
     """
     proven = header.is_ycbcr
     ycbcr = photometric.startswith("YBR_FULL") if proven is None else proven
@@ -381,7 +386,8 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
         notes += more
     if not np.issubdtype(samples.dtype, np.unsignedinteger) or not 1 <= bits <= 16:
         raise BadInput(
-            f"{element('BitsStored')}: the pixels are no integers of 1 to 16 bits; save it with 8 or 16 bits",
+            f"{element('BitsStored')}: the pixels are not integers of 1 to 16 bits; save the image with 8 or 16 "
+            f"bits",
             reason="unsupported_format",
         )
     samples = in_eight_bits(samples, bits, notes)
@@ -390,7 +396,7 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
         if photometric == "MONOCHROME1":
             samples = 255 - samples
             notes.append("from_monochrome1")
-        elif text(dataset, "PresentationLUTShape").upper() == "INVERSE":  # which MONOCHROME2 may not have
+        elif text(dataset, "PresentationLUTShape").upper() == "INVERSE":  # which is not allowed with MONOCHROME2
             samples = 255 - samples
             notes.append("from_inverse")
         samples = np.repeat(samples[..., None], 3, axis=2)
@@ -404,13 +410,13 @@ def _displayed(dataset: Dataset, samples: NDArray[Any], photometric: str) -> tup
 
 
 def _last_known(dataset: Dataset) -> str:
-    """The last element whose number is in the dictionary: others may be made of what is no number."""
+    """The last element whose tag is in the dictionary: others may come from misread bytes."""
     known = [keyword for tag in sorted(dataset.keys()) if tag.group and (keyword := keyword_for_tag(tag))]
     return element(known[-1]) if known else "its beginning"
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:
-    """Whether the last element says that it is longer than the file."""
+    """Whether the last element claims to be longer than the file."""
     last = max(dataset.keys(), default=None)
     element: Any = None if last is None else dataset.get_item(last)
     length, start = getattr(element, "length", None), getattr(element, "value_tell", None)

@@ -1,4 +1,4 @@
-"""The beginning of a DICOM file: how many pictures it holds, and what a DICOMDIR names, without reading pixels."""
+"""The beginning of a DICOM file: how many pictures it holds and what a DICOMDIR names, without reading pixels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dermbatch.images.dicompolicy import DIRECTORY_CLASS, check_is_skin, number,
 from dermbatch.images.quiet import quiet
 
 HEAD_BYTES = 32 << 10
-"""Enough for the elements before the pixels in all but odd files."""
+"""Enough bytes for the elements before the pixels in all but odd files."""
 MORE_BYTES = 1 << 20
-"""What is read of those."""
+"""How many bytes are read of odd files."""
 MAX_FRAMES = 1000
-"""Frames of a file that become images; of more, it is a film, and refused."""
+"""Frames of one file that may become images; a file with more is a film, and refused."""
 
 _LOOKED_AT: list[Any] = [
     Tag(keyword)
@@ -38,18 +38,18 @@ _DIRECTORY = re.compile(rb"\x02\x00\x02\x00UI..\"?" + re.escape(DIRECTORY_CLASS.
 
 
 def is_directory(head: bytes) -> bool:
-    """Whether a file is a DICOMDIR, by its first 512 bytes (PS3.10 7.1: its media storage SOP class)."""
+    """Whether the first 512 bytes are those of a DICOMDIR (PS3.10 7.1: its media storage SOP class)."""
     return head[128:132] == b"DICM" and _DIRECTORY.search(head) is not None
 
 
 def frames(head: bytes) -> int | None:
-    """How many frames a file of photographs of skin holds.
+    """How many frames a file with photographs of skin holds.
 
     Args:
         head: Its first bytes, as many as :data:`HEAD_BYTES`, or :data:`MORE_BYTES`.
 
     Returns:
-        0 where it is something else: whoever decodes it says so. None where more has to be read.
+        0 if it is something else, which its decoder will report; none if more has to be read.
 
     Raises:
         BadInput: ``multi_frame``, if there are more than :data:`MAX_FRAMES`.
@@ -69,7 +69,7 @@ def frames(head: bytes) -> int | None:
             check_is_skin(dataset)
         except BadInput:
             return 0
-        except Exception:  # readers fail in every way there is on what is cut off, or of strangers
+        except Exception:  # readers fail on truncated or untrusted files in every possible way
             return None
     if not reached and "NumberOfFrames" not in dataset:
         return None
@@ -77,15 +77,15 @@ def frames(head: bytes) -> int | None:
 
 
 def checked_count(count: int) -> int:
-    """So many frames, at least one.
+    """This number of frames, but at least one.
 
     Raises:
         BadInput: ``multi_frame``, if there are more than :data:`MAX_FRAMES`.
     """
     if count > MAX_FRAMES:
         raise BadInput(
-            f"the DICOM file holds {count:,} frames, more than the {MAX_FRAMES:,} that are taken as images; "
-            "export the wanted ones",
+            f"the DICOM file holds {count:,} frames, more than the {MAX_FRAMES:,} that are processed; export "
+            f"those that you need",
             reason="multi_frame",
         )
     return max(count, 1)
@@ -101,9 +101,9 @@ def referenced_files(data: bytes) -> list[tuple[str, ...]]:
         try:
             dataset = read_partial(BytesIO(data), force=True)
             found = [_file_id(record) for record in dataset.get("DirectoryRecordSequence") or ()]
-        except Exception:  # as above; without the cause: its text may quote the header
+        except Exception:  # as above; raised without the cause, whose text may quote the header
             raise BadInput(
-                "the DICOMDIR's records cannot be followed; it is damaged: copy the whole export again",
+                "the DICOMDIR is damaged: its records cannot be followed; copy the whole export again",
                 reason="corrupt",
             ) from None
     return [parts for parts in found if parts]
@@ -112,7 +112,7 @@ def referenced_files(data: bytes) -> list[tuple[str, ...]]:
 def _file_id(record: Dataset) -> tuple[str, ...]:
     try:
         value = record.get("ReferencedFileID")
-    except Exception:  # a value that cannot be converted: as if it were not there
+    except Exception:  # a value that cannot be converted counts as missing
         return ()
     if value is None or isinstance(value, (str, bytes)):
         value = text(record, "ReferencedFileID").split("\\")

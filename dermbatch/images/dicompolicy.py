@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 
 from dermbatch.errors import BadInput
 
-# pydicom checks every value against its VR and warns with the value in the text: of no use here, and it may name
-# a patient. What matters is checked below.
+# pydicom checks every value against its VR and warns with the value in the text: useless here, and it may name a
+# patient. What matters is checked below.
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -32,7 +32,7 @@ SKIN_CLASSES = SECONDARY_CAPTURES | {
     f"{_STORAGE}77.1.4",  # VL Photographic Image
     f"{_STORAGE}77.1.7",  # Dermoscopic Photography Image
 }
-"""SOP classes that can hold a picture of skin. Microscopy and endoscopy show no surface of skin."""
+"""SOP classes that can hold a picture of skin. Microscopy and endoscopy do not show the surface of skin."""
 SKIN_MODALITIES = frozenset({"", "XC", "DMS", "OT", "SC", "GM"})
 """Modalities of such pictures; a secondary capture of a CT study says CT."""
 
@@ -50,7 +50,7 @@ _NO_PICTURES = {
 }
 """Kinds of objects without a picture, by the beginning of their SOP class below ``1.2.840.10008.5.1.4.1.1``."""
 _PICTURES = frozenset({"66.4", "66.5"})
-"""Segmentations lie among them; they have pixels, but of no photograph."""
+"""Segmentations are among them; they have pixels, but not those of a photograph."""
 
 # fmt: off
 _INSIDE = frozenset({
@@ -60,11 +60,11 @@ _INSIDE = frozenset({
     "STOMACH", "TLSPINE", "TRACHEA", "TSPINE", "UTERUS",
 })
 # fmt: on
-"""Body parts (defined terms of PS3.16 Annex L) inside the body: a picture of one is no picture of skin."""
+"""Body parts (defined terms of PS3.16 Annex L) inside the body: a picture of one does not show skin."""
 
 
 def check_is_skin(dataset: Dataset) -> None:
-    """Refuse what is no photograph of skin.
+    """Refuse anything but photographs of skin.
 
     Raises:
         BadInput: ``not_a_skin_image``, or ``no_pixel_data`` for kinds of objects that have no picture.
@@ -76,10 +76,10 @@ def check_is_skin(dataset: Dataset) -> None:
         raise BadInput(f"the DICOM file is {kind} by its SOP class and holds no picture", reason="no_pixel_data")
     if sop_class and sop_class not in SKIN_CLASSES:
         raise _no_skin(
-            "by its SOP class; VL Photographic, Dermoscopic Photography and Secondary Capture images are taken"
+            "by its SOP class; give VL Photographic, Dermoscopic Photography or Secondary Capture images"
         )
     if text(dataset, "Modality").upper() not in SKIN_MODALITIES:
-        raise _no_skin("by its modality; XC, DMS, OT, SC and GM are taken")
+        raise _no_skin("by its modality; give images of modality XC, DMS, OT, SC or GM")
     if text(dataset, "BodyPartExamined").upper() in _INSIDE:
         raise _no_skin("by its body part, which is inside the body")
     grey = text(dataset, "PhotometricInterpretation").startswith("MONOCHROME")
@@ -95,11 +95,11 @@ def _without_picture(sop_class: str) -> str | None:
 
 
 def _no_skin(why: str) -> BadInput:
-    return BadInput(f"the DICOM file is no photograph of skin {why}", reason="not_a_skin_image")
+    return BadInput(f"the DICOM file is not a photograph of skin {why}", reason="not_a_skin_image")
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """A value as text without the quote marks and padding that some exporters put around it; '' for none."""
+    """A value as text, without the quotation marks and padding that some exporters add; '' for none."""
     try:
         value = dataset.get(keyword)
     except Exception:  # a value that cannot be converted: as if it were not there
@@ -108,7 +108,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def number(dataset: Dataset, keyword: str, default: int) -> int:
-    """A value as an integer; the default where it is missing or none."""
+    """A value as an integer; the default if it is missing or not a number."""
     try:
         return int(text(dataset, keyword) or default)
     except ValueError:

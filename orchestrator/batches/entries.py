@@ -22,20 +22,20 @@ def read_batch(store: ObjectStore, name: str) -> Batch:
 
     Raises:
         ObjectNotFound: If there is no such batch, or its plan never ended.
-        PermanentError: With reason ``manifest_damaged``, where the record is no record.
+        PermanentError: With reason ``manifest_damaged``, if the record is damaged.
         NewerFormat: If a later version has written it.
     """
     return _batch(store.get(store.bucket, layout.batch_record(name)), name)
 
 
 def read_version(store: ObjectStore, name: str) -> tuple[Batch, str | None]:
-    """The batch record, and its ETag, by which a write names the version that it replaces; errors as above."""
+    """The batch record and its ETag, by which a write names the version that it replaces; errors as above."""
     body, etag = store.read(store.bucket, layout.batch_record(name))
     return _batch(body, name), etag
 
 
 def named(store: ObjectStore, name: str) -> Batch:
-    """The batch record of a batch that a user has named; errors otherwise as above.
+    """The record of a batch that a user has named; other errors as above.
 
     Raises:
         UsageError: If there is none, or none can have this name.
@@ -47,10 +47,10 @@ def named(store: ObjectStore, name: str) -> Batch:
 
 
 def asked(store: ObjectStore, name: str) -> Batch:
-    """The batch record of a batch that is known to be there.
+    """The record of a batch that is known to exist.
 
     Raises:
-        PermanentError: With reason ``manifest_damaged``, where the record is no record or is gone.
+        PermanentError: With reason ``manifest_damaged``, if the record is damaged or gone.
     """
     try:
         return read_batch(store, name)
@@ -67,14 +67,14 @@ def read_manifest_part(
         store: Where it is.
         batch: Name of the batch.
         part: The part, as :func:`dermbatch.layout.part_of` names it.
-        images: Images of the whole batch, as batch.json has it. Without it, lines missing at a part's end are not
-            noticed.
-        grown: Whether the batch takes or took images in one by one: then lines that batch.json does not count yet
-            are no damage, and are left out.
+        images: Images of the whole batch, according to batch.json. Without it, lines missing at the end of a part
+            go unnoticed.
+        grown: Whether the batch takes or took in images one by one: lines that batch.json does not count yet are
+            then no damage, and are left out.
 
     Raises:
-        PermanentError: With reason ``manifest_damaged``, where the part is not what planning wrote; the message
-            names part and line.
+        PermanentError: With reason ``manifest_damaged``, if the part is not what planning wrote; the message names
+            part and line.
         StoreUnavailable: If the store fails.
     """
     where = f"part {part} of the manifest of batch {batch!r} is damaged"
@@ -104,7 +104,7 @@ def part_entries(body: bytes, batch: str, part: str, *, most: int | None = None)
 
 
 def content_of(entry: ManifestEntry) -> str | None:
-    """By what an entry looks like copies of it, as :func:`dermbatch.layout.fingerprint` does."""
+    """The fingerprint by which an entry looks like its copies, as :func:`dermbatch.layout.fingerprint` does."""
     return layout.fingerprint(entry.source, entry.etag, entry.size, entry.frame) if entry.source else None
 
 

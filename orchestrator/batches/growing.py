@@ -1,7 +1,7 @@
-"""Batches that take images in one by one: their record is written anew as they grow, by one writer at a time.
+"""Batches that take in images one by one: their record is rewritten as they grow, by one writer at a time.
 
-Each write names the version that it replaces (RFC 9110, 13.1.1), so that a writer that was stopped, and goes on
-when another has taken its place, is refused and learns it.
+Each write names the version that it replaces (RFC 9110, 13.1.1), so a writer that was suspended, and goes on after
+another has taken its place, is refused.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _TRIES = 20
 
 
 def write_batch(store: ObjectStore, batch: Batch, etag: str | None) -> str | None:
-    """Write the record over the version with this ETag, none where there is to be none.
+    """Write the record over the version with this ETag; none means that there must be no version yet.
 
     Returns:
-        The new ETag; none, and nothing is written, where the record is another by now.
+        The new ETag; none, with nothing written, if the record has changed meanwhile.
     """
     return store.put_if_match(layout.batch_record(batch.name), batch.to_json(), JSON, etag)
 
 
 def seal(store: ObjectStore, name: str) -> Batch:
-    """Have a batch take in no more images, whoever else writes it. Harmless where it takes in none.
+    """Make a batch take in no more images, whoever else writes it. Harmless if it takes in none anyway.
 
     Raises:
         ObjectNotFound: If there is no such batch.

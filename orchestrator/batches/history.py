@@ -1,4 +1,4 @@
-"""History: what images took in the batches that closed lately."""
+"""History: how long images took in the batches that closed lately."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dermbatch.stored import read_if_any
 from orchestrator.batches.outcomes import in_order
 
 NEWEST = 5
-"""Batches that the measured times are the mean of."""
+"""Number of batches that the times are averaged over."""
 
 _AT_A_TIME = 16
 
 
 @dataclass(frozen=True)
 class History:
-    """Times measured in closed batches in which stages were run.
+    """Times measured in closed batches that ran stages.
 
     Attributes:
         batches: How many.
@@ -36,7 +36,7 @@ class History:
 
     @classmethod
     def of(cls, summaries: Sequence[BatchSummary]) -> History | None:
-        """The means over batches, each with the weight of what it ran; none where none ran anything."""
+        """The means over batches, weighted by what each ran; none if none ran anything."""
         images = sum(map(_ran, summaries))
         if not images:
             return None
@@ -55,12 +55,12 @@ class History:
 
 
 def _ran(summary: BatchSummary) -> int:
-    """Images of a batch of which stages were run."""
+    """How many images of a batch had stages run."""
     return max(summary.stage_runs.values(), default=0)
 
 
 def read_history(store: ObjectStore, newest: int = NEWEST) -> History | None:
-    """The history that the store's closed batches tell; none where no batch has closed that ran a stage.
+    """The history told by the store's closed batches; none if no closed batch ran a stage.
 
     One request for each batch there is, then one for each of the newest.
     """

@@ -1,4 +1,4 @@
-"""The outcomes of a batch as the object store has them: which images have one, and each with its record."""
+"""The outcomes of a batch according to the object store: which images have one, and its record."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from dermbatch.stored import checked, parsed, read
 _NONE, _FAILED, _DONE = range(3)
 _LAST = f"{layout.PART_SIZE - 1}.json"
 _LISTED_AT_ONCE = {"results": 10, "failed": 100}
-"""Parts that one walk through a listing has; walks run side by side, as a store takes its time for a page."""
+"""Parts that one walk through a listing covers; walks run in parallel, since stores are slow to answer."""
 _PARTS_AHEAD = 4
 _AHEAD = 4
-"""Items in work for each thread: bounds the memory that records read ahead take."""
+"""Items in work for each thread: bounds the memory taken by records that are read ahead."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -144,11 +144,11 @@ class Outcome:
 def read_outcome(store: ObjectStore, batch: Batch, entry: ManifestEntry, *, done: bool) -> Outcome:
     """The record of an image that has one.
 
-    A record that cannot be read as one (a hand has changed it) is given as a failure, ``record_damaged``:
-    the other images of the batch must not wait for it.
+    A record that cannot be read (because it was edited) is returned as a failure, ``record_damaged``: the other
+    images of the batch must not wait for it.
 
     Raises:
-        ObjectNotFound: If the record is gone since the audit.
+        ObjectNotFound: If the record has been deleted since it was listed.
     """
     key = layout.result(batch.name, entry.index) if done else layout.failure(batch.name, entry.index)
     kind: type[ResultRecord | FailureRecord] = ResultRecord if done else FailureRecord
@@ -164,7 +164,7 @@ def read_outcome(store: ObjectStore, batch: Batch, entry: ManifestEntry, *, done
 def entries(store: ObjectStore, batch: Batch, indices: Iterable[int]) -> Iterator[ManifestEntry]:
     """The manifest's entries with these indices, which ascend; a few parts in memory at a time.
 
-    Where the manifest is damaged, an entry without name or source stands in for what it does not tell.
+    If the manifest is damaged, an entry without name or source stands in for a missing one.
     """
     by_part = ((part, list(some)) for part, some in groupby(indices, lambda index: layout.part_of(index)[0]))
     for found in in_order(lambda wanted: _of_part(store, batch.name, *wanted), by_part, _PARTS_AHEAD):
@@ -172,7 +172,7 @@ def entries(store: ObjectStore, batch: Batch, indices: Iterable[int]) -> Iterato
 
 
 def outcomes(store: ObjectStore, batch: Batch, *, done: bool | None = None, readers: int = 8) -> Iterator[Outcome]:
-    """What became of the images that have an outcome by now, in order of their indices; a few in memory at a time.
+    """What became of the images that have an outcome so far, by index; only a few are in memory at a time.
 
     Args:
         store: Where the batch is.
@@ -187,7 +187,7 @@ def outcomes(store: ObjectStore, batch: Batch, *, done: bool | None = None, read
     wanted = (index for index in marks.present() if done in {None, marks.is_done(index)})
 
     def look(entry: ManifestEntry) -> Outcome | None:
-        with suppress(ObjectNotFound):  # deleted since, to be tried again
+        with suppress(ObjectNotFound):  # deleted since then, to be tried again
             return read_outcome(store, batch, entry, done=marks.is_done(entry.index))
         return None
 
@@ -214,9 +214,9 @@ def read_artifact(store: ObjectStore, record: ResultRecord, name: str) -> bytes:
 
 
 def in_order(function: Callable[[_T], _R], items: Iterable[_T], threads: int) -> Iterator[_R]:
-    """``map`` by threads: results in the items' order, and only so many items ahead as keep the threads busy.
+    """``map`` with threads: results in the items' order, looking ahead only as far as keeps the threads busy.
 
-    Of an item that raises, the error is raised in its turn, and no further item is begun.
+    If an item raises, the error is raised in its turn, and no further item is begun.
     """
     waiting: deque[Future[_R]] = deque()
     with thread_pool(threads) as pool:
@@ -230,10 +230,10 @@ def in_order(function: Callable[[_T], _R], items: Iterable[_T], threads: int) ->
 
 @contextmanager
 def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads of a generator; what they have not begun at its end is not begun, and what they have is waited for.
+    """Threads of a generator; at its end nothing further is begun, and what is running is waited for.
 
-    But not if the generator is let go of before its end. The garbage collector may do so, in a thread that is
-    just starting and holds Python's locks of threads: to wait for other threads there would never end.
+    There is no waiting if the generator is dropped before its end. The garbage collector may drop it in a thread
+    that is just starting and holds Python's thread locks: waiting for other threads there would never end.
     """
     pool, wait = ThreadPoolExecutor(threads), True
     try:
@@ -246,7 +246,7 @@ def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _of_part(store: ObjectStore, batch: str, part: str, indices: list[int]) -> list[ManifestEntry]:
-    """Entries of one part; only their lines are read as long as each is where it belongs."""
+    """Entries of one part; only the requested lines are parsed, as long as each is where it belongs."""
     try:
         lines = store.get(store.bucket, layout.manifest_part(batch, part)).splitlines()
     except ObjectNotFound:
@@ -271,9 +271,9 @@ def _damaged(batch: Batch, entry: ManifestEntry, key: str) -> FailureRecord:
         name=entry.name,
         source=entry.source,
         reason="record_damaged",
-        message=f"the record cannot be read as one; something else than Dermbatch has changed {key}",
+        message=f"the record cannot be read; something other than Dermbatch has changed {key}",
         permanent=True,
         attempts=0,
-        failed=batch.created,  # when is not known; nothing of now, so that closing again gives the same
+        failed=batch.created,  # the time is unknown; not the current time, so that closing again gives the same
         software=batch.software,
     )

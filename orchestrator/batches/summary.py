@@ -1,4 +1,4 @@
-"""The summary of a batch, counted up table by table."""
+"""The summary of a batch, added up table by table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEAST_SECONDS = 1e-4
 
 
 def read_summary(store: ObjectStore, batch: str) -> BatchSummary | None:
-    """The summary of a closed batch; none where it is not closed (or the summary is damaged)."""
+    """The summary of a closed batch; none if it is not closed (or the summary is damaged)."""
     try:
         return read(store, layout.summary(batch), BatchSummary)
     except (ObjectNotFound, RecordDamaged):
@@ -32,7 +32,7 @@ def read_summary(store: ObjectStore, batch: str) -> BatchSummary | None:
 
 
 class Spread:
-    """Durations, counted in bins that grow by 9 %: mean exactly, quantiles to that width, in constant memory."""
+    """Durations, counted in bins that grow by 9 %: an exact mean, quantiles to that width, constant memory."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -66,7 +66,7 @@ class Tally:
     """Counts outcomes, a table of rows at a time, in memory that does not grow with them.
 
     Args:
-        wait_objective: Seconds beyond which an image has waited too long; none where nothing is promised.
+        wait_objective: Seconds beyond which an image has waited too long; none if nothing is promised.
     """
 
     def __init__(self, wait_objective: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 all well, 1 some images failed or a part broke, 2 usage, 128 + n signal n."""
+"""The command line. Exit codes: 0 success, 1 some images failed or a part broke, 2 usage, 128 + n signal n."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AGAIN_S = 0.01
 def main() -> None:
     """Run a command; errors become one sentence and an exit code.
 
-    Its libraries take a second or two to import, so none is before signals are heard, or for the version.
+    Its libraries take a second or two to import, so none is imported before signals are handled, or for --version.
     """
     hear()
     if sys.argv[1:] == ["--version"]:
@@ -34,7 +34,7 @@ def hear(then: str = "") -> None:
     """
 
     def end(number: int, frame: Any) -> NoReturn:
-        # As an exception, so that what was started is stopped; a second signal must not break that off.
+        # As an exception, so that what was started is stopped; a second signal must not interrupt that.
         for again in _SIGNALS:
             signal.signal(again, signal.SIG_IGN)
         sys.stderr.write(f"dermbatch: ended by {signal.Signals(number).name}{then}\n")
@@ -46,10 +46,10 @@ def hear(then: str = "") -> None:
 
 
 def _insist(unraisable: Any) -> None:
-    """Raise the end of the program again where a callback of the interpreter swallowed it.
+    """Raise the end of the program again if a callback of the interpreter swallowed it.
 
-    A signal that comes while a weak reference dies (importing has many) or an object is finalised raises there,
-    and from there nothing gets out.
+    A signal that comes while a weak reference dies (importing has many) or an object is finalised raises inside
+    that callback, which swallows it.
     """
     ended = unraisable.exc_value
     if not isinstance(ended, SystemExit):

@@ -18,7 +18,7 @@ running: ContextVar[str] = ContextVar("running", default="command")
 
 
 def warn(sentence: str) -> None:
-    """Say what does not end the command."""
+    """Print a warning, which does not end the command."""
     err.print(f"dermbatch: {sentence}", markup=False, soft_wrap=True)
 
 

@@ -30,7 +30,7 @@ from orchestrator.stack.servers.redis import valkey_binary
 from orchestrator.stack.servers.triton import triton_folder
 
 _MEMORY = 2 << 30
-"""Bytes that a stack with two workers and a picture of 24 megapixels in each needs."""
+"""Bytes of memory that a stack needs with two workers, each on a picture of 24 megapixels."""
 
 _FILES = 1024
 _ANSWERED_IN = 5.0
@@ -43,10 +43,10 @@ class Finding:
     """What a check found.
 
     Attributes:
-        what: It looked at.
-        state: ``missing`` where something cannot be done, ``optional`` where one may do without.
-        detail: What there is, or is not.
-        mend: What to do about it; empty where nothing is to be.
+        what: What was looked at.
+        state: ``missing`` if something cannot be done without it, ``optional`` if one can do without.
+        detail: What was found, or was not.
+        mend: What to do about it; empty if nothing needs to be done.
     """
 
     what: str
@@ -56,7 +56,7 @@ class Finding:
 
 
 def installed(home: Path) -> Iterator[Finding]:
-    """What this machine has for ``run`` and ``up``."""
+    """What this machine has of what ``run`` and ``up`` need."""
     yield _python()
     yield _tried("Valkey (Redis)", lambda: str(valkey_binary()))
     yield _package("S3 server", "ministack")
@@ -71,7 +71,7 @@ def installed(home: Path) -> Iterator[Finding]:
 
 
 def reachable(settings: Settings, home: Path) -> Iterator[Finding]:
-    """What answers: the servers of the settings, or of the stack in ``home``, and PACS."""
+    """Which servers answer: those of the settings or of the stack in ``home``, and PACS."""
     where = "as set"
     if not {"redis", "store"} <= settings.model_fields_set:
         try:
@@ -132,13 +132,15 @@ def _models() -> Finding:
 
 
 def _whole_models(folder: Path) -> Iterator[str]:
-    """Names of models whose files are those that their configurations state; raises where one is not."""
+    """Names of the models whose files match their configurations; raises if one does not."""
     for name, versions in repository.served_models(folder).items():
         config = (folder / name / "config.pbtxt").read_text()
         for version in versions:
             file = folder / name / version / "model.onnx"
             if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() not in config:
-                raise StackError(f"{file} is not the file that its configuration states")
+                raise StackError(
+                    f"{file} is not the file that its configuration names by digest; install the models again"
+                )
         yield name
 
 
@@ -161,7 +163,7 @@ def _disk(home: Path) -> Finding:
     there = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
     free, least = shutil.disk_usage(there).free, StackSettings().least_free
     writable = os.access(there, os.W_OK)
-    detail = f"{free / 2**30:.1f} GiB free at {there}" + ("" if writable else ", which may not be written")
+    detail = f"{free / 2**30:.1f} GiB free at {there}" + ("" if writable else ", which is not writable")
     fits = writable and free > 4 * least
     return Finding("Disk", "ok" if fits else "missing", detail, "" if fits else "name another folder with --home")
 
@@ -179,7 +181,7 @@ def _answers(what: str, ask: Callable[[], str]) -> Finding:
         return Finding(what, "ok", ask())
     except DermbatchError as error:
         return Finding(
-            what, "missing", str(error), "look at its address and credentials in DERMBATCH_* (docs/settings.md)"
+            what, "missing", str(error), "check its address and credentials in DERMBATCH_* (docs/settings.md)"
         )
 
 
@@ -198,6 +200,6 @@ def _destinations(settings: Settings) -> Iterator[Finding]:
             socket.create_connection((parts.hostname or "", port), _ANSWERED_IN).close()
         except OSError as error:
             detail = f"{parts.hostname}:{port} does not answer: {error.strerror or error}"
-            yield Finding(f"PACS {name}", "missing", detail, "look at its address, and at firewalls between")
+            yield Finding(f"PACS {name}", "missing", detail, "check its address, and any firewall in between")
         else:
             yield Finding(f"PACS {name}", "ok", f"{parts.hostname}:{port} takes connections; nothing was sent")

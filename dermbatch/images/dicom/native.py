@@ -1,4 +1,4 @@
-"""Uncompressed pixel data (PS3.5, 8.1): what their length and their smoothness prove of a header."""
+"""Uncompressed pixel data (PS3.5, 8.1): what their length and smoothness prove about a header."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dermbatch.images.dicom.surplus import leave_pixels
 from dermbatch.images.dicompolicy import number
 
 _PROVEN, _LIKELY = 1.5, 1.2
-"""How much smoother the other arrangement of planes is where the header is wrong, and where it says nothing."""
+"""How much smoother the other arrangement of planes must be: against the header, and without it."""
 _SMOOTH = 1.2
-"""How rough a picture may be, across and down, by the mean deviation of its samples; noise is 2 and more."""
+"""Roughness that a picture may have, relative to the mean deviation of its samples; noise has 2 or more."""
 _LOOKED_AT = 96
-"""Rows that tell which of the two arrangements of planes is meant."""
+"""Number of rows that decide which of the two arrangements of planes is meant."""
 
 
 def settle_native(header: Header) -> None:
-    """Correct a header by its uncompressed pixels.
+    """Correct a header by means of its uncompressed pixels.
 
     Raises:
-        BadInput: If an element is missing or wrong, and they do not prove what is right; it is named.
+        BadInput: If an element, which is named, is missing or wrong and they do not prove what is right.
     """
     if not header.photometric:
         palette = "RedPaletteColorLookupTableDescriptor" in header.dataset
@@ -34,8 +34,8 @@ def settle_native(header: Header) -> None:
         header.correct("PhotometricInterpretation", "PALETTE COLOR")
     if header.photometric not in SAMPLES:
         raise BadInput(
-            f"{element('PhotometricInterpretation')} is not one that uncompressed pictures are taken in; "
-            "convert the image to RGB",
+            f"{element('PhotometricInterpretation')} is not supported for uncompressed pictures; convert the "
+            f"image to RGB",
             reason="unsupported_format",
         )
     for keyword in ("Rows", "Columns"):
@@ -55,7 +55,7 @@ def settle_native(header: Header) -> None:
 
 
 def _not_of_one_sample(header: Header) -> None:
-    """Refuse three samples a pixel under a Photometric Interpretation of one, where the length has them."""
+    """Refuse three samples a pixel, as the length shows them, under a Photometric Interpretation that has one."""
     pixels = header.number("Rows", 0) * header.number("Columns", 0) * header.frames()
     if _fits(header, 3 * pixels) or _fits(header, 6 * pixels):
         raise refuted("PhotometricInterpretation")
@@ -66,11 +66,11 @@ def _lengths(header: Header) -> None:
     pixels = header.number("Rows", 0) * header.number("Columns", 0)
     samples, allocated = SAMPLES[header.photometric], header.number("BitsAllocated", 0)
     if allocated == 24 and samples == 3:
-        allocated = 8  # a pixel's bits, where those of a sample are meant
+        allocated = 8  # the bits of a pixel were written, where those of a sample are meant
         _sampled(header, allocated)
     if allocated and allocated not in (1, 8, 16, 32):
         raise BadInput(
-            f"{element('BitsAllocated')} is none that is taken; save the image with 8 or 16 bits a sample",
+            f"{element('BitsAllocated')} is not supported; save the image with 8 or 16 bits a sample",
             reason="unsupported_format",
         )
     _samples(header, samples)
@@ -82,7 +82,7 @@ def _lengths(header: Header) -> None:
 
 
 def _by_length(header: Header, pixels: int, samples: int, allocated: int, frames: int) -> None:
-    """What is right where the length is not as the header says; left as it is where nothing proves it."""
+    """Correct what contradicts the length; anything that nothing proves is left as it is."""
     if _by_width(header, pixels * frames * samples, samples, allocated):
         return
     if header.photometric == "YBR_FULL" and _fits(header, pixels * frames * 2) and allocated in (0, 8):
@@ -106,7 +106,7 @@ def _by_length(header: Header, pixels: int, samples: int, allocated: int, frames
 
 
 def _by_width(header: Header, expected: int, samples: int, allocated: int) -> bool:
-    """Whether the length is that of so many samples of one byte or of two; the header is corrected then."""
+    """Whether the length fits this many samples of one or of two bytes; if so, the header is corrected."""
     deep = header.number("BitsStored", 8) > 8
     for width in (16, 8) if deep else (8, 16):
         if not _fits(header, expected * width // 8):
@@ -124,7 +124,7 @@ def _by_width(header: Header, expected: int, samples: int, allocated: int) -> bo
 
 
 def _is_deep(header: Header, samples: int) -> bool:
-    """Whether samples of two bytes make a clearly smoother picture than twice as many of one: frames, or sides."""
+    """Whether two-byte samples make a clearly smoother picture than twice as many one-byte ones."""
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
     data = header.data[: 2 * rows * columns * samples]
     shallow, deep = np.frombuffer(data, "u1"), [np.frombuffer(data, kind) for kind in ("<u2", ">u2")]
@@ -139,7 +139,7 @@ def _is_deep(header: Header, samples: int) -> bool:
 
 
 def _least(pictures: list[NDArray[Any]]) -> float:
-    """How rough the smoothest of these is, by the deviation of its samples."""
+    """The roughness of the smoothest of these, relative to the deviation of its samples."""
     return min(sum(roughness(one)) / _spread(one) for one in pictures)
 
 
@@ -160,7 +160,7 @@ def _samples(header: Header, samples: int) -> None:
 
 
 def _is_smoother_unsigned(header: Header) -> bool:
-    """Whether uncompressed grey samples that claim to be signed make a smoother picture without a sign."""
+    """Whether uncompressed grey samples that claim to be signed make a smoother picture as unsigned ones."""
     width, stored = header.number("BitsAllocated", 0) // 8, header.number("BitsStored", 0)
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
     pixels = rows * columns
@@ -175,7 +175,7 @@ def _is_smoother_unsigned(header: Header) -> bool:
 
 
 def _planes(header: Header) -> None:
-    """Planar Configuration, by which of the two makes the smoother picture where it is missing or wrong."""
+    """Set Planar Configuration, if missing or wrong, to whichever makes the smoother picture."""
     declared = header.number("PlanarConfiguration", -1)
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
     width = header.number("BitsAllocated", 8) // 8
@@ -188,7 +188,8 @@ def _planes(header: Header) -> None:
     better = int(sum(rough[1]) < sum(rough[0]))
     ratio = sum(rough[1 - better]) / max(sum(rough[better]), 1e-9)
     if declared in (0, 1):
-        # In a grey picture by pixels, read by planes, neighbours across are equal, but those below are not.
+        # If a grey picture stored by pixel is read by plane, horizontal neighbours are equal, but
+        # vertical ones are not.
         both = all(one < 0.9 * other for one, other in zip(rough[better], rough[declared], strict=True))
         if better != declared and both and ratio > _PROVEN:
             header.correct("PlanarConfiguration", better)
@@ -199,13 +200,13 @@ def _planes(header: Header) -> None:
 
 
 def _no_planes(header: Header) -> None:
-    """Planar Configuration of sub-sampled colours, which are always by pixels (PS3.3, C.7.6.3.1.2)."""
+    """Planar Configuration of sub-sampled colours, which are always stored by pixel (PS3.3, C.7.6.3.1.2)."""
     frame = _last_frame(header)
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
     if header.number("PlanarConfiguration", 0) != 1 or frame is None or columns % 2:
         return
     samples = np.frombuffer(frame, "u1", rows * columns * 2)
-    # Luminance, either way, of the half that has it if it is a plane.
+    # Either way, take the luminance of the half that would hold it if stored by plane.
     by_pixel = samples[: rows // 2 * 2 * columns].reshape(-1, 4)[:, :2].reshape(rows // 2, columns, 1)
     by_plane = samples[: rows * columns].reshape(rows, columns, 1)
     if sum(roughness(by_pixel)) > sum(roughness(by_plane)):
@@ -214,7 +215,7 @@ def _no_planes(header: Header) -> None:
 
 
 def _sides(header: Header) -> None:
-    """Rows and Columns, where the picture is clearly smoother with the one for the other."""
+    """Swap Rows and Columns if the picture is clearly smoother that way."""
     rows, columns = header.number("Rows", 0), header.number("Columns", 0)
     frame = _last_frame(header)
     if rows == columns or header.photometric == "PALETTE COLOR" or frame is None:
@@ -225,7 +226,7 @@ def _sides(header: Header) -> None:
 
 
 def _byte_order(header: Header) -> None:
-    """Samples of two bytes, in the order in which they clearly make the smoother picture."""
+    """Put two-byte samples into the byte order that makes the clearly smoother picture."""
     frame = _last_frame(header)
     if header.number("BitsAllocated", 0) != 16 or header.photometric == "PALETTE COLOR" or frame is None:
         return
@@ -241,7 +242,7 @@ def _byte_order(header: Header) -> None:
 
 
 def _last_frame(header: Header) -> bytes | None:
-    """The bytes of the last frame of whole samples; none where they are not all there."""
+    """The bytes of the last frame of whole samples; none if some are missing."""
     width, halved = header.number("BitsAllocated", 0) // 8, header.photometric == "YBR_FULL_422"
     each = header.pixels() * width * (2 if halved else header.number("SamplesPerPixel", 1))
     end = each * header.frames()
@@ -260,7 +261,7 @@ def _spread(samples: NDArray[Any]) -> float:
 
 
 def _pictures(header: Header, frame: bytes, rows: int, columns: int) -> list[NDArray[Any]]:
-    """What a frame shows, by pixels and by planes."""
+    """The pictures that a frame shows, read by pixel and by plane."""
     samples = _samples_of(header, frame)
     if header.photometric == "YBR_FULL_422":
         made = [samples.reshape(rows, -1, 4)] if columns % 2 == 0 else []
@@ -272,18 +273,18 @@ def _pictures(header: Header, frame: bytes, rows: int, columns: int) -> list[NDA
 
 
 def _smoothest(header: Header, frame: bytes, rows: int, columns: int) -> float:
-    """How rough a frame is, by pixels or by planes: the less rough of both."""
+    """How rough a frame is, read by pixel or by plane, whichever is smoother."""
     return min((sum(roughness(one)) for one in _pictures(header, frame, rows, columns)), default=0.0)
 
 
 def _rough(header: Header, frame: bytes) -> float:
-    """The same in the shape that the header has, with where it changes most from left to right."""
+    """The same in the shape that the header states, including its strongest vertical seam."""
     made = _pictures(header, frame, header.number("Rows", 1), header.number("Columns", 1))
     return min((sum(roughness(one)) + _seam(one) for one in made), default=0.0)
 
 
 def _seam(picture: NDArray[Any]) -> float:
-    """The mean absolute difference of two neighbouring columns, of those that differ most."""
+    """The mean absolute difference of the two neighbouring columns that differ most."""
     return float(np.abs(np.diff(_middle(picture), axis=1)).mean(axis=(0, 2)).max())
 
 
@@ -304,7 +305,7 @@ def _middle(picture: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def is_unsigned(samples: NDArray[Any], bits: int) -> bool:
-    """Whether grey samples that were read with a sign make a clearly smoother picture without one.
+    """Whether grey samples that were read as signed make a clearly smoother picture as unsigned ones.
 
     Args:
         samples: Signed, [H, W].
@@ -312,13 +313,13 @@ def is_unsigned(samples: NDArray[Any], bits: int) -> bool:
     """
     deep = samples[..., None].astype(np.int32)
     if int(deep.max()) >> (bits - 1):
-        return True  # larger than any that has a sign
+        return True  # larger than any signed one
     plain, signed = deep & ((1 << bits) - 1), deep + (1 << (bits - 1))
     return sum(roughness(signed)) > _PROVEN * sum(roughness(plain))
 
 
 def within_bits(samples: NDArray[Any], stored: int) -> tuple[NDArray[Any], list[str]]:
-    """Decoded samples without overlay planes above Bits Stored; as they are where these bits belong to them.
+    """Decoded samples without overlay planes above Bits Stored; unchanged if these bits belong to the samples.
 
     Args:
         samples: Unsigned, [H, W] or [H, W, 3].
@@ -335,7 +336,7 @@ def within_bits(samples: NDArray[Any], stored: int) -> tuple[NDArray[Any], list[
 
 
 def is_lying(samples: NDArray[Any]) -> bool:
-    """Whether decoded samples, [H, W] or [H, W, 3], make a clearly smoother picture with Rows for Columns."""
+    """Whether samples, [H, W] or [H, W, 3], make a clearly smoother picture with Rows and Columns swapped."""
     rows, columns = samples.shape[:2]
     if rows == columns:
         return False
@@ -346,8 +347,8 @@ def is_lying(samples: NDArray[Any]) -> bool:
 def settle_samples(dataset: Dataset) -> list[str]:
     """Bring the stored bits of uncompressed samples to the bottom, by High Bit (PS3.5, 8.1.1).
 
-    Where nothing is above the stored bits and something below where High Bit has them, High Bit is wrong. Where
-    samples need more bits than are stored, Bits Stored is, unless those are overlay planes.
+    If nothing lies above the stored bits but something below the place that High Bit gives them, High Bit is
+    wrong. If samples need more bits than are stored, Bits Stored is wrong, unless the bits are overlay planes.
 
     Args:
         dataset: Settled; changed in place.
@@ -382,9 +383,9 @@ def settle_samples(dataset: Dataset) -> list[str]:
 
 
 def _widen(dataset: Dataset, samples: NDArray[Any], top: int) -> list[str]:
-    """Bits Stored as many as the largest sample needs, where what is above them belongs to the samples.
+    """Raise Bits Stored to what the largest sample needs, if the bits above belong to the samples.
 
-    Of colours of a byte each it always does: overlay planes are in the words of grey pictures (PS3.5, 8.1.2).
+    For one-byte colours they always do: overlay planes occur only in the words of grey pictures (PS3.5, 8.1.2).
     """
     rows, columns = number(dataset, "Rows", 0), number(dataset, "Columns", 0)
     colours = number(dataset, "SamplesPerPixel", 1)
@@ -403,14 +404,14 @@ def _widen(dataset: Dataset, samples: NDArray[Any], top: int) -> list[str]:
 
 
 _OVERLAYS = 4
-"""Different values above the stored bits up to which they may be overlays: of two planes."""
+"""Up to this many different values above the stored bits they may be overlays: two planes."""
 
 
 def _belongs(picture: NDArray[np.int32], stored: int) -> bool:
-    """Whether the bits above those stored continue the samples, and are no overlay planes.
+    """Whether the bits above those stored continue the samples, rather than being overlay planes.
 
-    They do where they count through many values; else where they change from one sample to the next, what is below
-    has to run over: then the difference of whole samples is the smaller one.
+    They do if they take many values. Otherwise, wherever they change from one sample to the next, the bits below
+    must overflow: then the difference of whole samples is the smaller one.
     """
     above = picture >> stored
     values = np.unique(above)
@@ -419,4 +420,4 @@ def _belongs(picture: NDArray[np.int32], stored: int) -> bool:
     changes = np.diff(above, axis=1) != 0
     whole = np.abs(np.diff(picture, axis=1))[changes]
     below = np.abs(np.diff(picture & ((1 << stored) - 1), axis=1))[changes]
-    return bool(whole.size) and float(np.median(whole)) < float(np.median(below))  # edges are no measure
+    return bool(whole.size) and float(np.median(whole)) < float(np.median(below))  # edges do not count

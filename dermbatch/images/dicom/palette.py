@@ -1,4 +1,4 @@
-"""The colours of a DICOM palette (PS3.3, C.7.6.3.1.5 and .6), in every width that exporters write them."""
+"""The colours of a DICOM palette (PS3.3, C.7.6.3.1.5 and .6), in every width that exporters write."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _DISCRETE, _LINEAR, _INDIRECT = range(3)
 def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
     """The colours of palette indices.
 
-    Entries that claim 16 bits of which only the lower 8 are used have 8: else they would all be black.
+    Entries that claim 16 bits but use only the lower 8 are read as 8 bits: otherwise all would be black.
 
     Args:
         indices: [H, W], of any integer type.
-        dataset: Has the palette.
+        dataset: The data set with the palette.
 
     Returns:
         uint8 [H, W, 3], and notes.
@@ -46,13 +46,13 @@ def coloured(indices: NDArray[Any], dataset: Dataset) -> tuple[Rgb, list[str]]:
 
 
 def has_colours(dataset: Dataset) -> bool:
-    """Whether there is a palette of colours: one whose three tables are not one and the same."""
+    """Whether there is a palette of colours: one whose three tables are not all the same."""
     tables = [dataset.get(f"{colour}{_DATA}") or dataset.get(f"Segmented{colour}{_DATA}") for colour in _COLOURS]
     return all(tables) and any(bytes(table) != bytes(tables[0]) for table in tables)
 
 
 def without_segments(dataset: Dataset) -> None:
-    """Put the entries of a segmented palette into one that is none: in place; a palette that is there stays.
+    """Expand a segmented palette into a plain one, in place; an existing plain palette stays.
 
     Raises:
         BadInput: ``corrupt``, if the segments cannot be followed.
@@ -67,10 +67,10 @@ def without_segments(dataset: Dataset) -> None:
 
 
 def table_of(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[int, int]]:
-    """Entries of a colour; the index that the first is for; bits of an entry as they are stored, 8 or 16.
+    """The entries of a colour; the index of the first one; the bits of an entry as stored, 8 or 16.
 
     Args:
-        dataset: Has the palette.
+        dataset: The data set with the palette.
         colour: ``Red``, ``Green`` or ``Blue``.
 
     Raises:
@@ -83,7 +83,7 @@ def table_of(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[i
         raise _unusable(f"{colour}PaletteColorLookupTableDescriptor") from None
     count = (count & 0xFFFF) or 1 << 16
     if first > 0x7FFF and number(dataset, "PixelRepresentation", 0) == 1:
-        first -= 1 << 16  # signed, as the indices are, whatever its VR says
+        first -= 1 << 16  # signed if the indices are, whatever its VR says
     segmented = f"Segmented{colour}{_DATA}"
     if segmented in dataset and f"{colour}{_DATA}" not in dataset:
         return _expanded(dataset, segmented, count, wide=stated > 8), (first, 16 if stated > 8 else 8)
@@ -117,7 +117,7 @@ def _expanded(dataset: Dataset, keyword: str, count: int, *, wide: bool) -> NDAr
 
 
 def _entries(words: list[int], count: int, size: int) -> list[int]:
-    """Segments followed one by one; those that are copied may not copy others, so that the work has an end."""
+    """Segments followed one by one; copied segments may not copy others, so that this ends."""
     found: list[int] = []
     at = 0
     while at + 1 < len(words) and len(found) < count:
@@ -129,20 +129,20 @@ def _entries(words: list[int], count: int, size: int) -> list[int]:
         place = sum(one << (8 * size * number) for number, one in enumerate(places)) // size
         for _ in range(length):
             if words[place] == _INDIRECT or len(found) > count:
-                raise ValueError("segments that copy others are copied")
+                raise ValueError("a copied segment copies others")
             place = _follow(words, place, found)
         at += 2 + 4 // size
     return found
 
 
 def _follow(words: list[int], at: int, found: list[int]) -> int:
-    """Add the entries of a discrete or a linear segment; where the next one begins."""
+    """Add the entries of a discrete or a linear segment; returns where the next one begins."""
     code, length, value = words[at], words[at + 1], words[at + 2]
     if code == _DISCRETE:
         found.extend(words[at + 2 : at + 2 + length])
         return at + 2 + length
     if code != _LINEAR:
-        raise ValueError("no segment that is known")
+        raise ValueError("unknown kind of segment")
     found.extend(np.rint(np.linspace(found[-1], value, length + 1)[1:]).astype(int).tolist())
     return at + 3
 

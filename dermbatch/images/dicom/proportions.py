@@ -1,7 +1,7 @@
-"""How large a DICOM image's pixels are, or at least how high for their width, by what its header says.
+"""How large a DICOM image's pixels are, or at least their aspect ratio, according to its header.
 
-No measure is better than a wrong one: what cannot be read, contradicts itself or is a known placeholder gives
-none, and a note says why.
+No measure is better than a wrong one: a spacing that cannot be read, contradicts itself or is a known placeholder
+is dropped, and a note says why.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _SPACINGS: dict[str, str | None] = {
     "NominalScannedPixelSpacing": "spacing_nominal",
     "ImagerPixelSpacing": "spacing_imager",
 }
-"""Where the pixel spacing is looked for, in this order, and the note where it was found."""
+"""Where pixel spacing is looked for, in this order, and the note that says where it was found."""
 _COMMA = re.compile(r"([+-]?\d+),(\d+)([eE][+-]?\d+)?")
 _SAME = 0.01
-"""Difference of two proportions, relative, that is rounding."""
+"""Relative difference of two proportions that is mere rounding."""
 
 _LEAST = 1e-5
-"""Spacing in mm; light shows nothing so small."""
+"""Least spacing in mm; light shows nothing smaller."""
 Pair = tuple[float, float]
 
 
 def proportions(dataset: Dataset) -> tuple[Pair | None, float | None, list[str]]:
-    """(row, column) pixel spacing in mm; height over width of a pixel where that alone is known and not 1; notes.
+    """(row, column) pixel spacing in mm; height over width of a pixel if only that is known and is not 1; notes.
 
     Notes are ``spacing_nominal`` and ``spacing_imager`` (where the spacing was found), ``spacing_decimal_comma``,
-    and, where there is none, why: ``spacing_unusable``, ``spacing_placeholder``, ``spacing_contradicts_aspect``;
+    and, if there is none, why: ``spacing_unusable``, ``spacing_placeholder``, ``spacing_contradicts_aspect``;
     ``pixel_aspect_unusable``.
     """
     spacing, notes = _spacing(dataset)
@@ -57,7 +57,7 @@ def _spacing(dataset: Dataset) -> tuple[Pair | None, list[str]]:
         pair = _pair(values)
         if pair is None or min(pair) < _LEAST:
             unusable = unusable or ["spacing_unusable"]
-        elif pair == (1.0, 1.0):  # what exporters write that know none: a dermatoscope shows no 1 mm pixels
+        elif pair == (1.0, 1.0):  # exporters that know no spacing write this: no dermatoscope has pixels of 1 mm
             unusable = unusable or ["spacing_placeholder"]
         else:
             comma = any("," in part for part in _parts(dataset, keyword))
@@ -66,7 +66,7 @@ def _spacing(dataset: Dataset) -> tuple[Pair | None, list[str]]:
 
 
 def _pair(values: list[str]) -> Pair | None:
-    """Two lengths of 0 to 1000, both excluded; none where it is something else."""
+    """Two lengths between 0 and 1000, both excluded; none for anything else."""
     try:
         row, column = map(float, values)
     except (ValueError, OverflowError):
@@ -78,7 +78,7 @@ def decimals(dataset: Dataset, keyword: str) -> list[str]:
     """The values of an element as decimal strings (PS3.5, 6.2, DS), whatever its VR, quotes and decimal signs.
 
     Returns:
-        As many as there are; what is no number is as it was found.
+        All of them; what is no number is returned as it was found.
     """
     return [_COMMA.sub(r"\1.\2\3", part) if _COMMA.fullmatch(part) else part for part in _parts(dataset, keyword)]
 
@@ -86,7 +86,7 @@ def decimals(dataset: Dataset, keyword: str) -> list[str]:
 def _parts(dataset: Dataset, keyword: str) -> list[str]:
     try:
         value: Any = dataset.get(keyword)
-    except Exception:  # a value that cannot be converted: what it was written as
+    except Exception:  # a value that cannot be converted stays as it was written
         tag = getattr(dataset.get_item(keyword), "value", None)
         value = tag.decode("ascii", "replace") if isinstance(tag, bytes) else None
     if value is None:

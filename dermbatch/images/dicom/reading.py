@@ -1,4 +1,4 @@
-"""The data set of a DICOM file: whatever it lacks around it, and in the byte order that it is in."""
+"""The data set of a DICOM file: even if what belongs around it is missing, and in its true byte order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_DATA_SET = 2 * 1024**3
 
 
 def truncated() -> BadInput:
-    """Why an image is refused whose pixel data are cut off."""
+    """The refusal of an image whose pixel data are cut off."""
     return BadInput(
         f"{element('PixelData')} ends before the picture does; copy the file again, or export it again",
         reason="truncated",
@@ -31,10 +31,10 @@ def truncated() -> BadInput:
 
 
 def parse(data: bytes) -> Dataset:
-    """The data set, its file meta information completed where the file has none.
+    """The data set, its file meta information supplied if the file has none.
 
     Raises:
-        BadInput: ``truncated`` if nothing is there, ``too_large`` where it would inflate to fill the memory.
+        BadInput: ``truncated`` if nothing is there, ``too_large`` if it would inflate to fill the memory.
         Exception: Anything that pydicom raises on a damaged file; its text may quote the header.
     """
     _check_deflated(data)
@@ -52,7 +52,7 @@ def parse(data: bytes) -> Dataset:
 
 
 def _in_true_order(data: bytes) -> tuple[bytes, str]:
-    """The file with a transfer syntax of the byte order in which its first element is, and that which it says.
+    """The file with the transfer syntax that fits the byte order of its first element, and the stated one.
 
     Explicit VR Little and Big Endian, whose UIDs differ in a character, are told apart by the group's number.
     """
@@ -68,9 +68,9 @@ def _in_true_order(data: bytes) -> tuple[bytes, str]:
 
 
 def _check_deflated(data: bytes) -> None:
-    """Refuse a deflated data set that would fill the memory, before pydicom inflates it at one go."""
+    """Refuse a deflated data set that would fill the memory, before pydicom inflates it in one go."""
     if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in data[:1024]:
-        return  # one that hides it inflates within the limits of the process
+        return  # a file that hides this is inflated within the limits of the process
     start = 144 + int.from_bytes(data[140:144], "little")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     rest, size = data[start:], 0
@@ -79,10 +79,13 @@ def _check_deflated(data: bytes) -> None:
             size += len(inflater.decompress(rest, 1 << 24))
         except zlib.error:
             raise BadInput(
-                f"{element('TransferSyntaxUID')} says that the data set is deflated, and it is not, or is cut; "
-                "export the image again",
+                f"{element('TransferSyntaxUID')} says that the data set is deflated, but it is not, or is cut "
+                f"off; export the image again",
                 reason="corrupt",
             ) from None
         rest = inflater.unconsumed_tail
         if size > _LARGEST_DATA_SET:
-            raise BadInput("the deflated DICOM data set is too large", reason="too_large")
+            raise BadInput(
+                "the deflated DICOM data set is too large; export the image without deflating it",
+                reason="too_large",
+            )

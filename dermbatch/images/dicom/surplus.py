@@ -1,7 +1,7 @@
-"""Bytes of uncompressed pixel data that belong to no pixel: where they are, as what they hold and leave proves it.
+"""Bytes of uncompressed pixel data that belong to no pixel, located by their content and by what remains.
 
-Exporters write rows to whole words, frames to whole blocks, an opacity that Samples per Pixel does not count,
-items around what is not compressed. Taken for pixels, such bytes shift every sample behind them.
+Exporters pad rows to whole words and frames to whole blocks, add an opacity that Samples per Pixel does not count,
+or wrap uncompressed data into items. Taken for pixels, such bytes shift every sample after them.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from dermbatch.images.dicom.fragments import ITEM, fragments
 from dermbatch.images.dicom.header import Header, element, refuted
 
 Rough = Callable[[bytes], float]
-"""How rough the picture is that a frame's bytes make."""
+"""Measures how rough the picture is that a frame's bytes make."""
 
 _CLEARLY = 1.02
-"""How much rougher a picture is that has a seam where its rows are wrapped, at least."""
+"""How much rougher, at least, a picture is with a seam where its rows are wrapped."""
 _SEAM = 1.3
-"""How much more its columns differ there than those of the other picture where its own rows would be wrapped."""
+"""How much more its columns differ at the seam than those of the other picture where that would be wrapped."""
 
 
 def leave_pixels(header: Header, each: int, frames: int, rough: Rough) -> None:
-    """Take out of the pixel data what belongs to no pixel.
+    """Remove from the pixel data what belongs to no pixel.
 
-    What is left out holds one value all over; only behind the last pixel it may be anything.
+    What is removed must hold a single value throughout; only after the last pixel may it be anything.
 
     Args:
-        header: Its pixel data are longer than its frames, by less than one.
+        header: A header whose pixel data are longer than its frames, by less than one frame.
         each: Bytes of a frame.
         frames: How many there are.
         rough: See above.
 
     Raises:
-        BadInput: If nothing says where those bytes are; it names the element that may be wrong.
+        BadInput: If nothing tells where those bytes are; the message names the element that may be wrong.
     """
     data = np.frombuffer(header.data, np.uint8)
     if (inner := _in_items(header.data)) is not None and len(inner) - each * frames in (0, 1):
@@ -55,20 +55,20 @@ def leave_pixels(header: Header, each: int, frames: int, rough: Rough) -> None:
 
 
 def _in_items(data: bytes) -> bytes | None:
-    """The contents of the items that all of it is in, without the offset table; none where it is in none."""
+    """The contents of the items that wrap all of it, without the offset table; none if there are no items."""
     if data[:4] != ITEM:
         return None
     return b"".join(data[start:end] for start, end in fragments(data)[1:])
 
 
 Layout = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""What is kept, and what is left out, one piece a row."""
+"""What is kept and what is removed, one piece a row."""
 
 
 def _layouts(header: Header, data: NDArray[np.uint8], each: int, frames: int) -> Iterator[Layout]:
-    """Where the bytes that are too many may be: in each pixel, behind each row, each frame, all, before all.
+    """Where the surplus bytes may be: in each pixel, after each row or frame, after everything or before it.
 
-    What chance explains least comes first.
+    The layouts that are least likely by chance come first.
     """
     size = each * frames
     more = len(data) - size
@@ -99,14 +99,14 @@ def _has_fourth(header: Header, length: int, size: int) -> bool:
 
 
 def _holds_nothing(left_out: NDArray[Any]) -> bool:
-    """Whether all its pieces are alike, and each of one value but for a sample's two bytes."""
+    """Whether all its pieces are alike, and each holds a single value, apart from a sample's two bytes."""
     first = left_out[0]
     is_sample = len(left_out) > 1 and first.size == 2
     return bool((left_out == first).all()) and (is_sample or bool((first == first[0]).all()))
 
 
 def _before_the_rest(header: Header, data: NDArray[np.uint8], each: int, frames: int, rough: Rough) -> bytes:
-    """The first bytes, where what is behind them is no part of the picture."""
+    """The first bytes, if what follows them is not part of the picture."""
     size = each * frames
     more, lines = len(data) - size, header.number("Rows", 1) * frames
     if _has_fourth(header, len(data), size):
@@ -125,7 +125,7 @@ def _before_the_rest(header: Header, data: NDArray[np.uint8], each: int, frames:
 
 
 def _wrapped(header: Header, frame: NDArray[np.uint8], offset: int) -> float:
-    """How much columns differ where rows are wrapped if a frame begins so many bytes too early, by all columns."""
+    """How much columns differ, relative to all, where rows wrap if a frame begins this many bytes too early."""
     rows, width = header.number("Rows", 1), header.number("BitsAllocated", 8) // 8
     apart = header.number("PlanarConfiguration", 0) == 1
     line = len(frame) // rows // (3 if apart else 1)
@@ -139,7 +139,6 @@ def _wrapped(header: Header, frame: NDArray[np.uint8], offset: int) -> float:
 
 def _elsewhere() -> BadInput:
     return BadInput(
-        f"{element('PixelData')} holds more bytes than the picture has, and they are not behind it; export the "
-        "image again",
+        f"{element('PixelData')} holds more bytes than the picture has, and not after it; export the image again",
         reason="corrupt",
     )

@@ -30,15 +30,20 @@ def register(app: typer.Typer) -> None:
 def audit(
     context: typer.Context,
     object_uri: Annotated[
-        str | None, typer.Option("--object", metavar="URI", help="Only of what is called so, or begins so.")
+        str | None,
+        typer.Option(
+            "--object",
+            metavar="URI",
+            help="Only accesses to the object of this name, or whose names begin with it.",
+        ),
     ] = None,
-    since: Annotated[datetime | None, typer.Option("--since", help="Only then or later.")] = None,
+    since: Annotated[datetime | None, typer.Option("--since", help="Only at that time or later.")] = None,
     home: options.Home = options.DEFAULT_HOME,
     plain: options.AsJson = False,
 ) -> None:
     """Search the audit log: who or what read, wrote, deleted or sent which image or result, and when.
 
-    The stack need not run. With the salt of de-identification set, originals are found by their own names.
+    The stack need not be running. If the salt of de-identification is set, originals are found by their own names.
     """
     if context.invoked_subcommand is not None:
         return
@@ -52,19 +57,21 @@ def audit(
 def verify(
     known: Annotated[
         str | None,
-        typer.Option("--known", metavar="DIGEST", help="One that was printed earlier must still be there."),
+        typer.Option(
+            "--known", metavar="DIGEST", help="Digest that was printed earlier, and must still be there."
+        ),
     ] = None,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
-    """Look whether the audit log is as it was written; exit code 1 where a line was changed, put in or taken out.
+    """Check that the audit log is as it was written; exit code 1 if a line was changed, inserted or removed.
 
-    Prints the digest of each file's last line. Keep them elsewhere: by one of them it shows later that nothing up
-    to there was made anew.
+    Prints the digest of each file's last line. Keep these elsewhere: each proves later that nothing before it was
+    rewritten.
     """
     checks = list(check(_folder(audited(load(), home)), known))
     for one in checks:
         text = one.wrong or f"{one.lines} lines hold; the last one: {one.digest}"
-        earlier = f" ({one.before} lines before have no chain)" if one.before else ""
+        earlier = f" ({one.before} earlier lines have no chain)" if one.before else ""
         out.print(f"{one.name}: {text}{earlier}", markup=False, soft_wrap=True, highlight=False)
     if known is not None and not any(one.known for one in checks):
         out.print(f"no line has the digest {known}", markup=False, soft_wrap=True, highlight=False)

@@ -51,23 +51,27 @@ def submit(
     exclude: options.Exclude = None,
     since: options.Since = None,
     until: options.Until = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; tell what it would come to.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; estimate what it would come to.")
+    ] = False,
     price: Annotated[
-        float | None, typer.Option("--price", min=0, help="Of one GPU for an hour, for --dry-run.")
+        float | None, typer.Option("--price", min=0, help="Price of one GPU for an hour, for --dry-run.")
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs to pay for, for --dry-run.")] = 1,
     dicom: options.Dicom = False,
     send_to: options.SendTo = None,
     output: options.Output = None,
     profile: options.Deidentify = None,
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose it is, and who is billed for it.")] = "default",
+    tenant: Annotated[
+        str, typer.Option("--tenant", help="Tenant that the batch belongs to and that is billed for it.")
+    ] = "default",
     deadline: options.Deadline = None,
     plain: options.AsJson = False,
 ) -> None:
-    """Give images to the running stack and print the batch's name; does not wait.
+    """Submit images to the running stack and print the batch's name; does not wait.
 
-    Killed while it reads the inputs, the same command with the same --batch goes on where it was; given once more
-    after that, it finds its batch and changes nothing.
+    If it is killed while reading the inputs, the same command with the same --batch resumes; after that, it finds
+    its batch and changes nothing.
     """
     settings, store, ledger = options.connect(home)
     order = submission.order(
@@ -90,7 +94,7 @@ def submit(
         there = submission.before(name, order, inputs, settings, store, filters=chosen, profile=profile)
         if there is not None:
             begin_if_open(store, ledger, there)
-            err.print(f"batch {name} was given before: nothing is changed", markup=False, soft_wrap=True)
+            err.print(f"batch {name} was submitted before: nothing is changed", markup=False, soft_wrap=True)
             out.print(name, markup=False)
             return
     offer = Offer.of(settings, warn)
@@ -114,7 +118,7 @@ def submit(
             err.print(promised.sentence, markup=False, soft_wrap=True)
         return
     if batch_name is None:
-        text = f"batch {name}: if this is cut off, the same command with --batch {name} goes on"
+        text = f"batch {name}: if this is interrupted, the same command with --batch {name} resumes"
         err.print(text, markup=False, soft_wrap=True)
     with err.status("Reading the inputs") as shown:
         batch = submitted.plan(
@@ -129,7 +133,7 @@ def submit(
 
 
 def _promise(order: Order, own: float | None, ledger: Ledger) -> Promise | None:
-    """Whether its deadline can be met, where it has one."""
+    """Whether its deadline can be met, if it has one."""
     if order.deadline is None:
         return None
     return promise(order.deadline, datetime.now(UTC), own, ledger.everywhere().batches)
@@ -138,7 +142,7 @@ def _promise(order: Order, own: float | None, ledger: Ledger) -> Promise | None:
 def resegment(
     batches: Annotated[
         list[str],
-        typer.Argument(metavar="BATCH", help="Batches whose images to run again.", show_default=False),
+        typer.Argument(metavar="BATCH", help="Batches whose images are run again.", show_default=False),
     ],
     models: options.Models = None,
     support: options.Support = None,
@@ -165,14 +169,14 @@ def resegment(
 
 def status(
     batch_name: Annotated[
-        str | None, typer.Argument(metavar="BATCH", help="Name of a batch; all if not given.", show_default=False)
+        str | None, typer.Argument(metavar="BATCH", help="Name of a batch; by default all.", show_default=False)
     ] = None,
     home: options.Home = options.DEFAULT_HOME,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the batch until it is closed.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="All closed batches, not only the newest.")] = False,
     plain: options.AsJson = False,
 ) -> None:
-    """Show how batches stand: progress, rate, time left, failures, the oldest waiting live image."""
+    """Show the state of batches: progress, rate, time left, failures, the live image that has waited longest."""
     _, store, ledger = options.connect(home)
     failed = 0
     if watch:
@@ -195,13 +199,13 @@ def fetch(
 ) -> None:
     """Write the results of a batch into a folder.
 
-    The stack need not run: the object store of its home is started for it, or DERMBATCH_STORE__ENDPOINT_URL and
-    credentials name one, wherever that is.
+    The stack need not be running: the object store of its home is started for this command, unless
+    DERMBATCH_STORE__ENDPOINT_URL and credentials name another one.
     """
     with options.results(home) as store:
         batch = entries.named(store, batch_name)
         options.make_folder(folder)
-        told = write_bundles(store, batch, folder, _tell) if fhir else Told()  # needs none of the other files
+        told = write_bundles(store, batch, folder, _tell) if fhir else Told()  # does not need the other files
         fetch_batch(store, batch_name, folder)
     where(out, folder)
     if fhir:
@@ -211,13 +215,13 @@ def fetch(
 
 def send(
     batch_name: options.Batch,
-    fhir: Annotated[str, typer.Option("--fhir", metavar="NAME", help="FHIR server of the settings.")],
+    fhir: Annotated[str, typer.Option("--fhir", metavar="NAME", help="Name of a FHIR server in the settings.")],
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
     """Send the results of a batch to a FHIR server, as DiagnosticReport and Observations (R4).
 
-    What it has already is not made twice, so the same command goes on where one was cut off. Exit code 1 where
-    results were not taken. The stack need not run, as for fetch.
+    Nothing that the server has already is created twice, so the same command resumes an interrupted one. Exit code
+    1 if results were not taken. The stack need not be running, as for fetch.
     """
     server = named_server(fhir, load().fhir)
     try:
@@ -226,7 +230,7 @@ def send(
     finally:
         server.close()
     _show(batch_name, told, f"sent to {fhir}")
-    made = f"{told.created:,} resources made, {told.there:,} were there"
+    made = f"{told.created:,} resources created, {told.there:,} were there already"
     out.print(f"{batch_name}: {made}", markup=False, soft_wrap=True)
     raise typer.Exit(1 if told.bad else 0)
 
@@ -244,10 +248,10 @@ def _show(name: str, told: Told, what: str) -> None:
 
 
 def verify(batch_name: options.Batch, home: options.Home = options.DEFAULT_HOME) -> None:
-    """Check a batch's records and files in the object store against what was written; nothing of it is changed.
+    """Compare a batch's records and files in the object store with what was written; nothing is changed.
 
-    Names what is gone or damaged; exit code 1 where there is any. Given again, such images are made anew.
-    The stack need not run, as for fetch.
+    Lists what is missing or damaged, with exit code 1. Submitted again, such images are computed again.
+    The stack need not be running, as for fetch.
     """
     with options.results(home) as store:
         found = verify_batch(store, entries.named(store, batch_name), _tell)

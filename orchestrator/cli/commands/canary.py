@@ -40,14 +40,14 @@ def start(
     chosen = named(models or ())
     Offer.known(settings).check(chosen)
     if unpinned := [stage for stage, choice in chosen.items() if choice.version is None]:
-        raise UsageError(f"{unpinned[0]}: pin a version, as in {unpinned[0]}=NAME@VERSION")
+        raise UsageError(f"{unpinned[0]}: give a version, as in {unpinned[0]}=NAME@VERSION")
     canary.start(store, name, chosen, share)
     ledger.slots.wake()
 
 
 @commands.command()
 def stop(name: _Name, home: options.Home = options.DEFAULT_HOME) -> None:
-    """Stop a canary; what it has shown stays."""
+    """Stop a canary; its results stay."""
     canary.stop(ObjectStore(options.attach(home).store), name)
 
 

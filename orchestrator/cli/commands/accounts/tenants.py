@@ -1,4 +1,4 @@
-"""Tenants: who is declared, what each has of its quota, and whose batches are left over."""
+"""Tenants: who is declared, how much of its quota each uses, and whose batches are left over."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def tenants(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = False) -> None:
-    """Show the tenants that are declared, what each has of its quota, and what was attained of its objectives.
+    """Show the declared tenants, how much of its quota each uses, and how well its objectives were met.
 
-    Open batches of tenants that are declared no more are named, and the exit code is 1 then. The stack need not
-    run, as for fetch.
+    Open batches of tenants that are no longer declared are listed, with exit code 1. The stack need not be
+    running, as for fetch.
     """
     declared = load_tenants(options.settings_of(home))
     if declared is None:
@@ -49,7 +49,7 @@ def tenants(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = F
         out.print(_table(found), soft_wrap=not out.is_terminal)
     for one, has, _ in found:
         if has.watching is not None:
-            warn(f"watching takes in nothing more for tenant {one.name!r} for now: {has.watching}")
+            warn(f"watch takes in nothing more for tenant {one.name!r} for now: {has.watching}")
     for whose, batches in left.items():
         some = ", ".join(batches[:_NAMED])
         warn(

@@ -1,4 +1,4 @@
-"""What tenants used, recomputed from all events, and what it comes to; whether reports are what was signed."""
+"""What tenants used, recomputed from all events, and what it costs; whether reports are what was signed."""
 
 from __future__ import annotations
 
@@ -45,29 +45,27 @@ def register(app: typer.Typer) -> None:
 
 
 def usage(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Only of this one.")] = None,
-    month: Annotated[
-        str | None, typer.Option("--month", metavar="YYYY-MM", help="Only of this month, UTC.")
-    ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for a spreadsheet or a bookkeeper.")] = False,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant.")] = None,
+    month: Annotated[str | None, typer.Option("--month", metavar="YYYY-MM", help="Only this month, UTC.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for spreadsheets and bookkeeping.")] = False,
     prices: Annotated[
-        Path | None, typer.Option("--prices", help="File of price lists; that of the settings if not given.")
+        Path | None, typer.Option("--prices", help="File of price lists; by default that of the settings.")
     ] = None,
     rewrite: Annotated[
         str | None,
         typer.Option(
-            "--rewrite", metavar="BATCH", help="First write the events of this batch anew, of its records."
+            "--rewrite", metavar="BATCH", help="First write the events of this batch again, from its records."
         ),
     ] = None,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
     """Add up what tenants used, from the events of all closed batches, and what it costs by the price lists.
 
-    Each event counts once. What is cut off, changed or gone is reported, and the exit code is 1 then. The stack
-    need not run, as for fetch.
+    Each event counts once. Events that are cut off, changed or missing are reported, with exit code 1. The stack
+    need not be running, as for fetch.
     """
     if month is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
-        raise UsageError(f"{month!r} is no month: say it as 2026-03")
+        raise UsageError(f"{month!r} is not a month: write it like 2026-03")
     path = prices or load().metering.prices
     lists = load_prices(path) if path is not None else None
     with options.results(home) as store:
@@ -77,7 +75,7 @@ def usage(
     if lists is not None and (days := unpriced(counted.days, lists)):
         counted.wrong += 1
         some = ", ".join(f"{whose} {day}" for whose, day in days[:_NAMED])
-        warn(f"no price list is valid for {len(days)} days of a tenant ({some}): they are in no sum of money")
+        warn(f"no price list is valid for {len(days)} days of a tenant ({some}): they are not part of any cost")
     lines = bill(counted.days, lists)
     if as_csv:
         _write_csv(lines, lists)
@@ -89,7 +87,7 @@ def usage(
 def _rewrite(store: ObjectStore, name: str) -> None:
     batch = named(store, name)
     if read_summary(store, name) is None:
-        raise UsageError(f"batch {name!r} is not closed: its events are written when it closes")
+        raise UsageError(f"batch {name!r} is not closed yet: its events are written when it closes")
     warn(f"{write_usage(store, batch).events:,} events of batch {name} written")
 
 
@@ -99,16 +97,16 @@ def _counted(store: ObjectStore, tenant: str | None, month: str) -> Counted:
         if tenant in {None, manifest.tenant}:
             count(store, manifest, counted, warn, month)
     for key in found.damaged:
-        warn(f"{key} cannot be read: what that batch used is not in the sum")
+        warn(f"{key} cannot be read: what that batch used is not included")
     for name in found.uncounted[:_NAMED]:
         warn(f"batch {name} has no usage events: dermbatch usage --rewrite {name} writes them from its records")
     if len(found.uncounted) > _NAMED:
         warn(f"{len(found.uncounted) - _NAMED:,} more batches have none")
     counted.wrong += len(found.damaged) + len(found.uncounted)
     if counted.repeated:
-        warn(f"{counted.repeated:,} events are there more than once, and count once")
+        warn(f"{counted.repeated:,} events exist more than once, and are counted once")
     if found.open:
-        warn(f"{found.open:,} batches are open: what they used comes when they close")
+        warn(f"{found.open:,} batches are open: what they use is counted when they close")
     return counted
 
 
@@ -153,17 +151,21 @@ def verify(
     batch_name: options.Batch,
     public_key: Annotated[
         str | None,
-        typer.Option("--public-key", metavar="HEX", help="Of who should have signed it; ours if not given."),
+        typer.Option(
+            "--public-key", metavar="HEX", help="Key of whoever should have signed it; by default our own."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", help="Look at the report in this folder of results, not in the store."),
+        typer.Option(
+            "--folder", help="Check the report in this folder of results instead of the one in the store."
+        ),
     ] = None,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
-    """Check that a batch's report, and what it used, are what was signed when it closed; exit code 1 where not.
+    """Check that a batch's report and usage are what was signed when it closed; exit code 1 if they are not.
 
-    The stack need not run, as for fetch.
+    The stack need not be running, as for fetch.
     """
     public = public_key or _our_key(home)
     if folder is not None:
@@ -175,21 +177,21 @@ def verify(
         warn(f"the report of batch {batch_name}: {sentence}")
     if found:
         raise typer.Exit(1)
-    whose = "" if public else "; whose key that is nobody says here: give --public-key"
-    out.print(f"{batch_name}: as it was signed with key {signer}{whose}", markup=False, soft_wrap=True)
+    whose = "" if public else "; nothing here says whose key that is: give --public-key"
+    out.print(f"{batch_name}: as signed with key {signer}{whose}", markup=False, soft_wrap=True)
 
 
 @reports.command()
 def key(home: options.Home = options.DEFAULT_HOME) -> None:
-    """Print the public key of the reports that are signed here: give it to who is to check them."""
+    """Print the public key that reports are signed with here: give it to whoever is to check them."""
     found = _our_key(home)
     if found is None:
-        raise UsageError(f"no key is set, and no stack has made one in {home}")
+        raise UsageError(f"no key is set, and no stack has created one in {home}")
     out.print(found, markup=False, soft_wrap=True)
 
 
 def _our_key(home: Path) -> str | None:
-    """Of the settings, else of the stack in this home; none where there is neither."""
+    """The key of the settings, else of the stack in this home; none if there is neither."""
     secret = load().metering.signing_key
     if secret is None and (home / KEY_FILE).is_file():
         secret = kept_key(home)
@@ -203,7 +205,7 @@ def _verified(batch: str, read: Callable[[str], bytes | None], public: str | Non
     except ObjectNotFound:
         body = None
     if body is None:
-        return "", ["it is not signed, or its signature is gone"]
+        return "", ["it was never signed, or its signature is gone"]
     try:
         signature = parsed(body, ReportSignature, where)
     except RecordDamaged as error:
@@ -212,7 +214,7 @@ def _verified(batch: str, read: Callable[[str], bytes | None], public: str | Non
 
 
 def _of_folder(folder: Path, key: str) -> bytes | None:
-    """A file of a folder of results, which has no usage."""
+    """A file in a folder of results, which has no usage."""
     if key.startswith(layout.USAGE):
         return None
     try:
