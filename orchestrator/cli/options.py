@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they come to."""
+"""Options that several commands share, and what they mean."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from orchestrator.stack.environment import audited
 
 DEFAULT_HOME = Path(".dermbatch")
 ALL_STAGES = ",".join(ORDER)
-_SPARE_SLOTS = {  # beyond the processors; more gained nothing (docs/performance.md)
-    Engine.TRITON: 4,  # reading and writing while others wait for Triton
+_SPARE_SLOTS = {  # beyond the number of processors; more gained nothing (docs/performance.md)
+    Engine.TRITON: 4,  # these read and write while others wait for Triton
     Engine.ONNXRUNTIME: 0,
 }
 
@@ -44,17 +44,15 @@ Models = Annotated[
     list[str] | None,
     typer.Option("--model", metavar="STAGE=NAME[@VERSION]", help="Model of a stage; may be given several times."),
 ]
-NewBatch = Annotated[
-    str | None, typer.Option("--batch", help="Name of the batch; made from the time if not given.")
-]
+NewBatch = Annotated[str | None, typer.Option("--batch", help="Name of the batch; by default made from the time.")]
 Batch = Annotated[str, typer.Argument(metavar="BATCH", help="Name of a batch.", show_default=False)]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=256, help="Images at a time; a few more than processors if not given."),
+    typer.Option("--workers", min=1, max=256, help="Images at a time; by default a few more than processors."),
 ]
 Repository = Annotated[
     Path | None,
-    typer.Option("--model-repository", help="Triton model repository; the models that come along if not given."),
+    typer.Option("--model-repository", help="Triton model repository; by default the models that come along."),
 ]
 RunBy = Annotated[
     Engine | None,
@@ -69,26 +67,29 @@ Home = Annotated[
 ]
 Include = Annotated[
     list[str] | None,
-    typer.Option("--include", metavar="GLOB", help="Only paths like this; may be given several times."),
+    typer.Option("--include", metavar="GLOB", help="Only paths that match; may be given several times."),
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="GLOB", help="No paths like this; may be given several times."),
+    typer.Option("--exclude", metavar="GLOB", help="No paths that match; may be given several times."),
 ]
-Since = Annotated[datetime | None, typer.Option("--since", help="Only what was modified then or later.")]
-Until = Annotated[datetime | None, typer.Option("--until", help="Only what was modified before.")]
+Since = Annotated[datetime | None, typer.Option("--since", help="Only what was modified at this time or later.")]
+Until = Annotated[datetime | None, typer.Option("--until", help="Only what was modified before this time.")]
 Deadline = Annotated[
     datetime | None,
     typer.Option(
-        "--deadline", help="By when it is to be done; says whether it can be, and makes it urgent in time."
+        "--deadline",
+        help="Time by which it is to be done; says whether that is possible, and raises its priority in time.",
     ),
 ]
 Weight = Annotated[
-    int, typer.Option("--weight", min=1, max=100, help="Share of its lane among the batches that are open.")
+    int, typer.Option("--weight", min=1, max=100, help="Share of its lane, relative to the other open batches.")
 ]
 MaxFailed = Annotated[
     float | None,
-    typer.Option("--max-failed", min=0.0001, max=1, help="Pause the batch when more than this share failed."),
+    typer.Option(
+        "--max-failed", min=0.0001, max=1, help="Pause the batch when more than this share of its images fail."
+    ),
 ]
 Dicom = Annotated[
     bool,
@@ -97,17 +98,19 @@ Dicom = Annotated[
 Deidentify = Annotated[
     Path | None,
     typer.Option(
-        "--deidentify", metavar="FILE", help="De-identify the images first, by the profile of this file."
+        "--deidentify", metavar="FILE", help="De-identify the images first, by the profile in this file."
     ),
 ]
 SendTo = Annotated[
     str | None,
-    typer.Option("--send-to", metavar="NAME", help="Also send DICOM objects to this PACS of the settings."),
+    typer.Option("--send-to", metavar="NAME", help="Also send DICOM objects to this PACS, named in the settings."),
 ]
 Output = Annotated[
     str | None,
     typer.Option(
-        "--output", metavar="s3://BUCKET/PREFIX", help="Also copy each image's results here, by its own name."
+        "--output",
+        metavar="s3://BUCKET/PREFIX",
+        help="Also copy each image's results here, named after the image.",
     ),
 ]
 Support = Annotated[
@@ -115,39 +118,40 @@ Support = Annotated[
     typer.Option(
         "--support",
         metavar="NAME[@VERSION]",
-        help="What a one-shot segment model is shown (dermbatch supports); the newest version if not given.",
+        help="What a one-shot segment model is shown (dermbatch supports); by default the newest version.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def attach(home: Path) -> Settings:
-    """Settings of the stack that runs in ``home``; the environment's own where that names Redis and S3."""
+    """Settings of the stack that runs in ``home``, or the environment's if it names Redis and S3."""
     settings = load()
     if {"redis", "store"} <= settings.model_fields_set:
         return settings
-    # The stack is not told the salt: whoever takes images in has it from its own environment.
+    # The stack does not know the salt: whoever takes images in reads it from their own environment.
     return host.attach(home).model_copy(update={"privacy": settings.privacy})
 
 
 def connect(home: Path) -> tuple[Settings, ObjectStore, Ledger]:
-    """Settings, store and ledger of the running stack."""
+    """Settings, object store and ledger of the running stack."""
     settings = attach(home)
     return settings, ObjectStore(settings.store, audit(settings)), Ledger(settings.redis, settings.ledger)
 
 
 @contextmanager
 def results(home: Path, *, make: bool = False) -> Iterator[ObjectStore]:
-    """The object store of the stack that runs in ``home``, else the one that the environment names.
+    """The object store of the stack running in ``home``, else the one that the environment names.
 
-    Where there is neither, that of the stack which ran in ``home`` is started, alone and meanwhile.
+    If there is neither, the store of the stack that last ran in ``home`` is started, on its own and for the time
+    being.
 
     Args:
-        home: Of the stack.
-        make: Make an empty one where none ever ran there.
+        home: Home of the stack.
+        make: Create an empty store if no stack ever ran there.
 
     Raises:
-        StackError: Where there is none of them.
+        StackError: If there is none of these.
     """
     settings = load()
     try:
@@ -177,7 +181,7 @@ def audit(settings: Settings) -> Audit:
 def filters(
     include: Sequence[str] | None, exclude: Sequence[str] | None, since: datetime | None, until: datetime | None
 ) -> Filters:
-    """What the filter options name; a time without a zone is meant in this machine's."""
+    """The filters that the options describe; a time without a zone is in this machine's zone."""
     return Filters(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -195,24 +199,24 @@ def repository(given: Path | None) -> Path:
 
 
 def sized(settings: Settings, workers: int | None) -> Settings:
-    """Settings for so many images at a time: a few more than processors, as images wait for other things, too."""
+    """Settings for this many images at a time: by default a few more than processors, since images also wait."""
     asked = settings.worker.concurrency if "concurrency" in settings.worker.model_fields_set else None
     concurrency = workers or asked or len(os.sched_getaffinity(0)) + _SPARE_SLOTS[settings.inference.engine]
     return settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": concurrency})})
 
 
 def engined(settings: Settings, engine: Engine | None) -> Settings:
-    """Settings by which models are run by this engine, where one is named."""
+    """Settings by which this engine runs the models, if one is named."""
     if engine is None:
         return settings
     return settings.model_copy(update={"inference": settings.inference.model_copy(update={"engine": engine})})
 
 
 def for_folder(settings: Settings) -> Settings:
-    """Settings of a stack whose results go to a folder at once, and which is gone then.
+    """Settings of a stack whose results go straight to a folder, and which does not outlive the command.
 
-    Files in the folder are links to the store's own, so whoever changes one in place changes both: earlier ones
-    are looked at. And pictures are kept whole: they are to lie in the folder, and what was uploaded is gone at the
+    Files in the folder are links to those of the store, so editing one in place changes both: earlier files are
+    therefore checked. Pictures are kept whole, because they belong into the folder, and uploads are gone at the
     end. Images that are files of this machine are not uploaded at all.
     """
     careful = {"check_files": True, "whole_pictures": True, "local_sources": True}

@@ -1,4 +1,4 @@
-"""All commands, and which module has which: only that of the command that was typed is imported."""
+"""All commands, and the module of each: only that of the command typed is imported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _VALUES = {"int": "N", "float": "NUMBER", "Path": "PATH", "datetime": "TIME"}
 
 
 def application(typed: Sequence[str] = ()) -> typer.Typer:
-    """The application with the command that was typed, or with all where it is none of them."""
+    """The application with the command that was typed, or with all if it is unknown."""
     command = next((word for word in typed if not word.startswith("-")), None)
     modules = [module for module, commands in _COMMANDS.items() if command in commands]
     app = new_app()
@@ -72,7 +72,7 @@ def run(typed: Sequence[str]) -> None:
 
 
 def _explain(command: TyperCommand | TyperGroup, path: str = "") -> None:
-    """Have the help of a command show an example, and no more than people need to know of its types."""
+    """Make the help of a command show an example, and types only as far as people need them."""
     context = typer.Context(command, help_option_names=HELP)
     for option in (param for param in command.get_params(context) if isinstance(param, TyperOption)):
         if option.metavar is None and not option.type_descriptor.is_choice:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(home: options.Home = options.DEFAULT_HOME, as_json: options.AsJson = False) -> None:
-    """Say what is installed, reachable and missing, and how to mend it; exit code 1 where something is missing."""
+    """Say what is installed, reachable and missing, and how to fix it; exit code 1 if something is missing."""
     found = list(checks.installed(home))
     try:
         found += checks.reachable(load(), home)

@@ -1,4 +1,4 @@
-"""``dermbatch models``: which models there are to choose from, and what is known of them."""
+"""``dermbatch models``: which models there are to choose from, and what is known about them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def models(model_repository: options.Repository = None, as_json: options.AsJson = False) -> None:
-    """List the models that can be chosen with --model: versions, what runs them, what was measured of them."""
+    """List the models that --model can choose: versions, what runs them, and their measured figures."""
     folder = options.repository(model_repository)
     found = _found(folder)
     if as_json:
@@ -66,8 +66,8 @@ def models(model_repository: options.Repository = None, as_json: options.AsJson 
         for point, reached in model.operating.items():
             out.print(f"{model.name}, {point}: {reached}", markup=False, highlight=False, soft_wrap=True)
     out.print(
-        "Measured on validation data, with 95 % intervals; of images from elsewhere less is to be expected: "
-        "docs/models.md says how much. The whole card of each: MODEL_CARD.md in its folder."
+        "Measured on validation data, with 95 % intervals; expect less on images from elsewhere: docs/models.md "
+        "says how much. The full card of each model is MODEL_CARD.md in its folder."
     )
 
 
@@ -92,6 +92,6 @@ def _found(folder: Path) -> list[_Model]:
 
 
 def _figures(model: _Model) -> list[str]:
-    """Those that tell most, or the first ones."""
+    """The most telling figures, or the first ones."""
     names = [name for name in _SHOWN if name in model.figures] or list(model.figures)
     return [f"{name} {model.figures[name]}" for name in names[:_MOST]] or ["no card"]

@@ -1,4 +1,4 @@
-"""``dermbatch run`` and ``dermbatch samples``: all in one command, nothing left running."""
+"""``dermbatch run`` and ``dermbatch samples``: everything in one command, with nothing left running."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def run(
 ) -> None:
     """Process images with a stack that is started for it and stopped afterwards."""
     home = folder / ".dermbatch"
-    settings = audited(load(), home).model_copy(update={"tenants": TenantSettings()})  # all is its caller's
+    settings = audited(load(), home).model_copy(
+        update={"tenants": TenantSettings()}
+    )  # everything belongs to its caller
     audit = options.audit(settings)
     served = options.repository(model_repository)
     order = submission.order(settings, stage_names.split(","), named(models or ()), dicom=dicom, send_to=send_to)
@@ -74,7 +76,7 @@ def run(
         order = order.model_copy(update={"support": packed.choice})
     settings = options.engined(settings, engine or _fastest(settings, served, order))
     name = submission.new_name(batch_name)
-    # The table to re-identify with comes into the folder, sealed: the store of this run has no other bucket.
+    # The re-identification table goes into the folder, sealed: the store of this run has no other bucket.
     privacy = settings.privacy.model_copy(update={"bucket": None})
     submitted = submission.prepare(
         order,
@@ -129,14 +131,16 @@ def samples(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the images.")],
     count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 24,
     seed: Annotated[
-        str, typer.Option("--seed", help="A number or any text; the same one gives the same images.")
+        str, typer.Option("--seed", help="A number or any text; the same seed gives the same images.")
     ] = "0",
     truth: Annotated[
-        Path | None, typer.Option("--truth", help="Where to write the true masks; FOLDER-truth if not given.")
+        Path | None, typer.Option("--truth", help="Where to write the true masks; by default FOLDER-truth.")
     ] = None,
     kind: Annotated[
         Kind | None,
-        typer.Option("--kind", help="Draw this kind of lesion alone: ring is pale, of none that models know."),
+        typer.Option(
+            "--kind", help="Draw only this kind of lesion; ring is pale and unlike any that the models know."
+        ),
     ] = None,
 ) -> None:
     """Draw sample images: skin, lesions, hairs, rulers, ink, gel bubbles; JPEG, PNG, TIFF and DICOM."""
@@ -148,7 +152,7 @@ def samples(
 
 
 def _fastest(settings: Settings, models: Path, order: Order) -> Engine | None:
-    """The workers themselves, where they can run all models: without a GPU a server costs time. None: as set."""
+    """The workers themselves, if they can run all models: without a GPU a server costs time. None: as set."""
     if "engine" in settings.inference.model_fields_set:
         return None
     foreign = repository.served_models(models).keys() - repository.for_onnx_runtime(models).keys()
@@ -157,7 +161,7 @@ def _fastest(settings: Settings, models: Path, order: Order) -> Engine | None:
 
 
 def _packed(text: str, home: Path, kept_in: Path) -> Packed:
-    """The support that is named, out of this folder's own store or that of another home."""
+    """The named support, from this folder's own store or from that of another home."""
     own = (home / "s3").is_dir()
     try:
         with options.results(kept_in) as store:
@@ -170,7 +174,7 @@ def _packed(text: str, home: Path, kept_in: Path) -> Packed:
 
 
 def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:
-    """Leave what an interrupted run has not finished: what it has computed is reused by this one."""
+    """Abandon what an interrupted run has not finished; what it computed is reused by this one."""
     store.delete_prefix(store.bucket, layout.OPEN)
     store.delete_prefix(store.incoming_bucket, "")
     for state in ledger.batches.all():

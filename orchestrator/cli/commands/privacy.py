@@ -21,7 +21,7 @@ from orchestrator.planning.privacy.reidentification import (
     write_key,
 )
 
-keys = typer.Typer(name="keys", help="Keys of the tables to re-identify with.", no_args_is_help=True)
+keys = typer.Typer(name="keys", help="Keys of the re-identification tables.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -36,10 +36,10 @@ def new(
         Path, typer.Argument(metavar="FILE", help="Where to write the private key.", show_default=False)
     ],
 ) -> None:
-    """Make a pair of keys: the private one into a file, the public one for DERMBATCH_PRIVACY__PUBLIC_KEY."""
+    """Create a pair of keys: the private one in a file, the public one for DERMBATCH_PRIVACY__PUBLIC_KEY."""
     private, public = new_keys()
     write_key(file, private)
-    err.print(f"the private key is in {file}: keep it where the images' pseudonyms are not", markup=False)
+    err.print(f"the private key is in {file}: keep it apart from the pseudonymised images", markup=False)
     out.print(public, markup=False, soft_wrap=True)
 
 
@@ -47,11 +47,14 @@ def reidentify(
     batch_name: options.Batch,
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key.", show_default=False)],
     folder: Annotated[
-        Path | None, typer.Option("--from", metavar="FOLDER", help="Results of run; else the running stack's.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="FOLDER", help="Folder with the results of run; by default the running stack."
+        ),
     ] = None,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
-    """Print what the images of a batch were, a line of JSON each."""
+    """Print what the images of a batch were originally, one line of JSON each."""
     private = read_key(key)
     layout.check_batch_name(batch_name)
     if folder is not None:
@@ -66,4 +69,4 @@ def reidentify(
         for row in opened(part, private):
             out.print(row.model_dump_json(), markup=False, soft_wrap=True)
     if not found:
-        raise UsageError(f"there is no sealed table of a batch {batch_name!r}; its profile did not ask for one")
+        raise UsageError(f"there is no sealed table for batch {batch_name!r}; its profile did not ask for one")

@@ -1,4 +1,4 @@
-"""``dermbatch rules``: whether a file of rules is right, and what becomes of an object by it."""
+"""``dermbatch rules``: whether a file of rules is valid, and what it does with an object."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _File = Annotated[Path, typer.Argument(metavar="FILE", help="Rules, in YAML.", s
 _Object = Annotated[str, typer.Argument(metavar="OBJECT", help="s3://bucket/key.", show_default=False)]
 
 commands = typer.Typer(
-    name="rules", help="Look at the rules by which new objects are taken in.", no_args_is_help=True
+    name="rules", help="Check the rules by which new objects are taken in.", no_args_is_help=True
 )
 
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 @commands.command()
 def check(file: _File, plain: options.AsJson = False) -> None:
-    """Say whether a file of rules is right; list them in their order."""
+    """Check that a file of rules is valid, and list the rules in their order."""
     book = _rules(file, load())
     if plain:
         out.print(
@@ -52,9 +52,9 @@ def check(file: _File, plain: options.AsJson = False) -> None:
 
 @commands.command("test")
 def explain(file: _File, object_uri: _Object, plain: options.AsJson = False) -> None:
-    """Explain which rule takes an object, why the others do not, and what would be done with it.
+    """Explain which rule takes an object, why the others do not, and what it would do.
 
-    Looks at the name alone, and asks no store.
+    Only the name is looked at; no store is contacted.
     """
     settings = load()
     book = _rules(file, settings)
@@ -63,7 +63,7 @@ def explain(file: _File, object_uri: _Object, plain: options.AsJson = False) -> 
     except ValueError as error:
         raise UsageError(str(error)) from error
     if not key:
-        raise UsageError(f"{object_uri!r} names no object; write s3://bucket/key")
+        raise UsageError(f"{object_uri!r} does not name an object; write s3://bucket/key")
     verdicts = book.explain(bucket, key)
     fired = next((verdict.rule for verdict in verdicts if verdict.fires), None)
     done = _done(fired, book, settings) if fired is not None else None
@@ -84,7 +84,7 @@ def _rules(file: Path, settings: Settings) -> RuleBook:
 
 
 def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
-    """All that a rule does with an object that is taken in now."""
+    """Everything that a rule does with an object taken in now."""
     effect = rule.model_dump(mode="json", exclude={"name", "prefix", "include", "exclude", "models", "batches"})
     order = rule.order(settings)
     models = {str(stage): str(model) for stage, model in order.models.items()}

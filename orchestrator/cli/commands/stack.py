@@ -1,4 +1,4 @@
-"""``dermbatch up`` and ``dermbatch down``: a stack that stays."""
+"""``dermbatch up`` and ``dermbatch down``: a stack that keeps running."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def up(
     model_repository: options.Repository = None,
     engine: options.RunBy = None,
     with_desk: Annotated[
-        bool, typer.Option("--desk", help="Serve the desk, too: pages to look at results. Prints a link last.")
+        bool,
+        typer.Option("--desk", help="Also serve the desk, pages for looking at results; prints a link to it."),
     ] = False,
 ) -> None:
     """Start the stack and leave it running."""
@@ -44,6 +45,6 @@ def up(
 
 
 def down(home: options.Home = options.DEFAULT_HOME) -> None:
-    """Stop the running stack; its data stay, and batches that are not finished go on at the next up."""
+    """Stop the running stack; its data stay, and unfinished batches go on at the next up."""
     with err.status("Stopping"):
         host.down(home)

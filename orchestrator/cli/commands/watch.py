@@ -1,4 +1,4 @@
-"""``dermbatch watch``: new objects become work, as long as it runs."""
+"""``dermbatch watch``: new objects are processed for as long as it runs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def watch(
     rules: Annotated[
         Path | None, typer.Option("--rules", metavar="FILE", help="Rules, instead of prefixes.")
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="List once, take in what is ready, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="List once, take in what is ready, then stop.")] = False,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
-    """Have new objects below prefixes processed by the running stack, until it is ended (SIGTERM, Ctrl-C).
+    """Have the running stack process new objects below prefixes, until stopped (SIGTERM, Ctrl-C).
 
-    They are found by listing, and at once where the object store sends notifications.
+    They are found by listing, or at once if the object store sends notifications.
     """
     settings, store, ledger = options.connect(home)
     settings = settings.model_copy(update={"watch": load().watch})
@@ -57,7 +57,7 @@ def watch(
         signal.signal(number, stop)
     if once:
         if not watcher.run_once():
-            err.print("dermbatch: another watcher runs; nothing was done", markup=False)
+            err.print("dermbatch: another watcher is running; nothing was done", markup=False)
         return
     with ExitStack() as ending:
         _serve_metrics(settings.watch, ending)
@@ -79,7 +79,7 @@ def _book(prefixes: list[str] | None, rules: Path | None) -> RuleBook:
 
 
 def _check(book: RuleBook, settings: Settings, store: ObjectStore) -> None:
-    """Refuse at once what every batch of a rule would fail for."""
+    """Refuse at once what would make every batch of a rule fail."""
     book.check_apart((store.bucket, store.incoming_bucket))
     offer = Offer.of(settings, warn)
     for rule in book.rules:

@@ -1,1 +1,1 @@
-"""What the commands show at a terminal: tables and a bar of progress."""
+"""What the commands show on a terminal: tables and a progress bar."""

@@ -48,7 +48,7 @@ def _cases(report: CanaryReport) -> Iterator[Table]:
         yield table
     if report.worst:
         table = Table("Dice", "old", "new", "largest change", "least agreement", box=None, pad_edge=False)
-        table.columns[-1].overflow = "fold"  # names are to be found by: none is cut
+        table.columns[-1].overflow = "fold"  # names must stay findable: none is cut
         for one in report.worst:
             labels = (one.old_label or "-", one.new_label or "-")
             where = f"{one.batch} #{one.index} {one.name}"

@@ -17,7 +17,7 @@ _REASONS_IN_LINE = 3
 
 
 def rendered(shown: Overview, console: Console) -> RenderableType:
-    """For people: a table, and what it takes to judge it; without frames and colours where it is no terminal."""
+    """For people: a table and what helps to judge it; without frames and colours unless on a terminal."""
     headings = (
         "batch",
         "state",
@@ -33,7 +33,7 @@ def rendered(shown: Overview, console: Console) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         right = heading in {"images", "results", "failed", "in flight", "images/s", "left"}
-        # Names and states are what scripts look for, so that they are never cut.
+        # Scripts look for names and states, so these are never cut.
         table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "failures")
     for one in shown.batches:
         table.add_row(*_cells(one))
@@ -43,7 +43,7 @@ def rendered(shown: Overview, console: Console) -> RenderableType:
 
 
 def _plain(shown: Overview, headings: Sequence[str]) -> Iterator[str]:
-    """Columns apart by spaces, a line a batch however long: for ``grep`` and ``awk``."""
+    """Columns separated by spaces, one line a batch however long: for ``grep`` and ``awk``."""
     rows = [headings, *(tuple(Text.from_markup(cell).plain for cell in _cells(one)) for one in shown.batches)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(headings))]
     for row in rows:

@@ -1,4 +1,4 @@
-"""How a batch goes, for people at a terminal: a bar with images/s and time left, and the closing table."""
+"""The progress of a batch on a terminal: a bar with images/s and time left, and the closing table."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from orchestrator.reporting.progress import wait
 _LINE_EVERY = 10.0
 _REASONS_SHOWN = 25
 _BAR_FROM = 110
-"""Columns of a terminal from which there is room for a bar beside the numbers."""
+"""Width of a terminal from which there is room for a bar beside the numbers."""
 
 _BAR = 30
 _LEAST_NAME = 8
 
 
 class Pace:
-    """Outcomes a second of the last minute."""
+    """Outcomes a second over the last minute."""
 
     _SECONDS = 60.0
 
@@ -36,14 +36,14 @@ class Pace:
         self._seen = deque[tuple[float, int]]()
 
     def note(self, finished: int, now: float) -> None:
-        """Take down how many are finished at a time."""
+        """Note how many are finished at this time."""
         self._seen.append((now, finished))
         while now - self._seen[0][0] > self._SECONDS and len(self._seen) > 2:
             self._seen.popleft()
 
     @property
     def rate(self) -> float:
-        """Outcomes a second; 0 where nothing is known."""
+        """Outcomes a second; 0 if unknown."""
         (start, before), (end, now) = self._seen[0], self._seen[-1]
         return (now - before) / (end - start) if end > start else 0.0
 
@@ -61,9 +61,9 @@ def follow(
         ledger: Knows how the batch stands.
         store: Holds the summary in the end.
         batch: The batch.
-        console: Where to write: on a terminal one line, with a bar where there is room; else a line every 10 s.
-        told: Called at every look with how the batch stands, or none where that is not known; raises where it
-            makes no sense to wait on.
+        console: Where to write: on a terminal a single line, with a bar if there is room; else a line every 10 s.
+        told: Called at every look with the state of the batch, or none if unknown; raises if waiting on makes no
+            sense.
 
     Returns:
         The summary.
@@ -100,7 +100,7 @@ def follow(
 
 
 def named(name: str, text: str, columns: int) -> str:
-    """The name before the text, shortened or left out where that would cut the text off."""
+    """The name before the text, shortened or left out if the text would otherwise be cut off."""
     room = columns - len(text) - len(": ")
     if room < _LEAST_NAME:
         return text
@@ -108,7 +108,7 @@ def named(name: str, text: str, columns: int) -> str:
 
 
 def line(state: BatchState, pace: Pace) -> str:
-    """How a batch stands, in one line without markup; what matters most comes first, as lines may be cut."""
+    """The state of a batch in one line without markup; what matters most comes first, as lines may be cut."""
     parts = [f"{state.done + state.failed:,}/{state.images:,} images"]
     if state.state != "open":
         parts.append(f"{state.state}: {state.why}")
@@ -142,7 +142,7 @@ def closing_table(batch: Batch, summary: BatchSummary, seconds: float) -> Table:
     Args:
         batch: The batch.
         summary: Its summary.
-        seconds: How long the user waited.
+        seconds: How long the user has waited.
     """
     table = Table(title=f"Batch {escape(batch.name)}", title_justify="left", show_header=False, min_width=44)
     table.add_column(style="bold")

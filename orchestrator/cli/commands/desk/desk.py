@@ -1,4 +1,4 @@
-"""``dermbatch desk`` and ``dermbatch desk keys``: a link to the desk, and keys by which programs ask it."""
+"""``dermbatch desk`` and ``dermbatch desk keys``: a link to the desk, and the keys that programs use there."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from orchestrator.stack.process import python_module
 
 commands = typer.Typer(name="desk", invoke_without_command=True)
 keys = typer.Typer(
-    name="keys", help="Keys by which programs ask the desk: made, listed, revoked.", no_args_is_help=True
+    name="keys", help="Create, list and revoke the keys that programs use at the desk.", no_args_is_help=True
 )
 commands.add_typer(keys)
 
-_NAME = typer.Argument(metavar="NAME", help="What it is for; who asks by it is key: and this.", show_default=False)
+_NAME = typer.Argument(
+    metavar="NAME", help="What the key is for; its requests appear as key:NAME.", show_default=False
+)
 _ROLE = typer.Option(
-    "--role", metavar="ROLE", help="What it may: reader, reviewer, operator, admin; may be given several times."
+    "--role",
+    metavar="ROLE",
+    help="Role of the key: reader, reviewer, operator or admin; may be given several times.",
 )
 
 
@@ -48,11 +52,11 @@ def desk(context: typer.Context, home: options.Home = options.DEFAULT_HOME) -> N
 def add(
     name: Annotated[str, _NAME],
     role: Annotated[list[Role], _ROLE],
-    days: Annotated[int, typer.Option("--days", min=1, max=366, help="That it lets in.")] = 90,
+    days: Annotated[int, typer.Option("--days", min=1, max=366, help="Days for which it is valid.")] = 90,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Whose it is.")] = None,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
-    """Make a key and print it: it is shown once, and never again."""
+    """Create a key and print it: it is shown only once."""
     roles = [word for one in role for word in ("--role", one.value)]
     whose = [] if tenant is None else ["--tenant", tenant]
     made = _asked(home, "add", "--days", str(days), *roles, *whose, "--", name)
@@ -62,7 +66,7 @@ def add(
 
 @keys.command("list")
 def list_keys(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson = False) -> None:
-    """All keys, the newest first: what they may, until when, and when each was used last."""
+    """List all keys, newest first: roles, expiry and last use."""
     found = _asked(home, "list")
     if plain:
         out.print(json.dumps(found), markup=False, soft_wrap=True, highlight=False)
@@ -76,10 +80,10 @@ def list_keys(home: options.Home = options.DEFAULT_HOME, plain: options.AsJson =
 
 @keys.command()
 def revoke(
-    identifier: Annotated[str, typer.Argument(metavar="ID", help="As the list has it.", show_default=False)],
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, as listed.", show_default=False)],
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
-    """Have a key let nobody in any more, from now on."""
+    """Revoke a key: it no longer lets anybody in."""
     _asked(home, "revoke", "--", identifier)
 
 
@@ -87,8 +91,8 @@ def link(home: Path) -> str:
     """A new link to the desk of the stack that runs in ``home``.
 
     Raises:
-        UsageError: Where it runs without one.
-        StackError: Where it cannot be made.
+        UsageError: If the stack runs without a desk.
+        StackError: If the link cannot be created.
     """
     port = host.running(home).ports.get("desk")
     if port is None:

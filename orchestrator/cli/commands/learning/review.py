@@ -30,19 +30,19 @@ def _group() -> None:
 def plan(
     batches: Annotated[
         list[str] | None,
-        typer.Argument(metavar="BATCH", help="Closed batches; all of the tenant if none.", show_default=False),
+        typer.Argument(metavar="BATCH", help="Closed batches; by default all of the tenant.", show_default=False),
     ] = None,
     home: options.Home = options.DEFAULT_HOME,
     strategy: Annotated[
         Strategy,
-        typer.Option("--strategy", help="By what images are chosen; a fifth is always chosen by chance."),
+        typer.Option("--strategy", help="How images are chosen; a fifth is always chosen at random."),
     ] = "entropy",
     count: Annotated[int, typer.Option("--count", min=1, max=10_000, help="How many images.")] = 50,
     name: Annotated[
-        str | None, typer.Option("--name", help="Of the plan; made from the time if not given.")
+        str | None, typer.Option("--name", help="Name of the plan; by default made from the time.")
     ] = None,
     tenant: Annotated[str, typer.Option("--tenant", help="Whose images.")] = "default",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all that is by chance.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")] = 0,
     plain: options.AsJson = False,
 ) -> None:
     """Choose images that are worth reading next, and keep them as a plan for the review queue."""

@@ -1,1 +1,1 @@
-"""Similar cases: what asks for them, and what looks after the indexes."""
+"""Similar cases: commands that look for them, and that maintain the indexes."""

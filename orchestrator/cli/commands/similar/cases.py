@@ -1,4 +1,4 @@
-"""``dermbatch cases``: looks after the indexes of similar cases."""
+"""``dermbatch cases``: maintains the indexes of similar cases."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE", help="BATCH/INDEX, or the SHA-256 of records.", show_default=False),
+    typer.Argument(metavar="IMAGE", help="BATCH/INDEX, or the SHA-256 that records have.", show_default=False),
 ]
 
 commands = typer.Typer(
-    name="cases", help="Look after the indexes that similar cases are found by.", no_args_is_help=True
+    name="cases", help="Maintain the indexes in which similar cases are found.", no_args_is_help=True
 )
 
 
@@ -40,21 +40,21 @@ def register(app: typer.Typer) -> None:
 
 @commands.command()
 def status(home: options.Home = options.DEFAULT_HOME) -> None:
-    """Show which indexes there are, and how many images they do not hold yet."""
+    """Show which indexes there are, and how many images they still lack."""
     with options.results(home) as store:
         _tell(store, indexes(store))
 
 
 @commands.command()
 def update(home: options.Home = options.DEFAULT_HOME) -> None:
-    """Take in batches that closed since, and drop those that were deleted."""
+    """Add batches that have closed since, and drop those that were deleted."""
     with options.results(home) as store:
         _tell(store, filter(None, [grow(store, index.model.sha256) for index in indexes(store)]))
 
 
 @commands.command(name="rebuild")
 def anew(home: options.Home = options.DEFAULT_HOME) -> None:
-    """Make the indexes anew of all closed batches: one for each model whose embeddings there are."""
+    """Rebuild the indexes from all closed batches: one for each model that has embeddings."""
     with options.results(home) as store:
         _tell(store, rebuild(store))
 
@@ -63,12 +63,14 @@ def anew(home: options.Home = options.DEFAULT_HOME) -> None:
 def facts(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="CSV with a column image, and what is known.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="CSV file with a column image, and columns of facts.", show_default=False
+        ),
     ],
     home: options.Home = options.DEFAULT_HOME,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant's images.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Facts about this tenant's images.")] = None,
 ) -> None:
-    """Say what is known of images: lesion, patient, site, diagnosis, taken; replaces what was known before."""
+    """State facts about images: lesion, patient, site, diagnosis, taken; replaces all earlier facts."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -82,7 +84,7 @@ def facts(
 def forbid(
     images: _Images,
     home: options.Home = options.DEFAULT_HOME,
-    why: Annotated[str, typer.Option("--why", help="A reason, to be read later.")] = "",
+    why: Annotated[str, typer.Option("--why", help="The reason, for later readers.")] = "",
 ) -> None:
     """Never show these images as similar cases, whatever batch they are in."""
     with options.results(home) as store:
@@ -92,7 +94,7 @@ def forbid(
 
 @commands.command()
 def allow(images: _Images, home: options.Home = options.DEFAULT_HOME) -> None:
-    """Take back that these images are never shown."""
+    """Allow these images to be shown again."""
     with options.results(home) as store:
         for sha256 in [_digest(store, image) for image in images]:
             store.delete(layout.forbidden(sha256))
@@ -103,7 +105,7 @@ def _digest(store: ObjectStore, image: str) -> str:
         return image
     batch, _, index = image.rpartition("/")
     if not index.isdecimal():
-        raise UsageError(f"{image} is no image: say BATCH/INDEX, or 64 hexadecimal digits")
+        raise UsageError(f"{image} is not an image: write BATCH/INDEX, or 64 hexadecimal digits")
     try:
         key = layout.result(layout.check_batch_name(batch), int(index))
         return read(store, key, ResultRecord).source.sha256
@@ -113,7 +115,7 @@ def _digest(store: ObjectStore, image: str) -> str:
 
 def _tell(store: ObjectStore, found: Iterable[Index]) -> None:
     lines = [_standing(index, waiting(store, index)) for index in found]
-    for line in lines or ["there is no index; one is made of closed batches by: dermbatch cases rebuild"]:
+    for line in lines or ["there is no index; build one from closed batches: dermbatch cases rebuild"]:
         out.print(line, markup=False, soft_wrap=True, highlight=False)
 
 

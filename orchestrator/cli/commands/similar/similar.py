@@ -40,29 +40,29 @@ def register(app: typer.Typer) -> None:
 
 def similar(
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="A file, or BATCH/INDEX of a result.", show_default=False)
+        str, typer.Argument(metavar="IMAGE", help="An image file, or BATCH/INDEX of a result.", show_default=False)
     ],
     home: options.Home = options.DEFAULT_HOME,
     count: Annotated[int, typer.Option("--count", min=1, max=MOST, help="How many cases.")] = 5,
     regions: Annotated[
         list[int] | None,
-        typer.Option("--region", min=0, help="Only this region of the image counts; may be given several times."),
+        typer.Option("--region", min=0, help="Compare only this region of the image; may be given several times."),
     ] = None,
     diagnosis: Annotated[str | None, typer.Option("--diagnosis", help="Only cases of this diagnosis.")] = None,
-    site: Annotated[str | None, typer.Option("--site", help="Only cases of this site of the body.")] = None,
+    site: Annotated[str | None, typer.Option("--site", help="Only cases at this site of the body.")] = None,
     since: Annotated[
-        datetime | None, typer.Option("--since", formats=_DAY, help="Only cases of that day or later.")
+        datetime | None, typer.Option("--since", formats=_DAY, help="Only cases of this day or later.")
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option("--until", formats=_DAY, help="Only cases of that day or before.")
+        datetime | None, typer.Option("--until", formats=_DAY, help="Only cases of this day or earlier.")
     ] = None,
-    same: Annotated[bool, typer.Option("--same", help="Also cases of the same lesion or person.")] = False,
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose the file is.")] = "default",
+    same: Annotated[bool, typer.Option("--same", help="Include cases of the same lesion or person.")] = False,
+    tenant: Annotated[str, typer.Option("--tenant", help="Tenant that the file belongs to.")] = "default",
     plain: options.AsJson = False,
 ) -> None:
-    """Show the cases most like an image, and which regions match; a file is processed first, as a live batch.
+    """Show the cases most similar to an image, and which regions match; a file is first processed as a live batch.
 
-    Similarities say which pictures look alike. They are no probabilities, and no diagnosis.
+    Similarities say which pictures look alike. They are neither probabilities nor a diagnosis.
     """
     refinement = Refinement(diagnosis, site, _day(since), _day(until))
     batch, _, index = image.rpartition("/")
@@ -92,7 +92,7 @@ def _show(
 
 
 def _tenant(store: ObjectStore, record: ResultRecord) -> str | None:
-    """Among whose cases is looked: where a batch's name says whose it is, among theirs."""
+    """The tenant whose cases are searched: that of the batch, if its name belongs to one."""
     tenant = named(store, record.batch).order.tenant
     return tenant if layout.is_owned(record.batch, tenant) else None
 
@@ -131,7 +131,7 @@ def _processed(image: str, home: Path, tenant: str) -> tuple[ResultRecord, Objec
 def _sentences(record: ResultRecord, found: Answer) -> Iterator[str]:
     yield f"image {record.index} of batch {record.batch}: {_probable(probabilities(record))}"
     model = f"{found.model.name} {found.model.version}"
-    version = "" if found.version is None else f" version {found.version}"  # a tenant is not told
+    version = "" if found.version is None else f" version {found.version}"  # not shown to a tenant
     yield f"index{version} of {model}: {found.held:,} cases; not held yet: {found.waiting:,} images"
     if found.why:
         yield found.why

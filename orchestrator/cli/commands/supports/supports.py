@@ -16,11 +16,11 @@ from orchestrator.cli.app import out
 from orchestrator.planning.support import read_drawn, whose
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the support.", show_default=False)]
-_Tenant = Annotated[str, typer.Option("--tenant", help="Whose it is, where tenants are declared.")]
+_Tenant = Annotated[str, typer.Option("--tenant", help="Tenant that it belongs to, if tenants are declared.")]
 
 commands = typer.Typer(
     name="supports",
-    help="Look after the pictures that one-shot segment models are shown: run --support NAME.",
+    help="Manage the pictures that one-shot segment models are shown (run --support NAME).",
     no_args_is_help=True,
 )
 
@@ -37,16 +37,16 @@ def add(
     mask: Annotated[
         Path,
         typer.Argument(
-            metavar="MASK", help="Picture of the same size: black but for the lesion.", show_default=False
+            metavar="MASK", help="Mask of the same size: black except for the lesion.", show_default=False
         ),
     ],
     disease: Annotated[
-        str | None, typer.Option("--disease", help="What it is of, for records and reports.")
+        str | None, typer.Option("--disease", help="Name of the disease, for records and reports.")
     ] = None,
     tenant: _Tenant = "default",
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
-    """Add a picture to a support, which becomes its next version; a new name makes a new support."""
+    """Add a picture to a support, creating its next version; a new name creates a new support."""
     settings = options.settings_of(home)
     picture, drawn = read_drawn(image, mask, settings)
     with options.results(home, make=True) as store:
@@ -56,11 +56,11 @@ def add(
 
 @commands.command(name="list")
 def listed(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Only those of this one.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only those of this tenant.")] = None,
     home: options.Home = options.DEFAULT_HOME,
     plain: options.AsJson = False,
 ) -> None:
-    """Show the supports that there are, each in its newest version."""
+    """List the supports, each in its newest version."""
     mine = None if tenant is None else whose(tenant, options.settings_of(home))
     with options.results(home) as store:
         found = sorted(kept.all_newest(store, mine), key=lambda one: one.name)
@@ -74,12 +74,12 @@ def listed(
         table.add_row(
             *(str(row[key]) for key in ("name", "version", "disease", "pictures", "created")), one.sha256[:12]
         )
-    out.print(table if found else "there is no support; add one: dermbatch supports add NAME IMAGE MASK")
+    out.print(table if found else "there are no supports; add one: dermbatch supports add NAME IMAGE MASK")
 
 
 @commands.command()
 def remove(name: _Name, tenant: _Tenant = "default", home: options.Home = options.DEFAULT_HOME) -> None:
-    """Delete a support with all its versions and pictures; results that it led to stay."""
+    """Delete a support with all its versions and pictures; results computed with it stay."""
     full = kept.owned(name, whose(tenant, options.settings_of(home)))
     with options.results(home) as store:
         kept.remove(store, full)
