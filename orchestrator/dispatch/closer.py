@@ -1,4 +1,4 @@
-"""Closes batches beside the dispatcher, several at a time; and gathers rows of their tables while they run."""
+"""Closes batches in parallel with the dispatcher, and gathers the rows of their tables while they run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _AT_A_TIME = 4
 
 
 class Closer:
-    """Ends batches whose images have their outcomes.
+    """Closes batches whose images all have their outcomes.
 
     Args:
         store: Where they are.
         ledger: Knows when.
         readers: Records read at a time.
-        key: With which rows are signed; none where they are not.
-        accounts: What batches cost, and what reports are signed with.
+        key: The key that rows are signed with; none if they are not.
+        accounts: Price lists, and the key that reports are signed with.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Closer:
         self._not_before: dict[str, float] = {}
 
     def look(self) -> None:
-        """Begin to close what is ready, and tidy up what is closed. Does not wait."""
+        """Start closing what is ready, and tidy up what is closed. Does not wait."""
         for name, future in list(self._closing.items()):
             if future.done():
                 del self._closing[name]
@@ -86,12 +86,12 @@ class Closer:
             gather(self._store, asked(self._store, name), self._opened(name, lines))
             self._ledger.batches.drop_rows(
                 name, parts.ROWS
-            )  # last: cut off before, the same part is written again
+            )  # last, so that after an interruption the same part is written again
 
     def _opened(self, name: str, lines: list[str]) -> list[str]:
         found = [opened(line, name, self._key) for line in lines]
         if None in found:
-            _log.warning("rows of another hand passed over", batch=name, rows=found.count(None))
+            _log.warning("rows from an unknown writer skipped", batch=name, rows=found.count(None))
         return [line for line in found if line is not None]
 
     def _close(self, state: BatchState) -> None:
@@ -117,12 +117,12 @@ class Closer:
         self._take_into_indexes(state.name)
 
     def _take_into_indexes(self, name: str) -> None:
-        """Have the indexes of similar cases grow by it; what fails here, ``dermbatch cases update`` makes up."""
+        """Add it to the indexes of similar cases; ``dermbatch cases update`` makes up for failures here."""
         try:
             for index in indexes(self._store):
                 grow(self._store, index.model.sha256, name)
         except DermbatchError as error:
-            _log.warning("similar cases not taken", batch=name, reason=error.reason, message=str(error))
+            _log.warning("similar cases not added", batch=name, reason=error.reason, message=str(error))
 
     def _end(self, state: BatchState, *, cancelled: bool) -> Closing:
         batch = asked(self._store, state.name)

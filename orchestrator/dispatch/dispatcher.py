@@ -31,19 +31,19 @@ from orchestrator.steering.controls import halt, is_damage
 _log = structlog.get_logger(__name__)
 
 _SLOTS_BEFORE_ANY_WORKER = 4
-"""What the window is made for while no worker has reported: something must wait, so that scaling sees work."""
+"""Worker slots assumed while no worker has reported: something must wait, so that scaling sees work."""
 
 _FED_AT_ONCE = 500
 _HELD_BACK = 4
-"""Images waiting out a pause do not count to the window, up to so many times its size: a few that cannot be
-done now must not hold up the others, and in an outage, where all wait, feeding ends all the same."""
+"""Images waiting out a pause do not count towards the window, up to this many times its size: a few that cannot be
+done now must not hold up the others, yet in an outage, when all wait, feeding must stop."""
 
 _JUDGED_FROM = 20
 """Outcomes before a batch is judged by its share of failures."""
 
 
 class Dispatcher:
-    """Feeds the queue; also sends again what the ledger says is due.
+    """Feeds the queue, and sends again what the ledger says is due.
 
     Args:
         store: Holds the manifests.
@@ -51,7 +51,7 @@ class Dispatcher:
         messages: Makes the messages.
         settings: The size of the window.
         name: Of this orchestrator, as owner of poison images.
-        choose: Last word on a job of the live lane: what else to do with it (a canary).
+        choose: Has the last word on a job of the live lane: it may add a canary.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Dispatcher:
         )
 
     def repair(self) -> int:
-        """Have sent again what is due: silent workers' images, pauses that ended, lost messages; record poison."""
+        """Resend what is due: images of silent workers, pauses that have ended, lost messages; record poison."""
         due = self._ledger.images.requeue(self._name)
         for item in due:
             try:
@@ -110,19 +110,19 @@ class Dispatcher:
     def _job_of(self, item: Due) -> ImageJob:
         job = self._messages.job_of(item.payload)
         if job.member != item.member.member:
-            raise MessageRefused("a message in the ledger is another image's")
+            raise MessageRefused("a message in the ledger belongs to another image")
         return job
 
     def _pass_over(self, item: Due, error: DermbatchError) -> None:
-        """Deal with a message that is not to be done: others go on."""
+        """Deal with a message that must not be processed, so that the others go on."""
         ledger, member = self._ledger, item.member
         _log.warning(
             "message passed over", batch=member.batch, index=member.index, reason=error.reason, message=str(error)
         )
-        if isinstance(error, NewerFormat):  # left as it is: one that knows it deals with it
+        if isinstance(error, NewerFormat):  # left alone: a version that knows it will deal with it
             return
         if isinstance(error, MessageRefused) and ledger.images.discard(member):
-            # Of another hand, or of a version that signed none: what was asked for is in the manifest.
+            # From an unknown writer, or from a version that did not sign: the manifest says what was asked for.
             ledger.batches.feed_from(member.batch, member.index)
             return
         deliveries = ledger.images.reject(member, self._name)
@@ -130,7 +130,7 @@ class Dispatcher:
             bury_unread(self._store, ledger, member, deliveries, self._name, error)
 
     def _fill(self, states: Sequence[BatchState], slots: int) -> int:
-        """Give each batch of a lane what is missing to its share of the window."""
+        """Top up each batch of a lane to its share of the window."""
         fed = 0
         hungry = [state for state in states if _is_hungry(state)]
         window = self._window(states, slots)
@@ -150,11 +150,11 @@ class Dispatcher:
                     continue
                 if not is_damage(error):
                     raise
-                halt(self._store, self._ledger, state, str(error))  # this batch alone: others go on
+                halt(self._store, self._ledger, state, str(error))  # only this batch stops: others go on
         return fed
 
     def _weight(self, state: BatchState) -> float:
-        """Its weight, and more where it would miss its deadline."""
+        """Its weight, or more if it would miss its deadline."""
         batch = self._batches.get(state.name)  # read when it is first fed
         deadline = batch.order.deadline if batch is not None else None
         return state.weight * urgency(deadline, datetime.now(UTC), state.seconds_left)
@@ -171,7 +171,7 @@ class Dispatcher:
 
     def _feed(self, state: BatchState, room: int) -> int:
         feed, batch = self._feeds.get(state.name), self._batch(state)
-        if feed is None or feed.position != state.next_index:  # somebody wants it gone through again
+        if feed is None or feed.position != state.next_index:  # somebody wants it walked through again
             feed = Feed(self._store, self._ledger, batch, state.next_index)
             self._feeds[state.name] = feed
         feed.batch = batch
@@ -190,7 +190,7 @@ class Dispatcher:
         return fed
 
     def _send(self, state: BatchState, entries: Sequence[ManifestEntry], position: int) -> int:
-        """Refuse or enqueue; returns how many were not in flight already."""
+        """Refuse or enqueue entries; returns how many were not already in flight."""
         batch = self._batch(state)
         messages: list[Message] = []
         for entry in entries:
@@ -242,14 +242,14 @@ class Dispatcher:
         forecast.note(state, now)
         try:
             batch = self._batch(state)
-        except DermbatchError:  # feeding it says what is wrong with it
+        except DermbatchError:  # feeding it will report what is wrong with it
             return
         enlarging = Stage.ENHANCE in closure(frozenset(batch.order.stages))
         left = forecast.left(state.left, batch.duplicates, enlarging=enlarging)
         self._ledger.batches.note_rate(state.name, rate.lately, left)
 
     def _batch(self, state: BatchState) -> Batch:
-        """The record, read anew where the batch has grown."""
+        """The record, read again if the batch has grown."""
         known = self._batches.get(state.name)
         if known is None or known.images < state.images:
             known = self._batches[state.name] = asked(self._store, state.name)
@@ -262,12 +262,12 @@ class Dispatcher:
 
 
 def _is_hungry(state: BatchState) -> bool:
-    """Whether there may be images to feed; not where all that is left is in flight."""
+    """Whether there may be images to feed; not if everything that is left is in flight."""
     to_feed = state.next_index < state.images or not state.in_flight
     return state.state == "open" and state.left > 0 and to_feed
 
 
 def _held(states: Sequence[BatchState], window: int) -> int:
-    """How much of a window batches hold."""
+    """How much of a window these batches occupy."""
     waiting = sum(state.waiting for state in states)
     return sum(state.in_flight for state in states) - min(waiting, _HELD_BACK * max(0, window))

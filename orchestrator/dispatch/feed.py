@@ -1,4 +1,4 @@
-"""Reading a manifest on, part by part, past what has its outcome already."""
+"""Reads a manifest onwards, part by part, skipping what already has its outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Feed:
     Args:
         store: Holds the manifest.
         ledger: Knows what has its outcome.
-        batch: The batch, as it is now; one that takes images in is to be set anew when it has more.
+        batch: The batch as it is now; for one that takes images in, set this again when it has more.
         start: The index to begin with.
 
     Attributes:

@@ -15,7 +15,7 @@ from dermbatch.ledger.queue import QUEUES
 
 
 class LedgerMetrics(Collector):
-    """Gauges of the moment; none where Redis does not answer, so that no old value is taken for a new one."""
+    """Current gauges; none if Redis does not answer, so that no old value is mistaken for a new one."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -52,7 +52,7 @@ def _of_batches(moment: Snapshot) -> Iterator[Metric]:
         left[lane] = sum(state.left for state in of_lane)
         outcomes[lane, "done"] = sum(state.done for state in of_lane)
         outcomes[lane, "failed"] = sum(state.failed for state in of_lane)
-        # What a paused batch has not fed yet needs no workers; what it has in flight is finished.
+        # A paused batch needs workers only for what it has in flight, which is finished.
         work[lane, "backlog"] = sum(max(0, one.left - one.in_flight) for one in of_lane if one.state == "open")
         work |= {(lane, name): moment.lanes[lane][name] for name in ("queued", "running", "waiting")}
     yield _gauge("dermbatch_images_left", "Images of open batches without an outcome.", ["lane"], left)

@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 def refuse(store: ObjectStore, ledger: Ledger, batch: str, entry: ManifestEntry) -> None:
-    """Record an entry of a manifest that never was an image."""
+    """Record the failure of a manifest entry that never became an image."""
     refusal = entry.refusal
     reason = refusal.reason if refusal else "no_source"
     write_failure(
@@ -35,7 +35,7 @@ def refuse(store: ObjectStore, ledger: Ledger, batch: str, entry: ManifestEntry)
 
 
 def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner: str) -> None:
-    """Record an image whose workers died too often; unless one of them died after it had written the result."""
+    """Record an image whose workers died too often, unless one of them had already written the result."""
     if _has_result(store, job):
         ledger.images.finish(job, owner, "done")
         return
@@ -46,7 +46,7 @@ def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner
         name=job.name,
         source=job.source,
         reason="poison",
-        message=f"its worker died {attempts} times; the image is set apart",
+        message=f"its worker died {attempts} times; look at the image, and retry it once the cause is fixed",
         permanent=True,
         attempts=attempts,
     )
@@ -57,7 +57,7 @@ def bury(store: ObjectStore, ledger: Ledger, job: ImageJob, attempts: int, owner
 def bury_unread(
     store: ObjectStore, ledger: Ledger, member: Member, deliveries: int, owner: str, why: DermbatchError
 ) -> None:
-    """Record an image whose message is no job; what it is called is in the manifest."""
+    """Record an image whose message is no job; its name is in the manifest."""
     if _has_result(store, member):
         ledger.images.finish(member, owner, "done")
         return
@@ -69,7 +69,8 @@ def bury_unread(
         name=entry.name if entry else "",
         source=entry.source if entry else None,
         reason=why.reason,
-        message=f"{why}: it was delivered {deliveries} times; retry the batch's failures, which makes it anew",
+        message=f"{why}: it was delivered {deliveries} times; retry the batch's failures, which sends a new "
+        f"message",
         permanent=True,
         attempts=deliveries,
     )
@@ -78,7 +79,7 @@ def bury_unread(
 
 
 def _entry(store: ObjectStore, member: Member) -> ManifestEntry | None:
-    """The image's line of the manifest; none where that cannot be read either."""
+    """The image's line of the manifest; none if that cannot be read either."""
     part, n = layout.part_of(member.index)
     try:
         return read_manifest_part(store, member.batch, part)[n]

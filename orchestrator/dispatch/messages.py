@@ -1,7 +1,7 @@
 """Celery messages as they lie in Redis, so that one script can put an image into the ledger and the queue.
 
-The task's part (headers and body) is made by Celery itself; the envelope around it is kombu's, of its Redis
-transport. A test compares both with what ``send_task`` really writes.
+Celery itself makes the task's part (headers and body); the envelope is that of kombu's Redis transport. A test
+compares both with what ``send_task`` really writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Messages:
 
     Args:
         app: A Celery application with the queue's settings; nothing is sent through it.
-        key: With which they are signed; none where they are not.
+        key: The key that they are signed with; none if they are not.
     """
 
     def __init__(self, app: Celery, key: SecretStr | None = None) -> None:
@@ -39,7 +39,7 @@ class Messages:
             TASK,
             args=(signed(job, self._key),),
             ignore_result=True,
-            argsrepr="",  # for logs, which are to name no file
+            argsrepr="",  # for logs, which must not name files
         )
         envelope = {
             "body": json.dumps(task.body, separators=(",", ":")),
@@ -66,10 +66,10 @@ def job_of(payload: str, key: SecretStr | None = None) -> ImageJob:
     """The job in a message that :class:`Messages` made.
 
     Raises:
-        NewerFormat, MessageDamaged, MessageRefused: Where it is none that is to be done here.
+        NewerFormat, MessageDamaged, MessageRefused: If it is not a job to be done here.
     """
     try:
         (message, *_), _, _ = json.loads(json.loads(payload)["body"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise MessageDamaged("a message in the queue is no message of Celery's") from error
+        raise MessageDamaged("a message in the queue is not a Celery message") from error
     return opened(message, key)

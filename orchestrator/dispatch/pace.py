@@ -1,7 +1,7 @@
-"""How fast a batch goes, and how long it still takes, told from the work that is left and not from its images.
+"""How fast a batch proceeds and how long it will still take, judged by the work left rather than by images.
 
-An image whose lesion is small takes a hundred times what one without takes, one that is known hardly anything. So
-outcomes are counted by kind, and where the mean of what is left cannot be told from them, nobody pretends to know.
+An image with a small lesion takes a hundred times as long as one without, a known image hardly any time. So
+outcomes are counted by kind, and if they do not tell the mean of what is left, no estimate is given.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dermbatch.ledger import BatchState
 from dermbatch.ledger.batches import Kind, Spent
 
 _RATE_SECONDS = 2.0
-_LEAST_SECONDS = 0.5  # two looks in quick succession tell no speed
+_LEAST_SECONDS = 0.5  # two looks in quick succession do not show a speed
 _WINDOW = 60.0
 _LEAST = 10
-"""Outcomes before anything is told, and in the window that speed is told from, however long that is then."""
+"""Outcomes before any estimate is given; also the length of the window that speed is measured over."""
 
 _DEARER = 100.0
-"""What an enlarged image takes, by what a plain one does, where none was seen yet."""
+"""Time for an enlarged image relative to a plain one, until one has been seen."""
 
 _DOUBT = 0.5
-"""Standard error of the mean, by the mean, above which it is not known."""
+"""Standard error of the mean, relative to the mean, above which no estimate is given."""
 
 _DRIFT = 2.0
-"""The last ones take so many times what all did, or the reverse: the images are in an order of their own."""
+"""Ratio of recent to overall mean, or the reverse, from which the images must be sorted in some way."""
 
 
 _NONE = Spent(0, 0.0)
@@ -35,7 +35,7 @@ _Kinds = Mapping[Kind, Spent]
 
 
 class Rate:
-    """Outcomes a second over the last seconds."""
+    """Outcomes a second over the last few seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -50,7 +50,7 @@ class Rate:
         return max(0, now - before) / max(_LEAST_SECONDS, end - start)
 
     def note(self, outcomes: int, now: float) -> bool:
-        """Take down a count; whether a second has passed since it was last true."""
+        """Note a count; returns whether a second has passed since this last returned true."""
         self._seen.append((now, outcomes))
         while now - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:
             self._seen.popleft()
@@ -61,17 +61,17 @@ class Rate:
 
 
 class Forecast:
-    """How long a batch still takes: the work that is left, over how much of it was done a second lately.
+    """How long a batch will still take: the work left, divided by the work lately done a second.
 
-    The work is that of workers, in their seconds. Copies are known beforehand, and take what copies took. Of the
-    others nobody knows the kind, so they take the mean of those that are through.
+    Work is counted in worker seconds. Copies are known in advance, and take what earlier copies took. The kind of
+    all others is unknown, so they are assumed to take the mean of those that are done.
     """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, _Kinds]] = deque()
 
     def note(self, state: BatchState, now: float) -> None:
-        """Take down what was spent by now, in seconds of any clock."""
+        """Note what has been spent so far, at a time in seconds of any clock."""
         seen = self._seen
         seen.append((now, state.spent))
         images = _sum(state.spent).images
@@ -79,10 +79,10 @@ class Forecast:
             seen.popleft()
 
     def left(self, images: int, copies: int, *, enlarging: bool) -> float | None:
-        """Seconds that the batch still takes; none where nobody can tell.
+        """Seconds that the batch will still take; none if unknown.
 
         Args:
-            images: Without an outcome.
+            images: Images without an outcome.
             copies: How many images of the whole batch are copies of others.
             enlarging: Whether small lesions are enlarged.
         """
@@ -101,26 +101,26 @@ class Forecast:
 
 
 def _mean(spent: _Kinds, lately: _Kinds, *, enlarging: bool) -> float | None:
-    """Seconds that an image of unknown kind takes; none where those that were seen do not tell."""
+    """Seconds that an image of unknown kind takes; none if those seen so far do not tell."""
     mean, recent = _each(_sum(spent)), _sum(lately)
     if not mean:
         return None
     if recent.images >= _LEAST and not 1 / _DRIFT <= _each(recent) / mean <= _DRIFT:
         return None
-    if enlarging and "plain" in spent and "enlarged" not in spent:  # as if the next one were the first
+    if enlarging and "plain" in spent and "enlarged" not in spent:  # as if the next one were to be the first
         spent = {**spent, "enlarged": Spent(1, _DEARER * _each(spent["plain"]))}
     return mean if _doubt(spent) <= _DOUBT else None
 
 
 def _doubt(spent: _Kinds) -> float:
-    """The standard error of the mean of a drawn sample, by the mean; each image is taken for its kind's mean."""
+    """The standard error of a sample's mean, relative to it; each image counts as the mean of its kind."""
     mean, images = _each(_sum(spent)), _sum(spent).images
     square = sum(one.images * _each(one) ** 2 for one in spent.values()) / images
     return math.sqrt(max(0.0, square - mean**2) / images) / mean
 
 
 def _others(spent: _Kinds) -> _Kinds:
-    """What is known not to be a copy."""
+    """The kinds that are known not to be copies."""
     return {kind: one for kind, one in spent.items() if kind != "copy"}
 
 

@@ -75,7 +75,7 @@ class Service:
         _log.info("orchestrator ready", name=self._name)
         while not self._stopping.is_set():
             self._turn()
-        self._resign()  # first: to close a large batch takes minutes, and another may do all else meanwhile
+        self._resign()  # first: closing a large batch takes minutes, and another may do the rest
         self._closer.stop()
         _log.info("orchestrator stopped")
 
@@ -87,7 +87,7 @@ class Service:
                 return
             self._look_for_batches()
             self._dispatcher.repair()
-            self._closer.look()  # before more is fed: it frees a full Redis
+            self._closer.look()  # before more is fed, since it frees space in a full Redis
             self._dispatcher.feed()
             self._ledger.slots.sleep(self._settings.orchestrator.tick)
         except DermbatchError as error:

@@ -1,7 +1,7 @@
-"""What a FHIR server answers to a transaction, sorted into what was taken, may be tried again, and may not.
+"""What a FHIR server answers to a transaction, sorted into taken, worth trying again, and hopeless.
 
-FHIR R4, 3.1.0.11: all of a transaction is taken or nothing; the answer is a Bundle with a status for each entry.
-That is read whatever the status of the whole is, since there are servers between that say 200 for themselves.
+FHIR R4, 3.1.0.11: a transaction is taken as a whole or not at all; the answer is a Bundle with a status for each
+entry. It is read whatever the overall status is, since servers in between may say 200 on their own account.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _HINTS = {
     404: "it takes no transactions there; correct the URL of DERMBATCH_FHIR",
     405: "it takes no transactions there; correct the URL of DERMBATCH_FHIR",
     410: "it takes no transactions there; correct the URL of DERMBATCH_FHIR",
-    _PRECONDITION: "it has several resources of one identifier; take all of them away but one",
+    _PRECONDITION: "it has several resources with one identifier; remove all but one of them",
     _TOO_LARGE: "what was sent is more than it takes; raise its limit",
 }
 _LATER = {408, 425, _CONFLICT, 429}
 _NEVER = {501, 505}
 _PASSING = {"transient", "lock-error", "no-store", "timeout", "throttled"}
-"""Issue types (http://hl7.org/fhir/issue-type) that another try may not meet."""
+"""Issue types (http://hl7.org/fhir/issue-type) that may be gone at another try."""
 _ISSUE_TYPE = re.compile(r"[a-z]+(-[a-z]+)*")
 _STATUS = re.compile(r"[1-5]\d\d(?!\d)")
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a server has of a transaction.
+    """What a server did with a transaction.
 
     Attributes:
         created: Resources that it made.
@@ -46,16 +46,16 @@ class Taken:
 
 
 def judged(name: str, answer: Answer, entries: int) -> Taken:
-    """What was taken, of an answer that says that all was.
+    """What was taken, from an answer that says that everything was.
 
     Args:
-        name: Of the server in the settings, for messages.
+        name: Name of the server in the settings, for messages.
         answer: What was answered.
         entries: How many there were in the Bundle.
 
     Raises:
         FhirUnavailable: Where trying again may help.
-        FhirRefused: Where it cannot, before something is mended; ``fhir_denied`` where we are not let in.
+        FhirRefused: If it cannot help until something is fixed; ``fhir_denied`` if the server does not let us in.
     """
     body = _read(answer.body)
     issues = list(_issues(body))
@@ -65,7 +65,7 @@ def judged(name: str, answer: Answer, entries: int) -> Taken:
         raise FhirRefused(f"the FHIR server {name!r} {_unclear(answer, body)}, so that nobody knows what it has")
     statuses = _statuses(body)
     if len(statuses) != entries or 0 in statuses:
-        text = f"says of {len(statuses)} resources what became of them, where {entries} were sent; see its log"
+        text = f"says what became of {len(statuses)} resources, but {entries} were sent; see its log"
         raise FhirRefused(f"the FHIR server {name!r} {text}")
     worst = max((status for status in statuses if status not in {_OK, _CREATED}), default=0)
     if worst:
@@ -92,13 +92,13 @@ def _response(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _statuses(body: dict[str, Any]) -> list[int]:
-    """Of each entry, the number at the beginning of its status; 0 where it says no such."""
+    """For each entry, the number at the beginning of its status; 0 if there is none."""
     texts = [str(_response(entry).get("status", "")) for entry in _items(body, "entry")]
     return [int(text[:3]) if _STATUS.match(text) else 0 for text in texts]
 
 
 def _issues(body: dict[str, Any] | None) -> Iterator[str]:
-    """Issue types of an OperationOutcome, alone or in entries. Its texts may quote a patient, and are not told."""
+    """Issue types of an OperationOutcome, alone or in entries. Its texts may quote a patient and are dropped."""
     outcomes = [body, *(_response(entry).get("outcome") for entry in _items(body, "entry"))]
     for outcome in outcomes:
         for issue in _items(outcome if isinstance(outcome, dict) else None, "issue"):
@@ -108,7 +108,7 @@ def _issues(body: dict[str, Any] | None) -> Iterator[str]:
 
 def _unclear(answer: Answer, body: dict[str, Any] | None) -> str:
     if answer.status == _ACCEPTED:
-        return "will see to it later (HTTP 202), which was not asked for"
+        return "wants to process it later (HTTP 202), which was not requested"
     if is_web_page(answer.body):
         return "answered with a web page; correct the URL of DERMBATCH_FHIR"
     if body is not None and body.get("resourceType") == "OperationOutcome":

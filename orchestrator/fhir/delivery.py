@@ -1,4 +1,4 @@
-"""A whole batch as FHIR: into a folder, or to a server; image by image, in order."""
+"""Delivers a whole batch as FHIR, into a folder or to a server, image by image in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestrator.reporting.folder import Folder
 _TRIES = 5
 _LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for: people wait for the command
 _REFUSED_AT_FIRST = 8
-"""Images that a server refuses before it has taken any: then it is its address that is wrong."""
+"""If a server refuses this many images without having taken any, its address must be wrong."""
 
 Tell = Callable[[str], None]
 
@@ -38,7 +38,7 @@ class Told:
         sent: Taken, or written.
         created: Resources that a server made for them.
         there: Resources that it had.
-        nobody: Of those sent, without a patient.
+        nobody: Of those sent, how many name no patient.
         failed: Without result.
         silent: With a result that FHIR has no resources for.
         bad: Refused, or with files that are gone or damaged.
@@ -85,12 +85,12 @@ def send_bundles(
         store: Where the batch is. Each sending is a line of its audit log.
         batch: Its results are sent, by now.
         server: Where to.
-        tell: Is told of each image that is not sent, why.
+        tell: Called with the reason for each image that is not sent.
         sleep: Waits between tries.
 
     Raises:
-        FhirUnavailable: Where the server is away; the same again goes on, as nothing is made twice.
-        FhirRefused: Where it does not let us in, or refuses the first images one and all.
+        FhirUnavailable: If the server is away; calling this again resumes, as nothing is created twice.
+        FhirRefused: If it does not let us in, or refuses all of the first images.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     told = Told()

@@ -39,7 +39,7 @@ def concept(code: Code, text: str | None = None) -> Json:
 
 
 def measure_name(measure: Measure) -> Json:
-    """What a number is. Derivation and method, for which components have no place, are in the text."""
+    """What a number means. Derivation and method, for which components have no place, are in the text."""
     more = [code.meaning for code in (measure.derivation, measure.method) if code is not None]
     return concept(measure.name, ": ".join([measure.name.meaning, ", ".join(more)]) if more else None)
 
@@ -56,20 +56,20 @@ def uid_identifier(uid: str) -> Json:
 
 
 def typed_identifier(kind: str, value: str) -> Json:
-    """An identifier of which it is known what it is, and not who gave it (HL7 v2, table 0203)."""
+    """An identifier whose type is known, but not who issued it (HL7 v2, table 0203)."""
     return {"type": {"coding": [{"system": _IDENTIFIER_TYPES, "code": kind}]}, "value": value}
 
 
 def own_identifier(*names: str) -> Json:
-    """The identifier of a resource that is made here: always the same for the same names."""
+    """The identifier of a resource that we make: always the same for the same names."""
     return {"system": _URI_SYSTEM, "value": f"urn:oid:{uid_of('fhir', *names)}"}
 
 
 def full_url(*names: str) -> str:
-    """What resources of one Bundle call each other by."""
+    """The URL by which resources of one Bundle refer to each other."""
     return f"urn:uuid:{uuid_of('fhir', *names)}"
 
 
 def logical(resource: str, identifier: Json) -> Json:
-    """A reference by identifier: which resource of a server that is, the server knows or looks up."""
+    """A reference by identifier: the server knows or looks up which of its resources that is."""
     return {"type": resource, "identifier": identifier}

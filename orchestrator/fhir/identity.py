@@ -1,4 +1,4 @@
-"""Whose image it is, as far as its source says so and it may be told."""
+"""Whose image it is, as far as its source says so and it may be disclosed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import written_as
 
 _SMALLEST_FIRST: tuple[DicomKind, ...] = ("report", "segmentation", "enhanced")
-_UNKNOWN = date(1900, 1, 1)  # what objects have for a Content Date where their source says none
+_UNKNOWN = date(1900, 1, 1)  # the Content Date of objects whose source states none
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Identifiers of the source; each is none where it says none.
+    """Identifiers of the source; each is none if it states none.
 
     Attributes:
         patient: Patient ID (0010,0020).
         issuer: Issuer of Patient ID (0010,0021).
         study: Study Instance UID (0020,000D).
         accession: Accession Number (0008,0050).
-        taken: The day of which the image is.
+        taken: The day on which the image was taken.
     """
 
     patient: str | None = None
@@ -40,19 +40,19 @@ class Identity:
 
 
 NOBODY = Identity()
-"""Of an image that is not DICOM, or was de-identified."""
+"""The identity of an image that is not DICOM, or was de-identified."""
 
 
 def read_identity(store: ObjectStore, batch: Batch, record: ResultRecord) -> Identity:
-    """The identifiers that the DICOM objects of an image have of its source; nobody's where there are none.
+    """The identifiers of the source, taken from the image's DICOM objects; nobody's if there are none.
 
     Args:
         store: Has the objects.
-        batch: Of a de-identified one nothing is read.
+        batch: For a de-identified batch nothing is read.
         record: Names the objects, where they were asked for.
 
     Raises:
-        ObjectNotFound: Where the record names an object, and that is gone.
+        ObjectNotFound: If the record names an object that is gone.
         ArtifactDamaged: Where it is not what was written.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
@@ -62,7 +62,7 @@ def read_identity(store: ObjectStore, batch: Batch, record: ResultRecord) -> Ide
     key = record.dicom[kind]
     body = store.get(store.bucket, key)
     if kind in record.dicom_written and written_as(body) != record.dicom_written[kind]:
-        raise ArtifactDamaged(f"{key} is not what was written; give the image again, and it is made anew")
+        raise ArtifactDamaged(f"{key} is not what was written; submit the image again to create it again")
     with quiet():
         return identity_of(dcmread(BytesIO(body), stop_before_pixels=True), record)
 

@@ -1,7 +1,7 @@
 """An image's result as DiagnosticReport, Observations and Devices of FHIR R4 (4.0.1), in a transaction Bundle.
 
-Plain functions of the result record, the batch and whose image it is: no clock, no store. Resources are named by
-what they say, so the same result gives the same Bundle, and a server that has it already makes nothing twice.
+Pure functions of the result record, the batch and the identity: no clock, no store. Resources are named by their
+content, so the same result gives the same Bundle, and a server that has it already creates nothing twice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from orchestrator.fhir.identity import NOBODY, Identity
 
 MEDIA_TYPE = "application/fhir+json"
 REVISION = "1"
-"""Raised where the same result gives other resources: their identifiers must be others then."""
+"""To be raised whenever the same result gives different resources: they need different identifiers then."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Image:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What resources are named by: all that they say, but when it was found."""
+        """What resources are named by: everything that they say, except when it was found."""
         who = (self.whose.patient, self.whose.issuer, self.whose.study, self.whose.accession, self.whose.taken)
         keys = [self.record.stages[stage].key for stage in sorted(self.record.stages)]
         rest = (*keys, *sorted(self.record.flags), *(str(one or "") for one in who))
@@ -50,15 +50,15 @@ class _Image:
 
 
 def bundle(record: ResultRecord, batch: Batch, whose: Identity = NOBODY) -> Json | None:
-    """A result as transaction Bundle; none where nothing was run that FHIR has resources for.
+    """A result as a transaction Bundle; none if no stage was run that FHIR has resources for.
 
     Args:
         record: What was found.
-        batch: What was asked. Of a de-identified one, nobody is named, whatever ``whose`` says.
+        batch: What was asked. For a de-identified batch nobody is named, whatever ``whose`` says.
         whose: Identifiers that the source has.
 
     Returns:
-        Devices, Observations and, last, the DiagnosticReport that names them; each is made only where the server
+        Devices, Observations and, last, the DiagnosticReport that names them; each is created only if the server
         has none with the same identifier (conditional create: FHIR R4, 3.1.0.8.1).
     """
     image = _Image(record, NOBODY if batch.order.deidentified is not None else whose)
@@ -102,7 +102,7 @@ def _report(image: _Image, names: list[str]) -> Json:
 
 
 def _common(image: _Image) -> Json:
-    """Whose, of which day, and when it was found."""
+    """Whose it is, from which day, and when it was found."""
     made: Json = {}
     if image.whose.patient is not None:
         identifier: Json = {"value": image.whose.patient}
@@ -159,7 +159,7 @@ def _components(found: Iterator[Measure]) -> Iterator[Json]:
 
 
 def _models(record: ResultRecord) -> list[ModelUsed]:
-    """Those whose findings are told, each once."""
+    """The models whose findings are reported, each once."""
     stages = (Stage.SEGMENT, Stage.CLASSIFY)
     return list(dict.fromkeys(record.stages[stage].model for stage in stages if stage in record.stages))
 

@@ -1,4 +1,4 @@
-"""A plan of what is to be reviewed: made of what closed batches hold, and kept."""
+"""Makes a plan of what is to be reviewed, from the images of closed batches, and stores it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_plan(
     tenant: str = "default",
     seed: int = 0,
 ) -> ReviewPlan:
-    """Choose images, and keep them as a plan.
+    """Choose images, and store them as a plan.
 
     Args:
         store: Where batches and plans are.
@@ -41,7 +41,7 @@ def make_plan(
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     if plan_of(store, name) is not None:
-        raise UsageError(f"there is a plan {name!r} already")
+        raise UsageError(f"there is a plan {name!r} already; choose another name")
     random = np.random.default_rng(seed)
     found = pool(store, batches, tenant, random)
     images = []

@@ -22,9 +22,9 @@ from orchestrator.similar.cases import directed, embeddings_of, tables
 from orchestrator.similar.growing import closed
 
 MOST = 20_000
-"""Images that are looked at, drawn by chance where there are more: so memory has a limit (some 0.1 GB)."""
+"""Most images that are considered, drawn at random if there are more: this limits memory (to some 0.1 GB)."""
 
-_INDEX_BITS = 40  # of a number that an image is told from others by: batch and index
+_INDEX_BITS = 40  # bytes of the number that identifies an image: batch and index
 _PREFIX = "probability_"
 _READ = ("index", "sha256", "outcome", "lesion", "flags", "classify_sha256")
 
@@ -37,7 +37,7 @@ class Pool:
         tenant: Whose.
         images: Batch, index and digest of each candidate.
         candidates: The same as numbers.
-        left_out: How many images cannot be chosen, by a word.
+        left_out: How many images cannot be chosen, by reason.
     """
 
     tenant: str
@@ -62,7 +62,7 @@ def pool(store: ObjectStore, batches: Sequence[str], tenant: str, random: np.ran
     names = _named(store, batches, tenant)
     parts = [part for name in names for part in _rows(store, name)]
     if not parts:
-        raise UsageError("the batches have no table: there is nothing to choose from")
+        raise UsageError("the batches have no table, so there is nothing to choose from")
     rows = pa.concat_tables(parts, promote_options="default")
     read = {(name, index) for name in names for index in _decided(store, name)}
     planned = list(_plans(store, tenant))
@@ -73,7 +73,8 @@ def pool(store: ObjectStore, batches: Sequence[str], tenant: str, random: np.ran
         left_out["no_direction"] = undirected
         chosen = chosen.take(pa.array(directed_ones, pa.int64()))
     if not len(chosen):
-        why = ", ".join(f"{count} {word}" for word, count in left_out.items()) or "no image was classified"
+        why = ", ".join(f"{count} {word}" for word, count in left_out.items()) or "no image was classified: run "
+        "the classify stage"
         raise UsageError(f"no image is left to choose from: {why}")
     known, _ = _embeddings(store, _known(rows, read | {(batch, index) for batch, index, _ in planned}))
     candidates = Candidates(embeddings, _shares(chosen), _disagreement(rows, chosen), known)
@@ -87,7 +88,7 @@ def _named(store: ObjectStore, batches: Sequence[str], tenant: str) -> list[str]
         if named(store, name).order.tenant != tenant:
             raise UsageError(f"there is no batch {name!r} of tenant {tenant!r}")
         if name not in there:
-            raise UsageError(f"batch {name!r} is not closed yet: wait for its end")
+            raise UsageError(f"batch {name!r} is not closed yet: wait until it is")
     found = list(dict.fromkeys(batches)) or [name for name in there if named(store, name).order.tenant == tenant]
     if not found:
         raise UsageError("there is no closed batch to choose from")
@@ -104,14 +105,14 @@ def _rows(store: ObjectStore, batch: str) -> Iterator[pa.Table]:
 
 
 def _decided(store: ObjectStore, batch: str) -> set[int]:
-    """The indices of a batch's images that somebody has decided something of: by the keys alone."""
+    """The indices of a batch's images on which somebody has decided something; only keys are read."""
     prefix = layout.batch_decisions(batch)
     parts = (info.key.removeprefix(prefix).split("/") for info in store.list(store.bucket, prefix))
     return {int(part) * layout.PART_SIZE + int(n) for part, n, *_ in parts}
 
 
 def _plans(store: ObjectStore, tenant: str) -> Iterator[tuple[str, int, str]]:
-    """Batch, index and digest of what a tenant's plans have: what another one plans is nothing to it."""
+    """Batch, index and digest of the images in a tenant's plans; other tenants' plans do not matter."""
     for plan in (plan_of(store, name) for name in plan_names(store)):
         if plan is not None and plan.tenant == tenant:
             yield from ((one.batch, one.index, one.sha256) for one in plan.images)
@@ -120,7 +121,7 @@ def _plans(store: ObjectStore, tenant: str) -> Iterator[tuple[str, int, str]]:
 def _usable(
     rows: pa.Table, read: set[tuple[str, int]], planned: set[str]
 ) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
-    """The numbers of the rows that can be chosen, each image once; and why the others cannot, the first reason."""
+    """The numbers of the rows that can be chosen, each image once; and the first reason why others cannot."""
     digests = rows["sha256"]
     seen = digests.filter(pa.array(_at(rows, read)))
     checks = {
@@ -144,7 +145,7 @@ def _usable(
 
 
 def _holds(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bool_]:
-    """A column of truths; false where there is none."""
+    """A column of truth values; a missing one counts as false."""
     return np.asarray(column.fill_null(False), bool)
 
 
@@ -165,7 +166,7 @@ def _at(rows: pa.Table, places: set[tuple[str, int]]) -> npt.NDArray[np.bool_]:
 
 
 def _model(rows: pa.Table) -> str:
-    """The model that classified most: embeddings of several cannot be compared."""
+    """The model that classified the most images: embeddings of several models cannot be compared."""
     counts = pc.value_counts(rows["classify_sha256"].drop_null()).to_pylist()
     ranked = sorted((-one["counts"], one["values"]) for one in counts)
     return ranked[0][1] if ranked else ""
@@ -178,7 +179,7 @@ def _known(rows: pa.Table, at: set[tuple[str, int]]) -> pa.Table:
 
 
 def _embeddings(store: ObjectStore, chosen: pa.Table) -> tuple[Floats, list[int]]:
-    """Of these rows, in their order, and the numbers of those whose embedding has a direction.
+    """The embeddings of these rows, in order, and the numbers of the rows whose embedding is usable.
 
     Each batch's table is read once more, for these alone.
     """
@@ -196,14 +197,14 @@ def _embeddings(store: ObjectStore, chosen: pa.Table) -> tuple[Floats, list[int]
 
 
 def _shares(rows: pa.Table) -> Floats:
-    """Probabilities [N, C], of labels in order; of those that a model does not have, 0."""
+    """Probabilities [N, C], in the order of the labels; 0 for labels that a model does not have."""
     labels = sorted(name for name in rows.column_names if name.startswith(_PREFIX))
     columns = [np.asarray(rows[name].fill_null(0).to_numpy(), np.float32) for name in labels]
     return np.stack(columns, axis=1)
 
 
 def _disagreement(rows: pa.Table, chosen: pa.Table) -> npt.NDArray[np.float64]:
-    """Of each image, how far apart all models that have classified it are; NaN where that is one."""
+    """For each image, how far apart the models that classified it are; NaN if only one did."""
     wanted = set(chosen["sha256"].to_pylist())
     classified = rows.filter(
         pc.and_(pc.is_valid(rows["classify_sha256"]), pc.is_in(rows["sha256"], pa.array(wanted)))

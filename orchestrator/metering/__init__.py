@@ -1,1 +1,1 @@
-"""What batches used, told from their records: events, prices, bills, and signatures of reports."""
+"""What batches used, according to their records: events, prices, bills, and signatures of reports."""

@@ -17,8 +17,8 @@ class Accounts:
     """Price lists and key.
 
     Attributes:
-        prices: None where none are set: then nothing costs anything.
-        key: That reports are signed with; none where they are not.
+        prices: Price lists; without any, nothing has a cost.
+        key: Key that reports are signed with; none if they are not.
     """
 
     prices: Prices | None = None
@@ -26,7 +26,7 @@ class Accounts:
 
     @classmethod
     def of(cls, settings: MeteringSettings) -> Self:
-        """Those of the settings; raises :class:`UsageError` where one cannot be."""
+        """The accounts of the settings; raises :class:`UsageError` if one is invalid."""
         return cls(
             load_prices(settings.prices) if settings.prices is not None else None,
             signing_key(settings.signing_key) if settings.signing_key is not None else None,

@@ -1,7 +1,7 @@
-"""Bills: what was used, by tenant, month and price list, and what it comes to.
+"""Bills: what was used, by tenant, month and price list, and what it costs.
 
 A line's amount is its quantity times its price, rounded once, half to even; a total is the sum of its lines. So a
-bill is the same however its events are added up.
+bill does not depend on the order in which its events are added.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Line:
     Attributes:
         tenant: Whose.
         month: As 2026-03.
-        prices: Name of the price list; none where none is valid.
-        item: What, as :data:`UNITS` calls it.
+        prices: Name of the price list; none if none is valid.
+        item: What was used, by its name in :data:`UNITS`.
         quantity: How much, exactly.
-        price: Of one; none where it has none.
+        price: Price of one unit; none if it has none.
         amount: In whole cents.
     """
 
@@ -48,13 +48,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one batch came to.
+    """What one batch costs.
 
     Attributes:
-        lines: Of its bill.
-        currency: Empty where there are no price lists.
-        images: With a result.
-        unpriced: Whether there are days for which no price list is valid.
+        lines: Lines of its bill.
+        currency: Currency; empty without price lists.
+        images: Images with a result.
+        unpriced: Whether there are days without a valid price list.
     """
 
     lines: tuple[Line, ...] = ()
@@ -64,7 +64,7 @@ class Costs:
 
     @classmethod
     def of(cls, usage: UsageManifest, prices: Prices | None) -> Costs:
-        """Those of a batch that closes."""
+        """The costs of a batch that closes."""
         days = {(usage.tenant, day): Used(used) for day, used in usage.days.items()}
         missing = prices is not None and bool(unpriced(days, prices))
         return cls(tuple(bill(days, prices)), prices.currency if prices else "", usage.events, missing)
@@ -75,18 +75,18 @@ class Costs:
         return total(self.lines)
 
     def an_image(self, number: Decimal) -> Decimal:
-        """The same of one image, in six digits."""
+        """A number divided by the images, to six digits."""
         return Context(prec=6).divide(number, Decimal(max(1, self.images)))
 
 
 def bill(days: Days, prices: Prices | None) -> list[Line]:
-    """The lines for what was used, in order of tenants, months, price lists and items."""
+    """The lines for what was used, ordered by tenant, month, price list and item."""
     sums: defaultdict[tuple[str, str, date, str], Used] = defaultdict(Used)
     lists: dict[tuple[str, date, str], PriceList | None] = {}
     for (tenant, day), used in days.items():
         found = prices.of(tenant, date.fromisoformat(day)) if prices is not None else None
         by = (found.first, found.name) if found else (date.min, "")
-        lists[tenant, *by] = found  # a tenant's own list may be called as that of all
+        lists[tenant, *by] = found  # a tenant's own list may have the same name as the general one
         sums[tenant, day[:7], *by].update(used)
     return [
         _line(tenant, month, lists[tenant, first, name], item, used[item])

@@ -1,8 +1,8 @@
-"""Usage events of a batch: made of the rows of its results when it closes, and written below ``usage/``.
+"""Usage events of a batch: made from the rows of its results when it closes, and written below ``usage/``.
 
 CloudEvents 1.0 in the JSON event format, one a line (https://cloudevents.io): ``source`` and ``id`` together are
 unique, and the same for the same record whenever and however often they are written. Files are of
-:data:`EVENTS_A_FILE` images each, in order, and called by their digests; a manifest is written last.
+:data:`EVENTS_A_FILE` images each, in order, and named by their digests; a manifest is written last.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dermbatch.stored import write
 from orchestrator.metering.used import DEVICES, Used
 
 EVENTS_A_FILE = 10_000
-"""Images, so at most 5 MB."""
+"""Images in one file, which then has at most 5 MB."""
 
 TYPE = "org.dermbatch.image.done"
 
@@ -57,11 +57,11 @@ class UsageFile(Record):
     events: int
     bytes: int
     sha256: str
-    days: tuple[str, ...] = Field(description="that its events are of, UTC")
+    days: tuple[str, ...] = Field(description="days of its events, UTC")
 
 
 class UsageManifest(Stored):
-    """The events of a batch; ``usage/<batch>/<moment>/_manifest.json``. Where it is, they are whole."""
+    """The events of a batch; ``usage/<batch>/<moment>/_manifest.json``. Once it exists, they are complete."""
 
     batch: str
     created: datetime
@@ -76,7 +76,7 @@ class Events:
 
     Args:
         batch: What was asked.
-        folder: Where 100 bytes an image may lie meanwhile.
+        folder: Folder for temporary data, 100 bytes an image.
     """
 
     def __init__(self, batch: Batch, folder: Path) -> None:
@@ -84,7 +84,7 @@ class Events:
         self._kept: Kept = np.memmap(folder / "usage", _KEPT, "w+", shape=max(1, batch.images))
 
     def add(self, rows: pa.Table) -> None:
-        """Take in the results among these rows; of an image that comes again the later one counts."""
+        """Take in the results among these rows; if an image comes again, its later row counts."""
         rows = rows.filter(pc.equal(rows["outcome"], "done"))
         at = np.asarray(rows["index"], np.int64)
         self._kept["done"][at], self._kept["index"][at] = True, at
@@ -105,7 +105,7 @@ class Events:
         return dict(sorted(found.items()))
 
     def write(self, store: ObjectStore) -> UsageManifest:
-        """Write the files, then the manifest, then delete what an earlier closing has left.
+        """Write the files, then the manifest, then delete what an earlier closing left behind.
 
         Raises:
             StoreUnavailable, StoreRefused: Where the store fails.
@@ -132,7 +132,7 @@ class Events:
         return manifest
 
     def _pieces(self) -> Iterator[tuple[int, Kept]]:
-        """The results of a file each: the first image that it may have, and what is kept of those there are."""
+        """The results of each file: the first image that it may have, and what is kept of its images."""
         for first in range(0, self._batch.images, EVENTS_A_FILE):
             piece = self._kept[first : first + EVENTS_A_FILE]
             at = np.flatnonzero(piece["done"])
@@ -146,7 +146,7 @@ def _microseconds(seconds: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def _devices(devices: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
-    """Their numbers in :data:`DEVICES`, and one more where the run of the stage is not billed."""
+    """Their numbers in :data:`DEVICES`, or the number after the last if the run of the stage is not billed."""
     found = pc.index_in(devices, pa.array(DEVICES)).fill_null(_NONE)
     return np.asarray(found).astype(np.uint8)
 
@@ -156,7 +156,7 @@ def _days(kept: Kept) -> npt.NDArray[np.datetime64]:
 
 
 def _used(kept: Kept) -> Used:
-    """The sum of some results; what is nothing is not in it."""
+    """The sum over some results, without items that are zero."""
     used = Used(images=len(kept))
     for stage in ORDER:
         used[f"{stage}_seconds"] += int(kept[f"{stage}_billed"].sum())

@@ -1,4 +1,4 @@
-"""What all tenants used, as it was noted when batches closed: fast, for a page."""
+"""What all tenants used, as noted when batches closed: fast, for a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.metering.bill import Line, bill, total, unpriced
 from orchestrator.metering.prices import load_prices
 from orchestrator.metering.reading import noted_at_closing, standing
 
-_UNREADABLE = "the price lists cannot be read: ask whoever keeps this system"  # what is wrong may be of others
+_UNREADABLE = "the price lists cannot be read: ask whoever runs this system"  # what is wrong may concern others
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Overview:
 
 
 def overview(store: ObjectStore, prices_file: Path | None, tenant: str | None = None) -> Overview:
-    """Usage and costs by month, tenant and item, of all or of one; what is wrong with lists or batches is in it.
+    """Usage and costs by month, tenant and item, of all tenants or one, with problems of lists and batches.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.

@@ -24,15 +24,19 @@ class PriceList(BaseModel):
 
     name: str = Field(min_length=1, coerce_numbers_to_str=True, description="a year is a number in YAML")
     first: date = Field(alias="from", description="the first day, UTC, on which it is valid")
-    until: date | None = Field(default=None, description="the day on which it is valid no more; none: it goes on")
-    tenant: Name | None = Field(default=None, description="whose; of all that have none of their own, where none")
-    prices: dict[str, Price] = Field(description="of one of each, by the names of what is counted")
+    until: date | None = Field(
+        default=None, description="the first day on which it is no longer valid; none: open-ended"
+    )
+    tenant: Name | None = Field(
+        default=None, description="the tenant; without one, it is for all that have no list of their own"
+    )
+    prices: dict[str, Price] = Field(description="price of one unit, by the names of what is counted")
 
     @field_validator("prices")
     @classmethod
     def _of_what_is_counted(cls, prices: dict[str, Decimal]) -> dict[str, Decimal]:
         if unknown := sorted(prices.keys() - UNITS.keys()):
-            raise ValueError(f"nothing is counted as {', '.join(unknown)}; there are {', '.join(UNITS)}")
+            raise ValueError(f"there is no item {', '.join(unknown)}; there are {', '.join(UNITS)}")
         return prices
 
     @model_validator(mode="after")
@@ -42,11 +46,11 @@ class PriceList(BaseModel):
         return self
 
     def is_valid(self, day: date) -> bool:
-        """Whether it says what is paid for this day."""
+        """Whether it is valid on this day."""
         return self.first <= day and (self.until is None or day < self.until)
 
     def overlaps(self, other: PriceList) -> bool:
-        """Whether both say what the same tenant pays for the same day."""
+        """Whether both set the prices of the same tenant for the same day."""
         begins = self.until is None or other.first < self.until
         return self.tenant == other.tenant and begins and (other.until is None or self.first < other.until)
 
@@ -71,7 +75,7 @@ class Prices(BaseModel):
         return lists
 
     def of(self, tenant: str, day: date) -> PriceList | None:
-        """The list by which a tenant pays for a day: its own, else that of all; none where there is none."""
+        """The list by which a tenant pays on a day: its own, else the general one; none if there is neither."""
         valid = [one for one in self.lists if one.tenant in {tenant, None} and one.is_valid(day)]
         return next((one for one in valid if one.tenant == tenant), next(iter(valid), None))
 
@@ -80,6 +84,6 @@ def load_prices(path: Path) -> Prices:
     """The price lists of a YAML file.
 
     Raises:
-        UsageError: Where the file cannot be read or has no such lists, or two of them overlap, in one sentence.
+        UsageError: If the file cannot be read or has no such lists, or two of them overlap; in one sentence.
     """
     return read_model(path, Prices, "the price lists", are="are")

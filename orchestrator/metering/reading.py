@@ -1,4 +1,4 @@
-"""Usage events read back: each counted once, and what is cut off, changed or gone reported."""
+"""Usage events read back: each is counted once, and anything cut off, changed or missing is reported."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Counted:
-    """What events came to.
+    """The sum of events.
 
     Attributes:
         days: What was used, by tenant and day.
         events: How many were counted.
-        repeated: How many were there once more, and were passed over.
-        wrong: How many things were wrong; each was told.
+        repeated: How many were duplicates, and were skipped.
+        wrong: How many things were wrong; each was reported.
     """
 
     days: defaultdict[tuple[str, str], Used] = field(default_factory=lambda: defaultdict(Used))
@@ -48,9 +48,10 @@ class Standing:
     """Which batches have events.
 
     Attributes:
-        manifests: Of those that do.
-        open: Batches that are not closed: what they used comes then.
-        uncounted: Batches that closed without events: by a version that did not count, or events were deleted.
+        manifests: The manifests of those that do.
+        open: Number of batches that are not closed: their usage is counted once they are.
+        uncounted: Batches that closed without events, because their version did not count, or whose events were
+            deleted.
         damaged: Keys of manifests that cannot be read.
     """
 
@@ -61,7 +62,7 @@ class Standing:
 
 
 def standing(store: ObjectStore, tenant: str | None = None) -> Standing:
-    """Look at all batches, or at those whose names say that they are one tenant's.
+    """Look at all batches, or at those whose names mark them as one tenant's.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
@@ -94,7 +95,7 @@ def _manifest(store: ObjectStore, key: str) -> UsageManifest | None:
 
 
 def noted_at_closing(manifests: Iterable[UsageManifest]) -> dict[tuple[str, str], Used]:
-    """What was used by tenant and day, as manifests say: that of all their events, where nothing is wrong."""
+    """Usage by tenant and day according to the manifests: the sum of all their events, if nothing is wrong."""
     days: defaultdict[tuple[str, str], Used] = defaultdict(Used)
     for manifest in manifests:
         for day, used in manifest.days.items():
@@ -162,7 +163,7 @@ def _add(
     counted: Counted,
     report: Tell,
 ) -> None:
-    """Count one event, if it is one of this batch that was not counted yet."""
+    """Count one event, if it belongs to this batch and was not counted yet."""
     try:
         event = json.loads(line, parse_float=Decimal)
         index = int(event["data"]["index"])
@@ -171,10 +172,10 @@ def _add(
         ours &= event["source"] == source(manifest.batch) and event["subject"] == manifest.tenant
         datetime.fromisoformat(day)
     except (ValueError, TypeError, KeyError, ArithmeticError):
-        report("a line is no event")
+        report("a line is not an event")
         return
     if not ours:
-        report("an event is another batch's or tenant's, and is not counted")
+        report("an event belongs to another batch or tenant, and is not counted")
     elif index in seen:
         counted.repeated += 1
     else:
@@ -183,10 +184,10 @@ def _add(
 
 
 def used_of(event: dict[str, Any]) -> Used:
-    """What an event bills; what is nothing is not in it.
+    """What an event bills, without items that are zero.
 
     Raises:
-        KeyError, TypeError, ValueError, ArithmeticError: Where it does not say.
+        KeyError, TypeError, ValueError, ArithmeticError: If it does not say so.
     """
     data = event["data"]
     used = Used(images=int(data["images"]))

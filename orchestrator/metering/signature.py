@@ -1,4 +1,4 @@
-"""Signatures of reports: whoever has the public key sees that report and usage are what was written at closing.
+"""Signatures of reports: the public key proves that report and usage are what was written at closing.
 
 Ed25519 (RFC 8032) by libsodium, over the digests of the files, the batch's name and when it was asked for.
 """
@@ -22,9 +22,9 @@ from dermbatch.errors import ObjectNotFound, UsageError
 from dermbatch.records.asked import Stored
 
 KEY_FILE = "report-signing.key"
-"""In the home of a local stack."""
+"""File name of the key in the home of a local stack."""
 
-_CONTEXT = b"dermbatch report 1\n"  # so that no signature of something else can be passed off as one
+_CONTEXT = b"dermbatch report 1\n"  # so that no signature of anything else can be passed off as a report signature
 
 
 class ReportSignature(Stored):
@@ -37,7 +37,7 @@ class ReportSignature(Stored):
     signature: str = Field(description="hexadecimal")
 
     def message(self) -> bytes:
-        """What is signed."""
+        """The bytes that are signed."""
         content = {"batch": self.batch, "created": self.created.isoformat(), "files": self.files}
         return _CONTEXT + json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
@@ -54,13 +54,13 @@ def signed(batch: str, created: datetime, files: dict[str, bytes], key: SigningK
 def wrong(
     signature: ReportSignature, batch: str, read: Callable[[str], bytes | None], public: str | None
 ) -> list[str]:
-    """What speaks against a signature, in sentences; none where nothing does.
+    """What speaks against a signature, in sentences; empty if nothing does.
 
     Args:
         signature: The signature.
         batch: Whose it should be.
-        read: The file with a key; none where it cannot be looked at here.
-        public: The key that it should be of, hexadecimal; none where any will do.
+        read: Reads the file with a key; gives none if it cannot be looked at here.
+        public: The public key that it should be made with, hexadecimal; none if any will do.
     """
     found = []
     if public is not None and public.lower() != signature.public_key.lower():
@@ -90,20 +90,20 @@ def signing_key(text: SecretStr) -> SigningKey:
     """The key of a setting.
 
     Raises:
-        UsageError: Where it is none.
+        UsageError: If it is not a key.
     """
     try:
         return SigningKey(text.get_secret_value().strip().encode(), HexEncoder)
     except (CryptoError, ValueError, TypeError):  # without the cause: it may quote the key
         wanted = "64 hexadecimal digits, as openssl rand -hex 32 gives"
-        raise UsageError(f"DERMBATCH_METERING__SIGNING_KEY is no key: {wanted}") from None
+        raise UsageError(f"DERMBATCH_METERING__SIGNING_KEY is not a key: {wanted}") from None
 
 
 def kept_key(home: Path) -> SecretStr:
-    """The key of a local stack, made where there is none yet."""
+    """The key of a local stack, created if there is none yet."""
     path = home / KEY_FILE
     if not path.exists() or not path.stat().st_size:
-        begun = path.with_name(f"{KEY_FILE}.{os.getpid()}")  # a kill leaves no key that is none
+        begun = path.with_name(f"{KEY_FILE}.{os.getpid()}")  # so that a kill never leaves half a key
         begun.touch(mode=0o600)
         begun.write_text(bytes(SigningKey.generate()).hex(), encoding="ascii")
         begun.rename(path)

@@ -1,4 +1,4 @@
-"""Quantities of what was used, as whole numbers, so that no order of addition changes a sum."""
+"""Quantities of what was used, as whole numbers, so that sums do not depend on the order of addition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS = {
     "gigabytes_read": 1_000_000_000,
     "gigabytes_stored": 1_000_000_000,
 }
-"""What is counted, and how much of it is one: seconds are counted in microseconds, gigabytes in bytes."""
+"""What is counted, and how many parts make a unit: seconds are counted in microseconds, gigabytes in bytes."""
 
 Used = Counter[str]
 """How much was used, by the names in :data:`UNITS`, in their parts."""

@@ -1,4 +1,4 @@
-"""Deadlines: whether one can be met, told beforehand by the work there is and present capacity."""
+"""Deadlines: whether one can be met, judged beforehand from the work and the present capacity."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from orchestrator.batches.history import History
 Answer = Literal["met", "open", "missed", "unknown"]
 
 _SENTENCES: dict[Answer, str] = {
-    "met": "it can be met, also where all that is open comes first",
-    "open": "it can be met where this batch is ahead of what is open, and not where that comes first",
-    "missed": "it cannot be met, even where nothing else is done",
-    "unknown": "nobody can tell yet whether it can be met",
+    "met": "it can be met, even if everything that is open goes first",
+    "open": "it can be met if this batch goes before what is open, but not after it",
+    "missed": "it cannot be met, even if nothing else is done",
+    "unknown": "it is not known yet whether it can be met",
 }
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What is told beforehand of a deadline.
+    """What can be said beforehand about a deadline.
 
     Attributes:
         deadline: By when.
-        answer: ``met`` or ``missed`` whatever else is open; ``open`` where that decides; ``unknown``.
-        own_seconds: That the batch takes by itself; none where it is not known.
-        ahead_seconds: Until all that is open now is done; none likewise.
+        answer: ``met`` or ``missed`` whatever else is open; ``open`` if that decides; ``unknown``.
+        own_seconds: Seconds that the batch takes by itself; none if unknown.
+        ahead_seconds: Seconds until everything that is open now is done; none if unknown.
     """
 
     deadline: datetime
@@ -66,11 +66,13 @@ def promise(deadline: datetime, now: datetime, own: float | None, open_batches: 
         deadline: By when.
         now: When the batch begins.
         own: Seconds that it takes by itself with the worker slots that there are.
-        open_batches: How those stand that workers are shared with; paused ones take nothing.
+        open_batches: The batches that share the workers; paused ones take nothing.
     """
     lefts = [one.seconds_left for one in open_batches if one.state == "open" and one.left > 0]
     known = [left for left in lefts if left is not None]
-    ahead = None if len(known) < len(lefts) else max(known, default=0.0)  # they share: the last one ends then
+    ahead = (
+        None if len(known) < len(lefts) else max(known, default=0.0)
+    )  # they share the workers, and the last one ends then
     there_is = (deadline - now).total_seconds()
     answer: Answer = "unknown"
     if own is not None and own > there_is:
@@ -81,7 +83,7 @@ def promise(deadline: datetime, now: datetime, own: float | None, open_batches: 
 
 
 def reckoned(order: Order, images: int, history: History | None, slots: int) -> float | None:
-    """Seconds that so many images take at most, where nothing is known of them; none without a history."""
+    """Seconds that this many images take at most, if nothing is known about them; none without a history."""
     stages = closure(frozenset(order.stages))
     if history is None or any(stage not in history.stage_seconds for stage in stages):
         return None
@@ -90,24 +92,26 @@ def reckoned(order: Order, images: int, history: History | None, slots: int) -> 
 
 
 def check(order: Order, now: datetime) -> None:
-    """Refuse a deadline that is over.
+    """Refuse a deadline that has passed.
 
     Raises:
         UsageError: In one sentence.
     """
     if order.deadline is not None and order.deadline <= now:
-        raise UsageError(f"the deadline {order.deadline.astimezone(UTC):%Y-%m-%d %H:%M} UTC is over")
+        raise UsageError(
+            f"the deadline {order.deadline.astimezone(UTC):%Y-%m-%d %H:%M} UTC has passed; give a later one"
+        )
 
 
 def urgency(deadline: datetime | None, now: datetime, left: float | None) -> float:
-    """By how much the weight of a batch grows so that it meets its deadline: 1, up to 10.
+    """The factor, 1 to 10, by which the weight of a batch grows so that it meets its deadline.
 
-    One that is in time needs no more than its share, and one that is over has nothing left to win.
+    A batch that is on time needs no more than its share, and one that is late has nothing left to gain.
 
     Args:
-        deadline: By when; none where it has none.
+        deadline: By when; none if it has no deadline.
         now: The time.
-        left: Seconds that it still takes at its present share; none where nobody knows.
+        left: Seconds that it still takes at its present share; none if unknown.
     """
     if deadline is None or left is None or deadline <= now:
         return 1.0

@@ -1,4 +1,4 @@
-"""Contents that a batch has already, on disk: a set of millions would not fit a planner's memory."""
+"""Contents that a batch has already, on disk: a set of millions would not fit into a planner's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Contents:
             "CREATE TABLE contents (print BLOB PRIMARY KEY, place INTEGER, known INTEGER DEFAULT 0, "
             "content BLOB, object TEXT) WITHOUT ROWID"
         )
-        # One transaction, which never ends: each that ends writes its pages out, and nobody will read them again.
+        # A single transaction that never ends: ending one would write its pages out, which nobody will read again.
         self._base.execute("BEGIN")
         self._indexed = False
 
@@ -30,10 +30,10 @@ class Contents:
         """The index of an earlier entry with this fingerprint; none where this is the first, which is then noted.
 
         Args:
-            fingerprint: 32 hexadecimal digits; none where there is none, which equals no other.
+            fingerprint: 32 hexadecimal digits; a missing one equals no other.
             index: Of the entry that is asked about.
-            content: What it is known by (:func:`dermbatch.layout.content`); the fingerprint where not given.
-            object_name: Given instead, where the content is not known: the object that would have to be read.
+            content: Its content (:func:`dermbatch.layout.content`); the fingerprint where not given.
+            object_name: Given instead if the content is not known: the object that would have to be read.
         """
         if fingerprint is None:
             return None
@@ -49,7 +49,7 @@ class Contents:
         return int(place) if place != index else None
 
     def mark(self, content: str) -> None:
-        """Note that this content, where the batch has it, is known from before."""
+        """Note that this content, if the batch has it, is known from before."""
         if not self._indexed:  # planning asks for none
             self._base.execute("CREATE INDEX by_content ON contents (content)")
             self._indexed = True
@@ -57,18 +57,18 @@ class Contents:
             self._base.execute("UPDATE contents SET known = 1 WHERE content = ?", (bytes.fromhex(content),))
 
     def count(self, *, known: bool) -> int:
-        """How many contents there are; with ``known``, of those that are marked."""
+        """How many contents there are; with ``known``, only those that are marked."""
         counted = "SELECT count(*) FROM contents WHERE content IS NOT NULL AND known >= ?"
         return int(self._base.execute(counted, (known,)).fetchone()[0])
 
     def draw(self, most: int, *, known: bool) -> list[str]:
-        """Up to ``most`` contents, evenly drawn; with ``known``, of those that are marked."""
+        """Up to ``most`` contents, drawn evenly; with ``known``, only from those that are marked."""
         step = -(-self.count(known=known) // most) or 1
         drawn = "SELECT content FROM contents WHERE content IS NOT NULL AND known >= ? ORDER BY content"
         return [row[0].hex() for row in islice(self._base.execute(drawn, (known,)), 0, None, step)]
 
     def unread(self, most: int) -> tuple[int, list[str]]:
-        """How many objects there are whose content is not known, and up to ``most`` of them, evenly drawn."""
+        """How many objects have an unknown content, and up to ``most`` of them, drawn evenly."""
         where = "FROM contents WHERE object IS NOT NULL"
         count = int(self._base.execute(f"SELECT count(*) {where}").fetchone()[0])
         rows = self._base.execute(f"SELECT object {where} ORDER BY print")

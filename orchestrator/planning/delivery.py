@@ -1,4 +1,4 @@
-"""Where results are to go, looked at before anything is planned."""
+"""Where results are to go, checked before anything is planned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dermbatch.store import ObjectStore, split_uri
 
 
 def check_destination(name: str | None, settings: Settings) -> None:
-    """Refuse a PACS that the settings do not have; none is always right.
+    """Refuse a PACS that the settings do not have; naming none is always fine.
 
     Raises:
         UsageError: In one sentence.
@@ -25,12 +25,12 @@ def check_destination(name: str | None, settings: Settings) -> None:
 
 
 def check_output(output: str | None, inputs: Sequence[str], store: ObjectStore) -> None:
-    """Refuse a place for copies that cannot be; none is always right.
+    """Refuse an unusable place for copies; naming none is always fine.
 
     Args:
         output: ``s3://bucket/prefix``.
-        inputs: What the batch is of, as the user named it.
-        store: In which the output is.
+        inputs: The inputs of the batch, as the user named them.
+        store: The store of the output.
 
     Raises:
         UsageError: In one sentence.
@@ -45,10 +45,14 @@ def check_output(output: str | None, inputs: Sequence[str], store: ObjectStore) 
         raise UsageError(f"the output must lie outside of the system's own bucket {bucket}")
     folder = f"s3://{bucket}/{prefix.rstrip('/')}/"
     if any(given.startswith("s3://") and folder.startswith(given) for given in inputs):
-        raise UsageError("the output lies below an input: results would be taken for inputs")
+        raise UsageError(
+            "the output lies below an input, so results would be taken for inputs; choose another prefix"
+        )
     local = [Path(given).resolve().name for given in inputs if not given.startswith("s3://")]
     if len(set(local)) < len(local):
-        raise UsageError("two inputs have the same name: their results would lie in one folder of the output")
+        raise UsageError(
+            "two inputs have the same name, so their results would share one folder of the output; rename one"
+        )
     try:
         list(islice(store.list(bucket, prefix), 1))
     except PermanentError as error:

@@ -1,4 +1,4 @@
-"""YAML of strangers and of users: values that are no larger than what is written there."""
+"""Untrusted YAML: values that are no larger than what is written in the file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 
 def composed(data: bytes) -> yaml.Node | None:
-    """The tree of a YAML document, whose aliases lead to no more than a document of its size would say.
+    """The tree of a YAML document, whose aliases may not expand beyond what a document of its size could say.
 
-    Aliases and merge keys (``<<``) that are merged again multiply: a few lines become millions of values. And a
-    number of many digits, to the base of 60 above all, takes time by their square.
+    Nested aliases and merge keys (``<<``) multiply: a few lines become millions of values. And parsing a long
+    number, above all in base 60, takes time quadratic in its digits.
 
     Args:
         data: The document, at most :data:`MOST_BYTES`.
 
     Raises:
-        yaml.YAMLError: Where it is no YAML, or too much comes of it.
-        ValueError: If a value is none.
+        yaml.YAMLError: If it is not YAML, or expands to too much.
+        ValueError: If a value is invalid.
     """
     loader = yaml.SafeLoader(data)
     try:
@@ -38,7 +38,7 @@ def composed(data: bytes) -> yaml.Node | None:
         if root is not None:
             _count(root, {})
     except RecursionError:
-        raise yaml.YAMLError("it is nested too deep") from None
+        raise yaml.YAMLError("it is nested too deeply") from None
     finally:
         loader.dispose()
     return root
@@ -54,22 +54,22 @@ def constructed(root: yaml.Node | None) -> Any:
     try:
         return loader.construct_document(root) if root is not None else None
     except RecursionError:
-        raise yaml.YAMLError("it is nested too deep") from None
+        raise yaml.YAMLError("it is nested too deeply") from None
     finally:
         loader.dispose()
 
 
 def read_model(path: Path, kind: type[Model], what: str, *, are: str = "is") -> Model:
-    """What a YAML file of a user says.
+    """The content of a YAML file, as a model.
 
     Args:
-        path: The file; of what is beyond :data:`MOST_BYTES` nothing is read.
-        kind: What it has to be.
-        what: It is called in sentences: ``the profile``.
+        path: The file; nothing beyond :data:`MOST_BYTES` is read.
+        kind: The model that it must fit.
+        what: What sentences call it: ``the profile``.
         are: The verb that goes with that.
 
     Raises:
-        UsageError: If the file cannot be read, or is no such thing, in one sentence.
+        UsageError: If the file cannot be read or does not fit the model; in one sentence.
     """
     try:
         with path.open("rb") as file:
@@ -79,22 +79,22 @@ def read_model(path: Path, kind: type[Model], what: str, *, are: str = "is") -> 
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{what} {path} {are} no YAML{line}") from error
+        raise UsageError(f"{what} {path} {are} not YAML{line}") from error
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
-        raise UsageError(f"{what} {path} cannot be: {wrong}") from error
+        raise UsageError(f"{what} {path} cannot be used: {wrong}") from error
 
 
 def _count(node: yaml.Node, counted: dict[int, int]) -> int:
-    """How many values a node stands for, with those that its aliases lead to."""
+    """How many values a node stands for, including those that its aliases lead to."""
     if (known := counted.get(id(node))) is not None:
         return known
     if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
         problem = f"a number of more than {_LONGEST_NUMBER} characters"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-    counted[id(node)] = 1  # where an alias leads to what it is in: that is not made twice
+    counted[id(node)] = 1  # an alias to something that contains it is not expanded twice
     inside: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         inside = node.value
@@ -102,7 +102,7 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
         inside = [one for pair in node.value for one in pair]
     count = 1 + sum(_count(one, counted) for one in inside)
     if count > _MOST_NODES:
-        problem = f"its values and aliases come to more than {_MOST_NODES:,}"
+        problem = f"its values and aliases expand to more than {_MOST_NODES:,}"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     counted[id(node)] = count
     return count

@@ -25,7 +25,7 @@ from orchestrator.planning.intake.candidates import Candidate, Item, LeftOut, Sk
 from orchestrator.planning.privacy.deidentifier import Deidentifier
 
 LOOKED_INTO = 1000
-"""Known images whose stages are really looked at; of more, so many are drawn evenly."""
+"""Known images whose stages are really looked up; of more than that, this many are drawn evenly."""
 
 _AT_A_TIME = 16
 
@@ -39,18 +39,18 @@ class Estimate:
         refused: Of these, inputs that fail without a worker.
         skipped: Files that are no images.
         left_out: Files that the filters leave out.
-        duplicates: Images whose content an earlier one has.
-        unread: Members of archives that were not unpacked: not looked for among duplicates and what is done.
+        duplicates: Images with the same content as an earlier one.
+        unread: Members of archives that were not unpacked, so they count neither as duplicates nor as done.
         bytes: Of all images.
-        done: Images that need no stage to be run: they are known with the asked models.
-        about: Whether ``done`` and ``to_run`` are drawn from a sample.
+        done: Images that need no stage, because they are known with the requested models.
+        about: Whether ``done`` and ``to_run`` are estimated from a sample.
         to_run: How often each stage would be run.
-        batches: Closed batches that the times below are measured in; without one, or where a stage was never
-            run, there are none.
-        slots: Worker slots that are reckoned with.
-        seconds: From begin to end.
+        batches: Number of closed batches that the times below were measured in; if there is none, or a stage was
+            never run, there are no times.
+        slots: Worker slots that are assumed.
+        seconds: Seconds from beginning to end.
         gpu_seconds: The same times the number of GPUs.
-        finished: When that would be, begun now.
+        finished: When it would be finished if begun now.
         cost: At the price that was given.
     """
 
@@ -91,18 +91,18 @@ def estimate(
     unpack: bool = False,
     deidentify: Deidentifier | None = None,
 ) -> Estimate:
-    """Walk the inputs, look up what is known, and reckon; in constant memory.
+    """Walk the inputs, look up what is known, and calculate, in constant memory.
 
     Args:
-        order: What would be asked; of its models, those without a version pass with any
+        order: The order; its models without a version match any version
             (:func:`orchestrator.planning.models.pinned` gives the newest).
         walk: The inputs; ``intake.walk(inputs, unpack=False)`` leaves archives packed.
         store: Read only.
-        now: From which ``finished`` counts.
-        slots: Worker slots that there will be; as many as were measured with where not given.
+        now: The time from which ``finished`` counts.
+        slots: Worker slots that there will be; by default as many as in the measurements.
         price: Of one GPU for an hour, in any currency.
-        gpus: How many are paid for while the batch runs.
-        unpack: Whether members of archives are read, to know their contents. Files always are.
+        gpus: How many GPUs are paid for while the batch runs.
+        unpack: Whether members of archives are read for their contents, as files always are.
         deidentify: Makes the copies that would be uploaded, where a profile is asked for.
 
     Raises:
@@ -143,7 +143,7 @@ def estimate(
 
 
 def _seconds(plain: Estimate, images: int, history: History, slots: float) -> float | None:
-    """From begin to end, for so many images with something to run; none where a stage was never measured."""
+    """Seconds for this many images with something to run; none if a stage was never measured."""
     if any(count and stage not in history.stage_seconds for stage, count in plain.to_run.items()):
         return None
     stages = sum(count * history.stage_seconds[stage] for stage, count in plain.to_run.items() if count)
@@ -184,7 +184,7 @@ def _count(walk: Iterable[Item], contents: Contents, unpack: bool, deidentify: D
 
 
 class _Digested:
-    """Digest and size of what was read last, so that a file is read once for all its frames."""
+    """Digest and size of what was read last, so that a file is read only once for all its frames."""
 
     def __init__(self, deidentify: Deidentifier | None) -> None:
         self._deidentify = deidentify
@@ -192,7 +192,7 @@ class _Digested:
         self._found = ("", "", 0)
 
     def of(self, read: Callable[[], bytes]) -> tuple[str, str, int]:
-        """What the store's ETag of the upload would be, unless it encrypts; its SHA-256; and the bytes."""
+        """The ETag that the store would give the upload, unless it encrypts; its SHA-256; and the bytes."""
         if read is not self._read:
             data = read()
             if self._deidentify is not None:
@@ -204,7 +204,7 @@ class _Digested:
 
 @dataclass(frozen=True)
 class _Looks:
-    """What an image looks like before it is planned: its fingerprint, its content or the object that has it."""
+    """What is known of an image before it is planned: its fingerprint, its content or the object that has it."""
 
     fingerprint: str | None = None
     content: str | None = None
@@ -230,7 +230,7 @@ def _looks(candidate: Candidate, unpack: bool, digested: _Digested) -> tuple[_Lo
 
 @dataclass(frozen=True)
 class _Coverage:
-    """What the cache has of the contents that were counted: of so many images, what is done and what is to run."""
+    """What the cache has of the counted contents: how many images are done, and what has to be run."""
 
     images: int
     done: int
@@ -239,9 +239,9 @@ class _Coverage:
 
 
 def _coverage(order: Order, store: ObjectStore, contents: Contents) -> _Coverage:
-    """Look up each image where they are few, else a sample; objects of which only a store knows are read for it.
+    """Look up each image if there are few, else a sample; objects with unknown contents are read for this.
 
-    Of more, those whose content is known here are held against the list of all that is known first.
+    If there are many, contents that are known here are first compared with the list of all known ones.
     """
     few = contents.count(known=False) <= LOOKED_INTO
     if not few:
@@ -257,7 +257,7 @@ def _coverage(order: Order, store: ObjectStore, contents: Contents) -> _Coverage
 
 
 def _looked_up(images: int, drawn: list[str], missing_of: Callable[[str], set[Stage]]) -> _Coverage:
-    """What is missing of so many images, by those that were drawn."""
+    """What this many images lack, estimated from those that were drawn."""
     missing: Counter[Stage] = Counter()
     done = 0
     for stages in in_order(missing_of, drawn, _AT_A_TIME):
@@ -269,7 +269,7 @@ def _looked_up(images: int, drawn: list[str], missing_of: Callable[[str], set[St
 
 
 def _missing_of_object(order: Order, store: ObjectStore, name: str) -> set[Stage]:
-    """The same of an object, by the digest that the store vouches for, else by its bytes."""
+    """The same for an object, by the digest that the store vouches for, else by its bytes."""
     frame, _, uri = name.partition("|")
     try:
         opened = store.opened(*split_uri(uri))
