@@ -1,4 +1,4 @@
-"""What a walk through inputs comes to: candidates for images, and what is none."""
+"""What a walk through inputs yields: candidates for images, and things that are none."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ START = Position()
 
 @dataclass(frozen=True)
 class Candidate:
-    """One input that may be an image. At least one of ``read``, ``uri`` and ``refusal`` is there.
+    """One input that may be an image. At least one of ``read``, ``uri`` and ``refusal`` is given.
 
     Attributes:
         name: What the user calls it.
-        read: Reads the bytes, which have to be uploaded where there is no ``uri``; raises :class:`DermbatchError`.
-        uri: The object or file that workers find it in.
+        read: Reads the bytes, which must be uploaded if there is no ``uri``; raises :class:`DermbatchError`.
+        uri: The object or file in which workers find it.
         size: Bytes.
         refusal: Why it is no input.
         etag: Of the object that holds it.
-        sha256: Of its bytes, where they were read and uploaded before.
+        sha256: Of its bytes, if they have been read and uploaded.
         earlier: The result that this image's is to be compared with.
         frame: Which frame of a DICOM file of several, from 1; those of one file follow each other and share
             ``read``.
         packed: Whether it is in an archive, so that reading means unpacking.
         position: Where a walk goes on after it.
-        may_have_text: Known of a copy that was de-identified earlier.
+        may_have_text: Known for a copy that was de-identified earlier.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Skipped:
     Attributes:
         name: What the user calls it.
         position: Where a walk goes on after it.
-        why: It is of a system's own, or hidden; it is a result of Dermbatch's; or it is no image.
+        why: It is a system file or hidden; it is a result of Dermbatch; or it is no image.
     """
 
     name: str
@@ -73,24 +73,24 @@ Item = Candidate | Skipped | LeftOut
 
 
 def refused(name: str, error: PermanentError, position: Position = START, size: int | None = None) -> Candidate:
-    """What cannot be an input, for the reason that the error says."""
+    """A candidate that cannot be an input, for the reason of the error."""
     refusal = Refusal(reason=error.reason, message=str(error))
     return Candidate(name, size=size, refusal=refusal, position=position)
 
 
 def unreadable(error: OSError) -> PermanentError:
-    """The error of a file that the system does not give."""
+    """The error for a file that the system does not let us read."""
     return PermanentError(f"the file cannot be read: {error.strerror or error}", reason="unreadable")
 
 
 @dataclass(frozen=True)
 class Walk:
-    """A way through inputs that can be gone again from any item on.
+    """A walk through inputs that can be resumed after any item.
 
     Attributes:
-        inputs: What is walked, so that another walk can be told from this one.
-        filters: What of it.
-        begin: The items after a position, the same ones each time as long as the inputs do not change.
+        inputs: What is walked, to tell one walk from another.
+        filters: Which of it is taken.
+        begin: Yields the items after a position, the same ones each time unless the inputs change.
     """
 
     inputs: tuple[str, ...]

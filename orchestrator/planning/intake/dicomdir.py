@@ -1,4 +1,4 @@
-"""A DICOMDIR that is itself an input: the files that it names, none outside of its own folder."""
+"""A DICOMDIR as an input: the files that it names, none of them outside its own folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.planning.intake.candidates import Candidate, Skipped, refused,
 from orchestrator.planning.intake.leaf import File, Object, written
 
 MOST_BYTES = 64 << 20
-"""Of a DICOMDIR; that is of some 100,000 images."""
+"""Largest DICOMDIR; enough for some 100,000 images."""
 _MOST_OBJECTS = 1_000_000
 
 _VERSION = re.compile(r"\.?;\d+\Z|\.\Z")  # of names on a disc: ISO 9660, 7.5.1
@@ -25,7 +25,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def referenced(directory: File | Object, reader: Reader) -> Iterator[File | Object | Candidate | Skipped]:
-    """The files that a DICOMDIR names, in its order; those that are not taken as candidates with a refusal.
+    """The files that a DICOMDIR names, in its order; those that cannot be taken are refused candidates.
 
     Args:
         directory: The DICOMDIR.
@@ -53,20 +53,20 @@ def referenced(directory: File | Object, reader: Reader) -> Iterator[File | Obje
 
 
 def gone(directory: File, reader: Reader) -> list[Candidate]:
-    """What a DICOMDIR names and a walk of its folder would not find, as candidates with a refusal.
+    """What a DICOMDIR names but a walk of its folder would not find, as refused candidates.
 
-    None where it cannot be read: what is there is found anyway.
+    Nothing if it cannot be read: what exists is found anyway.
     """
     try:
         lost = [one for one in referenced(directory, reader) if isinstance(one, Candidate)]
     except PermanentError:
         return []
-    folder = directory.name.rpartition("/")[0]  # as the walk calls it, from its beginning on
+    folder = directory.name.rpartition("/")[0]  # named as in the walk, from its beginning
     return [replace(one, name=f"{folder}/{one.name.partition('/')[2]}") for one in lost]
 
 
 class _Disc(ABC):
-    """The folder of a DICOMDIR, whose names may have changed since: copied, unpacked, or given an ending.
+    """The folder of a DICOMDIR, whose names may have changed since by copying, unpacking or added endings.
 
     Args:
         name: What the folder is called.
@@ -82,7 +82,7 @@ class _Disc(ABC):
 
     @abstractmethod
     def leaf(self, place: Path, below: str) -> File | Object:
-        """What is at a path below the folder, and is called so in the DICOMDIR."""
+        """The leaf at a path below the folder, which has this name in the DICOMDIR."""
 
     @abstractmethod
     def names(self, folder: Path) -> list[str]:
@@ -90,7 +90,7 @@ class _Disc(ABC):
 
     @abstractmethod
     def check(self, place: Path) -> None:
-        """Raise `BadInput` where a path leads out of the folder after all."""
+        """Raise `BadInput` if a path leads out of the folder after all."""
 
     def find(self, file_id: tuple[str, ...]) -> Path:
         """The path below the folder that a File ID names (PS3.10, 8.2), by components or all of them as one path.
@@ -107,7 +107,7 @@ class _Disc(ABC):
             last = number == len(parts) - 1
             name = self._name(found, part, last=last)
             if name is None and file_id[0][:1] in {"/", "\\"}:
-                raise _outside()  # an absolute path, and none of a disc's root
+                raise _outside()  # an absolute path, rather than one from the root of the disc
             if name is None:
                 missing = "the DICOMDIR names a file that is not there; copy the whole export again"
                 raise PermanentError(missing, reason="unreadable")
@@ -116,7 +116,7 @@ class _Disc(ABC):
         return found
 
     def _name(self, folder: Path, part: str, *, last: bool) -> str | None:
-        """What a component is called here: as it is written, else in other case, else with an ending."""
+        """The name of a component here: as written, else in other case, else with an ending."""
         if folder not in self._listed:
             self._listed[folder] = sorted(self.names(folder))
         names = self._listed[folder]
@@ -156,17 +156,19 @@ class _Folder(_Disc):
             return []
 
     def check(self, place: Path) -> None:
-        """As of all discs; symbolic links may lead anywhere."""
+        """As for all discs; symbolic links may lead anywhere."""
         try:
             real = (self._base / place).resolve(strict=True)
         except (OSError, RuntimeError) as error:
-            raise PermanentError("a file that the DICOMDIR names cannot be read", reason="unreadable") from error
+            raise PermanentError(
+                "a file that the DICOMDIR names cannot be read; check its permissions", reason="unreadable"
+            ) from error
         if not real.is_relative_to(self._base):
             raise _outside()
 
 
 class _Bucket(_Disc):
-    """In an object store, where all that is below the folder is listed once."""
+    """In an object store, where everything below the folder is listed once."""
 
     def __init__(self, directory: Object) -> None:
         super().__init__(directory.name.rpartition("/")[0])
@@ -185,7 +187,7 @@ class _Bucket(_Disc):
         return leaf
 
     def check(self, place: Path) -> None:
-        """As of all discs; keys lead nowhere."""
+        """As for all discs; keys lead nowhere else."""
 
     def names(self, folder: Path) -> list[str]:
         if not self._below:

@@ -1,4 +1,4 @@
-"""What a leaf comes to: itself, or what it holds, one by one, such that a walk goes on between them."""
+"""What a leaf expands to: itself, or what it holds, one by one, so that a walk can resume in between."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from orchestrator.planning.intake.leaf import File, Head, Leaf, Object, Packed, 
 from orchestrator.planning.intake.selection import Selection
 
 _SAY_NOTHING = frozenset({"", ".dat", ".bin", ".tmp", ".bak", ".old", ".part", ".cbz", ".cbt"})
-"""Endings of archives that are opened by what their bytes say; most documents of today are zip files, too."""
+"""Endings of files whose bytes decide if they are opened as archives; most modern documents are zip files, too."""
 Node = Leaf | Item
-"""What a walk comes to: something to look at, or what is known already."""
+"""What a walk comes across: something to look at, or a known item."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Expansion:
     """Decides what leaves are.
 
     Attributes:
-        selection: Which are meant.
-        max_bytes: Of a file or object that becomes an image.
+        selection: Which leaves are taken.
+        max_bytes: Largest file or object that becomes an image.
         limits: Of archives.
-        reader: Reads files of more than a head, where it can be stopped.
+        reader: Reads whole files, in a process that can be stopped.
         unpack: Whether members of archives that have an image's name are unpacked.
     """
 
@@ -48,12 +48,12 @@ class Expansion:
     unpack: bool = True
 
     def items(self, found: Node, at: Position, taken: int = 0) -> Iterator[Item]:
-        """What a leaf comes to.
+        """The items that a leaf expands to.
 
         Args:
             found: The leaf.
             at: The position after all of it.
-            taken: How many of what it holds were taken before, and do not come again.
+            taken: How many of its contents were taken before, and are left out.
         """
         if not isinstance(found, Leaf):
             yield replace(found, position=at)
@@ -68,15 +68,15 @@ class Expansion:
             yield refused(found.name, error, at)
 
     def matters(self, leaf: Object) -> bool:
-        """Whether it matters what an object holds that is no archive."""
+        """Whether it matters what an object that is no archive holds."""
         info = leaf.info
         return self._takes(leaf) and self.selection.times(info.modified) and info.size <= self.max_bytes
 
     def _after(self, held: Iterator[Node], at: Position, taken: int) -> Iterator[Item]:
         number = 0
         for one in held:
-            # Those taken before, too: they count against what an archive may unpack to, so that going on gives
-            # what not having stopped would have given.
+            # Including those taken before: they count against what an archive may unpack to, so that
+            # resuming gives the same as never having stopped.
             for item in self.items(one, at):
                 number += 1
                 if number > taken:
@@ -101,7 +101,7 @@ class Expansion:
         return self._expanded(leaf, head.data) or self._image(leaf, head, at)
 
     def _expanded(self, leaf: Leaf, head: bytes) -> Iterator[Node] | None:
-        """Members of an archive, files of a DICOMDIR that the user named, or those that one misses; else none."""
+        """Members of an archive, files of a DICOMDIR that the user named, or files missing from one; else none."""
         if isinstance(leaf, File | Object):
             if leaf.archive or (is_archive(head) and (leaf.named or leaf.suffix in _SAY_NOTHING)):
                 return self._members(leaf)
@@ -114,7 +114,7 @@ class Expansion:
         return None
 
     def _matters_inside(self, leaf: Leaf) -> bool:
-        """Whether a compressed file may hold a picture or an archive, by its name without ending, or its bytes."""
+        """Whether a compressed file may hold a picture or an archive, judged by its stem or its bytes."""
         inside = PurePosixPath(leaf.file).stem
         if (
             leaf.named
@@ -136,7 +136,7 @@ class Expansion:
                 raise unreadable(error) from error
 
     def _image(self, leaf: Leaf, head: Head, at: Position) -> Item | Iterator[Node]:
-        """The leaf as an image or as many as it has frames, or as none."""
+        """The leaf as one image, as one image for each frame, or as none."""
         data, size, _ = head
         if not leaf.is_image(data):
             return Skipped(leaf.name, at)

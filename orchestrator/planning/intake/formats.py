@@ -1,4 +1,4 @@
-"""Formats of pictures and archives that are known and not taken, so that each such file is a failure by name."""
+"""Known but unsupported formats of pictures and archives, so that each such file fails with its name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PICTURES = {
     "Krita or OpenRaster": (".kra", ".ora"), "Paint Shop Pro": (".psp", ".pspimage"), "PICT": (".pict", ".pct"),
 }
 _TAKEN = frozenset({"HEIF or HEIC", "AVIF", "JPEG 2000", "JPEG-LS"})
-"""Of those, what is taken where it is what its name says."""
+"""Of those, the formats that are taken if the content is what the name says."""
 _ARCHIVES = {
     "7-Zip": (".7z", ".7z.001"), "RAR": (".rar", ".r00"), "Cabinet": (".cab",), "LHA": (".lzh", ".lha"),
     "ARJ": (".arj",), "ACE": (".ace",), "StuffIt": (".sit", ".sitx"),
@@ -39,7 +39,7 @@ _ARCHIVES = {
 }
 # fmt: on
 _COMPRESSED = (".zst", ".lz4", ".lzo", ".lz", ".z", ".br")
-"""Of one file, in ways that Python's own modules do not unpack; those of pictures are answered for."""
+"""Compressed single files that Python's own modules do not unpack; those of pictures are reported."""
 _MAGIC = {
     b"7z\xbc\xaf\x27\x1c": "7-Zip",
     b"Rar!\x1a\x07": "RAR",
@@ -65,16 +65,16 @@ _ENDINGS = tuple(chain(*_ARCHIVES.values(), *_PICTURES.values()))
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a name ends as that of a picture in one of these formats."""
+    """Whether a name ends like that of a picture in one of these formats."""
     return _ending(name, _PICTURES) is not None
 
 
 def unopened(name: str, head: bytes) -> BadInput | None:
-    """Why an archive is not opened; none where it is no archive, or one that is.
+    """Why an archive is not opened; none if it is no archive, or one that is opened.
 
     Args:
         name: Of the file.
-        head: Its first bytes; none where its name has to do.
+        head: Its first bytes; none if only its name is known.
     """
     kind = _ending(name, _ARCHIVES) or _by_bytes(head, _ARCHIVES)
     if kind is None and name.lower().endswith(_COMPRESSED):
@@ -88,14 +88,14 @@ def unopened(name: str, head: bytes) -> BadInput | None:
 
 
 def untaken(name: str, head: bytes) -> BadInput | None:
-    """Why a picture whose bytes are of no other known format is not taken; none where it is no picture."""
+    """Why a picture whose bytes are in no other known format is not taken; none if it is no picture."""
     kind = _by_bytes(head, _PICTURES) or _ending(name, _PICTURES)
     if kind is None:
         return None
     if kind in _TAKEN:
         text = (
-            f"the file is {kind} by its name, and its bytes are of no format that is known; copy it again, or "
-            "convert it to JPEG, PNG or TIFF"
+            f"the file is {kind} by its name, but its bytes are in no known format; copy it again, or convert "
+            f"it to JPEG, PNG or TIFF"
         )
         return BadInput(text, reason="unsupported_format")
     text = f"the file is {kind} by its name or content, which is not taken; convert it to JPEG, PNG or TIFF"
@@ -110,7 +110,7 @@ def _may_be_picture(name: str) -> bool:
 
 def _ending(name: str, kinds: dict[str, tuple[str, ...]]) -> str | None:
     lower = name.lower()
-    if not lower.endswith(_ENDINGS):  # most names by far
+    if not lower.endswith(_ENDINGS):  # the vast majority of names
         return None
     return next((kind for kind, endings in kinds.items() if lower.endswith(endings)), None)
 

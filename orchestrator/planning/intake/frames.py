@@ -1,4 +1,4 @@
-"""How many images a file is: DICOM files may have several frames, each an image of its own."""
+"""How many images a file holds: DICOM files may have several frames, each an image of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dermbatch.images.imagefile import DICOM, sniff
 
 
 def count_frames(read: Callable[[int], bytes], size: int) -> int:
-    """How many images a file holds: 1 unless it is DICOM that says otherwise, or proves it.
+    """How many images a file holds: 1 unless it is DICOM that states or proves otherwise.
 
     Args:
-        read: Gives so many of its first bytes.
-        size: How many there are.
+        read: Returns this many of its first bytes.
+        size: Bytes of the file.
 
     Raises:
         BadInput: ``multi_frame``, if they are more than are taken.

@@ -1,8 +1,8 @@
 """What the user named as input, image by image: files, folders, archives, ``s3://bucket/prefix``.
 
-Nothing is decoded here, and memory stays the same however much there is. A folder or prefix may hold other things
-than images: these are passed over and counted, while a file that the user named, or that looks like an image by
-name or content, is always answered for.
+Nothing is decoded here, and memory use does not grow with the inputs. A folder or prefix may hold other things
+than images: these are skipped and counted, whereas a file that the user named, or whose name or content looks like
+an image, always gets an outcome.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Intake:
         source: The store that ``s3://`` inputs are read from; ``None`` where there is none.
         in_place: Whether the workers can read ``source`` themselves, so that its images need no copy.
         local: Whether they can read files of this machine.
-        leave_out: A folder not to walk into: results written below an input are no input.
-        audit: Where it is noted which local files are read; for objects, it is the store's.
-        pseudonym: What audit logs are to call files and objects by; none where their own names will do.
-        filters: Which files and objects are meant. Patterns are held against the path below an input (what
+        leave_out: A folder that is not walked: results written below an input are no input.
+        audit: Where reads of local files are noted; for objects the store does so.
+        pseudonym: What audit logs call files and objects; none if their own names will do.
+        filters: Which files and objects are taken. Patterns are matched against the path below an input (what
             follows a prefix, an archive's path and a member's in it), so a file or object that is itself an
             input goes by its time alone. An archive's members have the archive's time.
 
     Raises:
-        UsageError: If the filters cannot be.
+        UsageError: If the filters are invalid.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Intake:
         self._expansion = Expansion(Selection(self._filters), settings.worker.max_bytes, settings.archive, reader)
 
     def check(self, inputs: Sequence[str], *, quoting: bool = True) -> None:
-        """Find out early what cannot be walked.
+        """Find out early if something cannot be walked.
 
         Args:
             inputs: What the user named.
-            quoting: Whether errors may say their names, else their numbers.
+            quoting: Whether errors may quote inputs, rather than number them.
 
         Raises:
-            UsageError: If a local input does not exist, or a URI is none.
+            UsageError: If a local input does not exist, or a URI is invalid.
         """
         for number, given in enumerate(inputs, start=1):
             named = given if quoting else f"input {number}"
@@ -82,22 +82,26 @@ class Intake:
                 try:
                     split_uri(given)
                 except ValueError as error:
-                    raise UsageError(str(error) if quoting else f"{named} is no s3://bucket/key URI") from error
+                    raise UsageError(
+                        str(error) if quoting else f"{named} is not an s3://bucket/key URI"
+                    ) from error
                 if self._source is None:
-                    raise UsageError(f"no object store is set up to read {named} from")
+                    raise UsageError(
+                        f"no object store is configured to read {named} from; set DERMBATCH_STORE__ENDPOINT_URL"
+                    )
             elif not Path(given).exists():
                 raise UsageError(f"no such file or folder: {named}")
 
     def walk(self, inputs: Sequence[str], *, unpack: bool = True) -> Walk:
         """Every candidate of every input, in the order given, folders and prefixes in the order of names.
 
-        A store that cannot be listed for now ends a walk with its :class:`TransientError`; what can never be read
-        is a candidate with a refusal.
+        A store that cannot be listed at the moment ends a walk with its :class:`TransientError`; what can never be
+        read is a refused candidate.
 
         Args:
             inputs: What the user named, as :meth:`check` has seen it.
-            unpack: Whether members of archives are unpacked as the walk comes to them. Else those that have an
-                image's name are not, and can be read only until the walk goes on.
+            unpack: Whether members of archives are unpacked as the walk reaches them. Otherwise those named like
+                images are not, and can be read only until the walk goes on.
         """
         named = tuple(given if given.startswith("s3://") else str(Path(given).resolve()) for given in inputs)
         return Walk(
@@ -105,7 +109,7 @@ class Intake:
         )
 
     def objects(self, uri: str, infos: Iterable[ObjectInfo]) -> Iterator[Item]:
-        """What these objects come to, of which one knows by other means that they are meant and are there.
+        """The items of these objects, which are known by other means to exist and to be wanted.
 
         Args:
             uri: The prefix that they are below.
@@ -128,7 +132,7 @@ class Intake:
                 yield refused(given, error, Position(input=number + 1))
 
     def _leaves(self, given: str, start: Position) -> Iterator[tuple[str, Node]]:
-        """All of an input after a position, the item begun before again, each with what positions call it."""
+        """All leaves of an input after a position, starting with the item begun before, each with its place."""
         after, again = start.after, start.taken > 0
         if given.startswith("s3://"):
             prefix = self._prefix(given)

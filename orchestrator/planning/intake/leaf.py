@@ -1,4 +1,4 @@
-"""A leaf of what is walked: a file, an object or a member of an archive, all asked alike."""
+"""A leaf of a walk: a file, an object or a member of an archive, all with the same interface."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SNIFFED_BYTES = 512
 
 
 class Head(NamedTuple):
-    """What a look at a leaf tells: its first 512 bytes (none where its name has to do), its size and its time."""
+    """What a look at a leaf gives: its first 512 bytes (none if only its name is used), its size and its time."""
 
     data: bytes
     size: int = 0
@@ -38,25 +38,25 @@ class Head(NamedTuple):
 
 
 class Leaf(ABC):
-    """Something that may be an image, or hold some.
+    """Something that may be an image, or contain images.
 
     Args:
         name: What the user calls it.
-        file: Its own name, as far as one has to know how it ends.
-        paths: What patterns are held against; none where the user named it.
+        file: Its own name, for its ending.
+        paths: Paths that patterns are matched against; none if the user named it.
 
     Attributes:
         suffix: Of its own name, in lower case.
         named: Whether the user named it.
-        answered: Whether it is answered for as an image, whatever it holds.
+        answered: Whether it always gets an outcome as an image, whatever it holds.
         archive: Whether it is to be opened as an archive, by its name.
         compressed: Whether it is one compressed file, by its name.
-        hidden: Whether it is passed over as a sidecar.
-        own: Whether it lies where only results of Dermbatch's own do.
+        hidden: Whether it is skipped as a sidecar.
+        own: Whether it lies where only results of Dermbatch lie.
         packed: Whether reading it means unpacking.
-        uri: Where workers read it themselves.
+        uri: Where workers can read it themselves.
         etag: Of its object.
-        looked: Whether planning reads it whole, to know what it is, or to upload it.
+        looked: Whether planning reads all of it, to identify or upload it.
     """
 
     hidden = packed = False
@@ -75,27 +75,27 @@ class Leaf(ABC):
 
     @abstractmethod
     def look(self) -> Head:
-        """Its beginning; raises `PermanentError` where it is to be answered for and cannot be read."""
+        """Its beginning; raises `PermanentError` if it must get an outcome and cannot be read."""
 
     @abstractmethod
     def read(self, length: int = -1) -> bytes:
-        """So many of its first bytes, all of them where no length is given; raises `PermanentError`."""
+        """This many of its first bytes, or all of them without a length; raises `PermanentError`."""
 
     def is_image(self, head: bytes) -> bool:
-        """Whether it is answered for as an image; a DICOMDIR need not be, as its files are found anyway."""
+        """Whether it gets an outcome as an image; a DICOMDIR need not, as its files are found anyway."""
         if self.named or is_directory(head):
             return self.named
         known = (sniff(head) or "").startswith("image/") or untaken(self.file, head) is not None
         return self.answered or known or sniff(head) in SUPPORTED
 
     def is_result(self, head: bytes) -> bool:
-        """Whether it is a result of Dermbatch's own, by its place or its bytes; raises as `read` does."""
+        """Whether it is a result of Dermbatch, by its place or its bytes; raises as `read` does."""
         if sniff(head) == DICOM and not is_directory(head):
             head = self.read(HEAD_BYTES)
         return self.own or is_marked(head)
 
     def frames(self, head: bytes, size: int) -> int:
-        """How many images it holds, being one of so many bytes; raises as `read` and :func:`count_frames` do."""
+        """How many images it holds, given its size in bytes; raises as `read` and :func:`count_frames` do."""
         return count_frames(self.read, size) if sniff(head) == DICOM else 1
 
 
@@ -121,7 +121,7 @@ class File(Leaf):
         self.hidden = below is not None and is_sidecar(below)  # macOS writes ._name.jpg beside name.jpg
 
     def look(self) -> Head:
-        """As of all leaves; nothing is told of a file that cannot be read and does not look like an image."""
+        """As for all leaves; a file that cannot be read and does not look like an image gives nothing."""
         try:
             status = self.path.stat()
             if not stat.S_ISREG(status.st_mode):  # opening a pipe or a socket might never return
@@ -136,7 +136,7 @@ class File(Leaf):
         return Head(data, self._size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def read(self, length: int = -1) -> bytes:
-        """As of all leaves; reading all of it is noted."""
+        """As for all leaves; reading all of it is noted."""
         try:
             with self.path.open("rb") as file:
                 body = file.read(length)
@@ -148,13 +148,13 @@ class File(Leaf):
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """Where it can be read piece by piece."""
+        """A path at which it can be read piece by piece."""
         self.audit.note("read", str(self.path.resolve()), size=self._size)
         yield self.path
 
 
 class Object(Leaf):
-    """An object of a store. What it holds is known where it was looked into.
+    """An object of a store. What it holds is known if it was looked into.
 
     Args:
         source: The store.
@@ -164,7 +164,7 @@ class Object(Leaf):
         in_place: Whether workers read it themselves.
 
     Attributes:
-        told: Whether its name or size alone says all: it is an archive, an image of one frame, or empty.
+        told: Whether its name or size alone says everything: it is an archive, a single image, or empty.
         info: What a listing says of it.
     """
 
@@ -183,18 +183,18 @@ class Object(Leaf):
         self._error: PermanentError | None = None
 
     def below(self) -> Iterator[ObjectInfo]:
-        """What a listing says of the objects in its folder, and below."""
+        """The listing of the objects in its folder and below."""
         folder, slash, _ = self.file.rpartition("/")
         return self._source.list(self._bucket, folder + slash)
 
     def beside(self, info: ObjectInfo, below: str) -> Object:
-        """Another object of its bucket, which is called so below the input."""
+        """Another object of its bucket, with this path below the input."""
         return Object(self._source, self._bucket, info, below, in_place=self.uri is not None)
 
     def look_into(self) -> None:
-        """Read its first bytes, and more of a DICOM file where that is needed to count its frames.
+        """Read its first bytes, and more of a DICOM file if needed to count its frames.
 
-        Its name may be its UID, whose last number then looks like a suffix.
+        The name of a DICOM file may be its UID, whose last number looks like a suffix.
 
         Raises:
             StoreUnavailable, StoreRefused: If the store fails.
@@ -211,7 +211,7 @@ class Object(Leaf):
             self.answered, self._error = True, error
 
     def look(self) -> Head:
-        """As of all leaves, without asking the store."""
+        """As for all leaves, without asking the store."""
         return Head(self._data, self.info.size, self.info.modified)
 
     def read(self, length: int = -1) -> bytes:
@@ -221,18 +221,18 @@ class Object(Leaf):
         return self._source.head(self._bucket, self.file, length)
 
     def is_result(self, head: bytes) -> bool:
-        """As of all leaves, without asking the store."""
+        """As for all leaves, without asking the store."""
         return self.own
 
     def frames(self, head: bytes, size: int) -> int:
-        """As of all leaves; raises here what went wrong when it was looked into."""
+        """As for all leaves; raises here what went wrong when it was looked into."""
         if self._error is not None:
             raise self._error
         return self._frames
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """Where it can be read piece by piece; raises `PermanentError` where it cannot be downloaded."""
+        """A path at which it can be read piece by piece; raises `PermanentError` if it cannot be downloaded."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "archive"
             self._source.download(self._bucket, self.file, path)
@@ -245,8 +245,8 @@ class Packed(Leaf):
     Args:
         member: The member.
         archive: What it is in.
-        unpack: Whether it is unpacked when it is looked at. Else it is not where it has an image's name, and can
-            be read only until the walk goes on.
+        unpack: Whether it is unpacked when it is looked at. If not, a member named like an image is not unpacked,
+            and can be read only until the walk goes on.
     """
 
     packed = True
@@ -262,7 +262,7 @@ class Packed(Leaf):
         self._whole: Callable[[], bytes] = member.read
 
     def look(self) -> Head:
-        """As of all leaves; raises the member's refusal."""
+        """As for all leaves; raises the member's refusal."""
         if self.hidden:
             return Head(b"")
         if self._size is not None:
@@ -277,13 +277,13 @@ class Packed(Leaf):
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name ends as that of a picture, or as a UID that a DICOM file is called by."""
+    """Whether a name ends like that of a picture, or like a UID that a DICOM file is named by."""
     suffix = suffix_of(name)
     return suffix in _IMAGE_SUFFIXES or suffix[1:].isdecimal() or is_picture_name(name)
 
 
 def suffix_of(file: str) -> str:
-    """How a name ends, in lower case: as ``PurePosixPath.suffix`` has it, in a tenth of the time."""
+    """The suffix of a name in lower case, as ``PurePosixPath.suffix`` has it, in a tenth of the time."""
     stem, dot, end = file.rpartition("/")[2].rpartition(".")
     return (dot + end).lower() if stem and end else ""
 

@@ -1,4 +1,4 @@
-"""An ``s3://bucket/prefix`` as input: its objects, looked into side by side where their names do not tell."""
+"""An ``s3://bucket/prefix`` as input: its objects, looked into in parallel if their names do not suffice."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Prefix:
         """Its objects in the order of keys.
 
         Args:
-            after: The key to go on after, from the beginning where not given.
-            again: Whether the object of that key comes once more itself.
+            after: The key to resume after; from the beginning if none is given.
+            again: Whether the object with that key is repeated.
 
         Raises:
-            PermanentError: If it cannot be listed; ``empty_prefix`` where there is none at all.
+            PermanentError: If it cannot be listed; ``empty_prefix`` if there is no object at all.
         """
-        # A listing begins after a key; what sorts before one is that key without its end.
+        # A listing begins after a key; to include the key itself, begin after it without its last character.
         first, found = after or "", after is not None
         try:
             infos = self._source.list(self._bucket, self._prefix, start_after=first[:-1] if again else first)
@@ -54,7 +54,7 @@ class Prefix:
     def leaves(
         self, infos: Iterable[ObjectInfo], wanted: Callable[[Object], bool]
     ) -> Iterator[tuple[str, Object]]:
-        """Objects with their keys, looked into where their names do not tell what they are.
+        """Objects with their keys, looked into if their names do not tell what they are.
 
         Args:
             infos: The objects.
@@ -67,8 +67,8 @@ class Prefix:
             return leaf.file, leaf
 
         leaves = map(self._leaf, infos)
-        # Not by ``in_order``: nearly all of a million objects are told by their names, and handing each of them to
-        # a thread would cost more than the listing.
+        # Not by ``in_order``: nearly all of a million objects are recognised by name, and handing each
+        # to a thread would cost more than the listing.
         with thread_pool(_LOOKS_AT_A_TIME) as pool:
             while chunk := list(islice(leaves, _AHEAD)):
                 told = all(leaf.told for leaf in chunk)

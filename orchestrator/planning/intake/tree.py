@@ -1,4 +1,4 @@
-"""A tree of folders, file by file in an order that a walk can go on in: files of a folder, then its folders."""
+"""A tree of folders, file by file, in an order that a walk can resume in: files first, then subfolders."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Entry:
     Attributes:
         path: Where it is.
         below: Its path below the tree's root, with slashes.
-        place: The same as plain ASCII, whatever the bytes on disk are: what a walk goes on after.
-        kind: A file (or what else is not a folder), a link to a folder (it may lead back up, and round), a folder
-            of which nothing is meant, or one that cannot be read.
-        why: Of the last, what the system says.
+        place: The same as plain ASCII, whatever the bytes on disk: the position that a walk resumes after.
+        kind: A file (or anything else but a folder), a link to a folder (it may lead back up, in a circle), a
+            folder to be skipped, or one that cannot be read.
+        why: For the last kind, what the system says.
     """
 
     path: Path
@@ -38,14 +38,14 @@ class Entry:
 def leaves(
     root: Path, *, after: str | None = None, again: bool = False, leave_out: Path | None = None
 ) -> Iterator[Entry]:
-    """Everything in a tree. Hidden folders, and those of systems' own, are not walked into.
+    """Everything in a tree, without hidden and system folders.
 
-    Names of one folder are in memory at a time, and those of the folders above it.
+    Only the names of one folder, and of the folders above it, are in memory at a time.
 
     Args:
         root: Where it begins.
-        after: The ``place`` of the leaf to go on after, from the beginning where not given.
-        again: Whether that leaf comes once more itself.
+        after: The ``place`` of the leaf to resume after; from the beginning if none is given.
+        again: Whether that leaf is repeated.
         leave_out: A folder not to walk into.
     """
     passed = tuple(os.fsdecode(unquote_to_bytes(part)) for part in after.split("/")) if after is not None else ()
@@ -70,14 +70,14 @@ def _below(
 
 
 def _behind(files: _Files, folders: list[str], passed: tuple[str, ...], again: bool) -> tuple[_Files, list[str]]:
-    """What of a folder is still to come; the folder that was begun among it."""
+    """The part of a folder that is still to come, including the subfolder that was begun."""
     if len(passed) > 1:
         return [], [name for name in folders if name >= passed[0]]
     return [file for file in files if (file[0],) > passed or (again and (file[0],) == passed)], folders
 
 
 def _listed(folder: Path) -> tuple[_Files, list[str]]:
-    """What is in a folder, sorted by name: what is not walked into, folders that are."""
+    """The content of a folder, sorted by name: entries that are not walked into, and folders that are."""
     files: _Files = []
     folders: list[str] = []
     with os.scandir(folder) as found:
