@@ -1,4 +1,4 @@
-"""Models that were asked for, against those that there are: in a repository's files or in a running Triton."""
+"""Requested models, checked against those that exist: in a repository's files or in a running Triton."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Served = Mapping[str, Sequence[str]]
 
 
 def served(settings: TritonSettings, *, timeout: float = 10) -> Served:
-    """The models that a Triton serves right now: those that it has loaded.
+    """The models that a Triton serves now, that is, has loaded.
 
     Args:
         settings: Where it is.
@@ -44,9 +44,9 @@ class Offer:
     """The models that there are to choose from.
 
     Attributes:
-        where: What has them, for sentences: a Triton's address, a repository's folder.
-        models: These models; none where nobody knows them, so that nothing is refused.
-        shown: Those that have to be shown a support; none where nobody knows.
+        where: Where they are, for messages: a Triton's address or a repository's folder.
+        models: The models; none if they are not known, so that nothing is refused.
+        shown: Those that have to be shown a support; none if not known.
     """
 
     where: str
@@ -55,7 +55,7 @@ class Offer:
 
     @classmethod
     def of_repository(cls, repository: Path, engine: Engine) -> Offer:
-        """What a repository has for an engine that reads it."""
+        """What a repository offers an engine that reads it."""
         if engine is Engine.TRITON:
             return cls(str(repository), served_models(repository), shown_supports(repository))
         where = f"{repository} that ONNX Runtime runs without Triton"
@@ -63,7 +63,7 @@ class Offer:
 
     @classmethod
     def known(cls, settings: Settings) -> Offer:
-        """What the engine of the settings has: a repository's models, or those that a Triton serves.
+        """What the engine of the settings offers: a repository's models, or those that a Triton serves.
 
         Raises:
             InferenceUnavailable: If Triton does not answer.
@@ -75,7 +75,7 @@ class Offer:
 
     @classmethod
     def of(cls, settings: Settings, told: Callable[[str], None]) -> Offer:
-        """As :meth:`known`; where Triton does not answer, nobody knows, and ``told`` gets a sentence of that."""
+        """As :meth:`known`; if Triton does not answer, nothing is known, and ``told`` gets a sentence on it."""
         try:
             return cls.known(settings)
         except InferenceUnavailable as error:
@@ -83,7 +83,7 @@ class Offer:
             return cls(_at(settings.triton), None)
 
     def check(self, models: Mapping[Stage, ModelChoice]) -> dict[Stage, ModelChoice]:
-        """Refuse what cannot be served, as far as that is known.
+        """Refuse models that cannot be served, as far as that is known.
 
         Returns:
             The models, each with the version that would run now.
@@ -105,7 +105,7 @@ def named(texts: Iterable[str]) -> dict[Stage, ModelChoice]:
     """The models that texts like ``STAGE=NAME@VERSION`` name.
 
     Raises:
-        UsageError: If one is not written so.
+        UsageError: If one is not written like that.
     """
     chosen = {}
     for text in texts:
@@ -120,12 +120,12 @@ def named(texts: Iterable[str]) -> dict[Stage, ModelChoice]:
 
 
 def check(models: Mapping[Stage, ModelChoice], served: Served, where: str) -> None:
-    """Refuse what cannot be served, before anything is written.
+    """Refuse models that cannot be served, before anything is written.
 
     Args:
         models: What was asked for.
         served: What there is.
-        where: What has it, for the sentence: a Triton's address, a repository's folder.
+        where: Where that is, for the message: a Triton's address or a repository's folder.
 
     Raises:
         UsageError: For a model or a version that is not there; the sentence names those that are.
@@ -141,7 +141,7 @@ def check(models: Mapping[Stage, ModelChoice], served: Served, where: str) -> No
 
 
 def pinned(models: Mapping[Stage, ModelChoice], served: Served) -> dict[Stage, ModelChoice]:
-    """The models, as :func:`check` has let them pass, each with the version that would run now."""
+    """Models that :func:`check` has passed, each with the version that would run now."""
     return {
         stage: choice if choice.version else ModelChoice(name=choice.name, version=served[choice.name][-1])
         for stage, choice in models.items()

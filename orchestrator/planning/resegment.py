@@ -1,8 +1,8 @@
 """Resegment: a batch that runs images of earlier batches again with pinned models, and is compared with them.
 
-What is to be run is read from the earlier manifests, a part at a time, and planned as any inputs are: the plan
-notes contents that are there twice, and goes on after a kill. Refused inputs, which never were images, are left
-out; images that failed are taken again, since another model may do better.
+The images are read from the earlier manifests, a part at a time, and planned like any inputs: the plan notes
+duplicates, and resumes after a kill. Refused inputs, which never were images, are left out; images that failed are
+tried again, since another model may do better.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from orchestrator.planning.planner import plan
 Check = Callable[[PlanRecord], None]
 
 _RECORDS_LOOKED_AT = 20
-"""Results of a batch that are asked which models ran."""
+"""Number of results of a batch in which to look for the models that ran."""
 
 
 def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) -> Order:
-    """The order that a resegment comes to: stages and models of the earlier batches, but for those given.
+    """The order of a resegment: stages and models of the earlier batches, except for those given.
 
-    A model that an earlier batch did not pin is pinned to the version that its results name, so that nothing but
-    what is asked for changes.
+    A model that an earlier batch did not pin is pinned to the version that its results name, so that only what was
+    asked for changes.
 
     Args:
-        asked: What was asked for, with no models but the new ones, which name their versions.
-        batches: Names of the earlier batches; where an image is in several, the first is what it is compared with.
+        asked: The request, with only the new models, which must name their versions.
+        batches: Names of the earlier batches; an image in several of them is compared with the first.
         store: Where the batches are.
 
     Raises:
-        UsageError: If a version is missing, a batch is not there, batches differ in a model that is not
-            given, or are several tenants'.
+        UsageError: If a version or a batch is missing, or the batches differ in a model that is not given, or
+            belong to several tenants.
     """
     if not batches:
         raise UsageError("name at least one earlier batch")
     models = asked.models
     if not models:
-        raise UsageError("name what is to be run anew: STAGE=NAME@VERSION")
+        raise UsageError("name what to run again: --model STAGE=NAME@VERSION")
     for stage, choice in models.items():
         if choice.version is None:
             raise UsageError(
-                f"{stage}={choice.name}: pin a version ({stage}={choice.name}@VERSION), else the comparison would "
-                "not tell what was compared"
+                f"{stage}={choice.name}: pin a version ({stage}={choice.name}@VERSION), otherwise the "
+                f"comparison would not say what was compared"
             )
     names = tuple(dict.fromkeys(batches))
     earlier = [named(store, name) for name in names]
@@ -75,11 +75,14 @@ def resegment_order(asked: Order, batches: Sequence[str], store: ObjectStore) ->
 
 
 def _tenant(earlier: Sequence[Batch]) -> dict[str, str | None]:
-    """Whose batches they are, and whose known results they share."""
+    """The tenant of the batches, and whose known results they share."""
     whose = dict.fromkeys((batch.order.tenant, batch.order.shares) for batch in earlier)
     if len(whose) > 1:
         tenants = ", ".join(sorted({tenant for tenant, _ in whose}))
-        raise UsageError(f"batches of several tenants, or that share with others ({tenants}), cannot become one")
+        raise UsageError(
+            f"batches of several tenants, or that share results differently ({tenants}), cannot be "
+            f"combined; name those of one tenant"
+        )
     tenant, shares = next(iter(whose))
     return {"tenant": tenant, "shares": shares}
 
@@ -92,14 +95,15 @@ def plan_resegment(
     *,
     admit: Callable[[Order], tuple[Order, Check]] = lambda order: (order, lambda record: None),
 ) -> Batch:
-    """Plan a batch that runs images of earlier batches again; the same call goes on after a kill.
+    """Plan a batch that runs images of earlier batches again; the same call resumes after a kill.
 
     Args:
         name: Of the batch.
         asked: As for :func:`resegment_order`.
         batches: Likewise.
         store: Likewise.
-        admit: Told of the whole order; gives it as its tenant may have it, and what is checked as it is planned.
+        admit: Called with the whole order; returns it as its tenant may have it, and the check to run while
+            planning.
 
     Raises:
         UsageError: As :func:`resegment_order`; or where the name is taken, there is no image, or the tenant may
@@ -150,7 +154,7 @@ def _item(number: int, batch: str, entry: ManifestEntry) -> Item:
 
 
 def _common_support(batches: Sequence[Batch]) -> SupportChoice | None:
-    """What the segment model of the batches was shown; none where it was one that is shown nothing."""
+    """The support that the segment model of the batches was shown; none if it was shown nothing."""
     shown = {batch.order.support for batch in batches if Stage.SEGMENT in batch.order.stages}
     if len(shown) > 1:
         raise UsageError(
@@ -166,7 +170,7 @@ def _common(store: ObjectStore, stage: Stage, batches: Sequence[Batch]) -> Model
     if len(chosen) > 1:
         there = ", ".join(sorted(f"{name}@{version}" if version else str(name) for name, version in chosen))
         raise UsageError(f"the batches ran {stage} with different models ({there}); give {stage}=NAME@VERSION too")
-    if not chosen:  # a stage that only what is asked for requires
+    if not chosen:  # a stage that only the new request requires
         raise UsageError(f"no earlier batch ran {stage}, which is needed; give {stage}=NAME@VERSION too")
     ((name, version),) = chosen
     return ModelChoice(name=str(name), version=version)
@@ -183,7 +187,7 @@ def _choice(store: ObjectStore, batch: Batch, stage: Stage) -> tuple[str | None,
 
 
 def _used(store: ObjectStore, batch: Batch, stage: Stage) -> ModelUsed | None:
-    """What ran a stage, as the first results tell; none where there is no result."""
+    """The model that ran a stage, according to the first results; none if there is no result."""
     infos = store.list(store.bucket, f"{layout.batch_prefix(batch.name)}results/")
     for info in islice(infos, _RECORDS_LOOKED_AT):
         record = read_if_any(store, info.key, ResultRecord)

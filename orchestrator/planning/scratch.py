@@ -1,4 +1,4 @@
-"""A scratch database on disk, for sets of millions that would not fit a process's memory."""
+"""A scratch database on disk, for sets of millions that would not fit into a process's memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CACHE_KIB = 16 * 1024
 
 
 def scratch_database(table: str) -> sqlite3.Connection:
-    """A private database in a temporary file of SQLite's, gone with the process; with 16 MiB of it in memory.
+    """A private database in a temporary SQLite file that disappears with the process; 16 MiB of it in memory.
 
     Args:
         table: The statement that makes its table.

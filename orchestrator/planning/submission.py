@@ -1,4 +1,4 @@
-"""Submission: an order and its inputs, looked at as a whole before anything is planned.
+"""Submission: an order and its inputs, checked as a whole before anything is planned.
 
 The commands and :mod:`dermbatch.client` go through here, so that what one of them refuses, all refuse.
 """
@@ -36,14 +36,14 @@ from orchestrator.planning.tenants.tenant import Tenant, tenant_of
 
 @dataclass(frozen=True)
 class Submission:
-    """What can be planned.
+    """An order and inputs that can be planned.
 
     Attributes:
         order: What is asked.
-        inputs: Of what, as the user named them.
+        inputs: The inputs, as the user named them.
         intake: Walks them.
-        deidentify: Makes copies of them, where a profile is asked for.
-        tenant: Whose, where tenants are declared.
+        deidentify: Makes copies of them, if a profile is asked for.
+        tenant: The tenant, if tenants are declared.
     """
 
     order: Order
@@ -55,7 +55,7 @@ class Submission:
     def plan(
         self, name: str, store: ObjectStore, told: Callable[[PlanRecord], None] = lambda record: None
     ) -> Batch:
-        """Make it a batch; as :func:`orchestrator.planning.planner.plan`, which its tenant's quota may refuse."""
+        """Make it a batch, as :func:`orchestrator.planning.planner.plan`; its tenant's quota may refuse it."""
         walk = self.intake.walk(self.inputs)
         with within(store, self.tenant, name) as check:
             return plan(name, self.order, walk, store, deidentify=self.deidentify, told=told, check=check)
@@ -63,7 +63,7 @@ class Submission:
     def estimate(
         self, store: ObjectStore, offer: Offer, *, slots: int, price: float | None, gpus: int
     ) -> Estimate:
-        """What it would come to, begun now; as :func:`orchestrator.planning.estimate.estimate`."""
+        """What it would come to if begun now; as :func:`orchestrator.planning.estimate.estimate`."""
         return estimate(
             self.order.model_copy(update={"models": offer.check(self.order.models)}),
             self.intake.walk(self.inputs, unpack=False),
@@ -91,24 +91,24 @@ def prepare(
     audit: Audit = NO_AUDIT,
     own: Collection[str] = (),
 ) -> Submission:
-    """Look at what is asked; nothing is written, and no image is read.
+    """Check a request; nothing is written, and no image is read.
 
     Args:
         order: What is asked.
         inputs: Files, folders, archives, ``s3://bucket/prefix``.
         settings: With the PACS, the limits and what de-identification needs.
-        source: The store that ``s3://`` inputs are read from, and the output is in; none where there is none.
-        offer: The models that there are; none where the order was checked before, as those of rules are.
+        source: The store that ``s3://`` inputs are read from and the output is in, if there is one.
+        offer: The available models; none if the order has been checked already, as the orders of rules are.
         filters: Which files and objects are meant.
-        profile: To de-identify by, or its file.
+        profile: The de-identification profile, or its file.
         in_place: Whether the workers can read ``source`` themselves.
         local: Whether they can read files of this machine.
-        leave_out: A folder not to walk into.
-        audit: Where it is noted which local files are read.
-        own: Inputs that are uploads of who asks: of no tenant's prefix.
+        leave_out: A folder that is not walked.
+        audit: Where reads of local files are noted.
+        own: Inputs that the requester has uploaded, which lie in no tenant's prefix.
 
     Raises:
-        UsageError: For a PACS, an output, a model, a filter, a profile or an input that cannot be, or is not the
+        UsageError: For a PACS, an output, a model, a filter, a profile or an input that is invalid or not the
             tenant's.
     """
     check_inputs(order, [given for given in inputs if given not in own], settings)
@@ -141,9 +141,9 @@ def before(
     filters: Filters,
     profile: Path | None = None,
 ) -> Batch | None:
-    """The batch that the very same order has become before; none where the name is free.
+    """The batch that the very same order has already become; none if the name is free.
 
-    Neither models nor inputs are looked at: they may be gone by now. Arguments as of :func:`prepare`.
+    Neither models nor inputs are checked, since they may be gone by now. Arguments as for :func:`prepare`.
 
     Raises:
         UsageError: If another order has the name.
@@ -188,9 +188,9 @@ def _unchecked(
 def again(
     name: str, order: Order, batches: Sequence[str], settings: Settings, store: ObjectStore, offer: Offer
 ) -> Batch:
-    """Plan images of earlier batches anew; as :func:`orchestrator.planning.resegment.plan_resegment`.
+    """Plan images of earlier batches again, as :func:`orchestrator.planning.resegment.plan_resegment`.
 
-    Only the models that are named are looked for: those of the earlier batches may be gone, their results are not.
+    Only the models that are named must exist: those of the earlier batches may be gone, their results are not.
     """
     offer.check(order.models)
     if Stage.SEGMENT in order.models:
@@ -209,7 +209,7 @@ def again(
 def check(
     order: Order, inputs: Sequence[str], settings: Settings, store: ObjectStore | None, offer: Offer
 ) -> None:
-    """Refuse what every image of a batch would fail for; arguments and errors as of :func:`prepare`."""
+    """Refuse what would make every image of a batch fail; arguments and errors as for :func:`prepare`."""
     delivery.check_destination(order.send_to, settings)
     if store is not None:
         delivery.check_output(order.output, inputs, store)
@@ -218,17 +218,17 @@ def check(
 
 
 def admitted(order: Order, settings: Settings) -> Order:
-    """The order as its tenant may ask for it; as it is where tenants are not declared.
+    """The order as its tenant may ask for it; unchanged if tenants are not declared.
 
     Raises:
-        UsageError: Where there is no such tenant, or it may not ask for this.
+        UsageError: If there is no such tenant, or it may not ask for this.
     """
     tenant = tenant_of(settings, order.tenant)
     return order if tenant is None else tenant.admitted(order)
 
 
 def check_inputs(order: Order, inputs: Iterable[str], settings: Settings) -> None:
-    """Refuse prefixes of the object store that are not the tenant's; errors as of :func:`admitted`."""
+    """Refuse prefixes of the object store that are not the tenant's; errors as for :func:`admitted`."""
     tenant = tenant_of(settings, order.tenant)
     if tenant is not None:
         tenant.check_inputs(inputs)
@@ -240,19 +240,19 @@ def order(
     """The order for a new batch.
 
     Args:
-        settings: With the models of the stages that ``models`` does not have.
+        settings: With the models of the stages that ``models`` leaves out.
         stage_names: What is to run; what a stage requires is added.
         models: Those that were chosen.
         others: Further fields of the order.
 
     Raises:
-        UsageError: If a stage or another field cannot be, or the tenant may not ask for it.
+        UsageError: If a stage or another field is invalid, or the tenant may not ask for it.
     """
     wanted = [part for text in stage_names if (part := text.strip())]
     if unknown := [part for part in wanted if part not in set(ORDER)]:
         raise UsageError(f"no such stage: {', '.join(unknown)}; there are {','.join(ORDER)}")
     if not wanted:
-        raise UsageError(f"no stage is given; there are {','.join(ORDER)}")
+        raise UsageError(f"no stage is given; choose from {','.join(ORDER)}")
     ordered = closure(frozenset(map(Stage, wanted)))
     chosen = {stage: {**settings.models, **models}[stage] for stage in ordered}
     try:
@@ -263,16 +263,16 @@ def order(
 
 
 def new_name(given: str | None) -> str:
-    """The name of a new batch; made from the time where none is given.
+    """The name of a new batch; made from the time if none is given.
 
     Raises:
-        UsageError: If none can have this name.
+        UsageError: If no batch can have this name.
     """
     return layout.check_batch_name(given) if given else datetime.now(UTC).strftime("batch-%Y%m%d-%H%M%S")
 
 
 def name_for(given: str | None, tenant: str, settings: Settings) -> str:
-    """The same of a tenant's batch: where tenants are declared, it begins with the tenant's name and a dot.
+    """The same for a tenant's batch: if tenants are declared, it begins with the tenant's name and a dot.
 
     Raises:
         UsageError: As for :func:`new_name` and :func:`admitted`.

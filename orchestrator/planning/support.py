@@ -19,11 +19,10 @@ from orchestrator.planning.tenants.tenant import tenant_of
 
 
 def read_drawn(image: Path, mask: Path, settings: Settings) -> tuple[Pixels, Pixels]:
-    """A picture [H, W, 3] and the mask [H, W] that was drawn on it, of their files.
+    """A picture [H, W, 3] and the mask [H, W] drawn on it, read from their files.
 
     Raises:
-        UsageError: Where a file is not there or no image that the system takes, or the mask is of another size,
-            empty or full.
+        UsageError: If a file is missing or no supported image, or the mask has another size, or is empty or full.
     """
     reader = Reader(settings.reading.limits, (imagefile.__name__,))
     picture, drawn = (_read(path, reader, settings) for path in (image, mask))
@@ -40,12 +39,12 @@ def _read(path: Path, reader: Reader, settings: Settings) -> Pixels:
     try:
         found = reader.run(imagefile.read_image, body, max_pixels=settings.worker.max_pixels)
     except BadInput as error:
-        raise UsageError(f"{path} is no image that is taken: {error}") from error
+        raise UsageError(f"{path} is not a supported image: {error}") from error
     return found.pixels
 
 
 def whose(tenant: str, settings: Settings) -> str | None:
-    """The tenant that a support has to be of; none where tenants are not declared, and all are of everybody.
+    """The tenant that must own a support; none if tenants are not declared, and supports are shared by all.
 
     Raises:
         UsageError: Where there is no such tenant.
@@ -56,14 +55,14 @@ def whose(tenant: str, settings: Settings) -> str | None:
 def pinned(
     order: Order, text: str | None, store: ObjectStore, settings: Settings, tenant: str | None = None
 ) -> Order:
-    """The order with the support that ``NAME`` or ``NAME@VERSION`` names; itself where none is named.
+    """The order with the support that ``NAME`` or ``NAME@VERSION`` names; unchanged if none is named.
 
     Args:
-        order: Of a batch.
+        order: The order of a batch.
         text: The name, if any.
         store: Where supports lie.
         settings: For the tenants.
-        tenant: Whose the batch will be; the order's own if none is given.
+        tenant: Whose the batch will be; by default the order's own.
 
     Raises:
         UsageError: Where the batch's tenant has no such support.
@@ -75,18 +74,21 @@ def pinned(
 
 
 def fits(order: Order, offer: Offer) -> None:
-    """Refuse a model that has to be shown a support and is not, or the other way round, as far as that is known.
+    """Refuse a model that needs a support and gets none, or the reverse, as far as that is known.
 
     Raises:
-        UsageError: Where that is so.
+        UsageError: If that is the case.
     """
     model = order.models.get(Stage.SEGMENT)
     if model is None and order.support is not None:
-        raise UsageError("a support is for the segment stage, which is not asked for")
+        raise UsageError(
+            "a support is for the segment stage, which is not among the stages; add segment, or "
+            "leave out --support"
+        )
     if model is None or offer.shown is None:
         return
     if model.name in offer.shown and order.support is None:
-        raise UsageError(f"model {model.name} has to be shown a support: name one with --support NAME")
+        raise UsageError(f"model {model.name} needs a support: name one with --support NAME")
     if model.name not in offer.shown and order.support is not None:
         those = ", ".join(sorted(offer.shown)) or "none"
         raise UsageError(f"model {model.name} takes no support; those that do: {those} (--model segment=NAME)")

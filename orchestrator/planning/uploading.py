@@ -1,4 +1,4 @@
-"""From candidates to manifest entries: what workers cannot read where it lies is uploaded, files side by side."""
+"""From candidates to manifest entries: what workers cannot read in place is uploaded, in parallel."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from orchestrator.planning.privacy.deidentifier import Copy, Deidentifier, unnam
 
 _UPLOADS_AT_A_TIME = 8
 _AHEAD = 16
-"""Items looked at together: bounds the memory that uploads take."""
+"""Items handled together: bounds the memory that uploads take."""
 
 
 def entered(
     batch: str, first: int, items: Iterator[Item], store: ObjectStore, *, deidentify: Deidentifier | None = None
 ) -> Generator[tuple[Item, ManifestEntry | None], None, None]:
-    """Items in their order, candidates with their entries.
+    """Items in order, candidates with their entries.
 
     Args:
         batch: Name of the batch.
         first: Index of the first candidate.
         items: What a walk finds.
         store: Uploads go into its incoming bucket.
-        deidentify: Makes the copies that are uploaded, and their names, where a profile is asked for. Every
-            candidate then has to be read: none stays in place.
+        deidentify: Makes the copies that are uploaded, and their names, if a profile is asked for. Every candidate
+            must then be read: none stays in place.
 
     Raises:
         StoreUnavailable: If the store fails.
@@ -93,7 +93,7 @@ def _there(index: int, candidate: Candidate, deidentify: Deidentifier | None) ->
 
 @dataclass(frozen=True)
 class _Upload:
-    """What was uploaded: its entry, as if it had one frame, and where it is a copy, what was copied (no bytes)."""
+    """What was uploaded: its entry, as if it had one frame, and for a copy, what was copied (no bytes)."""
 
     entry: ManifestEntry
     copy: Copy | None = None
@@ -113,7 +113,7 @@ def _uploaded(
         refusal = Refusal(reason=error.reason, message=str(error))
         name = deidentify.refused_name(candidate.name) if deidentify is not None else name
         return _Upload(ManifestEntry(index=index, name=name, size=candidate.size, refusal=refusal))
-    # A number, not the file's name: names may be anything, and often are patients' names.
+    # A number instead of the file's name, which may be anything, and often is a patient's name.
     key, etag = f"{batch}/{index}", None
     source = candidate.uri if copy is None else None
     if source is None:

@@ -12,15 +12,15 @@ Line = dict[str, Any]
 
 
 def accesses(folder: Path, objects: tuple[str, ...] = (), since: datetime | None = None) -> Iterator[Line]:
-    """Lines of the audit log, those of one day in the order of time.
+    """Lines of the audit log; those of one day are in order of time.
 
     Args:
-        folder: With the files of all programs.
-        objects: What the accessed object, or where it was copied to, is called or begins with; empty: all.
-        since: With a time zone: then or later.
+        folder: Folder with the files of all programs.
+        objects: Names, or beginnings of names, of accessed objects or of the targets of copies; empty: all.
+        since: Only accesses at this time, with a zone, or later.
 
     Yields:
-        The lines. What a full disk has cut off is passed over.
+        The lines. Those cut off by a full disk are skipped.
     """
     days = sorted({path.name.split("-")[1] for path in folder.glob("audit-*-*.jsonl")})
     first = f"{since.astimezone(UTC):%Y%m%d}" if since is not None else ""

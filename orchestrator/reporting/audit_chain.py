@@ -1,4 +1,4 @@
-"""Looking whether the audit log is as it was written: no line changed, taken out or put in."""
+"""Checks that the audit log is as it was written: no line changed, removed or inserted."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dermbatch.records import chain
 
 @dataclass(frozen=True)
 class FileCheck:
-    """How a file of the log stands.
+    """The state of a file of the log.
 
     Attributes:
         name: Of the file.
-        lines: Those that hold, one after the other.
-        before: Those before them that are of a version without chains.
-        wrong: What is wrong, with the number of its line; empty where nothing is.
-        digest: Of the last line: noted elsewhere, it shows later that none of these was changed.
-        known: Whether a digest that was asked for is that of one of its lines.
+        lines: Number of valid lines, one after the other.
+        before: Number of lines before them, of a version without chains.
+        wrong: What is wrong, with the line number; empty if nothing is.
+        digest: Digest of the last line: noted elsewhere, it proves later that none of these was changed.
+        known: Whether a given digest is that of one of its lines.
     """
 
     name: str
@@ -32,7 +32,7 @@ class FileCheck:
 
 
 def check(folder: Path, known: str | None = None) -> Iterator[FileCheck]:
-    """Go through all files, those of one program and machine in the order of days.
+    """Check all files; those of one program and machine in the order of days.
 
     Args:
         folder: With the files of all programs.
@@ -50,7 +50,7 @@ def check(folder: Path, known: str | None = None) -> Iterator[FileCheck]:
 
 
 def _check(path: Path, last: str | None, known: str | None) -> FileCheck:
-    """One file; ``last`` is the digest that it has to follow, none where it is the first that is kept."""
+    """Check one file; ``last`` is the digest that it has to follow, none for the first file kept."""
     at = before = held = 0
     digest, wrong, found = "", "", False
     with path.open("rb") as file:
@@ -61,7 +61,7 @@ def _check(path: Path, last: str | None, known: str | None) -> FileCheck:
                     before += 1
                     continue
                 if not digest:
-                    wrong = f"line {at} is not the first one of a chain"
+                    wrong = f"line {at} does not begin a chain"
                     break
                 if last and digest != last:
                     wrong = f"line {at} does not follow the last line of the file before"

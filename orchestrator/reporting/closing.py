@@ -1,11 +1,11 @@
-"""How a batch closes: table, report, comparison and summary are written of its outcomes.
+"""How a batch closes: table, report, comparison and summary are written from its outcomes.
 
 Workers send a row of the table with each result. They are gathered into parts of the table while the batch runs
-(:func:`gather`), so that closing looks whether every record is there, counts what the parts say, and reads only
-those records of which no row came: of images that failed, or whose row was lost on its way.
+(:func:`gather`), so closing checks that every record exists, counts what the parts say, and reads only records
+without a row: those of images that failed, or whose row was lost on the way.
 
-Nothing here needs Redis, and what was gathered is no more than saved time: a batch whose closing was cut off is
-closed again, with the same outcome. The summary is written last; where it is, the rest is whole.
+Nothing here needs Redis, and what was gathered only saves time: a batch whose closing was interrupted is closed
+again, with the same outcome. The summary is written last; once it exists, the rest is complete.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ State = Literal["finished", "cancelled"]
 
 @dataclass(frozen=True)
 class Closing:
-    """How it went: a summary, or the indices of images without a record, of which not all need be named."""
+    """How it went: a summary, or indices of images without a record, not necessarily all of them."""
 
     missing: tuple[int, ...] = ()
     summary: BatchSummary | None = None
 
 
 def gather(store: ObjectStore, batch: Batch, lines: Sequence[str]) -> None:
-    """Write rows that workers sent into a part of the table; once more, it is the same part.
+    """Write rows that workers sent into a part of the table; repeating it gives the same part.
 
     Raises:
         StoreUnavailable, StoreRefused: If the store fails.
@@ -81,19 +81,19 @@ def close(
     lines: Sequence[str] = (),
     accounts: Accounts = Accounts(),  # noqa: B008 - it is frozen
 ) -> Closing:
-    """Write what a batch ends with, if the store holds a record of every image.
+    """Write what ends a batch, if the store holds a record of every image.
 
-    Memory does not grow with the batch but for two bytes an image. Safe to repeat.
+    Memory does not grow with the batch, except for two bytes an image. Safe to repeat.
 
     Args:
         store: Where the batch is.
         batch: What was asked.
-        state: ``cancelled`` where images may be left without a record; else such images are given back, and
+        state: ``cancelled`` if images may be left without a record; otherwise such images are returned, and
             nothing is written.
         slots: Worker slots heard of, for the summary.
         readers: Records read at a time.
-        lines: Rows that workers sent and that are in no part yet.
-        accounts: What it costs, and what the report is signed with.
+        lines: Rows that workers sent and that are not in a part yet.
+        accounts: Price lists, and the key that the report is signed with.
 
     Raises:
         StoreUnavailable, StoreRefused: If the store fails; the batch is not closed then.
@@ -124,14 +124,14 @@ def write_usage(store: ObjectStore, batch: Batch) -> UsageManifest:
 
 
 def _left(store: ObjectStore, batch: Batch, missing: tuple[int, ...]) -> Closing:
-    """Not closed; and what was gathered of images whose records are gone is not to be used."""
+    """Not closed; what was gathered of images whose records are gone must not be used."""
     Parts(store, batch).drop(missing)
     return Closing(missing)
 
 
 def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str], accounts: Accounts) -> Closing:
     store, batch = ending.store, ending.batch
-    if not batch.order.compared_with:  # else each record is read anyway
+    if not batch.order.compared_with:  # otherwise each record is read anyway
         ending.take_parts()
         ending.take_lines(lines)
     differences, compared_rows = Differences(batch), ending.folder / "comparison.parquet"
@@ -156,7 +156,7 @@ def _write(ending: _Ending, state: State, slots: int, lines: Sequence[str], acco
 
 
 def _sign(store: ObjectStore, batch: Batch, report: bytes, usage: UsageManifest, accounts: Accounts) -> None:
-    """Sign the report and what was used; where nobody signs, no signature of an earlier closing is left."""
+    """Sign report and usage; without a key, remove the signature of an earlier closing."""
     key = layout.report_signature(batch.name)
     if accounts.key is None:
         store.delete(key)
@@ -176,7 +176,7 @@ class _GoneError(Exception):
 
 @dataclass
 class _Ending:
-    """A batch that is being closed: what was counted, and which images' rows are in which part."""
+    """A batch being closed: what was counted, and which images' rows are in which part."""
 
     store: ObjectStore
     batch: Batch
@@ -196,7 +196,7 @@ class _Ending:
         self._failures: dict[int, FailureRecord] = {}
 
     def take_parts(self) -> None:
-        """Count the parts that hold nothing but results that are there, none of them twice."""
+        """Count the parts that hold only existing results, none of them twice."""
         for part, counts in self.parts.found():
             indices = np.asarray(counts["index"])
             if self._fresh(indices).all() and len(np.unique(indices)) == len(indices):
@@ -212,7 +212,7 @@ class _Ending:
             self._add(rows.filter(pa.array(fresh)))
 
     def take_others(self) -> Iterator[Compared]:
-        """Read the records whose rows are missing, and count them; what they are compared with comes out."""
+        """Read the records whose rows are missing, and count them; yields comparisons."""
         wanted = (index for index in self.marks.present() if not self._has[index])
         lines: list[str] = []
         for found in in_order(self._look, entries(self.store, self.batch, wanted), self.readers):
@@ -232,14 +232,14 @@ class _Ending:
         return {**self._failures, **{outcome.entry.index: outcome.record for outcome in found}}
 
     def end_table(self) -> None:
-        """Write what is in no part yet, and make the table of all."""
+        """Write what is not in a part yet, and make the table of everything."""
         if not self.parts.one_file:
             self._flush(self.tail, kept=True)
             self._flush(self.failed, kept=False)
         self.parts.end(self.taken, [*self.tail, *self.failed])
 
     def _keep(self, outcome: Outcome) -> None:
-        """Keep the first failures that are read: the report shows them."""
+        """Keep the first failures that are read, for the report."""
         if isinstance(outcome.record, FailureRecord) and len(self._failures) < SHOWN:
             self._failures[outcome.entry.index] = outcome.record
 
@@ -294,7 +294,7 @@ def _alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 
 def _known(lines: Sequence[str]) -> pa.Table:
-    """Rows that workers sent; none where they are of another version: their records are read then."""
+    """Rows that workers sent; none if they are of another version, so that their records are read."""
     try:
         return rows_of(lines)
     except ValueError as error:
@@ -303,7 +303,7 @@ def _known(lines: Sequence[str]) -> pa.Table:
 
 
 def _newest(rows: pa.Table) -> pa.Table:
-    """The last row of each image: where there are several, an earlier record was deleted."""
+    """The last row of each image: if there are several, an earlier record was deleted."""
     backwards = np.asarray(rows["index"], np.int64)[::-1]
     last = np.unique(backwards, return_index=True)[1]
     return rows if len(last) == len(rows) else rows.take(pa.array(np.sort(len(rows) - 1 - last)))

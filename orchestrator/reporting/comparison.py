@@ -1,4 +1,4 @@
-"""How the result of an image differs from the one that an earlier batch has: a row of ``comparison.parquet``.
+"""How the result of an image differs from that of an earlier batch: a row of ``comparison.parquet``.
 
 Lesion masks are compared by Dice's coefficient, 2 |A and B| / (|A| + |B|) (Dice 1945), 1 where both are empty.
 """
@@ -31,7 +31,7 @@ from orchestrator.reporting.report import probabilities
 _ROWS_A_GROUP = 1000
 
 How = Literal["identical", "compared", "new_failed", "old_missing"]
-"""``identical``: by stage keys, so nothing was read; ``old_missing``: the earlier batch has no result of it."""
+"""``identical``: by stage keys, so nothing was read; ``old_missing``: the earlier batch has no result for it."""
 
 _decoding = threading.Semaphore(2)  # masks of many megapixels in memory at a time, however many readers there are
 
@@ -68,7 +68,7 @@ class Compared:
 
     @property
     def label_changed(self) -> bool | None:
-        """Whether the most probable class is another now."""
+        """Whether the most probable class has changed."""
         old, new = self.labels
         return None if old is None or new is None else old != new
 
@@ -81,15 +81,15 @@ class Compared:
         return probability_change(old, new)
 
     def models(self, stage: Stage) -> tuple[ModelUsed | None, ModelUsed | None]:
-        """What ran this stage, then and now."""
+        """The models that ran this stage, then and now."""
         old, new = _stage(self.old, stage), _stage(self.new, stage)
         return old.model if old else None, new.model if new else None
 
 
 def compare(store: ObjectStore, outcome: Outcome) -> Compared | None:
-    """Set an outcome beside the earlier result that the manifest names; none where it names none.
+    """Compare an outcome with the earlier result that the manifest names; none if it names none.
 
-    Reads the earlier record, and both masks where segmentation has another key than then.
+    Reads the earlier record, and both masks if the stage key of segmentation has changed.
 
     Raises:
         StoreUnavailable, StoreRefused: If the store fails.
@@ -116,7 +116,7 @@ def compare(store: ObjectStore, outcome: Outcome) -> Compared | None:
 
 
 def read_mask(store: ObjectStore, record: ResultRecord) -> Mask | None:
-    """The lesion mask, uint8 [H, W]; none where it is not there or no picture.
+    """The lesion mask, uint8 [H, W]; none if it is missing or no picture.
 
     Raises:
         StoreUnavailable, StoreRefused: If the store fails.

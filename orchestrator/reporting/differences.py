@@ -1,6 +1,6 @@
 """The page that compares a batch with earlier ones: one HTML file that needs no network and no other file.
 
-Gathered image by image; of worst cases and changed diagnoses only so many are kept as the page shows.
+Gathered image by image; only as many worst cases and changed diagnoses are kept as the page shows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Change:
-    """A diagnosis that is another now."""
+    """A diagnosis that has changed."""
 
     name: str
     earlier: str
@@ -129,13 +129,13 @@ def _keep(heap: list[tuple[float, int, _T]], most: int, item: tuple[float, int, 
 
 
 def _same_mask(compared: Compared) -> bool:
-    """Whether segmentation was not run anew, so that its Dice says nothing of the models."""
+    """Whether segmentation was not run again, so that its Dice says nothing about the models."""
     old, new = (record.stages.get(Stage.SEGMENT) if record else None for record in (compared.old, compared.new))
     return old is not None and new is not None and old.key == new.key
 
 
 def _picture(store: ObjectStore, compared: Compared) -> str:
-    """JPEG in Base64: the image with the outlines of the old and the new lesion; empty where it cannot be made."""
+    """JPEG in Base64: the image with the outlines of the old and the new lesion; empty if it cannot be made."""
     if compared.old is None or compared.new is None:
         return ""
     image = _read_image(store, compared.new)
@@ -156,7 +156,7 @@ def _outline(image: Image, mask: Mask, colour: tuple[int, int, int]) -> None:
 
 
 def _read_image(store: ObjectStore, record: ResultRecord) -> Image | None:
-    """The purified image, else the original in the record's preview; its long side brought to ``_SIDE``."""
+    """The purified image, else the original in the record's preview; its long side scaled to ``_SIDE``."""
     image = None
     with suppress(PermanentError):
         image = _decoded(read_artifact(store, record, "purified.png"))
@@ -170,7 +170,7 @@ def _read_image(store: ObjectStore, record: ResultRecord) -> Image | None:
 
 
 def _first_tile(record: ResultRecord) -> Image | None:
-    """The original as the preview shows it: the first of its square tiles, without the blank at its sides."""
+    """The original as the preview shows it: the first of its square tiles, without blank margins."""
     strip = _decoded(record.preview_jpeg or b"")
     if strip is None:
         return None

@@ -34,9 +34,9 @@ from orchestrator.reporting.table.parts import TableManifest
 FileOf = Callable[[str], Path | None]
 
 _AT_A_TIME = 8
-_AWAITED = 256  # images looked for while a batch runs: more than are worked on at a time, of which few fail
-_MOST_UNAVAILABLE = 16  # objects that a store did not give; more, and it is the store that is away
-_KEPT, _NAMED = 32, 3  # of what could not be brought, in a message
+_AWAITED = 256  # images looked for while a batch runs: more than are worked on at a time, few of which fail
+_MOST_UNAVAILABLE = 16  # objects that a store failed to return; beyond that, the store itself is down
+_KEPT, _NAMED = 32, 3  # files named in a message about what could not be brought
 _IMAGE_FIELDS = set(ImageInfo.model_fields)
 
 
@@ -53,7 +53,7 @@ class Brought:
     Attributes:
         written: Files written.
         missed: Files that could not be.
-        bad: Why not, each error naming its key; of the first ones.
+        bad: Why not, for the first ones; each error names its key.
     """
 
     written: int = 0
@@ -62,7 +62,7 @@ class Brought:
 
     @classmethod
     def none(cls, key: str, error: DermbatchError) -> Brought:
-        """Of a file that could not be brought."""
+        """For a file that could not be brought."""
         named = error if key in str(error) else type(error)(f"{key}: {error}", reason=error.reason)
         return cls(missed=1, bad=(named,))
 
@@ -74,31 +74,32 @@ class Brought:
 def fetch(store: ObjectStore, batch: str, folder: Path, *, file_of: FileOf | None = None) -> int:
     """Write every record and artifact of a batch into ``folder``, and its ``report.html`` beside them.
 
-    What is written once in the store (artifacts, result records, the manifest) is left where it is there already
-    and whole; everything else is renewed, so a folder fetched early can be fetched again. The batch's size does
-    not matter to memory. What the store has damaged or lost is forgotten, so that it is made anew when asked for.
+    Files that the store writes only once (artifacts, result records, the manifest) are left alone if they are
+    there and whole; everything else is renewed, so a folder fetched early can be fetched again. Memory does not
+    depend on the size of the batch. The cache forgets files that the store has damaged or lost, so that they are
+    created again when needed.
 
     Args:
         store: Where the batch is.
         batch: Its name.
-        folder: Made where missing. Nothing is written outside of it.
-        file_of: For a store on this machine: the file that holds the object with this key. It is linked, which
-            takes no time and no space, where both are on one file system.
+        folder: Created if missing. Nothing is written outside it.
+        file_of: For a store on this machine: the file that holds the object with this key. If both are on one file
+            system, the file is linked, which takes neither time nor space.
 
     Returns:
         The number of files written.
 
     Raises:
         DiskFull: If they do not fit.
-        Incomplete: If objects are gone, damaged, not given, or named such that they lead out of the folder; all
-            else is in the folder then.
-        StoreUnavailable, StoreRefused: If the store gives hardly anything.
+        Incomplete: If objects are gone, damaged, not returned, or have names that lead out of the folder;
+            everything else is in the folder then.
+        StoreUnavailable, StoreRefused: If the store returns hardly anything.
     """
     return Fetching(store, batch, folder, file_of=file_of).finish()
 
 
 class Fetching:
-    """Brings a batch into a folder, as :func:`fetch` does, of whose results some may come while it still runs.
+    """Brings a batch into a folder, as :func:`fetch` does, with some results already while it runs.
 
     Args:
         store, batch, folder, file_of: As for :func:`fetch`.
@@ -109,11 +110,11 @@ class Fetching:
         self._place = Folder(folder)
         self._awaited = deque[int](maxlen=_AWAITED)
         self._begun = 0
-        self._brought = bytearray()  # for each image 1 where all of it is in the folder
+        self._brought = bytearray()  # for each image, 1 if all of it is in the folder
         self._early = 0
 
     def early(self, begun: int) -> None:
-        """Bring results that are new in a store of this machine; what goes wrong is left to :meth:`finish`.
+        """Bring new results of a store on this machine; anything that goes wrong is left to :meth:`finish`.
 
         Args:
             begun: Images with a lower index may have a result.
@@ -132,29 +133,29 @@ class Fetching:
                     self._brought[index] = 1
 
     def _arrived(self) -> list[int]:
-        """Those of the awaited whose record is a file now."""
+        """The awaited images whose record is a file now."""
         arrived = list[int]()
         for _, indices in groupby(self._awaited, key=lambda index: layout.part_of(index)[0]):
             awaited = {layout.result(self._batch, index).rpartition("/")[2]: index for index in indices}
             file = self._file_of(layout.result(self._batch, min(awaited.values()))) if self._file_of else None
-            with suppress(FileNotFoundError):  # there is none of this part yet
+            with suppress(FileNotFoundError):  # nothing of this part exists yet
                 names = [path.name for path in file.parent.iterdir()] if file is not None else []
                 arrived += [awaited[name] for name in names if name in awaited]
         return arrived
 
     def _has(self, key: str) -> bool:
-        """Whether all of the image whose result record this is was brought."""
+        """Whether everything of the image with this result record was brought."""
         index = layout.index_of(key)
         if index is None or key != layout.result(self._batch, index):
             return False
         return index < len(self._brought) and self._brought[index] == 1
 
     def finish(self) -> int:
-        """Bring all that is not there yet; as :func:`fetch`."""
+        """Bring everything that is missing, as :func:`fetch` does."""
         store, place, file_of = self._store, self._place, self._file_of
         listed = store.list(store.bucket, layout.batch_prefix(self._batch))
         infos = (info for info in listed if not self._has(info.key))
-        threads = _AT_A_TIME if file_of is None else 1  # files of this machine: no waiting
+        threads = _AT_A_TIME if file_of is None else 1  # files of this machine need no waiting
         brought = _sum(in_order(lambda info: _object(store, info, place, file_of), infos, threads))
         keys = (path.relative_to(place.path).as_posix() for path in _record_files(place.path, self._batch))
         records = (key for key in keys if not self._has(key))
@@ -168,7 +169,7 @@ class Fetching:
 
 
 def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
-    """Write the sealed table of what a batch's images were into ``folder``, where there is one in this store.
+    """Write the sealed table of a batch's originals into ``folder``, if this store has one.
 
     Raises:
         DiskFull: If it does not fit.
@@ -179,14 +180,14 @@ def fetch_originals(store: ObjectStore, batch: str, folder: Path) -> None:
 
 
 def _tidy_table(place: Folder, batch: str) -> None:
-    """Take parts of a table out of the folder that are not, or no more, parts of a whole one."""
+    """Remove from the folder any parts of a table that do not belong to a complete one."""
     manifest = place.read(layout.table_manifest(batch))
     named = set[str]()
     if manifest is not None:
         parts = parsed(manifest, TableManifest, f"{layout.table_manifest(batch)} is damaged").parts
         named = {f"{layout.table_parts(batch)}{part.name}" for part in parts}
     folder = place.path / layout.table_parts(batch)
-    if folder.resolve() != place.path.resolve() / layout.table_parts(batch):  # through a link: none of ours
+    if folder.resolve() != place.path.resolve() / layout.table_parts(batch):  # reached through a link, so not ours
         return
     for path in folder.glob("*part-*"):
         if path.relative_to(place.path).as_posix() not in named:
@@ -198,7 +199,7 @@ def _record_files(folder: Path, batch: str) -> Iterator[Path]:
 
 
 def _sum(brought: Iterable[Brought]) -> Brought:
-    """All together; ends where it is the store that fails, and not one object or another."""
+    """Add everything up; raises if the store itself fails, rather than single objects."""
     total, unavailable = Brought(), 0
     for one in brought:
         total += one
@@ -212,7 +213,7 @@ def _sum(brought: Iterable[Brought]) -> Brought:
 def _object(store: ObjectStore, info: ObjectInfo, place: Folder, file_of: FileOf | None) -> Brought:
     """Bring an object of the batch."""
     try:
-        with suppress(ObjectNotFound):  # listed, and gone: a retry takes away the record of the failure
+        with suppress(ObjectNotFound):  # listed, but gone: a retry removes the record of the failure
             there = place.read(info.key) if _written_once(info.key) else None
             if there is None or len(there) != info.size:
                 return Brought(int(_bring(store, info.key, place, file_of)))
@@ -234,13 +235,13 @@ def _image(store: ObjectStore, key: str, place: Folder, file_of: FileOf | None) 
     for kind, written in record.dicom_written.items():
         total += _checked(store, record.dicom[kind], written, place, file_of)
     if any(not isinstance(error, SourceGone) for error in total.bad):
-        with suppress(DermbatchError):  # else the next run would take what is damaged for done
+        with suppress(DermbatchError):  # otherwise the next run would take what is damaged for done
             store.delete(layout.known_of(record.source.sha256, layout.pool_of(record.preview)))
     return total + _small_files(record, place)
 
 
 def _record(store: ObjectStore, key: str, place: Folder) -> ResultRecord:
-    """A record in the folder; where that is damaged, the store's."""
+    """A record in the folder; if that is damaged, the store's."""
     where = f"{key} is damaged"
     with suppress(RecordDamaged):
         return parsed(place.read(key) or b"", ResultRecord, where)
@@ -272,7 +273,7 @@ def _whole(store: ObjectStore, record: ResultRecord, stage: StageRecord, name: s
 def _checked(
     store: ObjectStore, key: str, written: Written | None, place: Folder, file_of: FileOf | None
 ) -> Brought:
-    """Bring a file that is to be as it was written, unless it is there so."""
+    """Bring a file that must be as it was written, unless it is there already."""
     try:
         there = place.read(key)
         if there is not None and (written is None or written_as(there) == written):
@@ -283,7 +284,7 @@ def _checked(
 
 
 def _small_files(record: ResultRecord, place: Folder) -> Brought:
-    """Write what the record itself carries, each file in its place."""
+    """Write the files that the record itself carries, each in its place."""
     image = ImageInfo(**record.source.model_dump(include=_IMAGE_FIELDS))
     files: dict[str, bytes] = {}
     pool = layout.pool_of(record.preview)
@@ -303,7 +304,7 @@ def _small_files(record: ResultRecord, place: Folder) -> Brought:
 
 
 def _kept(place: Folder, key: str, body: bytes) -> bool:
-    """Write a small file where it is not there whole; a ``stage.json`` of another batch may differ in its time."""
+    """Write a small file unless it is there and whole; the ``stage.json`` of another batch may differ in time."""
     there = place.read(key)
     if there == body or (there is not None and key.endswith(".json") and there.endswith(b"}")):
         return False
@@ -319,14 +320,14 @@ def _alone(stage: StageRecord, image: ImageInfo) -> bytes:
 def _bring(
     store: ObjectStore, key: str, place: Folder, file_of: FileOf | None, written: Written | None = None
 ) -> bool:
-    """Write an object into the folder; whether it was not there so already."""
+    """Write an object into the folder; returns whether it was not there already."""
     if not _written_once(key):
         return _renew(place, key, store.get(store.bucket, key))
     local = file_of(key) if file_of is not None else None
     if local is not None:
         with suppress(OSError):  # another file system, or one without links
             _check(key, written_as(local.read_bytes()), written)
-            store.audit.note("read", f"s3://{store.bucket}/{key}")  # as it is linked, nobody asks the store
+            store.audit.note("read", f"s3://{store.bucket}/{key}")  # when it is linked, the store is not asked
             place.link(key, local)
             return True
     body = store.get(store.bucket, key)
@@ -345,8 +346,8 @@ def _incomplete(batch: str, folder: Path, brought: Brought) -> Incomplete:
     more = f"; and {brought.missed - _NAMED} more" if brought.missed > _NAMED else ""
     return Incomplete(
         f"{brought.missed} files of batch {batch} could not be brought: {problems}{more}. Everything else is in "
-        f"{folder}. What was known of images whose files are damaged or gone (images/known/) is forgotten: give "
-        "these images once more, and the files are made anew"
+        f"{folder}. The cached results of images whose files are damaged or gone (images/known/) are dropped: "
+        f"submit these images again to create the files again"
     )
 
 
@@ -359,12 +360,12 @@ def _written_once(key: str) -> bool:
 
 
 def _is_part(key: str) -> bool:
-    """Whether it is a part of a table, which is called by what is in it."""
+    """Whether it is a part of a table, which is named by its content."""
     return key.split("/")[2:3] == ["results.parquet"] and key.endswith(".parquet") and "/part-" in key
 
 
 def _renew(place: Folder, key: str, body: bytes) -> bool:
-    """Write a file, over what may be there; whether that was something else."""
+    """Write a file, replacing any other; returns whether it was different."""
     if place.read(key) == body:
         return False
     place.write(key, body)

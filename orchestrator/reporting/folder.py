@@ -1,4 +1,4 @@
-"""A folder that results are written into: never outside of it, whatever keys say and whatever lies in it."""
+"""A folder for results: nothing is written outside it, whatever keys say and whatever lies in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DiskFull(DermbatchError):
 
 
 class OutOfFolder(PermanentError):
-    """A key would lead out of the folder, or a symbolic link is in its way."""
+    """A key leads out of the folder, or a symbolic link is in its way."""
 
     reason = "unsafe_key"
 
@@ -33,11 +33,11 @@ class OutOfFolder(PermanentError):
 class Folder:
     """Files by keys, below one folder.
 
-    Every folder on the way is opened by itself and never through a symbolic link, so that none that is planted,
-    before or meanwhile, leads elsewhere. Modes are what the umask leaves of 0666 and 0777.
+    Every folder on the way is opened separately and never through a symbolic link, so a planted link cannot lead
+    elsewhere. Modes are 0666 and 0777, reduced by the umask.
 
     Args:
-        path: Made where missing; may itself be reached through links, as the user has named it.
+        path: Created if missing; may itself be reached through links, since the user has named it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +46,7 @@ class Folder:
         self._last = _Last()
 
     def write(self, key: str, body: bytes) -> None:
-        """Write a file whole or not at all, over what may be there.
+        """Write a file, whole or not at all, replacing any other.
 
         Raises:
             OutOfFolder: If the key leads out of the folder.
@@ -63,11 +63,12 @@ class Folder:
                     _gone(draft, folder)
         except OSError as error:
             self._refuse_link(key, error)
-            text = f"{self.path / key} could not be written: {error.strerror}; the store still has it"
+            text = f"{self.path / key} could not be written: {error.strerror}; the store still has it, so fetch "
+            "again when there is space"
             raise DiskFull(text) from error
 
     def link(self, key: str, file: Path) -> None:
-        """Make a file of this machine appear in the folder too, in place of what may be there.
+        """Link a file of this machine into the folder, replacing any other.
 
         Raises:
             OutOfFolder: If the key leads out of the folder.
@@ -78,7 +79,7 @@ class Folder:
             os.link(file, draft, dst_dir_fd=folder, follow_symlinks=False)
             try:
                 os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-            finally:  # where both were names of one file already, the system leaves both
+            finally:  # if both were already names of one file, the system leaves both
                 _gone(draft, folder)
 
     def read(self, key: str) -> bytes | None:
@@ -98,7 +99,7 @@ class Folder:
 
     @contextmanager
     def _parent(self, key: str, *, make: bool) -> Iterator[tuple[int, str]]:
-        """The open folder that a key's file is in, and the file's name, which is no link's."""
+        """The open folder of a key's file, and the name of the file, which is not a link."""
         *parts, name = _parts(key)
         opened = self._last.opened
         if opened is None or opened.parts != parts or not opened.is_there():
@@ -110,7 +111,7 @@ class Folder:
         yield folder, name
 
     def _way(self, parts: list[str], *, make: bool) -> int:
-        """The folder that is reached by these names, open."""
+        """The folder with this path, opened."""
         folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for part in parts:
             try:
@@ -121,7 +122,7 @@ class Folder:
         return folder
 
     def _refuse_link(self, key: str, error: OSError) -> None:
-        """Say so, where it was a link on the way that an error came from; what is not there is no link."""
+        """Raise `OutOfFolder` if a link on the way caused an error; a missing folder is no link."""
         if error.errno == errno.ENOENT:
             return
         on_the_way = list((self.path / key).relative_to(self.path).parents)[:-1]
@@ -130,7 +131,7 @@ class Folder:
 
 
 class _Opened:
-    """A folder that is open for as long as this is held."""
+    """A folder that stays open for as long as this object is held."""
 
     def __init__(self, folder: int, parts: list[str]) -> None:
         self.folder, self.parts = folder, parts
@@ -139,18 +140,18 @@ class _Opened:
         os.close(self.folder)
 
     def is_there(self) -> bool:
-        """Whether it was not deleted meanwhile."""
+        """Whether it still exists."""
         return os.fstat(self.folder).st_nlink > 0
 
 
 class _Last(threading.local):
-    """The folder that a thread was in last: files of one folder come one after the other."""
+    """The folder that a thread used last: files of one folder come one after the other."""
 
     opened: _Opened | None = None
 
 
 def _made(part: str, folder: int) -> int:
-    """A folder below an open one, made where missing, which it mostly is not; open."""
+    """A folder below an open one, opened, and created if missing, which is rare."""
     with suppress(FileNotFoundError):
         return os.open(part, _FOLDER, dir_fd=folder)
     with suppress(FileExistsError):
@@ -164,10 +165,12 @@ def _gone(draft: str, folder: int) -> None:
 
 
 def _parts(key: str) -> list[str]:
-    """The names on the way to a key's file; raises `OutOfFolder` where there is one that leads elsewhere."""
+    """The names on the way to a key's file; raises `OutOfFolder` if one leads elsewhere."""
     parts = key.split("/")
     if any(part in {"", ".", ".."} or "\0" in part or len(os.fsencode(part)) > _LONGEST_NAME for part in parts):
-        raise OutOfFolder(f"{key!r} is no key of a result: it leads out of the folder, or can be no file's name")
+        raise OutOfFolder(
+            f"{key!r} is not the key of a result: it leads out of the folder, or cannot be a file name"
+        )
     return parts
 
 

@@ -1,4 +1,4 @@
-"""All results of a batch as the report lists them: a line each, in memory that does not grow with the batch."""
+"""All results of a batch as the report lists them, one line each, in memory that does not grow with it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Listing:
             self._tables = [self._lowest()]
 
     def json(self, labels: Sequence[str], flags: Sequence[str]) -> str:
-        """``[index, name, probabilities, flags]`` of each: of these labels, and numbers of these flags.
+        """``[index, name, probabilities, flags]`` of each: for these labels, with flags by number.
 
         May stand inside an element of HTML.
         """

@@ -21,7 +21,7 @@ from orchestrator.batches.outcomes import in_order
 from orchestrator.batches.summary import read_summary
 
 NEWEST = 20
-"""Closed batches that are shown where not all are asked for."""
+"""Closed batches that are shown unless all are asked for."""
 
 _AT_A_TIME = 16
 
@@ -35,13 +35,13 @@ class Standing:
 
     Attributes:
         name: Its name.
-        state: Where it is on its way.
+        state: Its state.
         why: Why it is paused or cancelled, for people.
         lane, weight: How it is fed; not kept of closed batches.
         images: How many it has; so far, while it is planned.
         done, failed, in_flight: How many of them have a result, failed, are queued or worked on.
         rate: Outcomes a second: lately, or from the first to the last of a closed batch.
-        seconds_left: That it still takes, by the work that is left; none where it is not known.
+        seconds_left: Seconds that it will still take, judged by the work left; none if unknown.
         reasons: Failures by reason code, most frequent first.
         created, closed: When it was planned, when it ended.
         growing: Whether it takes images in.
@@ -68,12 +68,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Overview:
-    """How all stand.
+    """The state of all batches.
 
     Attributes:
         batches: Open ones first, oldest first; then closed ones, the one that closed last first.
         slots: Worker slots heard of lately.
-        oldest_live: Seconds that the oldest waiting live image has waited; none where none waits.
+        oldest_live: Seconds that the oldest waiting live image has waited; none if none is waiting.
         left_out: Closed batches that are not listed.
     """
 
@@ -92,7 +92,7 @@ def overview(
         store: Knows the closed ones.
         ledger: Knows the open ones.
         everything: All closed batches, not only the newest.
-        tenant: Whose; nothing is told of others' then.
+        tenant: Only this tenant's; nothing is said about others.
 
     Raises:
         LedgerUnavailable, StoreUnavailable, StoreRefused: If one of them does not answer.
@@ -162,7 +162,7 @@ def of_state(state: BatchState) -> Standing:
 
 
 def _of_store(store: ObjectStore, name: str) -> Standing | None:
-    """A batch that the ledger does not know; none where there is nothing of it but remains."""
+    """A batch that the ledger does not know; none if only remains of it exist."""
     try:
         summary = read_summary(store, name)
         if summary is not None:

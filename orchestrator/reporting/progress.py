@@ -20,14 +20,14 @@ def wait(
 ) -> BatchSummary:
     """Wait until a batch is closed: its summary is in the store.
 
-    A ledger that has lost the batch is waited for: an orchestrator restores it.
+    If the ledger has lost the batch, this waits until an orchestrator restores it.
 
     Args:
         ledger: Knows how the batch stands.
         store: Holds the summary in the end.
         batch: The batch's name.
-        told: Called at every look with how the batch stands, or none where that is not known; raises where it
-            makes no sense to wait on.
+        told: Called at every look with the state of the batch, or none if unknown; raises if waiting on makes no
+            sense.
 
     Returns:
         The summary.
@@ -45,9 +45,9 @@ def wait(
             if state is not None and state.finished and not woken:
                 ledger.of(batch).slots.wake()  # where no worker did: all were refused, or the leader was away
                 woken = True
-        except LedgerUnavailable as error:  # what it has is kept: an outage is waited out for a while
+        except LedgerUnavailable as error:  # its data are kept, so wait out an outage for a while
             if time.monotonic() - answered > _OUTAGE:
-                raise StackError(f"Redis is gone: {error}") from error
+                raise StackError(f"Redis has not answered for a minute: {error}; look at its log") from error
         if state is None or state.finished or state.state == "cancelled":
             summary = read_summary(store, batch)
             if summary is not None:

@@ -1,7 +1,7 @@
 """The report of a batch: one HTML file that needs no network and no other file.
 
-It is gathered table by table, in memory that does not grow with the batch: counts and distributions are of all
-images, and all are listed; cards with pictures are of a sample, where there are more than a browser opens at once.
+It is gathered table by table, in memory that does not grow with the batch: counts and distributions cover all
+images, and all are listed; cards with pictures show a sample if there are more than a browser opens at once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SECTORS = (
     "at the left",
     "top left",
 )
-"""What the sectors of :class:`BorderMeasures` are called."""
+"""Names of the sectors of :class:`BorderMeasures`."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class Card:
 
     @property
     def tags(self) -> list[str]:
-        """What the card is found by: the most probable label, and flags."""
+        """Words that find the card: the most probable label, and flags."""
         return [*(label for label, _ in self.probabilities[:1]), *self.flags]
 
 
 class Sample:
-    """A sample of fixed size of a batch's images: those whose index, mixed with a seed, gives the lowest numbers.
+    """A fixed-size sample of a batch's images: those whose index, mixed with a seed, gives the lowest numbers.
 
-    In whatever order and pieces the images come, the sample is the same, so that a report made again is the same.
+    The sample does not depend on the order in which images come, so a report made again is the same.
     """
 
     def __init__(self, size: int, seed: str) -> None:
@@ -87,18 +87,18 @@ class Sample:
         self._taken: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
 
     def offer(self, indices: npt.NDArray[np.int64]) -> None:
-        """Take images in, or pass them over."""
+        """Take images in, or skip them."""
         both = np.concatenate([self._taken, indices.astype(np.uint64)])
         self._taken = both[np.argsort(_mixed(both ^ self._seed), kind="stable")[: self._size]]
 
     @property
     def indices(self) -> list[int]:
-        """What is in it, at random; none twice where none was offered twice."""
+        """The indices in the sample, in random order; none twice unless offered twice."""
         return [int(index) for index in self._taken]
 
 
 def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Numbers of which each gives another one, as at random (SplitMix64; Steele, Lea and Flood 2014)."""
+    """Numbers mapped one to one to seemingly random ones (SplitMix64; Steele, Lea and Flood 2014)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
@@ -117,7 +117,7 @@ class Distribution:
         self.count = 0
 
     def add(self, values: npt.ArrayLike) -> None:
-        """Count values; what lies outside counts at the end that it is beyond."""
+        """Count values; those beyond an end count in the bin at that end."""
         given = np.atleast_1d(np.asarray(values, float))
         bins = np.bincount(np.clip((given * _BINS).astype(int), 0, _BINS - 1), minlength=_BINS)
         self.bins = [count + int(more) for count, more in zip(self.bins, bins, strict=True)]
@@ -135,7 +135,7 @@ class Distribution:
 
 
 class Report:
-    """Gathers what the page shows, a table of rows at a time.
+    """Gathers what the page shows, one table of rows at a time.
 
     Args:
         batch: The batch that the rows are of.
@@ -200,7 +200,7 @@ class Report:
 
         Args:
             tally: Of the same outcomes.
-            state: Whether all images were to get their outcome.
+            state: The state, which says whether all images were to get an outcome.
             records: Those of the images that are :attr:`wanted`, by index.
             costs: What was used and what it comes to.
         """
@@ -229,7 +229,7 @@ class Report:
         ).encode()
 
     def _shown(self) -> list[int]:
-        """All in order; of more than fit, flagged ones first, which may take half of the places at least."""
+        """All in order; of too many, flagged ones come first, and may take at least half of the places."""
         flagged, plain = self._flagged.indices, self._plain.indices
         if len(flagged) + len(plain) == self._done <= SHOWN:
             return sorted([*flagged, *plain])
@@ -243,7 +243,7 @@ def _result(records: Mapping[int, ResultRecord | FailureRecord], index: int) -> 
 
 
 def card(record: ResultRecord) -> Card:
-    """What is shown of an image; without a picture where the record has none."""
+    """What is shown of an image; without a picture if the record has none."""
     outlined, enhanced, measures = "lesion", "enhanced", list[tuple[str, str]]()
     for stage in record.stages.values():
         match stage.output:
@@ -273,7 +273,7 @@ def card(record: ResultRecord) -> Card:
 
 
 def _assessed(record: ResultRecord) -> Iterator[tuple[str, str]]:
-    """Risk and possible labels, where the record has them."""
+    """Risk and possible labels, if the record has them."""
     if (risk := record.risk) is not None:
         at = f", from {risk.reached[0]:.0%} sensitivity" if risk.reached else ""
         yield f"risk of {risk.of.replace('_', ' ')}", f"{risk.level}{at}"
@@ -289,7 +289,7 @@ def probabilities(record: ResultRecord) -> list[tuple[str, float]]:
 
 
 def environment() -> Environment:
-    """Where pages come from; what they show is escaped."""
+    """The template environment of pages, which escapes what they show."""
     found = Environment(loader=PackageLoader("orchestrator.reporting"), autoescape=True, undefined=StrictUndefined)
     found.filters["words"] = lambda code: str(code).replace("_", " ")
     found.filters["count"] = lambda number: f"{number:,}"

@@ -1,4 +1,4 @@
-"""Whether a batch in the store is what was written: its records are readable, its files as the records say.
+"""Checks that a batch in the store is what was written: readable records, and files as the records say.
 
 One part of the batch, and one piece of each of a few files, are in memory at a time.
 """
@@ -33,7 +33,7 @@ class Verified:
         failures: Failure records of images without a result.
         files: Files that were read, each as its record says.
         bytes: Of them.
-        unchecked: Files that are there, whose record has no digest: it is of an earlier version.
+        unchecked: Existing files whose record, of an earlier version, has no digest.
         bad: Records and files that are gone, damaged, or cannot be read.
     """
 
@@ -57,7 +57,7 @@ class _Looked:
 def verify(store: ObjectStore, batch: Batch, tell: Callable[[str], None]) -> Verified:
     """Check a batch's manifest, records and files.
 
-    What was known of an image with a damaged file is forgotten, so that it is made anew when it is given again.
+    The cached results of an image with a damaged file are dropped, so that submitting it again creates them again.
 
     Args:
         store: Where it is.
@@ -90,7 +90,8 @@ def _indices(store: ObjectStore, prefix: str, first: int) -> set[int]:
 def _missing(batch: Batch, indices: set[int]) -> Iterator[_Looked]:
     for index in sorted(indices):
         yield _wrong(
-            f"{layout.result(batch.name, index)} is not there, and no failure either: not finished, or lost"
+            f"{layout.result(batch.name, index)} does not exist, nor does a failure: the image is not finished, "
+            f"or its record is lost"
         )
 
 
@@ -145,7 +146,7 @@ def _looks(store: ObjectStore, record: ResultRecord) -> Iterator[tuple[str, Call
 
 
 def _picture(store: ObjectStore, record: ResultRecord, stage: StageRecord, name: str) -> Verified:
-    """One that is kept as differences from the source: whether it can be made whole, as it was."""
+    """A picture kept as differences from its source: check that it can be restored as it was."""
     read_whole(store, record.source, stage, name)
     return Verified(files=1, bytes=stage.differences[name].written.bytes)
 

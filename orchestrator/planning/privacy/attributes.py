@@ -1,7 +1,7 @@
-"""The attributes that a de-identified file has: what a picture of skin needs, and nothing that could be free text.
+"""The attributes of a de-identified file: what a picture of skin needs, and nothing that could be free text.
 
 PS3.15 table E.1-1 lists what must go. Here it is the other way round: what is not listed goes, so that private,
-new, retired and misused attributes go too. Every text that stays is one of a closed set of words.
+new, retired and misused attributes go too. Every text that stays comes from a closed set of words.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ DECIMALS = frozenset(
         "ReferencedFrameNumber",
     }
 )
-"""Numbers as text: those that can be read as such, and are too short for an identifier."""
+"""Numbers as text: those that parse as such, and are too short for an identifier."""
 DECIMAL = re.compile(r"[+-]?(\d{1,7})(\.\d{1,12})?([eE][+-]?\d{1,2})?")
 
 BYTES = frozenset({f"{colour}{_LUT}Data" for colour in _COLOURS})
-"""Colours of a palette, where the picture has one. Pixel Data and ICC Profile are seen to apart."""
+"""Colours of a palette, where the picture has one. Pixel Data and ICC Profile are handled separately."""
 
 # fmt: off
 _SKIN = frozenset({
@@ -97,7 +97,7 @@ WORDS: dict[str, frozenset[str]] = {
     "PixelSpacingCalibrationType": frozenset({"GEOMETRY", "FIDUCIAL"}),
     "SpatialLocationsPreserved": frozenset({"YES", "NO", "REORIENTED_ONLY"}),
 }
-"""Code strings: one of these words, else it is left out."""
+"""Code strings: any other word is left out."""
 
 CLASSES = frozenset({"SOPClassUID", "ReferencedSOPClassUID"})
 """UIDs that the standard itself gives out."""
@@ -124,7 +124,7 @@ DATES = frozenset(
         "AcquisitionDateTime",
     }
 )
-"""Dates that an option of the profile can keep or move: when the picture was taken, not when anybody was born."""
+"""Dates that an option of the profile can keep or shift: when the picture was taken, but no dates of birth."""
 TIMES = frozenset({"StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime", "InstanceCreationTime"})
 
 EMPTY = (
@@ -137,7 +137,7 @@ EMPTY = (
     "ReferringPhysicianName",
     "Manufacturer",
 )
-"""Attributes of type 2, which are there without a value (action Z): their objects would not be valid without."""
+"""Attributes of type 2, present without a value (action Z): objects would be invalid without them."""
 
 CODED = frozenset(
     {
@@ -152,7 +152,7 @@ CODED = frozenset(
         "PurposeOfReferenceCodeSequence",
     }
 )
-"""Sequences of codes (PS3.3, 8.8): those of the standard's own context groups stay, with its meaning."""
+"""Sequences of codes (PS3.3, 8.8): codes of the standard's own context groups stay, with its meanings."""
 
 REFERENCES = frozenset({"SourceImageSequence", "ReferencedImageSequence"})
 """Sequences that name other images (action X/Z/U*)."""

@@ -1,7 +1,7 @@
-"""What is beside the picture in compressed pixel data and in colour profiles: comments, thumbnails, makers' names.
+"""What accompanies the picture in compressed pixel data and colour profiles: comments, thumbnails, makers' names.
 
-The coded picture itself is left bit for bit as it is: segments that hold something else are overwritten with zeros
-in their length, so that no offset changes.
+The coded picture itself stays the same bit for bit: other segments are overwritten with zeros, keeping their
+length so that no offset changes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ _DELIMITER = b"\xfe\xff\xdd\xe0"
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _KEPT_OF_APP = {0xE0: (b"JFIF\0", 14), 0xE8: (b"mrfx", 5), 0xEE: (b"Adobe", 12)}
-"""Application segments that say how colours are coded (ITU-T T.871, T.87, Adobe 5116), and their bytes of it."""
+"""Application segments that say how colours are coded (ITU-T T.871, T.87, Adobe 5116), and how many of their bytes
+stay."""
 
 _RESERVED = frozenset({*range(0x02, 0xC0), *range(0xF0, 0xF7), *range(0xF9, 0xFE)})
-"""Segments that no decoder reads (ITU-T T.81, table B.1); those of JPEG-LS, F7 and F8, are none of them."""
+"""Segments that no decoder reads (ITU-T T.81, table B.1); F7 and F8, of JPEG-LS, are not among them."""
 
 _SOC, _SOT, _SOD, _J2K_COM = 0x4F, 0x90, 0x93, 0x64
 
@@ -33,7 +34,7 @@ def without_comments(pixel_data: bytes) -> bytes:
         pixel_data: Basic offset table and fragments.
 
     Raises:
-        BadInput: ``corrupt`` if it cannot be followed: what is not understood is not passed on.
+        BadInput: ``corrupt`` if it cannot be parsed: what is not understood is not passed on.
     """
     places = _fragments(pixel_data)
     stream = bytearray(b"".join(pixel_data[start:end] for start, end in places))
@@ -43,9 +44,9 @@ def without_comments(pixel_data: bytes) -> bytes:
             at = _jpeg(stream, at)
         elif stream[at : at + 2] == b"\xff\x4f":
             at = _jpeg2000(stream, at)
-        elif at == 0 and stream[0] not in (0, 0xFF):  # zeros and fill bytes before a picture are padding, too
+        elif at == 0 and stream[0] not in (0, 0xFF):  # zeros and fill bytes before a picture are padding as well
             raise _corrupt()
-        else:  # between two pictures there is padding at most
+        else:  # between two pictures there may only be padding
             begun = at
             at = min(next_at if (next_at := stream.find(start, at)) >= 0 else len(stream) for start in _STARTS)
             _wipe(stream, begun, at)
@@ -58,7 +59,7 @@ def without_comments(pixel_data: bytes) -> bytes:
 
 def _corrupt() -> BadInput:
     return BadInput(
-        f"what {element('PixelData')} holds cannot be followed as a compressed picture; export the image again",
+        f"what {element('PixelData')} holds cannot be parsed as a compressed picture; export the image again",
         reason="corrupt",
     )
 
@@ -79,8 +80,8 @@ def _wipe(stream: bytearray, start: int, end: int) -> None:
 def _jpeg(stream: bytearray, at: int) -> int:
     """Follow one picture of JPEG or JPEG-LS (ITU-T T.81, B.1); returns where it ends.
 
-    Not by :mod:`dermbatch.images.jpegheader`, which reads what it can of a damaged picture: here what is not
-    understood is refused, and segments are overwritten on the way.
+    This does not use :mod:`dermbatch.images.jpegheader`, which reads as much as it can of a damaged picture: here
+    anything not understood is refused, and segments are overwritten on the way.
     """
     at += 2
     while at + 2 <= len(stream):
@@ -112,7 +113,7 @@ def _kept(stream: bytearray, at: int, marker: int) -> int:
 
 
 def _behind_scan(stream: bytearray, at: int) -> int:
-    """The next marker behind coded samples, in which 0xFF is followed by a small byte or a restart marker."""
+    """The next marker after coded samples, in which 0xFF is followed by a small byte or a restart marker."""
     while (at := stream.find(b"\xff", at)) != -1 and at + 1 < len(stream):
         if stream[at + 1] >= 0xC0 and not 0xD0 <= stream[at + 1] <= 0xD7 and stream[at + 1] != 0xFF:
             return at
@@ -131,7 +132,7 @@ def _jpeg2000(stream: bytearray, at: int) -> int:
             return at + 2
         if marker == _SOD:
             start, length = tile or (at, 0)
-            # Length 0: up to the end of the picture, whose marker is nowhere within (A.2).
+            # Length 0: up to the end of the picture, whose marker occurs nowhere before (A.2).
             at = start + length if length else _end(stream, at)
             tile = None
             continue
@@ -164,14 +165,14 @@ def plain_profile(profile: bytes) -> bytes | None:
     """An ICC profile with the same colours and nothing else (ICC.1, 7): no names, no dates, no makers.
 
     Returns:
-        None where it cannot be followed: readers pass over such a profile, too.
+        None if it cannot be parsed: readers ignore such a profile, too.
     """
     if len(profile) < _HEADER + 4 or profile[36:40] != b"acsp":
         return None
     tags = _colour_tags(profile)
     if not tags:
         return None
-    # Readers take a profile that calls itself sRGB for that without looking further.
+    # Readers trust a profile that calls itself sRGB without looking further.
     name = b"sRGB" if b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile else b"colours"
     tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + bytes(1 + 78)
     tags[b"cprt"] = b"text\0\0\0\0none\0"

@@ -1,4 +1,4 @@
-"""Codes that can stay: those of the standard, with the meaning that it gives them, not the file's."""
+"""Codes that can stay: those of the standard, with its own meanings rather than the file's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _meanings(scheme: str) -> dict[str, str]:
 
 
 def standard_code(item: Dataset) -> Dataset | None:
-    """The code of an item of a code sequence as the standard has it; none where it is not of the standard."""
+    """The code of an item of a code sequence as in the standard; none if the standard does not have it."""
     scheme, value = text(item, "CodingSchemeDesignator"), text(item, "CodeValue")
     if scheme not in ("DCM", "SCT") or value not in _meanings(scheme):
         return None

@@ -1,4 +1,4 @@
-"""Taking files in under a profile: each becomes a copy without identity; what it was goes into a sealed table."""
+"""Takes files in under a profile: each becomes a copy without identity; what it was goes into a sealed table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Deidentifier:
 
     Args:
         profile: What goes and what stays.
-        settings: For the salt, the public key, the table's bucket and the largest image.
+        settings: Settings with the salt, the public key, the table's bucket and the largest image.
 
     Raises:
         UsageError: If there is no salt, or the profile asks for a table and there is no public key.
@@ -56,20 +56,20 @@ class Deidentifier:
         if profile.reidentification:
             if settings.privacy.public_key is None:
                 raise UsageError(
-                    f"profile {profile.name!r} asks for a table to re-identify with: set "
-                    "DERMBATCH_PRIVACY__PUBLIC_KEY (dermbatch keys new makes a pair)"
+                    f"profile {profile.name!r} asks for a re-identification table: set "
+                    f"DERMBATCH_PRIVACY__PUBLIC_KEY (dermbatch keys new creates a pair)"
                 )
             self._key = public_key(settings.privacy.public_key)
         self._rows: dict[int, OriginalRow] = {}
         self._lock = Lock()
 
     def pseudonym(self, original: str) -> str:
-        """What audit logs call an original by."""
+        """The name that audit logs use for an original."""
         return self._pseudonyms.name(original)
 
     @property
     def record(self) -> Deidentification:
-        """What a batch's record says of it."""
+        """What a batch's record says about de-identification."""
         return Deidentification(
             profile=self.profile.name,
             dates=self.profile.dates,
@@ -94,7 +94,7 @@ class Deidentifier:
         return Copy(f"{made.patient}/{name}" if made.patient else name, made)
 
     def refused_name(self, name: str) -> str:
-        """What a file is called that was not taken in."""
+        """The name of a file that was not taken in."""
         return f"refused/{self._pseudonyms.name(name)}"
 
     def note(self, index: int, name: str, original: str, made: Deidentified | None = None) -> None:
@@ -104,7 +104,7 @@ class Deidentifier:
             index: Of the image in its batch.
             name: What it is called now.
             original: What it was called.
-            made: Its copy; none where it was refused.
+            made: Its copy; none if it was refused.
         """
         if self._key is None:
             return
@@ -115,7 +115,7 @@ class Deidentifier:
             self._rows[index] = row
 
     def write_originals(self, store: ObjectStore, batch: str, first: int, end: int) -> None:
-        """Seal and write what images ``first`` to ``end - 1`` were; to be done before their manifest is written.
+        """Seal and write what images ``first`` to ``end - 1`` were, before their manifest is written.
 
         Raises:
             StoreUnavailable: If the store fails.
@@ -129,7 +129,7 @@ class Deidentifier:
             write_rows(store, self._bucket or store.bucket, batch, rows, self._key)
 
     def hidden(self, record: PlanRecord) -> PlanRecord:
-        """A plan's record whose inputs and patterns, which users type, cannot be read."""
+        """A plan's record with its inputs and patterns, which users type, made unreadable."""
         filters = Filters(
             include=tuple(map(self._pseudonyms.name, record.filters.include)),
             exclude=tuple(map(self._pseudonyms.name, record.filters.exclude)),
@@ -140,7 +140,7 @@ class Deidentifier:
         return record.model_copy(update={"inputs": inputs, "filters": filters})
 
     def locked(self, position: Position) -> Position:
-        """A position whose path or key only who has the salt can read."""
+        """A position whose path or key only the holder of the salt can read."""
         if position.after is None:
             return position
         box = SecretBox(self._pseudonyms.key("position"))
@@ -148,7 +148,7 @@ class Deidentifier:
         return position.model_copy(update={"after": after.decode()})
 
     def unlocked(self, position: Position) -> Position:
-        """The position that was locked."""
+        """The position that was locked, readable again."""
         if position.after is None:
             return position
         after = SecretBox(self._pseudonyms.key("position")).decrypt(b64decode(position.after))
@@ -156,7 +156,7 @@ class Deidentifier:
 
 
 def unnamed(refusal: Refusal) -> Refusal:
-    """A refusal whose message quotes nothing; a format is told by its own name, all else may name a file."""
+    """A refusal whose message quotes nothing; a format may be named, anything else might name a file."""
     if refusal.reason == "unsupported_format":
         return refusal
     return Refusal(reason=refusal.reason, message=f"refused before it was read ({refusal.reason})")

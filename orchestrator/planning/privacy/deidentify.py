@@ -1,7 +1,7 @@
 """De-identification of one file: bytes in, bytes without identity out.
 
 DICOM files: Basic Application Level Confidentiality Profile of PS3.15 Annex E, with the options that a profile
-names. The data set is built anew of the attributes that may stay (``attributes.py``); the coded pixels stay.
+names. The data set is rebuilt from the attributes that may stay (``attributes.py``); the coded pixels stay.
 Other files: their pixels, as PNG, and nothing else.
 """
 
@@ -65,7 +65,7 @@ _WITH_COMMENTS = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000Trans
 
 @dataclass(frozen=True)
 class Original:
-    """Who and what a file was of; only for the sealed table."""
+    """Whose file it was and what it was called; only for the sealed table."""
 
     patient: str = ""
     issuer: str = ""
@@ -79,11 +79,11 @@ class Deidentified:
 
     Attributes:
         data: Its bytes.
-        patient: The patient's pseudonym; none for files that are not DICOM, which do not say whose they are.
+        patient: The patient's pseudonym; none for files other than DICOM, which do not say whose they are.
         suffix: ``.dcm`` or ``.png``.
         media_type: Of ``data``.
-        may_have_text: Whether the header says that there is text in the picture, or leaves it open where there
-            often is.
+        may_have_text: Whether the header says that there is text in the picture, or leaves it open for a kind that
+            often has some.
         original: What it was.
     """
 
@@ -96,17 +96,17 @@ class Deidentified:
 
 
 def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms, *, max_pixels: int) -> Deidentified:
-    """Take identity off a file.
+    """Remove the identity from a file.
 
     Args:
         data: The whole file: DICOM, JPEG, PNG, TIFF, BMP or WebP.
         profile: What goes and what stays.
-        pseudonyms: What goes is called.
-        max_pixels: Larger images are refused by what their header says.
+        pseudonyms: Names for what is removed.
+        max_pixels: Larger images are refused because of their header.
 
     Raises:
         BadInput: As for :func:`dermbatch.images.imagefile.read_image`, ``burned_in_text``, or ``not_deidentified``
-            where a DICOM file cannot be written without what must go.
+            if a DICOM file cannot be written without what must be removed.
     """
     if sniff(data[:256]) != DICOM:
         return _picture(data, max_pixels)
@@ -120,11 +120,11 @@ def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms, *, max_pix
             raise out_of_memory() from None
         except EOFError:
             raise truncated() from None
-        except Exception:  # readers and writers fail in every way there is on files of strangers
+        except Exception:  # readers and writers fail on untrusted files in every possible way
             # Without the cause: its text may quote the header.
             raise BadInput(
-                "the DICOM data set cannot be followed, so it cannot be written without its identity; it is "
-                "damaged: export it again",
+                "the DICOM data set is damaged and cannot be parsed, so it cannot be de-identified; export it "
+                "again",
                 reason="not_deidentified",
             ) from None
 
@@ -139,14 +139,14 @@ def _picture(data: bytes, max_pixels: int) -> Deidentified:
 
 
 class _Taking:
-    """One DICOM file on its way."""
+    """One DICOM file being de-identified."""
 
     def __init__(self, dataset: Dataset, data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> None:
         self._dataset, self._profile, self._pseudonyms = dataset, profile, pseudonyms
         self._uids: dict[str, str] = {}
         self._size = len(data)
         issuer, identifier = text(dataset, "IssuerOfPatientID"), text(dataset, "PatientID")
-        # Without an ID of the patient, what is of one study at least is of one patient.
+        # Without a patient ID, at least the images of one study count as one patient.
         whose = identifier or text(dataset, "StudyInstanceUID") or pseudonyms.content(data)
         self._patient = pseudonyms.patient(issuer if identifier else "", whose)
         self._days = pseudonyms.days(self._patient) if profile.dates == "shift" else 0
@@ -154,7 +154,7 @@ class _Taking:
         self._instance = pseudonyms.uid(pseudonyms.content(data))
 
     def done(self) -> Deidentified:
-        """The file anew.
+        """The de-identified file.
 
         Raises:
             BadInput: If it is refused.
@@ -164,12 +164,12 @@ class _Taking:
         check_has_pixels(dataset, self._size)
         declared = text(dataset, "BurnedInAnnotation").upper()
         sop_class = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
-        # A word that the standard does not have is no NO.
+        # A word that the standard does not have does not count as NO.
         may_have_text = declared != "NO" and (bool(declared) or sop_class in SECONDARY_CAPTURES)
         if may_have_text and self._profile.burned_in_text == "refuse":
             raise BadInput(
-                f"there may be text in the picture, by {element('BurnedInAnnotation')}; the profile refuses such "
-                "images",
+                f"there may be text in the picture, according to {element('BurnedInAnnotation')}; the profile "
+                f"refuses such images",
                 reason="burned_in_text",
             )
         settle(dataset)
@@ -220,14 +220,15 @@ class _Taking:
         if syntax in _WITH_COMMENTS:
             pixels = without_tails(without_comments(pixels))
         elif not syntax.is_compressed or syntax.is_deflated:
-            # What is behind the last pixel is no picture.
+            # What follows the last pixel is not part of the picture.
             expected = get_expected_length(self._dataset)
             if len(pixels) < expected:
                 raise EOFError
             pixels = pixels[: expected + expected % 2]
         elif syntax != RLELossless:
             raise BadInput(
-                "pixel data of this transfer syntax are not taken; export it as JPEG, JPEG 2000 or uncompressed",
+                "pixel data of this transfer syntax are not supported; export the image as JPEG, JPEG 2000 or "
+                "uncompressed",
                 reason="unsupported_transfer_syntax",
             )
         added = DataElement(element.tag, element.VR, pixels)
@@ -238,7 +239,7 @@ class _Taking:
             clean.ICCProfile = plain + bytes(len(plain) % 2)
 
     def _cleaned(self, dataset: Dataset) -> Dataset:
-        """What may stay of a data set or an item of a sequence."""
+        """The part of a data set or sequence item that may stay."""
         clean = Dataset()
         for tag in sorted(dataset.keys()):
             try:
@@ -252,7 +253,7 @@ class _Taking:
         return clean
 
     def _value(self, keyword: str, value: Any, dataset: Dataset) -> Any:
-        """The value that takes an attribute's place; none where it goes."""
+        """The new value of an attribute; none if it is removed."""
         if keyword in attributes.CODED:
             return _all(standard_code(item) for item in value)
         if keyword in attributes.DECIMALS:
@@ -262,7 +263,7 @@ class _Taking:
         return self._plain(keyword, value)
 
     def _plain(self, keyword: str, value: Any) -> Any:
-        """The same of what is no sequence."""
+        """The same for anything but a sequence."""
         if keyword in attributes.NUMBERS:
             return _numbers(value)
         if keyword in attributes.BYTES:
@@ -294,7 +295,7 @@ class _Taking:
         return self._uids.setdefault(value, self._pseudonyms.uid(value))
 
     def _when(self, keyword: str, value: str) -> str | None:
-        """A date, or date and time, of the calendar, moved where dates are; none where it is no such thing."""
+        """A valid date, or date and time, shifted if the profile shifts dates; none if it is invalid."""
         if keyword in attributes.TIMES:
             return time_of(value) or None
         found = _DATE_TIME.fullmatch(date_of(value) or value) if keyword in attributes.DATES else None
@@ -314,6 +315,6 @@ def _numbers(value: Any) -> Any:
 
 
 def _all(values: Iterable[Any]) -> list[Any] | None:
-    """All of them; none where one is missing, or there are none."""
+    """All of them; none if one is missing, or there are none."""
     found = list(values)
     return found if found and None not in found else None

@@ -1,7 +1,7 @@
-"""Profiles: what de-identification takes away, and what it lets stay.
+"""Profiles: what de-identification removes, and what it keeps.
 
-The base is the Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E. What a profile can let
-stay are options of the same annex that keep no free text.
+The base is the Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E. A profile can keep more by
+those options of the same annex that keep no free text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="what batches and rules call it: 1 to 100 of a-z, 0-9, '.', '_' and '-'")
+    name: str = Field(description="the name that batches and rules use: 1 to 100 of a-z, 0-9, '.', '_' and '-'")
     dates: Literal["remove", "shift", "keep"] = Field(
         default="remove",
         description="shift: Retain Longitudinal Temporal Information with Modified Dates, all dates of a patient "
@@ -29,7 +29,7 @@ class Profile(BaseModel):
     )
     uids: Literal["replace", "keep"] = Field(default="replace", description="keep: Retain UIDs")
     burned_in_text: Literal["refuse", "flag"] = Field(
-        default="refuse", description="what becomes of images that say, or may have, text in their pixels"
+        default="refuse", description="what becomes of images that have, or may have, text in their pixels"
     )
     reidentification: bool = Field(default=False, description="whether a sealed table of the originals is written")
 

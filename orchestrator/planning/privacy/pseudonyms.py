@@ -1,7 +1,7 @@
-"""Pseudonyms: keyed digests, so that the same original has the same one in all batches and processes.
+"""Pseudonyms: keyed digests, so that an original has the same one in all batches and processes.
 
-All are HMAC-SHA-256 (RFC 2104) under the salt, each kind with a word of its own before what it stands for. Without
-the salt nobody can find the original by trying out names, and another salt gives other pseudonyms throughout.
+All are HMAC-SHA-256 (RFC 2104) under the salt, each kind with a prefix of its own. Without the salt nobody can
+find the original by trying names, and another salt changes all pseudonyms.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydantic import SecretStr
 from dermbatch.errors import UsageError
 
 LEAST_SALT = 16
-"""Characters of a salt; shorter ones could be guessed."""
+"""Least length of a salt; shorter ones could be guessed."""
 _LONGEST_SHIFT = 3650
 
 
 class Pseudonyms:
-    """What originals are called under one salt.
+    """The pseudonyms of originals under one salt.
 
     Args:
         salt: ``DERMBATCH_PRIVACY__SALT``.
@@ -45,15 +45,15 @@ class Pseudonyms:
         return self._digest("fingerprint", b"").hex()[:16]
 
     def patient(self, issuer: str, identifier: str) -> str:
-        """Of a patient, by Issuer of Patient ID and Patient ID: ``P-`` and 20 hexadecimal digits."""
+        """The pseudonym of a patient, by Issuer of Patient ID and Patient ID: ``P-`` and 20 hexadecimal digits."""
         return f"P-{self._digest('patient', _joined(issuer, identifier)).hex()[:20]}"
 
     def uid(self, original: str) -> str:
-        """Of a UID: another under ``2.25.`` (PS3.5, annex B.2)."""
+        """The pseudonym of a UID: another one under ``2.25.`` (PS3.5, annex B.2)."""
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', original.encode())[:16], version=4).int}"
 
     def days(self, patient: str) -> int:
-        """By how many days the dates of a patient are moved: 1 to 3,650 into the past.
+        """The number of days by which the dates of a patient are shifted: 1 to 3,650 into the past.
 
         Args:
             patient: The pseudonym.
@@ -61,11 +61,11 @@ class Pseudonyms:
         return -1 - int.from_bytes(self._digest("days", patient.encode())[:8], "big") % _LONGEST_SHIFT
 
     def content(self, data: bytes) -> str:
-        """Of a file, by what is in it; 20 hexadecimal digits."""
+        """The pseudonym of a file, from its content; 20 hexadecimal digits."""
         return self._digest("content", hashlib.sha256(data).digest()).hex()[:20]
 
     def name(self, original: str) -> str:
-        """Of a path, an object's key or anything else that is called something; 20 hexadecimal digits."""
+        """The pseudonym of a path, an object's key or any other name; 20 hexadecimal digits."""
         return self._digest("name", original.encode("utf-8", "surrogateescape")).hex()[:20]
 
     def key(self, purpose: str) -> bytes:

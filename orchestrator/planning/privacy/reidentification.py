@@ -1,6 +1,6 @@
 """The way back: who is behind a pseudonym, in a table that only the holder of a private key can open.
 
-Rows are sealed with a public key (X25519 and XSalsa20-Poly1305, libsodium's sealed box): who writes the table
+Rows are sealed with a public key (X25519 and XSalsa20-Poly1305, libsodium's sealed box): whoever writes the table
 cannot read it again. Nothing of it is written before it is sealed.
 """
 
@@ -50,7 +50,7 @@ def new_keys() -> tuple[str, str]:
 
 
 def write_key(path: Path, private: str) -> None:
-    """Write a private key where there is no file yet, for its owner's eyes.
+    """Write a private key into a new file that only its owner can read.
 
     Raises:
         UsageError: If it cannot be written, or there is a file.
@@ -58,7 +58,9 @@ def write_key(path: Path, private: str) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise UsageError(f"there is a file {path} already; a key is never written over") from None
+        raise UsageError(
+            f"there is a file {path} already; keys are never overwritten; choose another file"
+        ) from None
     except OSError as error:
         raise UsageError(f"the key cannot be written to {path}: {error.strerror}") from error
     with os.fdopen(handle, "w") as file:
@@ -76,7 +78,7 @@ def read_key(path: Path) -> PrivateKey:
     except OSError as error:
         raise UsageError(f"the key {path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, CryptoError) as error:
-        raise UsageError(f"{path} holds no private key; dermbatch keys new makes one") from error
+        raise UsageError(f"{path} holds no private key; dermbatch keys new creates one") from error
 
 
 def public_key(text: str) -> PublicKey:
@@ -88,7 +90,9 @@ def public_key(text: str) -> PublicKey:
     try:
         return PublicKey(b64decode(text.strip(), validate=True))
     except (ValueError, TypeError, CryptoError) as error:
-        raise UsageError("DERMBATCH_PRIVACY__PUBLIC_KEY is no public key; dermbatch keys new makes one") from error
+        raise UsageError(
+            "DERMBATCH_PRIVACY__PUBLIC_KEY is not a public key; dermbatch keys new creates one"
+        ) from error
 
 
 def sealed(rows: list[OriginalRow], key: PublicKey) -> bytes:
@@ -106,12 +110,12 @@ def opened(body: bytes, key: PrivateKey) -> list[OriginalRow]:
     try:
         lines = zlib.decompress(SealedBox(key).decrypt(body))
         return [OriginalRow.model_validate_json(line) for line in lines.splitlines()]
-    except (CryptoError, zlib.error, ValidationError):  # without the cause: it may quote what was opened
-        raise WrongKey("the sealed table does not open with this key, or is damaged") from None
+    except (CryptoError, zlib.error, ValidationError):  # raised without the cause, which may quote what was opened
+        raise WrongKey("the sealed table is damaged, or this is not the key for it") from None
 
 
 def write_rows(store: ObjectStore, bucket: str, batch: str, rows: list[OriginalRow], key: PublicKey) -> None:
-    """Write rows that follow each other; a second time they take the place of the first."""
+    """Write consecutive rows; writing them again replaces them."""
     store.put(layout.originals(batch, rows[0].index), sealed(rows, key), _OCTETS, bucket=bucket)
 
 
@@ -122,6 +126,6 @@ def stored_parts(store: ObjectStore, bucket: str, batch: str) -> Iterator[bytes]
 
 
 def fetched_parts(folder: Path, batch: str) -> Iterator[bytes]:
-    """The same of a folder of results."""
+    """The same from a folder of results."""
     for path in sorted((folder / layout.originals_prefix(batch)).glob("*.sealed")):
         yield path.read_bytes()

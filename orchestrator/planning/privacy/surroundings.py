@@ -1,6 +1,6 @@
-"""What surrounds pixels in a data set and is none of them: bits, bytes, table entries, values that nobody sees.
+"""What surrounds the pixels in a data set and is never displayed: bits, bytes, table entries, values.
 
-The pixels stay as they are. ``coded.py`` has what is inside of a compressed picture of a JPEG family.
+The pixels stay as they are. ``coded.py`` handles the inside of compressed pictures of the JPEG family.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from dermbatch.images.dicom.header import element
 from dermbatch.images.dicom.palette import table_of
 
 _MOST_VALUES = 8
-"""Of an attribute that may have any number (window widths, ratios of compression)."""
+"""Most values of an attribute that may have any number of them (window widths, compression ratios)."""
 _MANY = frozenset({"ReferencedFrameNumber"})
 
 _MOST_BEHIND = 64
-"""Bytes behind the runs of a segment that may be none of the picture."""
+"""Bytes after the runs of a segment that may not belong to the picture."""
 _RLE_HEADER, _RLE_SEGMENTS, _NO_OPERATION = 64, 15, 0x80
 _BYTE = 255
 _COLOURS = ("Red", "Green", "Blue")
 
 
 def leave_pixels_only(dataset: Dataset, syntax: UID) -> None:
-    """Take out what surrounds the pixels of a data set: in place, with the same pictures.
+    """Remove what surrounds the pixels of a data set, in place, keeping the same pictures.
 
     Args:
-        dataset: Of attributes that may stay, with its pixel data and ``file_meta``.
+        dataset: With only attributes that may stay, its pixel data and ``file_meta``.
         syntax: Transfer syntax of its pixel data.
 
     Raises:
-        BadInput: ``corrupt``, if the compressed pixel data cannot be followed.
+        BadInput: ``corrupt``, if the compressed pixel data cannot be parsed.
     """
     _limit_values(dataset)
     element = dataset["PixelData"]
@@ -51,7 +51,7 @@ def leave_pixels_only(dataset: Dataset, syntax: UID) -> None:
 
 
 def _limit_values(dataset: Dataset) -> None:
-    """No attribute has more values than the standard gives it (PS3.6): a list of numbers can spell a name."""
+    """Limit attributes to the number of values in the standard (PS3.6): a list of numbers can spell a name."""
     for one in list(dataset):
         if one.VR == "SQ":
             for item in one.value:
@@ -64,7 +64,7 @@ def _limit_values(dataset: Dataset) -> None:
 
 
 def _native(pixels: bytes, dataset: Dataset, *, little: bool) -> bytes:
-    """Uncompressed pixels without the bits beside Bits Stored (PS3.5, 8.1.1); the byte of padding is zero."""
+    """Uncompressed pixels without the bits outside Bits Stored (PS3.5, 8.1.1); the padding byte is zero."""
     allocated, stored = dataset.get("BitsAllocated"), dataset.get("BitsStored")
     shape = (dataset.get("Rows"), dataset.get("Columns"), dataset.get("SamplesPerPixel", 1))
     if allocated == 8 and all(isinstance(side, int) for side in shape):
@@ -79,12 +79,12 @@ def _native(pixels: bytes, dataset: Dataset, *, little: bool) -> bytes:
     kind = f"{'<' if little else '>'}{'i' if dataset.get('PixelRepresentation') else 'u'}{allocated // 8}"
     words = np.frombuffer(pixels[: len(pixels) // (allocated // 8) * (allocated // 8)], kind)
     above = allocated - stored - lowest
-    cleaned = ((words << above) >> above) >> lowest << lowest  # of signed ones, what is above is the sign
+    cleaned = ((words << above) >> above) >> lowest << lowest  # for signed samples, the bits above are the sign
     return bytes(cleaned.astype(kind).tobytes() + pixels[words.nbytes :])
 
 
 def _encapsulated(pixels: bytes, dataset: Dataset, *, rle: bool) -> bytes:
-    """Fragments, and an offset table of true offsets or none (PS3.5, A.4); nothing behind the last one."""
+    """Fragments, with a true offset table or an empty one (PS3.5, A.4), and nothing after the last."""
     places = found_fragments(pixels)
     if len(places) < 2:
         raise BadInput("the compressed pixel data have no fragments; export the file again", reason="corrupt")
@@ -103,7 +103,7 @@ def _item(content: bytes) -> bytes:
 
 
 def _true_offsets(table: bytes, fragments: list[bytes], frames: int) -> bytes:
-    """The entries of the frames, where each is the place of a fragment, in order; none otherwise."""
+    """The offsets of the frames, if each is that of a fragment, in order; none otherwise."""
     places, at = set(), 0
     for fragment in fragments:
         places.add(at)
@@ -119,7 +119,7 @@ def _true_offsets(table: bytes, fragments: list[bytes], frames: int) -> bytes:
 
 
 def _rle(frame: bytes, size: int) -> bytes:
-    """A frame of RLE Lossless (PS3.5, G.5) of nothing but its segments' runs.
+    """A frame of RLE Lossless (PS3.5, G.5) with nothing but its segments' runs.
 
     Args:
         frame: Header and segments.
@@ -128,7 +128,7 @@ def _rle(frame: bytes, size: int) -> bytes:
     count = int.from_bytes(frame[:4], "little")
     if len(frame) < _RLE_HEADER or not 0 < count <= _RLE_SEGMENTS:
         raise BadInput(
-            f"what {element('PixelData')} holds cannot be followed as run lengths; export the image again",
+            f"what {element('PixelData')} holds cannot be parsed as run lengths; export the image again",
             reason="corrupt",
         )
     offsets = struct.unpack_from(f"<{count}I", frame, 4)
@@ -164,7 +164,7 @@ def _end_of_runs(frame: bytes, at: int, limit: int, size: int) -> int:
 
 
 def _is_runs(data: bytes) -> bool:
-    """Whether bytes are whole runs, but for a byte of padding: more of the picture than its size says."""
+    """Whether bytes are whole runs, except for a padding byte: then the picture is larger than stated."""
     at = 0
     while at + 1 < len(data):
         at += 2 + data[at] if data[at] < _NO_OPERATION else 2
@@ -172,7 +172,7 @@ def _is_runs(data: bytes) -> bool:
 
 
 def _limit_palette(dataset: Dataset) -> None:
-    """Entries that no pixel names become black, and nothing is behind the last one (PS3.3, C.7.6.3.1.5)."""
+    """Make entries that no pixel uses black, and leave nothing after the last one (PS3.3, C.7.6.3.1.5)."""
     indices = _indices(dataset)
     for colour in _COLOURS:
         descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
@@ -187,15 +187,17 @@ def _limit_palette(dataset: Dataset) -> None:
             unused[np.clip(indices - first, 0, len(table) - 1)] = False
             deep = int(table.max(initial=0)) > _BYTE
             table[unused] = 0
-            if deep and int(table.max()) <= _BYTE:  # else readers would take entries of 16 bits for such of 8
+            if deep and int(table.max()) <= _BYTE:  # readers would otherwise mistake 16-bit entries for 8-bit ones
                 table[np.argmax(unused)] = 0xFFFF
         whole = table.tobytes()
         dataset[keyword]._value = whole + bytes(len(whole) % 2)
 
 
 def _indices(dataset: Dataset) -> npt.NDArray[np.int64] | None:
-    """The palette's entries that pixels name; none where only a decoder that is not here could say."""
+    """The palette entries that pixels use; none if only a decoder that is not available could tell."""
     try:
         return np.asarray(np.unique(dataset.pixel_array), np.int64)
-    except Exception:  # decoders fail in every way there is on files of strangers; whoever reads the file says so
+    except (
+        Exception
+    ):  # decoders fail on untrusted files in every possible way; whoever reads the file will report it
         return None

@@ -1,7 +1,7 @@
-"""What is behind the last sample within entropy-coded data: decoders pass over it, and it may be text.
+"""What follows the last sample within entropy-coded data: decoders ignore it, and it may be text.
 
-Only decoding tells where samples end. So the end of a coded segment is overwritten with zeros, and where the
-picture is the same without it, it was none of the picture.
+Only decoding tells where samples end. So the end of a coded segment is overwritten with zeros, and if the picture
+stays the same, that end did not belong to it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dermbatch.images.dicomfile import check_damage
 from dermbatch.images.jpegheader import JPEG_LS, begins_jpeg2000, read_jpeg_header
 
 _LEAST = 4
-"""Bytes that are looked for: fewer spell no name."""
+"""Least number of bytes that are looked for: fewer cannot spell a name."""
 _LOOKED_AT = 64
-"""Bytes at the end of a segment that tell whether it is worth the decoding."""
+"""Bytes at the end of a segment that show whether decoding is worthwhile."""
 _TEXT = re.compile(rb"[ -~\x80-\xfe]{12}|[ -~]{6}|\0{4}")
 _MARKER = re.compile(rb"\xff([\xc0-\xfe])")
 _SOS, _SOD, _SOT, _EOI = 0xDA, 0x93, 0x90, 0xD9
@@ -36,10 +36,10 @@ def without_tails(pixel_data: bytes) -> bytes:
     """Encapsulated pixel data of a JPEG family, of the same length, with the same pictures.
 
     Args:
-        pixel_data: Basic offset table and fragments; what is beside the coded segments was seen to.
+        pixel_data: Basic offset table and fragments; everything outside the coded segments has been handled.
 
     Raises:
-        BadInput: ``not_deidentified``, if only a decoder that is not here could tell; ``corrupt``.
+        BadInput: ``not_deidentified``, if only a decoder that is not available could tell; ``corrupt``.
     """
     made = bytearray(pixel_data)
     for places in pictures(pixel_data, fragments(pixel_data)[1:]):
@@ -61,20 +61,20 @@ def _clean(picture: bytes) -> bytes:
     ]
     right = decode(picture) if worth else None
     if right is None:
-        if worth and not always and is_whole(picture):  # CharLS decodes nothing that has more than the picture
+        if worth and not always and is_whole(picture):  # CharLS decodes nothing with more than the picture in it
             raise BadInput(
-                f"{element('PixelData')}: there may be text behind the last sample, and no decoder here can tell; "
-                "export the image again",
+                f"{element('PixelData')}: there may be text after the last sample, which no decoder here can "
+                f"rule out; export the image again",
                 reason="not_deidentified",
             )
-        return picture  # whoever reads it says why
+        return picture  # whoever reads it will say why
     for start, end in worth:
         picture = _without_tail(picture, (start, end), lambda one: _same(decode(one), right))
     return picture
 
 
 def _without_tail(picture: bytes, place: Place, same: Callable[[bytes], bool]) -> bytes:
-    """The picture with as many zeros at the end of a segment as change nothing."""
+    """The picture with as many zeros at the end of a segment as possible without changing it."""
     start, end = place
     end -= len(picture[start:end]) - len(picture[start:end].rstrip(b"\0"))
 
@@ -96,7 +96,7 @@ def _same(one: NDArray[Any] | None, other: NDArray[Any]) -> bool:
 
 
 def _decoder(picture: bytes) -> tuple[Decode, bool]:
-    """What decodes the picture, and whether it is quick enough to be asked about every scan."""
+    """A decoder for the picture, and whether it is fast enough to be run for every scan."""
     if begins_jpeg2000(picture):
         return _by(imagecodecs.jpeg2k_decode), False
     header = read_jpeg_header(picture)
@@ -104,7 +104,7 @@ def _decoder(picture: bytes) -> tuple[Decode, bool]:
         return (lambda _: None), False
     if header.marker == JPEG_LS:
         return _by(imagecodecs.jpegls_decode), False
-    # Not OpenCV: it has libjpeg write to standard error what is wrong with the copies that are tried.
+    # Not OpenCV, which lets libjpeg complain on standard error about the copies that are tried.
     return _by(imagecodecs.jpeg8_decode), header.precision == 8 and header.marker != _LOSSLESS
 
 
@@ -112,7 +112,7 @@ def _by(codec: Callable[[bytes], NDArray[Any]]) -> Decode:
     def decode(picture: bytes) -> NDArray[Any] | None:
         try:
             return codec(picture)
-        except Exception:  # decoders fail in every way there is on files of strangers
+        except Exception:  # decoders fail on untrusted files in every possible way
             return None
 
     return decode

@@ -1,1 +1,1 @@
-"""Tenants: who they are, what each may ask for, and what of it is used up."""
+"""Tenants: who they are, what each may ask for, and how much of it is used up."""

@@ -1,4 +1,4 @@
-"""What was attained of what a tenant is promised: told from summaries of its batches that closed in a month."""
+"""How far the promises to a tenant were kept, from summaries of its batches that closed in a month."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from orchestrator.batches.summary import read_summary
 from orchestrator.planning.tenants.quota import batches_of
 
 WITHIN = 0.95
-"""Share of live images that the objective of waiting is about."""
+"""Share of live images that the waiting objective covers."""
 
 _AT_A_TIME = 16
 
 
 @dataclass(frozen=True)
 class Attained:
-    """What was attained.
+    """How far objectives were met.
 
     Attributes:
-        live: Live results that something was promised for.
-        late: Of these, those that waited longer.
+        live: Live results with a promised waiting time.
+        late: Of these, how many waited longer.
         deadlines: Batches with a deadline that closed.
-        met: Of these, those that met it.
+        met: Of these, how many met it.
     """
 
     live: int = 0
@@ -35,7 +35,7 @@ class Attained:
 
     @property
     def in_time(self) -> float | None:
-        """Share of live results that waited no longer than was promised; none without any."""
+        """Share of live results that waited no longer than promised; none without any."""
         return 1 - self.late / self.live if self.live else None
 
     @property
@@ -44,7 +44,7 @@ class Attained:
         return self.met / self.deadlines if self.deadlines else None
 
     def and_of(self, summary: BatchSummary) -> Attained:
-        """With one more batch."""
+        """The figures with one more batch added."""
         return Attained(
             live=self.live + (summary.done if summary.late is not None else 0),
             late=self.late + (summary.late or 0),
@@ -54,7 +54,7 @@ class Attained:
 
 
 def attained(store: ObjectStore, tenant: str, now: datetime) -> Attained:
-    """Of a tenant's batches that closed in this month, UTC.
+    """The figures of a tenant's batches that closed in this month, UTC.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.

@@ -1,6 +1,6 @@
-"""What a tenant has of its quota: told from the records of its batches, whose names begin with its own.
+"""How much of its quota a tenant uses: added up from the records of its batches, whose names begin with its own.
 
-What is planned right now is no batch yet: its room is reserved in one record a tenant, which
+What is being planned is no batch yet: its room is reserved in one record a tenant, which
 :mod:`orchestrator.planning.tenants.reservation` writes.
 """
 
@@ -27,13 +27,15 @@ class Reserved(Record):
     """Room for a batch that is planned, or that grows."""
 
     created: AwareDatetime = Field(description="when the batch was asked for: it counts in that month")
-    images: int = Field(ge=0, description="in all, those that the batch has already among them")
+    images: int = Field(ge=0, description="in all, including those that the batch has already")
     bytes: int = Field(ge=0)
-    until: AwareDatetime = Field(description="what is not renewed by then counts no more: its planner is dead")
+    until: AwareDatetime = Field(
+        description="a reservation not renewed by then no longer counts: its planner is dead"
+    )
 
 
 class Waiting(Record):
-    """Watching takes in nothing for the tenant until its quota allows it."""
+    """Watch takes in nothing for the tenant until its quota allows it."""
 
     since: AwareDatetime
     why: str
@@ -43,9 +45,9 @@ class Reservations(Stored):
     """What is reserved of a tenant's quota; ``tenants/<tenant>/quota.json``.
 
     Attributes:
-        serial: Number of this version: no two have the same content, so that an ETag tells them apart.
+        serial: Number of this version, so that no two have the same content and ETags tell them apart.
         batches: By name of the batch.
-        watching: Why watching waits; none where it does not.
+        watching: Why watch waits; none if it does not.
     """
 
     serial: int = 0
@@ -55,15 +57,15 @@ class Reservations(Stored):
 
 @dataclass(frozen=True)
 class Had:
-    """What a tenant has by now.
+    """How much a tenant has.
 
     Attributes:
         open_batches: Not closed.
-        open_images: Of these, and of what is planned.
+        open_images: Images of these, and of what is being planned.
         month: As 2026-03, UTC.
-        images: Of batches that were asked for in it, and of what is planned.
-        bytes: Of these images' files, as far as planning knew them.
-        watching: Why watching waits; none where it does not.
+        images: Images of batches that were asked for in that month, and of what is being planned.
+        bytes: Bytes of these images' files, as far as planning knew them.
+        watching: Why watch waits; none if it does not.
     """
 
     open_batches: tuple[str, ...]
@@ -75,7 +77,7 @@ class Had:
 
 
 def had(store: ObjectStore, tenant: str, now: datetime) -> Had:
-    """Look at all batches of a tenant, and at what is reserved.
+    """Add up all batches of a tenant, and what is reserved.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
@@ -84,7 +86,7 @@ def had(store: ObjectStore, tenant: str, now: datetime) -> Had:
 
 
 def reservations(store: ObjectStore, tenant: str) -> tuple[Reservations, str | None]:
-    """What is reserved, and the ETag of its record; none where there is none. What is damaged says nothing."""
+    """What is reserved, and the ETag of its record; none if there is none. A damaged record counts as empty."""
     try:
         body, etag = store.read(store.bucket, layout.tenant_quota(tenant))
     except ObjectNotFound:
@@ -96,10 +98,10 @@ def reservations(store: ObjectStore, tenant: str) -> tuple[Reservations, str | N
 
 
 def with_reserved(store: ObjectStore, tenant: str, now: datetime, book: Reservations, but: str = "") -> Had:
-    """What a tenant has, where this is reserved.
+    """What a tenant has, given these reservations.
 
-    A plan ends its reservation once it is a batch. So ``book`` is to be read before this looks at the batches:
-    what is not in it any more is among them.
+    A plan ends its reservation once it is a batch. So ``book`` must be read before this looks at the batches: what
+    has left it is among them.
 
     Args:
         store: Where the batches are.
@@ -135,18 +137,18 @@ def _month(moment: datetime) -> str:
 
 
 def open_batches(store: ObjectStore, tenant: str) -> Iterator[str]:
-    """The names of a tenant's batches that are not closed, those that are planned among them."""
+    """The names of a tenant's batches that are not closed, including those being planned."""
     for begins in layout.owned_batches(tenant):
         for info in store.list(store.bucket, f"{layout.OPEN}{begins}"):
             yield info.key.removeprefix(layout.OPEN).removesuffix(".json")
 
 
 def orphans(store: ObjectStore, declared: Iterable[str]) -> dict[str, list[str]]:
-    """Batches that are not closed, of tenants that are declared no more, by tenant.
+    """Batches that are not closed, by tenant, of tenants that are no longer declared.
 
     Args:
         store: Where they are.
-        declared: The tenants that are.
+        declared: The declared tenants.
     """
     known, found = set(declared), dict[str, list[str]]()
     infos = store.list(store.bucket, layout.OPEN)
@@ -158,7 +160,7 @@ def orphans(store: ObjectStore, declared: Iterable[str]) -> dict[str, list[str]]
 
 
 def batches_of(store: ObjectStore, tenant: str) -> Iterator[Batch]:
-    """A tenant's batches that are planned: open and closed ones."""
+    """A tenant's batches that exist, open or closed."""
     names = (
         f"{begins}{rest}"
         for begins in layout.owned_batches(tenant)
@@ -168,7 +170,7 @@ def batches_of(store: ObjectStore, tenant: str) -> Iterator[Batch]:
 
 
 def _record(store: ObjectStore, name: str) -> Batch | None:
-    """The record of a batch; none while it is planned, and where it cannot be read."""
+    """The record of a batch; none while it is being planned, or if it cannot be read."""
     try:
         return read_batch(store, name)
     except (PermanentError, NewerFormat):

@@ -1,7 +1,9 @@
-"""Reservations: room in a tenant's quota for what is planned right now, so that two plans never pass it together.
+"""Reservations: room in a tenant's quota for what is being planned, so that two plans never exceed it together.
 
-All of a tenant's are one record, which is replaced only where it is still the one that was read (``If-Match``, RFC
-9110, 13.1.1): of two that reserve at one moment one is told, looks again, and finds what the other one has.
+All reservations of a tenant are one record, which is replaced only if it is still the one that was read
+(``If-Match``, RFC
+9110, 13.1.1): of two that reserve at the same moment, one is refused, looks again, and finds the other
+reservation.
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ from orchestrator.planning.tenants.quota import Had, Reservations, Reserved, Wai
 from orchestrator.planning.tenants.tenant import Quota, Tenant
 
 LASTS = timedelta(hours=1)
-"""How long a reservation lasts that is not renewed. Each part of a plan renews it, the last one just before there
-is a batch: so whoever was too slow is held against what others have by then."""
+"""How long a reservation lasts unless it is renewed. Each part of a plan renews it, the last one just before the
+batch exists: a planner that was too slow is then measured against what others have by that time."""
 
 _TRIES = 50
 _PAUSE = 0.05
-"""Seconds at most before the record is read again that another one has written meanwhile."""
+"""Most seconds before the record is read again after somebody else has written it."""
 
 
 class QuotaSpent(UsageError):
     """A tenant's quota does not allow what is asked.
 
     Args:
-        message: What is there, and what was asked.
-        images: How many images it allows the batch in all; none where they are not limited.
+        message: What the tenant has, and what was asked.
+        images: How many images it allows the batch in all; none if unlimited.
         size: How many bytes; likewise.
     """
 
@@ -45,7 +47,7 @@ class QuotaSpent(UsageError):
         self.bytes = size
 
     def fitting(self, images: int, size: int, more: Sequence[int]) -> int:
-        """How many of further images it allows, in their order.
+        """How many further images it allows, in their order.
 
         Args:
             images: How many the batch has.
@@ -66,7 +68,7 @@ class Reservation:
     Args:
         store: Where batches and reservations are.
         tenant: Whose quota.
-        batch: The batch that is planned, or that grows.
+        batch: The batch that is being planned, or grows.
         created: When it was asked for.
     """
 
@@ -76,18 +78,18 @@ class Reservation:
         self._batch = batch
         self._created = created
         self._serial: int | None = None
-        self._others: Had | None = None  # what the tenant has but for this batch, as of that serial
+        self._others: Had | None = None  # what the tenant has without this batch, as of that serial
 
     def take(self, quota: Quota, images: int, size: int) -> None:
         """Reserve room, or renew it.
 
         Args:
-            quota: That must allow it.
+            quota: The quota that must allow it.
             images: How many the batch has in all.
             size: Bytes of their files.
 
         Raises:
-            QuotaSpent: Where the quota does not allow it; what was reserved before stays.
+            QuotaSpent: If the quota does not allow it; what was reserved before stays.
             StoreUnavailable, StoreRefused: Where the store fails.
         """
 
@@ -101,11 +103,11 @@ class Reservation:
         self._serial = _amend(self._store, self._tenant, with_room)
 
     def look(self, quota: Quota, images: int, size: int) -> None:
-        """See whether :meth:`take` would reserve it; errors as of that."""
+        """Check whether :meth:`take` would succeed; errors as there."""
         self._check(reservations(self._store, self._tenant)[0], quota, images, size)
 
     def end(self) -> None:
-        """Give the room back; that of a batch that exists is told by the batch."""
+        """Give the room back; a batch that exists counts by itself."""
 
         def without(book: Reservations) -> Reservations | None:
             kept = {name: one for name, one in book.batches.items() if name != self._batch}
@@ -140,12 +142,12 @@ class Reservation:
 
 @contextmanager
 def within(store: ObjectStore, tenant: Tenant | None, batch: str) -> Iterator[Callable[[PlanRecord], None]]:
-    """While a batch is planned: what refuses a plan beyond the quota, told of each part and of the whole.
+    """For the time of planning: a check that refuses a plan beyond the quota, called for each part and the whole.
 
     Args:
         store: Where the batches are.
-        tenant: Whose; none, or one without a quota, may have what it likes.
-        batch: That is planned.
+        tenant: Whose plan; without a tenant, or without a quota, anything is allowed.
+        batch: The batch being planned.
     """
     if tenant is None or tenant.quota == Quota():
         yield lambda plan: None
@@ -169,7 +171,7 @@ def within(store: ObjectStore, tenant: Tenant | None, batch: str) -> Iterator[Ca
 
 
 def note_watching(store: ObjectStore, tenant: str, why: str | None) -> None:
-    """Write down that watching waits for a quota, and why; or, with none, that it does not.
+    """Record that watch waits for a quota, and why; or, with none, that it does not.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
@@ -185,7 +187,7 @@ def note_watching(store: ObjectStore, tenant: str, why: str | None) -> None:
 
 
 def _amend(store: ObjectStore, tenant: str, change: Callable[[Reservations], Reservations | None]) -> int:
-    """Replace the record by what is made of it, none where it stays; returns its serial."""
+    """Replace the record by a changed one, or keep it if the change is none; returns its serial."""
     for _ in range(_TRIES):
         book, etag = reservations(store, tenant)
         changed = change(book)
@@ -195,4 +197,6 @@ def _amend(store: ObjectStore, tenant: str, change: Callable[[Reservations], Res
         if store.put_if_match(layout.tenant_quota(tenant), body, JSON, etag) is not None:
             return book.serial + 1
         time.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - so that two do not meet again
-    raise StoreUnavailable(f"the reservations of tenant {tenant!r} are written by too many; trying again")
+    raise StoreUnavailable(
+        f"the reservations of tenant {tenant!r} are being changed by too many at once; trying again"
+    )

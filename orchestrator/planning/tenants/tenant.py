@@ -34,13 +34,17 @@ TenantName = Annotated[StrictStr, AfterValidator(_name)]
 
 
 class Quota(BaseModel):
-    """The most that a tenant may have; none: as much as it likes."""
+    """The most that a tenant may have; none: unlimited."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    open_images: StrictInt | None = Field(default=None, ge=0, description="of its batches that are not closed")
-    images_a_month: StrictInt | None = Field(default=None, ge=0, description="of batches asked for in it, UTC")
-    bytes_a_month: StrictInt | None = Field(default=None, ge=0, description="of these images' files")
+    open_images: StrictInt | None = Field(
+        default=None, ge=0, description="images of its batches that are not closed"
+    )
+    images_a_month: StrictInt | None = Field(
+        default=None, ge=0, description="images of batches asked for in a month, UTC"
+    )
+    bytes_a_month: StrictInt | None = Field(default=None, ge=0, description="bytes of these images' files")
 
 
 class Objectives(BaseModel):
@@ -57,7 +61,7 @@ class Objectives(BaseModel):
 
 
 class Tenant(BaseModel):
-    """Who owns batches, and what they may be of."""
+    """Who owns batches, and what they may contain."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -75,7 +79,7 @@ class Tenant(BaseModel):
     objectives: Objectives = Objectives()
 
     def owns(self, uri: str) -> bool:
-        """Whether an object or prefix lies below one of its own."""
+        """Whether an object or prefix lies below one of its prefixes."""
         try:
             bucket, key = split_uri(uri)
         except ValueError:
@@ -83,7 +87,7 @@ class Tenant(BaseModel):
         return f"s3://{bucket}/{key}".startswith(self.prefixes)
 
     def check_inputs(self, inputs: Iterable[str]) -> None:
-        """Refuse prefixes that are not its own; what is no ``s3://`` is not looked at.
+        """Refuse prefixes that are not its own; only ``s3://`` inputs are checked.
 
         Raises:
             UsageError: In one sentence.
@@ -94,10 +98,10 @@ class Tenant(BaseModel):
                 raise UsageError(f"{given} is not below a prefix of tenant {self.name!r} (it has: {own})")
 
     def admitted(self, order: Order) -> Order:
-        """The order, with whose known results it shares.
+        """The order, completed by whose known results it shares.
 
         Raises:
-            UsageError: Where it asks for what the tenant may not have, in one sentence.
+            UsageError: If it asks for what the tenant may not have; in one sentence.
         """
         for stage, choice in order.models.items():
             names = {choice.name, str(choice)}
@@ -105,7 +109,7 @@ class Tenant(BaseModel):
                 may = ", ".join(self.models[stage]) or "none"
                 raise UsageError(f"tenant {self.name!r} may not use {choice.name} for {stage} (it may use: {may})")
         if order.support is not None and not layout.is_owned(order.support.name, self.name):
-            raise UsageError(f"support {order.support.name} is not of tenant {self.name!r}")
+            raise UsageError(f"support {order.support.name} does not belong to tenant {self.name!r}")
         self.check_priority(order.lane, order.weight)
         if order.send_to is not None:
             self.check_destination(order.send_to)
@@ -116,7 +120,7 @@ class Tenant(BaseModel):
         return order.model_copy(update={"shares": self.shares, "wait_objective": promised})
 
     def check_destination(self, pacs: str) -> None:
-        """Refuse a PACS that results may not be sent to, whether it is there or not.
+        """Refuse a PACS that results may not be sent to, whether it exists or not.
 
         Raises:
             UsageError: In one sentence.
@@ -125,7 +129,7 @@ class Tenant(BaseModel):
             raise UsageError(f"tenant {self.name!r} may not send to {pacs!r}")
 
     def check_priority(self, lane: Lane | None, weight: int | None) -> None:
-        """Refuse a lane or a weight that it may not have; none says nothing of either.
+        """Refuse a lane or a weight that it may not have; none is not checked.
 
         Raises:
             UsageError: In one sentence.
@@ -153,7 +157,7 @@ class Tenants(BaseModel):
             for mine, theirs in ((a, b) for a in one.prefixes for b in other.prefixes):
                 if mine.startswith(theirs) or theirs.startswith(mine):
                     raise ValueError(
-                        f"{one.name!r} and {other.name!r} both have what is below {max(mine, theirs)}"
+                        f"{one.name!r} and {other.name!r} both claim what is below {max(mine, theirs)}"
                     )
         if unknown := [one.shares for one in tenants if one.shares not in {None, "default", *names}]:
             raise ValueError(f"shares: there is no tenant {unknown[0]!r}")
@@ -179,14 +183,16 @@ class Tenants(BaseModel):
         for one in self.tenants:
             for uri in (*one.prefixes, *one.outputs):
                 if split_uri(uri)[0] in set(own):
-                    raise UsageError(f"tenant {one.name!r}: {uri} lies in a bucket of the system's own")
+                    raise UsageError(
+                        f"tenant {one.name!r}: {uri} lies in one of the system's own buckets; choose another"
+                    )
 
 
 def load_tenants(settings: Settings) -> Tenants | None:
-    """The tenants of the settings' file, as it is now; none where none is set.
+    """The tenants of the settings' file, as it is now; none if no file is set.
 
     Raises:
-        UsageError: Where the file cannot be read or has no such tenants, in one sentence.
+        UsageError: If the file cannot be read or is invalid; in one sentence.
     """
     if settings.tenants.file is None:
         return None
@@ -196,10 +202,10 @@ def load_tenants(settings: Settings) -> Tenants | None:
 
 
 def tenant_of(settings: Settings, name: str) -> Tenant | None:
-    """A tenant; none where tenants are not declared, and any name is one.
+    """A tenant; none if tenants are not declared, so that any name is one.
 
     Raises:
-        UsageError: As for :func:`load_tenants`, and where it is not among those that are declared.
+        UsageError: As for :func:`load_tenants`, and if it is not declared.
     """
     declared = load_tenants(settings)
     return None if declared is None else declared.named(name)

@@ -1,6 +1,6 @@
-"""The columns of a batch's table, and rows as they are sent made a table; ``docs/table.md`` lists all.
+"""The columns of a batch's table, and how sent rows become a table; ``docs/table.md`` lists all columns.
 
-Columns and their types are the same for every batch, but for one: each label of the classifier has its own
+Columns and their types are the same for every batch, with one exception: each label of the classifier has its own
 ``probability_<label>``.
 """
 
@@ -22,7 +22,7 @@ from dermbatch.stages import ORDER
 
 _PREFIX = "probability_"
 _COMPRESSION = "zstd"
-_BLOCK = 16 * 1024 * 1024  # bytes of rows that are read at a time: any row has to fit
+_BLOCK = 16 * 1024 * 1024  # bytes of rows that are read at a time: every row has to fit
 
 ROWS_A_GROUP = 1000
 
@@ -131,7 +131,7 @@ def rows_of(lines: Sequence[str]) -> pa.Table:
     There is one more column, :data:`~dermbatch.records.row.NO_DICOM`, which :func:`written` leaves out.
 
     Raises:
-        ValueError: If they are no such rows, or of another version.
+        ValueError: If they are not such rows, or of another version.
     """
     if not lines:
         return with_labels(pa.table({NO_DICOM: pa.array([], _YES_NO)}), ())
@@ -140,7 +140,7 @@ def rows_of(lines: Sequence[str]) -> pa.Table:
         sent = sent.combine_chunks()
         columns = {name: _column(name, kind, sent[name]) for name, kind in _FIXED.items()}
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"no rows that are known here: {error}") from error
+        raise ValueError(f"these are not rows of a known version: {error}") from error
     for label, values in _by_label(sent[PROBABILITIES].combine_chunks(), len(lines)):
         columns[_PREFIX + label] = values
     return pa.table({**columns, NO_DICOM: sent[NO_DICOM]})
@@ -168,7 +168,7 @@ def written(table: pa.Table) -> bytes:
 def as_parquet(table: pa.Table) -> bytes:
     """Any table as a Parquet file."""
     file = BytesIO()
-    # Embeddings are numbers of which no two are alike: dictionaries of them cost time and give nothing.
+    # No two numbers of embeddings are alike: dictionaries of them would cost time and gain nothing.
     texts = [field.name for field in table.schema if field.type == _TEXT]
     pq.write_table(table, file, row_group_size=ROWS_A_GROUP, compression=_COMPRESSION, use_dictionary=texts)
     return file.getvalue()

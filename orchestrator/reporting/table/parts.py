@@ -1,10 +1,9 @@
-"""The parts that a batch's table is written in while results come, and what they are in the end.
+"""The parts in which a batch's table is written while results come, and what becomes of them.
 
 Of a batch of up to :data:`ONE_FILE` images the table is one file, in the images' order, made of the parts when the
 batch closes. Of a larger one the parts are the table: a folder of Parquet files, each in that order, and a
-manifest that names them. Beside each part lies what is counted of its rows, so that closing reads no part again.
-
-A part is called by its bytes. So whoever writes the same rows once more, after a crash, writes the same part.
+manifest that names them. Beside each part lie the counts of its rows, so that closing reads no part again. A part
+is named by the digest of its bytes, so writing the same rows again after a crash gives the same part.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ONE_FILE = 10_000
 """Images up to which a table is one file: some 60 MB."""
 
 ROWS = 2_000
-"""In a part, but the last ones: what waits in Redis for it, and what a crash makes closing read again."""
+"""Rows of a part, except the last: as many wait in Redis, and are read again by closing after a crash."""
 
 _PARQUET = "application/vnd.apache.parquet"
 _LABELS = b"labels"
@@ -111,11 +110,11 @@ class Parts:
         self._batch = batch.name
 
     def write(self, rows: pa.Table, *, kept: bool = True) -> Part:
-        """Write a part: its file, then its counts, without which it is none.
+        """Write a part: its file, then its counts, without which it does not count.
 
         Args:
             rows: Of :func:`columns.rows_of`.
-            kept: Whether its counts are written, too; else it is made anew each time.
+            kept: Whether its counts are written too; otherwise it is made again each time.
         """
         rows = columns.joined([rows])
         body = columns.written(rows)
@@ -130,7 +129,7 @@ class Parts:
         return _part(key, len(body), counts, labels)
 
     def found(self) -> Iterator[tuple[Part, pa.Table]]:
-        """The parts that are there, each with the columns of its rows that are counted."""
+        """The existing parts, each with the columns of its rows that are counted."""
         sizes = {info.key: info.size for info in self._store.list(self._store.bucket, self.prefix)}
         whole = (key for key in sorted(sizes) if key.endswith(".parquet") and _counts_of(key) in sizes)
         for key, counts in in_order(lambda key: (key, self._counts(key)), whole, _READERS):
@@ -140,7 +139,7 @@ class Parts:
             yield _part(key, sizes[key], counts, labels), counts
 
     def drop(self, images: Iterable[int]) -> None:
-        """Have the rows of these images, and of others in their parts, made of their records again."""
+        """Drop the parts of these images, so that their rows are made from the records again."""
         wanted = np.fromiter(images, np.int64)
         for part, counts in self.found():
             if np.isin(np.asarray(counts["index"]), wanted).any():
@@ -152,11 +151,11 @@ class Parts:
         return columns.read(self._store.get(self._store.bucket, part.key))
 
     def end(self, parts: Sequence[Part], tail: Sequence[pa.Table]) -> None:
-        """Make the table of its parts and of rows that are in none.
+        """Make the table from its parts and from rows that are in none.
 
         Args:
-            parts: Those that count.
-            tail: The other rows, where the table is one file; else there are none.
+            parts: The parts that count.
+            tail: The other rows if the table is one file; else there are none.
         """
         if self.one_file:
             tables = [columns.rows_of([]), *map(self.read, parts), *tail]
@@ -181,7 +180,7 @@ class Parts:
         return replace(part, size=len(body), labels=labels)
 
     def _tidy(self, keys: set[str]) -> None:
-        """Delete what an earlier closing, or one that was cut off, has left beside these."""
+        """Delete what an earlier or interrupted closing left beside these."""
         named = {_counts_of(key) for key in keys} | keys | {layout.table_manifest(self._batch)}
         for info in list(self._store.list(self._store.bucket, self.prefix)):
             if info.key not in named:
