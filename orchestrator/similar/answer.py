@@ -1,8 +1,8 @@
 """Answers: the cases most like one, by the whole lesion and by its local patterns, and which regions match.
 
-An index names candidates by the whole lesion's embedding. Then each one's record is read, so that what was deleted
-is never shown, and its local patterns are compared. Similarities say which pictures look alike: they are no
-probabilities, and stand beside those, never instead.
+An index names candidates by the whole lesion's embedding. Then the record of each is read, so that deleted images
+are never shown, and its local patterns are compared. Similarities say which pictures look alike: they are not
+probabilities, and are shown beside them, never instead.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ LOCAL = 0.25
 """Share of the local patterns in the similarity: chosen on training images, measured in docs/models.md."""
 
 LOCAL_CHOSEN = 0.75
-"""The same where somebody chooses regions: then these are what is asked about."""
+"""The same if somebody chooses regions: then these are what the question is about."""
 
 NEAR = 0.54
-"""Similarity below which nothing is near: so it is of one in twenty validation images."""
+"""Similarity below which nothing counts as near, which happens for one in twenty validation images."""
 
 MOST = 50
 """Cases in an answer at most."""
 
 _CANDIDATES, _A_CASE = 20, 2
-_ROUNDS = 16  # of so many candidates, where those before are of the same person, or gone
+_ROUNDS = 16  # so many more candidates, if those before are of the same person, or gone
 _AT_A_TIME = 4
 _MATCHES = 5
 
@@ -53,10 +53,10 @@ class Question:
     Attributes:
         record: The image.
         count: How many cases, 1 to :data:`MOST`.
-        refinement: Among which.
-        regions: Numbers of the image's regions that count; all where none are named.
+        refinement: The cases to search among.
+        regions: Numbers of the image's regions that count; all if none are named.
         same: Whether cases of the same lesion or person may be shown, too.
-        tenant: Among whose cases alone; nothing of an answer tells of others'. None: among all.
+        tenant: Search only this tenant's cases; the answer says nothing about others. None: search all.
     """
 
     record: ResultRecord
@@ -74,7 +74,7 @@ class Neighbour:
     Attributes:
         batch, index, name: Which image.
         size: Its width and height, in pixels.
-        similarity: Up to 1, of the same look: the sum of ``whole_counted`` and what all regions count.
+        similarity: Up to 1, for the same look: ``whole_counted`` plus what all regions count.
         whole: Cosine of both embeddings, -1 to 1.
         whole_counted: What that adds to the similarity.
         local: How alike the regions are, each with its weight, 0 to 1.
@@ -105,9 +105,9 @@ class Answer:
         version: Of the index; none where one tenant asks, as it grows with others' batches.
         model: Whose embeddings it holds.
         held: How many cases it holds.
-        waiting: How many images of closed batches it has not looked at yet.
+        waiting: How many images of closed batches it does not hold yet.
         sure: Whether any case is near.
-        why: Where none is, a sentence that says so; the nearest are named all the same.
+        why: If none is, a sentence that says so; the nearest are returned all the same.
         near: Similarity from which a case is near.
         patterns: The image's regions, by number.
         neighbours: The most similar first.
@@ -162,7 +162,7 @@ class _Search:
     patterns: Patterns
 
     def neighbours(self, embedding: npt.NDArray[np.float32]) -> tuple[Neighbour, ...]:
-        """The most similar of the candidates that the index names, each looked up."""
+        """The most similar of the candidates from the index, each looked up."""
         allowed = self.opened.allowed(self.question.refinement, forbidden(self.store))
         count = _CANDIDATES + _A_CASE * self.question.count
         record = self.question.record
@@ -179,7 +179,7 @@ class _Search:
         return tuple(sorted(found, key=lambda one: -one.similarity)[: self.question.count])
 
     def _look(self, number: int, embedding: npt.NDArray[np.float32], asked: Identity) -> Neighbour | None:
-        """A candidate; none where it is the image itself, one of the same lesion or person, or is gone."""
+        """A candidate; none if it is the image itself, one of the same lesion or person, or gone."""
         case = self.opened.case(number)
         if asked.is_image(case):
             return None
@@ -189,7 +189,7 @@ class _Search:
                 return None
             theirs = embedding_of(record)[1]
             look = look_of(self.store, record)
-        except (PermanentError, NewerFormat):  # deleted, or changed by a hand
+        except (PermanentError, NewerFormat):  # deleted, or edited
             return None
         whole = float(embedding @ theirs) if len(theirs) == len(embedding) else -1.0
         if look is None or (not self.question.same and asked.is_same(case, record, whole)):
@@ -225,9 +225,14 @@ def embedding_of(record: ResultRecord) -> tuple[ModelUsed, npt.NDArray[np.float3
     """
     stage = record.stages.get(Stage.CLASSIFY)
     if stage is None or not isinstance(stage.output, ClassifyOutput):
-        raise PermanentError("the image was not classified, so it has no embedding", reason="no_embedding")
+        raise PermanentError(
+            "the image was not classified, so it has no embedding; run the classify stage on it",
+            reason="no_embedding",
+        )
     if "not_dermoscopic" in record.flags:
-        raise PermanentError("it is no dermoscopic image: nothing is compared with it", reason="not_dermoscopic")
+        raise PermanentError(
+            "it is not a dermoscopic image, so nothing is compared with it", reason="not_dermoscopic"
+        )
     segmented = record.stages.get(Stage.SEGMENT)
     if segmented is None or not isinstance(segmented.output, SegmentOutput) or segmented.output.lesion is None:
         raise PermanentError("no lesion was found in the image: there is nothing to compare", reason="no_lesion")
@@ -242,7 +247,7 @@ def _vector(body: bytes | None) -> npt.NDArray[np.float32]:
         raise PermanentError("the image's record has no embedding", reason="no_embedding") from error
     length = float(np.linalg.norm(found))
     if not np.isfinite(length) or length == 0:
-        raise PermanentError("the image's embedding has no direction", reason="no_embedding")
+        raise PermanentError("the image's embedding is zero or not finite", reason="no_embedding")
     return np.asarray(found / length, np.float32)
 
 

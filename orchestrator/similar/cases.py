@@ -1,4 +1,4 @@
-"""Cases: rows of a batch's table that an index can hold, with what they are refined by."""
+"""Cases: rows of a batch's table that an index can hold, with the columns that searches are refined by."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNUSUAL = "not_dermoscopic"
 
 
 def tables(store: ObjectStore, batch: str) -> list[bytes]:
-    """The files of a closed batch's table; none where it has none."""
+    """The files of a closed batch's table, if it has one."""
     try:
         return [store.get(store.bucket, layout.table(batch))]
     except ObjectNotFound:
@@ -61,7 +61,7 @@ def of_model(rows: pa.Table, sha256: str) -> pa.Table:
 
 
 def directed(rows: pa.Table) -> pa.Table:
-    """The rows whose embedding has a direction: not all of it 0, and none of it infinite or no number."""
+    """The rows whose embedding has a direction: not all zeros, and all of it finite."""
     vectors = (np.asarray(one.values, np.float64) for one in rows["embedding"])
     lengths = [float(np.linalg.norm(one)) for one in vectors]
     return rows.filter(pa.array([bool(np.isfinite(length)) and length > 0 for length in lengths], pa.bool_()))
@@ -71,7 +71,7 @@ def embeddings_of(rows: pa.Table) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] of unit length.
 
     Raises:
-        ValueError: Where they are of several dimensions, or one has no direction: see :func:`directed`.
+        ValueError: If their dimensions differ, or one has no direction: see :func:`directed`.
     """
     vectors = np.stack([np.asarray(one.values, np.float32) for one in rows["embedding"]])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -81,7 +81,7 @@ def embeddings_of(rows: pa.Table) -> npt.NDArray[np.float32]:
 
 
 def kept(rows: pa.Table, batch: Batch, codes: npt.NDArray[np.uint8]) -> bytes:
-    """A shard's file: a row a case, with its code and whose picture it is where the batch's names tell."""
+    """A shard's file: one row a case, with its code and whose picture it is if the batch's names tell."""
     salt = batch.order.deidentified.salt if batch.order.deidentified is not None else None
     found = rows.select(list(_KEPT))
     persons = [None if salt is None else _person(name, salt) for name in found["name"].to_pylist()]
@@ -109,7 +109,7 @@ def codes_of(shard: pa.Table) -> npt.NDArray[np.uint8]:
 
 
 def person_of(name: str, batch: Batch) -> str | None:
-    """Whose picture an image is, where it was de-identified: pseudonym and salt."""
+    """Whose picture a de-identified image is: pseudonym and salt."""
     profile = batch.order.deidentified
     return None if profile is None else _person(name, profile.salt)
 

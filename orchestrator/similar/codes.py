@@ -1,6 +1,6 @@
 """Embeddings as codes, and the search among them, by FAISS: the one module that knows it.
 
-It is loaded with the first index: a service or desk that has none does not pay for it (12 to 13 MB).
+It is loaded with the first index: a service or desk without one does not pay for it (12 to 13 MB).
 
 Up to :data:`EXACT` cases each number of an embedding is kept in 16 bits and all are compared. Beyond that,
 embeddings are turned to their first principal directions and kept in 8 bits each, in lists of which a search looks
@@ -25,7 +25,7 @@ EXACT = 20_000
 """Cases up to which all are compared."""
 
 DIRECTIONS = 320
-"""Of so many each number is kept: fewer lose neighbours, whatever is searched (docs/models.md)."""
+"""Dimensions that are kept: with fewer, neighbours are lost however thorough the search (docs/models.md)."""
 
 _A_LIST = 48  # of those that are fitted to: below 39, FAISS warns
 _MOST_LISTS = 2048
@@ -33,7 +33,7 @@ _LOOKED_INTO = 32
 
 
 class Coder:
-    """Makes codes of embeddings of unit length, and finds the nearest of those that it was given.
+    """Turns embeddings of unit length into codes, and finds the nearest of those that it was given.
 
     Args:
         dimension: Of the embeddings.
@@ -69,7 +69,7 @@ class Coder:
         return int(self._index.sa_code_size())
 
     def add(self, codes: Codes) -> None:
-        """Take cases in; they are called by numbers that go on from those before."""
+        """Add cases; their numbers continue from those before."""
         numbers = np.arange(self.cases, self.cases + len(codes), dtype=np.int64) if self._lists else None
         self._codes.add_sa_codes(np.ascontiguousarray(codes), numbers)
         self._index.ntotal = self._codes.ntotal
@@ -82,7 +82,7 @@ class Coder:
         Args:
             embedding: [dimension], of unit length.
             count: How many at most.
-            allowed: [cases]: which may be found; all where none is given.
+            allowed: [cases]: which may be found; all if none is given.
         """
         import faiss  # noqa: PLC0415 - see above
 
@@ -102,7 +102,7 @@ class Coder:
 
         if not self._lists:
             return faiss.SearchParameters(sel=chosen)
-        # Where few are allowed, the nearest of them lie in lists that are farther away.
+        # If few are allowed, the nearest of them may lie in lists that are farther away.
         share = 1.0 if allowed is None else float(allowed.mean())
         probes = min(self._codes.nlist, int(_LOOKED_INTO * max(1.0, 0.5 / max(share, 1e-6))))
         lists = faiss.SearchParametersIVF(sel=chosen, nprobe=probes)
@@ -110,7 +110,7 @@ class Coder:
 
 
 def train(embeddings: Floats) -> bytes:
-    """What makes codes of embeddings like these [N, dimension], more than :data:`DIRECTIONS` of them."""
+    """Fit what turns embeddings like these [N, dimension], more than :data:`DIRECTIONS`, into codes."""
     import faiss  # noqa: PLC0415 - see above
 
     count, dimension = embeddings.shape

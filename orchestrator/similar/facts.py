@@ -1,4 +1,4 @@
-"""What an institution says of its images and no record holds: lesion, person, site, diagnosis, when taken."""
+"""What an institution knows about its images beyond the records: lesion, person, site, diagnosis, date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CSV = "text/csv; charset=utf-8"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one image; none of what is not."""
+    """What is known about one image; unknown fields are none."""
 
     lesion: str | None = None
     patient: str | None = None
@@ -31,7 +31,7 @@ NOTHING = Facts()
 
 
 class KnownFacts:
-    """Facts by image: by the digest of its file, else by its name's last part without suffix.
+    """Facts by image: found by the digest of its file, else by the stem of its name.
 
     Args:
         known: By what the column ``image`` has.
@@ -75,7 +75,7 @@ def _facts(rows: csv.DictReader[str], where: str) -> Iterator[tuple[str, Facts]]
         image = (row["image"] or "").strip()
         at = f"{where}, line {rows.line_num}"
         if not image or None in row or image in seen:
-            raise UsageError(f"{at}: it names no image, one that an earlier line names, or has too many fields")
+            raise UsageError(f"{at}: it names no image, repeats one of an earlier line, or has too many fields")
         seen.add(image)
         values = {name: (row.get(name) or "").strip() or None for name in COLUMNS[1:-1]}
         yield image, Facts(**values, taken=_date(row.get("taken"), at))
@@ -87,11 +87,11 @@ def _date(text: str | None, at: str) -> date | None:
     try:
         return datetime.fromisoformat(text.strip()).date()
     except ValueError as error:
-        raise UsageError(f"{at}: taken is no date like 2026-03-02") from error
+        raise UsageError(f"{at}: taken is not a date like 2026-03-02") from error
 
 
 def read_facts(store: ObjectStore, tenant: str | None = None) -> tuple[KnownFacts, str | None]:
-    """The facts that were given of a tenant's images, or of those of no tenant, and their ETag."""
+    """The facts about a tenant's images, or about those of no tenant, and their ETag."""
     key = layout.similar_facts(tenant)
     try:
         body, etag = store.read(store.bucket, key)

@@ -1,4 +1,4 @@
-"""An index grows with the batches that close, and is made anew by a command."""
+"""An index grows with the batches that close, and can be rebuilt by a command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TRAINED_ON = 100_000
 def closed(
     store: ObjectStore, but: dict[str, datetime], tenant: str | None = None
 ) -> Iterator[tuple[str, datetime, int]]:
-    """Batches, of all or of one tenant, that are closed and not among these.
+    """Closed batches, of all tenants or of one, other than these.
 
     Yields:
         Name, when it closed, and how many results it has.
@@ -58,20 +58,20 @@ def indexes(store: ObjectStore) -> list[Index]:
 
 
 def waiting(store: ObjectStore, index: Index, tenant: str | None = None) -> int:
-    """How many images with a result of closed batches, of all or of one tenant, an index has not looked at yet."""
+    """How many images with a result in closed batches, of all tenants or one, an index does not hold yet."""
     return sum(done for _, _, done in closed(store, index.taken, tenant))
 
 
 def grow(store: ObjectStore, model: str, batch: str | None = None) -> Index | None:
-    """Take into a model's index what it does not hold yet; none where it has no index.
+    """Add to a model's index what it does not hold yet; none if there is no index.
 
-    Batches that were closed again, or deleted, since they were taken are taken anew, or dropped. Safe to repeat,
-    and beside others that do the same.
+    Batches that were closed again since are added again, and deleted ones are dropped. Safe to repeat, and to run
+    in parallel with others that do the same.
 
     Args:
         store: Where index and batches are.
         model: Digest of the model's file.
-        batch: The one that has just closed: only this is looked at.
+        batch: A batch that has just closed: only this one is looked at.
 
     Raises:
         PermanentError: With reason ``index_damaged``.
@@ -88,7 +88,7 @@ def grow(store: ObjectStore, model: str, batch: str | None = None) -> Index | No
         grown = _grown(store, index, now)
         if store.put_if_match(layout.similar_index(model), grown.to_json(), _JSON, etag) is not None:
             return grown
-    raise StoreUnavailable("others change the index of similar cases at the same time; trying again")
+    raise StoreUnavailable("the index of similar cases is being changed by others; trying again")
 
 
 def _now(store: ObjectStore, index: Index, batch: str | None) -> dict[str, datetime]:
@@ -108,9 +108,9 @@ def _grown(store: ObjectStore, index: Index, now: dict[str, datetime]) -> Index:
 
 
 def rebuild(store: ObjectStore, model: str | None = None) -> list[Index]:
-    """Make indexes anew of all closed batches: of each model whose embeddings there are, or of one.
+    """Rebuild the indexes from all closed batches: for each model that has embeddings, or for one.
 
-    What lies there before stays in use until the new one is whole.
+    An existing index stays in use until the new one is complete.
 
     Raises:
         StoreUnavailable, StoreRefused: Where the store fails.
@@ -142,7 +142,7 @@ def _anew(store: ObjectStore, model: ModelUsed, dimension: int, taken: dict[str,
 def _version(store: ObjectStore, model: str) -> int:
     try:
         found = read_index(store, model)
-    except PermanentError:  # it is damaged: that is why it is made anew
+    except PermanentError:  # it is damaged, which is why it is rebuilt
         return 0
     return found[0].version if found is not None else 0
 
@@ -158,7 +158,7 @@ def _models(store: ObjectStore, names: list[str]) -> list[tuple[ModelUsed, int]]
 
 
 def _rows(store: ObjectStore, name: str) -> Iterator[pa.Table]:
-    """What a batch has for an index; of one that is damaged nothing: others need not wait for it."""
+    """What a batch has for an index; nothing if it is damaged, so that others need not wait for it."""
     try:
         for body in cases.tables(store, name):
             rows = cases.rows_of(body)
@@ -191,7 +191,7 @@ def _shards_of(store: ObjectStore, name: str, model: ModelUsed, coder: Coder) ->
         rows = cases.directed(found)
         passed_over = len(found) - len(rows)
         if passed_over:
-            _log.warning("embeddings without a direction passed over", batch=name, images=passed_over)
+            _log.warning("embeddings without a direction skipped", batch=name, images=passed_over)
         vectors = _embeddings(rows, coder.dimension) if len(rows) else None
         if vectors is not None:
             body = cases.kept(rows, batch, coder.encode(vectors))
@@ -199,7 +199,7 @@ def _shards_of(store: ObjectStore, name: str, model: ModelUsed, coder: Coder) ->
 
 
 def _write(store: ObjectStore, batch: Batch, model: ModelUsed, body: bytes, rows: int, passed_over: int) -> Shard:
-    """A shard is called by its bytes: who writes the same once more writes the same object."""
+    """A shard is named by the digest of its bytes, so writing the same again writes the same object."""
     digest = hashlib.sha256(body).hexdigest()[:16]
     key = layout.similar_file(model.sha256, f"shards/{batch.name}-{digest}.parquet")
     store.put(key, body, _PARQUET)
@@ -207,7 +207,7 @@ def _write(store: ObjectStore, batch: Batch, model: ModelUsed, body: bytes, rows
 
 
 def _train(store: ObjectStore, names: list[str], model: ModelUsed) -> Trained | None:
-    """What makes codes, where there are too many embeddings to keep them as they are."""
+    """Fit what makes codes, if there are too many embeddings to keep them as they are."""
     parts: list[npt.NDArray[np.float32]] = []
     for found in (cases.of_model(rows, model.sha256) for name in names for rows in _rows(store, name)):
         if len(rows := cases.directed(found)):
@@ -228,7 +228,7 @@ def _trained(store: ObjectStore, trained: Trained | None) -> bytes | None:
 
 
 def _tidy(store: ObjectStore, index: Index) -> None:
-    """Delete files of the index before; who is just loading it finds them gone, and reads the index again."""
+    """Delete files of the previous index; whoever is loading it finds them gone, and reads the index again."""
     named = {shard.key for shard in index.shards} | {layout.similar_index(index.model.sha256)}
     named |= {index.trained.key} if index.trained is not None else set()
     for info in list(store.list(store.bucket, layout.similar_file(index.model.sha256, ""))):

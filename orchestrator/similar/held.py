@@ -1,4 +1,4 @@
-"""What an index of embeddings says of itself, as it lies in the object store beside the results."""
+"""The description of an index of embeddings, as it lies in the object store beside the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dermbatch.records.outcome import ModelUsed, Written
 from dermbatch.store import ObjectStore
 from dermbatch.stored import parsed, written_as
 
-REBUILD = "make it anew: dermbatch cases rebuild"
+REBUILD = "rebuild it: dermbatch cases rebuild"
 
 
 class Shard(Record):
@@ -24,11 +24,11 @@ class Shard(Record):
     rows: int
     key: str
     written: Written
-    passed_over: int = Field(default=0, description="images of it whose embedding has no direction")
+    passed_over: int = Field(default=0, description="images of the batch whose embedding has no direction")
 
 
 class Trained(Record):
-    """How embeddings are made codes, where they are too many to be kept as they are."""
+    """How embeddings are turned into codes, if they are too many to be kept as they are."""
 
     key: str
     written: Written
@@ -57,7 +57,7 @@ class Index(Stored):
         return sum(shard.passed_over for shard in self.shards)
 
     def of(self, tenant: str) -> Self:
-        """What it holds of one tenant's batches."""
+        """The part of it that comes from one tenant's batches."""
         shards = tuple(shard for shard in self.shards if layout.is_owned(shard.batch, tenant))
         return self.model_copy(update={"shards": shards})
 
@@ -71,14 +71,14 @@ class Forbidden(Stored):
 
 
 def read_index(store: ObjectStore, model: str) -> tuple[Index, str | None] | None:
-    """The index of a model's embeddings and its ETag; none where there is none.
+    """The index of a model's embeddings and its ETag; none if there is none.
 
     Args:
         store: Where it is.
         model: Digest of the model's file, or its first 16 digits.
 
     Raises:
-        PermanentError: With reason ``index_damaged``, where it is no index, or another model's.
+        PermanentError: With reason ``index_damaged``, if it is no index, or that of another model.
         NewerFormat: Where a later version has written it.
     """
     key = layout.similar_index(model)

@@ -1,4 +1,4 @@
-"""Whether two images are of the same lesion or person, as far as anything says so."""
+"""Whether two images show the same lesion or person, as far as anything says so."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Identity:
         self._patient = patient_of(store, record)
 
     def is_image(self, case: Case) -> bool:
-        """Whether a case is the very image."""
+        """Whether a case is the image itself."""
         return case.sha256 == self._record.source.sha256
 
     def is_same(self, case: Case, record: ResultRecord, whole: float) -> bool:
         """Whether a case is of the same lesion or person.
 
-        Pseudonyms, the institution's facts and DICOM headers tell; of pictures without any of these, only nearly
-        equal ones are known as the same lesion's.
+        Pseudonyms, the institution's facts and DICOM headers tell; pictures without any of these count as the same
+        lesion only if they are nearly identical.
 
         Args:
             case: As the index has it.

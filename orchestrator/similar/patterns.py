@@ -2,9 +2,8 @@
 
 After US 2019/0122360 A1, [0062] and [0063]: the lesion's map is brought to a standard resolution and illumination
 before it is compared, similarity is that of local patterns and not of the outcome alone, and a pattern counts by
-what it contributed to the outcome. Nothing is asked of a model here: a record holds all that is needed, the small
-picture, the mask and the classifier's saliency; or, where the classifier gave descriptors of its own
-(``PATTERNS``), these.
+what it contributed to the outcome. No model is run here: a record holds everything needed, the small picture, the
+mask and the classifier's saliency, or the classifier's own descriptors (``PATTERNS``) if it gave any.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ Floats = npt.NDArray[np.float32]
 Plane = npt.NDArray[Any]
 
 SIDE = 128
-"""Pixels that the lesion's square is brought to: the standard resolution. Few pictures state millimetres."""
+"""Pixels of the side to which the lesion's square is scaled: the standard resolution. Few pictures state
+millimetres."""
 
 REGION, STEP = 32, 16
 """Side of a region, and from one to the next, in pixels of that square: neighbours overlap by half."""
@@ -33,9 +33,9 @@ _SKIN = np.array((200.0, 165.0, 150.0), np.float32)
 """What the skin around a lesion is made to look like, sRGB: the standard illumination."""
 _GAIN = (0.5, 2.0)
 _RING = (0.1, 0.5)
-"""Where skin is looked for: so far from the lesion, in square roots of its area."""
+"""How far from the lesion skin is looked for, in square roots of its area."""
 _DARK = 40
-"""Brightest channel up to which it is no skin but the dark corner of a dermatoscope."""
+"""Brightest channel up to which a pixel is the dark corner of a dermatoscope, not skin."""
 _LEAST_SKIN_PIXELS = 50
 _EVEN = 0.5
 """Share of a region's weight that it has by being lesion; the rest is its share of the saliency."""
@@ -47,11 +47,11 @@ _COARSE = (1, 2, 4)
 _BINS = 8
 _TEXTURE_SPREAD = 0.06
 _LEARNED = 10.0**0.5
-"""Length of learned descriptions: a match has fallen to 1 / e where their cosine is less by a tenth."""
+"""Length of learned descriptions: a match falls to 1 / e if their cosine is a tenth lower."""
 _BLOCK = 2
-"""Rows and columns of a model's places that are a region."""
+"""Rows and columns of a model's places that make up a region."""
 _LEAST_WEIGHT = 0.2
-"""Of a region, over that of an even share: what counts less is left out."""
+"""Weight of a region, relative to an even share, below which it is left out."""
 _WIDTH = 1.0
 """Distance of two descriptions at which a match has fallen to exp(-1/2)."""
 

@@ -1,4 +1,4 @@
-"""What a record holds of a lesion's look: its small picture, its mask, where the classifier looked."""
+"""What a record holds of a lesion's appearance: its small picture, its mask, where the classifier looked."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _TILES, _ORIGINAL, _PURIFIED = 4, 0, 2
 
 
 def look_of(store: ObjectStore, record: ResultRecord) -> Patterns | None:
-    """The local patterns of an image's lesion; none where its record has no picture of it.
+    """The local patterns of an image's lesion; none if its record has no picture of it.
 
-    Those that its classifier gave, where it did: of one model all records have them, or none.
+    Those of its classifier, if it gives any: either all records of a model have them, or none.
 
     Raises:
         ObjectNotFound: Where its mask was deleted.

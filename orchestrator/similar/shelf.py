@@ -1,4 +1,4 @@
-"""Indexes as they are searched: in memory, read again when they have changed."""
+"""Indexes ready for searching: in memory, and read again when they have changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Allowed = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Case:
-    """One that an index holds: where its record is, and what is known of it besides."""
+    """A case of an index: where its record is, and what else is known about it."""
 
     batch: str
     index: int
@@ -46,12 +46,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Refinement:
-    """Which cases are asked for; none of these: all.
+    """Which cases to search; without any of these: all.
 
     Attributes:
-        diagnosis: As the institution says it, where it says any, else the most probable.
-        site: As the institution says it, in any case of letters.
-        since, until: When they were taken, where the institution says so, else processed; both included.
+        diagnosis: The diagnosis stated by the institution, if any, else the most probable one.
+        site: The site stated by the institution, in upper or lower case.
+        since, until: When they were taken, if the institution says so, else processed; both inclusive.
     """
 
     diagnosis: str | None = None
@@ -133,11 +133,11 @@ class IndexShelf:
         self._lock = Lock()
 
     def get(self, store: ObjectStore, model: ModelUsed, tenant: str | None = None) -> Opened:
-        """The index of a model's embeddings as it is now; of one tenant, with its cases and facts alone.
+        """The index of a model's embeddings as it is now; for one tenant, with its cases and facts only.
 
         Raises:
-            PermanentError: With reason ``no_index``, where there is none, or only of other models; or
-                ``index_damaged``. So it is where an index holds nothing of the tenant's.
+            PermanentError: With reason ``no_index``, if there is none, or only those of other models, or if it
+                holds nothing of the tenant's; or ``index_damaged``.
         """
         with self._lock:
             found = read_index(store, model.sha256)
@@ -166,7 +166,7 @@ def open_index(store: ObjectStore, index: Index, facts: KnownFacts) -> Opened:
     for shard, table in in_order(lambda one: (one, _table(store, one)), index.shards, _AT_A_TIME):
         codes = cases.codes_of(table)
         if len(codes) != shard.rows or codes.shape[1] != coder.code_bytes:
-            raise damaged(f"{shard.key} has other codes than the index says")
+            raise damaged(f"{shard.key} does not have the codes that the index states")
         coder.add(codes)
         tables.append(table.drop_columns(["code"]))
     return Opened(index, coder, pa.concat_tables([cases.none(), *tables]).combine_chunks(), facts)

@@ -11,7 +11,7 @@ from orchestrator.similar.answer import Answer, Neighbour
 
 
 def values_of(record: ResultRecord, found: Answer) -> dict[str, Any]:
-    """All of an answer: the image with its probabilities and regions, index and cases; boxes in pixels."""
+    """A whole answer: the image with its probabilities and regions, index and cases; boxes in pixels."""
     return {
         "image": {
             "batch": record.batch,

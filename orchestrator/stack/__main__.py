@@ -16,17 +16,17 @@ from orchestrator.stack.state import make_home
 
 
 def main() -> int:
-    """Run a stack until SIGTERM; 1 where it could not be kept running."""
+    """Run a stack until SIGTERM; returns 1 if it could not be kept running."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.stack", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="folder for data, logs and state")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument(
-        "--live-slots", type=int, default=0, help="images at a time in a worker for live ones only"
+        "--live-slots", type=int, default=0, help="images at a time in a worker that takes only live ones"
     )
     parser.add_argument(
         "--model-repository", type=Path, help="Triton model repository; the default models otherwise"
     )
-    parser.add_argument("--desk", action="store_true", help="serve the desk, too")
+    parser.add_argument("--desk", action="store_true", help="also serve the desk")
     options = parser.parse_args()
     try:
         repository = options.model_repository or default_model_repository()

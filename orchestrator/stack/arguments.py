@@ -1,4 +1,4 @@
-"""Secrets among the arguments of a program that takes them in no other way: covered once it has read them."""
+"""Secrets among the arguments of a program that accepts them no other way: erased once it has read them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _ARG_START, _ARG_END = 47, 48  # of the fields of /proc/<pid>/stat, from 0: proc
 
 
 def cover(pid: int, secret: str) -> bool:
-    """Write over a secret in the arguments of a process of ours, which every user of the machine may list.
+    """Overwrite a secret in the arguments of one of our processes, which every user of the machine can list.
 
     Args:
         pid: The process; a descendant of this one, or one that it may trace otherwise.
         secret: What must not be seen there.
 
     Returns:
-        Whether it is not there any more.
+        Whether it is gone.
     """
     try:
         head, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")

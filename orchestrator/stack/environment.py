@@ -1,4 +1,4 @@
-"""What the parts of the stack are told by their environment."""
+"""What the environment tells the parts of the stack."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def audited(settings: Settings, home: Path) -> Settings:
-    """The settings with an audit log in the stack's own folder, where none is set."""
+    """The settings with an audit log in the stack's own folder, if none is set."""
     folder = settings.audit.folder or str(home.resolve() / "logs" / "audit")
     return settings.model_copy(update={"audit": settings.audit.model_copy(update={"folder": folder})})
 
 
 def without_salt(settings: Settings) -> Settings:
-    """The settings for parts that see pseudonyms only: none of them takes images in."""
+    """The settings for parts that see only pseudonyms, since they take no images in."""
     return settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"salt": None})})
 
 
@@ -45,7 +45,7 @@ def without_report_key(settings: Settings) -> Settings:
 
 
 def without_credentials(settings: Settings) -> Settings:
-    """The settings for files: what lets us into systems of others, as a PACS, is told to processes only."""
+    """The settings for files: credentials for external systems, such as a PACS, are passed to processes only."""
     none = {"user": None, "password": None, "token": None}
     pacs = {name: one.model_copy(update=none) for name, one in settings.dicomweb.items()}
     fhir = {name: one.model_copy(update=none) for name, one in settings.fhir.items()}
@@ -70,7 +70,7 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of every part before its settings.
 
     It is this process's own, without its ``DERMBATCH_*`` variables (they are in the settings already), with this
-    very installation on the import path wherever the part runs, and with no proxy for the loopback address.
+    installation on the import path wherever the part runs, and with no proxy for the loopback address.
     """
     env = {name: value for name, value in environ.items() if not name.startswith(_PREFIX)}
     installed = Path(orchestrator.__file__).resolve().parent.parent

@@ -7,7 +7,7 @@ Run as a program of its own (it imports the standard library only)::
 ``HOST`` is the process id that must be its parent, ``GRACE`` the seconds from SIGTERM to SIGKILL, ``LEFTOVERS`` a
 glob pattern of files to remove at the end (empty: none). The guard makes itself the reaper of all its descendants
 (``PR_SET_CHILD_SUBREAPER``, prctl(2)): a grandchild whose parent died becomes its child, also one that left the
-session. It ends the program on SIGTERM, or when its host is gone, whatever the host died of, and then kills every
+session. It ends the program on SIGTERM, or when its host is gone for whatever reason, and then kills every
 descendant. Should the guard itself be killed, the kernel kills the program (``PR_SET_PDEATHSIG``). That signal
 goes with the *thread* that started the child; the guard has only one, so it holds wherever the host starts parts.
 
@@ -28,7 +28,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK = 0.5  # seconds between two looks at the host
-_ORPHAN_GRACE = 3.0  # where the host is gone nobody waits for an orderly end
+_ORPHAN_GRACE = 3.0  # once the host is gone, nobody waits for an orderly end
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 

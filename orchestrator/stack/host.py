@@ -55,7 +55,7 @@ def up(
     """
     home = home.resolve()
     make_home(home)
-    Lock(home).release()  # else it would be told by the log of a process that does not start
+    Lock(home).release()  # otherwise only the log of a process that fails to start would say so
     log = logs_path(home) / "stack.log"
     rotate(log)
     argv = python_module(
@@ -91,12 +91,12 @@ def attach(home: Path) -> Settings:
 
 @contextmanager
 def object_store(home: Path, settings: StoreSettings, *, make: bool = False) -> Iterator[StoreSettings]:
-    """The object store of a stack that does not run, started alone for as long as this lasts.
+    """The object store of a stack that is not running, started on its own for as long as this lasts.
 
     Args:
         home: Of the stack.
         settings: Buckets and time-outs that it had.
-        make: Make an empty one where no stack ever ran in this home.
+        make: Create an empty one if no stack ever ran in this home.
 
     Raises:
         StackError: If none ever ran in this home, or one runs now, or the store does not come up.
@@ -106,7 +106,7 @@ def object_store(home: Path, settings: StoreSettings, *, make: bool = False) -> 
         make_home(home)
     elif not (home / "s3").is_dir():
         raise StackError(
-            f"no stack is running in {home}, and none was; start one with: dermbatch up --home {home}"
+            f"no stack is running in {home}, and none ever was; start one with: dermbatch up --home {home}"
         )
     lock = Lock(home, "fetch")
     try:
@@ -171,7 +171,7 @@ def serve(stack: Stack) -> None:
         signal.signal(number, leave)
     with suppress(_Ended), stack:
         print(f"the stack is running in {stack.home}", flush=True)
-        while not asked:  # for Python drops what a signal handler raises within a destructor
+        while not asked:  # because Python drops what a signal handler raises within a destructor
             time.sleep(_CHECK)
             for sentence in stack.check():
                 print(sentence, flush=True)

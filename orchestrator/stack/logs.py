@@ -1,4 +1,4 @@
-"""The logs of the parts do not grow for ever: a large one is set aside, in place of the one before."""
+"""The logs of the parts do not grow for ever: a large one is set aside, replacing the previous one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 
 MOST = 16 * 1024 * 1024
-"""Bytes of a log; as many again may be in the one that was set aside."""
+"""Most bytes of a log; the one set aside may have as many again."""
 
 
 def rotate(log: Path) -> bool:
-    """Set a log aside as ``<log>.1`` where it is large. Its program goes on writing into the emptied file.
+    """Set a log aside as ``<log>.1`` if it is large. Its program goes on writing into the emptied file.
 
-    It is copied, not renamed, for programs have it open; they append. A line that is written within the
+    It is copied rather than renamed, because programs have it open for appending. A line written in the
     milliseconds between copying and emptying is lost.
 
     Returns:
-        Whether it was.
+        Whether it was set aside.
     """
-    with suppress(OSError):  # none yet, or no space: it is tried again
+    with suppress(OSError):  # no log yet, or no space: it is tried again
         if log.stat().st_size > MOST:
             shutil.copyfile(log, log.with_name(f"{log.name}.1"))
             os.truncate(log, 0)

@@ -10,13 +10,13 @@ from dermbatch.errors import StackError
 
 _LOWEST = 10240
 # Below Linux' range for outgoing connections (32768 and up): between the choice of a port and the start of its
-# server, and while a dead part waits to be started again, no connection of anybody can sit down on it.
+# server, and while a dead part waits to be started again, no connection can occupy it.
 _HIGHEST = 32767
 _TRIES = 2000
 
 
 def free_ports(count: int) -> list[int]:
-    """Choose ports of 127.0.0.1 on which nobody listens; all are held bound until the last one is chosen.
+    """Choose ports of 127.0.0.1 on which nobody listens; all stay bound until the last one is chosen.
 
     Args:
         count: How many.
@@ -49,7 +49,7 @@ def free_ports(count: int) -> list[int]:
 def taken(port: int) -> bool:
     """Whether somebody listens on a port of 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended are nobody's
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
         try:
             listener.bind(("127.0.0.1", port))
         except OSError:

@@ -20,7 +20,7 @@ from dermbatch.errors import StackError
 from orchestrator.stack.logs import rotate
 
 GUARD = "orchestrator.stack.guard"
-"""The program around every part, as a module."""
+"""The module of the program that runs around every part."""
 
 _GUARD_EXTRA = 5.0  # seconds that the guard gets beyond the grace of its program
 _POLL = 0.05
@@ -44,7 +44,7 @@ class Part:
         grace: Seconds from SIGTERM to SIGKILL.
         cwd: Its working directory; the log's folder where not given.
         on_ready: Called each time that it became ready, also after a restart.
-        telling: Which lines of its log say why it failed, where its last ones do not.
+        telling: Pattern of the log lines that say why it failed, in case its last ones do not.
         leftovers: Glob pattern of files to remove once it has ended (shared memory).
     """
 
@@ -118,7 +118,7 @@ class Part:
         return self._ready and self.running
 
     def look(self) -> bool:
-        """Probe once where it is not ready yet; true if it is ready.
+        """Probe once, unless it is ready already; true if it is ready.
 
         Raises:
             StackError: If it has ended, or was not ready in time (it is stopped then); names the log and shows
@@ -170,7 +170,7 @@ class Part:
         self._sweep()
 
     def last_lines(self, count: int = _LAST_LINES) -> str:
-        """The last lines of its log since it was last started; the last telling ones where there are such."""
+        """The last lines of its log since its last start, or the last telling ones if there are any."""
         try:
             with self.log.open("rb") as log:
                 log.seek(self._log_start if self._log_start <= self.log.stat().st_size else 0)  # it was rotated
@@ -181,7 +181,7 @@ class Part:
         return "".join((telling or lines)[-count:]).rstrip()
 
     def _sweep(self) -> None:
-        # A guard that was killed could not clean up: what stayed in its session goes now.
+        # A guard that was killed could not clean up: kill what is left in its session now.
         if self._process is not None and self._process.returncode == -signal.SIGKILL:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -191,7 +191,7 @@ class Part:
 
 
 def stop_all(parts: Sequence[Part]) -> None:
-    """Stop several parts at the same time; returns when nothing of them is left."""
+    """Stop several parts at the same time; returns when nothing is left of them."""
     for part in parts:
         part.terminate()
     for part in parts:

@@ -63,12 +63,12 @@ class Stack:
         home: The stack's own folder; made where missing. One stack at a time.
         settings: What the user set; the addresses of the parts are filled in.
         workers: Worker processes, each with ``settings.worker.concurrency`` images at a time.
-        live_slots: Images at a time in one more worker, which takes live ones only: they need not wait there for
-            a bulk image to end.
+        live_slots: Images at a time in an additional worker that takes only live ones, which then need not wait
+            for a bulk image to end.
         model_repository: The Triton model repository to serve.
         desk: Whether the desk is served, too.
-        keep_queue: Whether Redis goes on with what an earlier stack in this home has left.
-        holder: What starts it, for others that want the home meanwhile.
+        keep_queue: Whether Redis continues with what an earlier stack left in this home.
+        holder: What starts it, to tell others that want the home.
         service_command: The orchestrator service; configured by its environment only.
         worker_command: A worker; likewise.
     """
@@ -119,7 +119,7 @@ class Stack:
         return (*self._servers, *self._programs)
 
     def start(self) -> None:
-        """Start all parts and wait until all are ready; nothing is left running where that fails.
+        """Start all parts and wait until all are ready; if that fails, nothing is left running.
 
         Raises:
             HomeInUse: If another stack or command has the home.
@@ -142,7 +142,7 @@ class Stack:
             raise
 
     def check(self) -> list[str]:
-        """Look after the parts: call it about once a second. Starts a part that died again, with growing pauses.
+        """Look after the parts: call this about once a second. Restarts parts that died, with growing pauses.
 
         Returns:
             Sentences about parts that died or came back since the last call, for the log.
@@ -155,7 +155,8 @@ class Stack:
             rotate(part.log)
         if shutil.disk_usage(self.home).free < self._asked.stack.least_free:
             raise StackError(
-                f"the disk of {self.home} is full; what was recorded is kept: free some space and run it again"
+                f"the disk of {self.home} is full; what was recorded is kept: free some space and run the "
+                f"command again"
             )
         complaints = [sentence for supervised in self._supervised for sentence in supervised.look()]
         if complaints:
@@ -167,7 +168,7 @@ class Stack:
         return self.object_files.path_of(self.settings.store.bucket, key)
 
     def stop(self) -> None:
-        """Stop all parts, workers first; returns when no process is left. Harmless where nothing runs."""
+        """Stop all parts, workers first; returns when no process is left. Harmless if nothing is running."""
         stop_all(self._programs)
         stop_all(self._servers)
         self._supervised = []
@@ -229,7 +230,7 @@ class Stack:
             self._programs.append(self._desk_part(base))
 
     def _asked_ports(self) -> dict[str, int]:
-        port = self._asked.stack.store_port if self._holder == "up" else 0  # what runs once is found by nobody
+        port = self._asked.stack.store_port if self._holder == "up" else 0  # nobody looks for what runs only once
         if port and taken(port):
             raise StackError(
                 f"port {port} is in use or not allowed; set DERMBATCH_STACK__STORE_PORT to another one"
@@ -237,7 +238,7 @@ class Stack:
         return {"s3": port} if port else {}
 
     def _report_key(self) -> SecretStr:
-        """What the orchestrator signs reports with: where none is set, one that is kept in the home."""
+        """The key that the orchestrator signs reports with; if none is set, one that is kept in the home."""
         return self._metering.signing_key or kept_key(self.home)
 
     def _desk_settings(self) -> dict[str, object]:
@@ -329,7 +330,7 @@ class Stack:
         write_state(self.home, state)
 
     def _wait_for_orphans(self) -> None:
-        """Where the last stack here was killed, its parts may be about to end: they hold the same data files."""
+        """If the last stack here was killed, its parts may still be ending, with the same data files open."""
         last = read_state(self.home)
         pids = [] if last is None else [part.pid for part in last.parts.values() if part.pid is not None]
         ours = [pid for pid in pids if process_alive(pid) and GUARD in _command_line(pid)]

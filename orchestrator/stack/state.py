@@ -1,4 +1,4 @@
-"""What a running stack tells others: ``stack.json`` in its home, and the lock that keeps a second one out."""
+"""What a running stack publishes: ``stack.json`` in its home, and the lock that keeps a second one out."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class PartState(Record):
 
 
 def make_home(home: Path) -> None:
-    """Make a stack's home and the folder of its logs, for their owner alone, whoever made them before and how.
+    """Make a stack's home and its log folder private to their owner, creating them if needed.
 
     Raises:
         OSError: If they cannot be made.
     """
     for folder in (home, logs_path(home)):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(PermissionError):  # of another owner, who has decided
+        with suppress(PermissionError):  # owned by somebody else, who decides
             folder.chmod(0o700)
 
 
 class StackState(Record):
-    """``stack.json``: readable by its owner only, for it holds the queue's password."""
+    """``stack.json``: readable only by its owner, because it holds the queue's password."""
 
     pid: int
     created: float
@@ -76,7 +76,7 @@ def write_state(home: Path, state: StackState) -> None:
 
 
 def read_state(home: Path) -> StackState | None:
-    """The state of the stack that runs, or was killed, in this home; none where there is no whole one."""
+    """The state of the stack that runs, or was killed, in this home; none if there is no complete one."""
     try:
         return StackState.model_validate_json(state_path(home).read_bytes())
     except (OSError, ValidationError):
@@ -84,7 +84,7 @@ def read_state(home: Path) -> StackState | None:
 
 
 def process_alive(pid: int, created: float | None = None) -> bool:
-    """Whether a process runs (one that ended and was not collected does not), and is the one created then."""
+    """Whether a process is running (a zombie is not), and is the one created at this time."""
     try:
         process = psutil.Process(pid)
         if created is not None and abs(process.create_time() - created) > 1:
@@ -112,7 +112,7 @@ def wait_gone(pids: list[int], timeout: float) -> list[int]:
 
 
 Holder = Literal["up", "run", "fetch"]
-"""What has a home: a stack that stays, ``dermbatch run``, or a command that reads what is there."""
+"""What holds a home: a stack that keeps running, ``dermbatch run``, or a command that reads results."""
 
 
 def _in_use(home: Path, pid: str, holder: str) -> str:
@@ -134,7 +134,7 @@ class Lock:
 
         Args:
             home: What it is of.
-            holder: What takes it, for those who do not get it.
+            holder: What takes it, to tell those who do not get it.
 
         Raises:
             HomeInUse: If another process has it; names it.

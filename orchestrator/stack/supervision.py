@@ -1,4 +1,4 @@
-"""Starting parts again that died: with growing pauses, and not for ever."""
+"""Restarts parts that died, with growing pauses, and not for ever."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.stack.process import Part
 
 MOST_RESTARTS = 5
 WITHIN = 600.0
-"""Seconds; a part that dies more often than ``MOST_RESTARTS`` times in them is given up."""
+"""A part that dies more than ``MOST_RESTARTS`` times within these seconds is given up."""
 
 _FIRST_PAUSE = 0.5
 
@@ -31,7 +31,7 @@ class Supervised:
     _again_at: float | None = field(default=None, init=False)
 
     def look(self) -> list[str]:
-        """See whether it lives; start it again where its pause is over. Does not wait for it.
+        """Check whether it is alive; restart it once its pause is over. Does not wait for it.
 
         Returns:
             Sentences about what happened since the last look; empty where all is well.

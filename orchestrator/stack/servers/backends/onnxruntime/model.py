@@ -1,4 +1,4 @@
-"""ONNX Runtime for Triton where its C++ backend is not to be had: a python-based backend named ``onnxruntime``.
+"""ONNX Runtime for Triton where its C++ backend is not available: a python-based backend named ``onnxruntime``.
 
 Triton runs this file in one process ("stub") per model instance, and a model repository written for the C++
 backend serves here unchanged. For the interface see "Python-based backends" in Triton's documentation. As the C++
