@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import typer
@@ -419,6 +420,15 @@ def test_links_lead_somewhere(document):
         assert path.is_relative_to(ROOT)
         if fragment:
             assert fragment in anchors(path), f"{document.name}: {target}"
+
+
+def test_the_picture_of_the_services_says_what_the_table_says():
+    picture = " ".join("".join(ElementTree.parse(ROOT / "docs/images/services.svg").getroot().itertext()).split())
+    rows = [row for row in tables("docs/architecture.md") if "Service" in row]
+    assert len(rows) == 9
+    for row in rows:
+        service = re.sub(r"\[(.+?)\]\(.+?\)", r"\1", row["Service"])
+        assert f"{service} {row['What it does']}" in picture
 
 
 def test_documents_that_the_code_names_are_there():
