@@ -8,9 +8,10 @@ Those of the images that are trained on are, so that the network gives the same 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from google.protobuf.message import DecodeError
@@ -23,14 +24,25 @@ _WITHIN = re.compile(r"net\.|part\d+/")  # a network's names within a graph that
 _FOLDED = ".weight_bias"  # what the exporter calls the bias that a folded batch norm has become
 
 
+@runtime_checkable
+class Narrowing(Protocol):
+    """A network that can begin from a wider one of its kind."""
+
+    def wider(self, state: Mapping[str, Tensor], /) -> Self | None:
+        """A network of the widths of these weights; none where they are its own, or another network's."""
+
+    def narrow_from(self, wide: Self, /) -> None:
+        """Take the strongest channels of a trained network."""
+
+
 def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], object]) -> None:
     """Give a network the weights of a trained one.
 
-    All parameters have to be there. Buffers that are there are taken, but for numbers that are fitted after
-    training (a temperature, a bias): they are fitted anew.
+    All parameters have to be there, or a wider network's where it can be narrowed. Buffers that are there are
+    taken, but for numbers that are fitted after training (a temperature, a bias): they are fitted anew.
 
     Args:
-        model: Of the same network.
+        model: Of the same network, or a narrower one of its kind.
         weights: ``best.pt``, ``model.onnx``, or a folder: a run's, or a served model's (its newest version).
         see: Shows a network some of what it is to be trained on.
 
@@ -41,6 +53,13 @@ def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], objec
     if path.suffix == ".onnx" and hasattr(model, "in_levels"):
         raise UsageError(f"{path} has its weights in levels of 255: begin from the checkpoint that it was made of")
     found = _served(path) if path.suffix == ".onnx" else checkpoint.load(path).state
+    wide = model.wider(found) if isinstance(model, Narrowing) else None
+    _take(model if wide is None else wide, found, path, see)
+    if wide is not None and isinstance(model, Narrowing):
+        model.narrow_from(wide)
+
+
+def _take(model: nn.Module, found: dict[str, Tensor], path: Path, see: Callable[[nn.Module], object]) -> None:
     norms = dict(_unfolded(model, found))
     _load(model, found, path)
     if norms:

@@ -12,13 +12,16 @@ of them in float: a 24-megapixel image would take 288 MB a tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import onnx
 import torch
+from onnx import helper, numpy_helper
 
 from dermbatch.models.contracts import IMAGE, Contract, Tensor
 from lesionnets.graphs.assembly import export_network, join, parse
-from lesionnets.nets.purify.purifier import FoldedUNet
+from lesionnets.nets.purify.folded import FOLD, FoldedUNet
 
 LONG_SIDE = 512
 ENLARGED = 2.0
@@ -33,7 +36,7 @@ _BEFORE = """
 before (uint8[N, H, W, 3] IMAGE) => (float[N, 3, h, w] SMALL)
 <float one = {1.0}, float scale = {255.0}, float stride = {$stride}, float long_side = {$long_side},
  float most = {$most},
- int64[1] three = {3}>
+ int64[1] channel_axis = {1}, int64[1] first = {0}, int64[1] second = {1}, int64[1] third = {2}>
 {
   batch = Shape <start = 0, end = 1> (IMAGE)
   size = Shape <start = 1, end = 3> (IMAGE)
@@ -47,11 +50,20 @@ before (uint8[N, H, W, 3] IMAGE) => (float[N, 3, h, w] SMALL)
   at_least_one = Max (rounded, one)
   small_sides = Mul (at_least_one, stride)
   small_size = Cast <to = 7> (small_sides)
-  small_shape = Concat <axis = 0> (batch, small_size, three)
-  reduced = Resize <mode = "linear", antialias = 1> (IMAGE, , , small_shape)
-  planes = Transpose <perm = [0, 3, 1, 2]> (reduced)
-  values = Cast <to = 1> (planes)
-  SMALL = Div (values, scale)
+  small_shape = Concat <axis = 0> (batch, channel_axis, small_size)
+  image = Transpose <perm = [0, 3, 1, 2]> (IMAGE)
+  red = Gather <axis = 1> (image, first)
+  green = Gather <axis = 1> (image, second)
+  blue = Gather <axis = 1> (image, third)
+  red_levels = Cast <to = 1> (red)
+  small_red = Resize <mode = "linear", antialias = 1> (red_levels, , , small_shape)
+  green_levels = Cast <to = 1> (green)
+  small_green = Resize <mode = "linear", antialias = 1> (green_levels, , , small_shape)
+  blue_levels = Cast <to = 1> (blue)
+  small_blue = Resize <mode = "linear", antialias = 1> (blue_levels, , , small_shape)
+  small = Concat <axis = 1> (small_red, small_green, small_blue)
+  whole = Round (small)
+  SMALL = Div (whole, scale)
 }
 """
 
@@ -61,30 +73,34 @@ after (uint8[N, H, W, 3] IMAGE, float[N, 1, h, w] LOGITS, float[N, 3, h, w] CLEA
   => (uint8[N, H, W, 3] PURIFIED, uint8[N, H, W] OCCLUSION)
 <float zero = {0.0}, float one = {1.0}, float scale = {255.0}, float threshold = {$threshold},
  uint8 below = {$below},
- float difference = {$difference}, int64[1] green = {1}, int64[1] after_green = {2}, int64[1] channel_axis = {1}>
+ float difference = {$difference}, int64[1] channel_axis = {1}, int64[1] second = {1}>
 {
   image = Transpose <perm = [0, 3, 1, 2]> (IMAGE)
-  shape = Shape (image)
   batch = Shape <start = 0, end = 1> (image)
   size = Shape <start = 2, end = 4> (image)
-  map_shape = Concat <axis = 0> (batch, channel_axis, size)
+  plane_shape = Concat <axis = 0> (batch, channel_axis, size)
 
   clipped = Clip (CLEAN, zero, one)
   scaled = Mul (clipped, scale)
   rounded = Round (scaled)
-  small_fill = Cast <to = 2> (rounded)
-  fill = Resize <mode = "linear"> (small_fill, , , shape)
+  small_red, small_green, small_blue = Split <axis = 1, num_outputs = 3> (rounded)
+  red_levels = Resize <mode = "linear"> (small_red, , , plane_shape)
+  red = Cast <to = 2> (red_levels)
+  blue_levels = Resize <mode = "linear"> (small_blue, , , plane_shape)
+  blue = Cast <to = 2> (blue_levels)
+  green_levels = Resize <mode = "linear"> (small_green, , , plane_shape)
+  green = Cast <to = 2> (green_levels)
+  fill = Concat <axis = 1> (red, green, blue)
 
   probability = Sigmoid (LOGITS)
   of_255 = Mul (probability, scale)
-  map = Resize <mode = "linear"> (of_255, , , map_shape)
+  map = Resize <mode = "linear"> (of_255, , , plane_shape)
   likely = GreaterOrEqual (map, threshold)
   map_bytes = Cast <to = 2> (map)
 
-  image_green = Slice (image, green, after_green, channel_axis)
+  image_green = Gather <axis = 1> (image, second)
   image_level = Cast <to = 1> (image_green)
-  fill_green = Slice (fill, green, after_green, channel_axis)
-  fill_level = Cast <to = 1> (fill_green)
+  fill_level = Cast <to = 1> (green)
   change = Sub (image_level, fill_level)
   distance = Abs (change)
   differs = GreaterOrEqual (distance, difference)
@@ -127,4 +143,53 @@ def build(network: FoldedUNet) -> onnx.ModelProto:
         outputs=["LOGITS", "CLEAN"],
         multiple=network.stride,
     )
+    _fold_by_stride(middle)
     return join("purify", before, middle, after, inputs=["IMAGE"], outputs=["PURIFIED", "OCCLUSION"])
+
+
+def _fold_by_stride(middle: onnx.ModelProto) -> None:
+    """Have the first convolution fold the image itself: 6 x 6 in steps of two, of the same weights.
+
+    Folding it first moves every value once more, which took as long as the convolution. The weights are rearranged
+    in the graph, which runtimes do once, when they load it: so they can be had from it as they were trained.
+    """
+    graph = middle.graph
+    made = {name: node for node in graph.node for name in node.output}
+    (convolution,) = (node for node in graph.node if "stem.0.weight" in node.input)
+    (weight,) = (tensor for tensor in graph.initializer if tensor.name == "stem.0.weight")
+    outputs, folded, *kernel = weight.dims
+    colours = folded // FOLD**2
+    source = convolution.input[0]
+    while made[source].op_type in {"Reshape", "Transpose", "SpaceToDepth"}:
+        source = made[source].input[0]
+    shapes = {
+        "stem/apart": [outputs, colours, FOLD, FOLD, *kernel],
+        "stem/together": [outputs, colours, *(FOLD * side for side in kernel)],
+    }
+    graph.initializer.extend(numpy_helper.from_array(np.array(shape), name) for name, shape in shapes.items())
+    rearranged = [
+        helper.make_node("Reshape", [weight.name, "stem/apart"], ["stem/split"]),
+        helper.make_node("Transpose", ["stem/split"], ["stem/turned"], perm=[0, 1, 4, 2, 5, 3]),
+        helper.make_node("Reshape", ["stem/turned", "stem/together"], ["stem/weight"]),
+    ]
+    bigger = helper.make_node(
+        "Conv",
+        [source, "stem/weight", *convolution.input[2:]],
+        convolution.output,
+        kernel_shape=[FOLD * side for side in kernel],
+        strides=[FOLD, FOLD],
+        pads=[FOLD * (side // 2) for side in kernel] * 2,
+    )
+    nodes = [*rearranged, *(bigger if node is convolution else node for node in graph.node)]
+    del graph.node[:]
+    graph.node.extend(_needed(nodes, [value.name for value in graph.output]))
+
+
+def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """Those on which the outputs depend, in their order."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return kept[::-1]

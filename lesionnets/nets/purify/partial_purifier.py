@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional
 
+from lesionnets.nets.purify.folded import FoldedUNet
 from lesionnets.nets.purify.partial_unet import PartialUNet, composed
-from lesionnets.nets.purify.purifier import FoldedUNet
 
 HOLE = 0.2
 """Occlusion probability from which a pixel is not shown to the painter."""

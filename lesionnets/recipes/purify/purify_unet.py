@@ -31,17 +31,18 @@ from lesionnets.evaluation.purify import (
     phantom_cases,
 )
 from lesionnets.graphs.purify import DIFFERENCE, ENLARGED, LONG_SIDE, THRESHOLD
-from lesionnets.nets.purify.purifier import FoldedUNet, Purifier
+from lesionnets.nets.purify.folded import FoldedUNet
+from lesionnets.nets.purify.purifier import Purifier
 from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, device, fit
 
 NAME = "purify_unet"
 MINUTES = 40.0
 PATIENCE = 40
-WIDTHS = (32, 48, 64, 96)
+WIDTHS = (16, 32, 64, 96)
 """Channels of the levels at width 1.0, which two CPU cores can train."""
-RATE, FINE_RATE = 3e-3, 1e-3
-"""Peak learning rates: from nothing, and from weights that are given."""
+RATE, FINE_RATE = 3e-3, 2e-3
+"""Peak learning rates: from nothing, and from weights that are given, of a wider network as a rule."""
 OUTSIDE_WEIGHT = 0.3
 """Of a level of change outside hair against the share of error left inside, in the choice."""
 HOLE_WEIGHT = 6.0
