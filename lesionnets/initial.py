@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dermbatch.errors import UsageError
 from lesionnets import checkpoint
+from lesionnets.nets.enhance.plain import PlainEnhancer
 
 _WITHIN = re.compile(r"net\.|part\d+/")  # a network's names within a graph that wraps it, or is joined of parts
 _FOLDED = ".weight_bias"  # what the exporter calls the bias that a folded batch norm has become
@@ -47,11 +48,11 @@ def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], objec
         see: Shows a network some of what it is to be trained on.
 
     Raises:
-        UsageError: Where there are none, another network's, or an enhancer's served ones, which are in levels.
+        UsageError: Where there are none, another network's, or served ones that were merged.
     """
     path = _file(weights)
-    if path.suffix == ".onnx" and hasattr(model, "in_levels"):
-        raise UsageError(f"{path} has its weights in levels of 255: begin from the checkpoint that it was made of")
+    if path.suffix == ".onnx" and isinstance(model, PlainEnhancer):
+        raise UsageError(f"{path} has its branches merged: begin from the checkpoint that it was made of")
     found = _served(path) if path.suffix == ".onnx" else checkpoint.load(path).state
     wide = model.wider(found) if isinstance(model, Narrowing) else None
     _take(model if wide is None else wide, found, path, see)

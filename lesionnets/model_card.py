@@ -72,14 +72,15 @@ ABOUT: dict[str, About] = {
     ),
     "enhance_espcn": About(
         "Super-resolves the lesion's region x4 for viewing.",
-        f"{_ISIC}: the regions around the lesions, reduced by four, half of them blurred, noisy and JPEG-coded",
+        f"{_ISIC}: patches, half of them at up to three times as much detail a pixel, reduced by four, half of "
+        "them blurred, noisy and JPEG-coded",
         "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
         "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
     ),
     "enhance_plain": About(
-        "Super-resolves the lesion's region x4 for viewing, at a tenth of enhance_espcn's cost.",
-        f"{_ISIC}: patches, at up to twice as much detail a pixel, reduced by four, half of them blurred, noisy "
-        "and JPEG-coded",
+        "Super-resolves the lesion's region x4 for viewing, at half of enhance_espcn_int8's cost.",
+        f"{_ISIC}: patches, half of them at up to three times as much detail a pixel, reduced by four, half of "
+        "them blurred, noisy and JPEG-coded",
         "Detail that the camera did not record cannot come back: it is estimated. Measurements belong on the "
         "original. Of a picture with strong noise or compression, fine structures can be smoothed away with it.",
     ),

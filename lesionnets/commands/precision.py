@@ -55,16 +55,24 @@ def precision(
 
 
 def _inputs(model: Model, stage: Stage, samples: list[Sample]) -> Iterator[Inputs]:
-    """What the model would be given of these images; the middle of each, where it takes tiles."""
+    """What the model would be given of these images.
+
+    Where it takes tiles, an enhancer, the middle of each and all of it as a poorer camera had taken it: noise and
+    edges of a pixel's width have the largest values, and what exceeds a byte's range is cut off.
+    """
+    from lesionnets.data.degradations import SCALE, Degradation, degrade, own_random  # noqa: PLC0415
     from lesionnets.evaluation.classify import lesion_of  # noqa: PLC0415
     from lesionnets.evaluation.segment import read_picture  # noqa: PLC0415
 
     tile = int(model.number("tile", 0))
-    for sample in samples:
+    for index, sample in enumerate(samples):
         image = read_picture(sample)
         if tile:
             top, left = (max(side - tile, 0) // 2 for side in image.shape[:2])
             yield {"IMAGE": image[None, top : top + tile, left : left + tile]}
+            height, width = (side - side % SCALE for side in image.shape[:2])
+            whole, how = image[:height, :width].copy(), list(Degradation)[index % len(Degradation)]
+            yield {"IMAGE": degrade(whole, how, own_random(whole))[None]}
         elif stage is Stage.CLASSIFY:
             lesion = lesion_of(sample, image, None, native=False)
             yield {

@@ -8,11 +8,10 @@ from torch import nn
 
 from dermbatch.models.contracts import IMAGE, Contract, Tensor
 from lesionnets.graphs.assembly import export_network, join, parse
-from lesionnets.nets.enhance.enhancer import SCALE, Enhancer
-from lesionnets.nets.enhance.plain import PlainEnhancer
+from lesionnets.nets.enhance.enhancer import SCALE, Enhancer, SubPixelEnhancer
 
 TILE = 160
-"""Side of the tiles that large crops are cut into, in source pixels: what a core does in some 40 ms."""
+"""Side of the tiles that large crops are cut into, in source pixels."""
 
 _BEFORE = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
@@ -40,33 +39,39 @@ after (float[N, 3, H4, W4] DETAILED) => (uint8[N, H4, W4, 3] ENHANCED)
 
 _AFTER_SUB_PIXELS = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
-after (float[N, C, H, W] LEVELS) => (uint8[N, H4, W4, 3] ENHANCED)
-<float zero = {0.0}, float most = {255.0}, int64[5] apart = {0, 0, 0, 4, 12}, int64[4] larger = {1, 4, 4, 1},
- int64[1] colours = {3}>
+after (float[N, C, H, W] SUB_PIXELS) => (uint8[N, H4, W4, 3] ENHANCED)
+<float step = {0.003921568627451}, uint8 zero = {0}, int64[48] by_place = {$by_place}, int64[1] larger = {4},
+ int64[1] values = {12}, int64[1] rest = {-1}, int64[1] colours = {3}>
 {
-  clipped = Clip (LEVELS, zero, most)
-  bytes = Cast <to = 2> (clipped)
-  pixels = Transpose <perm = [0, 2, 3, 1]> (bytes)
-  rows = Reshape (pixels, apart)
-  lines = Transpose <perm = [0, 1, 3, 2, 4]> (rows)
-  size = Shape <start = 0, end = 3> (pixels)
-  size_and_colours = Concat <axis = 0> (size, colours)
-  enlarged = Mul (size_and_colours, larger)
+  bytes = QuantizeLinear (SUB_PIXELS, step, zero)
+  sorted = Gather <axis = 1> (bytes, by_place)
+  count = Shape <start = 0, end = 1> (bytes)
+  height = Shape <start = 2, end = 3> (bytes)
+  apart = Concat <axis = 0> (count, larger, values, rest)
+  planes = Reshape (sorted, apart)
+  pixels = Transpose <perm = [0, 1, 3, 2]> (planes)
+  in_rows = Concat <axis = 0> (count, larger, height, rest)
+  rows = Reshape (pixels, in_rows)
+  lines = Transpose <perm = [0, 2, 1, 3]> (rows)
+  tall = Mul (height, larger)
+  enlarged = Concat <axis = 0> (count, tall, rest, colours)
   ENHANCED = Reshape (lines, enlarged)
 }
 """
-# Sub-pixels are spread out as bytes, a quarter of what floats take: with a small network this decides.
+# With a small network this decides, so: rounding and cutting off in one step, then bytes, a quarter of what floats
+# take, sorted by planes, within each of the four rows of a pixel's values, and by whole lines.
+_BY_PLACE = [colour * SCALE**2 + place for place in range(SCALE**2) for colour in range(3)]
 
 
 class _SubPixels(nn.Module):
     """A network's sub-pixels as channels."""
 
-    def __init__(self, network: PlainEnhancer) -> None:
+    def __init__(self, network: SubPixelEnhancer) -> None:
         super().__init__()
-        self.network = network.in_levels()
+        self.network = network.merged()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`PlainEnhancer.sub_pixels`."""
+        """See :class:`SubPixelEnhancer`."""
         return self.network.sub_pixels(x)
 
 
@@ -84,11 +89,11 @@ def build(network: Enhancer) -> onnx.ModelProto:
 
     IMAGE uint8 [N, H, W, 3] to ENHANCED uint8 [N, 4 H, 4 W, 3].
     """
-    if isinstance(network, PlainEnhancer):
+    if isinstance(network, SubPixelEnhancer):
         middle = export_network(
-            _SubPixels(network), [torch.rand(2, 3, 24, 32)], inputs=["PLANES"], outputs=["LEVELS"]
+            _SubPixels(network), [torch.rand(2, 3, 24, 32)], inputs=["PLANES"], outputs=["SUB_PIXELS"]
         )
-        after = parse(_AFTER_SUB_PIXELS)
+        after = parse(_AFTER_SUB_PIXELS, by_place=", ".join(map(str, _BY_PLACE)))
         return join("enhance", parse(_BEFORE), middle, after, inputs=["IMAGE"], outputs=["ENHANCED"])
     middle = export_network(network, [torch.rand(2, 3, 24, 32)], inputs=["PLANES"], outputs=["DETAILED"])
     return join("enhance", parse(_BEFORE), middle, parse(_AFTER), inputs=["IMAGE"], outputs=["ENHANCED"])

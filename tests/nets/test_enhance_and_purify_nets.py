@@ -9,11 +9,13 @@ from costs import count_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn.functional import conv2d
 
 from dermbatch.phantoms.phantom import phantom
+from lesionnets.data.batches.patches import to_tensor
 from lesionnets.nets.enhance.enhancer import Enhancer
 from lesionnets.nets.enhance.espcn import Espcn, bicubic_phases
-from lesionnets.nets.enhance.plain import Branched, PlainEnhancer
+from lesionnets.nets.enhance.plain import Branched, PlainEnhancer, interpolation
 from lesionnets.nets.enhance.srgan import SrganGenerator
 from lesionnets.nets.purify.partial_purifier import PartialPurifier, grown
 from lesionnets.nets.purify.purifier import FoldedUNet, Purifier, clean_share, spread
@@ -71,20 +73,27 @@ def test_super_resolution_is_cheap_enough_for_a_processor() -> None:
 
 def test_a_plain_network_is_served_by_one_convolution_a_layer() -> None:
     model = shaken(PlainEnhancer(8, 2)).eval()
-    served = model.in_levels()
+    served = model.merged()
     assert not any(isinstance(part, Branched) for part in served.modules())
-    assert sum(kernel.numel() for kernel in PlainEnhancer().in_levels().parameters()) < 11_000
+    assert sum(kernel.numel() for kernel in PlainEnhancer().merged().parameters()) < 13_000
     x = torch.rand(2, 3, 13, 9)
     with torch.inference_mode():
-        torch.testing.assert_close(served.sub_pixels(x), 255 * model.sub_pixels(x) + 0.5, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(served.sub_pixels(x), model.sub_pixels(x), atol=1e-4, rtol=1e-4)
 
 
-def test_an_untrained_plain_network_is_near_nearest_neighbour_enlargement() -> None:
+def test_an_untrained_plain_network_is_nearly_bicubic_interpolation() -> None:
     torch.manual_seed(1)
-    x = torch.rand(1, 3, 12, 10)
+    x = to_tensor(phantom(3, height=40, width=52).clean[None])
     with torch.inference_mode():
-        error = (PlainEnhancer()(x) - x.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)).abs()
-    assert float(error.mean()) < 0.15
+        error = (PlainEnhancer()(x) - Espcn(4, 1)(x)).abs()
+    assert float(error.mean()) < 1 / 255
+
+
+def test_the_filters_of_interpolation_are_exact_where_none_is_left_out() -> None:
+    filters, weights = interpolation((16, 16, 16))
+    x = torch.rand(1, 3, 9, 8)
+    values = conv2d(conv2d(x, filters), weights).reshape(3, 4, 4, 5, 4).permute(0, 3, 1, 4, 2).reshape(3, 20, 16)
+    torch.testing.assert_close(values, Espcn(4, 1)(x)[0, :, 8:-8, 8:-8], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("model", [Purifier(), PartialPurifier(0.125, (8, 8))])

@@ -26,6 +26,7 @@ from lesionnets.data.batches.occluded import (
     phantom_backgrounds,
 )
 from lesionnets.data.batches.patches import PatchPairs
+from lesionnets.data.batches.pooled_patches import PooledPatches
 from lesionnets.data.degradations import Degradation, degrade, own_random
 from lesionnets.data.prefetch import prefetched
 from lesionnets.data.sources.isic import Sample, find_samples
@@ -169,12 +170,29 @@ def test_patches_are_pairs_at_a_quarter_and_the_same_for_a_seed() -> None:
         PatchPairs(crops, patch=100, batch_size=6, steps=2)
 
 
+def test_a_pool_of_patches_is_drawn_once_and_turned_alike() -> None:
+    crops = [phantom(seed, height=96, width=128).clean for seed in range(2)]
+    loader = PooledPatches(iter(crops), patch=8, each=6, batch_size=5, steps=2, seed=3)
+    torch.manual_seed(1)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 2
+    for small, truth in batches:
+        assert small.shape == (5, 3, 8, 8)
+        assert truth.shape == (5, 3, 32, 32)
+        assert (torch.nn.functional.avg_pool2d(truth, 4) - small).abs().mean() < 0.05, "the same patch"
+    again = PooledPatches(iter(crops), patch=8, each=6, batch_size=5, steps=2, seed=3)
+    torch.manual_seed(1)
+    torch.testing.assert_close(list(again), batches, rtol=0, atol=0)
+    with pytest.raises(UsageError, match="measures 400 pixels"):
+        PooledPatches(iter(crops), patch=100, each=1, batch_size=1, steps=1, seed=0)
+
+
 def test_patches_weigh_by_their_own_error() -> None:
     model, small = Espcn(4, 1), torch.full((2, 3, 8, 8), 0.5)
     truth = torch.full((2, 3, 32, 32), 0.5)
     truth[0] += 0.02
     truth[1] += 0.2
-    alone = [math.log(error + LEAST_ERROR) for error in (0.02, 0.2)]
+    alone = [math.log(error**2 + LEAST_ERROR) for error in (0.02, 0.2)]
     assert float(loss_step(model, (small, truth)).detach()) == pytest.approx(sum(alone) / 2, abs=1e-3)
 
 

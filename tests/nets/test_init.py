@@ -65,8 +65,8 @@ def test_a_served_purifier_is_what_training_begins_from() -> None:
     assert apart.mean() < 0.001  # two libraries round differently at a threshold
 
 
-def test_what_an_enhancer_serves_is_refused() -> None:
-    with pytest.raises(UsageError, match="in levels of 255: begin from the checkpoint"):
+def test_branches_that_were_merged_are_refused() -> None:
+    with pytest.raises(UsageError, match="branches merged: begin from the checkpoint"):
         begin_from(PlainEnhancer(4, 1), SHIPPED / "enhance_espcn", unseen)
 
 

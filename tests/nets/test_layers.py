@@ -11,7 +11,6 @@ from dermbatch.phantoms.occlusion import draw_hairs, draw_ink
 from dermbatch.phantoms.phantom import phantom
 from lesionnets.data.batches.laid_over import SIDE, LaidOver, make_bank
 from lesionnets.data.batches.occluded import phantom_backgrounds
-from lesionnets.data.batches.shot_patches import ShotPatches
 from lesionnets.data.layers import Layer, any_layer, drawn_layer, lifted_layer
 from lesionnets.data.tensor_camera import blurred, jpeg
 from lesionnets.evaluation.purify import measure, pair_case
@@ -85,17 +84,6 @@ def test_covered_crops_differ_where_their_map_says_so() -> None:
         assert float(mask.sum()) > 0
         error = (covered - clean).abs().mean(dim=1, keepdim=True)
         assert float((error * mask).sum() / mask.sum()) > 3 * float((error * (1 - mask)).sum() / (1 - mask).sum())
-
-
-def test_patches_are_pairs_of_a_quarter_and_the_whole(skin: np.ndarray) -> None:
-    torch.manual_seed(1)
-    for small, truth in ShotPatches([skin, skin], CPU, patch=16, batch_size=8, steps=2):
-        assert small.shape == (8, 3, 16, 16)
-        assert truth.shape == (8, 3, 64, 64)
-        reduced = torch.nn.functional.avg_pool2d(truth, 4)
-        assert float((reduced - small).abs().mean()) < 0.05
-        # Those that are only reduced come first and agree best.
-        assert float((reduced - small)[:2].abs().mean()) < 0.01
 
 
 def test_the_error_of_real_pairs_is_counted_where_they_differ_clearly(skin: np.ndarray) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 SCALE = 4
 
@@ -20,3 +21,26 @@ class Enhancer(nn.Module, ABC):
     @abstractmethod
     def radius(self) -> int:
         """Source pixels on each side that a value depends on; tiles that overlap by twice as many are seamless."""
+
+
+class SubPixelEnhancer(Enhancer):
+    """One that computes all values of a pixel as channels and spreads them out at last, which bytes do as well."""
+
+    @abstractmethod
+    def sub_pixels(self, x: Tensor) -> Tensor:
+        """Float [N, 3, H, W], 0 to 1, to float [N, 48, H, W]: by colour, then row and column within the pixel."""
+
+    def merged(self) -> SubPixelEnhancer:
+        """As it is served; the same function by fewer steps, where there are such."""
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Super-resolve.
+
+        Args:
+            x: Float [N, 3, H, W], sRGB in 0 to 1.
+
+        Returns:
+            Float [N, 3, 4 H, 4 W], about 0 to 1, not clipped.
+        """
+        return functional.pixel_shuffle(self.sub_pixels(x), SCALE)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
 
-from lesionnets.nets.enhance.enhancer import SCALE, Enhancer
+from lesionnets.nets.enhance.enhancer import SCALE, SubPixelEnhancer
 
 _CUBIC_A = -0.5  # Keys 1981: exact on quadratics; what Pillow uses
 _TAPS = 5  # four taps a phase, over phases that start one pixel apart
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class Espcn(Enhancer):
+class Espcn(SubPixelEnhancer):
     """Efficient sub-pixel super-resolution: work on the small picture, enlarge in the last step.
 
     A network that enlarged first would do 16 times the work. This one predicts the 16 sub-pixels of each pixel as
@@ -90,25 +90,12 @@ class Espcn(Enhancer):
         """Low-resolution pixels on each side that a value depends on; what tiles must overlap by."""
         return max(2 + 2 * self.blocks, _TAPS // 2)
 
-    def smooth(self, x: Tensor) -> Tensor:
-        """Bicubic interpolation; float [N, 3, H, W] to float [N, 3, 4 H, 4 W]. Needs float32 to be exact."""
+    def sub_pixels(self, x: Tensor) -> Tensor:
+        """Bicubic interpolation, and what it misses; see :class:`SubPixelEnhancer`."""
         margin = _TAPS // 2
         framed = F.pad(x, (margin, margin, margin, margin), mode="replicate")
-        return F.pixel_shuffle(F.conv2d(framed, self.get_buffer("phases"), groups=3), SCALE)
-
-    def detail(self, x: Tensor) -> Tensor:
-        """What bicubic interpolation misses; shapes as :meth:`smooth`. Small numbers, so bfloat16 will do."""
+        smooth = F.conv2d(framed, self.get_buffer("phases"), groups=3)
         # Centred input: the zeros beyond the border then stand for mid grey, not for black.
         features = F.relu(self.stem(x - 0.5))
-        return F.pixel_shuffle(self.head(features + self.body(features)), SCALE)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Super-resolve.
-
-        Args:
-            x: Float [N, 3, H, W], sRGB in 0 to 1.
-
-        Returns:
-            Float [N, 3, 4 H, 4 W], about 0 to 1, not clipped.
-        """
-        return self.smooth(x) + self.detail(x)
+        detailed: Tensor = smooth + self.head(features + self.body(features))
+        return detailed

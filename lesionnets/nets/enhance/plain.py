@@ -3,9 +3,11 @@
 For speed a served network should be nothing but few 3 x 3 convolutions of 16 channels, a vector of a processor
 each. Such a network learns badly; so in training each of them is the sum of several branches, which are all linear
 and become one convolution afterwards (Ding et al., "RepVGG", CVPR 2021; Zhang et al., "Edge-oriented Convolution
-Block for Real-time Super Resolution on Mobile Devices", ACM MM 2021). The head sees the picture itself beside the
-features, so that the network starts as nearest-neighbour enlargement (the anchor of Du et al., "Anchor-based Plain
-Net for Mobile Image Super-Resolution", CVPRW 2021).
+Block for Real-time Super Resolution on Mobile Devices", ACM MM 2021).
+
+The head sees filtered pictures beside the features: the strongest parts of bicubic interpolation, which the
+network thus is, but for half a level of 255, before it has learnt anything (a finer anchor than the nearest
+neighbours of Du et al., "Anchor-based Plain Net for Mobile Image Super-Resolution", CVPRW 2021).
 """
 
 from __future__ import annotations
@@ -16,10 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.nets.enhance.enhancer import SCALE, Enhancer
+from lesionnets.nets.enhance.enhancer import SCALE, SubPixelEnhancer
+from lesionnets.nets.enhance.espcn import bicubic_phases
 
 _COLOURS = 3
-_OUTPUTS = SCALE * SCALE * _COLOURS
+_OUTPUTS = _COLOURS * SCALE * SCALE
+_MIDDLE = 0.5  # of the values: what is subtracted, so that the zeros beyond the border stand for mid grey
+_REACH = 2  # of the filters, pixels on each side
+_OPPONENT = ((1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (1.0, 1.0, -2.0))
+"""Brightness and two differences of colours, in which a picture's fine structures hardly differ."""
+_SHARES = (8, 4, 4)
+"""Filters of each; with fewer than four the mean is off."""
 
 
 class Branched(nn.Module):
@@ -29,16 +38,18 @@ class Branched(nn.Module):
         inputs: Channels.
         outputs: Channels.
         wider: How many times more channels the branch of a 1 x 1 and a 3 x 3 convolution has.
+        apart: Pixels between its taps: 2 sees twice as far for the same work.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, wider: int = 4) -> None:
+    def __init__(self, inputs: int, outputs: int, *, wider: int = 4, apart: int = 1) -> None:
         super().__init__()
-        self.whole = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.whole = nn.Conv2d(inputs, outputs, 3)
         self.point = nn.Conv2d(inputs, outputs, 1, bias=False)
         # No bias in between: it would end at the picture's border and could not be merged.
         self.widen = nn.Conv2d(inputs, wider * outputs, 1, bias=False)
-        self.narrow = nn.Conv2d(wider * outputs, outputs, 3, padding=1, bias=False)
+        self.narrow = nn.Conv2d(wider * outputs, outputs, 3, bias=False)
         self.keeps = inputs == outputs
+        self.apart = apart
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Kernel [outputs, inputs, 3, 3] and bias [outputs] of the one convolution that all branches make."""
@@ -54,81 +65,93 @@ class Branched(nn.Module):
     def merged(self) -> nn.Conv2d:
         """The one convolution, without the branches."""
         kernel, bias = self.weights()
-        one = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+        outputs, inputs = kernel.shape[:2]
+        one = nn.Conv2d(inputs, outputs, 3, padding=self.apart, dilation=self.apart)
         one.weight, one.bias = nn.Parameter(kernel), nn.Parameter(bias)
         return one
 
     def forward(self, values: Tensor) -> Tensor:
         """As one convolution, in training as well: merging kernels is less work than running all branches."""
         kernel, bias = self.weights()
-        return functional.conv2d(values, kernel, bias, padding=1)
+        return functional.conv2d(values, kernel, bias, padding=self.apart, dilation=self.apart)
 
 
 def _merged(block: nn.Module) -> nn.Module:
     return block.merged() if isinstance(block, Branched) else block
 
 
-class PlainEnhancer(Enhancer):
+def interpolation(shares: tuple[int, ...] = _SHARES) -> tuple[Tensor, Tensor]:
+    """Bicubic interpolation as filters of the picture and what each adds to the sub-pixels, its strongest parts.
+
+    Args:
+        shares: Filters of brightness and of the two differences of colours, at most 16 each; 16 is exact.
+
+    Returns:
+        Filters float [K, 3, 5, 5] and weights float [3 x 4 x 4, K, 1, 1], K being the sum of the shares;
+        sub-pixels by colour, row and column.
+    """
+    phases = bicubic_phases()[:, 0].flatten(1)
+    left, strengths, right = torch.linalg.svd(phases, full_matrices=False)
+    side = 2 * _REACH + 1
+    filters, weights = [], []
+    for colours, share in zip(functional.normalize(torch.tensor(_OPPONENT)), shares, strict=True):
+        root = strengths[:share].sqrt()
+        planes = (root[:, None] * right[:share]).reshape(share, 1, side, side)
+        filters.append(planes * colours[:, None, None])
+        weights.append(torch.einsum("pk,c->cpk", left[:, :share] * root, colours).reshape(_OUTPUTS, share))
+    return torch.cat(filters), torch.cat(weights, dim=1)[..., None, None]
+
+
+class PlainEnhancer(SubPixelEnhancer):
     """Super-resolution by few plain convolutions, each a sum of branches while it is trained.
 
     Branches that are all linear can be added up into one convolution after training: what is served is as small as
     a plain network, and learns as a larger one does (re-parameterisation; Ding et al., CVPR 2021,
-    https://arxiv.org/abs/2101.03697).
+    https://arxiv.org/abs/2101.03697). Before any training it is bicubic interpolation, nearly.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> float [N, 3, 4 H, 4 W], about 0 to 1.
 
     Args:
         channels: Feature maps.
-        blocks: Convolutions between the first and the head.
+        blocks: Convolutions between the first and the head; taps of the inner ones are two pixels apart.
     """
 
     def __init__(self, channels: int = 16, blocks: int = 4) -> None:
         super().__init__()
-        self.blocks = blocks
+        apart = [1 if index in (0, blocks - 1) else 2 for index in range(blocks)]
+        self.reach = 1 + sum(apart)
         self.stem: nn.Module = Branched(_COLOURS, channels)
-        self.body = nn.ModuleList(Branched(channels, channels) for _ in range(blocks))
-        self.head = nn.Conv2d(channels + _COLOURS, _OUTPUTS, 1)
+        self.body = nn.ModuleList(Branched(channels, channels, apart=pixels) for pixels in apart)
+        filters, weights = interpolation()
+        self.filters = nn.Conv2d(_COLOURS, len(filters), 2 * _REACH + 1, bias=False)
+        self.head = nn.Conv2d(len(filters) + channels, _OUTPUTS, 1)
         with torch.no_grad():
-            self.head.weight[:, _COLOURS:] *= 0.1
-            self.head.weight[:, :_COLOURS] = torch.eye(_COLOURS).repeat(SCALE * SCALE, 1)[..., None, None]
-            self.head.bias.zero_()  # type: ignore[union-attr]
+            self.filters.weight.copy_(filters)
+            self.head.weight[:, : len(filters)] = weights
+            self.head.weight[:, len(filters) :] *= 0.01
+            self.head.bias.fill_(_MIDDLE)  # type: ignore[union-attr]
 
     @property
     def radius(self) -> int:
-        """See :class:`Enhancer`: one pixel a 3 x 3 convolution."""
-        return 1 + self.blocks
+        """See :class:`Enhancer`."""
+        return max(self.reach, _REACH)
 
     def sub_pixels(self, x: Tensor) -> Tensor:
-        """All values of a pixel as channels, [N, 4 x 4 x 3, H, W]: row of the sub-pixel, column, colour."""
-        first = functional.relu(self.stem(x - 0.5))
-        features = first
-        for index, block in enumerate(self.body):
-            features = block(features)
-            features = functional.relu(features + first if index == self.blocks - 1 else features)
-        out: Tensor = self.head(torch.cat([x, features], dim=1))
+        """See :class:`SubPixelEnhancer`."""
+        x = x - _MIDDLE
+        first = features = functional.relu(self.stem(x))
+        for block in self.body[:-1]:
+            features = functional.relu(block(features))
+        features = functional.relu(self.body[-1](features) + first)
+        framed = functional.pad(x, (_REACH,) * 4, mode="replicate")
+        out: Tensor = self.head(torch.cat([self.filters(framed), features], dim=1))
         return out
 
-    def in_levels(self) -> PlainEnhancer:
-        """A copy for serving: without branches; sub-pixels in levels of 255, and a half, as bytes are cut off."""
+    def merged(self) -> PlainEnhancer:
+        """A copy without branches."""
         served = copy.deepcopy(self).eval()
         with torch.no_grad():
             served.stem = _merged(self.stem)
             served.body = nn.ModuleList(_merged(block) for block in self.body)
-            served.head.weight *= 255
-            served.head.bias.mul_(255).add_(0.5)  # type: ignore[union-attr]
         return served
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Super-resolve.
-
-        Args:
-            x: Float [N, 3, H, W], sRGB in 0 to 1.
-
-        Returns:
-            Float [N, 3, 4 H, 4 W], about 0 to 1, not clipped.
-        """
-        values = self.sub_pixels(x)
-        count, _, height, width = values.shape
-        values = values.reshape(count, SCALE, SCALE, _COLOURS, height, width)
-        return values.permute(0, 3, 4, 1, 5, 2).reshape(count, _COLOURS, SCALE * height, SCALE * width)

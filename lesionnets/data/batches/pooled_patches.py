@@ -1,0 +1,82 @@
+"""Pairs of patches for super-resolution that are drawn once and kept as bytes; see :mod:`.patches`.
+
+To blur, reduce and code patches costs a processor as much as the steps of a small network: so a pool of them is
+made before training, and training draws from it, turned and mirrored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from dermbatch.errors import UsageError
+from lesionnets.data.batches.patches import SHARES, to_tensor
+from lesionnets.data.degradations import SCALE, Image, degrade
+
+LEAST_DETAIL = 0.32
+"""Half of the patches come from a picture that was reduced to between this share and all of its size: other
+dermatoscopes, and pictures of fewer pixels, show more detail a pixel."""
+
+
+class PooledPatches:
+    """Batches of float tensors in 0 to 1: [N, 3, patch, patch] and [N, 3, 4 patch, 4 patch].
+
+    Args:
+        images: RGB uint8 [H, W, 3]; those that are smaller than a patch are passed over. Seen once.
+        patch: Side of the small patches, pixels; a multiple of 8 leaves JPEG's blocks in place, however turned.
+        each: Pairs from an image.
+        batch_size: Pairs in a batch.
+        steps: Batches in an epoch.
+        seed: Of the pool.
+
+    Raises:
+        UsageError: Where no image is large enough.
+    """
+
+    def __init__(
+        self, images: Iterable[Image], *, patch: int, each: int, batch_size: int, steps: int, seed: int
+    ) -> None:
+        random = np.random.default_rng(seed)
+        pairs = [
+            _pair(image, patch * SCALE, random)
+            for image in images
+            if min(image.shape[:2]) >= patch * SCALE
+            for _ in range(each)
+        ]
+        if not pairs:
+            raise UsageError(f"no training image measures {patch * SCALE} pixels on both sides")
+        self._small, self._truth = (np.stack(part) for part in zip(*pairs, strict=True))
+        self._batch_size, self._steps = batch_size, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self._steps):
+            chosen = torch.randint(len(self._truth), (self._batch_size,)).numpy()
+            turns, mirrored = int(torch.randint(4, ())), bool(torch.rand(()) < 0.5)
+            small, truth = (_turned(part[chosen], turns, mirrored) for part in (self._small, self._truth))
+            yield to_tensor(small), to_tensor(truth)
+
+
+def _turned(images: Image, turns: int, mirrored: bool) -> Image:
+    turned = np.rot90(images, k=turns, axes=(1, 2))
+    return np.ascontiguousarray(turned[:, :, ::-1] if mirrored else turned)
+
+
+def _pair(image: Image, side: int, random: np.random.Generator) -> tuple[Image, Image]:
+    share = LEAST_DETAIL ** random.random() if random.random() < 0.5 else 1.0
+    window = min(round(side / share), *image.shape[:2])
+    # Lesions lie in the middle: most patches do.
+    middle = np.clip(random.normal(0.5, 0.22, 2), 0, 1)
+    top, left = (round(place * (length - window)) for place, length in zip(middle, image.shape[:2], strict=True))
+    truth = np.ascontiguousarray(image[top : top + window, left : left + window])
+    if window != side:
+        reduced = PillowImage.fromarray(truth).resize((side, side), PillowImage.Resampling.BICUBIC)
+        truth = np.asarray(reduced, dtype=np.uint8)
+    how = list(SHARES)[random.choice(len(SHARES), p=list(SHARES.values()))]
+    return degrade(truth, how, random), truth
