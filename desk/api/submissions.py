@@ -35,7 +35,7 @@ _DAY = 24 * 3600
 _PLANNING = 60
 
 
-class Asked(BaseModel):
+class BatchRequest(BaseModel):
     """What is to become a batch."""
 
     model_config = ConfigDict(extra="forbid")
@@ -72,7 +72,7 @@ class _Meant:
 
 @router.post("/batches", status_code=201, response_model=Standing)
 def submit(
-    asked: Asked,
+    asked: BatchRequest,
     desk: TheDesk,
     store: TheStore,
     person: ThePerson,
@@ -98,7 +98,7 @@ def submit(
 
 @router.post("/estimates")
 def estimate(
-    asked: Asked,
+    asked: BatchRequest,
     desk: TheDesk,
     store: TheStore,
     person: ThePerson,
@@ -117,7 +117,7 @@ def estimate(
     return estimate if person.tenant is None else estimate | {"batches": None}  # of others, maybe
 
 
-def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
+def _meant(asked: BatchRequest, desk: Desk, person: Person) -> _Meant:
     order = submission.order(
         desk.settings,
         asked.stages,
@@ -135,7 +135,7 @@ def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
     return _Meant(order, inputs, frozenset(inputs) - set(asked.inputs), filters)
 
 
-def _tenant(asked: Asked, person: Person) -> str:
+def _tenant(asked: BatchRequest, person: Person) -> str:
     if person.tenant is not None and asked.tenant not in {None, person.tenant}:
         raise UsageError(f"there is no tenant {asked.tenant!r}")  # as where there is none
     return asked.tenant or person.tenant or "default"
@@ -164,7 +164,7 @@ def _prepared(meant: _Meant, desk: Desk, store: ObjectStore) -> submission.Submi
     )
 
 
-def _name(asked: Asked, tenant: str, desk: Desk, person: Person, key: str | None) -> str:
+def _name(asked: BatchRequest, tenant: str, desk: Desk, person: Person, key: str | None) -> str:
     """The batch's name: as given, else made; of the same request, the same one.
 
     Raises:

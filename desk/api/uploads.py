@@ -37,7 +37,7 @@ _FILES = 100_000
 _JOINERS = "\u200c\u200d"
 
 
-class Wanted(BaseModel):
+class UploadRequest(BaseModel):
     """A file to be uploaded."""
 
     name: str = Field(min_length=1, max_length=1000, description="its path below the chosen folder")
@@ -64,7 +64,7 @@ class Upload:
 
 @router.post("", status_code=201)
 def begin(
-    wanted: Wanted, response: Response, desk: TheDesk, person: ThePerson, store: TheStore
+    wanted: UploadRequest, response: Response, desk: TheDesk, person: ThePerson, store: TheStore
 ) -> dict[str, object]:
     """Begin a file; send its pieces to the address in ``Location``. Files with one ``into`` become one batch.
 

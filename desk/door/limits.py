@@ -16,7 +16,7 @@ _SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 @dataclass(frozen=True)
-class Limits:
+class RateLimits:
     """Counts what is asked.
 
     A minute begins with the first request that is counted in it. Every method raises ``LedgerUnavailable`` where

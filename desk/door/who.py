@@ -15,7 +15,7 @@ from dermbatch.records.asked import NAME
 from dermbatch.settings.desk import DeskSettings
 from desk.desk import Person
 from desk.door.keys import PREFIX, Keys
-from desk.door.limits import Limits
+from desk.door.limits import RateLimits
 from desk.door.oidc.claims import roles_of
 from desk.door.oidc.signon import SignOn
 from desk.door.sessions import Session, Sessions
@@ -41,7 +41,7 @@ class Recognition:
     sessions: Sessions
     keys: Keys
     sign_on: SignOn | None
-    limits: Limits
+    limits: RateLimits
     audit: Audit
 
     def who(self, headers: Headers, scope: Scope, *, use: bool = True) -> Person | None:

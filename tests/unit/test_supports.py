@@ -115,7 +115,7 @@ def test_a_support_that_is_not_there_is_told_with_those_that_are(store, name):
 
 def test_a_packed_support_is_the_same_elsewhere(store):
     made, elsewhere = kept.add(store, "demo", *drawn()), Store()
-    packed = kept.Packed.of(store, made)
+    packed = kept.PackedSupport.of(store, made)
     packed.put(elsewhere)
     assert kept.named(elsewhere, "demo@1") == made
     assert elsewhere.objects == store.objects

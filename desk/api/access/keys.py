@@ -14,7 +14,7 @@ from desk.door.keys import MOST_DAYS, Keys, shown
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
-class Wanted(BaseModel):
+class KeyRequest(BaseModel):
     """A key to be created."""
 
     model_config = ConfigDict(extra="forbid")
@@ -33,7 +33,7 @@ def keys(request: Request, person: ThePerson) -> list[dict[str, Any]]:
 
 
 @router.post("", status_code=201)
-def add(wanted: Wanted, request: Request, person: ThePerson) -> dict[str, Any]:
+def add(wanted: KeyRequest, request: Request, person: ThePerson) -> dict[str, Any]:
     """Create a key: ``key`` is shown here, and never again."""
     tenant = wanted.tenant if person.tenant is None else person.tenant
     key, made = _keys(request).add(wanted.name, tuple(wanted.roles), person.name, wanted.days, tenant)

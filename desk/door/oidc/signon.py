@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import structlog
 
 from dermbatch import layout
-from dermbatch.records.access import Known, Role
+from dermbatch.records.access import NameOwner, Role
 from dermbatch.settings.desk import DeskSettings, OidcSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
@@ -362,9 +362,9 @@ class SignOn:
                 "the issuer gives you a name that cannot be used here; ask for "
                 "another DERMBATCH_DESK__OIDC__NAME_CLAIM",
             )
-        known = Known(name=name, issuer=issuer, subject=subject)
+        known = NameOwner(name=name, issuer=issuer, subject=subject)
         key = layout.known_name(name)
-        if not write_once(self._store, key, known) and read(self._store, key, Known) != known:
+        if not write_once(self._store, key, known) and read(self._store, key, NameOwner) != known:
             detail = (
                 f"somebody else is {name} here: set DERMBATCH_DESK__OIDC__NAME_CLAIM to a claim that is unique"
             )
