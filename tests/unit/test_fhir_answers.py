@@ -121,7 +121,7 @@ def test_a_server_says_how_long_to_wait(header, wait):
 
 def test_hints_say_what_to_mend():
     for status, hint in (
-        (412, "several resources of one identifier"),
+        (412, "several resources with one identifier"),
         (404, "URL of DERMBATCH_FHIR"),
         (302, "URL"),
     ):

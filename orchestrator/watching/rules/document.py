@@ -67,10 +67,10 @@ def read_document(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{path}{line}: no YAML: {error.problem or error.context}") from error
+        raise UsageError(f"{path}{line}: not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # An impossible date, characters not allowed in YAML, a thousand nested brackets.
-        raise UsageError(f"{path}: this is not readable YAML") from error
+        raise UsageError(f"{path}: not YAML that can be read") from error
     return Document(path, values, root)
 
 
