@@ -138,7 +138,7 @@ def test_a_support_is_pinned_in_the_order_and_fits_its_model(store):
     with pytest.raises(UsageError, match="plain takes no support; those that do: oneshot"):
         fits(pinned(plain, "demo", store, Settings()), offer)
     unsegmented = Order(stages=(Stage.PURIFY,), models={}, support=made.choice)
-    with pytest.raises(UsageError, match="segment stage, which is not asked for"):
+    with pytest.raises(UsageError, match="segment stage, which is not among the stages"):
         fits(unsegmented, offer)
 
 
