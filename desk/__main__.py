@@ -28,22 +28,26 @@ _TRIM, _MAP = (-1, 1 << 20), (-3, 128 << 10)
 
 
 def check(settings: DeskSettings, tenants: TenantSettings) -> None:
-    """Refuse to serve anybody who can reach the port.
+    """Refuse to run if anybody who can reach the port would be served.
 
     Raises:
-        UsageError: Where it is to listen beyond the loopback and nothing says who asks, or to tell tenants apart
-            that nobody has declared.
+        UsageError: If it is to listen beyond the loopback with nothing to say who asks, or to separate tenants
+            that are not declared.
     """
     loopback = ipaddress.ip_address(settings.listen_address).is_loopback
     if settings.user_header is not None and not settings.proxies:
-        raise UsageError("DERMBATCH_DESK__USER_HEADER needs DERMBATCH_DESK__PROXIES: who is believed this header")
+        raise UsageError(
+            "DERMBATCH_DESK__USER_HEADER needs DERMBATCH_DESK__PROXIES, which says whose header is believed"
+        )
     if settings.tenant_header is not None and settings.user_header is None:
-        raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_DESK__USER_HEADER: who asks")
+        raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_DESK__USER_HEADER, which says who asks")
     if settings.tenant_header is not None and tenants.file is None:
-        raise UsageError("DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_TENANTS__FILE: which prefixes are whose")
+        raise UsageError(
+            "DERMBATCH_DESK__TENANT_HEADER needs DERMBATCH_TENANTS__FILE, which says whose each prefix is"
+        )
     if settings.oidc.tenant_claim is not None and tenants.file is None:
         raise UsageError(
-            "DERMBATCH_DESK__OIDC__TENANT_CLAIM needs DERMBATCH_TENANTS__FILE: which prefixes are whose"
+            "DERMBATCH_DESK__OIDC__TENANT_CLAIM needs DERMBATCH_TENANTS__FILE, which says whose each prefix is"
         )
     if not loopback and settings.user_header is None and settings.oidc.issuer is None:
         raise UsageError(
@@ -54,14 +58,14 @@ def check(settings: DeskSettings, tenants: TenantSettings) -> None:
 
 
 def give_back() -> None:
-    """Have memory that was freed go back to the machine.
+    """Return freed memory to the machine.
 
     Tables pass through it part by part. Of 1,000,000 results, Arrow's own allocator, and glibc's with thresholds
     that move with what is freed, would keep 80 MB for later.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # else another libc, with ways of its own
+    if hasattr(libc, "mallopt"):  # otherwise another libc, with its own ways
         libc.mallopt(*_TRIM)
         libc.mallopt(*_MAP)
 

@@ -32,7 +32,7 @@ from desk.desk import Desk
 from desk.door.blinding import only_unseen
 from desk.door.door import Door
 from desk.door.keys import Keys
-from desk.door.limits import Limits
+from desk.door.limits import RateLimits
 from desk.door.oidc.signon import SignOn
 from desk.door.sessions import Sessions
 from desk.door.tenancy import only_own
@@ -108,5 +108,5 @@ def _recognition(desk: Desk) -> Recognition:
     sessions = Sessions(desk.redis, settings.session)
     sign_on = SignOn(settings, sessions, desk.store) if settings.oidc.issuer is not None else None
     return Recognition(
-        settings, sessions, Keys(desk.store, desk.redis), sign_on, Limits(desk.redis, settings), audit
+        settings, sessions, Keys(desk.store, desk.redis), sign_on, RateLimits(desk.redis, settings), audit
     )

@@ -23,11 +23,11 @@ class Person:
 
     Attributes:
         name: As the audit log has it.
-        csrf: What a page of theirs must bring along with whatever changes something; empty where each request
-            brings a key or token, which no other site can have a browser send.
-        roles: What they are; the door asks the table of ``desk/door/rights.py`` what these may.
+        csrf: The token that a page must send with every change; empty if each request brings a key or token, which
+            no other site can make a browser send.
+        roles: Their roles; the table of ``desk/door/rights.py`` says what these may do.
         tenant: Whose batches they may see; none: all.
-        leaves: Whether a session holds that they can end.
+        leaves: Whether they have a session that they can end.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Person:
 
     @property
     def key(self) -> str:
-        """By what is theirs is kept: somebody of the same name at another tenant is another one."""
+        """The key for what is theirs: the same name at another tenant is somebody else."""
         return self.name if self.tenant is None else f"{self.tenant}\0{self.name}"
 
     def sees(self, batch: str) -> bool:
-        """Whether they may see a batch, as its name says."""
+        """Whether they may see a batch, judged by its name."""
         return self.tenant is None or layout.is_owned(batch, self.tenant)
 
 
@@ -56,7 +56,7 @@ class Desk:
 
     Attributes:
         settings: All settings.
-        store: The object store, used for nobody in particular.
+        store: The object store, used on behalf of nobody in particular.
         ledger: How batches stand.
         redis: Sessions, uploads and keys of requests.
     """
@@ -68,7 +68,7 @@ class Desk:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The desk of a system that these settings lead to; nothing is asked yet."""
+        """The desk of the system that these settings lead to; nothing is contacted yet."""
         return cls(
             settings,
             ObjectStore(settings.store, Audit(settings.audit, "desk")),
@@ -94,4 +94,4 @@ def _store(desk: Annotated[Desk, Depends(_desk)], person: Annotated[Person, Depe
 TheDesk = Annotated[Desk, Depends(_desk)]
 ThePerson = Annotated[Person, Depends(_person)]
 TheStore = Annotated[ObjectStore, Depends(_store)]
-"""The object store, whose accesses are noted as this person's."""
+"""The object store, with accesses noted as this person's."""

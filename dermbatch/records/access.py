@@ -46,7 +46,7 @@ class AccessKey(Stored):
     expires: datetime
 
 
-class Known(Record):
+class NameOwner(Record):
     """Whose name it is: an issuer vouches for a subject, and the name is what people call it."""
 
     name: str

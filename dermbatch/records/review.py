@@ -13,7 +13,7 @@ from dermbatch.stages import Stage
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Drawn(Record):
+class DrawnMask(Record):
     """A mask: COCO's run lengths down the columns, background first. Every pixel comes back as it was drawn."""
 
     height: int = Field(ge=1)
@@ -33,7 +33,7 @@ class Feature(Record):
     """A dermoscopic feature that was seen, in ISIC's terms; of all of the lesion where no region is drawn."""
 
     term: Text
-    region: Drawn | None = None
+    region: DrawnMask | None = None
 
 
 class Seen(Record):
@@ -90,7 +90,7 @@ class Queue(Stored):
         return self
 
 
-class Opened(Stored):
+class Unblinded(Stored):
     """That a reader saw what others decided of an image before they had decided: they are not blind any more."""
 
     batch: str
@@ -128,7 +128,7 @@ class Decision(Stored):
     despite: dict[Stage, str] = Field(default_factory=dict)
     diagnosis: tuple[Text, ...] = ()
     unsure: bool = False
-    mask: Drawn | None = None
+    mask: DrawnMask | None = None
     features: tuple[Feature, ...] = ()
     comment: str = Field(default="", max_length=10_000)
     to: str | None = None

@@ -10,7 +10,7 @@ from typing import Literal
 from dermbatch import layout
 from dermbatch.errors import NewerFormat, ObjectNotFound, PermanentError
 from dermbatch.records.outcome import ModelUsed, ResultRecord
-from dermbatch.records.review import Decision, Drawn
+from dermbatch.records.review import Decision, DrawnMask
 from dermbatch.review.kept import latest, newer_results, of_batch
 from dermbatch.review.queues import returned_to
 from dermbatch.stages import Stage
@@ -47,7 +47,7 @@ class Verdict:
 
     record: ResultRecord
     diagnosis: str | None
-    mask: Drawn | None
+    mask: DrawnMask | None
     decisions: tuple[Decision, ...]
     models: dict[Stage, ModelUsed]
 
@@ -99,7 +99,7 @@ def _verdict(store: ObjectStore, batch: str, index: int, decisions: list[Decisio
 
 
 def _why_not(
-    record: ResultRecord, diagnoses: set[tuple[str, ...]], masks: Sequence[Drawn], sure: Sequence[Decision]
+    record: ResultRecord, diagnoses: set[tuple[str, ...]], masks: Sequence[DrawnMask], sure: Sequence[Decision]
 ) -> Why | None:
     if len(diagnoses) > 1:
         return "readers_disagree"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, ReviewConflict
 from dermbatch.records.outcome import KnownImage, ResultRecord, StageRecord
-from dermbatch.records.review import Decision, Opened
+from dermbatch.records.review import Decision, Unblinded
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, read_if_any, write_once
@@ -72,14 +72,14 @@ def decided(store: ObjectStore, batch: str, index: int, reader: str, version: in
         return None
 
 
-def note_opened(store: ObjectStore, opened: Opened) -> None:
+def note_opened(store: ObjectStore, opened: Unblinded) -> None:
     """Keep that a reader has seen what others decided of an image; the first time counts."""
     write_once(store, layout.opened_to(opened.batch, opened.index, opened.reader), opened)
 
 
 def has_opened(store: ObjectStore, batch: str, index: int, reader: str) -> bool:
     """Whether a reader has."""
-    return read_if_any(store, layout.opened_to(batch, index, reader), Opened) is not None
+    return read_if_any(store, layout.opened_to(batch, index, reader), Unblinded) is not None
 
 
 def latest(found: list[Decision]) -> dict[str, Decision]:

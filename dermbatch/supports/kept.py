@@ -171,7 +171,7 @@ def pictures(store: ObjectStore, name: str, shot: Shot) -> tuple[Pixels, Pixels]
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedSupport:
     """A version of a set with its files, to be put into another store.
 
     Attributes:
@@ -183,7 +183,7 @@ class Packed:
     files: dict[str, bytes]
 
     @classmethod
-    def of(cls, store: ObjectStore, found: SupportSet) -> Packed:
+    def of(cls, store: ObjectStore, found: SupportSet) -> PackedSupport:
         """As a store has it."""
         keys = (layout.support_file(found.name, one) for shot in found.shots for one in (shot.image, shot.mask))
         return cls(found, {key: store.get(store.bucket, key) for key in keys})

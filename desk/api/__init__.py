@@ -1,1 +1,1 @@
-"""The API ``/v1``: a module a noun."""
+"""The API ``/v1``: one module a noun."""

@@ -1,4 +1,4 @@
-"""Answers that several parts of the API give: with ETags, in pages, by ranges."""
+"""Answers that several parts of the API share: with ETags, in pages, by ranges."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def digest(*parts: object) -> str:
 
 
 def is_known(request: Request, etag: str) -> bool:
-    """Whether the asker has this version already (RFC 9110, 13.1.2)."""
+    """Whether the client has this version already (RFC 9110, 13.1.2)."""
     etags = request.headers.get("if-none-match", "")
     return etags == "*" or etag in {one.strip().removeprefix("W/").strip('"') for one in etags.split(",")}
 
 
 def tagged(request: Request, etag: str, body: bytes | None, media_type: str = JSON) -> Response:
-    """An answer with an ETag; without its body where the asker has it.
+    """An answer with an ETag; without its body if the client has it.
 
-    Browsers may keep it, and ask each time whether it still holds, so that every look is noted.
+    Browsers may cache it, but must revalidate it each time, so that every look is noted.
     """
     headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
     if is_known(request, etag):
@@ -58,7 +58,7 @@ def json_of(request: Request, value: Any) -> Response:
 
 
 def ranged(request: Request, etag: str, body: bytes, media_type: str, **headers: str) -> Response:
-    """A file, or the range of it that is asked for (RFC 9110, 14).
+    """A file, or the requested range of it (RFC 9110, 14).
 
     Raises:
         Problem: 416 where there is no such range.
@@ -86,21 +86,21 @@ def _span(span: str, size: int) -> tuple[int, int]:
         start, end = size, size
     if start >= size or end <= start:
         raise Problem(
-            416, "no_such_range", f"the file has {size} bytes", headers={"Content-Range": f"bytes */{size}"}
+            416, "no_such_range", f"the file has only {size} bytes", headers={"Content-Range": f"bytes */{size}"}
         )
     return start, min(end, size)
 
 
 def cursor_of(fingerprint: str, last: tuple[int, int]) -> str:
-    """What leads on from the last result that was given."""
+    """The cursor after the last result that was returned."""
     return base64.urlsafe_b64encode(json.dumps([fingerprint, *last]).encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str, fingerprint: str) -> tuple[int, int]:
-    """Number of the batch and index of the last result that was given.
+    """Number of the batch and index of the last result that was returned.
 
     Raises:
-        Problem: 400 where it is none, or one of another question.
+        Problem: 400 if it is invalid, or belongs to another query.
     """
     at = {"in": "query", "parameter": "cursor"}
     try:
@@ -108,9 +108,14 @@ def read_cursor(cursor: str, fingerprint: str) -> tuple[int, int]:
         whose, batch, index = json.loads(base64.urlsafe_b64decode(padded))
         last = int(batch), int(index)
     except (ValueError, TypeError, OverflowError, binascii.Error) as error:
-        raise Problem(400, "bad_cursor", "this is no cursor", at=at) from error
+        raise Problem(400, "bad_cursor", "this is not a cursor; begin without one", at=at) from error
     if whose != fingerprint:
-        raise Problem(400, "other_cursor", "this cursor is of another query, order or batch: begin anew", at=at)
+        raise Problem(
+            400,
+            "other_cursor",
+            "this cursor belongs to another query, order or batch: begin again without one",
+            at=at,
+        )
     return last
 
 

@@ -1,4 +1,4 @@
-"""Batches: how they stand, and steering them."""
+"""Batches: their state, and steering them."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def batches(
     person: ThePerson,
     everything: Annotated[bool, Query(alias="all", description="all closed batches, not only the newest")] = False,
 ) -> Response:
-    """How all batches stand: open ones first, then closed ones, the one that closed last first."""
+    """The state of all batches: open ones first, then closed ones, most recently closed first."""
     return json_of(request, asdict(overview(store, desk.ledger, everything=everything, tenant=person.tenant)))
 
 
 @news.get("/usage")
 def usage(request: Request, desk: TheDesk, store: TheStore, person: ThePerson) -> Response:
-    """What tenants used, as it was counted when batches closed; decimals are texts, so that none is rounded."""
+    """What tenants used, as counted when batches closed; decimals are strings, so that none is rounded."""
     found = used(store, desk.settings.metering.prices, person.tenant)
     return json_of(request, json.loads(json.dumps(asdict(found), default=lambda number: f"{number:f}")))
 
 
 @router.get("/{name}", response_model=Standing)
 def batch(name: str, request: Request, desk: TheDesk, store: TheStore) -> Response:
-    """How one batch stands, and what was asked."""
+    """The state of one batch, and what was asked."""
     shown = standing(store, desk.ledger, name)
     body = asdict(shown.batches[0])
     if body["state"] != "planning":
@@ -71,7 +71,7 @@ def batch(name: str, request: Request, desk: TheDesk, store: TheStore) -> Respon
 
 @router.get("/{name}/events", response_class=StreamingResponse)
 async def events(name: str, request: Request, desk: TheDesk) -> StreamingResponse:
-    """How a batch stands as it changes, until it has closed: server-sent events named ``standing``."""
+    """The state of a batch as it changes, until it has closed: server-sent events named ``standing``."""
     await run_in_threadpool(standing, desk.store, desk.ledger, name)
     return StreamingResponse(_standings(desk, name, request), media_type="text/event-stream")
 
@@ -84,9 +84,9 @@ async def open_batches(request: Request, desk: TheDesk, person: ThePerson) -> St
 
 @router.get("/{name}/files/{file}")
 def report(name: str, file: str, store: TheStore) -> Response:
-    """The report of a closed batch, or its comparison: one page that stands by itself."""
+    """The report of a closed batch, or its comparison: one self-contained page."""
     if file not in _REPORTS:
-        raise Problem(404, "not_found", f"there is no {file} of a batch")
+        raise Problem(404, "not_found", f"batches have no {file}")
     named(store, name)
     try:
         body = store.get(store.bucket, _REPORTS[file](name))
@@ -104,14 +104,14 @@ class Priority(BaseModel):
 
 @router.post("/{name}/pause", response_model=Standing)
 def pause(name: str, desk: TheDesk, store: TheStore) -> Response:
-    """Begin no further images; those in flight are finished."""
+    """Start no further images; those in flight are finished."""
     controls.pause(store, desk.ledger, name)
     return _stands(desk, name)
 
 
 @router.post("/{name}/resume", response_model=Standing)
 def resume(name: str, desk: TheDesk, store: TheStore) -> Response:
-    """Go on with a paused batch."""
+    """Continue a paused batch."""
     controls.resume(store, desk.ledger, name)
     return _stands(desk, name)
 
@@ -125,9 +125,9 @@ def cancel(name: str, desk: TheDesk, store: TheStore) -> Response:
 
 @router.post("/{name}/priority", response_model=Standing)
 def prioritize(name: str, asked: Priority, desk: TheDesk, store: TheStore, person: ThePerson) -> Response:
-    """Move a batch to another lane, or give it another share of its lane; a tenant as far as it may submit so."""
+    """Move a batch to another lane, or give it another share of its lane, within the limits of a tenant."""
     if asked.lane is None and asked.weight is None:
-        raise Problem(400, "usage", "say what is to change: lane, weight or both")
+        raise Problem(400, "usage", "nothing to change: give lane, weight or both")
     if (tenant := own_tenant(desk, person)) is not None:
         tenant.check_priority(asked.lane, asked.weight)
     controls.prioritize(store, desk.ledger, name, lane=asked.lane, weight=asked.weight)
@@ -141,7 +141,7 @@ def retry(
     store: TheStore,
     reason: Annotated[str | None, Query(description="only images that failed for this reason")] = None,
 ) -> dict[str, int]:
-    """Try failed images again; tells how many."""
+    """Try failed images again; returns how many."""
     return {"images": replay(store, desk.ledger, name, reason)}
 
 
@@ -170,10 +170,10 @@ async def _standings(desk: Desk, name: str, request: Request) -> AsyncIterator[s
 
 
 async def _changes(request: Request, look: Callable[[], Any]) -> AsyncIterator[str]:
-    """What ``look`` finds, as JSON, each time that it is something else; a comment now and then, for proxies.
+    """What ``look`` finds, as JSON, whenever it changes; with a comment now and then, for proxies.
 
-    While Redis or the store does not answer, what was found last stays. It ends with the session, and prolongs
-    none: a page that nobody looks at keeps nobody signed in.
+    While Redis or the store does not answer, the last state stands. The stream ends with the session and does not
+    prolong it: an unattended page keeps nobody signed in.
     """
     last, quiet, count = "", 0.0, 1
     while not await request.is_disconnected():

@@ -52,14 +52,14 @@ class _Object:
 
 
 class Headers:
-    """Headers of the objects of batches that were asked for lately."""
+    """Headers of the DICOM objects of recently requested batches."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, str], list[_Object]] = OrderedDict()
         self._lock = Lock()
 
     def of(self, store: ObjectStore, batch: str) -> list[_Object]:
-        """Of one batch; read anew where its objects are others.
+        """The headers of one batch; read again if its objects have changed.
 
         Raises:
             Problem: 413 where it has too many.
@@ -67,7 +67,9 @@ class Headers:
         named(store, batch)
         infos = list(store.list(store.bucket, f"{layout.batch_prefix(batch)}dicom/"))
         if len(infos) > _MOST:
-            raise Problem(413, "too_large", f"DICOMweb serves batches of up to {_MOST:,} objects; export the view")
+            raise Problem(
+                413, "too_large", f"DICOMweb serves batches of up to {_MOST:,} objects; export the view instead"
+            )
         version = batch, str(hash(tuple((info.key, info.etag) for info in infos)))
         with self._lock:
             if version in self._held:
@@ -173,7 +175,7 @@ def _all(
 
 
 def _found(request: Request, objects: list[_Object], names: tuple[str, ...], key: str) -> Response:
-    """The matching of QIDO-RS: attributes by keyword or tag, ``*`` and ``?`` not taken; in pages."""
+    """The matching of QIDO-RS: attributes by keyword or tag, without ``*`` and ``?``; in pages."""
     for name, value in request.query_params.items():
         if name in _PAGED:
             continue
@@ -193,13 +195,13 @@ def _keyword(name: str) -> str:
         return pydicom.datadict.keyword_for_tag(name) or name
     except ValueError as error:
         at = {"in": "query", "parameter": name}
-        raise Problem(400, "usage", f"{name} is no attribute of DICOM", at=at) from error
+        raise Problem(400, "usage", f"{name} is not a DICOM attribute", at=at) from error
 
 
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
     if not text.isdecimal():
-        raise Problem(400, "usage", f"{name} is a number", at={"in": "query", "parameter": name})
+        raise Problem(400, "usage", f"{name} must be a number", at={"in": "query", "parameter": name})
     return int(text)
 
 

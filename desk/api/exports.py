@@ -39,7 +39,7 @@ def export(
     request: Request,
     found: TheView,
     store: TheStore,
-    ids: Annotated[str, Query(description="only these: number of the batch and index of each: 0:15,1:3")] = "",
+    ids: Annotated[str, Query(description="only these images, as batch number and index: 0:15,1:3")] = "",
 ) -> StreamingResponse:
     """What a view means, in order of batch and index, in another format.
 
@@ -49,7 +49,7 @@ def export(
     if ids:
         found.only(pairs_of(ids))
     if not found.chosen.any():
-        raise Problem(404, "nothing", "nothing is like this, so there is nothing to export")
+        raise Problem(404, "nothing", "nothing matches, so there is nothing to export")
     media_type, suffix = _FILES[kind]
     name = f"{found.parts[0].name}-{kind}.{suffix}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}

@@ -39,7 +39,7 @@ _PLAIN = {"sha256", "width", "height", "pixel_spacing_mm", "media_type"}
 
 
 class Records:
-    """Result records that were read lately: they are written once, and tiles come by the dozen."""
+    """Recently read result records: they are written once, and tiles are requested by the dozen."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, int], ResultRecord] = OrderedDict()
@@ -52,7 +52,8 @@ class Records:
             store: Reads it.
             batch: Name of the batch.
             index: Of the image.
-            anew: Whether to read one that is at hand: who looks at it is noted, and whether it is there still.
+            anew: Whether to read it even if it is cached, to note who looks at it, and to see that it still
+                exists.
         """
         with self._lock:
             found = self._held.get((batch, index))
@@ -77,7 +78,7 @@ def _there(held: Records, store: ObjectStore, batch: str, index: int, *, anew: b
         return held.get(store, batch, index, anew=anew)
     except ObjectNotFound as error:
         named(store, batch)
-        what = f"image {index} of batch {batch!r} has no result (any more, or yet)"
+        what = f"image {index} of batch {batch!r} has no result, or no longer has one"
         raise Problem(404, "no_result", what) from error
 
 
@@ -90,11 +91,11 @@ def image(
     index: int,
     request: Request,
     store: TheStore,
-    findings: Annotated[bool, Query(description="whether to tell what models found")] = True,
+    findings: Annotated[bool, Query(description="whether to include what models found")] = True,
 ) -> Response:
     """The record of an image: ``result``, without small files, and the ``layers`` that it has; or ``failure``.
 
-    Without findings, and for whoever reads it blind: size, kind and models alone, and ``labels`` to choose among.
+    Without findings, and for blind readers: only size, kind and models, and ``labels`` to choose from.
     """
     held: Records = request.app.state.records
     try:
@@ -144,7 +145,7 @@ def file(name: str, request: Request, found: TheRecord, store: TheStore) -> Resp
 
 @router.get("/source")
 def source(request: Request, found: TheRecord, store: TheStore) -> Response:
-    """The file that was processed, as it is. By ranges, too."""
+    """The file that was processed, unchanged. By ranges, too."""
     body = source_of(store, found)
     headers = {"Content-Disposition": "attachment"}
     return ranged(request, found.source.sha256[:24], body, "application/octet-stream", **headers)
@@ -152,7 +153,7 @@ def source(request: Request, found: TheRecord, store: TheStore) -> Response:
 
 @router.get("/dicom/{kind}")
 def dicom(kind: str, request: Request, found: TheRecord, store: TheStore) -> Response:
-    """A DICOM object that was written of it: ``segmentation``, ``report``, ``enhanced``."""
+    """A DICOM object that was written for it: ``segmentation``, ``report``, ``enhanced``."""
     key = next((key for name, key in found.dicom.items() if name == kind and kind in _DICOM), None)
     if key is None:
         raise Problem(404, "no_dicom", f"there is no DICOM object {kind!r} of this image")
@@ -167,7 +168,7 @@ def fhir(request: Request, found: TheRecord, store: TheStore) -> Response:
     batch = named(store, found.batch)
     made = bundle(found, batch, read_identity(store, batch, found))
     if made is None:
-        raise Problem(404, "nothing_to_say", "no stage was run of which FHIR has something to say")
+        raise Problem(404, "nothing_to_say", "no stage was run that FHIR has resources for")
     body = fhir_json(made)
     headers = {"Content-Disposition": f'attachment; filename="{found.batch}-{found.index}-fhir.json"'}
     return ranged(request, hashlib.sha256(body).hexdigest()[:24], body, FHIR, **headers)
@@ -189,7 +190,7 @@ def true_lines(
     request: Request,
     found: TheRecord,
     store: TheStore,
-    prefix: Annotated[str, Query(description="s3://bucket/prefix of true masks, called as images are")],
+    prefix: Annotated[str, Query(description="s3://bucket/prefix of true masks, named like the images")],
 ) -> Response:
     """Outline of the true mask of this image, as of the lesion."""
     return json_of(request, outline(true_mask(store, prefix, found)))
@@ -197,7 +198,7 @@ def true_lines(
 
 @router.get("/layers/{layer}")
 def layer_of(layer: str, request: Request, found: TheRecord, store: TheStore) -> dict[str, Any]:
-    """Sizes of a layer's levels, and where it lies in the image. Decodes it, where it is not at hand."""
+    """Sizes of a layer's levels, and where it lies in the image. Decodes the layer if it is not cached."""
     picture = _picture(request, store, found, layer)
     return {
         "tile": TILE,
@@ -217,7 +218,7 @@ def tile(
     request: Request,
     store: TheStore,
 ) -> Response:
-    """A tile of a layer. Tiles at the image's own size are without loss."""
+    """A tile of a layer. Tiles at the image's own size are lossless."""
     held: Records = request.app.state.records
     found = _there(held, store, batch, index, anew=False)
     body, media_type = _picture(request, store, found, layer).tile(level, row, column)
@@ -238,7 +239,7 @@ def shown(found: ResultRecord) -> dict[str, Any]:
 
 
 def unseen(found: ResultRecord) -> dict[str, Any]:
-    """The same for whoever is to be shown nothing that models found, nor the file's name, which often says it."""
+    """The same without what models found, and without the file's name, which often reveals it."""
     source = found.source.model_dump(mode="json", include=_PLAIN)
     stages = {stage: {"key": one.key, "model": one.model.model_dump()} for stage, one in found.stages.items()}
     classified = found.stages.get(Stage.CLASSIFY)
@@ -261,7 +262,7 @@ def _earlier(store: ObjectStore, batch: str, index: int) -> dict[str, Any] | Non
 
 
 def source_of(store: ObjectStore, found: ResultRecord) -> bytes:
-    """The source's bytes, where they are those that were processed.
+    """The source's bytes, if they are still those that were processed.
 
     Raises:
         Problem: 410 where it is gone, or another file lies there now.
@@ -269,15 +270,15 @@ def source_of(store: ObjectStore, found: ResultRecord) -> bytes:
     try:
         body = store.get(*split_uri(found.source.uri))
     except (ObjectNotFound, ValueError) as error:  # or it never was in the store, being a file of `run`
-        raise Problem(410, "source_gone", "the file that was processed is not there any more") from error
+        raise Problem(410, "source_gone", "the file that was processed has been removed") from error
     if layout.identity(hashlib.sha256(body).hexdigest(), found.source.frame) != found.source.sha256:
-        raise Problem(410, "source_replaced", "another file lies now where the one was that was processed")
+        raise Problem(410, "source_replaced", "the file that was processed has been replaced by another one")
     return body
 
 
 def _identity(found: ResultRecord, layer: str) -> str:
     keys = sorted(stage.key for stage in found.stages.values() if layer != "original")
-    pool = layout.pool_of(found.preview) or ""  # what one tenant has looked at is not at hand for another
+    pool = layout.pool_of(found.preview) or ""  # what is cached for one tenant is not used for another
     return " ".join([found.source.sha256, layer, pool, *keys])
 
 

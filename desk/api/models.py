@@ -36,9 +36,9 @@ class Model:
     Attributes:
         name: Its name.
         versions: Served now, oldest first; empty where it is not served.
-        stages: Stages that it serves where nothing else is asked for.
-        card: Its card, Markdown, where it came along with this installation.
-        card_version: Version that the card is of; none where there is no card, or it does not say.
+        stages: Stages that it serves by default.
+        card: Its card, in Markdown, if it came with this installation.
+        card_version: Version that the card describes; none if there is no card, or it does not say.
         figures: What the card says was measured, by name: calibration error, sensitivity and specificity by class
             and, where a threshold is moved so that a share of a class is found, the specificity there.
     """
@@ -53,19 +53,19 @@ class Model:
 
 @router.get("/models")
 def models(request: Request, desk: TheDesk) -> Response:
-    """The models that are served, and those that are used where nothing else is chosen."""
+    """The models that are served, and those that are used by default."""
     found, problem = all_models(desk.settings)
     return json_of(request, {"models": [vars(one) for one in found], "problem": problem})
 
 
 @router.get("/models/{name}")
 def model(name: str, request: Request) -> Response:
-    """What is known of a model whether it is served now or not: its card and the figures in it.
+    """What is known about a model, served or not: its card and the figures in it.
 
-    Of a model that did not come along with this installation, there is none.
+    There is no card of models that did not come with this installation.
     """
     if not _NAME.fullmatch(name):
-        raise Problem(404, "no_model", "no model is called like this")
+        raise Problem(404, "no_model", "there is no model of this name")
     return json_of(request, {"name": name, **_of_card(name)})
 
 
@@ -77,10 +77,10 @@ def comparison(
     order: Order = "dice",
     start: Annotated[int, Query(ge=0)] = 0,
     truth: Annotated[
-        str | None, Query(description="s3://bucket/prefix of true masks, called as images are")
+        str | None, Query(description="s3://bucket/prefix of true masks, named like the images")
     ] = None,
 ) -> Response:
-    """A page of what a re-segmented batch has in common with the earlier one, and with true masks."""
+    """A page of the comparison of a resegmented batch with the earlier one, and with true masks."""
     named(store, batch)
     found = compared(store, batch, order, start, truth)
     return json_of(request, {"total": found.total, "start": found.start, "rows": found.rows})
@@ -93,7 +93,7 @@ def canaries(request: Request, store: TheStore, person: ThePerson) -> Response:
 
 
 def all_models(settings: Settings) -> tuple[list[Model], str | None]:
-    """All models, and why it is not known which are served, where it is not."""
+    """All models, and, if it is unknown which are served, why."""
     try:
         there, problem = dict(served(settings.triton, timeout=_TIMEOUT)), None
     except InferenceUnavailable as error:
@@ -118,7 +118,7 @@ def _of_card(name: str) -> dict[str, Any]:
 
 
 def canaries_of(store: ObjectStore, person: Person) -> list[canary.CanaryReport]:
-    """Reports of canaries, the newest first; none to a tenant, as they are of images of all."""
+    """Reports of canaries, newest first; none for a tenant, since they cover the images of all."""
     if person.tenant is not None:
         return []
     found = []

@@ -22,7 +22,7 @@ _BINARY = "application/octet-stream"
 
 Batches = Annotated[list[str], Query(alias="batch", description="name of a batch; may be given several times")]
 Text = Annotated[str, Query(alias="q", description="the query line: probability:[0.2 TO 0.8] AND flag:no_lesion")]
-Sort = Annotated[str, Query(description="a column, with - before it for the other way round")]
+Sort = Annotated[str, Query(description="a column, with - before it for descending order")]
 
 
 def view(
@@ -44,11 +44,11 @@ def results(
     desk: TheDesk,
     person: ThePerson,
     limit: Annotated[int, Query(ge=1, le=_MOST_ROWS)] = 100,
-    cursor: Annotated[str | None, Query(description="as the page before gave it")] = None,
+    cursor: Annotated[str | None, Query(description="as returned with the previous page")] = None,
 ) -> Response:
     """Results a page at a time: ``results``, ``total``, and ``next``, the address of the page after it.
 
-    A cursor leads on from the last result that was given, also where others have come meanwhile.
+    A cursor continues after the last result that was returned, even if others have come meanwhile.
     """
     etag = digest(found.version, limit, cursor)
     if is_known(request, etag):
@@ -71,9 +71,9 @@ def results(
 
 @router.get("/order", response_class=Response)
 def order(request: Request, found: TheView) -> Response:
-    """Which images are meant, all, in order: number of the batch among those named, and index, uint32 each.
+    """All matching images in order: number of the batch among those named, and index, uint32 each.
 
-    Little-endian; 8 bytes an image. By this, a page knows where it is in 1,000,000 results.
+    Little-endian; 8 bytes an image. This tells a page where it is among 1,000,000 results.
     """
     etag = digest(found.version, "order")
     if is_known(request, etag):
@@ -90,9 +90,9 @@ def rows(
     found: TheView,
     desk: TheDesk,
     person: ThePerson,
-    ids: Annotated[str, Query(description="number of the batch and index of each: 0:15,0:18,1:3")],
+    ids: Annotated[str, Query(description="batch number and index of each: 0:15,0:18,1:3")],
 ) -> Response:
-    """Rows of these images, in this order; null for one that has no outcome any more."""
+    """Rows of these images, in this order; null for one that no longer has an outcome."""
     wanted = pairs_of(ids)
     etag = digest(found.version, ids)
     if is_known(request, etag):
@@ -108,7 +108,7 @@ def rows(
 
 @router.get("/facets")
 def facets(request: Request, found: TheView) -> Response:
-    """Of the images that are meant: how many have which value, and how numbers are spread."""
+    """How many of the matching images have which value, and how numbers are spread."""
     etag = digest(found.version, "facets")
     if is_known(request, etag):
         return tagged(request, etag, None)
@@ -129,7 +129,7 @@ def _after(found: View, cursor: str) -> int:
         raise Problem(
             410,
             "results_changed",
-            "the result that this cursor leads on from is none of these any more: begin anew",
+            "the result that this cursor continues from no longer matches: begin again without one",
         )
     return int(places[0]) + 1
 
@@ -138,13 +138,13 @@ def pairs_of(text: str) -> list[tuple[int, int]]:
     """Number of the batch and index of each of these images.
 
     Raises:
-        Problem: 400 where it is not written so, or they are too many.
+        Problem: 400 if it is malformed, or there are too many.
     """
     try:
         found = [(int(batch), int(index)) for batch, index in (one.split(":") for one in text.split(",") if one)]
     except ValueError as error:
         at = {"in": "query", "parameter": "ids"}
-        raise Problem(400, "usage", "ids are numbers of batches and indices: 0:15,0:18", at=at) from error
+        raise Problem(400, "usage", "write ids as batch number and index: 0:15,0:18", at=at) from error
     if len(found) > _MOST_ROWS:
-        raise Problem(400, "usage", f"ask for {_MOST_ROWS} rows at most")
+        raise Problem(400, "usage", f"ask for at most {_MOST_ROWS} rows")
     return found

@@ -1,4 +1,4 @@
-"""Rules of watching, tried before they are used: which one takes an object, why the others do not."""
+"""Rules of watch, tried before use: which one takes an object, and why the others do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = 1 << 20
 
 
 class Trial(BaseModel):
-    """Rules, and objects as they would be called."""
+    """Rules, and the names of objects."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,7 +30,7 @@ class Trial(BaseModel):
 
 @router.post("/trial")
 def trial(asked: Trial, desk: TheDesk) -> dict[str, Any]:
-    """What each rule says to each object, and what the one that takes it would do. Nothing is read or written.
+    """What each rule says about each object, and what the one that takes it would do. Nothing is read or written.
 
     Rules decide by the name alone, so the object need not be there.
     """

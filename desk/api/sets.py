@@ -54,7 +54,7 @@ def sets(request: Request, store: TheStore, person: ThePerson) -> Response:
 
 @router.patch("/{name}", response_model=ImageSet)
 def change(name: SetName, changed: Change, request: Request, store: TheStore, person: ThePerson) -> Response:
-    """Put images in and take images out; of several changes at a time, none is lost."""
+    """Put images in and take images out; simultaneous changes are never lost."""
     for _ in range(_TRIES):
         try:
             body, etag = store.read(store.bucket, _key(person, name))
@@ -64,7 +64,7 @@ def change(name: SetName, changed: Change, request: Request, store: TheStore, pe
         made = _changed(found, changed)
         if store.put_if_match(_key(person, name), made.to_json(), JSON, etag) is not None:
             return json_of(request, made.model_dump())
-    raise StoreUnavailable("the set changes too fast; try again")
+    raise StoreUnavailable("the set is being changed too fast; try again")
 
 
 @router.delete("/{name}", status_code=204)
@@ -80,7 +80,7 @@ def _changed(found: ImageSet, changed: Change) -> ImageSet:
     for batch, indices in changed.remove.items():
         images.get(batch, set()).difference_update(indices)
     if sum(map(len, images.values())) > _MOST:
-        raise Problem(413, "too_large", f"a set has at most {_MOST:,} images: nothing was put into it")
+        raise Problem(413, "too_large", f"a set has at most {_MOST:,} images: nothing was added; use another set")
     kept = {batch: tuple(sorted(indices)) for batch, indices in images.items() if indices}
     return found.model_copy(update={"images": kept})
 

@@ -1,4 +1,4 @@
-"""New batches: submitting, what it would come to, and asking the same twice."""
+"""New batches: submitting, estimating, and repeating a request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DAY = 24 * 3600
 _PLANNING = 60
 
 
-class Asked(BaseModel):
+class BatchRequest(BaseModel):
     """What is to become a batch."""
 
     model_config = ConfigDict(extra="forbid")
@@ -52,8 +52,8 @@ class Asked(BaseModel):
     dicom: bool = False
     send_to: str | None = None
     output: str | None = None
-    deadline: AwareDatetime | None = Field(default=None, description="by when all is to be done")
-    tenant: str | None = Field(default=None, description="whose batch; one's own where one is of a tenant")
+    deadline: AwareDatetime | None = Field(default=None, description="time by which everything is to be done")
+    tenant: str | None = Field(default=None, description="tenant of the batch; by default one's own")
     include: list[str] = []
     exclude: list[str] = []
     since: datetime | None = None
@@ -72,15 +72,15 @@ class _Meant:
 
 @router.post("/batches", status_code=201, response_model=Standing)
 def submit(
-    asked: Asked,
+    asked: BatchRequest,
     desk: TheDesk,
     store: TheStore,
     person: ThePerson,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """Plan a batch; answers once it is planned. Asked again with the same ``Idempotency-Key``: the same batch.
+    """Plan a batch; answers once it is planned. Repeating it with one ``Idempotency-Key`` gives the same batch.
 
-    Where an answer was lost, ask again with the same key: what was begun goes on.
+    If an answer was lost, ask again with the same key: what was begun continues.
     """
     meant = _meant(asked, desk, person)
     name = _name(asked, meant.order.tenant, desk, person, idempotency_key)
@@ -98,14 +98,14 @@ def submit(
 
 @router.post("/estimates")
 def estimate(
-    asked: Asked,
+    asked: BatchRequest,
     desk: TheDesk,
     store: TheStore,
     person: ThePerson,
     price: float | None = None,
     gpus: int = 1,
 ) -> dict[str, Any]:
-    """What it would come to: images, copies, what is done already, time, cost. Nothing is written."""
+    """Estimate: images, copies, what is done already, time, cost. Nothing is written."""
     meant = _meant(asked, desk, person)
     slots = desk.ledger.everywhere().slots
     offer = served.Offer.of(desk.settings, lambda line: None)
@@ -117,7 +117,7 @@ def estimate(
     return estimate if person.tenant is None else estimate | {"batches": None}  # of others, maybe
 
 
-def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
+def _meant(asked: BatchRequest, desk: Desk, person: Person) -> _Meant:
     order = submission.order(
         desk.settings,
         asked.stages,
@@ -135,14 +135,14 @@ def _meant(asked: Asked, desk: Desk, person: Person) -> _Meant:
     return _Meant(order, inputs, frozenset(inputs) - set(asked.inputs), filters)
 
 
-def _tenant(asked: Asked, person: Person) -> str:
+def _tenant(asked: BatchRequest, person: Person) -> str:
     if person.tenant is not None and asked.tenant not in {None, person.tenant}:
         raise UsageError(f"there is no tenant {asked.tenant!r}")  # as where there is none
     return asked.tenant or person.tenant or "default"
 
 
 def _input(given: str, desk: Desk, person: Person) -> str:
-    """An input of the object store: what lies on this machine is none of the asker's."""
+    """An input in the object store: files of this machine are not the requester's."""
     if given.startswith("upload:"):
         return prefix_of(desk, person, given.removeprefix("upload:"))
     if given.startswith("s3://"):
@@ -164,11 +164,11 @@ def _prepared(meant: _Meant, desk: Desk, store: ObjectStore) -> submission.Submi
     )
 
 
-def _name(asked: Asked, tenant: str, desk: Desk, person: Person, key: str | None) -> str:
+def _name(asked: BatchRequest, tenant: str, desk: Desk, person: Person, key: str | None) -> str:
     """The batch's name: as given, else made; of the same request, the same one.
 
     Raises:
-        Problem: 422 where the key came with another request before.
+        Problem: 422 if the key came with another request before.
     """
     given = asked.batch or f"{submission.new_name(None)}-{secrets.token_hex(3)}"
     name = submission.name_for(given, tenant, desk.settings)
@@ -182,18 +182,21 @@ def _name(asked: Asked, tenant: str, desk: Desk, person: Person, key: str | None
             return name
         first = json.loads(cast("str | None", desk.redis.get(place)) or json.dumps(mine))
     if first["request"] != mine["request"]:
-        raise Problem(422, "key_used", "this Idempotency-Key came with another request before")
+        raise Problem(422, "key_used", "this Idempotency-Key was used for another request; take a new one")
     return str(first["name"])
 
 
 @contextmanager
 def _alone(desk: Desk, name: str) -> Iterator[Any]:
-    """Keep a second request from planning the same batch meanwhile."""
+    """Keep a second request from planning the same batch at the same time."""
     place, mine = f"desk:planning:{name}", secrets.token_hex(8)
     with sorted_errors():
         if not desk.redis.set(place, mine, nx=True, ex=_PLANNING):
             raise Problem(
-                409, "being_planned", f"batch {name!r} is just being planned", headers={"Retry-After": "5"}
+                409,
+                "being_planned",
+                f"batch {name!r} is being planned by another request; try again in a moment",
+                headers={"Retry-After": "5"},
             )
     try:
         yield lambda: desk.redis.expire(place, _PLANNING)

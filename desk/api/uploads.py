@@ -1,6 +1,6 @@
-"""Uploads: files in pieces, each as it comes; what broke off goes on where it stopped, at any replica.
+"""Uploads: files in pieces, streamed; an interrupted upload continues where it stopped, at any replica.
 
-The protocol is that of tus 1.0 (core), but for how an upload begins. A file becomes an object of the incoming
+The protocol is that of tus 1.0 (core), except for how an upload begins. A file becomes an object of the incoming
 bucket once its last byte is there; Redis knows how far it is.
 """
 
@@ -27,7 +27,7 @@ from desk.problems import Problem
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 PIECE = 8 << 20
-"""Bytes of a piece that every client can send; the object store asks for 5 MiB at least, but of the last one."""
+"""Bytes of a piece that every client can send; the object store requires 5 MiB, except for the last one."""
 
 _LEAST, _MOST = 5 << 20, 32 << 20
 _KEPT = 7 * 24 * 3600
@@ -37,15 +37,15 @@ _FILES = 100_000
 _JOINERS = "\u200c\u200d"
 
 
-class Wanted(BaseModel):
-    """A file that is to come."""
+class UploadRequest(BaseModel):
+    """A file to be uploaded."""
 
-    name: str = Field(min_length=1, max_length=1000, description="its path below what was chosen")
+    name: str = Field(min_length=1, max_length=1000, description="its path below the chosen folder")
     size: int = Field(ge=0)
     into: str | None = Field(
         default=None,
         pattern=r"^[\w-]{20,60}$",
-        description="the files that it comes with: the `into` of the first answer",
+        description="the group of files that it belongs to: the `into` of the first answer",
     )
 
 
@@ -64,11 +64,11 @@ class Upload:
 
 @router.post("", status_code=201)
 def begin(
-    wanted: Wanted, response: Response, desk: TheDesk, person: ThePerson, store: TheStore
+    wanted: UploadRequest, response: Response, desk: TheDesk, person: ThePerson, store: TheStore
 ) -> dict[str, object]:
-    """Begin a file; pieces are sent to the address in ``Location``. Files of one ``into`` become one batch.
+    """Begin a file; send its pieces to the address in ``Location``. Files with one ``into`` become one batch.
 
-    A file of the same path that never became whole gives way: its answer was lost, or it was given up.
+    An incomplete file of the same path is dropped: its answer was lost, or it was abandoned.
     """
     if wanted.size > desk.settings.desk.upload_bytes:
         raise Problem(413, "too_large", f"a file has at most {desk.settings.desk.upload_bytes:,} bytes")
@@ -107,13 +107,13 @@ async def piece(
     upload_offset: Annotated[int, Header(ge=0)],
     content_type: Annotated[str, Header()] = "",
 ) -> Response:
-    """Send the piece that begins at ``Upload-Offset``; of one that breaks off, nothing is taken."""
+    """Send the piece that begins at ``Upload-Offset``; nothing is taken of one that breaks off."""
     if content_type != _TYPE:
-        raise Problem(415, "wrong_type", f"a piece is of type {_TYPE}")
+        raise Problem(415, "wrong_type", f"a piece must have the type {_TYPE}")
     upload = await run_in_threadpool(_known, desk.redis, identifier, person.key)
     if upload.offset != upload_offset:
         headers = {"Upload-Offset": str(upload.offset)}
-        raise Problem(409, "wrong_offset", f"the file goes on at byte {upload.offset}", headers=headers)
+        raise Problem(409, "wrong_offset", f"the file continues at byte {upload.offset}", headers=headers)
     body = await _body(request, min(_MOST, upload.size - upload.offset))
     new = await run_in_threadpool(_take, desk, store, identifier, upload, body)
     return Response(status_code=204, headers={"Upload-Offset": str(new.offset), "Tus-Resumable": "1.0.0"})
@@ -121,7 +121,7 @@ async def piece(
 
 @router.delete("/{identifier}", status_code=204)
 def drop(identifier: str, desk: TheDesk, person: ThePerson, store: TheStore) -> None:
-    """Give up a file, whether it is whole or not."""
+    """Drop a file, complete or not."""
     upload = _known(desk.redis, identifier, person.key)
     if upload.parts and upload.offset < upload.size:
         store.drop_parts(store.incoming_bucket, upload.key, upload.parts)
@@ -133,7 +133,7 @@ def drop(identifier: str, desk: TheDesk, person: ThePerson, store: TheStore) -> 
 
 
 def prefix_of(desk: Desk, person: Person, into: str) -> str:
-    """Where the files of one ``into`` lie, all of them whole: an input of a batch.
+    """Where the complete files of one ``into`` lie: an input of a batch.
 
     Raises:
         Problem: 404 where there is none, 409 where one is not whole.
@@ -145,7 +145,7 @@ def prefix_of(desk: Desk, person: Person, into: str) -> str:
     unfinished = [name for name, identifier in files.items() if not _is_whole(desk.redis, identifier, person.key)]
     if unfinished:
         raise Problem(
-            409, "upload_incomplete", f"{len(unfinished)} of {len(files)} files are not whole: go on with them"
+            409, "upload_incomplete", f"{len(unfinished)} of {len(files)} files are incomplete: continue them"
         )
     return f"s3://{desk.store.incoming_bucket}/desk/{into}/"
 
@@ -154,7 +154,7 @@ def clean(name: str) -> str:
     """A file's path as it becomes part of a key: in whatever script, without what leads elsewhere.
 
     Raises:
-        Problem: 400 where nothing is left of it, or it is too long.
+        Problem: 400 if nothing is left of it, or it is too long.
     """
     parts = [
         part
@@ -164,15 +164,18 @@ def clean(name: str) -> str:
     shown = "/".join("".join(_visible(letter) for letter in part) for part in parts)
     if not shown or len(shown.encode("utf-8", "replace")) > _NAME_BYTES:
         raise Problem(
-            400, "bad_name", f"a file's path has 1 to {_NAME_BYTES} bytes", at={"in": "body", "parameter": "name"}
+            400,
+            "bad_name",
+            f"a file's path must have 1 to {_NAME_BYTES} bytes",
+            at={"in": "body", "parameter": "name"},
         )
     return shown
 
 
 def _visible(letter: str) -> str:
-    """The letter; ``_`` for controls, and for what would turn the text around it.
+    """The character, or ``_`` for controls and for anything that would reverse the text around it.
 
-    Joiners are letters' own: Persian and the scripts of India are not spelled without them.
+    Joiners stay: Persian and the scripts of India cannot be spelled without them.
     """
     return "_" if letter not in _JOINERS and unicodedata.category(letter) in {"Cc", "Cs", "Cf"} else letter
 
@@ -183,9 +186,11 @@ async def _body(request: Request, most: int) -> bytes:
         async for chunk in request.stream():
             body += chunk
             if len(body) > most:
-                raise Problem(413, "too_large", f"{most} bytes are left of this file, or taken at a time")
+                raise Problem(
+                    413, "too_large", f"{most} bytes at most are left of this file, or accepted at a time"
+                )
     except ClientDisconnect as error:
-        raise Problem(400, "broke_off", "the piece broke off: send it again") from error
+        raise Problem(400, "broke_off", "the piece was cut off: send it again") from error
     return bytes(body)
 
 
@@ -193,25 +198,25 @@ def _take(desk: Desk, store: ObjectStore, identifier: str, upload: Upload, body:
     last = upload.offset + len(body) == upload.size
     if not upload.parts:
         if not last:
-            raise Problem(400, "too_small", "a file of up to 8 MiB comes in one piece")
+            raise Problem(400, "too_small", "a file of up to 8 MiB must come in one piece")
         store.put(upload.key, body, "application/octet-stream", bucket=store.incoming_bucket)
         new = replace(upload, offset=upload.size)
     else:
         if not last and len(body) < _LEAST:
-            raise Problem(400, "too_small", f"each piece but the last has {_LEAST} bytes at least")
+            raise Problem(400, "too_small", f"each piece except the last must have at least {_LEAST} bytes")
         new = _taken(store, upload, body, last=last)
     _keep(desk.redis, identifier, new)
     return new
 
 
 def _taken(store: ObjectStore, upload: Upload, body: bytes, *, last: bool) -> Upload:
-    """A piece put beside the others, and all of them together where it is the last one."""
+    """Store a piece, and join all of them if it is the last one."""
     try:
         etag = store.put_part(store.incoming_bucket, upload.key, upload.parts, len(upload.etags) + 1, body)
         new = replace(upload, offset=upload.offset + len(body), etags=(*upload.etags, etag))
         if last:
             store.finish_parts(store.incoming_bucket, upload.key, upload.parts, new.etags)
-    except StoreUnavailable:  # also: they are together already, which a replica that died could not note any more
+    except StoreUnavailable:  # or they are already joined, which a replica that died could no longer note
         if not last or not _is_there(store, upload):
             raise
         return replace(upload, offset=upload.size)
@@ -241,7 +246,7 @@ def _enter(client: redis.Redis, store: ObjectStore, upload: Upload, name: str, i
 
 
 def _give_way(client: redis.Redis, store: ObjectStore, identifier: str, person: str) -> None:
-    """Drop an upload of the same path that is not whole.
+    """Drop an incomplete upload of the same path.
 
     Raises:
         Problem: 409 where it is.
@@ -249,9 +254,9 @@ def _give_way(client: redis.Redis, store: ObjectStore, identifier: str, person: 
     try:
         before = _known(client, identifier, person)
     except Problem:
-        return  # it never came to be
+        return  # it was never created
     if before.offset == before.size:
-        raise Problem(409, "name_taken", "there is a file of this path among these already")
+        raise Problem(409, "name_taken", "these files already include one of this path; rename it")
     client.delete(_key(identifier))
     if before.parts:
         store.drop_parts(store.incoming_bucket, before.key, before.parts)

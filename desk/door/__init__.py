@@ -1,1 +1,1 @@
-"""Who may: one-time links, sessions, what a proxy says, and what is refused to everybody."""
+"""Who may come in: one-time links, sessions, what a proxy says, and what is refused to everybody."""

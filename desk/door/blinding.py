@@ -1,8 +1,8 @@
-"""The guard of blinded reading: before every path, whether the asker may see what models found of an image.
+"""The guard of blind reading: checks before every path whether the user may see what models found.
 
-Whoever holds an image of a blind queue gets nothing of it but its picture, nor tables of its batch, until they
-have decided it or given it back. Reviewers and admins are let through. That somebody has looked at what models
-found of an image of a blind queue is kept, whoever it is: their decision says then that results were shown.
+Whoever holds an image of a blind queue gets only its picture, and no tables of its batch, until they have decided
+it or given it back. Reviewers and admins are let through. It is recorded when anybody looks at what models found
+in an image of a blind queue: their decision then says that results were shown.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from desk.problems import Problem
 
 _PAGES = ("/image/", "/similar/")
 _PICTURE = ("/decisions", "/source", "/layers/original")
-"""Of an image, what comes from nobody but readers and the camera."""
+"""Parts of an image that come only from readers and the camera."""
 
 _TABLES = ("/v1/results", "/v1/exports/", "/comparison/", "/dicom-web/")
 """Of whole batches."""
 
 
 def only_unseen(request: Request, desk: TheDesk, person: ThePerson) -> None:
-    """Refuse what models found of an image that the asker reads blind, else keep that they have looked.
+    """Refuse what models found in an image that the user reads blind; otherwise record that they have looked.
 
-    ``request.state.hidden`` says whether an image's record is to be answered without it.
+    ``request.state.hidden`` says whether an image's record must be answered without it.
 
     Raises:
         Problem: 403, ``reading_blind``.
@@ -44,7 +44,7 @@ def only_unseen(request: Request, desk: TheDesk, person: ThePerson) -> None:
         request.state.hidden = case in hidden or request.query_params.get("findings") == "false"
     elif case in hidden or any(one.batch in batches for one in hidden):
         which = ", ".join(f"{one.batch}/{one.index}" for one in sorted(hidden, key=lambda one: one.index)[:3])
-        text = f"you read {which} without what models found: decide it, or give it back, before you look"
+        text = f"you are reading {which} without what models found: decide it, or give it back, before you look"
         raise Problem(403, "reading_blind", text)
     if case is not None and not request.state.hidden:
         leases.look(person.name, [case])
@@ -52,7 +52,7 @@ def only_unseen(request: Request, desk: TheDesk, person: ThePerson) -> None:
 
 
 def note_rows(desk: TheDesk, person: ThePerson, cases: Iterable[tuple[str, int]]) -> None:
-    """Keep that somebody was shown rows of these images."""
+    """Record that somebody was shown rows of these images."""
     Leases(desk.redis).look(person.name, [Case(batch=batch, index=index) for batch, index in cases])
 
 

@@ -1,8 +1,8 @@
 """The door: what every request goes through before anything else sees it.
 
-It refuses other hosts (a page of strangers whose name was made to lead here, "DNS rebinding"), finds out who
-asks and whether they may, asks what changes something for the token that only our own pages have, and gives every
-answer the headers that bind a browser to this server alone.
+It refuses other host names (foreign pages whose name was made to lead here, "DNS rebinding"), finds out who asks
+and whether they may, demands with every change the token that only our own pages have, and gives every answer the
+headers that confine a browser to this server.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Door:
 
     Args:
         app: What lies behind.
-        settings: By which names it is reached.
+        settings: Settings with the names by which it is reached.
         recognition: Who asks.
         page: Shows people what is refused.
     """
@@ -65,7 +65,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
-        if scope["type"] == "websocket":  # there are none: nothing would ask who opens them
+        if scope["type"] == "websocket":  # there are none, as nothing would check who opens them
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -74,11 +74,13 @@ class Door:
         sending = _Sending(send, kind_of(scope["path"]))
         try:
             await (await self._refused(scope) or self._app)(scope, receive, sending)
-        except Exception:  # else it is answered outside of this door: uncounted, without the headers that bind
+        except (
+            Exception
+        ):  # otherwise it would be answered outside this door: uncounted, and without the confining headers
             if sending.began:
                 raise
             _log.exception("a request failed")
-            problem = Problem(500, "internal", "the desk has failed at this; its log says at what")
+            problem = Problem(500, "internal", "the desk has failed at this request; its log says why")
             await answer(problem, Headers(scope=scope), self._page)(scope, receive, sending)
 
     async def _refused(self, scope: Scope) -> Response | None:
@@ -115,7 +117,7 @@ class Door:
             )
 
     def _let(self, headers: Headers, scope: Scope, right: Right | None) -> Person | None:
-        """Who asks, where they may ask this; nobody where nobody does."""
+        """Who asks, if they may ask this; nobody if nothing says who."""
         person = self._recognition.who(headers, scope)
         if person is None:
             return None
@@ -131,7 +133,7 @@ class Door:
         return person
 
     def _holds(self, headers: Headers, scope: Scope, right: Right | None) -> bool:
-        """Whether who asked may go on asking, which this does not prolong."""
+        """Whether whoever asked may go on; this does not prolong their session."""
         try:
             person = self._recognition.who(headers, scope, use=False)
         except Problem as problem:
@@ -139,7 +141,7 @@ class Door:
         return person is not None and (right is None or person.may(*right.roles))
 
     def _entrance(self, path: str, scope: Scope, headers: Headers) -> Response:
-        """Where people get in, who come back from there to where they were going; programs are told."""
+        """Send people to the entrance, from which they return to where they were going; tell programs."""
         if path.startswith(("/v1/", "/dicom-web/")) or path in {"/openapi.json", "/v1"}:
             detail = "sign in, bring a key, or open the link that `dermbatch desk` prints"
             shown = {"WWW-Authenticate": 'Bearer realm="dermbatch"'}
@@ -153,13 +155,13 @@ def _check_origin(headers: Headers, person: Person, method: str) -> None:
     if method in _SAFE or not person.csrf:
         return
     if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise Problem(403, "csrf", "another site has sent this")
+        raise Problem(403, "csrf", "this request comes from another site; use the pages of the desk")
     if not hmac.compare_digest(headers.get(CSRF, "").encode(), person.csrf.encode()):
-        raise Problem(403, "csrf", f"the header {CSRF} is missing or of an earlier session: load the page anew")
+        raise Problem(403, "csrf", f"the header {CSRF} is missing or from an earlier session: reload the page")
 
 
 def kind_of(path: str) -> str:
-    """What kind of request it is, for metrics: one of a few, whatever is asked."""
+    """The kind of a request, for metrics: one of a few, whatever is requested."""
     if path.startswith("/static/"):
         return "static"
     if path.startswith("/v1/exports/"):
@@ -172,7 +174,7 @@ def kind_of(path: str) -> str:
 
 
 class _Sending:
-    """Sends an answer on with the headers that every one has, and counts it."""
+    """Sends an answer with the headers that all answers have, and counts it."""
 
     def __init__(self, send: Send, kind: str) -> None:
         self._send, self._kind, self._asked = send, kind, time.monotonic()

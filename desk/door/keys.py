@@ -1,7 +1,7 @@
 """Keys by which programs ask the desk: made, listed, revoked, and asked for at each request.
 
-They lie in the object store, which outlives Redis, and are read at each request: one that is revoked lets nobody
-in from then on. When each was used last is in Redis alone.
+They lie in the object store, which outlives Redis, and are read at each request, so a revoked one stops working at
+once. Only Redis knows when each was used last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dermbatch.stored import read_if_any, write_once
 from desk.problems import Problem
 
 PREFIX = "dbk_"
-"""All keys begin so, which finds those that were put where all can read them."""
+"""The prefix of all keys, by which leaked ones can be found."""
 
 MOST_DAYS = 366
 _KEY = re.compile(r"dbk_([a-z2-7]{12})_([\w-]{43})", re.ASCII)
@@ -47,21 +47,22 @@ class Keys:
     def add(
         self, name: str, roles: tuple[Role, ...], by: str, days: int, tenant: str | None
     ) -> tuple[str, AccessKey]:
-        """Make a key; what it is is told here, and never again.
+        """Create a key; it is returned here, and never again.
 
         Args:
             name: What it is for.
             roles: What it may.
             by: Who makes it.
-            days: That it lets in, 1 to 366.
+            days: Days for which it is valid, 1 to 366.
             tenant: Whose it is.
 
         Raises:
-            UsageError: Where that cannot be.
+            UsageError: If that is not possible.
         """
         if not roles or not 1 <= days <= MOST_DAYS or not re.fullmatch(r"[\w][\w .@-]{0,99}", name):
             raise UsageError(
-                f"a key has a name (letters, digits, ' .@_-'), a role at least, and 1 to {MOST_DAYS} days to hold"
+                f"a key has a name (letters, digits, ' .@_-'), a role at least, and 1 to {MOST_DAYS} days of "
+                f"validity"
             )
         identifier = base64.b32encode(secrets.token_bytes(8))[:12].decode().lower()
         secret = secrets.token_urlsafe(32)
@@ -83,14 +84,14 @@ class Keys:
         return f"{PREFIX}{identifier}_{secret}", made
 
     def all(self) -> list[dict[str, Any]]:
-        """All keys, the newest first, without what lets in, and when each was ``used`` last."""
+        """All keys, newest first, without their secrets, with the time when each was last ``used``."""
         infos = self.store.list(self.store.bucket, layout.KEYS)
         found = [read_if_any(self.store, info.key, AccessKey) for info in infos]
         keys = sorted((one for one in found if one is not None), key=lambda one: one.made, reverse=True)
         return [shown(one) | {"used": self._used(one.id)} for one in keys]
 
     def revoke(self, identifier: str, by: str, tenant: str | None = None) -> None:
-        """Have a key let nobody in any more.
+        """Revoke a key.
 
         Args:
             identifier: Names it.
@@ -109,10 +110,10 @@ class Keys:
             self.redis.delete(_used(identifier))
 
     def find(self, key: str) -> AccessKey:
-        """The key that was brought; it is used by this.
+        """The key that was presented; this counts as using it.
 
         Raises:
-            Problem: 401 where it is none, was revoked, or has expired.
+            Problem: 401 if it is not a key, was revoked, or has expired.
         """
         parts = _KEY.fullmatch(key)
         found = None if parts is None else self._read(parts[1])
@@ -134,7 +135,7 @@ class Keys:
 
 
 def shown(key: AccessKey) -> dict[str, Any]:
-    """What of a key may be shown."""
+    """The part of a key that may be shown."""
     return key.model_dump(mode="json", exclude={"digest", "format"})
 
 

@@ -16,7 +16,7 @@ _SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 @dataclass(frozen=True)
-class Limits:
+class RateLimits:
     """Counts what is asked.
 
     A minute begins with the first request that is counted in it. Every method raises ``LedgerUnavailable`` where
@@ -41,12 +41,12 @@ class Limits:
             self._count("changed", name, self.settings.changes_per_minute)
 
     def refused(self, address: str) -> None:
-        """Count that an address has brought what lets nobody in."""
+        """Count that an address has presented invalid credentials."""
         if self.settings.refusals_per_minute:
             self._add("refused", address)
 
     def check(self, address: str) -> None:
-        """Look at nothing more that an address brings, where too much of it has let nobody in.
+        """Stop checking the credentials of an address, if too many of them were invalid.
 
         Raises:
             Problem: 429 then.
@@ -77,7 +77,7 @@ class Limits:
             asked.incr(key)
             asked.ttl(key)
             _, count, left = asked.execute()
-        if left < 0:  # it ended between the two
+        if left < 0:  # the minute ended between the two
             with sorted_errors():
                 self.redis.expire(key, _MINUTE)
         return int(count), int(left)
@@ -85,7 +85,7 @@ class Limits:
 
 def _too_much(left: int) -> Problem:
     wait = max(1, left)
-    detail = f"this is more than is answered in a minute: go on in {wait} s"
+    detail = f"too many requests within a minute: continue in {wait} s"
     return Problem(429, "too_many_requests", detail, headers={"Retry-After": str(wait)})
 
 

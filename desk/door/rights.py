@@ -1,6 +1,6 @@
-"""Which role may do what: all routes of the application, and whom each of them answers.
+"""Which role may do what: all routes of the application, and the roles that each of them serves.
 
-What stands here is all that is answered: a route that is missing answers nobody. A test walks the routes of the
+Only what is listed here is served: a missing route serves nobody. A test walks the routes of the
 application with every role and compares.
 """
 
@@ -31,14 +31,14 @@ OPEN = (
     "POST /signed-out",
     "GET /static",
 )
-"""What answers anybody: here they come in, or an issuer says who has left; nothing is shown of anybody's."""
+"""Routes open to anybody: the ways in, and for issuers to report who has left; they show nobody's data."""
 
 _IMAGE = "/v1/batches/{batch}/images/{index}"
 _STUDIES = "/dicom-web/{batch}/studies"
 _ONE = f"{_STUDIES}/{{study}}/series/{{one}}/instances/{{instance}}"
 
 TABLE: dict[str, frozenset[Role]] = {
-    # Who somebody is, and the way out.
+    # Who one is, and the way out.
     "GET /v1/session": LOOK,
     "POST /v1/sign-out": LOOK,
     "GET /openapi.json": LOOK,
@@ -137,27 +137,27 @@ TABLE: dict[str, frozenset[Role]] = {
     "POST /v1/keys": ADMINISTER,
     "DELETE /v1/keys/{identifier}": ADMINISTER,
 }
-"""Method and route, as the application has it, to the roles that it answers; ``HEAD`` goes with ``GET``."""
+"""Method and route of the application, to the roles that it serves; ``HEAD`` goes with ``GET``."""
 
 
 def check(person: Person, roles: frozenset[Role]) -> None:
-    """Let through whom these roles are answered; for what a route's body asks beyond its row in the table.
+    """Let through people with one of these roles; for demands of a request's body beyond the table.
 
     Raises:
         Problem: 403 where none of them is theirs.
     """
     if not person.may(*roles):
         needed = " or ".join(sorted(roles)) or "nobody's"
-        raise Problem(403, "role_missing", f"this takes the role {needed}: ask who gives them out")
+        raise Problem(403, "role_missing", f"this needs the role {needed}: ask whoever gives them out")
 
 
 @dataclass(frozen=True)
 class Right:
-    """Whom a request is answered.
+    """Who may make a request.
 
     Attributes:
-        roles: The roles that it is answered.
-        is_open: Whether it is answered anybody.
+        roles: The roles that may make it.
+        is_open: Whether anybody may make it.
     """
 
     roles: frozenset[Role]
@@ -167,8 +167,8 @@ class Right:
 class Rights:
     """The table, by the routes of an application.
 
-    A request is found its route by the application's own patterns, in their own order: so it cannot be another one
-    than answers it.
+    The route of a request is found by the application's own patterns, in their order, so it is always the one that
+    answers.
 
     Args:
         routes: Of the application.
@@ -181,7 +181,7 @@ class Rights:
             self.routes.append((one.path_regex, methods, str(one.path)))
 
     def of(self, method: str, path: str) -> Right | None:
-        """Whom a request is answered; none where there is no such route, which its own answer says."""
+        """Who may make a request; none if there is no such route, which the answer will say."""
         for pattern, methods, route in self.routes:
             if method in methods and pattern.match(path):
                 return _right(method, route)

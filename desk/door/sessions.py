@@ -1,7 +1,7 @@
 """One-time links and sessions, as Redis keeps them for all replicas.
 
-Only digests are kept: who reads Redis can enter nowhere. What an issuer gave is sealed with the session's own
-token, which Redis does not know. Times are Redis's own, so that no clock of ours matters.
+Only digests are kept: reading Redis lets nobody in. What an issuer gave is sealed with the session's own token,
+which Redis does not know. Times are Redis's own, so our clocks do not matter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dermbatch.ledger.connection import milliseconds, sorted_errors
 from dermbatch.records.access import Role
 
 LINK_SECONDS = 15 * 60
-"""That a link may be used in, once."""
+"""Seconds within which a link may be used, once."""
 
 _SECRET = "desk:secret"  # noqa: S105 - the name of the key
 
@@ -32,9 +32,9 @@ class Granted:
     """What an issuer gave when somebody signed on, and since.
 
     Attributes:
-        subject: Whom it means by that.
+        subject: The subject, as the issuer names it.
         source: Which of its documents has the roles: ``id_token`` or ``userinfo``.
-        lasts: Seconds that it vouched for, the last time.
+        lasts: Seconds for which it vouched last time.
         ends: When the session ends, however it is used; of Redis's clock, in seconds.
         sealed: Refresh token and ID token.
         sid: What the issuer calls their session there; empty where it does not say.
@@ -56,8 +56,8 @@ class Session:
         name: Who.
         roles: What they are.
         tenant: Whose they are.
-        granted: Where an issuer vouches for them.
-        vouched: Seconds that it still does; of others, none.
+        granted: What an issuer granted, if one vouches for them.
+        vouched: Seconds for which it still does; none for others.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Session:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """One that was kept; before there were roles, whoever was in was let do everything."""
+        """Read a stored session; before there were roles, everybody could do everything."""
         stored = json.loads(text)
         granted = stored.get("granted")
         return cls(
@@ -110,8 +110,8 @@ class Sessions:
     def enter(self, token: str) -> tuple[str, Session] | None:
         """The session that a link's token opens once it is kept, after its own token.
 
-        None where it was used, is too old, or never was.
-        Who made the link has the passwords of the system, so they are all that one can be.
+        None if it was used, is too old, or never existed.
+        Whoever made the link has the passwords of the system, so they get every role.
         """
         with sorted_errors():
             name = cast("str | None", self.redis.getdel(_key("link", token)))
@@ -120,9 +120,9 @@ class Sessions:
         return secrets.token_urlsafe(32), Session(name, frozenset(Role))
 
     def keep(self, token: str, session: Session, *, known: bool = False) -> None:
-        """Open a session; or write what has become of one that is ``known``, unless it has ended meanwhile.
+        """Open a session, or update one that is ``known``, unless it has ended meanwhile.
 
-        That is no use of it: it lasts no longer.
+        This does not prolong it.
         """
         lasts = None if known else round(self.seconds)
         with sorted_errors():
@@ -138,7 +138,7 @@ class Sessions:
             asked.execute()
 
     def who(self, token: str, *, use: bool = True) -> Session | None:
-        """Whose session it is; none where it has ended.
+        """Whose session it is; none if it has ended.
 
         Args:
             token: Its token.
@@ -181,7 +181,7 @@ class Sessions:
         return seconds + micro / 1e6
 
     def take(self, what: str, token: str, seconds: float) -> bool:
-        """Take something on for all replicas, for so long; ``False`` where another has."""
+        """Claim something for all replicas, for this long; ``False`` if another has claimed it."""
         with sorted_errors():
             return bool(self.redis.set(_key(what, token), 1, nx=True, px=milliseconds(seconds)))
 
@@ -191,18 +191,18 @@ class Sessions:
             self.redis.delete(_key(what, token))
 
     def put_by(self, what: str, token: str, value: dict[str, str], seconds: float) -> None:
-        """Keep something that is called for once, and soon."""
+        """Store something that will be fetched once, and soon."""
         with sorted_errors():
             self.redis.set(_key(what, token), json.dumps(value), ex=round(seconds))
 
     def call_for(self, what: str, token: str) -> dict[str, str] | None:
-        """What was put by, which is then gone."""
+        """What was stored, which is then gone."""
         with sorted_errors():
             text = cast("str | None", self.redis.getdel(_key(what, token)))
         return None if text is None else cast("dict[str, str]", json.loads(text))
 
     def csrf(self, of: str) -> str:
-        """What pages of a session, or of a person that a proxy vouches for, bring along: not to be guessed."""
+        """The token that pages of a session, or of somebody vouched for by a proxy, send: not to be guessed."""
         with sorted_errors():
             asked = self.redis.pipeline(transaction=False)
             asked.set(_SECRET, secrets.token_hex(32), nx=True)
@@ -212,7 +212,7 @@ class Sessions:
 
 
 def seal(token: str, value: dict[str, str]) -> str:
-    """Something that only who has this token can read."""
+    """Something sealed so that only the holder of this token can read it."""
     return base64.b64encode(_box(token).encrypt(json.dumps(value).encode())).decode()
 
 

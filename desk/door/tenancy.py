@@ -1,7 +1,7 @@
-"""The guard of tenants: before every path and page, it looks at which batches and places a request names.
+"""The guard of tenants: before every path and page, checks which batches and places a request names.
 
-Whose a batch is follows from its name, so a stranger's and one that there never was take the same way to the same
-answer: nothing is read for it.
+A batch's owner follows from its name, so foreign batches and nonexistent ones take the same path to the same
+answer: nothing is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _QUEUES = ("/v1/queues/", "/agreement/")
 
 
 def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
-    """Refuse batches of other tenants, and places of the object store that are not the asker's.
+    """Refuse batches of other tenants, and places of the object store that are not the user's own.
 
     Raises:
         UsageError: As for what is not there.
@@ -36,7 +36,7 @@ def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
 
 
 def own_tenant(desk: Desk, person: Person) -> Tenant | None:
-    """What is declared of the asker's tenant; none where they are of none, or nothing is declared.
+    """The declared tenant of the user; none if they have none, or tenants are not declared.
 
     Raises:
         UsageError: Where it is not among those that are declared.

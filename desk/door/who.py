@@ -15,7 +15,7 @@ from dermbatch.records.asked import NAME
 from dermbatch.settings.desk import DeskSettings
 from desk.desk import Person
 from desk.door.keys import PREFIX, Keys
-from desk.door.limits import Limits
+from desk.door.limits import RateLimits
 from desk.door.oidc.claims import roles_of
 from desk.door.oidc.signon import SignOn
 from desk.door.sessions import Session, Sessions
@@ -41,13 +41,13 @@ class Recognition:
     sessions: Sessions
     keys: Keys
     sign_on: SignOn | None
-    limits: Limits
+    limits: RateLimits
     audit: Audit
 
     def who(self, headers: Headers, scope: Scope, *, use: bool = True) -> Person | None:
-        """Who asks; nobody where nothing says so.
+        """Who asks; nobody if nothing says so.
 
-        Who brings a key or a token is who that says, whatever else comes along.
+        A key or token decides who asks, whatever else the request has.
 
         Args:
             headers: Of the request.
@@ -55,8 +55,8 @@ class Recognition:
             use: Whether a session is prolonged by it.
 
         Raises:
-            Problem: 401 where a key or token is not to be believed, 403 where somebody has no role, 429 where too
-                much of one address was refused, 503 where the issuer is asked and does not answer.
+            Problem: 401 if a key or token is not valid, 403 if somebody has no role, 429 if too much from one
+                address was refused, 503 if the issuer is asked and does not answer.
         """
         header = headers.get("authorization", "")
         brought = header[len(_BEARER) :].strip() if header.lower().startswith(_BEARER) else ""
@@ -74,7 +74,7 @@ class Recognition:
     def _in(self, token: str, session: Session) -> Person | None:
         if (
             session.granted is not None and self.sign_on is None
-        ):  # an issuer that is no longer asked vouches for nobody
+        ):  # an issuer that is no longer configured vouches for nobody
             return None
         return Person(session.name, self.sessions.csrf(token), session.roles, session.tenant, leaves=True)
 
@@ -107,19 +107,23 @@ class Recognition:
         return replace(person, csrf=self.sessions.csrf(f"user {person.key}"))
 
     def _tenant(self, headers: Headers) -> str | None:
-        """Whose batches the proxy says that they may see; none: all, where it is not asked."""
+        """The tenant whose batches they may see, according to the proxy; none, that is all, if it is not asked."""
         if self.settings.tenant_header is None:
             return None
         stated = _named(headers.getlist(self.settings.tenant_header))
         if stated is None or NAME.fullmatch(stated) is None:
-            raise Problem(403, "no_tenant", "whoever signs you in does not say of which tenant you are")
+            raise Problem(
+                403,
+                "no_tenant",
+                "whoever signs you in does not say which tenant you belong to; have it set up there",
+            )
         return stated
 
 
 def cookie_name(settings: DeskSettings, what: str = "") -> str:
-    """Of the session: browsers send a host's cookies to all its ports, so each desk has a name of its own.
+    """Name of the session cookie: browsers send a host's cookies to all ports, so each desk has its own.
 
-    Over HTTPS a browser takes one of this name from this host alone, not from others of its domain.
+    Over HTTPS a browser accepts this name only from this host, not from others of its domain.
     """
     name = f"dermbatch-desk-{settings.listen_port}{what}"
     return f"__Host-{name}" if is_encrypted(settings) else name
@@ -140,12 +144,12 @@ def cookie(headers: Headers, name: str) -> str | None:
 
 
 def is_proxy(scope: Scope, settings: DeskSettings) -> bool:
-    """Whether a request comes from a proxy that is believed."""
+    """Whether a request comes from a trusted proxy."""
     return _is_among((scope.get("client") or ("0.0.0.0",))[0], settings)  # noqa: S104 - nobody's
 
 
 def address_of(headers: Headers, scope: Scope, settings: DeskSettings) -> str:
-    """The address that a request comes from: the last that no proxy of ours is (``X-Forwarded-For``)."""
+    """The address that a request comes from: the last one that is no proxy of ours (``X-Forwarded-For``)."""
     address = str((scope.get("client") or ("unknown",))[0])
     on_the_way = [one.strip() for one in ",".join(headers.getlist("x-forwarded-for")).split(",") if one.strip()]
     while on_the_way and _is_among(address, settings):
@@ -168,7 +172,7 @@ def _is_among(address: str, settings: DeskSettings) -> bool:
 def _named(values: list[str]) -> str | None:
     """The name that a proxy states: once, in UTF-8 as most do, else in Latin 1 as headers are by themselves.
 
-    A second header of the name, or an empty one, is none of a proxy that takes away what comes from outside.
+    A repeated or empty header does not come from a proxy that removes such headers from outside.
     """
     if len(values) != 1 or not values[0].strip():
         return None

@@ -12,7 +12,7 @@ from desk.problems import Problem
 from desk.results.files import Piece, pieces
 from desk.results.query import Query
 from desk.results.running import Running
-from desk.results.table import Cache, Stored, Table
+from desk.results.table import Cache, ClosedTable, Table
 from desk.results.view import Part, View
 from orchestrator.batches.entries import named
 
@@ -27,7 +27,7 @@ class Shelf:
     def __init__(self) -> None:
         self._cache = Cache(_CACHE_BYTES)
         self._lock = threading.Lock()
-        self._stored: OrderedDict[str, tuple[list[Piece], Stored]] = OrderedDict()
+        self._stored: OrderedDict[str, tuple[list[Piece], ClosedTable]] = OrderedDict()
         self._running: OrderedDict[str, Running] = OrderedDict()
         self._deidentified: OrderedDict[str, bool] = OrderedDict()
 
@@ -74,7 +74,7 @@ class Shelf:
             if held is not None and held[0] == found:
                 self._stored.move_to_end(batch)
                 return held[1]
-        table = Stored(store, found, self._cache)
+        table = ClosedTable(store, found, self._cache)
         with self._lock:
             self._stored[batch] = found, table
             self._running.pop(batch, None)

@@ -95,7 +95,7 @@ class Cache:
                 self._bytes -= self._held.popitem(last=False)[1].nbytes
 
 
-class Stored:
+class ClosedTable:
     """The table of a closed batch.
 
     Args:

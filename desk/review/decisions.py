@@ -18,7 +18,7 @@ from dermbatch import layout
 from dermbatch.errors import LedgerUnavailable, ReviewConflict
 from dermbatch.images.lesion import Mask
 from dermbatch.records.outcome import ResultRecord
-from dermbatch.records.review import Case, Decision, Drawn, Feature, Opened, Seen, Text
+from dermbatch.records.review import Case, Decision, DrawnMask, Feature, Seen, Text, Unblinded
 from dermbatch.review.files import mask_of_png
 from dermbatch.review.kept import decided, decisions, has_opened, keep, latest, newer_results, note_opened
 from dermbatch.review.leases import Leases
@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/batches/{batch}/images/{index}/decisions", tags=["review"])
 
 
-class Sent(BaseModel):
+class SentDecision(BaseModel):
     """A decision as it is sent; who sends it and when is not taken from there."""
 
     model_config = ConfigDict(extra="forbid")
@@ -81,7 +81,7 @@ def read(
     found = decisions(store, batch, index)
     mine = latest(found).get(person.name)
     if everything and mine is None and found:
-        note_opened(store, Opened(batch=batch, index=index, reader=person.name, made=datetime.now(UTC)))
+        note_opened(store, Unblinded(batch=batch, index=index, reader=person.name, made=datetime.now(UTC)))
         leases.done(Case(batch=batch, index=index), person.name, "opened")
     open_to = found if everything or mine is not None else [one for one in found if one.reader == person.name]
     stages = {stage: one.key for stage, one in record.stages.items()}
@@ -103,7 +103,7 @@ def read(
 def decide(
     batch: str,
     index: int,
-    sent: Annotated[Sent, Body()],
+    sent: Annotated[SentDecision, Body()],
     request: Request,
     record: TheRecord,
     store: TheStore,
@@ -145,7 +145,7 @@ def decide(
     return answer
 
 
-def _check_sent(sent: Sent, record: ResultRecord) -> None:
+def _check_sent(sent: SentDecision, record: ResultRecord) -> None:
     """What only fits the image can be told: all its stages, for else no conflict with a later run shows; its size.
 
     Raises:
@@ -196,7 +196,7 @@ def _tell(leases: Leases, case: Case, kept: Decision) -> None:
         _log.warning("a queue was not told of a decision", batch=case.batch, index=case.index)
 
 
-def _drawn(mask: list[int] | str | None, record: ResultRecord) -> Drawn | None:
+def _drawn(mask: list[int] | str | None, record: ResultRecord) -> DrawnMask | None:
     """What was sent as a mask of this picture.
 
     Raises:
@@ -210,7 +210,7 @@ def _drawn(mask: list[int] | str | None, record: ResultRecord) -> Drawn | None:
         checked(counts, height, width)
     except ValueError as error:
         raise Problem(400, "bad_mask", f"{error}", at={"in": "body", "parameter": "mask"}) from error
-    return Drawn(height=height, width=width, counts=tuple(counts))
+    return DrawnMask(height=height, width=width, counts=tuple(counts))
 
 
 def _picture(text: str, height: int, width: int) -> Mask:

@@ -16,7 +16,7 @@ from dermbatch.images.dicomfile import MEDIA_TYPE
 from dermbatch.images.lesion import Mask
 from dermbatch.images.quiet import quiet
 from dermbatch.records.outcome import KnownImage, ResultRecord
-from dermbatch.records.review import Case, Decision, Drawn
+from dermbatch.records.review import Case, Decision, DrawnMask
 from dermbatch.review.files import coco, is_dicom, mask_of
 from dermbatch.review.kept import decided, newer_results
 from dermbatch.review.leases import Leases
@@ -138,7 +138,7 @@ def drawn(found: Decision) -> Mask:
     return picture(found.mask)
 
 
-def picture(found: Drawn) -> Mask:
+def picture(found: DrawnMask) -> Mask:
     """What was drawn, uint8 [H, W], 0 or 255."""
     return of_runs(found.counts, found.height, found.width)
 

@@ -37,7 +37,7 @@ _MOST = 10_000
 _ANYBODY = 1_000_000  # a known case is for all, and one that was returned for whom it was returned to
 
 
-class Asked(BaseModel):
+class QueueRequest(BaseModel):
     """A queue as it is asked for."""
 
     model_config = ConfigDict(extra="forbid")
@@ -125,7 +125,7 @@ def _counts(how: str, now: int) -> bool:
 
 @router.post("", status_code=201)
 def make(
-    asked: Annotated[Asked, Body()], request: Request, store: TheStore, person: ThePerson, leases: TheLeases
+    asked: Annotated[QueueRequest, Body()], request: Request, store: TheStore, person: ThePerson, leases: TheLeases
 ) -> Response:
     """Make a queue of the images that a query means now; it does not change when others come."""
     shelf: Shelf = request.app.state.shelf
@@ -280,14 +280,14 @@ def _batches(store: ObjectStore, plan: ReviewPlan | None) -> list[str]:
     return found
 
 
-def _planned(view: View, plan: ReviewPlan, asked: Asked) -> list[Case]:
+def _planned(view: View, plan: ReviewPlan, asked: QueueRequest) -> list[Case]:
     """The images of a plan that have a result and that the query means, in the plan's order."""
     there = set(_cases(view, _done(view)))
     wanted = (Case(batch=one.batch, index=one.index) for one in plan.images)
     return [case for case in wanted if case in there][: asked.most]
 
 
-def _how(asked: Asked, batches: Sequence[str]) -> str:
+def _how(asked: QueueRequest, batches: Sequence[str]) -> str:
     """What chose the images, in words."""
     meant = f"{asked.q or 'all images'} of {', '.join(batches)}"
     return (f"plan {asked.plan}: {meant}" if asked.plan else f"{meant}, by {asked.order}")[:4000]
@@ -301,7 +301,7 @@ def _done(view: View) -> Any:
     return order[np.asarray(pc.equal(outcome.cast(pa.string()), "done").fill_null(False))[order]]
 
 
-def _chosen(view: View, asked: Asked) -> list[Case]:
+def _chosen(view: View, asked: QueueRequest) -> list[Case]:
     order = _done(view)
     if asked.order == "chance":
         order = np.random.default_rng(asked.seed).permutation(order)
@@ -312,7 +312,9 @@ def _cases(view: View, rows: Any) -> list[Case]:
     return [Case(batch=batch, index=index) for batch, index in view.named(rows)]
 
 
-def _known(store: ObjectStore, sets: dict[str, set[tuple[str, int]]], asked: Asked, person: Person) -> list[Case]:
+def _known(
+    store: ObjectStore, sets: dict[str, set[tuple[str, int]]], asked: QueueRequest, person: Person
+) -> list[Case]:
     """Known cases of the set, the adjudicated ones alone; a set may name what is another tenant's, or nowhere."""
     if asked.known is None:
         return []

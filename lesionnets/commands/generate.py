@@ -37,7 +37,7 @@ def generate(
 ) -> None:
     """Make up pictures of a diagnosis, marked as such, without near copies of the training pictures of --data."""
     from lesionnets.evaluation.generated.duplicates import EmbeddingFile  # noqa: PLC0415
-    from lesionnets.evaluation.generated.making import Known, Making, load_generator, make  # noqa: PLC0415
+    from lesionnets.evaluation.generated.making import Making, TrainingPictures, load_generator, make  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
     from lesionnets.weights import generator_of  # noqa: PLC0415
 
@@ -48,7 +48,9 @@ def generate(
         sys.stderr.write("lesionnets: not compared with training pictures: name them with --data DIR\n")
     else:
         classifier = predictors.load_model(predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
-        known = Known(_of_class(data, "train", diagnosis), EmbeddingFile(classifier, network.size, embeddings))
+        known = TrainingPictures(
+            _of_class(data, "train", diagnosis), EmbeddingFile(classifier, network.size, embeddings)
+        )
     manifest = make(Making(network, weights, diagnosis, count, seed), out, known)
     refused = manifest["refused"]
     typer.echo(f"{count} pictures of {diagnosis} in {out}, {len(refused)} refused")  # type: ignore[arg-type]

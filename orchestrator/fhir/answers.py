@@ -33,7 +33,7 @@ _STATUS = re.compile(r"[1-5]\d\d(?!\d)")
 
 
 @dataclass(frozen=True)
-class Taken:
+class Accepted:
     """What a server did with a transaction.
 
     Attributes:
@@ -45,7 +45,7 @@ class Taken:
     there: int
 
 
-def judged(name: str, answer: Answer, entries: int) -> Taken:
+def judged(name: str, answer: Answer, entries: int) -> Accepted:
     """What was taken, from an answer that says that everything was.
 
     Args:
@@ -70,7 +70,7 @@ def judged(name: str, answer: Answer, entries: int) -> Taken:
     worst = max((status for status in statuses if status not in {_OK, _CREATED}), default=0)
     if worst:
         raise _of_status(name, worst, issues, answer.retry_after)
-    return Taken(statuses.count(_CREATED), statuses.count(_OK))
+    return Accepted(statuses.count(_CREATED), statuses.count(_OK))
 
 
 def _read(body: bytes) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from dermbatch.records.asked import Batch
 from dermbatch.records.outcome import FailureRecord, ResultRecord
 from dermbatch.store import ObjectStore
 from orchestrator.batches.outcomes import outcomes
-from orchestrator.fhir.answers import Taken
+from orchestrator.fhir.answers import Accepted
 from orchestrator.fhir.elements import Json
 from orchestrator.fhir.identity import read_identity
 from orchestrator.fhir.resources import as_json, bundle
@@ -52,7 +52,7 @@ class Told:
     silent: int = 0
     bad: int = 0
 
-    def add(self, taken: Taken) -> None:
+    def add(self, taken: Accepted) -> None:
         """Count an image that a server has."""
         self.created += taken.created
         self.there += taken.there
@@ -132,7 +132,7 @@ def _bundles(store: ObjectStore, batch: Batch, told: Told, tell: Tell) -> Iterat
             yield record, made
 
 
-def _patiently(server: FhirServer, made: Json, sleep: Callable[[float], None]) -> Taken:
+def _patiently(server: FhirServer, made: Json, sleep: Callable[[float], None]) -> Accepted:
     again = Retrying(
         stop=stop_after_attempt(_TRIES),
         wait=_wait,

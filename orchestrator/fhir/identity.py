@@ -21,7 +21,7 @@ _UNKNOWN = date(1900, 1, 1)  # the Content Date of objects whose source states n
 
 
 @dataclass(frozen=True)
-class Identity:
+class SourceIdentity:
     """Identifiers of the source; each is none if it states none.
 
     Attributes:
@@ -39,11 +39,11 @@ class Identity:
     taken: date | None = None
 
 
-NOBODY = Identity()
+NOBODY = SourceIdentity()
 """The identity of an image that is not DICOM, or was de-identified."""
 
 
-def read_identity(store: ObjectStore, batch: Batch, record: ResultRecord) -> Identity:
+def read_identity(store: ObjectStore, batch: Batch, record: ResultRecord) -> SourceIdentity:
     """The identifiers of the source, taken from the image's DICOM objects; nobody's if there are none.
 
     Args:
@@ -67,7 +67,7 @@ def read_identity(store: ObjectStore, batch: Batch, record: ResultRecord) -> Ide
         return identity_of(dcmread(BytesIO(body), stop_before_pixels=True), record)
 
 
-def identity_of(header: Dataset, record: ResultRecord) -> Identity:
+def identity_of(header: Dataset, record: ResultRecord) -> SourceIdentity:
     """The identifiers in a header of one of the objects of an image.
 
     A Study Instance UID that was made for the objects, since the source has none or one that cannot be written, is
@@ -77,7 +77,7 @@ def identity_of(header: Dataset, record: ResultRecord) -> Identity:
     made = uid_of("missing", "study", record.source.sha256)
     if study == made or "replaced_study_instance_uid" in record.dicom_notes:
         study = None
-    return Identity(
+    return SourceIdentity(
         patient=_text(header, "PatientID"),
         issuer=_text(header, "IssuerOfPatientID"),
         study=study,

@@ -28,7 +28,7 @@ from orchestrator.fhir.elements import (
     typed_identifier,
     uid_identifier,
 )
-from orchestrator.fhir.identity import NOBODY, Identity
+from orchestrator.fhir.identity import NOBODY, SourceIdentity
 
 MEDIA_TYPE = "application/fhir+json"
 REVISION = "1"
@@ -38,7 +38,7 @@ REVISION = "1"
 @dataclass(frozen=True)
 class _Image:
     record: ResultRecord
-    whose: Identity
+    whose: SourceIdentity
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class _Image:
         return REVISION, self.record.software, self.record.source.sha256, *rest
 
 
-def bundle(record: ResultRecord, batch: Batch, whose: Identity = NOBODY) -> Json | None:
+def bundle(record: ResultRecord, batch: Batch, whose: SourceIdentity = NOBODY) -> Json | None:
     """A result as a transaction Bundle; none if no stage was run that FHIR has resources for.
 
     Args:

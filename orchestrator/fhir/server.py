@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dermbatch.errors import FhirRefused, FhirUnavailable, UsageError
 from dermbatch.outbound.posting import PIECE, Answer, Posting, Unanswered, Untrusted
 from dermbatch.settings.destinations import FhirSettings
-from orchestrator.fhir.answers import Taken, judged
+from orchestrator.fhir.answers import Accepted, judged
 from orchestrator.fhir.elements import Json
 from orchestrator.fhir.resources import MEDIA_TYPE, as_json
 
@@ -27,7 +27,7 @@ class FhirServer:
         self._url = settings.url
         self._posting = Posting(settings, _MOST_ANSWERED, f"the FHIR server {name!r}")
 
-    def send(self, bundle: Json) -> Taken:
+    def send(self, bundle: Json) -> Accepted:
         """Send a transaction Bundle; resources that are there already count as taken.
 
         Raises:

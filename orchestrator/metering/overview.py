@@ -16,7 +16,7 @@ _UNREADABLE = "the price lists cannot be read: ask whoever runs this system"  # 
 
 
 @dataclass(frozen=True)
-class Overview:
+class UsageOverview:
     """Usage and costs.
 
     Attributes:
@@ -34,7 +34,7 @@ class Overview:
     problems: tuple[str, ...]
 
 
-def overview(store: ObjectStore, prices_file: Path | None, tenant: str | None = None) -> Overview:
+def overview(store: ObjectStore, prices_file: Path | None, tenant: str | None = None) -> UsageOverview:
     """Usage and costs by month, tenant and item, of all tenants or one, with problems of lists and batches.
 
     Raises:
@@ -56,4 +56,4 @@ def overview(store: ObjectStore, prices_file: Path | None, tenant: str | None = 
         (month, tenant, total(line for line in lines if (line.month, line.tenant) == (month, tenant)))
         for month, tenant in months
     )
-    return Overview(tuple(lines), sums, prices.currency if prices else "", found.open, tuple(problems))
+    return UsageOverview(tuple(lines), sums, prices.currency if prices else "", found.open, tuple(problems))

@@ -44,7 +44,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Metered:
     """Which batches have events.
 
     Attributes:
@@ -61,7 +61,7 @@ class Standing:
     damaged: tuple[str, ...]
 
 
-def standing(store: ObjectStore, tenant: str | None = None) -> Standing:
+def standing(store: ObjectStore, tenant: str | None = None) -> Metered:
     """Look at all batches, or at those whose names mark them as one tenant's.
 
     Raises:
@@ -81,7 +81,7 @@ def standing(store: ObjectStore, tenant: str | None = None) -> Standing:
     batches = (f"{one}{rest}" for one in begins for rest in store.folders(store.bucket, layout.BATCHES + one))
     others = [name for name in batches if name not in known]
     closed = tuple(name for name in others if any(store.list(store.bucket, layout.summary(name))))
-    return Standing(tuple(manifests), len(opened), closed, tuple(damaged))
+    return Metered(tuple(manifests), len(opened), closed, tuple(damaged))
 
 
 def _keys(store: ObjectStore, prefix: str, begins: Iterable[str]) -> list[str]:

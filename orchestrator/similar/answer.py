@@ -26,7 +26,7 @@ from orchestrator.similar.growing import waiting
 from orchestrator.similar.identity import Identity
 from orchestrator.similar.patterns import Match, Patterns, apart, matches
 from orchestrator.similar.picture import look_of
-from orchestrator.similar.shelf import Case, IndexShelf, Opened, Refinement, forbidden
+from orchestrator.similar.shelf import Case, IndexShelf, OpenIndex, Refinement, forbidden
 
 LOCAL = 0.25
 """Share of the local patterns in the similarity: chosen on training images, measured in docs/models.md."""
@@ -157,7 +157,7 @@ def answer(store: ObjectStore, shelf: IndexShelf, question: Question) -> Answer:
 @dataclass(frozen=True)
 class _Search:
     store: ObjectStore
-    opened: Opened
+    opened: OpenIndex
     question: Question
     patterns: Patterns
 

@@ -60,7 +60,7 @@ class Refinement:
     until: date | None = None
 
 
-class Opened:
+class OpenIndex:
     """An index in memory.
 
     Args:
@@ -129,10 +129,10 @@ class IndexShelf:
     """Indexes that were opened; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str | None], tuple[_Seen, Opened]] = {}
+        self._held: dict[tuple[str, str | None], tuple[_Seen, OpenIndex]] = {}
         self._lock = Lock()
 
-    def get(self, store: ObjectStore, model: ModelUsed, tenant: str | None = None) -> Opened:
+    def get(self, store: ObjectStore, model: ModelUsed, tenant: str | None = None) -> OpenIndex:
         """The index of a model's embeddings as it is now; for one tenant, with its cases and facts only.
 
         Raises:
@@ -154,7 +154,7 @@ class IndexShelf:
             return opened
 
 
-def open_index(store: ObjectStore, index: Index, facts: KnownFacts) -> Opened:
+def open_index(store: ObjectStore, index: Index, facts: KnownFacts) -> OpenIndex:
     """Bring an index into memory.
 
     Raises:
@@ -169,7 +169,7 @@ def open_index(store: ObjectStore, index: Index, facts: KnownFacts) -> Opened:
             raise damaged(f"{shard.key} does not have the codes that the index states")
         coder.add(codes)
         tables.append(table.drop_columns(["code"]))
-    return Opened(index, coder, pa.concat_tables([cases.none(), *tables]).combine_chunks(), facts)
+    return OpenIndex(index, coder, pa.concat_tables([cases.none(), *tables]).combine_chunks(), facts)
 
 
 def _table(store: ObjectStore, shard: Shard) -> pa.Table:

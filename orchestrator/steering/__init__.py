@@ -1,1 +1,1 @@
-"""What people decide about batches while they run, and what the object store makes known to Redis."""
+"""What people decide about running batches, and what the object store makes known to Redis."""

@@ -74,25 +74,28 @@ def start(store: ObjectStore, name: str, models: Mapping[Stage, ModelChoice], sh
         share: Of live images, more than 0 and at most 1.
 
     Raises:
-        UsageError: If name or share cannot be, nothing differs, the name was used, or another canary runs.
+        UsageError: If name or share is invalid, nothing differs, the name was used before, or another canary is
+            running.
     """
     layout.check_batch_name(name, "canary")
     if not models:
         raise UsageError("a canary needs a model to try: name at least one, as in --model segment=NAME@VERSION")
     if not 0 < share <= 1:
-        raise UsageError(f"a canary's share of live images is more than 0 and at most 1, not {share:g}")
+        raise UsageError(f"a canary's share of live images must be more than 0 and at most 1, not {share:g}")
     if _read(store, layout.canary(name)) is not None:
         raise UsageError(f"there was a canary {name} already; take another name, so that results do not mix")
     canary = Canary(name=name, models=dict(models), share=share, created=datetime.now(UTC))
     if not write_once(store, layout.RUNNING_CANARY, canary):
         other = running(store)
-        raise UsageError(f"canary {other.name if other else 'of another release'} runs already; stop it first")
+        raise UsageError(
+            f"canary {other.name if other else 'of another release'} is already running; stop it first"
+        )
     write(store, layout.canary(name), canary)
     return canary
 
 
 def stop(store: ObjectStore, name: str) -> Canary:
-    """Stop a canary; harmless where it is stopped already. Images in flight may still add to its results.
+    """Stop a canary; harmless if it has been stopped. Images in flight may still add to its results.
 
     Raises:
         UsageError: If there is none of this name.
@@ -111,7 +114,7 @@ def stop(store: ObjectStore, name: str) -> Canary:
 
 
 def running(store: ObjectStore) -> Canary | None:
-    """The canary that runs now; one request. An unreadable record is none: live images must not wait for it."""
+    """The running canary, by one request. An unreadable record counts as none: live images must not wait."""
     try:
         return _read(store, layout.RUNNING_CANARY)
     except NewerFormat:
@@ -119,9 +122,9 @@ def running(store: ObjectStore) -> Canary | None:
 
 
 def choose(canary: Canary, job: ImageJob) -> ImageJob:
-    """The job, with the canary's models as its shadow where the image falls into the share.
+    """The job, with the canary's models as its shadow if the image falls into the share.
 
-    The same image falls in or out whenever it comes, in whatever batch, so a canary's share is a sample of images.
+    An image always falls in or always out, in whatever batch it comes, so a canary's share is a sample of images.
     """
     asked = job.order
     stages = closure(frozenset(asked.stages))

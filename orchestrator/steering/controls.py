@@ -1,6 +1,6 @@
 """Steering batches: pause, resume, cancel, another lane or weight.
 
-The object store learns of it first, so that a loss of Redis does not undo what a person has decided.
+The object store is told first, so that losing Redis does not undo what a person has decided.
 """
 
 from __future__ import annotations
@@ -27,30 +27,32 @@ _log = structlog.get_logger(__name__)
 
 
 def read_control(store: ObjectStore, name: str) -> BatchControl | None:
-    """How an open batch is to be run; none where it is not open. What a hand has damaged is taken for paused."""
+    """How an open batch is to be run; none if it is not open. A control damaged by editing counts as paused."""
     try:
         return read(store, layout.control(name), BatchControl)
     except ObjectNotFound:
         return None
     except RecordDamaged:
-        return BatchControl(state="paused", why=f"{layout.control(name)} is damaged; resume the batch to mend it")
+        return BatchControl(
+            state="paused", why=f"{layout.control(name)} is damaged; resume the batch to repair it"
+        )
 
 
 def begin(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
-    """Have a batch fed that was just planned; as it was steered meanwhile, where it was."""
+    """Have a newly planned batch fed, as it has been steered meanwhile, if it has."""
     shard = ledger.of(batch.name)
     shard.batches.open(batch, read_control(store, batch.name))
     shard.slots.wake()
 
 
 def begin_if_open(store: ObjectStore, ledger: Ledger, batch: Batch) -> None:
-    """The same of one that was planned before, whose command may have been killed right after that."""
+    """The same for one that was planned earlier, whose command may have been killed right afterwards."""
     if ledger.of(batch.name).batches.get(batch.name) is None and read_control(store, batch.name) is not None:
         begin(store, ledger, batch)
 
 
 def write_control(store: ObjectStore, ledger: Ledger, name: str, control: BatchControl) -> None:
-    """Run a batch otherwise from now on."""
+    """Change how a batch is run from now on."""
     write(store, layout.control(name), control)
     shard = ledger.of(name)
     shard.batches.steer(name, control)
@@ -65,7 +67,7 @@ def closed(store: ObjectStore, name: str) -> bool:
 def is_damage(error: DermbatchError) -> bool:
     """Whether the records of a batch have to be mended by hand before it can go on.
 
-    That they may not be read just now concerns the whole bucket, and is mended elsewhere.
+    A lack of permission to read them concerns the whole bucket, and is fixed elsewhere.
     """
     return isinstance(error, PermanentError) and error.reason != StoreRefused.reason
 
@@ -75,11 +77,10 @@ def halt(store: ObjectStore, ledger: Ledger, state: BatchState, why: str, *, tol
 
     Args:
         store: Keeps the control.
-        ledger: Feeds by it.
+        ledger: The ledger that feeding goes by.
         state: How the batch stands.
         why: For people.
-        tolerant: Whether it is not to be paused for its share of failures again, once resumed; as before where not
-            given.
+        tolerant: Whether, once resumed, it is never again paused for its share of failures; by default unchanged.
     """
     changes = {"state": "paused", "why": why, "tolerant": state.tolerant if tolerant is None else tolerant}
     control = BatchControl.model_validate({**state.control.model_dump(), **changes})
@@ -98,7 +99,7 @@ def pause(store: ObjectStore, ledger: Ledger, name: str) -> None:
 
 
 def resume(store: ObjectStore, ledger: Ledger, name: str) -> None:
-    """Go on with a paused batch. One that was paused for its share of failures is not paused for it again.
+    """Continue a paused batch. One paused for its share of failures is not paused for that again.
 
     Raises:
         UsageError: If there is no such batch, it has ended, or it is cancelled.
@@ -107,7 +108,7 @@ def resume(store: ObjectStore, ledger: Ledger, name: str) -> None:
 
 
 def cancel(store: ObjectStore, ledger: Ledger, name: str) -> None:
-    """End a batch: nothing more of it is begun, then it is closed with the outcomes that it has.
+    """End a batch: nothing more of it is started, then it is closed with the outcomes that it has.
 
     Raises:
         UsageError: If there is no such batch, or it has ended.

@@ -1,4 +1,4 @@
-"""The reconciler: what the object store says of open batches is made known to Redis.
+"""The reconciler: tells Redis what the object store says about open batches.
 
 It runs when an orchestrator takes the lead, when Redis has lost its data, and every half minute. So neither a
 flushed Redis nor a command that died between the plan and Redis loses a batch.
@@ -24,13 +24,13 @@ from orchestrator.steering.controls import closed, read_control
 _log = structlog.get_logger(__name__)
 
 _REASONS_READ = 1000
-"""Failure records read for their reasons; of the others only the number is known until the batch closes."""
+"""Most failure records that are read for their reasons; others are only counted until the batch closes."""
 
 
 def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
-    """Restore the open batches that the ledger does not know, and steer the others as the store says.
+    """Restore the open batches that the ledger does not know, and bring the others in line with the store.
 
-    Where there are several shards, those of the ledger's own.
+    With several shards, only the batches of the ledger's own.
 
     Returns:
         Names of the batches that were restored.
@@ -43,11 +43,11 @@ def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
             if name in known:
                 if control is not None and control != known[name].control:
                     ledger.batches.steer(name, control)
-                if known[name].growing:  # what the ledger was not told of
+                if known[name].growing:  # the ledger was not told of these
                     ledger.batches.grow(read_batch(store, name))
             elif control is not None and _restore(store, ledger, name, control):
                 restored.append(name)
-        except DermbatchError as error:  # of this batch; others are restored all the same
+        except DermbatchError as error:  # an error of this batch only; others are restored all the same
             _log.warning("batch not reconciled", batch=name, reason=error.reason, message=str(error))
     return restored
 
@@ -67,7 +67,7 @@ def reopen(store: ObjectStore) -> list[str]:
             continue
         try:
             batch = read_batch(store, name)
-        except ObjectNotFound:  # a plan that was begun and given up
+        except ObjectNotFound:  # a plan that was begun and abandoned
             continue
         except DermbatchError as error:
             _log.warning("batch not reopened", batch=name, reason=error.reason, message=str(error))
@@ -78,7 +78,7 @@ def reopen(store: ObjectStore) -> list[str]:
 
 
 def restore(store: ObjectStore, ledger: Ledger, batch: Batch, control: BatchControl) -> None:
-    """Have the ledger know a batch, with the outcomes that the store holds."""
+    """Tell the ledger about a batch, with the outcomes that the store holds."""
     marks = read_marks(store, batch)
     done = (index for index in marks.present() if marks.is_done(index))
     failed = (index for index in marks.present() if not marks.is_done(index))
@@ -91,7 +91,7 @@ def _restore(store: ObjectStore, ledger: Ledger, name: str, control: BatchContro
         batch = read_batch(store, name)
     except ObjectNotFound:  # still being planned
         return False
-    if closed(store, name):  # its closing was cut off at the very end
+    if closed(store, name):  # its closing was interrupted at the very end
         store.delete(layout.control(name))
         return False
     restore(store, ledger, batch, control)

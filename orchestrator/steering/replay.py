@@ -1,4 +1,4 @@
-"""Replaying failures: those images of a batch are tried again, and only those."""
+"""Replaying failures: the failed images of a batch are tried again, and only those."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _REPLAYING = "failures are being replayed"
 
 
 def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = None) -> int:
-    """Have failed images tried again: all, or those that failed for one reason.
+    """Have failed images tried again: all of them, or those that failed for one reason.
 
-    Their failure records are deleted, and the batch is open again until they have another outcome. Where this is
-    cut off, the batch is left paused; doing it again, or ``resume``, goes on.
+    Their failure records are deleted, and the batch is open again until they have another outcome. If this is
+    interrupted, the batch stays paused; repeating it, or ``resume``, continues it.
 
     Returns:
         How many.
@@ -45,7 +45,9 @@ def retry(store: ObjectStore, ledger: Ledger, name: str, reason: str | None = No
     if not first and (before is None or before.why != _REPLAYING):
         return 0
     asked = before or BatchControl.of(batch.order)
-    store.delete(layout.summary(name))  # before the control: an ended batch with a control is taken for tidied up
+    store.delete(
+        layout.summary(name)
+    )  # before the control, since an ended batch with a control would be tidied up
     halted = asked.model_copy(update={"state": "paused", "why": _REPLAYING})
     write_control(store, ledger, name, halted)
     replayed = 0

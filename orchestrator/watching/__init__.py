@@ -1,1 +1,1 @@
-"""Watching: rules that say what becomes of new objects, and the stores' news of them."""
+"""Watching: rules that say what becomes of new objects, and how stores announce them."""

@@ -1,4 +1,4 @@
-"""The lead: of several watchers one works, the others wait to take its place."""
+"""The lead: one of several watchers works, the others wait to take its place."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dermbatch.ledger import Ledger
 _log = structlog.get_logger(__name__)
 
 _RENEWALS = 4
-"""In the time that a lead lasts."""
+"""Renewals within the time that a lead lasts."""
 
 
 class Lead:
-    """A lease in Redis, kept by a thread, whatever the watcher is busy with.
+    """A lease in Redis, kept by a thread whatever the watcher is busy with.
 
     The dispatcher's service has no such thread: it renews its lease in each of its turns, which are short
     (``orchestrator/dispatch/service.py``). Reading an archive out of a bucket takes longer than a lease.
@@ -43,7 +43,7 @@ class Lead:
         self._thread.start()
 
     def held(self) -> bool:
-        """Whether this watcher leads; by its own clock, so that one that was stopped knows better."""
+        """Whether this watcher leads, by its own clock, so that one that was suspended notices."""
         return time.monotonic() < self._until
 
     def end(self) -> None:

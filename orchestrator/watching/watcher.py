@@ -1,7 +1,7 @@
 """The watcher: new objects below the prefixes of rules become work, once each.
 
-Listings and notifications are two sources of one thing: the name of an object that is worth a look. What is looked
-at goes one way, whatever told of it: which rule takes it, is it ready, was it taken in; then it is taken in.
+Listings and notifications are two sources of the same thing: the name of an object that is worth a look. Whatever
+the source, the questions are the same: which rule takes it, is it ready, was it taken in before?
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _PAUSE_AFTER_ERROR = 2.0
 _EVENTS_AT_A_TIME = 256
 _LOOKS_AT_A_TIME = 16
 _LATER_AT_MOST = 10_000
-"""Objects that notifications told of and that are not settled; what is beyond is left to the listing."""
+"""Most announced objects that are held until they settle; any others are left to the listing."""
 
 
 class _Stopped(Exception):
-    """This watcher is to end, or does not lead: nothing more is written. No error, and never seen outside."""
+    """This watcher must end, or does not lead: nothing more is written. Not an error; never leaves this module."""
 
 
 class Watcher:
-    """Takes new objects in, as long as it leads; else waits to take the other one's place.
+    """Takes new objects in for as long as it leads; otherwise waits to take over.
 
     Args:
         settings: Limits, models, and how often to list.
         book: The rules.
-        store: Where all is.
+        store: The object store.
         ledger: Is told; keeps the lead.
         clock: The time that hours and days go by; the store's own where none is given.
 
@@ -91,7 +91,7 @@ class Watcher:
         self._listed_from = 0.0
         self._looked = False
         self._later: dict[ObjectEvent, float] = {}
-        self._careful = False  # take objects in one by one, to find the one that brings a defect out
+        self._careful = False  # take objects in one by one, to find the one that triggers a defect
         self._bad: set[str] = set()
         self._readers = ThreadPoolExecutor(_LOOKS_AT_A_TIME, thread_name_prefix="watcher")
 
@@ -257,7 +257,7 @@ class Watcher:
             self._listings.appendleft(listing(self._store, [folder], everything=False))
 
     def _consider(self, memory: Memory, bucket: str, infos: Iterable[ObjectInfo], waiting: Listing | None) -> None:
-        """Take in those objects that a rule takes, that are ready, and that were not taken in before."""
+        """Take in the objects that a rule takes, that are ready, and that were not taken in before."""
         ready: dict[str, list[NewObject]] = {}
         infos = list(infos)
         now = self._told_apart(bucket, infos)
@@ -283,7 +283,7 @@ class Watcher:
                 self._take(memory, some[0].rule, some, waiting)
 
     def _told_apart(self, bucket: str, infos: Sequence[ObjectInfo]) -> datetime:
-        """The store's time, at which no object may be written again unseen: a second later than it is, at most."""
+        """A store time by which no object can be rewritten unnoticed: at most a second from now."""
         self._etags.see(bucket, infos)
         now = self._store.now()
         if any(self._etags.may_hide(info, now) for info in infos):
@@ -292,7 +292,7 @@ class Watcher:
         return now
 
     def _origin(self, memory: Memory, bucket: str, info: ObjectInfo) -> str:
-        """The object's origin; one of its own where only its ETag says that it is what was taken in before."""
+        """The object's origin; a new one if only its ETag says that it was taken in before."""
         origin = origin_of(bucket, info)
         if memory.was_of(origin, info.modified) in {True, None}:
             return origin
@@ -317,7 +317,7 @@ class Watcher:
         except (_Stopped, Overtaken, TransientError):
             raise
         except Exception:
-            # A defect that one object brings out must not keep all others waiting.
+            # A defect triggered by one object must not keep all others waiting.
             self._careful = True
             if len(found) == 1:
                 self._bad.add(found[0].origin)
@@ -327,11 +327,11 @@ class Watcher:
     def _look_later(self, rule: Rule, event: ObjectEvent, info: ObjectInfo, now: datetime) -> None:
         if rule.settle and info.modified is not None and len(self._later) < _LATER_AT_MOST:
             age = (now - info.modified).total_seconds()
-            if age < rule.settle:  # else it waits for its marker, whose own event says more
+            if age < rule.settle:  # otherwise it waits for its marker, whose own event will trigger it
                 self._later[event] = time.monotonic() + rule.settle - age
 
     def _hand_on(self) -> None:
-        """Have the one that leads look: names of rules go to it, not those of objects, which may be patients'."""
+        """Ask the leader to look: it is told the names of rules, not of objects, which may be patients' names."""
         events = self._inbox.take(_EVENTS_AT_A_TIME)
         rules = {rule.name for event in events for rule in self._book.rules if _below(rule, event)}
         try:

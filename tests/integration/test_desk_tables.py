@@ -9,7 +9,7 @@ from dermbatch.store import ObjectStore
 from desk.results import files
 from desk.results.files import pieces
 from desk.results.query import Query
-from desk.results.table import Cache, Stored
+from desk.results.table import Cache, ClosedTable
 from desk.results.view import Part, View
 from orchestrator.reporting.table.columns import rows_of
 from orchestrator.reporting.table.parts import ONE_FILE, Parts
@@ -30,7 +30,7 @@ def test_parts_are_one_table_in_the_order_of_the_images(empty_store):
     parts.end(made, [])
     found = pieces(store, "large")
     assert len(found) == 2
-    table = Stored(store, found, Cache(1 << 20))
+    table = ClosedTable(store, found, Cache(1 << 20))
     assert table.columns(["index", "name"])["index"].to_pylist() == [0, 1, 3, 4, 5]
     view = View([Part("large", table)], Query("probability:>=0.8"), "", {})
     assert [int(index) for _, index in view.pairs(view.order)] == [3, 4]
@@ -69,7 +69,7 @@ def test_of_parts_the_bytes_of_wanted_columns_alone_are_read(empty_store, monkey
     monkeypatch.setattr(files, "_GAP", 1 << 10)
     store = Counted(empty_store)
     found = large(store)
-    table = Stored(store, found, Cache(1 << 20))
+    table = ClosedTable(store, found, Cache(1 << 20))
     assert table.indices.tolist() == list(range(40))  # by the manifest
     view = View([Part("large", table)], Query(""), "", {})
     assert [card["name"] for card in view.cards(view.order[5:8])] == [f"folder/{n:06d}.jpg" for n in (5, 6, 7)]
@@ -84,7 +84,7 @@ def test_of_parts_the_bytes_of_wanted_columns_alone_are_read(empty_store, monkey
 def test_a_part_that_vanished_or_was_replaced_meanwhile_is_an_error_of_its_own(empty_store):
     store = ObjectStore(empty_store)
     found = large(store, embedding=4)
-    table = Stored(store, found, Cache(1 << 20))
+    table = ClosedTable(store, found, Cache(1 << 20))
     store.put(found[1].key, b"another", "application/octet-stream")
     with pytest.raises(StoreUnavailable):
         table.columns(["label"])

@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from dermbatch.settings import StoreSettings
-from orchestrator.stack.servers.s3door import Door, Refused, canonical
+from orchestrator.stack.servers.s3door import Refused, S3Door, canonical
 
 ODD = ["a b+c%?#&=.png", "ü/é.png", "x" * 900, "two//slashes/", "~tilde-_.!*'()", "a/../b", "new\nline"]
 
@@ -149,7 +149,7 @@ def test_a_request_is_good_for_a_quarter_of_an_hour(object_store_settings):
     listed += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     def at(minutes):
-        door = Door(
+        door = S3Door(
             None, store.access_key_id, store.secret_access_key.get_secret_value(), now=lambda: then(minutes)
         )
         return door.check_signature("GET", path.encode(), b"", listed)
@@ -179,7 +179,7 @@ def test_the_canonical_request_is_that_of_the_standard():
     assert canonical("GET", b"/test.txt", b"", headers, names, empty).startswith(
         b"GET\n/test.txt\n\nhost:examplebucket"
     )
-    door = Door(
+    door = S3Door(
         None,
         "AKIAIOSFODNN7EXAMPLE",
         "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",

@@ -104,7 +104,7 @@ def test_what_is_no_event_is_answered_with_a_sentence(client, watcher):
     before = counted("bad")
     answer = client.post("/events", content=b"Doe^Jane")
     assert (answer.status_code, watcher.taken) == (400, [])
-    assert "no event of an object store" in answer.text
+    assert "not an event of an object store" in answer.text
     assert "Doe" not in answer.text
     assert counted("bad") == before + 1
 

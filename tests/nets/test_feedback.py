@@ -15,7 +15,7 @@ from dermbatch import layout
 from dermbatch.errors import UsageError
 from dermbatch.images import png
 from dermbatch.phantoms.phantom import phantom
-from dermbatch.records.review import Decision, Drawn, Seen
+from dermbatch.records.review import Decision, DrawnMask, Seen
 from dermbatch.review.kept import keep
 from dermbatch.review.masks import runs
 from lesionnets.commands import data
@@ -43,7 +43,7 @@ def decided(store: Any, index: int, **fields: object) -> None:
     write_record(store, record)
     stages = {stage: one.key for stage, one in record.stages.items()}
     seen = Seen(sha256=sha256, stages=stages, shown=True, blank=False)
-    mask = Drawn(height=SIZE[0], width=SIZE[1], counts=tuple(runs(drawn.lesion)))
+    mask = DrawnMask(height=SIZE[0], width=SIZE[1], counts=tuple(runs(drawn.lesion)))
     told = {"diagnosis": (DIAGNOSES[index % 3],), "mask": mask, **fields}
     keep(store, Decision(batch="spring-1", index=index, reader="ada", version=1, made=NOW, seen=seen, **told))
 
@@ -111,7 +111,7 @@ def test_what_is_left_out_has_a_word(store: Any, tmp_path: Path) -> None:
     store.delete("pictures/1")
     decided(store, 20, diagnosis=("dermatofibroma",))
     decided(store, 21, diagnosis=("wart",))
-    decided(store, 22, mask=Drawn(height=SIZE[0], width=SIZE[1], counts=(SIZE[0] * SIZE[1],)))
+    decided(store, 22, mask=DrawnMask(height=SIZE[0], width=SIZE[1], counts=(SIZE[0] * SIZE[1],)))
     names = {"dermatofibroma": "nevus"}
     written = write_set(store, ["spring-1"], tmp_path, renamed=names, val=0.5)
     assert written.left_out == {"deleted": 1, "source_gone": 1, "unknown_diagnosis": 1, "no_lesion": 1}

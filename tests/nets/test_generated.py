@@ -29,7 +29,7 @@ from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation.figures.frechet import frechet_distance, precision_and_recall
 from lesionnets.evaluation.generated.duplicates import EmbeddingFile, forms
 from lesionnets.evaluation.generated.likeness import evaluate
-from lesionnets.evaluation.generated.making import Known, drawn, load_generator
+from lesionnets.evaluation.generated.making import TrainingPictures, drawn, load_generator
 from lesionnets.evaluation.models.predictors import default_model, load_model
 from lesionnets.losses.varied import varied
 from lesionnets.nets.generate.dcgan import DcganDiscriminator, DcganGenerator
@@ -157,14 +157,14 @@ def _files(folder: Path, count: int) -> list[Sample]:
 def test_copies_are_known_mirrored_too(tmp_path: Path) -> None:
     classifier = load_model(default_model(Stage.CLASSIFY), Stage.CLASSIFY)
     kept = tmp_path / "kept.npz"
-    known = Known(_files(tmp_path, 5), EmbeddingFile(classifier, 32, kept))
+    known = TrainingPictures(_files(tmp_path, 5), EmbeddingFile(classifier, 32, kept))
     other = phantom(77, height=32, width=32).image
     told = known.judge([known.pictures[2], forms(known.pictures[3])[6], 255 - other])
     assert [one["copy"] for one in told] == [True, True, False]
     assert [one["nearest_by_mse"] for one in told[:2]] == ["PH_2", "PH_3"]
     assert told[0]["nearest_by_embedding"] == "PH_2"
     with pytest.raises(UsageError, match="two are needed"):
-        Known(_files(tmp_path, 1), EmbeddingFile(classifier, 32))
+        TrainingPictures(_files(tmp_path, 1), EmbeddingFile(classifier, 32))
     # What a file keeps is not computed again.
     again = EmbeddingFile(replace(classifier, run=lambda **_: pytest.fail("computed again")), 32, kept)
     np.testing.assert_allclose(again(_files(tmp_path, 5)), known.embeddings, atol=1e-6)

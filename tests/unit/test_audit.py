@@ -318,7 +318,7 @@ def test_a_log_of_a_version_without_chains_goes_on(tmp_path):
     for number in range(2):
         Audit(AuditSettings(folder=str(tmp_path)), "worker").note("read", f"{number}")
     verdict = verify(tmp_path)
-    assert (verdict.exit_code, "2 lines hold" in verdict.output, "2 lines before" in verdict.output) == (
+    assert (verdict.exit_code, "2 lines hold" in verdict.output, "2 earlier lines" in verdict.output) == (
         0,
         True,
         True,

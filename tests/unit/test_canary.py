@@ -43,7 +43,7 @@ def test_one_runs_at_a_time(store):
     assert canary.running(store) is None
     first = canary.start(store, "try", NEW, 0.1)
     assert canary.running(store) == first
-    with pytest.raises(UsageError, match="canary try runs already"):
+    with pytest.raises(UsageError, match="canary try is already running"):
         canary.start(store, "other", NEW, 0.1)
     assert store.keys("other") == []
     stopped = canary.stop(store, "try")
@@ -90,7 +90,7 @@ def test_a_broken_record_does_not_stop_live_images(store):
     canary.start(store, "try", NEW, 0.1)
     store.put(layout.RUNNING_CANARY, b"torn", "application/json")
     assert canary.running(store) is None
-    with pytest.raises(UsageError, match="runs already"):
+    with pytest.raises(UsageError, match="is already running"):
         canary.start(store, "other", NEW, 0.1)
     canary.stop(store, "try")
     assert store.keys("_running") == []

@@ -56,7 +56,7 @@ def test_what_is_no_number_is_no_probability():
     def broken(IMAGE, LESION):  # noqa: N803
         return classify_by_area(IMAGE, LESION) | {"PROBABILITIES": np.full(3, np.nan, np.float32)}
 
-    with pytest.raises(ModelContractError, match="no numbers"):
+    with pytest.raises(ModelContractError, match="not numbers"):
         run(skin_with_lesion(30, 40), broken)
 
 

@@ -73,7 +73,7 @@ def test_what_images_take_at_most_is_reckoned_from_what_was_measured():
 @pytest.mark.parametrize("deadline", [NOW - timedelta(days=9000), datetime.now(UTC)])
 def test_a_deadline_that_is_over_is_refused(deadline):
     order = submission.order(Settings(), ["purify"], {}, deadline=deadline)
-    with pytest.raises(UsageError, match=r"^the deadline .* UTC is over$"):
+    with pytest.raises(UsageError, match=r"^the deadline .* UTC has passed; give a later one$"):
         submission.prepare(order, ["s3://x/y"], Settings(), Store(), None, filters=Filters())
 
 

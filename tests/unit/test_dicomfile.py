@@ -312,7 +312,7 @@ def test_each_frame_of_several_is_read_by_itself(syntax):
         assert (read_image(data, max_pixels=LIMIT, frame=number).pixels == pixels).all()
     assert reason(data) == "multi_frame"
     for number in (0, 4):
-        with pytest.raises(BadInput, match="does not hold the frame"):
+        with pytest.raises(BadInput, match="does not hold the requested frame"):
             read_image(data, max_pixels=LIMIT, frame=number)
 
 

@@ -20,11 +20,11 @@ from dermbatch.records.uids import uid_of
 from dermbatch.stages import Stage
 from orchestrator.fhir.delivery import write_bundles
 from orchestrator.fhir.elements import OWN_CODES, SYSTEMS
-from orchestrator.fhir.identity import NOBODY, Identity, read_identity
+from orchestrator.fhir.identity import NOBODY, SourceIdentity, read_identity
 from orchestrator.fhir.resources import as_json, bundle
 from tests.outcome_samples import batch_of, entry_of, failure_of, result_of, write_manifest, write_record
 
-WHOSE = Identity(patient="P-7", issuer="Clinic", study="1.2.840.9", accession="A-1")
+WHOSE = SourceIdentity(patient="P-7", issuer="Clinic", study="1.2.840.9", accession="A-1")
 DEIDENTIFIED = Deidentification(
     profile="p", dates="keep", uids="keep", burned_in_text="flag", reidentification=False, salt="s"
 )

@@ -6,7 +6,7 @@ import pytest
 
 from dermbatch.errors import FhirRefused, FhirUnavailable
 from dermbatch.outbound.posting import Answer
-from orchestrator.fhir.answers import Taken, judged
+from orchestrator.fhir.answers import Accepted, judged
 
 
 def response(*statuses, **more):
@@ -27,11 +27,11 @@ def judge(status, reply, entries=2, retry_after=None):
 @pytest.mark.parametrize(
     ("status", "reply", "taken"),
     [
-        (200, response("201 Created", "201 Created"), Taken(2, 0)),
-        (200, response("200 OK", "200"), Taken(0, 2)),  # sent before
-        (200, response("200 OK", "201 Created"), Taken(1, 1)),  # a device that is known, a new result
-        (201, response("201", "201"), Taken(2, 0)),
-        (200, response("201", "201", total=2, id="x"), Taken(2, 0)),
+        (200, response("201 Created", "201 Created"), Accepted(2, 0)),
+        (200, response("200 OK", "200"), Accepted(0, 2)),  # sent before
+        (200, response("200 OK", "201 Created"), Accepted(1, 1)),  # a device that is known, a new result
+        (201, response("201", "201"), Accepted(2, 0)),
+        (200, response("201", "201", total=2, id="x"), Accepted(2, 0)),
     ],
 )
 def test_what_is_taken(status, reply, taken):
@@ -121,7 +121,7 @@ def test_a_server_says_how_long_to_wait(header, wait):
 
 def test_hints_say_what_to_mend():
     for status, hint in (
-        (412, "several resources of one identifier"),
+        (412, "several resources with one identifier"),
         (404, "URL of DERMBATCH_FHIR"),
         (302, "URL"),
     ):

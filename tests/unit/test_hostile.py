@@ -66,7 +66,7 @@ def test_pictures_that_ask_for_more_than_they_hold(reader, way, made, reason, sa
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_data_set_that_hides_that_it_is_deflated_fills_no_memory(reader, way):
-    with pytest.raises(BadInput, match="MiB of memory that a file without a picture's size") as caught:
+    with pytest.raises(BadInput, match="MiB of memory that a file that states no picture size") as caught:
         way(reader, hostile.hidden_deflate(400 << 20))
     assert caught.value.reason == "too_expensive"
 
@@ -122,13 +122,13 @@ def test_members_side_by_side_are_none():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (hostile.merge_bomb(7), "line 9.*aliases come to more than"),
-        (hostile.alias_bomb(9), "aliases come to more than"),
-        (b"[" * 2_000, "no YAML"),
+        (hostile.merge_bomb(7), "line 9.*aliases expand to more than"),
+        (hostile.alias_bomb(9), "aliases expand to more than"),
+        (b"[" * 2_000, "not YAML"),
         (b"x: " + b"1:" * 100_000 + b"1", "line 1.*a number of more than 100 characters"),
         (b"x: " + b"1:" * 100_000 + b"1.5", "line 1.*a number of more than 100 characters"),
         (b"x: 0x" + b"f" * 1_000, "line 1.*a number of more than 100 characters"),
-        (b"a:\n " + b"- " * 5_000 + b"x", "no YAML"),
+        (b"a:\n " + b"- " * 5_000 + b"x", "not YAML"),
     ],
 )
 def test_yaml_that_multiplies_is_refused(tmp_path, text, says):
@@ -136,7 +136,7 @@ def test_yaml_that_multiplies_is_refused(tmp_path, text, says):
     path.write_bytes(text)
     with pytest.raises(UsageError, match=says):
         read_document(path)
-    with pytest.raises(UsageError, match="no YAML"):
+    with pytest.raises(UsageError, match="not YAML"):
         load_profile(path)
 
 

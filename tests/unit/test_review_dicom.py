@@ -16,7 +16,7 @@ from dermbatch import layout
 from dermbatch.handover.dicom.reviewed import reviewed_objects
 from dermbatch.records import codes
 from dermbatch.records.outcome import KnownImage
-from dermbatch.records.review import Decision, Drawn, Feature, Seen
+from dermbatch.records.review import Decision, DrawnMask, Feature, Seen
 from dermbatch.review.files import mask_of
 from dermbatch.review.masks import runs
 from dermbatch.stages import Stage
@@ -46,7 +46,7 @@ def drawing():
 def decided(made, mask, **fields):
     source = made.record.source
     seen = Seen(sha256=source.sha256, stages={}, shown=True, blank=fields.pop("blank", False))
-    drawn = None if mask is None else Drawn(height=120, width=160, counts=tuple(runs(mask)))
+    drawn = None if mask is None else DrawnMask(height=120, width=160, counts=tuple(runs(mask)))
     told = {"batch": "b", "index": 0, "reader": "ada", "version": 1, "made": MADE_AT, "seen": seen, "mask": drawn}
     return Decision(**{**told, **fields})
 
@@ -91,12 +91,12 @@ def region(rows):
     """A feature's region: these rows of the picture, over the lesion and beside it."""
     mask = np.zeros((120, 160), np.uint8)
     mask[rows] = 255
-    return mask, Drawn(height=120, width=160, counts=tuple(runs(mask)))
+    return mask, DrawnMask(height=120, width=160, counts=tuple(runs(mask)))
 
 
 def test_regions_of_features_are_segments_beside_the_lesion(made):
     (streaks, first), (globules, second) = region(slice(40, 70)), region(slice(3, 5))
-    empty = Drawn(height=120, width=160, counts=(120 * 160,))
+    empty = DrawnMask(height=120, width=160, counts=(120 * 160,))
     features = (
         Feature(term="streaks", region=first),
         Feature(term="ulceration"),

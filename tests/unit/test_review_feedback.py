@@ -7,7 +7,7 @@ from standins import Store
 
 from dermbatch import layout
 from dermbatch.records.outcome import KnownImage
-from dermbatch.records.review import Decision, Drawn, Seen
+from dermbatch.records.review import Decision, DrawnMask, Seen
 from dermbatch.review.feedback import LeftOut, Verdict, verdicts
 from dermbatch.review.kept import keep
 from dermbatch.stages import Stage
@@ -15,7 +15,7 @@ from dermbatch.stored import write
 from tests.outcome_samples import SIDE, result_of, write_record
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
-MASK = Drawn(height=SIDE, width=SIDE, counts=(64, 1000, SIDE * SIDE - 1064))
+MASK = DrawnMask(height=SIDE, width=SIDE, counts=(64, 1000, SIDE * SIDE - 1064))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_verdict_says_who_when_and_by_which_models(store):
 
 def test_the_last_version_of_each_reader_and_the_last_mask_count(store):
     decide(store, diagnosis=("melanoma",), mask=MASK)
-    other = Drawn(height=SIDE, width=SIDE, counts=(0, SIDE * SIDE))
+    other = DrawnMask(height=SIDE, width=SIDE, counts=(0, SIDE * SIDE))
     decide(store, version=2, minute=3, diagnosis=("nevus",), mask=other)
     decide(store, "bob", minute=1, diagnosis=("nevus",), mask=MASK)
     assert (only(store).diagnosis, only(store).mask) == ("nevus", other)
@@ -100,7 +100,7 @@ def test_who_is_not_sure_says_no_diagnosis_but_a_mask(store):
     [
         ({"diagnosis": ("melanoma", "nevus")}, "several_diagnoses"),
         ({"comment": "later"}, "nothing_decided"),
-        ({"mask": Drawn(height=2, width=2, counts=(4,))}, "another_size"),
+        ({"mask": DrawnMask(height=2, width=2, counts=(4,))}, "another_size"),
     ],
 )
 def test_what_teaches_nothing_has_a_word(store, fields, why):

@@ -9,7 +9,7 @@ from standins import Store
 from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, ReviewConflict
 from dermbatch.records.outcome import KnownImage
-from dermbatch.records.review import Decision, Drawn, Feature, Seen
+from dermbatch.records.review import Decision, DrawnMask, Feature, Seen
 from dermbatch.review.kept import decisions, keep, latest, newer_results, of_batch
 from dermbatch.stages import Stage
 from dermbatch.stored import write
@@ -45,9 +45,9 @@ def run_anew(store):
 
 
 def test_each_decision_stays_as_it_was_made(store):
-    first = decision(store, diagnosis=("nevus",), mask=Drawn(height=2, width=2, counts=(1, 3)))
+    first = decision(store, diagnosis=("nevus",), mask=DrawnMask(height=2, width=2, counts=(1, 3)))
     second = decision(store, version=2, diagnosis=("melanoma", "nevus"), unsure=True)
-    region = Drawn(height=2, width=2, counts=(0, 4))
+    region = DrawnMask(height=2, width=2, counts=(0, 4))
     other = decision(store, "b/ö ../x", features=(Feature(term="blue_white_veil", region=region),))
     for one in (first, other, second):
         keep(store, one)
@@ -123,7 +123,7 @@ def test_what_was_run_anew_since_is_a_conflict_until_the_reader_knows(store):
 @pytest.mark.parametrize("counts", [(1, 0, 3), (5,), (-1, 5), ()])
 def test_a_mask_that_is_none_is_refused(counts):
     with pytest.raises(ValueError, match="run"):
-        Drawn(height=2, width=2, counts=counts)
+        DrawnMask(height=2, width=2, counts=counts)
 
 
 def test_what_is_returned_says_whose_it_is(store):

@@ -120,4 +120,4 @@ def test_a_file_that_watches_the_systems_own_bucket_is_a_usage_error(tmp_path):
     path.write_text("rules:\n  - name: loop\n    prefix: s3://dermbatch\n", encoding="utf-8")
     error = command("check", str(path)).exception
     assert isinstance(error, UsageError)
-    assert "what it writes would be taken for new images" in str(error)
+    assert "its own files would be taken for new images" in str(error)

@@ -46,7 +46,7 @@ def test_a_worker_that_others_give_jobs_to_reads_no_file(tmp_path):
 
 
 def test_what_is_no_file_any_more_is_refused_and_never_waited_for(tmp_path):
-    with pytest.raises(ObjectNotFound, match="is gone since it was planned"):
+    with pytest.raises(ObjectNotFound, match="has been removed since it was planned"):
         _ = source((tmp_path / "gone.jpg").as_uri()).body
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()

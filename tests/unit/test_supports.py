@@ -115,7 +115,7 @@ def test_a_support_that_is_not_there_is_told_with_those_that_are(store, name):
 
 def test_a_packed_support_is_the_same_elsewhere(store):
     made, elsewhere = kept.add(store, "demo", *drawn()), Store()
-    packed = kept.Packed.of(store, made)
+    packed = kept.PackedSupport.of(store, made)
     packed.put(elsewhere)
     assert kept.named(elsewhere, "demo@1") == made
     assert elsewhere.objects == store.objects
@@ -133,12 +133,12 @@ def test_a_support_is_pinned_in_the_order_and_fits_its_model(store):
     fits(pinned(shown, "demo", store, Settings()), offer)
     fits(plain, offer)
     fits(shown, Offer("there", None))  # nobody knows
-    with pytest.raises(UsageError, match="has to be shown a support"):
+    with pytest.raises(UsageError, match="needs a support"):
         fits(shown, offer)
     with pytest.raises(UsageError, match="plain takes no support; those that do: oneshot"):
         fits(pinned(plain, "demo", store, Settings()), offer)
     unsegmented = Order(stages=(Stage.PURIFY,), models={}, support=made.choice)
-    with pytest.raises(UsageError, match="segment stage, which is not asked for"):
+    with pytest.raises(UsageError, match="segment stage, which is not among the stages"):
         fits(unsegmented, offer)
 
 
@@ -161,7 +161,7 @@ def test_a_tenant_has_its_own_supports_and_learns_nothing_of_others(store, tmp_p
         assert "b.demo" not in str(refused.value).partition(";")[2]
     assert [one.name for one in kept.all_newest(store, "a")] == ["a.demo"]
     stolen = order["a"].model_copy(update={"support": theirs.choice})
-    with pytest.raises(UsageError, match=r"support b\.demo is not of tenant 'a'"):
+    with pytest.raises(UsageError, match=r"support b\.demo does not belong to tenant 'a'"):
         submission.admitted(stolen, settings)
     with pytest.raises(UsageError, match="there is no tenant 'default'"):
         whose("default", settings)
@@ -185,7 +185,7 @@ def test_a_model_without_support_has_the_key_that_it_had(triton):
 
 def test_workers_refuse_a_model_and_a_support_that_do_not_fit(store, triton):
     made = kept.add(store, "demo", *drawn())
-    with pytest.raises(ModelContractError, match="has to be shown a support"):
+    with pytest.raises(ModelContractError, match="needs a support"):
         steps.plan(job(None), triton)
     triton.models[Stage.SEGMENT] = PLAIN
     with pytest.raises(ModelContractError, match="takes no support"):
@@ -210,7 +210,7 @@ def test_a_support_that_was_removed_or_exchanged_is_told(store, triton):
         prototypes(made.choice, ONESHOT, triton, store)
     again = kept.add(store, "gone", *drawn(22))
     assert again.version == made.version
-    with pytest.raises(SupportGone, match="is another than when the batch was given"):
+    with pytest.raises(SupportGone, match="has changed since the batch was submitted"):
         prototypes(made.choice, ONESHOT, triton, store)
     store.objects[store.bucket, layout.support_file("gone", again.shots[0].mask)] = b"damaged"
     with pytest.raises(SupportGone, match="was removed or is damaged"):

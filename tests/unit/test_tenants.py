@@ -79,15 +79,15 @@ def test_what_is_declared_is_there_and_without_a_file_any_name_is_a_tenant(tenan
         ("tenants: [{name: watch-a}]", "not starting with watch-"),
         (
             "tenants: [{name: a, prefixes: ['s3://x/y']}, {name: b, prefixes: ['s3://x/y/z']}]",
-            "'a' and 'b' both have what is below s3://x/y/z/",
+            "'a' and 'b' both claim what is below s3://x/y/z/",
         ),
         ("tenants: [{name: a, shares: b}]", "shares: there is no tenant 'b'"),
-        ("tenants: [{name: a, prefixes: ['s3://x/*']}]", "is no plain prefix"),
-        ("tenants: [{name: a, prefixes: ['s3://dermbatch/batches']}]", "in a bucket of the system's own"),
-        ("tenants: [{name: a, outputs: ['s3://incoming/x']}]", "in a bucket of the system's own"),
+        ("tenants: [{name: a, prefixes: ['s3://x/*']}]", "is not a plain prefix"),
+        ("tenants: [{name: a, prefixes: ['s3://dermbatch/batches']}]", "in one of the system's own buckets"),
+        ("tenants: [{name: a, outputs: ['s3://incoming/x']}]", "in one of the system's own buckets"),
         ("tenants: [{name: a, quotas: {}}]", "Extra inputs are not permitted"),
         ("tenants: [{name: a, quota: {open_images: -1}}]", "greater than or equal to 0"),
-        ("tenants: [", "is no YAML"),
+        ("tenants: [", "is not YAML"),
     ],
 )
 def test_a_file_that_cannot_be_is_one_sentence(settings, text, complaint):
@@ -304,7 +304,7 @@ def test_the_command_shows_what_is_used_and_names_batches_of_tenants_that_are_go
     note_watching(used, "clinic-a", "the quota is spent")
     shown = runner.invoke(application(["tenants"]), ["tenants"])
     assert "60 of 100" in shown.stdout
-    assert "watching takes in nothing more for tenant 'clinic-a' for now: the quota is spent" in shown.stderr
+    assert "watch takes in nothing more for tenant 'clinic-a' for now: the quota is spent" in shown.stderr
     monkeypatch.setattr(options, "attach", lambda home: Settings())
     undeclared = runner.invoke(application(["tenants"]), ["tenants"])
     assert "no tenants are declared" in str(undeclared.exception)

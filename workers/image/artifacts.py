@@ -18,9 +18,9 @@ from dermbatch.store import ObjectStore
 from dermbatch.stored import checked, written_as
 
 INLINE = frozenset({"border.png", "embedding.npy", "saliency.png", "visualbackprop.png"})
-"""Files that the stage's record carries: a request an image costs more than their bytes."""
+"""Files that the stage's record carries: one more request an image would cost more than their bytes."""
 
-_INLINE_MOST = 65_536  # bytes; a model may give large maps, and whoever reads many records reads these too
+_INLINE_MOST = 65_536  # bytes; a model may give large maps, and reading many records means reading these too
 
 _TYPES = {"png": "image/png", "npy": "application/octet-stream"}
 _OF_DIFFERENCES = "application/octet-stream"
@@ -39,7 +39,7 @@ def load(store: ObjectStore, record: StageRecord, name: str) -> bytes:
 
 
 def is_whole(store: ObjectStore, record: StageRecord) -> bool:
-    """Whether all artifacts of a stage are as they were written; each is read."""
+    """Whether all artifacts of a stage are as they were written; reads each of them."""
     try:
         for name in record.artifacts.keys() - record.inline.keys() - record.differences.keys():
             load(store, record, name)
@@ -53,13 +53,13 @@ def is_whole(store: ObjectStore, record: StageRecord) -> bool:
 def listed_whole(
     store: ObjectStore, sha256: str, found: Mapping[Stage, StageRecord], pool: str | None = None
 ) -> dict[Stage, StageRecord]:
-    """Those stages whose artifacts are all there in the size in which they were written, as one listing tells.
+    """The stages whose artifacts all exist in the size in which they were written, according to one listing.
 
     Args:
         store: Where they lie.
-        sha256: Of the image.
+        sha256: Digest of the image.
         found: What is known of it.
-        pool: Among whose artifacts.
+        pool: The pool of artifacts to look in.
     """
     if not any(_objects(record) for record in found.values()):
         return dict(found)
@@ -68,7 +68,7 @@ def listed_whole(
 
 
 def _objects(record: StageRecord) -> dict[str, Written | None]:
-    """Keys of the objects that a stage's artifacts are, and what was written there."""
+    """Keys of the objects of a stage's artifacts, and what was written there."""
     names = record.artifacts.keys() - record.inline.keys() - record.differences.keys()
     files = {record.artifacts[name]: record.written.get(name) for name in names}
     return files | {kept.key: kept.written for kept in record.differences.values() if kept.key is not None}
@@ -85,13 +85,13 @@ def _is_listed(record: StageRecord, sizes: Mapping[str, int]) -> bool:
 def save(
     store: ObjectStore, record: StageRecord, made: Mapping[str, Array], source: Picture | None = None
 ) -> StageRecord:
-    """Write a stage's artifacts, over what an attempt that broke off may have left.
+    """Write a stage's artifacts, replacing what an interrupted attempt may have left.
 
     Args:
         store: Where they go.
         record: The stage's.
         made: The artifacts by file name.
-        source: The image, uint8 [H, W, 3] RGB, where pictures like it are to be kept as what differs from it.
+        source: The image, uint8 [H, W, 3] RGB, if pictures like it are to be kept as differences from it.
 
     Returns:
         The record, with the small files in it.
@@ -108,7 +108,7 @@ def save(
 def _difference(
     store: ObjectStore, record: StageRecord, name: str, array: Array, source: Picture | None
 ) -> Difference | None:
-    """A picture as what differs from the source, written where it is not small; none where it is to be whole."""
+    """A picture as its difference from the source, written as an object if large; none if it is kept whole."""
     body = difference.encode(array, source) if source is not None else None
     if body is None:
         return None
@@ -120,7 +120,7 @@ def _difference(
 
 
 def encode(name: str, array: Array) -> bytes:
-    """An array as a file of the kind that its name says: .png (uint8 pictures and masks) or .npy (any)."""
+    """An array as a file of the kind that the name says: .png (uint8 pictures and masks) or .npy (any)."""
     if name.endswith(".png"):
         return encoded(array)
     buffer = io.BytesIO()

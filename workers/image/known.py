@@ -1,7 +1,7 @@
-"""What is known of an image from earlier runs: an action cache, as build systems have it, one object an image.
+"""What is known of an image from earlier runs: an action cache, as in build systems, one object an image.
 
-Written after the artifacts that it names. Of two workers that write at the same time the last one wins, and what
-the other knew is computed again when it is next asked for: nothing depends on it but time.
+Written after the artifacts that it names. If two workers write at the same time, the last one wins, and what the
+other knew is computed again when needed: this costs nothing but time.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Value = TypeVar("Value")
 
 _log = structlog.get_logger(__name__)
 
-# Every model that was ever tried leaves its records here, and each job reads them: those not used for long go.
+# Every model ever tried leaves records here, and each job reads them all: those unused for long are dropped.
 _STAGES_MOST = 32
 _PREVIEWS_MOST = 8
 
 
 def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, KnownImage] | None:
-    """What is known of an image, and of which content; none where nothing is, or nothing that can be read.
+    """What is known of an image, and of which content; none if nothing is, or it cannot be read.
 
-    Only a digest of the bytes says which image it is: the one that planning took when it uploaded them, else one
-    that the store vouches for, else that of the bytes as they are read here. An ETag says nothing.
+    Only a digest of the bytes says which image it is: the one that planning computed on uploading them, else one
+    that the store vouches for, else that of the bytes as read here. An ETag proves nothing.
 
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
@@ -45,7 +45,7 @@ def recall(store: ObjectStore, source: Source, clock: Clock) -> tuple[str, Known
 
 
 def _contents(source: Source) -> Iterator[str]:
-    """What the source's content may be known by, the cheapest proof alone: where it fails, all is made anyway."""
+    """What identifies the source's content, by the cheapest proof only: if it fails, everything is computed."""
     if (planned := source.planned) is not None:
         yield planned
     elif (vouched := source.vouched) is not None:
@@ -58,14 +58,14 @@ def _read(store: ObjectStore, key: str) -> KnownImage | None:
     try:
         return read(store, key, KnownImage)
     except (RecordDamaged, NewerFormat, ObjectBrokeOff) as error:
-        _log.warning("what was known is unreadable and is made anew", key=key, reason=error.reason)
+        _log.warning("the cached record is unreadable and is computed again", key=key, reason=error.reason)
         return None
-    except PermanentError:  # not there; where keys may not be listed, S3 calls that "access denied"
+    except PermanentError:  # missing; if keys may not be listed, S3 calls that "access denied"
         return None
 
 
 def remember(store: ObjectStore, content: str, known: KnownImage, pool: str | None = None) -> None:
-    """Write what is known to those who share it, over what was.
+    """Write what is known for all who share it, replacing what was there.
 
     Raises:
         StoreUnavailable, StoreRefused: Where trying again may help.
@@ -76,10 +76,10 @@ def remember(store: ObjectStore, content: str, known: KnownImage, pool: str | No
 def extended(
     known: KnownImage | None, image: ImageInfo, stages: Mapping[str, StageRecord], previews: Mapping[str, bytes]
 ) -> KnownImage:
-    """What was known and what was made now; what was not used for long is forgotten.
+    """What was known plus what was made now; anything unused for long is dropped.
 
     Args:
-        known: As it was read; none where nothing was.
+        known: What was read; none if nothing was known.
         image: The image.
         stages: Records made or used now, by stage key.
         previews: Previews made now, by preview key.
@@ -93,6 +93,6 @@ def extended(
 
 
 def _latest(old: Mapping[str, Value], new: Mapping[str, Value], most: int) -> dict[str, Value]:
-    """Both, what is new last (JSON keeps the order), and no more than ``most`` of them."""
+    """Both, with new entries last (JSON keeps the order), but at most ``most`` of them."""
     both = {**{key: value for key, value in old.items() if key not in new}, **new}
     return dict(list(both.items())[-most:])

@@ -1,7 +1,7 @@
-"""The file that the last image was a frame of: its other frames come next, and need not read all of it again.
+"""The file whose frame was the last image: its other frames come next, and need not read it all again.
 
-A frame is known by the content of its whole file, and what its pixels are is proved by all of its bytes, so that
-reading a part of the file would not do. Read once by each worker process it costs a frame next to nothing.
+A frame is identified by its whole file, and all bytes are needed to prove its pixels, so reading a part of the
+file would not do. Read once by each worker process, the file costs a frame next to nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Held:
 class LastFile:
     """Holds one file, for the frames of one batch, until another image comes or nobody asked for a while.
 
-    Within those seconds frames are of the file as it was read, also where its object is replaced meanwhile: of one
-    file, and not of two.
+    Within those seconds, frames come from the file as it was read, even if its object is replaced meanwhile, so
+    they never mix two files.
 
     Args:
-        idle: Seconds until it is let go of.
+        idle: Seconds until it is released.
     """
 
     def __init__(self, idle: float = _IDLE_S) -> None:
@@ -46,7 +46,7 @@ class LastFile:
         self._timer: Timer | None = None
 
     def of(self, job: ImageJob, read: Callable[[], bytes]) -> Held:
-        """The file of a job: held from the frame before, or read; held then where the job is for a frame.
+        """The file of a job: held since the previous frame, or read now, and held if the job is for a frame.
 
         Raises:
             DermbatchError: What ``read`` raises.
@@ -62,7 +62,7 @@ class LastFile:
         return held
 
     def let_go(self) -> None:
-        """Hold nothing any more."""
+        """Release the file."""
         with self._lock:
             self._let_go()
 

@@ -1,4 +1,4 @@
-"""The pictures of one image that stages hand on: made just now, or read back, and only where somebody asks."""
+"""The pictures of one image that stages pass on: newly made, or read back, and only on request."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class StaleArtifact(Exception):
 def read_back(
     store: ObjectStore, record: StageRecord | None, name: str, source: Callable[[], Image] | None = None
 ) -> Image | None:
-    """A picture that a stage made earlier; none where the stage is not asked for, or has made none.
+    """A picture that a stage made earlier; none if the stage is not asked for, or made none.
 
     Args:
         store: Has it.
         record: The stage's.
         name: Of its file.
-        source: Gives the source's pixels, for a picture that may be kept as what differs from them.
+        source: Returns the source's pixels, for a picture that may be kept as a difference from them.
 
     Raises:
         StaleArtifact: Where it is gone or unreadable.
@@ -56,10 +56,10 @@ def read_back(
 class Pictures:
     """The pictures of one image.
 
-    A stage that runs sets what it made; what is not set is read from the artifacts of the stages done earlier.
+    A stage that runs sets what it made; anything else is read from the artifacts of earlier runs.
 
     Args:
-        read: Gives the source object; asked once, and only where its pixels are needed.
+        read: Returns the source object; called once, and only if its pixels are needed.
         max_pixels: Larger pictures are refused.
         store: Where earlier results lie.
         found: Records of the stages done earlier.
@@ -89,7 +89,7 @@ class Pictures:
         """The source image, decoded.
 
         Raises:
-            BadInput: Where it is none that the system takes, or takes too much to read.
+            BadInput: If it is no supported image, or takes too much to read.
         """
         body = self._read_source()
         if is_marked(body[:HEAD_BYTES]):
@@ -118,7 +118,7 @@ class Pictures:
 
     @property
     def clean(self) -> Image:
-        """What later stages work on: the purified image where there is one, else the source."""
+        """What later stages work on: the purified image if there is one, else the source."""
         return self.source.pixels if self.purified is None else self.purified
 
     @property

@@ -52,7 +52,7 @@ def preview(
 
 
 def original_of(shown: bytes, height: int, width: int) -> Image | None:
-    """The original's tile of an earlier preview: drawn from it, a new one needs no source.
+    """The tile of the original in an earlier preview, from which a new one can be drawn without the source.
 
     Args:
         shown: What :func:`preview` made.
@@ -72,9 +72,9 @@ def original_of(shown: bytes, height: int, width: int) -> Image | None:
 
 
 def _fit(image: Image) -> Image:
-    """The image, its long side brought to ``TILE``."""
+    """The image, its long side scaled to ``TILE``."""
     height, width = tile_size(image.shape[0], image.shape[1], TILE)
-    # Halving as far as it goes is faster than one long step.
+    # Halving as far as possible is faster than one long step.
     while can_halve(image.shape[0], image.shape[1], TILE):
         image = halved(image)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

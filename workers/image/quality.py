@@ -23,7 +23,7 @@ def quality_flags(
     *,
     may_have_text: bool = False,
 ) -> tuple[QualityFlag, ...]:
-    """The flags that the stages' outputs raise, each at most once; first what was known of the picture before."""
+    """The flags that the stages' outputs raise, each at most once; those known before come first."""
     known: tuple[QualityFlag, ...] = ("burned_in_text",) if may_have_text else ()
     return tuple(dict.fromkeys([*known, *(flag for output in outputs for flag in _raised(output))]))
 

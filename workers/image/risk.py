@@ -1,7 +1,7 @@
-"""What a result's probabilities mean: at the operating points of the model, and what they leave open.
+"""What a result's probabilities mean at the operating points of the model, and which labels they leave open.
 
 The calibrated probability says how high a risk is. Measures and flags never lower it: they keep it from being
-called low, where the lesion has what most nevi have not, or what was measured is not to be trusted.
+called low if the lesion has features that most nevi lack, or the measures cannot be trusted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DOUBTED: frozenset[QualityFlag] = frozenset(
 def assessed(
     steps: Iterable[Step], outputs: Sequence[StageOutput], flags: Sequence[QualityFlag]
 ) -> tuple[Risk | None, Possible | None]:
-    """Risk and possible labels of an image; none where it was not classified, or the model says nothing of them.
+    """Risk and possible labels of an image; none if it was not classified, or the model does not provide them.
 
     Raises:
         ModelContractError: Where the classifier's configuration has what cannot be read.
@@ -52,7 +52,7 @@ def risk_of(model: ServedModel, outputs: Iterable[StageOutput], flags: Iterable[
     """The risk; none where the model has no operating points, or the image no diagnosis.
 
     Raises:
-        ModelContractError: Where the model's configuration has what are no operating points.
+        ModelContractError: If the operating points in the model's configuration are invalid.
     """
     found = list(outputs)
     probabilities = _probabilities(found)
@@ -77,7 +77,7 @@ def possible_of(model: ServedModel, outputs: Iterable[StageOutput]) -> Possible 
     """The labels that are possible; none where the model has no thresholds for them, or the image no diagnosis.
 
     Raises:
-        ModelContractError: Where the model's configuration has what are no thresholds.
+        ModelContractError: If the thresholds in the model's configuration are invalid.
     """
     probabilities = _probabilities(list(outputs))
     try:
@@ -86,7 +86,7 @@ def possible_of(model: ServedModel, outputs: Iterable[StageOutput]) -> Possible 
         raise model.broken(f"has thresholds of possible labels that cannot be read: {error}") from error
     if sets is None or not probabilities:
         return None
-    # What has no threshold is never ruled out.
+    # A label without a threshold is never ruled out.
     labels = [label for label, p in probabilities.items() if p >= sets.thresholds.get(label, 0)]
     return Possible(labels=tuple(sorted(labels, key=lambda label: -probabilities[label])), coverage=sets.coverage)
 

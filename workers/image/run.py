@@ -1,7 +1,7 @@
-"""One image on its way through the stages that are not known yet: run them, write what they make, remember it.
+"""One image on its way through the stages that are not known yet: run them, write their artifacts, remember them.
 
-What is known of an image is asked for by a digest of its bytes that somebody vouches for, so that an image is only
-read where nobody does, or where a stage needs its own pixels.
+What is known of an image is looked up by a digest of its bytes that somebody vouches for, so an image is read only
+if nobody does, or if a stage needs its pixels.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Outcome:
         stages: The record of every step.
         cached: The stages that were not run.
         shown: Its preview, a JPEG.
-        pictures: Its pictures, read back where they are asked for.
+        pictures: Its pictures, read back on request.
     """
 
     image: ImageInfo
@@ -57,16 +57,16 @@ class Outcome:
 class Run:
     """One image on its way: :meth:`do` each of its steps in turn, then ask for the :meth:`outcome`.
 
-    Used as a context, which ends with all writing done. Left by an error, it remembers what was made until then:
-    what was done before an outage is not done again.
+    Use it as a context manager, which ends once everything is written. If an error ends it, it remembers what was
+    made until then, so that work done before an outage is not repeated.
 
     Args:
         source: The source object.
         steps: The stages that the job needs.
-        recalled: What is known of the image, after the content that it is of; none where all is to be made.
+        recalled: What is known of the image, with its content; none if everything is to be computed.
         store: Where results lie.
         client: What runs the models.
-        limits: Larger pictures are refused; how earlier files are looked at, and how purified pictures are kept.
+        limits: The largest picture; how earlier files are checked, and how purified pictures are kept.
         clock: Counts the time.
         decode: Decodes the source.
     """
@@ -111,11 +111,11 @@ class Run:
                 self._remember(self._made, {})
 
     def do(self, step: Step) -> None:
-        """Run a step that is not known, and have what it makes written.
+        """Run a step that is not known, and have its artifacts written.
 
         Raises:
             StaleArtifact: Where a picture of a known step cannot be read back.
-            SourceReplaced: Where the source was needed, and what is known is not of it.
+            SourceReplaced: If the source was needed, and what is known belongs to another image.
         """
         if step.stage in self._found:
             metrics.CACHE_HITS.labels(step.stage).inc()
@@ -160,7 +160,7 @@ class Run:
         return Outcome(image, stages, tuple(self._found), shown, self._pictures)
 
     def _whole(self, found: dict[Stage, StageRecord], *, read: bool) -> dict[Stage, StageRecord]:
-        """Those of the stages whose files are as they were written: what is damaged is made anew."""
+        """The stages whose files are as they were written; damaged ones are run again."""
         if read:
             return {stage: record for stage, record in found.items() if artifacts.is_whole(self._store, record)}
         return artifacts.listed_whole(self._store, self._sha256, found, self._source.pool)
@@ -175,10 +175,10 @@ class Run:
 
     @cached_property
     def _image(self) -> ImageInfo:
-        """As it is known, or as it is decoded: without a purified picture somebody needs its pixels anyway."""
+        """The image as known, or else as decoded: without a purified picture its pixels are needed anyway."""
         if self._known is not None and (self._shown is not None or Stage.PURIFY in self._found):
             return self._known.image
-        body = self._body()  # so that its time is not counted as decoding
+        body = self._body()  # here, so that its time does not count as decoding
         with self._clock("decode"):
             source = self._pictures.source
         height, width = source.pixels.shape[:2]
@@ -195,13 +195,13 @@ class Run:
         )
 
     def _write(self, record: StageRecord, made: Mapping[str, Array]) -> StageRecord:
-        # Of a file of many frames, each picture that is made whole again would take reading all of it.
+        # With many frames in a file, restoring each picture would mean reading the whole file.
         like = self._pictures.source.pixels if record.stage == Stage.PURIFY and not self._whole_pictures else None
         self._made[record.key] = written = artifacts.save(self._store, record, made, like)
         return written
 
     def _draw(self) -> bytes:
-        """The preview; from an earlier one where there is any, as the source need not be read then."""
+        """The preview, drawn from an earlier one if there is any, to avoid reading the source."""
         pictures, image = self._pictures, self._image
         earlier = list(self._known.previews.values())[-1:] if self._known else []
         original = original_of(earlier[0], image.height, image.width) if earlier else None
@@ -215,7 +215,7 @@ class Run:
 
 
 def _count_findings(record: StageRecord, image: ImageInfo) -> None:
-    """Count what a stage has found: where it shifts from week to week, the images or the model are others."""
+    """Count what a stage found: if this shifts from week to week, the images or the model have changed."""
     model = (record.model.name, record.model.version)
     match record.output:
         case SegmentOutput(lesion=lesion):

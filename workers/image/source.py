@@ -1,4 +1,4 @@
-"""The source object of a job: read when its bytes are first needed, and known for what was really read."""
+"""The source object of a job: read when its bytes are first needed, and identified by what was really read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Clock:
 
 
 class SourceReplaced(Exception):
-    """The object is not the one that was listed, so what is known is of another image."""
+    """The object is not the one that was listed, so what is known belongs to another image."""
 
 
 class Source:
@@ -51,7 +51,7 @@ class Source:
     Args:
         job: Names it.
         store: Has it.
-        limits: Larger ones are refused, and files of this machine where none are to be read.
+        limits: Limits: larger objects are refused, and files of this machine unless they may be read.
         clock: Counts the time.
         last: What was read for the image before.
     """
@@ -62,7 +62,7 @@ class Source:
         self._job, self._store, self._limits, self._clock = job, store, limits, clock
         self._last = last or LastFile()
         self.bytes_read = 0
-        """How many were read for this job; none where the file was the one before."""
+        """How many bytes were read for this job; none if the file was the previous one."""
 
     @property
     def event(self) -> str:
@@ -86,17 +86,17 @@ class Source:
 
     @cached_property
     def sha256(self) -> str:
-        """What the image is called by: their digest, and that of one frame where the job is for one."""
+        """The name of the image: the digest of its bytes, or of a frame if the job is for one."""
         return layout.identity(self._file.sha256, self._job.frame)
 
     @property
     def planned(self) -> str | None:
-        """Its content by the digest of what planning read; none where planning did not."""
+        """Its content, by the digest of what planning read; none if planning did not read it."""
         return None if self._job.sha256 is None else layout.content(self._job.sha256, self.frame)
 
     @cached_property
     def vouched(self) -> str | None:
-        """Its content by the digest that the store vouches for; none where it has none. Nothing is read for it."""
+        """Its content, by the digest that the store vouches for, if any. Nothing is read for it."""
         digest = self._opened.sha256
         return None if digest is None else layout.content(digest, self.frame)
 
@@ -106,18 +106,18 @@ class Source:
         return self.sha256[:32]
 
     def close(self) -> None:
-        """Let go of the object, where it was opened and not read."""
+        """Close the object, if it was opened but not read."""
         if "_opened" in self.__dict__ and "_file" not in self.__dict__:
             self._opened.close()
 
     @cached_property
     def _file(self) -> Held:
-        if "_opened" in self.__dict__:  # and it may be another than the one that is held
+        if "_opened" in self.__dict__:  # and it may differ from the file that is held
             self._last.let_go()
         return self._last.of(self._job, self._read)
 
     def _read(self) -> bytes:
-        opened = self._opened  # counted by itself
+        opened = self._opened  # counted separately
         with self._clock("read"):
             body = opened.read()
         self.bytes_read += len(body)
@@ -139,14 +139,18 @@ def _file(uri: str, audit: Audit, limits: WorkerSettings) -> Opened:
         StoreUnavailable: Where trying again may help: its disk, or the server that has it, fails.
     """
     if not limits.local_sources:
-        raise PermanentError(f"{uri} is a file of the machine that planned it", reason="unreadable")
+        raise PermanentError(
+            f"{uri} is a file of the machine that planned it, which this worker may not read; "
+            f"submit it from there, or upload it",
+            reason="unreadable",
+        )
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix(_FILE)))
     with _sorted_errors(uri):
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         file.close()
-        raise PermanentError(f"the file cannot be read: {uri} is no regular file now", reason="unreadable")
+        raise PermanentError(f"the file cannot be read: {uri} is no longer a regular file", reason="unreadable")
     if status.st_size > limits.max_bytes:
         file.close()
         raise too_large(status.st_size, limits.max_bytes)
@@ -166,7 +170,7 @@ def _sorted_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ObjectNotFound(f"{uri} is gone since it was planned") from error
+        raise ObjectNotFound(f"{uri} has been removed since it was planned; submit it again") from error
     except OSError as error:
         if error.errno in _FOR_NOW:
             raise StoreUnavailable(f"{uri} cannot be read for now: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""The steps of one image: its stages with their models, parameters and keys; and how one of them is run."""
+"""The steps of one image: its stages with their models, parameters and keys, and how each is run."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Step:
 
     @property
     def stated(self) -> dict[str, float | int | str | bool]:
-        """Its parameters for records and keys; what the model is shown is one, for those that are shown any."""
+        """Its parameters for records and keys, including what the model is shown, if anything."""
         return asdict(self.parameters) | told(self.support)
 
 
 def told(support: SupportChoice | None) -> dict[str, str]:
-    """What records and keys say of a support."""
+    """What records and keys say about a support."""
     if support is None:
         return {}
     stated = {"support": f"{support.name}@{support.version}", "support_sha256": support.sha256}
@@ -81,7 +81,7 @@ def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
 def run_step(
     step: Step, pictures: Pictures, image: ImageInfo, client: Inference, store: ObjectStore
 ) -> tuple[StageOutput, dict[str, Array]]:
-    """Run a step on the pictures so far, and add what it makes to them.
+    """Run a step on the pictures so far, and add those that it makes.
 
     Returns:
         What the record says of it, and its artifacts by file name.

@@ -1,4 +1,4 @@
-"""What a one-shot segment model is shown: prototypes of a support set, made once by a worker process."""
+"""What a one-shot segment model is shown: prototypes of a support set, computed once by a worker process."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ _knowing = threading.Lock()
 
 
 def check(model: ServedModel, chosen: SupportChoice | None) -> None:
-    """Refuse a model that has to be shown a support and is not, or the other way round.
+    """Refuse a model that needs a support and gets none, or the reverse.
 
     Raises:
         ModelContractError: Where that is so.
     """
     if model.takes_support and chosen is None:
-        raise ModelContractError(f"model {model.name} has to be shown a support: give one by --support NAME")
+        raise ModelContractError(f"model {model.name} needs a support: name one with --support NAME")
     if chosen is not None and not model.takes_support:
-        raise ModelContractError(f"model {model.name} takes no support, and {chosen.name} was given")
+        raise ModelContractError(
+            f"model {model.name} takes no support, but {chosen.name} was given; leave out --support"
+        )
 
 
 def prototypes(chosen: SupportChoice, model: ServedModel, client: Inference, store: ObjectStore) -> Prototypes:
@@ -48,7 +50,7 @@ def prototypes(chosen: SupportChoice, model: ServedModel, client: Inference, sto
         store: Where the support lies.
 
     Raises:
-        SupportGone: Where it was removed, or is another than the one that was chosen.
+        SupportGone: If it was removed, or has changed since it was chosen.
         ModelContractError: Where the model for it is missing or breaks its contract.
         StoreUnavailable, StoreRefused, InferenceUnavailable: Where trying again may help.
     """
@@ -66,10 +68,14 @@ def _made(chosen: SupportChoice, model: ServedModel, client: Inference, store: O
         found = read(store, layout.support(chosen.name, chosen.version), SupportSet)
         shots = [pictures(store, chosen.name, shot) for shot in found.shots]
     except (ObjectNotFound, ArtifactDamaged, ValueError) as error:
-        raise SupportGone(f"support {chosen.name} version {chosen.version} was removed or is damaged") from error
+        raise SupportGone(
+            f"support {chosen.name} version {chosen.version} was removed or is damaged; add it "
+            f"again, and submit the images again"
+        ) from error
     if found.sha256 != chosen.sha256:
         raise SupportGone(
-            f"support {chosen.name} version {chosen.version} is another than when the batch was given"
+            f"support {chosen.name} version {chosen.version} has changed since the batch was submitted; submit "
+            f"the images again"
         )
     name = model.parameters.get(SUPPORT_MODEL)
     if name is None:
@@ -83,7 +89,7 @@ def _made(chosen: SupportChoice, model: ServedModel, client: Inference, store: O
 
 
 def model_sized(made: Prototypes, model: ServedModel) -> Prototypes:
-    """Prototypes, where they are as many numbers as the model takes.
+    """The prototypes, if they have as many numbers as the model takes.
 
     Raises:
         ModelContractError: Where they are more or fewer.
@@ -98,7 +104,7 @@ def _encoded(image: Pixels, mask: Pixels, encoder: ServedModel, client: Inferenc
     long_side = int(encoder.number("long_side", LONG_SIDE))
     size = sent_size(encoder.image_size, mask.shape[0], mask.shape[1], long_side)
     drawn = np.where(fit(mask, size) > 127, np.uint8(255), np.uint8(0))
-    if not drawn.any():  # a lesion of a few pixels: more than nothing is to be left of it
+    if not drawn.any():  # a lesion of a few pixels must not vanish
         drawn = np.where(fit(mask, size) > 0, np.uint8(255), np.uint8(0))
     answer = client.infer(encoder, {"IMAGE": fit(image, size), "MASK": drawn}, ("PROTOTYPES",))["PROTOTYPES"]
     if answer.ndim != 1 or not np.isfinite(answer).all():

@@ -15,7 +15,7 @@ from workers.inference.protocol import Inference
 class Timed:
     """The same engine, and the time until its answers were there.
 
-    Of a server, that is what a worker sees: the way there and back and the server's own queue are part of it.
+    For a server, this is what a worker sees, including transport and the server's own queue.
 
     Args:
         engine: What runs the models.
@@ -40,12 +40,12 @@ class Timed:
     def infer_many(
         self, model: ServedModel, items: Sequence[Mapping[str, Array]], outputs: Sequence[str]
     ) -> list[dict[str, Array]]:
-        """As the engine's; of requests that are in flight together, the time counts once."""
+        """As the engine's; the time of requests that are in flight together counts once."""
         with self._timing():
             return self._engine.infer_many(model, items, outputs)
 
     def close(self) -> None:
-        """Nothing: the engine is another one's."""
+        """Does nothing: the engine belongs to somebody else."""
 
     @contextmanager
     def _timing(self) -> Iterator[None]:

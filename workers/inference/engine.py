@@ -1,4 +1,4 @@
-"""Which engine runs the models, by the settings."""
+"""Which engine runs the models, according to the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.triton.client import TritonClient
 
 
 def engine_of(settings: Settings) -> Callable[[], Inference]:
-    """What makes the engine that the settings name: to be called after a fork.
+    """A factory for the engine that the settings name, to be called after a fork.
 
     Raises:
         StackError: If models are to be run here, and there are none, or ONNX Runtime is not installed.
@@ -21,7 +21,9 @@ def engine_of(settings: Settings) -> Callable[[], Inference]:
     if settings.inference.engine is Engine.TRITON:
         return lambda: TritonClient(settings.triton)
     if importlib.util.find_spec("onnxruntime") is None:
-        raise StackError("ONNX Runtime is not installed: pip install onnxruntime, or take the engine triton")
+        raise StackError(
+            "ONNX Runtime is not installed: pip install onnxruntime, or set DERMBATCH_INFERENCE__ENGINE=triton"
+        )
     from workers.inference.onnx import OnnxRuntime  # noqa: PLC0415 - only where it is used must it be there
 
     repository = settings.inference.repository or default_model_repository()

@@ -1,7 +1,7 @@
-"""ONNX Runtime in the worker's own process: without a GPU nothing is gained by sending pictures to a server.
+"""ONNX Runtime in the worker's own process: without a GPU, sending pictures to a server gains nothing.
 
-Reads a Triton model repository, and keeps to what its configurations say. Answers are bit by bit those of the
-backend that the embedded Triton has.
+It reads a Triton model repository and follows its configurations. Answers equal those of the embedded Triton's
+backend bit for bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dermbatch.models.served import Array, ServedModel, describe
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
 
-_FRESH = 30.0  # seconds that a model's description is trusted: so soon a new version is taken up
+_FRESH = 30.0  # seconds for which a model's description is trusted, after which a new version is noticed
 _BACKENDS = {"onnxruntime", "onnxruntime_onnx"}  # as `backend` and as `platform`
 _ERRORS = 3  # ONNX Runtime's severity; its warnings are for those who make models
 
@@ -46,11 +46,11 @@ class OnnxRuntime:
         self._sessions: dict[tuple[str, str], Any] = {}
 
     def close(self) -> None:
-        """Let the models go."""
+        """Release the models."""
         self._sessions.clear()
 
     def model(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
-        """As :meth:`workers.inference.protocol.Inference.model`; its files are not looked at again for a while."""
+        """As :meth:`workers.inference.protocol.Inference.model`; its files are not checked again for a while."""
         known = self._known.get((stage, choice))
         if known is not None and time.monotonic() - known[0] < _FRESH:
             return known[1]
@@ -75,14 +75,14 @@ class OnnxRuntime:
             answers = self._sessions[model.name, model.version].run(list(outputs), rows)
         except (InvalidArgument, ValueError) as error:
             raise model.broken(f"cannot be asked so: {error}") from error
-        except Exception as error:  # its errors have no common parent; memory that is short is one
+        except Exception as error:  # its errors have no common base; lack of memory is among them
             raise InferenceUnavailable(f"model {model.name} did not run: {error}") from error
         return {name: a[0] if model.max_batch else a for name, a in zip(outputs, answers, strict=True)}
 
     def infer_many(
         self, model: ServedModel, items: Sequence[Mapping[str, Array]], outputs: Sequence[str]
     ) -> list[dict[str, Array]]:
-        """As :meth:`infer`, one after the other: no batch outruns that on a processor."""
+        """As :meth:`infer`, one after the other: on a processor, batches are no faster."""
         return [self.infer(model, item, outputs) for item in items]
 
     def _config(self, name: str) -> Any:
@@ -94,7 +94,7 @@ class OnnxRuntime:
         config.name = config.name or name
         if (config.backend or config.platform) not in _BACKENDS:
             kind = config.backend or config.platform or "no backend that it names"
-            raise ModelContractError(f"model {name} is for {kind}: take the engine triton for it")
+            raise ModelContractError(f"model {name} is for {kind}: use the engine triton for it")
         return config
 
     def _loaded(self, model: ServedModel, config: Any) -> Any:
@@ -104,7 +104,7 @@ class OnnxRuntime:
         except OSError as error:
             raise ModelContractError(f"{path} cannot be read: {error}") from error
         if hashlib.sha256(body).hexdigest() != model.sha256:
-            raise model.broken(f"has a file of another digest than its parameter 'sha256.{model.version}' says")
+            raise model.broken(f"has a file whose digest differs from its parameter 'sha256.{model.version}'")
         try:
             return onnxruntime.InferenceSession(body, _options(model), providers=["CPUExecutionProvider"])
         except Exception as error:  # as above
@@ -116,7 +116,7 @@ def _options(model: ServedModel) -> Any:
     options.intra_op_num_threads = int(model.number("intra_op_thread_count", 0))
     options.inter_op_num_threads = int(model.number("inter_op_thread_count", 0))
     options.log_severity_level = _ERRORS
-    # Threads that wait by spinning take the processors from other images.
+    # Threads that spin while waiting take the processors from other images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options

@@ -18,7 +18,7 @@ class Inference(Protocol):
 
         Raises:
             ModelContractError: If it is missing, or breaks the stage's contract.
-            InferenceUnavailable: If it cannot be told now.
+            InferenceUnavailable: If it cannot be determined now.
         """
 
     def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:

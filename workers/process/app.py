@@ -59,7 +59,7 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
     app.conf.broker_transport = TRANSPORT
     drain = Drain(settings.worker.grace)
     Shutdown(settings, drain).connect()
-    engine = engine_of(settings)  # what it imports, pool processes share
+    engine = engine_of(settings)  # pool processes share what it imports
     nursery = Nursery(MODULES)  # before the pool is forked: its processes share it
     places: list[Workplace] = []
 
@@ -95,6 +95,6 @@ def create_app(settings: Settings, process: Process = process) -> Celery:
 
     @app.task(name=TASK)
     def run(message: object = None, *_: object, **__: object) -> None:
-        process_image(places[0], message)  # whatever is in it
+        process_image(places[0], message)  # whatever it contains
 
     return app

@@ -28,8 +28,8 @@ class Delivered:
     Attributes:
         keys: Object keys by kind.
         bodies: The objects themselves, as files.
-        why_none: Why there is nothing, where there is nothing.
-        notes: What they cannot say as the source does.
+        why_none: Why there is nothing, if there is nothing.
+        notes: How they must differ from what the source says.
     """
 
     keys: dict[DicomKind, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def write_dicom(
     enhanced: NDArray[np.uint8] | None,
     border: NDArray[np.uint8] | None = None,
 ) -> Delivered:
-    """Make the DICOM objects of an image and write them; a repeat writes the same bytes.
+    """Make the DICOM objects of an image and write them; repeating this writes the same bytes.
 
     Args:
         job: Which image.
@@ -71,11 +71,11 @@ def write_dicom(
     from dermbatch.handover.dicom.objects import dicom_objects  # noqa: PLC0415
 
     try:
-        with quiet():  # pydicom and highdicom warn of odd values, and quote them
+        with quiet():  # pydicom and highdicom warn about odd values, quoting them
             made = dicom_objects(body, image, stages, flags, mask=mask, enhanced=enhanced, border=border)
             notes = changes(body)
-    except Exception as error:  # a header that nobody thought of must not cost the result
-        # Without the text, which may quote the header.
+    except Exception as error:  # an unforeseen header must not cost the result
+        # Logged without the text, which may quote the header.
         _log.warning("no DICOM objects", batch=job.batch, index=job.index, error=type(error).__name__)
         return Delivered(why_none="header_unusable")
     keys = {kind: layout.dicom(job.batch, job.index, kind) for kind in made}

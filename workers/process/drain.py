@@ -1,4 +1,4 @@
-"""The end of a worker: until when its images may run, and what became of them."""
+"""The end of a worker: how long its images may still run, and what became of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from multiprocessing.sharedctypes import RawValue
 
 EXTRA = 1.0
-"""Seconds after the deadline in which a process may end its image by itself before it is ended."""
+"""Seconds after the deadline in which a process may end its image by itself before it is killed."""
 
 
 class Drain:
@@ -27,7 +27,7 @@ class Drain:
         self._given_back = multiprocessing.Value("i")
 
     def begin(self) -> None:
-        """End within the grace; asked again, at once. Takes no lock, for signal handlers call it."""
+        """End within the grace, or at once if asked again. Takes no lock, because signal handlers call it."""
         grace = 0.0 if self.asked else self._grace
         self._deadline.value = min(self._deadline.value, time.monotonic() + grace)
 
@@ -37,7 +37,7 @@ class Drain:
 
     @property
     def asked(self) -> bool:
-        """Whether the worker is to end."""
+        """Whether the worker has been asked to end."""
         return math.isfinite(self._deadline.value)
 
     @property
@@ -46,13 +46,13 @@ class Drain:
         return time.monotonic() >= float(self._deadline.value)
 
     def count_finished(self) -> None:
-        """An image was left with an outcome, or a pause; counts once the worker is to end."""
+        """Note that an image got an outcome or a pause; counted only once the worker has been asked to end."""
         if self.asked:
             with self._finished.get_lock():
                 self._finished.value += 1
 
     def count_given_back(self, images: int = 1) -> None:
-        """Images went back to the ledger without an outcome."""
+        """Note that images went back to the ledger without an outcome."""
         with self._given_back.get_lock():
             self._given_back.value += images
 

@@ -112,7 +112,7 @@ class LeaseKeeper:
         while not (self._drain.asked or self._closing.is_set()):
             self._beat_once()
             self._pause()
-        # No images are to be planned for a slot that takes no more.
+        # No images must be planned for a slot that takes no more.
         try:
             self._ledger.slots.retire(self._slot)
         except LedgerUnavailable:
@@ -153,7 +153,7 @@ class LeaseKeeper:
     def _watch(self) -> None:
         while not self._closing.wait(_LOOK):
             if self._drain.over:
-                # First of all: giving back may take long where Redis does not answer.
+                # This comes first, because giving back may take long if Redis does not answer.
                 end = threading.Timer(EXTRA, self._end)
                 end.daemon = True
                 end.start()
@@ -176,4 +176,4 @@ class LeaseKeeper:
             with self._guard:
                 if self._busy:
                     self._leave(0)
-            time.sleep(_LOOK)  # a task may have been under way to this process
+            time.sleep(_LOOK)  # a task may have been on its way to this process

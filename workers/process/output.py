@@ -1,7 +1,7 @@
-"""Copies of an image's results under the user's own prefix, called as the user calls the image.
+"""Copies of an image's results under the user's own prefix, named as the user names the image.
 
-The store copies by itself, one request a file; pictures that it has as differences are written whole.
-A repeat writes the same keys, and ``result.json`` comes last.
+The store itself copies, one request a file; pictures kept as differences are written whole.
+Repeating this writes the same keys; ``result.json`` comes last.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def copy_files(
     dicom: Mapping[DicomKind, str],
     store: ObjectStore,
 ) -> str:
-    """Copy pictures and DICOM objects; what an earlier run had left there and this one does not make goes.
+    """Copy pictures and DICOM objects; delete what an earlier run left there and this one does not make.
 
     Args:
         job: Whose order has an ``output``.
@@ -111,7 +111,9 @@ def write_result(folder: str, record: ResultRecord, store: ObjectStore) -> None:
 
 
 def _refused(bucket: str) -> PermanentError:
-    # Not as for the system's own bucket, where images wait: this one is the user's, and named by mistake perhaps.
+    # For the system's own bucket images would wait; but this one is the user's, and perhaps named by mistake.
     return PermanentError(
-        f"the output bucket {bucket} must not be written with these credentials", reason="output_refused"
+        f"the output bucket {bucket} may not be written to with these credentials; allow it, or name another "
+        f"output",
+        reason="output_refused",
     )

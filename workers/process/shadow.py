@@ -1,7 +1,8 @@
 """A canary's side run: other models on an image whose result is written, and how far they agree with it.
 
-Never part of the result: it comes after the commit, and whatever goes wrong here becomes a record, a metric or a
-log line. Artifacts lie under keys of their own, and stages that are the same in both runs are not run again.
+It is never part of the result: it comes after the commit, and anything that goes wrong here becomes a record, a
+metric or a log line. Artifacts lie under separate keys, and stages that are the same in both runs are not run
+again.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def run_shadow(
     alive: Callable[[], None],
     decode: Decode = read_image,
 ) -> None:
-    """Run the models of ``job.shadow`` on the image, and write how they agree with its result.
+    """Run the models of ``job.shadow`` on the image, and record how far they agree with its result.
 
-    Does nothing where the job has no shadow. Raises nothing. It is not tried again: a canary is a sample.
+    Does nothing if the job has no shadow. Raises nothing, and is never repeated: a canary is a sample.
 
     Args:
         job: What was done.
@@ -88,14 +89,14 @@ def run_shadow(
         if comparison.failure is None and comparison.models == {
             stage: done.model for stage, done in record.stages.items()
         }:
-            return  # the job named no version, and the newest is the canary's: models agree with themselves
+            return  # the job named no version, and the newest is the canary's: it would be compared with itself
         write(store, layout.canary_result(comparison.canary, comparison.batch, comparison.index), comparison)
     except _Stopped:
-        log.info("a canary's side run was broken off")
+        log.info("a canary's side run was interrupted")
     except DermbatchError as error:
         log.warning("what a canary showed could not be written", reason=error.reason)
     except Exception:
-        log.exception("a canary's side run broke")
+        log.exception("a canary's side run failed")
     else:
         _count(comparison)
 

@@ -1,4 +1,4 @@
-"""How a worker's main process ends: what it hears, and what it gives back."""
+"""How a worker's main process ends: the signals it handles, and the images it gives back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Request(Protocol):
 
 
 class Shutdown:
-    """SIGTERM or SIGINT: no more messages, images in hand may end within the grace. Again, or SIGQUIT: at once.
+    """On SIGTERM or SIGINT, take no more messages and finish within the grace; on a second, end at once.
 
     What runs at the deadline is given back by the processes that run it (see
     :class:`~workers.process.lease.LeaseKeeper`), and what was taken from the queue, but not begun, by the main
@@ -87,7 +87,7 @@ class Shutdown:
 
 
 def _wake(hub: Any) -> None:
-    """Have signals end the wait of Celery's event loop, which else looks up to a second later."""
+    """Let signals end the wait of Celery's event loop, which otherwise reacts up to a second later."""
     if hub is None:  # a pool without one
         return
     heard, told = os.pipe()
@@ -98,7 +98,7 @@ def _wake(hub: Any) -> None:
 
 
 def give_back(ledger: Ledger, requests: Iterable[_Request]) -> int:
-    """Give the images of messages back that no process of the pool has begun; returns how many were queued."""
+    """Give back images whose messages no pool process has begun; returns how many were queued."""
     given = 0
     for request in requests:
         job = request.args[0]

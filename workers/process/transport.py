@@ -1,7 +1,7 @@
-"""kombu's Redis transport without its own bookkeeping of messages: the ledger keeps it.
+"""kombu's Redis transport without its own bookkeeping of messages, which the ledger does.
 
-kombu notes every message that it hands out, takes the note away when it is acknowledged, and sends again what was
-not acknowledged for an hour. The ledger does all this sooner and by image, so here it would only cost two requests
+kombu notes every message that it hands out, deletes the note when it is acknowledged, and resends messages not
+acknowledged within an hour. The ledger does all this sooner and by image, so here it would only cost two requests
 to Redis a message, send messages twice, and, in a Redis that is full, end the worker.
 """
 
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Unnoted(redis.QoS):
-    """Takes messages without a note; how many at a time is bounded by ``worker_disable_prefetch``."""
+    """Takes messages without noting them; ``worker_disable_prefetch`` limits how many at a time."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Nothing."""
@@ -45,12 +45,12 @@ class Channel(redis.Channel):
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
-        except _NO_MESSAGE as error:  # it would end the worker; the ledger knows whose it was, if anybody's
+        except _NO_MESSAGE as error:  # it would end the worker; the ledger knows the image, if there was one
             _log.warning("a message was dropped", error=type(error).__name__)
             raise Empty from error
 
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
-        # Bindings are for who publishes through exchanges; nobody does.
+        # Bindings serve those who publish through exchanges, which nobody does.
         pass
 
 

@@ -1,4 +1,4 @@
-"""What results used, for Prometheus: as it happens, and only about right. Bills are made of the records."""
+"""What results used, for Prometheus: as it happens, and only approximately. Bills are made from the records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a border map says of a lesion's outline, sector by sector: how sharp it ends, and how it wavers."""
+"""What a border map says about a lesion's outline, sector by sector: how sharp and how irregular it is."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 SECTORS = 8
-"""Of 45 degrees, as the ABCD rule of dermatoscopy counts borders; the first is about the top, then clockwise."""
+"""Number of sectors, of 45 degrees as in the ABCD rule of dermatoscopy; the first is at the top, then
+clockwise."""
 
 _ANGLES = 360
 _BAND = 0.08  # of the lesion's equivalent diameter: width of the bands inside and outside of the outline
-_SMOOTH = 45  # degrees over which the outline is averaged to tell what wavers about it
+_SMOOTH = 45  # degrees over which the outline is averaged to see how it deviates
 
 
 def border_measures(border: Pixels, mask: Mask) -> BorderMeasures | None:

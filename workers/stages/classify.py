@@ -22,7 +22,7 @@ LIMIT = 1.0
 
 @dataclass(frozen=True)
 class ClassifyParameters:
-    """What decides, beside the model, what classification gives.
+    """What else, beside the model, determines the output of classification.
 
     Attributes:
         labels: Classes, comma separated, in the order of the model's probabilities.
@@ -34,7 +34,7 @@ class ClassifyParameters:
 
     @classmethod
     def of(cls, model: ServedModel) -> ClassifyParameters:
-        """As the model's configuration has them.
+        """The parameters in the model's configuration.
 
         Raises:
             ModelContractError: Where it names no classes.
@@ -69,7 +69,7 @@ class Classified:
 def classify(
     image: NDArray[np.uint8], mask: Mask, client: Inference, model: ServedModel, parameters: ClassifyParameters
 ) -> Classified:
-    """Classify the lesion of an image of any size; none that is no dermoscopic image, where the model tells.
+    """Classify the lesion of an image of any size, unless the model says that it is no dermoscopic image.
 
     The model is fed the clean mask, not the segmentation's raw probabilities: so the outcome is the same whether
     segmentation ran just now or its mask was there already.
@@ -98,7 +98,7 @@ def classify(
     labels = parameters.labels.split(",")
     probabilities = model.checked("PROBABILITIES", answer["PROBABILITIES"], (len(labels),))
     if not np.isfinite(probabilities).all():
-        raise model.broken("answered PROBABILITIES that are no numbers")
+        raise model.broken("answered PROBABILITIES that are not numbers")
     distance = _distance(model, answer[DISTANCE.name]) if judged else None
     known = distance is None or distance <= LIMIT
     embedding = np.ascontiguousarray(answer["EMBEDDING"], np.float32)
@@ -118,7 +118,7 @@ def classify(
 def _patterns(model: ServedModel, value: NDArray[np.float32]) -> NDArray[np.float16]:
     """Local descriptors in half the bytes: cosines of them are the same to three digits."""
     patterns = model.checked(PATTERNS.name, value, model.shapes[PATTERNS.name])
-    if not (np.abs(patterns) <= 1).all():  # nor is one that is no number
+    if not (np.abs(patterns) <= 1).all():  # nor does NaN
         raise model.broken(f"answered {PATTERNS.name} of lengths that do not sum to 1")
     return patterns.astype(np.float16)
 
@@ -126,5 +126,5 @@ def _patterns(model: ServedModel, value: NDArray[np.float32]) -> NDArray[np.floa
 def _distance(model: ServedModel, value: NDArray[np.float32]) -> float:
     distance = float(model.checked(DISTANCE.name, value, DISTANCE.dims)[0])
     if not math.isfinite(distance):
-        raise model.broken(f"answered a {DISTANCE.name} that is no number")
+        raise model.broken(f"answered a {DISTANCE.name} that is not a number")
     return round(distance, 6)

@@ -26,9 +26,9 @@ The rule only names the colours; these values are our choice. A pixel has the co
 """
 
 COLOUR_SHARE = 0.05
-"""A colour is present where it has at least this share of the lesion."""
+"""A colour is present if it covers at least this share of the lesion."""
 
-_SAMPLES = 20_000  # pixels looked at: statistics need no more, however large the image
+_SAMPLES = 20_000  # pixels that are sampled: statistics need no more, however large the image
 _DARK = 50  # the brightest channel of vignette and frame is below this
 
 

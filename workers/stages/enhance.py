@@ -1,7 +1,7 @@
 """Enhancement: the lesion super-resolved over the untouched background (SkinSegmentSRGAN 3.4).
 
-Never less detail than was given: a crop that is large already is kept as it is, and one that is nearly so is
-enlarged without the network, which has hardly anything to add there.
+No detail is ever lost: a crop that is large enough is kept as it is, and one that nearly is is enlarged without
+the network, which has hardly anything to add there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EnhanceParameters:
-    """What decides, beside the model, what enhancement gives.
+    """What else, beside the model, determines the output of enhancement.
 
     Attributes:
         margin: Skin around the lesion's bounding box, as a share of its long side.
@@ -46,7 +46,7 @@ class EnhanceParameters:
 
     @classmethod
     def of(cls, model: ServedModel) -> EnhanceParameters:
-        """As the model's configuration has them."""
+        """The parameters in the model's configuration."""
         return cls(
             scale=int(model.number("scale", cls.scale)),
             tile=int(model.number("tile", cls.tile)),

@@ -14,7 +14,7 @@ from dermbatch.records.outcome import BoundingBox, ColourStatistics, LesionGeome
 
 Floats = NDArray[np.float64]
 
-_FOLD_SIDE = 128  # pixels of the longer side at which a lesion is folded: asymmetry is no matter of fine detail
+_FOLD_SIDE = 128  # pixels of the longer side at which a lesion is folded: asymmetry does not depend on fine detail
 
 
 def measure(
@@ -37,7 +37,7 @@ def measure(
         colour: The lesion's colours.
         spacing_mm: Distance of rows and of columns in mm.
         components: Lesions that were found, of which the mask may hold fewer.
-        aspect: Height over width of a pixel; of no account where the spacing is known.
+        aspect: Height over width of a pixel; ignored if the spacing is known.
     """
     top, left, bottom, right = bounding_box(contours)
     inside = mask[top:bottom, left:right]

@@ -18,7 +18,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PurifyParameters:
-    """What decides, beside the model, what purification gives.
+    """What else, beside the model, determines the output of purification.
 
     Attributes:
         threshold: Probability, 0 to 1, from which a pixel counts as occluded.
@@ -33,7 +33,7 @@ class PurifyParameters:
 
     @classmethod
     def of(cls, model: ServedModel) -> PurifyParameters:
-        """As the model's configuration has them."""
+        """The parameters in the model's configuration."""
         return cls(
             threshold=model.number("threshold", cls.threshold),
             long_side=int(model.number("long_side", cls.long_side)),

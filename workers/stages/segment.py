@@ -19,7 +19,7 @@ from workers.stages.geometry import measure
 
 @dataclass(frozen=True)
 class SegmentParameters:
-    """What decides, beside the model, what segmentation gives.
+    """What else, beside the model, determines the output of segmentation.
 
     Attributes:
         threshold: Probability, 0 to 1, from which a pixel is lesion.
@@ -37,7 +37,7 @@ class SegmentParameters:
 
     @classmethod
     def of(cls, model: ServedModel) -> SegmentParameters:
-        """As the model's configuration has them."""
+        """The parameters in the model's configuration."""
         return cls(
             threshold=model.number("threshold", cls.threshold),
             lesions=max(1, int(model.number("lesions", cls.lesions))),

@@ -20,7 +20,7 @@ Image = NDArray[np.uint8]
 
 _REACH = 2  # pixels of the source to which resampling what came out reaches
 _REQUEST = 1500  # pixels that are super-resolved on a processor in the time that one more request costs
-_THINNEST = 16  # pixels of a strip, below which its neighbours' shares outweigh it whatever is needed
+_THINNEST = 16  # pixels of a strip below which what it shares with neighbours outweighs it in any case
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def around(first: int, last: int, limit: int, overlap: int) -> Span:
 def strips(
     needed: NDArray[np.bool_], box: BoundingBox, limits: tuple[int, int], tile: int, overlap: int
 ) -> Iterator[tuple[Span, Span]]:
-    """Cover what is needed by strips of rows, each as wide as what is needed in it; parts far apart by one each.
+    """Cover what is needed with strips of rows, each as wide as needed; distant parts get separate strips.
 
     Thin strips follow an outline closely, and share more with their neighbours: of all equal heights up to the
     tile's, the cheapest by pixels and requests is taken.
@@ -95,7 +95,7 @@ def _cuts(near: NDArray[np.bool_], overlap: int, tile: int) -> list[int]:
 
 
 def _runs(needed: NDArray[np.bool_], gap: int) -> Iterator[tuple[int, int]]:
-    """Where there is something along one axis: first and one past the last, a narrow gap counted in."""
+    """Where there is something along one axis: first and one past the last, bridging narrow gaps."""
     where = np.flatnonzero(needed)
     if not len(where):
         return

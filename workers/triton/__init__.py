@@ -1,1 +1,1 @@
-"""Triton as the stages see it: client, shared memory, models, tensors; and waiting for one."""
+"""Triton as the stages see it: client, shared memory, models, tensors; and waiting for a server."""

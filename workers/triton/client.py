@@ -25,11 +25,11 @@ from dermbatch.stages import Stage
 from workers.triton.sharedmemory import SharedMemory
 from workers.triton.tensors import Tensors, kinds
 
-_FRESH = 30.0  # seconds that a model's description is trusted: so soon a new version is taken up
+_FRESH = 30.0  # seconds for which a model's description is trusted, after which a new version is noticed
 _IN_FLIGHT = 4  # requests of one image: enough to keep the server's batcher fed
-_ITEMS = 8  # of one image in one request: a batch, yet other images' requests get their turn
+_ITEMS = 8  # items of one image in one request: a batch that still leaves other images their turn
 
-_ABOUT_MEMORY = "shared memory"  # in Triton's words where it lacks a region, or an output is larger than its place
+_ABOUT_MEMORY = "shared memory"  # Triton's words for a missing region, or an output larger than its place
 
 
 def _batches(items: Sequence[Mapping[str, Array]], size: int) -> Iterator[Sequence[Mapping[str, Array]]]:
@@ -67,12 +67,12 @@ class TritonClient(Triton):
 
     def __init__(self, settings: TritonSettings) -> None:
         super().__init__(settings)
-        # async_infer keeps its call in an attribute between sending and hanging on the callback: one at a time.
+        # async_infer keeps its call in an attribute between sending it and adding the callback: one at a time.
         self._sending = threading.Lock()
         self._known: dict[tuple[Stage | None, ModelChoice], tuple[float, ServedModel]] = {}
         self._shared = SharedMemory(settings.shared_memory_bytes, settings.shared_memory_prefix)
         self._sharing: Any = None  # the client that memory was offered to last
-        self._by_message: set[tuple[str, str]] = set()  # models that answer otherwise than we can foresee
+        self._by_message: set[tuple[str, str]] = set()  # models whose output sizes we cannot foresee
 
     def close(self) -> None:
         """Give shared memory back and close the channel."""
@@ -89,7 +89,7 @@ class TritonClient(Triton):
         return model
 
     def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """As :meth:`Triton.infer`, by shared memory where there is any."""
+        """As :meth:`Triton.infer`, through shared memory if there is any."""
         return self.infer_many(model, [inputs], outputs)[0]
 
     def infer_many(
@@ -110,7 +110,7 @@ class TritonClient(Triton):
             while waiting:
                 answers.extend(self._receive(model, waiting, outputs))
         finally:
-            # Left over only after an error: what nobody waits for any more must not keep the server busy.
+            # Left over only after an error: requests that nobody waits for must not keep the server busy.
             for answer in waiting:
                 self._abandon(answer)
         return answers
@@ -179,7 +179,7 @@ class TritonClient(Triton):
             answer.error = InferenceServerException("no answer", status="StatusCode.DEADLINE_EXCEEDED")
 
     def _abandon(self, answer: _Answer) -> None:
-        """Let a request go of which nobody knows what the server still does for it."""
+        """Abandon a request whose state on the server is unknown."""
         if answer.cancel is not None:
             answer.cancel()
         if answer.error is not None and answer.error.status() in WRONG | GONE | FOREIGN:
@@ -194,7 +194,7 @@ class TritonClient(Triton):
         if error.status() in GONE:
             metrics.TRITON_ERRORS.labels(model.name, "gone").inc()
             self._leave((model.name, model.version))
-            return self._untaken(f"Triton serves version {model.version} of model {model.name} no longer")
+            return self._untaken(f"Triton no longer serves version {model.version} of model {model.name}")
         return self._sorted(error, model.name, model.version, taken=may_have_taken(error))
 
     def _sorted(

@@ -1,15 +1,15 @@
-"""The arena: memory that this process shares with a Triton on the same machine, so that tensors need no sending.
+"""The arena: memory shared with a Triton on the same machine, so that tensors need not be sent.
 
 Triton knows it as a "system shared memory region". Its file in ``/dev/shm`` has a name only until Triton has
-opened it, so that nothing is left of it when the last of the two processes ends, however it ends.
+opened it, so nothing is left when the last of the two processes ends, however it ends.
 
 Every way in which this cannot work (Triton elsewhere or too old, too little memory) only means that tensors go
-within the messages. What could harm is ruled out:
+within the messages. What could do harm is ruled out:
 
-- A full ``/dev/shm`` kills whoever writes to a page that is not there: all pages are allocated beforehand.
-- Triton may still write for a request that we gave up, and an answer to another one must not be overwritten: such
-  an arena is given up with it, and there is no new one until Triton has let it go.
-- Up to 2.49 Triton crashes where a region is unregistered that is still in use: those are not asked.
+- A full ``/dev/shm`` kills whoever writes to an unallocated page: all pages are allocated beforehand.
+- Triton may still write for an abandoned request, which must not overwrite the answer to another one: the arena is
+abandoned with the request, and there is no new one until Triton has released it.
+- Up to 2.49 Triton crashes if a region that is still in use is unregistered: such versions are not used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Array = NDArray[Any]
 _FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux, and Triton looks for it
 _LEAST_VERSION = (2, 50)  # of Triton; https://github.com/triton-inference-server/server/pull/7567
 _SPARE = 4  # times an arena's size that must be free: Triton's Python backend dies where it gets no memory there
-_ALIGNMENT = 64  # bytes, so that vector instructions and cache lines are served well
+_ALIGNMENT = 64  # bytes, which suits vector instructions and cache lines
 _PATIENCE = 5.0  # seconds for each of Triton's answers
 _REFUSED_PAUSE = 600.0  # seconds without another try where it cannot work
 _LOST_PAUSE = 5.0  # the same after an arena was given up, and where Triton is not there
@@ -54,7 +54,7 @@ class Registrar(Protocol):
         """Make a region known."""
 
     def unregister_system_shared_memory(self, name: str, *, client_timeout: float) -> None:
-        """Have it forgotten; harmless where it is unknown, refused or put off while it is in use."""
+        """Forget a region; harmless if it is unknown; refused or deferred while it is in use."""
 
     def get_system_shared_memory_status(self, *, client_timeout: float) -> Any:
         """All regions."""
@@ -75,7 +75,7 @@ class Arena:  # its memory goes back to the system with the last array in it
         self._free = [(0, len(memory))]  # (begin, end) in order, never two that touch
 
     def take(self, size: int) -> Slice | None:
-        """A slice of at least ``size`` bytes, or none where there is no room."""
+        """A slice of at least ``size`` bytes, or none if there is no room."""
         size = padded(max(size, 1))
         with self._lock:
             for at, (begin, end) in enumerate(self._free):
@@ -122,11 +122,11 @@ def padded(size: int) -> int:
 
 
 class _NotNow(Exception):
-    """It is only a matter of time."""
+    """Not possible now, but later."""
 
 
 class SharedMemory:
-    """Keeps one arena registered with Triton, as long as that works. Without a client there is none.
+    """Keeps one arena registered with Triton, for as long as that works. Without a client there is none.
 
     Args:
         size: Bytes of the arena; 0: none.
@@ -144,13 +144,13 @@ class SharedMemory:
         self._giving_up = threading.Lock()
 
     def connect(self, client: Registrar | None) -> None:
-        """Go on with the Triton that this client of its leads to; none where that may be elsewhere, or several."""
+        """Use the Triton that this client leads to; none if it may be elsewhere, or several."""
         if self._arena is not None:
             self.give_up(self._arena, "the connection is another one")
         self._client = client
 
     def take(self, size: int) -> Slice | None:
-        """A slice of the arena, which is made where there is none; none where tensors must go by message."""
+        """A slice of the arena, which is created if needed; none if tensors must go by message."""
         client = self._client
         if client is None or size > self._size:
             return None
@@ -165,7 +165,7 @@ class SharedMemory:
         return None if arena is None else arena.take(size)
 
     def give_up(self, arena: Arena, why: str) -> None:
-        """Take no slices of an arena any more: Triton has forgotten it, or may write to it at any time."""
+        """Stop taking slices of an arena: Triton has forgotten it, or may write to it at any time."""
         with self._giving_up:
             if self._arena is arena:
                 _log.info("shared memory is given up", why=why)
@@ -174,7 +174,7 @@ class SharedMemory:
                 self._not_before = time.monotonic() + _LOST_PAUSE
 
     def close(self) -> None:
-        """Have Triton forget everything."""
+        """Make Triton forget everything."""
         with self._opening:
             if self._arena is not None:
                 self._given_up.append(self._arena.name)
@@ -238,7 +238,7 @@ class SharedMemory:
                 client.unregister_system_shared_memory(name, client_timeout=_PATIENCE)
 
     def _sweep(self, client: Registrar) -> None:
-        """Have Triton forget what killed processes of this machine have left: else their memory is never free."""
+        """Make Triton forget what killed processes of this machine left, whose memory would never be freed."""
         regions = client.get_system_shared_memory_status(client_timeout=_PATIENCE).regions
         for name in [*regions, *(path.name for path in _FOLDER.glob(f"{self._prefix}*"))]:
             if name.startswith(self._prefix) and _is_orphan(name.removeprefix(self._prefix)):
@@ -255,7 +255,7 @@ def _owner(pid: int) -> str:
 
 
 def _is_orphan(name: str) -> bool:
-    """Whether the process that made a region of this name was one of ours to see, and is gone."""
+    """Whether the process that made a region of this name was visible to us, and is gone."""
     namespace, pid, *_ = [*name.split("-"), ""]
     if namespace != str(Path("/proc/self/ns/pid").stat().st_ino) or not pid.isdigit():
         return False

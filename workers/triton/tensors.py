@@ -1,4 +1,4 @@
-"""The tensors of one request to Triton: in shared memory as far as there is room, else within the messages."""
+"""The tensors of one request to Triton: in shared memory if there is room, else within the messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Tensors:
 
     Args:
         model: Which is asked.
-        items: Tensor name to array, without the batch dimension; one item only where the model has no batches.
+        items: Tensor name to array, without the batch dimension; a single item if the model has no batches.
         outputs: Names of the tensors wanted.
     """
 
@@ -36,7 +36,7 @@ class Tensors:
         return None if self._slice is None else self._slice.arena
 
     def share(self, memory: SharedMemory) -> None:
-        """Take shared memory, where there is any, for inputs and for outputs whose size the contract tells."""
+        """Take shared memory, if there is any, for inputs and for outputs whose size the contract states."""
         first, rows = self.items[0], len(self.items)
         size, places = 0, {}
         for name, value in first.items():
@@ -51,7 +51,7 @@ class Tensors:
         self._places = places if self._slice is not None else {}
 
     def give_back(self) -> None:
-        """Give shared memory back; only when Triton is through with it. Harmless a second time."""
+        """Give shared memory back, once Triton has finished with it. Harmless a second time."""
         if self._slice is not None:
             taken, self._slice = self._slice, None
             taken.arena.give_back(taken)
@@ -87,7 +87,7 @@ class Tensors:
         """The outputs, item by item; read-only.
 
         Raises:
-            ModelContractError: If there are not all.
+            ModelContractError: If some are missing.
         """
         arrays = {name: value for name in self._outputs if (value := self._output(result, name)) is not None}
         if missing := [name for name in self._outputs if name not in arrays]:

@@ -1,6 +1,6 @@
-"""``python -m workers.triton.waiting``: ends with the first Triton that takes requests; pods begin with it.
+"""``python -m workers.triton.waiting``: ends as soon as a Triton takes requests; pods start with it.
 
-A server that has still to load its models, or that ends, answers too; it is not what is waited for.
+A server that is still loading its models, or is shutting down, answers too, but does not count.
 """
 
 from __future__ import annotations

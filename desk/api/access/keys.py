@@ -1,4 +1,4 @@
-"""Keys by which programs ask: made, listed and revoked by who gives them out."""
+"""Keys for programs: created, listed and revoked by those who give them out."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from desk.door.keys import MOST_DAYS, Keys, shown
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
-class Wanted(BaseModel):
-    """A key that is to be made."""
+class KeyRequest(BaseModel):
+    """A key to be created."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(description="what it is for; who asks by it is called key: and this")
+    name: str = Field(description="what it is for; its requests appear as key:NAME")
     roles: Annotated[list[Role], Field(min_length=1)]
-    days: int = Field(default=90, ge=1, le=MOST_DAYS, description="that it lets in")
-    tenant: str | None = Field(default=None, description="whose it is; that of who makes it where none is given")
+    days: int = Field(default=90, ge=1, le=MOST_DAYS, description="days for which it is valid")
+    tenant: str | None = Field(default=None, description="tenant that it belongs to; by default that of its maker")
 
 
 @router.get("")
 def keys(request: Request, person: ThePerson) -> list[dict[str, Any]]:
-    """All keys, the newest first, without what lets in, and when each was used last."""
+    """All keys, newest first, without their secrets, with the time of last use."""
     found = _keys(request).all()
     return [one for one in found if person.tenant in {None, one["tenant"]}]
 
 
 @router.post("", status_code=201)
-def add(wanted: Wanted, request: Request, person: ThePerson) -> dict[str, Any]:
-    """Make a key: ``key`` is told here, and never again."""
+def add(wanted: KeyRequest, request: Request, person: ThePerson) -> dict[str, Any]:
+    """Create a key: ``key`` is shown here, and never again."""
     tenant = wanted.tenant if person.tenant is None else person.tenant
     key, made = _keys(request).add(wanted.name, tuple(wanted.roles), person.name, wanted.days, tenant)
     return {"key": key, **shown(made)}
@@ -42,7 +42,7 @@ def add(wanted: Wanted, request: Request, person: ThePerson) -> dict[str, Any]:
 
 @router.delete("/{identifier}", status_code=204)
 def revoke(identifier: str, request: Request, person: ThePerson) -> None:
-    """Have a key let nobody in any more, from now on."""
+    """Revoke a key: it no longer lets anybody in."""
     _keys(request).revoke(identifier, person.name, person.tenant)
 
 

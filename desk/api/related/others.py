@@ -31,7 +31,7 @@ _DATES = ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate")
 
 @router.get("/others")
 def others(request: Request, found: TheRecord, desk: TheDesk, store: TheStore, person: ThePerson) -> Response:
-    """The same pseudonym's other pictures, those that were taken first before the others.
+    """The other pictures of the same pseudonym, earliest first.
 
     They are looked for in the batches that the overview names and that were de-identified with the same salt; when
     each was ``taken`` is what its header says (with shifted dates, intervals hold), null where it says nothing.
@@ -75,7 +75,7 @@ def _times(store: ObjectStore, records: Records, picture: dict[str, Any]) -> dic
 
 
 def taken(head: bytes) -> str | None:
-    """When a picture was taken, by the beginning of its DICOM file: ``2026-03-02``; none where it does not say."""
+    """When a picture was taken, by the beginning of its DICOM file: ``2026-03-02``; none if it does not say."""
     try:
         header = pydicom.dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=list(_DATES))
         moment = next((str(header[name].value) for name in _DATES if header.get(name)), "")

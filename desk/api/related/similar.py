@@ -21,12 +21,12 @@ router = APIRouter(prefix="/v1", tags=["similar"])
 
 
 def refinement(
-    diagnosis: Annotated[str | None, Query(description="known, else the most probable")] = None,
-    site: Annotated[str | None, Query(description="of the body, as it is known")] = None,
-    since: Annotated[date | None, Query(description="taken or processed that day or later")] = None,
-    until: Annotated[date | None, Query(description="taken or processed that day or before")] = None,
+    diagnosis: Annotated[str | None, Query(description="known diagnosis, else the most probable one")] = None,
+    site: Annotated[str | None, Query(description="site of the body, if known")] = None,
+    since: Annotated[date | None, Query(description="taken or processed on this day or later")] = None,
+    until: Annotated[date | None, Query(description="taken or processed on this day or earlier")] = None,
 ) -> Refinement:
-    """Among which cases is looked; what is empty says nothing."""
+    """Which cases to search; empty fields do not restrict."""
     return Refinement(diagnosis or None, site or None, since, until)
 
 
@@ -38,12 +38,12 @@ def similar(
     person: ThePerson,
     among: Annotated[Refinement, Depends(refinement)],
     count: Annotated[int, Query(ge=1, le=MOST)] = 5,
-    region: Annotated[list[int] | None, Query(description="that count alone, by number")] = None,
-    same: Annotated[bool, Query(description="also of the same lesion or person")] = False,
+    region: Annotated[list[int] | None, Query(description="only these regions count, by number")] = None,
+    same: Annotated[bool, Query(description="include the same lesion or person")] = False,
 ) -> Response:
-    """The cases most like an image, the most similar first, with the regions that match and what each counted.
+    """The cases most similar to an image, most similar first, with the matching regions and what each counted.
 
-    Similarities are no probabilities; where ``sure`` is false nothing is near, and ``why`` says so.
+    Similarities are not probabilities; if ``sure`` is false, nothing is near, and ``why`` says so.
     """
     shelf: IndexShelf = request.app.state.similar
     question = Question(found, count, among, tuple(dict.fromkeys(region or ())), same, person.tenant)

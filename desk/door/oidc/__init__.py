@@ -1,1 +1,1 @@
-"""OpenID Connect: what an issuer says of itself, its tokens, their claims, and signing on."""
+"""OpenID Connect: what an issuer says about itself, its tokens, their claims, and signing on."""

@@ -1,7 +1,7 @@
-"""What claims say of somebody: a name, roles, a tenant.
+"""What claims say about somebody: a name, roles, a tenant.
 
-A claim that is not there is no empty list (OpenID Connect Core 1.0, 5.3.2: what is not returned is left out): it
-says nothing, and who says nothing takes nothing away. See docs/decisions/0041-sign-on.md.
+A missing claim is not an empty list (OpenID Connect Core 1.0, 5.3.2: what is not returned is left out): it says
+nothing, so it takes nothing away. See docs/decisions/0041-sign-on.md.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dermbatch.settings.desk import OidcSettings
 
 @dataclass(frozen=True)
 class Claimed:
-    """What claims tell of somebody.
+    """What claims say about somebody.
 
     Attributes:
         name: What they are called; the subject where the claim is not there.
-        roles: What they are; none where no claim tells, and empty where one tells that they are nothing.
-        tenant: Whose they are; none where no claim tells.
+        roles: Their roles; none if no claim says, empty if one says that they have none.
+        tenant: Their tenant; none if no claim says.
         is_whole: Whether all claims that are asked for were there.
     """
 
@@ -51,7 +51,7 @@ def roles_of(value: Any, settings: OidcSettings) -> frozenset[Role] | None:
 
 
 def is_name(name: str) -> bool:
-    """Whether somebody can be called so: not as keys are, and nothing that cannot be seen."""
+    """Whether this is a usable name: not like those of keys, and without invisible characters."""
     letters = all(unicodedata.category(letter)[0] not in "CZ" or letter == " " for letter in name)
     return 1 <= len(name) <= 200 and name == name.strip() and letters and not name.startswith("key:")
 

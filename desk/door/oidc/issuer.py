@@ -1,4 +1,4 @@
-"""One issuer: where it is asked and which keys it signs with, as it says itself (OpenID Connect Discovery 1.0)."""
+"""One issuer: its addresses and signing keys, as it publishes them (OpenID Connect Discovery 1.0)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIGNING = {"RSA", "EC", "OKP"}
 
 
 def away(what: str) -> Problem:
-    """The issuer does not answer: what it has vouched for before still holds."""
+    """The issuer does not answer: what it vouched for earlier still holds."""
     detail = f"the issuer of your sign-on does not answer ({what}): try again; nothing that you did is lost"
     return Problem(503, "issuer_unavailable", detail, headers={"Retry-After": "5"})
 
@@ -43,10 +43,10 @@ class Refused(Exception):
 
 
 class Issuer:
-    """Asks one issuer. Every method raises ``Problem`` 503 where it does not answer.
+    """Talks to one issuer. Every method raises ``Problem`` 503 if it does not answer.
 
-    What it says of itself holds for an hour, and longer while it is away. A key that is not known has its keys
-    asked for anew, but once in ten seconds at most: tokens of strangers must not have us ask without end.
+    What it publishes holds for an hour, and longer while it is away. An unknown key makes us fetch its keys again,
+    but at most once in ten seconds: tokens of strangers must not make us ask without end.
 
     Args:
         settings: Which.
@@ -63,7 +63,7 @@ class Issuer:
         self._away_until = 0.0
 
     def endpoint(self, name: str) -> str | None:
-        """What it says of itself: an address to ask, where it has such a one."""
+        """An address that it publishes, if it has one of this kind."""
         with self._lock:
             if self._metadata is None or time.monotonic() - self._metadata_at > _HOLDS:
                 self._metadata = self._discovered(self._metadata)
@@ -72,7 +72,7 @@ class Issuer:
         return found if isinstance(found, str) and self._is_address(found) else None
 
     def keys(self, kid: str | None) -> KeySet:
-        """The keys that it signs with; asked for anew where one of this name is not among them."""
+        """The keys that it signs with; fetched again if one of this name is not among them."""
         address = self.endpoint("jwks_uri")
         with self._lock:
             age = time.monotonic() - self._keys_at
@@ -99,7 +99,7 @@ class Issuer:
         return body
 
     def userinfo(self, access_token: str) -> dict[str, Any]:
-        """What it says of somebody (OpenID Connect Core 1.0, 5.3); nothing where it says nothing or refuses."""
+        """What it says about somebody (OpenID Connect Core 1.0, 5.3); nothing if it refuses."""
         address = self.endpoint("userinfo_endpoint")
         if address is None:
             return {}
@@ -109,7 +109,7 @@ class Issuer:
         return _json(answer) if answer.status_code == 200 else {}
 
     def revoke(self, token: str) -> None:
-        """Have a refresh token be worth nothing (RFC 7009), where the issuer can."""
+        """Invalidate a refresh token (RFC 7009), if the issuer supports it."""
         address = self.endpoint("revocation_endpoint")
         if address is not None:
             self._send("POST", address, data=self._named({"token": token}), auth=self._basic())
@@ -144,10 +144,10 @@ class Issuer:
             return before
         metadata = _json(answer)
         if metadata.get("issuer") != issuer:
-            raise away("its documents are of another issuer than DERMBATCH_DESK__OIDC__ISSUER")
+            raise away("its documents name another issuer than DERMBATCH_DESK__OIDC__ISSUER")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             if not self._is_address(str(metadata.get(name))):
-                raise away(f"its {name} is no address to ask")
+                raise away(f"its {name} is not a usable address")
         return metadata
 
     def _is_address(self, text: str) -> bool:
@@ -162,7 +162,7 @@ class Issuer:
             return KeySet.import_key_set({"keys": [one for one in found if one.get("use", "sig") == "sig"]})
         except (Problem, JoseError, ValueError, TypeError, AttributeError) as error:
             if before is None:
-                raise away("its keys are none") from error
+                raise away("its keys are not valid") from error
             _log.warning("the issuer does not state its keys: those that it stated before hold")
             return before
 
@@ -173,8 +173,8 @@ class Issuer:
                 timeout=self.settings.timeout,
                 verify=True if trusted is None else ssl.create_default_context(cafile=trusted),
             )
-        if time.monotonic() < self._away_until:  # else all who come wait for it, one after another
-            raise away("it has not answered just now")
+        if time.monotonic() < self._away_until:  # otherwise everybody would wait for it, one after another
+            raise away("it did not answer a moment ago")
         try:
             return self._http.request(method, address, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

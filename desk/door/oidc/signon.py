@@ -1,7 +1,7 @@
 """Signing on: to the issuer and back (OpenID Connect Core 1.0, 3.1, with PKCE, RFC 7636), refresh, the way out.
 
-What a way to the issuer needs on the way back (state, nonce, verifier, where to go on) is kept in Redis and called
-for once: so an answer that is sent again, or to another browser, opens nothing.
+What is needed when somebody returns (state, nonce, verifier, where to go) is kept in Redis and used once, so an
+answer that is replayed, or sent to another browser, opens nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import structlog
 
 from dermbatch import layout
-from dermbatch.records.access import Known, Role
+from dermbatch.records.access import NameOwner, Role
 from dermbatch.settings.desk import DeskSettings, OidcSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
@@ -34,7 +34,7 @@ BACK = "/signed-in"
 """Where the issuer sends people back to."""
 
 WAY_SECONDS = 15 * 60
-"""That somebody may take to sign on."""
+"""Seconds that somebody may take to sign on."""
 
 OUT = "/signed-out"
 """Where the issuer says that it has ended a session."""
@@ -47,7 +47,7 @@ _PATIENCE = 0.05
 
 @dataclass(frozen=True)
 class Way:
-    """Somebody who comes back from the issuer.
+    """Somebody returning from the issuer.
 
     Attributes:
         token: Of their session.
@@ -61,7 +61,7 @@ class Way:
 
 
 class SignOn:
-    """Signs people on by one issuer. Methods raise ``Problem`` 503 where it does not answer.
+    """Signs people on through one issuer. Methods raise ``Problem`` 503 if it does not answer.
 
     Args:
         settings: Which, and how the desk is reached.
@@ -78,10 +78,10 @@ class SignOn:
         return self._settings.oidc
 
     def begin(self, browser: str, onward: str) -> str:
-        """The address at the issuer at which somebody signs on.
+        """The address of the issuer at which somebody signs on.
 
         Args:
-            browser: What this browser, and no other, brings back.
+            browser: What only this browser will bring back.
             onward: Where they go on afterwards.
         """
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
@@ -103,23 +103,23 @@ class SignOn:
         return f"{address}{'&' if '?' in str(address) else '?'}{urlencode(asked)}"
 
     def finish(self, browser: str, said_back: dict[str, str]) -> Way:
-        """The session of somebody who comes back.
+        """The session of somebody who returns.
 
         Args:
             browser: What the browser that set out was given.
             said_back: What the issuer sends along.
 
         Raises:
-            Problem: 400 where they did not set out from here, or have come back before; 401 where the issuer
-                refuses; 403 where it gives them no role.
+            Problem: 400 if they did not start here, or have returned before; 401 if the issuer refuses; 403 if it
+                gives them no role.
         """
         kept = self._sessions.call_for("way", said_back.get("state", ""))
         if kept is None or not hmac.compare_digest(kept["browser"], _digest(browser)):
             raise Problem(
-                400, "bad_state", "this is no answer to a sign-on that began here, or it was used: sign in anew"
+                400, "bad_state", "this answers no sign-on that began here, or was used already: sign in again"
             )
         if said_back.get("iss", self._oidc.issuer) != self._oidc.issuer:  # RFC 9207
-            raise Problem(400, "bad_state", "another issuer than ours has answered: sign in anew")
+            raise Problem(400, "bad_state", "another issuer than ours has answered: sign in again")
         if "code" not in said_back:
             raise Problem(
                 401, "refused_by_issuer", f"the issuer refuses: {said_back.get('error', 'it says no code')[:60]}"
@@ -156,24 +156,24 @@ class SignOn:
         return Way(token, Session(found.name, roles, found.tenant, granted, granted.lasts), onward)
 
     def _roles(self, given: dict[str, Any], claims: Claims) -> tuple[Claimed, str]:
-        """What claims tell of somebody, and which document has their roles: the ID token, else userinfo."""
+        """What claims say about somebody, and which document has their roles: the ID token, else userinfo."""
         found = claimed(claims, self._oidc)
         source = "userinfo" if found.roles is None else "id_token"
         if found.is_whole or "access_token" not in given:
             return found, source
         more = self.issuer.userinfo(str(given["access_token"]))
-        if more.get("sub") != claims["sub"]:  # of somebody else: OpenID Connect Core 1.0, 5.3.2
+        if more.get("sub") != claims["sub"]:  # it is about somebody else: OpenID Connect Core 1.0, 5.3.2
             return found, source
         return claimed({**more, **claims}, self._oidc), source
 
     def held(self, token: str, session: Session) -> Session | None:
-        """A session as the issuer vouches for it now: refreshed where its time is over, or nearly; else none.
+        """A session as the issuer vouches for it now: refreshed if it has expired, or nearly; else none.
 
-        Two that come at a time are one refresh: the other waits, or goes on while it is vouched for.
+        Simultaneous requests cause one refresh: the others wait, or go on while the session is vouched for.
 
         Raises:
-            Problem: 403 where the issuer gives no role any more, or has ceased to say; 503 where it is away and
-                what it vouched for is over.
+            Problem: 403 if the issuer no longer gives a role, or no longer says; 503 if it is away and the session
+                has expired.
         """
         if not _is_due(session):
             return session
@@ -193,13 +193,13 @@ class SignOn:
             session = self._sessions.who(token, use=False)
             if session is None or _holds(session):
                 return session
-            if self._sessions.take("refresh", token, self._turn):  # the other has failed: now it is ours
+            if self._sessions.take("refresh", token, self._turn):  # the other has failed: now it is our turn
                 return self._renewed(token)
         detail = "your sign-on is being renewed: try again"
         raise Problem(503, "issuer_unavailable", detail, headers={"Retry-After": "2"})
 
     def _renewed(self, token: str) -> Session | None:
-        """A session refreshed by whose turn it is; as it is now, since another turn may have ended just before."""
+        """A session refreshed by the one whose turn it is, read again, as another turn may just have ended."""
         session = self._sessions.who(token, use=False)
         try:
             if session is not None and session.granted is not None and _is_due(session):
@@ -216,13 +216,13 @@ class SignOn:
         return session
 
     def _refreshed(self, token: str, session: Session, granted: Granted) -> Session | None:
-        """A session with what the issuer says now; ended, and none, where it vouches for it no more."""
+        """A session with what the issuer says now; ended, and none, if it no longer vouches for it."""
         kept = unseal(token, granted.sealed)
         try:
             if (refresh := kept.get("refresh_token")) is None:
                 return self._over(token, session, "no refresh token was given")
             given = self.issuer.token(grant_type="refresh_token", refresh_token=refresh)
-            # At once: the refresh token before may be worth nothing any more, whatever fails from here on.
+            # At once, because the previous refresh token may be invalid already, whatever fails from here on.
             granted = replace(granted, sealed=seal(token, _kept(given, kept)))
             self._sessions.keep(token, replace(session, granted=granted, vouched=None), known=True)
             claims = self._told(given, granted)
@@ -235,10 +235,10 @@ class SignOn:
         return session
 
     def _over(self, token: str, session: Session, why: str) -> Session | None:
-        """A session that is vouched for no longer than it was, and none where that is over."""
+        """A session with its current term, and none once that is over."""
         if _holds(session):
             return session
-        _log.info("a session is not vouched for any more", reason=why)
+        _log.info("a session is no longer vouched for", reason=why)
         self._sessions.leave(token)
         return None
 
@@ -246,7 +246,7 @@ class SignOn:
         """What the ID token of a refresh says, which may bring none (12.2).
 
         Raises:
-            Refused: Where it is not to be believed.
+            Refused: If it cannot be trusted.
         """
         if "id_token" not in given:
             return None
@@ -266,7 +266,7 @@ class SignOn:
     ) -> Session:
         found, _ = self._roles(given, claims or {"sub": granted.subject})
         if found.roles is None and claims is None and granted.source == "id_token":
-            return session  # no document came that could have the roles: they stay what they were
+            return session  # no document came that could hold the roles: they stay the same
         if found.roles is None or not found.roles:
             self._sessions.leave(token)
             raise absent(self._oidc.roles_claim) if found.roles is None else no_role(session.name)
@@ -294,7 +294,7 @@ class SignOn:
                 self.issuer.revoke(kept["refresh_token"])
             address = self.issuer.endpoint("end_session_endpoint")
         except Problem:
-            return None  # out of here all the same
+            return None  # signed out here all the same
         if address is None:
             return None
         asked = {"client_id": str(self._oidc.client_id), "post_logout_redirect_uri": f"{self._settings.url}/enter"}
@@ -302,10 +302,10 @@ class SignOn:
         return f"{address}{'&' if '?' in address else '?'}{urlencode({**asked, **hint})}"
 
     def put_out(self, token: str) -> int:
-        """End the sessions that the issuer has ended there (OpenID Connect Back-Channel Logout 1.0, 2.7).
+        """End the sessions that the issuer has ended (OpenID Connect Back-Channel Logout 1.0, 2.7).
 
         Args:
-            token: The logout token that it sent; one that comes once more ends nothing that has begun since.
+            token: The logout token that it sent; a repeated one does not end anything begun since.
 
         Returns:
             How many there were.
@@ -317,7 +317,7 @@ class SignOn:
         if sid := claims.get("sid"):
             return self._sessions.end_all("sid", str(sid))
         if not self._sessions.take("logout", str(claims["jti"]), _SEEN):
-            return 0  # sent once more: whoever has signed on since stays
+            return 0  # repeated: whoever has signed on since stays
         return self._sessions.end_all("sub", str(claims["sub"]))
 
     def _let_in(self, found: Claimed, subject: str) -> frozenset[Role]:
@@ -336,7 +336,7 @@ class SignOn:
         return found.roles
 
     def _lasts(self, given: dict[str, Any], claims: Claims | None) -> float:
-        """Seconds that the issuer vouches for: as long as the access token holds, else the ID token.
+        """Seconds for which the issuer vouches: as long as the access token is valid, else the ID token.
 
         Less where it can be asked again before.
         """
@@ -347,7 +347,7 @@ class SignOn:
         return max(1.0, min(lasts, self._oidc.refresh) if "refresh_token" in given else lasts)
 
     def _own(self, name: str, subject: str) -> None:
-        """Have a name be this subject's, the first who comes by it; issuers vouch for subjects, not for names.
+        """Reserve a name for the first subject that has it; issuers vouch for subjects, not for names.
 
         Raises:
             Problem: 403 where it is another's, or none.
@@ -356,12 +356,17 @@ class SignOn:
         if self._known.get(name) == (issuer, subject):
             return
         if not is_name(name):
-            raise Problem(403, "bad_name", "the issuer calls you what nobody can be called here")
-        known = Known(name=name, issuer=issuer, subject=subject)
+            raise Problem(
+                403,
+                "bad_name",
+                "the issuer gives you a name that cannot be used here; ask for "
+                "another DERMBATCH_DESK__OIDC__NAME_CLAIM",
+            )
+        known = NameOwner(name=name, issuer=issuer, subject=subject)
         key = layout.known_name(name)
-        if not write_once(self._store, key, known) and read(self._store, key, Known) != known:
+        if not write_once(self._store, key, known) and read(self._store, key, NameOwner) != known:
             detail = (
-                f"somebody else is {name} here: have DERMBATCH_DESK__OIDC__NAME_CLAIM be one that nobody shares"
+                f"somebody else is {name} here: set DERMBATCH_DESK__OIDC__NAME_CLAIM to a claim that is unique"
             )
             raise Problem(403, "name_taken", detail)
         self._known[name] = (issuer, subject)
@@ -379,16 +384,14 @@ def _is_due(session: Session) -> bool:
 
 
 def absent(claim: str) -> Problem:
-    """The issuer does not say what has to be known of somebody."""
-    detail = (
-        f"the issuer says nothing of {claim!r}, by which it is known here what you are: it has to be set up there"
-    )
+    """The issuer does not say what must be known about somebody."""
+    detail = f"the issuer says nothing of {claim!r}, which tells what you may do here: have it set up there"
     return Problem(403, "claim_missing", detail)
 
 
 def no_role(name: str) -> Problem:
-    """The issuer says that somebody is nothing here."""
-    return Problem(403, "no_role", f"{name} has no role here: ask who gives them out", who=name)
+    """The issuer says that somebody has no role here."""
+    return Problem(403, "no_role", f"{name} has no role here: ask whoever gives them out", who=name)
 
 
 def _kept(given: dict[str, Any], before: dict[str, str]) -> dict[str, str]:

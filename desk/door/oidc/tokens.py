@@ -1,7 +1,7 @@
-"""Tokens that an issuer has signed: ID tokens of who signs on, access tokens of programs, logout tokens.
+"""Tokens signed by an issuer: ID tokens of people, access tokens of programs, logout tokens.
 
-What a token says of how it is to be checked is believed nowhere: algorithms are those of the settings, all of
-public keys, and keys are those that the issuer names itself.
+A token has no say in how it is checked: algorithms come from the settings, all of them with public keys, and keys
+are those that the issuer itself publishes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def id_token(issuer: Issuer, token: str, *, nonce: str | None, access_token: str
     Args:
         issuer: Who is to have signed it.
         token: The token.
-        nonce: That it must bear; none where it comes with a refresh, of which it needs none (12.2).
+        nonce: The nonce that it must have; none if it comes with a refresh, which needs none (12.2).
         access_token: That came with it.
 
     Raises:
-        Problem: 401 where it is not to be believed, 503 where the issuer does not say its keys.
+        Problem: 401 if it cannot be trusted, 503 if the issuer does not state its keys.
     """
     client = str(issuer.settings.client_id)
     header, claims = _checked(issuer, token, client)
@@ -54,13 +54,13 @@ def access_token(issuer: Issuer, token: str) -> Claims:
     """What an access token for this API says (RFC 9068, 4).
 
     Raises:
-        Problem: 401 where it is not to be believed, 503 where the issuer does not say its keys.
+        Problem: 401 if it cannot be trusted, 503 if the issuer does not state its keys.
     """
     header, claims = _checked(issuer, token, str(issuer.settings.audience))
     kind = str(header.get("typ", "JWT")).lower().removeprefix("application/")
     if kind not in {one.lower() for one in issuer.settings.token_types}:
         raise _bad("typ")
-    if "nonce" in claims or "at_hash" in claims:  # an ID token, which is nobody's leave to ask
+    if "nonce" in claims or "at_hash" in claims:  # an ID token, which does not authorize requests
         raise _bad("typ")
     return claims
 
@@ -69,7 +69,7 @@ def logout_token(issuer: Issuer, token: str) -> Claims:
     """What a logout token says (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6): ``sid``, ``sub`` or both.
 
     Raises:
-        Problem: 401 where it is not to be believed, 503 where the issuer does not say its keys.
+        Problem: 401 if it cannot be trusted, 503 if the issuer does not state its keys.
     """
     header, claims = _checked(issuer, token, str(issuer.settings.client_id), essential=("iat", "jti"))
     if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in {"logout+jwt", "jwt"}:
@@ -77,7 +77,7 @@ def logout_token(issuer: Issuer, token: str) -> Claims:
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(_LOGOUT), dict):
         raise _bad("events")
-    if "nonce" in claims:  # an ID token, which nobody is to be put out by
+    if "nonce" in claims:  # an ID token, which must not sign anybody out
         raise _bad("nonce")
     if not any(isinstance(claims.get(name), str) and claims[name] for name in ("sid", "sub")):
         raise _bad("sub")
@@ -107,7 +107,7 @@ def _checked(
     except InvalidKeyIdError as error:
         raise _bad("kid") from error
     except (JoseError, ValueError, TypeError, UnicodeError) as error:
-        raise _problem(f"the token is not to be believed: {str(error)[:100]}") from error
+        raise _problem(f"the token is not valid: {str(error)[:100]}") from error
     return dict(found.header), found.claims
 
 
@@ -118,7 +118,7 @@ def _half(algorithm: str, access_token: str) -> str:
 
 
 def _bad(what: str) -> Problem:
-    return _problem(f"the token is not to be believed: its {what} is wrong")
+    return _problem(f"the token is not valid: its {what} is wrong")
 
 
 def _problem(detail: str) -> Problem:

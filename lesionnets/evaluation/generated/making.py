@@ -60,7 +60,7 @@ class Making:
     seed: int
 
 
-class Known:
+class TrainingPictures:
     """The training pictures of a diagnosis, and how near they are to each other.
 
     Args:
@@ -126,7 +126,7 @@ def drawn(network: DcganGenerator, diagnosis: str, seed: int) -> Iterator[Image]
             yield np.ascontiguousarray(picture)
 
 
-def make(making: Making, out: Path, known: Known | None) -> dict[str, object]:
+def make(making: Making, out: Path, known: TrainingPictures | None) -> dict[str, object]:
     """Write pictures, ``manifest.json``, ``sheet.png`` and, where they were compared, two histograms.
 
     Args:
@@ -194,7 +194,7 @@ def sheet(pictures: Sequence[Image]) -> Image:
     return np.concatenate(rows)
 
 
-def _compared(known: Known | None) -> dict[str, object] | None:
+def _compared(known: TrainingPictures | None) -> dict[str, object] | None:
     if known is None:
         return None
     return {
@@ -214,7 +214,7 @@ def _write(path: Path, picture: Image, diagnosis: str) -> bytes:
     return path.read_bytes()
 
 
-def _write_histograms(out: Path, rows: Sequence[dict[str, object]], known: Known) -> None:
+def _write_histograms(out: Path, rows: Sequence[dict[str, object]], known: TrainingPictures) -> None:
     def of(name: str) -> Floats:
         return np.array([row[name] for row in rows], np.float64)
 

@@ -21,7 +21,7 @@ from dermbatch.records.asked import Order
 from dermbatch.settings import Engine, Settings, TenantSettings, load
 from dermbatch.stages import closure
 from dermbatch.store import ObjectStore
-from dermbatch.supports.kept import Packed
+from dermbatch.supports.kept import PackedSupport
 from dermbatch.supports.kept import named as named_support
 from orchestrator.cli import options
 from orchestrator.cli.app import err, out
@@ -160,17 +160,17 @@ def _fastest(settings: Settings, models: Path, order: Order) -> Engine | None:
     return Engine.TRITON if wanted & foreign else Engine.ONNXRUNTIME
 
 
-def _packed(text: str, home: Path, kept_in: Path) -> Packed:
+def _packed(text: str, home: Path, kept_in: Path) -> PackedSupport:
     """The named support, from this folder's own store or from that of another home."""
     own = (home / "s3").is_dir()
     try:
         with options.results(kept_in) as store:
-            return Packed.of(store, named_support(store, text))
+            return PackedSupport.of(store, named_support(store, text))
     except (StackError, UsageError):
         if not own or kept_in.resolve() == home.resolve():
             raise
     with options.results(home) as store:
-        return Packed.of(store, named_support(store, text))
+        return PackedSupport.of(store, named_support(store, text))
 
 
 def _give_up_interrupted(store: ObjectStore, ledger: Ledger) -> None:

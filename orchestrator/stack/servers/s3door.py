@@ -43,7 +43,7 @@ class Refused(Exception):
     """A request that is not let in; its text is S3's error code."""
 
 
-class Door:
+class S3Door:
     """An ASGI application around another one, which sees only requests that are let in.
 
     Args:
@@ -207,7 +207,7 @@ def main() -> None:
     from ministack import app as ministack  # noqa: PLC0415 - of the optional extra; it reads the environment
 
     key, secret = os.environ.pop(KEY), os.environ.pop(SECRET)
-    ministack.app = Door(ministack.app, key, secret)
+    ministack.app = S3Door(ministack.app, key, secret)
     ministack.main()
 
 

@@ -1,7 +1,7 @@
-"""Notifications: what object stores send when an object was written, in each of the forms that they use.
+"""Notifications: what object stores send when an object has been written, in all the forms that they use.
 
 Events are hints. They come late, twice, out of order, or not at all, and anybody who reaches the port may send
-one; so nothing in them is believed but that it is worth while to look at an object.
+one; so all they mean is that an object is worth a look.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MOST_KEY_BYTES = 1024
 _SNS_HOST = re.compile(r"sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
 
 _ANNOTATIONS = frozenset({"PutTagging", "DeleteTagging", "PutRetention", "PutLegalHold", "PutACL"})
-"""What MinIO counts among creations, though the object's bytes stay as they were."""
+"""Events that MinIO counts as creations, though the object's bytes stay the same."""
 
 
 @dataclass(frozen=True)
 class ObjectEvent:
-    """An object that was written, by what a store says.
+    """An object that was written, according to a store.
 
     Attributes:
         bucket: Its bucket.
@@ -39,11 +39,11 @@ class ObjectEvent:
 
 @dataclass(frozen=True)
 class Notification:
-    """What one message of a store comes to.
+    """The content of one message of a store.
 
     Attributes:
         events: Objects that were written; none for tests, removals, restores, tags.
-        subscribe_url: What is to be visited to confirm a subscription of Amazon SNS.
+        subscribe_url: The URL that confirms a subscription of Amazon SNS.
     """
 
     events: tuple[ObjectEvent, ...] = ()
@@ -53,11 +53,12 @@ class Notification:
 def parse_notification(body: bytes) -> Notification:
     """Read the body of a request.
 
-    Known are S3 event messages as AWS, MinIO and Ceph send them, S3's test event, events of Amazon EventBridge,
+    It understands S3 event messages as AWS, MinIO and Ceph send them, S3's test event, events of Amazon
+    EventBridge,
     and any of them in an envelope of Amazon SNS.
 
     Raises:
-        BadInput: If it is none of them (reason ``not_an_event``). The sentence quotes nothing of it.
+        BadInput: If it is none of them (reason ``not_an_event``). The message quotes nothing of it.
     """
     message = _json(body)
     if isinstance(message, dict) and isinstance(message.get("Type"), str) and "TopicArn" in message:
@@ -71,7 +72,7 @@ def _of_sns(envelope: dict[str, Any]) -> Notification:
             return _of_store(_json(inner))
         case "SubscriptionConfirmation", {"SubscribeURL": str(url)}:
             if not _is_sns(url):
-                raise _refusal("the address to confirm at is not one of Amazon SNS")
+                raise _refusal("the confirmation address is not one of Amazon SNS")
             return Notification(subscribe_url=url)
         case "UnsubscribeConfirmation", _:
             return Notification()
@@ -85,7 +86,7 @@ def _of_store(message: Any) -> Notification:
         case {"source": "aws.s3", "detail-type": str(kind), "detail": dict(detail)}:
             if kind != "Object Created":
                 return Notification()
-            # EventBridge's keys are as they are; only S3's own messages encode them.
+            # EventBridge does not encode keys; only S3's own messages do.
             return Notification((_event(detail, decoded=False),))
         case {"Event": "s3:TestEvent"}:
             return Notification()
@@ -103,10 +104,10 @@ def _of_record(record: Any) -> Iterator[ObjectEvent]:
     if source in ("aws:s3", "minio:s3") and "eventId" not in record:
         yield _event(s3, decoded=True)
     elif source in ("ceph:s3", "aws:s3"):
-        # Ceph's keys are as they are. Its older releases call themselves AWS, but number their events.
+        # Ceph does not encode keys. Its older releases call themselves AWS, but number their events.
         yield _event(s3, decoded=False)
     else:
-        # A store that is not known: one of the two is there, and looking at the other does no harm.
+        # An unknown store: one of the two keys exists, and looking for the other does no harm.
         yield from dict.fromkeys((_event(s3, decoded=True), _event(s3, decoded=False)))
 
 
@@ -133,7 +134,7 @@ def _event(s3: dict[str, Any], *, decoded: bool) -> ObjectEvent:
 
 
 def _is_sns(url: str) -> bool:
-    """Whether an address is SNS's own, so that nobody can have another one visited."""
+    """Whether an address belongs to SNS, so that nobody can make us visit another one."""
     try:
         parts = urlsplit(url)
         plain = parts.scheme == "https" and parts.port in {None, 443} and parts.username is None
@@ -150,4 +151,4 @@ def _json(text: bytes | str) -> Any:
 
 
 def _refusal(why: str) -> BadInput:
-    return BadInput(f"this is no event of an object store: {why}", reason="not_an_event")
+    return BadInput(f"this is not an event of an object store: {why}", reason="not_an_event")

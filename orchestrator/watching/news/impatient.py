@@ -1,4 +1,4 @@
-"""uvicorn's HTTP for a port that strangers reach: it waits for nobody for ever, and holds few connections."""
+"""uvicorn's HTTP for a port that strangers can reach: it never waits for ever, and holds few connections."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import asyncio
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS = 5.0
-"""Seconds in which the head of a request has to be there, counted from its connection or the answer before it.
-uvicorn itself waits for ever for the first one, and for the next one once a byte of it has come."""
+"""Seconds within which the head of a request must arrive, counted from the connection or the previous answer.
+uvicorn itself waits for ever for the first one, and for later ones once a byte has come."""
 
 EXCHANGE = 30.0
 """Seconds from a request's head to the end of its answer, longer than any takes. uvicorn itself waits for ever for
-who does not read his answers."""
+clients that do not read their answers."""
 
 CONNECTIONS = 128
-"""At a time. For a further one, the one is closed that has kept us waiting longest."""
+"""Most connections at a time. For a further one, the one that has kept us waiting longest is closed."""
 
 
 class Impatient(H11Protocol):
@@ -25,7 +25,7 @@ class Impatient(H11Protocol):
     _waiting_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Listen to it, in the place of another if there is no room."""
+        """Accept it, closing another one if there is no room."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             (self._slowest() or self).drop()
@@ -40,7 +40,7 @@ class Impatient(H11Protocol):
             self._limit(EXCHANGE)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or go on with one that came behind."""
+        """Wait for the next request, or continue with one that has already arrived."""
         super().on_response_complete()
         if self._answering:
             self._limit(EXCHANGE)
@@ -53,8 +53,8 @@ class Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def drop(self) -> None:
-        """Close it at once, whatever is on its way."""
-        self.connections.discard(self)  # now: its end is told later, and more may come until then
+        """Close it at once, whatever is in transit."""
+        self.connections.discard(self)  # now: its end is reported later, and more may arrive until then
         self.transport.abort()
 
     def _slowest(self) -> Impatient | None:

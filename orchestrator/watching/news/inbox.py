@@ -11,10 +11,10 @@ from orchestrator.watching.news.events import ObjectEvent
 
 
 class Inbox:
-    """Events in the order in which they came, each object once; safe to share between threads.
+    """Events in order of arrival, each object once; safe to share between threads.
 
     Args:
-        room: For how many objects there is room.
+        room: Most objects that it holds.
     """
 
     def __init__(self, room: int) -> None:
@@ -26,7 +26,7 @@ class Inbox:
         """Keep events.
 
         Raises:
-            queue.Full: Where there is no room for all of them; none is kept then.
+            queue.Full: If there is no room for all of them; then none is kept.
         """
         with self._come:
             new = [event for event in dict.fromkeys(events) if event not in self._events]
@@ -36,12 +36,12 @@ class Inbox:
             self._come.notify_all()
 
     def put_back(self, events: Iterable[ObjectEvent]) -> None:
-        """Keep events that were taken out in vain, before all others and whatever room there is."""
+        """Put back events that could not be handled, before all others and regardless of room."""
         with self._come:
             self._events = {**dict.fromkeys(events), **self._events}
 
     def take(self, most: int) -> list[ObjectEvent]:
-        """Take out up to so many, those that came first."""
+        """Take out up to this many, those that came first."""
         with self._come:
             taken = list(islice(self._events, most))
             for event in taken:

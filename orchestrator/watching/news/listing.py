@@ -20,7 +20,7 @@ _AT_A_TIME = 256
 
 @dataclass
 class Listing:
-    """One way through prefixes.
+    """One walk through prefixes.
 
     Attributes:
         pages: Bucket and objects, some at a time.
@@ -46,7 +46,7 @@ class Listing:
 
 
 def listing(store: ObjectStore, prefixes: Sequence[str], *, everything: bool) -> Listing:
-    """List prefixes; one that cannot be listed does not keep others from it.
+    """List prefixes; one that cannot be listed does not hold up others.
 
     Args:
         store: Where they are.

@@ -38,14 +38,14 @@ _STOPPING = 5
 _log = structlog.get_logger(__name__)
 
 Take = Callable[[Sequence[ObjectEvent]], None]
-"""Takes events over and returns at once; raises :class:`queue.Full` where it has no room for them now."""
+"""Takes events and returns at once; raises :class:`queue.Full` if there is no room for them now."""
 
 
 def confirm(url: str) -> None:
     """Visit the address by which a subscription of SNS is confirmed.
 
     Raises:
-        httpx.HTTPError: Where it does not answer, or refuses.
+        httpx.HTTPError: If it does not answer, or refuses.
     """
     httpx.get(url, timeout=_READING, follow_redirects=False).raise_for_status()
 
@@ -53,8 +53,8 @@ def confirm(url: str) -> None:
 class Webhook:
     """A server in a thread of its own, from ``with`` to the end of its block.
 
-    ``POST /events`` takes notifications: 200 once they are handed over, 400 for what is none, 401 without the
-    token, 413 above 1 MiB, 503 where there is no room, which stores answer by sending again. ``GET /healthz``
+    ``POST /events`` takes notifications: 200 once they are accepted, 400 for anything else, 401 without the token,
+    413 above 1 MiB, 503 if there is no room, upon which stores send again. ``GET /healthz``
     says 200. Heads have 5 s to arrive, bodies 10 s, and 128 connections are held (``impatient.py``). Requests are
     not logged: their bodies hold the keys of objects, and those often patients' names.
 
@@ -84,7 +84,10 @@ class Webhook:
             text = f"the webhook cannot listen on {address} port {port}: {error.strerror}"
             raise UsageError(text) from error
         if self._token is None and not _is_loopback(self._socket.getsockname()[0]):
-            _log.warning("webhook_without_token", meaning="anybody who reaches the port may send events")
+            _log.warning(
+                "webhook_without_token",
+                meaning="anybody who reaches the port may send events; set DERMBATCH_WATCH__TOKEN",
+            )
         config = uvicorn.Config(
             self._app(),
             loop="asyncio",
@@ -105,7 +108,7 @@ class Webhook:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Take no more requests, answer those that are there, and end."""
+        """Take no more requests, answer those that have arrived, and end."""
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
@@ -183,7 +186,7 @@ def _credentials(header: str) -> bytes:
 
 
 async def _body(request: Request) -> bytes | None:
-    """All of it; none where it is too large, however long it says to be."""
+    """All of it; none if it is too large, whatever length it states."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""A YAML document whose values know their lines, so that a wrong one can be pointed at."""
+"""A YAML document whose values know their lines, so that errors can point at them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Document:
     root: yaml.Node | None
 
     def place(self, steps: Sequence[Step]) -> str:
-        """File and line of a value, or of the nearest one around it that is there.
+        """File and line of a value, or of the nearest existing one around it.
 
         Args:
             steps: Keys and list positions that lead to it, as pydantic's ``loc``.
@@ -49,8 +49,8 @@ def read_document(path: Path) -> Document:
     """Read a YAML file by the safe loader.
 
     Raises:
-        UsageError: If it cannot be read, is larger than 1 MiB, is no YAML, comes to many times its size by its
-            aliases, or says one key twice.
+        UsageError: If it cannot be read, is larger than 1 MiB, is not YAML, expands to many times its size through
+            aliases, or has a duplicate key.
     """
     try:
         with path.open("rb") as file:
@@ -67,15 +67,15 @@ def read_document(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{path}{line}: no YAML: {error.problem or error.context}") from error
+        raise UsageError(f"{path}{line}: not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # A date that there is none of, characters that YAML has not, brackets a thousand deep.
-        raise UsageError(f"{path}: no YAML that can be read") from error
+        # An impossible date, characters not allowed in YAML, a thousand nested brackets.
+        raise UsageError(f"{path}: not YAML that can be read") from error
     return Document(path, values, root)
 
 
 def _check_keys(path: Path, node: yaml.Node, seen: set[int]) -> None:
-    """YAML's own loader lets the last of two equal keys win, silently."""
+    """Refuse duplicate keys, of which YAML's own loader silently takes the last."""
     if id(node) in seen:
         return
     seen.add(id(node))

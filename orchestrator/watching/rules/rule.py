@@ -1,4 +1,4 @@
-"""A rule: what becomes of the objects below one prefix. ``docs/watch.md`` explains the fields for users."""
+"""A rule: what becomes of the objects below a prefix. ``docs/watch.md`` explains the fields for users."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _stages(wanted: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 def _marker(name: str) -> str:
     if not name or "/" in name:
-        raise ValueError(f"{name!r} is no object's name without its folder")
+        raise ValueError(f"{name!r} is not the name of an object without its folder")
     return name
 
 
@@ -128,7 +128,7 @@ class Rule(BaseModel):
 
     @property
     def batch(self) -> str:
-        """How the names of its batches begin."""
+        """The prefix of the names of its batches."""
         return f"{layout.WATCHED}{self.name if self.tenant is None else f'{self.tenant}.{self.name}'}"
 
     @property
@@ -137,7 +137,7 @@ class Rule(BaseModel):
         return Filters(include=self.include, exclude=self.exclude)
 
     def order(self, settings: Settings) -> Order:
-        """What it has done with its objects: its fields that an order has, with models of the settings.
+        """The order for its objects: its fields that an order has, completed by the models of the settings.
 
         Which version of a support that is depends on the store: :func:`orchestrator.planning.support.pinned`.
         """
@@ -148,7 +148,7 @@ class Rule(BaseModel):
         return Order(**fields | {"models": models})
 
     def below(self, bucket: str, key: str) -> str | None:
-        """The path of an object below the prefix; none where it does not lie there."""
+        """The path of an object below the prefix; none if it does not lie there."""
         uri = f"s3://{bucket}/{key}"
         return uri.removeprefix(self.prefix) if uri.startswith(self.prefix) else None
 
@@ -158,7 +158,7 @@ class Rule(BaseModel):
         return below is not None and self.marker is not None and below.rpartition("/")[2] == self.marker
 
     def takes_all_of(self, later: Rule) -> bool:
-        """Whether nothing is left to a later rule; told from equal patterns, not from what patterns mean."""
+        """Whether nothing is left to a later rule; judged by equal patterns, not by what patterns mean."""
         if not later.prefix.startswith(self.prefix):
             return False
         same = later.prefix == self.prefix

@@ -36,7 +36,7 @@ class Verdict:
     Attributes:
         rule: The rule.
         fires: Whether it is the one that decides.
-        failed: The test that the object did not pass; none where the rule fires.
+        failed: The test that the object did not pass; none if the rule fires.
         why: A sentence for people.
     """
 
@@ -60,7 +60,7 @@ class RuleBook:
         self._selections = tuple(Selection(rule.filters) for rule in self.rules)
 
     def rule_for(self, bucket: str, key: str) -> Rule | None:
-        """The rule that decides about an object; none where no rule takes it."""
+        """The rule that decides about an object; none if no rule takes it."""
         for rule, selection in zip(self.rules, self._selections, strict=True):
             if _refusal(rule, selection, bucket, key) is None:
                 return rule
@@ -97,12 +97,13 @@ class RuleBook:
             watched, _ = split_uri(rule.prefix)
             if watched in buckets:
                 raise UsageError(
-                    f"rule {rule.name!r} watches the bucket {watched!r}, which the system itself writes to: "
-                    "what it writes would be taken for new images"
+                    f"rule {rule.name!r} watches the bucket {watched!r}, which the system itself writes to, so "
+                    f"its own files would be taken for new images; watch another bucket"
                 )
             if rule.output is not None and split_uri(rule.output)[0] in buckets:
                 raise UsageError(
-                    f"rule {rule.name!r}: output: {rule.output} lies in a bucket of the system's own; take another"
+                    f"rule {rule.name!r}: output: {rule.output} lies in one of the system's own buckets; choose "
+                    f"another"
                 )
 
 
@@ -120,12 +121,13 @@ def _refusal(rule: Rule, selection: Selection, bucket: str, key: str) -> tuple[T
 
 
 def rule_of_prefix(*uris: str) -> RuleBook:
-    """Rules for ``dermbatch watch s3://bucket/prefix`` without a file: one of each prefix, all else by default.
+    """Rules for ``dermbatch watch s3://bucket/prefix`` without a file: one for each prefix, with defaults.
 
-    Its name is made of the bucket's and a digest, the same at every start: folders' names may be patients'.
+    Its name is made from the bucket's name and a digest, the same at every start, because folders may be named
+    after patients.
 
     Raises:
-        UsageError: If one is no such URI, or lies below another one.
+        UsageError: If one is not such a URI, or lies below another one.
     """
     rules: list[Rule] = []
     for uri in uris:
@@ -134,7 +136,7 @@ def rule_of_prefix(*uris: str) -> RuleBook:
         except ValueError as error:
             raise UsageError(f"{uri!r} cannot be watched: {error}; write s3://bucket/prefix") from error
         if clash := [rule for rule in rules if rule.prefix.startswith(prefix) or prefix.startswith(rule.prefix)]:
-            raise UsageError(f"{prefix} and {clash[0].prefix} lie one below the other; give the upper one alone")
+            raise UsageError(f"{prefix} and {clash[0].prefix} are nested; give only the upper one")
         bucket = re.sub("[^a-z0-9]+", "-", split_uri(prefix)[0].lower())[: LONGEST_NAME - 9].strip("-")
         name = f"{bucket}-{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
         rules.append(Rule(name=name, prefix=prefix))
@@ -187,7 +189,9 @@ def _check_beside(rule: Rule, earlier: list[Rule], document: Document) -> None:
     steps = ("rules", len(earlier))
     for other in earlier:
         if other.name == rule.name:
-            raise UsageError(f"{document.place((*steps, 'name'))}: rule {rule.name!r}: another one has this name")
+            raise UsageError(
+                f"{document.place((*steps, 'name'))}: rule {rule.name!r}: another rule has this name; rename one"
+            )
         if other.takes_all_of(rule):
             raise UsageError(
                 f"{document.place(steps)}: rule {rule.name!r} can never fire: "
@@ -210,7 +214,7 @@ def _check_outputs(rules: list[Rule], document: Document) -> None:
 def _validated(
     model: type[_Model], values: dict[str, Any], document: Document, steps: tuple[Step, ...], who: str
 ) -> _Model:
-    """The model of these values; the first thing wrong with them is the error."""
+    """The model of these values; the error is the first thing wrong with them."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

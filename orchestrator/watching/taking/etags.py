@@ -1,4 +1,4 @@
-"""ETags seen lately: one that two objects share may be no digest, and then does not tell that content changed."""
+"""ETags seen lately: if two objects share one, it may not be a digest, and then does not show changed content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEPT = 10_000
 
 
 class ETags:
-    """Which object each was of, of the last ones."""
+    """Remembers which object each of the latest ETags belonged to."""
 
     def __init__(self) -> None:
         self._of: OrderedDict[str, str | None] = OrderedDict()
@@ -28,12 +28,12 @@ class ETags:
             self._of.popitem(last=False)
 
     def may_hide(self, info: ObjectInfo, now: datetime) -> bool:
-        """Whether the object may be written again unseen: in the second in which it was, under an ETag that stays.
+        """Whether the object could be rewritten unnoticed: within the same second, under an unchanging ETag.
 
-        When its second is over, another time tells of other content.
+        Once that second has passed, a new time reveals new content.
 
         Args:
-            info: The object, seen before.
+            info: The object, already seen.
             now: By the store's clock.
         """
         shared = not info.etag or self._of.get(info.etag, "") is None

@@ -1,8 +1,8 @@
 """Gathering: the batch of a rule that takes images in for an hour or a day.
 
-What is written of each handful of images, in this order: the part of the manifest, then ``batch.json``, then the
-ledger. The manifest is the record of what was taken in; the others follow it after a crash. Part and record are
-written over the version that this writer has seen last, so one that was overtaken is refused.
+For each handful of images the order of writing is: the part of the manifest, then ``batch.json``, then the ledger.
+The manifest is the record of what was taken in; the others catch up after a crash. Part and record are written
+only over the version that this writer saw last, so an overtaken writer is refused.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from orchestrator.watching.rules.rules import Rule
 _log = structlog.get_logger(__name__)
 
 _WRITTEN_EVERY = 1.0
-"""Seconds after which what a large archive has given so far is passed on."""
+"""Seconds after which the images of a large archive so far are passed on."""
 
 
 class Overtaken(DermbatchError):
-    """Somebody else has written what this watcher writes: all that it knows is to be read anew."""
+    """Somebody else has written what this watcher writes: everything it knows must be read again."""
 
     reason = "overtaken"
 
@@ -76,7 +76,7 @@ class Gathering:
 
     @classmethod
     def begin(cls, store: ObjectStore, ledger: Ledger, rule: Rule, order: Order, now: datetime) -> Self:
-        """Begin the rule's batch of this hour or day; under a name with a number where that one has ended already.
+        """Begin the rule's batch of this hour or day; with a number in its name if that batch has ended already.
 
         Raises:
             Overtaken: If another watcher has begun it.
@@ -90,7 +90,7 @@ class Gathering:
 
     @property
     def images(self) -> int:
-        """How many it has, those that are not written yet among them."""
+        """How many it has, including those not written yet."""
         return self._first + len(self._lines)
 
     @property
@@ -99,13 +99,13 @@ class Gathering:
         return self._bytes
 
     def remember(self, entry: ManifestEntry) -> None:
-        """Note an entry that is in the manifest; in their order, before anything else."""
+        """Note an entry of the manifest; to be called in order, before anything else."""
         self._contents.first(content_of(entry), entry.index)
 
     def take_over(self, number: int, body: bytes, etag: str | None) -> None:
-        """Go on with a batch that another process has begun, and shut that one out.
+        """Continue a batch that another process has begun, and shut that process out.
 
-        An empty line more gives the last part another ETag, which an earlier writer has not seen.
+        An additional empty line gives the last part a new ETag, which an earlier writer has not seen.
 
         Args:
             number: Of the first part of its manifest that is not full.
@@ -123,11 +123,11 @@ class Gathering:
         self._amend(images=self.images)
 
     def close(self) -> None:
-        """Give up what is kept on disk."""
+        """Give up the data on disk."""
         self._contents.close()
 
     def add(self, entry: ManifestEntry) -> None:
-        """Take an image in, with its origin; its index is the number of those before."""
+        """Take an image in, with its origin; its index is the number of images before it."""
         first = self._contents.first(content_of(entry), entry.index)
         self._duplicates += first is not None
         self._bytes += entry.size or 0
@@ -135,7 +135,7 @@ class Gathering:
         self._unwritten += 1
 
     def is_due(self, more: int) -> bool:
-        """Whether so many images more are to be passed on: a part is full then, or some time has gone by."""
+        """Whether it is time to pass on, with this many more images: a part is full, or some time has passed."""
         full = len(self._lines) + more == layout.PART_SIZE
         return full or time.monotonic() - self._written_at > _WRITTEN_EVERY
 
@@ -144,7 +144,7 @@ class Gathering:
 
         Raises:
             Overtaken: If somebody else writes this batch.
-            StoreUnavailable, StoreRefused: If the store fails; what it holds is not known then.
+            StoreUnavailable, StoreRefused: If the store fails; it is then unknown what it holds.
         """
         self._written_at = time.monotonic()
         if not self._unwritten:
@@ -182,7 +182,7 @@ class Gathering:
         self._tell()
 
     def _tell(self, *, opened: bool = False) -> None:
-        """The ledger may learn it later: the reconciler looks."""
+        """Tell the ledger; it may also learn it later from the reconciler."""
         try:
             shard = self._ledger.of(self.batch.name)
             if opened:
@@ -211,7 +211,7 @@ def _recorded(store: ObjectStore, rule: Rule, order: Order, now: datetime) -> tu
         etag = write_batch(store, batch, None)
         if etag is not None:
             return batch, etag
-        with suppress(PermanentError):  # a damaged record has its name, too
+        with suppress(PermanentError):  # a damaged record occupies its name, too
             if read_batch(store, batch.name).growing:
                 break
     raise Overtaken(f"batch {batch.name!r} was begun by another watcher")

@@ -1,6 +1,6 @@
 """What a leading watcher knows: what was taken in, and the batches that take images in.
 
-All of it is read from the object store, when a watcher takes the lead and whenever it was overtaken.
+All of it is read from the object store, when a watcher takes the lead or has been overtaken.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class Half:
-    """An object that was taken in last, maybe only in part: an archive.
+    """The object taken in last, perhaps only in part if it is an archive.
 
     Attributes:
         gathering: Where to.
         images: How many of it.
         modified: When it was last modified.
-        held: Whether the rest waits for a quota: until it is there, nothing is written behind it.
+        held: Whether the rest waits for a quota: until it has come, nothing is written after it.
     """
 
     gathering: Gathering
@@ -50,7 +50,7 @@ class Memory:
     Attributes:
         taken: Origins of the objects that were taken in whole, or hold no image.
         gatherings: The batches that take images in, by the names of their rules.
-        former: Others that do, of the same rules; to be sealed.
+        former: Others of the same rules that still do, and must be sealed.
         half: Objects that were maybe taken in only in part, by origin.
     """
 
@@ -60,13 +60,13 @@ class Memory:
     half: dict[str, Half] = field(default_factory=dict)
 
     def was_of(self, origin: str, modified: datetime | None) -> bool | None:
-        """Whether the origin was of an object with this time; none where it is a new one."""
+        """Whether the origin belonged to an object with this time; none if it is new."""
         if (half := self.half.get(origin)) is not None:
             return same_time(half.modified, modified)
         return self.taken.is_of(origin, modified) if origin in self.taken else None
 
     def settle(self, held: Collection[str]) -> None:
-        """All objects there are were looked at: what was taken in part and is no longer there stays so.
+        """Call this once all objects have been looked at: what was taken in part and is gone stays so.
 
         Args:
             held: Tenants that nothing was taken in for: their objects may still be there.
@@ -83,7 +83,7 @@ class Memory:
     def keeps_back(self, rule: str, origin: str) -> bool:
         """Whether the rule's batch waits for the rest of another object, for which a quota had no room.
 
-        What is written behind the part that is there would hide it: a watcher that begins looks at the last one.
+        Anything written after that part would hide it, because a starting watcher looks only at the last one.
         """
         there = self.gatherings.get(rule)
         return any(half.held and half.gathering is there and other != origin for other, half in self.half.items())
@@ -105,7 +105,7 @@ def recall(store: ObjectStore, ledger: Ledger, check: Callable[[], None]) -> Mem
 
     Raises:
         Overtaken: If another watcher does the same.
-        PermanentError: With reason ``manifest_damaged``: without all manifests it is not known what was taken in.
+        PermanentError: With reason ``manifest_damaged``: without all manifests it is unknown what was taken in.
         StoreUnavailable, StoreRefused: If the store fails.
     """
     memory = Memory()
@@ -138,7 +138,7 @@ def _recall(store: ObjectStore, ledger: Ledger, name: str, memory: Memory) -> No
     if (other := memory.gatherings.get(batch.rule)) is not None:
         memory.former.append(other)
     memory.gatherings[batch.rule] = gathering
-    _log.info("batch gone on with", batch=name, rule=batch.rule, images=gathering.images)
+    _log.info("batch continued", batch=name, rule=batch.rule, images=gathering.images)
 
 
 def _parts(store: ObjectStore, batch: Batch) -> Iterator[list[ManifestEntry]]:

@@ -1,4 +1,4 @@
-"""Quotas of rules' tenants: what is taken in reserves its room, and waits in the bucket where there is none."""
+"""Quotas of rules' tenants: what is taken in reserves room, or waits in the bucket until there is some."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Quotas:
-    """Says how much may be taken in now. A tenant that is held is asked for again at the next listing.
+    """Says how much may be taken in now. A tenant on hold is checked again at the next listing.
 
     Args:
-        settings: Name the file of tenants, which is read anew at each listing.
+        settings: Settings that name the file of tenants, which is read again at each listing.
         store: Where reservations are.
         tenants: Those of the rules.
     """

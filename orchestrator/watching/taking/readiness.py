@@ -1,4 +1,4 @@
-"""Readiness: what may be taken in now, what must wait, and what never is."""
+"""Readiness: what may be taken in now, what must wait, and what is never taken in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dermbatch.store import ObjectInfo, ObjectStore, split_uri
 from orchestrator.watching.rules.rules import Rule
 
 _UNFINISHED = frozenset({".tmp", ".part", ".partial", ".filepart"})
-"""How file gateways call what they are still writing, before they give it its name."""
+"""How file gateways name what they are still writing."""
 
 _MARKERS_KEPT = 10_000
 
 
 def is_unfinished(info: ObjectInfo) -> bool:
-    """Whether an object is none that is meant: empty, a folder's stand-in, hidden, or still being written."""
+    """Whether an object is not meant as input: empty, a folder placeholder, hidden, or still being written."""
     name = info.key.rpartition("/")[2]
     hidden = not name or name.startswith(".")
     return not info.size or hidden or PurePosixPath(name).suffix.lower() in _UNFINISHED
@@ -46,11 +46,11 @@ class Markers:
         self._known: OrderedDict[tuple[str, str], datetime | None] = OrderedDict()
 
     def forget(self) -> None:
-        """Ask anew from now on."""
+        """Look again from now on."""
         self._known.clear()
 
     def there(self, rule: Rule, bucket: str, info: ObjectInfo) -> bool:
-        """Whether the rule's marker lies beside the object or above it, and is no older; also where it has none.
+        """Whether the rule's marker, if it has one, lies beside the object or above it, and is not older.
 
         Raises:
             StoreUnavailable, StoreRefused: If the store fails.

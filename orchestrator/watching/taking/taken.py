@@ -1,4 +1,4 @@
-"""What was taken in already, on disk: a set of millions would not fit a process's memory."""
+"""What was taken in already, on disk: a set of millions would not fit into a process's memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from orchestrator.planning.scratch import scratch_database
 
 
 def origin_of(bucket: str, info: ObjectInfo, *, timed: bool = False) -> str:
-    """What tells an object from all others: 32 hexadecimal digits.
+    """The identity of an object, in 32 hexadecimal digits.
 
-    The same content under the same key has the same origin, as long as its ETag is the same. Other content has
-    another one but in stores whose ETags are no digests: so :class:`Taken` keeps the time of each too.
+    The same content under the same key has the same origin, as long as its ETag is the same. Different content has
+    a different origin, except in stores whose ETags are not digests: so :class:`Taken` also keeps the time of
+    each.
 
     Args:
         bucket: Where it is.

@@ -1,4 +1,4 @@
-"""Taking in: objects that are ready become entries of their rule's batch, as ``submit`` would make them."""
+"""Taking in: objects that are ready become entries of their rule's batch, just as ``submit`` makes them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Taker:
     Args:
         settings: For limits, models and privacy.
         book: The rules.
-        store: Where all is.
+        store: The object store.
         ledger: Is told.
         check: Called before anything is written; raises where this watcher is not to write.
 
