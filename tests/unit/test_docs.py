@@ -373,6 +373,12 @@ def test_the_options_of_run_are_listed_with_their_defaults():
             assert codes(default)[0] == options[name].default
 
 
+def test_every_recipe_is_listed_with_what_it_reads():
+    listed = [recipe for row in tables("docs/data.md") if "Recipe" in row for recipe in codes(row["Recipe"])]
+    recipes = {path.stem for path in (ROOT / "lesionnets/recipes").glob("*/[a-z]*.py")}
+    assert sorted(listed) == sorted(recipes)
+
+
 # The Python API
 
 
