@@ -75,8 +75,8 @@ def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs]) -> onnx.ModelProto
     """A graph whose wide convolutions are computed in 8 bits, calibrated by the ranges of values on real inputs.
 
     Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte by tensor,
-    weights in one signed byte by output channel. A ReLU after a convolution is computed with it: none of the byte's
-    256 steps is spent on what it cuts off.
+    weights in one signed byte by output channel. A ReLU after a convolution is computed with it: none of its
+    steps is spent on what it cuts off.
 
     Args:
         model: As it is served; not changed.
