@@ -34,7 +34,7 @@ DIFFERENCE = 6
 _BEFORE = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
 before (uint8[N, H, W, 3] IMAGE) => (float[N, 3, h, w] SMALL)
-<float one = {1.0}, float scale = {255.0}, float stride = {$stride}, float long_side = {$long_side},
+<float one = {1.0}, float half = {0.5}, float scale = {255.0}, float stride = {$stride}, float long_side = {$long_side},
  float most = {$most},
  int64[1] channel_axis = {1}, int64[1] first = {0}, int64[1] second = {1}, int64[1] third = {2}>
 {
@@ -62,7 +62,8 @@ before (uint8[N, H, W, 3] IMAGE) => (float[N, 3, h, w] SMALL)
   blue_levels = Cast <to = 1> (blue)
   small_blue = Resize <mode = "linear", antialias = 1> (blue_levels, , , small_shape)
   small = Concat <axis = 1> (small_red, small_green, small_blue)
-  whole = Round (small)
+  raised = Add (small, half)
+  whole = Floor (raised)
   SMALL = Div (whole, scale)
 }
 """
