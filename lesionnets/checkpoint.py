@@ -21,7 +21,7 @@ from lesionnets import nets
 from lesionnets.lookup import modules_below
 
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, OSError)
-"""What ``torch.load`` raises where a file is none of its own."""
+"""What ``torch.load`` raises for a file that it did not write."""
 
 _KEYS = {"recipe", "network", "hyper", "state", "figures"}
 
@@ -40,10 +40,10 @@ class Checkpoint:
         """The network with its weights, on the CPU, in evaluation mode.
 
         Raises:
-            UsageError: Where the network is unknown or the weights are another network's.
+            UsageError: If the network is unknown or the weights belong to another one.
         """
         model = network(self.network, self.hyper)
-        # Networks may add what a checkpoint of theirs leaves out: an encoder that never learns.
+        # Networks may add what their checkpoints leave out: an encoder that is never trained.
         completed = getattr(model, "completed", dict)
         try:
             model.load_state_dict(completed(self.state))
@@ -85,14 +85,14 @@ def save(
     state: dict[str, torch.Tensor],
     figures: dict[str, float],
 ) -> None:
-    """Write a checkpoint; the file is whole or not there at all."""
+    """Write a checkpoint; the file is complete or does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
     write_whole(path, {"recipe": recipe, "network": network, "hyper": hyper, "state": state, "figures": figures})
 
 
 def save_calibrated(path: Path, trained: Checkpoint, temperature: torch.Tensor, figures: dict[str, float]) -> None:
-    """Write a checkpoint anew with the temperature that was fitted to it, in its weights and among its figures."""
+    """Rewrite a checkpoint with the temperature that was fitted to it, in its weights and among its figures."""
     save(
         path,
         recipe=trained.recipe,
@@ -115,7 +115,7 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
 
     Args:
         path: File written by :func:`save`.
-        recipe: Where given, the recipe that must have made it.
+        recipe: If given, the recipe that must have made it.
 
     Raises:
         UsageError: Where the file is missing, is no checkpoint, or another recipe made it.
@@ -129,7 +129,7 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
         raise UsageError(f"{path} is not a checkpoint of lesionnets") from error
     if not isinstance(content, dict) or set(content) != _KEYS:
         raise UsageError(
-            f"{path} is not a checkpoint of lesionnets; take the best.pt that `lesionnets train` wrote"
+            f"{path} is not a checkpoint of lesionnets; name the best.pt that `lesionnets train` wrote"
         )
     found = Checkpoint(**content)
     if recipe is not None and found.recipe != recipe:

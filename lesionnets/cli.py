@@ -50,12 +50,12 @@ def recipe_names() -> list[str]:
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(recipe_names())}.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RECIPE where not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
     data: Annotated[
         Path | None, typer.Option(envvar="LESIONNETS_DATA", help="Folder in the layout of docs/data.md.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time to train; the recipe's own by default.")
+        float | None, typer.Option(min=0.01, help="Minutes of training; by default the recipe's own.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
     width: Annotated[
@@ -67,15 +67,17 @@ def train(
     patience: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Stop after so many validations without a better one; the recipe's own by default."
+            min=1, help="Stop after this many validations without improvement; by default the recipe's own."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 2017,
     smoke: Annotated[bool, typer.Option(help="Train for seconds on a handful of images, as a test.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on where a killed run stopped.")] = False,
+    resume: Annotated[bool, typer.Option(help="Resume a run that was killed.")] = False,
     leave_out: Annotated[
         int | None,
-        typer.Option(min=0, max=4, help="Source not to train on but to measure on, 0 to 4; of the lite recipes."),
+        typer.Option(
+            min=0, max=4, help="Source, 0 to 4, to measure on instead of training on it; for the lite recipes."
+        ),
     ] = None,
     init: Annotated[
         Path | None,
@@ -83,31 +85,38 @@ def train(
     ] = None,
     unseen: Annotated[
         str | None,
-        typer.Option(help="Diagnosis not to train on but to measure on, such as melanoma; of segment_oneshot."),
+        typer.Option(
+            help="Diagnosis, such as melanoma, to measure on instead of training on it; for segment_oneshot."
+        ),
     ] = None,
     learning: Annotated[
         str,
         typer.Option(
-            help="From what segment_oneshot learns: alternate (things and lesions in turn), natural (things), "
+            help="What segment_oneshot learns from: alternate (things and lesions in turn), natural (things), "
             "skin (lesions), plain (lesions, without supports)."
         ),
     ] = "alternate",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs to train instead of minutes; with both, what ends first.")
+        int | None,
+        typer.Option(min=1, help="Epochs to train instead of minutes; with both, whichever ends first."),
     ] = None,
     diagnosis: Annotated[
-        str | None, typer.Option("--class", help="Diagnosis to learn, such as melanoma; of generate_dcgan.")
+        str | None, typer.Option("--class", help="Diagnosis to learn, such as melanoma; for generate_dcgan.")
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=32, help="Side of the pictures, pixels: 32, 64, 128, 256; of recipes that generate."),
+        typer.Option(
+            min=32, help="Side of the pictures in pixels, 32, 64, 128 or 256; for recipes that generate."
+        ),
     ] = None,
 ) -> None:
     """Train a network; the last line printed is the path of its best checkpoint."""
     if recipe not in recipe_names():
         raise UsageError(f"there is no recipe {recipe!r}; there are {', '.join(recipe_names())}")
     if init is not None and recipe in _OF_SEVERAL:
-        raise UsageError(f"{recipe} trains several networks one after another: --init is for recipes of one")
+        raise UsageError(
+            f"{recipe} trains several networks one after another: --init is for recipes that train one"
+        )
     import torch  # noqa: PLC0415
 
     from lesionnets.training import Learning, RecipeOptions  # noqa: PLC0415
@@ -139,14 +148,15 @@ def train(
 
 @app.command()
 def usual(
-    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run of classify_lite; written anew.")],
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run of classify_lite; it is rewritten.")],
     images: Annotated[list[Path], typer.Option(help="Folder of usual pictures; may be given several times.")],
     held_out: Annotated[
-        list[Path], typer.Option(help="The same that the network was not trained on, for the limits.")
+        list[Path],
+        typer.Option(help="The same, of pictures that the network was not trained on, to set the limits."),
     ],
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
-    """Fit to a classifier what usual pictures are: once exported it flags others as no dermoscopic images."""
+    """Fit what usual pictures are to a classifier: once exported, it flags others as not dermoscopic."""
     from lesionnets.data.sources.folds import COPIES  # noqa: PLC0415
     from lesionnets.evaluation import samples  # noqa: PLC0415
     from lesionnets.evaluation.choosing.usual import fit  # noqa: PLC0415
@@ -161,13 +171,13 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt of a run, or the run's folder.")],
     repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     version: Annotated[str | None, typer.Option(help="A whole number; the next free one by default.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the model; the recipe's by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; by default that of the recipe.")] = None,
     flips: Annotated[
         bool, typer.Option(help="Serve the mean over each picture and its mirror images: better, and slower.")
     ] = False,
     visual_backprop: Annotated[
         bool,
-        typer.Option(help="Of a classifier, also serve VISUALBACKPROP: what its convolutions responded to."),
+        typer.Option(help="Let a classifier also serve VISUALBACKPROP, what its convolutions responded to."),
     ] = False,
     figures: Annotated[
         list[Path] | None,

@@ -37,7 +37,7 @@ from lesionnets.nets.mutual.mutual import MutualSN
 from lesionnets.nets.segment.one_shot import OneShot
 
 MOST_BYTES = 10_000_000
-"""A model file may have no more, as it travels with the package."""
+"""Most bytes of a model file, as it travels with the package."""
 
 MOST_ROWS = 4
 """Largest batch of one request."""
@@ -146,7 +146,7 @@ def _export_support(trained: Checkpoint, network: OneShot, repository: Path, ver
 
 def _plain(name: str) -> str:
     if not name.replace("_", "").replace("-", "").isalnum():
-        raise UsageError(f"{name!r} cannot be a model's name: take letters, digits, _ and -")
+        raise UsageError(f"{name!r} cannot be a model's name: use letters, digits, _ and -")
     return name
 
 

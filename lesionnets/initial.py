@@ -52,7 +52,7 @@ def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], objec
     """
     path = _file(weights)
     if path.suffix == ".onnx" and isinstance(model, PlainEnhancer):
-        raise UsageError(f"{path} has its branches merged: begin from the checkpoint that it was made of")
+        raise UsageError(f"{path} has its branches merged: begin from the checkpoint that it was made from")
     found = _served(path) if path.suffix == ".onnx" else checkpoint.load(path).state
     wide = model.wider(found) if isinstance(model, Narrowing) else None
     _take(model if wide is None else wide, found, path, see)
@@ -82,7 +82,7 @@ def _load(model: nn.Module, found: dict[str, Tensor], path: Path) -> None:
     fitting = {name: value for name, value in found.items() if name in own and value.shape == own[name].shape}
     if missing := sorted(needed - set(fitting)):
         raise UsageError(
-            f"{path} has not the weights of this network: {len(missing)} of {len(needed)} are missing or of "
+            f"{path} does not have the weights of this network: {len(missing)} of {len(needed)} are missing or of "
             f"another size, {missing[0]} for one"
         )
     model.load_state_dict(own | {name: value for name, value in fitting.items() if name not in fitted})

@@ -88,9 +88,9 @@ class RunFolder:
         try:
             content = torch.load(self.last, map_location=where, weights_only=True)
         except checkpoint.UNREADABLE as error:
-            raise UsageError(f"{self.last} cannot be read; train anew without --resume") from error
+            raise UsageError(f"{self.last} cannot be read; train again without --resume") from error
         if not isinstance(content, dict) or set(content) != _KEYS:
-            raise UsageError(f"{self.last} is of no run of this version; train anew without --resume")
+            raise UsageError(f"{self.last} belongs to no run of this version; train again without --resume")
         for name, value in told.items():
             if content["told"].get(name) != value:
                 raise UsageError(

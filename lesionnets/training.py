@@ -377,7 +377,9 @@ def _resume(
         for name, part in parts.items():
             part.load_state_dict(saved[name])
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder.last} is of another network; choose another --out or drop --resume") from error
+        raise UsageError(
+            f"{folder.last} belongs to another network; choose another --out or drop --resume"
+        ) from error
     return state
 
 

@@ -16,12 +16,12 @@ from dermbatch.settings import Settings, load
 from dermbatch.store import ObjectStore
 from lesionnets.commands.options import Images, Map, Partial, listed, renamed
 
-app = typer.Typer(help="Make images to measure on, or to train on.", no_args_is_help=True)
+app = typer.Typer(help="Prepare images to measure on, or to train on.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Make images to measure on, or to train on."""
+    """Prepare images to measure on, or to train on."""
 
 
 @app.command()
@@ -29,17 +29,19 @@ def pairs(
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder to make: covered/, clean/ and pairs.csv.")],
     masks: Annotated[
-        Path | None, typer.Option(help="Experts' masks: a lesion's own lines are not taken for hair.")
+        Path | None, typer.Option(help="Experts' masks, so that a lesion's own lines are not taken for hair.")
     ] = None,
     hair: Annotated[
         str | None,
         typer.Option(
-            help="Ids of pictures that hair is taken from, with commas between; those with most if none."
+            help="Ids of pictures to take hair from, separated by commas; by default those with the most hair."
         ),
     ] = None,
-    hairy: Annotated[int, typer.Option(min=1, help="How many those with most are.")] = 12,
-    count: Annotated[int, typer.Option(min=1, help="Pictures that hair is laid over: those with least.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Of how hair is turned.")] = 0,
+    hairy: Annotated[int, typer.Option(min=1, help="How many of those with the most hair to take.")] = 12,
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of pictures to lay hair over: those with the least hair.")
+    ] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of how hair is turned.")] = 0,
     partial: Partial = False,
 ) -> None:
     """Lay real hair of some pictures over others: pairs for `evaluate purify --covered --clean`."""
@@ -50,7 +52,7 @@ def pairs(
 
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     if (out / "covered").exists() or (out / "clean").exists():
-        raise UsageError(f"{out} holds pairs already: name another folder, or take it away")
+        raise UsageError(f"{out} holds pairs already: name another folder, or delete it")
     made = pasted_pairs(found.samples, hair=listed(hair), hairy=hairy, count=count, seed=seed)
     rows = []
     for pair in made:
@@ -71,12 +73,12 @@ def from_feedback(
     out: Annotated[Path, typer.Option(help="Folder to make, in the layout of docs/data.md.")],
     home: Annotated[
         Path | None,
-        typer.Option(help="Home of a stack that runs; the store that the environment names if none."),
+        typer.Option(help="Home of a running stack; by default the store that the environment names."),
     ] = None,
-    val: Annotated[float, typer.Option(min=0, max=1, help="Share of the images that is held out.")] = 0.2,
+    val: Annotated[float, typer.Option(min=0, max=1, help="Share of the images to hold out.")] = 0.2,
     other_names: Map = None,
 ) -> None:
-    """Make a training set of what readers decided: with who, when, which model, and what is left out and why."""
+    """Make a training set from readers' decisions: with who, when, which model, and what is left out and why."""
     from lesionnets.data.feedback import write_set  # noqa: PLC0415
 
     settings = load() if home is None else _of_stack(home)

@@ -46,15 +46,15 @@ app = typer.Typer(help="Figures of a model on labelled images, with 95 % interva
 
 Rows = list[dict[str, object]]
 OVERLAPS = ("jaccard", "dice", "precision", "recall")
-"""Measures of masks that are told of groups, too."""
+"""Measures of masks that are also reported for groups."""
 
 
 def _swept(
     long_side: str | None, out: Path | None, measure: Callable[[int | None, Rows], Mapping[str, Figure]]
 ) -> tuple[dict[str, Figure], Rows]:
-    """Measure at each long side that was asked for; the figures by name, and a row for each image and side.
+    """Measure at each requested long side; returns the figures by name, and a row for each image and side.
 
-    The rows are written, where that was asked for.
+    The rows are written if requested.
     """
     figures: dict[str, Figure] = {}
     rows: Rows = []
@@ -80,7 +80,9 @@ def evaluate_segment(
     model: Model = None,
     flips: Flips = False,
     native: Native = False,
-    raw: Annotated[bool, typer.Option(help="The network's mask: not cleaned, and not one lesion only.")] = False,
+    raw: Annotated[
+        bool, typer.Option(help="Measure the network's raw mask, neither cleaned nor reduced to one lesion.")
+    ] = False,
     partial: Partial = False,
     long_side: LongSide = None,
     by: By = None,
@@ -115,10 +117,12 @@ def evaluate_classify(
     images: Images,
     labels: Labels,
     model: Model = None,
-    masks: Annotated[Path | None, typer.Option(help="Experts' masks, which go before --segment's.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Experts' masks, which take precedence over --segment.")
+    ] = None,
     segment: Segmenter = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Empty masks: the classifier sees whole pictures.")
+        bool, typer.Option("--whole", help="Use empty masks, so that the classifier sees whole pictures.")
     ] = False,
     split: Split = None,
     classes: Classes = None,
@@ -133,9 +137,9 @@ def evaluate_classify(
     """AUC, accuracy, specificity at given sensitivities, and calibration of the diagnoses' probabilities."""
     groups = strata(by)
     if whole and (masks or segment):
-        raise UsageError("--whole is without masks: leave out --masks and --segment")
+        raise UsageError("--whole uses no masks: leave out --masks and --segment")
     if whole and Strata.CONTRAST in groups:
-        raise UsageError("--whole is without masks: there is no contrast of lesions to group by")
+        raise UsageError("--whole uses no masks, so there is no contrast of lesions: leave out --by contrast")
     from lesionnets.evaluation import classify, samples  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
@@ -175,7 +179,7 @@ def evaluate_classify(
 
 
 def _refuse_labels(model: str, classes: str | None, found: Found) -> None:
-    """Tell of labels that the model does not know before it is loaded, where that can be known."""
+    """Report labels that the model does not know before loading it, if possible."""
     from lesionnets.evaluation import classify  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
 
@@ -186,12 +190,12 @@ def _refuse_labels(model: str, classes: str | None, found: Found) -> None:
 @app.command("chain")
 def evaluate_chain(
     images: Images,
-    masks: Annotated[Path | None, typer.Option(help="Experts' masks: measure what segmentation finds.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Experts' masks, to measure what segmentation finds.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV file with image_id and diagnosis: measure the diagnoses.")
+        Path | None, typer.Option(help="CSV file with image_id and diagnosis, to measure the diagnoses.")
     ] = None,
     purify: Annotated[
-        str | None, typer.Option(help="Model that purifies, as --model of `evaluate purify`.")
+        str | None, typer.Option(help="Model that purifies, as for --model of `evaluate purify`.")
     ] = None,
     segment: Segmenter = None,
     classify: Classifier = None,
@@ -205,12 +209,12 @@ def evaluate_chain(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Purify, segment and classify as served, each fed by the one before: masks and diagnoses that come out."""
+    """Purify, segment and classify as served, one after another, and measure the masks and diagnoses."""
     groups = strata(by)
     if not masks and not labels:
-        raise UsageError("name what is known of the images: --masks DIR, --labels FILE or both")
+        raise UsageError("nothing to compare with: name --masks DIR, --labels FILE or both")
     if unpurified and purify:
-        raise UsageError("--unpurified is without purification: leave out --purify")
+        raise UsageError("--unpurified leaves purification out: leave out --purify")
     from lesionnets.evaluation import chain, samples  # noqa: PLC0415
     from lesionnets.evaluation import classify as diagnoses  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415
@@ -251,18 +255,18 @@ def evaluate_chain(
 def evaluate_enhance(
     images: Images,
     model: Model = None,
-    masks: Annotated[Path | None, typer.Option(help="Experts' masks: measure on the lesions' regions.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Experts' masks, to measure on the lesions' regions.")] = None,
     degradation: Annotated[
         Degradation,
         typer.Option(
-            help="How images are reduced: bicubic; mean of 4 x 4; with blur, noise and JPEG, some or much."
+            help="How images are degraded: bicubic; mean of 4 x 4; with blur, noise and JPEG, mild or strong."
         ),
     ] = Degradation.PLAIN,
     partial: Partial = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """PSNR and SSIM of images that were reduced by four and enhanced again, beside bicubic interpolation."""
+    """PSNR and SSIM of images reduced by four and enhanced again, compared with bicubic interpolation."""
     from lesionnets.data.batches.lesion_crops import named_lesion_crops  # noqa: PLC0415
     from lesionnets.data.sources.isic import read_image  # noqa: PLC0415
     from lesionnets.evaluation import enhance, samples  # noqa: PLC0415
@@ -288,48 +292,56 @@ def evaluate_enhance(
 @app.command("purify")
 def evaluate_purify(
     images: Annotated[
-        list[Path] | None, typer.Option(help="Folder of images that are drawn on; may be given several times.")
+        list[Path] | None, typer.Option(help="Folder of images to draw on; may be given several times.")
     ] = None,
     model: Model = None,
     covered: Annotated[
         Path | None, typer.Option(help="Real pictures with hair, instead of --images; with --clean.")
     ] = None,
     clean: Annotated[
-        Path | None, typer.Option(help="The same pictures without hair, of the same file names.")
+        Path | None, typer.Option(help="The same pictures without hair, with the same file names.")
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Experts' masks: measure what segmentation gains, too.")
+        Path | None, typer.Option(help="Experts' masks, to measure what segmentation gains, too.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV file as that of evaluate classify: what diagnoses gain, too.")
+        Path | None, typer.Option(help="CSV file as for evaluate classify, to measure what diagnoses gain, too.")
     ] = None,
     split: Split = None,
     segment: Segmenter = None,
     classify: Classifier = None,
     classes: Classes = None,
     count: Annotated[
-        int, typer.Option(min=1, help="Images of the errors: those with least hair of their own.")
+        int,
+        typer.Option(min=1, help="Number of images to measure errors on: those with the least hair of their own."),
     ] = 40,
-    occlusions: Annotated[str, typer.Option(help="What is drawn, each apart, with commas between.")] = "hair",
-    drawings: Annotated[int, typer.Option(min=1, help="Times that hairs are drawn for what others gain.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    occlusions: Annotated[
+        str, typer.Option(help="What to draw, separated by commas; each is measured separately.")
+    ] = "hair",
+    drawings: Annotated[
+        int, typer.Option(min=1, help="Times that hairs are drawn to measure what other stages gain.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawings.")] = 0,
     native: Native = False,
     partial: Partial = False,
     long_side: LongSide = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Error inside and outside of what lies over images, before and after, and what other stages gain."""
+    """Errors inside and outside occlusions, before and after purification, and what other stages gain."""
     sides(long_side)
     if covered or clean:
         if images or masks or labels or not (covered and clean):
-            raise UsageError("real pairs are measured by themselves: --covered DIR and --clean DIR, no --images")
+            raise UsageError(
+                "real pairs are measured on their own: give --covered DIR and --clean DIR, but not "
+                "--images, --masks or --labels"
+            )
         _evaluate_pairs(covered, clean, model, native=native, long_side=long_side, out=out, as_json=as_json)
         return
     if not images:
         raise UsageError("name images to draw on with --images DIR, or real pairs with --covered and --clean")
     if labels and not masks:
-        raise UsageError("diagnoses are measured beside masks: name --masks too")
+        raise UsageError("diagnoses are measured together with masks: name --masks too")
     if masks and long_side:
         raise UsageError("what other stages gain is measured as served: leave out --long-side or --masks")
     from lesionnets.evaluation import downstream, purify, samples  # noqa: PLC0415

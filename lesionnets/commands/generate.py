@@ -1,4 +1,4 @@
-"""``lesionnets generate`` and ``lesionnets evaluate generated``: pictures that networks make up."""
+"""``lesionnets generate`` and ``lesionnets evaluate generated``: pictures invented by networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Diagnosis = Annotated[str, typer.Option("--class", help="Diagnosis, such as mela
 Data = Annotated[Path | None, typer.Option(envvar="LESIONNETS_DATA", help="Folder in the layout of docs/data.md.")]
 Embeddings = Annotated[
     Path | None,
-    typer.Option(help="File of the originals' embeddings (.npz): written where it is not there, else read."),
+    typer.Option(help="File of the originals' embeddings (.npz): read if it exists, else written."),
 ]
 
 
@@ -28,14 +28,14 @@ def generate(
     diagnosis: Diagnosis,
     out: Annotated[Path, typer.Option(help="Folder to make: pictures, manifest.json, sheet.png, histograms.")],
     count: Annotated[int, typer.Option(min=1, help="Pictures to write.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of the latent vectors.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the latent vectors.")] = 0,
     model: Annotated[
-        Path | None, typer.Option(help="Checkpoint of a generator; the one that comes along if none.")
+        Path | None, typer.Option(help="Checkpoint of a generator; by default the one that comes along.")
     ] = None,
     data: Data = None,
     embeddings: Embeddings = None,
 ) -> None:
-    """Make up pictures of a diagnosis, marked as such, without near copies of the training pictures of --data."""
+    """Invent pictures of a diagnosis, marked as such, without near copies of the training pictures of --data."""
     from lesionnets.evaluation.generated.duplicates import EmbeddingFile  # noqa: PLC0415
     from lesionnets.evaluation.generated.making import Making, TrainingPictures, load_generator, make  # noqa: PLC0415
     from lesionnets.evaluation.models import predictors  # noqa: PLC0415

@@ -24,17 +24,19 @@ def evaluate_oneshot(
     ] = "segment_oneshot",
     unseen: Annotated[
         str | None,
-        typer.Option(help="Measure this diagnosis alone, by weights that never saw it; atypical counts as nevus."),
+        typer.Option(
+            help="Measure only this diagnosis, with weights that never saw it; atypical counts as nevus."
+        ),
     ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Supports that are shown at a time.")] = 1,
-    draws: Annotated[int, typer.Option(min=1, help="Times that supports are drawn, of each diagnosis.")] = 5,
+    shots: Annotated[int, typer.Option(min=1, help="Supports shown at a time.")] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="How often supports are drawn, for each diagnosis.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     split: Split = None,
     rename: Map = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Overlap of masks that a one-shot model finds when it is shown another picture of the same diagnosis."""
+    """Overlap of the masks that a one-shot model finds when shown other pictures of the same diagnosis."""
     from lesionnets.evaluation import oneshot, samples  # noqa: PLC0415
     from lesionnets.evaluation.models.shown import load_shown  # noqa: PLC0415
 

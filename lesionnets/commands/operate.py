@@ -1,4 +1,4 @@
-"""``lesionnets operate``: from which probabilities a classifier calls a label, and which labels are possible."""
+"""``lesionnets operate``: the probabilities from which a classifier calls a label, or counts it as possible."""
 
 from __future__ import annotations
 
@@ -38,22 +38,28 @@ def operate(
         Path | None, typer.Option(help="CSV file with image_id and diagnosis; results.parquet needs it.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of the model in a repository; the classifier that ships if none.")
+        Path | None,
+        typer.Option(help="Folder of the model in a repository; by default the classifier that ships."),
     ] = None,
-    of: Annotated[str, typer.Option(help="Label that is called.")] = "melanoma",
+    of: Annotated[str, typer.Option(help="Label to set operating points for.")] = "melanoma",
     sensitivity: Annotated[
-        str, typer.Option(help="Of the operating points: shares with commas between.")
+        str, typer.Option(help="Sensitivities of the operating points: shares separated by commas.")
     ] = "0.82,0.89,0.95",
-    coverage: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the sets of possible labels.")] = 0.9,
+    coverage: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Coverage of the sets of possible labels.")
+    ] = 0.9,
     check: Annotated[
-        Path | None, typer.Option(help="Rows of other images, as the first: how far the thresholds hold there.")
+        Path | None,
+        typer.Option(help="Rows of other images, in the same form, to check how far the thresholds hold there."),
     ] = None,
-    check_labels: Annotated[Path | None, typer.Option(help="As --labels, of --check.")] = None,
-    name: Annotated[str, typer.Option(help="What the images are called on the card.")] = "images of one's own",
-    write: Annotated[bool, typer.Option("--write", help="Into the model's configuration and card.")] = False,
+    check_labels: Annotated[Path | None, typer.Option(help="Labels of --check, as for --labels.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the images on the card.")] = "images of one's own",
+    write: Annotated[
+        bool, typer.Option("--write", help="Write them into the model's configuration and card.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set operating points and sets of possible labels on labelled images, and say how far they hold."""
+    """Set operating points and sets of possible labels on labelled images, and measure how far they hold."""
     from lesionnets.evaluation import operating  # noqa: PLC0415
 
     folder = model or default_model_repository() / "classify_lite"
@@ -85,7 +91,7 @@ def _served(folder: Path) -> tuple[str, tuple[str, ...]]:
     except text_format.ParseError as error:
         raise UsageError(f"{folder / 'config.pbtxt'} cannot be read: {error}") from error
     if not (classes := labels_of(parameters_of(config))):
-        raise UsageError(f"{folder.name} is no classifier: its configuration names no labels")
+        raise UsageError(f"{folder.name} is not a classifier: its configuration names no labels")
     return versions[-1], classes
 
 
@@ -93,14 +99,14 @@ def _share(word: str) -> float:
     try:
         value = float(word)
     except ValueError as error:
-        raise UsageError(f"--sensitivity {word!r} is no number") from error
+        raise UsageError(f"--sensitivity {word!r} is not a number") from error
     if not 0 < value <= 1:
-        raise UsageError(f"--sensitivity {word} is no share above 0 and up to 1")
+        raise UsageError(f"--sensitivity {word} is not a share above 0 and up to 1")
     return value
 
 
 def _write(folder: Path, parameters: Mapping[str, str], section: str) -> None:
-    """Into the configuration, each in place of what it had; and into the card, before its limits."""
+    """Write into the configuration, replacing what it had, and into the card, before its limits."""
     config, card = folder / "config.pbtxt", folder / "MODEL_CARD.md"
     kept = [
         line

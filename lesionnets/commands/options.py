@@ -1,4 +1,4 @@
-"""Options that several commands have, and how their texts are read."""
+"""Options that several commands share, and how their texts are parsed."""
 
 from __future__ import annotations
 
@@ -19,38 +19,41 @@ Model = Annotated[
         help="A checkpoint (best.pt), an ONNX file, or triton://HOST:PORT/NAME[@VERSION]; by default what ships."
     ),
 ]
-Segmenter = Annotated[str | None, typer.Option(help="Model that finds the lesions, as --model.")]
-Classifier = Annotated[str | None, typer.Option(help="Model of the diagnoses, as --model.")]
-Flips = Annotated[bool, typer.Option(help="Mean over each picture and its mirror images; of a checkpoint.")]
+Segmenter = Annotated[str | None, typer.Option(help="Model that finds the lesions, in the form of --model.")]
+Classifier = Annotated[str | None, typer.Option(help="Model that diagnoses, in the form of --model.")]
+Flips = Annotated[bool, typer.Option(help="Average over each picture and its mirror images; for checkpoints.")]
 Native = Annotated[
     bool, typer.Option(help="Send all pixels of an image, not as many as a worker sends (1,024 on the long side).")
 ]
-Partial = Annotated[bool, typer.Option(help="Leave out masks that have no image, instead of refusing them.")]
+Partial = Annotated[bool, typer.Option(help="Ignore masks without an image, instead of refusing them.")]
 Split = Annotated[str | None, typer.Option(help="Only rows of the labels with this split.")]
 Classes = Annotated[
     str | None,
-    typer.Option(help="Comma separated, in the order of the probabilities; the model's labels if not given."),
+    typer.Option(
+        help="Classes separated by commas, in the order of the probabilities; by default the model's labels."
+    ),
 ]
-Out = Annotated[Path | None, typer.Option(help="CSV file to write: a row an image.")]
+Out = Annotated[Path | None, typer.Option(help="CSV file to write, with one row an image.")]
 LongSide = Annotated[
     str | None,
     typer.Option(
-        help="Reduce pictures to this many pixels on the long side first, as other cameras had made them; several "
-        "with commas between: figures are then called NAME_at_PIXELS."
+        help="First reduce pictures to this many pixels on the long side, as other cameras would take them; "
+        "several are separated by commas, and figures are then called NAME_at_PIXELS."
     ),
 ]
 Map = Annotated[
     str | None,
     typer.Option(
         "--map",
-        help="Other names of diagnoses, such as bkl=seborrheic_keratosis,df=; those named nothing are left out.",
+        help="New names for diagnoses, such as bkl=seborrheic_keratosis,df=; those with an empty name are left "
+        "out.",
     ),
 ]
 By = Annotated[
     str | None,
     typer.Option(
-        help="Figures of groups, too: contrast (of lesion and skin), source (part of the ISIC archive), or both "
-        "with a comma between; they are called NAME_GROUP."
+        help="Also report groups: contrast (of lesion and skin), source (part of the ISIC archive), or both "
+        "separated by a comma; figures are called NAME_GROUP."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -71,7 +74,7 @@ def sides(text: str | None) -> list[tuple[int | None, str]]:
         return [(None, "")]
     words = listed(text)
     if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UsageError(f"--long-side {text!r} is no list of pixels such as 256,512")
+        raise UsageError(f"--long-side {text!r} is not a list of pixels such as 256,512")
     return [(int(word), f"_at_{int(word)}" if len(words) > 1 else "") for word in words]
 
 
@@ -83,7 +86,7 @@ def renamed(text: str | None) -> dict[str, str]:
     """
     pairs = [word.partition("=") for word in listed(text)]
     if any(not mark or not name.strip() for name, mark, _ in pairs):
-        raise UsageError(f"--map {text!r} is no list such as bkl=seborrheic_keratosis,df=")
+        raise UsageError(f"--map {text!r} is not a list such as bkl=seborrheic_keratosis,df=")
     return {name.strip(): other.strip() for name, _, other in pairs}
 
 

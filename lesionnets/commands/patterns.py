@@ -25,17 +25,18 @@ Models = Annotated[
     typer.Option(
         "--model",
         help="best.pt of a run of classify_patterns; may be given several times: the first is catalogued, the "
-        "others say how stable it is. By default the three that come along.",
+        "others show how stable it is. By default the three that come along.",
     ),
 ]
-Experts = Annotated[Path | None, typer.Option(help="Experts' masks, which go before --segment's.")]
+Experts = Annotated[Path | None, typer.Option(help="Experts' masks, which take precedence over --segment.")]
 
 
 def patterns(
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for patterns.html and patterns.json.")],
     labels: Annotated[
-        Path | None, typer.Option(help="CSV file with image_id and diagnosis; else the network guesses them.")
+        Path | None,
+        typer.Option(help="CSV file with image_id and diagnosis; without it the network guesses them."),
     ] = None,
     model: Models = None,
     masks: Experts = None,
@@ -43,7 +44,7 @@ def patterns(
     split: Split = None,
     rename: Map = None,
     count: Annotated[int, typer.Option(min=2, max=64, help="Patterns to find.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="Of the clusters' first centres.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the clusters' first centres.")] = 0,
 ) -> None:
     """Find patterns among the lesions of a folder and write a catalogue of them; prints the page's path."""
     from lesionnets.evaluation import samples  # noqa: PLC0415
@@ -51,7 +52,7 @@ def patterns(
     from lesionnets.evaluation.discovery.described import described  # noqa: PLC0415
 
     if labels is None and (split or rename):
-        raise UsageError("--split and --map are of labels: name them with --labels")
+        raise UsageError("--split and --map concern labels: name a file with --labels")
     if out.is_file():
         raise UsageError(f"{out} is a file: name a folder with --out")
     if labels is not None:
@@ -84,16 +85,18 @@ def evaluate_retrieval(
     split: Split = None,
     held: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of the images that are found, where it is not the same; several may be given."),
+        typer.Option(help="Folder of the images to search, if it is another one; may be given several times."),
     ] = None,
-    held_masks: Annotated[Path | None, typer.Option(help="Experts' masks of these.")] = None,
-    held_split: Annotated[str | None, typer.Option(help="Their split in the labels.")] = None,
-    most: Annotated[int | None, typer.Option(min=10, help="So many of these, drawn at random.")] = None,
+    held_masks: Annotated[Path | None, typer.Option(help="Experts' masks of the images to search.")] = None,
+    held_split: Annotated[str | None, typer.Option(help="Split of the images to search, in the labels.")] = None,
+    most: Annotated[
+        int | None, typer.Option(min=10, help="Search only this many of them, drawn at random.")
+    ] = None,
     rename: Map = None,
     seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """How many of the five most similar pictures have the same diagnosis: by patterns, by whole embeddings."""
+    """How many of the five most similar pictures have the same diagnosis, by patterns and by embeddings."""
     from lesionnets.evaluation import samples  # noqa: PLC0415
     from lesionnets.evaluation.discovery import retrieval  # noqa: PLC0415
     from lesionnets.evaluation.discovery.described import described  # noqa: PLC0415
@@ -163,7 +166,7 @@ def _segmenter(samples: Sequence[Sample], name: str | None) -> Model | None:
 
 
 def _drawn(samples: Sequence[Sample], most: int | None, seed: int) -> list[Sample]:
-    """So many of them at random, in their order; all where no number is given."""
+    """This many of them at random, in order; all if no number is given."""
     if most is None or most >= len(samples):
         return list(samples)
     return [samples[at] for at in sorted(random.Random(seed).sample(range(len(samples)), most))]

@@ -1,4 +1,4 @@
-"""``lesionnets precision``: a model of a repository in other arithmetic, beside it."""
+"""``lesionnets precision``: writes a model of a repository again in another arithmetic."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def precision(
     images: Images,
     repository: Annotated[Path, typer.Option(help="Triton model repository to write NAME_int8 into.")],
     masks: Annotated[
-        Path | None, typer.Option(help="Experts' masks, of the classifier and for crops of lesions.")
+        Path | None, typer.Option(help="Experts' masks, for the classifier and for crops of lesions.")
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="model.onnx of a model repository; by default what ships.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Images to calibrate int8 by, evenly over the folder.")] = 64,
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of images to calibrate int8 with, spread evenly over the folder.")
+    ] = 64,
     float16: Annotated[
-        bool, typer.Option("--float16", help="Half precision, for GPUs, instead of bytes; needs no images.")
+        bool, typer.Option("--float16", help="Use half precision, for GPUs, instead of bytes; needs no images.")
     ] = False,
     partial: Partial = False,
 ) -> None:
@@ -45,7 +47,7 @@ def precision(
     path = model or Path(predictors.default_model(stage))
     loaded = predictors.load_model(path, stage)
     if path.suffix != ".onnx" or not loaded.parameters:
-        raise UsageError(f"{path} is no model.onnx of a model repository: `lesionnets export` makes one")
+        raise UsageError(f"{path} is not a model.onnx of a model repository: `lesionnets export` makes one")
     kind = Precision.FLOAT16 if float16 else Precision.INT8
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     chosen = found.samples[:: max(len(found.samples) // count, 1)][:count]

@@ -1,4 +1,4 @@
-"""What an evaluation tells: figures as JSON or a table, a CSV file of images, what is missing."""
+"""How evaluations report: figures as JSON or a table, a CSV file of images, what is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = Mapping[str, object]
 
 
 def watched(what: str) -> Callable[[Sequence[Sample]], Iterable[Sample]]:
-    """Go through samples with a progress bar on standard error, where that is a terminal."""
+    """Iterate over samples with a progress bar on standard error, if that is a terminal."""
     console = Console(stderr=True)
 
     def through(samples: Sequence[Sample]) -> Iterable[Sample]:
@@ -32,7 +32,7 @@ def watched(what: str) -> Callable[[Sequence[Sample]], Iterable[Sample]]:
 
 
 def write_rows(path: Path | None, rows: Sequence[Row]) -> None:
-    """Rows as a CSV file, where one was asked for; what a row lacks stays empty."""
+    """Write rows as a CSV file, if one is requested; missing values stay empty."""
     if path is None:
         return
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -42,7 +42,7 @@ def write_rows(path: Path | None, rows: Sequence[Row]) -> None:
 
 
 def missing_classes(classes: Sequence[str], samples: Sequence[Sample]) -> dict[str, object]:
-    """Which of a model's classes no image has, told on standard error, and over which ``mean_auc`` is then.
+    """Report on standard error which classes of a model no image has, and which ``mean_auc`` covers then.
 
     Returns:
         ``missing_classes`` and ``mean_auc_over``; nothing where all classes are there.
@@ -85,7 +85,7 @@ def show(
         figures: By name.
         as_json: Print JSON.
         about: How it was measured.
-        left_out: What was passed over, and how many of it; also told on standard error.
+        left_out: What was left out, and how often; also reported on standard error.
     """
     for what, count in (left_out or {}).items():
         sys.stderr.write(f"lesionnets: left out {count} {what}\n")

@@ -99,9 +99,9 @@ def draw_hairs(image: Image, random: Random) -> Image:
 
 
 def coarsen(image: Image, random: Random) -> Image:
-    """As a camera of a third to all of the resolution had seen it.
+    """The picture as a camera with a third to all of the resolution would see it.
 
-    Parts of an archive differ in resolution and in diagnoses: a classifier must not take the one for the other.
+    Parts of an archive differ in resolution and in diagnoses: a classifier must not infer one from the other.
     """
     height, width = image.shape[:2]
     share = random.uniform(0.35, 1.0)
@@ -110,7 +110,7 @@ def coarsen(image: Image, random: Random) -> Image:
 
 
 def augment_pair(image: Image, mask: Mask, size: int, random: Random) -> tuple[Image, Mask]:
-    """All of the above, each with its share: for training segmentation."""
+    """All of the above, each with its own probability, for training segmentation."""
     view, label = random_view(image, mask, size, random)
     if random.random() < 0.2:
         view = draw_hairs(view, random)

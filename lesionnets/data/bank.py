@@ -1,7 +1,7 @@
-"""What a frozen extractor says of episodes, kept: a processor core that need not ask it again learns fast.
+"""Stored outputs of a frozen extractor: without running it again, training is fast on a processor core.
 
-Lesions are kept a picture each, several views of it; things a batch each. A bank lies in one file, which several
-trainings share: it holds every diagnosis, and each training takes those that it has seen. A classifier's bank
+Lesions are stored by picture, in several views; things by batch. A bank lies in one file that several trainings
+share: it holds every diagnosis, and each training takes those that it may see. A classifier's bank
 (:class:`LevelBank`) has maps of several sizes instead, and every picture's views beside one another.
 """
 
@@ -77,7 +77,7 @@ def natural_views(episodes: NaturalEpisodes, count: int) -> Iterator[tuple[Tenso
 
 
 def kept(path: Path, make: Callable[[], Bank]) -> Bank:
-    """The bank of a folder; made where it is not there."""
+    """The bank of a folder, created if missing."""
     names = ("low", "high", "masks")
     if not path.is_dir():
         bank, beside = make(), path.with_name(f"{path.name}.part")
@@ -89,7 +89,7 @@ def kept(path: Path, make: Callable[[], Bank]) -> Bank:
 
 
 def _mapped(path: Path) -> Tensor:
-    """An array of a file as a tensor, read where it is needed."""
+    """An array in a file as a tensor, read on demand."""
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
@@ -141,7 +141,7 @@ class LevelBank:
 
     def of(self, pictures: Tensor, views: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Levels float [n, C, h, w] and masks float [n, 1, S, S], 0 to 1, of n pictures and a view of each."""
-        # Of a file that is mapped, one place at a time is read.
+        # A mapped file is read one place at a time.
         return tuple(level[pictures, views].float() for level in self.levels), self.masks[
             pictures, views
         ].float() / 255
@@ -155,7 +155,7 @@ Looking = Callable[[Tensor], Sequence[Tensor]]
 def kept_levels(
     path: Path, look: Looking, batches: Iterator[tuple[Tensor, Tensor]], *, pictures: int, views: int, side: int
 ) -> LevelBank:
-    """The bank of a folder; made where it is not there, a batch at a time, as it may be larger than the memory.
+    """The bank of a folder, created if missing, a batch at a time, as it may be larger than memory.
 
     Args:
         path: Of the folder.

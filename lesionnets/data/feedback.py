@@ -28,7 +28,7 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Written:
-    """What came of it: images by split, how many of each diagnosis, masks, and what was left out, by a word."""
+    """What was written: images by split, how many of each diagnosis, masks, and what was left out, by reason."""
 
     images: dict[str, int]
     diagnoses: dict[str, int]
@@ -66,7 +66,7 @@ def write_set(
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     if (out / "feedback.csv").exists():
-        raise UsageError(f"{out} holds a set already: name another folder, or take it away")
+        raise UsageError(f"{out} holds a set already: name another folder, or delete it")
     rows: list[Row] = []
     left_out: list[Row] = []
     for verdict in (verdict for batch in dict.fromkeys(batches) for verdict in verdicts(store, batch)):
@@ -81,7 +81,7 @@ def write_set(
     diagnosed = [row for row in rows if row["diagnosis"]]
     _csv(out / "labels.csv", _LABELS, diagnosed)
     _csv(out / "left_out.csv", _LEFT_OUT, left_out)
-    _csv(out / "feedback.csv", _KEPT, rows)  # last: where it is, the set is whole
+    _csv(out / "feedback.csv", _KEPT, rows)  # last: once it exists, the set is complete
     return Written(
         images=dict(Counter(str(row["split"]) for row in rows)),
         diagnoses=dict(Counter(str(row["diagnosis"]) for row in diagnosed)),
@@ -93,7 +93,7 @@ def write_set(
 def _write(
     store: ObjectStore, verdict: Verdict | LeftOut, out: Path, renamed: Mapping[str, str], val: float
 ) -> Row | str:
-    """Write an image, and what it teaches: its row, or a word why it is left out."""
+    """Write an image and what it teaches; returns its row, or the reason why it is left out."""
     if isinstance(verdict, LeftOut):
         return verdict.why
     teaching = _teaching(verdict, renamed)

@@ -1,4 +1,4 @@
-"""Other cameras' looks of pictures, whole batches at once on whatever device they lie on.
+"""Pictures as other cameras would show them, whole batches at once on any device.
 
 Pictures are float [N, 3, S, S], 0 to 1. Random numbers come from torch's generators, which training seeds.
 """

@@ -1,4 +1,4 @@
-"""Operating points and sets of possible labels, set on images whose diagnoses are known; and how far they hold.
+"""Operating points and sets of possible labels, set on images with known diagnoses, and how far they hold.
 
 How far they hold is measured on images that they were not set on: in ten rounds of five folds, four fifths set the
 thresholds and the fifth is called by them. An image counts by the share of the rounds in which it was called.
@@ -78,14 +78,14 @@ def _of_csv(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, tuple[str
         try:
             yield row["image_id"], (row["diagnosis"], [float(row[name]) for name in classes])
         except ValueError as error:
-            raise UsageError(f"{path} has a probability that is no number") from error
+            raise UsageError(f"{path} has a probability that is not a number") from error
 
 
 def _of_table(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, tuple[str, list[float]]]]:
     try:
         table = pq.read_table(path, columns=["name", *(f"{_PREFIX}{name}" for name in classes)])
     except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} is no table of results with probabilities of {', '.join(classes)}") from error
+        raise UsageError(f"{path} is not a table of results with probabilities of {', '.join(classes)}") from error
     for row in table.to_pylist():
         shares = [row[f"{_PREFIX}{name}"] for name in classes]
         if None not in shares:
@@ -102,7 +102,7 @@ def set_points(known: Known, of: str, sensitivities: Sequence[float]) -> Points:
         raise UsageError(f"the model has no class {of!r}; it has {', '.join(known.classes)}")
     mine = known.labels == known.classes.index(of)
     if not 0 < mine.sum() < len(mine):
-        raise UsageError(f"to set operating points takes images that are {of}, and others")
+        raise UsageError(f"setting operating points needs images that are {of}, and others")
     falling = np.sort(known.shares[mine, known.classes.index(of)])[::-1]
     # Sums of shares fall short of round numbers by rounding.
     at = [int(np.ceil(sensitivity * len(falling) - 1e-9)) - 1 for sensitivity in sorted(sensitivities)]
@@ -133,7 +133,7 @@ def by_folds(
         UsageError: Where a class has fewer images than folds.
     """
     if np.bincount(known.labels, minlength=len(known.classes)).min() < FOLDS:
-        raise UsageError(f"each class needs {FOLDS} images at least: there are {known.counts()}")
+        raise UsageError(f"each class needs at least {FOLDS} images: there are {known.counts()}")
     called = np.zeros((len(known.labels), len(sensitivities)))
     held = np.zeros(known.shares.shape)
     folds = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=ROUNDS, random_state=seed)

@@ -83,7 +83,7 @@ def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Ca
         UsageError: Where there is no such kind.
     """
     if kind not in DRAW:
-        raise UsageError(f"nothing called {kind!r} can be drawn over images; there are {', '.join(DRAW)}")
+        raise UsageError(f"{kind!r} cannot be drawn over images; choose from {', '.join(DRAW)}")
     cases = []
     for index, clean in enumerate(images):
         covered, mask = DRAW[kind](clean, np.random.default_rng([seed, index]))
@@ -138,7 +138,7 @@ def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]
     for with_hair, without in pairs:
         covered, clean = read_image(with_hair), read_image(without)
         if covered.shape != clean.shape:
-            raise UsageError(f"{with_hair} and {without} are of different sizes: they are no pair")
+            raise UsageError(f"{with_hair} and {without} differ in size, so they are not a pair")
         case = pair_case(fit(covered), fit(clean))
         if case is not None:
             cases[with_hair.stem] = case

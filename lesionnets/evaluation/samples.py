@@ -1,7 +1,7 @@
 """Which images of a user's folders are measured, and how many are left out for what reason.
 
-What makes a figure wrong is an error: an expert's mask whose image is missing, an image that is there twice, two
-diagnoses for one image. What only makes it a figure over fewer images is counted and told.
+Anything that would make a figure wrong is an error: an expert's mask without an image, a duplicate image, two
+diagnoses for one image. Anything that only leaves fewer images is counted and reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Found:
 
     Attributes:
         samples: In order of their ids.
-        left_out: What was passed over, and how many of it; only what there is.
+        left_out: What was left out, and how often.
     """
 
     samples: list[Sample]
@@ -130,7 +130,7 @@ def with_either(
     """
     if labels is None:
         if masks is None or split is not None or renamed:
-            raise UsageError("--split and --map are of labels: name them with --labels")
+            raise UsageError("--split and --map concern labels: name a file with --labels")
         return with_masks(folders, masks, partial=partial)
     labelled = with_diagnoses(folders, labels, masks=masks, split=split, renamed=renamed)
     if masks is None or split is not None:

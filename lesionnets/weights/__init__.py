@@ -1,4 +1,4 @@
-"""Weights that are no defaults: one-shot without a diagnosis each, patterns by seed, generators."""
+"""Weights beside the default models: one-shot, each without one diagnosis; patterns by seed; generators."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def oneshot_without(diagnosis: str) -> Path:
             sorted(one.stem.removeprefix("oneshot-without-") for one in _FOLDER.glob("oneshot-without-*.pt"))
         )
         raise UsageError(
-            f"no weights come along that never saw {diagnosis}, but without {others or 'nothing'}: train them "
-            f"by `lesionnets train segment_oneshot --unseen {diagnosis}`, and name them with --model"
+            f"no weights come along that never saw {diagnosis}, only some without {others or 'nothing'}: train "
+            f"them with `lesionnets train segment_oneshot --unseen {diagnosis}`, and name them with --model"
         )
     return path
 
@@ -51,6 +51,7 @@ def generator_of(diagnosis: str) -> Path:
         if path.is_file():
             return path
     raise UsageError(
-        f"no weights come along that generate {diagnosis}: train them by `lesionnets train generate_dcgan --class "
+        f"no weights come along that generate {diagnosis}: train them with `lesionnets train generate_dcgan "
+        f"--class "
         f"{diagnosis}`, and name them with --model"
     )

@@ -132,11 +132,11 @@ def test_the_three_agree_pixel_by_pixel(served):
             "gives DISTANCE, EMBEDDING, .*; the segment stage has IMAGE and LESION",
         ),
         ("{nobody}/segment_unet", Stage.SEGMENT, "no Triton answers gRPC at 127.0.0.1:"),
-        ("{triton}", Stage.SEGMENT, "is no address of a model"),
-        ("{triton}/segment_unet@new", Stage.SEGMENT, "is no address of a model"),
-        ("{triton}/segment_unet@", Stage.SEGMENT, "is no address of a model"),
-        ("triton://host:port/segment_unet", Stage.SEGMENT, "is no address of a model"),
-        ("triton:segment_unet", Stage.SEGMENT, "is no address of a model"),
+        ("{triton}", Stage.SEGMENT, "is not the address of a model"),
+        ("{triton}/segment_unet@new", Stage.SEGMENT, "is not the address of a model"),
+        ("{triton}/segment_unet@", Stage.SEGMENT, "is not the address of a model"),
+        ("triton://host:port/segment_unet", Stage.SEGMENT, "is not the address of a model"),
+        ("triton:segment_unet", Stage.SEGMENT, "is not the address of a model"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_sentence(served, address, stage, complaint):

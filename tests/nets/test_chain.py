@@ -161,10 +161,10 @@ def test_labels_that_a_model_does_not_know_are_told_before_models_are_loaded(
     for words, message in (
         (("classify", *images, "--labels", tmp_path / "nevi.csv"), "nothing can be told apart"),
         (("chain", *images), "--masks DIR, --labels FILE or both"),
-        (("chain", *images, *masks, "--split", "val"), "name them with --labels"),
+        (("chain", *images, *masks, "--split", "val"), "name a file with --labels"),
         (("chain", *images, *masks, "--unpurified", "--purify", "x.onnx"), "leave out --purify"),
         (("chain", *images, *masks, "--by", "moon"), "cannot be grouped by moon"),
-        (("segment", *images, *masks, "--long-side", "x"), "no list of pixels"),
+        (("segment", *images, *masks, "--long-side", "x"), "not a list of pixels"),
         (("classify", *images, "--labels", "l.csv", "--whole", "--by", "contrast"), "no contrast of lesions"),
         (("purify", *images, *masks, "--long-side", "64"), "leave out --long-side or --masks"),
     ):
@@ -185,7 +185,7 @@ def test_images_with_a_mask_a_diagnosis_or_both_are_found(isic_folder: Path, tmp
     assert len(with_either(folders, val / "masks", None).samples) == 6
     labelled = with_either(folders, None, isic_folder / "labels.csv", split="val")
     assert len(labelled.samples) == 8
-    with pytest.raises(UsageError, match="name them with --labels"):
+    with pytest.raises(UsageError, match="name a file with --labels"):
         with_either(folders, val / "masks", None, renamed={"a": "b"})
 
 

@@ -345,7 +345,7 @@ def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp
     assert load_model(networks[Stage.CLASSIFY], Stage.CLASSIFY).labels == classify.DIAGNOSES
     assert load_model(networks[Stage.SEGMENT], Stage.SEGMENT).number("threshold", 0) == lesion.THRESHOLD
     config.write_text("name: [")
-    with pytest.raises(UsageError, match="no model configuration"):
+    with pytest.raises(UsageError, match="not a Triton model configuration"):
         load_model(file, Stage.CLASSIFY)
     with pytest.raises(UsageError, match="'x' as parameter 'threshold', which is no number"):
         Model("m", parameters={"threshold": "x"}, run=dict).number("threshold", 0.5)

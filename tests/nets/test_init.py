@@ -72,7 +72,7 @@ def test_branches_that_were_merged_are_refused() -> None:
 
 def test_weights_of_another_network_and_no_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"has not the weights of this network: .* are missing or of another size"
+        UsageError, match=r"does not have the weights of this network: .* are missing or of another size"
     ):
         begin_from(UNetLite(), SHIPPED / "classify_lite", unseen)
     with pytest.raises(UsageError, match=r"there is no checkpoint .*best\.pt"):

@@ -235,7 +235,7 @@ def test_evaluate_segment_sends_one_shot_models_to_their_own_command(
     folders = ("--images", isic_folder / "val" / "images", "--masks", isic_folder / "val" / "masks")
     code, _, err = call(monkeypatch, capsys, "evaluate", "segment", *folders, "--model", saved(tmp_path))
     assert code == 2
-    assert "`lesionnets evaluate oneshot` measures such a model" in err
+    assert "measure it with `lesionnets evaluate oneshot`" in err
 
 
 def test_a_picture_is_not_measured_by_a_draw_that_it_is_a_support_of() -> None:

@@ -128,8 +128,8 @@ def test_a_variant_has_no_points_of_the_model_that_it_is_of(rows: Path, model: P
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--sensitivity", "high"), "is no number"),
-        (("--sensitivity", "1.2"), "is no share"),
+        (("--sensitivity", "high"), "is not a number"),
+        (("--sensitivity", "1.2"), "is not a share"),
         (("--of", "wart"), "the model has no class 'wart'"),
         (("--model", "nowhere"), "there is no model in nowhere"),
         (("--check", "missing.csv"), "there is no label file missing.csv"),

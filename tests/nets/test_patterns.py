@@ -284,7 +284,7 @@ def test_what_cannot_be_catalogued_is_refused_in_a_sentence(
     (tmp_path / "bad" / "x.png").write_bytes(b"no picture")
     assert "cannot be read" in refused("--images", tmp_path / "bad", "--out", out)
     assert "is a file" in refused("--images", images, "--out", trained[0])
-    assert "--split and --map are of labels" in refused("--images", images, "--out", out, "--split", "val")
+    assert "--split and --map concern labels" in refused("--images", images, "--out", out, "--split", "val")
     other = tmp_path / "other.pt"
     torch.save({"x": 1}, other)
     assert "is not a checkpoint" in refused("--images", images, "--out", out, "--model", other)

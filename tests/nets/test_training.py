@@ -216,7 +216,7 @@ def test_resume_refuses_another_recipes_or_networks_run(tmp_path: Path) -> None:
             )
     for content in (b"torn", (tmp_path / "best.pt").read_bytes()):
         (tmp_path / "last.pt").write_bytes(content)
-        with pytest.raises(UsageError, match="train anew without --resume"):
+        with pytest.raises(UsageError, match="train again without --resume"):
             run_fit(tmp_path, epochs=2, resume=True)
 
 

@@ -33,7 +33,8 @@ class Pairs:
         return max(len(self.images) // self.batch_size, 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # What is random is drawn here: in the thread it would race with the network's dropout for torch's numbers.
+        # Random numbers are drawn here: in the thread this would race with the network's dropout for
+        # torch's numbers.
         random = np.random.default_rng(int(torch.randint(2**62, ())))
         return prefetched(self._batches(list(shuffled(len(self.images), self.batch_size)), random))
 

@@ -50,7 +50,7 @@ def split_by_lesion(data: Path) -> tuple[list[Sample], list[Sample]]:
     rows = {row["image_id"]: row for row in read_rows(path, _COLUMNS)}
     unknown = sorted({row["dx"] for row in rows.values()} - set(DIAGNOSES))
     if unknown:
-        raise UsageError(f"{path} holds diagnoses that are none of {', '.join(DIAGNOSES)}: {', '.join(unknown)}")
+        raise UsageError(f"{path} holds diagnoses other than {', '.join(DIAGNOSES)}: {', '.join(unknown)}")
     samples = [
         Sample(found.image_id, found.image, diagnosis=rows[found.image_id]["dx"])
         for found in find_samples(data / "images")

@@ -24,7 +24,7 @@ DIAGNOSES = ("melanoma", "nevus", "seborrheic_keratosis")
 """The three classes of ISIC 2017, in the order of every classifier's output."""
 
 MASK_END = "_segmentation.png"
-"""What a mask's file name has after the image_id."""
+"""What follows the image_id in a mask's file name."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 
@@ -67,7 +67,7 @@ def find_samples(images: Path, masks: Path | None = None) -> list[Sample]:
         known = {sample.image_id for sample in samples}
         for path in sorted(masks.glob(f"*{MASK_END}")):
             if path.name.removesuffix(MASK_END) not in known:
-                raise UsageError(f"there is no image for the mask {path}; take it away, or add its image")
+                raise UsageError(f"there is no image for the mask {path}; delete it, or add its image")
     return samples
 
 
@@ -88,7 +88,7 @@ def read_labels(
     rows = read_rows(path, {"image_id", column} | ({"split"} if split else set()))
     unknown = sorted({row[column] for row in rows} - set(diagnoses))
     if unknown:
-        raise UsageError(f"{path} holds diagnoses that are none of {', '.join(diagnoses)}: {', '.join(unknown)}")
+        raise UsageError(f"{path} holds diagnoses other than {', '.join(diagnoses)}: {', '.join(unknown)}")
     return {row["image_id"]: row[column] for row in rows if split is None or row["split"] == split}
 
 

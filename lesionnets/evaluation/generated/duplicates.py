@@ -69,7 +69,7 @@ class EmbeddingFile:
                         zip(held["names"].tolist(), held["vectors"].astype(np.float64), strict=True)
                     )
             except (OSError, ValueError, KeyError) as error:
-                raise UsageError(f"{file} holds no embeddings; take it away, and it is made anew") from error
+                raise UsageError(f"{file} holds no embeddings; delete it, and it is created again") from error
 
     def __call__(self, samples: Sequence[Sample]) -> Floats:
         """Float [N, D] of images, each of length one.

@@ -73,7 +73,9 @@ class TrainingPictures:
 
     def __init__(self, samples: Sequence[Sample], originals: EmbeddingFile) -> None:
         if len(samples) < 2:
-            raise UsageError("copies are told from how near training pictures are: two are needed at least")
+            raise UsageError(
+                "copies are judged by how near training pictures are to each other: at least two are needed"
+            )
         self.ids = [sample.image_id for sample in samples]
         self.pictures = [read_image(sample.image, originals.size) for sample in samples]
         self.model = originals.model
@@ -109,7 +111,7 @@ def load_generator(path: Path, diagnosis: str) -> DcganGenerator:
     """
     network = checkpoint.load(path).build()
     if not isinstance(network, DcganGenerator):
-        raise UsageError(f"{path} is no generator's checkpoint; `lesionnets train generate_dcgan` makes one")
+        raise UsageError(f"{path} is not a generator's checkpoint; `lesionnets train generate_dcgan` makes one")
     if diagnosis not in network.classes:
         raise UsageError(f"{path} generates {', '.join(network.classes)}, not {diagnosis}")
     return network
@@ -141,7 +143,7 @@ def make(making: Making, out: Path, known: TrainingPictures | None) -> dict[str,
         UsageError: Where the folder holds a manifest already, or too many pictures are copies.
     """
     if (out / "manifest.json").exists():
-        raise UsageError(f"{out} holds generated pictures already: name another folder, or take it away")
+        raise UsageError(f"{out} holds generated pictures already: name another folder, or delete it")
     source = drawn(making.network, making.diagnosis, making.seed)
     out.mkdir(parents=True, exist_ok=True)
     kept: list[dict[str, object]] = []
@@ -179,7 +181,7 @@ def make(making: Making, out: Path, known: TrainingPictures | None) -> dict[str,
     if len(kept) < making.count:
         raise UsageError(
             f"{len(refused)} of {len(refused) + len(kept)} pictures are nearly copies of training pictures: "
-            "this generator has learnt them by heart; train it anew for a shorter time, or on more pictures"
+            "this generator has memorised them; train it again for a shorter time, or on more pictures"
         )
     cv2.imwrite(str(out / "sheet.png"), sheet(shown[:SHEET])[:, :, ::-1])
     if known:

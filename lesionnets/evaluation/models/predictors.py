@@ -32,11 +32,11 @@ Run = Callable[..., dict[str, Array]]
 """Takes the stage's inputs by name, without a batch dimension; returns its outputs by name, likewise."""
 
 PORT = 8001
-"""Where Triton listens for gRPC if it is not told otherwise."""
+"""Where Triton listens for gRPC by default."""
 
 _TIMEOUT = 60.0  # seconds of one request: an image of native size on a busy machine
 
-_TO_BE_SHOWN = "{} has to be shown a support: `lesionnets evaluate oneshot` measures such a model"
+_TO_BE_SHOWN = "{} needs a support: measure it with `lesionnets evaluate oneshot`"
 
 _WRAPPERS = {Stage.SEGMENT: "SegmentGraph", Stage.CLASSIFY: "ClassifyGraph"}
 """Graphs that are written in PyTorch, which know flips; the others exist in ONNX only."""
@@ -113,14 +113,14 @@ def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, sh
             raise UsageError(_TO_BE_SHOWN.format(path))
         return model
     if stage is None:
-        raise UsageError(f"{path} is no ONNX file")
+        raise UsageError(f"{path} is not an ONNX file")
     return _load_checkpoint(path, stage, flips=flips)
 
 
 def told_classes(path: str | Path) -> tuple[str, ...]:
     """The classes of a classifier in a model repository, by its configuration alone; none where that says nothing.
 
-    What the labels hold can so be refused before a model is loaded, which takes seconds.
+    This allows refusing labels before a model is loaded, which takes seconds.
     """
     path = Path(path)
     return labels_of(_parameters_beside(path)) if path.suffix == ".onnx" else ()
@@ -139,7 +139,7 @@ def _parameters_beside(path: Path) -> dict[str, str]:
     try:
         config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is no model configuration of Triton") from error
+        raise UsageError(f"{file} is not a Triton model configuration") from error
     return parameters_of(config)
 
 
@@ -199,7 +199,9 @@ def _connect(address: str, stage: Stage) -> Model:
     try:
         ready = triton.versions(name)
     except InferenceUnavailable as error:
-        raise UsageError(f"no Triton answers gRPC at {host}; is it running, and is that its gRPC port?") from error
+        raise UsageError(
+            f"no Triton answers gRPC at {host}; check that it is running, and that this is its gRPC port"
+        ) from error
     except ModelContractError as error:
         raise UsageError(f"the Triton at {host} serves no model {name!r}") from error
     if wanted and wanted not in ready:
@@ -229,6 +231,6 @@ def _parts(address: str) -> tuple[str, str, str]:
         host, port = None, PORT
     if not host or not name or "/" in name or (version and not version.isdecimal()) or address.endswith("@"):
         raise UsageError(
-            f"{address!r} is no address of a model: write triton://HOST:PORT/NAME or .../NAME@VERSION"
+            f"{address!r} is not the address of a model: write triton://HOST:PORT/NAME or .../NAME@VERSION"
         )
     return (f"[{host}]" if ":" in host else host) + f":{port}", name, version
