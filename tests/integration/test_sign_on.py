@@ -68,7 +68,7 @@ def server(issuer, redis_settings, object_store_settings, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(redis_settings, object_store_settings, tmp_path_factory):
-    """A desk at which nobody signs on."""
+    """A desk at which nobody signs on: what ``server`` is elsewhere, beside the one that has the issuer."""
     with Server(redis_settings, object_store_settings, tmp_path_factory.mktemp("plain")) as found:
         yield found
 
