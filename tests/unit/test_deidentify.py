@@ -173,7 +173,7 @@ IDENTIFYING = (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(TEXT, min_size=len(IDENTIFYING), max_size=len(IDENTIFYING)),
     st.dates(date(1900, 1, 1), date(2199, 1, 1)),

@@ -30,6 +30,7 @@ from dermbatch.images.quiet import quiet
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from tests import corpus
 from tests.corpus import changed_dicom
+from tests.drawn import read_or_refuse
 
 LIMIT = 120_000_000
 IMAGE = corpus.DRAWN.image
@@ -48,13 +49,6 @@ def reason(data: bytes, max_pixels: int = LIMIT) -> str:
     with pytest.raises(BadInput) as caught:
         read_image(data, max_pixels=max_pixels)
     return caught.value.reason
-
-
-def read_or_refuse(data: bytes) -> SourceImage | None:
-    try:
-        return read_image(data, max_pixels=1_000_000)
-    except BadInput:
-        return None
 
 
 def ycbcr(rgb: np.ndarray) -> np.ndarray:

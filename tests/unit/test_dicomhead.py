@@ -16,15 +16,11 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from dermbatch.errors import BadInput
 from dermbatch.images.dicomhead import HEAD_BYTES, frames, is_directory, referenced_files
 from dermbatch.phantoms.samples import dicom
-from orchestrator.planning.intake.frames import count_frames
 from tests import corpus
+from tests.drawn import counted
 
 PICTURE = corpus.DRAWN.image
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-
-def counted(data: bytes) -> int:
-    return count_frames(lambda length: data[:length], len(data))
 
 
 def bare(data: bytes) -> bytes:

@@ -156,17 +156,10 @@ def test_a_file_that_would_not_fit_into_memory_is_not_read(tmp_path):
     assert one.refusal.reason == "too_large"
 
 
-def test_a_folder_that_cannot_be_read_is_a_failure(intake, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("closed_is_closed")
+def test_a_folder_that_cannot_be_read_is_a_failure(intake, tmp_path):
     folder = tmp_path / "scan"
     (folder / "closed").mkdir(parents=True)
-    real = os.scandir
-
-    def scandir(path):  # root may read every folder, so the system's answer is played
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
     (one,) = walk(intake, folder)
     assert (one.name, one.refusal.reason) == ("scan/closed", "unreadable")
 
