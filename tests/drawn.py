@@ -49,6 +49,13 @@ def cleaned(data: bytes) -> bytes:
     return deidentify(data, profile, Pseudonyms(SecretStr("s" * 40)), max_pixels=LIMIT).data
 
 
+def reason(data: bytes, max_pixels: int = LIMIT) -> str:
+    """Why it is refused as it is."""
+    with pytest.raises(BadInput) as caught:
+        read_image(data, max_pixels=max_pixels)
+    return caught.value.reason
+
+
 def read_or_refuse(data: bytes) -> SourceImage | None:
     """What is read of a file that may be refused, but for no other error."""
     try:
