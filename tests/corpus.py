@@ -7,6 +7,7 @@ A name is the path relative to the folder; an archive's member is named ``path/o
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import tarfile
@@ -101,11 +102,16 @@ def animated(format: str) -> bytes:
     return pillow(frames[0], format, save_all=True, append_images=frames[1:], duration=100)
 
 
+@functools.cache
+def _dicom(sop_class: str, jpeg: bool) -> bytes:
+    return dicom(DRAWN, identity=7, sop_class=sop_class, jpeg=jpeg)
+
+
 def changed_dicom(
     change: Callable[[Dataset], None], *, jpeg: bool = False, sop_class: str = VL_PHOTOGRAPHIC
 ) -> bytes:
     """The phantom as DICOM with something changed."""
-    dataset = pydicom.dcmread(io.BytesIO(dicom(DRAWN, identity=7, sop_class=sop_class, jpeg=jpeg)))
+    dataset = pydicom.dcmread(io.BytesIO(_dicom(sop_class, jpeg)))
     change(dataset)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     file = io.BytesIO()

@@ -16,7 +16,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import Part, http_ok
 from tests.needed import program
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 DEPLOYED = Path(__file__).parents[1] / "deploy" / "prometheus"
 RULES = yaml.safe_load((DEPLOYED / "rules.yaml").read_text(encoding="utf-8"))
@@ -75,10 +75,7 @@ class Prometheus:
 
     def wait(self, condition, seconds=30.0):
         """Look until it is true of this server; it says what was not where it never is."""
-        until = time.monotonic() + patience(seconds)
-        while not condition(self):
-            assert time.monotonic() < until, (self.firing(), self.get("targets")["activeTargets"])
-            time.sleep(0.1)
+        wait_for(lambda: condition(self), seconds, lambda: (self.firing(), self.get("targets")["activeTargets"]))
 
 
 @contextmanager

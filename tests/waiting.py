@@ -1,6 +1,7 @@
 """How long a test waits for what is to come."""
 
 import os
+import time
 
 
 def patience(seconds: float) -> float:
@@ -9,6 +10,21 @@ def patience(seconds: float) -> float:
     A limit only ends waits in vain, so it is generous; it is nothing to measure speed by.
     """
     return seconds * max(3.0, _crowd())
+
+
+def wait_for(condition, seconds=30.0, what="what was waited for"):
+    """Look again and again until there is something true, which it gives; fails after ``patience(seconds)``.
+
+    Args:
+        condition: Asked each time; what it asserts itself fails at once.
+        seconds: As for `patience`.
+        what: What is said of a wait in vain, or what gives that then (a log, say).
+    """
+    deadline = time.monotonic() + patience(seconds)
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"in vain: {what() if callable(what) else what}"
+        time.sleep(0.02)
+    return found
 
 
 def allowed(seconds: float) -> float:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from tempfile import TemporaryFile
 import psutil
 
 from dermbatch.records.outcome import FailureRecord, ResultRecord
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 
 PRELOADED = Path(__file__).with_name("preloaded.py")
 DERMBATCH = [sys.executable, "-m", "orchestrator.cli"]
@@ -85,16 +84,6 @@ def dermbatch(*args, timeout=240, env=None):
         for file in (out, err):
             file.seek(0)
         return Ended(code, out.read().decode(), err.read().decode())
-
-
-def wait_for(condition, timeout=60.0, what="the condition"):
-    """Look until there is something true; returns it."""
-    deadline = time.monotonic() + patience(timeout)
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not come true within {timeout} s")
 
 
 def results(folder: Path) -> dict[str, ResultRecord]:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import alive, command_line, wait_for
+from commands import alive, command_line
 
 from benchmarks.drains import haproxy
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVE = ("--bulk", 60, "--live", 2, "--every", 0.05, "--rounds", 1, "--slots", 1, "--live-slots", 1)

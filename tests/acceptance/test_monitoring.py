@@ -13,7 +13,7 @@ import urllib.request
 import cv2
 import numpy as np
 import pytest
-from commands import dermbatch, wait_for
+from commands import dermbatch
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.build import FOLDER
@@ -26,6 +26,7 @@ from orchestrator.planning.planner import plan
 from orchestrator.stack.stack import Stack
 from orchestrator.steering.controls import begin
 from tests.prometheus_server import expressions, prometheus, rules
+from tests.waiting import wait_for
 
 NOT_HERE = {
     # Triton exports these where it has an NVIDIA GPU, by DCGM (server/docs/user_guide/metrics.md, "GPU Metrics").

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
-from commands import dermbatch, failures, results, wait_for
+from commands import dermbatch, failures, results
 from sentinels import DAY, WORD, found_in, leaks, picture, planted, png_text, zipped
 
 from dermbatch import layout
@@ -18,6 +18,7 @@ from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
+from tests.waiting import wait_for
 
 SALT = {"DERMBATCH_PRIVACY__SALT": "a salt for tests, and long enough"}
 RULES = """

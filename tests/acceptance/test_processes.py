@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import Command, alive, command_line, dermbatch, failures, results, wait_for
+from commands import Command, alive, command_line, dermbatch, failures, results
 
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 
 
 def running_under(folder):

@@ -11,7 +11,7 @@ import boto3
 import numpy as np
 import psutil
 import pytest
-from commands import Command, alive, dermbatch, failures, results, wait_for
+from commands import Command, alive, dermbatch, failures, results
 from PIL import Image
 
 from dermbatch import layout
@@ -24,6 +24,7 @@ from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
 from orchestrator.stack.ports import free_ports
+from tests.waiting import wait_for
 
 ENV = {"DERMBATCH_WATCH__EVERY": "1", "DERMBATCH_WATCH__METRICS_PORT": "0"}
 RULES = """

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from commands import command_line, dermbatch, results, wait_for
+from commands import command_line, dermbatch, results
 
 from dermbatch import layout
 from dermbatch.ledger import Ledger
@@ -23,6 +23,7 @@ from dermbatch.stages import ORDER, Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack import host
 from tests.chart.rendering import NAME, objects, of_kind
+from tests.waiting import wait_for
 
 LOOK = 1  # seconds between two looks of the orchestrator for batches and canaries
 

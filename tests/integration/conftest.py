@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
@@ -21,7 +22,12 @@ from orchestrator.stack.process import Part, stop_all
 from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import ObjectFiles, s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
+from tests.outcome_samples import failure_of, result_of
 from workers.triton.client import TritonClient
+
+if TYPE_CHECKING:
+    import httpx
+    from desk_server import Server
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,43 @@ def client(digested_triton: TritonServer) -> Iterator[TritonClient]:
 def triton_settings(triton: TritonServer) -> TritonSettings:
     """Settings that lead to the Triton with the tiny models."""
     return triton.settings
+
+
+@pytest.fixture(scope="module")
+def store(object_store_settings: StoreSettings) -> ObjectStore:
+    """The real S3 server's store, with whatever other modules have left there."""
+    return ObjectStore(object_store_settings)
+
+
+@pytest.fixture(scope="module")
+def server(
+    redis_settings: RedisSettings, object_store_settings: StoreSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["Server"]:
+    """The desk as it serves those who come by a link, one a module."""
+    from desk_server import Server  # not above: what it needs costs other modules seconds
+
+    with Server(redis_settings, object_store_settings, tmp_path_factory.mktemp("desk")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ada(server: "Server") -> Iterator["httpx.Client"]:
+    """Somebody who is signed in there."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def monday(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a closed batch: eight results and a failure."""
+    from desk_server import write_batch
+
+    records = [
+        result_of("desk-monday", n, probabilities=(n / 10, 0.9 - n / 10, 0.1), flags=("no_lesion",) * (n % 2))
+        for n in range(8)
+    ]
+    write_batch(store, "desk-monday", [*records, failure_of("desk-monday", 8)], tmp_path_factory.mktemp("t"))
+    return "desk-monday"
 
 
 @pytest.fixture

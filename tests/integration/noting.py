@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from dermbatch.settings import Settings, WorkerSettings
 from orchestrator.stack.environment import settings_environment
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 
 def noted(redis, log, enough):
@@ -28,11 +27,8 @@ def noted(redis, log, enough):
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + patience(60)
-        while not enough():
-            assert worker.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        wait_for(lambda: worker.poll() is not None or enough(), 60, log.read_text)
+        assert worker.poll() is None, log.read_text()
     finally:
         worker.terminate()
         worker.wait(30)

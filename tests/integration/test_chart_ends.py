@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from orchestrator.stack.environment import base_environment, settings_environmen
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import http_ok
 from tests.chart.rendering import NAME, objects, of_kind, pods
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 
 PORTS = {
     "orchestrator": ("laptop", "DERMBATCH_ORCHESTRATOR__METRICS_PORT"),
@@ -54,11 +54,9 @@ def test_programs_end_within_the_grace_of_their_pods(empty_redis, empty_store, s
                 )
             started[name] = process, port, spec["terminationGracePeriodSeconds"]
         for name, (process, port, _) in started.items():
-            until = time.monotonic() + patience(30)
-            while not http_ok(port, "/metrics"):
-                assert process.poll() is None, (tmp_path / name).read_text()
-                assert time.monotonic() < until, (tmp_path / name).read_text()
-                time.sleep(0.1)
+            ready = partial(lambda of, at: of.poll() is not None or http_ok(at, "/metrics"), process, port)
+            wait_for(ready, 30, (tmp_path / name).read_text)
+            assert process.poll() is None, (tmp_path / name).read_text()
         for process, _, _ in started.values():
             process.send_signal(signal.SIGTERM)
         for name, (process, _, grace) in started.items():

@@ -19,7 +19,7 @@ from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import python_module
 from orchestrator.stack.servers.redis import redis_part
 from tests.needed import missing
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 HOUR = 3600
 FAST = LedgerSettings(lease=1, heartbeat=0.3, queued_look=0.5, first_pause=0.1, longest_pause=0.5)
@@ -42,19 +42,11 @@ def stepped(tmp_path):
 
         def step(seconds):
             clock.step(seconds)
-            soon(lambda: abs(ledger.images._redis.time()[0] - time.time() - seconds) < 5)
+            wait_for(lambda: abs(ledger.images._redis.time()[0] - time.time() - seconds) < 5)
 
         yield ledger, step, settings
     finally:
         part.stop()
-
-
-def soon(condition, seconds=6):
-    deadline = time.monotonic() + patience(seconds)
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.parametrize("images", [1, 300])
@@ -77,7 +69,7 @@ def test_a_dead_workers_image_comes_back_through_a_step(stepped, step):
     ledger.images.enqueue(messages_of([job_of(0)], settings))
     assert isinstance(ledger.images.claim(job_of(0), "dead"), Claim)
     step_to(step)
-    due = soon(lambda: ledger.images.requeue("o"))
+    due = wait_for(lambda: ledger.images.requeue("o"))
     assert [(one.why, one.lease_expired) for one in due] == [("expired", True)]
     again = ledger.images.claim(job_of(0), "w")
     assert isinstance(again, Claim)
@@ -90,7 +82,7 @@ def test_a_pause_ends_through_a_step(stepped, step):
     ledger.images.enqueue(messages_of([job_of(0)], settings))
     ledger.images.postpone(ledger.images.claim(job_of(0), "w"), 0.3)
     step_to(step)
-    assert [one.why for one in soon(lambda: ledger.images.requeue("o"))] == ["resend"]
+    assert [one.why for one in wait_for(lambda: ledger.images.requeue("o"))] == ["resend"]
 
 
 def test_steps_never_make_poison(stepped):
@@ -112,7 +104,7 @@ def test_another_orchestrator_takes_the_lead_of_a_dead_one_through_a_step(steppe
     assert ledger.slots.lead("dead", 1)
     assert not ledger.slots.lead("next", 1)
     step_to(step)
-    soon(lambda: ledger.slots.lead("next", 1))
+    wait_for(lambda: ledger.slots.lead("next", 1))
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
@@ -138,9 +130,9 @@ def test_a_batch_ends_whole_whatever_the_clock_does(tmp_path):
         work.submit(store, batch, work.entries(IMAGES))
         house.start_programs()
         for turn, step in enumerate((HOUR, -HOUR, 60, 0)):
-            soon(lambda turn=turn: house.recorded() > IMAGES * turn / 5, 60)
+            wait_for(lambda turn=turn: house.recorded() > IMAGES * turn / 5, 60)
             house.clock.step(step)
-        soon(lambda: work.closed(store, batch.name), 60)
+        wait_for(lambda: work.closed(store, batch.name), 60)
         verdict = judge(store, house.log, batch, no_op_artifacts_whole, Counter(), ours=True)
         house.mend()
     finally:

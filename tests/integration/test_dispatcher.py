@@ -15,7 +15,7 @@ from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.steering import controls
 from orchestrator.steering.controls import begin
 from tests.outcome_samples import batch_of, entry_of, result_of, write_manifest, write_record
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 
 def indices(jobs, batch="b"):
@@ -177,10 +177,7 @@ def test_refused_inputs_fail_without_a_worker(orchestra):
 def crash(orchestra, job):
     """The worker of an image dies; what is due then is looked after."""
     orchestra.claim(job)
-    deadline = time.monotonic() + patience(10)
-    while not orchestra.dispatcher.repair():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(orchestra.dispatcher.repair, 10)
 
 
 def test_poison_is_recorded_and_the_batch_goes_on(orchestra):

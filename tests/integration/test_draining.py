@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing, contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 from orchestrator.stack.process import python_module, stop_all, wait_all
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 from workers.triton.client import TritonClient
 
 NEWEST = ModelChoice(name="segment_tiny")
@@ -138,10 +139,7 @@ def test_a_server_that_ends_under_load_fails_nothing_for_good(pair, behind, mode
         assert kinds[ModelContractError] == 0, texts
         assert kinds[InferenceAway] > 0  # so that it costs no image a try
         assert "a server is not ready" in texts
-        until = time.monotonic() + patience(10)
-        while ask(client) is not None and time.monotonic() < until:
-            time.sleep(0.1)
-        assert ask(client) is None
+        wait_for(lambda: ask(client) is None, 10)
 
 
 def failed(client, model):
@@ -170,10 +168,7 @@ def test_a_request_that_was_under_way_when_its_server_died_is_told_from_one_that
                 time.sleep(0.05)
             part.start()
             part.wait()
-        until = time.monotonic() + patience(10)
-        while ask(client, FIRST) is not None and time.monotonic() < until:
-            time.sleep(0.1)
-        assert ask(client, FIRST) is None
+        wait_for(lambda: ask(client, FIRST) is None, 10)
 
 
 def test_a_server_that_is_not_ready_costs_no_try_one_that_is_does(pair):
@@ -206,10 +201,8 @@ def test_a_proxy_that_goes_by_the_name_is_asked_by_it(pair, behind, tmp_path):
         part.wait()
         for host, ready in (("localhost", True), ("127.0.0.1", False)):
             with closing(Triton(TritonSettings(url=f"{host}:{port}"))) as triton:
-                until = time.monotonic() + patience(10)
-                while triton.ready() is not ready and time.monotonic() < until:  # HAProxy looks first
-                    time.sleep(0.1)
-                assert triton.ready() is ready, host
+                asked = partial(lambda of, answer: of.ready() is answer, triton, ready)
+                wait_for(asked, 10, host)  # HAProxy looks first
     finally:
         part.stop()
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -27,7 +26,7 @@ from dermbatch.stages import Stage
 from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
-from tests.waiting import patience
+from tests.waiting import wait_for
 from workers.triton import sharedmemory
 from workers.triton.client import TritonClient
 
@@ -94,13 +93,6 @@ def tiny(client, stage):
 
 def regions(triton):
     return set(triton.get_system_shared_memory_status().regions)
-
-
-def wait_for(what, seconds=10.0):
-    until = time.monotonic() + patience(seconds)
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("stage", list(Stage))

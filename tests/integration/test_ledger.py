@@ -13,7 +13,7 @@ from dermbatch.settings import LedgerSettings, RedisSettings
 from dermbatch.stages import Stage
 from orchestrator.dispatch.ledger_metrics import LedgerMetrics
 from orchestrator.stack.ports import free_ports
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 SETTINGS = LedgerSettings(lease=0.3, heartbeat=0.1, queued_look=0.3, max_crashes=3)
 
@@ -64,13 +64,8 @@ def claimed(ledger, item, owner="w/0"):
     return claim
 
 
-def wait_due(ledger, timeout=5.0):
-    deadline = time.monotonic() + patience(timeout)
-    while time.monotonic() < deadline:
-        if due := ledger.images.requeue("orchestrator"):
-            return due
-        time.sleep(0.02)
-    raise AssertionError("nothing became due")
+def wait_due(ledger):
+    return wait_for(lambda: ledger.images.requeue("orchestrator"), 5, "something due")
 
 
 def test_of_many_claims_one_wins(ledger):

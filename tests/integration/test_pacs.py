@@ -32,7 +32,7 @@ from orchestrator.steering.controls import begin
 from orchestrator.steering.replay import retry
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.watcher import Watcher
-from tests.waiting import patience
+from tests.waiting import wait_for
 from workers.process.drain import Drain
 from workers.process.lease import LeaseKeeper
 from workers.process.task import process_image
@@ -124,11 +124,10 @@ class Hospital:
         return len(jobs)
 
     def work_off(self, name="b"):
-        deadline = time.monotonic() + patience(60)
-        while not self.orchestra.state(name).finished:
-            assert time.monotonic() < deadline, "the batch does not end"
-            if not self.turn():
-                time.sleep(0.02)
+        def ended():
+            return self.orchestra.state(name).finished or (self.turn() and None)
+
+        wait_for(ended, 60, "the batch's end")
         self.orchestra.close()
 
     def records(self, name="b"):
@@ -243,10 +242,12 @@ def test_while_the_pacs_is_away_images_wait_and_nothing_is_computed_twice(hospit
     for number in range(4, 8):
         hospital.put(f"{number}", image(10 + number))
     hospital.submit("c")
-    deadline = time.monotonic() + patience(60)
-    while hospital.orchestra.ledger.snapshot().states["waiting"] < 4:
-        assert time.monotonic() < deadline
+
+    def wait_too():
         hospital.turn()
+        return hospital.orchestra.ledger.snapshot().states["waiting"] >= 4
+
+    wait_for(wait_too, 60)
     computed = inferences()
     for _ in range(5):
         time.sleep(0.1)

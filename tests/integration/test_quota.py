@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from test_watcher import packed
-from watched import BUCKET, Watched, batches, uri, wait_for
+from watched import BUCKET, Watched, batches, uri
 
 from dermbatch import layout, metrics
 from dermbatch.errors import UsageError
@@ -19,6 +19,7 @@ from orchestrator.planning.tenants.quota import had, reservations
 from orchestrator.planning.tenants.reservation import within
 from orchestrator.planning.tenants.tenant import Quota, Tenant
 from orchestrator.watching.rules.rules import Rule
+from tests.waiting import wait_for
 
 RULE = Rule(name="all", prefix=f"s3://{BUCKET}", tenant="clinic-a")
 

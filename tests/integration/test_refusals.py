@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from gate import Gate
-from test_service import Process, closed, wait_for, work_until
+from test_service import Process, closed, work_until
 
 from dermbatch import layout
 from dermbatch.errors import StoreRefused
@@ -18,6 +18,7 @@ from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import settings_environment
 from orchestrator.steering import controls
 from tests.corpus import write_corpus
+from tests.waiting import wait_for
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from desk_server import Server, pictured, write_batch
+from desk_server import pictured, write_batch
 
 from benchmarks.desk_gallery import tasks_of
 from dermbatch import layout
@@ -19,23 +19,11 @@ from dermbatch.records.outcome import KnownImage, ResultRecord
 from dermbatch.records.review import Decision
 from dermbatch.review.masks import of_runs, runs
 from dermbatch.stages import Stage
-from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write
 from tests.acceptance.browser import LAPTOP, PHONE, Seat, chromium
 
 THOROUGH = pytest.mark.skipif(not os.environ.get("DESK_CHECK"), reason="takes minutes: make desk-check")
 HEIGHT, WIDTH = 240, 320
-
-
-@pytest.fixture(scope="module")
-def store(object_store_settings):
-    return ObjectStore(object_store_settings)
-
-
-@pytest.fixture(scope="module")
-def server(redis_settings, object_store_settings, tmp_path_factory):
-    with Server(redis_settings, object_store_settings, tmp_path_factory.mktemp("desk")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

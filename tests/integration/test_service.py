@@ -16,7 +16,7 @@ from dermbatch.records.asked import BatchSummary
 from dermbatch.settings import LedgerSettings, OrchestratorSettings, Settings
 from orchestrator.stack.environment import settings_environment
 from orchestrator.stack.ports import free_ports
-from tests.waiting import allowed, patience
+from tests.waiting import allowed, wait_for
 
 LEASE = 1.5
 LEDGER = LedgerSettings(leader_lease=LEASE, queued_look=30)
@@ -85,14 +85,6 @@ def pair(start):
     time.sleep(0.5)
     assert (first.leads(), second.leads()) == (True, False)
     return first, second
-
-
-def wait_for(condition, seconds=30.0):
-    deadline = time.monotonic() + patience(seconds)
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def closed(orchestra, name="b"):

@@ -25,7 +25,7 @@ from orchestrator.stack import host
 from orchestrator.stack.process import http_ok
 from orchestrator.stack.stack import Stack
 from orchestrator.stack.state import Lock, make_home, read_state, state_path
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,6 @@ def stack(tmp_path_factory, models):
     home = tmp_path_factory.mktemp("home of a stack") / "new"
     with Stack(home, Settings(), workers=2, live_slots=1, model_repository=models) as stack:
         yield stack
-
-
-def wait_for(what, seconds=20.0):
-    until = time.monotonic() + patience(seconds)
-    while not what():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
 
 
 def pids_of(home):

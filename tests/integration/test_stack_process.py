@@ -18,7 +18,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.process import GUARD, Part, http_ok, python_module, stop_all, wait_all
 from orchestrator.stack.supervision import MOST_RESTARTS, WITHIN, Supervised
-from tests.waiting import allowed, patience
+from tests.waiting import allowed, wait_for
 
 ENVIRONMENT = base_environment(os.environ)
 
@@ -37,13 +37,6 @@ FAMILY = """
 def part(tmp_path, script, *arguments, name="thing", probe=lambda: True, **options):
     argv = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
     return Part(name, argv, ENVIRONMENT, tmp_path / f"{name}.log", probe, **options)
-
-
-def wait_for(what, seconds=10.0):
-    until = time.monotonic() + patience(seconds)
-    while not what():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
 
 
 def pid_in(path):

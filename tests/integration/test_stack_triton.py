@@ -3,7 +3,6 @@
 import os
 import shutil
 import sysconfig
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,7 +21,7 @@ from orchestrator.stack.environment import base_environment
 from orchestrator.stack.ports import free_ports
 from orchestrator.stack.servers import triton as stack_triton
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +146,7 @@ def test_metrics_count_what_was_inferred(client, triton):
     before = counted()
     for n in range(3):
         infer(client, "enhance_tiny", [], IMAGE=image(n))
-    until = time.monotonic() + patience(5)  # Triton counts a request a moment after it was answered
-    while counted() < before + 3 and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: counted() >= before + 3, 5)  # Triton counts a request a moment after it was answered
     assert counted() == before + 3
 
 

@@ -26,7 +26,7 @@ from dermbatch.settings import LedgerSettings, Settings, TritonSettings
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
 from orchestrator.stack.ports import free_ports
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 from workers.process.drain import Drain
 from workers.process.journey import process
 from workers.process.lease import LeaseKeeper
@@ -108,11 +108,7 @@ def test_a_message_of_a_later_version_is_left_to_those_that_know_it(place):
 
 
 def wait_due(place):
-    deadline = time.monotonic() + patience(5)
-    while not (due := place.ledger.images.requeue("o", 10)):
-        assert time.monotonic() < deadline, "nothing became due"
-        time.sleep(0.02)
-    return due[0]
+    return wait_for(lambda: place.ledger.images.requeue("o", 10), 5, "something due")[0]
 
 
 def result(place):

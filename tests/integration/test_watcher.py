@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 from orchestra import Orchestra
-from watched import BUCKET, LEASE, Watched, batches, entries, events, uri, wait_for
+from watched import BUCKET, LEASE, Watched, batches, entries, events, uri
 
 from dermbatch import layout
 from dermbatch.errors import StoreUnavailable
@@ -21,6 +21,7 @@ from orchestrator.planning.intake.intake import Intake
 from orchestrator.steering import controls
 from orchestrator.watching.rules.rules import Rule
 from orchestrator.watching.taking import gathering
+from tests.waiting import wait_for
 
 KEYS = [f"in/{n:03d}.jpg" for n in range(40)]
 

@@ -15,7 +15,7 @@ from celery import Celery
 from dermbatch.ledger.queue import QUEUES, TASK, celery_config
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from orchestrator.stack.environment import settings_environment
-from tests.waiting import patience
+from tests.waiting import patience, wait_for
 
 TAKEN = "tests:taken"
 
@@ -45,11 +45,8 @@ def working(redis_settings, **settings):
 
 
 def wait_taken(client, worker, count):
-    until = time.monotonic() + patience(60)
-    while client.llen(TAKEN) < count:
-        assert worker.poll() is None
-        assert time.monotonic() < until, f"only {client.llen(TAKEN)} taken"
-        time.sleep(0.05)
+    wait_for(lambda: worker.poll() is not None or client.llen(TAKEN) >= count, 60, lambda: client.llen(TAKEN))
+    assert worker.poll() is None
 
 
 def taken(redis_settings, count, **settings):

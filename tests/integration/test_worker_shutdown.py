@@ -19,7 +19,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.settings import LedgerSettings, Settings, WorkerSettings
 from dermbatch.store import ObjectStore
 from orchestrator.stack.environment import settings_environment
-from tests.waiting import allowed, patience
+from tests.waiting import allowed, wait_for
 from workers.process.shutdown import give_back
 
 LEDGER = LedgerSettings(lease=60, heartbeat=0.5, queued_look=60)  # nothing comes back by itself within a test
@@ -57,11 +57,11 @@ class Worker:
         assert self.ledger.images.enqueue(messages_of(jobs, self.settings.redis)) == len(jobs)
 
     def wait_until(self, what, seconds=30.0):
-        until = time.monotonic() + patience(seconds)
-        while not what():
-            assert self.process.poll() is None or what(), self.log.read_text()
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.05)
+        def there():
+            ended = self.process.poll() is not None
+            return what() or (ended and pytest.fail(self.log.read_text()))
+
+        wait_for(there, seconds, self.log.read_text)
 
     def ends(self, within):
         """Its exit code, the seconds that it took, and what it says became of its images."""

@@ -1,7 +1,6 @@
 """Buckets that are watched, watchers in threads, and what they have taken in: for tests and benchmarks."""
 
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -13,18 +12,10 @@ from orchestrator.batches.entries import part_entries, read_batch
 from orchestrator.watching.news.events import ObjectEvent
 from orchestrator.watching.rules.rules import Rule, RuleBook
 from orchestrator.watching.watcher import Watcher
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 BUCKET = "pacs"
 LEASE = 1.0
-
-
-def wait_for(condition, seconds=30.0, what="the condition"):
-    deadline = time.monotonic() + patience(seconds)
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return found
 
 
 def taken_in(store):

@@ -1,5 +1,6 @@
 """What unit tests share, so that each costs little."""
 
+import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -21,3 +22,16 @@ def nursery() -> Iterator[Nursery]:
 def shared_nursery(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have walks through inputs take their reading processes from there, each walk a process of its own."""
     monkeypatch.setattr("orchestrator.planning.intake.intake.Reader", partial(Reader, nursery=nursery))
+
+
+@pytest.fixture
+def closed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders called "closed" cannot be read: root may read every folder, so the system's answer is played."""
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)

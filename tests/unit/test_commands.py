@@ -24,7 +24,8 @@ def leaves(command, path=""):
         yield where, below
 
 
-LEAVES = dict(leaves(program()))
+PROGRAM = program()
+LEAVES = dict(leaves(PROGRAM))
 
 
 def test_every_command_has_an_example_and_no_other_has():
@@ -42,7 +43,7 @@ def test_examples_are_commands_that_can_be_typed(name):
 
 @pytest.mark.parametrize("name", [*LEAVES, ""])
 def test_help_is_plain(name, capsys):
-    program()([*name.split(), "--help"], prog_name="dermbatch", standalone_mode=False)
+    PROGRAM([*name.split(), "--help"], prog_name="dermbatch", standalone_mode=False)
     output = capsys.readouterr().out
     assert not re.search(r"<(bool|str|int|float|path|list|datetime)|`|:class:|\bArgs:|\[/", output)
     assert "-h" in output

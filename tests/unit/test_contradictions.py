@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from dermbatch.errors import BadInput
 from tests.corpus import changed_dicom
-from tests.unit.test_cases import (
+from tests.drawn import (
     GREY,
     IMAGE,
     J2K,

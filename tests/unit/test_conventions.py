@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from dermbatch.images.pixels import adobe_rgb, grey_profile
 from tests.corpus import picture, png_chunk
-from tests.unit.test_cases import GREY, IMAGE, LOSSY, both_are, refusal
+from tests.drawn import GREY, IMAGE, LOSSY, both_are, refusal
 
 HEIGHT, WIDTH = IMAGE.shape[:2]
 GREYS = np.repeat(GREY[..., None], 3, axis=2)

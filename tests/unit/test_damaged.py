@@ -15,7 +15,7 @@ from pydicom.uid import JPEGBaseline8Bit, JPEGLossless
 
 from dermbatch.errors import BadInput
 from tests import corpus
-from tests.unit.test_cases import (
+from tests.drawn import (
     GREY,
     HEIGHT,
     IMAGE,
@@ -30,6 +30,7 @@ from tests.unit.test_cases import (
     items,
     read,
     refusal,
+    tiff,
 )
 
 BIG = np.array(Image.fromarray(IMAGE).resize((640, 480), Image.Resampling.BICUBIC))
@@ -93,12 +94,6 @@ def test_damaged_lossless_jpeg_pictures_are_no_wrong_ones(damage):
     data = DAMAGE[damage](imagecodecs.jpeg8_encode(IMAGE, lossless=True))
     assert refusal(data).reason == "corrupt"
     assert "Pixel Data" in str(refusal(coded(data, JPEGLossless)))
-
-
-def tiff(pixels: np.ndarray, **options: object) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, photometric="rgb", metadata=None, **options)
-    return file.getvalue()
 
 
 def with_tag(data: bytes, code: int, values: dict[int, int]) -> bytes:

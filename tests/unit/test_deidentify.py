@@ -7,7 +7,6 @@ import warnings
 from contextlib import suppress
 from datetime import date, timedelta
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +33,6 @@ from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile, load_profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SALT = "a salt for tests, and long enough"
 PSEUDONYMS = Pseudonyms(SecretStr(SALT))
 DRAWN = phantom(4, height=96, width=128)
@@ -173,7 +171,7 @@ IDENTIFYING = (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(TEXT, min_size=len(IDENTIFYING), max_size=len(IDENTIFYING)),
     st.dates(date(1900, 1, 1), date(2199, 1, 1)),
@@ -525,35 +523,3 @@ def test_a_profile_is_what_its_file_says(tmp_path):
     assert load_profile(tmp_path / "p.yaml") == Profile(name="a", dates="shift")
     with pytest.raises(UsageError, match="cannot be read"):
         load_profile(tmp_path / "none.yaml")
-
-
-# Real files
-
-
-@pytest.mark.shared_data
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real images in {DATA}")
-@pytest.mark.parametrize("folder", ["dicom_isic2020", "dicom_testfiles"])
-def test_real_files_keep_their_pixels_and_lose_their_names(folder):
-    refused, patients = set(), set()
-    for path in sorted((DATA / folder).glob("*.dcm")):
-        data = path.read_bytes()
-        try:
-            made = cleaned(data)
-            expected = read_image(data, max_pixels=10**8)
-        except BadInput:
-            refused.add(path.name)
-            continue
-        found = read_image(made.data, max_pixels=10**8)
-        assert np.array_equal(found.pixels, expected.pixels), path.name
-        assert found.pixel_spacing_mm == expected.pixel_spacing_mm
-        patients.add(made.patient)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = dcmread(BytesIO(data), force=True, stop_before_pixels=True)
-        for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstanceUID", "InstitutionName"):
-            value = str(dataset.get(keyword, "")).strip("\" '")
-            assert len(value) < 5 or value.encode() not in made.data, (path.name, keyword)
-    assert refused == (
-        set() if folder == "dicom_isic2020" else {"SC_rgb_small_odd_jpeg.dcm", "examples_ybr_color.dcm"}
-    )
-    assert len(patients) == (15 if folder == "dicom_isic2020" else 7)

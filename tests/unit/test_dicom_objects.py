@@ -69,9 +69,12 @@ class Made:
         return png.decode(self.store.objects["results", self.record.stages[stage].artifacts[name]])
 
 
+DRAWN = dicom(phantom(3, height=120, width=160), identity=3)
+
+
 def source(**changes):
     """A phantom's DICOM file; attributes changed, or taken out where None."""
-    dataset = dcmread(BytesIO(dicom(phantom(3, height=120, width=160), identity=3)))
+    dataset = dcmread(BytesIO(DRAWN))
     for keyword, value in changes.items():
         if value is None:
             delattr(dataset, keyword)

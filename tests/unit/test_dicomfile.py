@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,37 +23,18 @@ from pydicom.uid import (
 )
 
 from dermbatch.errors import BadInput
-from dermbatch.images.dicomfile import decode_pixels
-from dermbatch.images.imagefile import SourceImage, read_image
+from dermbatch.images.imagefile import read_image
 from dermbatch.images.quiet import quiet
 from dermbatch.phantoms.samples import SECONDARY_CAPTURE, dicom
 from tests import corpus
 from tests.corpus import changed_dicom
+from tests.drawn import LIMIT, read, read_or_refuse, reason
 
-LIMIT = 120_000_000
 IMAGE = corpus.DRAWN.image
 DICOMS = corpus.dicoms()
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 # Decoders may round differently (ISO/IEC 10918-2): libjpeg, which pydicom asks, and libjpeg-turbo by up to 3.
 ROUNDING = 3
-
-
-def read(data: bytes) -> SourceImage:
-    return read_image(data, max_pixels=LIMIT)
-
-
-def reason(data: bytes, max_pixels: int = LIMIT) -> str:
-    with pytest.raises(BadInput) as caught:
-        read_image(data, max_pixels=max_pixels)
-    return caught.value.reason
-
-
-def read_or_refuse(data: bytes) -> SourceImage | None:
-    try:
-        return read_image(data, max_pixels=1_000_000)
-    except BadInput:
-        return None
 
 
 def ycbcr(rgb: np.ndarray) -> np.ndarray:
@@ -412,54 +392,6 @@ def test_damaged_files_are_read_or_refused(jpeg, changes, keep):
         del data[int(keep * 2.5 * len(data)) :]
     image = read_or_refuse(bytes(data))
     assert image is None or (image.pixels.ndim == 3 and image.pixels.dtype == np.uint8)
-
-
-@pytest.mark.shared_data
-def test_real_dermoscopic_files_decode_as_pydicom_decodes_them():
-    folder = SHARED / "dicom_isic2020"
-    if not folder.is_dir():
-        pytest.skip(f"there is no {folder}")
-    files = sorted(folder.glob("*.dcm"))
-    assert len(files) == 15
-    for path in files:
-        data = path.read_bytes()
-        image = read(data)
-        assert image.notes == ()
-        # Skin, not green or violet: red is the strongest colour on the whole.
-        mean = image.pixels[::8, ::8].reshape(-1, 3).mean(axis=0)
-        assert mean[0] >= mean[1] * 0.98 > mean[2] * 0.9
-        if len(data) < 60_000:
-            reference = pixel_array(pydicom.dcmread(io.BytesIO(data)), raw=False)
-            assert np.abs(image.pixels.astype(int) - reference).max() <= ROUNDING
-
-
-@pytest.mark.shared_data
-def test_files_of_every_encoding_show_their_colours():
-    folder = SHARED / "dicom_testfiles"
-    if not folder.is_dir():
-        pytest.skip(f"there is no {folder}")
-    bars = [(255, 0, 0), (255, 128, 128), (0, 255, 0), (128, 255, 128), (0, 0, 255), (128, 128, 255)]
-    seen = 0
-    for path in sorted(folder.glob("SC_*.dcm")):
-        with quiet():
-            rows = pydicom.dcmread(path, stop_before_pixels=True).Rows
-        if rows != 100:
-            continue
-        pixels = read(path.read_bytes()).pixels
-        for i, bar in enumerate(bars):
-            assert np.abs(pixels[i * 10 + 5, 50].astype(int) - bar).max() <= 6, (path.name, i)
-        seen += 1
-    assert seen == 7
-    refusals = {
-        path.name: reason(path.read_bytes())
-        for path in folder.glob("*.dcm")
-        if path.name in ("SC_rgb_small_odd_jpeg.dcm", "examples_ybr_color.dcm")
-    }
-    assert refusals == {"SC_rgb_small_odd_jpeg.dcm": "too_small", "examples_ybr_color.dcm": "not_a_skin_image"}
-    odd, _ = decode_pixels(pydicom.dcmread(folder / "SC_rgb_small_odd_jpeg.dcm"))
-    assert odd.shape == (3, 3, 3)
-    for path in folder.glob("VL*.dcm"):
-        assert read(path.read_bytes()).pixels.shape[2] == 3
 
 
 def test_the_samples_writer_makes_what_is_read_here():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tracemalloc
-from pathlib import Path
 
 import pydicom
 import pytest
@@ -16,15 +15,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from dermbatch.errors import BadInput
 from dermbatch.images.dicomhead import HEAD_BYTES, frames, is_directory, referenced_files
 from dermbatch.phantoms.samples import dicom
-from orchestrator.planning.intake.frames import count_frames
 from tests import corpus
+from tests.drawn import counted
 
 PICTURE = corpus.DRAWN.image
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-
-def counted(data: bytes) -> int:
-    return count_frames(lambda length: data[:length], len(data))
 
 
 def bare(data: bytes) -> bytes:
@@ -120,13 +114,3 @@ def test_damaged_directories_are_read_or_refused(changes, keep):
     except BadInput as refused:
         found = [(refused.reason,)]
     assert all(parts and all(parts) for parts in found)
-
-
-@pytest.mark.shared_data
-def test_real_files_have_one_frame_each():
-    folders = [SHARED / name for name in ("dicom_isic2020", "dicom_testfiles")]
-    if not all(folder.is_dir() for folder in folders):
-        pytest.skip(f"there is no {SHARED}")
-    paths = [path for folder in folders for path in folder.glob("*.dcm")]
-    assert len(paths) == 30
-    assert {counted(path.read_bytes()) for path in paths} == {1}

@@ -15,9 +15,10 @@ from PIL import Image, ImageCms
 
 from dermbatch.errors import BadInput
 from dermbatch.images.formats.origin import XMP_SYNTHETIC
-from dermbatch.images.imagefile import SUPPORTED, SourceImage, read_image, sniff
+from dermbatch.images.imagefile import SUPPORTED, read_image, sniff
 from dermbatch.images.quiet import quiet
 from tests import corpus
+from tests.drawn import read_or_refuse
 
 LIMIT = 120_000_000
 RASTERS = corpus.rasters()
@@ -30,13 +31,6 @@ def difference(data: bytes, expected: np.ndarray) -> float:
     pixels = read_image(data, max_pixels=LIMIT).pixels
     assert pixels.shape == expected.shape
     return float(np.abs(pixels.astype(int) - expected).mean())
-
-
-def read_or_refuse(data: bytes) -> SourceImage | None:
-    try:
-        return read_image(data, max_pixels=1_000_000)
-    except BadInput:
-        return None
 
 
 @pytest.mark.parametrize("name", RASTERS)

@@ -394,14 +394,16 @@ def test_what_is_known_of_other_bytes_is_not_taken(place):
     assert (again.cached, again.source.sha256) == ((), SHA256)
 
 
-def test_of_many_models_the_oldest_are_forgotten(place):
-    for n in range(14):
+def test_of_many_models_the_oldest_are_forgotten(place, monkeypatch):
+    monkeypatch.setattr(known, "_PREVIEWS_MOST", 3)
+    monkeypatch.setattr(known, "_STAGES_MOST", 12)
+    for n in range(5):
         place.triton.models = whole_triton(classify=f"{n:02d}" * 32).models
         record = place.run()
     remembered = place.read()
     assert len(remembered.previews) == known._PREVIEWS_MOST
     assert list(remembered.previews)[-1] == record.preview.split("/")[3]
-    for n in range(40):
+    for n in range(15):
         place.triton.models = whole_triton(segment=f"{n:02d}" * 32).models
         record = place.run()
         assert record.cached in ((Stage.PURIFY,), ORDER)  # what is in use stays, however old it is

@@ -136,7 +136,7 @@ REFUSED = {
     "no yaml": ("rules: [\n", "not YAML"),
     "a control character": ("rules: \x01\n", "not YAML"),
     "an object of Python": ("rules: !!python/object/apply:os.getcwd []\n", "line 1: not YAML"),
-    "deep": ("[" * 5000, "not YAML"),
+    "deep": ("[" * 1000, "not YAML"),
     "itself": ("rules: &a\n  - *a\n", "line 1: rules: input should be"),
     "a list as a key": ("? [a, [b, {c: d}]]\n: x\n", "line 1: not YAML"),
     "key twice": (RULE + "    prefix: s3://other\n", "line 4: 'prefix' is there twice"),

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -15,6 +16,7 @@ from orchestrator.stack.environment import base_environment, plain, settings_env
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1, max_size=20)
 
 
+@hypothesis_settings(max_examples=25)  # each builds all settings twice
 @given(
     secret=TEXT,
     bucket=TEXT,

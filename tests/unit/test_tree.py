@@ -2,6 +2,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,18 +41,11 @@ def test_what_was_added_behind_comes_and_what_was_added_before_does_not(tmp_path
     assert [leaf.below for leaf in leaves(tmp_path, after=last.place)] == ["b/3", "d/1"]
 
 
-def test_a_closed_folder_is_told_of_once(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("closed_is_closed")
+def test_a_closed_folder_is_told_of_once(tmp_path):
     (tmp_path / "closed").mkdir()
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "a").write_bytes(b"")
-    real = os.scandir
-
-    def scandir(path):  # root may read every folder, so the system's answer is played
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
     closed, inside = leaves(tmp_path)
     assert (closed.kind, closed.below, closed.why) == ("closed", "closed", "Permission denied")
     assert list(leaves(tmp_path, after=closed.place)) == [inside]

@@ -14,16 +14,9 @@ from dermbatch.bounded.limits import Limits
 from dermbatch.bounded.reader import Reader
 from dermbatch.errors import BadInput, ReaderKilled, TooExpensive
 from tests import misbehaving
-from tests.waiting import patience
+from tests.waiting import wait_for
 
 LIMITS = Limits(memory=64 << 20, bytes_per_pixel=10, seconds=1, seconds_per_megapixel=1, patience=60)
-
-
-def wait_for(what):
-    until = time.monotonic() + patience(10)
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def ended(pid):
