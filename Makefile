@@ -157,6 +157,8 @@ TRAINED := $(addprefix trained-,$(RECIPES))
 models: $(TRAINED)  ## train the four default models anew into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
 	$(BIN)/lesionnets usual $(MODELS)/classify_lite/best.pt --images $(DATA)/train/images --held-out $(DATA)/val/images
 	$(foreach recipe,$(RECIPES),$(call exported,$(recipe)))
+	$(BIN)/lesionnets precision enhance --images $(DATA)/train/images --count 64 --spare 3 \
+		--model $(MODELS)/repository/enhance_espcn/1/model.onnx --repository $(MODELS)/repository
 
 # Ends with a newline: one command a recipe.
 define exported

@@ -31,6 +31,9 @@ def precision(
     count: Annotated[
         int, typer.Option(min=1, help="Number of images to calibrate int8 with, spread evenly over the folder.")
     ] = 64,
+    spare: Annotated[
+        int, typer.Option(min=0, help="Number of the last convolutions that keep float32, of int8.")
+    ] = 0,
     float16: Annotated[
         bool, typer.Option("--float16", help="Use half precision, for GPUs, instead of bytes; needs no images.")
     ] = False,
@@ -52,7 +55,7 @@ def precision(
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     chosen = found.samples[:: max(len(found.samples) // count, 1)][:count]
     graph = onnx.load(path)
-    made = to_float16(graph) if float16 else to_int8(graph, _inputs(loaded, stage, chosen))
+    made = to_float16(graph) if float16 else to_int8(graph, _inputs(loaded, stage, chosen), spare=spare)
     typer.echo(write_variant(path, made, repository, kind))
 
 

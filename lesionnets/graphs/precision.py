@@ -71,7 +71,7 @@ def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return whole
 
 
-def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs]) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0) -> onnx.ModelProto:
     """A graph whose wide convolutions are computed in 8 bits, calibrated by the ranges of values on real inputs.
 
     Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte by tensor,
@@ -81,12 +81,14 @@ def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs]) -> onnx.ModelProto
     Args:
         model: As it is served; not changed.
         inputs: What it will be given, of training images.
+        spare: So many of the last wide convolutions stay in float32: nothing after them makes up for their errors.
 
     Raises:
         UsageError: Where there are no inputs, or it has no convolution wide enough.
     """
     whole = whole_weights(model)
-    if not (chosen := wide_convolutions(whole)):
+    wide = wide_convolutions(whole)
+    if not (chosen := wide[: len(wide) - spare]):
         raise UsageError("the model has no convolution that is worth bytes")
     given = list(inputs)
     if not given:

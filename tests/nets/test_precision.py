@@ -64,6 +64,20 @@ def test_answers_hardly_change_and_operators_stay_plain(model_file: Path) -> Non
     assert wide_convolutions(graph)
 
 
+def test_the_last_convolutions_can_stay_in_float32(model_file: Path) -> None:
+    graph, given = onnx.load(model_file), inputs(2)
+    wide = wide_convolutions(graph)
+
+    def in_float32(**spared: int) -> int:
+        made = to_int8(graph, given, **spared)
+        weights = {one.name for one in made.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+        return sum(node.op_type == "Conv" and node.input[1] in weights for node in made.graph.node)
+
+    assert in_float32(spare=2) == in_float32() + 2
+    with pytest.raises(UsageError, match="no convolution"):
+        to_int8(graph, given, spare=len(wide))
+
+
 def test_halved_weights_are_made_whole_again(model_file: Path) -> None:
     graph, given = onnx.load(model_file), inputs(1)[0]
     halved = halve_weights(graph, least=1)

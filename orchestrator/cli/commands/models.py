@@ -57,7 +57,7 @@ def models(model_repository: options.Repository = None, as_json: options.AsJson 
         return
     table = Table(title=f"Models of {escape(str(folder))}", title_justify="left")
     for column in ("Model", "Versions", "By default", "Run by", "Measured"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=not table.columns)
     for model in found:
         cells = (model.name, ", ".join(model.versions), ", ".join(model.default_of), " or ".join(model.engines))
         table.add_row(*map(escape, cells), escape("\n".join(_figures(model))))
