@@ -214,6 +214,20 @@ def monday(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests have parts of four images."""
+    monkeypatch.setattr("dermbatch.layout.PART_SIZE", 4)
+
+
+@pytest.fixture
+def nothing_refused_yet(redis_settings: RedisSettings) -> None:
+    """Nobody has asked a desk too much."""
+    with redis.Redis.from_url(redis_settings.url) as client:
+        for key in client.scan_iter("desk:rate:*"):
+            client.delete(key)
+
+
+@pytest.fixture
 def empty_redis(redis_settings: RedisSettings) -> RedisSettings:
     """Settings that lead to the real Valkey with nothing in it."""
     with redis.Redis.from_url(redis_settings.url) as client:

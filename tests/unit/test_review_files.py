@@ -7,7 +7,7 @@ from io import BytesIO
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -93,6 +93,7 @@ WAYS = [as_png, as_ones, as_colours, as_two_bytes, as_glass, as_coco, as_runs, s
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@settings(max_examples=40)
 @given(mask=arrays(np.uint8, (HEIGHT, WIDTH), elements=st.sampled_from([0, 255])))
 def test_any_mask_comes_back(way, mask):
     assert np.array_equal(mask_of(way(mask), HEIGHT, WIDTH), mask)

@@ -1,16 +1,16 @@
-"""Similar cases without servers: local patterns, codes, facts, refinements, and what is wrong."""
+"""Similar cases without servers: the index, facts, refinements, and what is wrong."""
 
 import io
-import itertools
 from datetime import date, timedelta
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from standins import Store
 
 from dermbatch import layout
-from dermbatch.errors import ArtifactDamaged, ObjectNotFound, PermanentError, StoreUnavailable, UsageError
+from dermbatch.errors import ArtifactDamaged, PermanentError, StoreUnavailable, UsageError
 from dermbatch.records.asked import BatchSummary, Deidentification
 from dermbatch.records.outcome import ResultRecord
 from dermbatch.stored import read
@@ -20,57 +20,13 @@ from orchestrator.similar import codes, growing, identity
 from orchestrator.similar.answer import Question, answer
 from orchestrator.similar.facts import NOTHING, parse
 from orchestrator.similar.held import Forbidden, read_index
-from orchestrator.similar.patterns import Box, apart, matches, patterns_of, patterns_placed
+from orchestrator.similar.patterns import Box
 from orchestrator.similar.picture import look_of
 from orchestrator.similar.shelf import IndexShelf, Refinement
 from orchestrator.similar.told import values_of
 from tests.outcome_samples import CREATED, batch_of, entry_of, mask_png, result_of, table_of, write_manifest
 
 SIDE = 96
-
-
-class Shelf:
-    """An object store in memory, as far as an index needs one."""
-
-    bucket = "results"
-
-    def __init__(self):
-        self.objects = {}
-        self.writes = 0
-
-    def get(self, bucket, key, **_):
-        return self.read(bucket, key)[0]
-
-    def read(self, bucket, key, **_):
-        if key not in self.objects:
-            raise ObjectNotFound(f"no {key}")
-        return self.objects[key]
-
-    def put(self, key, body, content_type, **_):
-        self.writes += 1
-        self.objects[key] = body, str(self.writes)
-        return str(self.writes)
-
-    def put_if_match(self, key, body, content_type, etag):
-        return self.put(key, body, content_type) if self.objects.get(key, (None, None))[1] == etag else None
-
-    def delete(self, key, **_):
-        self.objects.pop(key, None)
-
-    def delete_prefix(self, bucket, prefix):
-        for key in [key for key in self.objects if key.startswith(prefix)]:
-            del self.objects[key]
-
-    def list(self, bucket, prefix, **_):
-        class Info:
-            def __init__(self, key):
-                self.key = key
-
-        return iter([Info(key) for key in sorted(self.objects) if key.startswith(prefix)])
-
-    def folders(self, bucket, prefix):
-        below = (key.removeprefix(prefix).split("/") for key in self.objects if key.startswith(prefix))
-        return iter(sorted({parts[0] for parts in below if len(parts) > 1}))
 
 
 def lesion(seed=0, *, radius=24, gain=1.0, at=(48, 48), spots=True):
@@ -150,7 +106,7 @@ def near(vector, seed):
 @pytest.fixture
 def store():
     """Two closed batches: six cases, of which 1 and 2 are most like 0."""
-    store = Shelf()
+    store = Store()
     first = directions(1, 5)[0]
     vectors = [first, near(first, 1), near(first, 2), -first]
     close(store, batch_of("monday", images=4), [case("monday", n, vector) for n, vector in enumerate(vectors)])
@@ -167,112 +123,6 @@ def ask(store, batch="monday", index=0, **asked):
 
 def names(found):
     return [(one.batch, one.index) for one in found.neighbours]
-
-
-# Local patterns.
-
-
-def test_patterns_do_not_change_with_light_or_resolution():
-    picture, mask = lesion()
-    plain = patterns_of(picture, mask, None, SIDE, SIDE)
-    dim, _ = lesion(gain=0.75)
-    other, _ = lesion(seed=8, spots=False)
-    large = cv2.resize(picture, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_CUBIC)
-
-    def likeness(picture, mask=mask):
-        found = matches(plain, patterns_of(picture, mask, None, SIDE, SIDE))
-        return sum(match.counted for match in found)
-
-    assert likeness(picture) == pytest.approx(1, abs=1e-3)
-    assert likeness(dim) > 0.9
-    assert likeness(large, cv2.resize(mask, (2 * SIDE, 2 * SIDE))) > 0.75
-    assert likeness(other) < likeness(large, cv2.resize(mask, (2 * SIDE, 2 * SIDE)))
-
-
-def test_regions_lie_in_the_lesion_and_weigh_by_what_the_classifier_looked_at():
-    picture, mask = lesion()
-    heat = np.zeros((64, 64), np.uint8)
-    heat[:30] = 255
-    found = patterns_of(picture, mask, heat, 2 * SIDE, 2 * SIDE)
-    assert found.weights.sum() == pytest.approx(1)
-    assert len(found.boxes) == len(found.weights) == len(found.described) > 9
-    for box in found.boxes:
-        assert 0 <= box.left < box.right <= 2 * SIDE
-        assert mask[(box.top + box.bottom) // 4, (box.left + box.right) // 4]
-    upper = sum(w for box, w in zip(found.boxes, found.weights, strict=True) if box.top + box.bottom < 2 * SIDE)
-    assert upper > 0.55
-
-
-def test_a_chosen_region_alone_counts():
-    picture, mask = lesion()
-    found = patterns_of(picture, mask, None, SIDE, SIDE)
-    only = matches(found, found, (3, 1))
-    assert {match.region for match in only} == {1, 3}
-    assert sum(match.counted for match in only) == pytest.approx(1, abs=1e-3)
-
-
-def test_regions_that_are_shown_lie_apart_and_those_that_count_most_come_first():
-    picture, mask = lesion()
-    found = matches(*[patterns_of(picture, mask, None, SIDE, SIDE)] * 2)
-    shown = apart(found, 5)
-    assert shown[0] == found[0]
-    assert 2 <= len(shown) <= 5
-    assert len({match.other for match in shown}) == len(shown)
-    for one, other in itertools.combinations(shown, 2):
-        across, down = abs(one.box.left - other.box.left), abs(one.box.top - other.box.top)
-        assert across + down > 7
-
-
-def test_a_picture_without_lesion_has_no_patterns():
-    assert patterns_of(lesion()[0], np.zeros((SIDE, SIDE), np.uint8), None, SIDE, SIDE) is None
-
-
-@pytest.mark.parametrize(
-    ("shape", "at", "radius"), [((40, 90), (5, 5), 30), ((90, 40), (20, 60), 2), ((8, 8), (4, 4), 9)]
-)
-def test_lesions_at_the_edge_tiny_ones_and_those_that_fill_the_picture_have_regions(shape, at, radius):
-    picture = np.full((*shape, 3), 120, np.uint8)
-    mask = np.zeros(shape, np.uint8)
-    cv2.circle(mask, at, radius, 255, -1)
-    found = patterns_of(picture, mask, None, *shape)
-    assert np.isfinite(found.described).all()
-    assert found.weights.sum() == pytest.approx(1)
-
-
-# Codes.
-
-
-def test_codes_find_the_nearest_among_those_allowed():
-    vectors = directions(50)
-    coder = codes.Coder(4)
-    coder.add(coder.encode(vectors[:20]))
-    coder.add(coder.encode(vectors[20:]))
-    assert coder.cases == 50
-    exact = np.argsort(-(vectors @ vectors[7]))
-    assert [number for number, _ in coder.nearest(vectors[7], 5)] == exact[:5].tolist()
-    allowed = np.ones(50, bool)
-    allowed[exact[:3]] = False
-    assert [number for number, _ in coder.nearest(vectors[7], 2, allowed)] == exact[3:5].tolist()
-    assert coder.nearest(vectors[7], 5, np.zeros(50, bool)) == []
-    assert codes.Coder(4).nearest(vectors[7], 5) == []
-
-
-def test_many_are_kept_as_codes_that_find_nearly_the_same():
-    random = np.random.default_rng(0)
-    vectors = (random.normal(size=(4000, 20)) @ random.normal(size=(20, 256))).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    trained = codes.train(vectors)
-    coder = codes.Coder(256, trained)
-    for part in np.array_split(vectors, 3):
-        coder.add(codes.Coder(256, trained).encode(part))
-    assert coder.code_bytes < codes.Coder(256).code_bytes
-    hits = [
-        len(set(np.argsort(-(vectors @ one))[:10]) & {n for n, _ in coder.nearest(one, 10)})
-        for one in vectors[::80]
-    ]
-    assert np.mean(hits) >= 9
-    allowed = np.arange(len(vectors)) % 2 == 0
-    assert all(number % 2 == 0 for number, _ in coder.nearest(vectors[1], 10, allowed))
 
 
 # The index.
@@ -363,11 +213,11 @@ def test_images_without_lesion_failed_or_not_dermoscopic_are_not_held(store):
 def test_a_damaged_index_is_one_clear_answer_and_made_anew(store, harm):
     (index,) = growing.indexes(store)
     shard, own = index.shards[0].key, layout.similar_index(index.model.sha256)
-    body = store.objects[own][0]
+    body = store.objects["results", own]
     if harm == "gone":
         store.delete(shard)
     elif harm in {"cut", "other"}:
-        store.put(shard, store.objects[shard][0][:-9] if harm == "cut" else b"x", "")
+        store.put(shard, store.objects["results", shard][:-9] if harm == "cut" else b"x", "")
     else:
         changed = body.replace(b"ab" * 32, b"cd" * 32)
         store.put(own, b"{" if harm == "no_json" else changed, "")
@@ -382,7 +232,9 @@ def test_an_index_of_another_models_embeddings_is_one_clear_answer(store):
     (index,) = growing.indexes(store)
     moved = layout.similar_index("cd" * 32)
     store.put(
-        moved, store.objects.pop(layout.similar_index(index.model.sha256))[0].replace(b"ab" * 32, b"cd" * 32), ""
+        moved,
+        store.objects.pop(("results", layout.similar_index(index.model.sha256))).replace(b"ab" * 32, b"cd" * 32),
+        "",
     )
     with pytest.raises(
         PermanentError, match=r"no index of the embeddings of classify_net 1 .* of several models"
@@ -392,36 +244,12 @@ def test_an_index_of_another_models_embeddings_is_one_clear_answer(store):
     assert read_index(store, "ef" * 32) is None
 
 
-def test_the_nearest_of_few_that_are_allowed_are_found_wherever_they_lie():
-    random = np.random.default_rng(0)
-    vectors = random.normal(size=(6000, 16)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    coder = codes.Coder(16, codes.train(vectors))
-    coder.add(coder.encode(vectors))
-    far = np.argsort(vectors @ vectors[7])[:5]
-    allowed = np.zeros(len(vectors), bool)
-    allowed[far] = True
-    assert {number for number, _ in coder.nearest(vectors[7], 10, allowed)} == set(far.tolist())
-
-
 def placed_patterns(*cells, side=8):
     """A model's own descriptors: a direction and a length at (row, column), over a picture of cells."""
     found = np.zeros((side, side, 4), np.float16)
     for row, column, direction, length in cells:
         found[row, column] = np.eye(4)[direction] * length
     return found
-
-
-def test_patterns_that_a_model_gave_are_regions_where_it_placed_them():
-    found = patterns_placed(placed_patterns((2, 2, 0, 0.3), (3, 3, 0, 0.3), (4, 6, 1, 0.4)), 80, 160)
-    assert found.boxes == (Box(40, 20, 80, 40), Box(120, 40, 160, 60))
-    np.testing.assert_allclose(found.weights, [0.6, 0.4], atol=1e-3)
-    same = matches(found, found)
-    assert sum(match.counted for match in same) == pytest.approx(1)
-    assert patterns_placed(placed_patterns((0, 0, 0, 1.0), (0, 4, 1, 0.01)), 80, 80).boxes == (Box(0, 0, 20, 20),)
-    other = patterns_placed(placed_patterns((0, 0, 0, 0.5), (0, 4, 2, 0.5)), 80, 160)
-    assert sum(match.counted for match in matches(found, other)) == pytest.approx(0.6, abs=1e-3)
-    assert patterns_placed(placed_patterns(), 80, 80) is None
 
 
 def with_patterns(record, store, body):
@@ -491,7 +319,7 @@ def test_deleted_and_forbidden_images_never_appear(store):
     store.put(layout.forbidden(again), note.to_json(), "")
     assert not {("monday", 1), ("monday", 2)} & set(names(ask(store, count=5)))
     store.delete(layout.forbidden(again))
-    for key in [key for key in store.objects if key.startswith(f"images/{again}/") and key.endswith("mask.png")]:
+    for key in store.keys(f"^images/{again}/.*mask.png$"):
         store.delete(key)  # its pictures are gone, its record is not
     assert ("monday", 2) not in names(ask(store, count=5))
 
@@ -521,7 +349,7 @@ def test_a_pseudonym_tells_a_person_only_with_the_same_salt():
         "burned_in_text": "refuse",
         "reidentification": False,
     }
-    store = Shelf()
+    store = Store()
     first = directions(1, 5)[0]
     for number, (batch, salt) in enumerate([("one", "s"), ("two", "s"), ("three", "t")]):
         how = Deidentification(**profile, salt=salt)
@@ -603,7 +431,7 @@ def test_a_shelf_reads_an_index_once_and_anew_when_it_changed(store):
 
 def test_a_shard_holds_no_more_than_is_needed(store):
     (index,) = growing.indexes(store)
-    columns = pq.read_table(io.BytesIO(store.objects[index.shards[0].key][0])).column_names
+    columns = pq.read_table(io.BytesIO(store.objects["results", index.shards[0].key])).column_names
     assert set(columns) == {
         "index",
         "name",
