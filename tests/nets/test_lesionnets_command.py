@@ -260,7 +260,7 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("train", "segment_unet", "--out", tmp_path, "--data", empty): "there is no folder",
         ("train", "classify_mobilenet", "--out", tmp_path / "c", "--data", isic_folder): "train segment_mobilenet",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "none.pt"): "no model file",
-        ("evaluate", "purify", *pairs, "--model", tmp_path / "purify.pt", "--occlusions", "moss"): "'moss' can be",
+        ("evaluate", "purify", *pairs, "--model", tmp_path / "purify.pt", "--occlusions", "moss"): "'moss' cannot be drawn over images",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "text.onnx"): "cannot be read as an ONNX",
         ("evaluate", "segment", *pairs, "--model", isic_folder / "labels.csv"): "not a checkpoint",
         ("evaluate", "segment", *pairs, "--model", tmp_path / "classify.pt"): "not for the segment stage",
