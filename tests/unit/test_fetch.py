@@ -320,7 +320,7 @@ def test_verifying_names_what_is_wrong_and_forgets_it(tmp_path):
     complaints = []
     found = verify(store, batch, complaints.append)
     assert (found.results, found.failures, found.files, found.unchecked, found.bad) == (4, 1, 12, 0, 1)
-    assert ["results/000000/5.json is not there" in sentence for sentence in complaints] == [True]
+    assert ["results/000000/5.json does not exist" in sentence for sentence in complaints] == [True]
     mask, purified = (
         records[index].stages[stage].artifacts[name]
         for index, stage, name in ((0, Stage.SEGMENT, "mask.png"), (1, Stage.PURIFY, "purified.png"))

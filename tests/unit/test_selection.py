@@ -48,5 +48,5 @@ def test_since_is_included_until_is_not():
 def test_times_without_a_zone_or_without_anything_between_are_refused():
     with pytest.raises(UsageError, match="no time zone"):
         select(until=NOON.replace(tzinfo=None))
-    with pytest.raises(UsageError, match="not before --until"):
+    with pytest.raises(UsageError, match="--since must be before --until"):
         select(since=NOON, until=NOON)

@@ -67,7 +67,7 @@ def test_who_reads_a_log_goes_on_when_it_is_rotated(log):
     watch.look()
     with log.open("ab") as writer:
         writer.write(b"Failed to persist S3 object k")
-    with pytest.raises(Exception, match="is it full"):
+    with pytest.raises(Exception, match="free some space if it is full"):
         watch.look()
     part = Part("part", [], {}, log, lambda: True)
     part._log_start = 1000
