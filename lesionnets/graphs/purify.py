@@ -34,8 +34,8 @@ DIFFERENCE = 6
 _BEFORE = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
 before (uint8[N, H, W, 3] IMAGE) => (float[N, 3, h, w] SMALL)
-<float one = {1.0}, float half = {0.5}, float scale = {255.0}, float stride = {$stride}, float long_side = {$long_side},
- float most = {$most},
+<float one = {1.0}, float half = {0.5}, float scale = {255.0}, float stride = {$stride},
+ float long_side = {$long_side}, float most = {$most},
  int64[1] channel_axis = {1}, int64[1] first = {0}, int64[1] second = {1}, int64[1] third = {2}>
 {
   batch = Shape <start = 0, end = 1> (IMAGE)

@@ -12,7 +12,7 @@ from dermbatch.errors import UsageError
 from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
-from lesionnets.checkpoint import load
+from lesionnets.checkpoint import load, save
 from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.initial import begin_from
 from lesionnets.nets.classify.lite import LiteClassifier
@@ -22,6 +22,7 @@ from lesionnets.nets.segment.unet_lite import UNetLite
 from lesionnets.recipes.purify.purify_unet import purify
 from lesionnets.training import RecipeOptions
 from tests.nets.calling import call
+from tests.nets.lively import lively
 
 SHIPPED = default_model_repository()
 
@@ -63,6 +64,25 @@ def test_a_served_purifier_is_what_training_begins_from() -> None:
     assert (served != image).any(axis=2).mean() > 0.01
     apart = (np.abs(served.astype(int) - purify(model.eval(), image)) > 2).any(axis=2)
     assert apart.mean() < 0.001  # two libraries round differently at a threshold
+
+
+def test_a_narrower_purifier_begins_with_the_strongest_channels_of_a_wider_one(tmp_path: Path) -> None:
+    wide, narrow = lively(Purifier((8, 6))), Purifier((4, 6)).eval()
+    torch.nn.init.normal_(wide.head.weight)
+    with torch.no_grad():
+        # Nothing comes of every other channel: without them the network gives what it gave.
+        for block in (wide.stem, wide.down[0], wide.merge[0]):
+            block[1].weight[::2] = block[1].bias[::2] = 0
+        wide.up[0].weight[:, ::2] = wide.up[0].bias[::2] = 0
+    path = tmp_path / "best.pt"
+    save(path, recipe="purify_x", network="purifier.Purifier", hyper={}, state=wide.state_dict(), figures={})
+    begin_from(narrow, path, unseen)
+    seen = torch.rand(1, 3, 16, 24, generator=torch.manual_seed(0))
+    with torch.no_grad():
+        for had, got in zip(wide(seen), narrow(seen), strict=True):
+            assert torch.allclose(had, got, atol=1e-4)
+    with pytest.raises(UsageError, match=r"widths \[16, 6\] cannot begin from one of \[8, 6\]"):
+        begin_from(Purifier((16, 6)), path, unseen)
 
 
 def test_branches_that_were_merged_are_refused() -> None:
