@@ -6,8 +6,9 @@ threshold *and* the image really differs from the clean picture there: at full r
 its trace in the small map. All other pixels pass through as they are, bit by bit.
 
 Only operations that ONNX Runtime has long had for uint8 on all devices are used at the image's own size. It is
-resized in float, which takes half as long as in bytes, but a plane at a time: a 24-megapixel image would take 288 MB a
-tensor. ``Gather`` cuts the planes out, as the runtime moves a ``Split`` before the transposition, where it is slow.
+resized in float, which takes half as long as in bytes, but a plane at a time: a 24-megapixel image would take
+288 MB a tensor. ``Gather`` cuts the planes out, as the runtime moves a ``Split`` before the transposition, where
+it is slow.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ how much those that read it make of it. What is left out is missing at first; tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dermbatch.errors import UsageError
 from lesionnets.nets.purify.folded import FoldedUNet
@@ -34,36 +35,38 @@ def narrow(wide: FoldedUNet, model: FoldedUNet) -> None:
     Raises:
         UsageError: Where it has other levels or outputs, or a wider one.
     """
+    trained: Any = wide  # torch's module lists do not say of what
+    own: Any = model
     had, wanted = widths_of(wide.state_dict()), widths_of(model.state_dict())
     same = len(had) == len(wanted) and wide.head.out_channels == model.head.out_channels
     if not same or any(a < b for a, b in zip(had, wanted, strict=True)):
         raise UsageError(f"a network of widths {list(wanted)} cannot begin from one of {list(had)}")
     last = len(wanted) - 1
     kept_down: list[Tensor] = []
-    before = torch.arange(wide.stem[0].in_channels)
-    for level, (width, down) in enumerate(zip(wanted, wide.down, strict=True)):
-        entry, own_entry = ((net.stem if level == 0 else net.widen[level - 1]) for net in (wide, model))
+    before = torch.arange(trained.stem[0].in_channels)
+    for level, (width, down) in enumerate(zip(wanted, trained.down, strict=True)):
+        entry, own_entry = ((net.stem if level == 0 else net.widen[level - 1]) for net in (trained, own))
         inner = _strongest(_loud(entry), [_read(down[0].weight)], width)
         _give(entry, own_entry, inner, before)
         readers = (
-            [_read(wide.widen[level][0].weight), _read(wide.merge[level][0].weight)[had[level] :]]
+            [_read(trained.widen[level][0].weight), _read(trained.merge[level][0].weight)[had[level] :]]
             if level < last
-            else [_fed(wide.up[level - 1].weight)]
+            else [_fed(trained.up[level - 1].weight)]
         )
         before = _strongest(_loud(down), readers, width)
-        _give(down, model.down[level], before, inner)
+        _give(down, own.down[level], before, inner)
         kept_down.append(before)
     for level in reversed(range(last)):
-        up, merge = wide.up[level], wide.merge[level]
-        own = up.weight.abs().sum(dim=(0, 2, 3))
-        raised = _strongest(own, [_read(merge[0].weight)[: had[level]]], wanted[level])
-        model.up[level].weight.copy_(up.weight[before][:, raised])
-        model.up[level].bias.copy_(up.bias[raised])
-        reader = _fed(wide.up[level - 1].weight) if level else _read(wide.head.weight)
+        up, merge = trained.up[level], trained.merge[level]
+        loud = up.weight.abs().sum(dim=(0, 2, 3))
+        raised = _strongest(loud, [_read(merge[0].weight)[: had[level]]], wanted[level])
+        own.up[level].weight.copy_(up.weight[before][:, raised])
+        own.up[level].bias.copy_(up.bias[raised])
+        reader = _fed(trained.up[level - 1].weight) if level else _read(trained.head.weight)
         before = _strongest(_loud(merge), [reader], wanted[level])
-        _give(merge, model.merge[level], before, torch.cat([raised, had[level] + kept_down[level]]))
-    model.head.weight.copy_(wide.head.weight[:, before])
-    model.head.bias.copy_(wide.head.bias)
+        _give(merge, own.merge[level], before, torch.cat([raised, had[level] + kept_down[level]]))
+    own.head.weight.copy_(trained.head.weight[:, before])
+    own.head.bias.copy_(trained.head.bias)
 
 
 def _strongest(loud: Tensor, readers: Sequence[Tensor], count: int) -> Tensor:
@@ -71,7 +74,7 @@ def _strongest(loud: Tensor, readers: Sequence[Tensor], count: int) -> Tensor:
     return (loud * torch.stack([*readers]).sum(dim=0)).topk(count).indices.sort().values
 
 
-def _loud(block: nn.Sequential) -> Tensor:
+def _loud(block: Any) -> Tensor:
     norm: Tensor = block[1].weight
     return norm.abs()
 
@@ -86,7 +89,7 @@ def _fed(weight: Tensor) -> Tensor:
     return weight.abs().sum(dim=(1, 2, 3))
 
 
-def _give(block: nn.Sequential, own: nn.Sequential, outputs: Tensor, inputs: Tensor) -> None:
+def _give(block: Any, own: Any, outputs: Tensor, inputs: Tensor) -> None:
     own[0].weight.copy_(block[0].weight[outputs][:, inputs])
     for name in ("weight", "bias", "running_mean", "running_var"):
         getattr(own[1], name).copy_(getattr(block[1], name)[outputs])
