@@ -89,7 +89,7 @@ def uploaded(browser, link, pictures):
     page.get_by_label("To be done by").fill(f"{datetime.now() + timedelta(days=2):%Y-%m-%dT%H:%M}")
     page.get_by_role("button", name="What would it come to?").click()
     page.get_by_text("duplicates").wait_for(timeout=1000 * patience(30))
-    page.get_by_text("nobody can tell yet whether it can be met").wait_for()
+    page.get_by_text("it is not known yet whether it can be met").wait_for()
     page.get_by_role("button", name="Submit").click()
     row = page.locator("[data-batch=golden]")
     row.get_by_text("finished", exact=True).wait_for(timeout=1000 * patience(60))

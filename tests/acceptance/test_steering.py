@@ -200,7 +200,7 @@ def test_what_failed_for_want_of_an_object_is_tried_again_once_it_is_there(stack
     assert (summary["done"], summary["reasons"]) == (2, {"object_not_found": 1})
     assert "no image failed for poison" in stack("retry", "lost", "--reason", "poison")
     stack.store.put("in/1.png", body, "image/png", bucket="archive")
-    assert "1 images to be tried again" in stack("retry", "lost", "--reason", "object_not_found")
+    assert "1 images will be tried again" in stack("retry", "lost", "--reason", "object_not_found")
     summary = stack.wait("lost")
     assert (summary["done"], summary["failed"]) == (3, 0)
 
@@ -246,7 +246,7 @@ def test_after_a_loss_of_redis_reconcile_goes_on_with_what_is_open(stack):
     stack("resume", "flushed")
     assert stack.wait("flushed")["done"] == 60
     stack.store.delete(layout.summary("flushed"))  # as if its closing had been cut off, and the control lost
-    assert "flushed: not closed, yet no longer open" in stack("reconcile")
+    assert "flushed: neither closed nor open" in stack("reconcile")
     assert stack.wait("flushed")["done"] == 60
 
 
@@ -313,12 +313,12 @@ def test_what_cannot_be_is_refused_with_one_sentence(stack, first, samples):
         (("submit", samples, "--model", "segment=segment_lite@9"), "'9'"),
         (("submit", samples, "--batch", "../up"), "not usable"),
         (("resegment", "nope", "--model", "segment=segment_lite@2"), "there is no batch 'nope'"),
-        (("resegment", first, "--model", "segment=segment_lite"), "pin a version"),
+        (("resegment", first, "--model", "segment=segment_lite"), "give a version"),
         (("resegment", first, "--model", "segment=segment_lite@9"), "'9'"),
         (("prioritize", first), "--lane, --weight or both"),
         (("pause", first), "batch 'first' has ended"),
         (("retry", "nope"), "there is no batch 'nope'"),
-        (("canary", "start", "x", "--model", "segment=segment_lite"), "pin a version"),
+        (("canary", "start", "x", "--model", "segment=segment_lite"), "give a version"),
         (("canary", "report", "nope"), "there is no canary nope"),
         (("status", "--watch"), "--watch needs"),
     )

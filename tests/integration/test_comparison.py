@@ -193,7 +193,7 @@ def test_a_resegment_goes_on_after_a_kill(store):
     ("batches", "models", "sentence"),
     [
         (["one"], {Stage.SEGMENT: ModelChoice(name="segment_net")}, "pin a version"),
-        (["one"], {}, "name what is to be run anew"),
+        (["one"], {}, "name what to run again"),
         ([], PINNED, "at least one earlier batch"),
         (["one", "nothing"], PINNED, "no batch 'nothing'"),
         (["one", "other"], PINNED, "different models"),

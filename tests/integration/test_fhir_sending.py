@@ -201,7 +201,7 @@ def test_by_commands(batch, standin, tmp_path):
     sent = command(batch, "send", batch.name, "--fhir", "main", *home, DERMBATCH_FHIR__MAIN__URL=standin.url)
     assert sent.exit_code == 0, sent.output
     assert f"{batch.name}: 3 results sent to main (3 name no patient)" in sent.output
-    assert "11 resources made, 4 were there" in sent.output
+    assert "11 resources created, 4 were there already" in sent.output
     for index in (0, 1, 3):  # the samples' pictures lie nowhere: results that have none
         record = result_of(batch.name, index, stages=(Stage.CLASSIFY,))
         classified = record.stages[Stage.CLASSIFY].model_copy(update={"inline": {}})

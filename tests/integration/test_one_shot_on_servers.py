@@ -118,7 +118,10 @@ def test_a_batch_is_segmented_as_it_was_shown_until_its_support_is_removed(place
     place.store.put("b/3", png.encode(ring(904).image), "image/png", bucket=place.store.incoming_bucket)
     gone = work(place, 3, two)
     assert (gone.reason, gone.attempts) == ("support_gone", 1)
-    assert gone.message == "support demo version 2 was removed or is damaged"
+    assert (
+        gone.message
+        == "support demo version 2 was removed or is damaged; add it again, and submit the images again"
+    )
     place.store.put("b/4", png.encode(ring(901).image), "image/png", bucket=place.store.incoming_bucket)
     known = work(place, 4, one)  # the same picture as the first, and the same order: nothing is to be shown
     assert known.stages[Stage.SEGMENT].artifacts == first.stages[Stage.SEGMENT].artifacts

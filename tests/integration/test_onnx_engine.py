@@ -65,13 +65,13 @@ def test_what_the_repository_lacks_is_refused_by_name(digested):
 def test_a_file_that_is_not_the_one_of_its_digest_is_refused(repository):
     file = repository / "segment_tiny" / "2" / "model.onnx"
     file.write_bytes((repository / "segment_tiny" / "1" / "model.onnx").read_bytes())
-    with pytest.raises(ModelContractError, match=r"version 2 has a file of another digest.*'sha256\.2'"):
+    with pytest.raises(ModelContractError, match=r"version 2 has a file whose digest differs.*'sha256\.2'"):
         OnnxRuntime(repository).model(Stage.SEGMENT, TINY)
 
 
 def test_a_model_of_another_backend_is_left_to_triton(repository):
     config(repository, 'backend: "onnxruntime"', 'platform: "ensemble"')
-    with pytest.raises(ModelContractError, match="segment_tiny is for ensemble: take the engine triton"):
+    with pytest.raises(ModelContractError, match="segment_tiny is for ensemble: use the engine triton"):
         OnnxRuntime(repository).model(Stage.SEGMENT, TINY)
 
 

@@ -149,5 +149,5 @@ def test_following_ends_with_the_summary_and_not_before_it_is_there(store, ledge
 def test_following_ends_where_redis_stays_away(store, monkeypatch):
     monkeypatch.setattr(progress, "_OUTAGE", 0.0)
     gone = Ledger(RedisSettings(url="redis://127.0.0.1:1/0"), LedgerSettings())
-    with pytest.raises(StackError, match="Redis is gone"):
+    with pytest.raises(StackError, match="Redis has not answered"):
         follow(gone, store, batch_of("b", 1), Console(file=io.StringIO()), lambda: None)

@@ -191,7 +191,7 @@ def test_the_table_opens_with_its_key_alone(store, export, tmp_path):
         opened(part[:-1], _key(PRIVATE))
     write_key(tmp_path / "key", PRIVATE)
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-    with pytest.raises(UsageError, match="never written over"):
+    with pytest.raises(UsageError, match="never overwritten"):
         write_key(tmp_path / "key", PRIVATE)
     fetch_originals(store, "b", tmp_path / "out")
     (fetched,) = fetched_parts(tmp_path / "out", "b")

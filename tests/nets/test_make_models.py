@@ -24,7 +24,7 @@ def told(*words: str) -> list[list[str]]:
 
 def test_all_defaults_are_trained_with_the_seed_and_exported() -> None:
     words = told("DATA=some/data", "SEED=7", "TRAIN=--smoke")
-    names = {choice.name for choice in DEFAULT_MODELS.values()}
+    names = {choice.name.removesuffix("_int8") for choice in DEFAULT_MODELS.values()}
     trained = [line for line in words if line[0] == "train"]
     assert {line[1] for line in trained} == names
     for line in trained:
@@ -33,7 +33,7 @@ def test_all_defaults_are_trained_with_the_seed_and_exported() -> None:
         assert "--smoke" in line
     assert {line[1] for line in words if line[0] == "export"} == {f"build/models/{name}/best.pt" for name in names}
     order = [line[0] for line in words]
-    assert order == ["train"] * 4 + ["usual"] + ["export"] * 4
+    assert order == ["train"] * 4 + ["usual"] + ["export"] * 4 + ["precision"]
     program = typer.main.get_command(app)
     for line in words:
         command = program.commands[line[0]]  # type: ignore[attr-defined]

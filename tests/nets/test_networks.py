@@ -324,9 +324,10 @@ CASES = {
         LITE - 320 * 1280 - 1280 + light_decoder((320, 112, 160), (160, 40, 96), (96, 24, 64), (64, 16, 48)),
         like(1),
     ),
-    # In training: of each convolution a 3 x 3, a 1 x 1, and a 1 x 1 that widens four times before a 3 x 3.
+    # In training: of each convolution a 3 x 3, a 1 x 1, and a 1 x 1 that widens four times before a 3 x 3; 16 filters
+    # of 5 x 5 beside the features.
     "plain.PlainEnhancer": Case(
-        14 * 3 * 16 + 36 * 16**2 + 16 + 4 * (50 * 16**2 + 16) + 19 * 48 + 48,
+        14 * 3 * 16 + 36 * 16**2 + 16 + 4 * (50 * 16**2 + 16) + 25 * 3 * 16 + 32 * 48 + 48,
         like(3, 4),
         small={"channels": 4, "blocks": 1},
         sides=((16, 16), (7, 9)),
@@ -395,7 +396,8 @@ OF_PATTERNS = {"bilinear_vgg.BilinearVgg", "lite_patterns.LitePatterns"}
 
 def test_no_network_is_forgotten() -> None:
     of_one_shot = {"extractors.Lite", "extractors.Vgg", "one_shot.OneShot"}  # tests/nets/test_one_shot.py
-    assert set(networks()) == set(CASES) | of_one_shot | OF_PATTERNS
+    of_bootstrapping = {"mb_dcnn_lite.LiteSN"}  # takes features: tests/nets/test_bootstrapping.py
+    assert set(networks()) == set(CASES) | of_one_shot | of_bootstrapping | OF_PATTERNS
 
 
 @pytest.mark.parametrize("name", CASES)

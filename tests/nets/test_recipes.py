@@ -33,6 +33,7 @@ from lesionnets.lookup import modules_below
 from lesionnets.nets.classify.resnet import ResNet50
 from lesionnets.nets.segment.unet_mobilenet import UNetMobileNet
 from lesionnets.recipes.classify import classify_resnet
+from lesionnets.recipes.enhance import enhance_espcn
 from lesionnets.recipes.generate import generate_dcgan
 from lesionnets.recipes.mutual import mb_dcnn
 from lesionnets.recipes.segment import segment_oneshot, segment_side_layers
@@ -150,7 +151,7 @@ def test_bad_labels_of_ham10000_are_usage_errors(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "images" / "a.jpg"), np.zeros((4, 4, 3), np.uint8))
     heading = "image_id,lesion_id,dx\n"
     for labels, message in (
-        ("a,x,wart\n", "none of akiec, bcc, .*: wart"),
+        ("a,x,wart\n", "other than akiec, bcc, .*: wart"),
         ("a,x,nv\n", "too few images of a diagnosis: 1"),
         ("b,x,nv\n", "too few images of a diagnosis: 0"),
         ("", "holds no labels"),
@@ -276,6 +277,8 @@ def asked(
         trunk = mb_dcnn if name.startswith("mb_dcnn") else segmenter_training
         if name.startswith("generate"):
             trunk = generate_dcgan
+        if name == "enhance_plain":
+            trunk = enhance_espcn
         if name == "generate_dcgan":
             options["diagnosis"] = "melanoma"
         monkeypatch.setattr(module if hasattr(module, "fit") else trunk, "fit", fit)

@@ -56,10 +56,10 @@ def test_colours_are_read_as_rgb(tmp_path: Path) -> None:
     ("labels", "message"),
     [
         ("image_id,split\na,train\n", "needs the columns"),
-        ("image_id,diagnosis\na,wart\n", "none of melanoma, nevus"),
+        ("image_id,diagnosis\na,wart\n", "other than melanoma, nevus"),
         ("image_id,diagnosis\nz,nevus\n", "has a diagnosis"),
         ("image_id,diagnosis\n", "holds no labels"),
-        ("image_id,diagnosis\na\n", "none of melanoma, nevus"),
+        ("image_id,diagnosis\na\n", "other than melanoma, nevus"),
     ],
 )
 def test_wrong_labels_are_usage_errors(tmp_path: Path, labels: str, message: str) -> None:
