@@ -324,8 +324,8 @@ CASES = {
         LITE - 320 * 1280 - 1280 + light_decoder((320, 112, 160), (160, 40, 96), (96, 24, 64), (64, 16, 48)),
         like(1),
     ),
-    # In training: of each convolution a 3 x 3, a 1 x 1, and a 1 x 1 that widens four times before a 3 x 3; 16 filters
-    # of 5 x 5 beside the features.
+    # In training: of each convolution a 3 x 3, a 1 x 1, and a 1 x 1 that widens four times before a 3 x 3;
+    # 16 filters of 5 x 5 beside the features.
     "plain.PlainEnhancer": Case(
         14 * 3 * 16 + 36 * 16**2 + 16 + 4 * (50 * 16**2 + 16) + 25 * 3 * 16 + 32 * 48 + 48,
         like(3, 4),
