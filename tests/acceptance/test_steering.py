@@ -313,7 +313,7 @@ def test_what_cannot_be_is_refused_with_one_sentence(stack, first, samples):
         (("submit", samples, "--model", "segment=segment_lite@9"), "'9'"),
         (("submit", samples, "--batch", "../up"), "not usable"),
         (("resegment", "nope", "--model", "segment=segment_lite@2"), "there is no batch 'nope'"),
-        (("resegment", first, "--model", "segment=segment_lite"), "give a version"),
+        (("resegment", first, "--model", "segment=segment_lite"), "pin a version"),
         (("resegment", first, "--model", "segment=segment_lite@9"), "'9'"),
         (("prioritize", first), "--lane, --weight or both"),
         (("pause", first), "batch 'first' has ended"),
