@@ -89,7 +89,7 @@ class ObjectStore:
         self.audit = audit
         self.bucket = settings.bucket
         self.incoming_bucket = settings.incoming_bucket
-        self._ahead = timedelta(0)  # of the store's clock
+        self._ahead = timedelta(0)  # how far the store's clock is ahead of ours
         self._client = connect(settings)
 
     def under(self, pseudonym: Callable[[str], str] | None) -> Self:
@@ -131,10 +131,10 @@ class ObjectStore:
             return body, bare_etag(response.get("ETag"))
 
     def opened(self, bucket: str, key: str, *, max_bytes: int | None = None) -> Opened:
-        """An object whose bytes can be read later, once; errors as for :meth:`get`, of reading when it is read.
+        """An object whose bytes can be read later, once; errors as for :meth:`get`, some of them only on reading.
 
-        If the store has a SHA-256 of the whole object, it is known without reading, and checked by the client when
-        the bytes are read.
+        If the store has a SHA-256 of the whole object, that is known without reading; the client checks it as the
+        bytes are read.
         """
         with self._access("read", bucket, key), asking("get", f"s3://{bucket}"):
             response = self._client.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
@@ -208,7 +208,8 @@ class ObjectStore:
     def now(self) -> datetime:
         """The time by the store's own clock, from its last answer to a listing or :meth:`stat`.
 
-        Up to a second behind and never ahead, because answers have whole seconds.
+        Up to a second behind and never ahead, because answers have whole seconds. Before the first answer, this
+        machine's own time.
         """
         return datetime.now(UTC) + self._ahead
 
@@ -231,13 +232,13 @@ class ObjectStore:
         return self._put(bucket or self.bucket, key, body, content_type, {})[1]
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
-        """Write an object unless one exists: returns ``False`` then, and writes nothing."""
+        """Write an object unless one exists; if one does, write nothing and return ``False``."""
         return self._put(self.bucket, key, body, content_type, {"IfNoneMatch": "*"})[0]
 
     def put_if_match(self, key: str, body: bytes, content_type: str, etag: str | None) -> str | None:
         """Replace an object only if it is still the one that was read; of several writers one wins.
 
-        A request that boto repeats because the first answer was lost is refused as well, although the first wrote.
+        If the first answer was lost, boto repeats the request, and that is refused although the first one wrote.
 
         Args:
             key: In the result bucket.
@@ -246,7 +247,7 @@ class ObjectStore:
             etag: ETag of the object that was read; ``None`` if there was none.
 
         Returns:
-            The new ETag; ``None`` if another object is there by now, and nothing was written.
+            The new ETag; ``None`` if the store refused because another object is there by now.
         """
         # Without quotes, which Ceph does not strip; the others accept both.
         conditions = {"IfMatch": etag} if etag is not None else {"IfNoneMatch": "*"}
@@ -284,7 +285,10 @@ class ObjectStore:
         return answer["UploadId"]
 
     def put_part(self, bucket: str, key: str, parts: str, number: int, body: bytes) -> str:
-        """Upload a part; numbers start at 1, and each but the last has at least 5 MiB. Returns its ETag."""
+        """Upload a part of the multipart upload ``parts`` and return its ETag.
+
+        Numbers start at 1, and each part but the last has at least 5 MiB.
+        """
         with asking("put", f"s3://{bucket}"):
             answer = self._client.upload_part(Bucket=bucket, Key=key, UploadId=parts, PartNumber=number, Body=body)
         metrics.BYTES_WRITTEN.inc(len(body))
@@ -380,5 +384,5 @@ class ObjectStore:
 
 
 def too_large(size: int, most: int) -> PermanentError:
-    """The error of a file with more bytes than are taken."""
+    """The error for a file with more bytes than the limit."""
     return PermanentError(f"the file has {size:,} bytes, more than the limit of {most:,}", reason="too_large")

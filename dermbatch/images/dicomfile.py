@@ -1,7 +1,7 @@
 """DICOM files of skin: their pixels as displayed.
 
-Reading is tolerant, as real exports require: of UIDs and text in literal quotation marks, missing preambles, odd
-spacing values. No message and no log line quotes a value of a header.
+Real exports require tolerance: UIDs and texts in literal quotation marks, missing preambles and odd spacing values
+are accepted. No message and no log line quotes a value of a header.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def decode_pixels(dataset: Dataset, *, settled: bool = False) -> tuple[Rgb, list
 
 
 def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
-    """Samples as pydicom decodes them, YCbCr made RGB; JPEG ones with all of their bits."""
+    """Samples as pydicom decodes them, with YCbCr turned into RGB; those of JPEG keep all of their bits."""
     stored = dataset.BitsStored
     if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and not dataset.PixelRepresentation:
         dataset.BitsStored = dataset.BitsAllocated  # pydicom would cut them off
@@ -242,9 +242,8 @@ def _decoded(dataset: Dataset, plugin: str) -> NDArray[Any]:
         return pixel_array(dataset, raw=False, decoding_plugin=plugin)
     except (BadInput, MemoryError, EOFError):
         raise
-    except (
-        Exception
-    ) as error:  # decoders fail in every possible way; raised without the cause, whose text may quote the header
+    except Exception as error:  # decoders fail in every possible way
+        # Without the cause: its text may quote the header.
         if says_memory(error):
             raise MemoryError from None
         raise BadInput(
@@ -293,7 +292,8 @@ def _check_frame(dataset: Dataset, syntax: UID, photometric: str) -> Rgb | None:
         header = read_jpeg_header(picture)
         size = None if header is None else (header.height, header.width)
         end = jpeg_end(picture)
-        if header is not None and end is None and not picture.rstrip(b"\0").endswith(b"\xff\xd9"):  # padded
+        # Zeros behind the end marker are padding.
+        if header is not None and end is None and not picture.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise truncated()
         picture = picture[:end]
     else:
@@ -347,8 +347,9 @@ def _colours(
 ) -> NDArray[Any] | None:
     """Pixels of a JPEG stream, in the colours that it proves or else in those that the data set states.
 
-    None if pydicom is to decode it, because libjpeg on its own would interpret the colours differently. pydicom
-    takes component names or a JFIF marker for the last word; where they are not, libjpeg is told.
+    ``None`` leaves it to pydicom, because libjpeg on its own would interpret the colours differently. pydicom
+    takes component names or a JFIF marker for the last word; where these are wrong, libjpeg decodes, and is told
+    what the colours are.
     """
     proven = header.is_ycbcr
     ycbcr = photometric.startswith("YBR_FULL") if proven is None else proven

@@ -28,20 +28,21 @@ from dermbatch.records.asked import ImageJob, Lane
 from dermbatch.settings import LedgerSettings
 
 _SLACK = 5.0
-"""Seconds beyond the longest time ahead that is ever set after which a time is from before a step back."""
+"""Seconds. A time further ahead than the longest that is ever set, by more than this, is from before the clock was
+set back."""
 
 
 MOST_DELIVERIES = 3
-"""Of a message that is no job; then its image is recorded as failed."""
+"""How often a message that cannot be read is delivered before its image is recorded as failed."""
 
 
 MOST_ROWS = 5000
-"""Of a batch's table that wait in Redis, some 45 MB; of images beyond, closing reads the records."""
+"""Most rows of a batch's table that wait in Redis, some 45 MB; for images beyond, closing reads the records."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """An image by what the ledger calls it.
+    """An image, as the ledger names it.
 
     Attributes:
         batch: Its batch.
@@ -141,7 +142,7 @@ class Images:
         return cast(int, self._run("enqueue", names, args))
 
     def claim(self, job: ImageJob, owner: str) -> Claim | Literal["taken", "finished", "unknown"]:
-        """Claim an image for this owner, for the length of a lease; if that fails, why."""
+        """Claim an image for this owner, for the length of a lease; returns the claim, or why there is none."""
         names = [INFLIGHT, STATES, *bitmaps_of(job.batch)]
         status, *details = cast(list[Any], self._run("claim", names, [job.member, job.index, owner, self._lease]))
         if status != "claimed":
@@ -185,6 +186,11 @@ class Images:
     def postpone(self, claim: Claim, pause: float, *, counted: bool = True) -> int:
         """Give an image back, to be queued again after ``pause`` seconds.
 
+        Args:
+            claim: The worker's hold on it.
+            pause: Seconds.
+            counted: Whether this counts as a transient failure.
+
         Returns:
             The number of its transient failures, including this one if ``counted``; -1 if the lease was lost.
         """
@@ -193,11 +199,11 @@ class Images:
         return cast(int, self._run("postpone", [INFLIGHT, STATES, COUNTS], args))
 
     def give_back(self, batch: str, index: int) -> bool:
-        """Queue an image again whose message was received by a worker that will not process it."""
+        """Queue an image again because the worker that received its message will not process it."""
         return self._run("give_back", [INFLIGHT, STATES], [f"{batch}:{index}"]) == 1
 
     def drop(self, batch: str) -> int:
-        """Remove from flight the images of a batch that no worker holds; returns how many."""
+        """Remove a batch's images from flight, except those that a worker holds; returns how many were removed."""
         return cast(int, self._run("drop", FLIGHT, [batch]))
 
     def requeue(self, owner: str, limit: int = 200) -> list[Due]:
@@ -216,7 +222,9 @@ class Images:
         ]
 
     def reject(self, member: Member, owner: str) -> int:
-        """Count a delivery of an unreadable message; with the third, ``owner`` has to record the image as failed.
+        """Count a delivery of an unreadable message.
+
+        With number ``MOST_DELIVERIES``, ``owner`` has to record the image as failed.
 
         Returns:
             How often it has been delivered.
@@ -230,7 +238,7 @@ class Images:
 
     @property
     def _probation(self) -> float:
-        """The last seconds of a lease, in which a worker can still report that it lives: more than a heartbeat."""
+        """Seconds at the end of a lease in which an overdue worker can still report that it lives."""
         return min(1.25 * self._settings.heartbeat, self._settings.lease / 2)
 
     @property

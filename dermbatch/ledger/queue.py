@@ -14,7 +14,7 @@ from dermbatch.records.asked import Lane
 from dermbatch.settings import RedisSettings
 
 TASK = "dermbatch.process_image"
-"""The one task, known to the orchestrator by this name alone. Its argument is an ``ImageJob`` as JSON."""
+"""The one task, known to the orchestrator by this name alone. Its argument is an ``ImageJob`` as signed JSON."""
 
 QUEUES: dict[Lane, str] = {"live": "dermbatch.live", "bulk": "dermbatch.bulk"}
 """The queue of each lane; workers look into ``live`` first, and often enough into ``bulk``."""

@@ -31,7 +31,7 @@ OPEN = (
     "POST /signed-out",
     "GET /static",
 )
-"""Routes open to anybody: the ways in, and for issuers to report who has left; they show nobody's data."""
+"""Routes open to anybody, showing nobody's data: the ways in, and the one by which issuers report who left."""
 
 _IMAGE = "/v1/batches/{batch}/images/{index}"
 _STUDIES = "/dicom-web/{batch}/studies"
@@ -95,7 +95,7 @@ TABLE: dict[str, frozenset[Role]] = {
     f"GET {_IMAGE}/similar": LOOK,
     f"GET {_IMAGE}/others": LOOK,
     "GET /v1/indexes": LOOK,
-    # What people decide of them.
+    # What people decide about images.
     f"GET {_IMAGE}/decisions": READ,
     f"POST {_IMAGE}/decisions": READ,
     f"GET {_IMAGE}/decisions/{{version}}/mask.png": READ,
@@ -141,7 +141,7 @@ TABLE: dict[str, frozenset[Role]] = {
 
 
 def check(person: Person, roles: frozenset[Role]) -> None:
-    """Let through people with one of these roles; for demands of a request's body beyond the table.
+    """Let through a person with one of these roles; also for what a request's body demands beyond the table.
 
     Raises:
         Problem: 403 where none of them is theirs.
@@ -177,11 +177,11 @@ class Rights:
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self.routes: list[tuple[Pattern[str], frozenset[str], str]] = []
         for one in iter_route_contexts(routes):
-            methods = frozenset(one.methods or {"GET", "HEAD"})  # of a mount: of files
+            methods = frozenset(one.methods or {"GET", "HEAD"})  # none are stated of a mount, which serves files
             self.routes.append((one.path_regex, methods, str(one.path)))
 
     def of(self, method: str, path: str) -> Right | None:
-        """Who may make a request; none if there is no such route, which the answer will say."""
+        """Who may make a request; ``None`` if there is no such route, as the application's own answer will say."""
         for pattern, methods, route in self.routes:
             if method in methods and pattern.match(path):
                 return _right(method, route)

@@ -1,14 +1,14 @@
 """The purify stage's graph: IMAGE to PURIFIED and OCCLUSION at the image's own size.
 
-The network sees the image at 512 pixels on its long side, reduced, or enlarged by two at most. Its clean picture
-and its occlusion map are brought back to the image's size, and a pixel is replaced where the map is above the
+The network sees the image at 512 pixels on its long side, reduced, or enlarged twofold at most. Its clean picture
+and its occlusion map are brought back to the image's size, and a pixel is replaced where the map reaches the
 threshold *and* the image really differs from the clean picture there: at full resolution a hair is thinner than
-its trace in the small map. All other pixels pass through as they are, bit by bit.
+its trace in the small map. All other pixels pass through unchanged.
 
-Only operations that ONNX Runtime has long had for uint8 on all devices are used at the image's own size. It is
-resized in float, which takes half as long as in bytes, but a plane at a time: a 24-megapixel image would take
-288 MB a tensor. ``Gather`` cuts the planes out, as the runtime moves a ``Split`` before the transposition, where
-it is slow.
+At the image's own size, bytes go only through operations that ONNX Runtime has long had for uint8 on all devices.
+The image is resized in float, which takes half as long as in bytes, but one plane at a time: as one tensor, 24
+megapixels would take 288 MB. ``Gather`` cuts the planes out, because the runtime would move a ``Split`` before the transposition,
+where it is slow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lesionnets.nets.purify.folded import FOLD, FoldedUNet
 
 LONG_SIDE = 512
 ENLARGED = 2.0
-"""Most by which a smaller picture is enlarged to that: thin hair of a small picture is hard to see."""
+"""Most by which a smaller picture is enlarged towards that: thin hair of a small picture is hard to see."""
 THRESHOLD = 0.15
 """Occlusion probability from which a pixel may be replaced."""
 DIFFERENCE = 6
@@ -126,10 +126,11 @@ def contract(network: FoldedUNet) -> Contract:
 
 
 def build(network: FoldedUNet) -> onnx.ModelProto:
-    """Wrap a purifier to the stage's contract.
+    """Wrap a purifier so that it keeps the stage's contract.
 
     IMAGE uint8 [N, H, W, 3] to PURIFIED uint8 [N, H, W, 3] and OCCLUSION uint8 [N, H, W] (probability x 255). A
-    pixel is replaced where OCCLUSION is at least ``THRESHOLD`` x 255, and nowhere else.
+    pixel is replaced where OCCLUSION is at least ``THRESHOLD`` x 255, and nowhere else: where the image does not
+    differ from the clean picture, OCCLUSION is lowered to just below that.
 
     Args:
         network: The trained network.
@@ -153,8 +154,8 @@ def build(network: FoldedUNet) -> onnx.ModelProto:
 def _fold_by_stride(middle: onnx.ModelProto) -> None:
     """Have the first convolution fold the image itself: 6 x 6 in steps of two, of the same weights.
 
-    Folding it first moves every value once more, which took as long as the convolution. The weights are rearranged
-    in the graph, which runtimes do once, when they load it: so they can be had from it as they were trained.
+    Folding the image first would move every value once more, which took as long as the convolution. The graph
+    holds the weights as they were trained and rearranges them itself; runtimes do so once, when they load it.
     """
     graph = middle.graph
     made = {name: node for node in graph.node for name in node.output}
@@ -189,7 +190,7 @@ def _fold_by_stride(middle: onnx.ModelProto) -> None:
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """Those on which the outputs depend, in their order."""
+    """The nodes on which the outputs depend, in their order."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):

@@ -154,8 +154,8 @@ class Dispatcher:
         return fed
 
     def _weight(self, state: BatchState) -> float:
-        """Its weight, or more if it would miss its deadline."""
-        batch = self._batches.get(state.name)  # read when it is first fed
+        """The batch's weight, raised if the batch would miss its deadline."""
+        batch = self._batches.get(state.name)  # none until it is first fed
         deadline = batch.order.deadline if batch is not None else None
         return state.weight * urgency(deadline, datetime.now(UTC), state.seconds_left)
 
@@ -171,7 +171,7 @@ class Dispatcher:
 
     def _feed(self, state: BatchState, room: int) -> int:
         feed, batch = self._feeds.get(state.name), self._batch(state)
-        if feed is None or feed.position != state.next_index:  # somebody wants it walked through again
+        if feed is None or feed.position != state.next_index:  # set back, to be walked through again
             feed = Feed(self._store, self._ledger, batch, state.next_index)
             self._feeds[state.name] = feed
         feed.batch = batch
@@ -190,7 +190,7 @@ class Dispatcher:
         return fed
 
     def _send(self, state: BatchState, entries: Sequence[ManifestEntry], position: int) -> int:
-        """Refuse or enqueue entries; returns how many were not already in flight."""
+        """Refuse or enqueue entries; returns how many were refused or newly queued."""
         batch = self._batch(state)
         messages: list[Message] = []
         for entry in entries:

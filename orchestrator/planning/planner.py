@@ -50,7 +50,8 @@ def plan(
         store: Uploads go into its incoming bucket, records into its result bucket.
         deidentify: Makes the de-identified copies if the order has a profile; the walk must then read every file.
         told: Called after each part with the plan so far.
-        check: Called likewise; if it raises, there is no batch, and plan and uploads are deleted.
+        check: Called likewise; if it raises :class:`UsageError`, there is no batch, and plan and uploads are
+            deleted.
 
     Raises:
         UsageError: If the name is taken, if a plan of other inputs was begun under it, if there is no candidate,
@@ -76,7 +77,7 @@ def plan(
     asked = record.model_dump(exclude={"inputs", "filters", "position"})
     batch = Batch.model_validate(asked)
     if not write_once(store, layout.batch_record(name), batch):
-        return read_batch(store, name)  # of the same plan, by another planner that went on with it too
+        return read_batch(store, name)  # another planner went on with the same plan, and was first
     return batch
 
 
@@ -89,7 +90,7 @@ def planned(
 ) -> Batch | None:
     """The batch that the same order made earlier under this name; ``None`` if the name is free.
 
-    Lane, weight and share of failures may differ: those of the batch stay in force.
+    Lane, weight, limits of failures and the other fields that steer may differ: those of the batch stay in force.
 
     Raises:
         UsageError: If the name belongs to another order.
@@ -216,7 +217,7 @@ def _items(walk: Walk | Iterable[Item], record: PlanRecord, position: Position) 
 
 @dataclass
 class _Part:
-    """A part of the manifest under construction, with the counts that its plan will have once it is written."""
+    """A part of the manifest under construction, with what it adds to the counts of its plan."""
 
     record: PlanRecord
     lines: list[bytes] = field(default_factory=list)
@@ -262,7 +263,7 @@ def _parts(
     contents: Contents,
     deidentify: Deidentifier | None,
 ) -> Iterator[PlanRecord]:
-    """Write the parts in turn; yields the plan after each. The last one counts all files behind the last image."""
+    """Write the parts in turn; yields the plan after each. The last also counts the files after the last image."""
     part, position = _Part(record), record.position
     for item, entry in entered(record.name, record.images, items, store, deidentify=deidentify):
         position = item.position

@@ -38,7 +38,7 @@ from orchestrator.watching.taking.taker import NewObject, Taker
 _log = structlog.get_logger(__name__)
 
 _TURN = 0.2
-"""Seconds between two looks at what others ask for."""
+"""Seconds that a turn waits for notifications before the next one begins."""
 
 _PAUSE_AFTER_ERROR = 2.0
 _EVENTS_AT_A_TIME = 256
@@ -58,8 +58,8 @@ class Watcher:
         settings: Limits, models, and how often to list.
         book: The rules.
         store: The object store.
-        ledger: Is told; keeps the lead.
-        clock: The time that hours and days go by; the store's own where none is given.
+        ledger: Holds the lead, takes new batches, and passes on what watchers ask the leader to look at.
+        clock: Tells the time by which hours and days begin; the store's own clock if none is given.
 
     Raises:
         UsageError: If a rule's profile needs what is not set.
@@ -99,7 +99,7 @@ class Watcher:
         """Keep what a notification tells of, to be looked at; from any thread.
 
         Raises:
-            queue.Full: Where too much waits to be looked at.
+            queue.Full: If too much waits to be looked at.
         """
         self._inbox.put([event for event in events if self._concerns(event)])
 
@@ -121,10 +121,10 @@ class Watcher:
         """List everything once, take in what is ready, and seal the batches whose time is over.
 
         Returns:
-            Whether it did: not where another watcher leads.
+            ``False`` if another watcher leads, else ``True``; also if :meth:`stop` ended it early.
 
         Raises:
-            DermbatchError: If a server fails; what was taken in until then is.
+            DermbatchError: If a server fails; what was taken in before stays taken in.
         """
         self._lead.begin()
         try:
@@ -143,7 +143,7 @@ class Watcher:
             self._end()
 
     def _guarded(self, turn: Callable[[], None]) -> bool:
-        """Take a turn; whether it went well. What is not sure any more is read anew afterwards."""
+        """Take a turn; returns whether it went well. If cut short, what is uncertain is read anew in the next."""
         try:
             turn()
         except _Stopped:
@@ -201,7 +201,7 @@ class Watcher:
         return listing(self._store, [rule.prefix for rule in self._book.rules], everything=True)
 
     def _list(self, memory: Memory) -> None:
-        """Go on with a listing, by some objects."""
+        """Go on with the first listing, by one page."""
         if not self._listings:
             return
         now = self._listings[0]
@@ -283,7 +283,7 @@ class Watcher:
                 self._take(memory, some[0].rule, some, waiting)
 
     def _told_apart(self, bucket: str, infos: Sequence[ObjectInfo]) -> datetime:
-        """A store time by which no object can be rewritten unnoticed: at most a second from now."""
+        """The store's time; waits a second first if one of these objects could still be rewritten unnoticed."""
         self._etags.see(bucket, infos)
         now = self._store.now()
         if any(self._etags.may_hide(info, now) for info in infos):

@@ -32,7 +32,7 @@ from workers.image.steps import Step, preview_key, run_step
 from workers.image.timed import Timed
 from workers.inference.protocol import Inference
 
-_WRITERS = 2  # threads that encode and write artifacts while the next stage waits for Triton
+_WRITERS = 2  # threads that encode and write artifacts while the next stage runs
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Run:
         recalled: What is known of the image, with its content; none if everything is to be computed.
         store: Where results lie.
         client: What runs the models.
-        limits: The largest picture; how earlier files are checked, and how purified pictures are kept.
+        limits: How large a picture may be, how files of known stages are checked, how purified pictures are kept.
         clock: Counts the time.
         decode: Decodes the source.
     """
@@ -114,7 +114,7 @@ class Run:
         """Run a step that is not known, and have its artifacts written.
 
         Raises:
-            StaleArtifact: Where a picture of a known step cannot be read back.
+            StaleArtifact: If a picture of a known step cannot be read back.
             SourceReplaced: If the source was needed, and what is known belongs to another image.
         """
         if step.stage in self._found:
@@ -154,7 +154,7 @@ class Run:
             with self._clock("write"):
                 records |= {record.stage: record for record in (write.result() for write in self._writes)}
                 shown = drawn.result()
-                used = {record.key: record for record in records.values()}  # kept longer than what is not
+                used = {record.key: record for record in records.values()}  # kept longer than unused ones
                 self._remember(used, {preview_key(self._steps): shown})
         stages = {step.stage: records[step.stage] for step in self._steps}
         return Outcome(image, stages, tuple(self._found), shown, self._pictures)
@@ -175,7 +175,7 @@ class Run:
 
     @cached_property
     def _image(self) -> ImageInfo:
-        """The image as known, or else as decoded: without a purified picture its pixels are needed anyway."""
+        """The image as known, or as decoded: without preview and purified picture its pixels are needed anyway."""
         if self._known is not None and (self._shown is not None or Stage.PURIFY in self._found):
             return self._known.image
         body = self._body()  # here, so that its time does not count as decoding

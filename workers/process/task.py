@@ -36,7 +36,7 @@ from workers.process.workplace import Workplace
 
 _log = structlog.get_logger(__name__)
 
-_UNTIL_ORIGINAL = 1.0  # seconds between two looks whether an image's duplicate has its outcome
+_UNTIL_ORIGINAL = 1.0  # seconds between two looks whether the image that this one duplicates has its outcome
 _MOST_DOUBLINGS = 16
 
 
@@ -53,7 +53,8 @@ def process_image(workplace: Workplace, message: object) -> None:
     try:
         job = opened(message, workplace.settings.redis.signing_key)
     except (NewerFormat, MessageDamaged, MessageRefused) as error:
-        # Not claimed, so it is queued again, perhaps for a newer worker; the orchestrator deals with the others.
+        # Not claimed, so it is queued again: one of a newer format waits for a newer worker, and the orchestrator
+        # deals with one that is damaged or refused.
         _log.warning("message passed over", reason=error.reason, message=str(error))
         return
     if workplace.drain.over:
@@ -135,7 +136,7 @@ class Attempt:
                 row, kind = (self._row(record), _kind(self._job, record)) if first else ("", None)
         except LeaseLost as lost:
             self._log.warning("image left", attempt=claim.attempt, why=str(lost))
-            if self._put_off(0, counted=False):  # else it is this worker's no longer
+            if self._put_off(0, counted=False):  # else it is no longer this worker's
                 place.drain.count_given_back()
             return None
         except PermanentError as error:
@@ -163,7 +164,7 @@ class Attempt:
         return told is not None
 
     def _must_wait(self) -> bool:
-        """Postpone a duplicate until the first image of its content has its outcome, and the cache has it."""
+        """Postpone a duplicate until the first image of its content has its outcome; returns whether it was."""
         ledger, job, original = self._place.ledger, self._job, self._job.duplicate_of
         if original is None or self._place.insist(lambda: ledger.batches.is_finished(job.batch, original)):
             return False
@@ -209,12 +210,12 @@ class Attempt:
             self._postpone(self._claim.transients, counted=True, at_least=getattr(error, "wait", None) or 0.0)
 
     def _wait(self, error: DermbatchError) -> None:
-        """Postpone the image while the store or Triton is away for everybody; it never fails because of that."""
+        """Postpone the image while the store or Triton serves nobody, which costs no try."""
         self._log.warning("waits", reason=error.reason, message=str(error))
         self._postpone(self._claim.attempt - 1, counted=False)
 
     def _postpone(self, before: int, *, counted: bool, at_least: float = 0.0) -> None:
-        """Postpone the image for a pause that doubles with each earlier one, or for as long as a PACS asks."""
+        """Postpone the image for a pause that doubles each time, up to the longest; longer if a PACS asks so."""
         limits = self._place.settings.ledger
         longest = min(limits.longest_pause, limits.first_pause * 2 ** min(before, _MOST_DOUBLINGS))
         pause = longest * random.uniform(0.5, 1)  # noqa: S311 - equal pauses would come back as one herd
