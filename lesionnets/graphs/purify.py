@@ -7,8 +7,8 @@ its trace in the small map. All other pixels pass through unchanged.
 
 At the image's own size, bytes go only through operations that ONNX Runtime has long had for uint8 on all devices.
 The image is resized in float, which takes half as long as in bytes, but one plane at a time: as one tensor, 24
-megapixels would take 288 MB. ``Gather`` cuts the planes out, because the runtime would move a ``Split`` before the transposition,
-where it is slow.
+megapixels would take 288 MB. ``Gather`` cuts the planes out, because the runtime would move a ``Split`` before the
+transposition, where it is slow.
 """
 
 from __future__ import annotations
