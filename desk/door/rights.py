@@ -147,8 +147,8 @@ def check(person: Person, roles: frozenset[Role]) -> None:
         Problem: 403 where none of them is theirs.
     """
     if not person.may(*roles):
-        needed = " or ".join(sorted(roles)) or "nobody's"
-        raise Problem(403, "role_missing", f"this needs the role {needed}: ask whoever gives them out")
+        needed = f"this needs the role {' or '.join(sorted(roles))}: ask whoever gives them out"
+        raise Problem(403, "role_missing", needed if roles else "no role may do this")
 
 
 @dataclass(frozen=True)

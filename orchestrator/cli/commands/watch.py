@@ -57,7 +57,7 @@ def watch(
         signal.signal(number, stop)
     if once:
         if not watcher.run_once():
-            err.print("dermbatch: another watcher is running; nothing was done", markup=False)
+            err.print("dermbatch: another watcher is running, and does the rest", markup=False)
         return
     with ExitStack() as ending:
         _serve_metrics(settings.watch, ending)
