@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-_DIGEST = re.compile(r'key: "sha256\.(\d+)" value: \{ string_value: "([0-9a-f]{64})"')
+_DIGEST = re.compile(r'key: "sha256\.(\d+)"\s*value:? \{\s*string_value: "([0-9a-f]{64})"')
 
 
 def wrong_models(repository: Path) -> list[str]:
