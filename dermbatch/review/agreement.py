@@ -88,7 +88,7 @@ class Overlap:
 
 
 def overlap(one: Mask, other: Mask) -> Overlap:
-    """How far two masks [H, W] of one picture agree. Only the part around both is looked at, which is the same."""
+    """How far two masks [H, W] of one picture agree. Examining only the part around both gives the same result."""
     both = one | other
     rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
     if not len(rows):

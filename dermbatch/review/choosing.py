@@ -112,7 +112,7 @@ def entropy(probabilities: Floats) -> npt.NDArray[np.float64]:
 
 
 def divergence(several: Sequence[Floats]) -> float:
-    """How far several models' probabilities [C] of one image are apart: Jensen and Shannon's divergence, nats."""
+    """How far apart several models' probabilities [C] for one image are: Jensen-Shannon divergence, nats."""
     shares = np.stack(several)
     apart = entropy(shares.mean(axis=0, keepdims=True))[0] - entropy(shares).mean()
     return max(0.0, float(apart))
