@@ -100,7 +100,7 @@ class Leases:
             return self._redis.hget(_key(case), reader) == "opened"
 
     def blind(self, queue: str, cases: Sequence[Case]) -> None:
-        """Have looks at what models found of a blind queue's images be kept from now on; harmless once more."""
+        """Record from now on who looks at models' results for a blind queue's images; harmless to repeat."""
         with sorted_errors():
             for start in range(0, len(cases), _SOME):
                 self._redis.sadd(_BLIND_CASES, *map(_member, cases[start : start + _SOME]))
