@@ -1,4 +1,4 @@
-"""Where objects lie: the keys of the result bucket. What users see, so it stays stable.
+"""Where objects lie: the keys of the result bucket. Users see them, so they stay stable.
 
 ::
 
@@ -42,19 +42,19 @@ from dermbatch.records.outcome import DicomKind
 from dermbatch.stages import Stage
 
 PART_SIZE = 1000
-"""Images in one part of a manifest."""
+"""Number of images in one part of a manifest."""
 
 OPEN = "open/"
-"""Prefix of the controls of open batches: one listing finds all work that is not finished."""
+"""Prefix of the controls of open batches: one listing finds all unfinished work."""
 
 BATCHES = "batches/"
 """Prefix of everything of every batch."""
 
 RUNNING_CANARY = "canaries/_running.json"
-"""Key of the record of the canary that runs now; no canary's name begins with ``_``."""
+"""Key of the record of the canary that is running; no canary's name begins with ``_``."""
 
 WATCHED = "watch-"
-"""How the names of batches begin that watching makes."""
+"""How the names of batches made by watching begin."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -62,7 +62,7 @@ _DICOM_SUFFIXES = {"segmentation": "seg", "report": "sr", "enhanced": "enhanced"
 
 
 def check_batch_name(name: str, what: str = "batch") -> str:
-    """Return ``name``, of a batch or whatever else, where it can be part of keys, file names and metric queries.
+    """Return ``name``, of a batch or anything else, if it can be part of keys, file names and metric queries.
 
     Raises:
         UsageError: If it is not 1 to 100 of ``a-z 0-9 . _ -``, starting and ending with a letter or digit.
@@ -76,12 +76,12 @@ def check_batch_name(name: str, what: str = "batch") -> str:
 
 
 def owned(name: str, tenant: str) -> str:
-    """The name of a tenant's batch: that of any batch, behind the tenant's and a dot, which is in no tenant's."""
+    """The name of a tenant's batch: the tenant's name, a dot (which no tenant's name has), and a batch's name."""
     return name if name.startswith(f"{tenant}.") else f"{tenant}.{name}"
 
 
 def is_owned(batch: str, tenant: str) -> bool:
-    """Whether a batch is a tenant's; nothing is asked for it, so nobody learns by it whether there is one."""
+    """Whether a batch is a tenant's; no store is asked, so the answer does not reveal whether it exists."""
     return batch.removeprefix(WATCHED).startswith(f"{tenant}.")
 
 
@@ -91,12 +91,12 @@ def owned_batches(tenant: str) -> tuple[str, str]:
 
 
 def part_of(index: int) -> tuple[str, int]:
-    """The part (as written in keys) and the position in it of the image with this index in its batch."""
+    """The part (as written in keys) of the image with this index in its batch, and its position there."""
     return f"{index // PART_SIZE:06d}", index % PART_SIZE
 
 
 def index_of(key: str) -> int | None:
-    """The index that the key of a record, ``.../<part>/<n>.json``, stands for; none where it is no such key."""
+    """The index that a record's key, ``.../<part>/<n>.json``, stands for; none if it is not such a key."""
     part, _, name = key.rpartition("/")
     part = part.rpartition("/")[2]
     number = name.removesuffix(".json")
@@ -107,26 +107,26 @@ def index_of(key: str) -> int | None:
 
 
 def identity(sha256: str, frame: int | None) -> str:
-    """What an image is called by: the digest of its file, and of a frame of several that of both.
+    """What identifies an image: the digest of its file or, for one frame of several, of file and frame number.
 
     Args:
-        sha256: Of the file.
-        frame: Which, from 1; none where the file is one image.
+        sha256: Digest of the file.
+        frame: Which frame, from 1; none if the file is a single image.
     """
     return sha256 if frame is None else hashlib.sha256(f"{sha256}#frame={frame}".encode()).hexdigest()
 
 
 def content(sha256: str, frame: int | None = None) -> str:
-    """What an image's content is called in keys: 32 hexadecimal digits of its :func:`identity`."""
+    """An image's content as named in keys: 32 hexadecimal digits of its :func:`identity`."""
     return identity(sha256, frame)[:32]
 
 
 def fingerprint(source: str, etag: str | None, size: int | None, frame: int | None = None) -> str | None:
-    """By what images look like copies of each other before they are read; none where the store gave no ETag.
+    """What makes images look like copies of each other before they are read; none if the store gave no ETag.
 
-    A hint, never a proof: there are stores whose ETags are constant, or no digests. Nothing is shared by it.
-    An ETag that looks like an MD5 digest is taken to speak of the content alone. Any other (of an upload in parts,
-    or an encrypted one) speaks of this object only.
+    A hint, never a proof: some stores have constant ETags, or ETags that are not digests. No result is shared
+    because of it. An ETag that looks like an MD5 digest is taken to describe the content alone. Any other (of a
+    multipart or encrypted upload) describes this object only.
     """
     if etag is None or size is None:
         return None
@@ -136,29 +136,29 @@ def fingerprint(source: str, etag: str | None, size: int | None, frame: int | No
 
 
 def images(pool: str | None) -> str:
-    """Prefix of what was made of images, for all who share it: a tenant's own, or the one of all others."""
+    """Prefix of what was made from images, for those who share it: one tenant, or everybody without a tenant."""
     return "images/" if pool is None else f"tenants/{pool}/images/"
 
 
 def tenant_quota(tenant: str) -> str:
-    """Key of what is reserved of a tenant's quota."""
+    """Key of the record of what is reserved from a tenant's quota."""
     return f"tenants/{tenant}/quota.json"
 
 
 def pool_of(key: str | None) -> str | None:
-    """Whose :func:`images` a key is of; of a record that is its preview's, which old ones may not have."""
+    """Whose :func:`images` a key lies in; for a record, take its preview's key, which old records may lack."""
     tenants, _, rest = (key or "").partition("/")
     pool, _, rest = rest.partition("/")
     return pool if tenants == "tenants" and rest.startswith("images/") else None
 
 
 def all_known(pool: str | None = None) -> str:
-    """Prefix of what is known of images."""
+    """Prefix of what is known about images."""
     return f"{images(pool)}known/"
 
 
 def known(content: str, pool: str | None = None) -> str:
-    """Key of what is known of the image with this :func:`content`."""
+    """Key of what is known about the image with this :func:`content`."""
     return f"{all_known(pool)}{content}.json"
 
 
@@ -168,17 +168,17 @@ def known_of(identity: str, pool: str | None = None) -> str:
 
 
 def artifacts(sha256: str, pool: str | None = None) -> str:
-    """Prefix of all artifacts of one image."""
+    """Prefix of one image's artifacts."""
     return f"{images(pool)}{sha256}/"
 
 
 def artifact(sha256: str, stage: Stage, stage_key: str, name: str, pool: str | None = None) -> str:
-    """Key of one artifact of one stage of one image."""
+    """Key of an artifact that one stage made from one image."""
     return f"{artifacts(sha256, pool)}{stage}/{stage_key}/{name}"
 
 
 def preview(sha256: str, preview_key: str, pool: str | None = None) -> str:
-    """Key of the small picture that reports show of one image and what was made of it."""
+    """Key of the small picture in which reports show an image and what was made from it."""
     return f"{artifacts(sha256, pool)}preview/{preview_key}/preview.jpg"
 
 
@@ -210,7 +210,7 @@ def failure(batch: str, index: int) -> str:
 
 
 def dicom_file(kind: DicomKind) -> str:
-    """What a DICOM object is called in a folder of its image."""
+    """What a DICOM object is called in its image's folder."""
     return f"{_DICOM_SUFFIXES[kind]}.dcm"
 
 
@@ -232,7 +232,7 @@ def report(batch: str) -> str:
 
 
 def table(batch: str) -> str:
-    """Key of the table of all outcomes, one row an image; of a large batch, a folder: :func:`table_parts`."""
+    """Key of the table of all outcomes, one row per image; a folder for a large batch: :func:`table_parts`."""
     return f"batches/{batch}/results.parquet"
 
 
@@ -242,28 +242,28 @@ def table_parts(batch: str) -> str:
 
 
 def table_manifest(batch: str) -> str:
-    """Key of the list of the files that such a table is made of; where it is, the table is whole."""
+    """Key of the list of the files that make up such a table; if it exists, the table is complete."""
     return f"{table_parts(batch)}_manifest.json"
 
 
 def gathered(batch: str) -> str:
-    """Prefix of what is gathered of a table that is to be one file; gone when the batch has closed."""
+    """Prefix of the rows gathered for a table that will be one file; removed when the batch has closed."""
     return f"gathered/{batch}/"
 
 
 USAGE = "usage/"
-"""Prefix of the usage events of every batch; outside of the batches, for what was used is billed whatever goes."""
+"""Prefix of the usage events of every batch; outside the batches, as deleted batches are billed too."""
 
 USAGE_MANIFEST = "_manifest.json"
 
 
 def usage_of(batch: str, created: datetime) -> str:
-    """Prefix of the usage events of a batch that was asked for then."""
+    """Prefix of the usage events of a batch that was asked for at this moment."""
     return f"{USAGE}{batch}/{created.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}/"
 
 
 def usage_manifest(batch: str, created: datetime) -> str:
-    """Key of the list of their files; where it is, they are whole."""
+    """Key of the list of files of usage events; if it exists, they are complete."""
     return f"{usage_of(batch, created)}{USAGE_MANIFEST}"
 
 
@@ -273,7 +273,7 @@ def report_signature(batch: str) -> str:
 
 
 def summary(batch: str) -> str:
-    """Key of the summary; where it is, the batch is closed."""
+    """Key of the summary; if it exists, the batch is closed."""
     return f"batches/{batch}/summary.json"
 
 
@@ -283,7 +283,7 @@ def comparison(batch: str) -> str:
 
 
 def comparison_table(batch: str) -> str:
-    """Key of the table of that comparison, one row an image."""
+    """Key of the table of that comparison, one row per image."""
     return f"batches/{batch}/comparison.parquet"
 
 
@@ -298,7 +298,7 @@ def control(batch: str) -> str:
 
 
 def originals_prefix(batch: str) -> str:
-    """Prefix of the sealed table of what a batch's images were; outside of the batch, maybe in another bucket."""
+    """Prefix of the sealed table of a batch's original identities; outside it, maybe in another bucket."""
     return f"privacy/{batch}/"
 
 
@@ -313,28 +313,28 @@ def canary(name: str) -> str:
 
 
 def canary_result(name: str, batch: str, index: int) -> str:
-    """Key of how old and new models agree on one image."""
+    """Key of the record of how old and new models agree on one image."""
     return f"canaries/{name}/results/{batch}/{index}.json"
 
 
 def canary_results(name: str) -> str:
-    """Prefix of how old and new models agree, image by image."""
+    """Prefix of the records of how old and new models agree, image by image."""
     return f"canaries/{name}/results/"
 
 
 def batch_decisions(batch: str) -> str:
-    """Prefix of what people decided of a batch's images; outside of the batch, so that it outlives it."""
+    """Prefix of what people decided about a batch's images; outside the batch, so that decisions outlive it."""
     return f"reviews/{batch}/"
 
 
 def decisions(batch: str, index: int) -> str:
-    """Prefix of what people decided of an image."""
+    """Prefix of what people decided about an image."""
     part, n = part_of(index)
     return f"{batch_decisions(batch)}{part}/{n}/"
 
 
 def reader_decisions(batch: str, index: int, reader: str) -> str:
-    """Prefix of what one reader decided of an image; called by a digest, as a name may be any text."""
+    """Prefix of what one reader decided about an image; with a digest of the name, which may be any text."""
     return f"{decisions(batch, index)}{hashlib.sha256(reader.encode()).hexdigest()[:32]}/"
 
 
@@ -344,13 +344,13 @@ def decision(batch: str, index: int, reader: str, version: int) -> str:
 
 
 def opened_to(batch: str, index: int, reader: str) -> str:
-    """Key of that a reader has seen what others decided of an image; no batch's name begins with ``_``."""
+    """Key of the note that a reader saw others' decisions about an image; no batch's name begins with ``_``."""
     part, n = part_of(index)
     return f"reviews/_opened/{batch}/{part}/{n}/{hashlib.sha256(reader.encode()).hexdigest()[:32]}.json"
 
 
 REVIEWED = "reviewed/"
-"""Prefix of the DICOM objects of decisions that were sent; outside of the batches."""
+"""Prefix of the DICOM objects of decisions that were sent; outside the batches."""
 
 
 def reviewed(batch: str, index: int, reader: str, version: int, kind: str) -> str:
@@ -379,40 +379,40 @@ def review_plan(name: str) -> str:
 
 
 KEYS = "desk/keys/"
-"""Prefix of the keys by which programs ask the desk."""
+"""Prefix of the keys with which programs use the desk."""
 
 SIMILAR = "similar/"
 """Prefix of the indexes of embeddings, and of what they never show."""
 
 FORBIDDEN = f"{SIMILAR}forbidden/"
-"""Prefix of the notes of images that are never shown as similar cases."""
+"""Prefix of the notes about images that are never shown as similar cases."""
 
 SIMILAR_FACTS = f"{SIMILAR}facts.csv"
-"""Key of what the institution says of its images."""
+"""Key of what the institution says about its images."""
 
 
 def similar_facts(tenant: str | None) -> str:
-    """The same of what a tenant says of its own."""
+    """The same for what a tenant says about its own images."""
     return SIMILAR_FACTS if tenant is None else f"tenants/{tenant}/{SIMILAR_FACTS}"
 
 
 def access_key(identifier: str) -> str:
-    """Key of a key by which a program asks the desk."""
+    """Key of the record of a key with which a program uses the desk."""
     return f"{KEYS}{identifier}.json"
 
 
 def known_name(name: str) -> str:
-    """Key of whose name somebody's is."""
+    """Key of the record of who owns a name."""
     return f"desk/people/{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 
 def similar_file(model: str, name: str) -> str:
-    """Key of a file of the index of embeddings of the model whose file has this digest."""
+    """Key of a file in the index of embeddings from the model whose file has this digest."""
     return f"{SIMILAR}{model[:16]}/{name}"
 
 
 def similar_index(model: str) -> str:
-    """Key of what that index says of itself; where it is, the index is whole."""
+    """Key of that index's own record; if it exists, the index is complete."""
     return similar_file(model, "index.json")
 
 
@@ -431,7 +431,7 @@ def support_prefix(name: str) -> str:
 
 
 def support_versions(name: str) -> str:
-    """Prefix of the versions of a support set, whose keys are in their order."""
+    """Prefix of the versions of a support set, whose keys sort in their order."""
     return f"{support_prefix(name)}versions/"
 
 

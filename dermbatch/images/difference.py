@@ -1,7 +1,7 @@
-"""A picture as what differs from another one of the same size: which pixels, and what they are there.
+"""A picture stored as its difference from another of the same size: which pixels differ, and their values.
 
-A purified picture is its original but for hair, rulers and ink: some 1 % of the pixels, whose replacements are
-smooth. Bytes, means of 10 photographs as cameras made them, of 12 phantoms and of 13 small pictures of 200 x 150:
+A purified picture is its original except for hair, rulers and ink: some 1 % of the pixels, whose replacements are
+smooth. Mean bytes over 10 photographs as cameras made them, 12 phantoms and 13 small pictures of 200 x 150:
 
 =================================  ==========  ==========  ==========
 PNG (:mod:`dermbatch.images.png`)  2,772,252   618,295     35,624
@@ -11,9 +11,10 @@ differences, values as they are    14,382      18,452      850
 differences, each from the last    **13,104**  **16,221**  **646**
 =================================  ==========  ==========  ==========
 
-Brotli and LZMA give a tenth more or less, in more time. Layout: ``DIFF``, version 1, height and width (32 bit,
-big-endian), then by Zstandard (RFC 8878): the changed pixels as bits, in rows, the first highest, the last byte
-filled up; and for red, green and blue in turn the values of these pixels, each less the one before (modulo 256).
+Brotli and LZMA are within a tenth of this, and take longer. Layout: ``DIFF``, version 1, height and width (32 bit,
+big-endian); then, compressed by Zstandard (RFC 8878), one bit for each pixel, set if it changed, row by row with
+the highest bit first and the last byte padded; and the values of the changed pixels, for red, green and blue in
+turn, each less the value before it (modulo 256).
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _MAGIC, _VERSION = b"DIFF", 1
 _LEVEL = 9
 _NOTHING = np.zeros(3)
 _MOST_CHANGED = 0.5
-"""Share of pixels from which differences are no longer a small part of the picture."""
+"""Share of changed pixels from which storing differences no longer saves much."""
 
 
 def encode(picture: Picture, source: Picture) -> bytes | None:
-    """What makes a picture of its source; none where they have little in common.
+    """The difference that turns a source into a picture; none if they have little in common.
 
     Args:
         picture: [H, W, 3] uint8 RGB.
@@ -57,11 +58,11 @@ def apply(body: bytes, source: Picture) -> Picture:
     """The picture that :func:`encode` was given.
 
     Args:
-        body: What it gave.
-        source: [H, W, 3] uint8 RGB: the very same as then, which the caller has to make sure of.
+        body: What :func:`encode` returned.
+        source: [H, W, 3] uint8 RGB: exactly the same source, which the caller has to make sure of.
 
     Raises:
-        ValueError: If it is nothing that :func:`encode` gives for a source of this size.
+        ValueError: If it is not something that :func:`encode` returns for a source of this size.
     """
     height, width = source.shape[:2]
     if body[: _HEADER.size] != _HEADER.pack(_MAGIC, _VERSION, height, width):

@@ -1,4 +1,4 @@
-"""The size at which an image goes to a model, and back: its own picture's size is never the network's business."""
+"""The size at which an image goes to a model, and back: a network never has to know the image's own size."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 LONG_SIDE = 1024
-"""Pixels to which the long side is reduced where the model takes any size and its parameters say nothing."""
+"""Pixels to which the long side is reduced if the model takes any size and its parameters do not say."""
 
 DIFFERENCE = 6
-"""Least difference of green, of 255, at which a pixel of an image larger than what was sent is replaced."""
+"""Least difference of green, of 255, at which a pixel is replaced in an image larger than what was sent."""
 
 COVERED = 0.5
-"""Probability from which something lies over a pixel, where the model's parameters say nothing."""
+"""Probability from which something lies over a pixel, if the model's parameters do not say."""
 
 _STRIP = 64
 
@@ -24,10 +24,10 @@ def sent_size(image_size: tuple[int, int], height: int, width: int, long_side: i
     """Height and width at which an image is sent to a model; see :mod:`dermbatch.models.contracts`.
 
     Args:
-        image_size: Height and width that the model takes; -1 where any will do.
+        image_size: Height and width that the model takes; -1 if any will do.
         height: Of the image, pixels.
         width: Likewise.
-        long_side: Most pixels of the long side where any size will do.
+        long_side: Most pixels of the long side if any size will do.
     """
     scale = min(1.0, long_side / max(height, width))
     fixed_height, fixed_width = image_size
@@ -40,16 +40,16 @@ def sent_size(image_size: tuple[int, int], height: int, width: int, long_side: i
 def fit(image: Pixels, size: tuple[int, int]) -> Pixels:
     """An image or map at another size.
 
-    It is halved as long as it can be, and interpolated from there: OpenCV halves 24 megapixels in 7 ms, where
-    averaging over fractions of pixels (INTER_AREA) takes 55 ms. An odd last row or column is left out by a
-    halving, which moves nothing by more than one pixel of the halved picture.
+    It is halved as often as possible, and interpolated from there: OpenCV halves 24 megapixels in 7 ms, while
+    averaging over fractions of pixels (INTER_AREA) takes 55 ms. Halving drops an odd last row or column, which
+    moves nothing by more than one pixel of the halved picture.
 
     Args:
         image: [H, W] or [H, W, 3] uint8.
         size: Height and width wanted.
 
     Returns:
-        The image itself where it has that size.
+        The image itself if it has that size already.
     """
     while image.shape[0] >= 2 * size[0] and image.shape[1] >= 2 * size[1]:
         image = halved(image)
@@ -68,7 +68,8 @@ def halved(image: Pixels) -> Pixels:
 def tile_size(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width of an image whose long side is brought to ``side``, halved first as far as that goes.
 
-    A preview's tiles have this size (``workers/image/preview.py``); who cuts one out of its square asks here, too.
+    A preview's tiles have this size (``workers/image/preview.py``); code that cuts one out of its square asks
+    here, too.
 
     Args:
         height: Of the image, pixels.
@@ -89,7 +90,7 @@ def can_halve(height: int, width: int, side: int) -> bool:
 def brought_back(
     image: Pixels, clean: Pixels, occlusion: Pixels, *, level: int, difference: int = DIFFERENCE
 ) -> tuple[Pixels, int]:
-    """A smaller clean picture brought into the image where its map says so.
+    """A smaller clean picture, put into the image wherever its map says so.
 
     Args:
         image: [H, W, 3].
@@ -107,7 +108,7 @@ def brought_back(
     fill = cv2.resize(clean, (width, height), interpolation=cv2.INTER_LINEAR)
     purified = image.copy()
     pixels = 0
-    # Occlusions are few and thin: strips that have none cost one look.
+    # Occlusions are few and thin: strips without any cost only one look.
     for top in range(0, height, _STRIP):
         rows = slice(top, top + _STRIP)
         _, mask = cv2.threshold(likely[rows], level - 1, 255, cv2.THRESH_BINARY)

@@ -1,8 +1,8 @@
-"""Image files: what is it, and what are its pixels. The content decides, not the name.
+"""Image files: of what type they are, and their pixels. The content decides, not the name.
 
-Ordinary JPEG files go through libjpeg-turbo's own interface, as fast as OpenCV and as strict as can be, and PNG of
-16 bit samples through OpenCV, as Pillow does not keep them; TIFF files are looked through first, and deep ones
-decoded, by tifffile; everything else (alpha, palettes, CMYK, odd files) goes through Pillow.
+Ordinary JPEG files go through libjpeg-turbo's own interface, as fast as OpenCV and as strict as possible; PNG with
+16-bit samples goes through OpenCV, because Pillow does not keep them; TIFF files are examined first by tifffile,
+which also decodes deep ones; everything else (alpha, palettes, CMYK, odd files) goes through Pillow.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from dermbatch.images.quiet import quiet
 
 __all__ = ["MIN_SIDE", "SUPPORTED", "SourceImage", "read_image", "sniff"]
 
-# Sizes are checked against our own limit before anything is decoded; Pillow's warning would come on top of it.
+# Sizes are checked against our own limit before anything is decoded; Pillow's warning would be a second one.
 Image.MAX_IMAGE_PIXELS = None
 
 DICOM = "application/dicom"
@@ -74,11 +74,11 @@ SUPPORTED = frozenset(_PILLOW) - {"image/gif"} | {DICOM}
 """The media types that `read_image` takes."""
 
 MODULES = ("dermbatch.images.imagefile", "dermbatch.images.formats.tiff", "imagecodecs", "pi_heif")
-"""What a process needs that reads images."""
+"""Modules that a process needs to read images."""
 
 
 class Decode(Protocol):
-    """What decodes image files: :func:`read_image`, here or in a process of its own."""
+    """A decoder of image files: :func:`read_image`, in this process or another."""
 
     def __call__(self, data: bytes, *, max_pixels: int, frame: int | None = None) -> SourceImage:
         """As :func:`read_image`."""
@@ -110,9 +110,10 @@ _EXPLICIT_VRS = (b"UL", b"CS", b"UI", b"DA", b"OB", b"SH", b"LO")
 
 
 def sniff(head: bytes) -> str | None:
-    """The media type of a file by its first 256 bytes; None where it is none that is known.
+    """The media type of a file by its first 256 bytes; None if it is not known.
 
-    Known are the supported types, and some that are told apart to say so: GIF, JPEG XL, PDF, zip.
+    Known are the supported types, and some that are recognised only to be named in a refusal: GIF, JPEG XL, PDF,
+    zip.
     """
     if head[128:132] == b"DICM":
         return DICOM
@@ -151,8 +152,8 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
 
     Args:
         data: The whole file.
-        max_pixels: Larger images are refused by what their header says, before they are decoded.
-        frame: Of a DICOM file of several frames, which one, from 1; none for all other files.
+        max_pixels: Larger images are refused because of their header, before they are decoded.
+        frame: Which frame of a multi-frame DICOM file, from 1; none for all other files.
 
     Raises:
         BadInput: With one of the reasons ``empty_file``, ``not_an_image``, ``unsupported_format``, ``truncated``,
@@ -188,14 +189,14 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
             raise
         except MemoryError:
             raise out_of_memory() from None
-        except Exception as error:  # decoders fail in every way there is on files of strangers
+        except Exception as error:  # decoders fail on untrusted files in every possible way
             if says_memory(error):
                 raise out_of_memory() from None
             raise _broken(data, media_type, error) from error
 
 
 def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
-    """Header first, then the pixels by the quickest decoder that is right for them."""
+    """Header first, then the pixels by the fastest decoder that gets them right."""
     if media_type == "image/tiff":
         return _read_tiff(data, max_pixels)
     header = read_jpeg_header(data) if media_type == "image/jpeg" else None
@@ -231,7 +232,7 @@ def _read_raster(data: bytes, media_type: str, max_pixels: int) -> SourceImage:
 def _pixels(
     image: Image.Image, data: bytes, header: JpegHeader | None, profile: bytes | None, notes: list[str]
 ) -> Rgb:
-    """The pixels of an opened file, by the decoder that is right for it; what is converted is noted."""
+    """The pixels of an opened file, by the decoder that gets it right; conversions are noted."""
     if header is not None and image.mode in ("RGB", "L") and jpeg_is_complete(data):
         pixels = jpeg_pixels(data)
         if image.mode == "L":
@@ -264,10 +265,10 @@ def _read_tiff(data: bytes, max_pixels: int) -> SourceImage:
     except (UnidentifiedImageError, SyntaxError):
         raise found.unknown() from None
     with image:
-        image.info.pop("xmp", None)  # Pillow would turn it for what is said there; see exif_of
+        image.info.pop("xmp", None)  # Pillow would turn the picture because of it; see exif_of
         if found.orientation != 1:
             notes.append("exif_rotated")
-        pixels = by_pillow(image, profile, notes)  # which turns it as well
+        pixels = by_pillow(image, profile, notes)  # which also turns the picture
     return _upright(pixels, 1, profile, notes, "image/tiff")
 
 
@@ -285,7 +286,7 @@ def _read_odd_jpeg(data: bytes, header: JpegHeader, max_pixels: int) -> SourceIm
 
 
 def _read_odd_jpeg2000(data: bytes, max_pixels: int) -> SourceImage:
-    """A JPEG 2000 file that Pillow does not show as it is meant."""
+    """A JPEG 2000 file that Pillow shows wrongly."""
     header = read_jpeg2000_header(data)
     if header is None:
         raise EOFError
@@ -296,7 +297,7 @@ def _read_odd_jpeg2000(data: bytes, max_pixels: int) -> SourceImage:
 
 
 def _upright(pixels: Rgb, side: int, profile: bytes | None, notes: list[str], media_type: str) -> SourceImage:
-    """Pixels in sRGB and turned."""
+    """Pixels converted to sRGB and turned upright."""
     if profile and "from_cmyk" not in notes:
         converted = to_srgb(pixels, profile, grey="from_grey" in notes)
         if converted is not None:
@@ -306,7 +307,7 @@ def _upright(pixels: Rgb, side: int, profile: bytes | None, notes: list[str], me
 
 
 def _check_single(image: Image.Image, media_type: str) -> None:
-    """Refuse animations, and files of several pictures."""
+    """Refuse animations and files with several pictures."""
     frames = getattr(image, "n_frames", 1) if media_type != "image/jpeg" else 1
     if media_type == "image/heic" and frames > 1:
         raise BadInput(
@@ -328,7 +329,7 @@ def _check_single(image: Image.Image, media_type: str) -> None:
 def _is_complete(data: bytes, media_type: str) -> bool:
     """Whether the end of the picture is there.
 
-    OpenCV may return a half-grey picture for a cut JPEG file (it depends on its version), Pillow never does.
+    OpenCV may return a half-grey picture for a truncated JPEG file (depending on its version); Pillow never does.
     """
     if media_type == "image/jpeg":
         return jpeg_is_complete(data)
@@ -342,7 +343,7 @@ def _is_complete(data: bytes, media_type: str) -> bool:
 
 
 def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:
-    """What to say of a file that starts like an image and is none."""
+    """The refusal of a file that starts like an image but cannot be read."""
     message, name = str(error).lower(), _NAMES.get(media_type, "picture")
     if not _is_complete(data, media_type) or "truncated" in message or isinstance(error, EOFError):
         return BadInput(f"the {name} file ends before its picture does; copy it again", reason="truncated")

@@ -26,7 +26,8 @@ class JpegHeader:
         height: Rows of the picture.
         width: Columns of the picture.
         precision: Bits a sample.
-        marker: Second byte of the frame header's marker, which says how it is coded: 0xC0 baseline, 0xC3 lossless,
+        marker: Second byte of the frame header's marker, which says how the picture is
+        coded: 0xC0 baseline, 0xC3 lossless,
             0xF7 JPEG-LS ...
         ids: Component identifiers.
         sampling: Horizontal and vertical sampling factor of each component, four bits each.
@@ -50,10 +51,10 @@ class JpegHeader:
 
     @property
     def is_ycbcr(self) -> bool | None:
-        """Whether three components are YCbCr, as the stream proves it; None where it says nothing.
+        """Whether three components are YCbCr, as far as the stream proves it; None if it proves nothing.
 
-        Sub-sampled chroma cannot be RGB; then component names, the JFIF and the Adobe marker count. These two
-        prove nothing where they contradict each other.
+        Sub-sampled chroma cannot be RGB; after that, component names count, then the JFIF and Adobe markers. The
+        two markers prove nothing if they contradict each other.
         """
         if len(set(self.sampling)) > 1:
             return True
@@ -78,15 +79,15 @@ _MOST_SCANS = 200
 
 
 def check_scans(stream: bytes, header: JpegHeader | None, most: int = _MOST_SCANS) -> None:
-    """Refuse a progressive picture of more scans than any encoder makes: each is another pass over all of it.
+    """Refuse a progressive picture with more scans than any encoder makes: each is another pass over the picture.
 
     Args:
         stream: From the start marker on.
-        header: Of it.
-        most: Scans that are taken.
+        header: Of this stream.
+        most: Scans that are accepted.
 
     Raises:
-        TooExpensive: If there are more. Encoders make 4 to 20.
+        TooExpensive: If there are more scans. Encoders make 4 to 20.
     """
     # In coded data no FF is followed by anything but 00 and restart markers (ITU-T T.81, B.1.1.5).
     if header is not None and header.marker in _PROGRESSIVE and (scans := stream.count(b"\xff\xda")) > most:
@@ -96,7 +97,7 @@ def check_scans(stream: bytes, header: JpegHeader | None, most: int = _MOST_SCAN
 
 
 def segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment of a JPEG or JPEG-LS stream before its first scan, as far as it goes."""
+    """Marker and content of each segment before the first scan of a JPEG or JPEG-LS stream, as far as it goes."""
     at = 2 if stream[:2] == b"\xff\xd8" else len(stream)
     while at + 4 <= len(stream) and stream[at] == 0xFF:
         marker = stream[at + 1]
@@ -114,7 +115,7 @@ def segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read_jpeg_header(stream: bytes) -> JpegHeader | None:
-    """Header of a JPEG or JPEG-LS stream; None where there is none before the picture's data begin."""
+    """Header of a JPEG or JPEG-LS stream; None if there is none before the picture's data begin."""
     jfif, adobe = False, None
     for marker, body in segments(stream):
         if marker in _SOF and len(body) >= 6:
@@ -136,15 +137,15 @@ def read_jpeg_header(stream: bytes) -> JpegHeader | None:
 
 
 def _past_fill(stream: bytes, at: int) -> int:
-    """The last of the fill bytes from a place on."""
+    """Position of the last fill byte of those that begin at a position."""
     found = _NO_FILL.search(stream, at)
     return (found.start() if found else len(stream)) - 1
 
 
 def jpeg_end(stream: bytes) -> int | None:
-    """Where a JPEG or JPEG-LS picture ends, behind its end marker; None where the stream ends before.
+    """Where a JPEG or JPEG-LS picture ends, after its end marker; None if the stream ends before that.
 
-    It goes on behind scans, where :func:`read_jpeg_header` ends, and looks into no segment.
+    It continues past the scans, where :func:`read_jpeg_header` stops, and looks into no segment.
 
     Args:
         stream: From the start marker on; anything may follow the picture.
@@ -169,14 +170,14 @@ def jpeg_end(stream: bytes) -> int | None:
 
 
 def is_followed_by_another(stream: bytes) -> bool:
-    """Whether behind a JPEG picture another one begins, as in files of several (MPO) or in files put together."""
-    last = stream.rfind(b"\xff\xd8\xff")  # a thumbnail's in the header, mostly
+    """Whether another picture begins after a JPEG picture, as in MPO files or in concatenated ones."""
+    last = stream.rfind(b"\xff\xd8\xff")  # mostly that of a thumbnail in the header
     end = jpeg_end(stream) if last > 0 else None
     return end is not None and last >= end
 
 
 def jpeg_is_complete(stream: bytes) -> bool:
-    """Whether a JPEG stream holds its end marker; anything may follow it."""
+    """Whether a JPEG stream contains its end marker; anything may follow it."""
     return stream[-2:] == b"\xff\xd9" or jpeg_end(stream) is not None
 
 
@@ -187,7 +188,7 @@ class Jpeg2000Header:
     Attributes:
         height: Rows of the picture.
         width: Columns of the picture.
-        components: How many.
+        components: Number of components.
         precision: Bits a sample, of the first component.
         transformed: Whether components 0 to 2 went through the multiple component transformation, so that a
             decoder gives RGB.
@@ -203,12 +204,12 @@ class Jpeg2000Header:
 
 
 def begins_jpeg2000(stream: bytes) -> bool:
-    """Whether it is a JPEG 2000 code stream, raw or in a JP2 file."""
+    """Whether these bytes begin a JPEG 2000 code stream, raw or in a JP2 file."""
     return stream.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"))
 
 
 def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header | None:
-    """Header of a JPEG 2000 code stream, raw or in a JP2 file; None where there is none."""
+    """Header of a JPEG 2000 code stream, raw or in a JP2 file; None if there is none."""
     at = stream[: 1 << 16].find(b"\xff\x4f\xff\x51")
     if at < 0 or len(stream) < at + 43:
         return None
@@ -226,10 +227,10 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header | None:
 
 
 def check_tiles(stream: bytes) -> None:
-    """Refuse a JPEG 2000 picture that lacks tiles: a decoder leaves them black, and says nothing.
+    """Refuse a JPEG 2000 picture that lacks tiles: a decoder silently leaves them black.
 
     Args:
-        stream: Raw or in a JP2 file (ITU-T T.800, A.4.2 and A.5.1); of anything else, nothing is told.
+        stream: Raw or in a JP2 file (ITU-T T.800, A.4.2 and A.5.1); anything else passes.
 
     Raises:
         BadInput: ``corrupt``.
@@ -250,7 +251,7 @@ def check_tiles(stream: bytes) -> None:
 
 
 def _tiles(stream: bytes, at: int) -> int:
-    """How many tiles have a part, from the main header's first segment on."""
+    """How many tiles have at least one part, reading from the main header's first segment on."""
     while at + 4 <= len(stream) and stream[at : at + 2] != b"\xff\x90":
         at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
     found = set[int]()

@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLD = 0.5
-"""Probability from which a pixel is lesion, where the model's parameters say nothing."""
+"""Probability from which a pixel is lesion, if the model's parameters do not say."""
 MIN_SHARE = 0.05
 """Specks smaller than this share of the largest lesion are dropped."""
 MIN_FRACTION = 0.0002
 """Specks smaller than this share of the image are dropped."""
 MOST = 1
-"""Lesions in a mask at most: a dermoscopic picture is taken of one, and experts mark one in each of ISIC 2017."""
+"""Most lesions in a mask: a dermoscopic picture is taken of one, and experts outline one in each of ISIC
+2017's."""
 CENTRALITY = 0.2
-"""Standard deviation of the Gaussian by which a pixel's say falls off from the picture's centre, of its sides."""
+"""Standard deviation, in sides of the picture, of the Gaussian weight that falls off from its centre."""
 
 UNSURE = 0.25, 0.75
-"""Probabilities between which a border map does not decide: there the lesion ends."""
+"""Probabilities between which a border map is undecided: there the lesion ends."""
 
 Mask = NDArray[np.uint8]
 """[H, W]: 255 lesion, 0 skin."""
@@ -37,7 +38,7 @@ class Lesions:
     """What a probability map shows.
 
     Attributes:
-        mask: Of the image's size, without holes and specks (see :func:`clean`).
+        mask: At the image's size, without holes and specks (see :func:`clean`).
         outlines: Of each lesion in the mask.
         found: How many lesions there were to choose from.
     """
@@ -58,7 +59,8 @@ def lesion_mask(
 ) -> Lesions:
     """The lesions in a probability map, at the image's size.
 
-    The map is interpolated before it is cut, so the outline does not show the network's coarse pixels.
+    The map is interpolated before the threshold is applied, so the outline does not show the network's coarse
+    pixels.
 
     Args:
         probability: [h, w] uint8, probability x 255, at the network's size.
@@ -66,7 +68,7 @@ def lesion_mask(
         threshold: Probability, 0 to 1, from which a pixel is lesion.
         min_share: Specks smaller than this share of the largest lesion go.
         min_fraction: Specks smaller than this share of the image go.
-        most: Lesions that stay at most, above 0: those with the most :func:`evidence`.
+        most: Most lesions to keep, above 0: those with the most :func:`evidence`.
     """
     height, width = size
     level = max(1, math.ceil(threshold * 255))
@@ -84,7 +86,7 @@ def evidence(probability: NDArray[np.uint8], outline: Contour) -> float:
     """How likely an outline is the lesion that the picture was taken of: large, sure and central.
 
     The sum of a map, [H, W] uint8, over the pixels on and inside the outline, each weighed by how close it is to
-    the picture's centre: a dermatoscope is put on the lesion. How it was chosen: docs/decisions/0024.
+    the picture's centre: a dermatoscope is put on the lesion. docs/decisions/0024 says how this was chosen.
     """
     left, top, width, height = cv2.boundingRect(outline)
     inside = drawn([outline - np.array([left, top], np.int32)], (height, width)) > 0
@@ -156,14 +158,14 @@ def dice(one: Mask | Flags, other: Mask | Flags) -> float:
 
 
 def border_zone(border: NDArray[np.uint8], size: tuple[int, int]) -> Flags:
-    """Where a border map leaves open whether there is lesion: the wider, the more blurred the lesion ends.
+    """Where a border map leaves open whether there is lesion: the more blurred the edge, the wider.
 
     Args:
-        border: [h, w], probability x 255 by what tells borders.
+        border: [h, w], probability x 255 from the output that judges borders.
         size: Height and width wanted.
 
     Returns:
-        [H, W]; true nowhere where the map decides everywhere.
+        [H, W]; all false if the map decides everywhere.
     """
     large = cv2.resize(border, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return np.asarray((large > 255 * UNSURE[0]) & (large < 255 * UNSURE[1]), np.bool_)

@@ -33,15 +33,15 @@ class SourceImage:
 
     Attributes:
         pixels: uint8 [H, W, 3], sRGB, upright, contiguous in memory.
-        media_type: What the content is, whatever its name says: ``image/jpeg``, ``application/dicom`` ...
-        pixel_spacing_mm: (row, column) distance of pixel centres in mm where the image says it. The dots per inch
-            of JPEG, PNG and TIFF files speak of paper and are not taken.
+        media_type: Type of the content, whatever the file's name says: ``image/jpeg``, ``application/dicom`` ...
+        pixel_spacing_mm: (row, column) distance of pixel centres in mm, if the image states it. The dots per inch
+            of JPEG, PNG and TIFF files refer to paper and are ignored.
         notes: Conversions that were needed: ``exif_rotated``, ``from_grey``, ``from_palette``, ``from_16_bit``,
             ``from_cmyk``, ``from_rgba`` (laid over white), ``from_icc`` (colours converted from another space),
             ``from_monochrome1``, ``corrected_...`` (an element of a DICOM header that the pixel data refute or
             that is missing), ``scaled_to_used_bits`` ...: ``docs/inputs.md`` has all of them. ``spacing_imager``,
             ``spacing_nominal``: where the spacing was found; ``spacing_unusable`` ...: why there is none.
-        pixel_aspect: Height over width of a pixel, where no spacing is known and pixels are not square.
+        pixel_aspect: Height over width of a pixel, if no spacing is known and pixels are not square.
     """
 
     pixels: Rgb
@@ -52,7 +52,7 @@ class SourceImage:
 
 
 def check_size(height: int, width: int, max_pixels: int) -> None:
-    """Refuse what is too large or too small, before its pixels are decoded; of all else, limits are set by it.
+    """Refuse a picture that is too large or too small before its pixels are decoded; set limits by any other size.
 
     Raises:
         BadInput: ``too_large``, ``too_small``.
@@ -72,10 +72,10 @@ def check_size(height: int, width: int, max_pixels: int) -> None:
 
 
 def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:
-    """Pixels by OpenCV in RGB order, not turned; None where it cannot.
+    """Pixels by OpenCV in RGB order, not turned; None if it cannot decode them.
 
     Raises:
-        MemoryError: If memory does not do.
+        MemoryError: If memory runs out.
     """
     try:
         pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -90,7 +90,7 @@ def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:
 
 
 def says_memory(error: Exception) -> bool:
-    """Whether a decoder says by its error that it got no memory."""
+    """Whether a decoder's error says that it got no memory."""
     message = str(error).lower()
     return any(
         words in message for words in ("insufficient memory", "bad_alloc", "out of memory", "failed to allocate")
@@ -112,17 +112,17 @@ _STEPS = (8, 10, 12)
 
 
 def used_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> int:
-    """How many bits of its samples a picture uses: fewer than stated where it would be nearly black, or more.
+    """How many bits of its samples a picture uses: fewer than stated if it would be nearly black, or more.
 
-    Cameras of 10 and 12 bits store their samples in 16 bit words, not all of them shifted up; a picture in which
-    nothing reaches a sixteenth of what its depth could show is one of those.
+    Cameras with 10 or 12 bits store their samples in 16-bit words, and not all shift them up. A picture in which
+    nothing reaches a sixteenth of the stated depth's range is one of those.
 
     Args:
         samples: Of any shape.
         bits: As stated, 1 to 16.
 
     Returns:
-        8, 10, 12 or ``bits``; more than ``bits`` where a sample needs them.
+        8, 10, 12 or ``bits``; more than ``bits`` if a sample needs them.
     """
     top = int(samples.max()) if samples.size else 0
     if top >> bits:
@@ -132,7 +132,7 @@ def used_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int) -> int:
 
 
 def in_eight_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int, notes: list[str]) -> Rgb:
-    """Samples of any shape, stated as of ``bits`` bits (1 to 16), as uint8 by the bits used; adds notes."""
+    """Samples of any shape, stated to have ``bits`` bits (1 to 16), as uint8 by the bits used; adds notes."""
     if bits == 8 and samples.dtype == np.uint8:
         return np.asarray(samples, np.uint8)
     if bits > 8:
@@ -146,7 +146,7 @@ def in_eight_bits(samples: NDArray[np.unsignedinteger[Any]], bits: int, notes: l
 def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
     """Lay ``rgb`` [H, W, 3] with its opacity [H, W] over white, as viewers do.
 
-    An opacity of 0 everywhere is none that was meant: writers leave a fourth channel of zeros (BMP, for one).
+    An opacity of 0 everywhere is not meant as one: some writers leave a fourth channel of zeros (in BMP, for one).
     """
     if (alpha == 255).all() or not alpha.any():
         return rgb
@@ -156,16 +156,16 @@ def over_white(rgb: Rgb, alpha: Rgb) -> Rgb:
 
 
 def to_srgb(pixels: Rgb, profile: bytes, *, grey: bool = False) -> Rgb | None:
-    """Pixels in sRGB, of pixels in the colour space of an embedded ICC profile.
+    """Convert pixels from the colour space of an embedded ICC profile to sRGB.
 
     Args:
         pixels: uint8 [H, W, 3].
         profile: ICC profile.
-        grey: Whether they are grey: then it has to be one for grey values.
+        grey: Whether the pixels are grey: then the profile has to be one for grey values.
 
     Returns:
-        uint8 [H, W, 3], or None where nothing needs to be done: the profile is sRGB itself, is not for such
-        pixels, or is broken (viewers ignore it then, too).
+        uint8 [H, W, 3], or None if nothing needs to be done: the profile is sRGB itself, is not for such pixels,
+        or is broken (viewers ignore it then, too).
     """
     transform = _transform(profile, "L" if grey else "RGB")
     if transform is None:
@@ -181,7 +181,7 @@ def adobe_rgb() -> bytes:
 
 
 def matrix_profile(description: bytes, primaries: list[list[float]], gamma: float) -> bytes:
-    """An ICC profile of three primaries and a gamma (ICC.1, 8.3).
+    """An ICC profile with three primaries and a gamma (ICC.1, 8.3).
 
     Args:
         description: What it is called.
@@ -194,7 +194,7 @@ def matrix_profile(description: bytes, primaries: list[list[float]], gamma: floa
 
 
 def grey_profile(description: bytes, gamma: float) -> bytes:
-    """An ICC profile of grey values by a gamma (ICC.1, 8.3.4).
+    """An ICC profile for grey values with a gamma (ICC.1, 8.3.4).
 
     Args:
         description: What it is called.
@@ -212,7 +212,7 @@ def _curve(gamma: float) -> bytes:
 
 
 def _icc(space: bytes, description: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """A profile of these tags, and of those that each has to have (ICC.1, 7)."""
+    """A profile with these tags, and with those that every profile must have (ICC.1, 7)."""
     tags = {b"wtpt": _xyz([0.9642, 1.0, 0.8249]), b"cprt": b"text\0\0\0\0none\0"} | tags
     tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(description) + 1) + description + bytes(79)
     table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
@@ -227,14 +227,14 @@ def _icc(space: bytes, description: bytes, tags: dict[bytes, bytes]) -> bytes:
 
 
 def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Rgb:
-    """Pixels in sRGB of a CMYK picture, by its profile where it has a usable one."""
+    """A CMYK picture's pixels in sRGB, converted by its profile if it has a usable one."""
     transform = _transform(profile, "CMYK") if profile else None
     return np.asarray(transform.apply(image) if transform is not None else image.convert("RGB"))
 
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from a profile to sRGB; cached, as the images of one camera share their profile."""
+    """The conversion from a profile to sRGB; cached, as the images of one camera share their profile."""
     uncached_pixels = 0x0040  # cmsFLAGS_NOCACHE: without it a transform must not be shared by threads
     try:
         with quiet():

@@ -1,7 +1,7 @@
 """Decoders' own warnings, silenced while files of strangers are read.
 
-Pillow and pydicom warn about what is odd in a file. What matters of it becomes a note or a refusal here; the rest
-would only fill logs, and may quote a header's values.
+Pillow and pydicom warn about oddities in a file. Those that matter become a note or a refusal here; the rest would
+only fill logs, and may quote a header's values.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _filters = ExitStack()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore `UserWarning` and its kin in this block; safe in threads and when nested.
+    """Ignore `UserWarning` and its subclasses in this block; safe in threads and when nested.
 
-    `warnings.catch_warnings` alone is not: two threads that leave it out of turn restore each other's filters.
+    `warnings.catch_warnings` alone is not: two threads that leave it out of order restore each other's filters.
     """
     global _inside  # noqa: PLW0603 - the filters that it guards are global too
     with _lock:

@@ -1,15 +1,15 @@
 """The ledger in Redis: who works on which image, until when, and what is finished.
 
-One sorted set holds the images in flight (score: when to look at it again, milliseconds by Redis's own clock, so
-that no worker's clock matters), and two bitmaps a batch hold what is done and what failed. Each move is one Lua
-script, so each is atomic; putting an image in flight and its message into the queue is one move. Memory is
-O(window) + 2 bits an image.
+One sorted set holds the images in flight (score: when to look at an image again, in milliseconds by Redis's own
+clock, so that no worker's clock matters), and two bitmaps per batch record which images are done and which failed.
+Each move is one Lua script and so atomic; putting an image in flight and its message into the queue is one move.
+Memory is O(window) + 2 bits per image.
 
-Where one Redis is not enough, several share the batches: each batch is one shard's, as its name says, with its
-own orchestrators and workers. Nothing is shared between shards but the object store.
+If one Redis is not enough, several share the batches: each batch belongs to one shard, which follows from its
+name, with its own orchestrators and workers. Shards have only the object store in common.
 
-The ledger is live state, not the record: result records in the object store are, and the ledger can be built
-again from them.
+The ledger is live state, not the record: that is the result records in the object store, and the ledger can be
+rebuilt from them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["BatchState", "Claim", "Due", "Ledger", "Member", "Message", "Snapsho
 
 
 class Ledger:
-    """All of the ledger, of one shard where there are several; make one after a fork.
+    """The whole ledger, or that of one shard if there are several; make one after a fork.
 
     Attributes:
         images: Those in flight.
@@ -44,19 +44,19 @@ class Ledger:
         self.slots = Slots(self._connection)
 
     def owns(self, batch: str) -> bool:
-        """Whether a batch is this shard's; all are, where there is but one."""
+        """Whether a batch belongs to this shard; all do if there is only one."""
         return self._url_of(batch) == self._redis_settings.url
 
     def of(self, batch: str) -> Ledger:
-        """The ledger of the shard that a batch is of."""
+        """The ledger of the shard that a batch belongs to."""
         return self._at(self._url_of(batch))
 
     def snapshot(self) -> Snapshot:
-        """How all stands in this shard; raises :class:`LedgerUnavailable` where Redis does not answer."""
+        """How everything stands in this shard; raises :class:`LedgerUnavailable` if Redis does not answer."""
         return take_snapshot(self._connection)
 
     def everywhere(self) -> Snapshot:
-        """How all stands in all shards; raises :class:`LedgerUnavailable` where one does not answer."""
+        """How everything stands in all shards; raises :class:`LedgerUnavailable` if one does not answer."""
         return merged([shard.snapshot() for shard in self.all_shards()])
 
     def all_shards(self) -> list[Ledger]:

@@ -31,18 +31,19 @@ _BITS_AT_A_TIME = 5000
 
 
 Kind = Literal["refused", "copy", "known", "plain", "enlarged", "failed"]
-"""Of an image, by what it takes: refused by planning; copy: of another one of its batch; known: nothing was
-computed; enlarged: a small lesion was super-resolved, which takes up to a hundred times as much as a plain one."""
+"""Kind of an image, by the work it takes. refused: by planning; copy: of another image in its batch; known:
+nothing was computed; enlarged: a small lesion was super-resolved, which takes up to a hundred times as long as a
+plain one."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Spent(NamedTuple):
-    """What images of one kind took.
+    """What images of one kind have taken.
 
     Attributes:
         images: How many.
-        seconds: That workers spent on them, together.
+        seconds: Total that workers spent on them.
     """
 
     images: int
@@ -63,11 +64,11 @@ class BatchState:
         next_index: The first that was never fed.
         done, failed: Outcomes.
         in_flight: Queued, running or waiting.
-        waiting: Those of them that wait out a pause after a transient failure.
+        waiting: Those in flight that wait out a pause after a transient failure.
         opened: When it was planned.
-        rate: Outcomes a second, lately; kept by the leader.
-        seconds_left: That it still takes; none where nobody can tell. Kept by the leader, too.
-        spent: Images with an outcome and seconds that workers spent on them, by their kind, as far as was counted.
+        rate: Recent outcomes per second; kept by the leader.
+        seconds_left: How long it still takes; none if nobody can tell. Also kept by the leader.
+        spent: Images with an outcome, and seconds that workers spent on them, by kind, as far as counted.
         reasons: Failures by reason code.
         tolerant: It was resumed after too many failures, so it is not paused for them again.
         growing: It takes images in; ``images`` is how many so far.
@@ -103,7 +104,7 @@ class BatchState:
 
     @property
     def finished(self) -> bool:
-        """Whether every image has its outcome, and no more come."""
+        """Whether every image has its outcome and no more are coming."""
         return self.left <= 0 and not self.growing
 
     @property
@@ -113,7 +114,7 @@ class BatchState:
 
 
 class Batches:
-    """Every method raises :class:`LedgerUnavailable` where Redis does not answer."""
+    """Every method raises :class:`LedgerUnavailable` if Redis does not answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis, self._run = connection.redis, connection.run
@@ -133,22 +134,23 @@ class Batches:
         return self._run("open", names, args) == 1
 
     def grow(self, batch: Batch) -> bool:
-        """Tell how many images a batch has that takes images in, and whether it takes more.
+        """Record how many images a growing batch has, and whether it still takes more.
 
-        It never has fewer than before, and never begins to take images in again. ``False`` where it is not known.
+        The number never falls, and a batch that has stopped growing never starts again. ``False`` if it is not
+        known.
         """
         return self._run("grow", [batch_of(batch.name)], [batch.images, int(batch.growing)]) == 1
 
     def restore(
         self, batch: Batch, control: BatchControl, done: Iterable[int], failed: Iterable[tuple[int, str]]
     ) -> None:
-        """Open a batch with the outcomes that the object store has of it.
+        """Open a batch with the outcomes that the object store has for it.
 
         Args:
             batch: What was asked.
             control: How it is to be run.
             done: Indices with a result.
-            failed: Index and reason of those with a failure; a result counts more.
+            failed: Index and reason of those with a failure; a result takes precedence.
         """
         self._set_bits(done, dict(zip(bitmaps_of(batch.name), (1, 0), strict=True)))
         for index, reason in failed:
@@ -156,11 +158,11 @@ class Batches:
         self.open(batch, control)
 
     def refuse(self, batch: str, index: int, reason: str) -> bool:
-        """Count an image as failed that never was in flight: its input was refused when it was planned."""
+        """Count an image as failed that was never in flight: its input was refused during planning."""
         return self._run("refuse", [*bitmaps_of(batch), reasons_of(batch), batch_of(batch)], [index, reason]) == 1
 
     def forget(self, batch: str) -> None:
-        """Drop all that is kept of a batch that is closed."""
+        """Drop everything kept about a closed batch."""
         with sorted_errors(), self._redis.pipeline() as pipe:
             pipe.zrem(OPEN, batch)
             pipe.unlink(batch_of(batch), *bitmaps_of(batch), reasons_of(batch), rows_of(batch))
@@ -168,7 +170,7 @@ class Batches:
             pipe.execute()
 
     def sleep(self, seconds: float) -> None:
-        """Wait until some batch is closed, or for so long; what Redis does meanwhile does not matter."""
+        """Wait until some batch is closed, at most this long; Redis may fail meanwhile."""
         try:
             if self._closed is None:
                 closed = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
@@ -179,24 +181,24 @@ class Batches:
             time.sleep(seconds)
 
     def rows_waiting(self, batches: Sequence[str]) -> dict[str, int]:
-        """How many rows of the table of each batch wait to be gathered."""
+        """How many rows of each batch's table are waiting to be gathered."""
         with sorted_errors(), self._redis.pipeline(transaction=False) as pipe:
             for batch in batches:
                 pipe.llen(rows_of(batch))
             return dict(zip(batches, pipe.execute(), strict=True))
 
     def rows(self, batch: str, count: int) -> list[str]:
-        """The first rows that wait, in the order in which they came; they stay."""
+        """The first waiting rows, in the order in which they came; they are not removed."""
         with sorted_errors():
             return cast(list[str], self._redis.lrange(rows_of(batch), 0, count - 1))
 
     def drop_rows(self, batch: str, count: int) -> None:
-        """Let go of the first rows that wait, once they are written."""
+        """Remove the first waiting rows, once they are written."""
         with sorted_errors():
             self._redis.ltrim(rows_of(batch), count, -1)
 
     def steer(self, batch: str, control: BatchControl) -> bool:
-        """Run a batch otherwise from now on; ``False`` where it is not open."""
+        """Change how a batch is run from now on; ``False`` if it is not open."""
         return self._amend(batch, *_fields(control))
 
     def rewind(self, batch: str, failures: Mapping[int, str]) -> None:
@@ -218,7 +220,7 @@ class Batches:
             self.feed_from(batch, min(failures))
 
     def miss(self, batch: str, indices: Iterable[int]) -> None:
-        """Forget whatever outcome was noted of these images, since there is no record of it; feed them again."""
+        """Forget any outcome noted for these images, since there is no record of it; feed them again."""
         missing = sorted(indices)
         self._set_bits(missing, dict.fromkeys(bitmaps_of(batch), 0))
         self.feed_from(batch, missing[0])
@@ -243,29 +245,29 @@ class Batches:
         self._amend(batch, "next", index)
 
     def feed_from(self, batch: str, index: int) -> None:
-        """Go through the manifest again from here; what has its outcome is passed over."""
+        """Go through the manifest again from here, skipping images with an outcome."""
         self._run("feed_from", [batch_of(batch)], [index])
 
     def note_rate(self, batch: str, rate: float, seconds_left: float | None) -> None:
-        """Keep the outcomes a second of a batch and the time that it still takes, for people to see."""
+        """Keep a batch's outcomes per second and its remaining time, for people to see."""
         left = "" if seconds_left is None else f"{seconds_left:.1f}"
         self._amend(batch, "rate", f"{rate:.3f}", "left", left)
 
     def _amend(self, batch: str, *fields: str | int) -> bool:
-        # One script: a batch that is forgotten in between must not come back as a shell of itself.
+        # One script: a batch that is forgotten in between must not come back as an empty shell.
         return self._run("amend", [batch_of(batch)], fields) == 1
 
     def all(self) -> list[BatchState]:
-        """Those that are not closed, paused and cancelled ones too, oldest first."""
+        """All batches that are not closed, including paused and cancelled ones, oldest first."""
         return batch_states(self._run("batches", [OPEN, COUNTS], [BATCH]))
 
     def get(self, name: str) -> BatchState | None:
-        """How a batch stands; none where the ledger does not know it: it is closed, or never was."""
+        """How a batch stands; none if the ledger does not know it, because it is closed or never existed."""
         return next(iter(batch_states(self._run("batches", [OPEN, COUNTS], [BATCH, name]))), None)
 
 
 def batch_states(rows: object) -> list[BatchState]:
-    """The known ones of the batches that scripts tell of; see ``standing`` in ``prelude.lua``."""
+    """The known ones among the batches that scripts report; see ``standing`` in ``prelude.lua``."""
     return [
         _state(name, fields, *row)
         for name, flat, *row in cast(list[Any], rows)

@@ -1,4 +1,4 @@
-"""The ledger's connection: where its data lie in Redis, its scripts, and Redis's errors as ours."""
+"""The ledger's connection: where its data lie in Redis, its scripts, and the mapping of Redis's errors to ours."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from dermbatch.settings import RedisSettings
 PREFIX = "dermbatch:"
 INFLIGHT, STATES, JOBS, COUNTS = PREFIX + "inflight", PREFIX + "states", PREFIX + "jobs", PREFIX + "counts"
 FLIGHT = (INFLIGHT, STATES, JOBS, COUNTS)
-"""The images in flight: their times, what is kept of each, their messages, how many a batch has."""
+"""The images in flight: their times, what is kept about each, their messages, and the number per batch."""
 
 OPEN, SLOTS, CLOCK = PREFIX + "open", PREFIX + "slots", PREFIX + "clock"
 LEADER, WAKE, WATCH_LOOK = PREFIX + "leader", PREFIX + "wake", PREFIX + "watch:look"
 
 CLOSED = PREFIX + "closed"
-"""Channel that the names of batches are published on as they are forgotten."""
+"""Channel on which the names of batches are published when they are forgotten."""
 
 BATCH = PREFIX + "batch:"
 """A batch's keys begin with it; ``standing`` of ``scripts/prelude.lua`` names them too."""
 
 
 def batch_of(name: str) -> str:
-    """Hash with what is known of a batch."""
+    """Hash with what is known about a batch."""
     return BATCH + name
 
 
@@ -39,7 +39,7 @@ def reasons_of(name: str) -> str:
 
 
 def rows_of(name: str) -> str:
-    """List of rows of its table that are not gathered yet."""
+    """List of its table's rows that are not gathered yet."""
     return f"{BATCH}{name}:rows"
 
 
@@ -49,13 +49,13 @@ def bitmaps_of(name: str) -> tuple[str, str]:
 
 
 def milliseconds(seconds: float) -> int:
-    """What scripts count in."""
+    """The unit in which scripts count."""
     return round(seconds * 1000)
 
 
 @contextmanager
 def sorted_errors() -> Iterator[None]:
-    """Redis's errors as :class:`LedgerUnavailable`."""
+    """Raise Redis's errors as :class:`LedgerUnavailable`."""
     try:
         yield
     except redis.OutOfMemoryError as error:
@@ -77,7 +77,7 @@ def _client(settings: RedisSettings, *, socket_timeout: float, tries: int) -> re
 
 
 def _whole(script: str, prelude: str) -> str:
-    """A script with what it calls of the prelude: not all of that, for each function costs time at every run."""
+    """A script with those functions of the prelude that it calls: each one costs time at every run."""
     flags, _, rest = script.partition("\n")  # Redis wants this line to be the first
     functions = {block.partition("local function ")[2].partition("(")[0]: block for block in prelude.split("\n\n")}
     called = [block for name, block in functions.items() if name and f"{name}(" in rest]
@@ -89,12 +89,12 @@ class Connection:
 
     Attributes:
         redis: The client.
-        blocking: Another one, for what waits there.
+        blocking: Another client, for calls that wait in Redis.
     """
 
     def __init__(self, settings: RedisSettings) -> None:
         self.redis = _client(settings, socket_timeout=10, tries=3)
-        # What waits there waits by Redis's clock, which may step backwards: then the socket ends it.
+        # These calls wait by Redis's clock, which may step backwards: then the socket's time-out ends them.
         self.blocking = _client(settings, socket_timeout=2, tries=0)
         texts = {
             file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
@@ -104,7 +104,7 @@ class Connection:
         self._scripts = {name: self.redis.register_script(_whole(text, prelude)) for name, text in texts.items()}
 
     def run(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> object:
-        """What a script answers.
+        """Run a script and return its answer.
 
         Raises:
             LedgerUnavailable: If Redis does not answer, or is full.

@@ -30,13 +30,13 @@ _ROUNDING = 1e-9  # of sums of shares
 
 
 class LaneOrder:
-    """In which order a worker looks into its queues: ``live`` first, but ``bulk`` gets its share of the messages.
+    """The order in which a worker looks into its queues: ``live`` first, but ``bulk`` gets its share.
 
-    Each live message adds the share to what is owed to bulk; where that makes up for a bulk message, bulk comes
+    Each live message adds the share to what is owed to bulk; once that amounts to a message, bulk comes
     first. So neither starves: of 100 messages that a worker takes while both wait, ``100 * bulk_share`` are bulk.
-    Where one queue is empty, the other has the worker to itself, and nothing is saved up for later.
+    If one queue is empty, the other has the worker to itself, and nothing is saved up for later.
 
-    The methods are those that kombu asks of a ``queue_order_strategy`` (``kombu.utils.scheduling``).
+    The methods are those that kombu requires of a ``queue_order_strategy`` (``kombu.utils.scheduling``).
 
     Args:
         bulk_share: Share of bulk, from 0 (only where no live message waits) to below 1.
@@ -52,12 +52,12 @@ class LaneOrder:
         self._queues = sorted(queues, key=lambda queue: queue == QUEUES["bulk"])
 
     def consume(self, count: int) -> list[str]:
-        """The queues in the order in which Redis is to look into them for the next message."""
+        """The queues in the order in which Redis should look into them for the next message."""
         bulk_first = self._owed > 0 and self._owed >= 1 - self._share - _ROUNDING
         return (self._queues[::-1] if bulk_first else self._queues)[:count]
 
     def rotate(self, used: str) -> str:
-        """Learn from which queue a message came."""
+        """Note which queue a message came from."""
         if used == QUEUES["bulk"]:
             self._owed = max(0.0, self._owed - (1 - self._share))
         else:
@@ -70,7 +70,7 @@ def celery_config(settings: RedisSettings, *, bulk_share: float = 0) -> dict[str
 
     Args:
         settings: Where the queue is.
-        bulk_share: For who takes messages: share of the bulk lane while live messages wait too.
+        bulk_share: For consumers of messages: share of the bulk lane while live messages wait too.
     """
     socket: dict[str, Any] = {
         "socket_keepalive": True,

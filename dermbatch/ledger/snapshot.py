@@ -1,4 +1,4 @@
-"""How all stands at one moment, from one round trip to Redis."""
+"""How everything stands at one moment, from one round trip to Redis."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def _none_in_flight() -> dict[Lane, dict[str, int]]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the ledger knows; as it is made, of an idle stack.
+    """What the ledger knows; the defaults describe an idle stack.
 
     Attributes:
         batches: Those that are not closed, oldest first.
         lanes: In-flight images of each lane by state: queued, running, waiting, poison.
         waits: Seconds that the oldest image of a lane has been waiting for a worker, where one waits.
         queued: Messages of each lane that no worker has taken yet.
-        slots: Worker slots heard of lately.
-        memory: Bytes that Redis uses, and may use at most; 0 where it has no limit of its own.
+        slots: Worker slots heard from recently.
+        memory: Bytes that Redis uses, and the most that it may use; 0 if it has no limit of its own.
     """
 
     batches: list[BatchState] = field(default_factory=list)
@@ -65,7 +65,7 @@ def take_snapshot(connection: Connection) -> Snapshot:
 
 
 def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """Those of several shards as one."""
+    """The snapshots of several shards as one."""
     lanes = _none_in_flight()
     for lane, states in lanes.items():
         for state in states:

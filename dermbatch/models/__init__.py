@@ -1,1 +1,1 @@
-"""Models: the tensors that each stage's takes and gives, where they lie, and the keys of what they make."""
+"""Models: the tensors that each stage's model takes and returns, where models lie, and keys of their output."""

@@ -1,4 +1,4 @@
-"""Model cards: what a model that comes along was made for, and what was measured of it."""
+"""Model cards: what a shipped model was made for, and how it measured."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Card:
 
     Attributes:
         text: Markdown.
-        version: Of the model that it is of; none where it does not say.
+        version: Version of the model described; none if the card does not say.
         does: What the model does, in a sentence.
-        figures: What was measured, by name, as it is written: a value, and its interval where there is one.
-        operating: Operating points and thresholds of possible labels, and what they reached.
+        figures: Measured figures by name, as written: a value, with its interval if there is one.
+        operating: Operating points and thresholds of possible labels, with what they reached.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Card:
 
 
 def card_of(repository: Path, model: str) -> Card | None:
-    """The card of a model in a repository; none where it has none that can be read."""
+    """The card of a model in a repository; none if it has no readable one."""
     try:
         text = (repository / model / "MODEL_CARD.md").read_text(encoding="utf-8")
     except (OSError, ValueError):

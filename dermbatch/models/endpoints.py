@@ -1,4 +1,4 @@
-"""The servers behind an address: which there are now, looked up again and again, and which are being left."""
+"""The servers behind an address: which exist now, looked up repeatedly, and which are being avoided."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 LOOK_AGAIN = 2.0
-"""Seconds between two look-ups of a name: so soon a replica that comes or goes is seen."""
+"""Seconds between two look-ups of a name, and so until an added or removed replica is noticed."""
 
-_AWAY = 5.0  # seconds for which a server that is not ready gets no requests, then it is asked whether it is now
+_AWAY = 5.0  # seconds before a server that was not ready is asked again
 _STATIC = ("ipv4:", "ipv6:")
 _NAMED = ("dns:///", "dns:")
 
 LookUp = Callable[[str, str], Iterable[str]]
-"""IP addresses of a host, given it and its port."""
+"""Finds the IP addresses of a host, given its name and port."""
 
 
 def look_up(host: str, port: str) -> list[str]:
-    """IP addresses of a host: of one family, where it has several; none where its name leads nowhere now."""
+    """IP addresses of a host, of one family if it has several; none if its name leads nowhere now."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
@@ -31,14 +31,14 @@ def look_up(host: str, port: str) -> list[str]:
 
 
 class Endpoints:
-    """The addresses that a URL of gRPC leads to, as ``host:port`` with numbers.
+    """The addresses that a gRPC URL leads to, as numeric ``host:port``.
 
-    A name is looked up here and not by gRPC, which looks only where a connection breaks: a replica that came would
-    get nothing for as long as all is well. Safe to share between threads.
+    A name is looked up here and not by gRPC, which looks only when a connection breaks: an added replica would get
+    nothing for as long as all is well. Safe to share between threads.
 
     Args:
-        url: ``host:port``, ``dns:///host:port``, ``ipv4:host:port,host:port`` or ``ipv6:...``; every other scheme
-            is left to gRPC, and counts as one server.
+        url: ``host:port``, ``dns:///host:port``, ``ipv4:host:port,host:port`` or ``ipv6:...``; any other scheme is
+            left to gRPC, and counts as one server.
         ready: Whether the server at such an address takes requests.
         look_up: Finds IP addresses of names.
     """

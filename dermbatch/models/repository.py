@@ -1,4 +1,4 @@
-"""Where the default models lie: the Triton model repository that travels with Dermbatch."""
+"""Where the default models lie: the Triton model repository shipped with Dermbatch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def default_model_repository() -> Path:
     """The model repository of this installation.
 
     Returns:
-        ``dermbatch/model_repository`` where it is installed from a wheel, ``model_repository`` beside the packages
-        in a source checkout.
+        ``dermbatch/model_repository`` if installed from a wheel, ``model_repository`` beside the packages in a
+        source checkout.
 
     Raises:
-        StackError: Where there is neither, or no model in it.
+        StackError: If there is neither, or no model in it.
     """
     package = Path(dermbatch.__file__).resolve().parent
     places = (package / "model_repository", package.parent / "model_repository")
@@ -37,7 +37,7 @@ def newest_file(repository: Path, name: str) -> Path:
     """The ONNX file of a model's newest version.
 
     Raises:
-        StackError: Where the repository has no such model.
+        StackError: If the repository has no such model.
     """
     versions = served_models(repository).get(name)
     if not versions:
@@ -46,7 +46,7 @@ def newest_file(repository: Path, name: str) -> Path:
 
 
 def for_onnx_runtime(repository: Path) -> dict[str, list[str]]:
-    """Those of :func:`served_models` that ONNX Runtime runs by itself: no ensembles, no other backends."""
+    """Those of :func:`served_models` that ONNX Runtime can run alone: no ensembles, no other backends."""
     return {
         name: versions
         for name, versions in served_models(repository).items()

@@ -21,12 +21,12 @@ RISK, SETS = "risk", "sets"
 
 @dataclass(frozen=True)
 class Points:
-    """From which probabilities of a label it is called.
+    """The probabilities from which a label is called.
 
     Attributes:
         of: The label.
-        thresholds: Sensitivity that a point is meant to have, to the probability, both 0 to 1; the least sensitive
-            point, which has the highest probability, first.
+        thresholds: Each point's intended sensitivity, mapped to its probability, both 0 to 1; the least sensitive
+            point, which has the highest probability, comes first.
     """
 
     of: str
@@ -35,11 +35,11 @@ class Points:
 
 @dataclass(frozen=True)
 class Sets:
-    """From which probability a label is possible.
+    """The probabilities from which labels are possible.
 
     Attributes:
-        coverage: Share of each label's images whose set is meant to hold it, 0 to 1.
-        thresholds: By label.
+        coverage: Share of each label's images whose set should contain the label, 0 to 1.
+        thresholds: Probability by label.
     """
 
     coverage: float
@@ -47,7 +47,7 @@ class Sets:
 
 
 def points_of(parameters: Mapping[str, str], version: str) -> Points | None:
-    """The operating points of a version; none where its configuration has none.
+    """The operating points of a version; none if its configuration has none.
 
     Raises:
         ValueError: Where what it has are none.
@@ -64,7 +64,7 @@ def points_of(parameters: Mapping[str, str], version: str) -> Points | None:
 
 
 def sets_of(parameters: Mapping[str, str], version: str) -> Sets | None:
-    """The thresholds of a version's sets; none where its configuration has none.
+    """The thresholds of a version's sets; none if its configuration has none.
 
     Raises:
         ValueError: Where what it has are none.
@@ -80,7 +80,7 @@ def sets_of(parameters: Mapping[str, str], version: str) -> Sets | None:
 
 
 def written(points: Points | None, sets: Sets | None, version: str) -> dict[str, str]:
-    """Both as parameters."""
+    """Both, written as parameters."""
     found = {}
     if points is not None:
         pairs = " ".join(f"{sensitivity:g}={threshold:g}" for sensitivity, threshold in points.thresholds)

@@ -1,4 +1,4 @@
-"""A model as it is served: its name, version and tensors, checked against its stage's contract."""
+"""A model as served: its name, version and tensors, checked against its stage's contract."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class ServedModel:
 
     Attributes:
         name: Name in the model repository.
-        version: The version that is meant; never "the newest". Empty where it comes from a file.
-        sha256: Digest of the version's file; empty likewise.
-        max_batch: Largest batch of one request; 0 where the model's tensors have no batch dimension.
-        shapes: Tensor name to shape without the batch dimension; -1 where free.
+        version: The exact version, never "the newest"; empty if the model comes from a file.
+        sha256: Digest of the version's file; empty in the same case.
+        max_batch: Largest batch of one request; 0 if the model's tensors have no batch dimension.
+        shapes: Tensor name to shape without the batch dimension; -1 if free.
         parameters: ``parameters`` of the configuration.
-        device: What its instances run on, by the configuration; an ensemble's does not say.
+        device: What its instances run on, according to the configuration; an ensemble's does not say.
     """
 
     name: str
@@ -50,12 +50,12 @@ class ServedModel:
 
     @property
     def used(self) -> ModelUsed:
-        """What records and stage keys say of it."""
+        """What records and stage keys say about it."""
         return ModelUsed(name=self.name, version=self.version, sha256=self.sha256)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of ``IMAGE``; -1 where free."""
+        """Height and width of ``IMAGE``; -1 if free."""
         height, width, *_ = self.shapes.get("IMAGE", (-1, -1))
         return height, width
 
@@ -73,14 +73,14 @@ class ServedModel:
         """Shape that the contract promises for an output map.
 
         Args:
-            name: Of the output.
+            name: Name of the output.
             image: [H, W, 3], what the model is given.
 
         Returns:
-            Without the batch dimension; none for outputs that are no maps of the image.
+            Without the batch dimension; none for outputs that are not maps of the image.
 
         Raises:
-            ModelContractError: Where the model's scale is no number.
+            ModelContractError: If the model's scale is not a number.
         """
         shape = self.shapes.get(name, ())
         if len(shape) < 2 or name == PATTERNS.name:
@@ -92,7 +92,7 @@ class ServedModel:
         """A parameter of the configuration as a number.
 
         Raises:
-            ModelContractError: Where it is there and no number.
+            ModelContractError: If it is present but not a number.
         """
         text = self.parameters.get(name)
         if text is None:
@@ -103,10 +103,10 @@ class ServedModel:
             raise self.broken(f"has {text!r} as parameter {name!r}, which is no number") from error
 
     def require(self, stage: Stage, inputs: set[str], outputs: set[str]) -> None:
-        """Refuse a model whose tensors are not a stage's.
+        """Refuse a model whose tensors are not those of a stage.
 
         Args:
-            stage: That it is to serve.
+            stage: The stage that it is to serve.
             inputs: Names of what it takes.
             outputs: Names of what it gives.
 
@@ -122,8 +122,8 @@ class ServedModel:
             contract: To be kept.
             inputs: Names of what it takes.
             outputs: Names of what it gives.
-            what: What it cannot do else, for the sentence.
-            told: How the sentence goes on to what the contract has.
+            what: What the model cannot do otherwise, for the error's sentence.
+            told: How the sentence leads on to what the contract has.
 
         Raises:
             ModelContractError: Where one is missing, or one more is wanted.
@@ -138,10 +138,10 @@ class ServedModel:
             raise self.broken(f"cannot {what}: it {how}. {found}; {told} {_list(taken)} and {_list(given)}")
 
     def checked(self, name: str, value: Array, shape: tuple[int, ...]) -> Array:
-        """``value``, where it has the shape that the contract promises.
+        """``value``, if it has the shape that the contract promises.
 
         Raises:
-            ModelContractError: Where it has another.
+            ModelContractError: If it has another.
         """
         if value.shape != shape:
             raise self.broken(f"answered {name} of shape {list(value.shape)}, not {list(shape)}")
@@ -157,11 +157,11 @@ def describe(stage: Stage | None, version: str, config: Any) -> ServedModel:
 
     Args:
         stage: Whose contract it must keep; none: that of a model which makes a support's prototypes.
-        version: The version that is meant.
+        version: The version to be read.
         config: Triton's ``ModelConfig``, as its gRPC endpoint gives it.
 
     Raises:
-        ModelContractError: Where tensors or the file's digest are missing or wrong.
+        ModelContractError: If tensors or the file's digest are missing or wrong.
     """
     parameters = parameters_of(config)
     tensors = {tensor.name: tensor for tensor in [*config.input, *config.output]}
@@ -191,7 +191,7 @@ def describe(stage: Stage | None, version: str, config: Any) -> ServedModel:
 
 
 def _device(config: Any) -> Device:
-    """By ``instance_group``, which a Triton fills in where it is not written; one on a GPU counts for all."""
+    """From ``instance_group``, which Triton fills in if it is missing; one instance on a GPU counts for all."""
     kinds = {group.Kind.Name(group.kind) for group in config.instance_group}
     if "KIND_GPU" in kinds:
         return "gpu"
@@ -223,5 +223,5 @@ def _list(names: Iterable[str]) -> str:
 
 
 def labels_of(parameters: Mapping[str, str]) -> tuple[str, ...]:
-    """Classes in the order of ``PROBABILITIES``; empty where a model's parameters name none."""
+    """Classes in the order of ``PROBABILITIES``; empty if a model's parameters name none."""
     return tuple(filter(None, (label.strip() for label in parameters.get("labels", "").split(","))))

@@ -1,6 +1,6 @@
-"""The stage key: what a stage's output depends on, digested; a build system's action key.
+"""The stage key: a digest of all that a stage's output depends on, like a build system's action key.
 
-Equal keys under the same image mean equal artifacts, so a stage whose key is there already need not run.
+Equal keys under the same image mean equal artifacts, so a stage whose key already exists need not run.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dermbatch.records.outcome import ModelUsed
 from dermbatch.stages import Stage
 
 REVISIONS: dict[Stage, int] = {Stage.PURIFY: 3, Stage.SEGMENT: 3, Stage.ENHANCE: 1, Stage.CLASSIFY: 1}
-"""Raised by one whenever the code around a stage's model changes what the stage gives for the same input.
+"""Raised by one whenever the code around a stage's model changes the stage's output for the same input.
 
-A change of how files are decoded changes the input of the first stages: then raise purify and segment.
+A change in how files are decoded changes the input of the first stages: then raise purify and segment.
 """
 
 Parameters = Mapping[str, float | int | str | bool]
@@ -36,8 +36,8 @@ def stage_key(
     Args:
         stage: The stage.
         model: Name, version and file digest of the model that serves it.
-        parameters: The stage's parameters, the defaults too.
-        fed_by: Stage keys of the artifacts that the stage is fed.
+        parameters: The stage's parameters, including defaults.
+        fed_by: Stage keys of the artifacts that the stage takes in.
         revision: Revision of the code around the model; :data:`REVISIONS` where not given.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a Triton Inference Server serves, by gRPC, and its errors sorted."""
+"""A Triton Inference Server over gRPC: what it serves, and which of our errors its errors are."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ from dermbatch.settings import TritonSettings
 from dermbatch.stages import Stage
 
 METADATA_TIMEOUT = 10.0
-"""Seconds in which it has to say what it serves."""
+"""Seconds within which a server has to say what it serves."""
 
 KEY_HEADER = "triton-grpc-protocol-dermbatch"
-"""With ``--grpc-restricted-protocol=...:dermbatch=KEY``, Triton asks for the key in the header of this name."""
+"""With ``--grpc-restricted-protocol=...:dermbatch=KEY``, Triton expects the key in the header of this name."""
 
 GONE = {"StatusCode.NOT_FOUND"}
 DOWN = {"StatusCode.UNAVAILABLE"}
 WRONG = {"StatusCode.INVALID_ARGUMENT", "StatusCode.OUT_OF_RANGE"}
 FOREIGN = {"StatusCode.UNIMPLEMENTED"}
-"""What a proxy says that has no server now; Triton only of models that answer in streams, which are refused."""
+"""What a proxy without a server answers; Triton says it only of streaming models, which are refused."""
 LATE = {"StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
 
 _CHANNEL = [
     ("grpc.max_send_message_length", 2**31 - 1),
     ("grpc.max_receive_message_length", 2**31 - 1),
-    # Triton takes more than two pings in five minutes without data as abuse; this finds dead peers all the same.
+    # Triton treats more than two pings in five minutes without data as abuse; this still finds dead peers.
     ("grpc.keepalive_time_ms", 120_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # The default grows to two minutes, during which a server that is back is not noticed.
+    # The default grows to two minutes, during which a returning server is not noticed.
     ("grpc.max_reconnect_backoff_ms", 3_000),
-    # Channels to one address share a connection by default, also with other clients of this process.
+    # By default, channels to one address share a connection, even with other clients in this process.
     ("grpc.use_local_subchannel_pool", 1),
-    # Requests go to all servers of the target in turn; gRPC's own choice is the first one that answers, for ever.
+    # Requests go to all servers of the target in turn; by default gRPC stays with the first one that answers.
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 ]
 
-_LOOK = 2.0  # seconds in which a server has to say how it stands
-_LOOKS = 20  # connections through one address: behind a balancer they lead to servers by chance
-_SEARCH = 1.0  # seconds in which one of these is looked for that leads to a server that has a model
+_LOOK = 2.0  # seconds within which a server has to report its state
+_LOOKS = 20  # connections through one address: behind a balancer each leads to some server by chance
+_SEARCH = 1.0  # seconds of looking for a connection that leads to a server with the model
 _CHANGING = {"LOADING", "UNLOADING"}
-_ENDING = re.compile(r"exiting|not ready|not at ready state")  # of Triton's own words, where it is unavailable
+_ENDING = re.compile(r"exiting|not ready|not at ready state")  # Triton's own words when it is unavailable
 # In gRPC's words, where a request has not left this machine. One that was under way when its server died is not
 # among them: it may be what has killed it.
 _UNSENT = re.compile(r"connections to all backends failing|failed to connect to|errors resolving")
@@ -65,11 +65,11 @@ Wanted = tuple[str, str | None]
 
 
 class _Elsewhere(InferenceUnavailable):
-    """A server cannot serve what another one can: to that one the next request goes."""
+    """A server cannot serve what another one can, so the next request goes to the other one."""
 
 
 class _Key(triton.InferenceServerClientPlugin):  # type: ignore[misc]
-    """Adds the key to every request, of which a Triton with restricted protocols answers no other."""
+    """Adds the key to every request: a Triton with restricted protocols answers no others."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -79,7 +79,7 @@ class _Key(triton.InferenceServerClientPlugin):  # type: ignore[misc]
 
 
 class Triton:
-    """A Triton Inference Server: what it has, and one model on one item at a time.
+    """A Triton Inference Server: which models it has, and running one of them on one item at a time.
 
     Safe to share between threads; make one after a fork, which gRPC channels do not survive.
 
@@ -105,7 +105,7 @@ class Triton:
 
     @property
     def _client(self) -> Any:
-        """The client of those servers that there are now and that are not being left."""
+        """The client for the servers that exist now and are not being avoided."""
         target = self._endpoints.target()
         with self._opening:
             if self._open is None or self._open[0] != target:
@@ -113,7 +113,7 @@ class Triton:
             return self._open[1]
 
     def _go_on_with(self, target: str, client: Any) -> Any:
-        """Send what comes by another channel; what is under way ends on the one before, which is closed then."""
+        """Send later requests over another channel; those under way finish on the old one, then it closes."""
         now = time.monotonic()
         if self._open is not None:
             self._left.append((now, self._open[1]))
@@ -131,9 +131,9 @@ class Triton:
         return client
 
     def ready(self) -> bool:
-        """Whether a server takes requests now: it has loaded its models, and does not end."""
+        """Whether a server takes requests now: it has loaded its models and is not shutting down."""
         self._endpoints.target()  # looks names up
-        # A single one is asked by the name that it has: a proxy may go by that.
+        # A single server is addressed by its name: a proxy may route by that.
         asked = self._endpoints.addresses if self._endpoints.several else (self._url,)
         return any(self._serves(address, None) for address in asked)
 
@@ -141,7 +141,7 @@ class Triton:
         """The models that are loaded right now, with their versions, oldest first.
 
         Raises:
-            InferenceUnavailable: Where there is no answer within the time-out, in seconds.
+            InferenceUnavailable: If there is no answer within the time-out, in seconds.
         """
         try:
             index = self._client.get_model_repository_index(client_timeout=timeout)
@@ -172,7 +172,7 @@ class Triton:
         Raises:
             ModelContractError: Where it is not in the repository, or breaks the stage's contract.
             InferenceUnavailable: Where Triton does not answer or the model is not ready.
-            InferenceAway: Where no Triton takes requests.
+            InferenceAway: If no Triton takes requests.
         """
         try:
             return self._described(stage, choice)
@@ -209,9 +209,9 @@ class Triton:
             Tensor name to array, without the batch dimension; read-only.
 
         Raises:
-            InferenceUnavailable: Where Triton does not answer in time; the request is cancelled there.
-            InferenceAway: Where no Triton has taken the request, and none takes any now.
-            ModelContractError: Where Triton calls the request wrong.
+            InferenceUnavailable: If Triton does not answer in time; the request is cancelled there.
+            InferenceAway: If no Triton has taken the request, and none takes any now.
+            ModelContractError: If Triton rejects the request as wrong.
         """
         tensors = []
         for name, value in inputs.items():
@@ -230,12 +230,12 @@ class Triton:
     def _sorted(
         self, error: InferenceServerException, name: str, version: str | None, *, taken: bool = False
     ) -> DermbatchError:
-        """The error of our tree that this one of Triton's stands for: for good only where all is settled there.
+        """The error in our tree that corresponds to one of Triton's; a permanent one only if all is settled there.
 
         Args:
-            error: What the client library has raised.
-            name: Of the model.
-            version: Of the model, where one was asked for.
+            error: What the client library raised.
+            name: Name of the model.
+            version: Version of the model, if one was asked for.
             taken: Whether a server may have had an image's request, and not merely a question about a model.
         """
         status, message = str(error.status()), error.message()
@@ -252,24 +252,24 @@ class Triton:
         return InferenceUnavailable(told) if taken else self._untaken(told)
 
     def _untaken(self, told: str) -> InferenceUnavailable:
-        """What to raise of what no server has taken: where none is ready, it says nothing about the image."""
+        """What to raise for a request that no server took: if none is ready, the image is not to blame."""
         return InferenceUnavailable(told) if self.ready() else InferenceAway(told)
 
     def _for_now(self, name: str, version: str | None, *, missing: bool = True) -> InferenceUnavailable | None:
-        """What to raise where another try may help, as servers differ or are not settled; none where none will."""
+        """What to raise if another try may help, as servers differ or are not settled; none if it will not."""
         if (why := self._unsettled((name, version) if missing else None)) is None:
             return None
         told = f"Triton at {self._url} cannot serve model {name} for now: {why}"
         return _Elsewhere(told) if self._leave((name, version)) else self._untaken(told)
 
     def _unsettled(self, missing: Wanted | None) -> str | None:
-        """Why the same question may be answered otherwise in a while; none where it will not.
+        """Why the same question may get another answer in a while; none if it will not.
 
-        The server that has answered is asked first, on its own connection; then all others that are known, or as
-        many as chance leads to behind the one address.
+        The server that answered is asked first, on its own connection; then all other known servers, or as many as
+        chance leads to behind the one address.
 
         Args:
-            missing: The models that one server lacks.
+            missing: The model that one server lacks.
         """
         if (why := _standing(self._client, missing)) is not None:
             return why
@@ -284,12 +284,12 @@ class Triton:
         return None
 
     def _leave(self, wanted: Wanted) -> bool:
-        """Send no more requests to servers that cannot serve a model; whether there is another one that can."""
+        """Send no more requests to servers that cannot serve a model; returns whether another one can."""
         if self._endpoints.several:
             serving = {address: self._serves(address, wanted) for address in self._endpoints.addresses}
             self._endpoints.leave(address for address, serves in serving.items() if not serves)
             return any(serving.values())
-        # Behind the one address there may be more: another connection leads to one that is ready, by chance.
+        # There may be more servers behind the one address: another connection may lead to one that is ready.
         until = time.monotonic() + _SEARCH
         for _ in range(_LOOKS):
             client = self._connected(self._url)
@@ -308,7 +308,7 @@ class Triton:
 
 
 def may_have_taken(error: InferenceServerException) -> bool:
-    """Whether a server may have begun with a request that ended so: it was sent, and not refused before."""
+    """Whether a server may have begun work on a request that failed like this: it was sent and not refused."""
     status, message = str(error.status()), error.message()
     if status in DOWN:
         return not (_UNSENT.search(message) or _ENDING.search(message))
@@ -316,7 +316,7 @@ def may_have_taken(error: InferenceServerException) -> bool:
 
 
 def _can_serve(client: Any, wanted: Wanted | None) -> bool:
-    """Whether a server takes requests, to a model where one is named."""
+    """Whether a server takes requests, for the named model if there is one."""
     try:
         if not client.is_server_ready(client_timeout=_LOOK):
             return False
@@ -328,7 +328,7 @@ def _can_serve(client: Any, wanted: Wanted | None) -> bool:
 
 
 def _standing(client: Any, missing: Wanted | None) -> str | None:
-    """What is not settled about a server, as a clause; none where all is, and it does not know what is missing."""
+    """What is unsettled about a server, as a clause; none if nothing is and the model is unknown to it."""
     try:
         if not client.is_server_ready(client_timeout=_LOOK):
             return "a server is not ready"
@@ -337,7 +337,7 @@ def _standing(client: Any, missing: Wanted | None) -> str | None:
         return f"a server is not ready ({error.message()})"
     if any(model.state in _CHANGING for model in models):
         return "a server loads or unloads models"
-    # In a repository, yet without a state: nobody ever asked to load it.
+    # In a repository but without a state: nobody ever asked to load it.
     there = {(model.name, model.version) for model in models if model.state}
     if missing is not None and any(
         name == missing[0] and missing[1] in (None, version) for name, version in there

@@ -1,4 +1,4 @@
-"""Who may do what, as settings, keys and the desk say it."""
+"""Who may do what, as settings, keys and the desk name it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from dermbatch.records.asked import Record, Stored
 
 
 class Role(StrEnum):
-    """What somebody is to the system; nobody is any of them unasked, and none holds another."""
+    """What somebody is to the system; nobody has a role by default, and no role includes another."""
 
     READER = "reader"
-    """Looks at results, and says of images what they show."""
+    """Looks at results, and says what images show."""
     REVIEWER = "reviewer"
-    """Also decides where readers disagree, gives images back, and sees how far readers agree."""
+    """Also decides where readers disagree, returns images to readers, and sees how far readers agree."""
     OPERATOR = "operator"
     """Looks at results, submits and steers batches."""
     ADMIN = "admin"
-    """May everything, and gives out keys."""
+    """May do everything, and issues keys."""
 
 
 class AccessKey(Stored):
-    """A key by which a program asks the desk. What it is told by is not in here.
+    """A key with which a program uses the desk. The secret itself is not in here.
 
     Attributes:
-        id: Names it; the first part of the key itself.
-        name: What it is for; ``key:`` and this name is who asks.
-        roles: What it may.
+        id: Identifies it; the first part of the key itself.
+        name: What it is for; its user appears as ``key:`` and this name.
+        roles: What it may do.
         tenant: Whose it is.
-        digest: SHA-256 of the key's secret part, which has 256 random bits: nothing to be guessed.
+        digest: SHA-256 of the key's secret part, which has 256 random bits and so cannot be guessed.
         made, by: When and by whom.
-        expires: From when on it lets nobody in.
+        expires: When it stops letting anybody in.
     """
 
     id: str = Field(pattern=r"^[a-z2-7]{12}$")
@@ -47,7 +47,7 @@ class AccessKey(Stored):
 
 
 class NameOwner(Record):
-    """Whose name it is: an issuer vouches for a subject, and the name is what people call it."""
+    """Whom a name belongs to: an issuer vouches for a subject, and the name is what people call that subject."""
 
     name: str
     issuer: str

@@ -1,4 +1,4 @@
-"""What is asked, from the command or rule that says so to the message for a worker: order, plan, batch, job."""
+"""What is asked for, from a command or rule to the message for a worker: order, plan, batch, job."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from dermbatch.errors import NewerFormat
 from dermbatch.stages import ORDER, Stage
 
 FORMAT = 2
-"""Of the records and messages that are written; one number for all. Version 0.1.0 wrote none: that is format 1."""
+"""Format of all records and messages written; version 0.1.0 did not state one, which counts as format 1."""
 
 
 class Record(BaseModel):
-    """Base of all records: unknown fields are an error, so that a typing mistake cannot lose data."""
+    """Base of all records: unknown fields are an error, so that a typing error cannot lose data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
@@ -35,10 +35,10 @@ class Record(BaseModel):
 
 
 class Stored(Record):
-    """Base of what is stored or sent as a whole. Of an older format, it is made what it would be today.
+    """Base of what is stored or sent as a whole. An older format is converted to the current one when read.
 
     Raises:
-        NewerFormat: If it is read and is of a format that is not known here, whatever else is in it.
+        NewerFormat: If what is read has a format that is not known here, whatever else is in it.
     """
 
     format: int = FORMAT
@@ -57,7 +57,7 @@ class Stored(Record):
 Lane = Literal["live", "bulk"]
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
-"""Of a batch or canary: it becomes part of keys, so ``..`` is not allowed in it either."""
+"""Name of a batch or canary: it becomes part of keys, so it may not contain ``..`` either."""
 
 
 def _name(name: str) -> str:
@@ -79,7 +79,7 @@ ObjectUri = Annotated[str, AfterValidator(_object)]
 
 
 class ModelChoice(Record):
-    """A model of the Triton model repository; the newest version where none is pinned."""
+    """A model in the Triton model repository; the newest version if none is pinned."""
 
     name: str
     version: str | None = None
@@ -90,7 +90,7 @@ class ModelChoice(Record):
 
 
 class SupportChoice(Record):
-    """What a one-shot segment model is shown: a version of a support set."""
+    """The version of a support set that a one-shot segment model is shown."""
 
     name: Name
     version: int = Field(ge=1)
@@ -99,7 +99,7 @@ class SupportChoice(Record):
 
 
 class Deidentification(Record):
-    """How images were de-identified before anything else saw them: a profile, and the salt of the pseudonyms."""
+    """How images were de-identified before anything else saw them: the profile, and the salt of the pseudonyms."""
 
     profile: str
     dates: Literal["remove", "shift", "keep"]
@@ -150,7 +150,7 @@ class Order(Record):
 
     @property
     def pool(self) -> str | None:
-        """Whose known results and pictures it uses and adds to; none: those of all without a tenant."""
+        """Whose known results and pictures it uses and adds to; none: those shared by all without a tenant."""
         whose = self.shares or self.tenant
         return None if whose == "default" else whose
 
@@ -161,7 +161,7 @@ class Order(Record):
 
 
 def embedded(record: Any) -> Any:
-    """A record's fields, with those of its order in ``order``: version 0.1.0 wrote them beside the others."""
+    """A record's fields, with those of its order in ``order``; version 0.1.0 wrote them beside the others."""
     if not isinstance(record, dict) or "order" in record:
         return record
     order = {field: value for field, value in record.items() if field in Order.model_fields}
@@ -176,7 +176,7 @@ class Refusal(Record):
 
 
 class Earlier(Record):
-    """The result of another batch that this image's is compared with."""
+    """The result in another batch that this image's result is compared with."""
 
     batch: str
     index: int
@@ -203,7 +203,7 @@ class ManifestEntry(Record):
 
 
 class Asked(Stored):
-    """What was asked, under which name, however far it has come."""
+    """What was asked for and under which name, however far it has come."""
 
     name: str
     created: datetime
@@ -214,7 +214,7 @@ class Asked(Stored):
 
 
 class Batch(Asked):
-    """What was asked; ``batch.json``. Written last of a plan, so its presence says that the manifest is whole."""
+    """What was asked for; ``batch.json``. Planning writes it last, so its presence means a complete manifest."""
 
     images: int
     bytes: int = Field(default=0, description="of the images' files, as far as planning knew them")
@@ -230,7 +230,7 @@ class Batch(Asked):
 
 
 class BatchControl(Stored):
-    """How an open batch is to be run; ``open/<batch>.json``, there while it is planned and until it closes."""
+    """How an open batch is to be run; ``open/<batch>.json`` exists from planning until the batch closes."""
 
     lane: Lane = "bulk"
     weight: int = Field(default=1, ge=1, le=100)
@@ -240,7 +240,7 @@ class BatchControl(Stored):
 
     @classmethod
     def of(cls, order: Order) -> Self:
-        """As it was asked."""
+        """As the order asked for it."""
         return cls(lane=order.lane, weight=order.weight)
 
 
@@ -275,13 +275,13 @@ class BatchSummary(Stored):
 
     @property
     def met(self) -> bool | None:
-        """Whether the deadline was met; none where there was none."""
+        """Whether the deadline was met; none if there was none."""
         ended = self.last_finished or self.closed
         return None if self.deadline is None else self.state == "finished" and ended <= self.deadline
 
 
 class Position(Record):
-    """Where a walk through inputs stands: what was taken, to be gone on from."""
+    """Where a walk through inputs stands: what was taken last, from which it continues."""
 
     input: int = Field(default=0, description="number of the input, from 0")
     after: str | None = Field(default=None, description="the last item of it (file or object) that was taken")
@@ -289,7 +289,7 @@ class Position(Record):
 
 
 class Filters(Record):
-    """Which files or objects of folders and prefixes are meant; patterns are shell globs on the path below it."""
+    """Which files or objects below a folder or prefix are meant; patterns are shell globs on the path below it."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -298,7 +298,7 @@ class Filters(Record):
 
 
 class PlanRecord(Asked):
-    """A plan that is being made; ``plan.json``, written after every part, so that a killed planner goes on."""
+    """A plan in progress; ``plan.json``, written after every part, so that a killed planner can go on."""
 
     inputs: tuple[str, ...]
     filters: Filters = Filters()
@@ -314,7 +314,7 @@ class PlanRecord(Asked):
 
 
 class Canary(Stored):
-    """New models that a share of live images is also run with; ``canaries/<name>/canary.json``."""
+    """New models that are also run on a share of live images; ``canaries/<name>/canary.json``."""
 
     name: str
     models: dict[Stage, ModelChoice] = Field(description="the stages that differ")
@@ -324,18 +324,18 @@ class Canary(Stored):
 
 
 class Shadow(Record):
-    """Other models that an image is also run with, after its result is written and without touching it."""
+    """Other models that are also run on an image, after its result is written and without changing it."""
 
     canary: Name
     models: dict[Stage, ModelChoice] = Field(description="of all stages; those that differ are what is tried")
 
 
 def event_id(batch: str, created: datetime | None, index: int) -> str:
-    """The id of the usage event of an image: the same each time, and another one for a later batch of that name.
+    """The id of an image's usage event: the same each time, but different for a later batch of that name.
 
     Args:
         batch: Name of the batch.
-        created: When it was asked for, by its record; none in messages of versions that did not say.
+        created: When the batch was asked for, by its record; none in messages from versions that did not say.
         index: Of the image.
     """
     moment = "-" if created is None else f"{created.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
@@ -343,7 +343,7 @@ def event_id(batch: str, created: datetime | None, index: int) -> str:
 
 
 class ImageJob(Stored):
-    """The Celery message's one argument: everything a worker needs to process one image, but no pixels."""
+    """The only argument of the Celery message: everything a worker needs to process one image, except pixels."""
 
     batch: Name
     index: int = Field(ge=0)
@@ -375,5 +375,5 @@ class ImageJob(Stored):
         return f"{self.batch}:{self.index}"
 
     def to_message(self) -> dict[str, Any]:
-        """As it is sent: its format, and of the other fields those that say something."""
+        """As sent: its format, and those of the other fields that differ from their defaults."""
         return {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}

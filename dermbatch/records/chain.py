@@ -1,8 +1,8 @@
-"""A chain of lines: each ends with a digest of itself and of the line before, so changes show.
+"""A chain of lines: each ends with a digest of itself and of the line before, so changes are noticed.
 
 ``{...,"chain":"<SHA-256 of the digest before and of the line without it>"}``. The first line of a file has
-``after``: the digest that it follows, of the last line of the file before. A chain has no secret: who may write
-the files can make a whole new one. Digests noted elsewhere tell.
+``after``: the digest of the previous file's last line. A chain has no secret: whoever may write the files can make
+a whole new one, which only digests noted elsewhere reveal.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _END = re.compile(rb',"chain":"([0-9a-f]{64})"\}\n?\Z')
 _AFTER = re.compile(rb'^\{"after":"([0-9a-f]{64})",')
 
 TAIL = len(b',"chain":""}\n') + 64
-"""Bytes at the end of a file by which its last line is known."""
+"""Bytes at the end of a file that identify its last line."""
 
 
 def linked(text: bytes, before: str, *, first: bool) -> bytes:
-    """A line of the chain, with its end.
+    """A line of the chain, with its line end.
 
     Args:
         text: A JSON object that is not empty, without blanks around it.
         before: Digest of the line before.
-        first: Whether it is the first one of its file.
+        first: Whether it is the first line in its file.
     """
     if first:
         text = b'{"after":"%s",' % before.encode() + text[1:]
@@ -34,7 +34,7 @@ def linked(text: bytes, before: str, *, first: bool) -> bytes:
 
 
 def digest_of(end: bytes) -> str | None:
-    """The digest that the last line in these bytes ends with; none where it is no line of a chain."""
+    """The digest at the end of the last line in these bytes; none if it is not a line of a chain."""
     found = _END.search(end)
     return found[1].decode() if found else None
 
@@ -46,7 +46,7 @@ def followed(line: bytes) -> str | None:
 
 
 def holds(line: bytes, before: str) -> bool:
-    """Whether a line is what was written after the one with this digest."""
+    """Whether a line is the one that was written after the line with this digest."""
     found = _END.search(line)
     return found is not None and _digest(before, line[: found.start()] + b"}") == found[1].decode()
 

@@ -1,6 +1,6 @@
-"""The codes that results are told in: SNOMED CT and DICOM where they have one, else Dermbatch's own.
+"""The codes in which results are expressed: SNOMED CT's and DICOM's where they exist, else Dermbatch's own.
 
-A code of the own scheme keeps its meaning for ever; a new meaning takes a new code.
+A code in Dermbatch's own scheme keeps its meaning for ever; a new meaning gets a new code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydicom.sr.coding import Code
 
 SCHEME = "99DERMBATCH"
 NOT_ALONE = "Made by software for research and triage support; not for diagnosis on its own."
-"""What everything that leaves the system says of itself."""
+"""What everything that leaves the system says about itself."""
 
 SKIN_LESION = Code("95324001", "SCT", "Skin lesion")
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -35,7 +35,7 @@ NO_UNIT = Code("1", "UCUM", "no units")
 
 
 def own(value: str, meaning: str) -> Code:
-    """A code of the own scheme."""
+    """A code in Dermbatch's own scheme."""
     return Code(value, SCHEME, meaning)
 
 
@@ -82,7 +82,7 @@ _LONGEST_MEANING = 64  # of the VR LO
 
 
 def finding(label: str) -> Code:
-    """What a class of a model stands for; an own code where the label is not known here."""
+    """What a model's class stands for; one of Dermbatch's own codes if the label is not known here."""
     return _class(label)[1]
 
 
@@ -93,13 +93,13 @@ def feature(term: str) -> Code:
 
 
 def _meaning(text: str, otherwise: str) -> str:
-    """Words as a meaning of a code (PS3.5, 6.2: LO): without what divides values there, and control characters."""
+    """Words as a code's meaning (PS3.5, 6.2: LO): without the separator of values and control characters."""
     plain = "".join(" " if sign == "\\" or unicodedata.category(sign) == "Cc" else sign for sign in text)
     return (plain.strip() or otherwise)[:_LONGEST_MEANING]
 
 
 def probability(label: str) -> Code:
-    """The measurement that a class's probability is."""
+    """The measurement code for a class's probability."""
     short, meant = _class(label)
     return own(f"P-{short}", f"Probability of {meant.meaning}"[:_LONGEST_MEANING])
 

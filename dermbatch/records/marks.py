@@ -1,8 +1,8 @@
-"""Marks of what Dermbatch wrote: by its bytes, or where it lies, so that its results are never its input.
+"""Recognise what Dermbatch wrote, by its bytes or its place, so that its results never become its input.
 
 PNG files have ``Software: Dermbatch`` as text (W3C PNG, 11.3.3), JPEG files a comment (ITU-T T.81, B.2.4.5), DICOM
-files manufacturer and model (PS3.3, C.7.5.1). Files of older versions are known where they lie: in a folder or
-bucket of results.
+files manufacturer and model (PS3.3, C.7.5.1). Files of older versions are recognised by their place: in a folder
+or bucket of results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MANUFACTURER = "Dermbatch"
 """In DICOM objects."""
 
 HEAD_BYTES = 32 << 10
-"""Of a file, enough to look for a mark."""
+"""Bytes at the start of a file that are enough to look for a mark."""
 
 _TEXT = b"Software\0Dermbatch"
 _CHUNK = struct.pack(">I", len(_TEXT)) + b"tEXt" + _TEXT + struct.pack(">I", zlib.crc32(b"tEXt" + _TEXT))
@@ -33,7 +33,7 @@ _PNG_START = 33  # bytes of signature and header chunk
 FILE_NAMES = frozenset(
     {"purified.png", "mask.png", "border.png", "enhanced.png", "saliency.png", "visualbackprop.png", "preview.jpg"}
 )
-"""How pictures of results are called, wherever they are copied to."""
+"""Names of result pictures, wherever they are copied to."""
 
 _PLACES = re.compile(
     r"(^|/)(images/[0-9a-f]{64}/(purify|segment|enhance|classify|preview)/[0-9a-f]+/[^/]+"
@@ -72,7 +72,7 @@ def is_marked(head: bytes) -> bool:
 
 
 def own_result() -> BadInput:
-    """The error of one that was named, or found where nobody could see what it is."""
+    """The error for a result that was named as input, or found where its place does not show what it is."""
     text = "the file is a result that Dermbatch wrote, and no input; give the picture that it was made of"
     return BadInput(text, reason="own_result")
 
@@ -86,5 +86,5 @@ def _is_ours(head: bytes) -> bool:
         try:
             header = read_partial(BytesIO(head), stop, force=True, specific_tags=list(wanted))
             return all(str(header.get(tag).value).strip() == MANUFACTURER for tag in wanted)
-        except Exception:  # of strangers, whatever the reader makes of it: none of ours
+        except Exception:  # untrusted, and readers fail in every possible way: not ours
             return False

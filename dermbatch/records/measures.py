@@ -19,9 +19,9 @@ class Measure:
     Attributes:
         name: What it is.
         value: In ``unit``.
-        unit: Of UCUM.
-        derivation: Which of several such values, as the largest diameter.
-        method: How it was measured, where the name does not say.
+        unit: In UCUM.
+        derivation: Which of several such values, such as the largest diameter.
+        method: How it was measured, if the name does not say.
     """
 
     name: Code
@@ -32,7 +32,7 @@ class Measure:
 
 
 def measures(lesion: LesionGeometry) -> Iterator[Measure]:
-    """Of a lesion: in mm where the image says its pixel spacing, else in pixels; shapes have no unit."""
+    """A lesion's measures: in mm if the image states its pixel spacing, else in pixels; shapes have no unit."""
     if lesion.area_mm2 is not None and lesion.diameter_mm is not None and lesion.perimeter_mm is not None:
         area, perimeter, diameter = lesion.area_mm2, lesion.perimeter_mm, lesion.diameter_mm
         square, length = codes.SQUARE_MILLIMETRES, codes.MILLIMETRES
@@ -47,26 +47,26 @@ def measures(lesion: LesionGeometry) -> Iterator[Measure]:
 
 
 def classification(record: ResultRecord) -> ClassifyOutput | None:
-    """What the classifier made of an image; none where it did not run."""
+    """The classifier's output for an image; none if it did not run."""
     stage = record.stages.get(Stage.CLASSIFY)
     return stage.output if stage and isinstance(stage.output, ClassifyOutput) else None
 
 
 def probabilities(output: ClassifyOutput) -> Iterator[Measure]:
-    """Of every class, 0 to 1; none where it is no dermoscopic image."""
+    """Every class's probability, 0 to 1; none if it is not a dermoscopic image."""
     for label, value in output.probabilities.items():
         yield Measure(codes.probability(label), value, codes.NO_UNIT)
 
 
 def most_probable(output: ClassifyOutput) -> Code:
-    """The class with the largest probability; that there is none, where it is no dermoscopic image."""
+    """The most probable class, or the code for there being none if it is not a dermoscopic image."""
     return codes.NOT_CLASSIFIED if output.label is None else codes.finding(output.label)
 
 
 def probability_change(old: ClassifyOutput | None, new: ClassifyOutput | None) -> float | None:
-    """The largest change of a class's probability, 0 to 1; a class that one model does not know has 0 there.
+    """The largest change in a class's probability, 0 to 1; a class unknown to one model counts as 0 there.
 
-    None where one of the two results has no classification.
+    None if one of the two results has no classification.
     """
     if old is None or new is None:
         return None

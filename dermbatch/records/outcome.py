@@ -1,4 +1,4 @@
-"""What came out of an image: what each stage found, the result or the failure, and what is known of it since."""
+"""An image's outcome: what each stage found, the result or failure, and what has been learnt since."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dermbatch.stages import Stage
 
 
 class ImageInfo(Record):
-    """What decoding an object says of it; equal wherever the object lies."""
+    """What decoding an object tells about it; the same wherever the object lies."""
 
     sha256: str = Field(description="digest of the file; of a frame, of '<digest of the file>#frame=<frame>'")
     bytes: int
@@ -50,7 +50,7 @@ class BoundingBox(Record):
 
 
 class ColourStatistics(Record):
-    """Colour of the lesion in sRGB, 0 to 255, and how many of the six ABCD-rule colours it shows."""
+    """The lesion's colour in sRGB, 0 to 255, and how many of the six ABCD-rule colours it shows."""
 
     mean_rgb: tuple[float, float, float]
     std_rgb: tuple[float, float, float]
@@ -59,7 +59,7 @@ class ColourStatistics(Record):
 
 
 class LesionGeometry(Record):
-    """Measures of the lesion mask. The _mm fields are there only where the image states its pixel spacing."""
+    """Measures of the lesion mask. The _mm fields are present only if the image states its pixel spacing."""
 
     area_px: int
     perimeter_px: float
@@ -78,7 +78,7 @@ class LesionGeometry(Record):
 
 
 class BorderMeasures(Record):
-    """A border map around the lesion, by sectors of 45 degrees: the first one is about the top, then clockwise."""
+    """A border map around the lesion, in sectors of 45 degrees, clockwise; the first is centred on the top."""
 
     sharpness: tuple[float, ...] = Field(description="mean of the map just inside less that just outside, 0 to 1")
     irregularity: tuple[float, ...] = Field(
@@ -87,7 +87,7 @@ class BorderMeasures(Record):
 
 
 class SegmentOutput(Record):
-    """What segmentation found; no geometry where there is no lesion."""
+    """What segmentation found; no geometry if there is no lesion."""
 
     kind: Literal["segment"] = "segment"
     lesion: LesionGeometry | None
@@ -133,14 +133,14 @@ class ModelUsed(Record):
 
 
 class Written(Record):
-    """A file as it was written: by this, a damaged one is known."""
+    """A file as it was written, so that a damaged one can be recognised."""
 
     bytes: int
     sha256: str
 
 
 class Difference(Record):
-    """A picture of the source's size, kept as what differs from it: :mod:`dermbatch.images.difference`."""
+    """A picture at the source's size, stored as its difference: see :mod:`dermbatch.images.difference`."""
 
     pixels: str = Field(description="digest of the whole picture's pixels, RGB in rows")
     body: bytes | None = Field(default=None, description="the differences, Base64, where they are small")
@@ -189,15 +189,15 @@ QualityFlag = Literal[
 
 
 DicomKind = Literal["segmentation", "report", "enhanced"]
-"""The DICOM objects that are written of an image."""
+"""The DICOM objects that are written for an image."""
 
 
 NoDicom = Literal["not_dicom", "header_unusable", "nothing_to_say"]
-"""Why none are: the source is no DICOM file; its header cannot be used; no stage made anything for them."""
+"""Why none are written: the source is not DICOM; its header is unusable; no stage made anything for them."""
 
 
 class Sent(Record):
-    """What a PACS has taken of an image."""
+    """What a PACS has accepted for an image."""
 
     to: str = Field(description="its name in the settings")
     kinds: tuple[DicomKind, ...]
@@ -208,21 +208,21 @@ class Sent(Record):
 
 
 class Usage(Record):
-    """What a result says of its usage event; the stages say the rest."""
+    """What a result says about its usage event; the stages say the rest."""
 
     event: str = Field(description="id of the event; it bills those stages that say so in `billed_by`")
     bytes_read: int = Field(description="of the source, by the attempt that is recorded")
 
 
 RiskLevel = Literal["high", "raised", "low", "unclear"]
-"""Called at all operating points; at some, the more sensitive ones; at none; at none, but not to be called low."""
+"""Called at all operating points; at the more sensitive ones; at none; at none, but not to be called low."""
 
 Sign = Literal["asymmetry", "border", "colours", "diameter"]
-"""Measures of a lesion that most nevi have not."""
+"""Signs in a lesion's measures that most nevi do not show."""
 
 
 class Risk(Record):
-    """What a label's probability means at the operating points that its model had then; no diagnosis."""
+    """What a label's probability meant at its model's operating points at the time; not a diagnosis."""
 
     of: str = Field(description="the label, such as melanoma")
     level: RiskLevel
@@ -232,7 +232,7 @@ class Risk(Record):
 
 
 class Possible(Record):
-    """The labels that cannot be ruled out (a conformal set); none where the image is like those of no label."""
+    """The labels that cannot be ruled out (a conformal set); empty if the image resembles no label's images."""
 
     labels: tuple[str, ...] = Field(description="the most probable first")
     coverage: float = Field(description="share of each label's images whose set is meant to hold it, 0 to 1")
@@ -292,9 +292,9 @@ class FailureRecord(Stored):
 
 
 class KnownImage(Stored):
-    """What is known of one image, by its content: ``images/known/<content>.json``; an action cache.
+    """What is known about one image, by its content: ``images/known/<content>.json``; an action cache.
 
-    A cache only: where it is lost, stages run again; what is in use is in the result records.
+    A cache only: if it is lost, stages run again; whatever is in use is named in the result records.
     """
 
     image: ImageInfo

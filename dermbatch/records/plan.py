@@ -1,4 +1,4 @@
-"""A plan of what is to be reviewed: which images, in which order, and why each of them."""
+"""A review plan: which images are to be read, in which order, and why each was chosen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dermbatch.records.asked import Name, Record, Stored
 Strategy = Literal["entropy", "diversity", "disagreement", "random"]
 
 PlanReason = Literal["cluster", "entropy", "diversity", "disagreement", "random"]
-"""Why an image is in a plan: the middle of a cluster of embeddings, what the strategy found, or by chance."""
+"""Why an image is in a plan: the middle of a cluster of embeddings, the strategy's choice, or chance."""
 
 
 class Planned(Record):
@@ -20,9 +20,9 @@ class Planned(Record):
 
     Attributes:
         batch, index: Which image.
-        sha256: Of the image when the plan was made: whoever finds another one there has another image.
+        sha256: Of the image when the plan was made; if it differs now, it is another image.
         reason: Why it was chosen.
-        score: By which, where there is any: its entropy (nats), its distance to the nearest of what was chosen
+        score: The score behind the choice, if any: its entropy (nats), its distance to the nearest image chosen
             before it (1 - cosine), or its disagreement (nats).
     """
 
@@ -40,11 +40,11 @@ class ReviewPlan(Stored):
         name: Of the plan.
         tenant: Whose images they are.
         made: When.
-        strategy: That chose.
-        seed: Of all that is by chance.
+        strategy: The strategy that chose.
+        seed: Seed of everything random.
         among: How many images could have been chosen.
-        left_out: How many could not, by a word that says why.
-        images: In the order in which they are to be read; the order says nothing of why they were chosen.
+        left_out: How many could not, by reason.
+        images: In the order in which they are to be read, which does not reveal why they were chosen.
     """
 
     name: Name

@@ -1,4 +1,4 @@
-"""What people decide of an image: their mask, diagnosis and features, and what they had seen when they did."""
+"""What people decide about an image: mask, diagnosis and features, and what they had seen when they did."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class DrawnMask(Record):
 
 
 class Feature(Record):
-    """A dermoscopic feature that was seen, in ISIC's terms; of all of the lesion where no region is drawn."""
+    """A dermoscopic feature that was seen, in ISIC's terms; in the whole lesion if no region is drawn."""
 
     term: Text
     region: DrawnMask | None = None
 
 
 class Seen(Record):
-    """What lay before the reader.
+    """What the reader was shown.
 
     Attributes:
         sha256: Of the image.
@@ -53,7 +53,7 @@ class Seen(Record):
 
 
 class Case(Record):
-    """An image of a queue."""
+    """An image in a queue."""
 
     batch: str
     index: int = Field(ge=0)
@@ -63,13 +63,13 @@ class Queue(Stored):
     """Images that readers are to look at, in this order; never changed afterwards.
 
     Attributes:
-        name: Of it.
+        name: Name of the queue.
         made, by: When and by whom it was made.
         how: What chose the images: the query and order, or the plan.
         cases: The images, known ones among them.
-        readers: By how many each is to be read.
-        blind: Whether the models' results are not shown before the reader has decided.
-        blank_share: Of the cases, that a reader begins on an empty picture: a mask that is there anchors.
+        readers: How many readers are to read each image.
+        blind: Whether the models' results are hidden until the reader has decided.
+        blank_share: Share of cases in which a reader starts without a mask, since an existing one anchors.
         known: Those of the cases whose answer is known, by adjudication; each reader is handed them once.
     """
 
@@ -91,7 +91,7 @@ class Queue(Stored):
 
 
 class Unblinded(Stored):
-    """That a reader saw what others decided of an image before they had decided: they are not blind any more."""
+    """A note that a reader saw others' decisions about an image before deciding, and so is no longer blind."""
 
     batch: str
     index: int = Field(ge=0)
@@ -100,22 +100,22 @@ class Unblinded(Stored):
 
 
 class Decision(Stored):
-    """What one reader decided of one image, in one version; never changed afterwards.
+    """What one reader decided about one image, in one version; never changed afterwards.
 
     Attributes:
         batch, index: The image.
         reader: Whoever signed on.
-        version: Of this reader's decisions of this image, from 1.
+        version: Number among this reader's decisions about this image, from 1.
         kind: ``read``; ``adjudicate``, between others' readings; ``return``, for the reader to correct.
         made: When.
-        seen: What lay before the reader.
-        despite: The keys of newer results that the reader was told of and decided all the same.
+        seen: What the reader was shown.
+        despite: The keys of newer results that the reader was told about before deciding all the same.
         diagnosis: Labels; several where several are possible.
         unsure: Whether the reader is not sure.
-        mask: Of the lesion; none where the reader said nothing of it.
+        mask: Of the lesion; none if the reader said nothing about it.
         features: Seen in the lesion.
         comment: In the reader's words.
-        to: Whose decision is returned.
+        to: The reader whose decision is returned.
     """
 
     batch: str

@@ -1,6 +1,6 @@
-"""An image's row of its batch's table: what workers send beside the record, so that nobody has to read that again.
+"""An image's row in its batch's table: workers send it along, so that nobody has to read the record again.
 
-A row says nothing that the record does not say; where there is none, it is made of the record. ``docs/table.md``
+A row says nothing that the record does not say; if there is none, it is made from the record. ``docs/table.md``
 lists the columns. Sent as JSON, with the embedding's float32 bytes in Base64 and times in microseconds since 1970.
 """
 
@@ -36,7 +36,7 @@ PROBABILITIES = "probabilities"
 """In a row, the probabilities by label; in the table, each label has a column."""
 
 NO_DICOM = "without_dicom"
-"""In a row alone: whether DICOM objects were asked for, and there are none."""
+"""Only in a row: whether DICOM objects were asked for but there are none."""
 
 GEOMETRY = (
     "area_px",
@@ -57,7 +57,7 @@ COLOURS = ("lesion_mean", "lesion_std", "skin_mean")
 
 
 def row_of(record: ResultRecord | FailureRecord, **asked: Any) -> Row:
-    """The row of one image, by column; what it has no value for is not in it.
+    """The row of one image, by column; columns without a value are left out.
 
     Args:
         record: What became of it.
@@ -74,7 +74,7 @@ def row_of(record: ResultRecord | FailureRecord, **asked: Any) -> Row:
 
 
 def sent(row: Row) -> str:
-    """A row as it is sent."""
+    """A row in the form in which it is sent."""
     told = {column: value for column, value in row.items() if _can_be_sent(value)}
     if PROBABILITIES in told:
         pairs = told[PROBABILITIES].items()
@@ -83,12 +83,12 @@ def sent(row: Row) -> str:
 
 
 def sealed(text: str, batch: str, key: SecretStr | None) -> str:
-    """A row to be sent, signed for its batch where messages are signed."""
+    """A row to be sent, signed for its batch if messages are signed."""
     return text if key is None else f"{_signature(text, batch, key)}{text}"
 
 
 def opened(text: str, batch: str, key: SecretStr | None) -> str | None:
-    """A row that was sent; none where it is not signed with this key, for this batch."""
+    """A row that was sent; none if it is not signed with this key for this batch."""
     if key is None:
         return text if text.startswith("{") else None
     signature, told = text[:_HEX], text[_HEX:]
@@ -204,14 +204,14 @@ def _of_stage(stage: StageRecord, record: ResultRecord) -> Row:
 
 
 def is_billed(stage: StageRecord, record: ResultRecord) -> bool:
-    """Whether the usage event of a result bills the run of a stage: of this attempt, or of one that was killed."""
+    """Whether a result's usage event bills the run of a stage, by this attempt or by one that was killed."""
     if record.usage is None:
         return stage.stage not in record.cached
     return stage.billed_by == record.usage.event
 
 
 def _stored(record: ResultRecord) -> int:
-    """Bytes of the objects that are there for this result alone, or were first made for it."""
+    """Bytes of the objects that exist for this result alone, or were first made for it."""
     written = [*record.dicom_written.values()]
     for stage in record.stages.values():
         if is_billed(stage, record):
@@ -232,7 +232,7 @@ def _of_lesion(lesion: LesionGeometry) -> Row:
 
 
 def embedding(stage: StageRecord) -> npt.NDArray[np.float32] | None:
-    """The vector that a classify record keeps inline, float32 [D]; none where it keeps none, or a damaged one."""
+    """The vector that a classify record holds inline, float32 [D]; none if it is missing or damaged."""
     body = stage.inline.get("embedding.npy")
     if body is None:
         return None

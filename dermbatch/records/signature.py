@@ -1,8 +1,7 @@
-"""What a worker does is what the orchestrator has signed: whoever writes into Redis cannot ask for anything else.
+"""Workers do only what the orchestrator has signed: whoever can write to Redis cannot ask for anything else.
 
 The signature is an HMAC-SHA-256 (RFC 2104) over the whole job: batch, index, source, order with its output and
-models. It stands in the message beside the job's fields. Where no key is set, messages are neither signed nor
-checked.
+models. It is in the message beside the job's fields. If no key is set, messages are neither signed nor checked.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ def opened(message: object, key: SecretStr | None) -> ImageJob:
         key: As for :func:`signed`.
 
     Raises:
-        NewerFormat: If a later version has written it; whether it is signed is for that one to say.
-        MessageDamaged: If it is no job.
+        NewerFormat: If a later version wrote it; whether it is signed is for that version to say.
+        MessageDamaged: If it is not a job.
         MessageRefused: If it is not signed with this key, or was changed since.
     """
     if not isinstance(message, dict):
@@ -59,7 +58,7 @@ def opened(message: object, key: SecretStr | None) -> ImageJob:
 
 
 def warn_unsigned(key: SecretStr | None) -> None:
-    """Log that messages are not signed, where they are not: once, when a process begins."""
+    """Log, once when a process starts, that messages are not signed, if they are not."""
     if key is None:
         _log.warning(
             "messages are not signed",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dermbatch.images.lesion import Mask, dice
 
 AND = " + "
-"""Between the labels of a diagnosis that is several."""
+"""Separator between the labels of a diagnosis with several."""
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
@@ -22,10 +22,10 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     """Cohen's kappa of two readers' labels of the same images (Cohen 1960): (p_o - p_e) / (1 - p_e), -1 to 1.
 
     Returns:
-        None where it is undefined: without images, or where both gave all of them one and the same label.
+        None if it is undefined: without images, or if both gave every image the same label.
 
     Raises:
-        ValueError: Where they are not of as many images.
+        ValueError: If the two have different numbers of images.
     """
     count = len(first)
     if count != len(second):
@@ -41,14 +41,15 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
 
 
 def boundary_distances(one: Mask, other: Mask) -> tuple[float, float] | None:
-    """How far two outlines are from each other: the mean symmetric and the 95 % Hausdorff distance, in pixels.
+    """How far apart two outlines are: the mean symmetric and the 95 % Hausdorff distance, in pixels.
 
-    Of each pixel of an outline the distance to the nearest of the other's (Euclidean, exact); their mean over both
-    outlines together, and the larger of the two directions' 95th percentiles (linear), as ``lesionnets evaluate``
-    has it. A pixel is of the outline where one of its four neighbours is outside of the mask or of the picture.
+    For each pixel of an outline, the distance to the nearest pixel of the other is taken (Euclidean, exact). The
+    results are the mean over both outlines together, and the larger of the two directions' 95th percentiles
+    (linear), as in ``lesionnets evaluate``. A pixel belongs to the outline if one of its four neighbours is
+    outside the mask or the picture.
 
     Returns:
-        None where one mask is empty: there is no distance to nothing.
+        None if one mask is empty: there is no distance to nothing.
     """
     outlines = [_outline(mask) for mask in (one, other)]
     if not all(outline.any() for outline in outlines):
@@ -66,7 +67,7 @@ def _outline(mask: Mask) -> npt.NDArray[np.bool_]:
 
 
 def _distance_to(outline: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Of each pixel to the nearest of an outline that is not empty."""
+    """Each pixel's distance to the nearest pixel of an outline that is not empty."""
     found = cv2.distanceTransform(np.where(outline, 0, 255).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(found, np.float32)
 
@@ -77,8 +78,8 @@ class Overlap:
 
     Attributes:
         dice: 0 to 1; 1 where both are empty.
-        distance: Mean symmetric distance of the outlines, pixels; none where a mask is empty.
-        hausdorff: 95 % Hausdorff distance, pixels; none likewise.
+        distance: Mean symmetric distance between the outlines, pixels; none if a mask is empty.
+        hausdorff: 95 % Hausdorff distance, pixels; none in the same case.
     """
 
     dice: float
@@ -87,7 +88,7 @@ class Overlap:
 
 
 def overlap(one: Mask, other: Mask) -> Overlap:
-    """How far two masks [H, W] of one picture agree. Only the part around both is looked at, which is the same."""
+    """How far two masks [H, W] of one picture agree. Examining only the part around both gives the same result."""
     both = one | other
     rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
     if not len(rows):
@@ -104,10 +105,10 @@ class Pair:
 
     Attributes:
         batch, index: The image.
-        readers: Whose.
-        labels: What each called it, several in alphabetical order with :data:`AND` between; none where nothing.
-        masks: How far the masks agree; none where one of the two has none.
-        label: The image's class: by adjudication, else the model's most probable; none where neither is.
+        readers: Who read it.
+        labels: What each called it, several labels joined by :data:`AND` in alphabetical order; none if nothing.
+        masks: How far the masks agree; none if one of the two readings has no mask.
+        label: The image's class: by adjudication, else the model's most probable; none if there is neither.
         source: Where it comes from.
     """
 
@@ -127,10 +128,10 @@ class Group:
     Attributes:
         name: What they have in common.
         images: Pairs of readings.
-        dice, distance, hausdorff: Means over the pairs that have them; none where none has.
-        called: Pairs of which both readers named a diagnosis.
-        same: The share of these in which both named the same.
-        kappa: Cohen's, of these; none where it is undefined. Of several pairs of readers, all together.
+        dice, distance, hausdorff: Means over the pairs that have them; none if no pair has.
+        called: Pairs for which both readers named a diagnosis.
+        same: The share of these in which both named the same one.
+        kappa: Cohen's kappa of these; none if it is undefined. Several pairs of readers are pooled.
     """
 
     name: str
@@ -149,7 +150,7 @@ def group(name: str, pairs: Sequence[Pair], *, label: str | None = None) -> Grou
     Args:
         name: What they have in common.
         pairs: The pairs whose masks count.
-        label: Kappa is of whether readers named this label or not, then.
+        label: If given, kappa is about whether readers named this label.
     """
     named = [pair.labels for pair in pairs]
     both = [(one, other) for one, other in named if one is not None and other is not None]
@@ -169,7 +170,7 @@ def group(name: str, pairs: Sequence[Pair], *, label: str | None = None) -> Grou
 
 
 def by_class(pairs: Sequence[Pair]) -> list[Group]:
-    """A group for each class: masks of its images, and whether readers name it, or not, of all images."""
+    """A group for each class: the masks of its images, and, over all images, whether readers name it."""
     groups = []
     for label in sorted({pair.label for pair in pairs if pair.label is not None}):
         own = group(label, [pair for pair in pairs if pair.label == label])

@@ -1,9 +1,9 @@
 """Which images are worth reading next: by clusters, entropy, diversity or disagreement, and always some by chance.
 
-Published strategies do badly on what is rare: by the model's doubt alone they ask for look-alikes and outliers,
-and what the model is wrongly sure of is never asked for. So the start is made over clusters of embeddings, doubt
-is taken with noise and from each class alike, and a share is chosen by chance, which is also the only part whose
-figures say anything of all images.
+Published strategies do badly on rare classes: guided by the model's doubt alone, they ask for look-alikes and
+outliers, and never for what the model is wrongly sure of. So the first images are chosen over clusters of
+embeddings, doubt is mixed with noise and drawn evenly from each class, and a share is chosen by chance. Only that
+share's figures say anything about all images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BY_CHANCE = 0.2
 """Share of a plan that is chosen by chance, whatever the strategy."""
 
 START = 50
-"""Images that are chosen over clusters before any is by doubt: so many have to be known, or planned."""
+"""Images that have to be known or planned, chosen over clusters, before any is chosen by doubt."""
 
 _ROUNDS, _TRIES = 30, 3  # of k-means
 
@@ -36,7 +36,7 @@ class Candidates:
     Attributes:
         embeddings: [N, D], of unit length.
         probabilities: [N, C].
-        disagreement: [N], nats; NaN where only one model has seen an image.
+        disagreement: [N], nats; NaN if only one model has seen an image.
         known: [K, D]: embeddings of what was chosen before.
     """
 
@@ -51,7 +51,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One that was chosen: its number, why, and by which score; the record of a plan says more of both."""
+    """A chosen image: its number, the reason, and the score; the record of a plan says more about the last two."""
 
     number: int
     reason: PlanReason
@@ -59,10 +59,10 @@ class Chosen:
 
 
 def choose(among: Candidates, strategy: Strategy, count: int, random: np.random.Generator) -> list[Chosen]:
-    """So many of the candidates, or all where there are fewer, in an order that says nothing of why.
+    """This many of the candidates, or all if there are fewer, in an order that does not reveal the reasons.
 
     Raises:
-        UsageError: For ``disagreement``, where no image was seen by two models.
+        UsageError: For ``disagreement``, if no image was seen by two models.
     """
     by_chance = count if strategy == "random" else max(1, round(BY_CHANCE * count))
     found: list[Chosen] = []
@@ -90,7 +90,7 @@ def _by_strategy(among: Candidates, strategy: Strategy, count: int, random: np.r
 
 
 def middles(embeddings: Floats, count: int, random: np.random.Generator) -> list[int]:
-    """The numbers of the images nearest to the centres of so many clusters of embeddings [N, D] (k-means++)."""
+    """The numbers of the images nearest to the centres of this many clusters of embeddings [N, D] (k-means++)."""
     if count <= 0:
         return []
     if count >= len(embeddings):
@@ -106,23 +106,23 @@ def middles(embeddings: Floats, count: int, random: np.random.Generator) -> list
 
 
 def entropy(probabilities: Floats) -> npt.NDArray[np.float64]:
-    """Of each row of probabilities [N, C], nats."""
+    """Entropy of each row of probabilities [N, C], in nats."""
     shares = np.clip(probabilities.astype(np.float64), 1e-12, 1)
     return np.asarray(-(shares * np.log(shares)).sum(axis=1))
 
 
 def divergence(several: Sequence[Floats]) -> float:
-    """How far several models' probabilities [C] of one image are apart: Jensen and Shannon's divergence, nats."""
+    """How far apart several models' probabilities [C] for one image are: Jensen-Shannon divergence, nats."""
     shares = np.stack(several)
     apart = entropy(shares.mean(axis=0, keepdims=True))[0] - entropy(shares).mean()
     return max(0.0, float(apart))
 
 
 def _doubted(probabilities: Floats, left: list[int], count: int, random: np.random.Generator) -> list[Chosen]:
-    """By entropy with noise, from each class in turn, by the class that is most probable.
+    """Chosen by entropy with noise, from each class in turn; an image's class is its most probable one.
 
-    Noise is that of Kirsch et al., "Stochastic Batch Acquisition" (TMLR 2023), section 4, of the power of one: the
-    logarithm of the score and a number of Gumbel's distribution.
+    The noise is that of Kirsch et al., "Stochastic Batch Acquisition" (TMLR 2023), section 4, with a power of one:
+    the logarithm of the score plus a number from Gumbel's distribution.
     """
     numbers = np.array(left, np.int64)
     doubt = entropy(probabilities[numbers])
@@ -135,7 +135,7 @@ def _doubted(probabilities: Floats, left: list[int], count: int, random: np.rand
 
 
 def _farthest(among: Candidates, count: int, random: np.random.Generator) -> list[Chosen]:
-    """Each the farthest from all that were chosen before (Sener and Savarese, ICLR 2018, algorithm 1)."""
+    """Each image is the farthest from all chosen before it (Sener and Savarese, ICLR 2018, algorithm 1)."""
     found: list[Chosen] = []
     if len(among.known):
         nearest = (among.embeddings @ among.known.T).max(axis=1)
@@ -148,7 +148,7 @@ def _farthest(among: Candidates, count: int, random: np.random.Generator) -> lis
         number = int(nearest.argmin())
         found.append(Chosen(number, "diversity", round(1 - float(nearest[number]), 4)))
         nearest = np.maximum(nearest, among.embeddings @ among.embeddings[number])
-        nearest[number] = np.inf  # not once more, also where all that are left are as near: copies, for instance
+        nearest[number] = np.inf  # not again, even if all that are left are as near, such as copies
     return found
 
 

@@ -1,4 +1,4 @@
-"""What readers' decisions of a batch teach: of each image one verdict, or a word why there is none."""
+"""What readers' decisions about a batch teach: for each image one verdict, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Why = Literal[
     "nothing_decided",
     "another_size",
 ]
-"""Why an image teaches nothing: there is no result of it any more; it is other bytes now; its lesion was segmented
-anew since; its reader was asked to correct it; no reader is sure; readers differ; several diagnoses are possible;
-there is neither diagnosis nor mask; the mask is of another size."""
+"""Why an image teaches nothing: it no longer has a result; its bytes have changed; its lesion was segmented again
+since; its reader was asked to correct it; no reader is sure; readers differ; several diagnoses are possible; there
+is neither diagnosis nor mask; the mask has another size."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Verdict:
 
     Attributes:
         record: Its result.
-        diagnosis: That all readers say, or the one who adjudicated; none where nobody named one.
-        mask: Of the lesion, the last one that was drawn; none where none was.
-        decisions: What it rests on.
-        models: What lay before the readers, by stage; those of results that are still there.
+        diagnosis: What all readers say, or what was adjudicated; none if nobody named one.
+        mask: The last mask drawn of the lesion; none if none was.
+        decisions: The decisions that it rests on.
+        models: The models whose results the readers saw, by stage, if those results still exist.
     """
 
     record: ResultRecord
@@ -63,11 +63,11 @@ class LeftOut:
 
 
 def verdicts(store: ObjectStore, batch: str) -> Iterator[Verdict | LeftOut]:
-    """Of each image of a batch that somebody has decided something of, in no particular order.
+    """For each image in a batch that somebody has decided on, in no particular order.
 
     Raises:
-        StoreUnavailable, StoreRefused: Where the store fails.
-        RecordDamaged, NewerFormat: Where a decision cannot be read.
+        StoreUnavailable, StoreRefused: If the store fails.
+        RecordDamaged, NewerFormat: If a decision cannot be read.
     """
     for index, found in groupby(of_batch(store, batch), key=lambda one: one.index):
         decisions = list(found)
@@ -115,7 +115,7 @@ def _why_not(
 def _counted(decisions: Sequence[Decision]) -> list[Decision]:
     """Those that count: the last adjudication, or else all readings that were not returned since.
 
-    Of each reader the last decision; but of returns all, as one person may give several readings back.
+    Each reader's last decision counts, but all returns do, as one person may return several readings.
     """
     last = latest(list(decisions)).values()
     if adjudged := [one for one in last if one.kind == "adjudicate"]:
@@ -124,7 +124,7 @@ def _counted(decisions: Sequence[Decision]) -> list[Decision]:
 
 
 def _resegmented(store: ObjectStore, decision: Decision, pool: str | None) -> bool:
-    """Whether the lesion was segmented anew since, among the results of its pool, and the reader was not told."""
+    """Whether the lesion was segmented again since, in its pool's results, without the reader being told."""
     newer = newer_results(store, decision.seen.sha256, decision.seen.stages, pool)
     return Stage.SEGMENT in newer and decision.despite.get(Stage.SEGMENT) != newer[Stage.SEGMENT]
 

@@ -1,6 +1,6 @@
 """Masks as files, and back pixel by pixel: PNG, COCO's run lengths, DICOM Segmentation.
 
-Files come from other programs. What is no mask of the picture's size is refused before it is unpacked.
+Files come from other programs. Anything but a mask of the picture's size is refused before it is unpacked.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _FIVE, _OFFSET, _MORE, _SIGN = 5, 48, 0x20, 0x10
 
 
 def mask_of(body: bytes, height: int, width: int, instance: str | None = None, frame: int | None = None) -> Mask:
-    """The mask uint8 [H, W], 0 or 255, that a file has, whatever kind of these it is.
+    """The mask in a file of any of these kinds, uint8 [H, W], 0 or 255.
 
     Args:
         body: The file.
         height: Of the picture.
         width: Likewise.
-        instance: SOP Instance UID of the picture, where it is DICOM: a Segmentation that names another is refused.
-        frame: Which frame of it, from 1; none where it has one.
+        instance: SOP Instance UID of the picture, if it is DICOM: a Segmentation that names another is refused.
+        frame: Which frame of the picture, from 1; none if it has only one.
 
     Raises:
-        ValueError: Where it is none, or one of another size; the sentence says which.
+        ValueError: If it is not a mask, or has another size; the sentence says which.
     """
     if body.startswith(_PNG):
         return _of_png(body, height, width)
@@ -55,22 +55,22 @@ def mask_of(body: bytes, height: int, width: int, instance: str | None = None, f
 
 
 def mask_of_png(body: bytes, height: int, width: int) -> Mask:
-    """The mask of a PNG; else as :func:`mask_of`."""
+    """The mask in a PNG; otherwise as :func:`mask_of`."""
     if not body.startswith(_PNG):
         raise ValueError("the file is no PNG")
     return _of_png(body, height, width)
 
 
 def coco(mask: Mask) -> dict[str, Any]:
-    """COCO's segmentation of a mask, compressed as ``pycocotools`` has it: ``size``, ``counts``."""
+    """COCO's segmentation of a mask, compressed as in ``pycocotools``: ``size``, ``counts``."""
     return {"size": [int(side) for side in mask.shape], "counts": compressed(runs(mask))}
 
 
 def of_coco(document: Any, height: int, width: int) -> Mask:
-    """The mask of COCO's run lengths, compressed or not: a segmentation, an annotation, or a file with one.
+    """The mask in COCO's run lengths, compressed or not: a segmentation, an annotation, or a file with one.
 
     Raises:
-        ValueError: Where there is none, or one of another size.
+        ValueError: If there is none, or it has another size.
     """
     if isinstance(document, dict) and "annotations" in document:
         found = document["annotations"]
@@ -88,7 +88,7 @@ def of_coco(document: Any, height: int, width: int) -> Mask:
 
 
 def compressed(counts: list[int]) -> str:
-    """Run lengths as COCO's string: differences to the run before the last, five bits a character."""
+    """Run lengths as COCO's string: differences from the run before the last, five bits per character."""
     text = bytearray()
     for place, count in enumerate(counts):
         left = count - counts[place - 2] if place > 2 else count
@@ -102,10 +102,10 @@ def compressed(counts: list[int]) -> str:
 
 
 def decompressed(text: str) -> list[int]:
-    """Run lengths of COCO's string.
+    """Run lengths from COCO's string.
 
     Raises:
-        ValueError: Where it breaks off or has other characters.
+        ValueError: If it breaks off or has other characters.
     """
     counts: list[int] = []
     value = shift = 0
@@ -166,7 +166,7 @@ def _two_valued(pixels: npt.NDArray[Any]) -> Mask:
 
 
 def _says_nothing_else(opacity: npt.NDArray[Any], plane: npt.NDArray[Any]) -> bool:
-    """Whether opacity is the same everywhere, or there where the lesion is."""
+    """Whether opacity is the same everywhere, or the same as the lesion."""
     return bool((opacity == opacity.max()).all() or np.array_equal(opacity > 0, plane > 0))
 
 
@@ -185,15 +185,15 @@ def _of_segmentation(body: bytes, height: int, width: int, instance: str | None,
             return _segment(found, height, width)
         except ValueError:
             raise
-        except Exception as error:  # of strangers, whatever the reader makes of it
+        except Exception as error:  # readers fail on untrusted files in every possible way
             raise ValueError("the DICOM file cannot be read") from error
 
 
 def _check_source(found: Dataset, instance: str, frame: int | None) -> None:
-    """Refuse a Segmentation that names images, and not this one (PS3.3, C.7.6.16.2.1.1, and C.12.4).
+    """Refuse a Segmentation that names images, but not this one (PS3.3, C.7.6.16.2.1.1, and C.12.4).
 
     Raises:
-        ValueError: Likewise.
+        ValueError: If it does so.
     """
     named = [item for element in found.iterall() if element.VR == "SQ" for item in element.value]
     named = [item for item in named if "ReferencedSOPInstanceUID" in item]
@@ -222,7 +222,7 @@ def _segment(found: Dataset, height: int, width: int) -> Mask:
 
 
 def _frame_of_lesion(found: Dataset) -> int:
-    """Which frame has the mask: the only one, or that of the only segment which is a skin lesion."""
+    """Which frame has the mask: the only one, or that of the only segment that is a skin lesion."""
     frames = int(found.get("NumberOfFrames", 1))
     if frames == len(found.SegmentSequence) == 1:
         return 0

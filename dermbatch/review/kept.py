@@ -1,7 +1,7 @@
-"""Decisions as they are kept: one object each, written once, and never over another.
+"""Stored decisions: one object each, written once, and never over another.
 
-A reader's decisions of an image are numbered, and the number is part of the key. So of two that were made from the
-same one before, in two windows or by a request that was sent twice, one is kept, and the other one is told.
+A reader's decisions about an image are numbered, and the number is part of the key. So if two follow the same
+earlier one, from two windows or from a request sent twice, one is kept and the other is told.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def keep(store: ObjectStore, decision: Decision) -> Decision:
     """Keep a decision.
 
     Returns:
-        What is kept: this one; or the same one as it was sent before, whatever was run anew since.
+        What is kept: this decision, or the same one as it was sent before, whatever was run again since.
 
     Raises:
-        ObjectNotFound: Where the image has no result (any more).
-        ReviewConflict: ``another_image``, where the result is of other bytes than the reader saw;
-            ``newer_results``, where a stage was run anew since, and the decision does not say that this is known;
-            ``decided_meanwhile``, where this version is taken by another decision, or comes before its time.
+        ObjectNotFound: If the image has no result (any more).
+        ReviewConflict: ``another_image``, if the result is for other bytes than the reader saw; ``newer_results``,
+            if a stage was run again since, and the decision does not say that this is known;
+            ``decided_meanwhile``, if this version is taken by another decision or skips one.
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     key = layout.decision(decision.batch, decision.index, decision.reader, decision.version)
@@ -58,14 +58,14 @@ def keep(store: ObjectStore, decision: Decision) -> Decision:
 
 
 def decisions(store: ObjectStore, batch: str, index: int) -> list[Decision]:
-    """All decisions of an image, by when they were made."""
+    """All decisions about an image, in the order in which they were made."""
     return sorted(
         _read(store, layout.decisions(batch, index)), key=lambda one: (one.made, one.reader, one.version)
     )
 
 
 def decided(store: ObjectStore, batch: str, index: int, reader: str, version: int) -> Decision | None:
-    """One decision; none where there is none."""
+    """One decision; none if it does not exist."""
     try:
         return read(store, layout.decision(batch, index, reader, version), Decision)
     except ObjectNotFound:
@@ -73,7 +73,7 @@ def decided(store: ObjectStore, batch: str, index: int, reader: str, version: in
 
 
 def note_opened(store: ObjectStore, opened: Unblinded) -> None:
-    """Keep that a reader has seen what others decided of an image; the first time counts."""
+    """Record that a reader has seen what others decided about an image; the first time counts."""
     write_once(store, layout.opened_to(opened.batch, opened.index, opened.reader), opened)
 
 
@@ -91,20 +91,20 @@ def latest(found: list[Decision]) -> dict[str, Decision]:
 
 
 def of_batch(store: ObjectStore, batch: str) -> Iterator[Decision]:
-    """All decisions of a batch, image by image; in memory that does not grow with them."""
+    """All decisions about a batch, image by image, in memory that does not grow with them."""
     yield from _read(store, layout.batch_decisions(batch))
 
 
 def newer_results(
     store: ObjectStore, sha256: str, seen: dict[Stage, str], pool: str | None = None
 ) -> dict[Stage, str]:
-    """The stages of an image that were run anew since, with their last keys.
+    """The stages of an image that were run again since, with their latest keys.
 
     Args:
-        store: Has what is known of it.
+        store: Has what is known about the image.
         sha256: The image.
         seen: The keys that were shown.
-        pool: Among whose results.
+        pool: Whose results are searched.
     """
     known = read_if_any(store, layout.known_of(sha256, pool), KnownImage)
     last: dict[Stage, StageRecord] = {} if known is None else {one.stage: one for one in known.stages.values()}
@@ -112,7 +112,7 @@ def newer_results(
 
 
 def _same(one: Decision, other: Decision) -> bool:
-    """Whether one decision was sent twice: when it came is all that may differ."""
+    """Whether the same decision was sent twice: only the time may differ."""
     return one.model_copy(update={"made": other.made}) == other
 
 

@@ -1,7 +1,7 @@
-"""Who reads which image now: leases in Redis, so that an image is handed to as many readers as it is for.
+"""Who reads which image now: leases in Redis, so that an image goes to as many readers as it should.
 
-What Redis has is a help, and the decisions in the object store are what holds: whoever hands out looks there, too.
-Times are Redis's own. An image is leased whatever queue it is in.
+Redis only helps; the decisions in the object store are authoritative, and are checked before an image is handed
+out. Times are Redis's own. A lease is for an image, whichever queue it is in.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dermbatch.ledger.connection import milliseconds, sorted_errors
 from dermbatch.records.review import Case
 
 LEASE_SECONDS = 180.0
-"""That an image is a reader's without a word; browsers let pages in the background speak once a minute."""
+"""How long a lease lasts without a sign of life; browsers let background pages send one once a minute."""
 
 _KEPT_SECONDS = 30 * 24 * 3600.0
 _SOME = 200
 
 Done = Literal["read", "opened"]
-"""Whether a reader has decided, or has seen what others decided and cannot be blind to it any more."""
+"""Whether a reader has decided, or has seen what others decided and can no longer be blind to it."""
 
 
 class Leases:
@@ -31,7 +31,7 @@ class Leases:
 
     Args:
         client: Of Redis.
-        seconds: That a lease lasts.
+        seconds: How long a lease lasts.
     """
 
     def __init__(self, client: redis.Redis, seconds: float = LEASE_SECONDS) -> None:
@@ -39,21 +39,21 @@ class Leases:
         self._lease = client.register_script(_script())
 
     def take(self, reader: str, cases: Sequence[tuple[Case, int]]) -> int | None:
-        """Lease the first image that the reader is free for; one that they hold comes first, and is held on.
+        """Lease the first image that the reader may have; one that they already hold comes first, and is renewed.
 
         Args:
             reader: Whose lease it is.
-            cases: Images, and by how many each is to be read.
+            cases: Images, and how many readers are to read each.
 
         Returns:
-            Its place among the cases; none where there is none.
+            Its place among the cases; none if there is no such image.
         """
         if len(cases) > _SOME and (place := self._take(reader, cases, "held")) is not None:
             return place
         return self._take(reader, cases, "any")
 
     def _take(self, reader: str, cases: Sequence[tuple[Case, int]], which: Literal["held", "any"]) -> int | None:
-        """Some at a time, for others wait while Redis looks; of those that are held alone, or of any."""
+        """Some at a time, as others wait while Redis looks; among images already held only, or among all."""
         given: list[str | int] = [reader, milliseconds(self.seconds), milliseconds(_KEPT_SECONDS), which]
         for start in range(0, len(cases), _SOME):
             some = cases[start : start + _SOME]
@@ -73,7 +73,7 @@ class Leases:
                 self._redis.hdel(_key(case), reader)
 
     def done(self, case: Case, reader: str, how: Done = "read") -> None:
-        """Note that a reader is not to be handed this image any more."""
+        """Note that a reader is not to be handed this image again."""
         with sorted_errors(), self._redis.pipeline() as pipe:
             pipe.hset(_key(case), reader, how)
             pipe.pexpire(_key(case), milliseconds(_KEPT_SECONDS))
@@ -82,25 +82,25 @@ class Leases:
             pipe.execute()
 
     def reopen(self, case: Case, reader: str) -> None:
-        """Have a reader be handed this image before all others: it was returned to them."""
+        """Hand a reader this image before all others, because it was returned to them."""
         with sorted_errors(), self._redis.pipeline() as pipe:
             pipe.hdel(_key(case), reader)
             pipe.sadd(_returned(reader), _member(case))
             pipe.execute()
 
     def returned(self, reader: str, cases: Sequence[Case]) -> list[Case]:
-        """Those of these images that were returned to a reader."""
+        """Those among these images that were returned to a reader."""
         with sorted_errors():
             found = cast("set[str]", self._redis.smembers(_returned(reader)))
         return [case for case in cases if _member(case) in found] if found else []
 
     def has_opened(self, case: Case, reader: str) -> bool:
-        """Whether a reader has seen what others decided of an image without having decided."""
+        """Whether a reader has seen what others decided about an image without having decided."""
         with sorted_errors():
             return self._redis.hget(_key(case), reader) == "opened"
 
     def blind(self, queue: str, cases: Sequence[Case]) -> None:
-        """Have looks at what models found of a blind queue's images be kept from now on; harmless once more."""
+        """Record from now on who looks at models' results for a blind queue's images; harmless to repeat."""
         with sorted_errors():
             for start in range(0, len(cases), _SOME):
                 self._redis.sadd(_BLIND_CASES, *map(_member, cases[start : start + _SOME]))
@@ -112,23 +112,23 @@ class Leases:
             return bool(self._redis.exists(_blind_queue(queue)))
 
     def hide(self, reader: str, case: Case) -> None:
-        """Note that a lease is one of a blind queue; held on as leases are."""
+        """Note that a lease is for a blind queue; the note is renewed as leases are."""
         with sorted_errors(), self._redis.pipeline() as pipe:
             pipe.hset(_blind(reader), _member(case), self.now() + milliseconds(self.seconds))
             pipe.pexpire(_blind(reader), milliseconds(_KEPT_SECONDS))
             pipe.execute()
 
     def hidden(self, reader: str) -> set[Case]:
-        """The images that a reader has leased of blind queues."""
+        """The images that a reader has leased from blind queues."""
         with sorted_errors():
             found = cast("dict[str, str]", self._redis.hgetall(_blind(reader)))
         now = self.now() if found else 0
         return {_case(member) for member, ends in found.items() if int(ends) > now}
 
     def look(self, reader: str, cases: Sequence[Case]) -> None:
-        """Note that a reader was shown what models found, of those of these images that blind queues have.
+        """Note that a reader was shown models' results, for those of these images that are in blind queues.
 
-        Of what they have decided nothing is noted: whoever has, may look.
+        Nothing is noted for images that they have decided: after that they may look.
         """
         if not cases:
             return
@@ -142,21 +142,21 @@ class Leases:
                 self._redis.pexpire(_looked(reader), milliseconds(_KEPT_SECONDS))
 
     def look_at(self, reader: str, batches: Sequence[str]) -> None:
-        """The same of all images of batches."""
+        """The same for all images in batches."""
         if batches:
             with sorted_errors():
                 self._redis.sadd(_looked(reader), *batches)
                 self._redis.pexpire(_looked(reader), milliseconds(_KEPT_SECONDS))
 
     def has_looked(self, reader: str, case: Case) -> bool:
-        """Whether a reader was shown what models found of an image of a blind queue before they decided."""
+        """Whether a reader was shown models' results for a blind queue's image before deciding."""
         with sorted_errors():
             if not self._redis.sismember(_BLIND_CASES, _member(case)):
                 return False
             return any(self._redis.smismember(_looked(reader), [_member(case), case.batch]))
 
     def standing(self, cases: Sequence[Case]) -> list[dict[str, str]]:
-        """Of each image by reader: when their lease ends (ms of Redis's clock), or how they are done."""
+        """For each image, by reader: when their lease ends (ms by Redis's clock), or how they finished."""
         found: list[dict[str, str]] = []
         for start in range(0, len(cases), _SOME):
             with sorted_errors(), self._redis.pipeline(transaction=False) as pipe:

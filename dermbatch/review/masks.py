@@ -20,7 +20,7 @@ def runs(mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> list[int]:
 
 
 def checked(counts: Sequence[int], height: int, width: int) -> npt.NDArray[np.int64]:
-    """Run lengths that are a mask of so many pixels, int64 [N]; without making it.
+    """Run lengths checked to be a mask of this size, int64 [N], without making the mask.
 
     Raises:
         ValueError: As for :func:`of_runs`.
@@ -30,7 +30,7 @@ def checked(counts: Sequence[int], height: int, width: int) -> npt.NDArray[np.in
         lengths = np.asarray(counts, np.int64)
     except OverflowError:
         raise no_mask from None
-    # No run is longer than all of it: else a sum that passes the largest number may come out right.
+    # No run is longer than the whole: otherwise a sum that overflows may come out right.
     if lengths.ndim != 1 or (lengths[1:] < 1).any() or (lengths < 0).any() or (lengths > height * width).any():
         raise no_mask
     if lengths.sum() != height * width:
@@ -39,10 +39,10 @@ def checked(counts: Sequence[int], height: int, width: int) -> npt.NDArray[np.in
 
 
 def of_runs(counts: Sequence[int], height: int, width: int) -> Mask:
-    """The mask uint8 [H, W], 0 or 255, that COCO's run lengths are of.
+    """The mask that COCO's run lengths describe, uint8 [H, W], 0 or 255.
 
     Raises:
-        ValueError: Where they are not of so many pixels, or one but the first is less than 1.
+        ValueError: If they do not add up to the size, or one other than the first is less than 1.
     """
     lengths = checked(counts, height, width)
     values = np.zeros(len(lengths), np.uint8)

@@ -1,4 +1,4 @@
-"""Plans of what is to be reviewed, as they are kept: written once, read in the order of their names."""
+"""Stored review plans: written once, read in the order of their names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def keep_plan(store: ObjectStore, plan: ReviewPlan) -> None:
     """Keep a plan.
 
     Raises:
-        UsageError: Where there is one of this name.
+        UsageError: If there is one with this name.
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     if not write_once(store, layout.review_plan(plan.name), plan):
@@ -27,11 +27,11 @@ def plan_names(store: ObjectStore) -> list[str]:
 
 
 def plan_of(store: ObjectStore, name: str) -> ReviewPlan | None:
-    """A plan; none where there is none of this name.
+    """A plan; none if there is none with this name.
 
     Raises:
-        UsageError: Where nothing can have this name.
-        RecordDamaged, NewerFormat: Where what is there is no plan that is known here.
+        UsageError: If nothing can have this name.
+        RecordDamaged, NewerFormat: If what is there is not a plan that can be read here.
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     try:

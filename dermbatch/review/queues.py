@@ -1,4 +1,4 @@
-"""Queues of images that readers are to look at: kept, mixed with known cases, and how one stands for a reader."""
+"""Queues of images for readers: storing them, mixing in known cases, and how one stands for a reader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add(store: ObjectStore, queue: Queue) -> None:
     """Keep a queue, whoever chose its cases.
 
     Raises:
-        UsageError: Where its name is none, or is taken.
+        UsageError: If its name is not usable, or is taken.
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     layout.check_batch_name(queue.name, "queue")
@@ -30,7 +30,7 @@ def named(store: ObjectStore, name: str) -> Queue:
     """The queue of this name.
 
     Raises:
-        UsageError: Where there is none, or none can have this name.
+        UsageError: If there is none, or none can have this name.
     """
     layout.check_batch_name(name, "queue")
     try:
@@ -46,10 +46,10 @@ def all_queues(store: ObjectStore) -> list[Queue]:
 
 
 def mixed(cases: Sequence[Case], known: Sequence[Case], seed: str) -> tuple[Case, ...]:
-    """Cases with known ones among them, at places that nobody can tell beforehand; the others keep their order.
+    """Cases with known ones mixed in at unpredictable places; the others keep their order.
 
     Args:
-        cases: Those to be read; a known one among them is taken out, and put where it falls.
+        cases: Those to be read; a known one among them is taken out and placed at random.
         known: The known ones.
         seed: Another one gives other places.
     """
@@ -63,12 +63,12 @@ def mixed(cases: Sequence[Case], known: Sequence[Case], seed: str) -> tuple[Case
 
 
 def begins_blank(queue: Queue, case: Case, reader: str) -> bool:
-    """Whether this reader begins this case on an empty picture; the same whenever it is asked."""
+    """Whether this reader starts this case on an empty picture; always the same answer."""
     return queue.blind or _share(f"{queue.name}\0{reader}", case) < queue.blank_share
 
 
 def returned_to(reader: str, found: Iterable[Decision]) -> Decision | None:
-    """What was returned to a reader who has not corrected it since: the last such decision."""
+    """The last decision returned to a reader who has not corrected it since."""
     last: Decision | None = None
     for decision in sorted(found, key=lambda one: one.made):
         if decision.kind == "return" and decision.to == reader:

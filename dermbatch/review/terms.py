@@ -16,8 +16,8 @@ FEATURES = {
     "comedo_like_opening": "Comedo-like openings",
     "ulceration": "Ulceration",
 }
-"""By code, how they are called. The first five are the attributes of ISIC 2018's second task (Codella 2019), the
+"""Their names by code. The first five are the attributes of ISIC 2018's second task (Codella 2019), the
 others terms of the third consensus on standardized terms (Kittler et al. 2016)."""
 
 DIAGNOSES = ("melanoma", "nevus", "seborrheic_keratosis", "bcc", "akiec", "bkl", "df", "vasc")
-"""Labels that are offered besides those of the model: of ISIC 2017 and HAM10000."""
+"""Labels that are offered besides the model's own: those of ISIC 2017 and HAM10000."""

@@ -136,7 +136,7 @@ class WorkerSettings(Section):
 
 
 class ReadingSettings(Section):
-    """What reading a file of a stranger may take, in the processes that do so (docs/inputs.md)."""
+    """What reading an untrusted file may take, in the processes that do so (docs/inputs.md)."""
 
     memory: int = Field(default=1 << 30, ge=1 << 20, description="bytes for any file")
     bytes_per_pixel: int = Field(default=48, ge=1, description="more for each pixel that the header claims")
@@ -198,7 +198,7 @@ class AuditSettings(Section):
 
 
 class PrivacySettings(Section):
-    """De-identification: what only those programs know that take images in."""
+    """De-identification: what only the programs that take images in know."""
 
     salt: SecretStr | None = Field(default=None, description="of pseudonyms: secret, and always the same")
     public_key: str | None = Field(default=None, description="that tables to re-identify with are sealed with")
@@ -280,10 +280,10 @@ class Settings(BaseSettings):
 
 
 def load() -> Settings:
-    """The settings of the environment.
+    """The settings from the environment.
 
     Raises:
-        UsageError: Where a variable has a value that it cannot have, in one sentence.
+        UsageError: If a variable has an invalid value; says so in one sentence.
     """
     try:
         return Settings()

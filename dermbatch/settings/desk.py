@@ -12,7 +12,7 @@ from dermbatch.records.access import Role
 from dermbatch.settings.section import Seconds, Section
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"]
-"""Of signatures by public keys (RFC 7518, 3.1; RFC 9864): none takes a shared secret, or does without a key."""
+"""Public-key signature algorithms (RFC 7518, 3.1; RFC 9864): none uses a shared secret, or no key at all."""
 
 
 class OidcSettings(Section):
@@ -61,7 +61,7 @@ class OidcSettings(Section):
 
 
 def _encrypted(url: str) -> str:
-    """An address over which nobody listens: HTTPS, or of this machine."""
+    """An address whose traffic nobody can listen to: HTTPS, or this machine."""
     parts = urlsplit(url)
     is_here = parts.hostname in {"127.0.0.1", "localhost", "::1"}
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_here)):

@@ -12,7 +12,7 @@ from dermbatch.settings.section import Seconds, Section
 
 
 class DestinationSettings(Section):
-    """A system of somebody else that results are sent to over HTTP."""
+    """Somebody else's system, to which results are sent over HTTP."""
 
     url: str
     user: str | None = None

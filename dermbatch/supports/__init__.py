@@ -1,1 +1,1 @@
-"""Supports: pictures of a disease with their lesions drawn, which one-shot segment models are shown."""
+"""Supports: pictures of a disease with outlined lesions, which are shown to one-shot segment models."""

@@ -1,4 +1,4 @@
-"""Support sets in the object store: added to, found, listed and removed."""
+"""Support sets in the object store: adding to them, finding, listing and removing them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ MOST_SHOTS = 32
 
 
 def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str | None = None) -> SupportSet:
-    """Add a picture to a set, which becomes its next version; the set is made where it is not there.
+    """Add a picture to a set, which makes its next version; the set is created if it does not exist.
 
-    Pictures are kept without their files' other data, reduced to what models are sent.
+    Pictures are stored without their files' other data, reduced to the size that models are sent.
 
     Args:
         store: Where sets lie.
         name: Of the set.
         image: [H, W, 3] RGB.
         mask: [H, W], lesion where it is not 0.
-        disease: What the set is of; that of the version before where it is not given.
+        disease: The disease that the set shows; that of the previous version if not given.
 
     Raises:
         UsageError: Where the name is not usable; where the mask is of another size than the image, empty or full;
@@ -66,10 +66,10 @@ def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str
 
 
 def check_mask(image: Pixels, mask: Pixels) -> None:
-    """Refuse a mask that says nothing of a picture.
+    """Refuse a mask that says nothing about a picture.
 
     Raises:
-        UsageError: Where it is of another size than the image, empty or full.
+        UsageError: If it has another size than the image, or is empty or full.
     """
     (height, width), (rows, columns) = image.shape[:2], mask.shape
     if (height, width) != (rows, columns):
@@ -92,7 +92,7 @@ def _put(store: ObjectStore, name: str, image: Pixels, mask: Pixels) -> Shot:
 
 
 def newest(store: ObjectStore, name: str) -> SupportSet | None:
-    """The newest version of a set; none where there is no such set."""
+    """The newest version of a set; none if there is no such set."""
     versions = [info.key for info in store.list(store.bucket, layout.support_versions(name))]
     return read(store, max(versions), SupportSet) if versions else None
 
@@ -103,10 +103,10 @@ def named(store: ObjectStore, text: str, tenant: str | None = None) -> SupportSe
     Args:
         store: Where sets lie.
         text: The name, with or without the tenant's before it.
-        tenant: Whose it has to be; none where tenants are not declared.
+        tenant: The tenant it has to belong to; none if tenants are not declared.
 
     Raises:
-        UsageError: Where there is none; a tenant learns nothing of others' sets.
+        UsageError: If there is none; a tenant learns nothing about others' sets.
     """
     name, _, version = text.partition("@")
     name = owned(name, tenant)
@@ -125,7 +125,7 @@ def named(store: ObjectStore, text: str, tenant: str | None = None) -> SupportSe
 
 
 def owned(name: str, tenant: str | None) -> str:
-    """What a tenant's set is called: as its batches are, with the tenant's name and a dot before its own.
+    """What a tenant's set is called: like its batches, with the tenant's name and a dot in front.
 
     Raises:
         UsageError: Where the name is not usable.
@@ -134,7 +134,7 @@ def owned(name: str, tenant: str | None) -> str:
 
 
 def all_newest(store: ObjectStore, tenant: str | None = None) -> Iterator[SupportSet]:
-    """The newest version of every set, or of every one of a tenant's."""
+    """The newest version of every set, or of each of a tenant's sets."""
     for folder in store.folders(store.bucket, layout.SUPPORTS):
         name = folder.rstrip("/").rpartition("/")[2]
         if tenant is not None and not layout.is_owned(name, tenant):
@@ -145,7 +145,7 @@ def all_newest(store: ObjectStore, tenant: str | None = None) -> Iterator[Suppor
 
 
 def remove(store: ObjectStore, name: str) -> None:
-    """Delete a set, all its versions and pictures.
+    """Delete a set with all its versions and pictures.
 
     Raises:
         UsageError: Where there is no such set.
@@ -158,8 +158,8 @@ def pictures(store: ObjectStore, name: str, shot: Shot) -> tuple[Pixels, Pixels]
     """A shot's picture [H, W, 3] and mask [H, W].
 
     Raises:
-        ObjectNotFound: Where it was removed.
-        ArtifactDamaged: Where a file is another than the one that was added.
+        ObjectNotFound: If it was removed.
+        ArtifactDamaged: If a file differs from the one that was added.
     """
     found = []
     for digest in (shot.image, shot.mask):
@@ -172,11 +172,11 @@ def pictures(store: ObjectStore, name: str, shot: Shot) -> tuple[Pixels, Pixels]
 
 @dataclass(frozen=True)
 class PackedSupport:
-    """A version of a set with its files, to be put into another store.
+    """A version of a set with its files, to be copied to another store.
 
     Attributes:
         found: The set.
-        files: Its pictures by their keys.
+        files: Its pictures by key.
     """
 
     found: SupportSet
@@ -184,13 +184,13 @@ class PackedSupport:
 
     @classmethod
     def of(cls, store: ObjectStore, found: SupportSet) -> PackedSupport:
-        """As a store has it."""
+        """Read from a store."""
         keys = (layout.support_file(found.name, one) for shot in found.shots for one in (shot.image, shot.mask))
         return cls(found, {key: store.get(store.bucket, key) for key in keys})
 
     @property
     def choice(self) -> SupportChoice:
-        """What orders say of it."""
+        """What orders say about it."""
         return self.found.choice
 
     def put(self, store: ObjectStore) -> None:

@@ -1,4 +1,4 @@
-"""A support set as it is kept: one or more pictures of a disease, each with its lesion drawn by a person."""
+"""A support set as stored: one or more pictures of a disease, each with its lesion outlined by a person."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dermbatch.records.asked import Name, Record, Stored, SupportChoice
 
 
 class Shot(Record):
-    """One picture with its mask; both are kept as PNG files, called by their digests, of one size."""
+    """One picture with its mask, both stored as PNG files of one size, named by their digests."""
 
     image: str = Field(description="SHA-256 of image.png")
     mask: str = Field(description="SHA-256 of mask.png")
@@ -30,11 +30,11 @@ class SupportSet(Stored):
 
     @property
     def sha256(self) -> str:
-        """Digest of all that a model is shown: the same for the same pictures and masks in the same order."""
+        """Digest of everything a model is shown: the same for the same pictures and masks in the same order."""
         told = "\n".join(f"{shot.image} {shot.mask}" for shot in self.shots)
         return hashlib.sha256(told.encode()).hexdigest()
 
     @property
     def choice(self) -> SupportChoice:
-        """What orders and records say of it."""
+        """What orders and records say about it."""
         return SupportChoice(name=self.name, version=self.version, sha256=self.sha256, disease=self.disease)

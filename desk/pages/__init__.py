@@ -1,1 +1,1 @@
-"""The pages: HTML by templates, and what their scripts and styles are served from."""
+"""The pages: HTML from templates, and where their scripts and styles are served from."""

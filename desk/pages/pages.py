@@ -1,4 +1,4 @@
-"""The pages, as the server renders them; their scripts ask the API for what moves."""
+"""The pages, rendered by the server; their scripts ask the API for what changes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from orchestrator.similar.answer import MOST
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 _OURS = r"/(?![/\\])[^\\\x00-\x1f]*"
-"""Addresses of this server: what begins otherwise may lead elsewhere."""
+"""Addresses on this server: any other beginning may lead elsewhere."""
 
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
@@ -140,18 +140,18 @@ def report(batch: str, index: int, store: TheStore, person: ThePerson) -> HTMLRe
 
 
 def is_ours(address: str) -> bool:
-    """Whether an address is one of this server, and leads nowhere else."""
+    """Whether an address is on this server and leads nowhere else."""
     return re.fullmatch(_OURS, address) is not None
 
 
 def entrance(used: bool, proxied: bool, issuer: str | None, onward: str) -> HTMLResponse:
-    """How one gets in, and on to the page that was asked for.
+    """How to get in, and on to the page that was asked for.
 
     Args:
-        used: Whether a link was brought along that opens nothing any more.
-        proxied: Whether it is a proxy that lets in.
-        issuer: By whom one signs on; none where nobody does.
-        onward: The page's address; shown where it is one of ours.
+        used: Whether a link was used that no longer opens anything.
+        proxied: Whether a proxy lets people in.
+        issuer: Where people sign on; none if they cannot.
+        onward: The page's address; shown if it is on this server.
     """
     onward = onward if is_ours(onward) else ""
     shown = {"used": used, "proxied": proxied, "issuer": issuer, "onward": onward}
@@ -168,7 +168,7 @@ def wrong(problem: Problem, person: Any) -> HTMLResponse:
 
 @cache
 def environment() -> Environment:
-    """Where pages come from; what they show is escaped."""
+    """The templates that pages are made from; what they show is escaped."""
     found = Environment(loader=PackageLoader("desk.pages"), autoescape=True, undefined=StrictUndefined)
     found.filters["count"] = lambda number: f"{number:,}"
     found.filters["words"] = lambda code: str(code).replace("_", " ")
@@ -200,7 +200,7 @@ def _moment(when: datetime | None) -> str:
 
 
 def time_left(seconds: float | None) -> str:
-    """For people: ``3 min``; nothing where it is not known."""
+    """For people: ``3 min``; empty if it is not known."""
     if seconds is None:
         return ""
     if seconds < 90:

@@ -25,7 +25,7 @@ def content(body: bytes) -> Item:
     """The report's content tree.
 
     Raises:
-        RecordDamaged: Where it is no DICOM file.
+        RecordDamaged: If it is not a DICOM file.
     """
     try:
         return _item(pydicom.dcmread(BytesIO(body)))

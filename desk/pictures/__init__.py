@@ -1,1 +1,1 @@
-"""Pictures to zoom in: decoded once, by a process that may fail, and cut into tiles; outlines of masks."""
+"""Zoomable pictures: decoded once, by a process that may fail, and cut into tiles; outlines of masks."""

@@ -1,4 +1,4 @@
-"""The layers of an image's picture: how each is made of files. Runs in a process of its own (``decoder.py``)."""
+"""The layers of an image's picture: how each is made from files. Runs in its own process (``decoder.py``)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ Pixels = NDArray[np.uint8]
 
 
 def layers_of(files: Collection[str]) -> list[str]:
-    """The layers that can be made of an image's files, its ``source`` among them.
+    """The layers that can be made from an image's files, including its ``source``.
 
-    Whatever other picture a stage keeps in a record is one, called as its file is: ``border.png`` is ``border``.
+    Any other picture that a stage keeps in a record is a layer too, named after its file: ``border.png`` is
+    ``border``.
     """
     known = [layer for layer, needed in _FILES.items() if set(needed) <= set(files)]
     spoken_for = {_OUTLINED, *(name for needed in _FILES.values() for name in needed)}
@@ -41,7 +42,7 @@ def layers_of(files: Collection[str]) -> list[str]:
 
 
 def files_of(layer: str) -> tuple[str, ...]:
-    """What a layer is made of: files of the image, and its source."""
+    """What a layer is made from: files of the image, and its source."""
     return _FILES.get(layer, (f"{layer}.png",))
 
 
@@ -51,15 +52,15 @@ def made(layer: str, files: dict[str, bytes], frame: int | None, max_pixels: int
     Args:
         layer: Which.
         files: As :func:`files_of` says.
-        frame: Of the source, where it has several.
+        frame: Which frame of the source, if it has several.
         max_pixels: Larger ones are refused.
 
     Returns:
         uint8 [H, W, 3] sRGB, or [H, W, 4] with opacity for what is laid over others.
 
     Raises:
-        BadInput: Where the source is no image, as for workers.
-        ObjectNotFound: Where a file is damaged.
+        BadInput: If the source is not an image, as for workers.
+        ObjectNotFound: If a file is damaged.
     """
     match layer:
         case "original":
@@ -73,7 +74,7 @@ def made(layer: str, files: dict[str, bytes], frame: int | None, max_pixels: int
 
 
 def outline(mask: bytes) -> list[list[list[int]]]:
-    """Outlines of a mask's parts, holes too: closed lines of (x, y), at the corners of pixels' centres."""
+    """Outlines of a mask's parts and holes: closed lines of (x, y) through pixels' centres."""
     found, _ = cv2.findContours(_decoded(mask, cv2.IMREAD_GRAYSCALE), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return [contour[:, 0, :].tolist() for contour in found]
 
@@ -87,7 +88,7 @@ def _where_different(original: Pixels, purified: Pixels) -> Pixels:
 
 
 def _map(pixels: Pixels) -> Pixels:
-    """A map of values as heat; one that comes in colours as it is."""
+    """A map of values as a heat map; one already in colours stays as it is."""
     if pixels.ndim == 2:
         return _heat(pixels)
     return (

@@ -1,7 +1,7 @@
-"""Pictures that were decoded lately, on the disk of one replica; decoded by another process.
+"""Recently decoded pictures, on the disk of one replica; decoded by another process.
 
-A decoder of strangers' files may crash, hang, or take much memory: it does so in another process, within limits as
-workers have (:mod:`dermbatch.bounded`).
+A decoder of untrusted files may crash, hang, or take much memory, so it runs in another process, within the same
+limits as in workers (:mod:`dermbatch.bounded`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from desk.pictures.layers import made
 from desk.pictures.pyramid import Pyramid, build, opened
 from desk.problems import Problem
 
-_PATIENCE = 3  # seconds on the clock for each of a processor's: somebody waits
+_PATIENCE = 3  # seconds on the clock per processor second: somebody is waiting
 
 Files = Callable[[], dict[str, bytes]]
 
 
 class Pictures:
-    """Decoded pictures, up to so many bytes.
+    """Decoded pictures, up to a number of bytes.
 
     Args:
         most: Bytes.
@@ -48,22 +48,22 @@ class Pictures:
         self._reader.warm()
 
     def get(self, identity: str, layer: str, frame: int | None, files: Files) -> Pyramid:
-        """A layer of an image, decoded where it is not at hand.
+        """A layer of an image, decoded if it is not cached.
 
         Args:
-            identity: Another one where any of its files is another.
+            identity: Differs whenever any of its files differs.
             layer: Which.
             frame: Of the source.
-            files: Gives the files that it is made of.
+            files: Supplies the files that it is made from.
 
         Raises:
-            BadInput: Where the source is no image, takes too much to read, or has its decoder crash.
-            Problem: Where there is no space for it.
+            BadInput: If the source is not an image, takes too much to read, or crashes its decoder.
+            Problem: If there is no space for it.
         """
         name = hashlib.sha256(f"{identity} {layer}".encode()).hexdigest()[:32]
         if (found := self._at_hand(name)) is not None:
             return found
-        with self._building:  # one at a time: memory is bounded by it
+        with self._building:  # one at a time, which bounds memory
             if (found := self._at_hand(name)) is not None:
                 return found
             draft = Path(tempfile.mkdtemp(dir=self._folder))

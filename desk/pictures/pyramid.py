@@ -1,4 +1,4 @@
-"""A picture in ever smaller sizes, each a plain array on the disk, of which tiles are cut."""
+"""A picture in ever smaller sizes, each a plain array on disk from which tiles are cut."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A picture as it lies in a folder.
+    """A picture stored in a folder.
 
     Attributes:
         folder: With an array for each level.
@@ -33,10 +33,10 @@ class Pyramid:
     sizes: tuple[tuple[int, int], ...]
 
     def tile(self, level: int, row: int, column: int) -> tuple[bytes, str]:
-        """A tile and its media type: of the picture's own size without loss, of a smaller one nearly so.
+        """A tile and its media type: lossless at the picture's own size, nearly so at a smaller one.
 
         Raises:
-            Problem: 404 where there is no such tile.
+            Problem: 404 if there is no such tile.
         """
         if not 0 <= level < len(self.sizes):
             raise Problem(404, "no_such_tile", f"the picture has {len(self.sizes)} levels")
@@ -66,7 +66,7 @@ def build(pixels: Pixels, folder: Path) -> None:
 
 
 def opened(folder: Path) -> Pyramid | None:
-    """The picture in a folder; none where there is none, or not the whole."""
+    """The picture in a folder; none if it is missing or incomplete."""
     try:
         sizes = json.loads((folder / "levels.json").read_text())
     except (OSError, ValueError):

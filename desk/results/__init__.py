@@ -1,1 +1,1 @@
-"""Results of many images at a time: their tables, by columns; the query line; orders, facets and rows."""
+"""Results of many images at once: their tables, read by columns; the query line; orders, facets and rows."""

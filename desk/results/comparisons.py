@@ -1,4 +1,4 @@
-"""What a re-segmented batch has in common with the earlier one, image by image; and with true masks."""
+"""How a re-segmented batch compares with the earlier one, image by image, and with true masks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from orchestrator.batches.outcomes import in_order
 from orchestrator.reporting.comparison import read_mask
 
 A_PAGE = 25
-"""Images on a page: of each, up to three masks are read."""
+"""Images on a page; up to three masks are read for each."""
 
 _ENDINGS = ("", "_segmentation", "_lesion", "_mask")
-"""What the names of true masks have behind that of their image: ISIC's, the phantoms', and others'."""
+"""What follows the image's name in names of true masks: ISIC's, the phantoms', and others'."""
 
 _MOST_MASKS = 200_000
 _AT_A_TIME = 4
@@ -45,7 +45,7 @@ class Comparison:
     Attributes:
         rows: Columns of ``comparison.parquet`` and, where true masks are given, ``old_true_dice`` and
             ``new_true_dice``, null where there is no such mask, or one of another size.
-        total: Images of the comparison, with those that had nothing to be compared with.
+        total: Images in the comparison, including those that had nothing to be compared with.
         start: How many come before these.
     """
 
@@ -55,14 +55,14 @@ class Comparison:
 
 
 def compared(store: ObjectStore, batch: str, order: Order, start: int, truth: str | None) -> Comparison:
-    """Images of a batch that compares models, those that differ most first, or in another order.
+    """Images of a batch that compares models, by default those that differ most first.
 
     Args:
-        store: Where all is.
+        store: Where everything lies.
         batch: The later batch.
-        order: A column, ``-`` before it for the other way round; what has no value comes last.
-        start: How many to pass over.
-        truth: ``s3://bucket/prefix`` of true masks, called as their images are; none where none are given.
+        order: A column, with ``-`` in front for descending order; images without a value come last.
+        start: How many to skip.
+        truth: ``s3://bucket/prefix`` of true masks, named after their images; none if none are given.
 
     Raises:
         Problem: 404 where the batch has no comparison; 400 where ``truth`` is no prefix.
@@ -139,7 +139,7 @@ def _against(
 
 
 def _mask(store: ObjectStore, batch: str, index: int) -> Iterator[Mask]:
-    """The mask of a result; nothing where it has none any more."""
+    """The mask of a result; nothing if it no longer has one."""
     try:
         found = read_mask(store, read(store, layout.result(batch, index), ResultRecord))
     except (ObjectNotFound, PermanentError, NewerFormat):

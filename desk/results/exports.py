@@ -29,11 +29,11 @@ _AT_A_TIME = 8
 _LESION = "lesion"
 
 Look = Callable[[str, int], ResultRecord | None]
-"""Reads the record of an image; none where it has no result any more."""
+"""Reads the record of an image; none if it no longer has a result."""
 
 
 class _Sink(io.RawIOBase):
-    """Takes what is written, and gives it on."""
+    """Takes what is written and passes it on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def csv(tables: Iterable[pa.Table], names: Sequence[str]) -> Iterator[bytes]:
 
 
 def parquet(tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> Iterator[bytes]:
-    """Parquet with the columns of a schema, else of the first table; null where a batch has no such column."""
+    """Parquet with the columns of a schema, else of the first table; null if a batch lacks a column."""
     sink = _Sink()
     writer: pq.ParquetWriter | None = None
     for table in tables:
@@ -100,7 +100,7 @@ class Marked:
 
 
 def marked(store: ObjectStore, look: Look, images: Iterable[tuple[str, int]]) -> Iterator[Marked]:
-    """Images that have a mask, each with its runs; masks that are gone or damaged are passed over."""
+    """Images that have a mask, each with its runs; missing or damaged masks are skipped."""
 
     def one(image: tuple[str, int]) -> Marked | None:
         record = look(*image)
@@ -121,7 +121,7 @@ def coco(
 
     Args:
         found: The images.
-        labels: Classes; without one, all lesions are of one.
+        labels: Classes; if empty, all lesions have one class.
         file_of: What an image's file is called.
     """
     categories = [{"id": n, "name": name} for n, name in enumerate(labels or [_LESION], 1)]
@@ -141,7 +141,7 @@ def coco(
 
 
 def zipped(files: Iterable[tuple[str, bytes | Iterable[bytes]]]) -> Iterator[bytes]:
-    """A zip archive of files that are compressed already, file by file."""
+    """A zip archive of already compressed files, file by file."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name, body in files:
@@ -156,7 +156,7 @@ def zipped(files: Iterable[tuple[str, bytes | Iterable[bytes]]]) -> Iterator[byt
 
 
 def dicom_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
-    """DICOM objects of images, by names that tell batch, index and kind; a list of those that are gone."""
+    """DICOM objects of images, named by batch, index and kind, and a list of the missing ones."""
     gone = list[str]()
     for batch, index in images:
         record = look(batch, index)
@@ -169,7 +169,7 @@ def dicom_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int]
 
 
 def source_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
-    """The images' own files under ``data/``; a list of those that are gone."""
+    """The images' own files under ``data/``, and a list of the missing ones."""
     gone = list[str]()
     for batch, index in images:
         record = look(batch, index)
@@ -183,16 +183,16 @@ def source_files(store: ObjectStore, look: Look, images: Iterable[tuple[str, int
 
 
 def _left_out(gone: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """A file that says which are missing, where some are."""
+    """A file that says which are missing, if any are."""
     if gone:
         lines = "\n".join(f"{name}: not in the object store any more" for name in gone)
         yield "left-out.txt", f"{lines}\n".encode()
 
 
 def data_name(record: ResultRecord) -> str:
-    """What an image's file is called in a zip: never by its own name, which may be any.
+    """What an image's file is called in a zip: never its own name, which may be anything.
 
-    It ends as files of its type do, by which programs know what it is.
+    It has the suffix of its type, so that programs recognise it.
     """
     end = mimetypes.guess_extension(record.source.media_type, strict=False) or ""
     return f"{record.batch}-{record.index:06d}{end}"

@@ -1,4 +1,4 @@
-"""Parquet files of a table as they lie in the object store: of a large batch, parts that are read by ranges.
+"""Parquet files of a table in the object store; a large batch's table is in parts, which are read by ranges.
 
 The one module of the desk that knows how the table of a closed batch is stored.
 """
@@ -22,24 +22,24 @@ from dermbatch.stored import read
 from orchestrator.reporting.table.parts import TableManifest, TablePart
 
 _WHOLE = 4 << 20
-"""Bytes up to which a table of one file is kept in memory; a larger one is brought to the disk."""
+"""Bytes up to which a single-file table is kept in memory; a larger one is downloaded to disk."""
 
 _LOCAL = 1 << 30
-"""Bytes up to which it is: of what is larger, ranges are asked for."""
+"""Bytes up to which it is downloaded; of a still larger one, ranges are read."""
 
 _TAIL, _AT_ONCE = 96 << 10, 1 << 20
-"""Bytes that are asked for to read a part's footer, and bytes up to which all of it is: a request less."""
+"""Bytes read to get a part's footer; and size up to which the whole part is read, to save a request."""
 
 _GAP = 256 << 10
-"""Bytes that are not wanted and read all the same, where that saves a request."""
+"""Unwanted bytes that are read all the same if that saves a request."""
 
 _END = 8
-"""Bytes behind a footer: its length, and the magic number (Apache Parquet, file format)."""
+"""Bytes after a footer: its length, and the magic number (Apache Parquet, file format)."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A Parquet file of a batch: where, which version, how long; of a part, what the manifest says of it."""
+    """A Parquet file of a batch: place, version, length and, for a part, what the manifest says about it."""
 
     key: str
     etag: str | None
@@ -48,7 +48,7 @@ class Piece:
 
 
 def pieces(store: ObjectStore, batch: str) -> list[Piece]:
-    """The files that the table of a closed batch is in: one, or a large one's parts; none where it has none."""
+    """The files of a closed batch's table: a single one, or a large table's parts; empty if there are none."""
     key, manifest = layout.table(batch), layout.table_manifest(batch)
     there = {info.key: Piece(info.key, info.etag, info.size) for info in store.list(store.bucket, key)}
     if key in there:
@@ -61,7 +61,7 @@ def pieces(store: ObjectStore, batch: str) -> list[Piece]:
 
 
 def opened(store: ObjectStore, found: Sequence[Piece]) -> list[Whole | Part]:
-    """The files of a table; of parts, nothing is asked for yet."""
+    """The files of a table, opened; nothing is read of parts yet."""
     if len(found) == 1 and found[0].part is None and found[0].size <= _LOCAL:
         return [Whole(store, found[0])]
     return [Part(store, piece) for piece in found]
@@ -78,9 +78,9 @@ class Span:
 
 
 class Whole:
-    """A table of one file, in memory where it is small, else on the disk under no name.
+    """A single-file table, in memory if it is small, else in an unnamed file on disk.
 
-    One request for all of it, since there are stores for which a range costs as much as the whole.
+    It is read in one request, since for some stores a range costs as much as the whole.
     """
 
     def __init__(self, store: ObjectStore, piece: Piece) -> None:
@@ -106,9 +106,9 @@ class Whole:
 
 
 class Part:
-    """One of several files, of which only the bytes of wanted columns are asked for.
+    """One of several files, of which only the bytes of wanted columns are read.
 
-    The footer is kept as it came, packed: read, that of 85 columns takes 30 times as much.
+    The footer is kept in its packed form: parsed, that of 85 columns takes 30 times as much memory.
     """
 
     def __init__(self, store: ObjectStore, piece: Piece) -> None:
@@ -151,7 +151,7 @@ class Part:
         return file.read_row_groups(wanted, columns=names, use_threads=False)
 
     def _known(self) -> tuple[pq.FileMetaData, bytes | None]:
-        """What the footer says; and the file's end, where that was asked for just now."""
+        """What the footer says, and the file's end if it has just been read."""
         if self._footer:
             return pq.read_metadata(pa.BufferReader(zlib.decompress(self._footer))), None
         self._store.audit.note("read", f"s3://{self._store.bucket}/{self._piece.key}", size=self._piece.size)
@@ -172,7 +172,7 @@ class Part:
 def _ranges(
     metadata: pq.FileMetaData, groups: Iterable[int], names: Sequence[str] | None, end: int
 ) -> list[tuple[int, int]]:
-    """Where wanted columns lie that begin before ``end``; those that are near each other as one."""
+    """Where the wanted columns that begin before ``end`` lie; columns near each other are merged."""
     wanted = None if names is None else set(names)
     found = list[tuple[int, int]]()
     for group in groups:
@@ -200,7 +200,7 @@ def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _spans_of(metadata: pq.FileMetaData) -> list[Span]:
-    """Row groups with the images that they are of, by the column's statistics."""
+    """Row groups with their range of images, from the column's statistics."""
     at = metadata.schema.names.index("index")
     found = []
     for number in range(metadata.num_row_groups):
@@ -225,7 +225,7 @@ def _brought(store: ObjectStore, piece: Piece) -> pq.ParquetFile:
 
 
 class _Held(io.RawIOBase):
-    """A file of which some ranges are at hand; what is read besides is asked for."""
+    """A file of which some ranges are at hand; any others are fetched."""
 
     def __init__(self, part: Part, size: int, held: dict[int, bytes]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The query line: Lucene's syntax over the columns of the table.
 
-``probability:[0.2 TO 0.8] AND flag:touches_frame``; a word without a field is looked for in names. What is not
-understood is refused with the place where it stands.
+``probability:[0.2 TO 0.8] AND flag:touches_frame``; a word without a field is looked for in names. Anything not
+understood is refused, with its position.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALIASES = {"flag": "flags", "class": "label", "model": "classify_model", "note":
 
 Truth = npt.NDArray[np.bool_]
 Column = Callable[[str], "pa.ChunkedArray | None"]
-"""Gives a column by its name; none where there is none of that name."""
+"""Returns a column by its name; none if there is no such column."""
 
 Members = Callable[[str], Truth]
 """Tells which rows are in the set of this name."""
@@ -39,10 +39,10 @@ _ANY = "*"
 
 
 class Query:
-    """What is asked, parsed.
+    """A parsed query.
 
     Args:
-        text: The query line; empty: everything.
+        text: The query line; empty means everything.
 
     Raises:
         Problem: 400, with the place, where it is no query.
@@ -123,7 +123,7 @@ def _texts(column: pa.ChunkedArray, node: Any, *, loose: bool) -> Truth:
     text = unicodedata.normalize("NFD", _text(node))
     if pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
-    if not text.isascii():  # letters with marks are written in two ways, and files are named in both
+    if not text.isascii():  # accented letters can be encoded in two ways, and file names use both
         column = pc.utf8_normalize(column, "NFD")  # Arrow 25 gives this for NFC, too
     text = text.strip("*") if loose else text
     if "*" in text or "?" in text:

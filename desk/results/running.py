@@ -1,4 +1,4 @@
-"""Rows of a batch that still runs: made of its records as they come, each read once."""
+"""Rows of a batch that is still running: made from its records as they come, each read once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.batches.outcomes import Marks, Outcome, entries, in_order, rea
 from orchestrator.reporting.table.columns import rows_of
 
 AT_ONCE = 1000
-"""Records that are read for one answer; the others are for the next ones."""
+"""Records that are read for one answer; the rest are left to later ones."""
 
 _LOOK_EVERY = 1.0
 _READERS = 8
@@ -27,7 +27,7 @@ _LEFT_OUT = ("embedding", "message")
 
 
 class Running:
-    """What is known of one running batch; shared by all threads."""
+    """What is known about one running batch; shared by all threads."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -37,7 +37,7 @@ class Running:
         self._table: Made | None = None
 
     def table(self, store: ObjectStore, batch: Batch) -> Made:
-        """The rows by now; looks for new ones no more than once a second."""
+        """The rows so far; looks for new ones at most once a second."""
         with self._lock:
             if self._table is None or time.monotonic() - self._looked > _LOOK_EVERY:
                 self._table = self._look(store, batch)
@@ -61,7 +61,7 @@ class Running:
 
 
 class Made:
-    """A table that was made of rows as they are sent."""
+    """A table made from rows as they are sent."""
 
     def __init__(self, batch: str, rows: Sequence[str], pending: int) -> None:
         self._table = rows_of(rows).drop_columns([*_LEFT_OUT, NO_DICOM])
@@ -76,7 +76,7 @@ class Made:
 
     @property
     def indices(self) -> npt.NDArray[np.int64]:
-        """Of the images, ascending."""
+        """Indices of the images, ascending."""
         return np.asarray(self._table.column("index"))
 
     def take(self, names: Sequence[str], rows: npt.NDArray[np.intp]) -> pa.Table:

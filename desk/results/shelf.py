@@ -1,4 +1,4 @@
-"""The tables of batches, as one replica has them at hand; which is the latest, the store is asked each time."""
+"""The tables of batches that one replica has at hand; the store is asked each time which is the latest."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Shelf:
         return Part(name, table, known)
 
     def table(self, store: ObjectStore, batch: str) -> Table:
-        """The table of a batch: the written one where it has closed, else what there is by now."""
+        """The table of a batch: the written one if it has closed, else the rows so far."""
         layout.check_batch_name(batch)
         found = pieces(store, batch)
         if not found:

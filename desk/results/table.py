@@ -1,6 +1,7 @@
 """The table of a batch as the desk reads it: a few columns at a time.
 
-Of a batch that still runs, the same columns are made of its records as they come (:mod:`desk.results.running`).
+For a batch that is still running, the same columns are made from its records as they
+come (:mod:`desk.results.running`).
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from desk.results.files import Piece, opened
 from orchestrator.batches.outcomes import in_order
 
 _GROUPS = 40
-"""Row groups that were read lately and are kept for the next look at their neighbours: some 12 MB."""
+"""Recently read row groups kept for the next look at their neighbours: some 12 MB."""
 
 _SCATTERED, _SMALL = 12, 200_000
-"""Row groups above which whole columns are read for a few rows, in tables of up to so many rows."""
+"""Number of row groups above which whole columns are read for a few rows, in tables of up to this many rows."""
 
 _AT_A_TIME = 8
 
 _BYTE = 128
-"""Values that a code of a signed byte tells apart."""
+"""Values that a signed byte can distinguish."""
 
 
 Indices = npt.NDArray[np.integer[Any]]
@@ -38,11 +39,11 @@ class Table(Protocol):
     """Rows of one batch, in order of their indices.
 
     Attributes:
-        version: Another one where the rows are others.
+        version: Differs whenever the rows differ.
         rows: How many.
         names: Of the columns.
         schema: Their names and types.
-        pending: Outcomes that are there and not read yet.
+        pending: Outcomes that exist but are not read yet.
     """
 
     version: str
@@ -61,16 +62,16 @@ class Table(Protocol):
         ...
 
     def take(self, names: Sequence[str], rows: npt.NDArray[np.intp]) -> pa.Table:
-        """Columns of a few rows, in this order; those that there are."""
+        """Columns of a few rows, in this order; columns that do not exist are left out."""
         ...
 
     def groups(self, names: Sequence[str] | None = None) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
-        """Columns of some rows after the other, with their places; all columns where none are named."""
+        """Columns, some rows at a time, with the rows' places; all columns if none are named."""
         ...
 
 
 class Cache:
-    """Columns that were read lately, up to so many bytes; shared by all threads."""
+    """Recently read columns, up to a number of bytes; shared by all threads."""
 
     def __init__(self, most: int) -> None:
         self._most, self._bytes = most, 0
@@ -86,7 +87,7 @@ class Cache:
             return found
 
     def put(self, version: str, name: str, column: pa.ChunkedArray) -> None:
-        """Keep a column, and let go of those that were not asked for longest."""
+        """Keep a column, and drop the least recently used ones."""
         with self._lock:
             old = self._held.pop((version, name), None)
             self._bytes += column.nbytes - (old.nbytes if old is not None else 0)
@@ -99,7 +100,7 @@ class ClosedTable:
     """The table of a closed batch.
 
     Args:
-        store: Where it is; the look at it is noted once.
+        store: Where it lies; access to it is logged once.
         found: Its files.
         cache: Keeps columns.
     """
@@ -119,7 +120,7 @@ class ClosedTable:
 
     @cached_property
     def indices(self) -> Indices:
-        """Of all images, in order. Where none is missing, this is known without a look into the files."""
+        """Indices of all images, in order. If none is missing, they are known without reading the files."""
         reaches = [file.reach for file in self._files if file.rows]
         if not reaches or (min(reaches)[0] == 0 and max(last for _, last in reaches) == self.rows - 1):
             return np.arange(self.rows, dtype=np.uint32)
@@ -130,7 +131,7 @@ class ClosedTable:
         wanted = [name for name in dict.fromkeys(names) if name in self.names]
         held = self._held(wanted)
         if len(held) < len(wanted):
-            with self._reading:  # what two ask for at a time is read once
+            with self._reading:  # what two ask for at the same time is read once
                 held = self._held(wanted)
                 for name, column in self._read([name for name in wanted if name not in held]).items():
                     self._cache.put(self.version, name, column)
@@ -142,9 +143,9 @@ class ClosedTable:
         return {name: column for name, column in found.items() if column is not None}
 
     def take(self, names: Sequence[str], rows: npt.NDArray[np.intp]) -> pa.Table:
-        """Columns of a few rows: of those row groups alone in which they may be, which are kept for a while.
+        """Columns of a few rows, reading only the row groups they may be in, which are kept for a while.
 
-        Rows that are scattered all over are taken of whole columns instead.
+        Widely scattered rows are taken from whole columns instead.
         """
         wanted = self.indices[rows]
         groups = self._groups_with(wanted)
@@ -158,7 +159,7 @@ class ClosedTable:
         return found.take(pa.array(places))
 
     def groups(self, names: Sequence[str] | None = None) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table]]:
-        """Columns, all where none are named, a row group after the other as they lie."""
+        """Columns (all if none are named), row group by row group as stored."""
         for file in self._files:
             for span in file.spans:
                 columns = None if names is None else list(dict.fromkeys([*names, "index"]))
@@ -166,7 +167,7 @@ class ClosedTable:
                 yield np.searchsorted(self.indices, np.asarray(group.column("index"))), group
 
     def _groups_with(self, images: Indices) -> list[tuple[int, int]]:
-        """Numbers of files, and of row groups in them, among whose images some of these may be."""
+        """Numbers of files, and of row groups in them, that may contain some of these images."""
 
         def some(first: int, last: int) -> bool:
             return bool(((images >= first) & (images <= last)).any())
@@ -200,14 +201,14 @@ class ClosedTable:
         return found
 
     def _lying(self, names: list[str]) -> dict[str, pa.ChunkedArray]:
-        """Columns in the order in which their rows lie in the files."""
+        """Columns with their rows in the order of the files."""
         tables = in_order(lambda file: _lean(file.read(names), self._repeating), self._files, _AT_A_TIME)
         whole = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
         return {name: whole.column(name) for name in names}
 
     @cached_property
     def _repeating(self) -> frozenset[str]:
-        """Texts of which many are alike, as far as the first rows tell."""
+        """Text columns with many equal values, judging by the first rows."""
         first = self._files[0]
         texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
         table = first.read(texts, [0]) if first.spans else pa.table({})
@@ -215,14 +216,14 @@ class ClosedTable:
 
 
 def _narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Codes of a byte, where there are so few values."""
+    """One-byte codes, if there are few enough values."""
     if pa.types.is_dictionary(column.type) and all(len(one.dictionary) <= _BYTE for one in column.chunks):
         return column.cast(pa.dictionary(pa.int8(), column.type.value_type))
     return column
 
 
 def _lean(table: pa.Table, repeating: frozenset[str]) -> pa.Table:
-    """The columns in less memory: numbers of single precision, texts that repeat by their codes."""
+    """The columns in less memory: numbers in single precision, repeating texts as codes."""
     lean = {}
     for name in table.column_names:
         column = table.column(name)

@@ -1,4 +1,4 @@
-"""A view of results: of some batches, by a query, in an order. The same for whoever asks the same."""
+"""A view of results: some batches, filtered by a query, in an order. Equal requests give equal views."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ CARD = (
     "diameter_mm",
     "area_fraction",
 )
-"""What a row tells of an image, besides its probabilities."""
+"""What a row says about an image, besides its probabilities."""
 
 MADE = ("pixels", "uncertainty", "batch", "pseudonym")
-"""Columns that are reckoned from others."""
+"""Columns that are computed from others."""
 
 PSEUDONYM = r"(?:^|/)(?P<p>P-[0-9a-f]{20})/"
-"""How the names of de-identified images begin that say whose they are (``docs/privacy.md``)."""
+"""How names of de-identified images begin if they say whose they are (``docs/privacy.md``)."""
 
 _BINS = 20
 _MOST_VALUES = 50
 _ROWS = 1 << 16
-"""Of which probabilities are reckoned with at a time."""
+"""Number of rows whose probabilities are processed at a time."""
 
 Rows = npt.NDArray[np.intp]
 
@@ -63,7 +63,7 @@ class View:
     Args:
         parts: The batches.
         query: Which rows.
-        sort: Column to sort by, ``-`` before it for the other way round; by index where empty.
+        sort: Column to sort by, with ``-`` in front for descending order; by index if empty.
         sets: Sets by name: pairs of batch and index.
     """
 
@@ -77,7 +77,7 @@ class View:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of all columns that there are."""
+        """Names of all columns."""
         made = [name for name in MADE if name != "pseudonym" or any(part.deidentified for part in self.parts)]
         return [*dict.fromkeys(name for part in self.parts for name in part.table.names), *made]
 
@@ -89,24 +89,24 @@ class View:
 
     @property
     def labels(self) -> list[str]:
-        """Classes that there are probabilities of."""
+        """Classes that have probabilities."""
         return [name.removeprefix("probability_") for name in self.names if name.startswith("probability_")]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Another one where batches, query or order are others; the same while a running batch grows."""
+        """Differs if batches, query or order differ; stays the same while a running batch grows."""
         return _digest([*(part.name for part in self.parts), self._query.text, self._sort])
 
     @cached_property
     def version(self) -> str:
-        """Another one where anything that the view shows may be another."""
+        """Differs whenever anything that the view shows may differ."""
         members = sorted(
             (name, len(found), _digest(map(str, sorted(found)))) for name, found in self._sets.items()
         )
         return _digest([self.fingerprint, *(part.table.version for part in self.parts), str(members)])
 
     def column(self, name: str) -> pa.ChunkedArray | None:
-        """A column of all batches; none where there is none of this name."""
+        """A column across all batches; none if there is no such column."""
         if name not in self._columns:
             self._columns[name] = self._made(name) if name in MADE else self._read(name)
         return self._columns[name]
@@ -119,12 +119,12 @@ class View:
 
     @cached_property
     def chosen(self) -> Truth:
-        """Which rows the query means."""
+        """Which rows match the query."""
         return self._query.rows(self.rows, self.column, self._members)
 
     @cached_property
     def order(self) -> Rows:
-        """Row numbers that the query means, in order; what has no value comes last."""
+        """Numbers of the rows that match the query, in order; rows without a value come last."""
         rows = np.flatnonzero(self.chosen)
         name = ALIASES.get(self._sort.removeprefix("-"), self._sort.removeprefix("-"))
         if name in {"", "index"}:
@@ -152,7 +152,7 @@ class View:
         return found
 
     def row_of(self, batch: int, index: int) -> int | None:
-        """The row of an image; none where it has no outcome, or the batch is none of the view's."""
+        """The row of an image; none if it has no outcome, or its batch is not in the view."""
         if not 0 <= batch < len(self.parts):
             return None
         own = self.parts[batch].table.indices
@@ -177,14 +177,14 @@ class View:
         return [(self.parts[batch].name, index) for batch, index in self.pairs(rows).tolist()]
 
     def only(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Of what the query means, only these images: number of the batch and index of each."""
+        """Keep only these images among those that match the query: number of the batch and index of each."""
         rows = [row for batch, index in pairs if (row := self.row_of(batch, index)) is not None]
         named = np.zeros(self.rows, np.bool_)
         named[rows] = True
         self.__dict__["chosen"] = self.chosen & named
 
     def tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """What is meant, group by group as it lies: the batch, and columns; all, where none are named."""
+        """Matching rows, group by group as stored: the batch, and columns (all if none are named)."""
         for part, start in zip(self.parts, self._starts, strict=True):
             for places, group in part.table.groups(names):
                 found = group.filter(pa.array(self.chosen[start + places]))
@@ -192,7 +192,7 @@ class View:
                     yield found.add_column(0, "batch", pa.array([part.name] * found.num_rows))
 
     def facets(self) -> dict[str, Any]:
-        """How many images that are meant have which value, and how numbers are spread."""
+        """How many matching images have each value, and how numbers are distributed."""
         self.load(
             [
                 "label",
@@ -278,7 +278,7 @@ class View:
         return self._uncertainty()
 
     def _uncertainty(self) -> pa.ChunkedArray | None:
-        """Entropy of the probabilities over that of equal ones, 0 to 1; null where there are none."""
+        """Entropy of the probabilities relative to that of equal ones, 0 to 1; null if there are none."""
         labels = self.labels
         self.load([f"probability_{label}" for label in labels])
         columns = [column for label in labels if (column := self.column(f"probability_{label}")) is not None]

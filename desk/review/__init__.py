@@ -1,1 +1,1 @@
-"""Where people correct results and agree: the API of decisions (docs/review.md)."""
+"""Where people correct results and agree on them: the API of decisions (docs/review.md)."""

@@ -42,7 +42,7 @@ _AT_A_TIME = 4
 
 @dataclass(frozen=True)
 class Reading:
-    """What one reader, the model, or the adjudication says of an image, called by a key of its own."""
+    """What one reader, the model, or the adjudication says about an image, with a key of its own."""
 
     reader: str
     key: str
@@ -52,7 +52,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Looked:
-    """An image with its readings: of readers by name, then the model's and the known one, where there are such."""
+    """An image with its readings: those of readers by name, then the model's and the known one, if any."""
 
     case: Case
     label: str | None
@@ -63,7 +63,7 @@ class Looked:
 
 
 class Measured:
-    """Overlaps that were reckoned lately: decisions never change, and pages are looked at again."""
+    """Recently computed overlaps: decisions never change, and pages are viewed again."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, str], Overlap] = OrderedDict()
@@ -100,8 +100,8 @@ def agreement_of(
         queue: The queue.
         store: Has decisions and masks.
         leases: Know who has given up being blind.
-        asker: Sees single images only where they have decided, or are to adjudicate.
-        measured: What was reckoned before.
+        asker: Sees single images only if they have decided on them, or are to adjudicate.
+        measured: What was computed before.
     """
     between: list[Pair] = []
     with_model: list[Pair] = []
@@ -138,7 +138,7 @@ def _figures(groups: Iterable[agreement.Group]) -> list[dict[str, Any]]:
 
 
 def _worst(pair: Pair) -> tuple[bool, float]:
-    """Other labels first, then the masks that agree least."""
+    """Differing labels first, then the masks that agree least."""
     return pair.labels[0] == pair.labels[1], 1.0 if pair.masks is None else pair.masks.dice
 
 
@@ -158,9 +158,9 @@ def _pairs(one: Looked, measured: Measured, both: Iterable[tuple[Reading, Readin
 
 
 def _looked(store: ObjectStore, known: frozenset[Case], case: Case) -> Looked:
-    """An image's readings; of nobody's, masks are not read."""
+    """An image's readings; without a reader's, masks are not read."""
     found = decisions(store, case.batch, case.index)
-    # The first reading alone is blind for certain: with it, a reader may see what others decided.
+    # Only the first reading is certainly blind: having made it, a reader may see what others decided.
     first = {one.reader: one for one in sorted(found, key=lambda one: -one.version) if one.kind == "read"}
     judged = next((one for one in reversed(found) if one.kind == "adjudicate"), None)
     record = _record(store, case) if first else None

@@ -1,4 +1,4 @@
-"""Masks on their way in and out: the models' own to begin from, files of other programs, and files for them."""
+"""Masks going in and out: the models' own to start from, files from other programs, and files for them."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def as_coco(request: Request, found: TheDecision) -> Response:
 
 
 def may_see(store: ObjectStore, leases: Leases, batch: str, index: int, person: Person) -> bool:
-    """Whether somebody may see what others decided: whoever has decided, or has given up being blind."""
+    """Whether somebody may see what others decided, having decided or given up being blind."""
     if decided(store, batch, index, person.name, 1) is not None:
         return True
     return leases.has_opened(Case(batch=batch, index=index), person.name)
@@ -144,7 +144,7 @@ def picture(found: DrawnMask) -> Mask:
 
 
 def last_of(store: ObjectStore, record: ResultRecord) -> ResultRecord:
-    """A result with the stages that were run anew since, in whichever batch."""
+    """A result with the stages that were run again since, in whichever batch."""
     shown = {stage: one.key for stage, one in record.stages.items()}
     pool = layout.pool_of(record.preview)
     newer = newer_results(store, record.source.sha256, shown, pool)

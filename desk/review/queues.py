@@ -1,6 +1,6 @@
-"""Queues: made of a view's images, handed out one by one, and how they stand.
+"""Queues: made from a view's images, handed out one by one, and how they stand.
 
-An image is handed to as many readers as it is for, and no reader is told which cases are known ones.
+An image is handed to as many readers as it should be, and no reader is told which cases are known ones.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def queues_of(store: ObjectStore, person: Person) -> list[Queue]:
 
 
 def stand(queue: Queue, leases: Leases, reader: str) -> dict[str, Any]:
-    """How a queue stands, as Redis has it: what was read before Redis lost it counts when it is come to again."""
+    """How a queue stands, by Redis; readings that Redis has lost count again when the queue reaches them."""
     now, known = leases.now(), set(queue.known)
     standing = list(zip(queue.cases, leases.standing(queue.cases), strict=True))
     others = [sum(_counts(how, now) for name, how in one.items() if name != reader) for _, one in standing]
@@ -242,7 +242,7 @@ def _next(queue: Queue, store: ObjectStore, leases: Leases, person: Person, afte
 def _is_open(
     case: Case, many: int, reader: str, found: Sequence[Decision], leases: Leases, store: ObjectStore
 ) -> bool:
-    """Whether a reader who has just leased an image may have it, by what is kept; Redis is told of that."""
+    """Whether a reader who has just leased an image may have it, by what is stored; Redis is told of that."""
     if kept.returned_to(reader, found) is not None:
         return True
     if any(one.reader == reader and one.kind != "return" for one in found):
@@ -262,7 +262,7 @@ def _is_open(
 
 
 def _plan(store: ObjectStore, name: str, person: Person) -> ReviewPlan:
-    """A plan whose images the asker may all see; of another one nobody learns whether it is there."""
+    """A plan whose images the asker may all see; whether any other plan exists is not revealed."""
     found = plan_of(store, name)
     if found is None or not all(person.sees(one.batch) for one in found.images):
         raise Problem(404, "no_plan", f"there is no plan {name!r}", at={"in": "body", "parameter": "plan"})
@@ -281,7 +281,7 @@ def _batches(store: ObjectStore, plan: ReviewPlan | None) -> list[str]:
 
 
 def _planned(view: View, plan: ReviewPlan, asked: QueueRequest) -> list[Case]:
-    """The images of a plan that have a result and that the query means, in the plan's order."""
+    """The images of a plan that have a result and match the query, in the plan's order."""
     there = set(_cases(view, _done(view)))
     wanted = (Case(batch=one.batch, index=one.index) for one in plan.images)
     return [case for case in wanted if case in there][: asked.most]

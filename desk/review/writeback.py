@@ -96,10 +96,10 @@ def objects_of(store: ObjectStore, record: ResultRecord, found: Decision) -> dic
 
 
 def _begun_from(store: ObjectStore, record: ResultRecord, found: Decision) -> ModelUsed:
-    """The model whose mask lay before the reader, who may have begun from that of a run since.
+    """The model whose mask the reader was shown, which may be from a later run.
 
     Raises:
-        Problem: 410 where that run is not known any more: under another model's name nothing goes out.
+        Problem: 410 if that run is no longer known: nothing is sent under another model's name.
     """
     own = record.stages.get(Stage.SEGMENT) or next(iter(record.stages.values()))
     seen = found.seen.stages.get(Stage.SEGMENT, own.key)

@@ -1,1 +1,1 @@
-"""Image files that Pillow and OpenCV do not read, or not as they are meant."""
+"""Image files that Pillow and OpenCV either cannot read or misread."""

@@ -1,4 +1,4 @@
-"""PNG files (W3C PNG, third edition): whether all of the picture is there, which decoders do not always say."""
+"""PNG files (W3C PNG, third edition): whether the picture is complete, which decoders do not always report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from isal import isal_zlib
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""By colour type (11.2.1)."""
+"""Number of channels by colour type (11.2.1)."""
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row of each pass, and the steps across and down (8.2)."""
 _AT_ONCE = 1 << 20
@@ -19,18 +19,18 @@ def chunks_fit(data: bytes) -> bool:
 
 
 def chunk(data: bytes, wanted: bytes) -> bytes | None:
-    """The content of the first chunk of a kind, wherever it is; none where there is none."""
+    """The content of the first chunk of a kind, wherever it is; none if there is no such chunk."""
     return next((data[start:end] for kind, start, end in _chunks(data) if kind == wanted), None)
 
 
 def rows_are_there(data: bytes) -> bool:
-    """Whether the deflated data of a PNG file hold all rows that its header says: Pillow leaves the others black.
+    """Whether a PNG file's deflated data hold all rows that its header states: Pillow leaves missing ones black.
 
     Args:
         data: The whole file, whose chunks fit.
 
     Raises:
-        Exception: If they cannot be inflated.
+        Exception: If the data cannot be inflated.
     """
     missing, inflater = _bytes_of_rows(data), isal_zlib.decompressobj()
     for kind, start, end in _chunks(data):

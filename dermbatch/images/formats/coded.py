@@ -1,4 +1,4 @@
-"""Coded pictures that Pillow and OpenCV do not decode: JPEG of other than 8 bits, JPEG-LS, odd JPEG 2000.
+"""Coded pictures that Pillow and OpenCV do not decode: JPEG of a depth other than 8 bits, JPEG-LS, odd JPEG 2000.
 
 imagecodecs (BSD) has the codecs that they lack: libjpeg-turbo for 2 to 16 bits, CharLS, OpenJPEG.
 """
@@ -18,16 +18,16 @@ from dermbatch.images.pixels import Rgb, in_eight_bits, over_white
 
 _UNDECODED = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 _CLEARLY = 64
-"""Of 255, how far from one of both ends the black of a picture is on average, at most: skin takes little ink."""
+"""How far, of 255, a picture's mean black may be from either end of the scale: skin takes little ink."""
 
 
 def is_odd(header: JpegHeader) -> bool:
-    """Whether a JPEG file is one of those that are decoded here."""
+    """Whether a JPEG file is one that this module decodes."""
     return header.precision != 8 or header.marker == JPEG_LS
 
 
 def check_process(header: JpegHeader) -> None:
-    """Refuse what no decoder here has of JPEG: coding processes (ITU-T T.81, table B.1), a height at the end.
+    """Refuse JPEG features that no decoder here has: some coding processes (ITU-T T.81, table B.1), a late height.
 
     Raises:
         BadInput: ``unsupported_format``.
@@ -46,18 +46,18 @@ def check_process(header: JpegHeader) -> None:
 
 
 def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
-    """Pixels of a JPEG file of other than 8 bits a sample (ITU-T T.81), or of JPEG-LS (T.87).
+    """Pixels of a JPEG file with a sample depth other than 8 bits (ITU-T T.81), or of a JPEG-LS file (T.87).
 
     Args:
         data: The whole file.
-        header: Of it; its size was checked.
+        header: Its header, whose size was checked.
         notes: Conversions are added.
 
     Returns:
         uint8 [H, W, 3], not turned.
 
     Raises:
-        BadInput: ``unsupported_format``, if it has other components than grey or three colours.
+        BadInput: ``unsupported_format``, unless its components are grey or three colours.
         Exception: Anything that the decoder raises on damaged data.
     """
     if len(header.ids) not in (1, 3):
@@ -70,18 +70,18 @@ def odd_jpeg(data: bytes, header: JpegHeader, notes: list[str]) -> Rgb:
 
 
 def named_rgb(data: bytes) -> Rgb:
-    """Pixels of a JPEG file whose components are called R, G and B, where libjpeg takes them for YCbCr."""
+    """Pixels of a JPEG file whose components are named R, G and B, but which libjpeg would take for YCbCr."""
     return np.asarray(imagecodecs.jpeg8_decode(data, colorspace="RGB", outcolorspace="RGB"), np.uint8)
 
 
 def stores_ink(black: NDArray[np.uint8]) -> bool:
-    """Whether 0 is no ink in a CMYK JPEG file without Adobe's marker, which says that 0 is all of it.
+    """Whether 0 means no ink in a CMYK JPEG file without Adobe's marker; with the marker, 0 means full ink.
 
     Args:
         black: The samples of its fourth component, as they are stored.
 
     Raises:
-        BadInput: ``unsupported_format``, if they are not clear.
+        BadInput: ``unsupported_format``, if they do not decide it.
     """
     mean = float(black.mean())
     if _CLEARLY < mean < 255 - _CLEARLY:
@@ -94,10 +94,10 @@ def stores_ink(black: NDArray[np.uint8]) -> bool:
 
 
 def is_odd_jpeg2000(data: bytes) -> bool:
-    """Whether a JPEG 2000 file is one of those that Pillow shows otherwise than they are meant.
+    """Whether a JPEG 2000 file is one that Pillow shows wrongly.
 
-    Of more than 8 bits it makes the lightest samples black, of fewer none white; signs and what a file says of
-    its channels it passes over, and it opens none of more than four.
+    With more than 8 bits it turns the lightest samples black, and with fewer it turns none white. It ignores signs
+    and what a file says about its channels, and opens no file with more than four channels.
     """
     header = read_jpeg2000_header(data)
     if header is None:
@@ -117,7 +117,7 @@ def _plain(number: int) -> Channel:
 
 
 def _channels(data: bytes) -> list[Channel]:
-    """What a JP2 file says of its channels (ITU-T T.800, I.5.3.6); nothing where it says nothing."""
+    """What a JP2 file says about its channels (ITU-T T.800, I.5.3.6); empty if it says nothing."""
     at = data[: 1 << 16].find(b"cdef")
     if at < 0 or not begins_jpeg2000(data):
         return []
@@ -127,7 +127,7 @@ def _channels(data: bytes) -> list[Channel]:
 
 
 def odd_jpeg2000(data: bytes, notes: list[str]) -> Rgb:
-    """Pixels of a JPEG 2000 file that :func:`is_odd_jpeg2000`, by OpenJPEG itself.
+    """Pixels of a JPEG 2000 file for which :func:`is_odd_jpeg2000` holds, decoded by OpenJPEG itself.
 
     Args:
         data: The whole file; its size was checked.
@@ -137,7 +137,7 @@ def odd_jpeg2000(data: bytes, notes: list[str]) -> Rgb:
         uint8 [H, W, 3].
 
     Raises:
-        BadInput: ``unsupported_format``, if it has other components than grey or colours and opacity.
+        BadInput: ``unsupported_format``, unless its components are grey or three colours, with or without opacity.
         Exception: Anything that the decoder raises on damaged data.
     """
     header = read_jpeg2000_header(data)

@@ -1,4 +1,4 @@
-"""Profiles of colours that PNG, AVIF, HEIC and JPEG 2000 files describe otherwise than by an ICC profile."""
+"""Profiles for colours that PNG, AVIF, HEIC and JPEG 2000 files describe without an ICC profile."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Chromaticities = tuple[float, ...]
 _D65 = (0.3127, 0.3290)
 _SRGB: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _PRIMARIES = {
-    **dict.fromkeys((1, 2, 5, 6, 7), _SRGB),  # those of standard television are near enough
+    **dict.fromkeys((1, 2, 5, 6, 7), _SRGB),  # standard television's are close enough
     9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
 """Colour primaries by their code points (ITU-T H.273, table 2)."""
 _GAMMA = {**dict.fromkeys((1, 2, 6, 13, 14, 15), 2.2), 4: 2.2, 5: 2.8, 8: 1.0}
-"""Exponents by the code points of transfer characteristics (H.273, table 3); that of sRGB stands for its like."""
+"""Exponents by code point of transfer characteristics (H.273, table 3); similar curves use that of sRGB."""
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _JP2_SRGB = frozenset({16, 17, 18})  # sRGB, grey, sYCC (ITU-T T.800, table I.10)
@@ -34,14 +34,14 @@ _HEAD = 1 << 16
 
 
 def described_profile(data: bytes, media_type: str) -> bytes | None:
-    """The profile of the colours that a file describes; none where they are sRGB, or none is stated.
+    """The profile of the colours that a file describes; none if they are sRGB or are not described.
 
     Args:
-        data: The whole file, which has no ICC profile that its reader finds.
-        media_type: What it is.
+        data: The whole file, in which its reader finds no ICC profile.
+        media_type: Of the file.
 
     Raises:
-        BadInput: ``unsupported_format``, if they cannot be converted: high dynamic range, for one.
+        BadInput: ``unsupported_format``, if the colours cannot be converted: high dynamic range, for example.
     """
     if media_type == "image/png":
         return _png(data)
@@ -54,15 +54,15 @@ def described_profile(data: bytes, media_type: str) -> bytes | None:
 
 
 def primaries_profile(chromaticities: Chromaticities) -> bytes | None:
-    """The profile of colours of which a file states white and primaries; none where they are as good as sRGB."""
+    """The profile for the white point and primaries that a file states; none if they are practically sRGB."""
     return _profile(chromaticities, 2.2)
 
 
 def _png(data: bytes) -> bytes | None:
-    """By cICP, which comes first, or gAMA and cHRM, which come last (PNG, third edition, 4.3)."""
+    """From cICP, which takes precedence, or else from gAMA and cHRM (PNG, third edition, 4.3)."""
     chunks, grey = dict(_chunks(data)), data[25] in _GREYS
     if len(coded := chunks.get(b"cICP", b"")) == 4:
-        if not coded[3]:  # no full range
+        if not coded[3]:  # not full range
             _refuse("of video's narrow range, which is not taken")
         return _coded(coded[0], coded[1], grey=grey)
     if b"sRGB" in chunks:
@@ -91,7 +91,7 @@ def _coded(primaries: int, transfer: int, *, grey: bool = False) -> bytes | None
 
 
 def _jp2(data: bytes) -> bytes | None:
-    """By the box that describes the colours (ITU-T T.800, I.5.3.3): its profile, or a number."""
+    """From the box that describes the colours (ITU-T T.800, I.5.3.3), by a profile or a number."""
     at = data.find(b"colr", 0, _HEAD)
     if at < 4 or not data.startswith(b"\0\0\0\x0cjP  "):
         return None
@@ -109,7 +109,7 @@ def _refuse(what: str) -> NoReturn:
 
 @lru_cache(maxsize=16)
 def _profile(white: Chromaticities, gamma: float, *, grey: bool = False) -> bytes | None:
-    """A profile (ICC.1, 8.3); none where it is as good as sRGB, or is no colour space."""
+    """A profile (ICC.1, 8.3); none if it is practically sRGB, or describes no colour space."""
     near = grey or max(abs(a - b) for a, b in zip(white, _SRGB, strict=True)) < 0.005
     if (near and abs(gamma - 2.2) < 0.1) or not 0.5 <= gamma <= 5 or min(white[1::2]) <= 0:
         return None

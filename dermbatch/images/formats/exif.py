@@ -1,4 +1,4 @@
-"""What a picture's EXIF says of it: which side is up, and whether its colours are Adobe RGB (CIPA DC-008)."""
+"""What a picture's EXIF says: which side is up, and whether the colours are Adobe RGB (CIPA DC-008)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _APP1, _APP2 = 0xE1, 0xE2
 
 
 def exif_of(image: Image.Image, data: bytes, media_type: str) -> Image.Exif:
-    """The EXIF of an opened file; empty where there is none, or it is broken: the picture is still good.
+    """The EXIF of an opened file; empty if it is missing or broken: the picture is still good.
 
-    XMP, of which Pillow takes what EXIF does not say, is not asked: viewers turn no picture for it.
+    XMP, from which Pillow fills in what EXIF leaves out, is ignored: viewers do not turn pictures because of it.
 
     Args:
         image: As Pillow opened it.
         data: The whole file.
-        media_type: What it is.
+        media_type: Of the file.
     """
     stated = image.info.get("exif")
     if (
@@ -47,7 +47,7 @@ def _exif(stated: bytes) -> Image.Exif:
 
 
 def orientation(exif: Image.Exif) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it is none of them."""
+    """EXIF orientation, 1 (upright) to 8; 1 if it is missing or any other value."""
     try:
         value: Any = exif.get(_ORIENTATION, 1)
     except Exception:  # broken EXIF: the picture is still good
@@ -58,7 +58,7 @@ def orientation(exif: Image.Exif) -> int:
 
 
 def exif_profile(exif: Image.Exif) -> bytes | None:
-    """The profile of Adobe RGB where EXIF says that colours are in it (DCF 2.0, 'R03'); else none."""
+    """The profile of Adobe RGB if EXIF states these colours (DCF 2.0, 'R03'); else none."""
     try:
         photo, interoperability = exif.get_ifd(_PHOTO), exif.get_ifd(_INTEROPERABILITY)
     except Exception:  # as above
@@ -68,13 +68,13 @@ def exif_profile(exif: Image.Exif) -> bytes | None:
 
 
 def told_by_jpeg(stream: bytes) -> tuple[int, bytes | None]:
-    """Orientation and profile of a JPEG stream by its own segments, for those that Pillow cannot open."""
+    """Orientation and profile from a JPEG stream's own segments, for streams that Pillow cannot open."""
     exif = b""
     parts: dict[int, bytes] = {}
     for marker, body in segments(stream):
         if marker == _APP1 and body.startswith(_BEGINNING) and not exif:
             exif = body
-        elif marker == _APP2 and body.startswith(_ICC):  # ICC.1, B.4: its number, how many there are, and a part
+        elif marker == _APP2 and body.startswith(_ICC):  # ICC.1, B.4: part number, number of parts, part
             parts.setdefault(body[len(_ICC)], body[len(_ICC) + 2 :])
     told = _exif(exif)
     embedded = b"".join(parts[number] for number in sorted(parts))
@@ -82,7 +82,7 @@ def told_by_jpeg(stream: bytes) -> tuple[int, bytes | None]:
 
 
 def turned(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Pixels [H, W, 3] upright, by the EXIF orientation (CIPA DC-008, tag 0x0112)."""
+    """Pixels [H, W, 3] turned upright according to the EXIF orientation (CIPA DC-008, tag 0x0112)."""
     if side in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if side in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Pixels of files that Pillow opened: by its strict decoders, and of PNG of 16 bits, which it cuts, by OpenCV."""
+"""Pixels of files that Pillow opened: by its strict decoders, or by OpenCV for 16-bit PNG, which it truncates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEEP = 16
 
 
 def png_pixels(image: Image.Image, data: bytes, profile: bytes | None, notes: list[str]) -> Rgb:
-    """Pixels of a PNG file; what is converted is noted.
+    """Pixels of a PNG file; conversions are noted.
 
     Raises:
         BadInput: ``corrupt``, ``unsupported_format``.
@@ -28,13 +28,13 @@ def png_pixels(image: Image.Image, data: bytes, profile: bytes | None, notes: li
         )
     bits = data[24]
     if bits == _DEEP:
-        # OpenCV sets memory aside for a PNG chunk of any length that a damaged file states.
+        # OpenCV reserves memory for whatever chunk length a damaged PNG file states.
         if not chunks_fit(data):
             raise EOFError
         pixels = _deep(data, notes, image.info.get("transparency"))
     else:
         seen_through = image.info.get("transparency")
-        if image.mode == "L" and bits < 8 and isinstance(seen_through, int):  # Pillow scales all samples but this
+        if image.mode == "L" and bits < 8 and isinstance(seen_through, int):  # Pillow does not scale this one
             image.info["transparency"] = seen_through * 255 // ((1 << bits) - 1)
         pixels = by_pillow(image, profile, notes)
     if not rows_are_there(data):
@@ -43,7 +43,7 @@ def png_pixels(image: Image.Image, data: bytes, profile: bytes | None, notes: li
 
 
 def _deep(data: bytes, notes: list[str], transparent: object) -> Rgb:
-    """Pixels of a 16 bit PNG file; of grey ones, a value may be what is see-through, which OpenCV passes over."""
+    """Pixels of a 16-bit PNG file; a grey file may declare one value transparent, which OpenCV ignores."""
     pixels = opencv_decode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError("not decoded")
@@ -71,10 +71,10 @@ def _deep(data: bytes, notes: list[str], transparent: object) -> Rgb:
 
 
 def by_pillow(image: Image.Image, profile: bytes | None, notes: list[str], *, no_marker: bool = False) -> Rgb:
-    """Pixels of anything else, by Pillow's strict decoders; what is converted is noted.
+    """Pixels of any other file, by Pillow's strict decoders; conversions are noted.
 
     Args:
-        image: As it was opened.
+        image: As opened.
         profile: ICC profile, for CMYK.
         notes: Conversions are added.
         no_marker: Whether it is a CMYK JPEG file without the marker that Pillow takes for granted.
@@ -113,7 +113,7 @@ def by_pillow(image: Image.Image, profile: bytes | None, notes: list[str], *, no
 
 
 def _check_palette(image: Image.Image) -> None:
-    """Refuse indices of colours that a palette does not have: they would be black.
+    """Refuse indices that the palette has no colour for: they would become black.
 
     Raises:
         BadInput: ``corrupt``.

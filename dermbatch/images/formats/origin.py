@@ -1,7 +1,7 @@
-"""Where a file says that its picture is from: whether a network made it up.
+"""Where a file says its picture comes from: whether a network generated it.
 
-By the IPTC's Digital Source Type in an XMP packet (IPTC Photo Metadata Standard 2023.1; ISO 16684-1), which tools
-that write or copy pictures keep, and which other generators state, too.
+The IPTC's Digital Source Type in an XMP packet says so (IPTC Photo Metadata Standard 2023.1; ISO 16684-1). Tools
+that write or copy pictures keep it, and other generators state it too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ XMP_SYNTHETIC = f"""\
  Iptc4xmpExt:DigitalSourceType="{_MADE_UP}"/>
 </rdf:RDF></x:xmpmeta>
 <?xpacket end="w"?>"""
-"""The packet of a picture that a network made up."""
+"""The packet of a picture that a network generated."""
 
 
 def is_said_synthetic(info: Mapping[Any, Any]) -> bool:
-    """Whether what Pillow read of a file's header has such a packet."""
+    """Whether the header that Pillow read contains such a packet."""
     packet = info.get("xmp", b"")
     return isinstance(packet, bytes) and _MADE_UP.encode() in packet

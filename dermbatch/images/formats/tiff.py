@@ -1,7 +1,7 @@
-"""TIFF files: which of their pictures is meant, and samples that Pillow would cut or refuse (TIFF 6.0).
+"""TIFF files: which of their pictures is meant, and samples that Pillow would truncate or refuse (TIFF 6.0).
 
-tifffile follows a file's structure and, with imagecodecs, decodes every arrangement of samples: deep ones, planes
-apart, any opacity. What Pillow reads rightly (8 bits) is left to it, by the number of the page.
+tifffile parses a file's structure and, with imagecodecs, decodes every arrangement of samples: deep ones, separate
+planes, any opacity. What Pillow reads correctly (8 bits) is left to it, by the number of the page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dermbatch.images.formats.colours import primaries_profile
 from dermbatch.images.jpegheader import check_scans, read_jpeg_header
 from dermbatch.images.pixels import Rgb, adobe_rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is odd becomes a note or a refusal here
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # oddities become notes or refusals here
 
 _RATIONAL = (5, 10)  # data types
 _FULL_RANGE, _LUMA = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0), (0.299, 0.587, 0.114)
@@ -35,9 +35,9 @@ _JPEG, _PACKBITS = 7, 32773
 _REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType
 _MOST_PAGES = 1000
 _JPEGS = frozenset({6, 7})
-_MOST_SCANS = 100  # libtiff's own bound, which it would tell nobody
+_MOST_SCANS = 100  # libtiff's own bound, which it does not report
 _THUMBNAIL = 0.5
-"""Sides, by those of the largest picture, up to which one of its proportions is taken for its thumbnail."""
+"""Share of the largest picture's sides up to which one of the same proportions counts as its thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Picture:
     """The picture of a TIFF file.
 
     Attributes:
-        page: Its number among the file's pages, from 0; none where Pillow cannot be asked for it.
-        kind: What its samples are, in words.
-        pixels: uint8 [H, W, 3], not turned; none where Pillow is to decode it.
+        page: Its number among the file's pages, from 0; none if Pillow cannot be asked for it.
+        kind: What kind of samples it has, in words.
+        pixels: uint8 [H, W, 3], not turned; none if Pillow is to decode it.
         orientation: EXIF orientation, 1 to 8.
         profile: ICC profile.
-        notes: Conversions.
+        notes: Conversions that were made.
     """
 
     page: int | None
@@ -61,7 +61,7 @@ class Picture:
     notes: tuple[str, ...] = ()
 
     def unknown(self) -> BadInput:
-        """Why it is refused where Pillow does not know its samples either."""
+        """The refusal if Pillow does not know its samples either."""
         return BadInput(f"this is {self.kind}", reason="unsupported_format")
 
 
@@ -76,7 +76,7 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
         BadInput: ``multi_frame``, ``unsupported_format``, ``too_large``, ``too_small``, ``truncated``.
         Exception: Anything that tifffile raises on a damaged file.
     """
-    if data[8:10] == b"CR":  # Canon's, whose raw data say of themselves no more than that they are JPEG
+    if data[8:10] == b"CR":  # Canon's, whose raw data claim to be plain JPEG
         _refuse("a camera's raw file (CR2); develop it, and save it as 8 or 16 bit TIFF or JPEG")
     with TiffFile(BytesIO(data)) as file:
         _check_stack(file)
@@ -106,7 +106,7 @@ def read_tiff(data: bytes, max_pixels: int) -> Picture:
 
 
 def _is_for_pillow(page: TiffPage, bits: int) -> bool:
-    """Whether Pillow reads a picture as it is meant: of 8 bits and less, without more samples than colours."""
+    """Whether Pillow reads a picture correctly: 8 bits or fewer, and no samples besides the colours."""
     compression = int(page.compression)
     if bits > 8 or _is_low_palette(page) or page.sampleformat not in (None, 1):
         return False
@@ -119,7 +119,7 @@ def _is_for_pillow(page: TiffPage, bits: int) -> bool:
 
 
 def _check_stack(file: TiffFile) -> None:
-    """Refuse several pictures under one directory: stacks of ImageJ, volumes, and those of microscopes.
+    """Refuse several pictures under one directory: ImageJ stacks, volumes, and microscope files.
 
     Raises:
         BadInput: ``multi_frame``.
@@ -136,7 +136,7 @@ def _check_stack(file: TiffFile) -> None:
 
 
 def _check_colours(page: TiffPage, bits: int) -> None:
-    """Refuse colours that say otherwise than decoders take them (TIFF 6.0, sections 3, 16, 20 and 21).
+    """Refuse colours that decoders would misinterpret (TIFF 6.0, sections 3, 16, 20 and 21).
 
     Raises:
         BadInput: ``unsupported_format``, ``corrupt``.
@@ -162,7 +162,7 @@ def _check_colours(page: TiffPage, bits: int) -> None:
 
 
 def _is_default(page: TiffPage, tag: int, usual: tuple[float, ...]) -> bool:
-    """Whether a tag is missing, or has its usual values, or these several times."""
+    """Whether a tag is missing or has its usual values, possibly repeated."""
     values = _numbers(page, tag)
     several = usual * (len(values) // len(usual) or 1)
     return not values or (
@@ -171,7 +171,7 @@ def _is_default(page: TiffPage, tag: int, usual: tuple[float, ...]) -> bool:
 
 
 def _numbers(page: TiffPage, tag: int) -> list[float]:
-    """The numbers of a tag; rational ones as quotients."""
+    """The numbers in a tag; rational ones as quotients."""
     if tag not in page.tags:
         return []
     value = page.tags[tag].value
@@ -182,7 +182,7 @@ def _numbers(page: TiffPage, tag: int) -> list[float]:
 
 
 def _profile(page: TiffPage) -> bytes | None:
-    """The ICC profile; else that of Adobe RGB by EXIF, or of stated primaries (TIFF 6.0, section 20)."""
+    """The ICC profile; else Adobe RGB's if EXIF states it, or that of stated primaries (TIFF 6.0, section 20)."""
     if page.iccprofile:
         return bytes(page.iccprofile)
     photo, other = (page.tags[tag].value if tag in page.tags else {} for tag in (34665, 40965))
@@ -202,10 +202,10 @@ def _is_usual(page: TiffPage, bits: int) -> bool:
 
 
 def _check_pieces(page: TiffPage, bits: int, data: bytes) -> None:
-    """Refuse a picture of which strips or tiles are missing, empty or too short: decoders fill them with anything.
+    """Refuse a picture with missing, empty or short strips or tiles: decoders fill them with anything.
 
     Raises:
-        EOFError: If one ends behind the file.
+        EOFError: If one extends beyond the file.
         BadInput: ``corrupt``.
     """
     pieces = list(zip(page.dataoffsets, page.databytecounts, strict=False))
@@ -221,7 +221,7 @@ def _check_pieces(page: TiffPage, bits: int, data: bytes) -> None:
 
 
 def _is_damaged(page: TiffPage, piece: bytes) -> bool:
-    """Whether a strip or tile is damaged that is a JPEG picture, whose tables may stand apart (TIFF TN 2)."""
+    """Whether a strip or tile that is a JPEG picture is damaged; its tables may be stored apart (TIFF TN 2)."""
     tables: bytes = page.jpegtables or b""
     whole = tables.removesuffix(b"\xff\xd9") + piece[2:] if tables else piece
     header = read_jpeg_header(whole)
@@ -233,19 +233,19 @@ def _damaged(what: str) -> NoReturn:
 
 
 def _check_whole(page: TiffPage) -> None:
-    """Refuse sub-sampled colours that no coding combines: Pillow would find the picture cut off."""
+    """Refuse sub-sampled colours without a coding that combines them: Pillow would call the picture truncated."""
     if sum(page.databytecounts) < page.imagelength * page.imagewidth * 3 and page.subsampling != (1, 1):
         _refuse("a TIFF file of sub-sampled YCbCr colours without compression; save it as RGB")
 
 
 def _is_low_palette(page: TiffPage) -> bool:
-    """Whether a palette of 16 bits (TIFF 6.0, section 5) is filled in the low byte alone: else it were black."""
+    """Whether a 16-bit palette (TIFF 6.0, section 5) uses only the low byte; unshifted it would be black."""
     colours = page.colormap if int(page.photometric) == _PALETTE else None
     return colours is not None and used_bits(np.asarray(colours), 16) < 16
 
 
 def _pages(file: TiffFile) -> Iterable[TiffPage]:
-    """All pictures of a file, those of sub-directories behind their page."""
+    """All pictures of a file, those in sub-directories after their page."""
     if file.pages and "DNGVersion" in file.pages.first.tags:
         _refuse("a camera's raw file (DNG); develop it, and save it as 8 or 16 bit TIFF or JPEG")
     for number, page in enumerate(file.pages):
@@ -259,10 +259,10 @@ def _pages(file: TiffFile) -> Iterable[TiffPage]:
 
 
 def _chosen(pages: list[TiffPage]) -> TiffPage:
-    """The full picture: smaller copies of it are no other page, whatever they say of themselves.
+    """The full picture; smaller copies of it do not count as other pages, whatever they claim to be.
 
     Raises:
-        BadInput: ``multi_frame`` if there are several, ``unsupported_format`` where it is a camera's raw data.
+        BadInput: ``multi_frame`` if there are several, ``unsupported_format`` for a camera's raw data.
     """
     if not pages:
         raise BadInput("the TIFF file holds no picture", reason="corrupt")
@@ -289,7 +289,7 @@ def _area(page: TiffPage) -> int:
 
 
 def _is_copy(page: TiffPage, full: TiffPage) -> bool:
-    """Whether a page is a smaller copy of another by its sides, or a mask over it."""
+    """Whether a page is, judged by its sides, a smaller copy of another page, or is a mask over it."""
     if int(page.photometric) == _MASK:
         return True
     across, down = page.imagewidth / full.imagewidth, page.imagelength / full.imagelength
@@ -298,7 +298,7 @@ def _is_copy(page: TiffPage, full: TiffPage) -> bool:
 
 
 def _orientation(file: TiffFile, page: TiffPage) -> int:
-    """Its own, or that of the page in whose sub-directory it is: a thumbnail lies as its picture does."""
+    """The page's own orientation, or that of the page whose sub-directory it is in."""
     above = next((one for one in file.pages if isinstance(one, TiffPage) and page in (one.pages or ())), page)
     value = next((one.tags[274].value for one in (page, above) if 274 in one.tags), 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -335,20 +335,20 @@ def _decoded(page: TiffPage, bits: int, notes: list[str]) -> Rgb:
 
 
 def _samples(page: TiffPage) -> NDArray[Any]:
-    """A picture's samples as tifffile arranges them."""
+    """A picture's samples, arranged as tifffile does."""
     unknown = page.compression not in _known_compressions()
     try:
         if not unknown:
             return np.asarray(page.asarray(maxworkers=1))
     except ValueError as error:
-        if not str(error).startswith("COMPRESSION."):  # which is all that tifffile says of one that it cannot undo
+        if not str(error).startswith("COMPRESSION."):  # all that tifffile says of one it cannot undo
             raise
     scheme = f"{_name(page.compression)} ({int(page.compression)})"
     _refuse(f"a TIFF file compressed by {scheme}; save it with LZW, Deflate or none")
 
 
 def _opaque(rgb: Rgb, rest: Rgb, kinds: tuple[int, ...], notes: list[str]) -> Rgb:
-    """Laid over white where an extra sample is opacity: 1 associated, 2 not; others mean nothing here."""
+    """Laid over white if an extra sample is opacity (1 associated, 2 not); other kinds are ignored."""
     at, kind = next(((at, kind) for at, kind in enumerate(kinds[: rest.shape[2]]) if kind in (1, 2)), (0, 0))
     if not kind:
         if rest.shape[2]:
