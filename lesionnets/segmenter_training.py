@@ -111,7 +111,7 @@ def train_segmenter(
         prepare(model)
     images, masks = load_pairs(training, round(size * MARGIN))
     validation = Validation(held_out, size)
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         Pairs(images, masks, size, batch_size),
@@ -121,5 +121,5 @@ def train_segmenter(
         **options.limits(plan.minutes, plan.patience, smoke=2),
         ema_decay=0.995,
     )
-    calibrate(outcome.best, validation)
-    return outcome.best
+    calibrate(trained.best, validation)
+    return trained.best

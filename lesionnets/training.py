@@ -159,7 +159,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Trained:
     """What training reached."""
 
     best: Path
@@ -230,7 +230,7 @@ def fit(
     clip_norm: float = 1.0,
     companion: Learner | None = None,
     init: Path | None = None,
-) -> Outcome:
+) -> Trained:
     """Train until the epochs or the minutes are spent, and keep the best checkpoint.
 
     Each epoch is seeded with ``seed + epoch``, and training goes on at the epoch after the last one that was
@@ -310,7 +310,7 @@ def fit(
                 bar.update(task, figure=f"{run.best_by} {figures[run.best_by]:.4f} (best {state.best:.4f})")
                 folder.write_log(_row(state, float(torch.stack(losses).mean()), figures))
             folder.save(state, told, {name: part.state_dict() for name, part in parts.items()})
-    return Outcome(folder.best, state.best_figures, state.epoch, state.seconds)
+    return Trained(folder.best, state.best_figures, state.epoch, state.seconds)
 
 
 def _see(

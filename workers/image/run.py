@@ -36,8 +36,8 @@ _WRITERS = 2  # threads that encode and write artifacts while the next stage run
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of an image.
+class Processed:
+    """An image, and what its steps made of it.
 
     Attributes:
         image: What it is.
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Run:
-    """One image on its way: :meth:`do` each of its steps in turn, then ask for the :meth:`outcome`.
+    """One image on its way: :meth:`do` each of its steps in turn, then ask for what it has :meth:`processed`.
 
     Use it as a context manager, which ends once everything is written. If an error ends it, it remembers what was
     made until then, so that work done before an outage is not repeated.
@@ -142,8 +142,8 @@ class Run:
         _count_findings(record, image)
         self._writes.append(self._pool.submit(self._write, record, made))
 
-    def outcome(self) -> Outcome:
-        """What became of the image, once all its steps are done; written and remembered.
+    def processed(self) -> Processed:
+        """The image once all its steps are done; what they made is written and remembered.
 
         Raises:
             StaleArtifact, SourceReplaced: As for :meth:`do`.
@@ -157,7 +157,7 @@ class Run:
                 used = {record.key: record for record in records.values()}  # kept longer than unused ones
                 self._remember(used, {preview_key(self._steps): shown})
         stages = {step.stage: records[step.stage] for step in self._steps}
-        return Outcome(image, stages, tuple(self._found), shown, self._pictures)
+        return Processed(image, stages, tuple(self._found), shown, self._pictures)
 
     def _whole(self, found: dict[Stage, StageRecord], *, read: bool) -> dict[Stage, StageRecord]:
         """The stages whose files are as they were written; damaged ones are run again."""

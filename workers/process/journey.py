@@ -25,7 +25,7 @@ from workers.image.lastfile import LastFile
 from workers.image.pictures import BORDER, ENHANCED, MASK, StaleArtifact, read_back
 from workers.image.quality import quality_flags
 from workers.image.risk import assessed
-from workers.image.run import Outcome, Run
+from workers.image.run import Processed, Run
 from workers.image.source import Clock, Source, SourceReplaced
 from workers.image.steps import Step, plan, preview_key
 from workers.inference.protocol import Inference
@@ -78,25 +78,25 @@ def process(
     with closing(source):
         # An attempt that was interrupted may have left artifacts, even of content that was not known before.
         recalled = recall(store, source, clock) if job.known or attempt > 1 else None
-        outcome, handed = _made(
+        processed, handed = _made(
             job, source, steps, recalled, store, client, limits, clock, alive, destinations, decode
         )
     dicom, output, sent = handed
-    outputs = [record.output for record in outcome.stages.values()]
+    outputs = [record.output for record in processed.stages.values()]
     flags = quality_flags(outputs, may_have_text=job.may_have_text)
     risk, possible = assessed(steps, outputs, flags)
     record = ResultRecord(
         batch=job.batch,
         index=job.index,
         name=job.name,
-        source=SourceInfo(uri=job.source, **dict(outcome.image)),
-        stages=outcome.stages,
-        cached=outcome.cached,
+        source=SourceInfo(uri=job.source, **dict(processed.image)),
+        stages=processed.stages,
+        cached=processed.cached,
         flags=flags,
         risk=risk,
         possible=possible,
-        preview=layout.preview(outcome.image.sha256, preview_key(steps), job.order.pool),
-        preview_jpeg=outcome.shown,
+        preview=layout.preview(processed.image.sha256, preview_key(steps), job.order.pool),
+        preview_jpeg=processed.shown,
         dicom=dicom.keys,
         dicom_written={kind: written_as(body) for kind, body in dicom.bodies.items()},
         no_dicom=dicom.why_none,
@@ -129,7 +129,7 @@ def _made(
     alive: Callable[[], None],
     destinations: Destinations,
     decode: Decode,
-) -> tuple[Outcome, _Handed]:
+) -> tuple[Processed, _Handed]:
     """Run the steps whose results are not known, and hand over."""
     for last, found in ((False, recalled), (True, None)):
         try:
@@ -137,9 +137,9 @@ def _made(
                 for step in steps:
                     alive()
                     run.do(step)
-                outcome = run.outcome()
+                processed = run.processed()
             alive()
-            return outcome, _hand_over(job, source, outcome, store, destinations, clock, alive)
+            return processed, _hand_over(job, source, processed, store, destinations, clock, alive)
         except (StaleArtifact, SourceReplaced):  # known artifacts are gone or of another image: make all anew
             if last:
                 raise
@@ -149,7 +149,7 @@ def _made(
 def _hand_over(
     job: ImageJob,
     source: Source,
-    outcome: Outcome,
+    processed: Processed,
     store: ObjectStore,
     destinations: Destinations,
     clock: Clock,
@@ -167,11 +167,11 @@ def _hand_over(
     destination = destinations.named(job.order.send_to) if job.order.send_to is not None else None
     made, output, sent = Delivered(), None, None
     if job.order.dicom:
-        made = _make_dicom(job, source, outcome, store, clock)
+        made = _make_dicom(job, source, processed, store, clock)
     if job.order.output is not None:
         alive()
         with clock("output"):
-            output = copy_files(job, outcome.stages, outcome.pictures, made.keys, store)
+            output = copy_files(job, processed.stages, processed.pictures, made.keys, store)
     if destination is not None and made.bodies:
         alive()
         for key in made.keys.values():
@@ -182,8 +182,10 @@ def _hand_over(
     return made, output, sent
 
 
-def _make_dicom(job: ImageJob, source: Source, outcome: Outcome, store: ObjectStore, clock: Clock) -> Delivered:
-    image, stages = outcome.image, outcome.stages
+def _make_dicom(
+    job: ImageJob, source: Source, processed: Processed, store: ObjectStore, clock: Clock
+) -> Delivered:
+    image, stages = processed.image, processed.stages
     if image.media_type != MEDIA_TYPE:
         return Delivered(why_none="not_dicom")
     if source.sha256 != image.sha256:

@@ -48,7 +48,7 @@ def train(options: RecipeOptions) -> Path:
     torch.manual_seed(options.seed)
     hyper: dict[str, Any] = {"width": options.width_or(WIDTH), "size": size}
     model = BilinearVgg(**hyper)
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         LookedAt(albums[0], size, min(batch, len(albums[0])), Looks(), options.seed),
@@ -58,7 +58,7 @@ def train(options: RecipeOptions) -> Path:
         ema_decay=0.99,
         **options.limits(MINUTES, PATIENCE),
     )
-    return outcome.best
+    return trained.best
 
 
 def measure(model: nn.Module, album: Album, size: int) -> dict[str, float]:

@@ -97,7 +97,7 @@ def train_one(
     limits["epochs"] = limits["epochs"] or epochs
     run = Run("classify_lite", checkpoint.name_of(LiteClassifier), hyper, options.out, best_by="mean_auc")
     loader = LookedAt(training, size, min(batch_size, len(training)), vary, options.seed)
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         loader,
@@ -108,7 +108,7 @@ def train_one(
         ema_decay=0.99 if len(loader) * limits["epochs"] < 500 else 0.995,
         **limits,
     )
-    return outcome.best
+    return trained.best
 
 
 def optimiser(model: LiteClassifier, rate: float) -> torch.optim.Optimizer:

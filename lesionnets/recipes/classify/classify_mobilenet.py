@@ -70,7 +70,7 @@ def train(options: RecipeOptions) -> Path:
         logits, _, _ = model(images.float() / 255, masks.float() / 255)
         return balanced_cross_entropy(logits, labels, weights.to(logits.device), smoothing=0.1)
 
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         RandomViews(lesions, size, batch_size),
@@ -86,8 +86,8 @@ def train(options: RecipeOptions) -> Path:
         **options.limits(MINUTES, PATIENCE, smoke=2),
         ema_decay=0.995,
     )
-    calibrate(outcome.best, validation)
-    return outcome.best
+    calibrate(trained.best, validation)
+    return trained.best
 
 
 def segmenter(path: Path) -> Callable[[Image], Image]:

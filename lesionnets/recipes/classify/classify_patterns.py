@@ -117,7 +117,7 @@ def train(options: RecipeOptions) -> Path:
         raise UsageError(f"no image with a diagnosis is of source {options.leave_out}")
     limits = options.limits(MINUTES, PATIENCE)
     limits["epochs"] = limits["epochs"] or EPOCHS
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         BankViews(training, rows, min(BATCH, len(rows))),
@@ -130,8 +130,8 @@ def train(options: RecipeOptions) -> Path:
         ema_decay=0.99,
         **limits,
     )
-    save_learned(outcome.best)
-    return outcome.best
+    save_learned(trained.best)
+    return trained.best
 
 
 def save_learned(path: Path) -> None:

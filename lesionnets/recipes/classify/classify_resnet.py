@@ -72,7 +72,7 @@ def train(options: RecipeOptions) -> Path:
         logits, _, _ = model(images.float() / 255)
         return balanced_cross_entropy(logits, labels, weights.to(logits.device), smoothing=0.1)
 
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         RandomViews(pictures, size, batch_size),
@@ -82,5 +82,5 @@ def train(options: RecipeOptions) -> Path:
         **options.limits(MINUTES, PATIENCE, smoke=2),
         ema_decay=0.995,
     )
-    calibrate(outcome.best, validation)
-    return outcome.best
+    calibrate(trained.best, validation)
+    return trained.best

@@ -132,7 +132,7 @@ def train_on_pool(model: nn.Module, run: Run, options: RecipeOptions, *, rate: f
     )
     held_out = find_samples(data / "val" / "images", data / "val" / "masks")
     crops = load_lesion_crops(held_out, limit=4 if smoke else None, least=16 if smoke else 64)
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         patches,
@@ -144,4 +144,4 @@ def train_on_pool(model: nn.Module, run: Run, options: RecipeOptions, *, rate: f
         ema_decay=0.998,
         clip_norm=30.0,  # the logarithm's gradients are those of an error of some ten-thousandths
     )
-    return outcome.best
+    return trained.best

@@ -81,7 +81,7 @@ def train(options: RecipeOptions) -> Path:
         hyper["levels"] = 3
     torch.manual_seed(options.seed)
     model = PartialPurifier(**hyper)
-    outcome = fit(
+    trained = fit(
         model,
         loss_with(features),
         OccludedPairs(
@@ -94,4 +94,4 @@ def train(options: RecipeOptions) -> Path:
         validate_every=4,
         ema_decay=0.99,
     )
-    return outcome.best
+    return trained.best

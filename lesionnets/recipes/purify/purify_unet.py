@@ -149,7 +149,7 @@ def train(options: RecipeOptions) -> Path:
     crop, batch_size = (32, 2) if smoke else (224, 48 if where.type == "cuda" else 8)
     torch.manual_seed(options.seed)
     model = Purifier(widths)
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         LaidOver(backgrounds, bank, where, crop=crop, batch_size=batch_size, steps=2 if smoke else 100),
@@ -162,4 +162,4 @@ def train(options: RecipeOptions) -> Path:
         validate_every=6,
         ema_decay=0.99 if where.type == "cpu" else 0.998,
     )
-    return outcome.best
+    return trained.best

@@ -94,7 +94,7 @@ def train_one(
         pairs.learn(chosen, losses.detach())
         return losses.mean()
 
-    outcome = fit(
+    trained = fit(
         model,
         loss_step,
         pairs,
@@ -106,7 +106,7 @@ def train_one(
         companion=pairs,
         **limits,
     )
-    return outcome.best
+    return trained.best
 
 
 def load_imagenet_encoder(model: UNetLite, version: int) -> None:

@@ -72,7 +72,7 @@ def train(options: RecipeOptions) -> Path:
     domains = banked(options, model, training, size, batch) if frozen else live(options, seen, size, batch)
     if options.init is None:
         standardise(model, domains)
-    outcome = fit(
+    trained = fit(
         model,
         partial(loss_step, learning=options.learning),
         Alternate(*domains, steps),
@@ -83,7 +83,7 @@ def train(options: RecipeOptions) -> Path:
         ema_decay=0.995,
         **options.limits(MINUTES, PATIENCE, smoke=2) | {"init": None},  # the bank was described by it already
     )
-    return outcome.best
+    return trained.best
 
 
 @torch.no_grad()
