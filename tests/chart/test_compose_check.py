@@ -1,5 +1,6 @@
 """What `make containers compose-check` begins from, as far as it needs no container."""
 
+import ast
 import re
 import shutil
 from collections import Counter
@@ -17,6 +18,7 @@ from benchmarks.containers.proof import compared
 from benchmarks.containers.town import PROGRAMS, SERVERS, Town, sources
 from benchmarks.killloop.verdict import Verdict
 from deploy.check_models import wrong_models
+from orchestrator.stack.servers import s3door
 
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
@@ -106,3 +108,14 @@ def test_whatever_is_wrong_is_counted_and_makes_the_check_fail(verdict, wrong, l
     report = Report(kills=8, ends=7, upgrades=3, verdicts=verdicts, wrong=wrong)
     assert report.line(90) == f"{line} kills=8 ends=7 upgrades=3 images=90"
     assert report.good == (not verdict and not wrong)
+
+
+def test_the_stand_in_for_minio_asks_its_door_for_names_that_are_there() -> None:
+    tree = ast.parse((ROOT / "benchmarks/containers/standins/minio.py").read_text())
+    named = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "s3door"
+    }
+    assert "S3Door" in named
+    assert [name for name in sorted(named) if not hasattr(s3door, name)] == []

@@ -106,7 +106,7 @@ def main(folder: Path, port: int) -> None:
 
     s3door._HOSTS.add("minio")  # its name in compose.yaml
     threading.Thread(target=make_buckets, args=(folder, port, key, secret), daemon=True).start()
-    ministack.app = s3door.Door(Noting(ministack.app, own / "written.jsonl"), key, secret)
+    ministack.app = s3door.S3Door(Noting(ministack.app, own / "written.jsonl"), key, secret)
     ministack.main()
 
 
