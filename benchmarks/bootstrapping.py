@@ -23,7 +23,6 @@ pictures, drawn within source and diagnosis, and differences image by image; mea
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from benchmarks.figures import tell
 from dermbatch.phantoms.phantom import phantom
 from lesionnets.data.augment import augment_pair
 from lesionnets.data.batches.in_memory import balanced
@@ -105,11 +105,7 @@ def main() -> None:
         else:
             samples = [one for one in all_samples(asked.data, "train") if one.diagnosis and one.mask]
             parts = [_kept(asked, samples, source) for source in asked.fold]
-    figures = measured(parts)
-    for name, figure in figures.items():
-        print(f"{name}={str(figure).replace(' ', '')}", flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps({name: vars(one) for name, one in figures.items()}, indent=2))
+    tell(measured(parts), asked.json)
 
 
 def measured(parts: Sequence[dict[str, Floats]]) -> dict[str, Figure]:
@@ -131,7 +127,7 @@ def measured(parts: Sequence[dict[str, Floats]]) -> dict[str, Figure]:
     each = [{arm: of(part, arm) for arm in part if arm != "labels"} for part in parts]
 
     def figures(weights: Weights) -> dict[str, float]:
-        told = [{arm: tell(weights[folds == k]) for arm, tell in arms.items()} for k, arms in enumerate(each)]
+        told = [{arm: judge(weights[folds == k]) for arm, judge in arms.items()} for k, arms in enumerate(each)]
         means = {
             f"{arm}:{name}": float(np.mean([fold[arm][name] for fold in told]))
             for arm in told[0]
@@ -155,8 +151,7 @@ def _kept(asked: argparse.Namespace, samples: Sequence[Sample], source: int) -> 
     if not path.exists():
         np.savez(path, **_arms(asked, *fold(samples, source)))
     part = dict(np.load(path))
-    for figure, value in measured([part]).items():
-        print(f"source {source}: {figure}={str(value).replace(' ', '')}", flush=True)
+    tell(measured([part]), prefix=f"source {source}: ")
     return part
 
 

@@ -10,7 +10,6 @@ columns are copied. Weights and answers are the same, bit by bit; only a file's 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -48,15 +47,11 @@ def _gathers(node: onnx.NodeProto | None, axis: int) -> bool:
     return node is not None and node.op_type == "Gather" and [one.i for one in node.attribute] == [axis]
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return iter(sorted(folder.glob("[0-9]*/model.onnx")))
-
-
 def main() -> None:
     """Rewrite the versions of models, and the digests in their configuration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="folder in a model repository")
-    for path in (path for folder in parser.parse_args().models for path in _files(folder)):
+    for path in (path for one in parser.parse_args().models for path in sorted(one.glob("[0-9]*/model.onnx"))):
         model, former = onnx.load(path), file_digest(path)
         count = turned(model)
         onnx.checker.check_model(model, full_check=True)

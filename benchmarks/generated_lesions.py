@@ -36,6 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.figures import tell
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
@@ -132,11 +133,7 @@ def main() -> None:
         if asked.smoke:
             asked.size, asked.steps = 32, 2
         parts = [_smoke_fold(asked)] if asked.smoke else [_fold(asked, told) for told in asked.fold]
-    figures = measured(parts)
-    for name, figure in figures.items():
-        print(f"{name}={str(figure).replace(' ', '')}", flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps({name: vars(one) for name, one in figures.items()}, indent=2))
+    tell(measured(parts), asked.json)
 
 
 def measured(parts: Sequence[tuple[Labels, Mapping[str, Floats]]]) -> dict[str, Figure]:
