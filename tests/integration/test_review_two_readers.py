@@ -190,6 +190,7 @@ def test_every_drawing_is_there_once(redis_settings, object_store_settings, repl
                     reader.page.bring_to_front()
                     reader.page.evaluate("dispatchEvent(new Event('focus'))")
                 elif turn == 2 and reader is bo:  # the replica dies as he draws, and the image is run anew
+                    ada.here()  # her page has what it asked of that replica: without its scripts no page can wait
                     reader.draw(index, between=replicas.processes[0].kill)
                     newer = np.zeros((HEIGHT, WIDTH), np.uint8)
                     newer[:60, :60] = 255
