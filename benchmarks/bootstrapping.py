@@ -28,14 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.figures import tell
-from dermbatch.phantoms.phantom import phantom
+from benchmarks.figures import drawn_samples, tell
 from lesionnets.data.augment import augment_pair
 from lesionnets.data.batches.in_memory import balanced
 from lesionnets.data.sources.folds import all_samples, fold, source_of
@@ -100,7 +98,7 @@ def main() -> None:
         asked.work.mkdir(parents=True, exist_ok=True)
         if asked.smoke:
             asked.size, asked.steps, asked.views = 64, 2, 1
-            samples = _drawn(asked.work)
+            samples = drawn_samples(asked.work, 18)
             parts = [_arms(asked, samples[:9], samples[9:])]
         else:
             samples = [one for one in all_samples(asked.data, "train") if one.diagnosis and one.mask]
@@ -296,17 +294,6 @@ def _where(model: LiteMaskCN, seen: Seen, masks: Tensor) -> Tensor:
 def _jaccards(found: Tensor, seen: Seen) -> Floats:
     masks = (found[:, 0] >= 0.5).numpy(), (seen.masks[:, 0] >= 128).numpy()
     return np.array([jaccard(one, truth) for one, truth in zip(*masks, strict=True)])
-
-
-def _drawn(folder: Path) -> list[Sample]:
-    """Phantoms with their masks."""
-    samples = []
-    for number in range(18):
-        drawn, image = phantom(number, height=72, width=96), folder / f"PH_{number}.png"
-        cv2.imwrite(str(image), drawn.image[:, :, ::-1])
-        cv2.imwrite(str(mask := folder / f"PH_{number}_mask.png"), 255 * drawn.lesion.astype(np.uint8))
-        samples.append(Sample(image.stem, image, mask, DIAGNOSES[number % 3]))
-    return samples
 
 
 if __name__ == "__main__":
