@@ -105,6 +105,12 @@ ABOUT: dict[str, About] = {
         f"{_ISIC}; from scratch",
         _SEGMENT_LIMITS,
     ),
+    "segment_dilated_lite": About(
+        "Finds the skin lesion's area in a dermoscopic image, with dilated convolutions (Bisla et al. 2019) on "
+        "EfficientNet-Lite0.",
+        _MASKED,
+        _SEGMENT_LIMITS,
+    ),
     "segment_efficient": About(
         "Finds the skin lesion's area in a dermoscopic image, on EfficientNet-B3 (SkinSegmentSRGAN).",
         f"{_ISIC}; from scratch",

@@ -128,25 +128,31 @@ MOBILE_COARSE = (
     + 24 * 32 + norm(32) + sum(9 * a + norm(a) + a * 96 + norm(96) for a in (96 + 32, 96)) + 96 + 1
 )  # fmt: skip
 
-LITE = (
-    9 * 3 * 32
-    + 32
-    + sum(
-        (e > 1) * (a * a * e + a * e) + k * k * a * e + a * e + a * e * b + b
-        for repeats, k, e, first, b in (
-            (1, 3, 1, 32, 16),
-            (2, 3, 6, 16, 24),
-            (2, 5, 6, 24, 40),
-            (3, 3, 6, 40, 80),
-            (3, 5, 6, 80, 112),
-            (4, 5, 6, 112, 192),
-            (1, 3, 6, 192, 320),
-        )
-        for a in (first, *[b] * (repeats - 1))
-    )
-    + 320 * 1280
-    + 1280
+LITE_BLOCKS = (
+    (1, 3, 1, 32, 16),
+    (2, 3, 6, 16, 24),
+    (2, 5, 6, 24, 40),
+    (3, 3, 6, 40, 80),
+    (3, 5, 6, 80, 112),
+    (4, 5, 6, 112, 192),
+    (1, 3, 6, 192, 320),
 )
+
+
+def lite(groups: int) -> int:
+    """The stem and so many groups of blocks."""
+    return (
+        9 * 3 * 32
+        + 32
+        + sum(
+            (e > 1) * (a * a * e + a * e) + k * k * a * e + a * e + a * e * b + b
+            for repeats, k, e, first, b in LITE_BLOCKS[:groups]
+            for a in (first, *[b] * (repeats - 1))
+        )
+    )
+
+
+LITE = lite(7) + 320 * 1280 + 1280
 """EfficientNet-Lite0 (Tan and Le 2019, table 1) without attention, batch norm folded in."""
 
 CASES = {
@@ -183,6 +189,22 @@ CASES = {
         + 1,
         like(1),
         paper=512,
+    ),
+    # The same, but for the levels at a half to a sixteenth of the sides: the encoder has 16, 24, 40, 112 channels.
+    "dilated_unet_lite.DilatedUNetLite": Case(
+        lite(5)
+        + double(3, 64)
+        + double(40, 512)
+        + double(112, 1024)
+        + sum(4 * 2 * here * here + here for here in (512, 256, 128, 64))
+        + double(2 * 512, 512)
+        + double(256 + 24, 256)
+        + double(128 + 16, 128)
+        + double(2 * 64, 64)
+        + 64
+        + 1,
+        like(1),
+        paper=160,
     ),
     # 25,557,032 published with 1,000 classes; here 3.
     "resnet.ResNet50": Case(25_557_032 - 997 * 2049, lambda h, w: [(3,), (256,), (3, ceil(h, 32), ceil(w, 32))]),
