@@ -29,7 +29,7 @@ from orchestrator.similar.picture import look_of
 from orchestrator.similar.shelf import Case, IndexShelf, OpenIndex, Refinement, forbidden
 
 LOCAL = 0.25
-"""Share of the local patterns in the similarity: chosen on training images, measured in docs/models.md."""
+"""Share of the local patterns in the similarity: chosen on training images, measured in docs/similar.md."""
 
 LOCAL_CHOSEN = 0.75
 """The same if somebody chooses regions: then these are what the question is about."""

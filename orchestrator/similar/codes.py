@@ -25,7 +25,7 @@ EXACT = 20_000
 """Cases up to which all are compared."""
 
 DIRECTIONS = 320
-"""Dimensions that are kept: with fewer, neighbours are lost however thorough the search (docs/models.md)."""
+"""Dimensions that are kept: with fewer, neighbours are lost however thorough the search (docs/similar.md)."""
 
 _A_LIST = 48  # of those that are fitted to: below 39, FAISS warns
 _MOST_LISTS = 2048

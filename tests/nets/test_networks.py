@@ -55,7 +55,7 @@ class Case:
         inputs: Channels of each input; what is not three channels is a mask.
         small: Hyper-parameters of a quick one.
         sides: Sizes that it must take, the first one the size for gradients and export.
-        paper: Side of the image in the paper, for docs/models.md.
+        paper: Side of the image in the paper, for docs/papers.md.
         given: Sides of the inputs after the first over the image's, where they differ.
     """
 
@@ -505,8 +505,8 @@ def test_at_full_width_there_are_the_papers_parameters(name: str) -> None:
 
 
 def documented() -> dict[str, list[str]]:
-    """Rows of the table of networks in docs/models.md, by the network's name."""
-    text = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    """Rows of the table of networks in docs/papers.md, by the network's name."""
+    text = (Path(__file__).parents[2] / "docs/papers.md").read_text()
     section = text.split("\n## Networks\n")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line]
     return {row[1].strip("`"): row for row in rows[2:]}
