@@ -140,6 +140,19 @@ def test_pixels_hold_from_file_to_screen(browser, link, uploaded, pictures):
     seat.close()
 
 
+def test_a_page_whose_scripts_did_not_come_says_so(browser, link, uploaded):
+    seat = Seat(browser, link())
+    page, words = seat.page, "This page did not load completely"
+    for path, script in (("/gallery?batch=golden", "gallery.js"), ("/correct/golden/0", "review/mask.js")):
+        page.route(f"**/static/{script}*", lambda route: route.abort(), times=1)
+        seat.go(path)
+        page.get_by_text(words).wait_for(timeout=1000 * patience(20))
+        page.get_by_role("link", name="Load it again").click()
+        seat.until("!document.querySelector('.late')")
+        assert page.url.endswith(path)
+    seat.close()
+
+
 def test_layers_that_come_late_leave_the_view_as_a_person_set_it(browser, link, uploaded):
     seat = Seat(browser, link())
     row = seat.context.request.get(f"{seat.base}/v1/results?batch=golden&outcome=done").json()["results"][0]

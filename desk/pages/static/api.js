@@ -1,5 +1,6 @@
 // What all pages share: asking the API, saying what went wrong, the list of keys.
 
+document.querySelector(".late")?.remove(); // modules run once all that they import is there
 const meta = document.querySelector('meta[name="csrf-token"]');
 const person = document.querySelector(".person")?.textContent;
 let token = meta?.content ?? "";
