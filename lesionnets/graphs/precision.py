@@ -75,8 +75,8 @@ def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0)
     """A graph whose wide convolutions are computed in 8 bits, calibrated by the ranges of values on real inputs.
 
     Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte by tensor,
-    weights in 7 bits by output channel: with a full byte, what processors without VNNI add up in 16 bits can be more
-    than those hold, and is cut off, so a model would give other answers there. A ReLU after a convolution is
+    weights in 7 bits by output channel: with a full byte, what processors without VNNI add up in 16 bits can be
+    more than those hold, and is cut off, so a model would give other answers there. A ReLU after a convolution is
     computed with it: none of its steps is spent on what it cuts off.
 
     Args:
@@ -173,7 +173,7 @@ def _cut_off(model: onnx.ModelProto, convolutions: list[str]) -> list[str]:
 
 
 def _spare_others(model: onnx.ModelProto) -> None:
-    """Hand what was rounded for a convolution in bytes to that alone: others read it as it was computed in float32."""
+    """Hand what was rounded for a convolution in bytes to that alone: others read it as it was in float32."""
     made = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.op_type in {"Conv", "QuantizeLinear"}:

@@ -87,7 +87,7 @@ def default_model(stage: Stage) -> str:
 
 
 def in_float32(path: Path) -> Path:
-    """``model.onnx`` of the same version of the model that a variant in bytes was made of; other files as they are."""
+    """``model.onnx`` of the model that a variant in bytes was made of, of its version; other files as they are."""
     base = path.parents[1].with_name(path.parents[1].name.removesuffix("_int8"))
     return base / path.parent.name / path.name
 
