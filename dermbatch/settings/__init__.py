@@ -240,7 +240,7 @@ class TenantSettings(Section):
 
 
 DEFAULT_MODELS = {
-    Stage.PURIFY: ModelChoice(name="purify_unet"),
+    Stage.PURIFY: ModelChoice(name="purify_unet_int8"),
     Stage.SEGMENT: ModelChoice(name="segment_lite"),
     Stage.ENHANCE: ModelChoice(name="enhance_espcn_int8"),
     Stage.CLASSIFY: ModelChoice(name="classify_lite"),

@@ -26,7 +26,7 @@ def precision(
         Path | None, typer.Option(help="Experts' masks, for the classifier and for crops of lesions.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="model.onnx of a model repository; by default what ships.")
+        Path | None, typer.Option(help="model.onnx of a model repository; by default what ships, in float32.")
     ] = None,
     count: Annotated[
         int, typer.Option(min=1, help="Number of images to calibrate int8 with, spread evenly over the folder.")
@@ -47,7 +47,7 @@ def precision(
     from lesionnets.export import write_variant  # noqa: PLC0415
     from lesionnets.graphs.precision import Precision, to_float16, to_int8  # noqa: PLC0415
 
-    path = model or Path(predictors.default_model(stage))
+    path = model or predictors.in_float32(Path(predictors.default_model(stage)))
     loaded = predictors.load_model(path, stage)
     if path.suffix != ".onnx" or not loaded.parameters:
         raise UsageError(f"{path} is not a model.onnx of a model repository: `lesionnets export` makes one")

@@ -210,7 +210,7 @@ def test_a_new_segmentation_leaves_purification_alone_and_is_compared(stack, fir
     stack("resegment", first, "--batch", "newer", "--model", "segment=segment_lite@2")
     assert stack.wait("newer")["done"] == 8
     after = stack.inferences()
-    assert after["purify_unet", "1"] == before["purify_unet", "1"]
+    assert after["purify_unet_int8", "1"] == before["purify_unet_int8", "1"]
     assert after["segment_lite", "1"] == before["segment_lite", "1"]
     assert after["segment_lite", "2"] >= before.get(("segment_lite", "2"), 0) + 8
     assert {record.stages[Stage.SEGMENT].model.version for record in stack.records("newer")} == {"2"}

@@ -33,7 +33,7 @@ def test_all_defaults_are_trained_with_the_seed_and_exported() -> None:
         assert "--smoke" in line
     assert {line[1] for line in words if line[0] == "export"} == {f"build/models/{name}/best.pt" for name in names}
     order = [line[0] for line in words]
-    assert order == ["train"] * 4 + ["usual"] + ["export"] * 4 + ["precision"]
+    assert order == ["train"] * 4 + ["usual"] + ["export"] * 4 + ["precision"] * 2
     program = typer.main.get_command(app)
     for line in words:
         command = program.commands[line[0]]  # type: ignore[attr-defined]

@@ -86,6 +86,12 @@ def default_model(stage: Stage) -> str:
         raise UsageError(f"{error}; name a model") from error
 
 
+def in_float32(path: Path) -> Path:
+    """``model.onnx`` of the model that a variant in bytes was made of, of its version; other files as they are."""
+    base = path.parents[1].with_name(path.parents[1].name.removesuffix("_int8"))
+    return base / path.parent.name / path.name
+
+
 def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, shown: bool = False) -> Model:
     """A model of a stage.
 
