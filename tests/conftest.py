@@ -75,6 +75,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector pass over what modules brought: it stays, and looking at it again costs seconds."""
+    """Have the garbage collector pass over what modules brought: it stays, and another look costs seconds."""
     gc.collect()
     gc.freeze()
