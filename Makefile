@@ -129,7 +129,7 @@ compose-check: develop  ## run compose.yaml on them; kill, end and exchange its 
 
 desk-check: develop  ## the desk in a real browser, all of it: by keyboard, killed in mid-view, large pictures; pictures of its pages in build/desk
 	DESK_CHECK=1 DESK_PICTURES=build/desk $(BIN)/pytest tests/acceptance/test_desk_browser.py tests/acceptance/test_report_pages.py \
-		tests/integration/test_review_browser.py tests/integration/test_review_two_readers.py
+		tests/integration/test_review_browser.py tests/integration/test_review_browser_kept.py tests/integration/test_review_two_readers.py
 
 house: develop  ## one image's way: folders and modules that it enters, returns into a folder that it left, lines of code
 	$(BIN)/python -m benchmarks.house

@@ -1,5 +1,6 @@
 """What holds for all tests: their order, how many threads they take, and no time limits on single examples."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -39,6 +40,7 @@ LONGEST = (
     "acceptance/test_privacy.py",
     "integration/test_review_two_readers.py",
     "integration/test_review_browser.py",
+    "integration/test_review_browser_kept.py",
     "acceptance/test_install.py",
     "nets/test_networks.py",
     "integration/test_draining.py",
@@ -70,3 +72,9 @@ def _place(item: pytest.Item) -> tuple[int, bool]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the modules that take longest first; within a module nothing moves."""
     items.sort(key=_place)
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over what modules brought: it stays, and another look costs seconds."""
+    gc.collect()
+    gc.freeze()

@@ -28,6 +28,10 @@ from workers.triton.client import TritonClient
 if TYPE_CHECKING:
     import httpx
     from desk_server import Server
+    from playwright.sync_api import Browser
+    from watched import Watched
+
+    from dermbatch.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -252,3 +256,45 @@ def orchestra(empty_redis: RedisSettings, empty_store: StoreSettings) -> Iterato
         yield orchestra
     finally:
         orchestra.end()
+
+
+@pytest.fixture
+def redis_client(empty_redis: RedisSettings) -> Iterator[redis.Redis]:
+    """What looks into the real Valkey, with nothing in it at first."""
+    with redis.Redis.from_url(empty_redis.url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def ledger(empty_redis: RedisSettings) -> "Ledger":
+    """An empty ledger whose leases are short."""
+    from in_flight import SETTINGS
+
+    from dermbatch.ledger import Ledger
+
+    return Ledger(empty_redis, SETTINGS)
+
+
+@pytest.fixture
+def watched(empty_redis: RedisSettings, empty_store: StoreSettings) -> "Watched":
+    """A bucket that is watched, on empty servers."""
+    from watched import Watched
+
+    return Watched(empty_redis, empty_store)
+
+
+@pytest.fixture
+def quiet(empty_redis: RedisSettings, empty_store: StoreSettings) -> "Watched":
+    """The same, listed once only: all else is by notifications."""
+    from watched import Watched
+
+    return Watched(empty_redis, empty_store, every=3600)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A real browser."""
+    from tests.acceptance.browser import chromium
+
+    with chromium() as browser:
+        yield browser

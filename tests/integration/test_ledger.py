@@ -1,71 +1,18 @@
+"""Images in flight and slots in the ledger: claims, leases, messages, poison, and what one scrape asks."""
+
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import pytest
 import redis
+from in_flight import SETTINGS, batch, claimed, job, put, taken, wait_due
 
 from dermbatch.errors import LedgerUnavailable
-from dermbatch.ledger import Claim, Ledger, Message
+from dermbatch.ledger import Claim, Ledger
 from dermbatch.ledger.queue import QUEUES
-from dermbatch.records.asked import Batch, BatchControl, ImageJob, ModelChoice, Order
-from dermbatch.settings import LedgerSettings, RedisSettings
-from dermbatch.stages import Stage
+from dermbatch.settings import RedisSettings
 from orchestrator.dispatch.ledger_metrics import LedgerMetrics
 from orchestrator.stack.ports import free_ports
-from tests.waiting import wait_for
-
-SETTINGS = LedgerSettings(lease=0.3, heartbeat=0.1, queued_look=0.3, max_crashes=3)
-
-
-@pytest.fixture
-def ledger(empty_redis):
-    return Ledger(empty_redis, SETTINGS)
-
-
-@pytest.fixture
-def client(empty_redis):
-    with redis.Redis.from_url(empty_redis.url, decode_responses=True) as client:
-        yield client
-
-
-def job(index=0, batch="b"):
-    return ImageJob(
-        batch=batch,
-        index=index,
-        name="x.jpg",
-        source="s3://incoming/b/0",
-        order=Order(models={Stage.SEGMENT: ModelChoice(name="m")}),
-    )
-
-
-def message(index=0, batch="b", lane="bulk"):
-    return Message(job(index, batch), QUEUES[lane], f"message {batch}:{index}")
-
-
-def put(ledger, *indices, batch="b", lane="bulk"):
-    return ledger.images.enqueue([message(index, batch, lane) for index in indices or (0,)])
-
-
-def taken(redis_client, lane="bulk"):
-    """What a worker does first: it takes the message."""
-    return redis_client.rpop(QUEUES[lane])
-
-
-def batch(images, name="b", lane="bulk"):
-    return Batch(
-        name=name, created=datetime.now(UTC), order=Order(lane=lane, models={}), images=images, software="0"
-    )
-
-
-def claimed(ledger, item, owner="w/0"):
-    claim = ledger.images.claim(item, owner)
-    assert isinstance(claim, Claim)
-    return claim
-
-
-def wait_due(ledger):
-    return wait_for(lambda: ledger.images.requeue("orchestrator"), 5, "something due")
 
 
 def test_of_many_claims_one_wins(ledger):
@@ -111,31 +58,31 @@ def test_heartbeats_keep_a_lease(ledger):
         assert ledger.images.requeue("o") == []
 
 
-def test_a_lost_message_is_sent_again_without_counting_a_crash(ledger, client):
+def test_a_lost_message_is_sent_again_without_counting_a_crash(ledger, redis_client):
     put(ledger)
     for _ in range(4):
-        assert taken(client) == "message b:0"
+        assert taken(redis_client) == "message b:0"
         (due,) = wait_due(ledger)
         assert (due.why, due.attempts) == ("resend", 0)
-    assert client.llen(QUEUES["bulk"]) == 1
+    assert redis_client.llen(QUEUES["bulk"]) == 1
 
 
-def test_a_message_that_waits_in_the_queue_is_not_sent_twice(ledger, client):
+def test_a_message_that_waits_in_the_queue_is_not_sent_twice(ledger, redis_client):
     put(ledger, 0, 1, lane="live")
     for _ in range(5):
         time.sleep(0.1)
         assert ledger.images.requeue("o") == []
-    assert client.llen(QUEUES["live"]) == 2
+    assert redis_client.llen(QUEUES["live"]) == 2
     assert ledger.snapshot().waits.get("live") > 0.4
     assert ledger.snapshot().waits.get("bulk") is None
 
 
-def test_a_message_given_back_is_sent_again_at_once(ledger, client):
+def test_a_message_given_back_is_sent_again_at_once(ledger, redis_client):
     put(ledger)
-    taken(client)
+    taken(redis_client)
     assert ledger.images.give_back("b", 0)
     assert [due.why for due in ledger.images.requeue("o")] == ["resend"]
-    assert taken(client) == "message b:0"
+    assert taken(redis_client) == "message b:0"
     claimed(ledger, job())
     assert not ledger.images.give_back("b", 0)
 
@@ -178,141 +125,6 @@ def test_a_pause_is_kept_and_transient_failures_are_counted(ledger):
     assert ledger.images.postpone(again, 1, counted=False) == 1
 
 
-def counts(ledger, name="b"):
-    state = ledger.batches.get(name)
-    return state.images, state.done, state.failed
-
-
-def test_a_result_counts_whoever_tells_and_beats_a_failure(ledger):
-    ledger.batches.open(batch(2))
-    put(ledger)
-    late = claimed(ledger, job())
-    wait_due(ledger)
-    current = claimed(ledger, job(), "w/1")
-    assert ledger.images.finish(job(), late.owner, "done")
-    assert not ledger.images.finish(job(), current.owner, "failed", "bad_input")
-    assert counts(ledger) == (2, 1, 0)
-
-
-def test_counts_are_derived_and_refusals_count_as_failed(ledger):
-    assert ledger.batches.get("b") is None
-    ledger.batches.open(batch(3))
-    assert ledger.batches.refuse("b", 0, "zip_slip")
-    assert not ledger.batches.refuse("b", 0, "zip_slip")
-    put(ledger, 1, 2)
-    assert ledger.batches.get("b").in_flight == 2
-    for index, outcome, reason in ((1, "done", ""), (2, "failed", "truncated")):
-        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, outcome, reason)
-    state = ledger.batches.get("b")
-    assert (state.done, state.failed, state.finished, state.in_flight) == (1, 2, True, 0)
-    assert state.reasons == {"zip_slip": 1, "truncated": 1}
-    assert ledger.images.in_flight() == 0
-    assert set(ledger.snapshot().states.values()) == {0}
-
-
-def test_opening_a_batch_again_keeps_its_place(ledger):
-    assert ledger.batches.open(batch(5, "first", "live"))
-    ledger.batches.open(batch(5, "second"))
-    ledger.batches.advance("first", 4)
-    assert not ledger.batches.open(batch(5, "first", "live"))
-    assert ledger.batches.get("first").next_index == 4
-    assert [state.name for state in ledger.batches.all()] == ["first", "second"]
-    assert [state.lane for state in ledger.batches.all()] == ["live", "bulk"]
-    ledger.batches.forget("first")
-    assert [state.name for state in ledger.batches.all()] == ["second"]
-
-
-def test_nothing_of_a_closed_batch_is_left(ledger, client):
-    ledger.batches.open(batch(2))
-    put(ledger, 0, 1)
-    for index in (0, 1):
-        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, "done")
-    client.delete(QUEUES["bulk"])
-    ledger.batches.forget("b")
-    assert client.keys("dermbatch:*") == []
-    ledger.images.finish(job(0), "late", "done")
-    assert all(client.ttl(key) > 0 for key in client.keys("dermbatch:*"))
-
-
-def test_enqueueing_moves_the_place_in_the_same_step(ledger):
-    ledger.batches.open(batch(9))
-    assert ledger.images.enqueue([message(0), message(1)], next_index=2) == 2
-    assert ledger.batches.get("b").next_index == 2
-
-
-def test_a_batch_is_steered(ledger):
-    assert not ledger.batches.steer("b", BatchControl(state="paused"))
-    ledger.batches.open(batch(3))
-    control = BatchControl(lane="live", weight=7, state="paused", why="lunch", tolerant=True)
-    assert ledger.batches.steer("b", control)
-    assert ledger.batches.get("b").control == control
-
-
-def test_failures_are_forgotten_to_be_tried_again(ledger):
-    ledger.batches.open(batch(20))
-    for index in (3, 7, 9):
-        ledger.batches.refuse("b", index, "no_triton" if index < 9 else "other")
-    ledger.batches.advance("b", 20)
-    ledger.batches.rewind("b", {7: "no_triton", 3: "no_triton"})
-    state = ledger.batches.get("b")
-    assert (state.failed, state.next_index, state.reasons) == (1, 3, {"other": 1})
-    assert ledger.batches.unfinished("b", 0, 10) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
-
-
-def test_outcomes_without_a_record_are_forgotten(ledger):
-    ledger.batches.open(batch(4))
-    put(ledger, 0, 1)
-    for index in (0, 1):
-        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, "done")
-    ledger.batches.advance("b", 4)
-    ledger.batches.miss("b", [1])
-    assert (ledger.batches.get("b").done, ledger.batches.get("b").next_index) == (1, 1)
-
-
-def test_a_batch_is_restored_with_its_outcomes_a_result_over_a_failure(ledger):
-    ledger.batches.restore(
-        batch(12_000), BatchControl(weight=3), range(0, 12_000, 2), [(1, "bad_input"), (2, "bad_input")]
-    )
-    state = ledger.batches.get("b")
-    assert (state.done, state.failed, state.weight, state.reasons) == (6000, 1, 3, {"bad_input": 1})
-
-
-def test_a_cancelled_batchs_waiting_images_leave_and_running_ones_stay(ledger):
-    ledger.batches.open(batch(5))
-    put(ledger, 0, 1, 2)
-    ledger.batches.open(batch(5, "other"))
-    put(ledger, 0, batch="other")
-    running = claimed(ledger, job(0))
-    assert ledger.images.postpone(claimed(ledger, job(1)), 30) == 1
-    assert ledger.batches.get("b").waiting == 1
-    assert ledger.images.drop("b") == 2
-    assert (ledger.batches.get("b").in_flight, ledger.batches.get("b").waiting) == (1, 0)
-    assert ledger.batches.get("other").in_flight == 1
-    assert ledger.images.claim(job(2), "w/5") == "unknown"
-    assert ledger.images.heartbeat(running)
-
-
-def test_a_full_redis_takes_no_more_images_but_finishes_those_in_flight(ledger, client):
-    ledger.batches.open(batch(5))
-    put(ledger, 0, 1)
-    client.config_set("maxmemory", "1mb")
-    try:
-        with pytest.raises(LedgerUnavailable) as caught:
-            ledger.images.enqueue([message(2)], next_index=3)
-        assert caught.value.reason == "ledger_full"
-        claim = claimed(ledger, job(0))
-        assert ledger.images.heartbeat(claim)
-        assert ledger.images.finish(job(0), claim.owner, "done")
-        assert ledger.images.postpone(claimed(ledger, job(1)), 0.1) == 1
-    finally:
-        client.config_set("maxmemory", "0")
-    assert (
-        ledger.batches.get("b").done,
-        ledger.batches.get("b").in_flight,
-        ledger.batches.get("b").next_index,
-    ) == (1, 1, 0)
-
-
 def test_one_orchestrator_leads_and_another_takes_over(ledger):
     assert ledger.slots.lead("a", 0.2)
     assert ledger.slots.lead("a", 0.2)
@@ -325,12 +137,12 @@ def test_one_orchestrator_leads_and_another_takes_over(ledger):
     assert ledger.slots.lead("a", 0.2)
 
 
-def test_leases_that_all_run_out_at_once_get_a_last_chance(ledger, client):
+def test_leases_that_all_run_out_at_once_get_a_last_chance(ledger, redis_client):
     """As after a step of the clock or an outage: workers that live say so, the others' images come back."""
     ledger.batches.open(batch(300))
     put(ledger, *range(300))
     claims = [claimed(ledger, job(index), f"w/{index}") for index in range(300)]
-    client.zadd("dermbatch:inflight", {claim.job.member: 1 for claim in claims})
+    redis_client.zadd("dermbatch:inflight", {claim.job.member: 1 for claim in claims})
     assert ledger.images.requeue("o", 500) == []
     assert all(ledger.images.heartbeat(claim) for claim in claims[:200])
     time.sleep(0.15)
@@ -338,11 +150,11 @@ def test_leases_that_all_run_out_at_once_get_a_last_chance(ledger, client):
     assert ledger.snapshot().states == {"queued": 100, "running": 200, "waiting": 0, "poison": 0}
 
 
-def test_nothing_stays_in_flight_for_longer_than_it_may(ledger, client):
+def test_nothing_stays_in_flight_for_longer_than_it_may(ledger, redis_client):
     """A clock that stepped back leaves times in the far future behind."""
     put(ledger)
     claimed(ledger, job())
-    client.zadd("dermbatch:inflight", {"b:0": (time.time() + 3600) * 1000})
+    redis_client.zadd("dermbatch:inflight", {"b:0": (time.time() + 3600) * 1000})
     assert ledger.images.requeue("o") == []
     (due,) = wait_due(ledger)
     assert due.why == "expired"
@@ -357,42 +169,11 @@ def test_a_sleeping_leader_is_woken(ledger):
     ledger.slots.sleep(0.1)
 
 
-def test_the_last_outcome_of_a_batch_wakes_the_leader(ledger, client):
-    ledger.batches.open(batch(3))
-    put(ledger, 0, 1)
-    for index in (0, 1):  # nothing is in flight any more, but there is more to feed
-        ledger.images.finish(job(index), claimed(ledger, job(index)).owner, "done")
-    assert not client.exists("dermbatch:wake")
-    put(ledger, 2)
-    ledger.batches.advance("b", 3)
-    ledger.images.finish(job(2), claimed(ledger, job(2)).owner, "failed", "corrupt")
-    assert client.llen("dermbatch:wake") == 1
-
-
-def test_a_batch_that_still_grows_wakes_nobody(ledger, client):
-    growing = batch(1).model_copy(update={"growing": True})
-    ledger.batches.open(growing)
-    put(ledger, 0)
-    ledger.batches.advance("b", 1)
-    ledger.images.finish(job(0), claimed(ledger, job(0)).owner, "done")
-    assert not client.exists("dermbatch:wake")
-
-
-def test_who_waits_for_a_batch_is_woken_when_it_is_closed(ledger, client):
-    ledger.batches.open(batch(1))
-    for _ in range(2):  # the first has subscribed, the second heard of that
-        ledger.batches.sleep(0.05)
-    ledger.batches.forget("b")
-    started = time.monotonic()
-    ledger.batches.sleep(20)
-    assert time.monotonic() - started < 10
-
-
-def test_a_redis_that_lost_its_data_remembers_nothing(ledger, client):
+def test_a_redis_that_lost_its_data_remembers_nothing(ledger, redis_client):
     assert not ledger.slots.remembers()
     ledger.images.requeue("o")
     assert ledger.slots.remembers()
-    client.flushall()
+    redis_client.flushall()
     assert not ledger.slots.remembers()
 
 
@@ -412,12 +193,12 @@ def test_a_redis_that_is_gone_is_a_transient_error():
         put(ledger)
 
 
-def test_a_claim_says_how_long_its_image_waited_and_where(ledger, client):
+def test_a_claim_says_how_long_its_image_waited_and_where(ledger, redis_client):
     put(ledger, 0, lane="live")
     put(ledger, 1)
-    entry = client.hget("dermbatch:states", "b:0")
+    entry = redis_client.hget("dermbatch:states", "b:0")
     since = int(entry.split("|")[5])
-    client.hset("dermbatch:states", "b:0", entry.replace(str(since), str(since - 40_000)))
+    redis_client.hset("dermbatch:states", "b:0", entry.replace(str(since), str(since - 40_000)))
     live, bulk = claimed(ledger, job(0)), claimed(ledger, job(1))
     assert (live.lane, bulk.lane) == ("live", "bulk")
     assert 40 <= live.waited < 60
@@ -434,18 +215,18 @@ def test_images_in_flight_are_counted_by_lane_and_state(ledger):
     assert counted["bulk"] == {"queued": 1, "running": 1, "waiting": 1, "poison": 0}
 
 
-def test_redis_says_what_it_uses_and_may_use(ledger, client):
+def test_redis_says_what_it_uses_and_may_use(ledger, redis_client):
     assert ledger.snapshot().memory[1] == 0
-    client.config_set("maxmemory", 2**30)
+    redis_client.config_set("maxmemory", 2**30)
     try:
         used, limit = ledger.snapshot().memory
     finally:
-        client.config_set("maxmemory", 0)
+        redis_client.config_set("maxmemory", 0)
     assert limit == 2**30
     assert 100_000 < used < limit
 
 
-def test_images_that_the_version_before_put_in_flight_are_gone_on_with(ledger, client):
+def test_images_that_the_version_before_put_in_flight_are_gone_on_with(ledger, redis_client):
     """Its entries, word for word."""
     long = time.time() + 1000
     since = round((time.time() - 40) * 1000)
@@ -455,31 +236,31 @@ def test_images_that_the_version_before_put_in_flight_are_gone_on_with(ledger, c
         "b:2": f"waiting||1|0|1|{since}|dermbatch.bulk",
         "b:3": f"poison|o|3|3|0|{since}|dermbatch.bulk",
     }
-    client.hset("dermbatch:states", mapping=entries)
-    client.hset("dermbatch:jobs", mapping={member: f"message {member}" for member in entries})
-    client.zadd("dermbatch:inflight", dict.fromkeys(entries, round(long * 1000)))
-    client.hset("dermbatch:counts", mapping={"b": 4, "b|waiting": 1})
+    redis_client.hset("dermbatch:states", mapping=entries)
+    redis_client.hset("dermbatch:jobs", mapping={member: f"message {member}" for member in entries})
+    redis_client.zadd("dermbatch:inflight", dict.fromkeys(entries, round(long * 1000)))
+    redis_client.hset("dermbatch:counts", mapping={"b": 4, "b|waiting": 1})
     moment = ledger.snapshot()
     assert moment.states == dict.fromkeys(("queued", "running", "waiting", "poison"), 1)
     assert moment.waits.keys() == {"live"}
     assert 40 <= moment.waits["live"] < 60
     claim = claimed(ledger, job(0), "w/2")
     assert (claim.attempt, claim.lane, claim.waited >= 40) == (1, "live", True)
-    assert client.hget("dermbatch:states", "b:0") == f"running|w/2|1|0|0|{since}|dermbatch.live"
+    assert redis_client.hget("dermbatch:states", "b:0") == f"running|w/2|1|0|0|{since}|dermbatch.live"
     assert ledger.images.postpone(Claim(job(1), "w/1/2-a", 2), 0) == 4
-    assert client.hget("dermbatch:states", "b:1") == f"waiting||2|1|4|{since}|dermbatch.bulk"
-    client.zadd("dermbatch:inflight", {"b:2": 0, "b:3": 0})
+    assert redis_client.hget("dermbatch:states", "b:1") == f"waiting||2|1|4|{since}|dermbatch.bulk"
+    redis_client.zadd("dermbatch:inflight", {"b:2": 0, "b:3": 0})
     assert {(due.why, due.attempts) for due in wait_due(ledger)} >= {("resend", 1), ("poison", 3)}
-    assert client.hget("dermbatch:states", "b:2") == f"queued||1|0|1|{since}|dermbatch.bulk"
-    assert client.hget("dermbatch:states", "b:3") == f"poison|orchestrator|3|3|0|{since}|dermbatch.bulk"
+    assert redis_client.hget("dermbatch:states", "b:2") == f"queued||1|0|1|{since}|dermbatch.bulk"
+    assert redis_client.hget("dermbatch:states", "b:3") == f"poison|orchestrator|3|3|0|{since}|dermbatch.bulk"
 
 
-def test_scripts_that_redis_has_forgotten_are_loaded_again(ledger, client):
+def test_scripts_that_redis_has_forgotten_are_loaded_again(ledger, redis_client):
     put(ledger)
-    client.script_flush()
+    redis_client.script_flush()
     assert ledger.snapshot().states["queued"] == 1
     claim = claimed(ledger, job())
-    client.script_flush()
+    redis_client.script_flush()
     assert ledger.images.finish(job(), claim.owner, "done")
 
 

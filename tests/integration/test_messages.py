@@ -4,7 +4,6 @@ import json
 from base64 import b64decode
 
 import pytest
-import redis
 from celery import Celery
 from messages import job_of as job
 from noting import noted
@@ -24,18 +23,12 @@ def app(empty_redis):
         yield app
 
 
-@pytest.fixture
-def client(empty_redis):
-    with redis.Redis.from_url(empty_redis.url, decode_responses=True) as client:
-        yield client
-
-
 def without(message, *names):
     return {name: value for name, value in message.items() if name not in names}
 
 
 @pytest.mark.parametrize("lane", ["live", "bulk"])
-def test_a_message_is_what_celery_itself_writes(app, client, lane):
+def test_a_message_is_what_celery_itself_writes(app, redis_client, lane):
     asked = job(3)
     app.send_task(
         TASK,
@@ -44,7 +37,7 @@ def test_a_message_is_what_celery_itself_writes(app, client, lane):
         ignore_result=True,
         argsrepr="",
     )
-    (payload,) = client.lrange(QUEUES[lane], 0, -1)
+    (payload,) = redis_client.lrange(QUEUES[lane], 0, -1)
     theirs, made = json.loads(payload), Messages(app).of(asked, lane)
     ours = json.loads(made.payload)
     assert made.queue == QUEUES[lane]
@@ -77,12 +70,14 @@ def test_a_job_survives_its_message(app):
     assert job_of(Messages(app).of(asked, "live").payload) == asked
 
 
-def test_a_real_worker_runs_it(app, client, empty_redis, tmp_path):
+def test_a_real_worker_runs_it(app, redis_client, empty_redis, tmp_path):
     ledger = Ledger(empty_redis, LedgerSettings())
     asked = [job(index, name=f"{index} ü.png") for index in range(2)]
     for one, lane in zip(asked, ("live", "bulk"), strict=True):
         assert ledger.images.enqueue([Messages(app).of(one, lane)]) == 1
-    log = noted(empty_redis, tmp_path / "worker.log", lambda: client.llen("tests:taken") >= 2)
-    taken = sorted(map(json.loads, client.lrange("tests:taken", 0, -1)), key=lambda message: message["index"])
+    log = noted(empty_redis, tmp_path / "worker.log", lambda: redis_client.llen("tests:taken") >= 2)
+    taken = sorted(
+        map(json.loads, redis_client.lrange("tests:taken", 0, -1)), key=lambda message: message["index"]
+    )
     assert taken == [one.to_message() for one in asked]
     assert "png" not in log

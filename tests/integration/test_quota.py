@@ -4,8 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from test_watcher import packed
-from watched import BUCKET, Watched, batches, uri
+from watched import BUCKET, Watched, batches, packed, uri
 
 from dermbatch import layout, metrics
 from dermbatch.errors import UsageError

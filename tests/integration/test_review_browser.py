@@ -11,89 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from desk_server import pictured, write_batch
+from drawing import HEIGHT, WIDTH, disc, drag, drawn, kept, lesion, on_screen, opened, write_lesions
 
 from benchmarks.desk_gallery import tasks_of
-from dermbatch import layout
 from dermbatch.images import png
-from dermbatch.records.outcome import KnownImage, ResultRecord
-from dermbatch.records.review import Decision
-from dermbatch.review.masks import of_runs, runs
-from dermbatch.stages import Stage
-from dermbatch.stored import read, write
-from tests.acceptance.browser import LAPTOP, PHONE, Seat, chromium
+from dermbatch.review.masks import of_runs
+from tests.acceptance.browser import LAPTOP, PHONE, Seat
 
 THOROUGH = pytest.mark.skipif(not os.environ.get("DESK_CHECK"), reason="takes minutes: make desk-check")
-HEIGHT, WIDTH = 240, 320
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-def lesion(seed, height=HEIGHT, width=WIDTH):
-    """Skin with a darker lesion, and noise."""
-    rows, columns = np.mgrid[:height, :width]
-    inside = ((rows - height / 2) / (height / 4)) ** 2 + ((columns - width / 2) / (width / 4)) ** 2 < 1
-    pixels = np.where(inside[..., None], (120, 70, 60), (210, 160, 140)).astype(np.int16)
-    noise = np.random.default_rng(seed).integers(-12, 13, (height, width, 1))
-    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def batch(store, tmp_path_factory):
-    records = [pictured(store, "rb", n, lesion(n)) for n in range(8)]
-    write_batch(store, "rb", records, tmp_path_factory.mktemp("rb"))
-    return "rb"
-
-
-def opened(seat, path):
-    page = seat.go(path)
-    seat.until("window.ready && viewer.idle")
-    return page
-
-
-def on_screen(page, x, y):
-    """Where a place in the picture is in the window."""
-    return page.evaluate(
-        """([x, y]) => {
-        const box = editor.canvas.getBoundingClientRect(), {view, ratio} = viewer, scale = view.zoom * ratio;
-        const left = Math.round(editor.canvas.width / 2 - view.x * scale);
-        const top = Math.round(editor.canvas.height / 2 - view.y * scale);
-        return [box.left + (left + x * scale) / ratio, box.top + (top + y * scale) / ratio];
-        }""",
-        [x, y],
-    )
-
-
-def drag(page, *places):
-    for n, place in enumerate(places):
-        page.mouse.move(*on_screen(page, *place), steps=1 if n == 0 else 4)
-        if n == 0:
-            page.mouse.down()
-    page.mouse.up()
-
-
-def drawn(page):
-    """The mask as the page has it: bool [H, W]."""
-    counts = page.evaluate("editor.mask.counts()")
-    height, width = page.evaluate("[editor.mask.height, editor.mask.width]")
-    return of_runs(counts, height, width) > 0
-
-
-def kept(seat, index, version=1, batch="rb"):
-    """A decision as the store has it, and its mask."""
-    found = seat.context.request.get(f"{seat.base}/v1/batches/{batch}/images/{index}/decisions").json()
-    one = Decision.model_validate_json(
-        json.dumps(next(one for one in found["decisions"] if one["version"] == version))
-    )
-    return one, of_runs(one.mask.counts, one.mask.height, one.mask.width) > 0
-
-
-def disc(x, y, radius, height=HEIGHT, width=WIDTH):
-    rows, columns = np.mgrid[:height, :width]
-    return (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
+    return write_lesions(store, "rb", tmp_path_factory.mktemp("rb"))
 
 
 def test_a_reader_corrects_a_mask_and_says_what_is_seen(browser, server, batch, tmp_path):
@@ -285,41 +215,6 @@ def test_a_hand_that_rests_takes_nothing_from_the_pen(browser, server, batch):
     seat.close()
 
 
-def test_a_blind_reader_sees_no_newer_outline_and_what_is_drawn_while_it_is_kept_stays(
-    browser, server, store, tmp_path_factory
-):
-    record = pictured(store, "rl", 0, lesion(11))
-    write_batch(store, "rl", [record], tmp_path_factory.mktemp("rl"))
-    with server.client("chief") as chief:
-        asked = {"name": "rl", "batches": ["rl"], "blind": True}
-        assert chief.post("/v1/queues", json=asked).status_code == 201
-    seat = Seat(browser, server.link("vi"))
-    page = opened(seat, "/correct/rl/0?queue=rl")
-    drag(page, (60, 60), (80, 60))
-    first = drawn(page)
-    run_anew(store, record, np.full((HEIGHT, WIDTH), 255, np.uint8))
-    page.keyboard.press("Control+Enter")
-    page.get_by_text("Run anew since this image was shown: segment.").wait_for()
-    assert page.get_by_role("button", name="Begin from the newer mask").count() == 0
-    assert page.evaluate("viewer.overs.size") == 0
-
-    def late(route):
-        drag(page, (200, 200), (220, 200))
-        route.continue_()
-
-    page.route("**/decisions", late, times=1)
-    page.get_by_role("button", name="Keep my drawing all the same").click()
-    page.get_by_text("what you drew since is not kept yet").wait_for()
-    both = drawn(page)
-    assert np.array_equal(kept(seat, 0, 1, "rl")[1], first)
-    assert both.sum() > first.sum()
-    opened(seat, "/correct/rl/0?queue=rl")
-    assert np.array_equal(drawn(page), both)
-    assert page.get_by_text("in another window").count() == 0
-    seat.faults.clear()  # the browser says that it was refused
-    seat.close()
-
-
 def test_a_finger_draws_where_no_pen_is_and_two_draw_nothing(browser, server, batch):
     seat = Seat(browser, server.link("tess"), PHONE)
     page = opened(seat, f"/correct/{batch}/5?blank")
@@ -344,86 +239,6 @@ def test_a_finger_draws_where_no_pen_is_and_two_draw_nothing(browser, server, ba
     assert seat.judged() == []
     assert seat.overflow() <= 0
     assert seat.faults == []
-    seat.close()
-
-
-def run_anew(store, record, mask):
-    """Have an image be segmented by another model since, in another batch."""
-    segment = record.stages[Stage.SEGMENT]
-    model = segment.model.model_copy(update={"version": "2"})
-    changes = {"key": "f" * 32, "model": model, "inline": {"mask.png": png.encode(mask)}, "artifacts": {}}
-    anew = segment.model_copy(update={**changes, "written": {}})
-    image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
-    stages = {one.key: one for one in (*record.stages.values(), anew)}
-    write(store, layout.known_of(record.source.sha256), KnownImage(image=image, stages=stages, previews={}))
-
-
-def test_an_expired_session_and_a_new_run_lose_nothing(browser, server, store, batch):
-    seat = Seat(browser, server.link("lee"))
-    page = opened(seat, f"/correct/{batch}/6")
-    page.mouse.move(*on_screen(page, 40, 40))
-    page.mouse.down()
-    page.mouse.move(*on_screen(page, 80, 40), steps=3)
-    seat.context.clear_cookies()  # the session ends in mid-stroke
-    page.mouse.move(*on_screen(page, 120, 60), steps=3)
-    page.mouse.up()
-    mask = drawn(page)
-    page.get_by_role("button", name="Keep").click()
-    page.get_by_text("Your session has ended").wait_for()
-    seat.faults.clear()  # the browser says that it was refused
-    page.close()  # and the window is closed
-    seat.page = page = seat.context.new_page()
-    page.on("pageerror", lambda error: seat.faults.append(str(error)))
-    page.goto(server.link("lee"))
-    opened(seat, f"/correct/{batch}/6")  # where the drawing is, and is sent
-    page.get_by_text("Kept as version 1").first.wait_for()
-    assert np.array_equal(kept(seat, 6)[1], mask)
-    record = read(store, layout.result(batch, 6), ResultRecord)
-    newer = np.zeros((HEIGHT, WIDTH), np.uint8)
-    newer[:50, :50] = 255
-    drag(page, (200, 200), (220, 200))
-    mask = drawn(page)
-    run_anew(store, record, newer)
-    page.get_by_role("button", name="Keep").click()
-    page.get_by_text("Run anew since this image was shown: segment (segment_net@2").wait_for()
-    assert (
-        len(seat.context.request.get(f"{seat.base}/v1/batches/{batch}/images/6/decisions").json()["decisions"])
-        == 1
-    )
-    page.get_by_role("button", name="Keep my drawing all the same").click()
-    page.get_by_text("Kept as version 2").first.wait_for()
-    decision, found = kept(seat, 6, 2)
-    assert np.array_equal(found, mask)
-    assert decision.despite == {Stage.SEGMENT: "f" * 32}
-    page.reload()
-    seat.until("window.ready && viewer.idle")
-    page.get_by_role("button", name="Begin from the newer mask").click()
-    assert np.array_equal(drawn(page), newer > 0)
-    page.get_by_role("button", name="Keep").click()
-    page.get_by_text("Kept as version 3").first.wait_for()
-    decision, found = kept(seat, 6, 3)
-    assert (decision.seen.stages[Stage.SEGMENT], decision.despite) == ("f" * 32, {})
-    assert np.array_equal(found, newer > 0)
-    seat.close()
-
-
-def test_two_windows_of_one_reader_keep_both(browser, server, batch):
-    seat = Seat(browser, server.link("win"))
-    page = opened(seat, f"/correct/{batch}/7")
-    second = seat.context.new_page()
-    second.goto(page.url)
-    seat.page = second
-    seat.until("window.ready && viewer.idle")
-    drag(second, (20, 20))
-    second.get_by_role("button", name="Keep").click()
-    second.get_by_text("Kept as version 1").first.wait_for()
-    drag(page, (60, 60))
-    mask = drawn(page)
-    page.get_by_role("button", name="Keep").click()
-    page.get_by_text("You have kept version 1 in another window").wait_for()
-    page.get_by_role("button", name="Keep this one, too").click()
-    page.get_by_text("Kept as version 2").first.wait_for()
-    assert np.array_equal(kept(seat, 7, 2)[1], mask)
     seat.close()
 
 
@@ -505,61 +320,3 @@ def test_pages_of_review_keep_wcag_22_aa_and_fit_a_phone(browser, server, batch,
                 assert seat.overflow() <= 0, (name, size, scheme)
             assert seat.faults == []
             seat.close()
-
-
-def test_a_third_adjudicates_between_two_and_returns(browser, server, store, tmp_path_factory):
-    write_batch(store, "rj", [pictured(store, "rj", 0, lesion(9))], tmp_path_factory.mktemp("rj"))
-    path = "/v1/batches/rj/images/0/decisions"
-    masks = {name: disc(160 + shift, 120, 30) for name, shift in (("ada", 0), ("bo", 20))}
-    for name, mask in masks.items():
-        with server.client(name) as client:
-            stages = client.get(path).json()["stages"]
-            decision = {"version": 1, "stages": stages, "shown": False, "diagnosis": ["nevus"], "mask": runs(mask)}
-            assert client.post(path, json=decision).status_code == 201
-    seat = Seat(browser, server.link("chief"))
-    page = opened(seat, "/correct/rj/0?adjudicate")
-    assert page.locator(".decided li").count() == 2
-    page.get_by_label("outline").first.check()
-    page.get_by_role("button", name="Return").nth(1).click()
-    page.get_by_text("Say in the comment what is to be corrected").wait_for()
-    page.get_by_label("Comment").fill("too far to the right")
-    page.get_by_role("button", name="Return").nth(1).click()
-    page.get_by_text("Returned to bo").wait_for()
-    page.get_by_role("button", name="Begin from this").first.click()
-    assert np.array_equal(drawn(page), masks["ada"])
-    page.keyboard.press("g")
-    mask = drawn(page)
-    assert mask.sum() > masks["ada"].sum()
-    page.screenshot(path=Path(os.environ.get("DESK_PICTURES", tmp_path_factory.mktemp("p"))) / "adjudicate.png")
-    page.get_by_role("button", name="Keep", exact=True).click()
-    page.get_by_text("Kept as version 2").first.wait_for()
-    decision, found = kept(seat, 0, 2, "rj")
-    assert (decision.kind, decision.diagnosis) == ("adjudicate", ("nevus",))
-    assert np.array_equal(found, mask)
-    assert seat.faults == []
-    seat.close()
-    with server.client("bo") as bo:
-        returned = bo.get(path).json()["decisions"]
-    assert ("chief", "return", "bo", "too far to the right") in {
-        (one["reader"], one["kind"], one["to"], one["comment"]) for one in returned
-    }
-
-
-def test_a_desk_that_is_away_for_the_next_image_is_asked_again(browser, server, batch):
-    seat = Seat(browser, server.link("ned"))
-    with server.client("ned") as ned:
-        ned.post("/v1/queues", json={"name": "away", "batches": [batch], "most": 2, "readers": 9})
-        first = ned.post("/v1/queues/away/next", json={}).json()["case"]["index"]
-    page = opened(seat, f"/correct/{batch}/{first}?queue=away")
-    asked = []
-
-    def away(route):
-        asked.append(route.abort() if len(asked) < 1 else route.continue_())
-
-    page.route("**/v1/queues/away/next", away)
-    page.get_by_role("button", name="Keep").click()
-    page.get_by_text("The desk does not answer").wait_for()
-    seat.until(f"location.pathname.startsWith('/correct/') && !location.pathname.endsWith('/{first}')", 60)
-    assert len(asked) == 2
-    assert kept(seat, first)[0].version == 1
-    seat.close()

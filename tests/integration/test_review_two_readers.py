@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from desk_server import pictured, write_batch
-from test_review_browser import HEIGHT, WIDTH, drawn, lesion, on_screen, run_anew
+from drawing import HEIGHT, WIDTH, drawn, lesion, on_screen, run_anew
 
 from dermbatch import layout
 from dermbatch.ledger.connection import Connection

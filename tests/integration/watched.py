@@ -1,6 +1,8 @@
 """Buckets that are watched, watchers in threads, and what they have taken in: for tests and benchmarks."""
 
+import io
 import threading
+import zipfile
 from collections import Counter
 from contextlib import contextmanager
 
@@ -16,6 +18,7 @@ from tests.waiting import wait_for
 
 BUCKET = "pacs"
 LEASE = 1.0
+KEYS = [f"in/{n:03d}.jpg" for n in range(40)]
 
 
 def taken_in(store):
@@ -44,6 +47,20 @@ def entries(store, batch):
 
 def uri(key):
     return f"s3://{BUCKET}/{key}"
+
+
+def packed(*names):
+    """A zip of files that begin as JPEG files do, each with its name in it."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"\xff\xd8\xff" + name.encode())
+    return body.getvalue()
+
+
+def rule(name="all", prefix="", **fields):
+    """A rule for what is below this prefix of the bucket."""
+    return Rule(name=name, prefix=f"s3://{BUCKET}/{prefix}", **fields)
 
 
 class Watched:

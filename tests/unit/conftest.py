@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from processed import Place
 
 from dermbatch.bounded.nursery import Nursery
 from dermbatch.bounded.reader import Reader
@@ -22,6 +23,12 @@ def nursery() -> Iterator[Nursery]:
 def shared_nursery(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have walks through inputs take their reading processes from there, each walk a process of its own."""
     monkeypatch.setattr("orchestrator.planning.intake.intake.Reader", partial(Reader, nursery=nursery))
+
+
+@pytest.fixture
+def place() -> Place:
+    """An image in a store of its own, and all that processing it takes."""
+    return Place()
 
 
 @pytest.fixture

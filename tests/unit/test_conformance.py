@@ -4,11 +4,11 @@ import re
 from io import BytesIO
 
 import pytest
+from handed_over import Made
 from pydicom import dcmread
 from pydicom.pixels.decoders import pylibjpeg
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, AllTransferSyntaxes
-from test_dicom_objects import Made
 from test_docs import codes, tables, text
 
 from dermbatch.errors import BadInput

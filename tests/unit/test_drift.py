@@ -1,8 +1,8 @@
 """What models find, as metrics."""
 
 import pytest
+from processed import IMAGE, Place
 from prometheus_client import REGISTRY
-from test_pipeline import IMAGE, Place
 
 from dermbatch.stages import Stage
 

@@ -9,8 +9,8 @@ from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.device import Device
 from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from fhir.resources.R4B.observation import Observation
+from handed_over import Made, source
 from pydicom import dcmread
-from test_dicom_objects import Made, source
 
 from dermbatch.errors import ArtifactDamaged, ObjectNotFound
 from dermbatch.records import codes

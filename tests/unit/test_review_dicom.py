@@ -7,10 +7,10 @@ import cv2
 import highdicom as hd
 import numpy as np
 import pytest
+from handed_over import Made, source
 from highdicom.sr import srread
 from pydicom import dcmread
 from standins import Store
-from test_dicom_objects import Made, source
 
 from dermbatch import layout
 from dermbatch.handover.dicom.reviewed import reviewed_objects

@@ -5,16 +5,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from billed import metered, written
+from processed import BODY, Place
 from standins import Store
-from test_pipeline import BODY, Place
 
 from dermbatch import layout
 from dermbatch.records.asked import event_id
-from dermbatch.records.outcome import Usage
-from dermbatch.records.row import row_of, sent
+from dermbatch.records.row import row_of
 from dermbatch.stages import ORDER, Stage
-from orchestrator.metering.events import Events, UsageManifest
-from orchestrator.reporting.table.columns import rows_of
+from orchestrator.metering.events import UsageManifest
 from tests import outcome_samples
 
 CREATED = datetime(2026, 3, 2, 8, tzinfo=UTC)
@@ -102,24 +101,6 @@ def events_of(store, batch):
     bodies = [store.objects["results", prefix + file.name] for file in manifest.files]
     assert [len(body) for body in bodies] == [file.bytes for file in manifest.files]
     return manifest, [json.loads(line) for body in bodies for line in body.splitlines()]
-
-
-def metered(batch, index, **changes):
-    """A result as a worker of today records it."""
-    record = outcome_samples.result_of(batch, index, **changes)
-    event = event_id(batch, outcome_samples.CREATED, index)
-    stages = {
-        stage: done.model_copy(update={"model_seconds": 0.125, "device": "gpu", "billed_by": event})
-        for stage, done in record.stages.items()
-    }
-    return record.model_copy(update={"stages": stages, "usage": Usage(event=event, bytes_read=1000 + index)})
-
-
-def written(tmp_path, store, batch, *tables):
-    events = Events(batch, tmp_path)
-    for records in tables:
-        events.add(rows_of([sent(row_of(record)) for record in records]))
-    return events.write(store)
 
 
 @pytest.fixture

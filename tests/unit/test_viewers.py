@@ -3,9 +3,9 @@
 from io import BytesIO
 
 import pytest
+from handed_over import Made, source
 from pydicom import dcmread
 from pydicom.uid import generate_uid
-from test_dicom_objects import Made, source
 
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
