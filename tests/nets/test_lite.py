@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from costs import count_parameters
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from lesionnets.data import looks, overlays
@@ -87,9 +89,37 @@ def test_the_bias_of_the_lite_segmenter_moves_what_is_served_alone() -> None:
 def test_a_square_cut_by_matrices_is_the_square_that_is_sampled() -> None:
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")
     plane = torch.stack([rows, columns, (6 * rows).sin() * columns])[None]
-    square = torch.tensor([[0.4, 0.6, 60.0]])
-    sampled = cut_square(plane, square, 120, 160, 32)
-    torch.testing.assert_close(reduce_square(plane, square, 120, 160, 32), sampled, atol=0.01, rtol=0)
+    planes = torch.cat([plane, 1 - plane])
+    square = torch.tensor([[0.4, 0.6, 60.0], [0.6, 0.4, 40.0]])
+    sampled = cut_square(planes, square, 120, 160, 32)
+    torch.testing.assert_close(reduce_square(planes, square, 120, 160, 32), sampled, atol=0.01, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.integers(1, 60),
+    st.sampled_from([8, 32]),
+    st.tuples(*[st.floats(0, 1)] * 2, st.floats(0.01, 1)),
+)
+def test_windows_hold_all_pixels_that_count(
+    height: int, width: int, length: int, size: int, where: tuple[float, float, float]
+) -> None:
+    """Shares of one block's window are those over the whole axis, as products with whole pictures have them."""
+    plane = torch.rand(1, 2, length, length, generator=torch.Generator().manual_seed(length))
+    square = torch.tensor([[where[0], where[1], where[2] * max(height, width)]])
+    found = reduce_square(plane, square, height, width, size)
+    rows = _shares(square[:, 0:1], square[:, 2:3] / height, length, size)
+    columns = _shares(square[:, 1:2], square[:, 2:3] / width, length, size)
+    torch.testing.assert_close(found, rows[:, None] @ plane @ columns[:, None].transpose(2, 3), atol=1e-4, rtol=0)
+
+
+def _shares(centre: Tensor, side: Tensor, length: int, size: int) -> Tensor:
+    places = ((centre + ((torch.arange(size) + 0.5) / size - 0.5) * side) * length - 0.5).clamp(0, length - 1)
+    distance = (places[:, :, None] - torch.arange(length)).abs()
+    shares = (1 - distance / (side * length / size).clamp(min=1)[:, :, None]).clamp(min=0)
+    return shares / shares.sum(dim=2, keepdim=True)
 
 
 def test_a_square_inside_the_picture_stays_there() -> None:

@@ -14,12 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lively import lively
 
-from benchmarks import gathered
-from dermbatch.models.repository import default_model_repository
 from dermbatch.phantoms.phantom import phantom
-from dermbatch.settings import DEFAULT_MODELS
-from dermbatch.stages import Stage
-from lesionnets.graphs import classify, sampling, segment
+from lesionnets.graphs import classify, segment
 from lesionnets.graphs.crop import LEAST, MARGIN, cut_square, lesion_square, paste_square
 from lesionnets.graphs.sampling import area_sample, to_bytes
 from lesionnets.nets.classify.mobilenet import LesionClassifier
@@ -208,28 +204,3 @@ def test_a_cut_square_shows_the_square_and_pasting_puts_it_back(height: int, wid
     outside = (((rows + 0.5) / 64 - 0.5).abs() * height > 46) | (((columns + 0.5) / 64 - 0.4).abs() * width > 46)
     torch.testing.assert_close(pasted[0][:, inside], picture[0][:, inside], rtol=0, atol=5e-3)
     assert pasted[0][:, outside].eq(0).all()
-
-
-class Formerly(torch.nn.Module):
-    """Columns gathered where a pixel's bytes lie, as graphs did it before; and mirrored, which gathers nothing."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        rows, columns = (sampling._centres(24, side, image.device) for side in image.shape[1:3])
-        values = image.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2).float()
-        return torch.nn.functional.avg_pool2d(values, 2).flip(2) / 255
-
-
-def test_a_former_graph_is_turned_into_the_one_of_now() -> None:
-    model = sampling.export_graph(Formerly(), {"IMAGE": (3,)}, ["OUT"])
-    image = np.random.default_rng(0).integers(0, 256, (2, 41, 30, 3), np.uint8)
-    before = session_of(model).run(None, {"IMAGE": image})[0]
-    assert (gathered.turned(model), gathered.turned(model)) == (1, 0)
-    np.testing.assert_array_equal(session_of(model).run(None, {"IMAGE": image})[0], before)
-    expected = area_sample(torch.from_numpy(image), 12, 2).flip(2)
-    np.testing.assert_array_equal(before, expected.numpy())
-
-
-@pytest.mark.parametrize("stage", [Stage.SEGMENT, Stage.CLASSIFY])
-def test_what_ships_gathers_whole_columns(stage: Stage) -> None:
-    folder = default_model_repository() / DEFAULT_MODELS[stage].name
-    assert gathered.turned(onnx.load(folder / "1" / "model.onnx")) == 0
