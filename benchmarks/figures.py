@@ -30,8 +30,8 @@ def over_folds(
         pairs: Arms, and those that they are compared with.
 
     Returns:
-        ``<arm>:<figure>`` and ``<arm>_less_<other>:<figure>``, with 95 % intervals over pictures, drawn within fold
-        and diagnosis.
+        ``<arm>:<figure>`` and ``<arm>_less_<other>:<figure>``, with 95 % intervals over pictures, drawn within
+        fold and diagnosis.
     """
     pairs = list(pairs)
     labels = np.concatenate([of_fold for of_fold, _ in folds])
