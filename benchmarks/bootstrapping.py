@@ -33,12 +33,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.figures import drawn_samples, tell
+from benchmarks.figures import Judge, drawn_samples, over_folds, tell
 from lesionnets.data.augment import augment_pair
 from lesionnets.data.batches.in_memory import balanced
 from lesionnets.data.sources.folds import all_samples, fold, source_of
 from lesionnets.data.sources.isic import DIAGNOSES, Sample, read_pair
-from lesionnets.evaluation.figures.intervals import Figure, Weights, bootstrap
+from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.evaluation.figures.overlap import jaccard
 from lesionnets.evaluation.figures.ranking import areas, curves
 from lesionnets.losses.balanced import balanced_cross_entropy
@@ -49,6 +49,7 @@ from lesionnets.nets.mutual.mb_dcnn_lite import Front, LiteMaskCN, LiteSN
 from lesionnets.training import one_cycle
 
 Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 BATCH, RATE, AT_ONCE = 32, 1e-3, 64
 BLIND = 0.05
 """Share of pictures whose mask says nothing in mask-CN's training, as where segmentation finds nothing."""
@@ -107,39 +108,25 @@ def main() -> None:
 
 
 def measured(parts: Sequence[dict[str, Floats]]) -> dict[str, Figure]:
-    """Figures of each arm, and differences of pairs: means over folds.
+    """Figures of each arm, and differences of pairs: see :func:`benchmarks.figures.over_folds`.
 
     Args:
         parts: Of each fold ``labels`` [N]; ``guided`` and ``blind``, probabilities [N, 3]; ``coarse``,
             ``enhanced`` and ``longer``, Jaccards [N].
     """
-    labels = np.concatenate([part["labels"] for part in parts]).astype(np.int64)
-    folds = np.concatenate([np.full(len(part["labels"]), number) for number, part in enumerate(parts)])
 
-    def of(part: dict[str, Floats], arm: str) -> Callable[[Weights], dict[str, float]]:
-        if part[arm].ndim == 1:
-            return lambda weights: {"jaccard": float(np.average(part[arm], weights=weights))}
-        found = curves(part[arm], part["labels"].astype(np.int64), DIAGNOSES)
+    def judge(arm: Floats, labels: Labels) -> Judge:
+        if arm.ndim == 1:
+            return lambda weights: {"jaccard": float(np.average(arm, weights=weights))}
+        found = curves(arm, labels, DIAGNOSES)
         return lambda weights: areas(found, weights)
 
-    each = [{arm: of(part, arm) for arm in part if arm != "labels"} for part in parts]
-
-    def figures(weights: Weights) -> dict[str, float]:
-        told = [{arm: judge(weights[folds == k]) for arm, judge in arms.items()} for k, arms in enumerate(each)]
-        means = {
-            f"{arm}:{name}": float(np.mean([fold[arm][name] for fold in told]))
-            for arm in told[0]
-            for name in told[0][arm]
-            if name != "auc_nevus" and all(name in fold[arm] for fold in told)
-        }
-        return means | {
-            f"{arm}_less_{other}:{key.partition(':')[2]}": means[key] - means[f"{other}:{key.partition(':')[2]}"]
-            for arm, other in PAIRS
-            for key in means
-            if key.startswith(f"{arm}:")
-        }
-
-    return bootstrap(figures, len(labels), strata=folds * len(DIAGNOSES) + labels)
+    labels = [part["labels"].astype(np.int64) for part in parts]
+    arms = [
+        {name: judge(arm, of_part) for name, arm in part.items() if name != "labels"}
+        for part, of_part in zip(parts, labels, strict=True)
+    ]
+    return over_folds(list(zip(labels, arms, strict=True)), PAIRS)
 
 
 def _kept(asked: argparse.Namespace, samples: Sequence[Sample], source: int) -> dict[str, Floats]:

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.figures import tell
+from benchmarks.figures import Judge, over_folds, tell
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
@@ -45,7 +45,7 @@ from lesionnets.data.prefetch import prefetched
 from lesionnets.data.sources.folds import all_samples, fold
 from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, find_samples, read_image
 from lesionnets.evaluation.choosing.diagnosis import Validation
-from lesionnets.evaluation.figures.intervals import Figure, Weights, bootstrap
+from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.evaluation.figures.ranking import areas, curves
 from lesionnets.evaluation.models.predictors import default_model, load_model
 from lesionnets.nets.classify.resnet import ResNet50
@@ -137,35 +137,18 @@ def main() -> None:
 
 
 def measured(parts: Sequence[tuple[Labels, Mapping[str, Floats]]]) -> dict[str, Figure]:
-    """Figures of each arm, and of ``all`` less each other one: means over folds.
+    """Figures of each arm, and of ``all`` less each other one: see :func:`benchmarks.figures.over_folds`.
 
     Args:
         parts: Of each fold the labels [N] and each arm's probabilities [N, 3].
     """
-    labels = np.concatenate([labels for labels, _ in parts])
-    folds = np.concatenate([np.full(len(labels), number) for number, (labels, _) in enumerate(parts)])
-    found = [[curves(scores[arm], part, DIAGNOSES) for arm in ARMS] for part, scores in parts]
 
-    def figures(weights: Weights) -> dict[str, float]:
-        by_arm: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-        for number, of_fold in enumerate(found):
-            inside = weights[folds == number]
-            for arm, of_arm in zip(ARMS, of_fold, strict=True):
-                by_arm[arm].append(areas(of_arm, inside))
-        names = [name for name in by_arm["all"][0] if name != "auc_nevus"]
-        means = {
-            f"{arm}:{name}": float(np.mean([one[name] for one in several if name in one]))
-            for arm, several in by_arm.items()
-            for name in names
-        }
-        less = {
-            f"all_less_{arm}:{name}": means[f"all:{name}"] - means[f"{arm}:{name}"]
-            for arm in ARMS[1:]
-            for name in names
-        }
-        return means | less
+    def judge(scores: Floats, labels: Labels) -> Judge:
+        found = curves(scores, labels, DIAGNOSES)
+        return lambda weights: areas(found, weights)
 
-    return bootstrap(figures, len(labels), strata=folds * len(DIAGNOSES) + labels)
+    folds = [(labels, {arm: judge(scores[arm], labels) for arm in ARMS}) for labels, scores in parts]
+    return over_folds(folds, [("all", arm) for arm in ARMS[1:]])
 
 
 def _fold(asked: argparse.Namespace, told: str) -> tuple[Labels, dict[str, Floats]]:

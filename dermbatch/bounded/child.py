@@ -15,7 +15,7 @@ from dermbatch.bounded.messages import CLAIM, DONE, FAILED, receive, send
 
 
 @dataclass(frozen=True)
-class Question:
+class Call:
     """What to do.
 
     Attributes:
@@ -32,19 +32,19 @@ class Question:
 
 
 def serve(owner: socket.socket) -> None:
-    """Answer the owner's questions until the owner is gone."""
+    """Answer the owner's calls until the owner is gone."""
     while (asked := receive(owner)) is not None:
-        _, question, beside = asked
-        _answer(owner, question, beside)
-        del asked, question, beside  # not held while it waits
+        _, call, beside = asked
+        _answer(owner, call, beside)
+        del asked, call, beside  # not held while it waits
 
 
-def _answer(owner: socket.socket, question: Question, beside: list[memoryview]) -> None:
-    reading = Reading(question.limits, beside[0].nbytes, lambda pixels: send(owner, CLAIM, pixels))
+def _answer(owner: socket.socket, call: Call, beside: list[memoryview]) -> None:
+    reading = Reading(call.limits, beside[0].nbytes, lambda pixels: send(owner, CLAIM, pixels))
     begin(reading)
     failed: Exception | None = None
     try:
-        send(owner, DONE, question.function(bytes(beside[0]), *question.arguments, **question.named))
+        send(owner, DONE, call.function(bytes(beside[0]), *call.arguments, **call.named))
     except MemoryError:
         failed = reading.too_much()
     except Exception as error:  # whatever it is, the owner is told

@@ -10,7 +10,7 @@ LONG_SIDE = 1024
 """Pixels to which the long side is reduced if the model takes any size and its parameters do not say."""
 
 DIFFERENCE = 6
-"""Least difference of green, of 255, at which a pixel is replaced in an image larger than what was sent."""
+"""Least difference of green to the clean picture, of 255, at which a pixel of an image is replaced."""
 
 COVERED = 0.5
 """Probability from which something lies over a pixel, if the model's parameters do not say."""

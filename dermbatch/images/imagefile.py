@@ -25,7 +25,7 @@ from dermbatch.images.formats.coded import (
     odd_jpeg,
     odd_jpeg2000,
 )
-from dermbatch.images.formats.colours import described_profile
+from dermbatch.images.formats.described_profile import described_profile
 from dermbatch.images.formats.exif import exif_of, exif_profile, orientation, told_by_jpeg, turned
 from dermbatch.images.formats.opened import by_pillow, png_pixels
 from dermbatch.images.formats.origin import is_said_synthetic

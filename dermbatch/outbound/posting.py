@@ -44,7 +44,7 @@ class _Late(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What was answered.
 
     Attributes:
@@ -71,7 +71,7 @@ class Posting:
         self._settings, self._longest, self._called = settings, longest, called
         self._pool: urllib3.PoolManager | None = None
 
-    def post(self, url: str, pieces: Sequence[bytes], headers: Mapping[str, str]) -> Answer:
+    def post(self, url: str, pieces: Sequence[bytes], headers: Mapping[str, str]) -> HttpAnswer:
         """Post a body.
 
         Args:
@@ -101,7 +101,7 @@ class Posting:
         if self._pool is not None:
             self._pool.clear()
 
-    def _posted(self, url: str, pieces: Sequence[bytes], headers: Mapping[str, str]) -> Answer:
+    def _posted(self, url: str, pieces: Sequence[bytes], headers: Mapping[str, str]) -> HttpAnswer:
         if self._pool is None:
             self._pool = self._opened()
         all_headers = {
@@ -118,7 +118,7 @@ class Posting:
             until = time.monotonic() + self._settings.timeout
             # By read1: other ways to read wait for as much as was asked for, however slowly it comes.
             body = b"".join(_in_time(iter(lambda: answer.read1(PIECE), b""), until, self._longest))
-            return Answer(answer.status, body, answer.headers.get("Retry-After"))
+            return HttpAnswer(answer.status, body, answer.headers.get("Retry-After"))
         finally:
             answer.close()  # where it was not read to its end, the connection cannot be used again
             answer.release_conn()

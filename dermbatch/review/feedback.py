@@ -1,4 +1,4 @@
-"""What readers' decisions about a batch teach: for each image one verdict, or the reason why there is none."""
+"""What readers' decisions about a batch teach: for each image one lesson, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ is neither diagnosis nor mask; the mask has another size."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Lesson:
     """What an image teaches.
 
     Attributes:
@@ -53,7 +53,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class NoLesson:
     """An image that was decided on and teaches nothing."""
 
     batch: str
@@ -62,7 +62,7 @@ class LeftOut:
     why: Why
 
 
-def verdicts(store: ObjectStore, batch: str) -> Iterator[Verdict | LeftOut]:
+def lessons(store: ObjectStore, batch: str) -> Iterator[Lesson | NoLesson]:
     """For each image in a batch that somebody has decided on, in no particular order.
 
     Raises:
@@ -71,12 +71,12 @@ def verdicts(store: ObjectStore, batch: str) -> Iterator[Verdict | LeftOut]:
     """
     for index, found in groupby(of_batch(store, batch), key=lambda one: one.index):
         decisions = list(found)
-        verdict = _verdict(store, batch, index, decisions)
+        lesson = _lesson(store, batch, index, decisions)
         readers = tuple(sorted({one.reader for one in decisions}))
-        yield verdict if isinstance(verdict, Verdict) else LeftOut(batch, index, readers, verdict)
+        yield lesson if isinstance(lesson, Lesson) else NoLesson(batch, index, readers, lesson)
 
 
-def _verdict(store: ObjectStore, batch: str, index: int, decisions: list[Decision]) -> Verdict | Why:
+def _lesson(store: ObjectStore, batch: str, index: int, decisions: list[Decision]) -> Lesson | Why:
     try:
         record = read(store, layout.result(batch, index), ResultRecord)
     except (ObjectNotFound, PermanentError, NewerFormat):
@@ -95,7 +95,7 @@ def _verdict(store: ObjectStore, batch: str, index: int, decisions: list[Decisio
     if (why := _why_not(record, diagnoses, masks, sure)) is not None:
         return why
     (diagnosis,) = diagnoses.pop() if diagnoses else (None,)
-    return Verdict(record, diagnosis, masks[-1] if masks else None, tuple(counted), _models(record, counted))
+    return Lesson(record, diagnosis, masks[-1] if masks else None, tuple(counted), _models(record, counted))
 
 
 def _why_not(

@@ -60,11 +60,11 @@ def pieces(store: ObjectStore, batch: str) -> list[Piece]:
     return [Piece(name, there[name].etag, there[name].size, part) for name, part in named if name in there]
 
 
-def opened(store: ObjectStore, found: Sequence[Piece]) -> list[Whole | Part]:
+def opened(store: ObjectStore, found: Sequence[Piece]) -> list[Whole | PartFile]:
     """The files of a table, opened; nothing is read of parts yet."""
     if len(found) == 1 and found[0].part is None and found[0].size <= _LOCAL:
         return [Whole(store, found[0])]
-    return [Part(store, piece) for piece in found]
+    return [PartFile(store, piece) for piece in found]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Whole:
             return self._file.read_row_groups(wanted, columns=names, use_threads=False)  # less memory at a time
 
 
-class Part:
+class PartFile:
     """One of several files, of which only the bytes of wanted columns are read.
 
     The footer is kept in its packed form: parsed, that of 85 columns takes 30 times as much memory.
@@ -227,7 +227,7 @@ def _brought(store: ObjectStore, piece: Piece) -> pq.ParquetFile:
 class _Held(io.RawIOBase):
     """A file of which some ranges are at hand; any others are fetched."""
 
-    def __init__(self, part: Part, size: int, held: dict[int, bytes]) -> None:
+    def __init__(self, part: PartFile, size: int, held: dict[int, bytes]) -> None:
         super().__init__()
         self._part, self._size, self._held, self._at = part, size, held, 0
 

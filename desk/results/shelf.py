@@ -13,7 +13,7 @@ from desk.results.files import Piece, pieces
 from desk.results.query import Query
 from desk.results.running import Running
 from desk.results.table import Cache, ClosedTable, Table
-from desk.results.view import Part, View
+from desk.results.view import View, ViewedBatch
 from orchestrator.batches.entries import named
 
 _CACHE_BYTES = 80 << 20
@@ -51,7 +51,7 @@ class Shelf:
         parts = [self._part(store, name) for name in dict.fromkeys(batches)]
         return View(parts, query, sort, sets)
 
-    def _part(self, store: ObjectStore, name: str) -> Part:
+    def _part(self, store: ObjectStore, name: str) -> ViewedBatch:
         table = self.table(store, name)
         with self._lock:
             known = self._deidentified.get(table.version)
@@ -61,7 +61,7 @@ class Shelf:
                 self._deidentified[table.version] = known
                 while len(self._deidentified) > _TABLES:
                     self._deidentified.popitem(last=False)
-        return Part(name, table, known)
+        return ViewedBatch(name, table, known)
 
     def table(self, store: ObjectStore, batch: str) -> Table:
         """The table of a batch: the written one if it has closed, else the rows so far."""

@@ -49,7 +49,7 @@ Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Part:
+class ViewedBatch:
     """A batch of a view: its name, its table, and whether its images were de-identified."""
 
     name: str
@@ -68,7 +68,7 @@ class View:
     """
 
     def __init__(
-        self, parts: Sequence[Part], query: Query, sort: str, sets: dict[str, set[tuple[str, int]]]
+        self, parts: Sequence[ViewedBatch], query: Query, sort: str, sets: dict[str, set[tuple[str, int]]]
     ) -> None:
         self.parts, self._query, self._sort, self._sets = parts, query, sort, sets
         self.rows = sum(part.table.rows for part in parts)

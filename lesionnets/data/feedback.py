@@ -12,7 +12,7 @@ from dermbatch.errors import ArtifactDamaged, SourceGone, UsageError
 from dermbatch.images import png
 from dermbatch.images.lesion import Mask
 from dermbatch.pictures import read_source
-from dermbatch.review.feedback import LeftOut, Verdict, verdicts
+from dermbatch.review.feedback import Lesson, NoLesson, lessons
 from dermbatch.review.masks import of_runs
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore
@@ -38,7 +38,7 @@ class Written:
 
 @dataclass(frozen=True)
 class _Teaching:
-    """What of a verdict is taken: both may be missing, but not both at once."""
+    """What of a lesson is taken: both may be missing, but not both at once."""
 
     diagnosis: str
     mask: Mask | None
@@ -69,10 +69,10 @@ def write_set(
         raise UsageError(f"{out} holds a set already: name another folder, or delete it")
     rows: list[Row] = []
     left_out: list[Row] = []
-    for verdict in (verdict for batch in dict.fromkeys(batches) for verdict in verdicts(store, batch)):
-        taken = _write(store, verdict, out, renamed, val)
+    for lesson in (lesson for batch in dict.fromkeys(batches) for lesson in lessons(store, batch)):
+        taken = _write(store, lesson, out, renamed, val)
         (left_out if isinstance(taken, str) else rows).append(
-            _left_out(verdict, taken) if isinstance(taken, str) else taken
+            _left_out(lesson, taken) if isinstance(taken, str) else taken
         )
     counted = dict(Counter(str(row["why"]) for row in left_out))
     if not rows:
@@ -91,32 +91,32 @@ def write_set(
 
 
 def _write(
-    store: ObjectStore, verdict: Verdict | LeftOut, out: Path, renamed: Mapping[str, str], val: float
+    store: ObjectStore, lesson: Lesson | NoLesson, out: Path, renamed: Mapping[str, str], val: float
 ) -> Row | str:
     """Write an image and what it teaches; returns its row, or the reason why it is left out."""
-    if isinstance(verdict, LeftOut):
-        return verdict.why
-    teaching = _teaching(verdict, renamed)
+    if isinstance(lesson, NoLesson):
+        return lesson.why
+    teaching = _teaching(lesson, renamed)
     if isinstance(teaching, str):
         return teaching
-    source = verdict.record.source
+    source = lesson.record.source
     try:
         picture = read_source(store, source)
     except (SourceGone, ArtifactDamaged):
         return "source_gone"
     split = "val" if int(source.sha256[:_DIGITS], 16) < val * 16**_DIGITS else "train"
-    image_id = f"{verdict.record.batch}_{verdict.record.index}"
+    image_id = f"{lesson.record.batch}_{lesson.record.index}"
     _picture(out / split / "images" / f"{image_id}.png", png.encode(picture))
     if teaching.mask is not None:
         _picture(out / split / "masks" / f"{image_id}{MASK_END}", png.encode(teaching.mask))
     row = {"image_id": image_id, "split": split, "diagnosis": teaching.diagnosis}
-    return row | {"has_mask": int(teaching.mask is not None)} | _said(verdict)
+    return row | {"has_mask": int(teaching.mask is not None)} | _said(lesson)
 
 
-def _teaching(verdict: Verdict, renamed: Mapping[str, str]) -> _Teaching | str:
-    label = verdict.diagnosis
+def _teaching(lesson: Lesson, renamed: Mapping[str, str]) -> _Teaching | str:
+    label = lesson.diagnosis
     diagnosis = "" if label is None else renamed.get(label, label)
-    drawn = verdict.mask
+    drawn = lesson.mask
     mask = None if drawn is None else of_runs(drawn.counts, drawn.height, drawn.width)
     if diagnosis and diagnosis not in DIAGNOSES:
         return "unknown_diagnosis"
@@ -127,10 +127,10 @@ def _teaching(verdict: Verdict, renamed: Mapping[str, str]) -> _Teaching | str:
     return _Teaching(diagnosis, mask)
 
 
-def _said(verdict: Verdict) -> dict[str, object]:
+def _said(lesson: Lesson) -> dict[str, object]:
     """Where an image is from: who said so, when, having seen what."""
-    decisions, record = sorted(verdict.decisions, key=lambda one: one.made), verdict.record
-    models = {stage: f"{one.name}@{one.version} {one.sha256[:12]}" for stage, one in verdict.models.items()}
+    decisions, record = sorted(lesson.decisions, key=lambda one: one.made), lesson.record
+    models = {stage: f"{one.name}@{one.version} {one.sha256[:12]}" for stage, one in lesson.models.items()}
     return {
         "batch": record.batch,
         "index": record.index,
@@ -144,11 +144,11 @@ def _said(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _left_out(verdict: Verdict | LeftOut, why: str) -> Row:
-    if isinstance(verdict, LeftOut):
-        return {"batch": verdict.batch, "index": verdict.index, "readers": ";".join(verdict.readers), "why": why}
-    readers = ";".join(sorted(one.reader for one in verdict.decisions))
-    return {"batch": verdict.record.batch, "index": verdict.record.index, "readers": readers, "why": why}
+def _left_out(lesson: Lesson | NoLesson, why: str) -> Row:
+    if isinstance(lesson, NoLesson):
+        return {"batch": lesson.batch, "index": lesson.index, "readers": ";".join(lesson.readers), "why": why}
+    readers = ";".join(sorted(one.reader for one in lesson.decisions))
+    return {"batch": lesson.record.batch, "index": lesson.record.index, "readers": readers, "why": why}
 
 
 def _picture(path: Path, body: bytes) -> None:

@@ -29,7 +29,7 @@ DRAW = {"hair": draw_hairs, "ruler": draw_ruler, "ink": draw_ink}
 
 
 @dataclass(frozen=True)
-class Case:
+class Covered:
     """A covered image and the truth about it.
 
     Attributes:
@@ -71,7 +71,7 @@ class PurifyFigures:
     outside_share: Figure
 
 
-def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Case]:
+def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Covered]:
     """Draw something over images, the same for the same seed.
 
     Args:
@@ -87,11 +87,11 @@ def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Ca
     cases = []
     for index, clean in enumerate(images):
         covered, mask = DRAW[kind](clean, np.random.default_rng([seed, index]))
-        cases.append(Case(clean, covered, mask))
+        cases.append(Covered(clean, covered, mask))
     return cases
 
 
-def pair_case(covered: Image, clean: Image) -> Case | None:
+def pair_case(covered: Image, clean: Image) -> Covered | None:
     """A real pair, whose hair is where the greatest difference of the colours exceeds ``HAIR``; none without hair.
 
     Args:
@@ -99,7 +99,7 @@ def pair_case(covered: Image, clean: Image) -> Case | None:
         clean: Of the same size.
     """
     mask = np.abs(covered.astype(np.int16) - clean).max(axis=2) > HAIR
-    return Case(clean, covered, mask) if mask.mean() >= LEAST_HAIR else None
+    return Covered(clean, covered, mask) if mask.mean() >= LEAST_HAIR else None
 
 
 def real_pairs(covered: Path, clean: Path) -> tuple[list[tuple[Path, Path]], dict[str, int]]:
@@ -124,7 +124,7 @@ def real_pairs(covered: Path, clean: Path) -> tuple[list[tuple[Path, Path]], dic
     return pairs, {what: count for what, count in lone.items() if count}
 
 
-def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]) -> dict[str, Case]:
+def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]) -> dict[str, Covered]:
     """Read real pairs, by their names; those with hardly any hair are left out.
 
     Args:
@@ -147,7 +147,7 @@ def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]
     return cases
 
 
-def lifted_cases(hairy: Sequence[Sample], clean: Sequence[Image], *, side: int, seed: int = 0) -> list[Case]:
+def lifted_cases(hairy: Sequence[Sample], clean: Sequence[Image], *, side: int, seed: int = 0) -> list[Covered]:
     """Real hair of one picture, by :func:`lesionnets.data.layers.lifted_layer`, over another, at a size.
 
     Args:
@@ -189,16 +189,16 @@ def most_covered(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [sample for _, _, sample in sorted(shares, key=lambda share: share[:2])[:count]]
 
 
-def hair_cases(images: Iterable[Image], *, seed: int = 0) -> list[Case]:
+def hair_cases(images: Iterable[Image], *, seed: int = 0) -> list[Covered]:
     """Draw hairs over images; see :func:`drawn_cases`."""
     return drawn_cases(images, "hair", seed=seed)
 
 
-def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int = 7000) -> list[Case]:
+def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int = 7000) -> list[Covered]:
     """Phantoms with nothing but hair over them."""
     hair: tuple[Occlusion, ...] = ("hair",)
     drawn = (phantom(seed + i, height=height, width=width, occlusions=hair) for i in range(count))
-    return [Case(one.clean, one.image, one.occlusion) for one in drawn]
+    return [Covered(one.clean, one.image, one.occlusion) for one in drawn]
 
 
 def least_covered(samples: Sequence[Sample], count: int) -> list[tuple[str, Image]]:
@@ -226,7 +226,7 @@ MEASURES = ("before", "after", "remaining", "outside", "outside_share")
 
 
 def measure(
-    purify: Callable[[Image], Image], cases: Sequence[Case], *, rows: list[dict[str, object]] | None = None
+    purify: Callable[[Image], Image], cases: Sequence[Covered], *, rows: list[dict[str, object]] | None = None
 ) -> PurifyFigures:
     """Purify each case and compare with its clean picture.
 

@@ -21,6 +21,7 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
+from dermbatch.images.fitting import DIFFERENCE
 from dermbatch.models.contracts import IMAGE, Contract, Tensor
 from lesionnets.graphs.assembly import export_network, join, parse
 from lesionnets.nets.purify.folded import FOLD, FoldedUNet
@@ -30,8 +31,6 @@ ENLARGED = 2.0
 """Most by which a smaller picture is enlarged towards that: thin hair of a small picture is hard to see."""
 THRESHOLD = 0.15
 """Occlusion probability from which a pixel may be replaced."""
-DIFFERENCE = 6
-"""Least difference of green to the clean picture, of 255, at which a pixel is replaced."""
 
 _BEFORE = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>

@@ -22,9 +22,9 @@ from dermbatch.stages import Stage, closure
 from dermbatch.store import ObjectStore
 from orchestrator.batches.entries import asked
 from orchestrator.dispatch.feed import Feed
+from orchestrator.dispatch.forecast import Forecast, Rate
 from orchestrator.dispatch.lost_causes import bury, bury_unread, refuse
 from orchestrator.dispatch.messages import Messages
-from orchestrator.dispatch.pace import Forecast, Rate
 from orchestrator.planning.deadline import urgency
 from orchestrator.steering.controls import halt, is_damage
 

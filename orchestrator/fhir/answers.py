@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermbatch.errors import DermbatchError, FhirRefused, FhirUnavailable
-from dermbatch.outbound.posting import Answer, is_web_page, seconds_of
+from dermbatch.outbound.posting import HttpAnswer, is_web_page, seconds_of
 
 _OK, _CREATED, _ACCEPTED = 200, 201, 202
 _UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _PRECONDITION, _TOO_LARGE = 401, 403, 409, 412, 413
@@ -45,7 +45,7 @@ class Accepted:
     there: int
 
 
-def judged(name: str, answer: Answer, entries: int) -> Accepted:
+def judged(name: str, answer: HttpAnswer, entries: int) -> Accepted:
     """What was taken, from an answer that says that everything was.
 
     Args:
@@ -106,7 +106,7 @@ def _issues(body: dict[str, Any] | None) -> Iterator[str]:
                 yield str(issue["code"])
 
 
-def _unclear(answer: Answer, body: dict[str, Any] | None) -> str:
+def _unclear(answer: HttpAnswer, body: dict[str, Any] | None) -> str:
     if answer.status == _ACCEPTED:
         return "wants to process it later (HTTP 202), which was not requested"
     if is_web_page(answer.body):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dermbatch.errors import FhirRefused, FhirUnavailable, UsageError
-from dermbatch.outbound.posting import PIECE, Answer, Posting, Unanswered, Untrusted
+from dermbatch.outbound.posting import PIECE, HttpAnswer, Posting, Unanswered, Untrusted
 from dermbatch.settings.destinations import FhirSettings
 from orchestrator.fhir.answers import Accepted, judged
 from orchestrator.fhir.elements import Json
@@ -46,7 +46,7 @@ class FhirServer:
         """Close connections."""
         self._posting.close()
 
-    def _post(self, body: bytes) -> Answer:
+    def _post(self, body: bytes) -> HttpAnswer:
         headers = {
             "Content-Type": f"{MEDIA_TYPE}; fhirVersion=4.0",
             "Accept": f"{MEDIA_TYPE}; fhirVersion=4.0",

@@ -13,9 +13,9 @@ from dermbatch.records.asked import Order
 from dermbatch.stages import closure
 from orchestrator.batches.history import History
 
-Answer = Literal["met", "open", "missed", "unknown"]
+Prospect = Literal["met", "open", "missed", "unknown"]
 
-_SENTENCES: dict[Answer, str] = {
+_SENTENCES: dict[Prospect, str] = {
     "met": "it can be met, even if everything that is open goes first",
     "open": "it can be met if this batch goes before what is open, but not after it",
     "missed": "it cannot be met, even if nothing else is done",
@@ -35,7 +35,7 @@ class Promise:
     """
 
     deadline: datetime
-    answer: Answer
+    answer: Prospect
     own_seconds: float | None
     ahead_seconds: float | None
 
@@ -74,7 +74,7 @@ def promise(deadline: datetime, now: datetime, own: float | None, open_batches: 
         None if len(known) < len(lefts) else max(known, default=0.0)
     )  # they share the workers, and the last one ends then
     there_is = (deadline - now).total_seconds()
-    answer: Answer = "unknown"
+    answer: Prospect = "unknown"
     if own is not None and own > there_is:
         answer = "missed"
     elif own is not None and ahead is not None:

@@ -41,7 +41,7 @@ from orchestrator.reporting.report import SHOWN, Report
 from orchestrator.reporting.table import columns
 from orchestrator.reporting.table import parts as table_parts
 from orchestrator.reporting.table.columns import rows_of
-from orchestrator.reporting.table.parts import Part, Parts
+from orchestrator.reporting.table.parts import Parts, WrittenPart
 
 _log = structlog.get_logger(__name__)
 
@@ -183,7 +183,7 @@ class _Ending:
     marks: Marks
     readers: int
     folder: Path
-    taken: list[Part] = field(default_factory=list)
+    taken: list[WrittenPart] = field(default_factory=list)
     tail: list[pa.Table] = field(default_factory=list)
     failed: list[pa.Table] = field(default_factory=list)
 

@@ -26,7 +26,7 @@ from orchestrator.similar.growing import waiting
 from orchestrator.similar.identity import Identity
 from orchestrator.similar.patterns import Match, Patterns, apart, matches
 from orchestrator.similar.picture import look_of
-from orchestrator.similar.shelf import Case, IndexShelf, OpenIndex, Refinement, forbidden
+from orchestrator.similar.shelf import IndexedCase, IndexShelf, OpenIndex, Refinement, forbidden
 
 LOCAL = 0.25
 """Share of the local patterns in the similarity: chosen on training images, measured in docs/similar.md."""
@@ -196,7 +196,7 @@ class _Search:
             return None
         return self._neighbour(case, (record.source.width, record.source.height), whole, look)
 
-    def _neighbour(self, case: Case, size: tuple[int, int], whole: float, look: Patterns) -> Neighbour:
+    def _neighbour(self, case: IndexedCase, size: tuple[int, int], whole: float, look: Patterns) -> Neighbour:
         share = LOCAL_CHOSEN if self.question.regions else LOCAL
         found = matches(self.patterns, look, self.question.regions)
         local = sum(match.counted for match in found)

@@ -14,7 +14,7 @@ from dermbatch.records.outcome import ResultRecord
 from dermbatch.store import ObjectStore, split_uri
 from orchestrator.similar.cases import person_of
 from orchestrator.similar.facts import KnownFacts
-from orchestrator.similar.shelf import Case
+from orchestrator.similar.shelf import IndexedCase
 
 SAME_PICTURE = 0.985
 """Cosine of two embeddings from which both are taken for pictures of one lesion."""
@@ -40,11 +40,11 @@ class Identity:
         self._facts = facts.of(record.source.sha256, record.name)
         self._patient = patient_of(store, record)
 
-    def is_image(self, case: Case) -> bool:
+    def is_image(self, case: IndexedCase) -> bool:
         """Whether a case is the image itself."""
         return case.sha256 == self._record.source.sha256
 
-    def is_same(self, case: Case, record: ResultRecord, whole: float) -> bool:
+    def is_same(self, case: IndexedCase, record: ResultRecord, whole: float) -> bool:
         """Whether a case is of the same lesion or person.
 
         Pseudonyms, the institution's facts and DICOM headers tell; pictures without any of these count as the same

@@ -30,7 +30,7 @@ Allowed = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Case:
+class IndexedCase:
     """A case of an index: where its record is, and what else is known about it."""
 
     batch: str
@@ -75,10 +75,10 @@ class OpenIndex:
         self.facts = facts
         self._known = self._facts_of_all() if facts else None
 
-    def case(self, number: int) -> Case:
+    def case(self, number: int) -> IndexedCase:
         """A case by its number."""
         row: dict[str, Any] = {name: self._rows[name][number].as_py() for name in self._rows.column_names}
-        return Case(**row, facts=self.facts.of(row["sha256"], row["name"]))
+        return IndexedCase(**row, facts=self.facts.of(row["sha256"], row["name"]))
 
     def allowed(self, refinement: Refinement, forbidden: set[str]) -> Allowed:
         """Which cases may be found: a number each."""

@@ -10,7 +10,7 @@ from desk.results import files
 from desk.results.files import pieces
 from desk.results.query import Query
 from desk.results.table import Cache, ClosedTable
-from desk.results.view import Part, View
+from desk.results.view import View, ViewedBatch
 from orchestrator.reporting.table.columns import rows_of
 from orchestrator.reporting.table.parts import ONE_FILE, Parts
 from tests.outcome_samples import batch_of, failure_of, result_of
@@ -32,7 +32,7 @@ def test_parts_are_one_table_in_the_order_of_the_images(empty_store):
     assert len(found) == 2
     table = ClosedTable(store, found, Cache(1 << 20))
     assert table.columns(["index", "name"])["index"].to_pylist() == [0, 1, 3, 4, 5]
-    view = View([Part("large", table)], Query("probability:>=0.8"), "", {})
+    view = View([ViewedBatch("large", table)], Query("probability:>=0.8"), "", {})
     assert [int(index) for _, index in view.pairs(view.order)] == [3, 4]
     assert view.row_of(0, 4) == 3
     exported = [row for group in view.tables() for row in group.to_pylist()]
@@ -71,7 +71,7 @@ def test_of_parts_the_bytes_of_wanted_columns_alone_are_read(empty_store, monkey
     found = large(store)
     table = ClosedTable(store, found, Cache(1 << 20))
     assert table.indices.tolist() == list(range(40))  # by the manifest
-    view = View([Part("large", table)], Query(""), "", {})
+    view = View([ViewedBatch("large", table)], Query(""), "", {})
     assert [card["name"] for card in view.cards(view.order[5:8])] == [f"folder/{n:06d}.jpg" for n in (5, 6, 7)]
     assert table.columns(["index"])["index"].to_pylist() == list(range(40))
     size = sum(piece.size for piece in found)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bootstrapping
+from benchmarks import bootstrapping, generated_lesions
 from lesionnets.nets.efficient_lite import EfficientLite
 from lesionnets.nets.mutual.mb_dcnn_lite import DEEP, FINE, Front, LiteMaskCN, LiteSN
 
@@ -69,6 +69,20 @@ def test_figures_are_means_of_folds_and_differences() -> None:
     assert figures["guided_less_blind:auc_melanoma"].mean == pytest.approx(0.375)
     assert figures["enhanced_less_longer:jaccard"].low == pytest.approx(0.25)
     assert not any("nevus" in name for name in figures)
+
+
+def test_a_figure_is_left_out_where_a_fold_lacks_its_diagnosis(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = [np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 1, 1, 1])]  # no keratosis in the second
+    arms = dict.fromkeys(generated_lesions.ARMS, np.eye(3)[[0, 0, 1, 1, 2, 2]])
+    overlaps = dict.fromkeys(("coarse", "enhanced", "longer"), np.full(6, 0.5))
+    parts = [{"labels": one, "guided": arms["all"], "blind": arms["all"], **overlaps} for one in labels]
+    for figures, others in (
+        (bootstrapping.measured(parts), {"jaccard"}),
+        (generated_lesions.measured([(one, arms) for one in labels]), set()),
+    ):
+        assert {name.partition(":")[2] for name in figures} == {"auc_melanoma"} | others
+    said = "left out, as a fold lacks seborrheic_keratosis: auc_seborrheic_keratosis, mean_auc\n"
+    assert capsys.readouterr().out == said * 2
 
 
 def test_the_experiment_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

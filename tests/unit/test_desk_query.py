@@ -8,7 +8,7 @@ import pytest
 
 from desk.problems import Problem
 from desk.results.query import Query
-from desk.results.view import Part, View
+from desk.results.view import View, ViewedBatch
 from tests.outcome_samples import failure_of, result_of, table_of
 
 
@@ -51,7 +51,7 @@ def table():
 
 
 def view(table, q="", sort="", sets=None):
-    return View([Part("b", Held(table))], Query(q), sort, sets or {})
+    return View([ViewedBatch("b", Held(table))], Query(q), sort, sets or {})
 
 
 def indices(found):
@@ -161,7 +161,9 @@ def test_several_batches_are_one_view_also_where_their_classes_differ(table):
     other = table.drop_columns(["probability_nevus"]).append_column(
         "probability_bcc", pa.array([0.5] * 6, pa.float64())
     )
-    both = View([Part("b", Held(table)), Part("c", Held(other))], Query("batch:c OR class:nevus"), "", {})
+    both = View(
+        [ViewedBatch("b", Held(table)), ViewedBatch("c", Held(other))], Query("batch:c OR class:nevus"), "", {}
+    )
     assert both.pairs(both.order).tolist() == [[0, 0], *([1, index] for index in (0, 1, 2, 3, 4, 7))]
     assert both.labels == ["melanoma", "nevus", "seborrheic_keratosis", "bcc"]
     cards = both.cards(both.order[:2])
@@ -173,6 +175,6 @@ def test_several_batches_are_one_view_also_where_their_classes_differ(table):
 
 
 def test_another_table_is_another_version_and_the_same_question(table):
-    views = [View([Part("b", Held(table, version))], Query(""), "", {}) for version in ("1", "2")]
+    views = [View([ViewedBatch("b", Held(table, version))], Query(""), "", {}) for version in ("1", "2")]
     assert views[0].fingerprint == views[1].fingerprint
     assert views[0].version != views[1].version

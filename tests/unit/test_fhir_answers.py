@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dermbatch.errors import FhirRefused, FhirUnavailable
-from dermbatch.outbound.posting import Answer
+from dermbatch.outbound.posting import HttpAnswer
 from orchestrator.fhir.answers import Accepted, judged
 
 
@@ -21,7 +21,7 @@ def outcome(*types, severity="error"):
 
 def judge(status, reply, entries=2, retry_after=None):
     body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-    return judged("main", Answer(status, body, retry_after), entries)
+    return judged("main", HttpAnswer(status, body, retry_after), entries)
 
 
 @pytest.mark.parametrize(

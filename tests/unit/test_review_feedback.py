@@ -1,4 +1,4 @@
-"""What decisions teach: one verdict of an image, or a word why there is none."""
+"""What decisions teach: one lesson of an image, or a word why there is none."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ from standins import Store
 from dermbatch import layout
 from dermbatch.records.outcome import KnownImage
 from dermbatch.records.review import Decision, DrawnMask, Seen
-from dermbatch.review.feedback import LeftOut, Verdict, verdicts
+from dermbatch.review.feedback import Lesson, NoLesson, lessons
 from dermbatch.review.kept import keep
 from dermbatch.stages import Stage
 from dermbatch.stored import write
@@ -38,16 +38,16 @@ def decide(store, reader="ada", index=0, version=1, minute=0, **fields):
 
 
 def only(store):
-    (found,) = verdicts(store, "b")
+    (found,) = lessons(store, "b")
     return found
 
 
-def test_a_verdict_says_who_when_and_by_which_models(store):
+def test_a_lesson_says_who_when_and_by_which_models(store):
     decide(store, diagnosis=("melanoma",), mask=MASK)
     decide(store, "bob", diagnosis=("melanoma",), minute=5)
     decide(store, index=2, mask=MASK)
-    first, second = verdicts(store, "b")
-    assert isinstance(first, Verdict)
+    first, second = lessons(store, "b")
+    assert isinstance(first, Lesson)
     assert (first.diagnosis, first.mask, first.record.index) == ("melanoma", MASK, 0)
     assert {one.reader for one in first.decisions} == {"ada", "bob"}
     assert first.models[Stage.CLASSIFY].name == "classify_net"
@@ -65,7 +65,7 @@ def test_the_last_version_of_each_reader_and_the_last_mask_count(store):
 def test_who_adjudicates_decides(store):
     decide(store, diagnosis=("melanoma",))
     decide(store, "bob", diagnosis=("nevus",))
-    assert only(store) == LeftOut("b", 0, ("ada", "bob"), "readers_disagree")
+    assert only(store) == NoLesson("b", 0, ("ada", "bob"), "readers_disagree")
     decide(store, "eve", minute=9, kind="adjudicate", diagnosis=("nevus",))
     assert (only(store).diagnosis, [one.reader for one in only(store).decisions]) == ("nevus", ["eve"])
 
@@ -83,7 +83,7 @@ def test_who_gives_two_readings_back_has_given_back_both(store):
     decide(store, "bob", diagnosis=("nevus",))
     decide(store, "eve", minute=1, kind="return", to="ada")
     decide(store, "eve", version=2, minute=2, kind="return", to="bob")
-    assert only(store) == LeftOut("b", 0, ("ada", "bob", "eve"), "returned")
+    assert only(store) == NoLesson("b", 0, ("ada", "bob", "eve"), "returned")
     decide(store, "bob", version=2, minute=3, diagnosis=("nevus",))
     assert (only(store).diagnosis, [one.reader for one in only(store).decisions]) == ("nevus", ["bob"])
 

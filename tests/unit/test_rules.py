@@ -104,13 +104,13 @@ def test_the_first_rule_that_takes_an_object_decides(book, bucket, key, rule):
 
 
 def test_each_rule_says_why_it_does_not_fire(book):
-    def verdicts(key):
-        return [(verdict.fires, verdict.failed) for verdict in book.explain("exports", key)]
+    def explained(key):
+        return [(one.fires, one.failed) for one in book.explain("exports", key)]
 
-    assert verdicts("clinic-1/1.dcm") == [(False, "prefix"), (True, None), (False, "earlier")]
-    assert verdicts("clinic-1/1.png") == [(False, "prefix"), (False, "include"), (True, None)]
-    assert verdicts("clinic-1/test/1.dcm") == [(False, "prefix"), (False, "exclude"), (True, None)]
-    assert verdicts("clinic-1/a/READY") == [(False, "prefix"), (False, "marker"), (True, None)]
+    assert explained("clinic-1/1.dcm") == [(False, "prefix"), (True, None), (False, "earlier")]
+    assert explained("clinic-1/1.png") == [(False, "prefix"), (False, "include"), (True, None)]
+    assert explained("clinic-1/test/1.dcm") == [(False, "prefix"), (False, "exclude"), (True, None)]
+    assert explained("clinic-1/a/READY") == [(False, "prefix"), (False, "marker"), (True, None)]
 
 
 KEYS = st.text(alphabet="clinic-1/urgenttest.dmzpREADY0", max_size=30)
@@ -119,12 +119,12 @@ KEYS = st.text(alphabet="clinic-1/urgenttest.dmzpREADY0", max_size=30)
 @given(key=KEYS | KEYS.map(lambda key: f"clinic-1/{key}") | KEYS.map(lambda key: f"clinic-1/{key}.dcm"))
 def test_what_is_explained_is_what_happens(tmp_path_factory, key):
     book = written(tmp_path_factory.mktemp("rules"), FULL)
-    verdicts = book.explain("exports", key)
-    fired = [verdict.rule for verdict in verdicts if verdict.fires]
+    explained = book.explain("exports", key)
+    fired = [one.rule for one in explained if one.fires]
     decides = book.rule_for("exports", key)
     assert fired == ([decides] if decides else [])
-    assert [verdict.rule for verdict in verdicts] == list(book.rules)
-    assert all((verdict.failed is None) == verdict.fires for verdict in verdicts)
+    assert [one.rule for one in explained] == list(book.rules)
+    assert all((one.failed is None) == one.fires for one in explained)
 
 
 RULE = "rules:\n  - name: one\n    prefix: s3://exports\n"

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 import pytest
 
 from dermbatch.errors import PacsRefused, PacsUnavailable
-from dermbatch.handover.pacs.reply import judged
+from dermbatch.handover.pacs.judging import judged
 from dermbatch.outbound.posting import seconds_of
 
 UIDS = {"segmentation": "1.2.3", "report": "1.2.4"}

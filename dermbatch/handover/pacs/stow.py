@@ -15,9 +15,9 @@ from pydicom import dcmread
 
 from dermbatch import metrics
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable, TransientError
-from dermbatch.handover.pacs.reply import judged
+from dermbatch.handover.pacs.judging import judged
 from dermbatch.images.dicomfile import MEDIA_TYPE
-from dermbatch.outbound.posting import PIECE, Answer, Posting, Unanswered, Untrusted
+from dermbatch.outbound.posting import PIECE, HttpAnswer, Posting, Unanswered, Untrusted
 from dermbatch.records.outcome import DicomKind, Sent
 from dermbatch.settings.destinations import DicomwebSettings
 
@@ -85,7 +85,7 @@ class Destination:
                 self._asked_again = time.monotonic() + min(error.wait, _LONGEST_WAIT)
             raise
 
-    def _post(self, objects: Mapping[DicomKind, bytes]) -> Answer:
+    def _post(self, objects: Mapping[DicomKind, bytes]) -> HttpAnswer:
         boundary = uuid.uuid4().hex
         headers = {
             "Content-Type": f'multipart/related; type="{MEDIA_TYPE}"; boundary={boundary}',

@@ -19,7 +19,7 @@ from tifffile import TiffFile, TiffPage
 
 from dermbatch.errors import BadInput
 from dermbatch.images.damage import jpeg_is_damaged
-from dermbatch.images.formats.colours import primaries_profile
+from dermbatch.images.formats.described_profile import primaries_profile
 from dermbatch.images.jpegheader import check_scans, read_jpeg_header
 from dermbatch.images.pixels import Rgb, adobe_rgb, check_size, in_eight_bits, over_white, to_eight_bit, used_bits
 

@@ -19,6 +19,7 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dermbatch.images.fitting import DIFFERENCE
 from lesionnets.data.batches.laid_over import LaidOver, lift, make_bank
 from lesionnets.data.batches.occluded import Planes, load_backgrounds, phantom_backgrounds
 from lesionnets.data.sources.isic import Image, Sample, find_samples
@@ -30,7 +31,7 @@ from lesionnets.evaluation.purify import (
     most_covered,
     phantom_cases,
 )
-from lesionnets.graphs.purify import DIFFERENCE, ENLARGED, LONG_SIDE, THRESHOLD
+from lesionnets.graphs.purify import ENLARGED, LONG_SIDE, THRESHOLD
 from lesionnets.nets.purify.folded import FoldedUNet
 from lesionnets.nets.purify.purifier import Purifier
 from lesionnets.nets.sizes import scaled

@@ -17,7 +17,7 @@ from dermbatch.store import split_uri
 from orchestrator.cli import options
 from orchestrator.cli.app import out
 from orchestrator.planning import submission
-from orchestrator.watching.rules.rules import Rule, RuleBook, Verdict, load_rules
+from orchestrator.watching.rules.rules import Explanation, Rule, RuleBook, load_rules
 from orchestrator.watching.taking.gathering import window
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Rules, in YAML.", show_default=False)]
@@ -64,14 +64,14 @@ def explain(file: _File, object_uri: _Object, plain: options.AsJson = False) -> 
         raise UsageError(str(error)) from error
     if not key:
         raise UsageError(f"{object_uri!r} does not name an object; write s3://bucket/key")
-    verdicts = book.explain(bucket, key)
-    fired = next((verdict.rule for verdict in verdicts if verdict.fires), None)
+    explanations = book.explain(bucket, key)
+    fired = next((explanation.rule for explanation in explanations if explanation.fires), None)
     done = _done(fired, book, settings) if fired is not None else None
     if plain:
-        shown = [{"rule": v.rule.name, "fires": v.fires, "failed": v.failed, "why": v.why} for v in verdicts]
+        shown = [{"rule": v.rule.name, "fires": v.fires, "failed": v.failed, "why": v.why} for v in explanations]
         out.print(json.dumps({"rules": shown, "done": done}, indent=2), soft_wrap=True, markup=False)
     else:
-        _print(verdicts, done)
+        _print(explanations, done)
     raise typer.Exit(0 if fired is not None else 1)
 
 
@@ -95,11 +95,13 @@ def _done(rule: Rule, book: RuleBook, settings: Settings) -> dict[str, Any]:
     return {"rule": rule.name, **batch, **effect, "dicom": order.dicom, "models": models, "deidentify": profile}
 
 
-def _print(verdicts: tuple[Verdict, ...], done: dict[str, Any] | None) -> None:
+def _print(explanations: tuple[Explanation, ...], done: dict[str, Any] | None) -> None:
     table = Table("Rule", "", "Why", box=None)
-    for verdict in verdicts:
+    for explanation in explanations:
         table.add_row(
-            verdict.rule.name, "fires" if verdict.fires else f"no: {verdict.failed}", escape(verdict.why)
+            explanation.rule.name,
+            "fires" if explanation.fires else f"no: {explanation.failed}",
+            escape(explanation.why),
         )
     out.print(table)
     if done is None:

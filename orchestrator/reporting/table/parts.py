@@ -76,7 +76,7 @@ class TableManifest(Record):
 
 
 @dataclass(frozen=True)
-class Part:
+class WrittenPart:
     """A part that was written.
 
     Attributes:
@@ -109,7 +109,7 @@ class Parts:
         self.prefix = layout.gathered(batch.name) if self.one_file else layout.table_parts(batch.name)
         self._batch = batch.name
 
-    def write(self, rows: pa.Table, *, kept: bool = True) -> Part:
+    def write(self, rows: pa.Table, *, kept: bool = True) -> WrittenPart:
         """Write a part: its file, then its counts, without which it does not count.
 
         Args:
@@ -128,7 +128,7 @@ class Parts:
             self._store.put(_counts_of(key), columns.as_parquet(counts), _PARQUET)
         return _part(key, len(body), counts, labels)
 
-    def found(self) -> Iterator[tuple[Part, pa.Table]]:
+    def found(self) -> Iterator[tuple[WrittenPart, pa.Table]]:
         """The existing parts, each with the columns of its rows that are counted."""
         sizes = {info.key: info.size for info in self._store.list(self._store.bucket, self.prefix)}
         whole = (key for key in sorted(sizes) if key.endswith(".parquet") and _counts_of(key) in sizes)
@@ -146,11 +146,11 @@ class Parts:
                 self._store.delete(_counts_of(part.key))
                 self._store.delete(part.key)
 
-    def read(self, part: Part) -> pa.Table:
+    def read(self, part: WrittenPart) -> pa.Table:
         """The rows of a part."""
         return columns.read(self._store.get(self._store.bucket, part.key))
 
-    def end(self, parts: Sequence[Part], tail: Sequence[pa.Table]) -> None:
+    def end(self, parts: Sequence[WrittenPart], tail: Sequence[pa.Table]) -> None:
         """Make the table from its parts and from rows that are in none.
 
         Args:
@@ -173,7 +173,7 @@ class Parts:
     def _counts(self, key: str) -> pa.Table:
         return columns.read(self._store.get(self._store.bucket, _counts_of(key)))
 
-    def _widened(self, part: Part, labels: frozenset[str]) -> Part:
+    def _widened(self, part: WrittenPart, labels: frozenset[str]) -> WrittenPart:
         """The same part with columns for all labels, under its name."""
         body = columns.written(columns.with_labels(self.read(part), labels))
         self._store.put(part.key, body, _PARQUET)
@@ -192,12 +192,12 @@ def _counts_of(key: str) -> str:
     return f"{folder}/_{name.removesuffix('.parquet')}{_COUNTS}"
 
 
-def _part(key: str, size: int, counts: pa.Table, labels: Iterable[str]) -> Part:
+def _part(key: str, size: int, counts: pa.Table, labels: Iterable[str]) -> WrittenPart:
     index = counts["index"]
-    return Part(key, size, len(counts), index[0].as_py(), index[-1].as_py(), frozenset(labels))
+    return WrittenPart(key, size, len(counts), index[0].as_py(), index[-1].as_py(), frozenset(labels))
 
 
-def _manifest(parts: Sequence[Part]) -> TableManifest:
+def _manifest(parts: Sequence[WrittenPart]) -> TableManifest:
     files = tuple(
         TablePart(
             name=part.key.rpartition("/")[2], rows=part.rows, first=part.first, last=part.last, bytes=part.size

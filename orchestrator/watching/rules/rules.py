@@ -22,7 +22,7 @@ from orchestrator.planning.tenants.folders import folder
 from orchestrator.watching.rules.document import Document, Step, read_document
 from orchestrator.watching.rules.rule import LONGEST_NAME, Rule
 
-__all__ = ["Rule", "RuleBook", "Verdict", "load_rules", "rule_of_prefix"]
+__all__ = ["Explanation", "Rule", "RuleBook", "load_rules", "rule_of_prefix"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -30,7 +30,7 @@ Test = Literal["prefix", "marker", "exclude", "include", "earlier"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Explanation:
     """What one rule says to one object.
 
     Attributes:
@@ -66,9 +66,9 @@ class RuleBook:
                 return rule
         return None
 
-    def explain(self, bucket: str, key: str) -> tuple[Verdict, ...]:
+    def explain(self, bucket: str, key: str) -> tuple[Explanation, ...]:
         """What each rule says to an object, in their order."""
-        verdicts: list[Verdict] = []
+        explanations: list[Explanation] = []
         first: Rule | None = None
         for rule, selection in zip(self.rules, self._selections, strict=True):
             refusal = _refusal(rule, selection, bucket, key)
@@ -76,12 +76,12 @@ class RuleBook:
                 refusal = "earlier", f"it would take the object, but {first.name} comes before it"
             if refusal is None:
                 first = rule
-                verdicts.append(
-                    Verdict(rule, fires=True, failed=None, why="it is the first that takes the object")
+                explanations.append(
+                    Explanation(rule, fires=True, failed=None, why="it is the first that takes the object")
                 )
             else:
-                verdicts.append(Verdict(rule, fires=False, failed=refusal[0], why=refusal[1]))
-        return tuple(verdicts)
+                explanations.append(Explanation(rule, fires=False, failed=refusal[0], why=refusal[1]))
+        return tuple(explanations)
 
     def check_apart(self, own: Iterable[str]) -> None:
         """Refuse rules that watch the system's own buckets, or copy results into one.

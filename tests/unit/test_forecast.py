@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dermbatch.ledger.batches import Spent
-from orchestrator.dispatch.pace import Forecast
+from orchestrator.dispatch.forecast import Forecast
 
 SLOTS = 4
 

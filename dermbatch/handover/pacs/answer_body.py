@@ -26,7 +26,7 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True)
-class Reply:
+class AnswerBody:
     """The body of an answer.
 
     Attributes:
@@ -47,7 +47,7 @@ class Reply:
         return not (self.stored or self.failed or self.nameless)
 
 
-def parse(body: bytes) -> Reply | None:
+def parse(body: bytes) -> AnswerBody | None:
     """The parsed body; none if it is neither JSON nor XML, and so says nothing that can be read.
 
     Raises:
@@ -111,7 +111,7 @@ def _local(element: Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
-def _reply(datasets: _Items) -> Reply:
+def _reply(datasets: _Items) -> AnswerBody:
     stored: set[str] = set()
     warnings: dict[str, int | None] = {}
     failed: dict[str, int | None] = {}
@@ -127,7 +127,7 @@ def _reply(datasets: _Items) -> Reply:
                 failed[uid] = reason
             else:
                 nameless.append(reason)
-    return Reply(frozenset(stored - {""}), warnings, failed, tuple(nameless))
+    return AnswerBody(frozenset(stored - {""}), warnings, failed, tuple(nameless))
 
 
 def _items(dataset: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:

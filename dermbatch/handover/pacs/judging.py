@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dermbatch.errors import DermbatchError, PacsRefused, PacsUnavailable
-from dermbatch.handover.pacs.answer import Reply, Unreadable, parse
+from dermbatch.handover.pacs.answer_body import AnswerBody, Unreadable, parse
 from dermbatch.outbound.posting import is_web_page, seconds_of
 from dermbatch.records.outcome import DicomKind
 
@@ -52,7 +52,7 @@ def judged(
     return _of_reply(name, reply, {uid: kind for kind, uid in uids.items()}, status)
 
 
-def _read(name: str, status: int, body: bytes) -> Reply | None:
+def _read(name: str, status: int, body: bytes) -> AnswerBody | None:
     if is_web_page(body) and 200 <= status < 300:
         text = "answered with a web page instead of what it has taken; correct the URL of DERMBATCH_DICOMWEB"
         raise PacsRefused(f"the PACS {name!r} {text}")
@@ -65,7 +65,7 @@ def _read(name: str, status: int, body: bytes) -> Reply | None:
         return None
 
 
-def _of_reply(name: str, reply: Reply, kinds: Mapping[str, DicomKind], status: int) -> dict[DicomKind, str]:
+def _of_reply(name: str, reply: AnswerBody, kinds: Mapping[str, DicomKind], status: int) -> dict[DicomKind, str]:
     failed = {kinds[uid]: reason for uid, reason in reply.failed.items() if uid in kinds and reason != _DUPLICATE}
     there = {uid for uid, reason in reply.failed.items() if reason == _DUPLICATE}
     # The instance is not stated (OtherFailuresSequence), or is one that we never sent: it is one of ours anyway.
