@@ -96,7 +96,7 @@ class DeskClient:
         """Wait until a batch is closed; then as :meth:`status`.
 
         Raises:
-            TimeoutError: Where it is not closed in time; it goes on all the same.
+            TimeoutError: If it is not closed in time; it goes on all the same.
         """
         ends = None if timeout is None else time.monotonic() + timeout
         while (found := self.status(batch))["closed"] is None:
@@ -120,7 +120,7 @@ class DeskClient:
         """A file that a stage made of an image.
 
         Raises:
-            ObjectNotFound: Where the image has none, or it was deleted.
+            ObjectNotFound: If the image has none, or it was deleted.
         """
         return self._ask("GET", f"/v1/batches/{result.batch}/images/{result.index}/files/{name}").content
 

@@ -63,7 +63,7 @@ def network(name: str, hyper: dict[str, Any]) -> nn.Module:
     """Build a network of ``lesionnets.nets`` by its module and class, such as ``unet.UNet``.
 
     Raises:
-        UsageError: Where there is no such network, or it does not take these hyper-parameters.
+        UsageError: If there is no such network, or it does not take these hyper-parameters.
     """
     module_name, _, class_name = name.partition(".")
     module = modules_below(nets).get(module_name)
@@ -118,7 +118,7 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
         recipe: If given, the recipe that must have made it.
 
     Raises:
-        UsageError: Where the file is missing, is no checkpoint, or another recipe made it.
+        UsageError: If the file is missing, is no checkpoint, or another recipe made it.
     """
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}")

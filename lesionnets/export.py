@@ -101,7 +101,7 @@ def export(
         The model file; ``steps.txt`` of an ensemble.
 
     Raises:
-        UsageError: Where the checkpoint, the version or the name is not usable.
+        UsageError: If the checkpoint, the version or the name is not usable.
     """
     if checkpoint_path.is_dir():
         checkpoint_path /= "best.pt"
@@ -218,7 +218,7 @@ def write_model(
     Without a stage it is a step of an ensemble.
 
     Raises:
-        UsageError: Where the file is larger than ``MOST_BYTES``.
+        UsageError: If the file is larger than ``MOST_BYTES``.
     """
     content = graph.SerializeToString(deterministic=True)
     if len(content) > HALVE_ABOVE:
@@ -249,7 +249,7 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
         Its file.
 
     Raises:
-        UsageError: Where the file is larger than ``MOST_BYTES``.
+        UsageError: If the file is larger than ``MOST_BYTES``.
     """
     source = model_file.parent.parent
     folder = repository / f"{source.name}_{ending}"

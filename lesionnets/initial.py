@@ -48,7 +48,7 @@ def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], objec
         see: Shows a network some of what it is to be trained on.
 
     Raises:
-        UsageError: Where there are none, another network's, or served ones that were merged.
+        UsageError: If there are none, another network's, or served ones that were merged.
     """
     path = _file(weights)
     if path.suffix == ".onnx" and isinstance(model, PlainEnhancer):

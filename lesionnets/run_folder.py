@@ -81,7 +81,7 @@ class RunFolder:
         """State and state dictionaries of ``last.pt``, and the log cut back to them; None where there is none.
 
         Raises:
-            UsageError: Where the file cannot be read, or is another run's.
+            UsageError: If the file cannot be read, or is another run's.
         """
         if not self.last.is_file():
             return None

@@ -30,7 +30,7 @@ def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Seq
         Float [N, 1, H, W], for every image 0 at its least and 1 at its greatest; zeros where it is flat.
 
     Raises:
-        ValueError: Where there are no stages, or one did not run.
+        ValueError: If there are no stages, or one did not run.
     """
     with torch.no_grad(), _read(stages) as outputs:
         classifier(*inputs)
@@ -64,7 +64,7 @@ def class_activation_maps(classifier: nn.Module, inputs: Sequence[Tensor], featu
         Float [N, C, h, w]: what speaks for a class is positive, what speaks against it negative.
 
     Raises:
-        ValueError: Where the layer did not run, or the logits do not depend on it.
+        ValueError: If the layer did not run, or the logits do not depend on it.
     """
     with torch.enable_grad(), _read([features], differentiable=True) as outputs:
         result = classifier(*inputs)

@@ -55,7 +55,7 @@ def lesion_finder(path: Path, recipe: str) -> Callable[[Image], Image]:
     """The function from image, uint8 [H, W, 3], to lesion probability, uint8 [H, W], of a segmentation checkpoint.
 
     Raises:
-        UsageError: Where the checkpoint is missing or of another recipe.
+        UsageError: If the checkpoint is missing or of another recipe.
     """
     network = checkpoint.load(path, recipe=recipe).build()
     assert isinstance(network, Segmenter)  # noqa: S101 - such a recipe makes no other
@@ -96,7 +96,7 @@ def train_segmenter(
         The best checkpoint.
 
     Raises:
-        UsageError: Where the data folder or its parts are missing or an image and its mask do not fit.
+        UsageError: If the data folder or its parts are missing or an image and its mask do not fit.
     """
     data = options.data_folder()
     training = find_samples(data / "train" / "images", data / "train" / "masks")

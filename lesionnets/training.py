@@ -137,7 +137,7 @@ class RecipeOptions:
         """The data folder.
 
         Raises:
-            UsageError: Where none was given or it is not there.
+            UsageError: If none was given or it is not there.
         """
         if self.data is None:
             raise UsageError("this recipe needs images: name their folder with --data DIR")
@@ -259,8 +259,8 @@ def fit(
         Path and figures of the best checkpoint.
 
     Raises:
-        UsageError: Where neither epochs nor minutes are given, ``last.pt`` is another run's or cannot be read, or
-            the weights to begin from are another network's.
+        UsageError: If neither epochs nor minutes are given, ``last.pt`` is another run's or cannot be read, or the
+            weights to begin from are another network's.
     """
     if epochs is None and minutes is None:
         raise UsageError("training needs a budget: epochs or minutes")

@@ -50,7 +50,7 @@ def points_of(parameters: Mapping[str, str], version: str) -> Points | None:
     """The operating points of a version; none if its configuration has none.
 
     Raises:
-        ValueError: Where what it has are none.
+        ValueError: If what it has are none.
     """
     text = parameters.get(f"{RISK}.{version}")
     if text is None:
@@ -67,7 +67,7 @@ def sets_of(parameters: Mapping[str, str], version: str) -> Sets | None:
     """The thresholds of a version's sets; none if its configuration has none.
 
     Raises:
-        ValueError: Where what it has are none.
+        ValueError: If what it has are none.
     """
     text = parameters.get(f"{SETS}.{version}")
     if text is None:

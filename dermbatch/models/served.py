@@ -111,7 +111,7 @@ class ServedModel:
             outputs: Names of what it gives.
 
         Raises:
-            ModelContractError: Where one is missing, or one more is wanted.
+            ModelContractError: If one is missing, or one more is wanted.
         """
         self.keep(CONTRACTS[stage], inputs, outputs, f"serve {stage}", f"the {stage} stage has")
 
@@ -126,7 +126,7 @@ class ServedModel:
             told: How the sentence leads on to what the contract has.
 
         Raises:
-            ModelContractError: Where one is missing, or one more is wanted.
+            ModelContractError: If one is missing, or one more is wanted.
         """
         taken = [tensor.name for tensor in contract.inputs if not tensor.optional]
         given = [tensor.name for tensor in contract.outputs if not tensor.optional]

@@ -158,8 +158,8 @@ class Triton:
         """The versions of a model that are ready, oldest first.
 
         Raises:
-            ModelContractError: Where it is not in the repository.
-            InferenceUnavailable: Where Triton does not answer or the model is not ready.
+            ModelContractError: If it is not in the repository.
+            InferenceUnavailable: If Triton does not answer or the model is not ready.
         """
         try:
             return sorted(self._client.get_model_metadata(name, client_timeout=METADATA_TIMEOUT).versions, key=int)
@@ -170,8 +170,8 @@ class Triton:
         """The model that serves a stage: the pinned version, or the newest that is ready.
 
         Raises:
-            ModelContractError: Where it is not in the repository, or breaks the stage's contract.
-            InferenceUnavailable: Where Triton does not answer or the model is not ready.
+            ModelContractError: If it is not in the repository, or breaks the stage's contract.
+            InferenceUnavailable: If Triton does not answer or the model is not ready.
             InferenceAway: If no Triton takes requests.
         """
         try:

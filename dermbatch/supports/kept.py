@@ -38,7 +38,7 @@ def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str
         disease: The disease that the set shows; that of the previous version if not given.
 
     Raises:
-        UsageError: Where the name is not usable; where the mask is of another size than the image, empty or full;
+        UsageError: If the name is not usable; where the mask is of another size than the image, empty or full;
             where the set has as many pictures as it may; where somebody else added one meanwhile.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
@@ -128,7 +128,7 @@ def owned(name: str, tenant: str | None) -> str:
     """What a tenant's set is called: like its batches, with the tenant's name and a dot in front.
 
     Raises:
-        UsageError: Where the name is not usable.
+        UsageError: If the name is not usable.
     """
     return layout.check_batch_name(name if tenant is None else layout.owned(name, tenant), "support")
 
@@ -148,7 +148,7 @@ def remove(store: ObjectStore, name: str) -> None:
     """Delete a set with all its versions and pictures.
 
     Raises:
-        UsageError: Where there is no such set.
+        UsageError: If there is no such set.
     """
     named(store, name)
     store.delete_prefix(store.bucket, layout.support_prefix(name))

@@ -32,7 +32,7 @@ def only_unseen(request: Request, desk: TheDesk, person: ThePerson) -> None:
 
     Raises:
         Problem: 403, ``reading_blind``.
-        LedgerUnavailable: Where Redis does not answer.
+        LedgerUnavailable: If Redis does not answer.
     """
     request.state.hidden = False
     batches, case = _of_batches(request), _case(request)

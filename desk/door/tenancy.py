@@ -39,7 +39,7 @@ def own_tenant(desk: Desk, person: Person) -> Tenant | None:
     """The declared tenant of the user; none if they have none, or tenants are not declared.
 
     Raises:
-        UsageError: Where it is not among those that are declared.
+        UsageError: If it is not among those that are declared.
     """
     return None if person.tenant is None else tenant_of(desk.settings, person.tenant)
 

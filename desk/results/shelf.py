@@ -37,7 +37,7 @@ class Shelf:
         """What is asked for.
 
         Raises:
-            UsageError: Where there is no such batch.
+            UsageError: If there is no such batch.
             Problem: 400, where the query is none.
         """
         if not 0 < len(batches) <= _MOST_BATCHES:

@@ -98,7 +98,7 @@ def _of_stack(home: Path) -> Settings:
     """Settings that lead to the stack that runs in a home.
 
     Raises:
-        UsageError: Where none does.
+        UsageError: If none does.
     """
     try:
         return Settings(**json.loads((home / "stack.json").read_bytes())["settings"])

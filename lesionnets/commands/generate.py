@@ -92,7 +92,7 @@ def _of_class(data: Path, split: str, diagnosis: str) -> list[Sample]:
     """The pictures of a diagnosis; of HAM10000's layout, those of its own split.
 
     Raises:
-        UsageError: Where there is none.
+        UsageError: If there is none.
     """
     from lesionnets.data.sources import folds, ham10000  # noqa: PLC0415
 

@@ -68,7 +68,7 @@ def sides(text: str | None) -> list[tuple[int | None, str]]:
     """Long sides, pixels, that were asked for, and what their figures' names end in.
 
     Raises:
-        UsageError: Where it is no list of pixels.
+        UsageError: If it is no list of pixels.
     """
     if text is None:
         return [(None, "")]
@@ -82,7 +82,7 @@ def renamed(text: str | None) -> dict[str, str]:
     """What diagnoses are called otherwise.
 
     Raises:
-        UsageError: Where it is no list of pairs.
+        UsageError: If it is no list of pairs.
     """
     pairs = [word.partition("=") for word in listed(text)]
     if any(not mark or not name.strip() for name, mark, _ in pairs):
@@ -94,7 +94,7 @@ def strata(text: str | None) -> list[Strata]:
     """By what figures are grouped.
 
     Raises:
-        UsageError: Where images cannot be grouped by that.
+        UsageError: If images cannot be grouped by that.
     """
     words = listed(text)
     if unknown := [word for word in words if word not in set(Strata)]:

@@ -22,7 +22,7 @@ def load_classes(samples: Sequence[Sample], classes: Sequence[str], size: int) -
         Uint8 [N, 3, size, size], and int64 [N]: the index of the diagnosis.
 
     Raises:
-        UsageError: Where a diagnosis has no picture, or a file cannot be read.
+        UsageError: If a diagnosis has no picture, or a file cannot be read.
     """
     chosen = [sample for sample in samples if sample.diagnosis in classes]
     labels = [classes.index(str(sample.diagnosis)) for sample in chosen]

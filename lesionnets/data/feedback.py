@@ -62,7 +62,7 @@ def write_set(
         val: Share of the images that is held out, 0 to 1.
 
     Raises:
-        UsageError: Where there is a set already, or no decision teaches anything.
+        UsageError: If there is a set already, or no decision teaches anything.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     if (out / "feedback.csv").exists():

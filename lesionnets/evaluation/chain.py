@@ -61,7 +61,7 @@ def evaluate(
         get no diagnosis. Those count among the diagnoses with the probabilities that they would have had.
 
     Raises:
-        UsageError: Where a file cannot be read, or a diagnosis is no class of the classifier.
+        UsageError: If a file cannot be read, or a diagnosis is no class of the classifier.
     """
     labelled = [sample for sample in samples if sample.diagnosis is not None]
     names = _classes(chain.classifier, classes, labelled)

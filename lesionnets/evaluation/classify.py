@@ -56,8 +56,8 @@ def evaluate(
         table: Where a row of probabilities is added for each image.
 
     Raises:
-        UsageError: Where a sample has no diagnosis or one that the model does not know, there is only one
-            diagnosis, or a file cannot be read.
+        UsageError: If a sample has no diagnosis or one that the model does not know, there is only one diagnosis,
+            or a file cannot be read.
     """
     rows: list[npt.NDArray[np.float32]] = []
     # A label that the model does not know is told before the first image.
@@ -92,7 +92,7 @@ def known_classes(model: Model, count: int, asked: Sequence[str], samples: Seque
     """The names of a model's classes, in order: those asked for, its own, or the data set's with as many.
 
     Raises:
-        UsageError: Where there are none, not as many as probabilities, or a sample's diagnosis is none of them.
+        UsageError: If there are none, not as many as probabilities, or a sample's diagnosis is none of them.
     """
     by_count = {len(known): known for known in (DIAGNOSES, ham10000.DIAGNOSES)}
     names = asked or (model.labels if len(model.labels) == count else by_count.get(count, model.labels))
@@ -114,7 +114,7 @@ def refuse_unknown(model: str, names: Sequence[str], samples: Sequence[Sample]) 
         samples: The images.
 
     Raises:
-        UsageError: Where an image has no diagnosis or one that is no class, or all have the same.
+        UsageError: If an image has no diagnosis or one that is no class, or all have the same.
     """
     missing = [sample.image for sample in samples if sample.diagnosis is None]
     if missing:

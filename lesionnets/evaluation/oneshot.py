@@ -33,7 +33,7 @@ class Draws:
         """Indices of the supports among the images of a diagnosis, draw by draw.
 
         Raises:
-            UsageError: Where there are not more images than supports.
+            UsageError: If there are not more images than supports.
         """
         if count <= self.shots:
             raise UsageError(f"there are {count} images of {diagnosis}: more than {self.shots} are needed")
@@ -58,7 +58,7 @@ def evaluate(
         of each; and ``dice_worst_draw`` and ``dice_best_draw``, of the draws' own means.
 
     Raises:
-        UsageError: Where a diagnosis has too few images, or a file cannot be read.
+        UsageError: If a diagnosis has too few images, or a file cannot be read.
     """
     kinds = sorted({str(one.diagnosis) for one in samples})
     shown = {

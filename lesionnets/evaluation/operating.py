@@ -58,7 +58,7 @@ def read(path: Path, classes: Sequence[str], labels: Path | None) -> Known:
         labels: CSV file of ``image_id`` and ``diagnosis``; a table has none of its own.
 
     Raises:
-        UsageError: Where files cannot be read, or no image has a diagnosis and probabilities.
+        UsageError: If files cannot be read, or no image has a diagnosis and probabilities.
     """
     given = dict(
         _of_table(path, classes) if path.suffix == ".parquet" or path.is_dir() else _of_csv(path, classes)
@@ -96,7 +96,7 @@ def set_points(known: Known, of: str, sensitivities: Sequence[float]) -> Points:
     """The highest probabilities that call so many of a class's images.
 
     Raises:
-        UsageError: Where the model does not know the class, or all images or none are of it.
+        UsageError: If the model does not know the class, or all images or none are of it.
     """
     if of not in known.classes:
         raise UsageError(f"the model has no class {of!r}; it has {', '.join(known.classes)}")
@@ -130,7 +130,7 @@ def by_folds(
     """How far thresholds hold on images that they were not set on; 95 % bootstrap intervals over images.
 
     Raises:
-        UsageError: Where a class has fewer images than folds.
+        UsageError: If a class has fewer images than folds.
     """
     if np.bincount(known.labels, minlength=len(known.classes)).min() < FOLDS:
         raise UsageError(f"each class needs at least {FOLDS} images: there are {known.counts()}")

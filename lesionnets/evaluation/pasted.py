@@ -56,7 +56,7 @@ def pasted_pairs(
         Pairs in the order of how bare the picture is; those with hardly any hair are left out.
 
     Raises:
-        UsageError: Where a picture that is named is not there, or a file cannot be read.
+        UsageError: If a picture that is named is not there, or a file cannot be read.
     """
     given = {sample.image_id: sample for sample in samples}
     if unknown := [name for name in hair if name not in given]:
@@ -76,7 +76,7 @@ def _lifted(sample: Sample) -> Layer:
     """The hair of a picture.
 
     Raises:
-        UsageError: Where there is hardly any.
+        UsageError: If there is hardly any.
     """
     image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
     layer = lifted_layer(image, None if mask is None else mask > 127)

@@ -80,7 +80,7 @@ def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Co
         seed: Of all drawings; each image has its own.
 
     Raises:
-        UsageError: Where there is no such kind.
+        UsageError: If there is no such kind.
     """
     if kind not in DRAW:
         raise UsageError(f"{kind!r} cannot be drawn over images; choose from {', '.join(DRAW)}")
@@ -113,7 +113,7 @@ def real_pairs(covered: Path, clean: Path) -> tuple[list[tuple[Path, Path]], dic
         Pairs of files, in order of their names; and what has no counterpart, and how many of it.
 
     Raises:
-        UsageError: Where a folder is missing, or no picture is in both.
+        UsageError: If a folder is missing, or no picture is in both.
     """
     with_hair, without = ({path.stem: path for path in image_files(folder)} for folder in (covered, clean))
     pairs = [(path, without[name]) for name, path in sorted(with_hair.items()) if name in without]
@@ -132,7 +132,7 @@ def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]
         fit: Brings a picture to the size that is sent.
 
     Raises:
-        UsageError: Where a picture cannot be read, the two of a pair differ in size, or no pair has hair.
+        UsageError: If a picture cannot be read, the two of a pair differ in size, or no pair has hair.
     """
     cases = {}
     for with_hair, without in pairs:
@@ -211,7 +211,7 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[tuple[str, Imag
         count: How many to take.
 
     Raises:
-        UsageError: Where an image or a mask cannot be decoded, or they do not fit each other.
+        UsageError: If an image or a mask cannot be decoded, or they do not fit each other.
     """
     shares: list[tuple[float, str, Image]] = []
     for sample in samples:

@@ -33,7 +33,7 @@ def pictures(folders: Sequence[Path]) -> Found:
     """All images.
 
     Raises:
-        UsageError: Where a folder is missing, an image is there twice, or there is none.
+        UsageError: If a folder is missing, an image is there twice, or there is none.
     """
     return Found([Sample(key, path) for key, path in sorted(_images(folders).items())])
 
@@ -47,7 +47,7 @@ def with_masks(folders: Sequence[Path], masks: Path, *, partial: bool = False) -
         partial: Leave out masks that have no image, too, instead of refusing them.
 
     Raises:
-        UsageError: Where a folder is missing, an image is there twice, a mask has no image, or nothing is left.
+        UsageError: If a folder is missing, an image is there twice, a mask has no image, or nothing is left.
     """
     images, experts = _images(folders), _masks(masks)
     orphans = sorted(set(experts) - set(images))
@@ -81,7 +81,7 @@ def with_diagnoses(
         renamed: What diagnoses are called here; one renamed to nothing is left out.
 
     Raises:
-        UsageError: Where a folder, file or column is missing, an image is there twice, one has two diagnoses, no
+        UsageError: If a folder, file or column is missing, an image is there twice, one has two diagnoses, no
             label has a name that is renamed, or nothing is left.
     """
     images, told = _images(folders), read_diagnoses(labels, split=split)
@@ -152,7 +152,7 @@ def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
         split: Only rows of this split.
 
     Raises:
-        UsageError: Where the file is missing or not text, lacks a column, has no row of the split, or names two
+        UsageError: If the file is missing or not text, lacks a column, has no row of the split, or names two
             diagnoses for one image.
     """
     table = read_table(path)

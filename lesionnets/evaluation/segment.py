@@ -54,8 +54,8 @@ def evaluate(
         probabilities.
 
     Raises:
-        UsageError: Where a sample has no mask, an empty one or one of another shape than its image, or a file
-            cannot be read.
+        UsageError: If a sample has no mask, an empty one or one of another shape than its image, or a file cannot
+            be read.
     """
     scores, gaps = [], []
     for sample in watched(samples):
@@ -77,7 +77,7 @@ def read_picture(sample: Sample) -> Image:
     """Decode an image as a worker does: RGB uint8 [H, W, 3].
 
     Raises:
-        UsageError: Where a worker would refuse it.
+        UsageError: If a worker would refuse it.
     """
     try:
         return np.asarray(read_image(sample.image.read_bytes(), max_pixels=MOST_PIXELS).pixels, np.uint8)
@@ -114,8 +114,8 @@ def read_pair(sample: Sample) -> tuple[Image, Mask]:
     """An image, and its expert's mask, of its own resolution.
 
     Raises:
-        UsageError: Where a worker would refuse the image, or the mask is missing, empty, cannot be read, or has
-            not the image's proportions.
+        UsageError: If a worker would refuse the image, or the mask is missing, empty, cannot be read, or has not
+            the image's proportions.
     """
     if sample.mask is None:
         raise UsageError(f"{sample.image} has no mask")

@@ -22,7 +22,7 @@ def graph_module(network: nn.Module, stage: str, path: Path) -> Any:
         path: The checkpoint, for the message.
 
     Raises:
-        UsageError: Where that module takes another kind of network.
+        UsageError: If that module takes another kind of network.
     """
     module = import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
     wanted = get_type_hints(module.contract)["network"]

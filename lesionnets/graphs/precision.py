@@ -85,7 +85,7 @@ def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0)
         spare: So many of the last wide convolutions stay in float32: nothing after them makes up for their errors.
 
     Raises:
-        UsageError: Where there are no inputs, or it has no convolution wide enough.
+        UsageError: If there are no inputs, or it has no convolution wide enough.
     """
     whole = whole_weights(model)
     wide = wide_convolutions(whole)
@@ -124,7 +124,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
         model: As it is served; not changed.
 
     Raises:
-        UsageError: Where it has no convolution wide enough, or weights beyond float16's range.
+        UsageError: If it has no convolution wide enough, or weights beyond float16's range.
     """
     whole = whole_weights(model)
     if not (chosen := set(wide_convolutions(whole))):

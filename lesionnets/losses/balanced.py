@@ -40,7 +40,7 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, s
         Scalar >= 0, float32.
 
     Raises:
-        ValueError: Where the batch sizes or the numbers of classes differ.
+        ValueError: If the batch sizes or the numbers of classes differ.
     """
     if logits.shape[0] != labels.shape[0] or logits.shape[1] != weights.shape[0]:
         raise ValueError(f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and {len(weights)} weights")
@@ -62,7 +62,7 @@ def balanced_pixel_loss(logits: Tensor, target: Tensor) -> Tensor:
         Scalar >= 0, float32; the mean over images and maps.
 
     Raises:
-        ValueError: Where the sizes differ.
+        ValueError: If the sizes differ.
     """
     if logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[2:] or target.shape[1] != 1:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit")

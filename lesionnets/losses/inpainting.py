@@ -38,7 +38,7 @@ def inpainting_terms(painted: Tensor, clean: Tensor, valid: Tensor, features: Fe
         features: The paper's are VGG-16's after its first three poolings.
 
     Raises:
-        ValueError: Where shapes do not fit.
+        ValueError: If shapes do not fit.
     """
     if painted.shape != clean.shape or valid.shape != clean[:, :1].shape:
         shapes = [tuple(values.shape) for values in (painted, clean, valid)]

@@ -19,7 +19,7 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
         Scalar, 0 to 1; float32 whatever the inputs are.
 
     Raises:
-        ValueError: Where the shapes differ.
+        ValueError: If the shapes differ.
 
     Example:
         >>> dice_loss(torch.full((1, 1, 2, 2), 20.0), torch.ones(1, 1, 2, 2)).item() < 1e-6
@@ -46,7 +46,7 @@ def bce_dice_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0) -
         Scalar >= 0, float32.
 
     Raises:
-        ValueError: Where the shapes differ.
+        ValueError: If the shapes differ.
     """
     dice = dice_loss(logits, target)
     cross_entropy = functional.binary_cross_entropy_with_logits(logits.float(), target.float())

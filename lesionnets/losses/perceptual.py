@@ -55,7 +55,7 @@ def imagenet_features(path: Path, taps: Sequence[int] = TAPS) -> PerceptualFeatu
     """Features with the weights of a .tflite file of MobileNetV2.
 
     Raises:
-        UsageError: Where the file is missing or another network's.
+        UsageError: If the file is missing or another network's.
     """
     backbone = MobileNetV2()
     load_mobilenet(backbone, path)

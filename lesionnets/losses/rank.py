@@ -27,7 +27,7 @@ def rank_loss(logits: Tensor, target: Tensor, *, hardest: int = HARDEST, margin:
         Scalar, 0 to 1 + margin; float32.
 
     Raises:
-        ValueError: Where the shapes differ.
+        ValueError: If the shapes differ.
 
     Example:
         >>> logits = torch.tensor([[[[20.0, -20.0]]]])

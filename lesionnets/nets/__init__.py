@@ -1,1 +1,1 @@
-"""Networks, one file each, readable alone."""
+"""The networks, one file each; every file can be read by itself."""

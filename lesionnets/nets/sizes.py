@@ -1,4 +1,4 @@
-"""Sizes that the networks share: channels at a width, sides that halve evenly."""
+"""Helpers for sizes: channels at a width, and sides that can be halved evenly."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch.nn import functional
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels of a layer in a network of another width; 1.0 is the paper's. Never fewer than 4."""
+    """Channels of a layer at a width, where 1.0 is the paper's; at least 4."""
     return max(4, round(channels * width))
 
 
 def padded(values: Tensor, multiple: int) -> Tensor:
-    """Zeros after the last row and column, so that both sides are multiples of a number.
+    """Pad with zeros after the last row and column, so that both sides are multiples of a number.
 
     Args:
         values: Float [N, C, H, W].
-        multiple: Of which both sides shall be multiples.
+        multiple: The number of which both sides shall be multiples.
 
     Returns:
-        Float [N, C, H', W'].
+        Float [N, C, H', W'], with H' >= H and W' >= W.
     """
     height, width = values.shape[-2:]
     return functional.pad(values, (0, -width % multiple, 0, -height % multiple))

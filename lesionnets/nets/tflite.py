@@ -1,7 +1,8 @@
 """ImageNet weights of MobileNetV2 from a quantised TensorFlow Lite file.
 
-A .tflite file holds every convolution's weights as int8 (symmetric, one scale an output channel) or uint8 (one
-scale and zero point a tensor) and its bias as int32, batch norm folded in; a weight is scale x (q - zero point).
+A .tflite file holds each convolution's weights as int8 (symmetric, one scale for each output channel) or uint8
+(one scale and zero point for each tensor) and its bias as int32, with batch norm folded in. A weight is scale x (q
+- zero point).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def read_convolutions(path: Path) -> list[tuple[Values, Values]]:
         Weights in PyTorch's layout [outputs, inputs / groups, kernel, kernel], biases [outputs].
 
     Raises:
-        UsageError: Where the file is missing or no TensorFlow Lite model.
+        UsageError: If the file is missing or is not a TensorFlow Lite model.
     """
     import tflite  # noqa: PLC0415 - of the training extra; evaluation and export do without
 
@@ -74,13 +75,13 @@ def _dequantise(model: Any, tensor: Any, *, axis: int) -> Values:
 
 
 def load_mobilenet(model: MobileNetV2, path: Path) -> tuple[Tensor, Tensor]:
-    """Fill a backbone with the weights of a .tflite file.
+    """Load the weights of a .tflite file into a backbone.
 
     Returns:
-        Weight [1001, 1280] and bias [1001] of ImageNet's classifier, which the backbone has no place for.
+        Weight [1001, 1280] and bias [1001] of ImageNet's classifier, for which the backbone has no layer.
 
     Raises:
-        UsageError: Where the file is not MobileNetV2 at width 1.0.
+        UsageError: If the file is not a MobileNetV2 of width 1.0.
     """
     layers = read_convolutions(path)
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
@@ -97,5 +98,5 @@ def load_mobilenet(model: MobileNetV2, path: Path) -> tuple[Tensor, Tensor]:
 
 
 def imagenet_weights(data: Path) -> Path:
-    """MobileNetV2's file in ``DATA/../weights``: of the two the one with a scale for every channel."""
+    """MobileNetV2's file in ``DATA/../weights``: the one of the two that has a scale for every channel."""
     return data.parent / "weights" / "mobilenet_v2_imagenet" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"

@@ -14,7 +14,7 @@ def oneshot_without(diagnosis: str) -> Path:
     """The checkpoint that never saw a diagnosis.
 
     Raises:
-        UsageError: Where there is none.
+        UsageError: If there is none.
     """
     path = _FOLDER / f"oneshot-without-{diagnosis}.pt"
     if not path.is_file():
@@ -32,7 +32,7 @@ def patterns_along() -> list[Path]:
     """The checkpoints of ``classify_patterns`` that come along, of three seeds and without the encoder.
 
     Raises:
-        UsageError: Where there are none.
+        UsageError: If there are none.
     """
     found = sorted(_FOLDER.glob("patterns-*.pt"))
     if not found:
@@ -44,7 +44,7 @@ def generator_of(diagnosis: str) -> Path:
     """The checkpoint that generates pictures of a diagnosis: its own, or that of all diagnoses.
 
     Raises:
-        UsageError: Where there is none.
+        UsageError: If there is none.
     """
     for name in (diagnosis, "coupled") if diagnosis in DIAGNOSES else ():
         path = _FOLDER / f"generate-{name}.pt"

@@ -37,7 +37,7 @@ class Feed:
         """Up to ``count`` entries; fewer, or none, only where a part or the batch ends.
 
         Raises:
-            PermanentError: Where the manifest is damaged.
+            PermanentError: If the manifest is damaged.
         """
         while not self._entries and self._read < self.batch.images:
             self._read_part()

@@ -54,7 +54,7 @@ def judged(name: str, answer: HttpAnswer, entries: int) -> Accepted:
         entries: How many there were in the Bundle.
 
     Raises:
-        FhirUnavailable: Where trying again may help.
+        FhirUnavailable: If trying again may help.
         FhirRefused: If it cannot help until something is fixed; ``fhir_denied`` if the server does not let us in.
     """
     body = _read(answer.body)

@@ -62,7 +62,7 @@ def write_bundles(store: ObjectStore, batch: Batch, folder: Path, tell: Tell) ->
     """Write the Bundle of every result into ``folder``, under :func:`dermbatch.layout.fhir`.
 
     Raises:
-        DiskFull: Where they do not fit.
+        DiskFull: If they do not fit.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     told, place = Told(), Folder(folder)

@@ -53,7 +53,7 @@ def read_identity(store: ObjectStore, batch: Batch, record: ResultRecord) -> Sou
 
     Raises:
         ObjectNotFound: If the record names an object that is gone.
-        ArtifactDamaged: Where it is not what was written.
+        ArtifactDamaged: If it is not what was written.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     kind = next((kind for kind in _SMALLEST_FIRST if kind in record.dicom), None)

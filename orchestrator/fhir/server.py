@@ -31,8 +31,8 @@ class FhirServer:
         """Send a transaction Bundle; resources that are there already count as taken.
 
         Raises:
-            FhirUnavailable: Where trying again may help.
-            FhirRefused: Where it cannot, before something is mended.
+            FhirUnavailable: If trying again may help.
+            FhirRefused: If it cannot, before something is mended.
         """
         try:
             answer = self._post(as_json(bundle))
@@ -60,7 +60,7 @@ def named_server(name: str, servers: Mapping[str, FhirSettings]) -> FhirServer:
     """The server with this name.
 
     Raises:
-        UsageError: Where the settings have none.
+        UsageError: If the settings have none.
     """
     if name not in servers:
         known = ", ".join(sorted(servers)) or "none"

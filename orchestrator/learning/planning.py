@@ -37,7 +37,7 @@ def make_plan(
         seed: Of all that is by chance.
 
     Raises:
-        UsageError: Where there is a plan of this name, a batch cannot be chosen from, or nothing is left.
+        UsageError: If there is a plan of this name, a batch cannot be chosen from, or nothing is left.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     if plan_of(store, name) is not None:

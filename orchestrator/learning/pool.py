@@ -56,7 +56,7 @@ def pool(store: ObjectStore, batches: Sequence[str], tenant: str, random: np.ran
         random: Draws, where there are too many.
 
     Raises:
-        UsageError: Where a batch that is named is not there, not closed, or another tenant's, or nothing is left.
+        UsageError: If a batch that is named is not there, not closed, or another tenant's, or nothing is left.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     names = _named(store, batches, tenant)

@@ -47,7 +47,7 @@ def whose(tenant: str, settings: Settings) -> str | None:
     """The tenant that must own a support; none if tenants are not declared, and supports are shared by all.
 
     Raises:
-        UsageError: Where there is no such tenant.
+        UsageError: If there is no such tenant.
     """
     return None if tenant_of(settings, tenant) is None else tenant
 
@@ -65,7 +65,7 @@ def pinned(
         tenant: Whose the batch will be; by default the order's own.
 
     Raises:
-        UsageError: Where the batch's tenant has no such support.
+        UsageError: If the batch's tenant has no such support.
     """
     if text is None:
         return order

@@ -55,7 +55,7 @@ def parse(text: str, where: str) -> KnownFacts:
     """The facts of a CSV file with a column ``image`` and others of :data:`COLUMNS`.
 
     Raises:
-        UsageError: Where it is no such file; the sentence names the line.
+        UsageError: If it is no such file; the sentence names the line.
     """
     rows = csv.DictReader(io.StringIO(text), strict=True)
     try:

@@ -79,7 +79,7 @@ def read_index(store: ObjectStore, model: str) -> tuple[Index, str | None] | Non
 
     Raises:
         PermanentError: With reason ``index_damaged``, if it is no index, or that of another model.
-        NewerFormat: Where a later version has written it.
+        NewerFormat: If a later version has written it.
     """
     key = layout.similar_index(model)
     try:

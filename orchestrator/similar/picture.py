@@ -28,8 +28,8 @@ def look_of(store: ObjectStore, record: ResultRecord) -> Patterns | None:
     Those of its classifier, if it gives any: either all records of a model have them, or none.
 
     Raises:
-        ObjectNotFound: Where its mask was deleted.
-        ArtifactDamaged: Where a file is no picture.
+        ObjectNotFound: If its mask was deleted.
+        ArtifactDamaged: If a file is no picture.
         StoreUnavailable, StoreRefused: Where the store fails.
     """
     classified = record.stages.get(Stage.CLASSIFY)

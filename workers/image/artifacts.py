@@ -30,8 +30,8 @@ def load(store: ObjectStore, record: StageRecord, name: str) -> bytes:
     """One artifact of a stage.
 
     Raises:
-        ObjectNotFound: Where it was deleted.
-        ArtifactDamaged: Where it is not what was written.
+        ObjectNotFound: If it was deleted.
+        ArtifactDamaged: If it is not what was written.
     """
     if name in record.inline:
         return record.inline[name]

@@ -41,7 +41,7 @@ def read_back(
         source: Returns the source's pixels, for a picture that may be kept as a difference from them.
 
     Raises:
-        StaleArtifact: Where it is gone or unreadable.
+        StaleArtifact: If it is gone or unreadable.
     """
     if record is None or name not in record.artifacts:
         return None

@@ -42,7 +42,7 @@ def assessed(
     """Risk and possible labels of an image; none if it was not classified, or the model does not provide them.
 
     Raises:
-        ModelContractError: Where the classifier's configuration has what cannot be read.
+        ModelContractError: If the classifier's configuration has what cannot be read.
     """
     model = next((step.model for step in steps if step.stage is Stage.CLASSIFY), None)
     return (None, None) if model is None else (risk_of(model, outputs, flags), possible_of(model, outputs))

@@ -135,8 +135,8 @@ def _file(uri: str, audit: Audit, limits: WorkerSettings) -> Opened:
     """A file of this machine.
 
     Raises:
-        PermanentError: Where it is gone, cannot be read, is larger than the limit, or none is to be read.
-        StoreUnavailable: Where trying again may help: its disk, or the server that has it, fails.
+        PermanentError: If it is gone, cannot be read, is larger than the limit, or none is to be read.
+        StoreUnavailable: If trying again may help: its disk, or the server that has it, fails.
     """
     if not limits.local_sources:
         raise PermanentError(

@@ -60,8 +60,8 @@ def plan(job: ImageJob, client: Inference) -> tuple[Step, ...]:
     """The stages that a job needs, each with its model, its parameters and its key.
 
     Raises:
-        ModelContractError: Where a model is missing or breaks its contract.
-        InferenceUnavailable: Where Triton does not answer.
+        ModelContractError: If a model is missing or breaks its contract.
+        InferenceUnavailable: If Triton does not answer.
     """
     steps: dict[Stage, Step] = {}
     for stage in closure(frozenset(job.order.stages)):

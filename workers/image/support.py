@@ -30,7 +30,7 @@ def check(model: ServedModel, chosen: SupportChoice | None) -> None:
     """Refuse a model that needs a support and gets none, or the reverse.
 
     Raises:
-        ModelContractError: Where that is so.
+        ModelContractError: If that is so.
     """
     if model.takes_support and chosen is None:
         raise ModelContractError(f"model {model.name} needs a support: name one with --support NAME")
@@ -51,7 +51,7 @@ def prototypes(chosen: SupportChoice, model: ServedModel, client: Inference, sto
 
     Raises:
         SupportGone: If it was removed, or has changed since it was chosen.
-        ModelContractError: Where the model for it is missing or breaks its contract.
+        ModelContractError: If the model for it is missing or breaks its contract.
         StoreUnavailable, StoreRefused, InferenceUnavailable: Where trying again may help.
     """
     key = chosen.sha256, model.sha256
@@ -92,7 +92,7 @@ def model_sized(made: Prototypes, model: ServedModel) -> Prototypes:
     """The prototypes, if they have as many numbers as the model takes.
 
     Raises:
-        ModelContractError: Where they are more or fewer.
+        ModelContractError: If they are more or fewer.
     """
     (wanted,) = model.shapes["PROTOTYPES"]
     if wanted not in (-1, len(made)):

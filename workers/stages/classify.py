@@ -37,7 +37,7 @@ class ClassifyParameters:
         """The parameters in the model's configuration.
 
         Raises:
-            ModelContractError: Where it names no classes.
+            ModelContractError: If it names no classes.
         """
         if not model.labels:
             raise model.broken("names no classes: give its config.pbtxt the parameter 'labels'")
@@ -82,8 +82,8 @@ def classify(
         parameters: See there.
 
     Raises:
-        InferenceUnavailable: Where Triton does not answer.
-        ModelContractError: Where the model breaks the contract.
+        InferenceUnavailable: If Triton does not answer.
+        ModelContractError: If the model breaks the contract.
     """
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)

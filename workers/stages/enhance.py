@@ -80,8 +80,8 @@ def enhance(
         parameters: See there.
 
     Raises:
-        InferenceUnavailable: Where Triton does not answer.
-        ModelContractError: Where the model breaks the contract.
+        InferenceUnavailable: If Triton does not answer.
+        ModelContractError: If the model breaks the contract.
     """
     box = lesion_box(mask, parameters.margin)
     if box is None:

@@ -63,8 +63,8 @@ def purify(image: Image, client: Inference, model: ServedModel, parameters: Puri
         parameters: See there.
 
     Raises:
-        InferenceUnavailable: Where Triton does not answer.
-        ModelContractError: Where the model breaks the contract.
+        InferenceUnavailable: If Triton does not answer.
+        ModelContractError: If the model breaks the contract.
     """
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)

@@ -82,8 +82,8 @@ def segment(
         prototypes: Of what the model is shown, [P], where it is one that has to be.
 
     Raises:
-        InferenceUnavailable: Where Triton does not answer.
-        ModelContractError: Where the model breaks the contract.
+        InferenceUnavailable: If Triton does not answer.
+        ModelContractError: If the model breaks the contract.
     """
     height, width = image.shape[:2]
     size = sent_size(model.image_size, height, width, parameters.long_side)

@@ -86,7 +86,7 @@ class Issuer:
         """What the token endpoint answers (RFC 6749, 5).
 
         Raises:
-            Refused: Where it refuses.
+            Refused: If it refuses.
         """
         answer = self._send(
             "POST", str(self.endpoint("token_endpoint")), data=self._named(asked), auth=self._basic()

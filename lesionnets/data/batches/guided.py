@@ -51,7 +51,7 @@ def load_guided(samples: Sequence[Sample], size: int, segment: Callable[[Image],
         segment: From an image to its lesion's probability x 255.
 
     Raises:
-        UsageError: Where a file cannot be decoded.
+        UsageError: If a file cannot be decoded.
     """
     labelled = [sample for sample in samples if sample.diagnosis is not None]
     images = np.empty((len(labelled), size, size, 3), np.uint8)

@@ -53,7 +53,7 @@ def load_album(samples: Sequence[Sample], size: int) -> Album:
     """Read images with their masks and diagnoses, as far as there are any.
 
     Raises:
-        UsageError: Where a file cannot be read.
+        UsageError: If a file cannot be read.
     """
     images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
     masks = torch.zeros(len(samples), 1, size, size, dtype=torch.uint8)

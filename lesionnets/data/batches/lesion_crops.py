@@ -40,7 +40,7 @@ def load_lesion_crops(samples: Iterable[Sample], *, limit: int | None = None, le
         least: Crops with a shorter side are left out, pixels.
 
     Raises:
-        UsageError: Where an image and its mask do not fit or cannot be decoded, or no crop is left.
+        UsageError: If an image and its mask do not fit or cannot be decoded, or no crop is left.
     """
     return [crop for _, crop in named_lesion_crops(samples, limit=limit, least=least)]
 

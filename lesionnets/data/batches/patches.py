@@ -28,7 +28,7 @@ class PatchPairs:
         steps: Batches in an epoch.
 
     Raises:
-        UsageError: Where no image is large enough.
+        UsageError: If no image is large enough.
     """
 
     def __init__(self, images: Sequence[Image], *, patch: int, batch_size: int, steps: int) -> None:

@@ -34,7 +34,7 @@ class PooledPatches:
         seed: Of the pool.
 
     Raises:
-        UsageError: Where no image is large enough.
+        UsageError: If no image is large enough.
     """
 
     def __init__(

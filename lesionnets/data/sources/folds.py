@@ -33,7 +33,7 @@ def all_samples(data: Path, split: str) -> list[Sample]:
     ``DATA/unmasked_masks_256``; for training also those of ``DATA/../isic2018_extra``, which have no diagnosis.
 
     Raises:
-        UsageError: Where the split's images or the labels are missing.
+        UsageError: If the split's images or the labels are missing.
     """
     diagnoses = read_labels(data / "labels.csv", split=split)
     found = find_samples(data / split / "images")

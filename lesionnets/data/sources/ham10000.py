@@ -44,7 +44,7 @@ def split_by_lesion(data: Path) -> tuple[list[Sample], list[Sample]]:
         data: Folder with ``images`` and ``labels.csv``.
 
     Raises:
-        UsageError: Where files are missing, a diagnosis is unknown, or there are too few lesions to split.
+        UsageError: If files are missing, a diagnosis is unknown, or there are too few lesions to split.
     """
     path = data / "labels.csv"
     rows = {row["image_id"]: row for row in read_rows(path, _COLUMNS)}

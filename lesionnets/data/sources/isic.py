@@ -50,7 +50,7 @@ def find_samples(images: Path, masks: Path | None = None) -> list[Sample]:
         masks: Folder of ``<image_id>_segmentation.png``.
 
     Raises:
-        UsageError: Where a folder is missing or holds nothing that is wanted, or a mask has no image.
+        UsageError: If a folder is missing or holds nothing that is wanted, or a mask has no image.
     """
     for folder in (images, masks):
         if folder is not None and not folder.is_dir():
@@ -83,7 +83,7 @@ def read_labels(
         column: That holds the diagnosis.
 
     Raises:
-        UsageError: Where the file is missing or empty, lacks a column, or holds an unknown diagnosis.
+        UsageError: If the file is missing or empty, lacks a column, or holds an unknown diagnosis.
     """
     rows = read_rows(path, {"image_id", column} | ({"split"} if split else set()))
     unknown = sorted({row[column] for row in rows} - set(diagnoses))
@@ -96,7 +96,7 @@ def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
     """The rows of a label file that has these columns.
 
     Raises:
-        UsageError: Where the file is missing, is no CSV file, is empty, or lacks a column.
+        UsageError: If the file is missing, is no CSV file, is empty, or lacks a column.
     """
     rows = read_table(path)
     if not rows:
@@ -110,7 +110,7 @@ def read_table(path: Path) -> list[dict[str, str | None]]:
     """The rows of a CSV file as it is, by its columns' names.
 
     Raises:
-        UsageError: Where the file is missing or no CSV file.
+        UsageError: If the file is missing or no CSV file.
     """
     if not path.is_file():
         raise UsageError(f"there is no label file {path}")
@@ -134,7 +134,7 @@ def find_labelled(
         split: Only the labels of this split.
 
     Raises:
-        UsageError: Where a folder or file is missing or nothing is left.
+        UsageError: If a folder or file is missing or nothing is left.
     """
     if masks is not None and not masks.is_dir():
         raise UsageError(f"there is no folder {masks}")
@@ -165,7 +165,7 @@ def read_image(path: Path, size: int | None = None) -> Image:
     """Decode an image as RGB uint8 [H, W, 3]; squashed to ``size`` x ``size`` by area where a size is given.
 
     Raises:
-        UsageError: Where it cannot be decoded.
+        UsageError: If it cannot be decoded.
     """
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
@@ -179,7 +179,7 @@ def read_mask(path: Path, size: int | None = None) -> npt.NDArray[np.uint8]:
     """Decode a mask as uint8 [H, W], 0 or 255; shares of 0 to 255 where it is squashed to a size.
 
     Raises:
-        UsageError: Where it cannot be decoded.
+        UsageError: If it cannot be decoded.
     """
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if grey is None:
@@ -192,7 +192,7 @@ def read_fitting_mask(path: Path, height: int, width: int) -> npt.NDArray[np.uin
     """The mask of an image of this height and width, of a resolution of its own; uint8 [h, w], 0 or 255.
 
     Raises:
-        UsageError: Where it has other proportions or no lesion, or cannot be decoded.
+        UsageError: If it has other proportions or no lesion, or cannot be decoded.
     """
     mask = read_mask(path)
     rows, columns = mask.shape
@@ -215,7 +215,7 @@ def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArr
         Image [H, W, 3] and mask [H, W], 0 to 255.
 
     Raises:
-        UsageError: Where there is no mask, it has other proportions or no lesion, or a file cannot be decoded.
+        UsageError: If there is no mask, it has other proportions or no lesion, or a file cannot be decoded.
     """
     if sample.mask is None:
         raise UsageError(f"{sample.image} has no mask")

@@ -45,7 +45,7 @@ def load_things(folder: Path, size: int, most: int | None = None) -> Things:
         most: Pictures to read; all where none is given.
 
     Raises:
-        UsageError: Where there is no such folder, nothing in it, or a file cannot be read.
+        UsageError: If there is no such folder, nothing in it, or a file cannot be read.
     """
     table = folder / "classes.csv"
     if table.is_file():

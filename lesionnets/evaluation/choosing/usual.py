@@ -52,7 +52,7 @@ def fit(path: Path, pictures: Sequence[Sample], held_out: Sequence[Sample], *, s
         seed: Of what is drawn at random.
 
     Raises:
-        UsageError: Where the network cannot judge, there are too few pictures, or one cannot be read.
+        UsageError: If the network cannot judge, there are too few pictures, or one cannot be read.
     """
     trained = checkpoint.load(path)
     hyper = trained.hyper | {"judges": True}

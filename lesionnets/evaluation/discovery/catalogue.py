@@ -150,7 +150,7 @@ def catalogue(
         again: With the same network's clusters, begun otherwise.
 
     Raises:
-        UsageError: Where a picture cannot be read.
+        UsageError: If a picture cannot be read.
     """
     told = all(sample.diagnosis for sample in samples)
     names = [

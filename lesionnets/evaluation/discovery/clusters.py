@@ -60,7 +60,7 @@ def discover(described: Described, count: int, seed: int) -> Patterns:
         seed: Of the first centres.
 
     Raises:
-        UsageError: Where lesions have fewer places than patterns are asked for.
+        UsageError: If lesions have fewer places than patterns are asked for.
     """
     lesion = described.places[described.inside]
     if len(np.unique(lesion, axis=0)) < count:
@@ -104,7 +104,7 @@ def agreement(one: Patterns, other: Patterns, *, seed: int = 0) -> Agreement:
     """How alike two networks' patterns are on the same pictures: on the places that both take for the lesion's.
 
     Raises:
-        UsageError: Where they have places of other sizes, or share none.
+        UsageError: If they have places of other sizes, or share none.
     """
     if one.assigned.shape != other.assigned.shape:
         raise UsageError("networks of one size alone can be compared: their places are not the same")

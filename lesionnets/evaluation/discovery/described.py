@@ -63,7 +63,7 @@ def load_patterns(path: Path) -> PatternClassifier:
     """A network that describes places, of a checkpoint.
 
     Raises:
-        UsageError: Where there is no checkpoint, or it is another network's.
+        UsageError: If there is no checkpoint, or it is another network's.
     """
     trained = checkpoint.load(path)
     network = trained.build()
@@ -91,7 +91,7 @@ def described(
         watched: Goes through the samples.
 
     Raises:
-        UsageError: Where a file cannot be read.
+        UsageError: If a file cannot be read.
     """
     found: list[list[tuple[npt.NDArray[np.generic], ...]]] = [[] for _ in networks]
     graphs = [ClassifyGraph(network).eval() for network in networks]

@@ -36,7 +36,7 @@ def embeddings(
         watched: Goes through the samples.
 
     Raises:
-        UsageError: Where a file cannot be read.
+        UsageError: If a file cannot be read.
     """
     rows = []
     for sample in watched(samples):

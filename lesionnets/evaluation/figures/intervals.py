@@ -33,7 +33,7 @@ def bootstrap_mean(values: Sequence[float], *, rounds: int = 2000, seed: int = 0
     has the interval of a paired comparison.
 
     Raises:
-        ValueError: Where there is no value.
+        ValueError: If there is no value.
     """
     if len(values) == 0:
         raise ValueError("a mean needs at least one value")

@@ -56,7 +56,7 @@ class EmbeddingFile:
         file: ``.npz``; read where it is there, of whatever model, size and pictures, and added to.
 
     Raises:
-        UsageError: Where it cannot be read.
+        UsageError: If it cannot be read.
     """
 
     def __init__(self, model: Model, size: int, file: Path | None = None) -> None:
@@ -75,7 +75,7 @@ class EmbeddingFile:
         """Float [N, D] of images, each of length one.
 
         Raises:
-            UsageError: Where one cannot be read.
+            UsageError: If one cannot be read.
         """
         names = [f"{self.model.name}/{self.size}/{sample.image_id}" for sample in samples]
         missing = [at for at, name in enumerate(names) if name not in self._known]

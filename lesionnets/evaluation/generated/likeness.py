@@ -36,7 +36,7 @@ def evaluate(training: Features, held_out: Features, generated: Features, *, see
         the training pictures taken for generated ones.
 
     Raises:
-        UsageError: Where there are too few pictures for a covariance.
+        UsageError: If there are too few pictures for a covariance.
     """
     if min(len(training) // 2, len(held_out), len(generated)) < 2:
         raise UsageError(

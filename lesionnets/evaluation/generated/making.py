@@ -68,7 +68,7 @@ class TrainingPictures:
         originals: Gives their embeddings, at the generated pictures' size.
 
     Raises:
-        UsageError: Where a picture cannot be read, or there are fewer than two.
+        UsageError: If a picture cannot be read, or there are fewer than two.
     """
 
     def __init__(self, samples: Sequence[Sample], originals: EmbeddingFile) -> None:
@@ -107,7 +107,7 @@ def load_generator(path: Path, diagnosis: str) -> DcganGenerator:
     """A generator that knows a diagnosis, in evaluation mode.
 
     Raises:
-        UsageError: Where the checkpoint cannot be read, is no generator's, or does not know the diagnosis.
+        UsageError: If the checkpoint cannot be read, is no generator's, or does not know the diagnosis.
     """
     network = checkpoint.load(path).build()
     if not isinstance(network, DcganGenerator):
@@ -140,7 +140,7 @@ def make(making: Making, out: Path, known: TrainingPictures | None) -> dict[str,
         The manifest.
 
     Raises:
-        UsageError: Where the folder holds a manifest already, or too many pictures are copies.
+        UsageError: If the folder holds a manifest already, or too many pictures are copies.
     """
     if (out / "manifest.json").exists():
         raise UsageError(f"{out} holds generated pictures already: name another folder, or delete it")

@@ -78,7 +78,7 @@ def default_model(stage: Stage) -> str:
     """Path of the model that serves a stage where no other is named: that which travels with Dermbatch.
 
     Raises:
-        UsageError: Where it is not there.
+        UsageError: If it is not there.
     """
     try:
         return str(newest_file(default_model_repository(), DEFAULT_MODELS[stage].name))
@@ -103,7 +103,7 @@ def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, sh
         shown: It may be one that has to be shown a support.
 
     Raises:
-        UsageError: Where the file is missing, is neither checkpoint nor ONNX, or is another stage's model; where
+        UsageError: If the file is missing, is neither checkpoint nor ONNX, or is another stage's model; where
             there is no such Triton or model; where flips cannot be had.
     """
     if stage is not None and str(path).startswith("triton:"):

@@ -73,7 +73,7 @@ def load_shown(model: str | None, unseen: str | None) -> Shown:
         unseen: The diagnosis; none where it may have seen all.
 
     Raises:
-        UsageError: Where there are no such weights, or they have seen it.
+        UsageError: If there are no such weights, or they have seen it.
     """
     known_as = COUNTS_AS.get(unseen, unseen) if unseen else None
     if model in (None, SHIPPED) and known_as is not None:

@@ -1,1 +1,1 @@
-"""Networks from a lesion to its diagnosis."""
+"""Networks that diagnose a lesion."""

@@ -1,4 +1,4 @@
-"""Pattern discovery in the shape of its sources: VGG-16 under bilinear pooling, a shallow network beside it (S17).
+"""Pattern discovery as in its sources: VGG-16 with bilinear pooling, next to a shallow network (S17).
 
 The patent names no layers. Its own encoder is VGG-16 ([0048]), and so is the network of Lin et al. (ICCV 2015),
 cut after the ReLU of conv5_3 and pooled with itself (their B-CNN [D, D]). The shallow network is three
@@ -23,7 +23,11 @@ SHALLOW = ((32, 7, 4), (64, 5, 2), (128, 3, 2))
 
 
 class BilinearVgg(PatternClassifier):
-    """The network of ``classify_bilinear``.
+    """VGG-16 with bilinear pooling next to a shallow network; the network of the recipe ``classify_bilinear``.
+
+    Bilinear pooling averages the outer product of each place's features with themselves, so the network can tell
+    which features occur together, as texture does (Lin et al., ICCV 2015, section 3,
+    https://arxiv.org/abs/1504.07889). The shallow network keeps what a few pixels show, such as dots and lines.
 
     Args:
         width: Share of the channels; 1.0 is VGG-16's, whose outer products have 512 x 512 entries.

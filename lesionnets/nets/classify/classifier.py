@@ -14,12 +14,12 @@ from lesionnets.nets.classify.usual import Usual
 
 @dataclass(frozen=True)
 class Square:
-    """A part of the picture that a network is shown, around the lesion.
+    """A square part of the picture around the lesion, which a network is shown.
 
     Attributes:
-        margin: Its side over the lesion's longer side.
-        least: Its side over the picture's shorter side, at least.
-        inside: Moved into the picture where it would leave it.
+        margin: Its side as a multiple of the lesion's longer side.
+        least: Its least side as a multiple of the picture's shorter side.
+        inside: Whether it is moved into the picture if it would extend beyond it.
     """
 
     margin: float = 1.4
@@ -28,11 +28,11 @@ class Square:
 
 
 class Places(NamedTuple):
-    """What a picture's places look like, and what each counts.
+    """Descriptors of the places of a picture, and how much each place counts.
 
     Attributes:
-        described: Float [N, K, h, w], each place of length 1.
-        weights: Float [N, 1, h, w], sum 1.
+        described: Float [N, K, h, w]: descriptors, each of length 1.
+        weights: Float [N, 1, h, w], >= 0, with the sum 1.
     """
 
     described: Tensor
@@ -44,18 +44,20 @@ class Classifier(nn.Module):
 
     Args:
         size: Side of the square pictures that it is trained on and served with, pixels.
-        diagnoses: Names of its classes, in order.
+        diagnoses: Names of the classes, in the order of the logits.
         features: Length of its embedding.
 
     Attributes:
-        guided: Whether it is shown the square around the lesion, and the lesion's mask; else it is shown the whole
-            picture, and an empty mask.
-        squares: What it is shown; probabilities are the mean over them, the rest is that of the first.
-        plane: Side that pictures are squashed to before squares are cut out, pixels.
-        long_side: Pixels to which a worker reduces pictures that it sends; its own default where none is given.
-        temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
-        patterns: Length of what describes a place (:meth:`places`); 0 of networks that describe none.
-        usual: Tells pictures that are unlike those of skin by what :meth:`look` gives; fitted after training
+        guided: Whether it is shown the square around the lesion and the lesion's mask. If not, it is shown the
+            whole picture and an empty mask.
+        squares: The squares that it is shown. Probabilities are the mean over them; all else is that of the first.
+        plane: Side in pixels to which pictures are squashed before squares are cut out.
+        long_side: Pixels on the long side to which a worker reduces the pictures that it sends; None: the worker's
+            default.
+        temperature: Float scalar, fitted after training (Guo et al., ICML 2017, section 4.2,
+            https://arxiv.org/abs/1706.04599): logits divided by it are calibrated.
+        patterns: Length of a place's descriptor (:meth:`places`); 0 if the network does not describe places.
+        usual: Tells pictures that are unlike those of skin, from what :meth:`look` returns; fitted after training
             (:mod:`lesionnets.evaluation.choosing.usual`), and missing until then.
 
     Shape:
@@ -84,9 +86,9 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def look(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As ``forward``, and what ``usual`` takes, float [N, F]; of networks that have one."""
+        """As ``forward``, and the traits float [N, F] that ``usual`` takes; only of networks that have it."""
         raise NotImplementedError
 
     def places(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Places]:
-        """As ``forward``, and what its places look like; of networks that describe them."""
+        """As ``forward``, and the descriptors of its places; only of networks that describe places."""
         raise NotImplementedError

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite under the lesion classifier's head: our own, no paper's.
+"""EfficientNet-Lite with the lesion classifier's head; our own design, from no paper.
 
 The head is that of ``nets.classify.mobilenet``: features pooled over view and lesion, then a linear layer. Unlike
-that network it is trained on views from the whole picture down to the lesion, and served as the mean over two
-(:attr:`LiteClassifier.squares`): the lesion and its surroundings for what is fine, the picture for what a mask
-gets wrong.
+that network it is trained on views of every size, from the whole picture to the lesion. It is served as the mean
+over two of them (:attr:`LiteClassifier.squares`): the lesion with its surroundings shows fine detail, and the
+whole picture helps where the mask is wrong.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from lesionnets.nets.classify.usual import Usual
 from lesionnets.nets.efficient_lite import FEATURES, EfficientLite
 
 DEPTHS = (2, 3)
-"""Of the encoder's maps that tell unusual pictures, beside the last: an eighth and a sixteenth of the sides."""
+"""Levels of the encoder, besides the last, that tell unusual pictures: an eighth and a sixteenth of the sides."""
 DIRECTIONS = 64
-"""In which the last maps of usual pictures differ."""
+"""Principal directions in which the last maps of usual pictures differ."""
 
 
 class LiteClassifier(Classifier):
@@ -32,10 +32,10 @@ class LiteClassifier(Classifier):
     activation map (Zhou et al., CVPR 2016, https://arxiv.org/abs/1512.04150).
 
     Args:
-        version: Of the encoder, 0 to 2.
+        version: Version of the encoder, 0 to 2.
         classes: Number of diagnoses.
-        size: Side of the views, pixels.
-        dropout: Share of pooled features dropped in training.
+        size: Side of the views in pixels.
+        dropout: Share of the pooled features that is dropped in training.
         judges: Whether it has a :class:`~lesionnets.nets.classify.usual.Usual`.
 
     Shape:
@@ -61,7 +61,7 @@ class LiteClassifier(Classifier):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """What VisualBackProp reads: the last maps of every resolution that end in a ReLU6, shallow first."""
+        """What VisualBackProp reads: the last maps of each resolution that end in a ReLU6, shallow first."""
         inner = (self.encoder.blocks[end + 1].get_submodule("expand") for end in self.encoder.ends[:-1])
         return [*inner, self.encoder.head]
 
@@ -70,7 +70,7 @@ class LiteClassifier(Classifier):
         return self._diagnose(self.encoder(image), mask)
 
     def look(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As ``forward``, and what tells unusual pictures: means and standard deviations of maps, float [N, F]."""
+        """As ``forward``, and the traits float [N, F] of a picture: means and deviations of maps."""
         levels = self.encoder.levels_of(image)
         features = self.encoder.head(levels[-1])
         traits = [_moments(levels[depth]) for depth in DEPTHS]

@@ -1,8 +1,8 @@
-"""Pattern discovery on EfficientNet-Lite0 with ImageNet's weights, which stay as they are: our own form of S17.
+"""Pattern discovery on a frozen EfficientNet-Lite0 with ImageNet's weights; our own form of S17.
 
-The shallow network is the encoder's first blocks and one convolution, the bilinear-pooling one its other blocks
-and a projection. Since the encoder learns nothing, a picture's maps are computed once, and training takes
-minutes.
+The shallow network is the encoder's first blocks and one convolution; the bilinear-pooling network is its other
+blocks and a projection. Since the encoder does not learn, the maps of a picture are computed only once, and
+training takes minutes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lesionnets.nets.classify.pattern_classifier import PatternClassifier
 from lesionnets.nets.efficient_lite import EfficientLite, load_imagenet
 
 EIGHTH, SIXTEENTH, LAST = 2, 3, 4
-"""Of the encoder's levels those that are read."""
+"""Indices of the encoder's levels that are read."""
 
 
 class Levels(NamedTuple):
-    """Maps of the encoder.
+    """Maps of the encoder at three resolutions.
 
     Attributes:
         eighth: Float [N, 40, size / 8, size / 8].
@@ -38,14 +38,18 @@ class Levels(NamedTuple):
 
 
 class LitePatterns(PatternClassifier):
-    """The network of ``classify_patterns``.
+    """Finds local patterns that tell diagnoses apart; the network of the recipe ``classify_patterns``.
+
+    It describes each place of the lesion, averages the descriptions, and reads the averages with one linear layer.
+    So the share of each place in each logit is known exactly, and places that look alike and count alike form
+    patterns (US 2018/0130203 A1, [0063]).
 
     Args:
-        version: Of the encoder, 0 to 2.
-        size: Side of the views, pixels; a multiple of 32.
+        version: Version of the encoder, 0 to 2.
+        size: Side of the views in pixels; a multiple of 32.
         shallow: Length of the shallow network's descriptors.
-        descriptors: Length of the others; their outer products have its square.
-        dropout: Share of what is fused that is dropped in training.
+        descriptors: Length of the deep network's descriptors; their outer products have the square of it.
+        dropout: Share of the fused features that is dropped in training.
 
     Shape:
         As :class:`~lesionnets.nets.classify.pattern_classifier.PatternClassifier`, with h = w = size / 16.
@@ -73,16 +77,16 @@ class LitePatterns(PatternClassifier):
         )
 
     def load(self, whole: EfficientLite) -> None:
-        """Take the weights of a whole encoder."""
+        """Copy the weights of a whole encoder."""
         self.encoder.load_state_dict(
             {name: value for name, value in whole.state_dict().items() if not name.startswith("head.")}
         )
 
     def completed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a checkpoint, which may leave out the encoder: it is ImageNet's then.
+        """The weights of a checkpoint, completed with ImageNet's encoder if the checkpoint leaves it out.
 
         Raises:
-            UsageError: Where ImageNet's weights are not installed.
+            UsageError: If ImageNet's weights are not installed.
         """
         if not any(name.startswith("encoder.") for name in state):
             whole = EfficientLite(self.version)
@@ -93,16 +97,16 @@ class LitePatterns(PatternClassifier):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """What VisualBackProp reads: the last maps of every resolution that end in a ReLU6, shallow first."""
+        """What VisualBackProp reads: the last maps of each resolution that end in a ReLU6, shallow first."""
         return [self.encoder.blocks[end + 1].get_submodule("expand") for end in self.encoder.ends[:-1]]
 
     def levels(self, image: Tensor) -> Levels:
-        """What the encoder says of images float [N, 3, size, size], 0 to 1."""
+        """The encoder's maps of images float [N, 3, size, size], 0 to 1."""
         found = self.encoder.levels_of(image)
         return Levels(found[EIGHTH], found[SIXTEENTH], found[LAST])
 
     def described(self, levels: Levels) -> tuple[Tensor, Tensor]:
-        """Descriptors of both networks, as ``streams`` gives them."""
+        """Descriptors of both networks, as ``streams`` returns them."""
         wide = functional.interpolate(levels.last, scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.shallow(levels.eighth), self.project(torch.cat([levels.sixteenth, wide], dim=1))
 

@@ -22,16 +22,17 @@ BLOCKS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-"""Table 2 of the paper: expansion, channels, repeats, stride of the first."""
+"""Table 2 of the paper: expansion, channels, repeats, stride of the first block."""
 
 FEATURES = 1280
 
 EXPANSIONS = (2, 4, 7, 14)
-"""Blocks that halve the size: each expands at the size before, which ends in a ReLU6, unlike what blocks give."""
+"""Blocks that halve the size. Each expands at the previous size, and that expansion ends in a ReLU6, unlike a
+block's output."""
 
 
 class Convolution(nn.Module):
-    """Convolution with bias, padded so that the side becomes ceil(side / stride); then ReLU6 where asked for."""
+    """Convolution with bias, padded so that the side becomes ceil(side / stride), and optionally ReLU6."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activate: bool = True
@@ -52,7 +53,7 @@ class Convolution(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; with a shortcut where shapes allow (fig. 4 of the paper)."""
+    """Expand the channels, filter each by itself, project them; with a shortcut where shapes allow (fig. 4)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -70,7 +71,11 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Backbone at width 1.0.
+    """The backbone, at width 1.0.
+
+    Its blocks expand a few channels, filter each expanded channel by itself and project them to a few again. That
+    costs a fraction of plain convolutions of the same width (sections 3.1 to 3.3 of the paper,
+    https://arxiv.org/abs/1801.04381).
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> features float [N, 1280, ceil(H / 32), ceil(W / 32)], 0 to 6.
@@ -89,7 +94,7 @@ class MobileNetV2(nn.Module):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """What VisualBackProp reads: the last maps of every resolution that end in a ReLU6, shallow first."""
+        """What VisualBackProp reads: the last maps of each resolution that end in a ReLU6, shallow first."""
         return [*(self.get_submodule(f"layers.{number}.layers.0") for number in EXPANSIONS), self.layers[-1]]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -99,16 +104,17 @@ class MobileNetV2(nn.Module):
 
 
 class LesionClassifier(Classifier):
-    """Diagnosis of a lesion from a crop around it and its mask.
+    """Diagnosis of a lesion from a crop around it and its mask; the network of ``classify_mobilenet``.
 
-    Features are pooled twice, over the whole crop and over the lesion alone, and one linear layer reads both: so
-    every place's share in a class's logit is known exactly, which is the class activation map (Zhou et al., CVPR
-    2016). Where the mask is empty the lesion's pool is the whole crop's.
+    Features are pooled twice, over the whole crop and over the lesion alone, and one linear layer reads both. So
+    the share of every place in a class's logit is known exactly: this is the class activation map (Zhou et al.,
+    CVPR 2016, eq. 2, https://arxiv.org/abs/1512.04150). If the mask is empty, the lesion's pool is that of the
+    whole crop.
 
     Args:
         classes: Number of diagnoses.
-        size: Side of the crop, pixels.
-        dropout: Share of pooled features dropped in training.
+        size: Side of the crop in pixels.
+        dropout: Share of the pooled features that is dropped in training.
 
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
@@ -124,7 +130,7 @@ class LesionClassifier(Classifier):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """What VisualBackProp reads: the backbone's."""
+        """What VisualBackProp reads: the stages of the backbone."""
         return self.backbone.stages
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +138,7 @@ class LesionClassifier(Classifier):
         return self.read_features(self.backbone(image), mask)
 
     def read_features(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The part after the backbone; ``forward`` for features that are there already."""
+        """The part after the backbone: ``forward`` for features that were computed before."""
         whole = features.mean(dim=(2, 3))
         weight = lesion_weight(mask, features.shape[-2:])
         lesion = (features * weight).sum(dim=(2, 3))
@@ -145,11 +151,11 @@ class LesionClassifier(Classifier):
 
 
 def lesion_weight(mask: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """The share of every place of a feature map in the lesion, summing to 1; even where there is no lesion.
+    """The share of each place of a feature map in the lesion; the shares sum to 1 and are equal without a lesion.
 
     Args:
         mask: Float [N, 1, H, W], 0 to 1.
-        size: Height and width of the feature map; H and W are its multiples.
+        size: Height and width of the feature map; H and W are multiples of them.
 
     Returns:
         Float [N, 1, *size].

@@ -1,9 +1,10 @@
-"""Patterns that a classifier discovers: a shallow and a bilinear-pooling network (US 2018/0130203 A1, [0063]).
+"""A classifier that discovers patterns: a shallow and a bilinear-pooling network (US 2018/0130203 A1, [0063]).
 
-Both give a local descriptor for each place of the picture. Those of the shallow network are averaged; of those
-of the other the outer product with themselves is (Lin et al., "Bilinear CNN Models for Fine-grained Visual
-Recognition", ICCV 2015, section 3), both over the lesion's map. Signed square root and length 1 follow (there,
-section 3.1); one linear layer reads what is fused. What the patent leaves open is in docs/decisions/0045.
+Each network gives a local descriptor for each place of the picture. Over the lesion's mask, the shallow network's
+descriptors are averaged, and so are the outer products of the other network's descriptors with themselves (Lin et
+al., "Bilinear CNN Models for Fine-grained Visual Recognition", ICCV 2015, section 3). The averages are passed
+through a signed square root and scaled to length 1 (section 3.1 there), fused, and read by one linear layer. What
+the patent leaves open is in docs/decisions/0045.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from lesionnets.nets.classify.classifier import Classifier, Places
 from lesionnets.nets.classify.mobilenet import lesion_weight
 
 _LEAST = 1e-5
-"""Added below the root: its slope has no end at 0."""
+"""Added under the square root, whose slope is infinite at 0."""
 _BY_LESION = 0.5
-"""Share of a place's weight that it has by being lesion; the rest it has by what it contributed."""
+"""Part of a place's weight that comes from its share of the lesion; the rest comes from what it contributed."""
 
 
 class Pooled(NamedTuple):
-    """Averages of something at places, as the linear layer takes them.
+    """Averages over places, as the linear layer reads them.
 
     Attributes:
-        values: Float [N, F]: signed roots, of length sqrt(F) together, so that each is about 1.
-        factors: Float [N, F]: what the averages were multiplied by.
+        values: Float [N, F]: signed roots, scaled to length sqrt(F), so that each is about 1.
+        factors: Float [N, F]: the factors by which the averages were multiplied.
     """
 
     values: Tensor
@@ -37,22 +38,22 @@ class Pooled(NamedTuple):
 
 
 class PatternClassifier(Classifier):
-    """A shallow and a bilinear-pooling network under one linear layer.
+    """A shallow and a bilinear-pooling network, read by one linear layer.
 
-    A place's share in a diagnosis is exact. The average m of the outer products, an entry of it at a time, becomes
-    z = a m with a = 1 / sqrt(|m| + e) / length. Since m is a sum over places, m = sum over p of g_p x_p x_p^T
-    with g the lesion's weights, so is the logit: sum over k of w_k a_k m_k = sum over p of g_p x_p^T (W * A)
-    x_p. The factors a are the picture's own. The shallow network's share is linear likewise.
+    The share of a place in a diagnosis is exact. Each entry of the averaged outer product m becomes z = a m with a
+    = 1 / sqrt(|m| + e) / length. Now m is a sum over places p, m = sum of g_p x_p x_p^T with the lesion's weights
+    g, so the logit is one, too: sum over k of w_k a_k m_k = sum over p of g_p x_p^T (W * A) x_p. The factors a
+    belong to the picture as a whole. The shallow network's share is linear in the same way.
 
     Args:
-        size: Side of the network's input, pixels.
-        diagnoses: Names of its classes.
+        size: Side of the network's input in pixels.
+        diagnoses: Names of the classes.
         shallow: Length of the shallow network's descriptors, S.
-        descriptors: Length of the others, D.
-        dropout: Share of what is fused that is dropped in training.
+        descriptors: Length of the deep network's descriptors, D.
+        dropout: Share of the fused features that is dropped in training.
 
     Attributes:
-        patterns: Length of what describes a place: S + D.
+        patterns: Length of a place's descriptor: S + D.
 
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
@@ -77,10 +78,10 @@ class PatternClassifier(Classifier):
         return self.diagnose(*self.streams(image), mask)
 
     def places(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Places]:
-        """As ``forward``, and what its places look like: both networks' descriptors, brought to one length.
+        """As ``forward``, and the places: the descriptors of both networks, scaled to one length.
 
-        A place weighs half by its share of the lesion, half by what speaks for the most probable diagnosis there
-        more than for the others.
+        Half of a place's weight is its share of the lesion; the other half is how much more it speaks for the most
+        probable diagnosis than for the others.
         """
         shallow, deep = self.streams(image)
         logits, embedding, maps = self.diagnose(shallow, deep, mask)
@@ -89,7 +90,7 @@ class PatternClassifier(Classifier):
         return logits, embedding, maps, Places(functional.normalize(both, dim=1), weights)
 
     def diagnose(self, shallow: Tensor, deep: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``forward`` for descriptors that are there already."""
+        """``forward`` for descriptors that were computed before."""
         weight = lesion_weight(mask, deep.shape[-2:])
         plain = pooled((shallow * weight).sum(dim=(2, 3)))
         columns = deep.flatten(2)
@@ -106,7 +107,7 @@ class PatternClassifier(Classifier):
 
 
 def pooled(means: Tensor) -> Pooled:
-    """Signed square roots of averages [N, F], brought to length sqrt(F)."""
+    """Signed square roots of averages float [N, F], scaled to length sqrt(F)."""
     roots = 1 / (means.abs() + _LEAST).sqrt()
     length = (means * roots).square().sum(dim=1, keepdim=True).add(_LEAST).sqrt()
     factors = roots / length * means.shape[1] ** 0.5
@@ -114,12 +115,12 @@ def pooled(means: Tensor) -> Pooled:
 
 
 def place_weights(logits: Tensor, maps: Tensor, lesion: Tensor) -> Tensor:
-    """What each place counts, float [N, 1, h, w], sum 1: see :meth:`PatternClassifier.places`.
+    """How much each place counts, float [N, 1, h, w], with the sum 1: see :meth:`PatternClassifier.places`.
 
     Args:
         logits: Float [N, classes].
-        maps: Float [N, classes, h, w]: what each place added to them.
-        lesion: Float [N, 1, h, w], sum 1.
+        maps: Float [N, classes, h, w]: what each place added to the logits.
+        lesion: Float [N, 1, h, w], with the sum 1.
     """
     best = logits.argmax(dim=1, keepdim=True)
     top = (torch.arange(logits.shape[1], device=logits.device)[None] == best).to(maps.dtype)[:, :, None, None]

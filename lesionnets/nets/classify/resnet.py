@@ -1,8 +1,7 @@
 """ResNet-50 (He et al., CVPR 2016), the classification network of Bisla et al. 2019, section 3.8.
 
-Layers bear the names that torchvision gives them, so weights in that common form load by ``load_state_dict``;
-with their own last layer, as the paper says, whatever the number of diagnoses. Strides are in the 3 x 3
-convolutions.
+Layers have torchvision's names, so weights in that common form load with ``load_state_dict``. As the paper says,
+the last layer is replaced, whatever the number of diagnoses. The 3 x 3 convolutions have the strides.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from lesionnets.nets.classify.classifier import Classifier
 from lesionnets.nets.sizes import scaled
 
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
-"""Table 1 of the paper, column "50-layer": inner channels, blocks, stride of the first."""
+"""Table 1 of the paper, column "50-layer": inner channels, blocks, stride of the first block."""
 
 EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolution, added to their input (fig. 5, right)."""
+    """1 x 1, 3 x 3 and 1 x 1 convolution, whose output is added to the input (fig. 5, right)."""
 
     def __init__(self, inputs: int, inner: int, stride: int) -> None:
         super().__init__()
@@ -48,12 +47,16 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(Classifier):
-    """Diagnosis of a lesion from the whole image.
+    """Diagnosis of a lesion from the whole image; the network of the recipe ``classify_resnet``.
+
+    Each block learns what to add to its input instead of a new output. So gradients reach the first layers
+    unchanged, and fifty layers can be trained where plain networks get worse with depth (He et al., CVPR 2016,
+    section 3, https://arxiv.org/abs/1512.03385).
 
     Args:
-        width: Of all layers; 1.0 is the paper's.
-        diagnoses: Names of the classes: three for ISIC 2017, seven for ISIC 2018.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
+        diagnoses: Names of the classes; there are three in ISIC 2017 and seven in ISIC 2018.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, classes]; embedding [N, 2048 * width] of length 1 (the last
@@ -79,11 +82,11 @@ class ResNet50(Classifier):
 
     @property
     def stages(self) -> Sequence[nn.Module]:
-        """What VisualBackProp reads: the last layer of every resolution, shallow first, each after its ReLU."""
+        """What VisualBackProp reads: the last layer of each resolution after its ReLU, shallow first."""
         return [self.get_submodule(f"layer{number}") for number in range(1, len(STAGES) + 1)]
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class; a mask is taken, and not looked at, as other classifiers have one."""
+        """See the class. The mask is ignored; it is there because other classifiers take one."""
         values = functional.relu(self.bn1(self.conv1(normalised(image))))
         values = functional.max_pool2d(values, 3, 2, 1)
         for stage in self.stages:
@@ -95,7 +98,7 @@ class ResNet50(Classifier):
 
 
 def normalised(image: Tensor) -> Tensor:
-    """An image of 0 to 1 with ImageNet's mean and deviation taken out, which its published weights expect."""
+    """An image of 0 to 1, normalised by ImageNet's mean and deviation, as published weights expect."""
     mean = image.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     deviation = image.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     return (image - mean) / deviation

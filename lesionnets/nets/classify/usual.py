@@ -1,10 +1,11 @@
-"""How far a picture is from usual ones, by what a network sees in it.
+"""How far a picture is from usual ones, judged by a network's features.
 
 After Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks",
-NeurIPS 2018, sections 2.1 and 2.2: Mahalanobis distances at several depths of the network. Three things are
-simpler: one mean for all classes, as skin is told from all else and not one diagnosis from another; at shallow
-depths a diagonal covariance, as whole ones take other cameras for something else; and the largest distance counts,
-each over a limit of its own, where the paper learns weights from examples of what is unusual.
+NeurIPS 2018, sections 2.1 and 2.2: Mahalanobis distances at several depths of the network
+(https://arxiv.org/abs/1807.03888). Three things are simpler than in the paper. There is one mean for all classes,
+because skin is told from everything else and not one diagnosis from another. Covariances are diagonal at shallow
+depths, because full ones mistake other cameras for something else. And each distance is divided by its own limit
+and the largest counts, where the paper learns weights from examples of unusual pictures.
 """
 
 from __future__ import annotations
@@ -15,34 +16,35 @@ import torch
 from torch import Tensor, nn
 
 LEAST = 0.02
-"""Added to the standard deviations: a trait that hardly differs must not decide alone."""
+"""Added to the standard deviations, so that a trait that hardly varies cannot decide alone."""
 
 SHRINKAGE = 0.3
 """Share of the identity in the last depth's covariance (Ledoit and Wolf, J. Multivariate Analysis 88, 2004)."""
 
 _MARGIN = 1.02
-"""Limits over the largest distance: a purifier that is trained on moves those of lesions by some thousandths."""
+"""Limits as a multiple of the largest distance: training the purifier further moves lesions' distances by some
+thousandths."""
 
 
 class Usual(nn.Module):
-    """Distance of traits from those of usual pictures.
+    """Distance of a picture's traits from those of usual pictures.
 
-    The last depth's covariance has a few directions of its own and is even in all others (Tipping and Bishop,
-    "Probabilistic Principal Component Analysis", J. R. Statist. Soc. B 61, 1999).
+    At the last depth, the covariance is modelled by a few principal directions and is the same in all others
+    (Tipping and Bishop, "Probabilistic Principal Component Analysis", J. R. Statist. Soc. B 61, 1999).
 
     Args:
         sizes: Number of traits at each depth.
-        directions: At the last depth.
+        directions: Number of principal directions at the last depth.
 
     Attributes:
-        mean: Float [F], F the sum of sizes.
-        spread: Float [F]: standard deviations of usual pictures, and a little more.
-        directions: Float [size of the last depth, directions]: in which usual pictures differ most, and as long as
-            that counts less.
+        mean: Float [F], where F is the sum of ``sizes``.
+        spread: Float [F]: standard deviations of usual pictures, plus a small constant.
+        directions: Float [size of the last depth, directions]: the directions in which usual pictures differ most.
+            The longer one is, the less a difference along it counts.
         limits: Float [depths]: distances up to which a picture is usual.
 
     Shape:
-        traits float [N, F] -> [N, 1], 0 and above; above 1 a picture is unusual.
+        traits float [N, F] -> float [N, 1], >= 0; a picture with more than 1 is unusual.
     """
 
     mean: Tensor
@@ -59,7 +61,7 @@ class Usual(nn.Module):
         self.register_buffer("limits", torch.ones(len(sizes)))
 
     def distances(self, traits: Tensor) -> Tensor:
-        """Root mean squares of the traits' distances from the mean, [N, depths]."""
+        """Root mean square distance of the traits from the mean at each depth, float [N, depths]."""
         apart = (traits - self.mean) / self.spread
         *shallow, last = torch.split(apart, self.sizes, dim=1)
         explained = (last @ self.directions).square().sum(dim=1)
@@ -68,11 +70,11 @@ class Usual(nn.Module):
         return torch.stack(squares, dim=1).clamp_min(0).sqrt()
 
     def fit(self, traits: Tensor, others: Tensor) -> None:
-        """Take means and covariances of usual pictures, and limits that leave others within.
+        """Compute means and covariances from usual pictures, and limits from others.
 
         Args:
-            traits: Float [N, F], of usual pictures, more of them than directions.
-            others: The same of usual pictures that no weight was fitted to.
+            traits: Float [N, F], of usual pictures; more pictures than directions.
+            others: Float [M, F], of usual pictures that no weight was fitted to; the limits hold all of them.
         """
         self.mean.copy_(traits.mean(dim=0))
         self.spread.copy_(traits.std(dim=0, correction=0) + LEAST)
@@ -86,7 +88,10 @@ class Usual(nn.Module):
 
 
 def _directions(apart: Tensor, count: int) -> Tensor:
-    """Principal directions [F, count] of [N, F], of the length by whose square each explains its own variance."""
+    """Principal directions [F, count] of deviations [N, F]; the more variance along one, the longer it is.
+
+    Its length is sqrt(1 - e / v), with its own variance v and the variance e of all directions that are left.
+    """
     _, scales, rows = torch.linalg.svd(apart, full_matrices=False)
     variances = scales.square() / len(apart)
     even = (variances.sum() - variances[:count].sum()) / max(apart.shape[1] - count, 1)

@@ -1,1 +1,1 @@
-"""Networks of super-resolution."""
+"""Networks for super-resolution."""

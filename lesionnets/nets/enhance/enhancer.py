@@ -1,4 +1,4 @@
-"""What all networks of super-resolution share, so that one graph serves them all."""
+"""The base class of all super-resolution networks, so that one graph can serve any of them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ class Enhancer(nn.Module, ABC):
 
 
 class SubPixelEnhancer(Enhancer):
-    """One that computes all values of a pixel as channels and spreads them out at last, which bytes do as well."""
+    """An enhancer that computes sub-pixels as channels and spreads them out at the end.
+
+    So the graph can convert them to bytes first and spread out bytes, which is cheaper.
+    """
 
     @abstractmethod
     def sub_pixels(self, x: Tensor) -> Tensor:
-        """Float [N, 3, H, W], 0 to 1, to float [N, 48, H, W]: by colour, then row and column within the pixel."""
+        """Float [N, 3, H, W], 0 to 1 -> float [N, 48, H, W]: by colour, then row and column in the pixel."""
 
     def merged(self) -> SubPixelEnhancer:
-        """As it is served; the same function by fewer steps, where there are such."""
+        """The network as it is served: the same function, in fewer steps if possible."""
         return self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Efficient sub-pixel super-resolution, x4, with residual blocks.
 
-All convolutions run at the low resolution; the last one makes 4 x 4 x 3 values a pixel, which a pixel shuffle
-spreads out (Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+All convolutions run at the low resolution. The last one makes 4 x 4 x 3 values for each pixel, which a pixel
+shuffle spreads out (Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
 Convolutional Neural Network", CVPR 2016, section 3). Two things differ from the paper: the features run through
 residual blocks (He et al. 2016), and the network predicts what bicubic interpolation misses, so an untrained
 network is bicubic interpolation and no trained one has to learn it.
@@ -20,10 +20,10 @@ _TAPS = 5  # four taps a phase, over phases that start one pixel apart
 
 
 def bicubic_phases(scale: int = SCALE) -> Tensor:
-    """Weights of bicubic interpolation as a convolution that makes ``scale`` x ``scale`` values a pixel.
+    """Weights of bicubic interpolation as a convolution that makes ``scale`` x ``scale`` values for each pixel.
 
     Returns:
-        Float32 [scale * scale, 1, 5, 5]: one kernel a sub-pixel, row-major; every kernel sums to 1.
+        Float32 [scale * scale, 1, 5, 5]: one kernel for each sub-pixel, row-major; every kernel sums to 1.
     """
     centre = _TAPS // 2
     line = torch.zeros(scale, _TAPS, dtype=torch.float64)
@@ -45,7 +45,7 @@ def _keys(distance: float) -> float:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions around a ReLU, added to their input; [N, C, H, W] to the same."""
+    """Two 3 x 3 convolutions around a ReLU, whose output is added to the input; shapes stay the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,11 +87,11 @@ class Espcn(SubPixelEnhancer):
 
     @property
     def radius(self) -> int:
-        """Low-resolution pixels on each side that a value depends on; what tiles must overlap by."""
+        """Low-resolution pixels on each side on which an output value depends; see :class:`Enhancer`."""
         return max(2 + 2 * self.blocks, _TAPS // 2)
 
     def sub_pixels(self, x: Tensor) -> Tensor:
-        """Bicubic interpolation, and what it misses; see :class:`SubPixelEnhancer`."""
+        """Bicubic interpolation plus what it misses; see :class:`SubPixelEnhancer`."""
         margin = _TAPS // 2
         framed = F.pad(x, (margin, margin, margin, margin), mode="replicate")
         smooth = F.conv2d(framed, self.get_buffer("phases"), groups=3)

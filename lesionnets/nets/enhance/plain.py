@@ -1,13 +1,13 @@
-"""Super-resolution, x4, by a row of plain 3 x 3 convolutions that were wider in training.
+"""Super-resolution, x4, by a sequence of plain 3 x 3 convolutions that are wider in training.
 
-For speed a served network should be nothing but few 3 x 3 convolutions of 16 channels, a vector of a processor
-each. Such a network learns badly; so in training each of them is the sum of several branches, which are all linear
-and become one convolution afterwards (Ding et al., "RepVGG", CVPR 2021; Zhang et al., "Edge-oriented Convolution
-Block for Real-time Super Resolution on Mobile Devices", ACM MM 2021).
+To be fast, a served network should be nothing but a few 3 x 3 convolutions of 16 channels, which fill a vector
+register. Such a network learns badly. So in training each convolution is the sum of several branches, which are
+all linear and are merged into one convolution afterwards (Ding et al., "RepVGG", CVPR 2021; Zhang et al.,
+"Edge-oriented Convolution Block for Real-time Super Resolution on Mobile Devices", ACM MM 2021).
 
-The head sees filtered pictures beside the features: the strongest parts of bicubic interpolation, which the
-network thus is, but for half a level of 255, before it has learnt anything (a finer anchor than the nearest
-neighbours of Du et al., "Anchor-based Plain Net for Mobile Image Super-Resolution", CVPRW 2021).
+Next to the features, the head sees filtered pictures: the strongest parts of bicubic interpolation. So before it
+has learned anything, the network is bicubic interpolation to within half a level of 255. (Du et al., "Anchor-based
+Plain Net for Mobile Image Super-Resolution", CVPRW 2021, start from nearest neighbours, which are coarser.)
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _OUTPUTS = _COLOURS * SCALE * SCALE
 _MIDDLE = 0.5  # of the values: what is subtracted, so that the zeros beyond the border stand for mid grey
 _REACH = 2  # of the filters, pixels on each side
 _OPPONENT = ((1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (1.0, 1.0, -2.0))
-"""Brightness and two differences of colours, in which a picture's fine structures hardly differ."""
+"""Brightness and two colour differences; a picture's fine structures are hardly visible in the latter."""
 _SHARES = (8, 4, 4)
-"""Filters of each; with fewer than four the mean is off."""
+"""Number of filters for each; with fewer than four the mean is wrong."""
 
 
 class Branched(nn.Module):
@@ -37,8 +37,8 @@ class Branched(nn.Module):
     Args:
         inputs: Channels.
         outputs: Channels.
-        wider: How many times more channels the branch of a 1 x 1 and a 3 x 3 convolution has.
-        apart: Pixels between its taps: 2 sees twice as far for the same work.
+        wider: Factor by which the branch of a 1 x 1 and a 3 x 3 convolution has more channels.
+        apart: Distance of its taps in pixels; with 2 it sees twice as far for the same work.
     """
 
     def __init__(self, inputs: int, outputs: int, *, wider: int = 4, apart: int = 1) -> None:
@@ -52,7 +52,7 @@ class Branched(nn.Module):
         self.apart = apart
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Kernel [outputs, inputs, 3, 3] and bias [outputs] of the one convolution that all branches make."""
+        """Kernel [outputs, inputs, 3, 3] and bias [outputs] of the convolution that the branches add up to."""
         middle = torch.zeros(1, 1, 3, 3, device=self.whole.weight.device)
         middle[..., 1, 1] = 1
         point = self.point.weight
@@ -71,7 +71,7 @@ class Branched(nn.Module):
         return one
 
     def forward(self, values: Tensor) -> Tensor:
-        """As one convolution, in training as well: merging kernels is less work than running all branches."""
+        """Run as one convolution, also in training: merging kernels is less work than running all branches."""
         kernel, bias = self.weights()
         return functional.conv2d(values, kernel, bias, padding=self.apart, dilation=self.apart)
 
@@ -81,10 +81,10 @@ def _merged(block: nn.Module) -> nn.Module:
 
 
 def interpolation(shares: tuple[int, ...] = _SHARES) -> tuple[Tensor, Tensor]:
-    """Bicubic interpolation as filters of the picture and what each adds to the sub-pixels, its strongest parts.
+    """The strongest parts of bicubic interpolation: filters, and what each adds to the sub-pixels.
 
     Args:
-        shares: Filters of brightness and of the two differences of colours, at most 16 each; 16 is exact.
+        shares: Numbers of filters of brightness and of the two colour differences, at most 16 each; 16 is exact.
 
     Returns:
         Filters float [K, 3, 5, 5] and weights float [3 x 4 x 4, K, 1, 1], K being the sum of the shares;
@@ -103,18 +103,18 @@ def interpolation(shares: tuple[int, ...] = _SHARES) -> tuple[Tensor, Tensor]:
 
 
 class PlainEnhancer(SubPixelEnhancer):
-    """Super-resolution by few plain convolutions, each a sum of branches while it is trained.
+    """Super-resolution by a few plain convolutions, each a sum of branches during training; of ``enhance_plain``.
 
-    Branches that are all linear can be added up into one convolution after training: what is served is as small as
-    a plain network, and learns as a larger one does (re-parameterisation; Ding et al., CVPR 2021,
-    https://arxiv.org/abs/2101.03697). Before any training it is bicubic interpolation, nearly.
+    Linear branches can be added up into one convolution after training. So the served network is as small as a
+    plain one and learns like a larger one (re-parameterisation; Ding et al., CVPR 2021,
+    https://arxiv.org/abs/2101.03697). Before any training it is nearly bicubic interpolation.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> float [N, 3, 4 H, 4 W], about 0 to 1.
 
     Args:
         channels: Feature maps.
-        blocks: Convolutions between the first and the head; taps of the inner ones are two pixels apart.
+        blocks: Convolutions between the first one and the head; the taps of the inner ones are two pixels apart.
     """
 
     def __init__(self, channels: int = 16, blocks: int = 4) -> None:

@@ -1,8 +1,9 @@
 """SRGAN, x4 (Ledig et al., CVPR 2017, fig. 4), as SkinSegmentSRGAN (section 3.3) uses it.
 
-The generator has 16 residual blocks. The discriminator has 8 convolutions; its maps are sampled at 6 x 6 before
-the dense layers, which is what they are at the 96 x 96 pixels of Ledig et al.: so it judges the 256 x 256 pixels
-of SkinSegmentSRGAN, and any others, with the same 23.6 M parameters instead of 139 M (docs/decisions/0018).
+The generator has 16 residual blocks and the discriminator 8 convolutions. Before the dense layers the
+discriminator's maps are sampled at 6 x 6, their size for the 96 x 96 pixels of Ledig et al. So it judges the 256 x
+256 pixels of SkinSegmentSRGAN, and any other size, with the same 23.6 M parameters instead of 139 M
+(docs/decisions/0018).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ POOLED = 6
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, batch norm, PReLU, convolution, batch norm; added to their input."""
+    """Convolution, batch norm, PReLU, convolution, batch norm; the output is added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -33,17 +34,22 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, values: Tensor) -> Tensor:
-        """Float [N, C, H, W] to the same."""
+        """Float [N, C, H, W] -> float [N, C, H, W]."""
         result: Tensor = values + self.layers(values)
         return result
 
 
 class SrganGenerator(Enhancer):
-    """x4 super-resolution.
+    """x4 super-resolution that adds plausible detail; the generator of the recipe ``enhance_srgan``.
+
+    A network that minimises squared error answers with the mean of all sharp pictures that are possible, which is
+    blurred. This one is also paid for fooling a discriminator and for features like those of the original, so it
+    answers with one sharp picture (Ledig et al., CVPR 2017, sections 2.1 and 2.2,
+    https://arxiv.org/abs/1609.04802). Its detail is invented: never measure on it.
 
     Args:
-        width: Of all layers; 1.0 is the paper's.
-        blocks: Residual blocks.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
+        blocks: Number of residual blocks; 16 is the paper's.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> float [N, 3, 4 H, 4 W], 0 to 1.
@@ -71,7 +77,7 @@ class SrganGenerator(Enhancer):
 
     @property
     def radius(self) -> int:
-        """As :class:`Enhancer`: four of the stem, one a convolution, and 1 + 1/2 + 1 of the enlarged layers."""
+        """As in :class:`Enhancer`: 4 for the stem, 1 for each convolution, 1 + 1/2 + 1 for the enlarged layers."""
         return 4 + 2 * self.blocks + 1 + 3
 
     def forward(self, image: Tensor) -> Tensor:
@@ -82,14 +88,16 @@ class SrganGenerator(Enhancer):
 
 
 class SrganDiscriminator(nn.Module):
-    """Whether a picture is an original or a generator's.
+    """Judges whether a picture is an original or a generator's; used in training only.
+
+    Eight strided and plain convolutions, then two dense layers (Ledig et al., CVPR 2017, fig. 4).
 
     Args:
-        width: Of all layers; 1.0 is the paper's.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
 
     Shape:
-        picture float [N, 3, H, W], 0 to 1 -> logits [N, 1] of being an original; the sigmoid is in the
-        loss.
+        picture float [N, 3, H, W], 0 to 1 -> logits float [N, 1] of being an original; the
+            loss applies the sigmoid.
     """
 
     def __init__(self, width: float = 1.0) -> None:

@@ -1,1 +1,1 @@
-"""Networks that make up pictures of lesions."""
+"""Networks that generate pictures of lesions."""

@@ -1,8 +1,8 @@
-"""DCGAN (Radford et al. 2015) as Bisla et al. 2019 use it, sections 3.6 and 3.7: one class, or several coupled.
+"""DCGAN (Radford et al. 2015) as Bisla et al. 2019 use it in sections 3.6 and 3.7: for one class, or coupled.
 
-A coupled DCGAN is as many DCGANs as there are classes, which share their first layers: those after the latent
-vector in the generator, those after the picture in the discriminator. With one class it is a plain DCGAN, so the
-de-coupled ones of section 3.6 are this network, too. What the text does not say is in docs/decisions/0044.
+A coupled DCGAN is one DCGAN for each class, and these share their first layers: those after the latent vector in
+the generator, and those after the picture in the discriminator. With one class it is a plain DCGAN, so this is
+also the de-coupled network of section 3.6. What the text leaves open is in docs/decisions/0044.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from lesionnets.nets.sizes import scaled
 
 LATENT = 10
-"""Numbers that a picture is made of: both sections' length of the latent vector."""
+"""Length of the latent vector in both sections."""
 FIRST = 4
-"""Side of the first maps, pixels."""
+"""Side of the first maps in pixels."""
 CHANNELS = 1024
-"""Of the first maps at the paper's width; halved with each doubling of the sides (Radford et al., fig. 1)."""
+"""Channels of the first maps at the paper's width; halved at each doubling (Radford et al., fig. 1)."""
 SHARED = 2
-"""Convolutions that classes share, besides the generator's dense layer."""
+"""Convolutions that the classes share, besides the generator's dense layer."""
 
 
 def _counts(size: int, width: float) -> list[int]:
-    """Channels from the first maps to the last ones before the picture, whose side is half of it.
+    """Channels from the first maps to the last ones, which have half of the picture's side.
 
     Raises:
-        ValueError: Where the side is none that doubling reaches from 4 pixels.
+        ValueError: If doubling from 4 pixels does not reach the side.
     """
     doublings = (size // FIRST).bit_length() - 1
     if size != FIRST << doublings or doublings < SHARED + 1:
@@ -38,12 +38,12 @@ def _counts(size: int, width: float) -> list[int]:
 
 
 def by_class(ends: nn.ModuleList, values: Tensor, labels: Tensor) -> Tensor:
-    """Each row of values through its own class's layers; rows keep their order.
+    """Run each row of values through its own class's layers; rows keep their order.
 
     Args:
-        ends: One a class.
+        ends: One module for each class.
         values: Float [N, ...].
-        labels: Int64 [N], index of the class.
+        labels: Int64 [N], indices of classes.
     """
     if len(ends) == 1:
         found: Tensor = ends[0](values)
@@ -55,12 +55,16 @@ def by_class(ends: nn.ModuleList, values: Tensor, labels: Tensor) -> Tensor:
 
 
 class DcganGenerator(nn.Module):
-    """Latent vectors to pictures.
+    """Makes pictures of lesions from random latent vectors.
+
+    A dense layer turns the vector into a small map, and transposed convolutions double its side until it is a
+    picture (Radford et al. 2015, fig. 1 and section 3, https://arxiv.org/abs/1511.06434). It learns from a
+    discriminator that tries to tell its pictures from originals.
 
     Args:
-        classes: Names of the classes; several share their first layers.
-        size: Side of the pictures, pixels: 32, 64, 128, 256.
-        width: Of all layers; 1.0 is the paper's.
+        classes: Names of the classes; if there are several, they share the first layers.
+        size: Side of the pictures in pixels: 32, 64, 128, 256 and so on.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
         latent: Length of the latent vector.
 
     Shape:
@@ -92,18 +96,19 @@ class DcganGenerator(nn.Module):
 
 
 class DcganDiscriminator(nn.Module):
-    """Whether a picture is an original of its class or a generator's.
+    """Judges whether a picture is an original of its class or a generator's; used in training only.
 
-    Before the last layer stands one map more, how much pictures of the batch differ (Karras et al., ICLR 2018,
-    section 3), the simple form of Salimans et al.'s minibatch discrimination: a generator that collapses shows.
+    Before the last layer it adds one map that says how much the pictures of the batch differ (Karras et al., ICLR
+    2018, section 3, https://arxiv.org/abs/1710.10196). So a generator that always makes the same picture is found
+    out. This is a simple form of the minibatch discrimination of Salimans et al.
 
     Args:
-        classes: As the generator's.
-        size: Side of the pictures, pixels.
-        width: Of all layers; 1.0 is the paper's.
+        classes: Names of the classes, as in the generator.
+        size: Side of the pictures in pixels.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
 
     Shape:
-        picture float [N, 3, size, size], 0 to 1; labels int64 [N] -> logits [N] of being an original.
+        picture float [N, 3, size, size], 0 to 1; labels int64 [N] -> logits float [N] of being an original.
     """
 
     def __init__(self, classes: Sequence[str], size: int = 64, width: float = 1.0) -> None:
@@ -132,10 +137,10 @@ class DcganDiscriminator(nn.Module):
 
 
 class Differences(nn.Module):
-    """One map more: the standard deviation over the batch, in the mean over channels and places."""
+    """Adds one map: the standard deviation over the batch, averaged over channels and places."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Float [N, C, H, W] to [N, C + 1, H, W]."""
+        """Float [N, C, H, W] -> float [N, C + 1, H, W]."""
         spread = values.float().var(dim=0, correction=0).add(1e-8).sqrt().mean().to(values.dtype)
         return torch.cat([values, spread.expand_as(values[:, :1])], dim=1)
 
@@ -150,7 +155,7 @@ def _halved(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def _begin(module: nn.Module) -> None:
-    """Radford et al., section 4: weights from a normal distribution of deviation 0.02."""
+    """Draw weights from a normal distribution with the standard deviation 0.02 (Radford et al., section 4)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

@@ -1,1 +1,1 @@
-"""Networks of mutual bootstrapping: segmentation and classification that help each other."""
+"""Networks for mutual bootstrapping: segmentation and classification that help each other."""

@@ -1,4 +1,4 @@
-"""What all classifiers of a whole picture and its lesion mask share, so that one graph serves them all."""
+"""The base class of all classifiers that see a whole picture and its lesion mask, so that one graph serves any."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 
 class MaskGuided(nn.Module, ABC):
-    """A network from image and lesion mask to diagnoses.
+    """A classifier of a whole picture and its lesion mask.
 
     Args:
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
         features: Length of the embedding.
 
     Attributes:
-        head: The linear layer that makes the logits.
-        temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
+        head: The linear layer that computes the logits.
+        temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits divided by it are
+            calibrated.
 
     Shape:
         image float [N, 3, H, W], 0 to 1; mask float [N, 1, H, W], 0 to 1
@@ -26,7 +27,7 @@ class MaskGuided(nn.Module, ABC):
     """
 
     graph = "mb_dcnn"
-    """Module of ``lesionnets.graphs`` that serves it: pictures are not cut, unlike the stage's own graph."""
+    """Module of ``lesionnets.graphs`` that serves it. Unlike the stage's own graph, it does not cut pictures."""
 
     head: nn.Linear
     temperature: Tensor
@@ -38,7 +39,7 @@ class MaskGuided(nn.Module, ABC):
 
     @abstractmethod
     def read(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As ``forward``, with the embedding [N, features] of length 1 in the middle."""
+        """As ``forward``, with the embedding float [N, features] of length 1 between the two."""
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
@@ -47,20 +48,20 @@ class MaskGuided(nn.Module, ABC):
 
 
 def of_likeliest(logits: Tensor, maps: Tensor) -> Tensor:
-    """The maps [N, classes, h, w] of the classes of greatest logit [N, classes]: [N, 1, h, w]."""
+    """Of maps [N, classes, h, w], those of the classes with the greatest logits [N, classes]: [N, 1, h, w]."""
     likeliest = logits.argmax(dim=1).view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
     return maps.gather(1, likeliest)
 
 
 def localisation_map(logits: Tensor, maps: Tensor) -> Tensor:
-    """Where a classifier looked: the likeliest class's map, 1 at its greatest, without what speaks against it.
+    """Where a classifier looked: the map of the likeliest class, without what speaks against it, at most 1.
 
     Args:
         logits: [N, classes].
         maps: [N, classes, h, w].
 
     Returns:
-        Float [N, 1, h, w], 0 to 1; zeros where nothing spoke for the class.
+        Float [N, 1, h, w], 0 to 1; all zeros if nothing speaks for the class.
     """
     chosen = of_likeliest(logits, maps).clamp(min=0)
     return chosen / chosen.amax(dim=(2, 3), keepdim=True).clamp(min=1e-6)

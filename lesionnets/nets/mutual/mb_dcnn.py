@@ -1,13 +1,13 @@
 """MB-DCNN: coarse-SN, mask-CN and enhanced-SN (Xie, Zhang, Xia and Shen, IEEE TMI 2020, arXiv 1903.03313).
 
-Each helps the next. coarse-SN finds a coarse mask; mask-CN sees image and mask, and where its classifier looked
-(its class activation map) tells enhanced-SN where the lesion is. They are trained in that order, those before
-frozen.
+Each network helps the next. coarse-SN finds a coarse mask. mask-CN sees the image and this mask, and the place
+where it looked (its class activation map) tells enhanced-SN where the lesion is. They are trained in this order;
+trained ones are frozen.
 
 The segmentation networks are DeepLabv3+ (Chen et al., ECCV 2018) on the Xception of that paper with 16 middle
-blocks; mask-CN is Xception (Chollet, CVPR 2017) whose last two convolutions are dilated instead of the last
-pooling, so that its maps are a sixteenth of the image as those of the segmentation networks are. All at 224 x
-224 pixels. What the abstract leaves open is settled in docs/decisions/0018.
+blocks. mask-CN is Xception (Chollet, CVPR 2017) with its last pooling left out and its last two convolutions
+dilated instead, so that its maps are a sixteenth of the image, like those of the segmentation networks. All work
+at 224 x 224 pixels. What the abstract leaves open is settled in docs/decisions/0018.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 STRIDE = 16
-"""Sides of an image over those of the deepest maps."""
+"""Sides of an image as multiples of those of the deepest maps."""
 
 ENTRY, MIDDLE, EXIT = (32, 64, 128, 256), 728, (1024, 1536, 2048)
 PYRAMID = 256
 DILATIONS = (6, 12, 18)
-"""Of the spatial pyramid's 3 x 3 convolutions, at stride 16."""
+"""Dilations of the spatial pyramid's 3 x 3 convolutions, at stride 16."""
 
 
 class SeparableConvolution(nn.Sequential):
-    """Each channel filtered by 3 x 3, then mixed; batch norm after it, and between where asked for."""
+    """Filters each channel by 3 x 3 and mixes them; batch norm after that, and optionally in between."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SeparableConvolution(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Separable convolutions added to their input, which a 1 x 1 convolution fits where it must."""
+    """Separable convolutions whose output is added to the input; a 1 x 1 convolution fits the input if it must."""
 
     def __init__(self, *layers: nn.Module, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Residual(nn.Module):
         return self.read(values)[0]
 
     def read(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``forward``, and what goes into the last layer: the finest features of a block that strides."""
+        """As ``forward``, and the input of the last layer: the finest features of a block with a stride."""
         last = result = values
         for layer in self.layers:
             last, result = result, layer(result)
@@ -81,7 +81,7 @@ class Residual(nn.Module):
 
 
 def aligned_block(inputs: int, inner: int, outputs: int, stride: int = 1) -> Residual:
-    """Block of DeepLabv3+'s Xception: three separable convolutions, the last one strides instead of a pooling."""
+    """Block of DeepLabv3+'s Xception: three separable convolutions; the last has a stride instead of a pooling."""
     return Residual(
         SeparableConvolution(inputs, inner, before=True, between=True),
         SeparableConvolution(inner, outputs, before=True, between=True),
@@ -93,7 +93,7 @@ def aligned_block(inputs: int, inner: int, outputs: int, stride: int = 1) -> Res
 
 
 def stem(inputs: int, first: int, second: int) -> nn.Sequential:
-    """The two plain convolutions that every Xception begins with; half the size."""
+    """The two plain convolutions at the start of every Xception; they halve the size."""
     return nn.Sequential(
         nn.Conv2d(inputs, first, 3, 2, 1, bias=False),
         nn.BatchNorm2d(first),
@@ -167,10 +167,14 @@ class SpatialPyramid(nn.Module):
 class CoarseSN(Segmenter):
     """Coarse segmentation network: DeepLabv3+.
 
+    Convolutions with several dilations look at the deepest maps side by side, so that lesions of all sizes are
+    seen whole. A decoder joins them with fine maps, which have the border (Chen et al., ECCV 2018, section 3,
+    https://arxiv.org/abs/1802.02611).
+
     Args:
-        width: Of all layers; 1.0 is the paper's.
-        blocks: In the middle of the encoder.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
+        blocks: Number of blocks in the middle of the encoder.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits of lesion [N, 1, H, W].
@@ -197,12 +201,12 @@ class CoarseSN(Segmenter):
         return self.decode(fine, deep, image)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine features a quarter of the (padded) image's size, and the pyramid's, a sixteenth of it."""
+        """Fine features at a quarter of the (padded) image's sides, and the pyramid's at a sixteenth."""
         fine, deep = self.encoder(padded(2 * image - 1, STRIDE))
         return fine, self.dropout(self.pyramid(deep))
 
     def decode(self, fine: Tensor, deep: Tensor, image: Tensor) -> Tensor:
-        """Logits of both, of the image's size."""
+        """Logits [N, 1, H, W] from both, at the image's size."""
         deep = functional.interpolate(deep, scale_factor=4.0, mode="bilinear", align_corners=False)
         logits = self.decoder(torch.cat([deep, self.fine(fine)], dim=1))
         logits = functional.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
@@ -210,7 +214,7 @@ class CoarseSN(Segmenter):
 
 
 class EnhancedSN(CoarseSN):
-    """Enhanced segmentation network: DeepLabv3+ that is told where mask-CN looked.
+    """Enhanced segmentation network: DeepLabv3+ that is given the place where mask-CN looked.
 
     The localisation map joins the encoder's features before the decoder. Weights of a trained coarse-SN load with
     ``strict=False``.
@@ -233,13 +237,17 @@ class EnhancedSN(CoarseSN):
 
 
 class MaskCN(MaskGuided):
-    """Mask-guided classification network: Xception that sees the coarse mask as a fourth colour.
+    """Mask-guided classification network: Xception that sees the coarse mask as a fourth channel.
+
+    Xception separates the filtering of each channel from the mixing of channels, which saves most of a
+    convolution's work (Chollet, CVPR 2017, section 3, https://arxiv.org/abs/1610.02357). The mask tells it where
+    to look: diagnoses have few images, and without it the network would have to learn that, too.
 
     Args:
         classes: Number of diagnoses.
-        width: Of all layers; 1.0 is the paper's.
-        blocks: In the middle; 8 are the paper's.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
+        blocks: Number of blocks in the middle; the paper has 8.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         As :class:`lesionnets.nets.mutual.mask_guided.MaskGuided`.
@@ -294,15 +302,15 @@ class MaskCN(MaskGuided):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """What VisualBackProp reads, each after a ReLU, shallow first: a half to a sixteenth of the image.
+        """What VisualBackProp reads: layers after a ReLU at a half to a sixteenth of the image, shallow first.
 
-        Blocks end in a sum and begin with a ReLU: so the ReLU of the next block is read.
+        Blocks end in a sum and begin with a ReLU, so the ReLU of the next block is read.
         """
         between = [self.get_submodule(f"entry.{number}.layers.0.0") for number in (1, 2)]
         return [self.stem, *between, self.exit]
 
     def read(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the base class; the embedding is the pooled features."""
+        """See the base class; the embedding is made of the pooled features."""
         values = self.stem(padded(torch.cat([2 * image - 1, mask], dim=1), STRIDE))
         for block in self.entry:
             values = block(values)

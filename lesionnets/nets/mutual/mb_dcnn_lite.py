@@ -1,7 +1,7 @@
-"""MB-DCNN's parts on EfficientNet-Lite0 whose first layers stay as ImageNet left them, for little time of a core.
+"""MB-DCNN's parts on an EfficientNet-Lite0 with frozen first layers, to be trained in minutes on one core.
 
-What the frozen layers see of a picture never changes: it can be kept, and a step of training costs a tenth
-(:mod:`benchmarks.bootstrapping`). So each part takes what :class:`Front` gives instead of the picture.
+The frozen layers' output for a picture never changes. It can be kept, and then a training step costs a tenth
+(:mod:`benchmarks.bootstrapping`). So each part takes what :class:`Front` returns instead of the picture.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from lesionnets.nets.mutual.mb_dcnn_mobile import PYRAMID, REFINED
 from lesionnets.nets.segment.unet_mobilenet import separable
 
 FINE, DEEP = (2, 24), (10, 112)
-"""Block of the encoder that ends a quarter and a sixteenth of the picture's sides, and its channels."""
+"""The encoder's last blocks at a quarter and at a sixteenth of the picture's sides, with their channels."""
 
 
 class Front(nn.Module):
-    """The frozen layers.
+    """The frozen first layers of the encoder.
 
     Args:
-        encoder: With ImageNet's weights; its first layers are shared, not copied.
+        encoder: An encoder with ImageNet's weights; its first layers are shared, not copied.
 
     Shape:
         image float [N, 3, S, S], 0 to 1, S a multiple of 32 -> fine [N, 24, S / 4, S / 4] and deep
@@ -47,18 +47,18 @@ class Front(nn.Module):
 
 
 class LiteMaskCN(nn.Module):
-    """mask-CN: the encoder's last blocks, which are told the lesion's mask, and its head.
+    """mask-CN: the encoder's last blocks, which are given the lesion's mask, and a head.
 
-    The mask joins the features by a convolution that begins as the identity, and once more weighs places where
-    features are pooled, beside the whole picture, as :class:`~lesionnets.nets.mutual.mb_dcnn_mobile.MobileMaskCN`
-    has it.
+    The mask is used twice, as in :class:`~lesionnets.nets.mutual.mb_dcnn_mobile.MobileMaskCN`: a convolution that
+    starts as the identity joins it with the features, and features are pooled over the lesion as well as over the
+    whole picture.
 
     Args:
-        encoder: With ImageNet's weights; its last layers are shared, not copied.
+        encoder: An encoder with ImageNet's weights; its last layers are shared, not copied.
         classes: Number of diagnoses.
 
     Shape:
-        deep, as :class:`Front` gives it, and mask float [N, 1, S / 4, S / 4], 0 to 1 -> logits [N, classes] and
+        deep, as :class:`Front` returns it, and mask float [N, 1, S / 4, S / 4], 0 to 1 -> logits [N, classes] and
         class activation maps [N, classes, S / 32, S / 32].
     """
 
@@ -83,11 +83,11 @@ class LiteMaskCN(nn.Module):
 
 
 class LiteSN(nn.Module):
-    """coarse-SN and enhanced-SN: DeepLabv3+'s pyramid and decoder, told where mask-CN looked, or zeros.
+    """coarse-SN and enhanced-SN: DeepLabv3+'s pyramid and decoder, given the place where mask-CN looked, or zeros.
 
     Shape:
-        fine and deep, as :class:`Front` gives them, and where float [N, 1, h, w], 1 at its greatest
-        -> logits of lesion [N, 1, S, S].
+        fine and deep, as :class:`Front` returns them, and where float [N, 1, h, w], 1 at its greatest -> logits of
+        lesion [N, 1, S, S].
     """
 
     def __init__(self) -> None:

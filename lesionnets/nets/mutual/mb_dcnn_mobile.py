@@ -1,8 +1,8 @@
 """MB-DCNN's three networks on MobileNetV2 with ImageNet's weights: the paper's shape at a fortieth of its cost.
 
-The parts and what joins them are those of ``nets.mb_dcnn``; the backbone is the one of which there are weights
-under a free licence, as these networks hardly learn from 2,000 images without. Its last halving is dilated, as
-Xception's is: so maps are a sixteenth of the image. Why and what else differs: docs/decisions/0021.
+The parts and their connections are those of ``nets.mb_dcnn``. The backbone is one whose weights have a free
+licence, because these networks hardly learn from 2,000 images without. Its last halving is replaced by dilation,
+as in Xception, so maps are a sixteenth of the image. docs/decisions/0021 says why, and what else differs.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from lesionnets.nets.segment.unet_mobilenet import separable
 from lesionnets.nets.sizes import padded, scaled
 
 DILATED = 14
-"""First layer of the backbone whose maps would be a thirty-second of the image."""
+"""The backbone's first layer whose maps would be a thirty-second of the image."""
 
 FINE, DEEP = (3, 24), (17, 320)
-"""Layer of the backbone that ends a quarter and a sixteenth of the image, and its channels."""
+"""The backbone's last layers at a quarter and at a sixteenth of the image, with their channels."""
 
 PYRAMID, REFINED = 96, 32
 """Channels of the spatial pyramid and of the fine features in the decoder."""
 
 
 def dilated_layers(backbone: MobileNetV2) -> list[nn.Module]:
-    """The layers of a backbone, changed so that the last halving is left out and what follows is dilated.
+    """The layers of a backbone, without the last halving and with dilation after it.
 
-    A convolution that strides reads at odd places only ("SAME" padding): without the stride it gives the same
-    values there, and the dilated ones after it see what they have learned to see.
+    A convolution with a stride reads at odd places only ("SAME" padding). Without the stride it gives the same
+    values there, and the dilated convolutions after it see what they were trained on.
     """
     layers = list(backbone.layers)
     for number in range(DILATED, DEEP[0] + 1):
@@ -47,11 +47,12 @@ def dilated_layers(backbone: MobileNetV2) -> list[nn.Module]:
 
 
 class MobileCoarseSN(Segmenter):
-    """Coarse segmentation network: DeepLabv3+ on MobileNetV2, its decoder of separable convolutions.
+    """Coarse segmentation network: DeepLabv3+ on MobileNetV2, with a decoder of separable convolutions.
 
     Args:
-        width: Of pyramid and decoder; the encoder is always MobileNetV2 at 1.0, of which there are weights.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of pyramid and decoder. The encoder is always MobileNetV2 at 1.0, as its
+            weights are.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits of lesion [N, 1, H, W].
@@ -69,7 +70,7 @@ class MobileCoarseSN(Segmenter):
         )
 
     def load_encoder(self, backbone: MobileNetV2) -> None:
-        """Take the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
+        """Copy the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
         state = backbone.layers.state_dict()
         self.encoder.load_state_dict({name: state[name] for name in self.encoder.state_dict()})
 
@@ -79,12 +80,12 @@ class MobileCoarseSN(Segmenter):
         return self.decode(fine, deep, image)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine features a quarter of the (padded) image's size, and the pyramid's, a sixteenth of it."""
+        """Fine features at a quarter of the (padded) image's sides, and the pyramid's at a sixteenth."""
         fine = self.encoder[: FINE[0] + 1](padded(2 * image - 1, STRIDE))
         return fine, self.dropout(self.pyramid(self.encoder[FINE[0] + 1 :](fine)))
 
     def decode(self, fine: Tensor, deep: Tensor, image: Tensor) -> Tensor:
-        """Logits of both, of the image's size."""
+        """Logits [N, 1, H, W] from both, at the image's size."""
         deep = functional.interpolate(deep, scale_factor=4.0, mode="bilinear", align_corners=False)
         logits = self.decoder(torch.cat([deep, self.fine(fine)], dim=1))
         logits = functional.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
@@ -94,8 +95,8 @@ class MobileCoarseSN(Segmenter):
 class MobileEnhancedSN(MobileCoarseSN):
     """Enhanced segmentation network: :class:`MobileCoarseSN` that is told where mask-CN looked.
 
-    The localisation map joins the encoder's features before the decoder, by a convolution that begins as the
-    identity: with a coarse-SN's weights (``load_state_dict``, ``strict=False``) it begins as that coarse-SN.
+    Before the decoder, a convolution that starts as the identity joins the localisation map with the encoder's
+    features. So with a coarse-SN's weights (``load_state_dict``, ``strict=False``) it starts as that coarse-SN.
 
     Shape:
         image float [N, 3, H, W], 0 to 1; where float [N, 1, h, w] of any size, 1 at its greatest
@@ -118,13 +119,14 @@ class MobileEnhancedSN(MobileCoarseSN):
 class MobileMaskCN(MaskGuided):
     """Mask-guided classification network: MobileNetV2 that sees the lesion mask twice.
 
-    Once as a fourth colour, as the paper's does; the backbone's weights for it begin at zero. And once more when
-    features are pooled, over the lesion beside the whole picture (as ``nets.mobilenet.LesionClassifier`` does).
+    First as a fourth channel, as in the paper; the backbone's weights for it start at zero. And again when
+    features are pooled, over the lesion as well as over the whole picture (as in
+    ``nets.mobilenet.LesionClassifier``).
 
     Args:
         classes: Number of diagnoses.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
-        dropout: Share of pooled features dropped in training.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
+        dropout: Share of the pooled features that is dropped in training.
 
     Shape:
         As :class:`lesionnets.nets.mutual.mask_guided.MaskGuided`.
@@ -139,7 +141,7 @@ class MobileMaskCN(MaskGuided):
         self.head = nn.Linear(2 * FEATURES, classes)
 
     def load_encoder(self, backbone: MobileNetV2) -> None:
-        """Take the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
+        """Copy the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
         state = backbone.layers.state_dict()
         colours = state["0.conv.weight"]
         # Zeros: until something is learned of the mask, every picture is what ImageNet taught it to see.
@@ -148,11 +150,11 @@ class MobileMaskCN(MaskGuided):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """What VisualBackProp reads, shallow first: the last maps of every resolution that end in a ReLU6."""
+        """What VisualBackProp reads: the last maps of each resolution that end in a ReLU6, shallow first."""
         return [*(self.get_submodule(f"backbone.{number}.layers.0") for number in (2, 4, 7)), self.backbone[-1]]
 
     def read(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the base class; the embedding is the lesion's pooled features."""
+        """See the base class; the embedding is made of the lesion's pooled features."""
         features = self.backbone(padded(torch.cat([2 * image - 1, mask], dim=1), STRIDE))
         places = features.shape[2] * features.shape[3]
         weight = lesion_weight(padded(mask, STRIDE), features.shape[-2:])

@@ -1,4 +1,4 @@
-"""MB-DCNN's networks in a row: an image to its lesion by coarse-SN, mask-CN and enhanced-SN."""
+"""MB-DCNN's networks in a row: coarse-SN, mask-CN and enhanced-SN find the lesion of an image."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BACKBONES: dict[str, tuple[type[Segmenter], type[MaskGuided], type[Segmenter]]] 
 
 
 class MutualSN(Segmenter):
-    """The three networks as one; the first two are frozen and stay in evaluation mode.
+    """The three networks as one segmenter; the first two are frozen and stay in evaluation mode.
 
     Args:
-        backbone: Of :data:`BACKBONES`; "xception" is the paper's.
+        backbone: One of :data:`BACKBONES`; "xception" is the paper's.
         segment: Keyword arguments of coarse-SN and enhanced-SN.
         classify: Keyword arguments of mask-CN.
 
@@ -32,7 +32,7 @@ class MutualSN(Segmenter):
     """
 
     graph = "mb_dcnn"
-    """Module of ``lesionnets.graphs`` that serves it: step by step, as Triton does."""
+    """Module of ``lesionnets.graphs`` that serves it, step by step as Triton does."""
 
     def __init__(self, backbone: str, segment: Mapping[str, Any], classify: Mapping[str, Any]) -> None:
         if backbone not in BACKBONES:
@@ -47,7 +47,7 @@ class MutualSN(Segmenter):
         self.guide.requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> MutualSN:
-        """As every network's, but for the frozen ones, which are to answer as they do when served."""
+        """As for every network, except that the frozen ones stay in evaluation mode, as they are served."""
         super().train(mode)
         self.coarse.eval()
         self.guide.eval()

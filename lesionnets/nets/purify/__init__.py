@@ -1,1 +1,1 @@
-"""Networks that find and paint over what lies on the skin."""
+"""Networks that find what covers the skin and paint over it."""

@@ -1,4 +1,4 @@
-"""A U-Net (Ronneberger et al. 2015) on the image folded 2 x 2 into channels: a quarter of the pixels."""
+"""A U-Net (Ronneberger et al. 2015) on the image folded 2 x 2 into channels, so on a quarter of the pixels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ class ConvBlock(nn.Sequential):
 
 
 class FoldedUNet(nn.Module):
-    """U-Net on the image folded 2 x 2 into channels: a quarter of the pixels at four times the channels.
+    """U-Net on the image folded 2 x 2 into channels: a quarter of the pixels with four times the channels.
+
+    The widest maps of a U-Net, at the full size, cost most; folding leaves them out and loses nothing of the
+    image.
 
     Args:
-        widths: Channels of each level, finest first. Sides of the input must be multiples of ``stride``.
-        outputs: Maps.
+        widths: Channels of each level, finest first. The sides of the input must be multiples of ``stride``.
+        outputs: Number of output maps.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1 -> float [N, outputs, H, W], zero at first.
+        image float [N, 3, H, W], 0 to 1 -> float [N, outputs, H, W], all zero before training.
     """
 
     def __init__(self, widths: Sequence[int], outputs: int) -> None:

@@ -1,7 +1,7 @@
-"""A narrower network that begins with the strongest channels of a wider one.
+"""A narrower network that starts from the strongest channels of a wider one.
 
-A channel is as strong as it is loud (the scale of its batch norm, or of its own weights where it has none) times
-how much those that read it make of it. What is left out is missing at first; training makes up for it.
+A channel's strength is its scale (that of its batch norm, or of its own weights without one) times the weights of
+the layers that read it. What the channels left out did is missing at first; training makes up for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lesionnets.nets.purify.folded import FoldedUNet
 
 
 def widths_of(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Channels of each level of the network that has these weights, finest first; none of another network's."""
+    """Channels of each level of the network with these weights, finest first; empty for another network's."""
     found: list[int] = []
     while (weight := state.get(f"down.{len(found)}.0.weight")) is not None:
         found.append(weight.shape[0])
@@ -26,14 +26,14 @@ def widths_of(state: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def narrow(wide: FoldedUNet, model: FoldedUNet) -> None:
-    """Give a network the strongest channels of another of as many levels.
+    """Copy the strongest channels of a network into a narrower one with as many levels.
 
     Args:
-        wide: Trained.
-        model: Gets them; no level of it may be wider.
+        wide: The trained network.
+        model: The network to fill; none of its levels may be wider.
 
     Raises:
-        UsageError: Where it has other levels or outputs, or a wider one.
+        UsageError: If the levels or outputs differ, or a level is wider.
     """
     trained: Any = wide  # torch's module lists do not say of what
     own: Any = model
@@ -70,7 +70,7 @@ def narrow(wide: FoldedUNet, model: FoldedUNet) -> None:
 
 
 def _strongest(loud: Tensor, readers: Sequence[Tensor], count: int) -> Tensor:
-    """Indices of so many channels, in their order."""
+    """Indices of the ``count`` strongest channels, in their order."""
     return (loud * torch.stack([*readers]).sum(dim=0)).topk(count).indices.sort().values
 
 
@@ -80,12 +80,12 @@ def _loud(block: Any) -> Tensor:
 
 
 def _read(weight: Tensor) -> Tensor:
-    """How much a convolution [out, in, h, w] makes of each channel."""
+    """How strongly a convolution [out, in, h, w] reads each input channel."""
     return weight.abs().sum(dim=(0, 2, 3))
 
 
 def _fed(weight: Tensor) -> Tensor:
-    """How much a transposed convolution [in, out, h, w] makes of each channel."""
+    """How strongly a transposed convolution [in, out, h, w] reads each input channel."""
     return weight.abs().sum(dim=(1, 2, 3))
 
 

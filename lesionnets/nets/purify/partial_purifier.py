@@ -1,7 +1,7 @@
-"""Bisla's data purification network as the purify stage needs it: a finder of holes, and the network that paints.
+"""Bisla's data purification network as the purify stage needs it: a finder of holes and a painter.
 
-The network of partial convolutions takes a mask of holes and the stage gets an image only. So a small U-Net finds
-what covers the skin, and the painter is shown the rest (docs/decisions/0022).
+The network of partial convolutions needs a mask of holes, but the stage gets only an image. So a small U-Net finds
+what covers the skin, and the painter sees the rest (docs/decisions/0022).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from lesionnets.nets.purify.folded import FoldedUNet
 from lesionnets.nets.purify.partial_unet import PartialUNet, composed
 
 HOLE = 0.2
-"""Occlusion probability from which a pixel is not shown to the painter."""
+"""Occlusion probability from which a pixel is hidden from the painter."""
 
 MARGIN = 2
-"""Pixels by which holes are grown: a hair's blurred edge would be painted on."""
+"""Pixels by which holes are grown, because otherwise the painter would continue a hair's blurred edge."""
 
 
 class PartialPurifier(FoldedUNet):
-    """Occlusion map and clean picture from an RGB image; the map is this U-Net's own, the picture its painter's.
+    """Occlusion map and clean picture of an RGB image: this U-Net makes the map, its painter the picture.
 
     Args:
-        width: Of the painter; 1.0 is the paper's.
-        widths: Channels of each level of the finder, finest first. Sides of the input must be multiples of
+        width: Multiplies the channels of the painter; 1.0 is the paper's width.
+        widths: Channels of each level of the finder, finest first. The sides of the input must be multiples of
             ``stride``.
-        levels: Of the painter; 8 is the paper's.
+        levels: Number of the painter's levels; the paper has 8.
     """
 
     def __init__(self, width: float, widths: Sequence[int], levels: int = 8) -> None:
@@ -36,12 +36,12 @@ class PartialPurifier(FoldedUNet):
         self.painter = PartialUNet(width, levels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As :class:`~lesionnets.nets.purify.purifier.Purifier`; where nothing is found, the image itself."""
+        """As :class:`~lesionnets.nets.purify.purifier.Purifier`; the image itself where nothing is found."""
         logits = self.maps(x)
         valid = 1 - grown((logits.float().sigmoid() >= HOLE).float())
         return logits, composed(x, self.painter(x, valid).float(), valid)
 
 
 def grown(hole: Tensor) -> Tensor:
-    """Holes with their margin; float [N, 1, H, W], 0 or 1, to the same."""
+    """Grow holes by their margin; float [N, 1, H, W], 0 or 1 -> the same."""
     return functional.max_pool2d(hole, 2 * MARGIN + 1, stride=1, padding=MARGIN)

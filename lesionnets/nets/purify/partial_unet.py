@@ -1,11 +1,11 @@
 """Data purification network: a U-Net of partial convolutions.
 
-Bisla et al. 2019, section 3.3, take the network of Liu et al., "Image Inpainting for Irregular Holes Using
-Partial Convolutions", ECCV 2018. Here it is as in that paper's section 3 and its appendix's table of layers: a
-partial convolution sees valid pixels only, is scaled up for those that it lacks, and makes valid what it could
-reach; so the holes shrink from layer to layer until none is left.
+Bisla et al. 2019, section 3.3, take the network of Liu et al., "Image Inpainting for Irregular Holes Using Partial
+Convolutions", ECCV 2018. It is built as in section 3 and in the appendix's table of layers of that paper. A
+partial convolution sees only valid pixels, scales its result up for those that are missing, and marks as valid
+what it could reach. So the holes shrink from layer to layer until none is left.
 
-At any size: a level is enlarged to the size of the level that it meets, whatever that is.
+It takes images of any size: each level is enlarged to the size of the level that it is joined with.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch.nn import functional
 from lesionnets.nets.sizes import scaled
 
 ENCODER = ((64, 7), (128, 5), (256, 5), (512, 3), (512, 3), (512, 3), (512, 3), (512, 3))
-"""PConv1 to PConv8: channels and kernel, stride 2 each."""
+"""PConv1 to PConv8: channels and kernel; each has the stride 2."""
 
 DECODER = (512, 512, 512, 512, 256, 128, 64)
-"""PConv9 to PConv15: channels, kernel 3; PConv16 makes the picture."""
+"""PConv9 to PConv15: channels, with the kernel 3; PConv16 makes the picture."""
 
 
 class PartialConvolution(nn.Module):
-    """Convolution of valid pixels, and which pixels are valid after it (Liu et al. 2018, eq. 1 and 2).
+    """Convolution of the valid pixels only, and which pixels are valid after it (Liu et al. 2018, eq. 1 and 2).
 
-    The picture's border counts as not valid, so zeros that pad it do not darken it.
+    The padding around the picture counts as not valid, so its zeros do not darken the border.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
@@ -44,7 +44,8 @@ class PartialConvolution(nn.Module):
             valid: Float [N, inputs, H, W], 1 where a value is valid, else 0.
 
         Returns:
-            Float [N, outputs, h, w], and float [N, 1, h, w], 1 where any value of the window was valid.
+            The result float [N, outputs, h, w], and validity float [N, 1, h, w]: 1 where any value of the window
+            was valid, else 0.
         """
         # A mean, as autocast leaves pooling in float32: counts would be rounded in sixteen bits.
         share = self.pool(valid.float().mean(dim=1, keepdim=True))
@@ -54,7 +55,7 @@ class PartialConvolution(nn.Module):
 
 
 class Level(nn.Module):
-    """Partial convolution, batch norm where asked for, activation."""
+    """Partial convolution, optional batch norm, activation."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int, slope: float, normalise: bool
@@ -65,23 +66,26 @@ class Level(nn.Module):
         self.slope = slope
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """As :class:`PartialConvolution`; both of the outputs' channels."""
+        """As :class:`PartialConvolution`, with validity for each output channel."""
         values, valid = self.conv(values, valid)
         values = functional.leaky_relu(self.norm(values), self.slope)
         return values, valid.expand_as(values)
 
 
 class PartialUNet(nn.Module):
-    """Paints what holes cover.
+    """Paints what holes cover, from what surrounds them; the painter of the recipe ``purify_partial``.
+
+    A plain convolution mixes a hole's content into its result, and blurs or darkens what it paints. Partial
+    convolutions never read it (Liu et al., ECCV 2018, section 3.1, https://arxiv.org/abs/1804.07723).
 
     Args:
-        width: Of all layers; 1.0 is the paper's.
-        levels: How often the picture is halved; 8 is the paper's.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
+        levels: How often the picture is halved; 8 in the paper.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1; valid float [N, 1, H, W], 1 where the image shows skin and 0 in holes
-        -> the picture painted anew, float [N, 3, H, W], about 0 to 1, not clipped. It is meant to be used in the
-        holes: see :func:`composed`. What the image holds in the holes has no influence.
+        image float [N, 3, H, W], 0 to 1; valid float [N, 1, H, W], 1 where the image shows skin and 0 in holes ->
+        the painted picture, float [N, 3, H, W], about 0 to 1, not clipped. Use it in the holes only: see
+        :func:`composed`. What the image has in the holes does not matter.
     """
 
     def __init__(self, width: float = 1.0, levels: int = len(ENCODER)) -> None:
@@ -114,7 +118,7 @@ class PartialUNet(nn.Module):
 
 
 def _met(values: Tensor, known: Tensor, above: Tensor, known_above: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and validity enlarged to those of the level above, and joined with them."""
+    """Enlarge features and validity to the size of the level above, and join them with its own."""
     size = above.shape[-2:]
     values = functional.interpolate(values, size=size, mode="nearest")
     known = functional.interpolate(known, size=size, mode="nearest")
@@ -122,5 +126,5 @@ def _met(values: Tensor, known: Tensor, above: Tensor, known_above: Tensor) -> t
 
 
 def composed(image: Tensor, painted: Tensor, valid: Tensor) -> Tensor:
-    """The image with its holes painted: what was valid is the image's own, bit by bit. Shapes as PartialUNet's."""
+    """The image with its holes painted; valid pixels stay bit by bit. Shapes as in :class:`PartialUNet`."""
     return torch.where(valid > 0, image, painted)

@@ -1,12 +1,12 @@
-"""A small U-Net that finds what lies over the skin and paints what lies under it.
+"""A small U-Net that finds what covers the skin and paints what lies beneath.
 
-A U-Net (Ronneberger et al. 2015) on the image folded 2 x 2 into channels (so the widest maps are a quarter of
-the pixels), with two outputs: where hair, ruler or ink covers the skin, and the picture without them. As in the
+A U-Net (Ronneberger et al. 2015) on the image folded 2 x 2 into channels (so the widest maps are a quarter of the
+pixels), with two outputs: where hair, ruler or ink covers the skin, and the picture without them. As in the
 purification network of Bisla et al. (2019) it learns from pairs of covered and clean images; unlike theirs it
-needs no mask as input, as it finds the mask itself.
+needs no mask as input, because it finds the mask itself.
 
-The picture is what is found to be clean, spread over what is not, plus what the network adds. A network that
-starts from the covered picture instead never quite takes a dark hair away (docs/decisions/0022).
+The picture is what was found to be clean, spread over the rest, plus what the network adds. A network that starts
+from the covered picture instead never quite removes a dark hair (docs/decisions/0022).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from lesionnets.nets.purify.folded import FoldedUNet
 from lesionnets.nets.purify.narrower import narrow, widths_of
 
 ENOUGH = 0.25
-"""Share of a window that must be valid for its mean to be believed alone."""
+"""Share of a window that must be valid for its mean to be used alone."""
 
 
 class Purifier(FoldedUNet):
     """One U-Net with two outputs: where hair, rulers or ink cover the skin, and the picture without them.
 
-    It is trained on clean pictures over which occlusions were drawn, so the truth of both outputs is known. What
-    it paints is what lies around a covered pixel, spread over it from coarse to fine, plus what the network adds.
+    It is trained on clean pictures over which occlusions were drawn, so the truth is known for both outputs. A
+    covered pixel is painted with what surrounds it, spread from coarse to fine, plus what the network adds.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W] of being covered, and the picture [N, 3, H, W].
 
     Args:
-        widths: Channels of each level, finest first. Sides of the input must be multiples of ``stride``.
+        widths: Channels of each level, finest first. The sides of the input must be multiples of ``stride``.
     """
 
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 96)) -> None:
@@ -46,32 +46,32 @@ class Purifier(FoldedUNet):
             x: Float [N, 3, H, W], sRGB in 0 to 1.
 
         Returns:
-            Logits [N, 1, H, W] of being occluded, and the clean picture [N, 3, H, W], about 0 to 1, not clipped.
-            The picture is meant to be used where it is occluded only.
+            Logits float [N, 1, H, W] of being occluded, and the clean picture float [N, 3, H, W], about 0 to 1,
+            not clipped. Use the picture only where the image is occluded.
         """
         both = self.maps(x)
         logits = both[:, :1]
         return logits, spread(x, clean_share(logits), self.stride.bit_length() - 1) + both[:, 1:]
 
     def wider(self, state: Mapping[str, Tensor]) -> Purifier | None:
-        """A network of the widths of these weights; none where they are its own, or another network's."""
+        """A network as wide as these weights; None if they are as wide as this one or of another network."""
         widths = widths_of(state)
         return Purifier(widths).to(self.head.weight.device) if widths not in {(), self.widths} else None
 
     def narrow_from(self, wide: Purifier) -> None:
-        """Take the strongest channels of a trained network.
+        """Copy the strongest channels of a wider, trained network.
 
         Raises:
-            UsageError: Where it has other levels, or a narrower one.
+            UsageError: If it has other levels, or a narrower one.
         """
         narrow(wide, self)
 
 
 def clean_share(logits: Tensor) -> Tensor:
-    """How far a pixel can be believed to be clean, from occlusion logits; float [N, 1, H, W], 0 to 1.
+    """How surely a pixel is clean, from occlusion logits; float [N, 1, H, W], 0 to 1.
 
-    Next to a hair lie its blurred edges, so a pixel is no cleaner than its neighbours. The power makes a pixel
-    that is likely to be covered (from a quarter on) count little.
+    A hair's edges are blurred, so a pixel is no cleaner than its neighbours. The power makes pixels count little
+    if they may be covered (from a probability of a quarter on).
     """
     clean = 1 - F.max_pool2d(logits.float().sigmoid(), 3, stride=1, padding=1)
     cube = clean * clean * clean  # a power takes ten times as long on a processor
@@ -84,10 +84,11 @@ def spread(picture: Tensor, valid: Tensor, levels: int) -> Tensor:
     Args:
         picture: Float [N, C, H, W].
         valid: Float [N, 1, H, W], 0 to 1.
-        levels: Halvings, of which both sides must be capable; the coarsest means reach over 2^(levels + 1) pixels.
+        levels: Number of halvings; both sides must be multiples of 2^levels. The coarsest means span
+            2^(levels + 1) pixels.
 
     Returns:
-        Float32 [N, C, H, W]: the picture where it is valid, elsewhere means of what is valid near by.
+        Float32 [N, C, H, W]: the picture where it is valid, elsewhere means of valid pixels nearby.
     """
     pushed = [(picture.float() * valid, valid)]
     for _ in range(levels):

@@ -1,1 +1,1 @@
-"""Networks from an image to its lesion."""
+"""Networks that find the lesion of an image."""

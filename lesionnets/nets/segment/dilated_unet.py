@@ -1,9 +1,9 @@
 """Segmentation network: a U-Net with dilated convolutions (Bisla et al. 2019, section 3.4 and fig. 3).
 
-The U-Net is that of Ronneberger et al. (MICCAI 2015), its convolutions padded and each followed by a ReLU,
-without batch norm, as the text says. "2 dilated and 4 dilated" convolutions are those of the two deepest levels,
-where the field of view matters: see docs/decisions/0018. Holes of its masks are filled after the threshold,
-which ``dermbatch.images.lesion`` does for every segmentation.
+The U-Net is that of Ronneberger et al. (MICCAI 2015), with padded convolutions, each followed by a ReLU, and
+without batch norm, as the text says. We take the "2 dilated and 4 dilated" convolutions to be those of the two
+deepest levels, where the field of view matters: see docs/decisions/0018. ``dermbatch.images.lesion`` fills the
+holes of the masks after the threshold, as for every segmentation.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class DilatedUNet(Segmenter):
     picture is still seen as one.
 
     Args:
-        width: Of all levels; 1.0 is the paper's.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of all levels; 1.0 is the paper's width.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].

@@ -1,9 +1,9 @@
 """U-Net with an EfficientNet-B3 encoder (SkinSegmentSRGAN, section 3.2).
 
-The encoder is MONAI's EfficientNet (Tan and Le, ICML 2019); the paper's starts from ImageNet weights, which
-:meth:`EfficientUNet.load_encoder` takes from whoever has some. Section 3.2.1 asks for batch norm after each
-convolution and dropout in both paths; it says nothing of the decoder's channels, which are the customary 256 to 16
-(docs/decisions/0018). The sigmoid is in the loss.
+The encoder is MONAI's EfficientNet (Tan and Le, ICML 2019); the paper starts from ImageNet weights, and
+:meth:`EfficientUNet.load_encoder` loads them if you have some. Section 3.2.1 asks for batch norm after each
+convolution and for dropout in both paths. It does not name the decoder's channels; they are the usual 256 to 16
+(docs/decisions/0018). The loss applies the sigmoid.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ BLOCKS = (
 """Table 1 of Tan and Le, B0: repeats, kernel, stride, expansion, channels, squeeze."""
 
 WIDTH, DEPTH = 1.2, 1.4
-"""What makes B3 of B0."""
+"""Factors of width and depth that turn B0 into B3."""
 
 SKIPS = (0, 1, 2, 4, 6)
-"""Groups of blocks that end a resolution: a half, a quarter, ... a thirty-second."""
+"""Groups of blocks that end a resolution: a half, a quarter, and so on to a thirty-second."""
 
 DECODER = (256, 128, 64, 32, 16)
 
@@ -75,7 +75,7 @@ class Encoder(EfficientNet):
 
 
 class DecoderBlock(nn.Module):
-    """Twice the size, joined with the encoder's level where there is one, two convolutions, dropout."""
+    """Doubles the size, joins the encoder's level if there is one, then two convolutions and dropout."""
 
     def __init__(self, inputs: int, skip: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -99,16 +99,16 @@ class DecoderBlock(nn.Module):
 class EfficientUNet(Segmenter):
     """U-Net on EfficientNet-B3, the segmenter of SkinSegmentSRGAN.
 
-    EfficientNet scales depth, width and input size together; its blocks weigh their channels by what the whole
-    picture holds (squeeze and excitation; Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946). Larger and
-    slower than :class:`~lesionnets.nets.segment.unet_lite.UNetLite`; here to repeat the paper.
+    EfficientNet scales depth, width and input size together. Its blocks weight their channels by the content of
+    the whole picture (squeeze and excitation; Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946). It is
+    larger and slower than :class:`~lesionnets.nets.segment.unet_lite.UNetLite`, and is here to repeat the paper.
 
     Args:
-        width: Of all layers; 1.0 is the paper's.
-        depth: Of the encoder: how many blocks a resolution has; 1.0 is the paper's.
-        dropout: Share of channels dropped after the encoder and after each block of the decoder, in training.
-            The encoder's blocks drop themselves besides (stochastic depth), as EfficientNet does.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of all layers; 1.0 is the paper's width.
+        depth: Multiplies the number of the encoder's blocks at each resolution; 1.0 is the paper's depth.
+        dropout: Share of the channels that is dropped in training, after the encoder and after each block of the
+            decoder. The encoder also drops whole blocks (stochastic depth), as EfficientNet does.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
@@ -127,10 +127,10 @@ class EfficientUNet(Segmenter):
         self.head = nn.Conv2d(counts[-1], 1, 3, padding=1)
 
     def load_encoder(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights of an EfficientNet-B3 as EfficientNet-PyTorch names them; its classifier is left out.
+        """Load weights of an EfficientNet-B3, named as in EfficientNet-PyTorch; its classifier is ignored.
 
         Raises:
-            UsageError: Where weights are missing or of another size.
+            UsageError: If weights are missing or have another size.
         """
         # There blocks are numbered through (_blocks.5._bn0), in MONAI by group and number (_blocks.2.5._bn0).
         names = {name: re.sub(r"^_blocks\.\d+\.", "_blocks.", name) for name in self.encoder.state_dict()}

@@ -1,7 +1,7 @@
 """Feature extractors at two depths: general features of the first blocks, special ones of the next.
 
-CD-FSS (Wang et al., section 2.2.1) takes VGG-16's first two blocks and its blocks three and four. No weights of
-VGG are to be had under a free licence: EfficientNet-Lite takes its place, cut at the same strides.
+CD-FSS (Wang et al., section 2.2.1) uses the first two blocks of VGG-16, and its blocks three and four. There are
+no weights of VGG under a free licence, so EfficientNet-Lite takes its place, cut at the same strides.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from lesionnets.nets.sizes import scaled
 
 
 class Extractor(nn.Module):
-    """A backbone in two parts.
+    """A backbone, cut into two parts.
 
     Attributes:
-        first: E_1,2 of the paper: what both kinds of learning share.
-        deep: E_3,4 of the paper: what specific learning adds.
-        channels: Of what :meth:`low` and :meth:`high` give.
+        first: E_1,2 of the paper: the part that both kinds of learning share.
+        deep: E_3,4 of the paper: the part that specific learning adds.
+        channels: Channels of what :meth:`low` and :meth:`high` return.
     """
 
     first: nn.Module
@@ -34,12 +34,12 @@ class Extractor(nn.Module):
         raise NotImplementedError
 
     def high(self, low: Tensor) -> Tensor:
-        """What :meth:`low` gave -> special features at an eighth of the image's sides."""
+        """The result of :meth:`low` -> special features at an eighth of the image's sides."""
         raise NotImplementedError
 
 
 def vgg_block(number: int, width: float) -> list[nn.Module]:
-    """Block ``number``, 0 to 4, of VGG-16: convolutions of 3 x 3 with ReLU, without the pooling after it."""
+    """Block ``number`` (0 to 4) of VGG-16: 3 x 3 convolutions with ReLU, without the pooling after it."""
     inputs = 3 if number == 0 else scaled(BLOCKS[number - 1][0], width)
     layers: list[nn.Module] = []
     for _ in range(BLOCKS[number][1]):
@@ -52,10 +52,10 @@ def vgg_block(number: int, width: float) -> list[nn.Module]:
 class Vgg(Extractor):
     """VGG-16 (Simonyan and Zisserman, ICLR 2015): general features after conv2_2, special ones after conv4_3.
 
-    Those are at a half of the image's sides, these at an eighth.
+    The former are at a half of the image's sides, the latter at an eighth (https://arxiv.org/abs/1409.1556).
 
     Args:
-        width: 1.0 is the paper's.
+        width: Multiplies the channels; 1.0 is the paper's width.
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -79,7 +79,7 @@ class Lite(Extractor):
     """EfficientNet-Lite: general features at a quarter of the sides; special ones at an eighth and a sixteenth.
 
     Args:
-        version: 0 to 2.
+        version: Version of the encoder, 0 to 2.
     """
 
     deep: nn.ModuleList
@@ -101,13 +101,13 @@ class Lite(Extractor):
         return found
 
     def high(self, low: Tensor) -> Tensor:
-        """See the class above: the deeper level enlarged to the size of the other."""
+        """See the class above; the deeper level is enlarged to the size of the other."""
         eighth = self.deep[0](low)
         sixteenth = functional.interpolate(self.deep[1](eighth), size=eighth.shape[-2:], mode="bilinear")
         return torch.cat([eighth, sixteenth], dim=1)
 
     def load(self, whole: EfficientLite) -> None:
-        """Take the weights of a whole encoder."""
+        """Copy the weights of a whole encoder."""
         ours = [part for parts in (self.first, *self.deep) for part in parts.children()]
         for mine, theirs in zip(ours, (whole.stem, *whole.blocks), strict=False):
             mine.load_state_dict(theirs.state_dict())

@@ -1,9 +1,9 @@
 """One-shot segmentation across domains (CD-FSS).
 
 Wang et al., "Cross-domain few-shot learning for rare-disease skin lesion segmentation", section 2.2 and fig. 2.
-Features of a support image are averaged over its mask (eq. 1) into prototypes, which a generic and a specific
-learner compare with the query image at each of its pixels; a decoder makes the mask of what both found. What the
-text leaves open is settled in docs/decisions/0042.
+The features of a support image are averaged over its mask (eq. 1) into prototypes. A generic and a specific
+learner compare these with every pixel of the query image, and a decoder turns what both found into a mask. What
+the text leaves open is settled in docs/decisions/0042.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from lesionnets.nets.segment.extractors import extractor
 from lesionnets.nets.sizes import scaled
 
 DILATIONS = (1, 2, 4)
-"""Of the layers that widen what general features see (E_dila)."""
+"""Dilations of the layers that widen the view of the general features (E_dila)."""
 
 Domain = Literal["specific", "generic"]
 
 
 def masked_average(features: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 1: the mean of features over a mask, [N, C].
+    """The mean of features over a mask, float [N, C] (eq. 1).
 
-    The paper enlarges features to the mask's size. Here the mask is reduced to theirs by area: the same mean but
-    for the bilinear spread of a feature beyond its own cell, at a sixteenth of the cost or less.
+    The paper enlarges the features to the mask's size. Here the mask is reduced to the features' size by area. The
+    mean is the same except that features do not spread beyond their own cells, and it costs a sixteenth or less.
 
     Args:
         features: Float [N, C, h, w].
@@ -39,7 +39,7 @@ def masked_average(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def convolutions(channels: tuple[int, ...], dilations: tuple[int, ...]) -> nn.Sequential:
-    """3 x 3 convolutions, each with a ReLU, that keep the size."""
+    """3 x 3 convolutions that keep the size, each with a ReLU."""
     layers: list[nn.Module] = []
     for (inputs, outputs), dilation in zip(pairwise(channels), dilations, strict=True):
         conv = nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation)
@@ -50,13 +50,14 @@ def convolutions(channels: tuple[int, ...], dilations: tuple[int, ...]) -> nn.Se
 
 
 class Learner(nn.Module):
-    """Dense comparison of a query's features with prototypes (L_ge, L_sp).
+    """Compares the features of a query with prototypes at every pixel (L_ge, L_sp).
 
     Args:
         features: Channels of the features.
-        outputs: Channels that come out.
-        aided: Also take the prototype of what lies around the object, and cosines of both with every pixel.
-        dilations: Of the convolutions.
+        outputs: Channels of the output.
+        aided: Whether it also takes the prototype of what surrounds the object, and the cosines of both with every
+            pixel.
+        dilations: Dilations of the convolutions.
     """
 
     def __init__(self, features: int, outputs: int, *, aided: bool, dilations: tuple[int, ...]) -> None:
@@ -76,18 +77,18 @@ class Learner(nn.Module):
 
 
 def cosines(features: Tensor, prototype: Tensor) -> Tensor:
-    """Cosine of the angle between every pixel's features and a prototype, [N, 1, h, w]; 0 where either is none."""
+    """Cosine of the angle between each pixel's features and a prototype, [N, 1, h, w]; 0 if one has length 0."""
     lengths = features.square().sum(dim=1, keepdim=True) * prototype.square().sum(dim=1, keepdim=True)
     return (features * prototype).sum(dim=1, keepdim=True) / (lengths + 1e-6).sqrt()
 
 
 class Standard(nn.Module):
-    """Features less their mean, over their standard deviation, channel by channel: fitted once, before training.
+    """Standardises features to mean 0 and deviation 1, channel by channel; fitted once, before training.
 
-    An encoder without batch norm gives values of several units; learners begin far better with those of one.
+    An encoder without batch norm returns values of several units; learners start far better from about 1.
 
     Args:
-        channels: Of the features.
+        channels: Number of channels of the features.
     """
 
     mean: Tensor
@@ -99,7 +100,7 @@ class Standard(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
 
     def fit(self, features: Tensor) -> None:
-        """Take both from features [N, C, h, w]."""
+        """Compute mean and deviation from features [N, C, h, w]."""
         self.mean.copy_(features.mean(dim=(0, 2, 3)))
         self.scale.copy_(features.std(dim=(0, 2, 3)) + 1e-3)
 
@@ -109,18 +110,22 @@ class Standard(nn.Module):
 
 
 class OneShot(nn.Module):
-    """A support's prototypes, and a query's logits of the same kind of object.
+    """Finds lesions of a kind that it is shown once; the network of the recipe ``segment_oneshot``.
+
+    It is not trained to know a disease but to compare: a support image with its mask says what to look for, and
+    every pixel of the query is compared with that. So a kind it never saw needs no training, only one drawn mask.
 
     Args:
-        backbone: ``lite``, EfficientNet-Lite-0, or ``vgg``, the paper's VGG-16.
-        width: Of all but EfficientNet-Lite; of the paper's channels with ``vgg``.
-        aided: See :class:`Learner`; the paper has neither.
-        size: Side of the square pictures that it is trained on and served with, pixels, a multiple of 16.
-        guided: Read the prototypes; without, the network is the one that table 1 has without few-shot learning.
+        backbone: ``lite`` for EfficientNet-Lite0, or ``vgg`` for the paper's VGG-16.
+        width: Multiplies the channels of all layers except EfficientNet-Lite's; with ``vgg``, 1.0 is the paper's
+            width.
+        aided: See :class:`Learner`; the paper's learners are not aided.
+        size: Side in pixels of the square pictures that it is trained on and served with; a multiple of 16.
+        guided: Whether it reads the prototypes. If not, it is the network without few-shot learning of table 1.
         unseen: Diagnosis that it was never trained on.
 
     Attributes:
-        temperature: Float scalar, fitted after training: logits over it are calibrated.
+        temperature: Float scalar, fitted after training: logits divided by it are calibrated.
 
     Shape:
         image float [N, 3, size, size], 0 to 1, prototypes [N, P] -> logits [N, 1, size, size].
@@ -159,7 +164,7 @@ class OneShot(nn.Module):
 
     @property
     def length(self) -> int:
-        """Numbers of a support's prototypes, P."""
+        """Length of a support's prototypes, P."""
         return sum(self.parts) * (2 if self.aided else 1)
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,23 +173,23 @@ class OneShot(nn.Module):
         return self.described(low, self.extractor.high(low))
 
     def described(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of what the extractor gave."""
+        """The same from the extractor's output."""
         low, high = (standard(part) for standard, part in zip(self.standards, (low, high), strict=True))
         return self.dilated(low), self.narrowed(high)
 
     def standardise(self, low: Tensor, high: Tensor) -> None:
-        """Fit what brings the extractor's features to one scale."""
+        """Fit the standardisation of the extractor's features."""
         for standard, part in zip(self.standards, (low, high), strict=True):
             assert isinstance(standard, Standard)  # noqa: S101 - for the type checker
             standard.fit(part)
 
     def prototypes(self, features: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Prototypes [N, P] of what :meth:`features` gives, and masks float [N, 1, size, size], 0 to 1."""
+        """Prototypes [N, P] from the result of :meth:`features` and masks float [N, 1, size, size], 0 to 1."""
         masks = (mask, 1 - mask) if self.aided else (mask,)
         return torch.cat([masked_average(part, one) for part in features for one in masks], dim=1)
 
     def compared(self, features: tuple[Tensor, Tensor], prototypes: Tensor) -> Tensor:
-        """Logits [N, 1, size, size] of queries' features by prototypes [N, P]."""
+        """Logits [N, 1, size, size] from the features of queries and prototypes [N, P]."""
         copies = 2 if self.aided else 1
         if not self.guided:
             prototypes = torch.zeros_like(prototypes)
@@ -200,7 +205,7 @@ class OneShot(nn.Module):
         return self.compared(self.features(image), prototypes)
 
     def learn(self, domain: Domain) -> None:
-        """Freeze what algorithm 1 freezes: in specific learning L_ge and E_dila, in generic L_sp and E_3,4."""
+        """Freeze what algorithm 1 freezes: L_ge and E_dila in specific learning, L_sp and E_3,4 in generic."""
         for part in (self.generic, self.dilated):
             part.requires_grad_(domain == "generic")
         for module in (self.specific, self.narrowed):
@@ -209,6 +214,6 @@ class OneShot(nn.Module):
             self.extractor.deep.requires_grad_(domain == "specific")
 
     def freeze(self) -> None:
-        """Take the extractor out of training for good."""
+        """Freeze the extractor for good."""
         self.frozen = True
         self.extractor.requires_grad_(requires_grad=False)

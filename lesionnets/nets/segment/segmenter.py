@@ -1,4 +1,4 @@
-"""What all networks from an image to its lesion share, so that one graph serves them all."""
+"""The base class of all segmentation networks, so that one graph can serve any of them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from torch import Tensor, nn
 
 
 class Segmenter(nn.Module):
-    """A network from image to per-pixel logits of lesion.
+    """A network that gives each pixel of an image a logit of being lesion.
 
     Args:
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Attributes:
-        samples: Points along each side of a pixel of that square that pictures are reduced by.
-        bordered: It tells borders, too: :meth:`maps`.
-        long_side: Pixels to which a worker reduces what it sends; its own default where none is given.
-        temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits over it are calibrated.
+        samples: Points along each side of a new pixel when pictures are reduced to that square.
+        bordered: Whether it also finds borders: :meth:`maps`.
+        long_side: Pixels on the long side to which a worker reduces the pictures that it sends; None: the worker's
+            default.
+        temperature: Float scalar, fitted after training (Guo et al., ICML 2017): logits divided by it are
+            calibrated.
 
     Shape:
-        image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W]. Who gives more overrides :meth:`logits`.
+        image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W]. A network that returns more overrides
+        :meth:`logits`.
     """
 
     samples = 4
@@ -33,10 +36,10 @@ class Segmenter(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def logits(self, image: Tensor) -> Tensor:
-        """What is served, validated and calibrated: float [N, 3, H, W] -> the lesion's logits [N, 1, H, W]."""
+        """The output that is served, validated and calibrated: float [N, 3, H, W] -> logits float [N, 1, H, W]."""
         result: Tensor = self(image)
         return result
 
     def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a network that is ``bordered``: logits of the lesion and of its border map, [N, 1, H, W] each."""
+        """Logits of the lesion and of its border, [N, 1, H, W] each; only of networks that are ``bordered``."""
         raise NotImplementedError

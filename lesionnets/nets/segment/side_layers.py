@@ -1,10 +1,10 @@
 """VGG-16 with deep side layers (US 2018/0130203 A1, paragraphs 0046 to 0061, fig. 3 and 4).
 
-The convolutions of VGG-16 (Simonyan and Zisserman, ICLR 2015) and one more, conv5_4. Five of them have a side
-layer of 16 maps, brought to the image's size by a deconvolution. Two weighted concatenations of four side layers
-each make a border map (the early ones) and a lesion feature map (the deep ones), and both together the final
-score. The network looks at three scales with the same weights. What the text leaves open is settled in
-docs/decisions/0018.
+It has the convolutions of VGG-16 (Simonyan and Zisserman, ICLR 2015) and one more, conv5_4. Five of them have a
+side layer of 16 maps, which a deconvolution enlarges to the image's size. Weighted concatenations of four side
+layers each make a border map (from the early ones) and a lesion feature map (from the deep ones), and both
+together the final score. The network looks at three scales with the same weights. What the text leaves open is
+settled in docs/decisions/0018.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""Channels and convolutions between poolings: VGG-16."""
+"""VGG-16: channels and number of convolutions between poolings."""
 
 SIDES = ("conv2_2", "conv3_3", "conv4_3", "conv5_3", "conv5_4")
 STRIDES = (2, 4, 8, 16, 16)
@@ -34,13 +34,13 @@ MAPS = 16
 
 
 class Scores(NamedTuple):
-    """Logits of lesion at every pixel, each of the image's size.
+    """Logits of being lesion at every pixel, all at the image's size.
 
     Attributes:
         score: The final score map [N, 1, H, W].
         border: From the early side layers [N, 1, H, W].
         feature: From the deep side layers [N, 1, H, W].
-        sides: Of every side layer, for its own loss [N, 5, H, W].
+        sides: The scores of the side layers, each for its own loss [N, 5, H, W].
     """
 
     score: Tensor
@@ -50,7 +50,7 @@ class Scores(NamedTuple):
 
 
 class Vgg16(nn.Module):
-    """Convolutions of VGG-16 and conv5_4.
+    """The convolutions of VGG-16, and conv5_4.
 
     Shape:
         image float [N, 3, H, W] -> outputs of :data:`SIDES`, strides :data:`STRIDES`.
@@ -60,7 +60,7 @@ class Vgg16(nn.Module):
         super().__init__()
         self.layers = nn.ModuleDict()
         self.channels: list[int] = []
-        """Of the outputs."""
+        """Channels of the outputs."""
         inputs = 3
         for number, (count, repeats) in enumerate(BLOCKS, start=1):
             for repeat in range(1, repeats + 1 + (number == len(BLOCKS))):
@@ -85,7 +85,7 @@ class Vgg16(nn.Module):
 
 
 class SideLayer(nn.Module):
-    """Convolution to 16 maps, deconvolution of each to the image's size, and its own score (0056, 0057)."""
+    """A convolution to 16 maps, a deconvolution of each to the image's size, and a score (0056, 0057)."""
 
     def __init__(self, inputs: int, stride: int) -> None:
         super().__init__()
@@ -109,14 +109,14 @@ class SideLayer(nn.Module):
 
 
 def bilinear(stride: int) -> Tensor:
-    """Weights with which a transposed convolution of kernel 2 * stride interpolates; [2 * stride, 2 * stride]."""
+    """Weights [2 * stride, 2 * stride] of a transposed convolution that interpolates bilinearly."""
     place = torch.arange(2 * stride, dtype=torch.float32)
     line = 1 - (place - (stride - 0.5)).abs() / stride
     return line[:, None] * line[None, :]
 
 
 class Fusion(nn.Module):
-    """Side layers' maps, each by its weight, side by side; and a map that combines them linearly (0056, 0061)."""
+    """Concatenates weighted side layers, and combines them linearly into one map (0056, 0061)."""
 
     def __init__(self, chosen: Sequence[int], weights: Sequence[float]) -> None:
         super().__init__()
@@ -132,12 +132,17 @@ class Fusion(nn.Module):
 
 
 class SideLayersVgg(Segmenter):
-    """Image to scores of lesion, border and lesion shape.
+    """Finds a lesion, its border and its shape; the network of the recipe ``segment_side_layers``.
+
+    Early layers see fine detail and so the border, deep layers see much of the image and so the lesion. Side
+    layers make both visible at the image's size and give each its own loss.
 
     Args:
-        width: Of the VGG's layers; 1.0 is the patent's. Side layers always have 16 maps.
-        scales: At which the image is looked at; their logits are averaged. ``(1.0,)`` trains three times as fast.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of the VGG's layers; 1.0 is the patent's width. Side layers always have 16
+            maps.
+        scales: Scales at which it looks at the image; their logits are averaged. ``(1.0,)`` trains three times as
+            fast.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> :class:`Scores`.
@@ -163,12 +168,12 @@ class SideLayersVgg(Segmenter):
         return Scores(score, border, feature, sides)
 
     def logits(self, image: Tensor) -> Tensor:
-        """The final score map alone, [N, 1, H, W]: it has read both the border's and the lesion's maps."""
+        """The final score map [N, 1, H, W], which is computed from the border map and the lesion feature map."""
         scores: Scores = self(image)
         return scores.score
 
     def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The final score map, and the map of the early side layers, which see borders (0059)."""
+        """The final score map, and the map of the early side layers, which show borders (0059)."""
         scores: Scores = self(image)
         return scores.score, scores.border
 

@@ -1,7 +1,7 @@
-"""Plain U-Net (Ronneberger et al., MICCAI 2015) with batch norm, made small.
+"""A small U-Net (Ronneberger et al., MICCAI 2015) with batch norm.
 
-Unlike the paper's: convolutions are padded, levels have few channels, and the image enters folded 2 x 2 into
-channels (and the logits leave unfolded), which saves the costly full-resolution level.
+Three things differ from the paper. Convolutions are padded, levels have few channels, and the image is folded 2 x
+2 into channels (and the logits are unfolded), which saves the costly level at full resolution.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ def double_convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(Segmenter):
-    """U-Net: a contracting path that finds out what is there, an expanding one that finds out where.
+    """U-Net: a contracting path finds out what is there, an expanding path finds out where.
 
     Each level of the encoder halves the size, so that a 3 x 3 convolution sees more of the picture; each level of
-    the decoder doubles it and reads the encoder's maps of the same size beside its own (skip connections), which
-    keeps borders sharp (Ronneberger et al., MICCAI 2015, https://arxiv.org/abs/1505.04597). The baseline of this
-    package: small, quick to train from random weights.
+    the decoder doubles it and also reads the encoder's maps of the same size (skip connections), which keeps
+    borders sharp (Ronneberger et al., MICCAI 2015, https://arxiv.org/abs/1505.04597). It is the baseline of this
+    package: small, and quick to train from random weights.
 
     Args:
-        channels: Of the levels, from half resolution down, each at half the size of the one before.
+        channels: Channels of the levels, from half resolution down; each level has half the size of the one
+            before.
         width: Multiplies the channels.
         inputs: Channels of the image.
-        outputs: Maps of logits.
-        dropout: Share of the deepest level's channels dropped in training.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        outputs: Number of maps of logits.
+        dropout: Share of the deepest level's channels that is dropped in training.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, inputs, H, W], 0 to 1, H and W >= 2 -> logits [N, outputs, H, W].

@@ -1,4 +1,4 @@
-"""U-Net whose encoder is an EfficientNet-Lite with ImageNet's weights, and a light decoder: our own, no paper's.
+"""U-Net with an EfficientNet-Lite encoder and a light decoder; our own design, from no paper.
 
 The decoder is that of ``nets.segment.unet_mobilenet``.
 """
@@ -17,19 +17,19 @@ from lesionnets.nets.sizes import padded
 class UNetLite(Segmenter):
     """U-Net on an EfficientNet-Lite that knows ImageNet; the network of the recipe ``segment_lite``.
 
-    With 2,000 lesions, features learnt on a million photographs outline them better than features learnt from
-    nothing; EfficientNet-Lite (Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946) has them at a small cost
-    on a processor. The decoder filters each channel apart, since most of the work would else be at full
-    resolution.
+    With only 2,000 lesions to train on, features learned on a million photographs outline lesions better than
+    features learned from nothing. EfficientNet-Lite (Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946) has
+    such features at a small cost on a processor. The decoder filters each channel by itself, because otherwise
+    most of the work would be at full resolution.
 
     Args:
-        version: Of the encoder, 0 to 2.
-        width: Of the decoder.
-        dropout: Share of the deepest level's channels dropped in training.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        version: Version of the encoder, 0 to 2.
+        width: Multiplies the channels of the decoder.
+        dropout: Share of the deepest level's channels that is dropped in training.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Attributes:
-        bias: Float scalar, fitted after training: added to the logits, so that a half is where masks end best.
+        bias: Float scalar, fitted after training and added to the logits, so that one half is the best threshold.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
@@ -55,5 +55,5 @@ class UNetLite(Segmenter):
         return logits[..., :height, :width]
 
     def logits(self, image: Tensor) -> Tensor:
-        """As served: the bias included."""
+        """The logits as served, with the bias."""
         return self(image).float() + self.bias  # type: ignore[no-any-return]

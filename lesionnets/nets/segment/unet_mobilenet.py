@@ -1,9 +1,9 @@
-"""U-Net whose encoder is MobileNetV2 with ImageNet's weights, and a light decoder: our own, no paper's.
+"""U-Net with a MobileNetV2 encoder and a light decoder; our own design, from no paper.
 
-The encoder is that of ``nets.mobilenet`` without its last layer, batch norm folded in, so that the weights of
-``lesionnets.nets.tflite`` fit: :func:`UNetMobileNet.load_encoder`. The decoder filters each channel apart
-(depthwise separable convolutions), which keeps the whole below half a billion multiply-adds at 224 x 224. Start it
-from those weights: drawn ones hardly learn without batch norm.
+The encoder is that of ``nets.mobilenet`` without its last layer. Batch norm is folded in, so that the weights of
+``lesionnets.nets.tflite`` fit: :func:`UNetMobileNet.load_encoder`. Start from those weights: without batch norm,
+random ones hardly learn. The decoder filters each channel by itself (depthwise separable convolutions), which
+keeps the whole below half a billion multiply-adds at 224 x 224.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 LEVELS = ((1, 16), (3, 24), (6, 32), (13, 96), (17, 320))
-"""Layer of the backbone that ends a resolution, and its channels: a half, a quarter ... a thirty-second."""
+"""The backbone's last layer at each resolution, from a half to a thirty-second, and its channels."""
 
 DECODER = (160, 96, 64, 48)
 
 
 def separable(inputs: int, outputs: int) -> nn.Sequential:
-    """Channels filtered by 3 x 3, then mixed; batch norm and ReLU after both."""
+    """Filter each channel by 3 x 3, then mix them; batch norm and ReLU after both."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
         nn.BatchNorm2d(inputs),
@@ -38,11 +38,11 @@ def separable(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def light_decoder(levels: Sequence[int], width: float) -> tuple[nn.ModuleList, nn.Conv2d]:
-    """Blocks that join an encoder's levels, deepest first, and a head whose 4 channels are 2 x 2 pixels.
+    """Blocks that join an encoder's levels, deepest first, and a head whose 4 channels become 2 x 2 pixels.
 
     Args:
-        levels: Channels of the levels, a half of the image's sides first.
-        width: Of the decoder.
+        levels: Channels of the levels, beginning at a half of the image's sides.
+        width: Multiplies the channels of the decoder.
     """
     counts = [levels[-1], *(scaled(count, width) for count in DECODER)]
     blocks = nn.ModuleList(
@@ -54,7 +54,7 @@ def light_decoder(levels: Sequence[int], width: float) -> tuple[nn.ModuleList, n
 
 
 def decoded(decoder: nn.ModuleList, head: nn.Module, values: Tensor, skips: Sequence[Tensor]) -> Tensor:
-    """Logits [N, 1, H, W] from the deepest level's values and the other levels, a half of the sides first."""
+    """Logits [N, 1, H, W] from the deepest level and from the others, which begin at a half of the sides."""
     for block, skip in zip(decoder, reversed(skips), strict=True):
         values = functional.interpolate(values, scale_factor=2.0, mode="nearest")
         values = block(torch.cat([values, skip], dim=1))
@@ -62,16 +62,17 @@ def decoded(decoder: nn.ModuleList, head: nn.Module, values: Tensor, skips: Sequ
 
 
 class UNetMobileNet(Segmenter):
-    """U-Net on a MobileNetV2 that knows ImageNet.
+    """U-Net on a MobileNetV2 that knows ImageNet; the network of the recipe ``segment_mobilenet``.
 
-    MobileNetV2's blocks widen few channels, filter each apart and narrow them again (Sandler et al., CVPR 2018,
-    https://arxiv.org/abs/1801.04381), so a whole backbone costs what a few plain convolutions do. As in any U-Net,
-    the maps of each resolution go to the decoder as well.
+    MobileNetV2's blocks widen a few channels, filter each by itself and narrow them again (Sandler et al., CVPR
+    2018, https://arxiv.org/abs/1801.04381), so the whole backbone costs as much as a few plain convolutions. As in
+    any U-Net, the maps of each resolution also go to the decoder.
 
     Args:
-        width: Of the decoder; the encoder is always MobileNetV2 at 1.0, of which there are weights.
-        dropout: Share of the deepest level's channels dropped in training.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        width: Multiplies the channels of the decoder. The encoder is always MobileNetV2 at 1.0, as its weights
+            are.
+        dropout: Share of the deepest level's channels that is dropped in training.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
@@ -84,7 +85,7 @@ class UNetMobileNet(Segmenter):
         self.decoder, self.head = light_decoder([count for _, count in LEVELS], width)
 
     def load_encoder(self, backbone: MobileNetV2) -> None:
-        """Take the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
+        """Copy the weights of a backbone that ``lesionnets.nets.tflite.load_mobilenet`` filled."""
         wanted = self.encoder.state_dict()
         state = backbone.layers.state_dict()
         self.encoder.load_state_dict({name: state[name] for name in wanted})

@@ -37,7 +37,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on the ``train`` split of ``DATA/labels.csv``, choose on ``val``; returns the best checkpoint.
 
     Raises:
-        UsageError: Where data are missing.
+        UsageError: If data are missing.
     """
     parts = split_samples(options.data_folder(), options.leave_out)
     training, held_out = ([one for one in part if one.diagnosis] for part in parts)

@@ -47,7 +47,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on the ``train`` split of ``DATA/labels.csv``; returns the checkpoint.
 
     Raises:
-        UsageError: Where data or weights are missing, or another width is asked for.
+        UsageError: If data or weights are missing, or another width is asked for.
     """
     if options.width not in (None, 1.0):
         raise UsageError("classify_lite has one width: its ImageNet weights fit no other; leave --width out")

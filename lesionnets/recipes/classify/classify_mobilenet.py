@@ -45,7 +45,7 @@ def train(options: RecipeOptions) -> Path:
     ImageNet weights are looked for in ``DATA/../weights``, the segmentation network beside ``options.out``.
 
     Raises:
-        UsageError: Where data, weights or the segmentation network are missing, or another width is asked for.
+        UsageError: If data, weights or the segmentation network are missing, or another width is asked for.
     """
     if options.width not in (None, 1.0):
         raise UsageError("classify_mobilenet has one width: its ImageNet weights fit no other; leave --width out")
@@ -94,7 +94,7 @@ def segmenter(path: Path) -> Callable[[Image], Image]:
     """The function from image to the mask that a worker makes of a segmentation checkpoint's map, uint8 [H, W].
 
     Raises:
-        UsageError: Where the checkpoint is missing or of another recipe.
+        UsageError: If the checkpoint is missing or of another recipe.
     """
     if not path.is_file():
         raise UsageError(f"this recipe needs the segmentation network: train {SEGMENTER} into {path.parent} first")

@@ -96,7 +96,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on the ``train`` split of ``DATA/labels.csv``; returns the checkpoint.
 
     Raises:
-        UsageError: Where data or weights are missing, or another width is asked for.
+        UsageError: If data or weights are missing, or another width is asked for.
     """
     if options.width not in (None, 1.0):
         raise UsageError(f"{NAME} has one width: its ImageNet weights fit no other; leave --width out")
@@ -145,7 +145,7 @@ def see(options: RecipeOptions, model: LitePatterns, size: int) -> tuple[Seen, S
     """The pictures to train on, and those to measure on, as the encoder sees them; banks lie beside the run.
 
     Raises:
-        UsageError: Where data is missing or cannot be read.
+        UsageError: If data is missing or cannot be read.
     """
     folder = options.out.parent / f"bank-{NAME}-{size}{'-smoke' * options.smoke}"
     found = []

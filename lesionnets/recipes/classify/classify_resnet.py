@@ -42,7 +42,7 @@ def find_data(data: Path) -> tuple[str, tuple[str, ...], list[Sample], list[Samp
     """What the model is called, its diagnoses, and the images to train and to choose on, by the folder's layout.
 
     Raises:
-        UsageError: Where files are missing or hold an unknown diagnosis.
+        UsageError: If files are missing or hold an unknown diagnosis.
     """
     if ham10000.is_ham10000(data):
         return f"{NAME}_ham10000", ham10000.DIAGNOSES, *ham10000.split_by_lesion(data)
@@ -53,7 +53,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on one part of ``DATA``, choose on the other by mean AUC; returns the best checkpoint.
 
     Raises:
-        UsageError: Where the data folder or its parts are missing or hold an unknown diagnosis.
+        UsageError: If the data folder or its parts are missing or hold an unknown diagnosis.
     """
     name, diagnoses, training, held_out = find_data(options.data_folder())
     size, batch_size = SIZE, BATCH

@@ -91,7 +91,7 @@ def load_crops(data: Path, *, patch: int, smoke: bool) -> tuple[list[Image], lis
     """Lesion regions of ``data/train``, as large as a patch at least, and of ``data/val``.
 
     Raises:
-        UsageError: Where folders or images are missing.
+        UsageError: If folders or images are missing.
     """
     training = find_samples(data / "train" / "images", data / "train" / "masks")
     held_out = find_samples(data / "val" / "images", data / "val" / "masks")
@@ -105,7 +105,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on ``DATA/train``, choose on ``DATA/val``; returns the best checkpoint.
 
     Raises:
-        UsageError: Where the data folder or its parts are missing.
+        UsageError: If the data folder or its parts are missing.
     """
     smoke, width = options.smoke, options.width_or(1.0, smoke=0.25)
     hyper = {"channels": scaled(CHANNELS, width), "blocks": 1 if smoke else BLOCKS}
@@ -117,7 +117,7 @@ def train_on_pool(model: nn.Module, run: Run, options: RecipeOptions, *, rate: f
     """Train a network as :func:`train` does, on pairs of patches that are drawn once.
 
     Raises:
-        UsageError: Where the data folder or its parts are missing.
+        UsageError: If the data folder or its parts are missing.
     """
     data, smoke = options.data_folder(), options.smoke
     found = find_samples(data / "train" / "images")

@@ -23,7 +23,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on ``DATA/train``, choose on ``DATA/val``; returns the best checkpoint.
 
     Raises:
-        UsageError: Where the data folder or its parts are missing.
+        UsageError: If the data folder or its parts are missing.
     """
     smoke = options.smoke
     hyper = {

@@ -132,7 +132,7 @@ def train(options: RecipeOptions) -> Path:
     of its own, ``content``, in the run's.
 
     Raises:
-        UsageError: Where the data folder, its parts or the weights are missing.
+        UsageError: If the data folder, its parts or the weights are missing.
     """
     smoke, data = options.smoke, options.data_folder()
     patch = 8 if smoke else PATCH

@@ -19,7 +19,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on the ``train`` split of ``DATA``, all its diagnoses; returns the best checkpoint.
 
     Raises:
-        UsageError: Where data or weights are missing, or one diagnosis is named.
+        UsageError: If data or weights are missing, or one diagnosis is named.
     """
     if options.diagnosis is not None:
         raise UsageError(f"{NAME} learns all diagnoses together: leave --class out, or train generate_dcgan")

@@ -216,7 +216,7 @@ def find_data(data: Path, left_out: int | None = None) -> tuple[str, tuple[str, 
         left_out: Source that is not trained on, of ISIC 2017.
 
     Raises:
-        UsageError: Where files are missing or hold an unknown diagnosis.
+        UsageError: If files are missing or hold an unknown diagnosis.
     """
     if ham10000.is_ham10000(data):
         return "_ham10000", ham10000.DIAGNOSES, ham10000.split_by_lesion(data)[0]
@@ -228,7 +228,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on the ``train`` split of ``DATA``; returns the best checkpoint.
 
     Raises:
-        UsageError: Where data or weights are missing, or no diagnosis of the data is named.
+        UsageError: If data or weights are missing, or no diagnosis of the data is named.
     """
     _, diagnoses, _ = find_data(options.data_folder())
     if options.diagnosis not in diagnoses:
@@ -248,7 +248,7 @@ def train_classes(options: RecipeOptions, recipe: str, classes: Sequence[str]) -
         Its best checkpoint.
 
     Raises:
-        UsageError: Where data or weights are missing, or there is no network of the size.
+        UsageError: If data or weights are missing, or there is no network of the size.
     """
     smoke, data = options.smoke, options.data_folder()
     ending, _, samples = find_data(data, options.leave_out)

@@ -99,7 +99,7 @@ def train(options: RecipeOptions) -> Path:
     ImageNet weights are looked for in ``DATA/../weights``.
 
     Raises:
-        UsageError: Where the data folder, its parts or the weights are missing.
+        UsageError: If the data folder, its parts or the weights are missing.
     """
     plan = SMALL_MOBILENET if options.smoke else MOBILENET
     return bootstrap(options, plan.at_width(options.width))

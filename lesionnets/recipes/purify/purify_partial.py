@@ -64,7 +64,7 @@ def train(options: RecipeOptions) -> Path:
     ImageNet weights are looked for in ``DATA/../weights``; ``--smoke`` does without.
 
     Raises:
-        UsageError: Where the data folder, its parts or the weights are missing.
+        UsageError: If the data folder, its parts or the weights are missing.
     """
     data, smoke = options.data_folder(), options.smoke
     training = find_samples(data / "train" / "images", data / "train" / "masks")

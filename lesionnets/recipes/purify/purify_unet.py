@@ -127,7 +127,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on ``DATA/train``, choose on ``DATA/val``; returns the best checkpoint.
 
     Raises:
-        UsageError: Where the data folder or its parts are missing.
+        UsageError: If the data folder or its parts are missing.
     """
     data, smoke, where = options.data_folder(), options.smoke, device()
     training = find_samples(data / "train" / "images", data / "train" / "masks")

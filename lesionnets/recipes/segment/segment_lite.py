@@ -42,7 +42,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on ``DATA/train`` and what was added to it; returns the checkpoint.
 
     Raises:
-        UsageError: Where data or weights are missing, or images and masks do not fit.
+        UsageError: If data or weights are missing, or images and masks do not fit.
     """
     parts = split_samples(options.data_folder(), options.leave_out)
     training, held_out = ([one for one in part if one.mask] for part in parts)

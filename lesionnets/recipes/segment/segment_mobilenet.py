@@ -48,7 +48,7 @@ def train(options: RecipeOptions) -> Path:
     ImageNet weights are looked for in ``DATA/../weights``.
 
     Raises:
-        UsageError: Where the data folder, its parts or the weights are missing, or images and masks do not fit.
+        UsageError: If the data folder, its parts or the weights are missing, or images and masks do not fit.
     """
 
     def load_imagenet(model: UNetMobileNet) -> None:

@@ -56,7 +56,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on ``DATA/train`` without the unseen diagnosis, measure on what ``DATA/val`` has of it.
 
     Raises:
-        UsageError: Where data or weights are missing, or nobody has the unseen diagnosis.
+        UsageError: If data or weights are missing, or nobody has the unseen diagnosis.
     """
     torch.manual_seed(options.seed)
     size, batch, steps = (64, 4, 2) if options.smoke else (SIZE, BATCH, STEPS)
@@ -147,7 +147,7 @@ def parts(options: RecipeOptions) -> tuple[list[Sample], list[Sample]]:
     """Images with masks and diagnoses to train on and to measure on, of ISIC 2017 or HAM10000.
 
     Raises:
-        UsageError: Where there are none, or none of the unseen diagnosis.
+        UsageError: If there are none, or none of the unseen diagnosis.
     """
     data = options.data_folder()
     if is_ham10000(data):
@@ -188,7 +188,7 @@ def natural(options: RecipeOptions, size: int) -> Things:
     """The natural domain beside the data.
 
     Raises:
-        UsageError: Where there is none.
+        UsageError: If there is none.
     """
     folders = [options.data_folder().parent / name for name in ("fss1000", "openclipart")]
     for folder in folders:

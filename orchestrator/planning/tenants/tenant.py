@@ -167,7 +167,7 @@ class Tenants(BaseModel):
         """One of them.
 
         Raises:
-            UsageError: Where there is none of this name.
+            UsageError: If there is none of this name.
         """
         found = next((one for one in self.tenants if one.name == name), None)
         if found is None:
