@@ -1,12 +1,13 @@
 """Which pictures are flagged ``not_dermoscopic`` and get no diagnosis: lesions, changed ones, and other things.
 
-``python -m benchmarks.strange --data DATA [--out rows.csv] [--repository DIR] [--unpurified]``
+``python -m benchmarks.strange --data DATA [--out rows.csv] [--repository DIR] [--purify NAME] [--unpurified]``
 ``python -m benchmarks.strange --smoke``: a fortieth of what is drawn, as a test
 
 Every picture is purified, segmented and classified by the stages of the worker, in this process. ``DATA`` holds
 the folders ``isic2017``, ``isic2018_extra``, ``isic_native``, ``ham10000``, ``dicom_isic2020``,
 ``dicom_testfiles`` and ``openclipart``. Drawings and choices have fixed seeds, so that two runs are of the same
-pictures: other models (``--repository``), and pictures that are not purified, can be compared row by row.
+pictures: other models (``--repository``, ``--purify``), and pictures that are not purified, can be compared row
+by row.
 
 Printed is a row a kind: how many pictures it has, how many of them are flagged with a 95 % interval of the share
 (Wilson), and the median and the largest distance, 1 being the limit.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from scipy.stats import binomtest
 from benchmarks.strange.drawings import Image
 from benchmarks.strange.kinds import Kind, drawn_kinds, real_kinds
 from dermbatch.models.repository import default_model_repository
+from dermbatch.records.asked import ModelChoice
 from dermbatch.settings import DEFAULT_MODELS
 from dermbatch.stages import Stage
 from workers.image.quality import quality_flags
@@ -62,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder that holds the real pictures' folders")
     parser.add_argument("--repository", type=Path, help="models; by default those that ship")
+    parser.add_argument("--purify", help="name of another purifier in the repository")
     parser.add_argument("--unpurified", action="store_true", help="leave purification out")
     parser.add_argument("--only", default="", help="kinds whose names hold this")
     parser.add_argument("--out", type=Path, help="CSV file of a row a picture, to be written")
@@ -70,7 +73,8 @@ def main() -> None:
     if not asked.smoke and not (asked.data and asked.data.is_dir()):
         parser.error("--data is missing or no folder: name that of the pictures, or take --smoke")
     kinds = ([] if asked.smoke else real_kinds(asked.data)) + drawn_kinds(40 if asked.smoke else 1)
-    judge = Judge(asked.repository or default_model_repository(), purified=not asked.unpurified)
+    chosen = {**DEFAULT_MODELS, Stage.PURIFY: ModelChoice(name=asked.purify)} if asked.purify else DEFAULT_MODELS
+    judge = Judge(asked.repository or default_model_repository(), chosen, purified=not asked.unpurified)
     rows: list[Row] = []
     print(
         "| Kind | Group | Pictures | Flagged | Median distance | Largest |\n|---|---|---|---|---|---|", flush=True
@@ -101,11 +105,12 @@ class Judge:
 
     Args:
         repository: Of models.
+        chosen: The model of each stage.
         purified: Whether pictures are purified before all else.
     """
 
-    def __init__(self, repository: Path, *, purified: bool) -> None:
-        self._client, self._purified = OnnxRuntime(repository), purified
+    def __init__(self, repository: Path, chosen: Mapping[Stage, ModelChoice], *, purified: bool) -> None:
+        self._client, self._chosen, self._purified = OnnxRuntime(repository), chosen, purified
 
     def rows(self, kind: Kind) -> list[Row]:
         """What becomes of a kind's pictures."""
@@ -113,7 +118,7 @@ class Judge:
 
     def _row(self, kind: Kind, name: str, image: Image) -> Row:
         purifier, segmenter, classifier = (
-            self._client.model(stage, DEFAULT_MODELS[stage])
+            self._client.model(stage, self._chosen[stage])
             for stage in (Stage.PURIFY, Stage.SEGMENT, Stage.CLASSIFY)
         )
         occluded = 0.0
