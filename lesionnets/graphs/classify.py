@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dermbatch.models import contracts
 from lesionnets.graphs.crop import lesion_square, paste_square, reduce_square
 from lesionnets.graphs.sampling import MIRRORS, area_sample, export_graph, to_bytes
-from lesionnets.nets.classify.classifier import Classifier, Places
+from lesionnets.nets.classify.classifier import Classifier, Places, Square
 from lesionnets.saliency import visual_backprop
 
 SALIENCY = 64
@@ -57,13 +57,16 @@ class ClassifyGraph(nn.Module):
         """See the class."""
         height, width = image.shape[1], image.shape[2]
         picture, mask = self._planes(image, lesion)
-        squares = [lesion_square(mask, height, width, **vars(each)) for each in self.net.squares]
+        squares = [_placed_square(each, mask, height, width) for each in self.net.squares]
         usual = self.net.usual
         run: Callable[..., tuple[Any, ...]] = self.net if usual is None else self.net.look
         run = self.net.places if self.net.patterns else run
         views = [
             run(*(part.flip(axes) for part in parts))
-            for parts in (self._cut(picture, mask, square, height, width) for square in squares)
+            for parts in (
+                self._cut(picture, mask, square, height, width, kind)
+                for square, kind in zip(squares, self.net.squares, strict=True)
+            )
             for axes in self.mirrors
         ]
         square, (logits, embedding, maps, *more) = squares[0], views[0]
@@ -81,13 +84,14 @@ class ClassifyGraph(nn.Module):
         """What the network is shown first, of arguments as ``forward`` has them, and where that lies.
 
         Returns:
-            Picture float [N, 3, size, size] and mask float [N, 1, size, size], 0 to 1, and the square, as
+            Picture float [N, 3, s, s] and mask float [N, 1, s, s], 0 to 1, and the square, as
             :func:`~lesionnets.graphs.crop.lesion_square` gives it.
         """
         height, width = image.shape[1], image.shape[2]
         picture, mask = self._planes(image, lesion)
-        square = lesion_square(mask, height, width, **vars(self.net.squares[0]))
-        return self._cut(picture, mask, square, height, width), square
+        first = self.net.squares[0]
+        square = _placed_square(first, mask, height, width)
+        return self._cut(picture, mask, square, height, width, first), square
 
     def _planes(self, image: Tensor, lesion: Tensor) -> tuple[Tensor, Tensor]:
         """Picture and mask squashed to squares, float [N, C, S, S]."""
@@ -105,19 +109,25 @@ class ClassifyGraph(nn.Module):
 
     def _seen(self, picture: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
         """VisualBackProp of the first square, over the whole picture."""
-        square = lesion_square(mask, height, width, **vars(self.net.squares[0]))
-        inputs = self._cut(picture, mask, square, height, width)
+        first = self.net.squares[0]
+        square = _placed_square(first, mask, height, width)
+        inputs = self._cut(picture, mask, square, height, width, first)
         found = visual_backprop(self.net, inputs, self.net.stages)
         return to_bytes(paste_square(found, square, height, width, SALIENCY))[:, 0]
 
     def _cut(
-        self, picture: Tensor, mask: Tensor, square: Tensor, height: int, width: int
+        self, picture: Tensor, mask: Tensor, square: Tensor, height: int, width: int, kind: Square
     ) -> tuple[Tensor, Tensor]:
         """A square of the picture and of the mask, as the network takes them."""
-        size = self.net.size
+        size = kind.pixels(self.net.size)
         return reduce_square(picture, square, height, width, size), reduce_square(
             mask, square, height, width, size
         )
+
+
+def _placed_square(kind: Square, mask: Tensor, height: int, width: int) -> Tensor:
+    """Where a square lies, as :func:`~lesionnets.graphs.crop.lesion_square` has it."""
+    return lesion_square(mask, height, width, margin=kind.margin, least=kind.least, inside=kind.inside)
 
 
 def _top_class(logits: Tensor) -> Tensor:

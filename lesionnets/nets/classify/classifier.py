@@ -20,11 +20,17 @@ class Square:
         margin: Its side as a multiple of the lesion's longer side.
         least: Its least side as a multiple of the picture's shorter side.
         inside: Whether it is moved into the picture if it would extend beyond it.
+        share: Side in pixels at which the network sees it, as a multiple of the network's size.
     """
 
     margin: float = 1.4
     least: float = 0.3
     inside: bool = False
+    share: float = 1.0
+
+    def pixels(self, size: int) -> int:
+        """Side at which a network of a size sees it: a multiple of 32, as maps of features halve five times."""
+        return max(round(self.share * size / 32), 1) * 32 if self.share != 1 else size
 
 
 class Places(NamedTuple):
@@ -63,6 +69,7 @@ class Classifier(nn.Module):
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
         -> logits [N, classes]; embedding [N, features], of length 1; class activation maps [N, classes, h, w].
+        Where a square has a share of its own, it is that much smaller.
     """
 
     guided = True

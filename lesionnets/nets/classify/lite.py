@@ -44,7 +44,8 @@ class LiteClassifier(Classifier):
         maps [N, classes, size / 32, size / 32], which sum to the logits less the bias.
     """
 
-    squares = (Square(margin=1.4, least=0.3), Square(margin=1.4, least=1.0, inside=True))
+    # At 160 pixels of 224 the lesion takes half the time and ranks no worse; the picture at 192 does.
+    squares = (Square(margin=1.4, least=0.3, share=5 / 7), Square(margin=1.4, least=1.0, inside=True))
     plane = 384
     long_side = 512
 
