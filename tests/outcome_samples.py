@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from io import BytesIO
 
 import cv2
@@ -44,6 +45,7 @@ def entry_of(index, **changes):
     return ManifestEntry(index=index, **{"etag": hashlib.md5(b"%d" % index).hexdigest(), **fields, **changes})
 
 
+@cache
 def picture(index, side=224, tiles=4, noise=0):
     """A JPEG as preview.jpg: tiles side by side; with noise, as large as that of a real image."""
     random = np.random.default_rng(index)

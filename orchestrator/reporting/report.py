@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -288,6 +289,7 @@ def probabilities(record: ResultRecord) -> list[tuple[str, float]]:
     return sorted(output.probabilities.items(), key=lambda pair: -pair[1]) if output else []
 
 
+@cache
 def environment() -> Environment:
     """The template environment of pages, which escapes what they show."""
     found = Environment(loader=PackageLoader("orchestrator.reporting"), autoescape=True, undefined=StrictUndefined)

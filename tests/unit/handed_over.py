@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import cache
 from io import BytesIO
 
 from highdicom.sr import srread
@@ -69,6 +70,12 @@ def source(**changes):
     file = BytesIO()
     dataset.save_as(file, enforce_file_format=False)
     return file.getvalue()
+
+
+@cache
+def looked_at(**changes):
+    """The image of a source with these changes, processed once for all tests that only look at it."""
+    return Made(source(**changes))
 
 
 def values(made):

@@ -21,6 +21,7 @@ from tests.waiting import allowed
 
 LIMITS = ArchiveSettings()
 ZIPS = corpus.zips() | corpus.tars()
+TWO_MEMBERS = corpus.tarred({"a.png": b"1" * 512, "b.png": b"2" * 512})
 
 
 def outcomes(data: bytes, limits: ArchiveSettings = LIMITS) -> dict[str, str]:
@@ -251,7 +252,7 @@ def test_damaged_archives_are_read_or_refused(name, changes, keep):
 @settings(max_examples=150, deadline=3000)
 def test_damaged_headers_with_right_sums_are_read_or_refused(changes):
     """Whoever makes a bad tar by intent gives it the right checksum."""
-    data = bytearray(corpus.tarred({"a.png": b"1" * 512, "b.png": b"2" * 512}))
+    data = bytearray(TWO_MEMBERS)
     for header, where, value in changes:
         data[header + where] = value
         total = sum(data[header : header + 148]) + 8 * 32 + sum(data[header + 156 : header + 512])

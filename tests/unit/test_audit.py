@@ -205,12 +205,12 @@ def test_searching(log, tmp_path, monkeypatch):
     with next((tmp_path / "audit").iterdir()).open("a") as file:
         file.write('{"at": "2026-')  # what a full disk leaves
     runner = CliRunner()
-    every = runner.invoke(application(), ["audit", "--json"])
+    every = runner.invoke(application(["audit"]), ["audit", "--json"])
     assert [json.loads(line)["action"] for line in every.stdout.splitlines()] == ["read", "send"]
-    one = runner.invoke(application(), ["audit", "--object", "pacs:main"])
+    one = runner.invoke(application(["audit"]), ["audit", "--object", "pacs:main"])
     assert one.stdout.count("\n") == 1
     assert " send s3://dermbatch/batches/b/dicom/000000/0-sr.dcm by worker of " in one.stdout
-    assert runner.invoke(application(), ["audit", "--since", "2999-01-01"]).stdout == ""
+    assert runner.invoke(application(["audit"]), ["audit", "--since", "2999-01-01"]).stdout == ""
 
 
 def test_an_original_is_found_by_its_own_name_by_who_has_the_salt(log, tmp_path, monkeypatch):
@@ -222,9 +222,9 @@ def test_an_original_is_found_by_its_own_name_by_who_has_the_salt(log, tmp_path,
     log.under(Pseudonyms(SecretStr(salt)).name).note("read", URI)
     monkeypatch.setenv("DERMBATCH_AUDIT__FOLDER", str(tmp_path / "audit"))
     runner = CliRunner()
-    assert runner.invoke(application(), ["audit", "--object", URI]).stdout == ""
+    assert runner.invoke(application(["audit"]), ["audit", "--object", URI]).stdout == ""
     monkeypatch.setenv("DERMBATCH_PRIVACY__SALT", salt)
-    found = runner.invoke(application(), ["audit", "--object", URI]).stdout
+    found = runner.invoke(application(["audit"]), ["audit", "--object", URI]).stdout
     assert found.count("\n") == 1
     assert "Mustermann" not in found
 
@@ -234,7 +234,7 @@ def test_an_original_is_found_by_its_own_name_by_who_has_the_salt(log, tmp_path,
 
 def verify(folder, *options):
     environment = {"DERMBATCH_AUDIT__FOLDER": str(folder)}
-    return CliRunner().invoke(application(), ["audit", "verify", *options], env=environment)
+    return CliRunner().invoke(application(["audit"]), ["audit", "verify", *options], env=environment)
 
 
 @pytest.fixture

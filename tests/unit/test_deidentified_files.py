@@ -151,10 +151,13 @@ def test_comments_of_jpeg_2000_are_wiped_in_place():
         assert np.array_equal(np.asarray(image), np.asarray(original))
 
 
+COMMENTED = encapsulate([jpeg(comment=WORD)])
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_pixels_are_followed_or_refused(data):
-    body = bytearray(encapsulate([jpeg(comment=WORD)]))
+    body = bytearray(COMMENTED)
     for _ in range(data.draw(st.integers(1, 6))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(body[: data.draw(st.integers(0, len(body)))])

@@ -3,7 +3,7 @@
 from io import BytesIO
 
 import pytest
-from handed_over import UID, Made, source
+from handed_over import UID, Made, looked_at, source
 from pydicom import dcmread
 
 from dermbatch.handover.dicom.header import valid_uid
@@ -12,7 +12,7 @@ from dermbatch.stages import ORDER
 
 
 def test_another_file_under_the_same_uid_gives_other_uids():
-    one, other = Made(source()), Made(source(StudyDescription="another"))
+    one, other = looked_at(), Made(source(StudyDescription="another"))
     for kind in one.files:
         assert one.read(kind).SOPInstanceUID != other.read(kind).SOPInstanceUID
 

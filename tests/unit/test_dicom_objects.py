@@ -7,7 +7,7 @@ import cv2
 import highdicom as hd
 import numpy as np
 import pytest
-from handed_over import MODELS, UID, Made, flags_of, source, values
+from handed_over import MODELS, UID, Made, flags_of, looked_at, source, values
 from pydicom import dcmread
 from standins import Store, whole_triton
 
@@ -28,7 +28,7 @@ from workers.process.shadow import run_shadow
 
 @pytest.fixture(scope="module")
 def made():
-    return Made(source(FrameOfReferenceUID="1.2.3.4"))
+    return looked_at(FrameOfReferenceUID="1.2.3.4")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_the_picture_is_the_enhanced_one_and_says_what_it_is(made, original):
 
 @pytest.mark.parametrize("declared", ["YES", "NO", None])
 def test_burned_in_text_is_only_spoken_of_where_the_source_does(declared):
-    shown = Made(source(**({} if declared is None else {"BurnedInAnnotation": declared}))).read("enhanced")
+    shown = looked_at(**({} if declared is None else {"BurnedInAnnotation": declared})).read("enhanced")
     assert shown.get("BurnedInAnnotation") == declared
 
 
@@ -241,7 +241,7 @@ def test_an_image_without_lesion_has_a_report_that_says_so():
 
 
 def test_without_spacing_measures_are_in_pixels():
-    made = Made(source(PixelSpacing=None))
+    made = looked_at(PixelSpacing=None)
     lesion = made.record.stages[Stage.SEGMENT].output.lesion
     assert values(made)["42798000"] == (lesion.area_px, "{pixels}")
     assert values(made)["81827009"][1] == "{pixels}"
@@ -260,7 +260,7 @@ def test_burned_in_text_reaches_the_dicom_report():
         made = Made(source(), text=True, stages=stages)
         assert "burned_in_text" in made.record.flags
         assert "Q-TEXT" in flags_of(made)
-    assert "Q-TEXT" not in flags_of(Made(source()))
+    assert "Q-TEXT" not in flags_of(looked_at())
 
 
 def test_what_is_no_dermoscopic_image_gets_no_diagnosis():

@@ -19,6 +19,8 @@ from tests import corpus
 from tests.drawn import counted
 
 PICTURE = corpus.DRAWN.image
+TWO_FRAMES = corpus.frames(PICTURE, PICTURE)
+DIRECTORY = corpus.dicomdir(("A", "B"), ("C",), ("D", "E", "F"))
 
 
 def bare(data: bytes) -> bytes:
@@ -91,7 +93,7 @@ def test_a_dicomdir_is_known_by_its_class_and_names_its_files():
 )
 @settings(max_examples=150, deadline=3000)
 def test_damaged_heads_are_counted_or_refused(changes, keep):
-    data = bytearray(corpus.frames(PICTURE, PICTURE)[: int(1 + keep * 4000)])
+    data = bytearray(TWO_FRAMES[: int(1 + keep * 4000)])
     for where, value in changes:
         data[int(where * (len(data) - 1))] = value
     try:
@@ -106,7 +108,7 @@ def test_damaged_heads_are_counted_or_refused(changes, keep):
 )
 @settings(max_examples=150, deadline=3000)
 def test_damaged_directories_are_read_or_refused(changes, keep):
-    data = bytearray(corpus.dicomdir(("A", "B"), ("C",), ("D", "E", "F")))
+    data = bytearray(DIRECTORY)
     for where, value in changes:
         data[int(where * (len(data) - 1))] = value
     try:

@@ -1,3 +1,5 @@
+from functools import cache
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from standins import Triton, enlarge_four_times, served, skin_with_lesion
 from workers.stages.enhance import EnhanceParameters, enhance, feathered, halvings, lesion_box
 
 
+@cache
 def textured(height, width, radius, centre=None):
     """A lesion on skin, both with texture, and its mask."""
     image = skin_with_lesion(height, width, radius=radius, centre=centre)

@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,15 @@ FAILURE = FailureRecord(
 
 def finished(count=3, *, hair=False, whole=True):
     """A store with a batch of images, processed and closed, and the records."""
+    store = Store()
+    objects, records = processed(count, hair, whole)
+    store.objects = objects.copy()
+    return store, list(records)
+
+
+@cache
+def processed(count, hair, whole):
+    """Its objects and records: to process images costs more than to fetch what came of them."""
     store, triton = Store(), whole_triton()
     records = []
     for index in range(count):
@@ -54,7 +64,7 @@ def finished(count=3, *, hair=False, whole=True):
     store.put(layout.batch_record("b"), b"{}", JSON)
     store.put(layout.manifest_part("b", "000000"), b"{}\n", JSON)
     store.put(layout.report("b"), b"<p>first</p>", "text/html")
-    return store, records
+    return store.objects, records
 
 
 def again(store, index):

@@ -7,7 +7,7 @@ import cv2
 import highdicom as hd
 import numpy as np
 import pytest
-from handed_over import Made, source
+from handed_over import looked_at
 from highdicom.sr import srread
 from pydicom import dcmread
 from standins import Store
@@ -30,7 +30,7 @@ MADE_AT = datetime(2026, 11, 27, 12, 30, 15, 250_000, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def made():
-    return Made(source(FrameOfReferenceUID="1.2.3.4"))
+    return looked_at(FrameOfReferenceUID="1.2.3.4")
 
 
 def drawing():

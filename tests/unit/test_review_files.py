@@ -101,12 +101,12 @@ def test_any_mask_comes_back(way, mask):
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_holes_islands_border_and_one_pixel_come_back_at_the_size_of_photographs(way):
-    mask = np.zeros((3000, 4000), np.uint8)
-    cv2.circle(mask, (2000, 1500), 900, 255, -1)
-    cv2.circle(mask, (2100, 1400), 300, 0, -1)
-    mask[1400, 2100] = mask[0, 0] = mask[-1, -1] = 255
+    mask = np.zeros((2000, 3000), np.uint8)
+    cv2.circle(mask, (1500, 1000), 600, 255, -1)
+    cv2.circle(mask, (1600, 900), 200, 0, -1)
+    mask[900, 1600] = mask[0, 0] = mask[-1, -1] = 255
     mask[:, 0] = 255
-    assert np.array_equal(mask_of(way(mask), 3000, 4000), mask)
+    assert np.array_equal(mask_of(way(mask), 2000, 3000), mask)
 
 
 def test_strings_are_those_of_cocos_own_program():

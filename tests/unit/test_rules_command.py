@@ -38,7 +38,7 @@ def file(tmp_path):
 
 
 def command(*arguments):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(application(), ["rules", *arguments])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(application(["rules"]), ["rules", *arguments])
 
 
 def test_the_rule_that_fires_is_shown_with_all_that_it_does(file):

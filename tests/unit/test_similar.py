@@ -103,9 +103,9 @@ def near(vector, seed):
     return other / np.linalg.norm(other)
 
 
-@pytest.fixture
-def store():
-    """Two closed batches: six cases, of which 1 and 2 are most like 0."""
+@pytest.fixture(scope="module")
+def two_batches():
+    """Objects of two closed batches: six cases, of which 1 and 2 are most like 0."""
     store = Store()
     first = directions(1, 5)[0]
     vectors = [first, near(first, 1), near(first, 2), -first]
@@ -113,6 +113,14 @@ def store():
     more = [case("tuesday", n, vector) for n, vector in zip((10, 11), directions(2, 9), strict=True)]
     close(store, batch_of("tuesday", images=12), more)
     growing.rebuild(store)
+    return store.objects
+
+
+@pytest.fixture
+def store(two_batches):
+    """A store of one's own that holds them."""
+    store = Store()
+    store.objects = two_batches.copy()
     return store
 
 

@@ -3,12 +3,13 @@
 from io import BytesIO
 
 import pytest
-from handed_over import Made, source
+from handed_over import Made, looked_at, source
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.phantoms.samples import dicom
+from dermbatch.stages import Stage
 
 TRACKING_IDENTIFIER, TRACKING_UID = "112039", "112040"
 IMAGE_LIBRARY, IMAGE_LIBRARY_GROUP = "111028", "126200"
@@ -17,12 +18,12 @@ MEASUREMENT_REPORT, IMAGING_MEASUREMENTS, MEASUREMENT_GROUP = "126000", "126010"
 
 @pytest.fixture(scope="module")
 def placed():
-    return Made(source(FrameOfReferenceUID="1.2.3.4"))
+    return looked_at(FrameOfReferenceUID="1.2.3.4")
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return Made(source(PixelSpacing=None))
+    return looked_at(PixelSpacing=None)
 
 
 @pytest.fixture(params=["placed", "plain"])
@@ -63,7 +64,7 @@ def test_each_mask_and_each_report_is_a_series_of_its_own_in_the_same_study():
     second.SOPInstanceUID = generate_uid(entropy_srcs=["second"])
     file = BytesIO()
     second.save_as(file)
-    one, other = Made(source()), Made(file.getvalue())
+    one, other = looked_at(), Made(file.getvalue())
     for kind in ("segmentation", "report"):
         assert one.read(kind).StudyInstanceUID == other.read(kind).StudyInstanceUID
         assert one.read(kind).SeriesInstanceUID != other.read(kind).SeriesInstanceUID
@@ -101,7 +102,8 @@ def test_with_a_frame_of_reference_a_mask_has_a_plane_and_pixel_measures(placed)
 )
 def test_a_plane_is_the_sources_where_that_says_one(orientation, kept):
     more = {} if orientation is None else {"ImageOrientationPatient": orientation}
-    seg = Made(source(FrameOfReferenceUID="1.2.3.4", ImagePositionPatient=[5, 6, 7], **more)).read("segmentation")
+    body = source(FrameOfReferenceUID="1.2.3.4", ImagePositionPatient=[5, 6, 7], **more)
+    seg = Made(body, stages=(Stage.SEGMENT,)).read("segmentation")
     (shared,), (frame,) = seg.SharedFunctionalGroupsSequence, seg.PerFrameFunctionalGroupsSequence
     assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == kept
     own = kept == orientation
