@@ -21,14 +21,14 @@ from lesionnets import nets
 from lesionnets.lookup import modules_below
 
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, OSError)
-"""What ``torch.load`` raises for a file that it did not write."""
+"""Errors that ``torch.load`` raises for a file that it did not write."""
 
 _KEYS = {"recipe", "network", "hyper", "state", "figures"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The content of a checkpoint file."""
 
     recipe: str
     network: str
@@ -55,7 +55,7 @@ class Checkpoint:
 
 
 def name_of(network: type[nn.Module]) -> str:
-    """What checkpoints call a network of ``lesionnets.nets``, such as ``unet.UNet``."""
+    """The name of a network of ``lesionnets.nets`` in checkpoints, such as ``unet.UNet``."""
     return f"{network.__module__.rpartition('.')[2]}.{network.__name__}"
 
 
@@ -104,7 +104,7 @@ def save_calibrated(path: Path, trained: Checkpoint, temperature: torch.Tensor, 
 
 
 def write_whole(path: Path, content: object) -> None:
-    """``torch.save`` beside the target and rename, so that a kill never leaves half a file."""
+    """Save next to the target and rename, so that a kill never leaves half a file."""
     beside = path.with_name(path.name + ".part")
     torch.save(content, beside)
     beside.replace(path)
@@ -118,7 +118,7 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
         recipe: If given, the recipe that must have made it.
 
     Raises:
-        UsageError: If the file is missing, is no checkpoint, or another recipe made it.
+        UsageError: If the file is missing or is not a checkpoint, or if another recipe made it.
     """
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}")
