@@ -73,7 +73,9 @@ def network(name: str, hyper: dict[str, Any]) -> nn.Module:
     try:
         return found(**hyper)
     except TypeError as error:
-        raise UsageError(f"network {name!r} does not take these hyper-parameters: {sorted(hyper)}") from error
+        raise UsageError(
+            f"network {name!r} does not take the checkpoint's hyper-parameters:  {sorted(hyper)}"
+        ) from error
 
 
 def save(
@@ -121,7 +123,7 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
         UsageError: If the file is missing or is not a checkpoint, or if another recipe made it.
     """
     if not path.is_file():
-        raise UsageError(f"there is no checkpoint {path}")
+        raise UsageError(f"there is no checkpoint {path}; `lesionnets train` writes one")
     try:
         # weights_only: a checkpoint from elsewhere must not be able to run code.
         content = torch.load(path, map_location="cpu", weights_only=True)

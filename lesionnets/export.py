@@ -115,7 +115,7 @@ def export(
     folder = repository / _plain(name or trained.recipe)
     if isinstance(network, MutualSN):
         if visual_backprop:
-            raise UsageError("--visual-backprop is for classifiers")
+            raise UsageError("--visual-backprop is for classifiers; leave it out")
         if flips:
             raise UsageError("--flips is for models of one graph, not for an ensemble")
         return _export_mb_dcnn(trained, network, folder, version, figures)
@@ -226,7 +226,7 @@ def write_model(
         content = halve_weights(graph).SerializeToString(deterministic=True)
     if len(content) > MOST_BYTES:
         raise UsageError(
-            f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}; take a narrower network"
+            f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}; train a narrower network"
         )
     model_file = folder / version / "model.onnx"
     model_file.parent.mkdir(parents=True, exist_ok=True)
@@ -256,7 +256,9 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
     folder = repository / f"{source.name}_{ending}"
     content = graph.SerializeToString(deterministic=True)
     if len(content) > MOST_BYTES:
-        raise UsageError(f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}")
+        raise UsageError(
+            f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}; start from a narrower network"
+        )
     made = folder / model_file.parent.name / "model.onnx"
     made.parent.mkdir(parents=True, exist_ok=True)
     made.write_bytes(content)

@@ -53,7 +53,7 @@ def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], objec
     """
     path = _file(weights)
     if path.suffix == ".onnx" and isinstance(model, PlainEnhancer):
-        raise UsageError(f"{path} has its branches merged: begin from the checkpoint that it was made from")
+        raise UsageError(f"{path} has its branches merged; start from the checkpoint that it was made from")
     found = _served(path) if path.suffix == ".onnx" else checkpoint.load(path).state
     wide = model.wider(found) if isinstance(model, Narrowing) else None
     _take(model if wide is None else wide, found, path, see)

@@ -90,7 +90,7 @@ class RunFolder:
         except checkpoint.UNREADABLE as error:
             raise UsageError(f"{self.last} cannot be read; train again without --resume") from error
         if not isinstance(content, dict) or set(content) != _KEYS:
-            raise UsageError(f"{self.last} belongs to no run of this version; train again without --resume")
+            raise UsageError(f"{self.last} is not from a run of this version; train again without --resume")
         for name, value in told.items():
             if content["told"].get(name) != value:
                 raise UsageError(

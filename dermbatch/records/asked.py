@@ -62,13 +62,13 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
 
 def _name(name: str) -> str:
     if NAME.fullmatch(name) is None or ".." in name:
-        raise ValueError("it is no name of a batch or canary")
+        raise ValueError("it is not the name of a batch or canary")
     return name
 
 
 def _object(uri: str) -> str:
     if not _OBJECT.fullmatch(uri):
-        raise ValueError("it is no s3://bucket/key, and no file:///path")
+        raise ValueError("it is neither s3://bucket/key nor file:///path")
     return uri
 
 

@@ -38,7 +38,7 @@ class RedisSettings(Section):
     @model_validator(mode="after")
     def _one_of_the_shards(self) -> Self:
         if self.shards and self.url not in self.shard_urls:
-            raise ValueError("url must be one of shards, written as it is there")
+            raise ValueError("url must be one of the shards, written in the same way")
         return self
 
     @property
@@ -220,7 +220,7 @@ class WatchSettings(Section):
     @classmethod
     def _can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
-            raise ValueError("take printable ASCII characters without spaces")
+            raise ValueError("use printable ASCII characters without spaces")
         return token
 
 
@@ -289,7 +289,7 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = (f"DERMBATCH_{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
-        raise UsageError(f"the environment has settings that cannot be: {'; '.join(wrong)}") from error
+        raise UsageError(f"the environment has unusable settings:  {'; '.join(wrong)}") from error
     except (SettingsError, RecursionError) as error:
         detail = str(error).partition(" from source")[0]
-        raise UsageError(f"the environment has a setting that is no JSON: {detail}") from error
+        raise UsageError(f"the environment has a setting that is not JSON:  {detail}") from error

@@ -54,7 +54,9 @@ class OidcSettings(Section):
         if self.issuer is None and (self.client_id or self.audience):
             raise ValueError("client_id and audience need issuer")
         if "JWT" in self.token_types and self.audience is not None and self.audience == self.client_id:
-            raise ValueError("audience must not be client_id where JWT is among token_types: ID tokens would pass")
+            raise ValueError(
+                "audience must not be client_id where JWT is among token_types: otherwise ID tokens would pass"
+            )
         if "openid" not in self.scopes:
             raise ValueError("scopes need openid")
         return self

@@ -172,7 +172,7 @@ def _check_order(made: Decision, leases: Leases, store: ObjectStore) -> None:
     found = decisions(store, made.batch, made.index)
     read = {one.reader for one in found if one.kind != "return"}
     if made.kind == "return" and made.to not in read:
-        raise Problem(400, "usage", f"{made.to} has decided nothing of this image", at={"in": "body"})
+        raise Problem(400, "usage", f"{made.to} has not decided on this image", at={"in": "body"})
     if made.kind != "read" or any(one.kind == "read" and one.reader == made.reader for one in found):
         return
     case = Case(batch=made.batch, index=made.index)
@@ -217,4 +217,4 @@ def _picture(text: str, height: int, width: int) -> Mask:
     try:
         return mask_of_png(base64.b64decode(text, validate=True), height, width)
     except binascii.Error as error:
-        raise ValueError("the mask is no Base64") from error
+        raise ValueError("the mask is not Base64") from error

@@ -154,7 +154,7 @@ def last_of(store: ObjectStore, record: ResultRecord) -> ResultRecord:
     try:
         found = {stage: known.stages[key] for stage, key in newer.items()}
     except KeyError as error:
-        raise ObjectNotFound("a result that was known is not any more") from error
+        raise ObjectNotFound("an earlier result is no longer known") from error
     return record.model_copy(update={"stages": {**record.stages, **found}})
 
 

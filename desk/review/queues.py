@@ -140,7 +140,7 @@ def make(
     known = _known(store, sets, asked, person)
     known = known[: max(1, round(len(cases) * asked.known_share / (1 - asked.known_share)))]
     if not cases:
-        raise Problem(400, "nothing_meant", "no image with a result is meant by this query", at={"in": "body"})
+        raise Problem(400, "nothing_meant", "this query matches no image with a result", at={"in": "body"})
     queue = Queue(
         name=name,
         made=datetime.now(UTC),
@@ -197,7 +197,7 @@ def hold(
     returned = case in leases.returned(person.name, [case])
     many = _ANYBODY if returned or case in queue.known else queue.readers
     if leases.take(person.name, [(case, many)]) is None:
-        raise Problem(409, "not_leased", "others have this image by now, or you have decided it")
+        raise Problem(409, "not_leased", "another reader has this image now, or you have already decided on it")
     return json_of(request, _handed(queue, case, store, leases, person))
 
 
@@ -272,11 +272,11 @@ def _plan(store: ObjectStore, name: str, person: Person) -> ReviewPlan:
 def _batches(store: ObjectStore, plan: ReviewPlan | None) -> list[str]:
     """The batches of a plan that are still there."""
     if plan is None:
-        raise Problem(400, "usage", "name batches, or a plan", at={"in": "body", "parameter": "batches"})
+        raise Problem(400, "usage", "name batches or a plan", at={"in": "body", "parameter": "batches"})
     there = set(store.folders(store.bucket, layout.BATCHES))
     found = [batch for batch in dict.fromkeys(one.batch for one in plan.images) if batch in there]
     if not found:
-        raise Problem(400, "nothing_meant", "no batch of this plan is there any more", at={"in": "body"})
+        raise Problem(400, "nothing_meant", "no batch of this plan exists any more", at={"in": "body"})
     return found
 
 

@@ -28,7 +28,9 @@ def load_classes(samples: Sequence[Sample], classes: Sequence[str], size: int) -
     labels = [classes.index(str(sample.diagnosis)) for sample in chosen]
     missing = sorted(set(classes) - {str(sample.diagnosis) for sample in chosen})
     if missing:
-        raise UsageError(f"there is no picture to learn from of {', '.join(missing)}")
+        raise UsageError(
+            f"there are no training pictures of {', '.join(missing)}; add some, or leave the diagnosis out"
+        )
     pictures = np.stack([read_image(sample.image, size) for sample in chosen])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
 

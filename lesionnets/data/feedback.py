@@ -66,7 +66,7 @@ def write_set(
         StoreUnavailable, StoreRefused: If the store fails.
     """
     if (out / "feedback.csv").exists():
-        raise UsageError(f"{out} holds a set already: name another folder, or delete it")
+        raise UsageError(f"{out} holds a set already; name another folder, or delete it")
     rows: list[Row] = []
     left_out: list[Row] = []
     for lesson in (lesson for batch in dict.fromkeys(batches) for lesson in lessons(store, batch)):

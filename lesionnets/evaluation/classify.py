@@ -119,15 +119,15 @@ def refuse_unknown(model: str, names: Sequence[str], samples: Sequence[Sample]) 
     """
     missing = [sample.image for sample in samples if sample.diagnosis is None]
     if missing:
-        raise UsageError(f"{missing[0]} has no diagnosis")
+        raise UsageError(f"{missing[0]} has no diagnosis; add one, or leave the image out")
     found = {str(sample.diagnosis) for sample in samples}
     if unknown := sorted(found - set(names)):
         raise UsageError(
-            f"the labels hold diagnoses that are no class of {model}: {', '.join(unknown)} (it knows "
+            f"the labels contain diagnoses that are not classes of {model}:  {', '.join(unknown)} (it knows "
             f"{', '.join(names)})"
         )
     if len(found) == 1:
-        raise UsageError(f"all images are labelled {found.pop()}: nothing can be told apart")
+        raise UsageError(f"all images are labelled {found.pop()}: at least two diagnoses are needed")
 
 
 def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: bool) -> Image:

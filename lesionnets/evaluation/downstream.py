@@ -63,7 +63,7 @@ def evaluate(
             :func:`lesionnets.evaluation.classify.known_classes`; where no sample has a mask.
     """
     if not any(sample.mask for sample in samples):
-        raise UsageError("no image has a mask to measure segmentation against")
+        raise UsageError("no image has a mask to measure segmentation against; name them with --masks")
     overlaps: dict[str, list[float]] = {arm: [] for arm in ARMS}
     rows: dict[str, list[Probabilities]] = {arm: [] for arm in ARMS}
     names: Sequence[str] = ()

@@ -36,7 +36,10 @@ class Draws:
             UsageError: If there are not more images than supports.
         """
         if count <= self.shots:
-            raise UsageError(f"there are {count} images of {diagnosis}: more than {self.shots} are needed")
+            raise UsageError(
+                f"there are {count} images of {diagnosis}, and more than {self.shots} "
+                "are needed; give more, or fewer --shots"
+            )
         random = np.random.default_rng([self.seed, *diagnosis.encode()])
         return [random.choice(count, self.shots, replace=False).tolist() for _ in range(self.draws)]
 

@@ -68,7 +68,7 @@ def read(path: Path, classes: Sequence[str], labels: Path | None) -> Known:
         given = {name: (known[name], shares) for name, (_, shares) in given.items() if name in known}
     found = [(diagnosis, shares) for diagnosis, shares in given.values() if diagnosis in classes]
     if not found:
-        raise UsageError(f"no image of {path} has a diagnosis that the model knows, and probabilities")
+        raise UsageError(f"no image of {path} has both probabilities and a diagnosis that the model knows")
     numbers = np.array([list(classes).index(diagnosis) for diagnosis, _ in found])
     return Known(np.array([shares for _, shares in found], np.float64), numbers, tuple(classes))
 
@@ -102,7 +102,7 @@ def set_points(known: Known, of: str, sensitivities: Sequence[float]) -> Points:
         raise UsageError(f"the model has no class {of!r}; it has {', '.join(known.classes)}")
     mine = known.labels == known.classes.index(of)
     if not 0 < mine.sum() < len(mine):
-        raise UsageError(f"setting operating points needs images that are {of}, and others")
+        raise UsageError(f"operating points need images that are {of} and images that are not")
     falling = np.sort(known.shares[mine, known.classes.index(of)])[::-1]
     # Sums of shares fall short of round numbers by rounding.
     at = [int(np.ceil(sensitivity * len(falling) - 1e-9)) - 1 for sensitivity in sorted(sensitivities)]

@@ -60,7 +60,9 @@ def pasted_pairs(
     """
     given = {sample.image_id: sample for sample in samples}
     if unknown := [name for name in hair if name not in given]:
-        raise UsageError(f"there is no picture {', '.join(unknown)} to take hair from")
+        raise UsageError(
+            f"there is no picture {', '.join(unknown)} to lift hair from; --hair takes ids of pictures in --images"
+        )
     taken = [given[name] for name in hair] if hair else most_covered(samples, hairy)
     lifted = [(sample.image_id, _lifted(sample)) for sample in taken]
     rest = [sample for sample in samples if sample.image_id not in dict(lifted)]
@@ -81,7 +83,9 @@ def _lifted(sample: Sample) -> Layer:
     image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
     layer = lifted_layer(image, None if mask is None else mask > 127)
     if (layer.through < 255).any(axis=2).mean() < LEAST_HAIR:
-        raise UsageError(f"{sample.image} has hardly any hair that the finder sees")
+        raise UsageError(
+            f"{sample.image} has hardly any hair that the finder sees; name another picture with --hair"
+        )
     return layer
 
 

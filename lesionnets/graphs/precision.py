@@ -90,10 +90,10 @@ def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0)
     whole = whole_weights(model)
     wide = wide_convolutions(whole)
     if not (chosen := wide[: len(wide) - spare]):
-        raise UsageError("the model has no convolution that is worth bytes")
+        raise UsageError("the model has no convolution wide enough for int8")
     given = list(inputs)
     if not given:
-        raise UsageError("there are no images to calibrate by")
+        raise UsageError("there are no images to calibrate with; name some with --images")
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         onnx.save(whole, before)
@@ -128,7 +128,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     whole = whole_weights(model)
     if not (chosen := set(wide_convolutions(whole))):
-        raise UsageError("the model has no convolution that is worth float16")
+        raise UsageError("the model has no convolution wide enough for float16")
     tensors = {tensor.name: tensor for tensor in whole.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in whole.graph.node:
@@ -149,7 +149,7 @@ def _halved(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> li
         if tensor.data_type == single:
             values = numpy_helper.to_array(tensor)
             if np.abs(values).max() > np.finfo(np.float16).max:
-                raise UsageError(f"{tensor.name} holds weights beyond float16")
+                raise UsageError(f"{tensor.name} has weights beyond the range of float16")
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     return [*casts, node, helper.make_node("Cast", [f"{result}/out"], [result], to=single)]
 

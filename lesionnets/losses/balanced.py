@@ -43,7 +43,9 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, s
         ValueError: If the batch sizes or the numbers of classes differ.
     """
     if logits.shape[0] != labels.shape[0] or logits.shape[1] != weights.shape[0]:
-        raise ValueError(f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and {len(weights)} weights")
+        raise ValueError(
+            f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and {len(weights)} weights do not fit"
+        )
     losses = functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
     return (losses * weights[labels]).mean()
 

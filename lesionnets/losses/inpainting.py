@@ -42,7 +42,7 @@ def inpainting_terms(painted: Tensor, clean: Tensor, valid: Tensor, features: Fe
     """
     if painted.shape != clean.shape or valid.shape != clean[:, :1].shape:
         shapes = [tuple(values.shape) for values in (painted, clean, valid)]
-        raise ValueError(f"painted, clean and valid are of the shapes {shapes}")
+        raise ValueError(f"painted, clean and valid have shapes that do not fit: {shapes}")
     error = (painted - clean).abs()
     composed = valid * clean + (1 - valid) * painted
     wanted = features(clean)

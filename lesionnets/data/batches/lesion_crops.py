@@ -61,5 +61,8 @@ def named_lesion_crops(
         if len(crops) == limit:
             return crops
     if not crops:
-        raise UsageError(f"there is no image with a mask whose lesion measures {least} pixels")
+        raise UsageError(
+            f"no image has a mask whose lesion measures at least {least} pixels; "
+            "give larger images, or masks for them"
+        )
     return crops

@@ -35,7 +35,9 @@ class PatchPairs:
         side = patch * SCALE
         self._images = [image for image in images if min(image.shape[:2]) >= side]
         if not self._images:
-            raise UsageError(f"no lesion of the training images measures {side} pixels on both sides")
+            raise UsageError(
+                f"no lesion of the training images measures {side} pixels on both sides; give larger images"
+            )
         self._patch, self._batch_size, self._steps = patch, batch_size, steps
 
     def __len__(self) -> int:

@@ -48,7 +48,9 @@ class PooledPatches:
             for _ in range(each)
         ]
         if not pairs:
-            raise UsageError(f"no training image measures {patch * SCALE} pixels on both sides")
+            raise UsageError(
+                f"no training image measures {patch * SCALE} pixels on both sides; give larger images"
+            )
         self._small, self._truth = (np.stack(part) for part in zip(*pairs, strict=True))
         self._batch_size, self._steps = batch_size, steps
 

@@ -100,7 +100,7 @@ def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
     """
     rows = read_table(path)
     if not rows:
-        raise UsageError(f"{path} holds no labels")
+        raise UsageError(f"{path} holds no labels; it needs a row for each image")
     if not columns <= set(rows[0]):
         raise UsageError(f"{path} needs the columns {' and '.join(sorted(columns, reverse=True))}")
     return [{name: row[name] or "" for name in columns} for row in rows]
@@ -169,7 +169,7 @@ def read_image(path: Path, size: int | None = None) -> Image:
     """
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise UsageError(f"{path} cannot be read as an image")
+        raise UsageError(f"{path} cannot be read as an image; replace it, or leave it out")
     if size is not None:
         bgr = cv2.resize(bgr, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(bgr[:, :, ::-1])
@@ -183,7 +183,7 @@ def read_mask(path: Path, size: int | None = None) -> npt.NDArray[np.uint8]:
     """
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if grey is None:
-        raise UsageError(f"{path} cannot be read as a mask")
+        raise UsageError(f"{path} cannot be read as a mask; replace it, or leave it out")
     mask = np.where(grey > 0, np.uint8(255), np.uint8(0))
     return mask if size is None else np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
 
@@ -198,9 +198,12 @@ def read_fitting_mask(path: Path, height: int, width: int) -> npt.NDArray[np.uin
     rows, columns = mask.shape
     # A pixel on either side is what rounding to another resolution makes of the same proportions.
     if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
-        raise UsageError(f"{path} is {columns} x {rows} pixels, its image {width} x {height}")
+        raise UsageError(
+            f"{path} is {columns} x {rows} pixels, but its image {width} x "
+            f"{height}: give a mask of the same proportions"
+        )
     if not mask.any():
-        raise UsageError(f"{path} is empty: it shows no lesion")
+        raise UsageError(f"{path} is empty: it shows no lesion; draw one, or leave it out")
     return mask
 
 
@@ -218,7 +221,7 @@ def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArr
         UsageError: If there is no mask, it has other proportions or no lesion, or a file cannot be decoded.
     """
     if sample.mask is None:
-        raise UsageError(f"{sample.image} has no mask")
+        raise UsageError(f"{sample.image} has no mask; add one, or leave the image out")
     image = read_image(sample.image)
     height, width = image.shape[:2]
     mask = read_fitting_mask(sample.mask, height, width)

@@ -73,7 +73,7 @@ def load_things(folder: Path, size: int, most: int | None = None) -> Things:
 def _drawing(path: Path, size: int) -> Image:
     bgra = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if bgra is None or bgra.ndim != 3 or bgra.shape[2] != 4:
-        raise UsageError(f"{path} cannot be read as a drawing with transparency")
+        raise UsageError(f"{path} cannot be read as a drawing with transparency; replace it, or leave it out")
     small = cv2.resize(bgra, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(small[:, :, [2, 1, 0, 3]], np.uint8)
 

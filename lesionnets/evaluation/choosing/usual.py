@@ -58,7 +58,9 @@ def fit(path: Path, pictures: Sequence[Sample], held_out: Sequence[Sample], *, s
     hyper = trained.hyper | {"judges": True}
     network = checkpoint.network(trained.network, hyper)
     if not isinstance(network, Classifier) or network.usual is None:
-        raise UsageError(f"{path} holds a {trained.network}, which cannot tell unusual pictures")
+        raise UsageError(
+            f"{path} holds a {trained.network}, which cannot tell unusual pictures; train classify_lite"
+        )
     needed = network.usual.directions.shape[1]
     if len(pictures) < needed:
         raise UsageError(

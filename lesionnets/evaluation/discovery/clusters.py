@@ -106,7 +106,7 @@ def agreement(one: Patterns, other: Patterns, *, seed: int = 0) -> Agreement:
         UsageError: If their places differ in size, or they share none.
     """
     if one.assigned.shape != other.assigned.shape:
-        raise UsageError("networks of one size alone can be compared: their places are not the same")
+        raise UsageError("only networks of the same size can be compared; these have different places")
     both = (one.assigned >= 0) & (other.assigned >= 0)
     first, second = one.assigned[both], other.assigned[both]
     count = max(len(one.centres), len(other.centres))

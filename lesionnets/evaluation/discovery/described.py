@@ -69,7 +69,7 @@ def load_patterns(path: Path) -> PatternClassifier:
     network = trained.build()
     if not isinstance(network, PatternClassifier):
         raise UsageError(
-            f"{path} holds a {trained.network}, which describes no places; train classify_patterns, for one"
+            f"{path} holds a {trained.network}, which describes no places; train classify_patterns, for example"
         )
     return network
 

@@ -74,7 +74,7 @@ class TrainingPictures:
     def __init__(self, samples: Sequence[Sample], originals: EmbeddingFile) -> None:
         if len(samples) < 2:
             raise UsageError(
-                "copies are judged by how near training pictures are to each other: at least two are needed"
+                "copies are judged by how near training pictures are to each other, so at least two are needed"
             )
         self.ids = [sample.image_id for sample in samples]
         self.pictures = [read_image(sample.image, originals.size) for sample in samples]

@@ -96,7 +96,7 @@ def _of_onnx(path: Path) -> Shown:
     query = load_model(path, Stage.SEGMENT, shown=True)
     beside = path.parent.parent.parent / SUPPORT / path.parent.name / path.name
     if "PROTOTYPES" not in query.shapes or not beside.is_file():
-        raise UsageError(f"{path} is not a one-shot model with its {SUPPORT} beside it")
+        raise UsageError(f"{path} is not a one-shot model with its {SUPPORT} next to it")
     support = load_model(beside, None)
     return Shown(query, support, str(path), query.parameters.get("unseen"))
 

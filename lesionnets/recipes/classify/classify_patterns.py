@@ -114,7 +114,7 @@ def train(options: RecipeOptions) -> Path:
         inside = training.sources == options.leave_out
         rows, held_out = rows[~inside], training.of(rows[inside])
     if not len(held_out.labels):
-        raise UsageError(f"no image with a diagnosis is of source {options.leave_out}")
+        raise UsageError(f"no image with a diagnosis is from source {options.leave_out}; leave out another one")
     limits = options.limits(MINUTES, PATIENCE)
     limits["epochs"] = limits["epochs"] or EPOCHS
     trained = fit(
