@@ -74,7 +74,7 @@ def network(name: str, hyper: dict[str, Any]) -> nn.Module:
         return found(**hyper)
     except TypeError as error:
         raise UsageError(
-            f"network {name!r} does not take the checkpoint's hyper-parameters:  {sorted(hyper)}"
+            f"network {name!r} does not take the checkpoint's hyper-parameters: {sorted(hyper)}"
         ) from error
 
 

@@ -123,7 +123,7 @@ def refuse_unknown(model: str, names: Sequence[str], samples: Sequence[Sample]) 
     found = {str(sample.diagnosis) for sample in samples}
     if unknown := sorted(found - set(names)):
         raise UsageError(
-            f"the labels contain diagnoses that are not classes of {model}:  {', '.join(unknown)} (it knows "
+            f"the labels contain diagnoses that are not classes of {model}: {', '.join(unknown)} (it knows "
             f"{', '.join(names)})"
         )
     if len(found) == 1:

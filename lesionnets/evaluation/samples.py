@@ -167,7 +167,7 @@ def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
         if not key or not diagnosis or (split is not None and (row["split"] or "").strip() != split):
             continue
         if found.setdefault(key, diagnosis) != diagnosis:
-            raise UsageError(f"{path} has two diagnoses for {key}:  {found[key]} and {diagnosis}")
+            raise UsageError(f"{path} has two diagnoses for {key}: {found[key]} and {diagnosis}")
     if not found:
         raise UsageError(f"{path} has no diagnosis" + (f" of split {split!r}" if split is not None else ""))
     return found
@@ -178,7 +178,7 @@ def _images(folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         for path in image_files(folder):
             if path.stem in found:
-                raise UsageError(f"image {path.stem} occurs twice:  {found[path.stem]} and {path}")
+                raise UsageError(f"image {path.stem} occurs twice: {found[path.stem]} and {path}")
             found[path.stem] = path
     if not found:
         raise UsageError(f"{_names(folders)} holds no image ({' '.join(sorted(SUFFIXES))})")

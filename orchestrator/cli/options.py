@@ -228,6 +228,6 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be created:  {error.strerror}") from error
+        raise UsageError(f"{folder} cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} is not writable; choose another folder, or change its permissions")
