@@ -43,16 +43,17 @@ class SentDecision(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: int = Field(ge=1, description="one more than the reader's last of this image")
+    version: int = Field(ge=1, description="one more than the reader's last version for this image")
     kind: Literal["read", "adjudicate", "return"] = "read"
-    stages: dict[Stage, str] = Field(description="keys of the results that lay before the reader")
+    stages: dict[Stage, str] = Field(description="keys of the results that the reader saw")
     shown: bool = Field(description="whether the models' results were shown")
-    blank: bool = Field(default=False, description="whether drawing began on an empty picture")
+    blank: bool = Field(default=False, description="whether drawing started on an empty picture")
     despite: dict[Stage, str] = Field(default={}, description="keys of newer results that the reader was told of")
     diagnosis: list[Text] = []
     unsure: bool = False
     mask: list[int] | str | None = Field(
-        default=None, description="COCO's run lengths of all of the picture, or a PNG of its size in Base64"
+        default=None,
+        description="mask as COCO's run lengths of the whole picture, or as a PNG of its size in Base64",
     )
     features: list[Feature] = []
     comment: str = Field(default="", max_length=10_000)
@@ -69,7 +70,12 @@ def read(
     person: ThePerson,
     leases: TheLeases,
     everything: Annotated[
-        bool, Query(alias="open", description="others', too, undecided: not blind since")
+        bool,
+        Query(
+            alias="open",
+            description="whether to return others' decisions too, before deciding; "
+            "the reader is then no longer blind",
+        ),
     ] = False,
 ) -> Response:
     """The decisions of an image that the reader may see, the version that comes next, and what was run anew.

@@ -25,7 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE", help="BATCH/INDEX, or the SHA-256 that records have.", show_default=False),
+    typer.Argument(metavar="IMAGE", help="BATCH/INDEX, or the image's SHA-256 from a record.", show_default=False),
 ]
 
 commands = typer.Typer(
