@@ -210,5 +210,8 @@ class Client:
                 return np.asarray(np.load(BytesIO(body), allow_pickle=False))
             picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
         if picture is None:
-            raise ObjectNotFound(f"{name} of image {result.index} of batch {result.batch!r} is damaged")
+            raise ObjectNotFound(
+                f"{name} of image {result.index} of batch {result.batch!r} is damaged; "
+                "submit the image again to create it again"
+            )
         return picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -69,7 +69,7 @@ def check_batch_name(name: str, what: str = "batch") -> str:
     """
     if NAME.fullmatch(name) is None or ".." in name:
         raise UsageError(
-            f"{what} name {name!r} is not usable: take 1 to 100 of a-z, 0-9, '.', '_' and '-', "
+            f"{what} name {name!r} cannot be used: take 1 to 100 of a-z, 0-9, '.', '_' and '-', "
             "starting and ending with a letter or digit"
         )
     return name

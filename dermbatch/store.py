@@ -258,7 +258,9 @@ class ObjectStore:
                 raise
             return None
         if written and new is None:
-            raise StoreUnavailable("the object store gives no ETags, without which nothing is replaced safely")
+            raise StoreUnavailable(
+                "the object store returns no ETags, without which nothing can be replaced safely"
+            )
         return new
 
     def copy(self, key: str, to: str, *, bucket: str) -> None:

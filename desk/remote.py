@@ -178,7 +178,7 @@ def _files(given: Path) -> Iterator[tuple[Path, str]]:
     found = [path for path in sorted(given.rglob("*")) if path.is_file()]
     visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(given).parts)]
     if not visible:
-        raise UsageError(f"{given} is no file, and no folder with files")
+        raise UsageError(f"{given} is neither a file nor a folder with files")
     for path in visible:
         yield path, f"{given.name}/{path.relative_to(given).as_posix()}"
 

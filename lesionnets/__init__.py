@@ -1,1 +1,1 @@
-"""The networks in PyTorch: architectures, losses, data, recipes, evaluation and export to Triton."""
+"""The networks in PyTorch: architectures, losses, data, recipes, evaluation, and export to Triton."""

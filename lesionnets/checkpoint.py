@@ -21,14 +21,14 @@ from lesionnets import nets
 from lesionnets.lookup import modules_below
 
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, OSError)
-"""What ``torch.load`` raises for a file that it did not write."""
+"""Errors that ``torch.load`` raises for a file that it did not write."""
 
 _KEYS = {"recipe", "network", "hyper", "state", "figures"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The content of a checkpoint file."""
 
     recipe: str
     network: str
@@ -55,7 +55,7 @@ class Checkpoint:
 
 
 def name_of(network: type[nn.Module]) -> str:
-    """What checkpoints call a network of ``lesionnets.nets``, such as ``unet.UNet``."""
+    """The name of a network of ``lesionnets.nets`` in checkpoints, such as ``unet.UNet``."""
     return f"{network.__module__.rpartition('.')[2]}.{network.__name__}"
 
 
@@ -73,7 +73,9 @@ def network(name: str, hyper: dict[str, Any]) -> nn.Module:
     try:
         return found(**hyper)
     except TypeError as error:
-        raise UsageError(f"network {name!r} does not take these hyper-parameters: {sorted(hyper)}") from error
+        raise UsageError(
+            f"network {name!r} does not take the checkpoint's hyper-parameters: {sorted(hyper)}"
+        ) from error
 
 
 def save(
@@ -104,7 +106,7 @@ def save_calibrated(path: Path, trained: Checkpoint, temperature: torch.Tensor, 
 
 
 def write_whole(path: Path, content: object) -> None:
-    """``torch.save`` beside the target and rename, so that a kill never leaves half a file."""
+    """Save next to the target and rename, so that a kill never leaves half a file."""
     beside = path.with_name(path.name + ".part")
     torch.save(content, beside)
     beside.replace(path)
@@ -118,10 +120,10 @@ def load(path: Path, *, recipe: str | None = None) -> Checkpoint:
         recipe: If given, the recipe that must have made it.
 
     Raises:
-        UsageError: If the file is missing, is no checkpoint, or another recipe made it.
+        UsageError: If the file is missing or is not a checkpoint, or if another recipe made it.
     """
     if not path.is_file():
-        raise UsageError(f"there is no checkpoint {path}")
+        raise UsageError(f"there is no checkpoint {path}; `lesionnets train` writes one")
     try:
         # weights_only: a checkpoint from elsewhere must not be able to run code.
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,9 +1,10 @@
 """A Triton ensemble in a model repository: models that run one after the other under one name.
 
-A version's folder holds ``steps.txt``, a line for each step: model, version, digest of that version's file. The
-digest of ``steps.txt`` is the version's own, ``sha256.<version>`` in ``config.pbtxt``: so it changes with any
-weight of any step. Triton reads one configuration for all versions of a model, and so would run the newest steps
-under an older version's number: an ensemble has one version at a time, and a second one a name of its own.
+A version's folder contains ``steps.txt`` with a line for each step: model, version, digest of that version's file.
+The digest of ``steps.txt`` is the ensemble version's own, ``sha256.<version>`` in ``config.pbtxt``, so it changes
+with any weight of any step. Triton reads one configuration for all versions of a model, and would run the newest
+steps under an older version's number. So an ensemble has one version at a time, and a second one needs a name of
+its own.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ class Step:
 
     Attributes:
         model: Its name.
-        version: The version that is meant, never "the newest".
+        version: The exact version, never "the newest".
         sha256: Digest of that version's file.
-        inputs: The model's input to the ensemble's tensor that it is given.
-        outputs: The model's output to the ensemble's tensor that it becomes.
+        inputs: From each input of the model to the ensemble's tensor that it is given.
+        outputs: From each output of the model to the ensemble's tensor that it becomes.
     """
 
     model: str
@@ -68,12 +69,12 @@ def write_ensemble(
     """Write the ensemble ``folder.name`` with its configuration; other versions of it are removed.
 
     Args:
-        folder: Of the model; made where it is missing.
+        folder: Folder of the model; created if missing.
         version: A whole number above 0.
         steps: In running order.
-        stage: Whose contract it keeps.
-        contract: What it takes and gives.
-        batch: Largest batch of one request: that of its steps.
+        stage: The stage whose contract it keeps.
+        contract: Its input and output tensors.
+        batch: Largest batch of a request, the same as for its steps.
 
     Returns:
         The version's ``steps.txt``.

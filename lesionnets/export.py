@@ -1,10 +1,10 @@
 """``lesionnets export``: a version of a model in a Triton model repository.
 
 Writes ``<repository>/<model>/<version>/model.onnx``, ``config.pbtxt`` beside the versions, ``labels.txt`` for a
-classifier, and ``MODEL_CARD.md``. The model is called as its recipe; what comes before the first underscore of
-that name is its stage. MB-DCNN becomes an ensemble (:mod:`lesionnets.ensemble`) and its steps. The configuration
-serves Triton's own ONNX Runtime backend and the embedded one alike; what only the worker reads (stage, threshold,
-labels, tile, file digests) stands in ``parameters``, of which a backend passes over those that it does not know.
+classifier, and ``MODEL_CARD.md``. The model has its recipe's name, and the part before the first underscore is its
+stage. MB-DCNN becomes an ensemble (:mod:`lesionnets.ensemble`) and its steps. The configuration works for Triton's
+own ONNX Runtime backend and for the embedded one. What only the worker reads (stage, threshold, labels, tile, file
+digests) is in ``parameters``; a backend ignores those that it does not know.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from lesionnets.nets.mutual.mutual import MutualSN
 from lesionnets.nets.segment.one_shot import OneShot
 
 MOST_BYTES = 10_000_000
-"""Most bytes of a model file, as it travels with the package."""
+"""Largest size of a model file in bytes, because it travels with the package."""
 
 MOST_ROWS = 4
 """Largest batch of one request."""
 
 HALVE_ABOVE = 4_000_000
-"""Larger models store their weights as float16; they are computed with as float32."""
+"""Models larger than this, in bytes, store their weights as float16 and compute with them as float32."""
 
 WARMUP = 480, 640
 """Height and width of the zero image that a model is warmed up with, unless it takes tiles."""
@@ -89,19 +89,20 @@ def export(
     """Write a trained network as a version of a model.
 
     Args:
-        checkpoint_path: What `lesionnets train` wrote: a checkpoint, or the run's folder with its ``best.pt``.
-        repository: A Triton model repository; made where it is missing.
+        checkpoint_path: What `lesionnets train` wrote: a checkpoint, or a run's folder with its ``best.pt``.
+        repository: A Triton model repository; created if missing.
         version: A whole number above 0; the next free one by default. An existing version is overwritten.
-        name: Of the model; the recipe's by default. An ensemble's second version needs another.
-        figures: Measured ones with their intervals, for the card; the checkpoint's own by default.
-        flips: Serve the mean over the picture and its three mirror images; of segmentation and classification.
-        visual_backprop: Serve ``VISUALBACKPROP`` as well; of classifiers.
+        name: Name of the model, by default the recipe's. A second version of an ensemble needs another name.
+        figures: Measured figures with their intervals, for the card; by default those of the checkpoint.
+        flips: Serve the mean over the picture and its three mirror images; for segmentation and classification
+            only.
+        visual_backprop: Also serve ``VISUALBACKPROP``; for classifiers only.
 
     Returns:
-        The model file; ``steps.txt`` of an ensemble.
+        The model file, or ``steps.txt`` of an ensemble.
 
     Raises:
-        UsageError: If the checkpoint, the version or the name is not usable.
+        UsageError: If the checkpoint, the version or the name cannot be used.
     """
     if checkpoint_path.is_dir():
         checkpoint_path /= "best.pt"
@@ -114,7 +115,7 @@ def export(
     folder = repository / _plain(name or trained.recipe)
     if isinstance(network, MutualSN):
         if visual_backprop:
-            raise UsageError("--visual-backprop is for classifiers")
+            raise UsageError("--visual-backprop is for classifiers; leave it out")
         if flips:
             raise UsageError("--flips is for models of one graph, not for an ensemble")
         return _export_mb_dcnn(trained, network, folder, version, figures)
@@ -136,7 +137,7 @@ def export(
 
 
 def _export_support(trained: Checkpoint, network: OneShot, repository: Path, version: str) -> None:
-    """Write the model that makes the prototypes of a support, of the same version."""
+    """Write the model that makes the prototypes of a support, with the same version."""
     folder = repository / one_shot.SUPPORT
     graph, contract = one_shot.build_support(network), one_shot.support_contract(network)
     size = write_model(folder, version, graph, None, contract).stat().st_size
@@ -151,7 +152,7 @@ def _plain(name: str) -> str:
 
 
 def _number(version: str | None, *folders: Path) -> str:
-    """A version as Triton writes it; where none is given the next one that is free in all of the folders."""
+    """A version as Triton writes it; by default the next one that is free in all of the folders."""
     taken = [int(number) for folder in folders for number in versions(folder)]
     version = version or str(max(taken, default=0) + 1)
     if not version.isdecimal() or int(version) < 1:
@@ -166,7 +167,7 @@ def _export_mb_dcnn(
     version: str | None,
     figures: Mapping[str, Figure] | None,
 ) -> Path:
-    """Write MB-DCNN's three steps, the ensemble of them, and mask-CN as a classifier; all of one version."""
+    """Write MB-DCNN's three steps, the ensemble, and mask-CN as a classifier, all with one version."""
     guide, repository = _part(trained, "mask", "guide"), folder.parent
     models = {
         "segment_coarse_sn": (_part(trained, "coarse", "coarse"), Stage.SEGMENT),
@@ -202,7 +203,7 @@ def _export_mb_dcnn(
 
 
 def _part(trained: Checkpoint, figures: str, part: str) -> Checkpoint:
-    """A part of MB-DCNN's checkpoint as one of its own: what a card reads."""
+    """A part of MB-DCNN's checkpoint as a checkpoint of its own, for the card."""
     state = {name.partition(".")[2]: value for name, value in trained.state.items() if name.startswith(f"{part}.")}
     names = {name.removeprefix(f"{figures}_"): name for name in trained.figures if name.startswith(f"{figures}_")}
     own = {short: trained.figures[name] for short, name in names.items()} if figures else trained.figures
@@ -215,7 +216,7 @@ def write_model(
 ) -> Path:
     """Write a graph as a version of the model ``folder.name``, and the configuration of all its versions.
 
-    Without a stage it is a step of an ensemble.
+    Without a stage, the model is a step of an ensemble.
 
     Raises:
         UsageError: If the file is larger than ``MOST_BYTES``.
@@ -225,7 +226,7 @@ def write_model(
         content = halve_weights(graph).SerializeToString(deterministic=True)
     if len(content) > MOST_BYTES:
         raise UsageError(
-            f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}; take a narrower network"
+            f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}; train a narrower network"
         )
     model_file = folder / version / "model.onnx"
     model_file.parent.mkdir(parents=True, exist_ok=True)
@@ -237,13 +238,13 @@ def write_model(
 
 
 def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, ending: str) -> Path:
-    """Write a model's graph in other arithmetic as a model beside it: ``NAME_ENDING``, of the same configuration.
+    """Write a model's graph in other arithmetic as the model ``NAME_ENDING``, with the same configuration.
 
     Args:
         model_file: ``model.onnx`` of a version of the model, in a model repository.
-        graph: The variant.
-        repository: To write into; made where it is missing.
-        ending: Of the name.
+        graph: The variant's graph.
+        repository: The model repository to write into; created if missing.
+        ending: Ending of its name.
 
     Returns:
         Its file.
@@ -255,7 +256,9 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
     folder = repository / f"{source.name}_{ending}"
     content = graph.SerializeToString(deterministic=True)
     if len(content) > MOST_BYTES:
-        raise UsageError(f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}")
+        raise UsageError(
+            f"{folder.name} takes {len(content)} bytes, more than {MOST_BYTES}; start from a narrower network"
+        )
     made = folder / model_file.parent.name / "model.onnx"
     made.parent.mkdir(parents=True, exist_ok=True)
     made.write_bytes(content)
@@ -276,13 +279,13 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
 
 
 def versions(folder: Path) -> list[str]:
-    """The versions of a model that lie in its folder, oldest first."""
+    """The versions of a model in its folder, oldest first."""
     names = (path.parent.name for file in ("model.onnx", STEPS) for path in folder.glob(f"*/{file}"))
     return sorted((name for name in names if name.isdecimal()), key=int)
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal: what provenance calls the model by."""
+    """SHA-256 of a file in hexadecimal, which identifies the model in records."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -304,7 +307,7 @@ def _config(folder: Path, version: str, stage: Stage | None, contract: Contract)
 
 
 def _of_other_versions(folder: Path, version: str) -> dict[str, str]:
-    """Operating points of the versions that stay as they are: those of this one were another file's."""
+    """Operating points of the other versions; those of this one were set for another file."""
     path = folder / "config.pbtxt"
     if not path.is_file():
         return {}

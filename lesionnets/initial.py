@@ -1,8 +1,8 @@
-"""Weights to begin training from: those of a checkpoint, or of the ONNX file that is served.
+"""Weights to start training from: those of a checkpoint, or of the ONNX file that is served.
 
-In a served file batch norm is folded into the convolution before it. What it had learnt of scale and mean is not
-to be had from there, but it is not needed either: any mean and scale can be taken out of the folded weights again.
-Those of the images that are trained on are, so that the network gives the same in training and in service.
+In a served file, batch norm is folded into the convolution before it. The scale and mean that it had learned
+cannot be recovered, but they are not needed: any mean and scale can be taken out of the folded weights again.
+Those of the training images are used, so that the network returns the same in training and in service.
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ _FOLDED = ".weight_bias"  # what the exporter calls the bias that a folded batch
 
 @runtime_checkable
 class Narrowing(Protocol):
-    """A network that can begin from a wider one of its kind."""
+    """A network that can start from a wider one of its kind."""
 
     def wider(self, state: Mapping[str, Tensor], /) -> Self | None:
-        """A network of the widths of these weights; none where they are its own, or another network's."""
+        """A network as wide as these weights; None if they are as wide as this one or of another network."""
 
     def narrow_from(self, wide: Self, /) -> None:
-        """Take the strongest channels of a trained network."""
+        """Copy the strongest channels of a wider, trained network."""
 
 
 def begin_from(model: nn.Module, weights: Path, see: Callable[[nn.Module], object]) -> None:
-    """Give a network the weights of a trained one.
+    """Load the weights of a trained network into a network.
 
-    All parameters have to be there, or a wider network's where it can be narrowed. Buffers that are there are
-    taken, but for numbers that are fitted after training (a temperature, a bias): they are fitted anew.
+    All parameters must be there, or those of a wider network if it can be narrowed. Buffers are loaded if they are
+    there, except numbers that are fitted after training (temperature, bias), which are fitted again.
 
     Args:
-        model: Of the same network, or a narrower one of its kind.
+        model: The network to fill: the same as the trained one, or a narrower one of its kind.
         weights: ``best.pt``, ``model.onnx``, or a folder: a run's, or a served model's (its newest version).
-        see: Shows a network some of what it is to be trained on.
+        see: Runs a network on some of the images that it will be trained on.
 
     Raises:
-        UsageError: If there are none, another network's, or served ones that were merged.
+        UsageError: If there are no weights, or they are those of another network, or their branches were merged
+            for service.
     """
     path = _file(weights)
     if path.suffix == ".onnx" and isinstance(model, PlainEnhancer):
-        raise UsageError(f"{path} has its branches merged: begin from the checkpoint that it was made from")
+        raise UsageError(f"{path} has its branches merged; start from the checkpoint that it was made from")
     found = _served(path) if path.suffix == ".onnx" else checkpoint.load(path).state
     wide = model.wider(found) if isinstance(model, Narrowing) else None
     _take(model if wide is None else wide, found, path, see)
@@ -71,7 +72,7 @@ def _take(model: nn.Module, found: dict[str, Tensor], path: Path, see: Callable[
 
 
 def _file(weights: Path) -> Path:
-    """The file that is meant by a path."""
+    """The file that a path stands for."""
     served = sorted(weights.glob("[0-9]*/model.onnx"), key=lambda path: int(path.parent.name))
     return (served[-1] if served else weights / "best.pt") if weights.is_dir() else weights
 
@@ -89,7 +90,7 @@ def _load(model: nn.Module, found: dict[str, Tensor], path: Path) -> None:
 
 
 def _served(path: Path) -> dict[str, Tensor]:
-    """The weights in an ONNX file as `lesionnets export` writes it, by the network's own names."""
+    """The weights in an ONNX file written by `lesionnets export`, by the network's own names."""
     import onnx  # noqa: PLC0415 - who trains from nothing does not wait for it
 
     try:
@@ -105,7 +106,7 @@ def _served(path: Path) -> dict[str, Tensor]:
 
 
 def _unfolded(model: nn.Module, found: dict[str, Tensor]) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    """The batch norms that a served file has folded; their weights, of mean 0 and variance 1, are added to it."""
+    """The batch norms folded in a served file; adds their weights, for mean 0 and variance 1, to ``found``."""
     for name in [name for name in found if name.endswith(_FOLDED)]:
         convolution = name.removesuffix(_FOLDED)
         parent, _, number = convolution.rpartition(".")
@@ -122,9 +123,9 @@ def _unfolded(model: nn.Module, found: dict[str, Tensor]) -> Iterator[tuple[str,
 
 @contextmanager
 def _measuring(norms: dict[str, nn.BatchNorm2d]) -> Iterator[None]:
-    """Meanwhile batch norms note what they are given; then they take its mean and variance for their own.
+    """Within this context batch norms record their inputs; at its end they adopt the mean and variance of these.
 
-    They give the same as before: what they now subtract and divide by is added and multiplied again.
+    Their outputs stay the same: what they now subtract and divide by is added and multiplied again.
     """
     given: dict[str, list[Tensor]] = {name: [] for name in norms}
 

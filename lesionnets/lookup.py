@@ -1,4 +1,4 @@
-"""Modules by their own names, whatever group they lie in: checkpoints and commands name no folders."""
+"""Find modules by their own names, whatever folder they are in: checkpoints and commands name no folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from types import ModuleType
 
 
 def modules_below(package: ModuleType) -> dict[str, str]:
-    """Own name to whole name of all modules of a package, such as ``unet`` to ``lesionnets.nets.segment.unet``."""
+    """Full names of a package's modules by their own: ``unet`` is ``lesionnets.nets.segment.unet``."""
     found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     return {module.name.rpartition(".")[2]: module.name for module in found if not module.ispkg}

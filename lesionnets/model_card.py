@@ -16,14 +16,14 @@ from lesionnets.evaluation.figures.intervals import Figure, flat
 
 @dataclass(frozen=True)
 class About:
-    """What a card says of a recipe that no checkpoint knows."""
+    """What a card says about a recipe that is not in the checkpoint."""
 
     does: str
     data: str
     limits: str
     licence: str = "Apache-2.0 (weights and graph); trained on data that permits it"
     command: str = ""
-    """That trains it, where the model is not called as its recipe."""
+    """The recipe that trains it, if the model has another name."""
 
 
 _MB_DCNN = "lesionnets train mb_dcnn"
@@ -253,8 +253,8 @@ def write_card(
         path: The card.
         trained: The checkpoint that the version was exported from.
         version: Of the model.
-        size: Of the model's file, bytes.
-        figures: Measured figures; the checkpoint's own where there are none.
+        size: Size of the model's file in bytes.
+        figures: Measured figures; by default those of the checkpoint.
     """
     about = ABOUT.get(trained.recipe, About("A model of this project.", "see the recipe", "Not described."))
     hyper = "".join(f", {key} {value}" for key, value in trained.hyper.items())
@@ -278,7 +278,7 @@ def write_card(
 
 
 def figure_rows(figures: dict[str, float]) -> list[str]:
-    """Table rows of figures; ``x_low`` and ``x_high`` beside ``x`` are its interval."""
+    """Table rows of figures; ``x_low`` and ``x_high`` are the interval of ``x``."""
     rows = []
     for name, value in figures.items():
         low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")

@@ -1,10 +1,10 @@
 """The classical occlusion finder: dark lines, by grey-level closing (after Bisla et al. 2019, section 3.3).
 
-Closing the luminance with short lines of several directions fills whatever is narrower than the line across it:
-hairs and ruler marks. Where the closing is clearly brighter than the image, something dark and thin lies over
-the skin. The lesion mask corrects it: a finding that lies within the lesion is the lesion's own dark structure.
-(The paper lays the whole segmented lesion back over the processed image, and with it the hairs that cross it.)
-Image and image without what was found are a training pair of the purification network.
+Closing the luminance with short lines in several directions fills whatever is narrower than the line across it,
+such as hairs and ruler marks. Where the closing is clearly brighter than the image, something dark and thin covers
+the skin. The lesion mask corrects this: a finding within the lesion is a dark structure of the lesion itself. (The
+paper lays the whole segmented lesion back over the processed image, and with it the hairs that cross it.) An image
+and the same image without what was found are a training pair for the purification network.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def find_occlusions(image: Image, lesion: Mask | None = None, *, threshold: int 
 
 
 def remove_occlusions(image: Image, lesion: Mask | None = None, *, threshold: int = 14) -> tuple[Image, Mask]:
-    """Take away what the finder finds: the clean half of a training pair for the purification network.
+    """Remove what the finder finds, which makes the clean half of a training pair for purification.
 
     Gaps in the findings are closed, as in the paper, and painted from their edges (Bertalmio et al., CVPR 2001):
-    on phantoms with drawn hair and rulers this leaves an error of 12.1 of 53.4 levels, the closing's own values
-    leave 13.1.
+    on phantoms with drawn hair and rulers this leaves an error of 12.1 of 53.4 levels, while the closing's own
+    values leave 13.1.
 
     Args:
         image: RGB uint8 [H, W, 3].

@@ -1,7 +1,7 @@
-"""The folder of a training run: where it stands, for going on after a kill, and its log.
+"""The folder of a training run: its state, from which it continues after a kill, and its log.
 
-Whenever a run is killed, the folder is that of its last whole epoch: ``last.pt`` is replaced at once or not at
-all, and lines of ``log.csv`` that are younger go when the run goes on.
+Whenever a run is killed, the folder holds its last whole epoch. ``last.pt`` is replaced as a whole or not at all,
+and later lines of ``log.csv`` are removed when the run continues.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _KEYS = {"told", "state", "parts"}
 
 @dataclass
 class State:
-    """Where training stands.
+    """How far training has come.
 
     Attributes:
-        epoch: Epochs that are done.
-        seconds: That they took, of wall time.
+        epoch: Number of finished epochs.
+        seconds: Wall-clock seconds that they took.
         best: The best validation figure.
-        best_figures: All figures of that validation.
-        stale: Validations since.
+        best_figures: All figures of the best validation.
+        stale: Number of validations since then.
     """
 
     epoch: int = 0
@@ -53,16 +53,16 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """Everything needed to go on."""
+        """Everything that is needed to continue."""
         return self.path / "last.pt"
 
     @property
     def log(self) -> Path:
-        """One line a validation."""
+        """One line for each validation."""
         return self.path / "log.csv"
 
     def begin(self) -> None:
-        """Make the folder; what an earlier run left in it goes."""
+        """Create the folder, and delete what an earlier run left in it."""
         self.path.mkdir(parents=True, exist_ok=True)
         for file in (self.last, self.best, self.log):
             file.unlink(missing_ok=True)
@@ -71,17 +71,17 @@ class RunFolder:
         """Write ``last.pt``.
 
         Args:
-            state: Where training stands.
-            told: What makes the run this one and no other, such as recipe and seed: plain values.
-            parts: State dictionaries of all that learns.
+            state: How far training has come.
+            told: Plain values that identify the run, such as recipe and seed.
+            parts: State dictionaries of everything that learns.
         """
         checkpoint.write_whole(self.last, {"told": dict(told), "state": vars(state), "parts": dict(parts)})
 
     def load(self, told: Mapping[str, Any], where: torch.device) -> tuple[State, dict[str, Any]] | None:
-        """State and state dictionaries of ``last.pt``, and the log cut back to them; None where there is none.
+        """State and state dictionaries of ``last.pt``, with the log cut back to them; None without ``last.pt``.
 
         Raises:
-            UsageError: If the file cannot be read, or is another run's.
+            UsageError: If the file cannot be read or belongs to another run.
         """
         if not self.last.is_file():
             return None
@@ -90,7 +90,7 @@ class RunFolder:
         except checkpoint.UNREADABLE as error:
             raise UsageError(f"{self.last} cannot be read; train again without --resume") from error
         if not isinstance(content, dict) or set(content) != _KEYS:
-            raise UsageError(f"{self.last} belongs to no run of this version; train again without --resume")
+            raise UsageError(f"{self.last} is not from a run of this version; train again without --resume")
         for name, value in told.items():
             if content["told"].get(name) != value:
                 raise UsageError(
@@ -102,7 +102,7 @@ class RunFolder:
         return state, content["parts"]
 
     def write_log(self, row: Mapping[str, float]) -> None:
-        """Append a line; the first one with a heading."""
+        """Append a line, and before the first one a heading."""
         is_new = not self.log.is_file()
         with self.log.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
@@ -111,7 +111,7 @@ class RunFolder:
             writer.writerow(row)
 
     def _cut_log(self, epoch: int) -> None:
-        """Leave out what was logged after an epoch, as that is logged again, and a line that is not whole."""
+        """Remove what was logged after an epoch, which is logged again, and an incomplete line."""
         if not self.log.is_file():
             return
         heading, *lines = self.log.read_text().splitlines(keepends=True) or [""]

@@ -1,7 +1,7 @@
 """Where a classifier looked: VisualBackProp and class activation maps, for any classifier.
 
-Both take the classifier and its inputs as they are and read inner layers while it runs. Classifiers of
-``lesionnets.nets`` name the layers that VisualBackProp reads in their property ``stages``.
+Both take any classifier with its inputs, and read inner layers while it runs. Classifiers of ``lesionnets.nets``
+name the layers that VisualBackProp reads in their property ``stages``.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from torch.nn import functional
 def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Sequence[nn.Module]) -> Tensor:
     """VisualBackProp (Bojarski et al. 2016, arXiv 1611.05418, fig. 2): what the convolutions responded to.
 
-    The channels of every stage are averaged; from the deepest on, the average is enlarged to the next shallower
-    one's size and multiplied with it: what only one of them saw vanishes. The paper enlarges by a transposed
-    convolution of ones, which repeats pixels; here it is bilinear, and so without blocks.
+    The channels of each stage are averaged. Starting with the deepest, the average is enlarged to the size of the
+    next shallower one and multiplied with it, so what only one of them saw vanishes. The paper enlarges with a
+    transposed convolution of ones, which repeats pixels; here it is bilinear, which leaves no blocks.
 
     Args:
         classifier: Best in evaluation mode.
-        inputs: What it takes, the image first, float [N, C, H, W].
-        stages: Its layers to read, shallow first, outputs [N, c, h, w] after a ReLU; each runs once in a pass.
+        inputs: Its inputs, the image first, float [N, C, H, W].
+        stages: Layers to read, shallow first, with outputs [N, c, h, w] after a ReLU; each must run once in a
+            pass.
 
     Returns:
-        Float [N, 1, H, W], for every image 0 at its least and 1 at its greatest; zeros where it is flat.
+        Float [N, 1, H, W], scaled from 0 to 1 for each image; all zeros if it is flat.
 
     Raises:
-        ValueError: If there are no stages, or one did not run.
+        ValueError: If there are no stages or one did not run.
     """
     with torch.no_grad(), _read(stages) as outputs:
         classifier(*inputs)
@@ -51,17 +52,17 @@ def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Seq
 def class_activation_maps(classifier: nn.Module, inputs: Sequence[Tensor], features: nn.Module) -> Tensor:
     """Class activation maps by their gradients (Grad-CAM, Selvaraju et al., ICCV 2017, eq. 1 and 2, no ReLU).
 
-    A channel's weight for a class is the mean gradient of the class's logit. Where a linear layer reads the
-    features' means this *is* the class activation map (Zhou et al., CVPR 2016, eq. 2; section 3.1 of the former):
-    the sum over a map is the logit less the bias. Other classifiers need no special form.
+    A channel's weight for a class is the mean gradient of the class's logit. If a linear layer reads the means of
+    the features, this *is* the class activation map (Zhou et al., CVPR 2016, eq. 2; section 3.1 of Selvaraju et
+    al.), and the sum over a map is the logit minus the bias. It works for all other classifiers, too.
 
     Args:
-        classifier: Best in evaluation mode; its first or only output is the logits [N, C].
+        classifier: A classifier, preferably in evaluation mode; its first or only output is the logits [N, C].
         inputs: What it takes.
-        features: Its layer to read, usually the last convolution's; output [N, c, h, w].
+        features: The layer to read, usually the last convolution, with the output [N, c, h, w].
 
     Returns:
-        Float [N, C, h, w]: what speaks for a class is positive, what speaks against it negative.
+        Float [N, C, h, w]: positive where it speaks for a class, negative where it speaks against it.
 
     Raises:
         ValueError: If the layer did not run, or the logits do not depend on it.
@@ -85,7 +86,7 @@ def _enlarged(values: Tensor, like: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _read(layers: Sequence[nn.Module], *, differentiable: bool = False) -> Iterator[dict[int, Tensor]]:
-    """Keep the outputs of layers while a network runs, by the layers' places in the sequence."""
+    """Record the outputs of layers while a network runs, by their indices in the sequence."""
     outputs: dict[int, Tensor] = {}
 
     def keep(place: int, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the recipes of segmentation networks share: pairs, validation, calibration; they bring network and loss."""
+"""What the recipes of segmentation networks share: pairs, validation, calibration. Each adds network and loss."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.training import RecipeOptions, Run, fit
 
 MARGIN = 4 / 3
-"""Side of pictures in memory over that of the network's input, so that zooming in stays sharp."""
+"""Side of pictures in memory as a multiple of the network's input, so that zooming in stays sharp."""
 
 SMOKE_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe decides.
+    """The choices of a recipe.
 
     Attributes:
         recipe: Its name.
         network: Built from ``hyper`` and ``size``.
-        optimiser: From the network to its optimiser; learning rates are peaks.
-        hyper: The network's keyword arguments but ``size``.
-        size: Side of the network's input, pixels.
-        batch_size: Images a step.
-        minutes: Of training, where the caller names none.
-        patience: Validations without a better Jaccard after which training ends; one follows every epoch.
+        optimiser: Makes the network's optimiser; its learning rates are the peaks.
+        hyper: The network's keyword arguments, except ``size``.
+        size: Side of the network's input in pixels.
+        batch_size: Images in a step.
+        minutes: Minutes of training, if the caller names none.
+        patience: Number of validations without a better Jaccard after which training ends; each epoch is
+            validated.
     """
 
     recipe: str
@@ -52,7 +53,7 @@ class Plan:
 
 
 def lesion_finder(path: Path, recipe: str) -> Callable[[Image], Image]:
-    """The function from image, uint8 [H, W, 3], to lesion probability, uint8 [H, W], of a segmentation checkpoint.
+    """A function from an image uint8 [H, W, 3] to its lesion probability x 255, uint8 [H, W], from a checkpoint.
 
     Raises:
         UsageError: If the checkpoint is missing or of another recipe.
@@ -90,7 +91,7 @@ def train_segmenter(
         options: Of the command.
         plan: Of the recipe.
         loss_step: Loss of a batch of uint8 images [B, 3, size, size] and masks [B, 1, size, size], 0 to 255.
-        prepare: Called with the network before training, to give it weights; not in a smoke test.
+        prepare: Called with the network before training, to load weights into it; not in a smoke test.
 
     Returns:
         The best checkpoint.

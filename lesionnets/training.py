@@ -1,10 +1,10 @@
-"""The training loop that the recipes share: seeded, resumable after a kill, bfloat16, weights averaged.
+"""The training loop of all recipes: seeded, resumable after a kill, in bfloat16, with averaged weights.
 
 A recipe hands in the network, a loss, batches and a validation; ``fit`` writes into the run's folder
 
 - ``best.pt``: the checkpoint (see :mod:`lesionnets.checkpoint`) with the best validation figure so far,
-- ``last.pt``: everything needed to go on after a kill,
-- ``log.csv``: one line a validation, with the loss of the epoch before it
+- ``last.pt``: everything that is needed to continue after a kill,
+- ``log.csv``: one line for each validation, with the loss of the epoch before it
 
 (see :mod:`lesionnets.run_folder`).
 """
@@ -35,21 +35,21 @@ from lesionnets.run_folder import RunFolder, State
 _SEEN = 8  # batches by which folded batch norms are measured
 
 Batch = Any
-"""A tensor, or a tuple, list or dictionary of tensors: what a loader yields and a loss takes."""
+"""A tensor, or a tuple, list or dictionary of tensors, which a loader yields and a loss takes."""
 
 
 class Learner(Protocol):
-    """What learns, and has to be gone on with after a kill: network, average, optimiser, a discriminator."""
+    """Something that learns and must continue after a kill: network, average, optimiser, discriminator."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on."""
+        """Everything that is needed to continue."""
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Go on from what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
 
 
 class Loader(Protocol):
-    """Batches of one epoch. Its random numbers come from torch's or NumPy's global generator, which are seeded."""
+    """The batches of one epoch, random by torch's or NumPy's global generators, which are seeded."""
 
     def __iter__(self) -> Any: ...
 
@@ -57,7 +57,7 @@ class Loader(Protocol):
 
 
 class Learning(StrEnum):
-    """From what a few-shot network learns: the rows of CD-FSS's table 1."""
+    """What a few-shot network learns from: the rows of table 1 of CD-FSS."""
 
     ALTERNATE = "alternate"
     NATURAL = "natural"
@@ -71,20 +71,20 @@ class RecipeOptions:
 
     Attributes:
         out: Folder of the run.
-        data: Folder in the layout of ``docs/data.md``; recipes that draw their own data do without.
-        minutes: Time budget of training proper, in minutes; the recipe's own where none.
-        smoke: Train for seconds on a handful of images: a test that everything is in place.
-        resume: Go on from ``last.pt``.
-        seed: Of everything random.
-        width: Share of the paper's width, above 0; the recipe's own where none.
-        patience: Validations without a better figure after which training ends; the recipe's own where none.
-        leave_out: Source that is not trained on but measured on (:mod:`lesionnets.data.sources.folds`).
-        init: Weights to begin from (:func:`lesionnets.initial.begin_from`).
-        unseen: Diagnosis that is not trained on but measured on; of few-shot recipes.
-        learning: From what few-shot recipes learn.
-        epochs: Budget in epochs instead of one in minutes: as much work, however busy the machine is.
-        diagnosis: The one that is learnt; of recipes that know one.
-        size: Side of the pictures that a generator makes, pixels; the recipe's own where none.
+        data: Folder in the layout of ``docs/data.md``; recipes that draw their own data need none.
+        minutes: Budget in minutes for training itself; None: the recipe's own.
+        smoke: Train for seconds on a handful of images, to test that everything is in place.
+        resume: Continue from ``last.pt``.
+        seed: Seed of everything random.
+        width: Share of the paper's width, above 0; None: the recipe's own.
+        patience: Number of validations without a better figure after which training ends; None: the recipe's own.
+        leave_out: Source that is measured on instead of trained on (:mod:`lesionnets.data.sources.folds`).
+        init: Weights to start from (:func:`lesionnets.initial.begin_from`).
+        unseen: Diagnosis that is measured on instead of trained on; for few-shot recipes.
+        learning: What few-shot recipes learn from.
+        epochs: Budget in epochs instead of minutes: the same work, however busy the machine is.
+        diagnosis: The diagnosis that is learned; for recipes that learn only one.
+        size: Side in pixels of the pictures that a generator makes; None: the recipe's own.
     """
 
     out: Path
@@ -104,11 +104,11 @@ class RecipeOptions:
     size: int | None = None
 
     def width_or(self, on_cpu: float, *, smoke: float = 0.125) -> float:
-        """Share of the paper's width: what was asked for, else 1.0 on a GPU and ``on_cpu`` elsewhere.
+        """Share of the paper's width: the one asked for, otherwise 1.0 on a GPU and ``on_cpu`` elsewhere.
 
         Args:
-            on_cpu: What two processor cores can train in the recipe's own minutes.
-            smoke: Of a smoke test, wherever it runs.
+            on_cpu: The width that two processor cores can train in the recipe's own minutes.
+            smoke: The width of a smoke test, wherever it runs.
         """
         if self.width is not None:
             return self.width
@@ -117,12 +117,12 @@ class RecipeOptions:
         return 1.0 if device().type == "cuda" else on_cpu
 
     def limits(self, minutes: float, patience: int, *, smoke: int = 1) -> dict[str, Any]:
-        """What bounds :func:`fit`, and what it begins from, as it takes them.
+        """The arguments of :func:`fit` that limit it, and its initial weights.
 
         Args:
             minutes: The recipe's own.
             patience: The recipe's own.
-            smoke: Epochs of a smoke test.
+            smoke: Number of epochs of a smoke test.
         """
         return {
             "epochs": smoke if self.smoke else self.epochs,
@@ -137,7 +137,7 @@ class RecipeOptions:
         """The data folder.
 
         Raises:
-            UsageError: If none was given or it is not there.
+            UsageError: If none was given or it does not exist.
         """
         if self.data is None:
             raise UsageError("this recipe needs images: name their folder with --data DIR")
@@ -148,19 +148,19 @@ class RecipeOptions:
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, where it is written, and by which figure the best is kept."""
+    """What is trained, where it is written, and by which figure the best checkpoint is chosen."""
 
     recipe: str
     network: str
     hyper: dict[str, Any]
     out_dir: Path
     best_by: str
-    """Name of the validation figure, higher is better."""
+    """Name of the validation figure; higher is better."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training reached."""
+    """The result of training."""
 
     best: Path
     figures: dict[str, float]
@@ -169,12 +169,12 @@ class Trained:
 
 
 def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(where: torch.device) -> torch.autocast:
-    """bfloat16 arithmetic where the hardware has it, float32 elsewhere."""
+    """Arithmetic in bfloat16 if the hardware has it, otherwise in float32."""
     has_bfloat16 = torch.cuda.is_bf16_supported() if where.type == "cuda" else _cpu_has_bfloat16()
     return torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_bfloat16)
 
@@ -203,7 +203,7 @@ def one_cycle(progress: float, *, warm_up: float = 0.05) -> float:
 
 
 def to_device(batch: Batch, where: torch.device) -> Batch:
-    """Move every tensor of a batch; images (4-D) become channels-last, which convolutions like."""
+    """Move every tensor of a batch to a device; images (4-D) become channels-last, which is faster."""
     if isinstance(batch, Tensor):
         layout = torch.channels_last if batch.ndim == 4 else torch.preserve_format
         return batch.to(where, non_blocking=True, memory_format=layout)
@@ -231,36 +231,36 @@ def fit(
     companion: Learner | None = None,
     init: Path | None = None,
 ) -> Trained:
-    """Train until the epochs or the minutes are spent, and keep the best checkpoint.
+    """Train until the epochs or minutes are spent, and keep the best checkpoint.
 
-    Each epoch is seeded with ``seed + epoch``, and training goes on at the epoch after the last one that was
-    finished, so a run that was killed and resumed sees the batches that it would have seen. With a budget in
-    epochs its weights are the same too; one in minutes sets learning rates by the clock, which no two runs share.
+    Each epoch is seeded with ``seed + epoch``, and training continues with the epoch after the last finished one.
+    So a run that was killed and resumed sees the same batches as one that was not. With a budget in epochs its
+    weights are the same, too; a budget in minutes sets learning rates by the clock, which differs between runs.
 
     Args:
-        model: The network; moved to the GPU where there is one, and put into channels-last layout.
-        loss_step: Called with the network and a batch, under autocast; returns the scalar loss.
+        model: The network; it is moved to the GPU if there is one, and into the channels-last layout.
+        loss_step: Returns the scalar loss of a network and a batch; called under autocast.
         train_loader: Batches of an epoch.
-        validate: Called with the (averaged) network in evaluation mode; returns figures by name.
-        run: What is trained and where it goes.
-        optimiser: Over the model's parameters; its learning rates are the peaks of :func:`one_cycle`.
+        validate: Returns figures by name; called with the (averaged) network in evaluation mode.
+        run: What is trained and where it is written.
+        optimiser: Optimiser of the model's parameters; its learning rates are the peaks of :func:`one_cycle`.
         epochs: Budget in epochs.
-        minutes: Budget in minutes of wall time, of this and all resumed runs together. Give either or both.
-        validate_every: Epochs between validations; the last epoch is always validated.
-        patience: Stop after so many validations without a better figure.
-        ema_decay: Decay a step of the exponential moving average of the weights that is validated and kept.
-        seed: Of everything random.
-        resume: Go on from ``last.pt`` where there is one.
-        clip_norm: Gradients are scaled down to this norm.
-        companion: What else learns, by ``loss_step``'s own doing; its state is kept in ``last.pt``.
-        init: Weights to begin from in place of the model's own.
+        minutes: Budget in minutes of wall-clock time, for this and all resumed runs together. Give either or both.
+        validate_every: Number of epochs between validations; the last epoch is always validated.
+        patience: Number of validations without a better figure after which training stops.
+        ema_decay: Decay per step of the moving average of the weights, which is validated and kept.
+        seed: Seed of everything random.
+        resume: Continue from ``last.pt`` if there is one.
+        clip_norm: Largest norm of the gradients; they are scaled down to it.
+        companion: Something else that ``loss_step`` trains; its state is kept in ``last.pt``.
+        init: Weights to start from instead of the model's own.
 
     Returns:
         Path and figures of the best checkpoint.
 
     Raises:
-        UsageError: If neither epochs nor minutes are given, ``last.pt`` is another run's or cannot be read, or the
-            weights to begin from are another network's.
+        UsageError: If neither epochs nor minutes are given, ``last.pt`` cannot be read or belongs to another run,
+            or the weights to start from are those of another network.
     """
     if epochs is None and minutes is None:
         raise UsageError("training needs a budget: epochs or minutes")
@@ -316,7 +316,7 @@ def fit(
 def _see(
     model: nn.Module, loss_step: Callable[[nn.Module, Batch], Tensor], train_loader: Loader, seed: int
 ) -> None:
-    """Show a network a few batches, from which nothing is learnt."""
+    """Run a network on a few batches without learning from them."""
     where = next(model.parameters()).device
     seed_everything(seed)
     for raw_batch in islice(train_loader, _SEEN):
@@ -332,7 +332,7 @@ def _step(
     *,
     clip_norm: float,
 ) -> Tensor:
-    """One step; the loss stays where it is, as fetching it would wait for the GPU."""
+    """One step. The loss stays on its device, because fetching it would wait for the GPU."""
     where = next(model.parameters()).device
     optimiser.zero_grad(set_to_none=True)
     with autocast(where):
@@ -368,7 +368,7 @@ def _keep_best(run: Run, model: nn.Module, state: State, figures: dict[str, floa
 def _resume(
     folder: RunFolder, told: dict[str, Any], parts: dict[str, Learner], where: torch.device
 ) -> State | None:
-    """Where the folder's run stands, its weights loaded; None where there is nothing to go on from."""
+    """The state of the folder's run, with its weights loaded; None if there is nothing to continue from."""
     found = folder.load(told, where)
     if found is None:
         return None

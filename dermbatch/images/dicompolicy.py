@@ -73,7 +73,10 @@ def check_is_skin(dataset: Dataset) -> None:
     if sop_class == DIRECTORY_CLASS:
         raise BadInput("a DICOMDIR holds no pixel data; give the files that it names", reason="no_pixel_data")
     if kind := _without_picture(sop_class):
-        raise BadInput(f"the DICOM file is {kind} by its SOP class and holds no picture", reason="no_pixel_data")
+        raise BadInput(
+            f"the DICOM file is {kind} by its SOP class and holds no picture; give image files",
+            reason="no_pixel_data",
+        )
     if sop_class and sop_class not in SKIN_CLASSES:
         raise _no_skin(
             "by its SOP class; give VL Photographic, Dermoscopic Photography or Secondary Capture images"

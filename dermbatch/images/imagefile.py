@@ -161,7 +161,7 @@ def read_image(data: bytes, *, max_pixels: int, frame: int | None = None) -> Sou
             ``not_a_skin_image``, ``no_pixel_data``, ``unsupported_transfer_syntax``.
     """
     if not data:
-        raise BadInput("the file is empty", reason="empty_file")
+        raise BadInput("the file is empty; copy it again", reason="empty_file")
     check_is_binary(data)
     media_type = sniff(data[:256])
     if media_type is None:

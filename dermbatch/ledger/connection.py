@@ -59,7 +59,10 @@ def sorted_errors() -> Iterator[None]:
     try:
         yield
     except redis.OutOfMemoryError as error:
-        raise LedgerUnavailable("Redis is full: it has reached its maxmemory", reason="ledger_full") from error
+        raise LedgerUnavailable(
+            "Redis is full: it has reached its maxmemory; raise it, or wait until batches have ended",
+            reason="ledger_full",
+        ) from error
     except redis.RedisError as error:
         raise LedgerUnavailable(f"Redis did not do what was asked: {type(error).__name__}") from error
 

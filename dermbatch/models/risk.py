@@ -59,7 +59,9 @@ def points_of(parameters: Mapping[str, str], version: str) -> Points | None:
     numbers = sorted((_share(name), value) for name, value in pairs)
     falling = [value for _, value in numbers]
     if not numbers or falling != sorted(falling, reverse=True):
-        raise ValueError(f"{text!r} are no operating points: a higher sensitivity has no higher probability")
+        raise ValueError(
+            f"{text!r} are not operating points: a higher sensitivity cannot have a higher probability"
+        )
     return Points(of, tuple(numbers))
 
 
@@ -99,12 +101,12 @@ def _read(text: str) -> tuple[str, list[tuple[str, float]]]:
 def _pair(word: str) -> tuple[str, float]:
     name, mark, value = word.partition("=")
     if not (name and mark):
-        raise ValueError(f"{word!r} is no pair such as 0.89=0.22")
+        raise ValueError(f"{word!r} is not a pair such as 0.89=0.22")
     return name, _share(value)
 
 
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
-        raise ValueError(f"{text} is no share of 0 to 1")
+        raise ValueError(f"{text} is not a share from 0 to 1")
     return value

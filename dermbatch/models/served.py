@@ -100,7 +100,7 @@ class ServedModel:
         try:
             return float(text)
         except ValueError as error:
-            raise self.broken(f"has {text!r} as parameter {name!r}, which is no number") from error
+            raise self.broken(f"has {text!r} as parameter {name!r}, which is not a number") from error
 
     def require(self, stage: Stage, inputs: set[str], outputs: set[str]) -> None:
         """Refuse a model whose tensors are not those of a stage.
@@ -184,7 +184,7 @@ def describe(stage: Stage | None, version: str, config: Any) -> ServedModel:
         if wanted.name in tensors:
             _check(model, wanted, _type_name(tensors[wanted.name]))
     if config.model_transaction_policy.decoupled:
-        raise model.broken("answers in streams (model_transaction_policy decoupled), and every stage asks once")
+        raise model.broken("answers in streams (model_transaction_policy decoupled), but every stage asks once")
     if not model.sha256:
         raise model.broken(f"states no file digest: give its config.pbtxt the parameter 'sha256.{version}'")
     return model

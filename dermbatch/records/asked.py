@@ -62,13 +62,13 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
 
 def _name(name: str) -> str:
     if NAME.fullmatch(name) is None or ".." in name:
-        raise ValueError("it is no name of a batch or canary")
+        raise ValueError("it is not the name of a batch or canary")
     return name
 
 
 def _object(uri: str) -> str:
     if not _OBJECT.fullmatch(uri):
-        raise ValueError("it is no s3://bucket/key, and no file:///path")
+        raise ValueError("it is neither s3://bucket/key nor file:///path")
     return uri
 
 
@@ -94,8 +94,8 @@ class SupportChoice(Record):
 
     name: Name
     version: int = Field(ge=1)
-    sha256: str = Field(description="digest of its pictures and masks; stage keys hold it")
-    disease: str | None = Field(default=None, description="what it is of, in the words of whoever added it")
+    sha256: str = Field(description="digest of its pictures and masks; part of stage keys")
+    disease: str | None = Field(default=None, description="the disease, in the words of whoever added the support")
 
 
 class Deidentification(Record):
@@ -105,47 +105,52 @@ class Deidentification(Record):
     dates: Literal["remove", "shift", "keep"]
     uids: Literal["replace", "keep"]
     burned_in_text: Literal["refuse", "flag"]
-    reidentification: bool = Field(description="whether a sealed table of the originals was written")
-    salt: str = Field(description="fingerprint of the salt: another salt gives other pseudonyms")
+    reidentification: bool = Field(description="whether a sealed table of the original values was written")
+    salt: str = Field(description="fingerprint of the salt; another salt gives other pseudonyms")
 
 
 class Order(Record):
     """What the user asked to be done; part of plan, batch and job."""
 
     lane: Lane = "bulk"
-    weight: int = Field(default=1, ge=1, le=100, description="share of its lane among batches that are open")
+    weight: int = Field(default=1, ge=1, le=100, description="share of the lane, relative to other open batches")
     stages: tuple[Stage, ...] = ORDER
     models: dict[Stage, ModelChoice]
     max_failed_share: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="the batch is paused when more than this share of its outcomes failed",
+        description="the batch is paused when more than this share of its outcomes are failures",
     )
-    compared_with: tuple[str, ...] = Field(default=(), description="batches whose results are compared")
-    deidentified: Deidentification | None = Field(default=None, description="how, where images were")
+    compared_with: tuple[str, ...] = Field(default=(), description="earlier batches whose results are compared")
+    deidentified: Deidentification | None = Field(
+        default=None, description="how the images were de-identified, if they were"
+    )
     send_to: str | None = Field(
-        default=None, description="the PACS of the settings that DICOM objects are sent to"
+        default=None, description="PACS to which DICOM objects are sent, by its name in the settings"
     )
     dicom: bool = Field(
         default=False,
         validate_default=True,
-        description="whether DICOM objects are written beside the results; always where they are sent",
+        description="whether DICOM objects are written next to the results; always true if they are sent",
     )
-    output: str | None = Field(default=None, description="s3://bucket/prefix that results are also copied under")
-    tenant: Name = Field(default="default", description="who is billed for it")
+    output: str | None = Field(default=None, description="s3://bucket/prefix under which results are also copied")
+    tenant: Name = Field(default="default", description="the tenant that is billed")
     support: SupportChoice | None = Field(
-        default=None, description="what the segment model is shown, where it is one that has to be"
+        default=None, description="the support that a one-shot segment model is shown"
     )
     shares: Name | None = Field(
-        default=None, description="the tenant whose known results it shares, where an operator says so; its own"
+        default=None,
+        description="the tenant whose known results it shares, if an operator says so; otherwise its own",
     )
 
     deadline: AwareDatetime | None = Field(
-        default=None, description="by when all images are to have their outcomes"
+        default=None, description="time by which all images are to have outcomes"
     )
     wait_objective: float | None = Field(
-        default=None, gt=0, description="seconds that 95 of 100 of its images may wait at most, by its tenant"
+        default=None,
+        gt=0,
+        description="seconds that 95 of 100 of its images may wait at most, as set for its tenant",
     )
 
     @property
@@ -186,20 +191,26 @@ class ManifestEntry(Record):
     """One image that was asked for; a line of ``manifest/<part>.jsonl``."""
 
     index: int = Field(ge=0, description="position in the batch, from 0 without gaps")
-    name: str = Field(description="what the user calls it: a path relative to the input, or member@archive")
+    name: str = Field(description="the user's name for it: a path relative to the input, or member@archive")
     source: str | None = Field(
-        default=None, description="s3://bucket/key, or of run file:///path; none if refused"
+        default=None, description="s3://bucket/key, or file:///path in run; none if refused"
     )
     size: int | None = Field(default=None, description="bytes of the object")
-    etag: str | None = Field(default=None, description="the object's ETag, without quotes: a hint, no proof")
-    sha256: str | None = Field(default=None, description="of the bytes, where planning read them")
-    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
-    duplicate_of: int | None = Field(default=None, description="index of an earlier one with equal ETag and size")
-    earlier: Earlier | None = Field(default=None, description="what the result is compared with, in resegment")
-    may_have_text: bool = Field(default=False, description="de-identified, though the picture may have text in it")
+    etag: str | None = Field(
+        default=None, description="the object's ETag without quotes; a hint, not proof, of what it contains"
+    )
+    sha256: str | None = Field(default=None, description="SHA-256 of the bytes, if planning read them")
+    frame: int | None = Field(
+        default=None, ge=1, description="number of the frame in a DICOM file with several frames, from 1"
+    )
+    duplicate_of: int | None = Field(
+        default=None, description="index of an earlier image with the same ETag and size"
+    )
+    earlier: Earlier | None = Field(default=None, description="the earlier result to compare with, in resegment")
+    may_have_text: bool = Field(default=False, description="de-identified, but the picture may contain text")
     refusal: Refusal | None = None
-    origin: str | None = Field(default=None, description="of what watching took in: digest of the object it is of")
-    modified: datetime | None = Field(default=None, description="when that object was last modified")
+    origin: str | None = Field(default=None, description="digest of the object that watching took it from")
+    modified: datetime | None = Field(default=None, description="time when that object was last modified")
 
 
 class Asked(Stored):
@@ -217,16 +228,24 @@ class Batch(Asked):
     """What was asked for; ``batch.json``. Planning writes it last, so its presence means a complete manifest."""
 
     images: int
-    bytes: int = Field(default=0, description="of the images' files, as far as planning knew them")
-    skipped: int = Field(default=0, description="files passed over because they are no images")
-    sidecars: int = Field(default=0, description="of those skipped: hidden files and folders, and systems' own")
-    own_results: int = Field(default=0, description="of those skipped: results that Dermbatch wrote")
-    left_out: int = Field(default=0, description="files that the user's filters leave out")
-    known: bool = Field(default=True, description="whether the store knew of any image at all when it was planned")
-    duplicates: int = Field(default=0, description="images whose ETag and size an earlier one of the batch has")
-    rule: str | None = Field(default=None, description="of watching, by which it takes or took images in")
-    growing: bool = Field(default=False, description="whether it takes images in: images is how many so far")
-    until: datetime | None = Field(default=None, description="when it takes in no more")
+    bytes: int = Field(default=0, description="bytes of the images' files, as far as planning knew them")
+    skipped: int = Field(default=0, description="files that were skipped because they are not images")
+    sidecars: int = Field(default=0, description="how many of the skipped ones are hidden or belong to systems")
+    own_results: int = Field(
+        default=0, description="how many of the skipped ones are results that Dermbatch wrote"
+    )
+    left_out: int = Field(default=0, description="files left out by the user's filters")
+    known: bool = Field(
+        default=True, description="whether the store knew any image at all when the batch was planned"
+    )
+    duplicates: int = Field(
+        default=0, description="images with the same ETag and size as an earlier one of the batch"
+    )
+    rule: str | None = Field(default=None, description="the rule by which watching takes or took images in")
+    growing: bool = Field(
+        default=False, description="whether it still takes images in; then `images` is the number so far"
+    )
+    until: datetime | None = Field(default=None, description="time after which it takes no more images in")
 
 
 class BatchControl(Stored):
@@ -235,8 +254,10 @@ class BatchControl(Stored):
     lane: Lane = "bulk"
     weight: int = Field(default=1, ge=1, le=100)
     state: Literal["open", "paused", "cancelled"] = "open"
-    why: str = Field(default="", description="why it is paused or cancelled, for people")
-    tolerant: bool = Field(default=False, description="resumed after too many failures: not paused for them again")
+    why: str = Field(default="", description="reason why it is paused or cancelled, for people")
+    tolerant: bool = Field(
+        default=False, description="resumed after too many failures, so not paused for them again"
+    )
 
     @classmethod
     def of(cls, order: Order) -> Self:
@@ -252,21 +273,25 @@ class BatchSummary(Stored):
     images: int
     done: int
     failed: int
-    reasons: dict[str, int] = Field(description="failures by reason")
-    without_dicom: int = Field(default=0, description="results without DICOM objects, where they were asked for")
+    reasons: dict[str, int] = Field(description="number of failures by reason")
+    without_dicom: int = Field(
+        default=0, description="results without DICOM objects although these were asked for"
+    )
     created: datetime
     closed: datetime
-    first_started: datetime | None = Field(default=None, description="when the first result's attempt began")
-    last_finished: datetime | None = Field(default=None, description="when the last result was there")
-    stage_seconds: dict[Stage, float] = Field(description="mean seconds of a stage, where it was run")
-    stage_runs: dict[Stage, int] = Field(description="how often a stage was run, not taken from the cache")
-    image_seconds: float = Field(
-        description="mean seconds that an image took a worker slot, where stages were run"
+    first_started: datetime | None = Field(default=None, description="time when the first result's attempt began")
+    last_finished: datetime | None = Field(default=None, description="time of the last result")
+    stage_seconds: dict[Stage, float] = Field(description="mean seconds of each stage that was run")
+    stage_runs: dict[Stage, int] = Field(
+        description="how often each stage was run instead of taken from the cache"
     )
-    slots: int = Field(description="worker slots heard of at the end")
-    deadline: datetime | None = Field(default=None, description="as it was asked for")
+    image_seconds: float = Field(
+        description="mean seconds in a worker slot of the images for which stages were run"
+    )
+    slots: int = Field(description="worker slots at the end")
+    deadline: datetime | None = Field(default=None, description="the deadline that was asked for")
     waited_p95: float | None = Field(
-        default=None, description="seconds that 95 of 100 results waited at most for a worker, to 9 %"
+        default=None, description="seconds that 95 of 100 results waited at most for a worker, within 9 %"
     )
     late: int | None = Field(
         default=None, description="results that waited longer than the objective, if any is set"
@@ -283,9 +308,11 @@ class BatchSummary(Stored):
 class Position(Record):
     """Where a walk through inputs stands: what was taken last, from which it continues."""
 
-    input: int = Field(default=0, description="number of the input, from 0")
-    after: str | None = Field(default=None, description="the last item of it (file or object) that was taken")
-    taken: int = Field(default=0, description="members taken of that item, an archive; 0: it was taken whole")
+    input: int = Field(default=0, description="index of the input, from 0")
+    after: str | None = Field(default=None, description="the input's last file or object that was taken")
+    taken: int = Field(
+        default=0, description="members taken from that item if it is an archive; 0: all of it was taken"
+    )
 
 
 class Filters(Record):
@@ -293,8 +320,8 @@ class Filters(Record):
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    since: datetime | None = Field(default=None, description="last modified then or later")
-    until: datetime | None = Field(default=None, description="last modified before")
+    since: datetime | None = Field(default=None, description="only files last modified then or later")
+    until: datetime | None = Field(default=None, description="only files last modified before then")
 
 
 class PlanRecord(Asked):
@@ -317,8 +344,8 @@ class Canary(Stored):
     """New models that are also run on a share of live images; ``canaries/<name>/canary.json``."""
 
     name: str
-    models: dict[Stage, ModelChoice] = Field(description="the stages that differ")
-    share: float = Field(gt=0, le=1, description="of live images")
+    models: dict[Stage, ModelChoice] = Field(description="models of the stages that differ")
+    share: float = Field(gt=0, le=1, description="share of live images")
     created: datetime
     stopped: datetime | None = None
 
@@ -327,7 +354,7 @@ class Shadow(Record):
     """Other models that are also run on an image, after its result is written and without changing it."""
 
     canary: Name
-    models: dict[Stage, ModelChoice] = Field(description="of all stages; those that differ are what is tried")
+    models: dict[Stage, ModelChoice] = Field(description="models of all stages; those that differ are tried")
 
 
 def event_id(batch: str, created: datetime | None, index: int) -> str:
@@ -352,14 +379,20 @@ class ImageJob(Stored):
     order: Order
     size: int | None = None
     etag: str | None = Field(default=None, description="as in the manifest")
-    sha256: str | None = Field(default=None, description="as in the manifest; the cache is asked by it")
-    frame: int | None = Field(default=None, ge=1, description="of a DICOM file of several: which, from 1")
-    duplicate_of: int | None = Field(default=None, description="wait until that image has its outcome, then reuse")
+    sha256: str | None = Field(default=None, description="as in the manifest; the cache is searched by it")
+    frame: int | None = Field(
+        default=None, ge=1, description="number of the frame in a DICOM file with several frames, from 1"
+    )
+    duplicate_of: int | None = Field(
+        default=None, description="index of an image whose outcome to wait for and reuse"
+    )
     may_have_text: bool = Field(default=False, description="as in the manifest")
-    known: bool = Field(default=True, description="whether anything may be known of it; else nobody is asked")
-    shadow: Shadow | None = Field(default=None, description="models to run beside, for a canary")
+    known: bool = Field(
+        default=True, description="whether anything may be known of the image; if not, the cache is not searched"
+    )
+    shadow: Shadow | None = Field(default=None, description="models to run alongside, for a canary")
     created: datetime | None = Field(
-        default=None, description="when the batch was asked for; part of the event's id"
+        default=None, description="time when the batch was asked for; part of the event's id"
     )
 
     _upgraded = model_validator(mode="before")(embedded)

@@ -23,9 +23,9 @@ class DrawnMask(Record):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if any(count < 0 for count in self.counts[:1]) or any(count < 1 for count in self.counts[1:]):
-            raise ValueError("a run is of at least one pixel, but the first")
+            raise ValueError("every run except the first has at least one pixel")
         if sum(self.counts) != self.height * self.width:
-            raise ValueError("the runs are of another number of pixels")
+            raise ValueError("the runs do not add up to the number of pixels")
         return self
 
 
@@ -86,7 +86,7 @@ class Queue(Stored):
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if len({(case.batch, case.index) for case in self.cases}) != len(self.cases):
-            raise ValueError("an image is in a queue once")
+            raise ValueError("an image can be in a queue only once")
         return self
 
 
@@ -136,5 +136,5 @@ class Decision(Stored):
     @model_validator(mode="after")
     def _returned(self) -> Self:
         if (self.kind == "return") != (self.to is not None):
-            raise ValueError("what is returned names whose decision it is, and nothing else does")
+            raise ValueError("a returned decision must name whose decision it is, and no other may")
         return self

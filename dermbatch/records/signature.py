@@ -46,12 +46,12 @@ def opened(message: object, key: SecretStr | None) -> ImageJob:
         MessageRefused: If it is not signed with this key, or was changed since.
     """
     if not isinstance(message, dict):
-        raise MessageDamaged("a message in the queue is no job")
+        raise MessageDamaged("a message in the queue is not a job")
     asked = {field: value for field, value in message.items() if field != _SIGNATURE}
     try:
         job = ImageJob.model_validate(asked)
     except ValidationError as error:
-        raise MessageDamaged("a message in the queue is no job that is known here") from error
+        raise MessageDamaged("a message in the queue is not a job that is known here") from error
     if key is not None and not hmac.compare_digest(_signature(asked, key), str(message.get(_SIGNATURE, ""))):
         raise MessageRefused("a message in the queue is not signed with the key of this system")
     return job

@@ -29,7 +29,7 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     """
     count = len(first)
     if count != len(second):
-        raise ValueError("two readers' labels are of the same images")
+        raise ValueError("both readers' labels must be of the same images")
     if count == 0:
         return None
     ones, others = Counter(first), Counter(second)

@@ -155,7 +155,10 @@ def _farthest(among: Candidates, count: int, random: np.random.Generator) -> lis
 def _disagreed(among: Candidates, count: int) -> list[Chosen]:
     seen = np.flatnonzero(~np.isnan(among.disagreement))
     if not len(seen):
-        raise UsageError("no image that is left was classified by two models: there is nothing to disagree on")
+        raise UsageError(
+            "no remaining image was classified by two models, so there is nothing "
+            "to disagree on; choose another --strategy"
+        )
     order = seen[np.argsort(-among.disagreement[seen], kind="stable")][:count]
     return [
         Chosen(number, "disagreement", round(float(among.disagreement[number]), 4)) for number in order.tolist()

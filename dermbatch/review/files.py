@@ -51,13 +51,13 @@ def mask_of(body: bytes, height: int, width: int, instance: str | None = None, f
         return _of_segmentation(body, height, width, instance, frame)
     if body.lstrip()[:1] in (b"{", b"["):
         return of_coco(_parsed(body), height, width)
-    raise ValueError("the file is no PNG, no JSON of COCO and no DICOM Segmentation")
+    raise ValueError("the file is neither a PNG, nor COCO's JSON, nor a DICOM Segmentation")
 
 
 def mask_of_png(body: bytes, height: int, width: int) -> Mask:
     """The mask in a PNG; otherwise as :func:`mask_of`."""
     if not body.startswith(_PNG):
-        raise ValueError("the file is no PNG")
+        raise ValueError("the file is not a PNG")
     return _of_png(body, height, width)
 
 
@@ -75,12 +75,12 @@ def of_coco(document: Any, height: int, width: int) -> Mask:
     if isinstance(document, dict) and "annotations" in document:
         found = document["annotations"]
         if not isinstance(found, list) or len(found) != 1:
-            raise ValueError("name one annotation: the file has none or several")
+            raise ValueError("the file has no annotation or several; name one")
         document = found[0]
     if isinstance(document, dict) and "segmentation" in document:
         document = document["segmentation"]
     if not isinstance(document, dict) or not {"size", "counts"} <= set(document):
-        raise ValueError("there are no run lengths (size, counts) in this; polygons are not pixels")
+        raise ValueError("there are no run lengths (size, counts) in the file; polygons are not taken")
     if document["size"] != [height, width]:
         raise ValueError(f"the mask is of {document['size']} pixels, and the picture of {height} x {width}")
     counts = document["counts"]
@@ -112,7 +112,7 @@ def decompressed(text: str) -> list[int]:
     for character in text.encode():
         five = character - _OFFSET
         if not 0 <= five < 1 << (_FIVE + 1) or shift > 60:
-            raise ValueError("these are no run lengths of COCO")
+            raise ValueError("these are not run lengths of COCO")
         value |= (five & 0x1F) << shift
         shift += _FIVE
         if five & _MORE:
@@ -121,7 +121,7 @@ def decompressed(text: str) -> list[int]:
         counts.append(value + (counts[-2] if len(counts) > 2 else 0))
         value = shift = 0
     if shift:
-        raise ValueError("these run lengths break off")
+        raise ValueError("the run lengths are cut off")
     return counts
 
 
@@ -129,12 +129,12 @@ def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError("the file is no JSON") from error
+        raise ValueError("the file is not JSON") from error
 
 
 def _numbers(counts: Any) -> list[int]:
     if not isinstance(counts, list) or not all(type(count) is int and count < 1 << 40 for count in counts):
-        raise ValueError("these are no run lengths of COCO")
+        raise ValueError("these are not run lengths of COCO")
     return counts
 
 
@@ -144,7 +144,7 @@ def _of_png(body: bytes, height: int, width: int) -> Mask:
         raise ValueError(_other_size(across, down, height, width))
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise ValueError("the file is no readable PNG")
+        raise ValueError("the file is not a readable PNG")
     return _two_valued(np.asarray(pixels))
 
 
@@ -156,12 +156,12 @@ def _two_valued(pixels: npt.NDArray[Any]) -> Mask:
     """A picture of two values as a mask; colours must be greys, and opacity must say nothing else."""
     plane = pixels if pixels.ndim == 2 else pixels[..., 0]
     if pixels.ndim == 3 and not (pixels[..., : min(3, pixels.shape[2])] == plane[..., None]).all():
-        raise ValueError("the picture has colours, and a mask has two values")
+        raise ValueError("the picture has colours, but a mask has two values")
     most = plane.max()
     if not np.isin(plane, (0, most)).all():
-        raise ValueError("the picture has more than two values, so it is no mask")
+        raise ValueError("the picture has more than two values, so it is not a mask")
     if pixels.ndim == 3 and pixels.shape[2] == 4 and not _says_nothing_else(pixels[..., 3], plane):
-        raise ValueError("the picture's opacity shows another mask than its values: lay it over black")
+        raise ValueError("the picture's opacity shows another mask than its values; lay it over black")
     return np.where(plane > 0, 255, 0).astype(np.uint8)
 
 
@@ -199,7 +199,7 @@ def _check_source(found: Dataset, instance: str, frame: int | None) -> None:
     named = [item for item in named if "ReferencedSOPInstanceUID" in item]
     ours = [item for item in named if item.ReferencedSOPInstanceUID == instance]
     if named and not ours:
-        raise ValueError("the Segmentation is of another image: it names none of this one's SOP Instance UID")
+        raise ValueError("the Segmentation is of another image: it does not name this image's SOP Instance UID")
     frames = [item.ReferencedFrameNumber for item in ours if item.get("ReferencedFrameNumber")]
     numbers = {int(one) for value in frames for one in (value if isinstance(value, MultiValue) else [value])}
     if frame is not None and numbers and frame not in numbers:
@@ -208,7 +208,7 @@ def _check_source(found: Dataset, instance: str, frame: int | None) -> None:
 
 def _segment(found: Dataset, height: int, width: int) -> Mask:
     if found.get("SOPClassUID") != SegmentationStorage or found.get("SegmentationType") != "BINARY":
-        raise ValueError("the DICOM file is no binary Segmentation")
+        raise ValueError("the DICOM file is not a binary Segmentation")
     if (found.Rows, found.Columns) != (height, width):
         raise ValueError(_other_size(int(found.Columns), int(found.Rows), height, width))
     frame = _frame_of_lesion(found)
@@ -217,7 +217,7 @@ def _segment(found: Dataset, height: int, width: int) -> Mask:
     bits = np.unpackbits(np.frombuffer(found.PixelData, np.uint8), bitorder="little")
     bits = bits[frame * height * width :][: height * width]
     if len(bits) < height * width:
-        raise ValueError("the Segmentation breaks off")
+        raise ValueError("the Segmentation is cut off")
     return (bits.reshape(height, width) * 255).astype(np.uint8)
 
 
@@ -230,7 +230,7 @@ def _frame_of_lesion(found: Dataset) -> int:
     groups = found.get("PerFrameFunctionalGroupsSequence") or []
     of = [group.SegmentIdentificationSequence[0].ReferencedSegmentNumber for group in groups]
     if len(numbers) != 1 or len(of) != frames or of.count(numbers[0]) != 1:
-        raise ValueError("the Segmentation has several segments or planes, and a mask is one")
+        raise ValueError("the Segmentation has several segments or planes, but a mask is only one")
     return of.index(numbers[0])
 
 

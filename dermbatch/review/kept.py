@@ -36,13 +36,13 @@ def keep(store: ObjectStore, decision: Decision) -> Decision:
         return earlier
     record = read(store, layout.result(decision.batch, decision.index), ResultRecord)
     if record.source.sha256 != decision.seen.sha256:
-        raise ReviewConflict("the image is another one than the reader saw", reason="another_image")
+        raise ReviewConflict("the image is not the one that the reader saw", reason="another_image")
     pool = layout.pool_of(record.preview)
     newer = newer_results(store, decision.seen.sha256, decision.seen.stages, pool)
     if newer != decision.despite:
         stages = " and ".join(sorted(newer)) or "nothing"
         raise ReviewConflict(
-            f"{stages} was run anew since the image was shown; look at both results, and decide once more",
+            f"{stages} was run again since the image was shown; look at both results, and decide again",
             reason="newer_results",
         )
     last = _last_version(store, decision)
@@ -52,7 +52,7 @@ def keep(store: ObjectStore, decision: Decision) -> Decision:
     if earlier is not None and _same(earlier, decision):  # sent twice at one time
         return earlier
     raise ReviewConflict(
-        f"{decision.reader} has decided {last} times by now; look at the last one, and decide once more",
+        f"{decision.reader} has decided {last} times by now; look at the last decision, and decide again",
         reason="decided_meanwhile",
     )
 

@@ -17,7 +17,7 @@ def keep_plan(store: ObjectStore, plan: ReviewPlan) -> None:
         StoreUnavailable, StoreRefused: Where trying again may help.
     """
     if not write_once(store, layout.review_plan(plan.name), plan):
-        raise UsageError(f"there is a plan {plan.name!r} already")
+        raise UsageError(f"there is a plan {plan.name!r} already; choose another name")
 
 
 def plan_names(store: ObjectStore) -> list[str]:

@@ -23,7 +23,7 @@ def add(store: ObjectStore, queue: Queue) -> None:
     """
     layout.check_batch_name(queue.name, "queue")
     if not write_once(store, layout.review_queue(queue.name), queue):
-        raise UsageError(f"there is a queue {queue.name!r} already; take another name", reason="name_taken")
+        raise UsageError(f"there is a queue {queue.name!r} already; choose another name", reason="name_taken")
 
 
 def named(store: ObjectStore, name: str) -> Queue:

@@ -25,20 +25,26 @@ from dermbatch.stages import Stage
 class RedisSettings(Section):
     """The queue and the live counters."""
 
-    url: str = Field(default="redis://127.0.0.1:6379/0", repr=False, description="a password may be in it")
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        repr=False,
+        description="URL of the queue and the ledger; it may contain a password",
+    )
     shards: tuple[SecretStr, ...] = Field(
-        default=(), description="URLs of all Redis servers that share the batches, `url` among them"
+        default=(),
+        description="URLs of all Redis servers that share the batches, in the same "
+        "order for all programs; `url` is one of them",
     )
     signing_key: SecretStr | None = Field(
         default=None,
         min_length=24,
-        description="of messages; where none is set, they are neither signed nor checked",
+        description="key with which messages are signed; if unset, they are neither signed nor checked",
     )
 
     @model_validator(mode="after")
     def _one_of_the_shards(self) -> Self:
         if self.shards and self.url not in self.shard_urls:
-            raise ValueError("url must be one of shards, written as it is there")
+            raise ValueError("url must be one of the shards, written in the same way")
         return self
 
     @property
@@ -50,15 +56,15 @@ class RedisSettings(Section):
 class StoreSettings(Section):
     """The S3-compatible object store."""
 
-    endpoint_url: str | None = None
-    region: str | None = Field(default=None, description="the default chain of AWS clients where none is given")
-    access_key_id: str | None = None
-    secret_access_key: SecretStr | None = None
-    bucket: str = Field(default="dermbatch", description="results and manifests")
-    incoming_bucket: str = Field(default="incoming", description="images that commands upload")
-    connections: int = Field(default=32, ge=1)
-    connect_timeout: Seconds = 3
-    read_timeout: Seconds = 30
+    endpoint_url: str | None = Field(default=None, description="address of the S3 server; if unset, AWS")
+    region: str | None = Field(default=None, description="region; if unset, as boto3 finds it")
+    access_key_id: str | None = Field(default=None, description="credentials; if unset, as boto3 finds them")
+    secret_access_key: SecretStr | None = Field(default=None, description="credentials; never logged")
+    bucket: str = Field(default="dermbatch", description="bucket for artifacts, manifests and records")
+    incoming_bucket: str = Field(default="incoming", description="bucket into which commands upload images")
+    connections: int = Field(default=32, ge=1, description="connections that one program keeps open")
+    connect_timeout: Seconds = Field(default=3, description="seconds to connect")
+    read_timeout: Seconds = Field(default=30, description="seconds without receiving a byte")
 
 
 class Engine(StrEnum):
@@ -71,78 +77,142 @@ class Engine(StrEnum):
 class InferenceSettings(Section):
     """How workers run the models."""
 
-    engine: Engine = Field(default=Engine.TRITON, description="onnxruntime: in the worker's own process")
+    engine: Engine = Field(
+        default=Engine.TRITON,
+        description="what runs the models: a Triton server, or ONNX Runtime in the worker's own process",
+    )
     repository: Path | None = Field(
-        default=None, description="Triton model repository that onnxruntime reads; the models that come along"
+        default=None, description="Triton model repository that onnxruntime reads; if unset, the bundled one"
     )
 
 
 class TritonSettings(Section):
     """NVIDIA Triton Inference Server, by gRPC."""
 
-    url: str = "127.0.0.1:8001"
-    timeout: Seconds = Field(default=120, description="of one request, after which it is cancelled")
+    url: str = Field(default="127.0.0.1:8001", description="host and gRPC port")
+    timeout: Seconds = Field(
+        default=120,
+        description="seconds for one request, which is then cancelled, so that a stuck server holds no worker",
+    )
     shared_memory_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=0, description="of each worker process, for tensors; 0: none"
+        default=64 * 1024 * 1024,
+        ge=0,
+        description="bytes of shared memory for tensors in each worker process; 0: none",
     )
     shared_memory_prefix: str = Field(
-        default="dermbatch-", pattern=r"^[\w.-]{1,100}$", description="of its names in /dev/shm"
+        default="dermbatch-", pattern=r"^[\w.-]{1,100}$", description="prefix of its names in /dev/shm"
     )
     key: SecretStr | None = Field(
-        default=None, description="of a Triton with restricted protocols: sent as `triton-grpc-protocol-dermbatch`"
+        default=None,
+        description="key for a Triton with restricted protocols, sent as `triton-grpc-protocol-dermbatch`",
     )
 
 
 class LedgerSettings(Section):
     """Leases, retries and the window."""
 
-    lease: Seconds = Field(default=12, description="an image of a silent worker is put back after this")
-    heartbeat: Seconds = 4
-    queued_look: Seconds = Field(default=5, description="a message taken but not claimed by then is sent again")
-    max_crashes: int = Field(default=3, ge=1, description="then the image is poison")
-    max_transient: int = Field(default=10, ge=1, description="then a transient failure is final")
-    first_pause: Seconds = 1
-    longest_pause: Seconds = 60
-    window_per_slot: int = Field(default=3, ge=1, description="queued and running images per worker slot and lane")
-    window_seconds: Seconds = Field(
-        default=1, description="what is finished in this time is the window where that is more"
+    lease: Seconds = Field(
+        default=12,
+        description="seconds without a sign of life after which a worker's image is put back; three heartbeats",
     )
-    window_most: int = Field(default=5000, ge=1, description="images of a lane in flight, however fast they go")
+    heartbeat: Seconds = Field(
+        default=4,
+        description="seconds between two signs of life; less than half of the lease, so that one may be lost",
+    )
+    queued_look: Seconds = Field(
+        default=5,
+        description="seconds after which a queued image's message is sent again if "
+        "it was taken but nobody claimed the image",
+    )
+    max_crashes: int = Field(default=3, ge=1, description="lost leases after which an image is poison")
+    max_transient: int = Field(
+        default=10, ge=1, description="tries after which a transient failure is final; 10 take about 4 minutes"
+    )
+    first_pause: Seconds = Field(
+        default=1, description="seconds before the second try; the pause doubles with each try"
+    )
+    longest_pause: Seconds = Field(default=60, description="longest pause between two tries, in seconds")
+    window_per_slot: int = Field(
+        default=3,
+        ge=1,
+        description="images of a lane in flight for each worker slot, so that "
+        "workers never wait for the dispatcher",
+    )
+    window_seconds: Seconds = Field(
+        default=1, description="if images are fast, as many are in flight as are finished in this many seconds"
+    )
+    window_most: int = Field(
+        default=5000,
+        ge=1,
+        description="most images of a lane in flight, however fast they are; limits Redis' memory",
+    )
     bulk_share: float = Field(
-        default=0.2, ge=0, lt=1, description="of what workers begin, while live images wait too"
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="share of bulk images among those that workers begin while "
+        "live images also wait; 0: bulk waits",
     )
     leader_lease: Seconds = Field(
-        default=5, description="an orchestrator that falls silent is replaced after this"
+        default=5, description="seconds without a sign of life after which another orchestrator takes the lead"
     )
 
 
 class WorkerSettings(Section):
     """The Celery worker."""
 
-    concurrency: int = Field(default=4, ge=1, description="images at a time in one worker")
-    lanes: tuple[Lane, ...] = Field(default=("live", "bulk"), min_length=1, description="what it works on")
-    grace: Seconds = Field(default=10, description="after SIGTERM, images not finished by then are given back")
-    metrics_port: int = Field(default=9101, ge=0, description="0: none")
-    metrics_address: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from outside the pod
-    max_pixels: int = Field(default=120_000_000, ge=1, description="larger images are refused unread")
-    max_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
-    whole_pictures: bool = Field(
-        default=False, description="keep purified pictures whole, not as what differs from their source"
+    concurrency: int = Field(default=4, ge=1, description="images that one worker processes at the same time")
+    lanes: tuple[Lane, ...] = Field(
+        default=("live", "bulk"),
+        min_length=1,
+        description="lanes whose images it takes; with both, live comes first",
     )
-    check_files: bool = Field(default=False, description="read an image's earlier files, instead of listing them")
+    grace: Seconds = Field(
+        default=10,
+        description="seconds after SIGTERM in which images that were begun may "
+        "be finished; the rest is given back",
+    )
+    metrics_port: int = Field(default=9101, ge=0, description="port of the metrics; 0: none")
+    metrics_address: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from outside the pod
+    max_pixels: int = Field(
+        default=120_000_000,
+        ge=1,
+        description="most pixels of an image; larger ones are refused before they are decoded",
+    )
+    max_bytes: int = Field(
+        default=512 * 1024 * 1024, ge=1, description="most bytes of an object; larger ones are refused unread"
+    )
+    whole_pictures: bool = Field(
+        default=False, description="store purified pictures whole, not as the difference from their source"
+    )
+    check_files: bool = Field(
+        default=False,
+        description="read the files made earlier for an image and compare them with "
+        "their digests, instead of listing them",
+    )
     local_sources: bool = Field(
-        default=False, description="read images that jobs name as files of this machine; only run's own worker may"
+        default=False,
+        description="let jobs name files of the worker's own machine; only for the worker that `run` starts",
     )
 
 
 class ReadingSettings(Section):
     """What reading an untrusted file may take, in the processes that do so (docs/inputs.md)."""
 
-    memory: int = Field(default=1 << 30, ge=1 << 20, description="bytes for any file")
-    bytes_per_pixel: int = Field(default=48, ge=1, description="more for each pixel that the header claims")
-    seconds: Seconds = Field(default=20, description="of a processor, for any file")
-    seconds_per_megapixel: Seconds = Field(default=1, description="more for each million of pixels")
-    patience: float = Field(default=30, ge=1, description="seconds on the clock for each of a processor's")
+    memory: int = Field(default=1 << 30, ge=1 << 20, description="bytes of memory for any file")
+    bytes_per_pixel: int = Field(
+        default=48, ge=1, description="additional bytes for each pixel that the header claims"
+    )
+    seconds: Seconds = Field(default=20, description="seconds of processor time for any file")
+    seconds_per_megapixel: Seconds = Field(
+        default=1, description="additional seconds of processor time for each million pixels"
+    )
+    patience: float = Field(
+        default=30,
+        ge=1,
+        description="seconds of real time for each second of processor time, so "
+        "that busy machines do not fail files",
+    )
 
     @property
     def limits(self) -> Limits:
@@ -153,26 +223,35 @@ class ReadingSettings(Section):
 class OrchestratorSettings(Section):
     """Planner, dispatcher and reconciler."""
 
-    metrics_port: int = Field(default=9100, ge=0, description="0: none")
+    metrics_port: int = Field(default=9100, ge=0, description="port of the metrics; 0: none")
     metrics_address: str = "0.0.0.0"  # noqa: S104
-    tick: Seconds = Field(default=0.2, description="pause between two looks of dispatcher and reconciler")
+    tick: Seconds = Field(default=0.2, description="seconds between two rounds of dispatcher and reconciler")
     look_for_batches: Seconds = Field(
-        default=30, description="between two looks into the object store for batches that Redis does not know"
+        default=30,
+        description="seconds between two searches of the object store for batches that Redis does not know",
     )
-    report_readers: int = Field(default=16, ge=1, description="records read at a time when a batch closes")
+    report_readers: int = Field(default=16, ge=1, description="records read at the same time when a batch closes")
 
 
 class StackSettings(Section):
     """The local stack."""
 
     least_free: int = Field(
-        default=64 * 1024 * 1024, ge=0, description="bytes of free disk space below which a run ends in time"
+        default=64 * 1024 * 1024,
+        ge=0,
+        description="bytes of free disk space below which a run ends, while it can still do so properly",
     )
-    store_port: int = Field(default=0, ge=0, le=65535, description="of the object store; any free one where 0")
+    store_port: int = Field(default=0, ge=0, le=65535, description="port of the object store; 0: any free one")
     store_access_key_id: str | None = Field(
-        default=None, min_length=1, description="of the object store; new ones at each start where none are given"
+        default=None,
+        min_length=1,
+        description="access key of the object store; if unset, a new pair at each start",
     )
-    store_secret_access_key: SecretStr | None = Field(default=None, min_length=16)
+    store_secret_access_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="secret key of the object store, given together with the access key",
+    )
 
     @model_validator(mode="after")
     def _whole_pair(self) -> Self:
@@ -184,43 +263,64 @@ class StackSettings(Section):
 class ArchiveSettings(Section):
     """Limits for archives: zip and tar."""
 
-    max_members: int = 100_000
-    max_bytes: int = Field(default=50 * 1024**3, description="of all members of one archive, unpacked")
-    max_member_bytes: int = Field(default=512 * 1024**2, description="of one member, unpacked")
-    max_ratio: float = Field(default=200, description="unpacked over packed size of one member, or of a tar.gz")
-    max_depth: int = Field(default=3, ge=0, description="archives within archives; 0: none")
+    max_members: int = Field(
+        default=100_000, description="most members of one archive, including those of nested archives"
+    )
+    max_bytes: int = Field(
+        default=50 * 1024**3, description="most unpacked bytes of one archive, including nested archives"
+    )
+    max_member_bytes: int = Field(default=512 * 1024**2, description="most unpacked bytes of one member")
+    max_ratio: float = Field(
+        default=200,
+        description="largest ratio of unpacked to packed size of one member or of a "
+        "whole tar.gz, so that bombs are refused",
+    )
+    max_depth: int = Field(
+        default=3, ge=0, description="how many levels of archives may be nested in an archive; 0: none"
+    )
 
 
 class AuditSettings(Section):
     """The audit log."""
 
-    folder: str | None = Field(default=None, description="where files are appended to; -: standard output")
+    folder: str | None = Field(
+        default=None,
+        description="folder whose files the audit log is appended to; -: standard output; if unset, no audit log",
+    )
 
 
 class PrivacySettings(Section):
     """De-identification: what only the programs that take images in know."""
 
-    salt: SecretStr | None = Field(default=None, description="of pseudonyms: secret, and always the same")
-    public_key: str | None = Field(default=None, description="that tables to re-identify with are sealed with")
-    bucket: str | None = Field(default=None, description="of those tables; the result bucket where none is given")
+    salt: SecretStr | None = Field(
+        default=None, description="secret from which pseudonyms are made; keep the same one always"
+    )
+    public_key: str | None = Field(default=None, description="key with which re-identification tables are sealed")
+    bucket: str | None = Field(default=None, description="bucket for these tables; if unset, the one for results")
 
 
 class WatchSettings(Section):
     """Watching buckets for new objects."""
 
-    every: Seconds = Field(default=30, description="between two listings of what is watched")
-    queue: int = Field(default=100_000, ge=1, description="events held; stores are asked to send more later")
-    listen_address: str = "127.0.0.1"
-    listen_port: int = Field(default=0, ge=0, le=65535, description="of the webhook for notifications; 0: none")
-    token: SecretStr | None = Field(default=None, min_length=16, description="that notifications must bring")
-    metrics_port: int = Field(default=9102, ge=0, description="0: none")
+    every: Seconds = Field(default=30, description="seconds between two listings of what is watched")
+    queue: int = Field(
+        default=100_000,
+        ge=1,
+        description="most notifications held; beyond that, stores are asked to send them again later",
+    )
+    listen_address: str = Field(
+        default="127.0.0.1", description="address on which the webhook for notifications listens"
+    )
+    listen_port: int = Field(default=0, ge=0, le=65535, description="port of the webhook; 0: none")
+    token: SecretStr | None = Field(default=None, min_length=16, description="token that notifications must bring")
+    metrics_port: int = Field(default=9102, ge=0, description="port of the metrics; 0: none")
     metrics_address: str = "0.0.0.0"  # noqa: S104
 
     @field_validator("token")
     @classmethod
     def _can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
-            raise ValueError("take printable ASCII characters without spaces")
+            raise ValueError("use printable ASCII characters without spaces")
         return token
 
 
@@ -228,15 +328,19 @@ class MeteringSettings(Section):
     """What was used, and what it costs."""
 
     prices: Path | None = Field(
-        default=None, description="file of price lists, YAML; without it, reports have no costs"
+        default=None, description="YAML file of price lists; if unset, reports have no costs"
     )
-    signing_key: SecretStr | None = Field(default=None, description="of reports, Ed25519: 64 hexadecimal digits")
+    signing_key: SecretStr | None = Field(
+        default=None, description="Ed25519 key with which reports are signed, as 64 hexadecimal digits"
+    )
 
 
 class TenantSettings(Section):
     """Who owns batches."""
 
-    file: Path | None = Field(default=None, description="that declares them, YAML; without it any name is one")
+    file: Path | None = Field(
+        default=None, description="YAML file that declares the tenants; if unset, any name is a tenant"
+    )
 
 
 DEFAULT_MODELS = {
@@ -268,8 +372,12 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     metering: MeteringSettings = MeteringSettings()
     tenants: TenantSettings = TenantSettings()
-    dicomweb: dict[str, DicomwebSettings] = Field(default={}, description="destinations of DICOM objects by name")
-    fhir: dict[str, FhirSettings] = Field(default={}, description="FHIR servers by name")
+    dicomweb: dict[str, DicomwebSettings] = Field(
+        default={}, description="PACS to which DICOM objects are sent, by name"
+    )
+    fhir: dict[str, FhirSettings] = Field(
+        default={}, description="FHIR servers to which results are sent, by name"
+    )
     models: dict[Stage, ModelChoice] = DEFAULT_MODELS
     log_level: str = "INFO"
 
@@ -289,7 +397,7 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = (f"DERMBATCH_{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
-        raise UsageError(f"the environment has settings that cannot be: {'; '.join(wrong)}") from error
+        raise UsageError(f"the environment has unusable settings: {'; '.join(wrong)}") from error
     except (SettingsError, RecursionError) as error:
         detail = str(error).partition(" from source")[0]
-        raise UsageError(f"the environment has a setting that is no JSON: {detail}") from error
+        raise UsageError(f"the environment has a setting that is not JSON: {detail}") from error

@@ -18,29 +18,53 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 class OidcSettings(Section):
     """An issuer of OpenID Connect by whom people and programs sign on at the desk."""
 
-    issuer: str | None = Field(default=None, description="as its own documents name it; none: nobody signs on so")
-    client_id: str | None = None
-    client_secret: SecretStr | None = Field(default=None, description="none: a public client, by PKCE alone")
-    client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
-    scopes: tuple[str, ...] = ("openid", "profile")
-    audience: str | None = Field(default=None, description="of access tokens for the API; none: it takes none")
+    issuer: str | None = Field(
+        default=None,
+        description="issuer as its own documents name it; if unset, nobody signs on by OpenID Connect",
+    )
+    client_id: str | None = Field(default=None, description="the desk's name at the issuer")
+    client_secret: SecretStr | None = Field(
+        default=None, description="secret of a confidential client; if unset, a public client with PKCE alone"
+    )
+    client_auth: Literal["client_secret_basic", "client_secret_post"] = Field(
+        default="client_secret_basic", description="how the secret is sent to the token endpoint"
+    )
+    scopes: tuple[str, ...] = Field(
+        default=("openid", "profile"), description="scopes that are asked for; openid is needed"
+    )
+    audience: str | None = Field(
+        default=None, description="audience of access tokens for the API; if unset, the API takes none"
+    )
     token_types: tuple[Literal["at+jwt", "JWT"], ...] = Field(
         default=("at+jwt",),
         min_length=1,
-        description="of access tokens; JWT where the issuer names them no better",
+        description="types of access tokens; JWT if the issuer does not name them more exactly",
     )
-    algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "PS256", "ES256", "Ed25519"), min_length=1)
-    name_claim: str = Field(default="preferred_username", description="what somebody is called")
-    roles_claim: str = Field(default="roles", description="a claim's name, or the way into it with dots between")
+    algorithms: tuple[Algorithm, ...] = Field(
+        default=("RS256", "PS256", "ES256", "Ed25519"),
+        min_length=1,
+        description="algorithms with which the issuer may sign; public keys only",
+    )
+    name_claim: str = Field(default="preferred_username", description="claim with a person's name")
+    roles_claim: str = Field(
+        default="roles", description="claim with a person's roles, or the path to it with dots in between"
+    )
     roles: dict[str, Role] = Field(
-        default={}, description="role by what the claim says; by its own name where none"
+        default={},
+        description="role for each value of that claim; if empty, the values are names of roles",
     )
-    tenant_claim: str | None = None
+    tenant_claim: str | None = Field(default=None, description="claim with the person's tenant")
     leeway: float = Field(default=30, ge=0, le=300, description="seconds by which clocks may differ")
-    longest: Seconds = Field(default=12 * 3600, description="that a session lasts, however it is used")
-    refresh: Seconds = Field(default=900, description="after which roles are read again, where tokens hold longer")
-    timeout: Seconds = Field(default=5, description="that the issuer may take to answer")
-    ca_file: Path | None = Field(default=None, description="certificates to trust, PEM; the system's where none")
+    longest: Seconds = Field(
+        default=12 * 3600, description="seconds after which a session ends, however it is used"
+    )
+    refresh: Seconds = Field(
+        default=900, description="seconds after which roles are read again, if tokens are valid for longer"
+    )
+    timeout: Seconds = Field(default=5, description="seconds that the issuer may take to answer")
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of certificates to trust; if unset, the system's"
+    )
 
     @field_validator("issuer")
     @classmethod
@@ -54,7 +78,9 @@ class OidcSettings(Section):
         if self.issuer is None and (self.client_id or self.audience):
             raise ValueError("client_id and audience need issuer")
         if "JWT" in self.token_types and self.audience is not None and self.audience == self.client_id:
-            raise ValueError("audience must not be client_id where JWT is among token_types: ID tokens would pass")
+            raise ValueError(
+                "audience must not be client_id where JWT is among token_types: otherwise ID tokens would pass"
+            )
         if "openid" not in self.scopes:
             raise ValueError("scopes need openid")
         return self
@@ -74,34 +100,49 @@ def _encrypted(url: str) -> str:
 class DeskSettings(Section):
     """The desk: pages and an API over HTTP."""
 
-    listen_address: str = "127.0.0.1"
-    listen_port: int = Field(default=8080, ge=1, le=65535)
-    hosts: tuple[str, ...] = Field(default=(), description="names that it is reached by, besides the loopback's")
-    url: str | None = Field(default=None, description="by which browsers reach it; who signs on comes back there")
+    listen_address: str = Field(default="127.0.0.1", description="address on which the desk listens")
+    listen_port: int = Field(default=8080, ge=1, le=65535, description="port on which the desk listens")
+    hosts: tuple[str, ...] = Field(
+        default=(), description="names by which it is reached, besides those of the loopback"
+    )
+    url: str | None = Field(
+        default=None, description="address at which browsers reach it; people come back to it from signing on"
+    )
     oidc: OidcSettings = OidcSettings()
     user_header: str | None = Field(
-        default=None, description="in which a proxy that authenticates says who asks; one-time links where none"
+        default=None,
+        description="header in which an authenticating proxy says who asks; if "
+        "unset, one-time links let people in",
     )
     tenant_header: str | None = Field(
-        default=None, description="in which the same proxy says whose batches that person may see; all where none"
+        default=None,
+        description="header in which that proxy says whose batches this person may see; if unset, all",
     )
-    proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="networks that are believed these headers")
+    proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="networks whose headers are believed")
     roles_header: str | None = Field(
-        default=None, description="in which the proxy says what somebody is, with commas between; by OIDC's roles"
+        default=None,
+        description="header in which the proxy gives the person's roles, separated "
+        "by commas; they are read like OIDC's",
     )
     proxied_roles: tuple[Role, ...] = Field(
         default=(Role.READER, Role.REVIEWER, Role.OPERATOR),
-        description="of whom a proxy names, without that header",
+        description="roles of people that a proxy names without that header",
     )
-    requests_per_minute: int = Field(default=6000, ge=0, description="of one person or key; 0: any number")
-    changes_per_minute: int = Field(default=600, ge=0, description="those that change something; 0: any number")
+    requests_per_minute: int = Field(
+        default=6000, ge=0, description="requests of one person or key in a minute; 0: any number"
+    )
+    changes_per_minute: int = Field(
+        default=600, ge=0, description="changes of one person or key in a minute; 0: any number"
+    )
     refusals_per_minute: int = Field(
-        default=30, ge=0, description="of one address, of what lets nobody in; 0: any number"
+        default=30, ge=0, description="failed attempts to get in from one address in a minute; 0: any number"
     )
-    session: Seconds = Field(default=12 * 3600, description="that a session lasts after it was last used")
-    upload_bytes: int = Field(default=20 * 1024**3, ge=1, description="of one file that is uploaded")
-    cache_bytes: int = Field(default=2 * 1024**3, ge=0, description="of decoded pictures, on the disk, to zoom in")
-    metrics_port: int = Field(default=9103, ge=0, description="0: none")
+    session: Seconds = Field(default=12 * 3600, description="seconds that a session lasts after its last use")
+    upload_bytes: int = Field(default=20 * 1024**3, ge=1, description="most bytes of an uploaded file")
+    cache_bytes: int = Field(
+        default=2 * 1024**3, ge=0, description="bytes on disk for decoded pictures, so that zooming in is fast"
+    )
+    metrics_port: int = Field(default=9103, ge=0, description="port of the metrics; 0: none")
     metrics_address: str = "0.0.0.0"  # noqa: S104
 
     @field_validator("user_header", "roles_header")

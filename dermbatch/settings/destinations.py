@@ -15,12 +15,16 @@ class DestinationSettings(Section):
     """Somebody else's system, to which results are sent over HTTP."""
 
     url: str
-    user: str | None = None
-    password: SecretStr | None = None
-    token: SecretStr | None = Field(default=None, description="a bearer token, instead of user and password")
-    ca_file: Path | None = Field(default=None, description="certificates to trust, PEM; the system's where none")
-    connect_timeout: Seconds = 5
-    timeout: Seconds = Field(default=60, description="for sending what is of an image, and again for the answer")
+    user: str | None = Field(default=None, description="user for basic authentication")
+    password: SecretStr | None = Field(default=None, description="password for basic authentication")
+    token: SecretStr | None = Field(default=None, description="bearer token, instead of user and password")
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of certificates to trust; if unset, the system's"
+    )
+    connect_timeout: Seconds = Field(default=5, description="seconds to connect")
+    timeout: Seconds = Field(
+        default=60, description="seconds to send what belongs to an image, and again for the answer"
+    )
 
     @field_validator("url")
     @classmethod
@@ -44,10 +48,10 @@ class DestinationSettings(Section):
 class DicomwebSettings(DestinationSettings):
     """A PACS that DICOM objects are sent to, by DICOMweb STOW-RS (PS3.18, section 10.5)."""
 
-    url: str = Field(description="of the DICOMweb service, without /studies")
+    url: str = Field(description="address of the DICOMweb service, without /studies")
 
 
 class FhirSettings(DestinationSettings):
     """A FHIR server that results are sent to, as transactions (FHIR R4, section 3.1.0.11)."""
 
-    url: str = Field(description="of the service, its base")
+    url: str = Field(description="base address of the FHIR service")

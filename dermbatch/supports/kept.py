@@ -47,7 +47,10 @@ def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str
     before = newest(store, name)
     shots = before.shots if before is not None else ()
     if len(shots) >= MOST_SHOTS:
-        raise UsageError(f"support {name} has {MOST_SHOTS} pictures, and can have no more")
+        raise UsageError(
+            f"support {name} has {MOST_SHOTS} pictures already, the most that are "
+            "allowed; remove one, or add a new support"
+        )
     size = sent_size((-1, -1), mask.shape[0], mask.shape[1], LONG_SIDE)
     small = np.where(
         fitted(np.where(mask > 0, np.uint8(255), np.uint8(0)), size) > 127, np.uint8(255), np.uint8(0)
@@ -61,7 +64,7 @@ def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str
         shots=(*shots, shot),
     )
     if not write_once(store, layout.support(name, made.version), made):
-        raise UsageError(f"somebody else has added to support {name} meanwhile; try again")
+        raise UsageError(f"somebody else has just added to support {name}; try again")
     return made
 
 
@@ -77,9 +80,9 @@ def check_mask(image: Pixels, mask: Pixels) -> None:
             f"the mask is {columns} x {rows} pixels, the image {width} x {height}: draw it on the image"
         )
     if not mask.any():
-        raise UsageError("the mask is empty: it is to be other than black where the lesion is")
+        raise UsageError("the mask is empty: the lesion must not be black")
     if mask.all():
-        raise UsageError("the mask is full: it is to be black where the skin is")
+        raise UsageError("the mask is full: the skin must be black")
 
 
 def _put(store: ObjectStore, name: str, image: Pixels, mask: Pixels) -> Shot:
@@ -165,7 +168,9 @@ def pictures(store: ObjectStore, name: str, shot: Shot) -> tuple[Pixels, Pixels]
     for digest in (shot.image, shot.mask):
         body = store.get(store.bucket, layout.support_file(name, digest))
         if hashlib.sha256(body).hexdigest() != digest:
-            raise ArtifactDamaged(f"{layout.support_file(name, digest)} is damaged: its digest is another")
+            raise ArtifactDamaged(
+                f"{layout.support_file(name, digest)} is damaged: its digest differs; add the support again"
+            )
         found.append(png.decode(body))
     return found[0], found[1]
 

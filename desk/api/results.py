@@ -44,7 +44,7 @@ def results(
     desk: TheDesk,
     person: ThePerson,
     limit: Annotated[int, Query(ge=1, le=_MOST_ROWS)] = 100,
-    cursor: Annotated[str | None, Query(description="as returned with the previous page")] = None,
+    cursor: Annotated[str | None, Query(description="cursor that the previous page returned")] = None,
 ) -> Response:
     """Results a page at a time: ``results``, ``total``, and ``next``, the address of the page after it.
 

@@ -41,7 +41,9 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     inputs: list[str] = Field(
-        min_length=1, max_length=100, description="s3://bucket/prefix, or upload: and an into of uploads"
+        min_length=1,
+        max_length=100,
+        description="s3://bucket/prefix, or `upload:` followed by the `into` of uploads",
     )
     batch: str | None = None
     stages: list[str] = list(ORDER)
@@ -53,7 +55,7 @@ class BatchRequest(BaseModel):
     send_to: str | None = None
     output: str | None = None
     deadline: AwareDatetime | None = Field(default=None, description="time by which everything is to be done")
-    tenant: str | None = Field(default=None, description="tenant of the batch; by default one's own")
+    tenant: str | None = Field(default=None, description="tenant of the batch; by default your own")
     include: list[str] = []
     exclude: list[str] = []
     since: datetime | None = None

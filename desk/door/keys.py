@@ -61,7 +61,7 @@ class Keys:
         """
         if not roles or not 1 <= days <= MOST_DAYS or not re.fullmatch(r"[\w][\w .@-]{0,99}", name):
             raise UsageError(
-                f"a key has a name (letters, digits, ' .@_-'), a role at least, and 1 to {MOST_DAYS} days of "
+                f"a key needs a name (letters, digits, ' .@_-'), at least one role, and 1 to {MOST_DAYS} days of "
                 f"validity"
             )
         identifier = base64.b32encode(secrets.token_bytes(8))[:12].decode().lower()
@@ -121,7 +121,7 @@ class Keys:
         if found is None or not hmac.compare_digest(found.digest, given):
             raise Problem(401, "bad_key", "there is no such key, or it was revoked")
         if datetime.now(UTC) >= found.expires:
-            raise Problem(401, "key_expired", f"this key has expired on {found.expires:%Y-%m-%d}: ask for another")
+            raise Problem(401, "key_expired", f"this key expired on {found.expires:%Y-%m-%d}: ask for another")
         with sorted_errors():
             self.redis.set(_used(found.id), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
         return found

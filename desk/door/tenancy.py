@@ -31,7 +31,7 @@ def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
     if places := [place for name in _PLACES for place in request.query_params.getlist(name)]:
         tenant = own_tenant(desk, person)
         if tenant is None:  # nobody has declared whose they are
-            raise UsageError(f"tenant {person.tenant!r} has no prefixes")
+            raise UsageError(f"tenant {person.tenant!r} has no prefixes; add some to DERMBATCH_TENANTS__FILE")
         tenant.check_inputs(places)
 
 

@@ -29,7 +29,7 @@ def review(
     store: TheStore,
     leases: TheLeases,
     person: ThePerson,
-    through: Annotated[str, Query(alias="none", description="a queue that has none left")] = "",
+    through: Annotated[str, Query(alias="none", description="queue that has no images left")] = "",
     batch: str = "",
     q: str = "",
 ) -> HTMLResponse:

@@ -113,5 +113,5 @@ def _decoded(body: bytes, flags: int) -> Pixels:
     claim(int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big"))  # as a PNG file's header has it
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), flags) if body else None
     if pixels is None:
-        raise ObjectNotFound("a file of this image is damaged: give the image once more, and it is made anew")
+        raise ObjectNotFound("a file of this image is damaged; submit the image again to create it again")
     return np.asarray(pixels, np.uint8)

@@ -93,7 +93,7 @@ def true_mask(store: ObjectStore, truth: str, record: ResultRecord) -> bytes:
     """
     found = _of(_masks(store, truth), record.name)
     if found is None:
-        raise Problem(404, "no_truth", "there is no true mask that is called as this image is")
+        raise Problem(404, "no_truth", "there is no true mask with this image's name")
     return store.get(*found)
 
 
@@ -110,7 +110,7 @@ def _masks(store: ObjectStore, truth: str) -> dict[str, tuple[str, str]]:
             found[PurePosixPath(info.key).stem] = bucket, info.key
         if len(found) > _MOST_MASKS:
             raise Problem(
-                413, "too_large", f"more than {_MOST_MASKS:,} masks lie there; name a narrower prefix", at=at
+                413, "too_large", f"more than {_MOST_MASKS:,} masks are there; name a narrower prefix", at=at
             )
     return found
 

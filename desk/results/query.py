@@ -57,7 +57,7 @@ class Query:
         except ParseError as error:
             found = _PLACE.search(str(error))
             place = int(found.group(1)) if found else len(text)
-            raise _wrong(f"the query breaks off or goes wrong at character {place + 1}", place) from error
+            raise _wrong(f"the query ends too early or is wrong at character {place + 1}", place) from error
 
     def rows(self, count: int, column: Column, members: Members) -> Truth:
         """Which of the rows are meant.
@@ -88,7 +88,7 @@ class _Reading:
                 return reduce(np.logical_and, (self.of(child, field) for child in node.children))
             case tree.Word() | tree.Phrase() | tree.Range() | tree.From() | tree.To():
                 return self._leaf(node, field or "name", loose=field is None)
-        raise _wrong("this way of asking is not known here", _place(node))
+        raise _wrong("this kind of query is not supported", _place(node))
 
     def _known(self, node: tree.SearchField) -> str:
         name = ALIASES.get(node.name, str(node.name))
@@ -137,7 +137,7 @@ def _texts(column: pa.ChunkedArray, node: Any, *, loose: bool) -> Truth:
 
 def _in_lists(column: pa.ChunkedArray, node: Any) -> Truth:
     if not pa.types.is_string(column.type.value_type):
-        raise _wrong("nothing can be asked of this field", _place(node))
+        raise _wrong("this field cannot be queried", _place(node))
     found = np.zeros(len(column), np.bool_)
     flat = pc.list_flatten(column)
     parents = pc.list_parent_indices(column).to_numpy()
@@ -191,7 +191,7 @@ def _text(node: Any) -> str:
         return str(node.value)[1:-1].replace('\\"', '"')
     if isinstance(node, tree.Word):
         return str(node.value).replace("\\", "")
-    raise _wrong("this field has no order: give a word or a phrase", _place(node))
+    raise _wrong("this field has no order; give a word or a phrase", _place(node))
 
 
 def _yes(node: Any) -> bool:

@@ -132,7 +132,7 @@ class View:
         column = self.column(name)
         if column is None or pa.types.is_nested(column.type):
             raise Problem(
-                400, "bad_query", f"nothing can be sorted by {name!r}", at={"in": "query", "parameter": "sort"}
+                400, "bad_query", f"results cannot be sorted by {name!r}", at={"in": "query", "parameter": "sort"}
             )
         way = "descending" if self._sort.startswith("-") else "ascending"
         if pa.types.is_dictionary(column.type):

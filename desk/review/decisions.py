@@ -43,16 +43,17 @@ class SentDecision(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: int = Field(ge=1, description="one more than the reader's last of this image")
+    version: int = Field(ge=1, description="one more than the reader's last version for this image")
     kind: Literal["read", "adjudicate", "return"] = "read"
-    stages: dict[Stage, str] = Field(description="keys of the results that lay before the reader")
+    stages: dict[Stage, str] = Field(description="keys of the results that the reader saw")
     shown: bool = Field(description="whether the models' results were shown")
-    blank: bool = Field(default=False, description="whether drawing began on an empty picture")
+    blank: bool = Field(default=False, description="whether drawing started on an empty picture")
     despite: dict[Stage, str] = Field(default={}, description="keys of newer results that the reader was told of")
     diagnosis: list[Text] = []
     unsure: bool = False
     mask: list[int] | str | None = Field(
-        default=None, description="COCO's run lengths of all of the picture, or a PNG of its size in Base64"
+        default=None,
+        description="mask as COCO's run lengths of the whole picture, or as a PNG of its size in Base64",
     )
     features: list[Feature] = []
     comment: str = Field(default="", max_length=10_000)
@@ -69,7 +70,12 @@ def read(
     person: ThePerson,
     leases: TheLeases,
     everything: Annotated[
-        bool, Query(alias="open", description="others', too, undecided: not blind since")
+        bool,
+        Query(
+            alias="open",
+            description="whether to return others' decisions too, before deciding; "
+            "the reader is then no longer blind",
+        ),
     ] = False,
 ) -> Response:
     """The decisions of an image that the reader may see, the version that comes next, and what was run anew.
@@ -172,7 +178,7 @@ def _check_order(made: Decision, leases: Leases, store: ObjectStore) -> None:
     found = decisions(store, made.batch, made.index)
     read = {one.reader for one in found if one.kind != "return"}
     if made.kind == "return" and made.to not in read:
-        raise Problem(400, "usage", f"{made.to} has decided nothing of this image", at={"in": "body"})
+        raise Problem(400, "usage", f"{made.to} has not decided on this image", at={"in": "body"})
     if made.kind != "read" or any(one.kind == "read" and one.reader == made.reader for one in found):
         return
     case = Case(batch=made.batch, index=made.index)
@@ -217,4 +223,4 @@ def _picture(text: str, height: int, width: int) -> Mask:
     try:
         return mask_of_png(base64.b64decode(text, validate=True), height, width)
     except binascii.Error as error:
-        raise ValueError("the mask is no Base64") from error
+        raise ValueError("the mask is not Base64") from error

@@ -43,7 +43,9 @@ def model(
     request: Request,
     record: TheRecord,
     store: TheStore,
-    newer: Annotated[bool, Query(description="of the last run of this image, in whichever batch")] = False,
+    newer: Annotated[
+        bool, Query(description="whether to take the mask of the image's last run, in any batch")
+    ] = False,
 ) -> Response:
     """The model's mask as COCO's run lengths, its outline, and the key of the result that it is of."""
     found = last_of(store, record) if newer else record
@@ -93,7 +95,7 @@ def seen(
     store: TheStore,
     person: ThePerson,
     leases: TheLeases,
-    reader: Annotated[str | None, Query(description="whose decision; one's own where nobody is named")] = None,
+    reader: Annotated[str | None, Query(description="reader of the decision; by default yourself")] = None,
 ) -> Decision:
     """A decision that the asker may see: their own; others' once they have decided, or are to adjudicate."""
     layout.check_batch_name(batch)
@@ -154,7 +156,7 @@ def last_of(store: ObjectStore, record: ResultRecord) -> ResultRecord:
     try:
         found = {stage: known.stages[key] for stage, key in newer.items()}
     except KeyError as error:
-        raise ObjectNotFound("a result that was known is not any more") from error
+        raise ObjectNotFound("an earlier result is no longer known") from error
     return record.model_copy(update={"stages": {**record.stages, **found}})
 
 

@@ -43,19 +43,21 @@ class QueueRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    batches: list[str] = Field(default=[], description="whose images; those of the plan where none is named")
-    plan: str | None = Field(default=None, description="a plan of what to read next: its images, in its order")
+    batches: list[str] = Field(default=[], description="batches of the images; by default those of the plan")
+    plan: str | None = Field(default=None, description="plan of what to read next; its images, in its order")
     q: str = Field(default="", description="the gallery's query line: flag:low_confidence, set:doubtful")
     order: Literal["index", "uncertainty", "chance"] = Field(
-        default="index", description="the most uncertain first, or by chance"
+        default="index", description="order: the most uncertain first, or by chance"
     )
-    most: int = Field(default=100, ge=1, le=_MOST, description="images at most, known ones not counted")
-    seed: int = Field(default=0, description="another one gives another order by chance")
-    readers: int = Field(default=1, ge=1, le=10, description="by how many each image is to be read")
-    blind: bool = Field(default=False, description="whether models' results are not shown before a decision")
-    blank_share: float = Field(default=0.0, ge=0, le=1, description="of cases that begin on an empty picture")
-    known: str | None = Field(default=None, description="a set of one's own: images that were adjudicated")
-    known_share: float = Field(default=0.1, gt=0, le=0.5, description="of known cases among all")
+    most: int = Field(default=100, ge=1, le=_MOST, description="most images, not counting known cases")
+    seed: int = Field(default=0, description="seed of the order by chance")
+    readers: int = Field(default=1, ge=1, le=10, description="number of readers of each image")
+    blind: bool = Field(default=False, description="whether models' results are hidden until a decision")
+    blank_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of cases that start with an empty picture"
+    )
+    known: str | None = Field(default=None, description="one of your sets of adjudicated images, as known cases")
+    known_share: float = Field(default=0.1, gt=0, le=0.5, description="share of known cases among all cases")
 
 
 class OneCase(BaseModel):
@@ -76,7 +78,7 @@ class Onward(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after: OneCase | None = Field(default=None, description="a case that is passed over, and those before it")
+    after: OneCase | None = Field(default=None, description="case to skip, with those before it")
 
 
 def _leases(desk: TheDesk) -> Leases:
@@ -140,7 +142,7 @@ def make(
     known = _known(store, sets, asked, person)
     known = known[: max(1, round(len(cases) * asked.known_share / (1 - asked.known_share)))]
     if not cases:
-        raise Problem(400, "nothing_meant", "no image with a result is meant by this query", at={"in": "body"})
+        raise Problem(400, "nothing_meant", "this query matches no image with a result", at={"in": "body"})
     queue = Queue(
         name=name,
         made=datetime.now(UTC),
@@ -197,7 +199,7 @@ def hold(
     returned = case in leases.returned(person.name, [case])
     many = _ANYBODY if returned or case in queue.known else queue.readers
     if leases.take(person.name, [(case, many)]) is None:
-        raise Problem(409, "not_leased", "others have this image by now, or you have decided it")
+        raise Problem(409, "not_leased", "another reader has this image now, or you have already decided on it")
     return json_of(request, _handed(queue, case, store, leases, person))
 
 
@@ -272,11 +274,11 @@ def _plan(store: ObjectStore, name: str, person: Person) -> ReviewPlan:
 def _batches(store: ObjectStore, plan: ReviewPlan | None) -> list[str]:
     """The batches of a plan that are still there."""
     if plan is None:
-        raise Problem(400, "usage", "name batches, or a plan", at={"in": "body", "parameter": "batches"})
+        raise Problem(400, "usage", "name batches or a plan", at={"in": "body", "parameter": "batches"})
     there = set(store.folders(store.bucket, layout.BATCHES))
     found = [batch for batch in dict.fromkeys(one.batch for one in plan.images) if batch in there]
     if not found:
-        raise Problem(400, "nothing_meant", "no batch of this plan is there any more", at={"in": "body"})
+        raise Problem(400, "nothing_meant", "no batch of this plan exists any more", at={"in": "body"})
     return found
 
 

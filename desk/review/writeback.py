@@ -85,9 +85,9 @@ def objects_of(store: ObjectStore, record: ResultRecord, found: Decision) -> dic
     from dermbatch.handover.dicom.reviewed import reviewed_objects  # noqa: PLC0415
 
     if record.source.media_type != MEDIA_TYPE:
-        raise Problem(409, "not_dicom", "the image is no DICOM, so there is no study that objects could go into")
+        raise Problem(409, "not_dicom", "the image is not DICOM, so there is no study for the objects")
     if found.kind == "return":
-        raise Problem(409, "not_a_reading", "what is returned for correction is no reading")
+        raise Problem(409, "not_a_reading", "a decision returned for correction is not a reading")
     model = _begun_from(store, record, found)
     mask = None if found.mask is None else drawn(found)
     regions = {one.term: picture(one.region) for one in found.features if one.region is not None}
@@ -108,7 +108,7 @@ def _begun_from(store: ObjectStore, record: ResultRecord, found: Decision) -> Mo
     pool = layout.pool_of(record.preview)
     known = read_if_any(store, layout.known_of(record.source.sha256, pool), KnownImage)
     if known is None or seen not in known.stages:
-        raise Problem(410, "result_gone", "the run that the reader began from is not known any more")
+        raise Problem(410, "result_gone", "the run that the reader started from is no longer known")
     return known.stages[seen].model
 
 

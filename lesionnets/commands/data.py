@@ -61,7 +61,7 @@ def pairs(
             cv2.imwrite(str(out / name / f"{pair.image_id}.png"), picture[:, :, ::-1])
         rows.append((pair.image_id, pair.hair_of))
     if not rows:
-        raise UsageError("no picture of these can be laid over: they have hardly any hair, or are too few")
+        raise UsageError("no pairs can be made: the pictures have hardly any hair, or are too few")
     with (out / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image_id", "hair_of"), *rows])
     typer.echo(f"{len(rows)} pairs in {out}")

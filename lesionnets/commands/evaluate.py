@@ -341,7 +341,7 @@ def evaluate_purify(
     if not images:
         raise UsageError("name images to draw on with --images DIR, or real pairs with --covered and --clean")
     if labels and not masks:
-        raise UsageError("diagnoses are measured together with masks: name --masks too")
+        raise UsageError("diagnoses are measured together with masks; also name --masks")
     if masks and long_side:
         raise UsageError("what other stages gain is measured as served: leave out --long-side or --masks")
     from lesionnets.evaluation import downstream, purify, samples  # noqa: PLC0415

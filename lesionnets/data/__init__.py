@@ -1,1 +1,1 @@
-"""Reading images, masks and labels, and batches of them."""
+"""Read images, masks and labels, and make batches of them."""

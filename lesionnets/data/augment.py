@@ -1,4 +1,4 @@
-"""Augmentations of dermoscopic images and their masks, in OpenCV: under a millisecond or two an image.
+"""Augmentations of dermoscopic images and their masks with OpenCV, in one or two milliseconds an image.
 
 Random numbers come from a NumPy generator that is handed in. Images are RGB uint8 [H, W, 3], masks uint8 [H, W].
 """
@@ -17,10 +17,10 @@ Random = np.random.Generator
 
 
 def random_view(image: Image, mask: Mask, size: int, random: Random) -> tuple[Image, Mask]:
-    """Turned, mirrored, squashed, zoomed and shifted, in one interpolation.
+    """Turn, mirror, squash, zoom and shift an image, in one interpolation.
 
-    Cameras' frames are 4:3 or 3:2 and are squashed whole to a network's square input, so each side is scaled
-    apart; zooming out shows a lesion as small as wide frames do, with a black, mirrored or stretched surround.
+    Cameras' frames are 4:3 or 3:2 and are squashed to a network's square input, so each side is scaled by itself.
+    Zooming out makes a lesion as small as in wide frames, with a black, mirrored or stretched surround.
 
     Returns:
         Image and mask of ``size`` x ``size``.
@@ -51,7 +51,7 @@ def random_view(image: Image, mask: Mask, size: int, random: Random) -> tuple[Im
 
 
 def jitter_colour(image: Image, random: Random) -> Image:
-    """Other light, white balance, contrast, saturation and gamma, as other dermatoscopes show."""
+    """Change light, white balance, contrast, saturation and gamma, as between dermatoscopes."""
     values = image.astype(np.float32) / 255
     values *= math.exp(random.normal(0, 0.12)) * np.exp(random.normal(0, 0.05, 3)).astype(np.float32)
     grey = values.mean(axis=2, keepdims=True)
@@ -63,7 +63,7 @@ def jitter_colour(image: Image, random: Random) -> Image:
 
 
 def vignette(image: Image, mask: Mask, random: Random) -> tuple[Image, Mask]:
-    """The dark corners of a dermatoscope's tube; the lesion's label ends where nothing can be seen."""
+    """Add the dark corners of a dermatoscope's tube; the mask ends where nothing can be seen."""
     size = image.shape[0]
     rows, columns = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
     shift = random.normal(0, 0.03, 2)
@@ -85,7 +85,7 @@ def hair_curve(size: int, random: Random) -> npt.NDArray[np.float64]:
 
 
 def draw_hairs(image: Image, random: Random) -> Image:
-    """Up to a dozen dark or light curved hairs."""
+    """Draw up to a dozen dark or light curved hairs."""
     drawn = image.copy()
     size = image.shape[0]
     for _ in range(random.integers(1, 13)):
@@ -99,9 +99,9 @@ def draw_hairs(image: Image, random: Random) -> Image:
 
 
 def coarsen(image: Image, random: Random) -> Image:
-    """The picture as a camera with a third to all of the resolution would see it.
+    """Reduce the resolution to between a third and all of it, as other cameras do.
 
-    Parts of an archive differ in resolution and in diagnoses: a classifier must not infer one from the other.
+    Parts of an archive differ in resolution and in diagnoses; a classifier must not infer one from the other.
     """
     height, width = image.shape[:2]
     share = random.uniform(0.35, 1.0)

@@ -1,8 +1,8 @@
-"""Stored outputs of a frozen extractor: without running it again, training is fast on a processor core.
+"""Stored outputs of a frozen extractor, so that training on a processor core need not run it again.
 
-Lesions are stored by picture, in several views; things by batch. A bank lies in one file that several trainings
-share: it holds every diagnosis, and each training takes those that it may see. A classifier's bank
-(:class:`LevelBank`) has maps of several sizes instead, and every picture's views beside one another.
+Lesions are stored by picture in several views, things by batch. Several trainings share a bank: it holds every
+diagnosis, and each training takes those that it may see. A classifier's bank (:class:`LevelBank`) holds maps of
+several sizes instead, with the views of a picture next to each other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Bank:
-    """Features of pictures, and their masks.
+    """Features of pictures, with their masks.
 
     Attributes:
         low: Float16 [N, C, h, w].
@@ -41,7 +41,7 @@ class Bank:
         return len(self.masks)
 
     def batch(self, chosen: Tensor, *, generic: bool) -> Batch:
-        """Some of them as training takes them."""
+        """A batch of some pictures, as training takes it."""
         return {
             "low": self.low[chosen].float(),
             "high": self.high[chosen].float(),
@@ -52,7 +52,7 @@ class Bank:
 
 @torch.inference_mode()
 def described(extractor: Extractor, batches: Iterator[tuple[Tensor, Tensor]]) -> Bank:
-    """A bank of images float [n, 3, S, S] and masks float [n, 1, S, S], 0 to 1."""
+    """Make a bank of images float [n, 3, S, S] and masks float [n, 1, S, S], 0 to 1."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for images, masks in batches:
         low = extractor.low(images)
@@ -62,7 +62,7 @@ def described(extractor: Extractor, batches: Iterator[tuple[Tensor, Tensor]]) ->
 
 
 def skin_views(album: Album, size: int, views: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every lesion as :class:`SoftPairs` augments it, view by view, in the album's order."""
+    """All lesions as :class:`SoftPairs` augments them, view by view, in the album's order."""
     pairs = SoftPairs(album, size, AT_ONCE, seed=seed, soft=False)
     for _ in range(views):
         for chosen in torch.split(torch.arange(len(album)), AT_ONCE):
@@ -70,7 +70,7 @@ def skin_views(album: Album, size: int, views: int, seed: int) -> Iterator[tuple
 
 
 def natural_views(episodes: NaturalEpisodes, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """So many batches of things."""
+    """``count`` batches of things."""
     for _ in range(count):
         batch = episodes.batch()
         yield batch["images"], batch["masks"]
@@ -89,18 +89,18 @@ def kept(path: Path, make: Callable[[], Bank]) -> Bank:
 
 
 def _mapped(path: Path) -> Tensor:
-    """An array in a file as a tensor, read on demand."""
+    """A tensor of an array in a file, read on demand."""
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 @dataclass(frozen=True)
 class SkinBank:
-    """Lesions of one diagnosis a batch.
+    """Batches of lesions, each of one diagnosis.
 
     Attributes:
         bank: Views of all lesions, in their order.
-        rows: For each diagnosis that is seen, the rows of the bank.
-        batch_size: Pictures a batch.
+        rows: The bank's rows of each diagnosis that is seen.
+        batch_size: Pictures in a batch.
     """
 
     bank: Bank
@@ -108,7 +108,7 @@ class SkinBank:
     batch_size: int
 
     def batch(self) -> Batch:
-        """One batch: diagnoses come by the square root of their pictures."""
+        """One batch; a diagnosis is chosen in proportion to the square root of its number of pictures."""
         chances = torch.tensor([float(len(rows)) for rows in self.rows]).sqrt()
         rows = self.rows[int(torch.multinomial(chances, 1))]
         return self.bank.batch(rows[torch.randint(len(rows), (self.batch_size,))], generic=False)
@@ -116,7 +116,7 @@ class SkinBank:
 
 @dataclass(frozen=True)
 class NaturalBank:
-    """Things of one class a batch, as they were drawn."""
+    """Batches of things, each of one class, as they were drawn."""
 
     bank: Bank
     batch_size: int
@@ -140,7 +140,7 @@ class LevelBank:
     masks: Tensor
 
     def of(self, pictures: Tensor, views: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Levels float [n, C, h, w] and masks float [n, 1, S, S], 0 to 1, of n pictures and a view of each."""
+        """Levels float [n, C, h, w] and masks float [n, 1, S, S], 0 to 1, of one view of each of n pictures."""
         # A mapped file is read one place at a time.
         return tuple(level[pictures, views].float() for level in self.levels), self.masks[
             pictures, views
@@ -148,22 +148,22 @@ class LevelBank:
 
 
 Looking = Callable[[Tensor], Sequence[Tensor]]
-"""From images float [n, 3, S, S], 0 to 1, to an encoder's levels."""
+"""A function from images float [n, 3, S, S], 0 to 1, to an encoder's levels."""
 
 
 @torch.no_grad()
 def kept_levels(
     path: Path, look: Looking, batches: Iterator[tuple[Tensor, Tensor]], *, pictures: int, views: int, side: int
 ) -> LevelBank:
-    """The bank of a folder, created if missing, a batch at a time, as it may be larger than memory.
+    """Read the bank of a folder, creating it if missing, batch by batch, because it may be larger than memory.
 
     Args:
-        path: Of the folder.
+        path: The folder.
         look: The encoder.
         batches: Images float [n, 3, S, S] and masks float [n, 1, S, S], 0 to 1, view by view of all pictures.
-        pictures: How many there are.
+        pictures: Number of pictures.
         views: Of each.
-        side: To which masks are reduced; a divisor of S.
+        side: Side to which masks are reduced; a divisor of S.
     """
     if not path.is_dir():
         beside = path.with_name(f"{path.name}.part")

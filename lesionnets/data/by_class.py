@@ -1,4 +1,4 @@
-"""Pictures of some diagnoses in memory, and batches in which each is as frequent as the others."""
+"""Pictures of some diagnoses in memory, and batches in which all diagnoses are equally frequent."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dermbatch.errors import UsageError
 from lesionnets.data.sources.isic import Sample, read_image
 
 MARGIN = 9 / 8
-"""Side of pictures in memory over that of what is cut of them."""
+"""Side of pictures in memory as a multiple of what is cut out of them."""
 
 
 def load_classes(samples: Sequence[Sample], classes: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
-    """Whole pictures, squashed to squares, of these diagnoses.
+    """Read whole pictures of these diagnoses, squashed to squares.
 
     Returns:
         Uint8 [N, 3, size, size], and int64 [N]: the index of the diagnosis.
@@ -28,13 +28,15 @@ def load_classes(samples: Sequence[Sample], classes: Sequence[str], size: int) -
     labels = [classes.index(str(sample.diagnosis)) for sample in chosen]
     missing = sorted(set(classes) - {str(sample.diagnosis) for sample in chosen})
     if missing:
-        raise UsageError(f"there is no picture to learn from of {', '.join(missing)}")
+        raise UsageError(
+            f"there are no training pictures of {', '.join(missing)}; add some, or leave the diagnosis out"
+        )
     pictures = np.stack([read_image(sample.image, size) for sample in chosen])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
 
 
 def squares(pictures: Tensor) -> Tensor:
-    """Each mirrored and turned by right angles at random: [N, 3, S, S] to the same."""
+    """Mirror each picture and turn it by right angles at random: [N, 3, S, S] -> the same."""
     for dims in ((2,), (3,)):
         mirrored = torch.rand(len(pictures), device=pictures.device) < 0.5
         pictures = torch.where(mirrored[:, None, None, None], pictures.flip(dims), pictures)
@@ -46,11 +48,11 @@ class ByClass:
     """Batches with as many pictures of each class, drawn at random, cut, mirrored and turned.
 
     Args:
-        pictures: As :func:`load_classes` gives them, of :data:`MARGIN` times the size.
-        labels: Likewise.
-        size: Side of what is cut, pixels.
-        each: Pictures of a class in a batch.
-        steps: Batches an epoch.
+        pictures: As :func:`load_classes` returns them, with :data:`MARGIN` times the size.
+        labels: As :func:`load_classes` returns them.
+        size: Side in pixels of what is cut out.
+        each: Number of pictures of each class in a batch.
+        steps: Batches in an epoch.
     """
 
     def __init__(self, pictures: Tensor, labels: Tensor, size: int, *, each: int, steps: int) -> None:

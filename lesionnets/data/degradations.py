@@ -1,4 +1,4 @@
-"""How a picture of fewer pixels came about: what enhancement is trained to undo and measured on.
+"""How pictures lose resolution: what enhancement is trained to undo and is measured on.
 
 SkinSegmentSRGAN (section 4.1) makes its pairs "by downsampling the original images and applying various
 degradation operations to simulate real-world conditions" and names neither operations nor strengths. Here are
@@ -7,10 +7,10 @@ four models with names, all of which reduce by four on each side:
 - ``plain``: bicubic with antialiasing, what papers on super-resolution report on.
 - ``area``: the mean of 4 x 4 pixels, as a sensor of larger pixels sees.
 - ``clinical`` and ``paper``: in the order in which a camera does it (Wang et al., "Real-ESRGAN", ICCVW 2021,
-  section 3.1, first order): blur, bicubic reduction, noise, JPEG, of strengths that are drawn for each picture.
+  section 3.1, first order): blur, bicubic reduction, noise, JPEG, with strengths drawn for each picture.
 
-``clinical`` keeps to usable photographs. Bicubic interpolation reaches an SSIM of 0.86 on them and 34 dB, while
-SkinSegmentSRGAN's table 3 gives it 0.712 and 25.4 dB: the paper degraded more. ``paper`` has the ranges that
+``clinical`` stays within usable photographs. Bicubic interpolation reaches an SSIM of 0.86 on them and 34 dB,
+while SkinSegmentSRGAN's table 3 gives it 0.712 and 25.4 dB: the paper degraded more. ``paper`` has the ranges that
 Real-ESRGAN trains with; bicubic interpolation of the validation crops has 0.70 and 29.3 dB there.
 """
 
@@ -33,12 +33,12 @@ SCALE = 4
 
 @dataclass(frozen=True)
 class Strengths:
-    """From and to, of what is drawn evenly for each picture.
+    """Ranges (from, to) of what is drawn evenly for each picture.
 
     Attributes:
-        blur: Standard deviation of the lens' and the hand's Gaussian blur, pixels of the original.
+        blur: Standard deviation of the Gaussian blur of lens and hand, in pixels of the original.
         noise: Standard deviation of the sensor's Gaussian noise, of 255, in the small picture.
-        quality: Of JPEG.
+        quality: Quality of JPEG, 1 to 100.
     """
 
     blur: tuple[float, float]
@@ -67,12 +67,12 @@ STRENGTHS = {
 
 
 def degrade(image: Image, how: Degradation, random: np.random.Generator) -> Image:
-    """A quarter of an image on each side, as a poorer camera had taken it.
+    """Reduce an image by four on each side, as if a poorer camera had taken it.
 
     Args:
         image: RGB uint8 [H, W, 3]; sides must be multiples of 4.
         how: The model.
-        random: Of what it draws, if anything.
+        random: Generator of what it draws, if anything.
 
     Returns:
         RGB uint8 [H / 4, W / 4, 3].
@@ -91,7 +91,7 @@ def degrade(image: Image, how: Degradation, random: np.random.Generator) -> Imag
 
 
 def own_random(image: Image, seed: int = 0) -> np.random.Generator:
-    """A generator that the picture itself seeds: it is degraded alike in whatever set or order it comes."""
+    """A generator seeded by the picture itself, so that it is degraded the same in any set and order."""
     return np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(image).data)])
 
 

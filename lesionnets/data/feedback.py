@@ -1,4 +1,4 @@
-"""Readers' decisions as a training set of the usual layout (docs/data.md), and where each image is from."""
+"""Readers' decisions as a training set in the usual layout (docs/data.md), with the origin of each image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: images by split, how many of each diagnosis, masks, and what was left out, by reason."""
+    """What was written: images by split, numbers of each diagnosis and of masks, and those left out by reason."""
 
     images: dict[str, int]
     diagnoses: dict[str, int]
@@ -38,7 +38,7 @@ class Written:
 
 @dataclass(frozen=True)
 class _Teaching:
-    """What of a lesson is taken: both may be missing, but not both at once."""
+    """What is taken from a lesson: a mask, a diagnosis or both."""
 
     diagnosis: str
     mask: Mask | None
@@ -47,26 +47,26 @@ class _Teaching:
 def write_set(
     store: ObjectStore, batches: Sequence[str], out: Path, *, renamed: Mapping[str, str], val: float
 ) -> Written:
-    """Write a training set of what readers decided.
+    """Write what readers decided as a training set.
 
     ``<split>/images/<batch>_<index>.png``, ``<split>/masks/<batch>_<index>_segmentation.png`` and ``labels.csv``,
-    of images with a diagnosis; ``feedback.csv`` says of each image who, when and what models had made of it, and
-    ``left_out.csv`` what is not there and why. An image is in ``val`` by its digest, whatever else there is, so it
-    stays there as decisions are added.
+    of images with a diagnosis; ``feedback.csv`` says for each image who decided, when, and what models had made of
+    it; ``left_out.csv`` says what is missing and why. The image's digest alone decides whether it is in ``val``,
+    so it stays there as decisions are added.
 
     Args:
-        store: Has decisions and images.
+        store: The store with decisions and images.
         batches: Whose decisions.
-        out: Folder to make; may not have a set yet.
-        renamed: What diagnoses are called otherwise; those called nothing are dropped.
+        out: Folder to create; it must not hold a set yet.
+        renamed: New names of diagnoses; those renamed to nothing are dropped.
         val: Share of the images that is held out, 0 to 1.
 
     Raises:
-        UsageError: If there is a set already, or no decision teaches anything.
-        StoreUnavailable, StoreRefused: Where the store fails.
+        UsageError: If the folder holds a set already, or no decision teaches anything.
+        StoreUnavailable, StoreRefused: If the store fails.
     """
     if (out / "feedback.csv").exists():
-        raise UsageError(f"{out} holds a set already: name another folder, or delete it")
+        raise UsageError(f"{out} holds a set already; name another folder, or delete it")
     rows: list[Row] = []
     left_out: list[Row] = []
     for lesson in (lesson for batch in dict.fromkeys(batches) for lesson in lessons(store, batch)):
@@ -128,7 +128,7 @@ def _teaching(lesson: Lesson, renamed: Mapping[str, str]) -> _Teaching | str:
 
 
 def _said(lesson: Lesson) -> dict[str, object]:
-    """Where an image is from: who said so, when, having seen what."""
+    """Where an image's labels are from: who decided, when, and having seen what."""
     decisions, record = sorted(lesson.decisions, key=lambda one: one.made), lesson.record
     models = {stage: f"{one.name}@{one.version} {one.sha256[:12]}" for stage, one in lesson.models.items()}
     return {

@@ -1,4 +1,4 @@
-"""Grounds without skin for drawn things to lie on: colours, gradients, cloudy textures, stripes, checks."""
+"""Backgrounds without skin for drawn things: colours, gradients, cloudy textures, stripes, checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def grounds(count: int, size: int) -> Tensor:
-    """Random grounds, float [count, 3, size, size], 0 to 1: two or three colours, mixed by a random pattern."""
+    """Random backgrounds float [count, 3, size, size], 0 to 1: two or three colours, mixed by a random pattern."""
     colours = torch.rand(3, count, 3, 1, 1)
     # A half are of like colours, so that things on them are not told by clutter alone.
     near = (torch.rand(count, 1, 1, 1) < 0.5).float()
@@ -41,7 +41,7 @@ def _slanted(count: int, size: int) -> Tensor:
 
 
 def gradients(count: int, size: int) -> Tensor:
-    """From one side to the other: [count, 1, size, size], 0 to 1."""
+    """Gradients from one side to the other: [count, 1, size, size], 0 to 1."""
     return (_slanted(count, size) + 0.5).clamp(0, 1)
 
 

@@ -1,7 +1,7 @@
 """Layers of hair and other things that can be laid over any picture, drawn or lifted from real pictures.
 
-A layer is linear in what lies beneath: ``over = through x under + own``, each colour by itself. So one layer,
-which takes a tenth of a second to make, covers any number of pictures, turned, enlarged, paler or darker, in a
+A layer is linear in what lies beneath it: ``over = through x under + own``, for each colour. So one layer, which
+takes a tenth of a second to make, can be laid over any number of pictures, turned, enlarged, paler or darker, in a
 few operations on whole batches.
 """
 
@@ -24,24 +24,24 @@ Floats = npt.NDArray[np.floating[Any]]
 Draw = Callable[[Image, Random], Drawn]
 
 POINTS = 48
-"""Of a hair's course."""
+"""Number of points of a hair's course."""
 
 FINE = 3
-"""Sub-pixels on each side with which hairs are drawn: fine ones are thinner than a pixel."""
+"""Sub-pixels on each side of a pixel when hairs are drawn, because fine ones are thinner than a pixel."""
 
 LIFTED_FROM = 18
-"""Least brightening by the finder's closing, of 255, of hair that is lifted: what is fainter may be skin."""
+"""Least brightening by the finder's closing, of 255, at which hair is lifted; anything fainter may be skin."""
 
 LEAST_ALPHA = 0.04
-"""What covers less is not drawn: nobody would see it, and it would be called hair."""
+"""Least share that is drawn: nobody could see less, and it would still be labelled hair."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What covers a picture.
+    """Something that covers a picture.
 
     Attributes:
-        through: Share of the light from beneath that is let through, times 255; uint8 [H, W, 3].
+        through: Share of the light from beneath that passes, x 255; uint8 [H, W, 3].
         own: Light of the layer itself, uint8 [H, W, 3].
     """
 
@@ -49,13 +49,13 @@ class Layer:
     own: Image
 
     def over(self, under: Image) -> Image:
-        """Lay it over a picture of its size."""
+        """Lay it over a picture of the same size."""
         light = under.astype(np.float32) * self.through / 255 + self.own
         return np.asarray(np.clip(light + 0.5, 0, 255), np.uint8)
 
 
 def drawn_layer(draw: Draw, side: int, seed: tuple[int, ...]) -> Layer:
-    """The layer that a function of :mod:`dermbatch.phantoms.occlusion` draws: what it makes of black and white."""
+    """The layer drawn by a function of :mod:`dermbatch.phantoms.occlusion`, from its result on black and white."""
     on_black, on_white = (
         draw(np.full((side, side, 3), level, np.uint8), np.random.default_rng(seed)).rgb for level in (0, 255)
     )
@@ -63,7 +63,7 @@ def drawn_layer(draw: Draw, side: int, seed: tuple[int, ...]) -> Layer:
 
 
 def hair_layer(side: int, random: Random) -> Layer:
-    """One head of hair as dermatoscopes show it.
+    """One person's hair, as dermatoscopes show it.
 
     Long, downy, curled or shaved hair, or bundles of it; black to white, opaque to clear, with a lighter core or a
     gleam along one side; sharp, out of focus, or both at once.
@@ -90,14 +90,14 @@ def hair_layer(side: int, random: Random) -> Layer:
 
 
 def lifted_layer(image: Image, lesion: npt.NDArray[np.bool_] | None, *, light: bool = False) -> Layer:
-    """The hair of a real picture, by the classical finder, with the share that it covers.
+    """Lift the hair of a real picture by the classical finder, with its share of cover.
 
-    What lies beneath is painted from the edges of what was found, grown by two pixels; the hair's colour is that
-    of its darkest pixels; the share is how far a pixel has gone from the one to the other.
+    What lies beneath is painted from the edges of what was found, grown by two pixels. The hair's colour is that
+    of its darkest pixels. The share of cover is how far a pixel is from the former towards the latter.
 
     Args:
         image: RGB uint8 [H, W, 3].
-        lesion: Bool [H, W], which corrects the finder; none where there is no mask.
+        lesion: Bool [H, W], which corrects the finder; None without a mask.
         light: Lift light hair instead of dark.
     """
     pictured = np.asarray(255 - image if light else image, np.uint8)
@@ -117,7 +117,7 @@ def lifted_layer(image: Image, lesion: npt.NDArray[np.bool_] | None, *, light: b
 
 
 def any_layer(side: int, seed: tuple[int, ...]) -> Layer:
-    """One of all kinds that are drawn: mostly hair, now and then with a ruler or ink."""
+    """A random layer: mostly hair, now and then with a ruler or ink."""
     random = np.random.default_rng(seed)
     kind = random.choice(6, p=[0.62, 0.18, 0.07, 0.05, 0.05, 0.03])
     if kind == 0:
@@ -155,7 +155,7 @@ def _walk(
 
 
 def _heads(side: int, random: Random, most: float) -> tuple[int, float, float, float]:
-    """How many, how they lean and spread, and their typical half width in pixels."""
+    """Number of hairs, their direction and its spread, and their typical half width in pixels."""
     count = int(np.clip(random.lognormal(2.3, 0.8), 1, most))
     half = side / 512 * float(np.exp(random.uniform(np.log(0.4), np.log(2.8))))
     return count, random.uniform(0, np.pi), float(random.choice([0.15, 0.5, 1.6])), half
@@ -185,7 +185,7 @@ def _long(side: int, random: Random) -> tuple[list[npt.NDArray[np.float64]], lis
 
 
 def _down(side: int, random: Random) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
-    """Fine, short, faint."""
+    """Downy hair: fine, short, faint."""
     count, lean, spread, _ = _heads(side, random, 80)
     half = side / 512 * random.uniform(0.3, 0.75)
     courses = [
@@ -220,7 +220,7 @@ def _curled(side: int, random: Random) -> tuple[list[npt.NDArray[np.float64]], l
 
 
 def _stubble(side: int, random: Random) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
-    """Shaved: short and blunt, mostly one way, some with a grown tip."""
+    """Shaved hair: short and blunt, mostly in one direction, some with a grown tip."""
     lean, spread = random.uniform(0, np.pi), random.uniform(0.1, 0.8)
     half = side / 512 * random.uniform(0.7, 2.6)
     length = side * random.uniform(0.015, 0.1)
@@ -239,7 +239,7 @@ def _stubble(side: int, random: Random) -> tuple[list[npt.NDArray[np.float64]], 
 
 
 def _bundles(side: int, random: Random) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
-    """Locks of hairs that lie side by side and cross."""
+    """Bundles of hairs that lie side by side and cross."""
     _, lean, spread, half = _heads(side, random, 10)
     courses: list[npt.NDArray[np.float64]] = []
     for _ in range(random.integers(1, 6)):

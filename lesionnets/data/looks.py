@@ -1,4 +1,4 @@
-"""Pictures as other cameras would show them, whole batches at once on any device.
+"""Change pictures as other cameras would show them, for whole batches, on any device.
 
 Pictures are float [N, 3, S, S], 0 to 1. Random numbers come from torch's generators, which training seeds.
 """
@@ -19,7 +19,7 @@ def _normal(like: Tensor, spread: float, *shape: int) -> Tensor:
 
 
 def relit(images: Tensor) -> Tensor:
-    """Other light, white balance, saturation, contrast and gamma, and now and then balanced by shades of grey.
+    """Change light, white balance, saturation, contrast and gamma; now and then balance by shades of grey.
 
     Finlayson and Trezzi, "Shades of Gray and Colour Constancy", CIC 2004, with the norm p = 6.
     """
@@ -37,7 +37,7 @@ def relit(images: Tensor) -> Tensor:
 
 
 def paled(images: Tensor, share: float = 0.3) -> Tensor:
-    """A share of the pictures with down to a third of their contrast, as faint lesions have it."""
+    """Reduce the contrast of a share of the pictures, to a third at least, as in faint lesions."""
     count = len(images)
     mean = images.mean(dim=(2, 3), keepdim=True)
     chosen = _uniform(images, count, 1, 1, 1) < share
@@ -46,20 +46,20 @@ def paled(images: Tensor, share: float = 0.3) -> Tensor:
 
 
 def greyed(images: Tensor, share: float = 0.1) -> Tensor:
-    """A share of the pictures without colours."""
+    """Remove the colours of a share of the pictures."""
     chosen = _uniform(images, len(images), 1, 1, 1) < share
     return torch.where(chosen, images.mean(dim=1, keepdim=True), images)
 
 
 def exposed(images: Tensor, share: float = 0.2) -> Tensor:
-    """A share of the pictures with a third to three halves of their light."""
+    """Multiply the light of a share of the pictures by a third to three halves."""
     chosen = _uniform(images, len(images), 1, 1, 1) < share
     light = (1 / 3) * 4.5 ** _uniform(images, len(images), 1, 1, 1)
     return torch.where(chosen, images * light, images).clamp(0, 1)
 
 
 def coarsened(images: Tensor, share: float = 0.5) -> Tensor:
-    """A share of the pictures as cameras of a quarter to all of the resolution had seen them, with some noise."""
+    """Reduce the resolution of a share of the pictures to between a quarter and all of it, with some noise."""
     side, parts = images.shape[-1], images.chunk(4)
     found = []
     for part in parts:
@@ -74,7 +74,7 @@ def coarsened(images: Tensor, share: float = 0.5) -> Tensor:
 
 
 def dark_corners(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
-    """The dark surround of a dermatoscope's tube on a share of the pictures, and the light left, [N, 1, S, S]."""
+    """Add the dark surround of a tube to a share of the pictures; also returns the light left, [N, 1, S, S]."""
     count, side = len(images), images.shape[-1]
     line = torch.linspace(-0.5, 0.5, side, device=images.device)
     rows = line[None, :, None] + _normal(images, 0.04, count, 1, 1)
@@ -87,11 +87,11 @@ def dark_corners(images: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
 
 
 def overlaid(images: Tensor, layers: Tensor, share: float = 0.35) -> Tensor:
-    """A layer of hairs, a ruler, ink or bubbles on a share of the pictures.
+    """Lay hairs, a ruler, ink or bubbles over a share of the pictures.
 
     Args:
         images: Float [N, 3, S, S].
-        layers: Uint8 [K, 4, S, S], of which each picture is given one.
+        layers: Uint8 [K, 4, S, S]; each picture gets one of them.
         share: Of the pictures.
     """
     count = len(images)

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from lesionnets.data.augment import Random, hair_curve
 
 Layer = npt.NDArray[np.uint8]
-"""RGBA, [S, S, 4]: colour, and how much of it is seen."""
+"""RGBA [S, S, 4]: colour and opacity."""
 
 
 def layers(count: int, size: int, random: Random) -> Layer:
-    """So many layers, [count, S, S, 4]: two thirds hair, the rest rulers, ink and bubbles."""
+    """Draw ``count`` layers [count, S, S, 4]: two thirds hair, the rest rulers, ink and bubbles."""
     draw = (_hairs, _hairs, _hairs, _hairs, _ruler, _ink, _bubbles)
     return np.stack([draw[index % len(draw)](size, random) for index in range(count)])
 
@@ -25,7 +25,7 @@ def _empty(size: int, colour: npt.ArrayLike) -> Layer:
 
 
 def _hairs(size: int, random: Random) -> Layer:
-    """Up to thirty hairs of one person: of much the same shade and width, some out of focus."""
+    """Up to thirty hairs of one person, with similar shade and width, some out of focus."""
     shade = random.uniform(10, 90) if random.random() < 0.85 else random.uniform(170, 230)
     layer = _empty(size, shade + random.normal(0, 10, 3))
     alpha = np.zeros((size, size), np.uint8)
@@ -66,7 +66,7 @@ def _ink(size: int, random: Random) -> Layer:
 
 
 def _bubbles(size: int, random: Random) -> Layer:
-    """Rings of light round bubbles of the gel."""
+    """Rings of light around bubbles in the gel."""
     layer = _empty(size, [240, 240, 240])
     alpha = np.zeros((size, size), np.uint8)
     for _ in range(random.integers(2, 25)):

@@ -1,4 +1,4 @@
-"""The batches of an epoch: which samples make one, and preparing the next while the network works on this one."""
+"""The batches of an epoch: which samples each has, and preparing the next while the network works."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 def shuffled(count: int, batch_size: int) -> Iterable[npt.NDArray[np.int64]]:
     """Indices of an epoch's batches, in random order; the last incomplete batch is left out.
 
-    Where there are fewer samples than a batch takes, all of them make the one batch.
+    If there are fewer samples than in a batch, all of them are the only batch.
     """
     order = torch.randperm(count).numpy()
     whole = max(count // batch_size, 1)
@@ -25,10 +25,9 @@ def shuffled(count: int, batch_size: int) -> Iterable[npt.NDArray[np.int64]]:
 
 
 def prefetched(items: Iterable[Item], *, ahead: int = 3) -> Iterator[Item]:
-    """Yield the items in order, drawing up to ``ahead`` of them in a thread of their own.
+    """Yield the items in order, while a thread prepares up to ``ahead`` of them.
 
-    An error of the iterable is raised here, where its item would have come. A consumer that stops early stops
-    the thread.
+    An error of the iterable is raised here, in place of its item. A consumer that stops early stops the thread.
     """
     waiting: queue.Queue[tuple[str, Item | BaseException | None]] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()

@@ -1,6 +1,6 @@
 """What cameras do to pictures, on whole batches of tensors and on any device: blur, noise, JPEG, reduction.
 
-Everything takes float [N, 3, H, W] of 0 to 1, and strengths float [N], one a picture.
+Everything takes pictures float [N, 3, H, W], 0 to 1, and strengths float [N], one for each picture.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHROMINANCE = (
 )
 _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 BLOCK = 16
-"""Sides must be multiples of it: two blocks of JPEG, as colour has half the resolution."""
+"""Sides must be multiples of this: two blocks of JPEG, because colour has half the resolution."""
 
 
 def uniform(count: int, low: float, high: float, where: torch.device) -> Tensor:
@@ -39,11 +39,11 @@ def uniform(count: int, low: float, high: float, where: torch.device) -> Tensor:
 
 
 def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
-    """Code and decode with JPEG (ITU-T T.81, annexes A and K; 4:2:0), of sides that are multiples of ``BLOCK``.
+    """Code and decode as JPEG (ITU-T T.81, annexes A and K; 4:2:0); sides must be multiples of ``BLOCK``.
 
     Args:
         pictures: See the module.
-        quality: 1 to 100 as libjpeg counts, float [N].
+        quality: Quality float [N], 1 to 100 as in libjpeg.
     """
     where = pictures.device
     mix = torch.tensor(_YCBCR, device=where)
@@ -58,7 +58,7 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
 
 
 def blurred(pictures: Tensor, sigma: Tensor, *, radius: int = 4) -> Tensor:
-    """Blur with a Gaussian of a standard deviation in pixels, float [N]."""
+    """Blur with a Gaussian; standard deviations ``sigma`` float [N], in pixels."""
     count, channels, height, width = pictures.shape
     taps = torch.arange(-radius, radius + 1, device=pictures.device)
     line = torch.exp(-0.5 * (taps / sigma.clamp(min=0.05)[:, None]) ** 2)
@@ -72,12 +72,12 @@ def blurred(pictures: Tensor, sigma: Tensor, *, radius: int = 4) -> Tensor:
 
 
 def noisy(pictures: Tensor, sigma: Tensor) -> Tensor:
-    """Add Gaussian noise of a standard deviation, of 1, float [N]."""
+    """Add Gaussian noise; standard deviations ``sigma`` float [N], on the scale of 0 to 1."""
     return (pictures + torch.randn_like(pictures) * sigma[:, None, None, None]).clamp(0, 1)
 
 
 def in_levels(pictures: Tensor) -> Tensor:
-    """Rounded to the 256 levels of a byte."""
+    """Round to the 256 levels of a byte."""
     return (pictures.clamp(0, 1) * 255).round() / 255
 
 
@@ -87,7 +87,7 @@ def _table(values: tuple[tuple[int, ...], ...], scale: Tensor) -> Tensor:
 
 
 def _cosines(where: torch.device) -> Tensor:
-    """The 8-point DCT-II, orthonormal, [frequency, place]."""
+    """The orthonormal 8-point DCT-II, [frequency, place]."""
     place, frequency = torch.arange(8), torch.arange(8)[:, None]
     matrix = torch.cos(math.pi * (2 * place + 1) * frequency / 16) / 2
     matrix[0] /= math.sqrt(2)

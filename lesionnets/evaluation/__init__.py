@@ -1,1 +1,1 @@
-"""Figures of merit on labelled images, with bootstrap intervals; one module a stage."""
+"""Figures of merit on labelled images, with bootstrap intervals; one module for each stage."""

@@ -1,6 +1,7 @@
-"""The stages one after another as a worker runs them: purify, segment, classify; measured at what comes out.
+"""The stages one after another as a worker runs them (purify, segment, classify), measured by their results.
 
-Each stage is fed by the one before it: masks are found in purified pictures, diagnoses made with found masks.
+Each stage gets the result of the one before it: masks are found in purified pictures, and diagnoses are made with
+the masks that were found.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from lesionnets.evaluation.figures.overlap import agreement
 from lesionnets.evaluation.models.predictors import Model
 
 LIMIT = 1.0
-"""Distance above which a worker makes no diagnosis: the picture is no dermoscopic image."""
+"""Distance above which a worker makes no diagnosis, because the picture is not a dermoscopic image."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The stages' models; without a purifier masks and diagnoses are of the pictures as they came."""
+    """The stages' models; without a purifier, masks and diagnoses are those of the unpurified pictures."""
 
     purifier: Model | None
     segmenter: Model
@@ -43,15 +44,15 @@ def evaluate(
     long_side: int | None = None,
     table: segment.Rows,
 ) -> dict[str, Figure]:
-    """Figures of masks, of images that have an expert's, and of diagnoses, of those that are labelled.
+    """Figures of masks, for images with an expert's mask, and of diagnoses, for labelled images.
 
     Args:
         chain: The models.
         samples: Images with a mask, a diagnosis or both.
-        classes: Names in the order of the classifier's probabilities; its own labels where none are given.
-        rounds: Resamplings of the bootstrap of what is no mean over images.
-        watched: Goes through the samples.
-        long_side: Pixels to which pictures are reduced before all else, as another camera had made them.
+        classes: Names in the order of the classifier's probabilities; by default its own labels.
+        rounds: Number of bootstrap resamplings of figures that are not means over images.
+        watched: Iterates over the samples, and may show progress.
+        long_side: Pixels to which pictures are reduced before all else, as if another camera had taken them.
         table: A row is added for each image.
 
     Returns:
@@ -82,7 +83,7 @@ def evaluate(
 
 
 def _classes(classifier: Model | None, asked: Sequence[str], labelled: Sequence[Sample]) -> Sequence[str]:
-    """The classifier's classes, where there is one and it is measured."""
+    """The classifier's classes, if there is one and it is measured."""
     if classifier is None or not labelled:
         return ()
     if not (names := asked or classifier.labels):
@@ -96,7 +97,7 @@ def _measured(rows: Sequence[dict[str, object]]) -> list[str]:
 
 
 def _row(chain: Chain, sample: Sample, names: Sequence[str], long_side: int | None) -> dict[str, object]:
-    """What the chain makes of an image, and how that compares."""
+    """The chain's results for an image, and how they compare with the truth."""
     image, truth = (segment.read_picture(sample), None) if sample.mask is None else segment.read_pair(sample)
     image = segment.reduced(image, long_side)
     clean, replaced = (image, None) if chain.purifier is None else purified(chain.purifier, image)
@@ -129,10 +130,10 @@ def _diagnosis(model: Model, image: Image, lesion: Image, names: Sequence[str]) 
 
 
 def purified(model: Model, image: Image) -> tuple[Image, float]:
-    """What purification hands on as served, and the share of the pixels that it replaced.
+    """The picture that purification hands on in service, and the share of the pixels that it replaced.
 
     Args:
-        model: Of the purify stage.
+        model: A model of the purify stage.
         image: [H, W, 3].
     """
     sent = model.fitted(image, native=False)

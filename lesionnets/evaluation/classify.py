@@ -22,11 +22,11 @@ from lesionnets.evaluation.figures.strata import Row, Strata, grouped
 from lesionnets.evaluation.models.predictors import Model
 
 SENSITIVITIES = (0.82, 0.89, 0.95)
-"""Where specificity is measured, as in the ISIC challenges: 82 and 89 % are what dermatologists reach."""
+"""Sensitivities at which specificity is measured, as in the ISIC challenges; dermatologists reach 82 and 89 %."""
 
 
 TOLD = ("image_id", "diagnosis", "contrast")
-"""Columns of an image's row beside the classes."""
+"""Columns of an image's row, besides the classes."""
 
 
 def evaluate(
@@ -41,19 +41,19 @@ def evaluate(
     long_side: int | None = None,
     table: segment.Rows | None = None,
 ) -> dict[str, Figure]:
-    """The figures of :func:`bootstrap`, of the probabilities that a model gives.
+    """The figures of :func:`bootstrap` for a model's probabilities.
 
     Args:
-        model: Of the classify stage.
+        model: A model of the classify stage.
         samples: Images with diagnoses.
-        segmenter: Model of the segment stage that makes the lesion masks, as in service, of samples without an
-            expert's; without it those have empty ones.
-        classes: Names in the order of the model's probabilities; its own labels where none are given.
-        native: Send all pixels, not as many as a worker sends.
-        rounds: Resamplings of the bootstrap.
-        watched: Goes through the samples.
-        long_side: Pixels to which pictures are reduced before all else, as another camera had made them.
-        table: Where a row of probabilities is added for each image.
+        segmenter: A model of the segment stage that makes the lesion masks of samples without an expert's mask, as
+            in service. Without it these have empty masks.
+        classes: Names in the order of the model's probabilities; by default its own labels.
+        native: Send all pixels instead of as many as a worker sends.
+        rounds: Number of bootstrap resamplings.
+        watched: Iterates over the samples, and may show progress.
+        long_side: Pixels to which pictures are reduced before all else, as if another camera had taken them.
+        table: If given, a row of probabilities is added to it for each image.
 
     Raises:
         UsageError: If a sample has no diagnosis or one that the model does not know, there is only one diagnosis,
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def probabilities(model: Model, image: Image, lesion: Image, *, native: bool) -> npt.NDArray[np.float32]:
-    """What a classifier answers, [C], given an image [H, W, 3] and a lesion mask [H, W]."""
+    """A classifier's probabilities [C] for an image [H, W, 3] and a lesion mask [H, W]."""
     answer = model(IMAGE=model.fitted(image, native=native), LESION=model.fitted(lesion, native=native))
     return np.asarray(answer["PROBABILITIES"], np.float32)
 
@@ -92,7 +92,8 @@ def known_classes(model: Model, count: int, asked: Sequence[str], samples: Seque
     """The names of a model's classes, in order: those asked for, its own, or the data set's with as many.
 
     Raises:
-        UsageError: If there are none, not as many as probabilities, or a sample's diagnosis is none of them.
+        UsageError: If there are no names, their number differs from that of the probabilities, or a diagnosis is
+            not among them.
     """
     by_count = {len(known): known for known in (DIAGNOSES, ham10000.DIAGNOSES)}
     names = asked or (model.labels if len(model.labels) == count else by_count.get(count, model.labels))
@@ -106,31 +107,31 @@ def known_classes(model: Model, count: int, asked: Sequence[str], samples: Seque
 
 
 def refuse_unknown(model: str, names: Sequence[str], samples: Sequence[Sample]) -> None:
-    """Refuse labels that a model of these classes cannot be measured by.
+    """Refuse labels by which a model with these classes cannot be measured.
 
     Args:
-        model: What the user called it.
-        names: Of its classes.
+        model: The model's name as the user gave it.
+        names: Names of its classes.
         samples: The images.
 
     Raises:
-        UsageError: If an image has no diagnosis or one that is no class, or all have the same.
+        UsageError: If an image has no diagnosis or one that is not a class, or all images have the same.
     """
     missing = [sample.image for sample in samples if sample.diagnosis is None]
     if missing:
-        raise UsageError(f"{missing[0]} has no diagnosis")
+        raise UsageError(f"{missing[0]} has no diagnosis; add one, or leave the image out")
     found = {str(sample.diagnosis) for sample in samples}
     if unknown := sorted(found - set(names)):
         raise UsageError(
-            f"the labels hold diagnoses that are no class of {model}: {', '.join(unknown)} (it knows "
+            f"the labels contain diagnoses that are not classes of {model}: {', '.join(unknown)} (it knows "
             f"{', '.join(names)})"
         )
     if len(found) == 1:
-        raise UsageError(f"all images are labelled {found.pop()}: nothing can be told apart")
+        raise UsageError(f"all images are labelled {found.pop()}: at least two diagnoses are needed")
 
 
 def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: bool) -> Image:
-    """The lesion mask, uint8 [H, W], 255 where lesion, that a classifier is given for an image [H, W, 3]."""
+    """The lesion mask that a classifier gets for an image [H, W, 3]: uint8 [H, W], 255 in the lesion."""
     height, width = image.shape[:2]
     if sample.mask is not None:
         mask = cv2.resize(read_mask(sample.mask), (width, height), interpolation=cv2.INTER_AREA)
@@ -142,7 +143,7 @@ def lesion_of(sample: Sample, image: Image, segmenter: Model | None, *, native: 
 
 
 def embedding_of(model: Model, image: Image, lesion: Image) -> npt.NDArray[np.float64]:
-    """The embedding that a classifier gives a picture: float64 [F], of length 1.
+    """A classifier's embedding of a picture: float64 [F], of length 1.
 
     Args:
         model: The classifier.
@@ -154,7 +155,7 @@ def embedding_of(model: Model, image: Image, lesion: Image) -> npt.NDArray[np.fl
 
 
 def as_bytes(mask: Mask) -> Image:
-    """A mask as classifiers take it: 255 where lesion."""
+    """A mask as classifiers take it: 255 in the lesion."""
     return np.where(mask, np.uint8(255), np.uint8(0))
 
 
@@ -172,8 +173,8 @@ def bootstrap(
         scores: [N, C] probabilities.
         labels: [N] indices of classes.
         classes: Names, C.
-        rounds: Resamplings.
-        seed: Of the resamplings.
+        rounds: Number of bootstrap resamplings.
+        seed: Seed of the resamplings.
 
     Returns:
         ``mean_auc`` and ``auc_<class>``; ``accuracy``; ``balanced_accuracy``, the mean of the classes' shares of
@@ -216,10 +217,10 @@ def bootstrap(
 
 
 def of_groups(rows: Sequence[Row], by: Sequence[Strata], classes: Sequence[str]) -> dict[str, Figure]:
-    """``auc_CLASS_STRATUM`` with 95 % intervals; only where a group has the class and others.
+    """``auc_CLASS_STRATUM`` with 95 % intervals, for groups that have the class and others.
 
     Args:
-        rows: The images with their ``diagnosis`` and a probability by class.
+        rows: The images, with ``diagnosis`` and a probability for each class.
         by: How they are grouped.
         classes: Their names.
     """

@@ -1,7 +1,7 @@
-"""What purification is for: whether segmentation and classification get better on images with hair by it.
+"""Whether purification improves segmentation and classification on images with hair.
 
-Hairs are drawn over images, and each image goes through the other stages three times: covered (``off``), covered
-and purified (``on``), and as it was before the hairs (``clean``).
+Hairs are drawn over images, and each image passes through the other stages three times: covered (``off``), covered
+and purified (``on``), and as it was before the hairs (``clean``). These three are called arms.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ def evaluate(
     """Jaccard and AUC in each arm and their paired differences, with 95 % bootstrap intervals.
 
     Args:
-        purifier: Of the purify stage.
-        segmenter: Of the segment stage; its mask of an arm is what the classifier is given there.
-        classifier: Of the classify stage, where AUC is wanted.
-        samples: With diagnoses where there is a classifier. Those without a mask count for AUC only.
-        classes: Names in the order of the classifier's probabilities; its own labels where none are given.
-        native: Draw on, and send, all pixels, not as many as a worker sends.
-        seed: Of the hairs.
-        drawings: Times that hairs are drawn over each image. Its figures are the means over them, so that the
-            intervals owe less to where hair happens to fall.
+        purifier: A model of the purify stage.
+        segmenter: A model of the segment stage; the classifier is given its mask of the same arm.
+        classifier: A model of the classify stage, if AUC is wanted.
+        samples: Images, with diagnoses if there is a classifier. Those without a mask count for AUC only.
+        classes: Names in the order of the classifier's probabilities; by default its own labels.
+        native: Draw on and send all pixels instead of as many as a worker sends.
+        seed: Seed of the hairs.
+        drawings: How often hairs are drawn over each image. An image's figures are the means over these, so that
+            the intervals depend less on where hair happens to fall.
         rounds: Resamplings of the bootstrap of AUC.
-        watched: Goes through the samples.
+        watched: Iterates over the samples, and may show progress.
 
     Returns:
         ``jaccard_<arm>``, ``mean_auc_<arm>``, ``auc_<class>_<arm>``, and each with ``_on_minus_off`` and
-        ``_on_minus_clean``. An interval of a difference that does not hold 0 says that the arms differ.
+        ``_on_minus_clean``. If the interval of a difference does not contain 0, the arms differ.
 
     Raises:
         UsageError: As :func:`lesionnets.evaluation.segment.read_pair` and
             :func:`lesionnets.evaluation.classify.known_classes`; where no sample has a mask.
     """
     if not any(sample.mask for sample in samples):
-        raise UsageError("no image has a mask to measure segmentation against")
+        raise UsageError("no image has a mask to measure segmentation against; name them with --masks")
     overlaps: dict[str, list[float]] = {arm: [] for arm in ARMS}
     rows: dict[str, list[Probabilities]] = {arm: [] for arm in ARMS}
     names: Sequence[str] = ()
@@ -92,7 +92,7 @@ def evaluate(
 def _diagnoses(
     segmenter: Model, classifier: Model, pictures: Sequence[Image], maps: Sequence[Image], *, native: bool
 ) -> Probabilities:
-    """Probabilities [pictures, classes], each picture with the mask that a worker makes of its map."""
+    """Probabilities [pictures, classes]; each picture has the mask that a worker makes of its map."""
     lesions = [
         classify.as_bytes(segment.worker_mask(segmenter, one, picture.shape))
         for one, picture in zip(maps, pictures, strict=True)
@@ -108,7 +108,7 @@ def _diagnoses(
 def _arms(
     purifier: Model, image: Image, seeds: Sequence[Sequence[int]], *, native: bool
 ) -> dict[str, list[Image]]:
-    """Pictures of each arm, one a seed but for the clean one, all of the size at which they go to the purifier."""
+    """Pictures of each arm, at the size that the purifier is sent: one for each seed, and one clean."""
     clean = purifier.fitted(image, native=native)
     covered = [draw_hairs(clean, np.random.default_rng(seed))[0] for seed in seeds]
     purified = [np.asarray(purifier(IMAGE=picture)["PURIFIED"], np.uint8) for picture in covered]
@@ -118,7 +118,7 @@ def _arms(
 def _areas(
     scores: Mapping[str, Probabilities], labels: npt.NDArray[np.int64], classes: Sequence[str]
 ) -> Callable[[Weights], dict[str, float]]:
-    """The function from weights of images to AUC in each arm, mean over its drawings, and the differences.
+    """The function from images' weights to the AUC of each arm, mean over its drawings, and the differences.
 
     Args:
         scores: [images, drawings, classes] of each arm.

@@ -1,4 +1,4 @@
-"""How much detail super-resolution brings back: PSNR and SSIM against the true image, beside bicubic's."""
+"""How much detail super-resolution recovers: PSNR and SSIM against the true image, and those of bicubic."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
 
 
 def psnr(one: Image, other: Image) -> float:
-    """Peak signal-to-noise ratio of two uint8 images of one shape, in dB; infinite where they are equal."""
+    """Peak signal-to-noise ratio in dB of two uint8 images of the same shape; infinite if they are equal."""
     error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def ssim(one: Image, other: Image) -> float:
-    """Structural similarity, -1 to 1, mean over the colours (Wang et al., IEEE TIP 2004: Gaussian window, 1.5).
+    """Structural similarity, -1 to 1, mean over the colours (Wang et al., IEEE TIP 2004; Gaussian window of 1.5).
 
-    Both sides must have 11 pixels, the window's.
+    Both sides must have at least 11 pixels, the size of the window.
     """
     found = structural_similarity(  # type: ignore[no-untyped-call]
         one, other, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -31,16 +31,16 @@ def ssim(one: Image, other: Image) -> float:
 
 
 def bicubic(image: Image) -> Image:
-    """x4 by bicubic interpolation."""
+    """Enlarge by four by bicubic interpolation."""
     size = (image.shape[1] * SCALE, image.shape[0] * SCALE)
     return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def reduced_error(enhanced: Image, small: Image) -> float:
-    """How far a picture that was enhanced and is reduced again is from what it came from: mean over 255 levels.
+    """How far an enhanced picture, reduced again, is from the small picture it was made of: mean in levels of 255.
 
-    Reduced by bicubic interpolation with antialiasing. What an enhancer adds shall lie within what the small
-    picture leaves open: this is near 0 where it makes up nothing, and near the noise where it takes that away.
+    It is reduced by bicubic interpolation with antialiasing. An enhancer should add only what the small picture
+    leaves open. Then this is near 0, or near the noise if the enhancer removes that.
     """
     size = (small.shape[1], small.shape[0])
     again = np.asarray(PillowImage.fromarray(enhanced).resize(size, PillowImage.Resampling.BICUBIC), np.int16)
@@ -55,14 +55,14 @@ def measure(
     similarity: bool = True,
     rows: list[dict[str, object]] | None = None,
 ) -> dict[str, Figure]:
-    """Degrade each image, enhance it again and compare with what it was.
+    """Degrade each image, enhance it and compare it with the original.
 
     Args:
-        enhance: From uint8 [h, w, 3] to uint8 [4h, 4w, 3].
-        images: The truth; sides that are no multiple of 4 lose up to 3 pixels.
-        how: What was done to them; each image draws its own strengths, the same ones every time.
-        similarity: Measure SSIM too, which takes longer than a small network, and :func:`reduced_error`.
-        rows: Where a row of these is added for each image.
+        enhance: Function from uint8 [h, w, 3] to uint8 [4h, 4w, 3].
+        images: The originals; sides that are not multiples of 4 lose up to 3 pixels.
+        how: How they are degraded; each image draws its own strengths, the same every time.
+        similarity: Also measure SSIM, which takes longer than a small network, and :func:`reduced_error`.
+        rows: If given, a row of these is added to it for each image.
 
     Returns:
         ``psnr``, ``psnr_bicubic`` and ``gain`` in dB; ``ssim``, ``ssim_bicubic`` and ``ssim_gain``;

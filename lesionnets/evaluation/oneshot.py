@@ -1,4 +1,4 @@
-"""How well one-shot segmentation agrees with the experts' masks, by what it happens to be shown."""
+"""How well one-shot segmentation agrees with experts' masks, over random draws of what it is shown."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lesionnets.evaluation.segment import Rows, Watched, read_pair, worker_mask
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn.
+    """How supports are drawn.
 
     Attributes:
-        shots: Supports at a time.
-        draws: Times that supports are drawn, of each diagnosis.
-        seed: Of the draws.
+        shots: Number of supports in a draw.
+        draws: Number of draws for each diagnosis.
+        seed: Seed of the draws.
     """
 
     shots: int = 1
@@ -36,7 +36,10 @@ class Draws:
             UsageError: If there are not more images than supports.
         """
         if count <= self.shots:
-            raise UsageError(f"there are {count} images of {diagnosis}: more than {self.shots} are needed")
+            raise UsageError(
+                f"there are {count} images of {diagnosis}, and more than {self.shots} "
+                "are needed; give more, or fewer --shots"
+            )
         random = np.random.default_rng([self.seed, *diagnosis.encode()])
         return [random.choice(count, self.shots, replace=False).tolist() for _ in range(self.draws)]
 
@@ -47,11 +50,11 @@ def evaluate(
     """Means over images and draws, with 95 % bootstrap intervals over images.
 
     Args:
-        model: Is shown supports of the diagnosis that a picture has.
-        samples: With masks and diagnoses.
-        how: What is drawn; a picture is not measured by a draw that it is a support of.
-        watched: Goes through the samples.
-        rows: Where a row of figures is added for each image.
+        model: The model; it is shown supports of the same diagnosis as the picture.
+        samples: Images with masks and diagnoses.
+        how: How supports are drawn; a picture is not measured by a draw of which it is a support.
+        watched: Iterates over the samples, and may show progress.
+        rows: If given, a row of figures is added to it for each image.
 
     Returns:
         The figures of :func:`~lesionnets.evaluation.figures.overlap.agreement`; of several diagnoses also ``dice``
@@ -93,7 +96,7 @@ def evaluate(
 def _supports(
     model: Shown, samples: Sequence[Sample], kind: str, how: Draws
 ) -> list[tuple[np.ndarray[tuple[int], np.dtype[np.float32]], set[str]]]:
-    """The mean prototypes of each draw, and which images they are of."""
+    """The mean prototypes of each draw, and the images that they are of."""
     found = []
     for chosen in how.of(kind, len(samples)):
         each = [model.prototypes(*read_pair(samples[index])) for index in chosen]

@@ -1,7 +1,7 @@
-"""Operating points and sets of possible labels, set on images with known diagnoses, and how far they hold.
+"""Set operating points and sets of possible labels on images with known diagnoses, and measure how far they hold.
 
-How far they hold is measured on images that they were not set on: in ten rounds of five folds, four fifths set the
-thresholds and the fifth is called by them. An image counts by the share of the rounds in which it was called.
+This is measured on images that they were not set on: in ten rounds of five folds, four fifths of the images set
+the thresholds and the last fifth is called by them. An image counts by the share of rounds in which it was called.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Calls = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Known:
-    """Probabilities [N, C] of images, the number of each one's class [N], and the classes."""
+    """Probabilities [N, C] of images, the index of each image's class [N], and the names of the classes."""
 
     shares: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
 
     def of(self, chosen: npt.NDArray[np.int64]) -> Known:
-        """Some of them."""
+        """Some of the images, by index."""
         return Known(self.shares[chosen], self.labels[chosen], self.classes)
 
     def counts(self) -> str:
-        """How many of each class."""
+        """Number of images of each class, as text."""
         found = np.bincount(self.labels, minlength=len(self.classes))
         return ", ".join(
             f"{count} {name.replace('_', ' ')}" for name, count in zip(self.classes, found, strict=True)
@@ -52,10 +52,10 @@ def read(path: Path, classes: Sequence[str], labels: Path | None) -> Known:
     """Probabilities and diagnoses of images.
 
     Args:
-        path: What ``lesionnets evaluate classify`` or ``chain`` wrote with ``--out``; or a batch's table,
+        path: A file that ``lesionnets evaluate classify`` or ``chain`` wrote with ``--out``, or a batch's table,
             ``results.parquet``.
-        classes: Of the model.
-        labels: CSV file of ``image_id`` and ``diagnosis``; a table has none of its own.
+        classes: Classes of the model.
+        labels: CSV file with ``image_id`` and ``diagnosis``; needed for a batch's table, which has no diagnoses.
 
     Raises:
         UsageError: If files cannot be read, or no image has a diagnosis and probabilities.
@@ -68,7 +68,7 @@ def read(path: Path, classes: Sequence[str], labels: Path | None) -> Known:
         given = {name: (known[name], shares) for name, (_, shares) in given.items() if name in known}
     found = [(diagnosis, shares) for diagnosis, shares in given.values() if diagnosis in classes]
     if not found:
-        raise UsageError(f"no image of {path} has a diagnosis that the model knows, and probabilities")
+        raise UsageError(f"no image of {path} has both probabilities and a diagnosis that the model knows")
     numbers = np.array([list(classes).index(diagnosis) for diagnosis, _ in found])
     return Known(np.array([shares for _, shares in found], np.float64), numbers, tuple(classes))
 
@@ -93,16 +93,16 @@ def _of_table(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, tuple[s
 
 
 def set_points(known: Known, of: str, sensitivities: Sequence[float]) -> Points:
-    """The highest probabilities that call so many of a class's images.
+    """The highest probabilities at which these shares of a class's images are called.
 
     Raises:
-        UsageError: If the model does not know the class, or all images or none are of it.
+        UsageError: If the model does not know the class, or all or none of the images are of it.
     """
     if of not in known.classes:
         raise UsageError(f"the model has no class {of!r}; it has {', '.join(known.classes)}")
     mine = known.labels == known.classes.index(of)
     if not 0 < mine.sum() < len(mine):
-        raise UsageError(f"setting operating points needs images that are {of}, and others")
+        raise UsageError(f"operating points need images that are {of} and images that are not")
     falling = np.sort(known.shares[mine, known.classes.index(of)])[::-1]
     # Sums of shares fall short of round numbers by rounding.
     at = [int(np.ceil(sensitivity * len(falling) - 1e-9)) - 1 for sensitivity in sorted(sensitivities)]
@@ -111,10 +111,10 @@ def set_points(known: Known, of: str, sensitivities: Sequence[float]) -> Points:
 
 
 def set_sets(known: Known, coverage: float) -> Sets:
-    """Thresholds by which a new image's set holds its label with at least this chance, of whatever label it is.
+    """Thresholds with which a new image's set holds its label with at least this chance, whatever the label is.
 
-    Of a label's N images the k-th lowest probability, k = floor((N + 1) (1 - coverage)); 0 where k is 0: of so few
-    images nothing can be ruled out. It holds where new images are exchangeable with these.
+    The threshold is the k-th lowest probability of a label's N images, k = floor((N + 1) (1 - coverage)), or 0 if
+    k is 0, because so few images rule nothing out. It holds for new images that are exchangeable with these.
     """
     thresholds = {}
     for number, name in enumerate(known.classes):
@@ -145,7 +145,7 @@ def by_folds(
 
 
 def elsewhere(known: Known, points: Points, sets: Sets) -> dict[str, Figure]:
-    """How far thresholds that are set hold on other images."""
+    """How far thresholds that are already set hold on other images."""
     sensitivities = [sensitivity for sensitivity, _ in points.thresholds]
     return _figures(known, points.of, sensitivities, _called(known, points), _held(known, sets))
 
@@ -162,7 +162,7 @@ def _held(known: Known, sets: Sets) -> Calls:
 def _figures(
     known: Known, of: str, sensitivities: Sequence[float], called: Calls, held: Calls
 ) -> dict[str, Figure]:
-    """``sensitivity_at_82``, ``specificity_at_82``, ``coverage_<class>``, and ``labels`` of a set in the mean."""
+    """``sensitivity_at_82``, ``specificity_at_82``, ``coverage_<class>``, and ``labels``, a set's mean size."""
     mine = known.labels == known.classes.index(of)
     found = {}
     for number, sensitivity in enumerate(sorted(sensitivities)):
@@ -176,5 +176,5 @@ def _figures(
 
 
 def _down(value: float) -> float:
-    """Rounded such that what has this value still reaches it."""
+    """Round down, so that this value itself still reaches the result."""
     return float(np.floor(value * 1e4) / 1e4)

@@ -1,9 +1,9 @@
-"""Pairs to measure purification by: real hair of one picture laid over another that has none.
+"""Pairs to measure purification with: real hair of one picture laid over another without hair.
 
-No free set shows one lesion with and without hair. So hair is found in one picture by the classical finder,
-corrected by the lesion's mask, lifted with its colours and the share that it covers, and laid over another. What
-the finder misses is not in the pair, and what it takes for hair (ruler marks, ink) is: look at the pictures that
-are lifted from, and name them.
+No free set shows one lesion with and without hair. So the classical finder, corrected by the lesion's mask, finds
+hair in one picture; it is lifted with its colours and share of cover, and laid over another. What the finder
+misses is not in the pair, and what it takes for hair (ruler marks, ink) is. So look at the pictures to lift from,
+and name them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from lesionnets.data.sources.isic import Image, Sample, read_image, read_pair
 from lesionnets.evaluation.purify import LEAST_HAIR, least_covered, most_covered, pair_case
 
 TURNS = 8
-"""A quarter turn more or less, and mirrored or not."""
+"""Turns by a quarter, each mirrored or not."""
 
 
 @dataclass(frozen=True)
 class Pasted:
-    """A pair.
+    """A pair: the same picture with and without hair.
 
     Attributes:
-        image_id: Of the picture beneath.
-        hair_of: Of the picture that the hair is of.
+        image_id: Id of the picture beneath.
+        hair_of: Id of the picture with the hair.
         covered: RGB uint8 [H, W, 3].
         clean: The same without that hair.
     """
@@ -43,24 +43,26 @@ class Pasted:
 def pasted_pairs(
     samples: Sequence[Sample], *, hair: Sequence[str] = (), hairy: int = 12, count: int = 40, seed: int = 0
 ) -> Iterator[Pasted]:
-    """Lay the hair of some pictures over those that have least of their own.
+    """Lay the hair of some pictures over those with least hair of their own.
 
     Args:
-        samples: Pictures, with masks where there are any.
-        hair: Ids of the pictures whose hair is lifted; none for the ``hairy`` ones with most of it.
-        hairy: How many pictures hair is lifted from, where none are named.
-        count: Pictures beneath, at most; each gets the hair of the next of the others.
-        seed: Of how hair is turned and mirrored.
+        samples: Pictures, with masks if there are any.
+        hair: Ids of the pictures whose hair is lifted; None for the ``hairy`` pictures with most hair.
+        hairy: Number of pictures to lift hair from, if none are named.
+        count: Largest number of pictures beneath; each gets the hair of the next of the others.
+        seed: Seed of how hair is turned and mirrored.
 
     Yields:
-        Pairs in the order of how bare the picture is; those with hardly any hair are left out.
+        Pairs, the barest picture first; pairs with hardly any hair are left out.
 
     Raises:
-        UsageError: If a picture that is named is not there, or a file cannot be read.
+        UsageError: If a picture that is named does not exist, or a file cannot be read.
     """
     given = {sample.image_id: sample for sample in samples}
     if unknown := [name for name in hair if name not in given]:
-        raise UsageError(f"there is no picture {', '.join(unknown)} to take hair from")
+        raise UsageError(
+            f"there is no picture {', '.join(unknown)} to lift hair from; --hair takes ids of pictures in --images"
+        )
     taken = [given[name] for name in hair] if hair else most_covered(samples, hairy)
     lifted = [(sample.image_id, _lifted(sample)) for sample in taken]
     rest = [sample for sample in samples if sample.image_id not in dict(lifted)]
@@ -73,20 +75,22 @@ def pasted_pairs(
 
 
 def _lifted(sample: Sample) -> Layer:
-    """The hair of a picture.
+    """Lift the hair of a picture.
 
     Raises:
-        UsageError: If there is hardly any.
+        UsageError: If it has hardly any.
     """
     image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
     layer = lifted_layer(image, None if mask is None else mask > 127)
     if (layer.through < 255).any(axis=2).mean() < LEAST_HAIR:
-        raise UsageError(f"{sample.image} has hardly any hair that the finder sees")
+        raise UsageError(
+            f"{sample.image} has hardly any hair that the finder sees; name another picture with --hair"
+        )
     return layer
 
 
 def _turned(layer: Layer, turn: int, height: int, width: int) -> Layer:
-    """A layer turned by quarters, mirrored, and brought to another size."""
+    """A layer, turned by quarters, mirrored and resized."""
 
     def changed(values: Image) -> Image:
         turned = np.rot90(values[:, ::-1] if turn >= TURNS // 2 else values, turn % (TURNS // 2))

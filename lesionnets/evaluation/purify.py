@@ -1,6 +1,6 @@
-"""How well purification removes what lies over the skin, where the clean picture is known.
+"""How well purification removes what covers the skin, for pictures whose clean version is known.
 
-Inside what was drawn the error against the clean picture should vanish; outside nothing should change.
+Inside what was drawn, the error against the clean picture should vanish; outside, nothing should change.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DRAW = {"hair": draw_hairs, "ruler": draw_ruler, "ink": draw_ink}
 
 @dataclass(frozen=True)
 class Covered:
-    """A covered image and the truth about it.
+    """A covered image and its truth.
 
     Attributes:
         clean: RGB uint8 [H, W, 3].
-        covered: The same with something drawn over it.
-        mask: Bool [H, W], true where it was.
+        covered: The same image with something drawn over it.
+        mask: Bool [H, W], true where something was drawn.
     """
 
     clean: Image
@@ -44,10 +44,10 @@ class Covered:
 
 
 HAIR = 25
-"""Least difference of any colour between a covered picture and its clean one, of 255, that is hair."""
+"""Least difference of any colour, of 255, between a covered picture and its clean one that counts as hair."""
 
 LEAST_HAIR = 0.001
-"""Share of a picture that must be hair for it to be measured."""
+"""Least share of a picture that must be hair for it to be measured."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class PurifyFigures:
     """Means over images.
 
     Attributes:
-        before: Mean absolute error inside the occlusion, of 255, as it came.
-        after: The same after purification.
+        before: Mean absolute error inside the occlusion before purification, of 255.
+        after: The same error after purification.
         remaining: ``after`` over ``before``, image by image.
-        share: Mean ``after`` over mean ``before``: what is faint weighs less.
+        share: Mean ``after`` over mean ``before``, in which faint occlusions weigh less.
         outside: Mean absolute change outside the occlusion, of 255.
         outside_share: Share of the pixels outside that changed at all.
     """
@@ -77,7 +77,7 @@ def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Co
     Args:
         images: RGB uint8 [H, W, 3].
         kind: One of ``DRAW``.
-        seed: Of all drawings; each image has its own.
+        seed: Seed of all drawings; each image has one derived from it.
 
     Raises:
         UsageError: If there is no such kind.
@@ -92,25 +92,25 @@ def drawn_cases(images: Iterable[Image], kind: str, *, seed: int = 0) -> list[Co
 
 
 def pair_case(covered: Image, clean: Image) -> Covered | None:
-    """A real pair, whose hair is where the greatest difference of the colours exceeds ``HAIR``; none without hair.
+    """A real pair, with hair where the greatest difference of a colour exceeds ``HAIR``; None without hair.
 
     Args:
         covered: RGB uint8 [H, W, 3].
-        clean: Of the same size.
+        clean: RGB uint8 of the same size.
     """
     mask = np.abs(covered.astype(np.int16) - clean).max(axis=2) > HAIR
     return Covered(clean, covered, mask) if mask.mean() >= LEAST_HAIR else None
 
 
 def real_pairs(covered: Path, clean: Path) -> tuple[list[tuple[Path, Path]], dict[str, int]]:
-    """Pictures with hair and the same without, by their file names.
+    """Pairs of pictures with and without hair, by their file names.
 
     Args:
         covered: Folder of pictures with hair.
         clean: Folder of pictures of the same names.
 
     Returns:
-        Pairs of files, in order of their names; and what has no counterpart, and how many of it.
+        Pairs of files, in order of their names; and the kinds and numbers of files without a counterpart.
 
     Raises:
         UsageError: If a folder is missing, or no picture is in both.
@@ -125,11 +125,11 @@ def real_pairs(covered: Path, clean: Path) -> tuple[list[tuple[Path, Path]], dic
 
 
 def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]) -> dict[str, Covered]:
-    """Read real pairs, by their names; those with hardly any hair are left out.
+    """Read real pairs; those with hardly any hair are left out.
 
     Args:
-        pairs: Of :func:`real_pairs`.
-        fit: Brings a picture to the size that is sent.
+        pairs: Pairs from :func:`real_pairs`.
+        fit: Resizes a picture to the size that is sent.
 
     Raises:
         UsageError: If a picture cannot be read, the two of a pair differ in size, or no pair has hair.
@@ -148,13 +148,13 @@ def read_pairs(pairs: Iterable[tuple[Path, Path]], fit: Callable[[Image], Image]
 
 
 def lifted_cases(hairy: Sequence[Sample], clean: Sequence[Image], *, side: int, seed: int = 0) -> list[Covered]:
-    """Real hair of one picture, by :func:`lesionnets.data.layers.lifted_layer`, over another, at a size.
+    """Lay real hair, lifted by :func:`lesionnets.data.layers.lifted_layer`, over other pictures.
 
     Args:
-        hairy: Pictures with hair, which is lifted; a mask keeps the lesion's own structures out.
-        clean: Pictures without, which each gets the hair of the next of the others.
-        side: Of the squares that are measured, pixels.
-        seed: Of how the hair is turned.
+        hairy: Pictures whose hair is lifted; a mask keeps the lesion's own structures out.
+        clean: Pictures without hair; each gets the hair of the next of the others.
+        side: Side in pixels of the squares that are measured.
+        seed: Seed of how the hair is turned.
     """
     layers, cases = [_lifted(sample) for sample in hairy], []
     for index, picture in enumerate(clean if layers else ()):
@@ -180,7 +180,7 @@ def _lifted(sample: Sample) -> Layer:
 
 
 def most_covered(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """The pictures with most of what is clearly dark and thin by the classical finder: hair, rulers, ink."""
+    """The pictures in which the classical finder sees most dark, thin things: hair, rulers, ink."""
     shares = []
     for sample in samples:
         image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
@@ -195,20 +195,21 @@ def hair_cases(images: Iterable[Image], *, seed: int = 0) -> list[Covered]:
 
 
 def phantom_cases(count: int, *, height: int = 450, width: int = 600, seed: int = 7000) -> list[Covered]:
-    """Phantoms with nothing but hair over them."""
+    """Phantoms with only hair over them."""
     hair: tuple[Occlusion, ...] = ("hair",)
     drawn = (phantom(seed + i, height=height, width=width, occlusions=hair) for i in range(count))
     return [Covered(one.clean, one.image, one.occlusion) for one in drawn]
 
 
 def least_covered(samples: Sequence[Sample], count: int) -> list[tuple[str, Image]]:
-    """The images on which the classical finder sees least, with their ids.
+    """The images in which the classical finder sees least, with their ids.
 
-    It is corrected by the lesion's mask where there is one. What covers an image by itself has no known truth.
+    The lesion's mask corrects the finder if there is one. For hair that an image has itself, the truth is not
+    known.
 
     Args:
         samples: Images, with masks or without.
-        count: How many to take.
+        count: Number of images to take.
 
     Raises:
         UsageError: If an image or a mask cannot be decoded, or they do not fit each other.
@@ -222,17 +223,17 @@ def least_covered(samples: Sequence[Sample], count: int) -> list[tuple[str, Imag
 
 
 MEASURES = ("before", "after", "remaining", "outside", "outside_share")
-"""What is measured of each image."""
+"""Measures of each image."""
 
 
 def measure(
     purify: Callable[[Image], Image], cases: Sequence[Covered], *, rows: list[dict[str, object]] | None = None
 ) -> PurifyFigures:
-    """Purify each case and compare with its clean picture.
+    """Purify each case and compare it with its clean picture.
 
     Args:
-        purify: From uint8 [H, W, 3] to the same.
-        cases: With something drawn on each.
+        purify: Function from uint8 [H, W, 3] to the same.
+        cases: The cases.
         rows: Where a row of ``MEASURES`` is added for each case.
     """
     found = []

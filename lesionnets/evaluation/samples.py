@@ -1,4 +1,4 @@
-"""Which images of a user's folders are measured, and how many are left out for what reason.
+"""Which images of a user's folders are measured, and how many are left out for which reason.
 
 Anything that would make a figure wrong is an error: an expert's mask without an image, a duplicate image, two
 diagnoses for one image. Anything that only leaves fewer images is counted and reported.
@@ -21,8 +21,8 @@ class Found:
     """The images to measure on.
 
     Attributes:
-        samples: In order of their ids.
-        left_out: What was left out, and how often.
+        samples: Images in order of their ids.
+        left_out: Numbers of what was left out, by reason.
     """
 
     samples: list[Sample]
@@ -33,13 +33,13 @@ def pictures(folders: Sequence[Path]) -> Found:
     """All images.
 
     Raises:
-        UsageError: If a folder is missing, an image is there twice, or there is none.
+        UsageError: If a folder is missing, an image occurs twice, or there is no image.
     """
     return Found([Sample(key, path) for key, path in sorted(_images(folders).items())])
 
 
 def with_masks(folders: Sequence[Path], masks: Path, *, partial: bool = False) -> Found:
-    """The images that have an expert's mask; those without are left out.
+    """All images with an expert's mask; those without are left out.
 
     Args:
         folders: Of images.
@@ -47,7 +47,7 @@ def with_masks(folders: Sequence[Path], masks: Path, *, partial: bool = False) -
         partial: Leave out masks that have no image, too, instead of refusing them.
 
     Raises:
-        UsageError: If a folder is missing, an image is there twice, a mask has no image, or nothing is left.
+        UsageError: If a folder is missing, an image occurs twice, a mask has no image, or nothing is left.
     """
     images, experts = _images(folders), _masks(masks)
     orphans = sorted(set(experts) - set(images))
@@ -71,7 +71,7 @@ def with_diagnoses(
     split: str | None = None,
     renamed: Mapping[str, str] | None = None,
 ) -> Found:
-    """The images that have a diagnosis, with their masks where there are any; the others are left out.
+    """All images with a diagnosis, and their masks if there are any; the others are left out.
 
     Args:
         folders: Of images.
@@ -81,8 +81,8 @@ def with_diagnoses(
         renamed: What diagnoses are called here; one renamed to nothing is left out.
 
     Raises:
-        UsageError: If a folder, file or column is missing, an image is there twice, one has two diagnoses, no
-            label has a name that is renamed, or nothing is left.
+        UsageError: If a folder, file or column is missing, an image occurs twice or has two diagnoses, a name to
+            rename does not occur, or nothing is left.
     """
     images, told = _images(folders), read_diagnoses(labels, split=split)
     renamed = renamed or {}
@@ -113,9 +113,9 @@ def with_either(
     renamed: Mapping[str, str] | None = None,
     partial: bool = False,
 ) -> Found:
-    """The images that have an expert's mask, a diagnosis or both; the others are left out.
+    """All images with an expert's mask, a diagnosis or both; the others are left out.
 
-    With a split, only those that the labels give to it.
+    With a split, only images that the labels assign to it.
 
     Args:
         folders: Of images.
@@ -126,7 +126,7 @@ def with_either(
         partial: Leave out masks that have no image, too, instead of refusing them.
 
     Raises:
-        UsageError: As :func:`with_masks` and :func:`with_diagnoses`; where there is a split and no labels.
+        UsageError: As in :func:`with_masks` and :func:`with_diagnoses`, or if there is a split but no labels.
     """
     if labels is None:
         if masks is None or split is not None or renamed:
@@ -145,10 +145,10 @@ def with_either(
 
 
 def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
-    """Diagnosis by image_id; rows without one are passed over.
+    """Diagnosis by image_id; rows without one are skipped.
 
     Args:
-        path: CSV file; its columns may stand in any order.
+        path: CSV file; its columns may be in any order.
         split: Only rows of this split.
 
     Raises:
@@ -178,7 +178,7 @@ def _images(folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         for path in image_files(folder):
             if path.stem in found:
-                raise UsageError(f"image {path.stem} is there twice: {found[path.stem]} and {path}")
+                raise UsageError(f"image {path.stem} occurs twice: {found[path.stem]} and {path}")
             found[path.stem] = path
     if not found:
         raise UsageError(f"{_names(folders)} holds no image ({' '.join(sorted(SUFFIXES))})")
@@ -193,7 +193,7 @@ def _masks(folder: Path) -> dict[str, Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files of a folder; what begins with a dot belongs to the file system."""
+    """Image files of a folder; names that begin with a dot belong to the file system and are skipped."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
     entries = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))

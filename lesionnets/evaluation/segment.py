@@ -19,10 +19,10 @@ from lesionnets.evaluation.figures.overlap import Mask, agreement
 from lesionnets.evaluation.models.predictors import Model
 
 Watched = Callable[[Sequence[Sample]], Iterable[Sample]]
-"""Goes through samples, and may show how far it is."""
+"""Iterates over samples, and may show its progress."""
 
 Rows = list[dict[str, object]]
-"""A row an image, for a table: its id and what was measured."""
+"""A row of a table for an image: its id and its measures."""
 
 MOST_PIXELS = 1_000_000_000
 
@@ -40,13 +40,13 @@ def evaluate(
     """Means over images with 95 % bootstrap intervals, at the masks' own resolution.
 
     Args:
-        model: Of the segment stage.
+        model: A model of the segment stage.
         samples: Images with masks.
-        native: Send all pixels, not as many as a worker sends.
-        raw: Take the network's mask, not the one that a worker makes of it.
-        watched: Goes through the samples.
-        long_side: Pixels to which pictures are reduced before all else, as another camera had made them.
-        rows: Where a row of figures is added for each image.
+        native: Send all pixels instead of as many as a worker sends.
+        raw: Take the network's mask instead of the one that a worker makes of it.
+        watched: Iterates over the samples, and may show progress.
+        long_side: Pixels to which pictures are reduced before all else, as if another camera had taken them.
+        rows: If given, a row of figures is added to it for each image.
 
     Returns:
         The figures of :func:`~lesionnets.evaluation.figures.overlap.agreement` and
@@ -86,7 +86,7 @@ def read_picture(sample: Sample) -> Image:
 
 
 def reduced(image: Image, long_side: int | None) -> Image:
-    """A picture with at most so many pixels on its long side, by area; itself where it has no more."""
+    """Reduce a picture by area to this long side; it is returned as it is if it has no more pixels."""
     height, width = image.shape[:2]
     if long_side is None or max(height, width) <= long_side:
         return image
@@ -96,9 +96,9 @@ def reduced(image: Image, long_side: int | None) -> Image:
 
 
 def contrast(image: Image, lesion: Mask) -> float:
-    """How far a lesion's mean colour is from that of the skin around it, in CIELAB: below 10 it is faint.
+    """Distance in CIELAB of a lesion's mean colour from that of the skin around it; below 10 it is faint.
 
-    The skin is a ring as wide as a tenth of the lesion's extent; nan where the lesion leaves none.
+    The skin is a ring as wide as a tenth of the lesion's extent; nan if the lesion leaves none.
     """
     small = reduced(image, 256)
     inside = cv2.resize(lesion.astype(np.uint8), (small.shape[1], small.shape[0]), interpolation=cv2.INTER_NEAREST)
@@ -111,7 +111,7 @@ def contrast(image: Image, lesion: Mask) -> float:
 
 
 def read_pair(sample: Sample) -> tuple[Image, Mask]:
-    """An image, and its expert's mask, of its own resolution.
+    """An image, and its expert's mask at the mask's own resolution.
 
     Raises:
         UsageError: If a worker would refuse the image, or the mask is missing, empty, cannot be read, or has not
@@ -124,12 +124,12 @@ def read_pair(sample: Sample) -> tuple[Image, Mask]:
 
 
 def lesion_probability(model: Model, image: Image, *, native: bool) -> npt.NDArray[np.uint8]:
-    """What a model of the segment stage answers: probability x 255, [h, w], at the size that it was sent."""
+    """The answer of a model of the segment stage: probability x 255, [h, w], at the size that it was sent."""
     return np.asarray(model(IMAGE=model.fitted(image, native=native))["LESION"], np.uint8)
 
 
 def worker_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
-    """The lesion's pixels as a worker finds them: cut at the model's threshold, holes filled, one lesion kept."""
+    """The mask as a worker makes it: cut at the model's threshold, with holes filled and one lesion kept."""
     threshold, most = model.number("threshold", THRESHOLD), max(1, int(model.number("lesions", MOST)))
     found = lesion_mask(probability, (shape[0], shape[1]), threshold=threshold, most=most)
     return np.asarray(found.mask > 0)
@@ -141,6 +141,6 @@ def network_mask(model: Model, probability: npt.NDArray[np.uint8], shape: tuple[
 
 
 def enlarged(probability: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """A map at another resolution, [h, w]."""
+    """Resize a map to another resolution, [h, w]."""
     size = (shape[1], shape[0])
     return np.asarray(cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,1 +1,1 @@
-"""What is served: networks wrapped with pre- and post-processing to the stage contracts."""
+"""The graphs that are served: networks with the pre- and post-processing that the stage contracts need."""

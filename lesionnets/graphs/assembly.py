@@ -1,4 +1,4 @@
-"""Building blocks of the graphs: a network as ONNX, and graphs joined by the names of their tensors."""
+"""Building blocks of the graphs: export a network as ONNX, and join graphs by the names of their tensors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onnx import compose, helper, numpy_helper, parser
 from torch import nn
 
 OPSET = 18
-"""The first with antialiased Resize; all ONNX Runtimes since 1.14 (2023) run it."""
+"""The first operator set with antialiased Resize; all ONNX Runtimes since 1.14 (2023) run it."""
 IR_VERSION = 8
 
 
 def parse(text: str, **values: object) -> onnx.ModelProto:
-    """A graph from ONNX's textual form, in which ``$name`` stands for a value, ``$ir_version`` and ``$opset``."""
+    """A graph from ONNX's textual form, in which ``$name``, ``$ir_version`` and ``$opset`` are replaced."""
     return parser.parse_model(Template(text).substitute(values, ir_version=IR_VERSION, opset=OPSET))
 
 
@@ -34,14 +34,14 @@ def export_network(
     outputs: Sequence[str],
     multiple: int = 1,
 ) -> onnx.ModelProto:
-    """A network as ONNX, of any batch size, height and width.
+    """Export a network as ONNX, for any batch size, height and width.
 
     Args:
         network: Put into evaluation mode.
-        example: One input tensor [N, C, H, W] a name, of sides that are multiples of ``multiple``.
+        example: An input tensor [N, C, H, W] for each name, with sides that are multiples of ``multiple``.
         inputs: Names of the inputs.
         outputs: Names of the outputs.
-        multiple: What heights and widths must be multiples of.
+        multiple: The number of which heights and widths must be multiples.
     """
     batch, rows, columns = (torch.export.Dim(name) for name in ("N", "rows", "columns"))
     sides = {2: multiple * rows, 3: multiple * columns} if multiple > 1 else {2: rows, 3: columns}
@@ -56,14 +56,14 @@ def to_onnx(
     outputs: Sequence[str],
     free: Sequence[Mapping[int, Any]],
 ) -> onnx.ModelProto:
-    """A module as ONNX, without traces of where it was made.
+    """Export a module as ONNX, without traces of the machine that did it.
 
     Args:
         module: Put into evaluation mode.
-        example: One tensor an input.
+        example: One tensor for each input.
         inputs: Names of the inputs.
         outputs: Names of the outputs.
-        free: For each input its free axes, each with a name or a ``torch.export.Dim``.
+        free: The free axes of each input, each with a name or a ``torch.export.Dim``.
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # The exporter tells of its own deprecations and progress.
@@ -91,15 +91,15 @@ def to_onnx(
 
 
 def join(name: str, *parts: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
-    """One graph of several that run one after the other; tensors of one name are one tensor.
+    """Join graphs that run one after another into one; tensors with the same name are the same tensor.
 
-    A part's inner tensors cannot be seen by the others: only its inputs and outputs connect.
+    The inner tensors of a part are invisible to the others; only inputs and outputs connect.
 
     Args:
         name: Of the graph.
         parts: In running order.
-        inputs: Which of the parts' inputs are the whole's.
-        outputs: Which of the parts' outputs are the whole's.
+        inputs: Which inputs of the parts are inputs of the whole.
+        outputs: Which outputs of the parts are outputs of the whole.
     """
     nodes: list[onnx.NodeProto] = []
     initialisers: list[onnx.TensorProto] = []
@@ -118,13 +118,13 @@ def join(name: str, *parts: onnx.ModelProto, inputs: Sequence[str], outputs: Seq
 
 
 def halve_weights(model: onnx.ModelProto, *, least: int = 1024) -> onnx.ModelProto:
-    """Store large float32 weights as float16, each with a cast back, which runtimes do once, when they load.
+    """Store large float32 weights as float16, each with a cast back that runtimes do once, at loading.
 
-    The arithmetic stays float32; the file is half as large. Weights beyond float16's range stay as they are.
+    The arithmetic stays float32, and the file is half as large. Weights beyond float16's range stay as they are.
 
     Args:
-        model: Not changed.
-        least: Weights of fewer values are not worth a cast.
+        model: The graph; it is not changed.
+        least: Weights with fewer values than this stay as they are.
     """
     halved = onnx.ModelProto()
     halved.CopyFrom(model)

@@ -1,7 +1,7 @@
 """The graph of the classify stage: ``IMAGE``, ``LESION`` -> ``PROBABILITIES``, ``EMBEDDING``, ``SALIENCY``.
 
-A network that tells unusual pictures also gives ``DISTANCE``, of its last square: the whole picture, or nearly so.
-One that describes places gives ``PATTERNS``, of its first square.
+A network that tells unusual pictures also gives ``DISTANCE``, from its last square: the whole picture, or nearly
+so. One that describes places also gives ``PATTERNS``, from its first square.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from lesionnets.nets.classify.classifier import Classifier, Places, Square
 from lesionnets.saliency import visual_backprop
 
 SALIENCY = 64
-"""Side of the saliency map, which spans the whole picture."""
+"""Side of the saliency map, which covers the whole picture."""
 PATTERNS = 24
-"""Rows and columns of the local descriptors, which do so likewise."""
+"""Number of rows and columns of the local descriptors, which also cover the whole picture."""
 
 
 class ClassifyGraph(nn.Module):
-    """A classifier with everything around it that serving needs.
+    """A classifier with all the processing around it that serving needs.
 
-    The squares around the lesion are cut out for a network that is guided by it; others see the whole picture. Of
-    several squares, probabilities are the mean; all else is that of the first.
+    For a network that is guided by the lesion, squares around it are cut out; others see the whole picture. With
+    several squares, probabilities are the mean over them; all else is that of the first.
 
     Args:
         net: The network.
         flips: Take the mean of the probabilities over the lesion and its three mirror images: four times the
             network's cost. Embedding and saliency stay those of the lesion itself.
 
-        visual_backprop: Also give VisualBackProp (:func:`lesionnets.saliency.visual_backprop`): one more pass.
+        visual_backprop: Also give VisualBackProp (:func:`lesionnets.saliency.visual_backprop`), for one more pass.
 
     Shape:
         image uint8 [N, H, W, 3], lesion uint8 [N, H, W] (probability x 255)
         -> probabilities float [N, classes]; embedding float [N, features], of length 1; saliency uint8 [N, 64, 64]
         over the whole picture: what speaks for the most probable class more than for the others, highest 255;
-        and where the network judges distance float [N, 1], above 1 of pictures that are no dermoscopic ones;
-        where it describes places, those float [N, 24, 24, K] over the whole picture, each as long as it counts;
-        and VisualBackProp uint8 [N, 64, 64], where it is wanted.
+        and where the network judges distance float [N, 1], above 1 of pictures that are no dermoscopic ones; where
+        it describes places, descriptors float [N, 24, 24, K] over the whole picture, as long as they count; and
+        VisualBackProp uint8 [N, 64, 64], where it is wanted.
     """
 
     def __init__(self, net: Classifier, *, flips: bool = False, visual_backprop: bool = False) -> None:
@@ -81,7 +81,7 @@ class ClassifyGraph(nn.Module):
         return scaled.softmax(dim=2).mean(dim=0), embedding.float(), saliency, *distance, *placed, *seen
 
     def shown(self, image: Tensor, lesion: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """What the network is shown first, of arguments as ``forward`` has them, and where that lies.
+        """What the network is shown first, and where in the picture that is; arguments as in ``forward``.
 
         Returns:
             Picture float [N, 3, s, s] and mask float [N, 1, s, s], 0 to 1, and the square, as
@@ -101,7 +101,7 @@ class ClassifyGraph(nn.Module):
         return picture, mask if self.net.guided else 0 * mask
 
     def _placed(self, places: Places, square: Tensor, height: int, width: int) -> Tensor:
-        """Descriptors over the whole picture; their lengths sum to 1 there, too."""
+        """Descriptors over the whole picture; their lengths also sum to 1."""
         lengths = (places.described * places.weights).float()
         found = paste_square(lengths, square, height, width, PATTERNS).permute(0, 2, 3, 1)
         total = found.square().sum(dim=3).sqrt().sum(dim=(1, 2))
@@ -137,7 +137,7 @@ def _top_class(logits: Tensor) -> Tensor:
 
 
 def contract(network: Classifier, *, visual_backprop: bool = False) -> contracts.Contract:
-    """What the graph takes and gives."""
+    """Inputs and outputs of the graph."""
     seen = (contracts.Tensor(contracts.VISUALBACKPROP.name, (SALIENCY, SALIENCY)),) if visual_backprop else ()
     judged = () if network.usual is None else (contracts.DISTANCE,)
     grid = (PATTERNS, PATTERNS, network.patterns)
@@ -158,7 +158,7 @@ def contract(network: Classifier, *, visual_backprop: bool = False) -> contracts
 
 
 def build(network: Classifier, *, flips: bool = False, visual_backprop: bool = False) -> onnx.ModelProto:
-    """Wrap a classifier to the stage's contract; arguments as :class:`ClassifyGraph` has them."""
+    """Wrap a classifier so that it keeps the stage's contract; arguments as in :class:`ClassifyGraph`."""
     outputs = [tensor.name for tensor in contract(network, visual_backprop=visual_backprop).outputs]
     graph = ClassifyGraph(network, flips=flips, visual_backprop=visual_backprop)
     return export_graph(graph, {"IMAGE": (3,), "LESION": ()}, outputs)

@@ -1,4 +1,4 @@
-"""What a stage's model takes and gives, as Triton's configuration states it."""
+"""Inputs and outputs of a stage's model, as Triton's configuration states them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dermbatch.models.contracts import DATA_TYPES, Tensor
 
 
 def graph_module(network: nn.Module, stage: str, path: Path) -> Any:
-    """The module of ``lesionnets.graphs`` that serves a network: its own where it names one, else the stage's.
+    """The module of ``lesionnets.graphs`` that serves a network: the one it names, otherwise the stage's.
 
     Args:
         network: From a checkpoint.
-        stage: That it is for.
+        stage: The stage that it is for.
         path: The checkpoint, for the message.
 
     Raises:
-        UsageError: If that module takes another kind of network.
+        UsageError: If that module is for another kind of network.
     """
     module = import_module(f"lesionnets.graphs.{getattr(network, 'graph', stage)}")
     wanted = get_type_hints(module.contract)["network"]
@@ -38,7 +38,7 @@ def tensor_text(tensor: Tensor) -> str:
 
 
 def parameter_lines(parameters: Mapping[str, str]) -> str:
-    """Parameters as ``config.pbtxt`` has them, one a line."""
+    """Parameters as ``config.pbtxt`` has them, one on each line."""
     return "\n".join(
         f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}' for key, value in parameters.items()
     )

@@ -1,4 +1,4 @@
-"""The square around a lesion, found and cut inside the served graph, alike for a whole batch."""
+"""The square around a lesion, found and cut out inside the served graph, for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 MARGIN = 1.4
-"""Side of the square over the lesion's longer side: some skin belongs to the picture."""
+"""Side of the square as a multiple of the lesion's longer side: some skin belongs to the picture."""
 
 LEAST = 0.3
-"""Side of the square over the picture's shorter side, at least: beyond that there is no detail to be had."""
+"""Least side of the square as a multiple of the picture's shorter side: a smaller one has no more detail."""
 
 _BLOCKS = 8
 """In which rows of a square are computed: 4 to 8 take the same time, 1 takes four times as long."""
@@ -27,16 +27,16 @@ def lesion_square(
 ) -> Tensor:
     """Centre and side of the square around a lesion, for every picture of a batch.
 
-    The lesion's extent is taken between the 1 % and 99 % quantiles of its pixels along each axis, so that specks
-    of the mask do not count. Without a lesion the square spans the picture's longer side.
+    The lesion extends from the 1 % to the 99 % quantile of its pixels along each axis, so specks of the mask do
+    not count. Without a lesion the square spans the picture's longer side.
 
     Args:
         mask: Float [N, 1, S, S], 0 to 1: masks squashed to a square.
         height: Of the pictures, in pixels.
         width: Of the pictures, in pixels.
-        margin: Side of the square over the lesion's longer side.
-        least: Side of the square over the picture's shorter side, at least.
-        inside: Move the square into the picture, as far as it fits.
+        margin: Side of the square as a multiple of the lesion's longer side.
+        least: Least side of the square as a multiple of the picture's shorter side.
+        inside: Move the square into the picture as far as it fits.
 
     Returns:
         Float [N, 3]: centre row / height, centre column / width, side in pixels.
@@ -55,13 +55,13 @@ def lesion_square(
 
 
 def _within(centre: Tensor, side: Tensor) -> Tensor:
-    """Centres of a square moved so that it stays within 0 to 1; the middle where it is larger."""
+    """Move the centres of squares so that they stay within 0 to 1; the middle if a square is larger."""
     half = (side / 2).clamp(max=0.5)
     return torch.minimum(torch.maximum(centre, half), 1 - half)
 
 
 def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
-    """Where 1 % and 99 % of a profile [N, S] are reached, as shares [N] of its length; 0 and 1 if empty."""
+    """Where a profile [N, S] reaches 1 % and 99 % of its sum, as shares [N] of its length; 0 and 1 if empty."""
     length = profile.shape[1]
     reached = profile.cumsum(dim=1)
     total = reached[:, -1:]
@@ -72,14 +72,14 @@ def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cut_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
-    """Cut squares out of pictures; each new pixel is the mean of four points. Outside, the border goes on.
+    """Cut squares out of pictures; each new pixel is the mean of four points. The border continues outside.
 
     Args:
         values: Float [N, C, S, S]: pictures squashed to a square.
         square: Of :func:`lesion_square`.
         height: Of the pictures before they were squashed, in pixels.
         width: Likewise.
-        size: Side of the result, pixels.
+        size: Side of the result in pixels.
 
     Returns:
         Float [N, C, size, size].
@@ -93,7 +93,7 @@ def cut_square(values: Tensor, square: Tensor, height: int, width: int, size: in
 
 
 def reduce_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
-    """As :func:`cut_square`, by products of matrices: a fraction of its time on a processor.
+    """The same as :func:`cut_square` by two matrix products, in a fraction of the time on a processor.
 
     A new pixel is a mean of those around it that falls off linearly, over one pixel of the coarser of both grids.
     Arguments and result are those of :func:`cut_square`; ``size`` is a multiple of 8.
@@ -137,14 +137,14 @@ def _reduced(values: Tensor, centre: Tensor, side: Tensor, extent: int, longer: 
 
 
 def paste_square(values: Tensor, square: Tensor, height: int, width: int, size: int) -> Tensor:
-    """Lay maps of squares back onto the whole picture, squashed to ``size`` x ``size``; 0 outside the square.
+    """Lay maps of squares back onto the whole picture, squashed to ``size`` x ``size``; 0 outside the squares.
 
     Args:
         values: Float [N, C, h, w]: maps over the squares.
         square: Of :func:`lesion_square`.
         height: Of the pictures, in pixels.
         width: Likewise.
-        size: Side of the result, pixels.
+        size: Side of the result in pixels.
 
     Returns:
         Float [N, C, size, size].

@@ -1,4 +1,4 @@
-"""The enhance stage's graph: IMAGE to ENHANCED, four times as large on each side, of any size."""
+"""The graph of the enhance stage: IMAGE to ENHANCED, four times as large on each side, for any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lesionnets.graphs.assembly import export_network, join, parse
 from lesionnets.nets.enhance.enhancer import SCALE, Enhancer, SubPixelEnhancer
 
 TILE = 160
-"""Side of the tiles that large crops are cut into, in source pixels."""
+"""Side of the tiles into which large crops are cut, in source pixels."""
 
 _BEFORE = """
 <ir_version: $ir_version, opset_import: ["" : $opset]>
@@ -64,7 +64,7 @@ _BY_PLACE = [colour * SCALE**2 + place for place in range(SCALE**2) for colour i
 
 
 class _SubPixels(nn.Module):
-    """A network's sub-pixels as channels."""
+    """A network that ends with its sub-pixels as channels."""
 
     def __init__(self, network: SubPixelEnhancer) -> None:
         super().__init__()
@@ -76,16 +76,17 @@ class _SubPixels(nn.Module):
 
 
 def contract(network: Enhancer) -> Contract:
-    """What the graph takes and gives; ``overlap`` is how far a tile must reach into its neighbour, in pixels.
+    """Inputs and outputs of the graph; ``overlap`` is how far a tile must reach into its neighbour, in pixels.
 
-    Twice the network's radius, so that tiles are seamless whether both or only one of two neighbours is cut back.
+    It is twice the network's radius, so tiles are seamless whether both neighbours or only one of them is cut
+    back.
     """
     parameters = {"scale": str(SCALE), "tile": str(TILE), "overlap": str(2 * network.radius)}
     return Contract((IMAGE,), (Tensor("ENHANCED", (-1, -1, 3)),), parameters)
 
 
 def build(network: Enhancer) -> onnx.ModelProto:
-    """Wrap a super-resolution network to the stage's contract.
+    """Wrap a super-resolution network so that it keeps the stage's contract.
 
     IMAGE uint8 [N, H, W, 3] to ENHANCED uint8 [N, 4 H, 4 W, 3].
     """

@@ -6,7 +6,7 @@
     mb_dcnn_mask_cn       IMAGE, COARSE -> PROBABILITIES, WHERE
     mb_dcnn_enhanced_sn   IMAGE, WHERE -> LESION
 
-A step takes the picture as bytes and squashes it by itself, so that a picture crosses to the server once.
+Each step takes the picture as bytes and squashes it itself, so that a picture is sent to the server only once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from lesionnets.nets.mutual.mb_dcnn import STRIDE
 from lesionnets.nets.mutual.mutual import MutualSN
 
 _SAMPLES = 4
-"""Points along each side of a pixel's area: those of the segment stage's graph."""
+"""Points along each side of a pixel's area, as in the graph of the segment stage."""
 
 _MIRRORS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))
 
 
 class LocaliseGraph(nn.Module):
-    """mask-CN as a step.
+    """mask-CN as a step of the ensemble.
 
     Shape:
         image uint8 [N, H, W, 3], coarse uint8 [N, H, W] (probability x 255)
@@ -52,7 +52,7 @@ class LocaliseGraph(nn.Module):
 
 
 class EnhanceGraph(nn.Module):
-    """enhanced-SN as a step.
+    """enhanced-SN as a step of the ensemble.
 
     Shape:
         image uint8 [N, H, W, 3], where uint8 [N, h, w] -> lesion uint8 [N, H, W], probability x 255.
@@ -74,7 +74,7 @@ class EnhanceGraph(nn.Module):
 
 
 class SegmentGraph(nn.Module):
-    """The three steps in a row, byte for byte as the ensemble runs them: for evaluation of a checkpoint.
+    """The three steps in a row, byte for byte as the ensemble runs them; for evaluating a checkpoint.
 
     Args:
         net: The three networks.
@@ -103,7 +103,7 @@ class SegmentGraph(nn.Module):
 
 
 class ClassifyGraph(nn.Module):
-    """mask-CN as a model of the classify stage: whole pictures, by whatever lesion mask there is.
+    """mask-CN as a model of the classify stage: it sees whole pictures and whatever lesion mask there is.
 
     Args:
         net: The network.
@@ -133,12 +133,12 @@ class ClassifyGraph(nn.Module):
 
 
 def _inputs(net: MaskGuided, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Picture and mask as a network takes them."""
+    """Picture and mask as the network takes them."""
     return area_sample(image, net.size, _SAMPLES), area_sample(mask[..., None], net.size, _SAMPLES)
 
 
 def contract(network: MaskGuided | MutualSN) -> contracts.Contract:
-    """What mask-CN's graph, or the ensemble, takes and gives."""
+    """Inputs and outputs of mask-CN's graph or of the ensemble."""
     if isinstance(network, MutualSN):
         return segment.contract(network)
     classes = network.head.out_features
@@ -154,18 +154,18 @@ def contract(network: MaskGuided | MutualSN) -> contracts.Contract:
 
 
 def build(network: MaskGuided, *, flips: bool = False) -> onnx.ModelProto:
-    """Wrap mask-CN to the classify stage's contract; ``flips`` as :class:`ClassifyGraph` has them."""
+    """Wrap mask-CN so that it keeps the classify stage's contract; ``flips`` as in :class:`ClassifyGraph`."""
     graph = ClassifyGraph(network, flips=flips)
     return export_graph(graph, {"IMAGE": (3,), "LESION": ()}, ["PROBABILITIES", "EMBEDDING", "SALIENCY"])
 
 
 def build_localise(network: MutualSN) -> onnx.ModelProto:
-    """mask-CN's step."""
+    """The graph of mask-CN's step."""
     return export_graph(LocaliseGraph(network.guide), {"IMAGE": (3,), "COARSE": ()}, ["PROBABILITIES", "WHERE"])
 
 
 def localise_contract(network: MutualSN) -> contracts.Contract:
-    """What mask-CN's step takes and gives."""
+    """Inputs and outputs of mask-CN's step."""
     return contracts.Contract(
         inputs=(contracts.IMAGE, contracts.Tensor("COARSE", (-1, -1))),
         outputs=(
@@ -177,7 +177,7 @@ def localise_contract(network: MutualSN) -> contracts.Contract:
 
 
 def build_enhance(network: MutualSN) -> onnx.ModelProto:
-    """enhanced-SN's step."""
+    """The graph of enhanced-SN's step."""
     example = [
         torch.zeros(2, 97, 131, 3, dtype=torch.uint8),
         torch.zeros(2, *_where(network).dims, dtype=torch.uint8),
@@ -187,7 +187,7 @@ def build_enhance(network: MutualSN) -> onnx.ModelProto:
 
 
 def enhance_contract(network: MutualSN) -> contracts.Contract:
-    """What enhanced-SN's step takes and gives."""
+    """Inputs and outputs of enhanced-SN's step."""
     return contracts.Contract(inputs=(contracts.IMAGE, _where(network)), outputs=(contracts.LESION,))
 
 

@@ -21,10 +21,10 @@ SUPPORT = "oneshot_support"
 
 
 class SupportGraph(nn.Module):
-    """A support image and its mask to prototypes; both are squashed to the square that the network knows.
+    """Makes prototypes of a support image and its mask; both are squashed to the square that the network knows.
 
     Shape:
-        image uint8 [N, H, W, 3], mask uint8 [N, H, W], lesion where it is not 0 -> float [N, P].
+        image uint8 [N, H, W, 3], mask uint8 [N, H, W], non-zero in the lesion -> float [N, P].
     """
 
     def __init__(self, net: OneShot) -> None:
@@ -39,7 +39,7 @@ class SupportGraph(nn.Module):
 
 
 class QueryGraph(nn.Module):
-    """An image and a support's prototypes to the lesion.
+    """Finds the lesion of an image by a support's prototypes.
 
     Shape:
         image uint8 [N, H, W, 3], prototypes float [N, P] -> lesion uint8 [N, H, W], probability x 255.
@@ -60,7 +60,7 @@ class QueryGraph(nn.Module):
 
 
 def contract(network: OneShot) -> contracts.Contract:
-    """What ``segment_oneshot`` takes and gives."""
+    """Inputs and outputs of ``segment_oneshot``."""
     unseen = {"unseen": network.unseen} if network.unseen else {}
     return contracts.Contract(
         inputs=(contracts.IMAGE, _prototypes(network)),
@@ -70,7 +70,7 @@ def contract(network: OneShot) -> contracts.Contract:
 
 
 def support_contract(network: OneShot) -> contracts.Contract:
-    """What ``oneshot_support`` takes and gives."""
+    """Inputs and outputs of ``oneshot_support``."""
     return contracts.Contract(
         inputs=(contracts.IMAGE, contracts.MASK),
         outputs=(_prototypes(network),),
@@ -83,7 +83,7 @@ def _prototypes(network: OneShot) -> contracts.Tensor:
 
 
 def build(network: OneShot) -> onnx.ModelProto:
-    """``segment_oneshot``."""
+    """The graph of ``segment_oneshot``."""
     example = [torch.zeros(2, 97, 131, 3, dtype=torch.uint8), torch.zeros(2, network.length)]
     return to_onnx(
         QueryGraph(network),
@@ -95,5 +95,5 @@ def build(network: OneShot) -> onnx.ModelProto:
 
 
 def build_support(network: OneShot) -> onnx.ModelProto:
-    """``oneshot_support``."""
+    """The graph of ``oneshot_support``."""
     return export_graph(SupportGraph(network), {"IMAGE": (3,), "MASK": ()}, ["PROTOTYPES"])

@@ -1,7 +1,7 @@
-"""A model's graph in other arithmetic: int8 for processors that multiply bytes, float16 for GPUs.
+"""Variants of a model's graph: int8 for processors that multiply bytes, float16 for GPUs.
 
-Inputs and outputs keep their types, and what is not a convolution stays in float32: scaling, normalisation and
-resampling around the network are as before. A variant is another model with a digest of its own.
+Inputs and outputs keep their types, and everything but convolutions stays in float32, so scaling, normalisation
+and resampling around the network do not change. A variant is another model with a digest of its own.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ Inputs = Mapping[str, npt.NDArray[np.uint8]]
 """Tensors of one request by name, with the batch dimension."""
 
 LEAST_CHANNELS = 8
-"""Convolutions that take or give fewer stay as they are: the first, which sees the picture, and the last."""
+"""Convolutions with fewer channels in or out stay as they are: the first, which sees the picture, and the last."""
 
 
 class Precision(StrEnum):
-    """What convolutions are computed in."""
+    """The arithmetic of the convolutions."""
 
     FLOAT16 = "float16"
     INT8 = "int8"
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Hands inputs to the calibration one after another."""
+    """Passes inputs to the calibration one after another."""
 
     def __init__(self, inputs: Iterable[Inputs]) -> None:
         self._inputs = iter(inputs)
 
     def get_next(self) -> Inputs | None:
-        """The next ones, or none."""
+        """The next inputs, or None at the end."""
         return next(self._inputs, None)
 
 
 def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph whose weights are float32 again where they are stored as float16 with a cast.
+    """A graph with float32 weights again where they were stored as float16 with a cast.
 
-    The reverse of :func:`lesionnets.graphs.assembly.halve_weights`, but for what rounding took.
+    The reverse of :func:`lesionnets.graphs.assembly.halve_weights`, except for what rounding lost.
 
     Args:
-        model: Not changed.
+        model: The graph; it is not changed.
     """
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
@@ -72,28 +72,28 @@ def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0) -> onnx.ModelProto:
-    """A graph whose wide convolutions are computed in 8 bits, calibrated by the ranges of values on real inputs.
+    """A graph with wide convolutions in 8 bits, calibrated by the ranges of values on real inputs.
 
-    Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte by tensor,
-    weights in 7 bits by output channel: with a full byte, what processors without VNNI add up in 16 bits can be
-    more than those hold, and is cut off, so a model would give other answers there. A ReLU after a convolution is
-    computed with it: none of its steps is spent on what it cuts off.
+    Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte with a scale
+    for each tensor, weights in one signed byte with a scale for each output channel. A ReLU after a convolution is
+    computed with it, so that no step of the scale is spent on values that it cuts off.
 
     Args:
-        model: As it is served; not changed.
-        inputs: What it will be given, of training images.
-        spare: So many of the last wide convolutions stay in float32: nothing after them makes up for their errors.
+        model: The graph as it is served; it is not changed.
+        inputs: Inputs as it will be given, from training images.
+        spare: How many of the last wide convolutions stay in float32, because nothing after them makes up for
+            errors.
 
     Raises:
-        UsageError: If there are no inputs, or it has no convolution wide enough.
+        UsageError: If there are no inputs, or no convolution is wide enough.
     """
     whole = whole_weights(model)
     wide = wide_convolutions(whole)
     if not (chosen := wide[: len(wide) - spare]):
-        raise UsageError("the model has no convolution that is worth bytes")
+        raise UsageError("the model has no convolution wide enough for int8")
     given = list(inputs)
     if not given:
-        raise UsageError("there are no images to calibrate by")
+        raise UsageError("there are no images to calibrate with; name some with --images")
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         onnx.save(whole, before)
@@ -116,19 +116,19 @@ def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0)
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph whose wide convolutions are computed in float16, with casts around each.
+    """A graph with wide convolutions in float16, with casts around each.
 
-    For GPUs, which drop casts between neighbours; on processors ONNX Runtime computes in float32 all the same.
+    For GPUs, which drop casts between neighbours. On processors ONNX Runtime still computes in float32.
 
     Args:
-        model: As it is served; not changed.
+        model: The graph as it is served; it is not changed.
 
     Raises:
-        UsageError: If it has no convolution wide enough, or weights beyond float16's range.
+        UsageError: If no convolution is wide enough, or weights are beyond float16's range.
     """
     whole = whole_weights(model)
     if not (chosen := set(wide_convolutions(whole))):
-        raise UsageError("the model has no convolution that is worth float16")
+        raise UsageError("the model has no convolution wide enough for float16")
     tensors = {tensor.name: tensor for tensor in whole.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in whole.graph.node:
@@ -139,7 +139,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _halved(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
-    """A convolution in float16 between two casts; its weights, which no other node shares, are stored so."""
+    """A convolution in float16 between two casts; its weights, which no other node shares, become float16."""
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     picture, result = node.input[0], node.output[0]
     casts = [helper.make_node("Cast", [picture], [f"{result}/in"], to=half)]
@@ -149,13 +149,13 @@ def _halved(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> li
         if tensor.data_type == single:
             values = numpy_helper.to_array(tensor)
             if np.abs(values).max() > np.finfo(np.float16).max:
-                raise UsageError(f"{tensor.name} holds weights beyond float16")
+                raise UsageError(f"{tensor.name} has weights beyond the range of float16")
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     return [*casts, node, helper.make_node("Cast", [f"{result}/out"], [result], to=single)]
 
 
 def wide_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions of at least ``LEAST_CHANNELS`` to as many that are weights times pictures."""
+    """Names of the convolutions with constant weights and at least ``LEAST_CHANNELS`` channels in and out."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return [
         node.name
@@ -167,7 +167,7 @@ def wide_convolutions(model: onnx.ModelProto) -> list[str]:
 
 
 def _cut_off(model: onnx.ModelProto, convolutions: list[str]) -> list[str]:
-    """Names of the ReLUs that take what these convolutions give."""
+    """Names of the ReLUs that read the outputs of these convolutions."""
     given = {name for node in model.graph.node if node.name in convolutions for name in node.output}
     return [node.name for node in model.graph.node if node.op_type == "Relu" and node.input[0] in given]
 
@@ -206,7 +206,7 @@ def _groups(node: onnx.NodeProto) -> int:
 
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without traces of the tools, and of the version that is served."""
+    """A graph without traces of the tools, and with the version that is served."""
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "", ""
     del model.metadata_props[:]
@@ -220,7 +220,7 @@ def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the tool advises: its preprocessing takes no free sizes."""
+    """Silence the tool's advice: the preprocessing that it recommends does not allow free sizes."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

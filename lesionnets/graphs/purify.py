@@ -1,14 +1,14 @@
-"""The purify stage's graph: IMAGE to PURIFIED and OCCLUSION at the image's own size.
+"""The graph of the purify stage: IMAGE to PURIFIED and OCCLUSION at the image's own size.
 
-The network sees the image at 512 pixels on its long side, reduced, or enlarged twofold at most. Its clean picture
-and its occlusion map are brought back to the image's size, and a pixel is replaced where the map reaches the
-threshold *and* the image really differs from the clean picture there: at full resolution a hair is thinner than
-its trace in the small map. All other pixels pass through unchanged.
+The network sees the image at 512 pixels on its long side, reduced, or enlarged by two at most. Its clean picture
+and its occlusion map are resized to the image's size. A pixel is replaced where the map reaches the threshold
+*and* the image really differs from the clean picture, because at full resolution a hair is thinner than its trace
+in the small map. All other pixels pass through unchanged.
 
-At the image's own size, bytes go only through operations that ONNX Runtime has long had for uint8 on all devices.
-The image is resized in float, which takes half as long as in bytes, but one plane at a time: as one tensor, 24
-megapixels would take 288 MB. ``Gather`` cuts the planes out, because the runtime would move a ``Split`` before the
-transposition, where it is slow.
+At the image's own size, bytes are only passed through operations that ONNX Runtime has long had for uint8 on all
+devices. The image is resized in float, which takes half as long as in bytes, but one plane at a time: as one
+tensor, 24 megapixels would take 288 MB. ``Gather`` cuts the planes out, because the runtime would move a ``Split``
+before the transposition, where it is slow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lesionnets.nets.purify.folded import FOLD, FoldedUNet
 
 LONG_SIDE = 512
 ENLARGED = 2.0
-"""Most by which a smaller picture is enlarged towards that: thin hair of a small picture is hard to see."""
+"""Most by which a smaller picture is enlarged, because thin hair in a small picture is hard to see."""
 THRESHOLD = 0.15
 """Occlusion probability from which a pixel may be replaced."""
 
@@ -118,7 +118,7 @@ after (uint8[N, H, W, 3] IMAGE, float[N, 1, h, w] LOGITS, float[N, 3, h, w] CLEA
 
 
 def contract(network: FoldedUNet) -> Contract:
-    """What the graph takes and gives."""
+    """Inputs and outputs of the graph."""
     del network
     outputs = (Tensor("PURIFIED", (-1, -1, 3)), Tensor("OCCLUSION", (-1, -1)))
     return Contract((IMAGE,), outputs, {"threshold": str(THRESHOLD)})
@@ -151,10 +151,10 @@ def build(network: FoldedUNet) -> onnx.ModelProto:
 
 
 def _fold_by_stride(middle: onnx.ModelProto) -> None:
-    """Have the first convolution fold the image itself: 6 x 6 in steps of two, of the same weights.
+    """Have the first convolution fold the image itself: 6 x 6 with a stride of two, with the same weights.
 
-    Folding the image first would move every value once more, which took as long as the convolution. The graph
-    holds the weights as they were trained and rearranges them itself; runtimes do so once, when they load it.
+    Folding the image first would copy every value once more, which took as long as the convolution. The graph
+    holds the weights as they were trained and rearranges them; runtimes do that once, at loading.
     """
     graph = middle.graph
     made = {name: node for node in graph.node for name in node.output}

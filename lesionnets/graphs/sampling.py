@@ -1,7 +1,7 @@
-"""Scaling inside the served graph, in operators that every ONNX Runtime has, on CPU and GPU.
+"""Resizing inside the served graph, with operators that every ONNX Runtime has, on CPU and GPU.
 
 A resize with antialiasing would first make a float copy of the whole picture: 288 MB for 6000 x 4000 pixels. Here
-a grid of bytes is gathered first and only that is averaged, so the cost hardly depends on the picture's size.
+a grid of bytes is gathered first and only these are averaged, so the cost hardly depends on the picture's size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 
 
 def _centres(count: int, length: Tensor | int, where: torch.device) -> Tensor:
-    """Indices of ``count`` evenly spread pixels of a side of ``length`` pixels; with repeats where it is short."""
+    """Indices of ``count`` evenly spread pixels of a side of ``length`` pixels; some repeat if it is short."""
     return (2 * torch.arange(count, device=where) + 1) * length // (2 * count)
 
 
@@ -29,8 +29,8 @@ def area_sample(image: Tensor, size: int, samples: int) -> Tensor:
 
     Args:
         image: uint8 [N, H, W, C], of any height and width.
-        size: Side of the result, pixels.
-        samples: Points along each side of a new pixel's area; 4 is close to the true area's mean.
+        size: Side of the result in pixels.
+        samples: Points along each side of a new pixel's area; 4 comes close to the mean of the whole area.
 
     Returns:
         float [N, C, size, size], 0 to 1.
@@ -44,18 +44,18 @@ def area_sample(image: Tensor, size: int, samples: int) -> Tensor:
 
 
 def to_bytes(share: Tensor) -> Tensor:
-    """Shares of 0 to 1 as bytes: round(255 x share)."""
+    """Convert shares from 0 to 1 to bytes: round(255 x share)."""
     return (share.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def export_graph(
     graph: nn.Module, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
 ) -> onnx.ModelProto:
-    """A whole graph as ONNX, of any batch size, height and width.
+    """Export a whole graph as ONNX, for any batch size, height and width.
 
     Args:
-        graph: Takes uint8 tensors [N, H, W, ...].
-        inputs: Name of each, and what follows height and width in its shape.
+        graph: The graph; it takes uint8 tensors [N, H, W, ...].
+        inputs: Name of each input, with the rest of its shape after height and width.
         outputs: Names of the outputs.
     """
     axes = {0: "N", 1: "H", 2: "W"}

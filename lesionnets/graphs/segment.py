@@ -1,6 +1,6 @@
 """The graph of the segment stage: ``IMAGE`` uint8 [N, H, W, 3] -> ``LESION`` uint8 [N, H, W].
 
-A network that tells borders also gives ``BORDER`` uint8 [N, H, W].
+A network that finds borders also gives ``BORDER`` uint8 [N, H, W].
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lesionnets.nets.segment.segmenter import Segmenter
 
 
 class SegmentGraph(nn.Module):
-    """A segmentation network with everything around it that serving needs.
+    """A segmentation network with all the processing around it that serving needs.
 
     The whole picture is squashed to the square that the network was trained on.
 
@@ -25,8 +25,8 @@ class SegmentGraph(nn.Module):
         flips: Take the mean over the picture and its three mirror images: four times the cost.
 
     Shape:
-        image uint8 [N, H, W, 3] -> lesion uint8 [N, H, W], probability x 255; and border likewise, of a network
-        that tells borders.
+        image uint8 [N, H, W, 3] -> lesion uint8 [N, H, W], probability x 255; and the border in the same form, if
+        the network finds borders.
     """
 
     def __init__(self, net: Segmenter, *, flips: bool = False) -> None:
@@ -46,12 +46,12 @@ class SegmentGraph(nn.Module):
         return (maps[:, 0], maps[:, 1]) if self.net.bordered else maps[:, 0]
 
     def _logits(self, picture: Tensor) -> Tensor:
-        """One map, or two of a network that tells borders: [N, 1 or 2, S, S]."""
+        """One map, or two if the network finds borders: [N, 1 or 2, S, S]."""
         return torch.cat(self.net.maps(picture), dim=1) if self.net.bordered else self.net.logits(picture)
 
 
 def contract(network: Segmenter) -> contracts.Contract:
-    """What the graph takes and gives; a pixel belongs to the lesion from the probability ``threshold`` on."""
+    """Inputs and outputs of the graph; a pixel is lesion if its probability is at least ``threshold``."""
     return contracts.Contract(
         inputs=(contracts.IMAGE,),
         outputs=(contracts.LESION, contracts.BORDER) if network.bordered else (contracts.LESION,),
@@ -60,6 +60,6 @@ def contract(network: Segmenter) -> contracts.Contract:
 
 
 def build(network: Segmenter, *, flips: bool = False) -> onnx.ModelProto:
-    """Wrap a segmentation network to the stage's contract; ``flips`` as :class:`SegmentGraph` has them."""
+    """Wrap a segmentation network so that it keeps the stage's contract; ``flips`` as in :class:`SegmentGraph`."""
     outputs = [tensor.name for tensor in contract(network).outputs]
     return export_graph(SegmentGraph(network, flips=flips), {"IMAGE": (3,)}, outputs)

@@ -1,1 +1,1 @@
-"""Losses, each with its paper."""
+"""Losses, each with the paper it is from."""

@@ -1,6 +1,6 @@
 """Losses of SRGAN (Ledig et al., CVPR 2017; SkinSegmentSRGAN, section 3.3.2): content and adversarial.
 
-Discriminators give logits; the sigmoid of the papers is in here, where the logarithm of it does not overflow.
+Discriminators return logits. The papers' sigmoid is applied here, where its logarithm cannot overflow.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ADVERSARIAL_WEIGHT = 1e-3
 
 
 def content_loss(enhanced: Tensor, original: Tensor, features: Features) -> Tensor:
-    """Mean squared difference of the deepest of some features.
+    """Mean squared difference of the deepest features.
 
-    The paper compares block3_conv3 of VGG19; in its place stands ``perceptual.PerceptualFeatures`` with its
-    ``CONTENT_TAPS``.
+    The paper compares block3_conv3 of VGG19; we use ``perceptual.PerceptualFeatures`` with ``CONTENT_TAPS``
+    instead.
 
     Args:
-        enhanced: Of the generator, float [N, 3, H, W].
-        original: Float [N, 3, H, W], 0 to 1.
+        enhanced: The generator's pictures, float [N, 3, H, W].
+        original: The originals, float [N, 3, H, W], 0 to 1.
         features: See :data:`Features`.
 
     Returns:
@@ -35,7 +35,7 @@ def content_loss(enhanced: Tensor, original: Tensor, features: Features) -> Tens
 
 
 def adversarial_loss(judged: Tensor) -> Tensor:
-    """-log D(G(x)): what the generator pays where its pictures are seen through.
+    """-log D(G(x)): large if the discriminator recognises the generator's pictures (Ledig et al., eq. 6).
 
     Args:
         judged: Logits of the generator's pictures, of any shape.
@@ -47,7 +47,7 @@ def adversarial_loss(judged: Tensor) -> Tensor:
 
 
 def generator_loss(enhanced: Tensor, original: Tensor, judged: Tensor, features: Features) -> Tensor:
-    """Content loss plus a thousandth of the adversarial loss; arguments as theirs."""
+    """Content loss plus a thousandth of the adversarial loss (eq. 3); arguments as theirs."""
     return torch.add(
         content_loss(enhanced, original, features), adversarial_loss(judged), alpha=ADVERSARIAL_WEIGHT
     )

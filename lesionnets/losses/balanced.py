@@ -1,4 +1,4 @@
-"""Cross-entropy for classes of very different size: of images, and of pixels."""
+"""Cross-entropy for classes of very different size, of images and of pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def class_weights(labels: Sequence[int], classes: int) -> Tensor:
-    """Weights in inverse proportion to the classes' frequencies, 1 in the mean over the samples.
+    """Weights in inverse proportion to the classes' frequencies; their mean over the samples is 1.
 
     Args:
         labels: Index of every training sample's class.
@@ -25,10 +25,10 @@ def class_weights(labels: Sequence[int], classes: int) -> Tensor:
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """Class-weighted cross-entropy: every class counts alike, however few its samples.
+    """Class-weighted cross-entropy: every class counts the same, however few its samples.
 
-    The weighted sum is divided by the batch's size, not by its weights' sum: otherwise a batch that happens to
-    hold one class alone would count as much as one that holds all.
+    The weighted sum is divided by the size of the batch, not by the sum of its weights. Otherwise a batch that
+    happens to hold only one class would count as much as one that holds all.
 
     Args:
         logits: [N, C].
@@ -43,7 +43,9 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, s
         ValueError: If the batch sizes or the numbers of classes differ.
     """
     if logits.shape[0] != labels.shape[0] or logits.shape[1] != weights.shape[0]:
-        raise ValueError(f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and {len(weights)} weights")
+        raise ValueError(
+            f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and {len(weights)} weights do not fit"
+        )
     losses = functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
     return (losses * weights[labels]).mean()
 
@@ -51,8 +53,8 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, s
 def balanced_pixel_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Class-balanced cross-entropy of pixels (US 2018/0130203 A1, eq. 1), over the number of pixels.
 
-    Lesion pixels weigh as much as the share of background in their image, background pixels as much as the share
-    of lesion: so each kind weighs the same in sum. An image of one kind alone costs nothing.
+    A lesion pixel has the share of background in its image as its weight, a background pixel the share of lesion,
+    so both kinds have the same weight in sum. An image of only one kind costs nothing.
 
     Args:
         logits: [N, C, H, W], before the sigmoid; several maps are each compared with the target.

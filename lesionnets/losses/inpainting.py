@@ -24,12 +24,12 @@ class InpaintingTerms:
     variation: Tensor
 
     def total(self) -> Tensor:
-        """Weighted as in the paper (eq. 7), whose weights are for VGG's features; so are ours."""
+        """The sum with the paper's weights (eq. 7), which were chosen for VGG's features."""
         return self.valid + 6 * self.hole + 0.05 * self.perceptual + 120 * self.style + 0.1 * self.variation
 
 
 def inpainting_terms(painted: Tensor, clean: Tensor, valid: Tensor, features: Features) -> InpaintingTerms:
-    """What a painted picture costs.
+    """The terms of the loss of a painted picture.
 
     Args:
         painted: The network's output, float [N, 3, H, W].
@@ -42,7 +42,7 @@ def inpainting_terms(painted: Tensor, clean: Tensor, valid: Tensor, features: Fe
     """
     if painted.shape != clean.shape or valid.shape != clean[:, :1].shape:
         shapes = [tuple(values.shape) for values in (painted, clean, valid)]
-        raise ValueError(f"painted, clean and valid are of the shapes {shapes}")
+        raise ValueError(f"painted, clean and valid have shapes that do not fit: {shapes}")
     error = (painted - clean).abs()
     composed = valid * clean + (1 - valid) * painted
     wanted = features(clean)
@@ -59,14 +59,14 @@ def inpainting_terms(painted: Tensor, clean: Tensor, valid: Tensor, features: Fe
 
 
 def gram(features: Tensor) -> Tensor:
-    """Auto-correlation of channels; float [N, C, h, w] -> [N, C, C], over C h w as in eq. 4."""
+    """Auto-correlation of channels: float [N, C, h, w] -> [N, C, C], divided by C h w as in eq. 4."""
     batch, channels, height, width = features.shape
     flat = features.reshape(batch, channels, height * width)
     return flat @ flat.transpose(1, 2) / (channels * height * width)
 
 
 def hole_variation(picture: Tensor, valid: Tensor) -> Tensor:
-    """Total variation in the holes, each grown by one pixel (eq. 6); over all values of the picture.
+    """Total variation in the holes, grown by one pixel (eq. 6), divided by the number of values of the picture.
 
     Args:
         picture: Float [N, C, H, W].

@@ -13,7 +13,7 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     Args:
         logits: [N, 1, H, W], before the sigmoid.
         target: [N, 1, H, W], 0 to 1.
-        smooth: Added to both terms of the fraction, so that an empty image is no singularity.
+        smooth: Added to numerator and denominator, so that an empty image does not divide by zero.
 
     Returns:
         Scalar, 0 to 1; float32 whatever the inputs are.
@@ -40,7 +40,7 @@ def bce_dice_loss(logits: Tensor, target: Tensor, *, dice_weight: float = 1.0) -
     Args:
         logits: [N, 1, H, W], before the sigmoid.
         target: [N, 1, H, W], 0 to 1; shares on the border are fine.
-        dice_weight: Weight of the Dice loss beside the cross-entropy.
+        dice_weight: Weight of the Dice loss relative to the cross-entropy.
 
     Returns:
         Scalar >= 0, float32.

@@ -1,9 +1,9 @@
-"""Features in which pictures are compared: MobileNetV2's, trained on ImageNet.
+"""Features by which pictures are compared: those of MobileNetV2, trained on ImageNet.
 
-SRGAN and the partial convolution's loss compare pictures in features of VGG, trained on ImageNet. There are no
-such weights under a licence and from a source that this project could use; MobileNetV2's (Apache-2.0) stand in.
-Feature losses work with many networks trained on ImageNet (Zhang et al., CVPR 2018, section 4); that this one's
-distance orders distortions as eyes do, where pixels do not, is tested in ``tests/nets/test_perceptual.py``.
+SRGAN and the loss of partial convolutions compare pictures by features of VGG, trained on ImageNet. There are no
+such weights under a licence and from a source that this project could use, so MobileNetV2's (Apache-2.0) take
+their place. Feature losses work with many networks trained on ImageNet (Zhang et al., CVPR 2018, section 4). That
+this distance orders distortions as eyes do, where pixels do not, is tested in ``tests/nets/test_perceptual.py``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ TAPS = (1, 3, 6)
 """Layers of the backbone that end a resolution: a half, a quarter and an eighth, as VGG-16's pool1 to pool3."""
 
 CONTENT_TAPS = (6,)
-"""As deep as SRGAN's block3_conv3 of VGG19, by layers; unlike finer ones it hardly minds a shift by a pixel."""
+"""As deep as SRGAN's block3_conv3 of VGG19; unlike finer features, they hardly change with a shift by a pixel."""
 
 
 class PerceptualFeatures(nn.Module):
-    """Frozen features of several depths.
+    """Frozen features at several depths of a network.
 
     Args:
-        backbone: With weights; it is frozen.
-        taps: Numbers of its layers to read, rising.
+        backbone: A backbone with weights; it is frozen.
+        taps: Numbers of its layers to read, in rising order.
 
     Shape:
         picture float [N, 3, H, W], 0 to 1 -> for each tap a float [N, c, ceil(H / s), ceil(W / s)], where by
@@ -55,7 +55,7 @@ def imagenet_features(path: Path, taps: Sequence[int] = TAPS) -> PerceptualFeatu
     """Features with the weights of a .tflite file of MobileNetV2.
 
     Raises:
-        UsageError: If the file is missing or another network's.
+        UsageError: If the file is missing or belongs to another network.
     """
     backbone = MobileNetV2()
     load_mobilenet(backbone, path)
@@ -63,13 +63,13 @@ def imagenet_features(path: Path, taps: Sequence[int] = TAPS) -> PerceptualFeatu
 
 
 def perceptual_distance(features: nn.Module, picture: Tensor, other: Tensor) -> Tensor:
-    """How different two pictures look: as LPIPS without learned weights (Zhang et al., CVPR 2018, eq. 1).
+    """How different two pictures look: LPIPS without learned weights (Zhang et al., CVPR 2018, eq. 1).
 
-    At every place features are made of length one over the channels; squared differences are summed over the
-    channels, averaged over the places and summed over the depths.
+    The features at each place are scaled to length 1 over the channels. Squared differences are summed over
+    channels, averaged over places and summed over depths.
 
     Args:
-        features: Such as :class:`PerceptualFeatures`.
+        features: A network that returns features, such as :class:`PerceptualFeatures`.
         picture: Float [N, 3, H, W], 0 to 1.
         other: Of the same shape.
 

@@ -8,20 +8,20 @@ from torch import Tensor
 from lesionnets.losses.overlap import dice_loss
 
 HARDEST, MARGIN, WEIGHT = 30, 0.3, 0.05
-"""Pixels of each kind an image, what they shall differ by, and the loss's weight beside Dice: the paper's."""
+"""The paper's number of pixels of each kind in an image, their margin, and the loss's weight relative to Dice."""
 
 
 def rank_loss(logits: Tensor, target: Tensor, *, hardest: int = HARDEST, margin: float = MARGIN) -> Tensor:
-    """Mean of max(0, p_background - p_lesion + margin) over pairs of the hardest pixels, mean over the images.
+    """Mean of max(0, p_background - p_lesion + margin) over pairs of the hardest pixels and over the images.
 
-    The hardest background pixels are those of greatest probability, the hardest lesion pixels those of least.
-    Where an image has fewer of a kind, those it has are taken; where it has none of a kind its loss is 0.
+    The hardest background pixels have the greatest probability of being lesion, the hardest lesion pixels the
+    least. If an image has fewer of a kind, all of them are taken; if it has none of a kind, its loss is 0.
 
     Args:
         logits: [N, 1, H, W], before the sigmoid.
-        target: [N, 1, H, W]; lesion from one half on.
+        target: [N, 1, H, W]; lesion where it is at least one half.
         hardest: Pixels of each kind.
-        margin: By which a lesion pixel shall be above a background pixel, in probability.
+        margin: By how much the probability of a lesion pixel should exceed that of a background pixel.
 
     Returns:
         Scalar, 0 to 1 + margin; float32.
@@ -48,5 +48,5 @@ def rank_loss(logits: Tensor, target: Tensor, *, hardest: int = HARDEST, margin:
 
 
 def dice_rank_loss(logits: Tensor, target: Tensor, *, rank_weight: float = WEIGHT) -> Tensor:
-    """What coarse-SN and enhanced-SN are trained by: Dice loss plus weighted rank loss. As :func:`rank_loss`."""
+    """The loss of coarse-SN and enhanced-SN: Dice plus weighted rank loss. Arguments as in :func:`rank_loss`."""
     return torch.add(dice_loss(logits, target), rank_loss(logits, target), alpha=rank_weight)

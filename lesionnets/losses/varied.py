@@ -1,7 +1,8 @@
-"""Variations that gradients pass through, of originals and generated pictures alike (Zhao et al., NeurIPS 2020).
+"""Differentiable variations of originals and generated pictures alike (Zhao et al., NeurIPS 2020).
 
-A discriminator that sees a few hundred originals learns them by heart. Where it sees all pictures varied, its own
-and the generator's, it cannot, and the generator does not learn to make the variations (section 3.2 there).
+A discriminator that sees only a few hundred originals memorises them. It cannot if it sees all pictures varied,
+both originals and the generator's, and then the generator does not learn to make the variations either (section
+3.2).
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 SHIFT = 1 / 8
-"""Largest shift, share of the side."""
+"""Largest shift, as a share of the side."""
 HOLE = 0.25
-"""Side of the square that is blanked, share of the picture's; half in the paper."""
+"""Side of the square that is blanked, as a share of the picture's side; one half in the paper."""
 STRENGTH = 0.5
-"""Of the changes of light, saturation and contrast, share of the paper's."""
+"""Strength of the changes of light, saturation and contrast, as a share of the paper's."""
 
 
 def varied(pictures: Tensor) -> Tensor:
-    """Each in another light, shifted and with a hole: float [N, 3, S, S], 0 to 1, to the same, beyond it too."""
+    """Vary each picture's light, place and a hole: float [N, 3, S, S], 0 to 1 -> the same, also beyond 0 to 1."""
     return _hidden(_shifted(_coloured(pictures)))
 
 

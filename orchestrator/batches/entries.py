@@ -122,9 +122,9 @@ def _entry(line: bytes, index: int, where: str) -> ManifestEntry:
         raise _damaged(str(error)) from error
     if entry.index != index:
         wrong = f"it has index {entry.index} where {index} belongs"
-        raise _damaged(f"{where}: {wrong}; lines are missing, there twice, or moved")
+        raise _damaged(f"{where}: {wrong}; lines are missing, duplicated or moved")
     if entry.duplicate_of is not None and entry.duplicate_of >= index:
-        raise _damaged(f"{where}: duplicate_of is {entry.duplicate_of}, which is no earlier index")
+        raise _damaged(f"{where}: duplicate_of is {entry.duplicate_of}, which is not an earlier index")
     return entry
 
 

@@ -44,7 +44,7 @@ def new_app() -> typer.Typer:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Purify, segment, enhance and classify dermoscopic images in batches."""

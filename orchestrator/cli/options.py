@@ -52,7 +52,7 @@ Workers = Annotated[
 ]
 Repository = Annotated[
     Path | None,
-    typer.Option("--model-repository", help="Triton model repository; by default the models that come along."),
+    typer.Option("--model-repository", help="Triton model repository; by default the bundled one."),
 ]
 RunBy = Annotated[
     Engine | None,
@@ -121,7 +121,7 @@ Support = Annotated[
         help="What a one-shot segment model is shown (dermbatch supports); by default the newest version.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def attach(home: Path) -> Settings:
@@ -228,6 +228,6 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {error.strerror}") from error
+        raise UsageError(f"{folder} cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"{folder} is not writable")
+        raise UsageError(f"{folder} is not writable; choose another folder, or change its permissions")

@@ -138,7 +138,10 @@ def answer(store: ObjectStore, shelf: IndexShelf, question: Question) -> Answer:
     patterns = _patterns(store, question)
     opened = shelf.get(store, model, question.tenant)
     if opened.index.dimension != len(embedding):
-        raise PermanentError("the index has embeddings of another dimension", reason="no_index")
+        raise PermanentError(
+            "the index has embeddings of another dimension; make it anew: dermbatch cases rebuild",
+            reason="no_index",
+        )
     found = _Search(store, opened, question, patterns).neighbours(embedding)
     sure = bool(found) and found[0].similarity >= NEAR
     return Answer(

@@ -32,19 +32,21 @@ class Trained(Record):
 
     key: str
     written: Written
-    on: int = Field(description="embeddings that it was fitted to")
+    on: int = Field(description="number of embeddings that it was fitted to")
 
 
 class Index(Stored):
     """An index of the embeddings of one model; ``similar/<model>/index.json``, replaced as a whole."""
 
-    version: int = Field(description="grows by one with each change")
+    version: int = Field(description="version of the index, one more with each change")
     model: ModelUsed
     dimension: int
     made: datetime
-    trained: Trained | None = Field(default=None, description="none: embeddings are kept in 16 bits each")
+    trained: Trained | None = Field(
+        default=None, description="how embeddings become codes; none: they are kept in 16 bits"
+    )
     shards: tuple[Shard, ...] = ()
-    taken: dict[str, datetime] = Field(default={}, description="batches that were looked at, when they closed")
+    taken: dict[str, datetime] = Field(default={}, description="batches that were taken, and when they closed")
 
     @property
     def cases(self) -> int:

@@ -76,5 +76,5 @@ def _saliency(store: ObjectStore, record: ResultRecord) -> Pixels | None:
 def _decoded(body: bytes, how: int) -> Pixels:
     found = cv2.imdecode(np.frombuffer(body, np.uint8), how)
     if found is None:
-        raise ArtifactDamaged("a file of a record is no picture")
+        raise ArtifactDamaged("a file of a record is not a picture")
     return np.asarray(found, np.uint8)

@@ -83,7 +83,7 @@ def start(store: ObjectStore, name: str, models: Mapping[Stage, ModelChoice], sh
     if not 0 < share <= 1:
         raise UsageError(f"a canary's share of live images must be more than 0 and at most 1, not {share:g}")
     if _read(store, layout.canary(name)) is not None:
-        raise UsageError(f"there was a canary {name} already; take another name, so that results do not mix")
+        raise UsageError(f"there was a canary {name} already; choose another name, so that results do not mix")
     canary = Canary(name=name, models=dict(models), share=share, created=datetime.now(UTC))
     if not write_once(store, layout.RUNNING_CANARY, canary):
         other = running(store)

@@ -105,5 +105,5 @@ def test_the_window_of_leases_is_each_shards_own(shards):
 
 
 def test_a_redis_that_is_none_of_the_shards_is_refused():
-    with pytest.raises(ValidationError, match="one of shards"):
+    with pytest.raises(ValidationError, match="one of the shards"):
         RedisSettings(url="redis://a", shards=("redis://b", "redis://c"))

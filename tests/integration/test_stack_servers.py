@@ -200,7 +200,7 @@ def test_buckets_of_a_store_that_is_gone_are_an_error():
     store = StoreSettings(
         endpoint_url=f"http://127.0.0.1:{free_ports(1)[0]}", region="us-east-1", access_key_id="x"
     )
-    with pytest.raises(StackError, match="could not be made"):
+    with pytest.raises(StackError, match="could not be created"):
         create_buckets(store.model_copy(update={"secret_access_key": None}))
 
 

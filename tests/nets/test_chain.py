@@ -159,7 +159,7 @@ def test_labels_that_a_model_does_not_know_are_told_before_models_are_loaded(
         assert "no class of" in err
         assert "zoster" in err
     for words, message in (
-        (("classify", *images, "--labels", tmp_path / "nevi.csv"), "nothing can be told apart"),
+        (("classify", *images, "--labels", tmp_path / "nevi.csv"), "at least two diagnoses are needed"),
         (("chain", *images), "--masks DIR, --labels FILE or both"),
         (("chain", *images, *masks, "--split", "val"), "name a file with --labels"),
         (("chain", *images, *masks, "--unpurified", "--purify", "x.onnx"), "leave out --purify"),

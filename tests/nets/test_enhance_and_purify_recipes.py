@@ -148,7 +148,7 @@ def test_a_lesions_box_is_widened_within_the_image_and_divisible() -> None:
 
 
 def test_crops_need_masks(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no image with a mask"):
+    with pytest.raises(UsageError, match="no image has a mask"):
         load_lesion_crops([Sample("a", tmp_path / "a.jpg")])
 
 

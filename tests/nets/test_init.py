@@ -81,12 +81,12 @@ def test_a_narrower_purifier_begins_with_the_strongest_channels_of_a_wider_one(t
     with torch.no_grad():
         for had, got in zip(wide(seen), narrow(seen), strict=True):
             assert torch.allclose(had, got, atol=1e-4)
-    with pytest.raises(UsageError, match=r"widths \[16, 6\] cannot begin from one of \[8, 6\]"):
+    with pytest.raises(UsageError, match=r"widths \[16, 6\] cannot start from one of \[8, 6\]"):
         begin_from(Purifier((16, 6)), path, unseen)
 
 
 def test_branches_that_were_merged_are_refused() -> None:
-    with pytest.raises(UsageError, match="branches merged: begin from the checkpoint"):
+    with pytest.raises(UsageError, match="branches merged; start from the checkpoint"):
         begin_from(PlainEnhancer(4, 1), SHIPPED / "enhance_espcn", unseen)
 
 

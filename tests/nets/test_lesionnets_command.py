@@ -286,7 +286,7 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("evaluate", "classify", *images, "--labels", tmp_path / "zoster.csv", "--model", classifier): "zoster",
         ("evaluate", "classify", *images, "--labels", empty / "l.csv", "--model", classifier): "no label file",
         ("evaluate", "classify", *pairs, "--labels", empty / "l.csv", "--whole"): "leave out --masks",
-        ("evaluate", "purify", *images, "--labels", empty / "l.csv"): "name --masks too",
+        ("evaluate", "purify", *images, "--labels", empty / "l.csv"): "also name --masks",
         ("evaluate", "purify", "--covered", empty): "--covered DIR and --clean DIR, but not --images",
         ("evaluate", "purify", "--model", "x.pt"): "name images to draw on",
         ("evaluate", "purify", "--covered", val / "images", "--clean", empty): "of the same name in",

@@ -175,7 +175,7 @@ def test_agreement_is_whole_for_renamed_patterns_and_none_by_chance() -> None:
     none = clusters.agreement(found, clusters.Patterns(found.centres, other, found.near))
     assert abs(none.information) < 0.03
     small, _ = planted(side=3)
-    with pytest.raises(UsageError, match="networks of one size"):
+    with pytest.raises(UsageError, match="networks of the same size"):
         clusters.agreement(found, clusters.discover(small, 3, seed=1))
 
 

@@ -118,7 +118,7 @@ def test_halved_weights_are_made_whole_again(model_file: Path) -> None:
 
 def test_a_graph_without_wide_convolutions_or_images_is_refused(model_file: Path) -> None:
     graph = onnx.load(model_file)
-    with pytest.raises(UsageError, match="no images to calibrate by"):
+    with pytest.raises(UsageError, match="no images to calibrate with"):
         to_int8(graph, [])
     bare = onnx.ModelProto()
     bare.CopyFrom(graph)

@@ -124,7 +124,7 @@ def test_results_are_sorted_by_any_column_and_what_has_no_value_comes_last(table
     assert indices(view(table, sort="-uncertainty"))[0] == 3
     assert indices(view(table, sort="class")) == [1, 3, 0, 4, 2, 7]
     assert indices(view(table, sort="-index")) == [7, 4, 3, 2, 1, 0]
-    with pytest.raises(Problem, match="nothing can be sorted"):
+    with pytest.raises(Problem, match="results cannot be sorted"):
         indices(view(table, sort="embedding"))
 
 

@@ -183,7 +183,7 @@ def test_the_model_is_that_of_the_run_that_was_begun_from(made):
         return writeback._begun_from(store, record, begun.model_copy(update={"seen": seen}))
 
     assert model(own.key) == own.model
-    with pytest.raises(Problem, match="not known any more"):
+    with pytest.raises(Problem, match="no longer known"):
         model(newer.key)
     image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
     known = KnownImage(image=image, stages={own.key: own, newer.key: newer}, previews={})

@@ -96,7 +96,7 @@ def model_sized(made: Prototypes, model: ServedModel) -> Prototypes:
     """
     (wanted,) = model.shapes["PROTOTYPES"]
     if wanted not in (-1, len(made)):
-        raise model.broken(f"takes {wanted} numbers of a support, and the model beside it makes {len(made)}")
+        raise model.broken(f"takes {wanted} numbers of a support, but the model next to it makes {len(made)}")
     return made
 
 

@@ -74,7 +74,7 @@ class OnnxRuntime:
         try:
             answers = self._sessions[model.name, model.version].run(list(outputs), rows)
         except (InvalidArgument, ValueError) as error:
-            raise model.broken(f"cannot be asked so: {error}") from error
+            raise model.broken(f"cannot be asked in this way: {error}") from error
         except Exception as error:  # its errors have no common base; lack of memory is among them
             raise InferenceUnavailable(f"model {model.name} did not run: {error}") from error
         return {name: a[0] if model.max_batch else a for name, a in zip(outputs, answers, strict=True)}

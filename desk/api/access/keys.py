@@ -19,10 +19,10 @@ class KeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(description="what it is for; its requests appear as key:NAME")
+    name: str = Field(description="what the key is for; its requests appear as key:NAME")
     roles: Annotated[list[Role], Field(min_length=1)]
-    days: int = Field(default=90, ge=1, le=MOST_DAYS, description="days for which it is valid")
-    tenant: str | None = Field(default=None, description="tenant that it belongs to; by default that of its maker")
+    days: int = Field(default=90, ge=1, le=MOST_DAYS, description="days for which the key is valid")
+    tenant: str | None = Field(default=None, description="tenant of the key; by default that of its maker")
 
 
 @router.get("")

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["similar"])
 
 
 def refinement(
-    diagnosis: Annotated[str | None, Query(description="known diagnosis, else the most probable one")] = None,
+    diagnosis: Annotated[str | None, Query(description="known diagnosis, or else the most probable one")] = None,
     site: Annotated[str | None, Query(description="site of the body, if known")] = None,
     since: Annotated[date | None, Query(description="taken or processed on this day or later")] = None,
     until: Annotated[date | None, Query(description="taken or processed on this day or earlier")] = None,

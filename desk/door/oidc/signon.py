@@ -116,10 +116,10 @@ class SignOn:
         kept = self._sessions.call_for("way", said_back.get("state", ""))
         if kept is None or not hmac.compare_digest(kept["browser"], _digest(browser)):
             raise Problem(
-                400, "bad_state", "this answers no sign-on that began here, or was used already: sign in again"
+                400, "bad_state", "this answers no sign-on that began here, or it was used already; sign in again"
             )
         if said_back.get("iss", self._oidc.issuer) != self._oidc.issuer:  # RFC 9207
-            raise Problem(400, "bad_state", "another issuer than ours has answered: sign in again")
+            raise Problem(400, "bad_state", "a different issuer has answered; sign in again")
         if "code" not in said_back:
             raise Problem(
                 401, "refused_by_issuer", f"the issuer refuses: {said_back.get('error', 'it says no code')[:60]}"

@@ -1,1 +1,1 @@
-"""Batches for training: images with masks, labels or what covers them, augmented."""
+"""Batches for training: augmented images with masks, labels or occlusions."""

@@ -1,6 +1,6 @@
-"""Episodes of few-shot learning: pictures of one class, each the support of the one before.
+"""Episodes for few-shot learning: pictures of one class, each the support of the one before.
 
-A batch of B pictures makes B episodes for the price of B passes: prototypes of picture i + 1 segment picture i.
+A batch of B pictures makes B episodes with B passes: the prototypes of picture i + 1 segment picture i.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Batch = dict[str, Tensor]
 one class; ``generic``, [], 1 or 0."""
 
 STILL_SAME = 0.5
-"""Share of natural episodes that show one thing over and over, in other places, sizes and colours."""
+"""Share of natural episodes that show one thing repeatedly, in other places, sizes and colours."""
 
 
 class SkinEpisodes:
-    """Lesions of one diagnosis a batch, as :class:`SoftPairs` augments them.
+    """Batches of lesions of one diagnosis, as :class:`SoftPairs` augments them.
 
     Args:
-        album: All with masks.
-        classes: Int64 [N], the diagnosis of each.
-        size: Side of what comes out, pixels.
-        batch_size: Pictures a batch.
-        seed: Of the hairs.
+        album: An album whose images all have masks.
+        classes: Int64 [N], the diagnosis of each image.
+        size: Side of the output in pixels.
+        batch_size: Pictures in a batch.
+        seed: Seed of the hairs.
     """
 
     def __init__(self, album: Album, classes: Tensor, size: int, batch_size: int, seed: int = 0) -> None:
@@ -45,7 +45,7 @@ class SkinEpisodes:
         self.chances = counts.sqrt() / counts.sqrt().sum()
 
     def batch(self) -> Batch:
-        """One batch: diagnoses come by the square root of their pictures."""
+        """One batch; a diagnosis is chosen in proportion to the square root of its number of pictures."""
         chosen = torch.nonzero(self.classes == torch.multinomial(self.chances, 1)).flatten()
         places = torch.randint(len(chosen), (self.batch_size,))
         images, masks = self.pairs.view(self.album.of(chosen[places]))
@@ -53,12 +53,12 @@ class SkinEpisodes:
 
 
 class NaturalEpisodes:
-    """Things of one class a batch; drawings lie on grounds, beside a thing of another class.
+    """Batches of things of one class; drawings lie on backgrounds, next to a thing of another class.
 
     Args:
-        things: Of a source of the natural domain.
-        size: Side of what comes out, pixels.
-        batch_size: Pictures a batch.
+        things: Things of the natural domain.
+        size: Side of the output in pixels.
+        batch_size: Pictures in a batch.
     """
 
     def __init__(self, things: Things, size: int, batch_size: int) -> None:
@@ -66,7 +66,7 @@ class NaturalEpisodes:
         self.many = torch.nonzero(torch.bincount(things.classes) > 1).flatten()
 
     def batch(self) -> Batch:
-        """One batch: a thing seen often, or several of a class."""
+        """One batch: one thing seen repeatedly, or several of a class."""
         things, count = self.things, self.batch_size
         if not len(self.many) or torch.rand(()) < STILL_SAME:
             chosen = torch.randint(len(things.classes), (1,)).expand(count)
@@ -91,13 +91,13 @@ class NaturalEpisodes:
 
 
 def placed(pictures: Tensor, size: int, least: float, most: float) -> tuple[Tensor, Tensor]:
-    """Pictures turned, mirrored, moved and reduced at random: float [N, 3, S, S] and masks [N, 1, S, S], 0 to 1.
+    """Turn, mirror, move and reduce pictures at random: float [N, 3, S, S] and masks [N, 1, S, S], 0 to 1.
 
     Args:
         pictures: Uint8 [N, 4, s, s].
-        size: Side of what comes out.
-        least: Side of a thing, as a share of the picture's.
-        most: Likewise.
+        size: Side of the output in pixels.
+        least: Least side of a thing, as a share of the picture's.
+        most: Largest side of a thing, as a share of the picture's.
     """
     count = len(pictures)
     share = least + (most - least) * torch.rand(count)
@@ -112,7 +112,7 @@ def placed(pictures: Tensor, size: int, least: float, most: float) -> tuple[Tens
 
 
 class Episodes(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     def batch(self) -> Batch:
         """One batch of pictures of one class."""
@@ -120,12 +120,12 @@ class Episodes(Protocol):
 
 @dataclass(frozen=True)
 class Alternate:
-    """Specific learning, then generic learning, epoch by epoch (algorithm 1); either part may be missing.
+    """Specific learning and generic learning in turns, epoch by epoch (algorithm 1); either may be missing.
 
     Attributes:
-        specific: Lesions.
-        generic: Things.
-        steps: Batches of each part an epoch.
+        specific: Source of batches of lesions.
+        generic: Source of batches of things.
+        steps: Number of batches of each part in an epoch.
     """
 
     specific: Episodes | None

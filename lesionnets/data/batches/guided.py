@@ -1,4 +1,4 @@
-"""Whole pictures with their lesion masks and diagnoses: what a mask-guided classifier is trained on."""
+"""Whole pictures with lesion masks and diagnoses, on which mask-guided classifiers are trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Image = npt.NDArray[np.uint8]
 Random = np.random.Generator
 
 BLIND = 0.05
-"""Share of views with an empty mask, as where segmentation finds nothing."""
+"""Share of views with an empty mask, as if segmentation had found nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Guided:
 
     Attributes:
         images: Uint8 [N, S, S, 3], squashed.
-        masks: Uint8 [N, 2, S, S], 0 to 255: the segmentation network's, and the expert's where there is one, else
-            the former again.
+        masks: Uint8 [N, 2, S, S], 0 to 255: the segmentation network's, and the expert's if there is one, else the
+            former again.
         labels: Int64 [N], indices in ``DIAGNOSES``.
     """
 
@@ -38,7 +38,7 @@ class Guided:
     labels: npt.NDArray[np.int64]
 
     def unguided(self) -> Guided:
-        """The same pictures, with masks that say nothing: all of the picture."""
+        """The same pictures with masks that say nothing: they cover the whole picture."""
         return Guided(self.images, np.broadcast_to(np.uint8(255), self.masks.shape), self.labels)
 
 
@@ -46,9 +46,9 @@ def load_guided(samples: Sequence[Sample], size: int, segment: Callable[[Image],
     """Read labelled images and find their lesions.
 
     Args:
-        samples: With diagnoses; those without are passed over.
-        size: Side that pictures are squashed to, pixels.
-        segment: From an image to its lesion's probability x 255.
+        samples: With diagnoses; those without are skipped.
+        size: Side in pixels to which pictures are squashed.
+        segment: Function from an image to its lesion's probability x 255.
 
     Raises:
         UsageError: If a file cannot be decoded.
@@ -69,10 +69,10 @@ class GuidedViews:
     """Augmented batches: images uint8 [B, 3, size, size], masks uint8 [B, 1, size, size], labels int64 [B].
 
     Args:
-        pictures: A little larger than ``size``, so that zooming in stays sharp.
-        size: Side of what comes out, pixels.
-        batch_size: Images a batch.
-        guided: Where not, every mask is all of the picture, however the picture was turned and shifted.
+        pictures: Pictures a little larger than ``size``, so that zooming in stays sharp.
+        size: Side of the output in pixels.
+        batch_size: Images in a batch.
+        guided: If not, every mask covers the whole view, however the picture was turned and shifted.
     """
 
     def __init__(self, pictures: Guided, size: int, batch_size: int, *, guided: bool = True) -> None:

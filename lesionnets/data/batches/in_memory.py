@@ -1,4 +1,4 @@
-"""All images of a training in the memory of the device that trains, augmented there: a GPU waits for nobody."""
+"""All images of a training in the memory of the device that trains, augmented there, so that a GPU never waits."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Album:
     Attributes:
         images: Uint8 [N, 3, S, S].
         masks: Uint8 [N, 1, S, S], 0 to 255; empty where there is none.
-        squares: Float [N, 3]: centre row, centre column and side of the lesion, shares of the picture.
-        labels: Int64 [N]: index of the diagnosis, -1 where it is not known.
+        squares: Float [N, 3]: centre row, centre column and side of the lesion's square, as shares of the picture.
+        labels: Int64 [N]: index of the diagnosis; -1 if it is not known.
         sources: Int64 [N].
     """
 
@@ -41,11 +41,11 @@ class Album:
         return len(self.images)
 
     def to(self, where: torch.device) -> Album:
-        """The same on a device."""
+        """The same album on a device."""
         return Album(**{name: value.to(where) for name, value in vars(self).items()})
 
     def of(self, chosen: Tensor) -> Album:
-        """Some of them, by index or mask [N]."""
+        """Some of the images, by index or by mask [N]."""
         return Album(**{name: value[chosen] for name, value in vars(self).items()})
 
 
@@ -70,13 +70,13 @@ def load_album(samples: Sequence[Sample], size: int) -> Album:
 
 
 def squares_of(masks: Tensor) -> Tensor:
-    """Centre row, centre column and side of the lesions of masks [N, 1, S, S], shares of the picture: [N, 3]."""
+    """Centre row, centre column and side [N, 3], as shares of the picture, of lesions in masks [N, 1, S, S]."""
     small = functional.adaptive_avg_pool2d(masks.float() / 255, MASK_SIDE)
     return lesion_square(small, 1, 1, margin=1.0, least=0.0)
 
 
 def balanced(labels: Tensor, sources: Tensor, power: float) -> Tensor:
-    """Chance of each image, [N], such that diagnoses are alike within a source: wholly with a power of 1."""
+    """Chance of each image, [N], that balances the diagnoses within each source; fully with a power of 1."""
     group = sources * len(DIAGNOSES) + labels
     counts = torch.bincount(group)[group].float()
     source = torch.bincount(sources)[sources].float()
@@ -84,19 +84,19 @@ def balanced(labels: Tensor, sources: Tensor, power: float) -> Tensor:
 
 
 def hair_layers(size: int, seed: int) -> Tensor:
-    """What :func:`lesionnets.data.looks.overlaid` takes: uint8 [K, 4, size, size]."""
+    """Layers for :func:`lesionnets.data.looks.overlaid`: uint8 [K, 4, size, size]."""
     drawn = overlays.layers(LAYERS, size, np.random.default_rng(seed))
     return torch.from_numpy(drawn).permute(0, 3, 1, 2).contiguous()
 
 
 def cut(album: Album, placed: Tensor, size: int, border: str) -> tuple[Tensor, Tensor]:
-    """Views of pictures and their masks, float, each pixel the mean of four points.
+    """Cut views out of pictures and masks, as float; each pixel is the mean of four points.
 
     Args:
         album: As many pictures as views.
         placed: Float [N, 2, 3] affine maps from view to picture, both from -1 to 1.
-        size: Side of the views, pixels.
-        border: ``zeros``, ``border`` or ``reflection``: what lies outside of a picture.
+        size: Side of the views in pixels.
+        border: What lies outside of a picture: ``zeros``, ``border`` or ``reflection``.
     """
     grid = functional.affine_grid(placed, [len(album), 3, 2 * size, 2 * size], align_corners=False)
     images = functional.grid_sample(album.images.float() / 255, grid, padding_mode=border, align_corners=False)
@@ -111,7 +111,7 @@ def affine(centres: Tensor, sides: Tensor, *, angle: Tensor, squash: Tensor, mir
 
     Args:
         centres: [N, 2] column and row of the view's centre, -1 to 1.
-        sides: [N] of the view, 1 as large as the picture.
+        sides: [N] sides of the views; 1 is as large as the picture.
         angle: [N] radians.
         squash: [N, 2] factors of the picture's columns and rows.
         mirror: [N] 1 or -1.
@@ -123,7 +123,7 @@ def affine(centres: Tensor, sides: Tensor, *, angle: Tensor, squash: Tensor, mir
 
 
 def random_affine(centres: Tensor, sides: Tensor, *, spread: float, shift: float) -> Tensor:
-    """Maps of views that are turned, mirrored, squashed, zoomed and shifted at random, about these."""
+    """Maps of views that are turned, mirrored, squashed, zoomed and shifted at random around the given ones."""
     count, where = len(sides), sides.device
     sides = sides * torch.exp(spread * torch.randn(count, device=where))
     drop = (torch.rand(count, device=where) < 0.6) * 0.35 * torch.rand(count, device=where)
@@ -151,16 +151,16 @@ def view_squares(squares: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def random_border() -> str:
-    """What lies outside of pictures, the same for a batch."""
+    """What lies outside of pictures, at random; the same for a whole batch."""
     return ("reflection", "zeros", "border")[int(torch.multinomial(torch.tensor([0.45, 0.3, 0.25]), 1))]
 
 
 class Draws:
-    """Indices of an epoch's batches, drawn by chances that may change while training goes on.
+    """Indices of an epoch's batches, drawn by chances that may change during training.
 
     Args:
         chances: [N], any positive numbers.
-        batch_size: Images a batch.
+        batch_size: Images in a batch.
     """
 
     def __init__(self, chances: Tensor, batch_size: int) -> None:

@@ -1,8 +1,8 @@
-"""Pairs of clean and covered crops, put together on the training device from layers and pictures.
+"""Pairs of clean and covered crops, composed of pictures and layers on the training device.
 
-A bank of layers (:mod:`lesionnets.data.layers`), drawn once and lifted from real hairy pictures, is laid over
-clean pictures, each time turned, enlarged, paler and in another colour, and goes through a camera: blur, noise,
-JPEG, reduction. On a GPU this takes less time than the network's step.
+Layers (:mod:`lesionnets.data.layers`) are drawn once, or lifted from real hairy pictures, and kept in a bank. They
+are laid over clean pictures, each time turned, enlarged, paler and in another colour, and the result goes through
+a camera: blur, noise, JPEG, reduction. On a GPU this takes less time than a step of the network.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ SIDE = 512
 LIFTED = 0.4
 """Share of the layers that are real hair."""
 STOP_SEEN, CHANGE_SEEN = 0.06, 5 / 255
-"""A pixel is covered where a layer stops so much light and the picture changes by so much."""
+"""A pixel is covered if a layer stops at least this much light and changes the picture by at least this much."""
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Layers in memory, uint8 [M, 3, S, S]: ``stops`` is 255 less what a layer lets through."""
+    """Layers in memory, uint8 [M, 3, S, S]; ``stops`` is 255 minus what a layer lets through."""
 
     stops: Tensor
     owns: Tensor
     drawn: int
-    """The first so many are drawn, the others lifted."""
+    """So many layers, the first ones, are drawn; the others are lifted."""
 
 
 def make_bank(count: int, lifted: Sequence[Layer], *, seed: int, side: int = SIDE, processes: int = 1) -> Bank:
-    """Draw layers and add lifted ones; the same for the same seed, whatever the number of processes."""
+    """Draw layers and add lifted ones; the result depends on the seed, not on the number of processes."""
     make = partial(_drawn, side, seed)
     layers = [*spread_out(make, range(count), processes), *lifted]
     stops = torch.empty(len(layers), 3, side, side, dtype=torch.uint8)
@@ -59,12 +59,12 @@ def make_bank(count: int, lifted: Sequence[Layer], *, seed: int, side: int = SID
 
 
 def lift(samples: Sequence[Sample], *, processes: int = 1) -> list[Layer]:
-    """The hair of pictures with masks, in squares of ``SIDE``."""
+    """Lift the hair of pictures with masks, in squares of ``SIDE``."""
     return spread_out(_lifted, samples, processes)
 
 
 def spread_out(make: Callable[[Item], Made], items: Sequence[Item], processes: int) -> list[Made]:
-    """``make`` of each item, in order, in processes of their own where more than one is asked for."""
+    """Apply ``make`` to each item, in order, in separate processes if more than one is asked for."""
     if processes < 2:
         return [make(item) for item in items]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -89,9 +89,9 @@ class LaidOver:
     """Batches of crops of newly covered pictures; see :data:`lesionnets.data.batches.occluded.Planes`.
 
     Args:
-        backgrounds: Clean pictures of ``SIDE`` x ``SIDE`` pixels or larger, which are cut to it.
-        bank: Layers.
-        where: Device that pictures and layers are kept and put together on.
+        backgrounds: Clean pictures of at least ``SIDE`` x ``SIDE`` pixels, to which they are cut.
+        bank: The layers.
+        where: Device on which pictures and layers are kept and composed.
         crop: Largest side of the crops, pixels; a multiple of ``BLOCK``.
         batch_size: Crops in a batch.
         steps: Batches in an epoch.
@@ -143,7 +143,7 @@ class LaidOver:
         return in_levels(covered), clean, mask, (unknown * (1 - mask)).clamp(0, 1)
 
     def _under(self, window: int, zoom: float) -> tuple[Tensor, Tensor]:
-        """Clean windows in other lights, and where their truth is not known."""
+        """Clean windows in changed light, and where their truth is not known."""
         count, where = self._batch_size, self._where
         index = torch.randint(len(self._images), (count,), device=where)
         grid = self._grid(window, zoom, uniform(count, 0.85, 1.05, where))
@@ -182,7 +182,7 @@ class LaidOver:
         return over, seen.float()
 
     def _seen(self, covered: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Both through the same lens; the covered one also through sensor and JPEG."""
+        """Pass both through the same lens, and the covered one also through sensor and JPEG."""
         count, where = len(covered), self._where
         both = torch.cat([covered, clean], dim=1)
         both = _some(both, 0.3, lambda x: blurred(x, uniform(len(x), 0.3, 1.4, where)))
@@ -193,7 +193,7 @@ class LaidOver:
         return coded, clean
 
     def _grid(self, window: int, zoom: float, scale: Tensor) -> Tensor:
-        """Where windows are sampled: turned, mirrored, shifted; ``scale`` pixels of the source for one."""
+        """Points at which windows are sampled: turned, mirrored, shifted; ``scale`` source pixels a pixel."""
         count, where = len(scale), self._where
         angle = 2 * math.pi * torch.rand(count, device=where)
         mirror = torch.where(torch.rand(count, device=where) < 0.5, -1.0, 1.0)
@@ -207,7 +207,7 @@ class LaidOver:
 
 
 def _some(pictures: Tensor, chance: float, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Change a share of a batch; how many is the same each time, so that nothing waits for the device."""
+    """Change a share of a batch, always the same number, so that nothing waits for the device."""
     count = round(len(pictures) * chance)
     if not count:
         return pictures
@@ -218,7 +218,7 @@ def _some(pictures: Tensor, chance: float, change: Callable[[Tensor], Tensor]) -
 
 
 def _crisp(pictures: Tensor, amount: Tensor) -> Tensor:
-    """Sharpened as cameras do."""
+    """Sharpen pictures as cameras do."""
     soft = blurred(pictures, torch.full_like(amount, 1.2))
     return (pictures + amount[:, None, None, None] * (pictures - soft)).clamp(0, 1)
 
@@ -230,7 +230,7 @@ def _reduced(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _square(picture: Image) -> Tensor:
-    """uint8 [H, W, C] as [C, SIDE, SIDE]: its middle, enlarged where it is smaller."""
+    """The middle of a picture uint8 [H, W, C] as [C, SIDE, SIDE]; enlarged if it is smaller."""
     height, width = picture.shape[:2]
     scale = SIDE / min(height, width)
     size = (max(round(width * scale), SIDE), max(round(height * scale), SIDE))

@@ -1,4 +1,4 @@
-"""Crops around lesions, for super-resolution: where the detail that matters is."""
+"""Crops around lesions for super-resolution, where the detail matters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lesionnets.data.sources.isic import Image, Sample, read_pair
 
 
 def lesion_box(mask: npt.NDArray[np.uint8], *, margin: float = 0.1, multiple: int = 4) -> tuple[slice, slice]:
-    """Rows and columns of the box around a mask, widened on each side and of sides divisible by ``multiple``.
+    """Rows and columns of the box around a mask, with a margin, and with sides divisible by ``multiple``.
 
     Args:
         mask: Lesion mask [H, W], lesion where > 127. An empty mask gives the whole image.
         margin: Share of the box's longer side that is added on each side, as far as the image goes.
-        multiple: Both sides become a multiple of it, by cutting at the bottom and the right.
+        multiple: Both sides become a multiple of this, by cutting at the bottom and at the right.
     """
     rows, columns = np.nonzero(mask > 127)
     height, width = mask.shape
@@ -35,9 +35,9 @@ def load_lesion_crops(samples: Iterable[Sample], *, limit: int | None = None, le
     """Read the lesion regions of images that have masks.
 
     Args:
-        samples: Images; those without a mask are passed over.
+        samples: Images; those without a mask are skipped.
         limit: At most so many crops.
-        least: Crops with a shorter side are left out, pixels.
+        least: Least side in pixels; smaller crops are left out.
 
     Raises:
         UsageError: If an image and its mask do not fit or cannot be decoded, or no crop is left.
@@ -61,5 +61,8 @@ def named_lesion_crops(
         if len(crops) == limit:
             return crops
     if not crops:
-        raise UsageError(f"there is no image with a mask whose lesion measures {least} pixels")
+        raise UsageError(
+            f"no image has a mask whose lesion measures at least {least} pixels; "
+            "give larger images, or masks for them"
+        )
     return crops

@@ -1,6 +1,6 @@
-"""Squares around lesions for training and checking a classifier, cut as the served graph cuts them.
+"""Squares around lesions for training and validating a classifier, cut as the served graph cuts them.
 
-The square of an empty mask spans the picture: what a network sees that is not guided by the lesion.
+The square of an empty mask spans the picture; a network that is not guided by the lesion sees that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Views = tuple[Tensor, Tensor, Tensor]
 """Images uint8 [N, 3, S, S], masks uint8 [N, 1, S, S], labels int64 [N]."""
 
 MASK_SIZE = 128
-"""Side that masks are squashed to for finding the square."""
+"""Side to which masks are squashed to find the square."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Lesion:
 
     Attributes:
         image: RGB uint8 [H, W, 3].
-        masks: One or more of its lesion, uint8 [H, W]: the segmentation network's own first, the expert's.
+        masks: One or more masks of its lesion, uint8 [H, W]: the segmentation network's first, then the expert's.
         label: Index of the diagnosis.
     """
 
@@ -46,7 +46,7 @@ class Lesion:
 
 
 def load_lesions(samples: Sequence[Sample], segment: Callable[[Image], Mask]) -> list[Lesion]:
-    """Read labelled images, segment them, and add the expert's mask where there is one."""
+    """Read labelled images, segment them, and add the expert's mask if there is one."""
     lesions = []
     for sample in samples:
         if sample.diagnosis is None:
@@ -58,12 +58,12 @@ def load_lesions(samples: Sequence[Sample], segment: Callable[[Image], Mask]) ->
 
 
 def load_pictures(samples: Sequence[Sample], diagnoses: Sequence[str], most: int) -> list[Lesion]:
-    """Read labelled images for a network that sees whole pictures: with empty masks.
+    """Read labelled images with empty masks, for a network that sees whole pictures.
 
     Args:
-        samples: With a diagnosis each.
+        samples: Images, each with a diagnosis.
         diagnoses: The classes, in order.
-        most: Longer side of what is kept, pixels: larger ones are reduced, to save memory.
+        most: Longer side in pixels to which larger images are reduced, to save memory.
     """
     lesions = []
     for sample in samples:
@@ -81,12 +81,12 @@ def load_pictures(samples: Sequence[Sample], diagnoses: Sequence[str], most: int
 
 
 class RandomViews:
-    """Batches of random views, every lesion once an epoch.
+    """Batches of random views, with every lesion once in an epoch.
 
     Args:
-        lesions: In memory.
-        size: Side of the views, pixels.
-        batch_size: Views a batch.
+        lesions: The lesions in memory.
+        size: Side of the views in pixels.
+        batch_size: Views in a batch.
     """
 
     def __init__(self, lesions: Sequence[Lesion], size: int, batch_size: int) -> None:
@@ -123,9 +123,9 @@ def square_of(mask: Mask) -> tuple[float, float, float]:
 
 
 def random_view(lesion: Lesion, size: int, random: Random) -> tuple[Image, Mask]:
-    """A random view of a lesion: turned, mirrored, zoomed, shifted and squashed a little, in other light.
+    """A random view of a lesion: turned, mirrored, a little zoomed, shifted and squashed, in other light.
 
-    Now and then the whole picture with an empty mask, as where segmentation found nothing.
+    Now and then it is the whole picture with an empty mask, as if segmentation had found nothing.
 
     Returns:
         Image [size, size, 3] and mask [size, size].
@@ -150,14 +150,14 @@ def random_view(lesion: Lesion, size: int, random: Random) -> tuple[Image, Mask]
 
 
 def plain_view(lesion: Lesion, size: int) -> tuple[Image, Mask]:
-    """The view that is served: by the segmentation network's mask, unchanged."""
+    """The view that is served: unchanged, by the segmentation network's mask."""
     return _cut(lesion.image, lesion.masks[0], square_of(lesion.masks[0]), size, np.eye(2))
 
 
 def _cut(
     image: Image, mask: Mask, square: tuple[float, float, float], size: int, matrix: npt.NDArray[np.float64]
 ) -> tuple[Image, Mask]:
-    """Cut a square at twice the size and average: as the graph does, against aliasing."""
+    """Cut a square at twice the size and average it, against aliasing, as the graph does."""
     row, column, side = square
     scaled = matrix * (2 * size / side)
     offset = size - scaled @ np.array([column, row])

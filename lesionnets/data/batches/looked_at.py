@@ -1,4 +1,4 @@
-"""Random views of an album's lesions, in other light, through hair: for the classifier on EfficientNet-Lite."""
+"""Random views of an album's lesions, in other light and through hair, for ``classify_lite``."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from lesionnets.data.batches.in_memory import (
 from lesionnets.data.sources.isic import DIAGNOSES
 
 Views = tuple[Tensor, Tensor, Tensor]
-"""Images float [N, 3, S, S], masks float [N, 1, S, S], chances of the diagnoses float [N, classes]."""
+"""Images float [N, 3, S, S], masks float [N, 1, S, S], probabilities of the diagnoses float [N, classes]."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What is varied; all of it where nothing else is chosen.
+    """What is varied; by default everything.
 
     Attributes:
         light: Light, colours, resolution, noise, contrast.
         layers: Hairs, rulers, ink, bubbles, dark corners.
-        scales: Views from the lesion to the whole picture; else the whole picture.
+        scales: Views between the lesion and the whole picture; if not, only the whole picture.
         mixup: Pairs of views are mixed (Zhang et al., "mixup", ICLR 2018).
-        balance: 1 for diagnoses alike within a source, 0 for as they come.
+        balance: 1 for diagnoses balanced within each source, 0 for their own frequencies.
     """
 
     light: bool = True
@@ -50,11 +50,11 @@ class LookedAt:
     """Batches of views.
 
     Args:
-        album: On the device that trains; all with a diagnosis.
-        size: Side of the views, pixels.
-        batch_size: Views a batch.
+        album: An album on the device that trains, whose images all have a diagnosis.
+        size: Side of the views in pixels.
+        batch_size: Views in a batch.
         vary: What is varied.
-        seed: Of the hairs.
+        seed: Seed of the hairs.
     """
 
     def __init__(self, album: Album, size: int, batch_size: int, vary: Looks = Looks(), seed: int = 0) -> None:
@@ -71,7 +71,7 @@ class LookedAt:
 
     @torch.no_grad()
     def view(self, album: Album) -> Views:
-        """One random view of each."""
+        """One random view of each image."""
         count, where, vary = len(album), album.images.device, self.vary
         share = torch.rand(count, device=where) if vary.scales else torch.ones(count, device=where)
         centres, sides = view_squares(album.squares, share)
@@ -87,7 +87,7 @@ class LookedAt:
 
 
 def unsure(masks: Tensor, missing: float = 0.15) -> Tensor:
-    """Masks as a network may draw them: wider or tighter, and now and then none."""
+    """Change masks as a network may draw them: wider, tighter, and now and then empty."""
     count = len(masks)
     soft = functional.avg_pool2d(masks, 15, stride=1, padding=7)
     level = 0.15 + 0.7 * torch.rand(count, 1, 1, 1, device=masks.device)
@@ -96,7 +96,7 @@ def unsure(masks: Tensor, missing: float = 0.15) -> Tensor:
 
 
 def mixed(images: Tensor, masks: Tensor, labels: Tensor, strength: float = 0.2) -> Views:
-    """Views mixed with others of the batch, labels likewise; half of the batches stay as they are."""
+    """Mix views and labels with others of the batch; half of the batches stay as they are."""
     if torch.rand(()) < 0.5:
         return images, masks, labels
     share = float(torch.distributions.Beta(strength, strength).sample())
@@ -107,7 +107,7 @@ def mixed(images: Tensor, masks: Tensor, labels: Tensor, strength: float = 0.2) 
 
 @torch.no_grad()
 def plain_views(album: Album, size: int, share: float) -> tuple[Tensor, Tensor]:
-    """Images and masks of the views that are served: the lesion (0) or the picture (1)."""
+    """Images and masks of the views that are served: the lesion (``share`` 0) or the picture (1)."""
     count, where = len(album), album.images.device
     centres, sides = view_squares(album.squares, torch.full((count,), share, device=where))
     still, ones = torch.zeros(count, device=where), torch.ones(count, 2, device=where)

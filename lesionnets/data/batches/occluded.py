@@ -1,7 +1,7 @@
 """Pairs of clean and covered images: hairs, rulers and ink drawn over dermoscopic images and phantoms.
 
-What lies over an image by itself has no known truth. Either it is left out of the loss, or what the classical
-finder makes of it is taken for the truth, as Bisla et al. 2019 (section 3.3) do.
+For hair that an image has itself the truth is not known. Either it is left out of the loss, or the result of the
+classical finder is taken for the truth, as in Bisla et al. 2019 (section 3.3).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from lesionnets.occlusions import find_occlusions, remove_occlusions
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Planes = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Covered and clean [N, 3, S, S], share covered and share of unknown truth [N, 1, S, S]; float, 0 to 1."""
+"""Covered and clean pictures [N, 3, S, S], share covered, share of unknown truth [N, 1, S, S]; float, 0 to 1."""
 
 CROPS = 2
-"""Crops of one drawn image: drawing costs more than the network's step on a crop."""
+"""Crops of one drawn image, because drawing costs more than the network's step on a crop."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Background:
 
     Attributes:
         image: RGB uint8 [H, W, 3].
-        found: Bool [H, W], where things lie over it already that nobody drew.
-        cleaned: The image without them, outside ``found`` the same; none where the truth there is not known.
+        found: Bool [H, W], where something covers it already that was not drawn.
+        cleaned: The image without these, the same outside ``found``; None if the truth is not known there.
     """
 
     image: Image
@@ -49,13 +49,13 @@ class Background:
 def load_backgrounds(
     samples: Sequence[Sample], *, most_covered: float = 0.08, cleaned: bool = False
 ) -> list[Background]:
-    """Read images with masks; those that are covered over more than a share by themselves are left out.
+    """Read images with masks, without those of which more than a share is covered already.
 
     Args:
-        samples: Images; those without a mask are passed over.
-        most_covered: The share.
-        cleaned: Pair each image with what :func:`lesionnets.occlusions.remove_occlusions` makes of it, which the
-            lesion mask corrects. Otherwise the finder is set to see more, as all that it names is left out.
+        samples: Images; those without a mask are skipped.
+        most_covered: That share, 0 to 1.
+        cleaned: Pair each image with the result of :func:`lesionnets.occlusions.remove_occlusions`, which the
+            lesion mask corrects. If not, the finder is set to see more, because all that it finds is left out.
     """
     backgrounds = []
     for sample in samples:
@@ -74,13 +74,13 @@ def load_backgrounds(
 
 
 def phantom_backgrounds(count: int, *, seed: int = 0) -> list[Background]:
-    """Clean phantoms of 512 pixels on the short side, of which all is known."""
+    """Clean phantoms of 512 pixels on the short side, for which all of the truth is known."""
     pictures = [phantom(seed + i, height=512, width=640, occlusions=()).clean for i in range(count)]
     return [Background(picture, np.zeros(picture.shape[:2], bool)) for picture in pictures]
 
 
 def draw_strokes(rgb: Image, rng: np.random.Generator) -> tuple[Image, Mask]:
-    """Plain dark curves of even width: the simplest hairs, unlike those of :mod:`dermbatch.phantoms.occlusion`."""
+    """Draw plain dark curves of even width, simpler than the hairs of :mod:`dermbatch.phantoms.occlusion`."""
     height, width = rgb.shape[:2]
     cover = np.zeros((height, width), np.uint8)
     for _ in range(rng.integers(2, 25)):
@@ -105,9 +105,9 @@ def cover(clean: Image, rng: np.random.Generator) -> tuple[Image, Mask]:
 
 
 def fainter(covered: Image, clean: Image, rng: np.random.Generator) -> Image:
-    """What was drawn with a quarter to two thirds of its contrast, sometimes light instead of dark.
+    """Reduce what was drawn to a quarter to two thirds of its contrast, sometimes light instead of dark.
 
-    Faint and light hair is what a purifier misses most, and is scarce among what is drawn.
+    A purifier misses faint and light hair most, and it is rare among what is drawn.
     """
     share = rng.uniform(0.25, 0.67) * rng.choice([1, -1], p=[0.6, 0.4])
     return np.asarray(cv2.addWeighted(clean, 1 - share, covered, share, 0), dtype=np.uint8)
@@ -117,8 +117,8 @@ class OccludedPairs:
     """Batches of crops of newly covered images; see :data:`Planes`.
 
     Args:
-        backgrounds: To draw on.
-        crop: Side of the crops, pixels.
+        backgrounds: Pictures to draw on.
+        crop: Side of the crops in pixels.
         batch_size: Crops in a batch.
         steps: Batches in an epoch.
     """
@@ -142,7 +142,7 @@ class OccludedPairs:
             yield covered, clean, mask, unknown
 
     def _drawn(self, rng: np.random.Generator) -> Image:
-        """Covered, clean, mask and unknown as one picture [H, W, 8], at the size that the network will see."""
+        """Covered, clean, mask and unknown as one picture [H, W, 8], at the size that the network sees."""
         background = self._backgrounds[rng.integers(len(self._backgrounds))]
         # Other lights and skins: a gain and an offset for each colour.
         gain, offset = rng.normal(1, 0.06, 3) * rng.uniform(0.75, 1.15), rng.normal(0, 5, 3)

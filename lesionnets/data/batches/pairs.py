@@ -1,4 +1,4 @@
-"""Images with their masks, augmented: what segmentation networks are trained on."""
+"""Augmented images with masks, on which segmentation networks are trained."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Pairs:
     Args:
         images: Uint8 [N, S, S, 3]; a little larger than ``size``, so that zooming in stays sharp.
         masks: Uint8 [N, S, S], 0 to 255.
-        size: Side of what comes out, pixels.
-        batch_size: Images a batch.
+        size: Side of the output in pixels.
+        batch_size: Images in a batch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Random pairs of patches for super-resolution: degraded and as they were."""
+"""Random pairs of patches for super-resolution: degraded, and the originals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lesionnets.data.degradations import SCALE, Degradation, Image, degrade
 from lesionnets.data.prefetch import prefetched
 
 SHARES = {Degradation.PLAIN: 0.35, Degradation.AREA: 0.1, Degradation.CLINICAL: 0.3, Degradation.PAPER: 0.25}
-"""Of the patches. One network has to serve clean and noisy pictures, which it can tell apart by their noise."""
+"""How patches are degraded. One network serves clean and noisy pictures, which it tells apart by their noise."""
 
 
 class PatchPairs:
@@ -22,8 +22,8 @@ class PatchPairs:
     Yields pairs of float tensors in 0 to 1: [N, 3, patch, patch] and [N, 3, 4 patch, 4 patch].
 
     Args:
-        images: RGB uint8 [H, W, 3]; those that are smaller than a patch are passed over.
-        patch: Side of the small patches, pixels.
+        images: RGB uint8 [H, W, 3]; those that are smaller than a patch are skipped.
+        patch: Side of the small patches in pixels.
         batch_size: Pairs in a batch.
         steps: Batches in an epoch.
 
@@ -35,7 +35,9 @@ class PatchPairs:
         side = patch * SCALE
         self._images = [image for image in images if min(image.shape[:2]) >= side]
         if not self._images:
-            raise UsageError(f"no lesion of the training images measures {side} pixels on both sides")
+            raise UsageError(
+                f"no lesion of the training images measures {side} pixels on both sides; give larger images"
+            )
         self._patch, self._batch_size, self._steps = patch, batch_size, steps
 
     def __len__(self) -> int:
@@ -63,5 +65,5 @@ class PatchPairs:
 
 
 def to_tensor(images: Image) -> Tensor:
-    """Bytes [N, H, W, 3] as float [N, 3, H, W], 0 to 1."""
+    """Convert bytes [N, H, W, 3] to float [N, 3, H, W], 0 to 1."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255

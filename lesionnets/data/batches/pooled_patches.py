@@ -1,7 +1,7 @@
-"""Pairs of patches for super-resolution that are drawn once and kept as bytes; see :mod:`.patches`.
+"""Pairs of patches for super-resolution, drawn once and kept as bytes; see :mod:`.patches`.
 
-To blur, reduce and code patches costs a processor as much as the steps of a small network: so a pool of them is
-made before training, and training draws from it, turned and mirrored.
+Blurring, reducing and coding patches costs a processor as much as the steps of a small network. So a pool of them
+is made before training, and training draws from it, turning and mirroring them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class PooledPatches:
     """Batches of float tensors in 0 to 1: [N, 3, patch, patch] and [N, 3, 4 patch, 4 patch].
 
     Args:
-        images: RGB uint8 [H, W, 3]; those that are smaller than a patch are passed over. Seen once.
-        patch: Side of the small patches, pixels; a multiple of 8 leaves JPEG's blocks in place, however turned.
-        each: Pairs from an image.
+        images: RGB uint8 [H, W, 3]; those that are smaller than a patch are skipped. They are read once.
+        patch: Side of the small patches in pixels; a multiple of 8 leaves JPEG's blocks in place, however turned.
+        each: Number of pairs from each image.
         batch_size: Pairs in a batch.
         steps: Batches in an epoch.
-        seed: Of the pool.
+        seed: Seed of the pool.
 
     Raises:
         UsageError: If no image is large enough.
@@ -48,7 +48,9 @@ class PooledPatches:
             for _ in range(each)
         ]
         if not pairs:
-            raise UsageError(f"no training image measures {patch * SCALE} pixels on both sides")
+            raise UsageError(
+                f"no training image measures {patch * SCALE} pixels on both sides; give larger images"
+            )
         self._small, self._truth = (np.stack(part) for part in zip(*pairs, strict=True))
         self._batch_size, self._steps = batch_size, steps
 

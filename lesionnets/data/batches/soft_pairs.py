@@ -1,4 +1,4 @@
-"""Pictures of an album with soft masks, whole frames turned, squashed, in other light and pale."""
+"""Pictures of an album with soft masks: whole frames, turned, squashed, in other light and pale."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """Images float [N, 3, S, S], masks float [N, 1, S, S], indices int64 [N]."""
 
 KEEP = 0.7
-"""Of what is remembered of an image's loss, at each new sight of it."""
+"""Share of an image's remembered loss that is kept at each new sight of it."""
 
 
 class SoftPairs:
-    """Batches of pictures and masks; those on which the network does badly come up to three times as often.
+    """Batches of pictures and masks, in which the network's worst pictures come up to three times as often.
 
     Args:
-        album: On the device that trains; all with masks.
-        size: Side of what comes out, pixels.
-        batch_size: Pictures a batch.
-        seed: Of the hairs.
-        soft: Blur the masks' edges: experts draw them wider or tighter, and the network cannot know who did.
+        album: An album on the device that trains, whose images all have masks.
+        size: Side of the output in pixels.
+        batch_size: Pictures in a batch.
+        seed: Seed of the hairs.
+        soft: Blur the masks' edges, because some experts draw wider than others and the network cannot know who
+            did.
     """
 
     def __init__(self, album: Album, size: int, batch_size: int, *, seed: int = 0, soft: bool = True) -> None:
@@ -47,7 +48,7 @@ class SoftPairs:
 
     @torch.no_grad()
     def view(self, album: Album) -> tuple[Tensor, Tensor]:
-        """One random view of each, and its mask."""
+        """One random view of each picture, and its mask."""
         count, where = len(album), album.images.device
         still, ones = torch.zeros(count, 2, device=where), torch.ones(count, device=where)
         placed = random_affine(still, ones, spread=0.2, shift=0.08)
@@ -62,16 +63,16 @@ class SoftPairs:
         self.losses[chosen] = KEEP * self.losses[chosen] + (1 - KEEP) * losses
 
     def state_dict(self) -> dict[str, Any]:
-        """What is remembered."""
+        """The remembered losses."""
         return {"losses": self.losses}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Go on from it."""
+        """Restore what :meth:`state_dict` returned."""
         self.losses.copy_(state["losses"])
 
 
 def softened(masks: Tensor) -> Tensor:
-    """Masks [N, 1, S, S] whose edges fall off over a thirtieth of the side."""
+    """Blur masks [N, 1, S, S] so that edges fall off over a thirtieth of the side."""
     width = masks.shape[-1] // 60 * 2 + 1
     for _ in range(2):
         masks = functional.avg_pool2d(masks, width, stride=1, padding=width // 2, count_include_pad=False)

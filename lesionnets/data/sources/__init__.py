@@ -1,1 +1,1 @@
-"""Data as their publishers lay them out."""
+"""Data sets in their publishers' layouts."""

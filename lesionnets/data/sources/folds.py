@@ -1,7 +1,8 @@
-"""Where the images of ISIC 2017 come from, and what is left out to see how a network does elsewhere.
+"""Sources of the ISIC 2017 images, one of which is left out to see how a network does elsewhere.
 
-The archive does not name its contributors, but numbers came in runs: each run has its own cameras, sizes and share
-of diagnoses. A network that never saw a run is measured on it: this tells more of other clinics than random parts.
+The archive does not name its contributors, but its numbers came in runs, each with its own cameras, sizes and
+shares of diagnoses. A network that never saw a run is measured on it, which says more about other clinics than a
+random part would.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from pathlib import Path
 from lesionnets.data.sources.isic import MASK_END, Sample, find_samples, read_labels
 
 LAST = (1152, 11402, 13000, 14000)
-"""Number of the last image of every source but the last one."""
+"""Number of the last image of each source except the last one."""
 
 SOURCES = len(LAST) + 1
 
 COPIES = frozenset({"ISIC_0012271", "ISIC_0012175"})
-"""Training images that are copies of test images: not trained on."""
+"""Training images that are copies of test images, so they are not trained on."""
 
 
 def source_of(image_id: str) -> int:
-    """Source of an image of the archive, 0 to 4, by the number in its name, such as ``ISIC_0012345``."""
+    """The source of an image, 0 to 4, by the number in its name, such as ``ISIC_0012345``."""
     return sum(int(image_id.rpartition("_")[2]) > last for last in LAST)
 
 
 def all_samples(data: Path, split: str) -> list[Sample]:
-    """Every image of a split with its mask and its diagnosis, where there are any.
+    """Every image of a split, with its mask and diagnosis if there are any.
 
     Those of ``DATA/<split>``; those of ``DATA/unmasked_256`` that the labels give to the split, with masks of
     ``DATA/unmasked_masks_256``; for training also those of ``DATA/../isic2018_extra``, which have no diagnosis.
@@ -52,7 +53,7 @@ def all_samples(data: Path, split: str) -> list[Sample]:
 
 
 def split_samples(data: Path, left_out: int | None) -> tuple[list[Sample], list[Sample]]:
-    """What is trained on, and what is measured on: ``train`` and ``val``, or ``train`` by a source left out.
+    """The images to train on and to measure on: ``train`` and ``val``, or ``train`` with one source left out.
 
     Raises:
         UsageError: As for :func:`all_samples`.
@@ -67,7 +68,7 @@ def _mask(image_id: str, folders: Sequence[Path]) -> Path | None:
 
 
 def fold(samples: Sequence[Sample], source: int) -> tuple[list[Sample], list[Sample]]:
-    """The images of all other sources, and those of this one."""
+    """The images of all other sources, and those of this source."""
     inside = [sample for sample in samples if source_of(sample.image_id) == source]
     outside = [sample for sample in samples if source_of(sample.image_id) != source]
     return outside, inside

@@ -5,7 +5,8 @@
     images/<image_id>.jpg
     labels.csv                             image_id, lesion_id, dx
 
-It has several pictures of many lesions: split by image, a network would be judged on lesions that it has seen.
+It has several pictures of many lesions. If it were split by image, a network would be judged on lesions it has
+seen.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _FOLDS = 5
 
 
 def is_ham10000(data: Path) -> bool:
-    """Whether a folder has HAM10000's layout, told by the heading of its labels."""
+    """Whether a folder has HAM10000's layout, judging by the heading of its labels."""
     path = data / "labels.csv"
     if not path.is_file():
         return False
@@ -37,8 +38,8 @@ def is_ham10000(data: Path) -> bool:
 def split_by_lesion(data: Path) -> tuple[list[Sample], list[Sample]]:
     """Four fifths of the images to train on and one fifth to choose on; all pictures of a lesion are on one side.
 
-    Both sides have every diagnosis in the same proportion, as far as lesions allow. The split depends on the files
-    alone, never on a seed.
+    Both sides have the diagnoses in the same proportions, as far as lesions allow. The split depends only on the
+    files, never on a seed.
 
     Args:
         data: Folder with ``images`` and ``labels.csv``.

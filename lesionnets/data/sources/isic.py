@@ -24,7 +24,7 @@ DIAGNOSES = ("melanoma", "nevus", "seborrheic_keratosis")
 """The three classes of ISIC 2017, in the order of every classifier's output."""
 
 MASK_END = "_segmentation.png"
-"""What follows the image_id in a mask's file name."""
+"""The part of a mask's file name after the image_id."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 
@@ -34,7 +34,7 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, and where its expert mask lies and what the diagnosis is, as far as known."""
+    """One image, with the path of its expert mask and its diagnosis, if they are known."""
 
     image_id: str
     image: Path
@@ -43,14 +43,14 @@ class Sample:
 
 
 def find_samples(images: Path, masks: Path | None = None) -> list[Sample]:
-    """All images of a folder, by name; where masks are asked for, only images that have one.
+    """All images of a folder, by name; if masks are asked for, only images that have one.
 
     Args:
         images: Folder of images.
         masks: Folder of ``<image_id>_segmentation.png``.
 
     Raises:
-        UsageError: If a folder is missing or holds nothing that is wanted, or a mask has no image.
+        UsageError: If a folder is missing or has no such image, or a mask has no image.
     """
     for folder in (images, masks):
         if folder is not None and not folder.is_dir():
@@ -74,13 +74,13 @@ def find_samples(images: Path, masks: Path | None = None) -> list[Sample]:
 def read_labels(
     path: Path, *, split: str | None = None, diagnoses: Sequence[str] = DIAGNOSES, column: str = "diagnosis"
 ) -> dict[str, str]:
-    """Diagnosis by image_id, of one split where it is named.
+    """Diagnosis by image_id, of one split if it is named.
 
     Args:
-        path: CSV file with the columns ``image_id``, ``column`` and, where one is named, ``split``.
+        path: CSV file with the columns ``image_id``, ``column`` and, if one is named, ``split``.
         split: Only rows with this split.
-        diagnoses: Those that there may be.
-        column: That holds the diagnosis.
+        diagnoses: The diagnoses that may occur.
+        column: The column with the diagnosis.
 
     Raises:
         UsageError: If the file is missing or empty, lacks a column, or holds an unknown diagnosis.
@@ -93,24 +93,24 @@ def read_labels(
 
 
 def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
-    """The rows of a label file that has these columns.
+    """The rows of a label file, which must have these columns.
 
     Raises:
-        UsageError: If the file is missing, is no CSV file, is empty, or lacks a column.
+        UsageError: If the file is missing, empty or not a CSV file, or lacks a column.
     """
     rows = read_table(path)
     if not rows:
-        raise UsageError(f"{path} holds no labels")
+        raise UsageError(f"{path} holds no labels; it needs a row for each image")
     if not columns <= set(rows[0]):
         raise UsageError(f"{path} needs the columns {' and '.join(sorted(columns, reverse=True))}")
     return [{name: row[name] or "" for name in columns} for row in rows]
 
 
 def read_table(path: Path) -> list[dict[str, str | None]]:
-    """The rows of a CSV file as it is, by its columns' names.
+    """The rows of a CSV file, whatever its columns are, by the columns' names.
 
     Raises:
-        UsageError: If the file is missing or no CSV file.
+        UsageError: If the file is missing or is not a CSV file.
     """
     if not path.is_file():
         raise UsageError(f"there is no label file {path}")
@@ -125,10 +125,10 @@ def read_table(path: Path) -> list[dict[str, str | None]]:
 def find_labelled(
     folders: Sequence[Path], labels: Path, *, masks: Path | None = None, split: str | None = None
 ) -> list[Sample]:
-    """The images of several folders that have a diagnosis, with their masks where there are any.
+    """The images of several folders that have a diagnosis, with their masks if there are any.
 
     Args:
-        folders: Of images.
+        folders: Folders of images.
         labels: CSV file, see :func:`read_labels`.
         masks: Folder of ``<image_id>_segmentation.png``.
         split: Only the labels of this split.
@@ -152,7 +152,7 @@ def find_labelled(
 
 
 def labelled(data: Path, split: str) -> list[Sample]:
-    """The images of a split of the recipes' data that have a diagnosis; those without a mask too.
+    """The images of a split of the recipes' data that have a diagnosis, also those without a mask.
 
     Raises:
         UsageError: As :func:`find_labelled` does.
@@ -162,34 +162,34 @@ def labelled(data: Path, split: str) -> list[Sample]:
 
 
 def read_image(path: Path, size: int | None = None) -> Image:
-    """Decode an image as RGB uint8 [H, W, 3]; squashed to ``size`` x ``size`` by area where a size is given.
+    """Decode an image as RGB uint8 [H, W, 3]; squashed to ``size`` x ``size`` by area if a size is given.
 
     Raises:
         UsageError: If it cannot be decoded.
     """
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise UsageError(f"{path} cannot be read as an image")
+        raise UsageError(f"{path} cannot be read as an image; replace it, or leave it out")
     if size is not None:
         bgr = cv2.resize(bgr, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
 def read_mask(path: Path, size: int | None = None) -> npt.NDArray[np.uint8]:
-    """Decode a mask as uint8 [H, W], 0 or 255; shares of 0 to 255 where it is squashed to a size.
+    """Decode a mask as uint8 [H, W], 0 or 255; shares from 0 to 255 if it is squashed to a size.
 
     Raises:
         UsageError: If it cannot be decoded.
     """
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if grey is None:
-        raise UsageError(f"{path} cannot be read as a mask")
+        raise UsageError(f"{path} cannot be read as a mask; replace it, or leave it out")
     mask = np.where(grey > 0, np.uint8(255), np.uint8(0))
     return mask if size is None else np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
 
 
 def read_fitting_mask(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The mask of an image of this height and width, of a resolution of its own; uint8 [h, w], 0 or 255.
+    """The mask of an image of this height and width, at the mask's own resolution; uint8 [h, w], 0 or 255.
 
     Raises:
         UsageError: If it has other proportions or no lesion, or cannot be decoded.
@@ -198,18 +198,21 @@ def read_fitting_mask(path: Path, height: int, width: int) -> npt.NDArray[np.uin
     rows, columns = mask.shape
     # A pixel on either side is what rounding to another resolution makes of the same proportions.
     if abs(rows * width - columns * height) > max(height, width) + max(rows, columns):
-        raise UsageError(f"{path} is {columns} x {rows} pixels, its image {width} x {height}")
+        raise UsageError(
+            f"{path} is {columns} x {rows} pixels, but its image {width} x "
+            f"{height}: give a mask of the same proportions"
+        )
     if not mask.any():
-        raise UsageError(f"{path} is empty: it shows no lesion")
+        raise UsageError(f"{path} is empty: it shows no lesion; draw one, or leave it out")
     return mask
 
 
 def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArray[np.uint8]]:
-    """An image and its lesion, for training: both squashed to a size, or the mask brought to the image's own.
+    """An image and its mask for training: both squashed to a size, or the mask resized to the image.
 
     Args:
-        sample: With a mask; of the image's proportions, whatever its resolution.
-        size: Side of the square, pixels.
+        sample: An image with a mask of the same proportions, at any resolution.
+        size: Side of the square in pixels.
 
     Returns:
         Image [H, W, 3] and mask [H, W], 0 to 255.
@@ -218,7 +221,7 @@ def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArr
         UsageError: If there is no mask, it has other proportions or no lesion, or a file cannot be decoded.
     """
     if sample.mask is None:
-        raise UsageError(f"{sample.image} has no mask")
+        raise UsageError(f"{sample.image} has no mask; add one, or leave the image out")
     image = read_image(sample.image)
     height, width = image.shape[:2]
     mask = read_fitting_mask(sample.mask, height, width)
@@ -232,7 +235,7 @@ def read_pair(sample: Sample, size: int | None = None) -> tuple[Image, npt.NDArr
 
 
 def load_pairs(samples: Sequence[Sample], size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """All images [N, size, size, 3] and masks [N, size, size] of samples, squashed, in memory.
+    """Read all images [N, size, size, 3] and masks [N, size, size] of samples into memory, squashed.
 
     Raises:
         UsageError: As :func:`read_pair` does.

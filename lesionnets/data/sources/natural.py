@@ -28,7 +28,7 @@ class Things:
     Attributes:
         pictures: Uint8 [N, 4, S, S]: RGB and the mask, 0 to 255.
         classes: Int64 [N].
-        drawn: Cut out, so that they want a ground; else photographs with one of their own.
+        drawn: Whether they are cut out and need a background; if not, they are photographs with their own.
     """
 
     pictures: Tensor
@@ -40,12 +40,12 @@ def load_things(folder: Path, size: int, most: int | None = None) -> Things:
     """Read a folder in either layout.
 
     Args:
-        folder: See the module.
-        size: Side to which they are brought, pixels.
-        most: Pictures to read; all where none is given.
+        folder: The folder; the module says which layouts there are.
+        size: Side in pixels to which pictures are resized.
+        most: Number of pictures to read; by default all.
 
     Raises:
-        UsageError: If there is no such folder, nothing in it, or a file cannot be read.
+        UsageError: If the folder is missing or empty, or a file cannot be read.
     """
     table = folder / "classes.csv"
     if table.is_file():
@@ -73,7 +73,7 @@ def load_things(folder: Path, size: int, most: int | None = None) -> Things:
 def _drawing(path: Path, size: int) -> Image:
     bgra = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if bgra is None or bgra.ndim != 3 or bgra.shape[2] != 4:
-        raise UsageError(f"{path} cannot be read as a drawing with transparency")
+        raise UsageError(f"{path} cannot be read as a drawing with transparency; replace it, or leave it out")
     small = cv2.resize(bgra, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(small[:, :, [2, 1, 0, 3]], np.uint8)
 

@@ -1,1 +1,1 @@
-"""What a network is chosen by while it trains, and how it is calibrated after."""
+"""How checkpoints are chosen during training, and how networks are calibrated afterwards."""

@@ -1,4 +1,4 @@
-"""What a classifier is chosen by while it trains, and the temperature that calibrates it after."""
+"""The figure by which a classifier's checkpoint is chosen, and the temperature that calibrates it afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Validation:
 
     Args:
         lesions: The validation images.
-        size: Side of the network's input, pixels.
+        size: Side of the network's input in pixels.
         classes: Names of the diagnoses, in order.
     """
 
@@ -42,7 +42,7 @@ class Validation:
         return torch.cat(parts)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """AUC by class and their mean, accuracy, negative log-likelihood."""
+        """AUC of each class and their mean, accuracy, negative log-likelihood."""
         logits = self.logits(model)
         probabilities = logits.softmax(dim=1)
         accuracy = float((probabilities.argmax(dim=1) == self.labels).float().mean())

@@ -1,10 +1,10 @@
-"""Which pictures a classifier takes for dermoscopic ones: fitted after training, on pictures that are.
+"""Which pictures a classifier takes for dermoscopic ones; fitted after training, on dermoscopic pictures.
 
-Of five batches one is seen as it is, two as training sees them (turned, in other light, through hair, coarse), two
-besides grey, badly exposed and through a tube more often: whoever has such pictures must not lose their diagnoses.
-Seen so alone, usual pictures differ so much that screens pass for them. Drawn phantoms are among them, with which
-people try the system. Limits are the largest distances of pictures held out, purified and segmented as in service.
-Nothing is learned of what is unusual.
+Of five batches, one is seen as it is and two as training sees them (turned, in other light, through hair, coarse).
+Two are also grey, badly exposed or seen through a tube more often, because such pictures must not lose their
+diagnoses; if all were seen in this way, usual pictures would differ so much that screens pass for them. Drawn
+phantoms are among the pictures, because people try the system with them. Limits are the largest distances of
+held-out pictures, purified and segmented as in service. Nothing is learned from unusual pictures.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from lesionnets.graphs.classify import ClassifyGraph
 from lesionnets.nets.classify.classifier import Classifier
 
 MARGIN = 9 / 7
-"""Side of pictures in memory over that of the network's input."""
+"""Side of pictures in memory as a multiple of the network's input."""
 BATCH = 32
 VARIED = Looks(layers=False, scales=False, balance=0)
 PHANTOMS = 0.1
-"""Drawn pictures for each real one."""
+"""Number of drawn pictures for each real one."""
 
 
 def fit(path: Path, pictures: Sequence[Sample], held_out: Sequence[Sample], *, seed: int = 0) -> None:
     """Fit what is usual to a classifier and write it into its checkpoint; nothing else of it changes.
 
     Args:
-        path: Checkpoint of a network with ``judges``, which need not be set yet; written anew.
+        path: Checkpoint of a network that can have ``usual``; it is rewritten.
         pictures: Usual ones.
-        held_out: Usual ones that the network was not trained on, for the limits.
-        seed: Of what is drawn at random.
+        held_out: Usual pictures that the network was not trained on, for the limits.
+        seed: Seed of what is drawn at random.
 
     Raises:
         UsageError: If the network cannot judge, there are too few pictures, or one cannot be read.
@@ -58,7 +58,9 @@ def fit(path: Path, pictures: Sequence[Sample], held_out: Sequence[Sample], *, s
     hyper = trained.hyper | {"judges": True}
     network = checkpoint.network(trained.network, hyper)
     if not isinstance(network, Classifier) or network.usual is None:
-        raise UsageError(f"{path} holds a {trained.network}, which cannot tell unusual pictures")
+        raise UsageError(
+            f"{path} holds a {trained.network}, which cannot tell unusual pictures; train classify_lite"
+        )
     needed = network.usual.directions.shape[1]
     if len(pictures) < needed:
         raise UsageError(
@@ -81,7 +83,7 @@ def fit(path: Path, pictures: Sequence[Sample], held_out: Sequence[Sample], *, s
 
 @torch.inference_mode()
 def traits(network: Classifier, samples: Sequence[Sample], seed: int) -> Tensor:
-    """What a network sees in a view of each picture, and of phantoms: float [N, F]."""
+    """A network's traits of a view of each picture, and of phantoms: float [N, F]."""
     album = whole_pictures(samples, phantoms=round(PHANTOMS * len(samples)), size=network.size)
     layers = hair_layers(network.size, seed)
     mixed = torch.split(torch.randperm(len(album)), BATCH)
@@ -90,7 +92,7 @@ def traits(network: Classifier, samples: Sequence[Sample], seed: int) -> Tensor:
 
 
 def view(album: Album, number: int, size: int, layers: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole pictures and their masks as other cameras had taken them, more or less by the number of the batch."""
+    """Whole pictures and masks as other cameras take them; the batch's number decides how much changes."""
     if number % 5 == 0:
         return plain_views(album, size, 1.0)
     images, masks, _ = LookedAt(album, size, BATCH, VARIED).view(album)
@@ -102,7 +104,7 @@ def view(album: Album, number: int, size: int, layers: Tensor) -> tuple[Tensor, 
 
 @torch.inference_mode()
 def served_traits(network: Classifier, samples: Sequence[Sample]) -> Tensor:
-    """What a network sees in pictures behind the models that ship, as a worker calls them: float [N, F]."""
+    """A network's traits of pictures, purified and segmented as a worker does with what ships: float [N, F]."""
     purifier, segmenter = (load_model(default_model(stage), stage) for stage in (Stage.PURIFY, Stage.SEGMENT))
     graph, found, long_side = ClassifyGraph(network).eval(), [], network.long_side or LONG_SIDE
     assert network.usual is not None  # noqa: S101 - for the type checker: fit has looked
@@ -118,7 +120,7 @@ def served_traits(network: Classifier, samples: Sequence[Sample]) -> Tensor:
 
 
 def whole_pictures(samples: Sequence[Sample], *, phantoms: int, size: int) -> Album:
-    """Pictures without lesions, and phantoms, a little larger than the network's input."""
+    """Whole pictures without masks, and phantoms, a little larger than the network's input."""
     side = round(size * MARGIN)
     drawn = (phantom(number, height=side, width=side * 4 // 3).image for number in range(phantoms))
     read = [read_image(sample.image, side) for sample in samples]

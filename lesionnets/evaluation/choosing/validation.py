@@ -1,4 +1,4 @@
-"""What a segmentation network is chosen by while it trains, and the temperature that calibrates it after."""
+"""The figure by which a segmenter's checkpoint is chosen, and the temperature that calibrates it afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.training import autocast
 
 TEMPERATURES = torch.logspace(-0.7, 0.7, 57)
-"""Those that are tried: from a fifth to five, by six per cent."""
+"""Temperatures that are tried: from a fifth to five, in steps of six per cent."""
 
 
 class Validation:
@@ -29,7 +29,7 @@ class Validation:
 
     Args:
         samples: Images with masks.
-        size: Side of the square that pictures are squashed to, pixels.
+        size: Side in pixels of the square to which pictures are squashed.
     """
 
     def __init__(self, samples: Sequence[Sample], size: int) -> None:
@@ -59,8 +59,8 @@ class Validation:
 def calibrate(path: Path, validation: Validation) -> None:
     """Fit the temperature that makes the validation masks most likely, pixel by pixel, and write it.
 
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. Masks stay as they are, as a
-    half stays a half.
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. Masks do not change, because
+    one half stays one half.
 
     Args:
         path: Checkpoint of a :class:`lesionnets.nets.segment.segmenter.Segmenter`; written anew.

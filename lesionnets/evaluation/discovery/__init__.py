@@ -1,1 +1,1 @@
-"""What patterns a classifier has discovered: clusters of its local descriptors, and what they are good for."""
+"""The patterns that a classifier discovered: clusters of its local descriptors, and what they are good for."""

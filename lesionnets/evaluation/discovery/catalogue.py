@@ -1,4 +1,4 @@
-"""The catalogue of discovered patterns: one HTML file with its pictures in it, the same for the same input."""
+"""The catalogue of discovered patterns: one HTML file, with its pictures inside, the same for the same input."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lesionnets.evaluation.discovery.described import Described, Floats
 from lesionnets.evaluation.segment import read_picture
 
 REGIONS = 6
-"""Of each pattern, each of another picture."""
+"""Number of regions shown of each pattern, each from another picture."""
 TILE = 112
-"""Side of a region's picture, pixels."""
+"""Side of a region's picture in pixels."""
 AROUND = 3.0
-"""Side of what is shown over that of a place: its surroundings tell what it is."""
+"""Side of what is shown as a multiple of a place's side, because its surroundings tell what it is."""
 
 _QUALITY = 85
 _LINE = (255, 255, 255)
@@ -29,13 +29,13 @@ _LINE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Region:
-    """A place that a pattern is strongest at.
+    """A place where a pattern is strongest.
 
     Attributes:
-        image_id: Of the picture.
-        diagnosis: Its own, or what the network finds most probable.
-        near: Cosine to the pattern's centre.
-        picture: The place and what is around it, as a data URI.
+        image_id: Id of the picture.
+        diagnosis: Its diagnosis, or the one that the network finds most probable.
+        near: Cosine with the pattern's centre.
+        picture: The place and its surroundings, as a data URI.
     """
 
     image_id: str
@@ -49,13 +49,13 @@ class Entry:
     """A pattern.
 
     Attributes:
-        number: From 1.
-        share: Of all lesions' places.
-        pictures: In how many it is.
+        number: Number of the pattern, from 1.
+        share: Share of all lesions' places.
+        pictures: Number of pictures that have it.
         by_diagnosis: Mean share of a lesion, by diagnosis.
-        adds: What it adds to each logit in a picture that has it, less the mean over the classes.
-        overlaps: With its match in each other network's patterns, Jaccard index.
-        regions: Where it is strongest.
+        adds: What it adds to each logit in a picture that has it, minus the mean over the classes.
+        overlaps: Jaccard index with its match among each other network's patterns.
+        regions: Regions where it is strongest.
     """
 
     number: int
@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def overlap(self) -> float | None:
-        """Mean over the other networks; none where there is none."""
+        """Mean over the other networks; None without others."""
         return float(np.mean(self.overlaps)) if self.overlaps else None
 
 
@@ -79,13 +79,14 @@ class Catalogue:
     Attributes:
         title: What it is of.
         classes: The network's diagnoses.
-        told: Whether diagnoses are the labels' own; else they are the network's guesses.
-        images: How many pictures.
-        groups: Diagnoses of the pictures, and how many have each.
+        told: Whether diagnoses are those of the labels; if not, they are the network's guesses.
+        images: Number of pictures.
+        groups: Diagnoses of the pictures, with the number of pictures of each.
         entries: The patterns, the most frequent first.
-        beyond: What places beyond the lesion add to each logit, mean over the pictures.
-        agreements: With each other network.
-        again: Of the same network's clusters with those of other first centres: what clustering alone unsettles.
+        beyond: What places outside the lesion add to each logit, mean over the pictures.
+        agreements: Agreement with each other network.
+        again: Agreement of the same network's clusters from other first centres, which shows what clustering alone
+            changes.
     """
 
     title: str
@@ -106,7 +107,7 @@ class Catalogue:
         return found.get_template("catalogue.html.j2").render(catalogue=self)
 
     def figures(self) -> dict[str, object]:
-        """The same without its pictures."""
+        """The same without pictures."""
         rows = [
             {name: value for name, value in vars(entry).items() if name != "regions"}
             | {"regions": [[region.image_id, round(region.near, 4)] for region in entry.regions]}
@@ -138,16 +139,16 @@ def catalogue(
     *,
     again: Agreement,
 ) -> Catalogue:
-    """Of a network's patterns.
+    """Make the catalogue of a network's patterns.
 
     Args:
         title: What it is of.
-        samples: The pictures; diagnoses are the labels' where all have one.
-        described: As the network sees them.
-        patterns: Found among their places.
-        agreements: With the patterns of other networks.
+        samples: The pictures; diagnoses are those of the labels if all have one.
+        described: The pictures as the network describes them.
+        patterns: The patterns found among their places.
+        agreements: Agreement with the patterns of other networks.
         classes: Names of the network's diagnoses.
-        again: With the same network's clusters, begun otherwise.
+        again: Agreement with the same network's clusters from another start.
 
     Raises:
         UsageError: If a picture cannot be read.
@@ -182,7 +183,7 @@ def _named(values: Floats, classes: Sequence[str]) -> dict[str, float]:
 def _regions(
     samples: Sequence[Sample], names: Sequence[str], described: Described, patterns: Patterns, pattern: int
 ) -> list[Region]:
-    """Where a pattern is strongest: of each picture its nearest place, of those the nearest."""
+    """Where a pattern is strongest: the nearest place of each picture, and the nearest of these."""
     near = np.where(patterns.assigned == pattern, patterns.near, -np.inf)
     places, best = near.argmax(axis=1), near.max(axis=1)
     order = [int(row) for row in np.argsort(-best, kind="stable")[:REGIONS] if np.isfinite(best[row])]
@@ -198,7 +199,7 @@ def _regions(
 
 
 def _picture(image: Image, square: Floats, place: int, side: int) -> str:
-    """A place with what is around it, outlined; what lies beyond the picture repeats its edge."""
+    """A place with its surroundings, outlined; beyond the picture its edge is repeated."""
     height, width = image.shape[:2]
     row, column = divmod(place, side)
     step = float(square[2]) / side

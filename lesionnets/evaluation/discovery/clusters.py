@@ -14,7 +14,7 @@ from dermbatch.errors import UsageError
 from lesionnets.evaluation.discovery.described import Described, Floats
 
 Assigned = npt.NDArray[np.int64]
-"""[N, P]: the pattern of each place, -1 beyond the lesion."""
+"""[N, P]: the pattern of each place; -1 outside the lesion."""
 
 _TRIES = 4
 
@@ -26,7 +26,7 @@ class Patterns:
     Attributes:
         centres: Float32 [K, D], of length 1.
         assigned: The pattern of each place.
-        near: Float32 [N, P]: cosine of each place and its pattern's centre; -1 beyond the lesion.
+        near: Float32 [N, P]: cosine of each place with its pattern's centre; -1 outside the lesion.
     """
 
     centres: Floats
@@ -34,14 +34,14 @@ class Patterns:
     near: Floats
 
     def shares(self) -> Floats:
-        """Float32 [N, K]: of each picture's lesion the share that each pattern has."""
+        """Float32 [N, K]: the share of each pattern in each picture's lesion."""
         counts = np.stack([(self.assigned == pattern).sum(axis=1) for pattern in range(len(self.centres))], axis=1)
         return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), np.float32)
 
     def adds(self, described: Described) -> Floats:
-        """Float32 [N, K + 1, classes]: what each pattern's places add to each diagnosis, and last those beyond.
+        """Float32 [N, K + 1, classes]: what each pattern adds to each diagnosis, and last the outside.
 
-        Exact: over the patterns and what lies beyond them it sums to the centred logits, less the bias
+        This is exact: the sum over the patterns and the outside is the centred logits minus the bias
         (:class:`~lesionnets.nets.classify.pattern_classifier.PatternClassifier`).
         """
         rows = [
@@ -52,15 +52,15 @@ class Patterns:
 
 
 def discover(described: Described, count: int, seed: int) -> Patterns:
-    """So many patterns among the places of lesions, by k-means.
+    """Find ``count`` patterns among the places of lesions, by k-means.
 
     Args:
-        described: Pictures.
-        count: Of patterns, K.
-        seed: Of the first centres.
+        described: The pictures.
+        count: Number of patterns, K.
+        seed: Seed of the first centres.
 
     Raises:
-        UsageError: If lesions have fewer places than patterns are asked for.
+        UsageError: If the lesions have fewer places than patterns are asked for.
     """
     lesion = described.places[described.inside]
     if len(np.unique(lesion, axis=0)) < count:
@@ -80,14 +80,13 @@ def discover(described: Described, count: int, seed: int) -> Patterns:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two clusterings of the same places are.
+    """How similar two clusterings of the same places are.
 
     Attributes:
-        overlaps: Float64 [K]: for each pattern of the first the Jaccard index of its places and those of its
-            match, which is another for each (Hungarian method).
-        chance: Mean of the overlaps where one's places are shuffled among its patterns.
-        information: Adjusted mutual information (Vinh et al., JMLR 11, 2010): 0 of what is alike by chance,
-            1 of the same.
+        overlaps: Float64 [K]: for each pattern of the first, the Jaccard index of its places with those of its
+            match; each has another match (Hungarian method).
+        chance: Mean of the overlaps if the places of one are shuffled among its patterns.
+        information: Adjusted mutual information (Vinh et al., JMLR 11, 2010): 0 by chance, 1 if they are the same.
     """
 
     overlaps: npt.NDArray[np.float64]
@@ -101,13 +100,13 @@ class Agreement:
 
 
 def agreement(one: Patterns, other: Patterns, *, seed: int = 0) -> Agreement:
-    """How alike two networks' patterns are on the same pictures: on the places that both take for the lesion's.
+    """How similar two networks' patterns are on the same pictures, on the places that both count as lesion.
 
     Raises:
-        UsageError: If they have places of other sizes, or share none.
+        UsageError: If their places differ in size, or they share none.
     """
     if one.assigned.shape != other.assigned.shape:
-        raise UsageError("networks of one size alone can be compared: their places are not the same")
+        raise UsageError("only networks of the same size can be compared; these have different places")
     both = (one.assigned >= 0) & (other.assigned >= 0)
     first, second = one.assigned[both], other.assigned[both]
     count = max(len(one.centres), len(other.centres))

@@ -1,4 +1,4 @@
-"""The local descriptors of pictures, and what each place adds to each diagnosis, as a network served sees them."""
+"""The local descriptors of pictures, and what each place adds to each diagnosis, as in service."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from lesionnets.nets.classify.pattern_classifier import PatternClassifier
 Floats = npt.NDArray[np.float32]
 
 INSIDE = 0.5
-"""Share of a place from which on it is the lesion's."""
+"""Share of lesion from which a place counts as lesion."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """Pictures as a network describes them, P places each.
+    """Pictures as a network describes them, with P places each.
 
     Attributes:
         places: Float32 [N, P, K]: descriptors, of length 1.
-        inside: Bool [N, P]: places of the lesion; one at least of each picture.
-        weights: Float32 [N, P]: what each counts, sum 1.
-        adds: Float32 [N, P, classes]: what each adds to the logits, less the mean over the classes, which
-            changes no probability. The sum over places is the logits', less the bias', so centred.
+        inside: Bool [N, P]: places of the lesion; at least one in each picture.
+        weights: Float32 [N, P]: how much each counts, with the sum 1.
+        adds: Float32 [N, P, classes]: what each adds to the logits, minus the mean over the classes, which changes
+            no probability. The sum over places is the logits minus the bias, centred in the same way.
         embeddings: Float32 [N, F], of length 1.
         likeliest: Int64 [N]: the most probable class of the square that is described.
-        squares: Float32 [N, 3]: centre row and column, shares of the picture, and side, pixels: what was
-            described.
+        squares: Float32 [N, 3]: centre row and column as shares of the picture, and side in pixels, of the square
+            that was described.
     """
 
     places: Floats
@@ -55,21 +55,21 @@ class Described:
 
     @property
     def side(self) -> int:
-        """Rows, and columns, of places."""
+        """Number of rows of places, and of columns."""
         return math.isqrt(self.places.shape[1])
 
 
 def load_patterns(path: Path) -> PatternClassifier:
-    """A network that describes places, of a checkpoint.
+    """Load a network that describes places from a checkpoint.
 
     Raises:
-        UsageError: If there is no checkpoint, or it is another network's.
+        UsageError: If there is no checkpoint, or it is of another network.
     """
     trained = checkpoint.load(path)
     network = trained.build()
     if not isinstance(network, PatternClassifier):
         raise UsageError(
-            f"{path} holds a {trained.network}, which describes no places; train classify_patterns, for one"
+            f"{path} holds a {trained.network}, which describes no places; train classify_patterns, for example"
         )
     return network
 
@@ -82,13 +82,13 @@ def described(
     *,
     watched: Watched = iter,
 ) -> list[Described]:
-    """What each of several networks sees in pictures, in the first square that it is served with.
+    """Describe pictures by several networks, each in the first square that it is served with.
 
     Args:
-        networks: In evaluation mode.
+        networks: The networks, in evaluation mode.
         samples: Images.
         segmenter: Finds the lesions of those without an expert's mask.
-        watched: Goes through the samples.
+        watched: Iterates over the samples, and may show progress.
 
     Raises:
         UsageError: If a file cannot be read.
@@ -104,7 +104,7 @@ def described(
 
 
 def _one(graph: ClassifyGraph, image: Image, lesion: Image) -> tuple[npt.NDArray[np.generic], ...]:
-    """What one network sees in one picture, in the order of :class:`Described`."""
+    """One network's description of one picture, in the order of :class:`Described`."""
     height, width = image.shape[:2]
     size = sent_size((-1, -1), height, width, graph.net.long_side or LONG_SIDE)
     sent = (np.require(fit_to(value, size), requirements=["C", "W"]) for value in (image, lesion))

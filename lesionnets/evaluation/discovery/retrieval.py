@@ -1,6 +1,6 @@
-"""Whether pictures that look alike have the same diagnosis: the share of right ones among the nearest.
+"""Whether pictures that look alike have the same diagnosis: the share of these among the nearest.
 
-Each picture that is asked about is compared with all others; never with itself.
+Each query picture is compared with all others, never with itself.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Shares = npt.NDArray[np.float64]
 NEAREST = 5
 
 _TEMPERATURE = 0.1
-"""Distance of two cosines at which a match has fallen to 1 / e."""
+"""Difference of cosines at which a match falls to 1 / e."""
 
 
 def embeddings(
     model: Model, samples: Sequence[Sample], segmenter: Model | None, *, watched: Watched = iter
 ) -> Floats:
-    """Embeddings float32 [N, F] of pictures, of length 1, as a classifier that is served gives them.
+    """Embeddings float32 [N, F] of pictures, of length 1, as a served classifier returns them.
 
     Args:
         model: The classifier.
         samples: Pictures.
         segmenter: Finds the lesions of those without an expert's mask.
-        watched: Goes through the samples.
+        watched: Iterates over the samples, and may show progress.
 
     Raises:
         UsageError: If a file cannot be read.
@@ -52,10 +52,10 @@ def by_whole(asked: Floats, held: Floats) -> Floats:
 
 
 def by_patterns(asked: Described, held: Described) -> Floats:
-    """How alike the places are, float32 [A, H], 0 to 1: each has the weight that it has in the outcome.
+    """How similar the places are, float32 [A, H], 0 to 1; each place has the weight that it has in the outcome.
 
-    A place's match is the one of the other picture's lesion that is most like it (US 2018/0130203 A1, [0062] and
-    [0063]: by local patterns, and by how these contributed), and counts exp((cosine - 1) / 0.1).
+    A place's match is the most similar place of the other picture's lesion (US 2018/0130203 A1, [0062] and [0063]:
+    by local patterns, and by how these contributed), and counts exp((cosine - 1) / 0.1).
     """
     found = np.zeros((len(asked.places), len(held.places)), np.float32)
     others = [places[inside].T for places, inside in zip(held.places, held.inside, strict=True)]
@@ -69,13 +69,13 @@ def by_patterns(asked: Described, held: Described) -> Floats:
 
 
 def right(near: Floats, asked: Sequence[str | None], held: Sequence[str | None], *, same: bool) -> Shares:
-    """Of each picture asked about, the share of its nearest that have its diagnosis: float64 [A].
+    """For each query picture, the share of its nearest pictures with its diagnosis: float64 [A].
 
     Args:
         near: Float32 [A, H]: how near they are.
         asked: Diagnoses, A.
         held: Diagnoses, H.
-        same: The pictures asked about are those that are held, in the same order.
+        same: Whether the query pictures are the held ones, in the same order.
     """
     near = near - 9 * np.eye(len(near), dtype=np.float32) if same else near
     top = np.argsort(-near, axis=1, kind="stable")[:, :NEAREST]

@@ -1,1 +1,1 @@
-"""Figures of merit of plain arrays, with bootstrap intervals."""
+"""Figures of merit for plain arrays, with bootstrap intervals."""

@@ -1,4 +1,4 @@
-"""How far a mask's outline lies from the expert's."""
+"""How far a mask's outline is from the expert's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lesionnets.evaluation.figures.overlap import Mask
 
 
 def boundary(predicted: Mask, truth: Mask) -> dict[str, float]:
-    """Distances of the outlines of two boolean masks of one shape, 0 the best.
+    """Distances between the outlines of two boolean masks of the same shape; 0 is best.
 
-    An outline is the pixels of a mask that have a neighbour (of four) outside of it; beyond the frame all is
-    outside. Where both masks are empty the distance is 0; where one is, the image's diagonal, as no outline can be
-    farther.
+    An outline is the pixels of a mask with one of four neighbours outside it; everything beyond the frame is
+    outside. If both masks are empty, the distance is 0; if one is, it is the image's diagonal, because no outline
+    can be farther.
 
     Returns:
         ``surface_distance``: mean symmetric surface distance (Heimann et al., IEEE TMI 28(8), 2009): the mean over
@@ -42,10 +42,10 @@ def boundary(predicted: Mask, truth: Mask) -> dict[str, float]:
 
 
 def _outline(mask: Mask) -> npt.NDArray[np.intp]:
-    """Row and column of the outline's pixels, [N, 2]."""
+    """Rows and columns of the outline's pixels, [N, 2]."""
     return np.argwhere(mask & ~binary_erosion(mask))
 
 
 def _distances(from_pixels: npt.NDArray[np.intp], to_pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """From each pixel to the nearest of the others. A tree of the few outline pixels, as a map takes seconds."""
+    """Distance of each pixel to the nearest of the others, by a tree; a distance map would take seconds."""
     return np.asarray(KDTree(to_pixels, leafsize=32).query(from_pixels)[0], np.float64)

@@ -1,6 +1,7 @@
-"""Whether probabilities mean what they say: of what is given 70 %, seven in ten should be so.
+"""Whether probabilities mean what they say: of cases with 70 %, seven in ten should be true.
 
-Expected calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017, equation 3) with 15 bins of one width.
+Expected calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017, equation 3) with 15 bins of equal
+width.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ BINS = 15
 
 
 def pixel_gaps(probability: npt.NDArray[np.uint8], truth: Mask) -> npt.NDArray[np.float64]:
-    """What one image adds to the calibration error of its lesion's probabilities.
+    """What one image adds to the calibration error of pixels' probabilities.
 
-    In each bin the sum over its pixels of probability minus truth, over the number of all pixels.
+    For each bin, the sum of probability minus truth over its pixels, divided by the number of all pixels.
 
     Args:
         probability: [H, W] uint8, probability x 255.
@@ -36,17 +37,17 @@ def pixel_gaps(probability: npt.NDArray[np.uint8], truth: Mask) -> npt.NDArray[n
 
 
 def pixel_error(gaps: npt.NDArray[np.float64], weights: Weights) -> float:
-    """Calibration error of all images' pixels, 0 to 1, every image of the same weight whatever its size.
+    """Calibration error of all images' pixels, 0 to 1; images have the same weight whatever their sizes.
 
     Args:
-        gaps: [N, BINS], a row of :func:`pixel_gaps` an image.
+        gaps: [N, BINS], a row from :func:`pixel_gaps` for each image.
         weights: [N].
     """
     return float(np.abs(weights @ gaps).sum() / weights.sum())
 
 
 def bins_of(shares: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-    """The bin, 0 to ``BINS`` - 1, of shares of 0 to 1."""
+    """The bins, 0 to ``BINS`` - 1, of shares from 0 to 1."""
     return np.minimum((np.asarray(shares) * BINS).astype(np.int64), BINS - 1)
 
 
@@ -56,8 +57,8 @@ def confidence_error(
     """Calibration error of the likeliest class, 0 to 1.
 
     Args:
-        confidence: [N] its probability.
-        is_right: [N] whether it is the true one.
+        confidence: [N] probability of the likeliest class.
+        is_right: [N] whether it is the true class.
         weights: [N].
     """
     gaps = np.bincount(bins_of(confidence), weights * (confidence - is_right), minlength=BINS)
@@ -67,16 +68,16 @@ def confidence_error(
 def error_by_chance(confidence: npt.NDArray[np.floating[Any]], *, rounds: int = 1000, seed: int = 0) -> Figure:
     """Calibration error that a perfectly calibrated model of these confidences would show.
 
-    Of few images each bin's share of right answers is off by chance, always upwards in the sum: an error within
-    this interval says nothing against the probabilities.
+    With few images, each bin's share of right answers is off by chance, which always increases the sum. An error
+    within this interval says nothing against the probabilities.
 
     Args:
         confidence: [N] probability of the likeliest class.
-        rounds: Times that answers are drawn, right as often as the probability says.
-        seed: Of the draws.
+        rounds: How often answers are drawn, right as often as the probability says.
+        seed: Seed of the draws.
 
     Returns:
-        The mean of the draws, and between what 95 % of them are.
+        The mean of the draws, and the range of 95 % of them.
     """
     drawn = np.random.default_rng(seed).random((rounds, len(confidence))) < confidence
     ones = np.ones(len(confidence))

@@ -1,4 +1,4 @@
-"""How far apart two sets of pictures are, in features of a network: distance, precision and recall."""
+"""How far apart two sets of pictures are in a network's features: distance, precision and recall."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 Features = npt.NDArray[np.float64]
-"""[N, D]: a row a picture."""
+"""[N, D]: a row for each picture."""
 
 
 def frechet_distance(one: Features, other: Features) -> float:
     """Distance of two normal distributions with the sets' means and covariances (Heusel et al., NeurIPS 2017).
 
-    It comes out the larger the fewer pictures there are, whatever they show: compare only sets of one size.
+    It is larger for fewer pictures, whatever they show, so compare only sets of the same size.
     """
     means = one.mean(axis=0) - other.mean(axis=0)
     first, second = (np.atleast_2d(np.cov(values, rowvar=False)) for values in (one, other))
@@ -32,12 +32,12 @@ def _root(covariance: Features) -> Features:
 def precision_and_recall(originals: Features, generated: Features, neighbours: int = 3) -> tuple[float, float]:
     """Share of generated pictures that could be originals, and of originals that could have been generated.
 
-    A set's manifold is what lies nearer to one of its pictures than that one's k-th neighbour in the set
+    A set's manifold is all points nearer to one of its pictures than this picture's k-th neighbour in the set
     (Kynkaanniemi et al., NeurIPS 2019, eq. 1 and 2).
 
     Args:
-        originals: More than ``neighbours`` rows.
-        generated: The same.
+        originals: Features with more than ``neighbours`` rows.
+        generated: Features with more than ``neighbours`` rows.
         neighbours: k.
     """
     between = cdist(originals, generated)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Weights = npt.NDArray[np.float64]
-"""[N]: how many times each image was drawn."""
+"""[N]: how often each image was drawn."""
 
 _AT_ONCE = 1 << 20  # images drawn in one step of the bootstrap: 16 MB, however many there are
 
@@ -27,9 +27,9 @@ class Figure:
 
 
 def bootstrap_mean(values: Sequence[float], *, rounds: int = 2000, seed: int = 0) -> Figure:
-    """Mean of one value an image and its 95 % percentile bootstrap interval (Efron and Tibshirani 1993, ch. 13).
+    """Mean of one value per image, and its 95 % percentile bootstrap interval (Efron and Tibshirani 1993, ch. 13).
 
-    Two columns of values over the same images, of the same seed, are drawn alike: the mean of their differences
+    With the same seed, two columns of values for the same images are drawn alike, so the mean of their differences
     has the interval of a paired comparison.
 
     Raises:
@@ -53,15 +53,17 @@ def bootstrap(
     rounds: int = 1000,
     seed: int = 0,
 ) -> dict[str, Figure]:
-    """Figures that are no means over images, with 95 % percentile bootstrap intervals.
+    """Figures that are not means over images, with 95 % percentile bootstrap intervals.
 
     Args:
-        figures: From how often each image counts [N] to figures by name, the same names for all weights.
+        figures: Function from how often each image counts [N] to figures by name, with the same names for all
+            weights.
         count: Number of images, N.
-        strata: Group of each image; every group is drawn from by itself, so that none vanishes and the groups'
-            shares stay as they are (Davison and Hinkley 1997, section 3.2).
-        rounds: Resamplings.
-        seed: Same seed, count and strata: the same draws, so that models are compared image by image.
+        strata: Group of each image. Images are drawn within each group, so that none vanishes and the groups'
+            shares stay the same (Davison and Hinkley 1997, section 3.2).
+        rounds: Number of bootstrap resamplings.
+        seed: Seed of the draws. With the same seed, count and strata the draws are the same, so that models are
+            compared image by image.
     """
     random = np.random.default_rng(seed)
     groups = np.zeros(count, np.int64) if strata is None else np.asarray(strata)
@@ -76,7 +78,7 @@ def bootstrap(
 
 
 def interval(value: float, drawn: Sequence[float] | npt.NDArray[np.float64]) -> Figure:
-    """A figure with the 2.5 % and 97.5 % quantiles of what the resamplings gave."""
+    """A figure with the 2.5 % and 97.5 % quantiles of the resamplings."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Figure(value, float(low), float(high))
 

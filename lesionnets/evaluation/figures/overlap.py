@@ -8,17 +8,17 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 
 FAILED = 0.65
-"""Jaccard below which the ISIC challenges since 2018 count a mask as failed: as no overlap at all."""
+"""Jaccard below which the ISIC challenges since 2018 count a mask as failed, that is, as 0."""
 
 
 def jaccard(predicted: Mask, truth: Mask) -> float:
-    """Intersection over union of two boolean masks of one shape, 0 to 1; 1 where both are empty."""
+    """Intersection over union of two boolean masks of the same shape, 0 to 1; 1 if both are empty."""
     union = np.count_nonzero(predicted | truth)
     return np.count_nonzero(predicted & truth) / union if union else 1.0
 
 
 def agreement(predicted: Mask, truth: Mask) -> dict[str, float]:
-    """All figures of two boolean masks of one shape, each 0 to 1, 1 the best; from three counts, each taken once.
+    """All figures of two boolean masks of the same shape, each from 0 to 1, the best; three counts are enough.
 
     Returns:
         ``jaccard``; ``jaccard_thresholded``, which is 0 where Jaccard is below ``FAILED``; ``dice``;

@@ -1,4 +1,4 @@
-"""Groups of images that figures are told of apart: by how faint a lesion is, by part of the archive."""
+"""Groups of images with figures of their own: by how faint the lesion is, by part of the archive."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from lesionnets.data.sources.folds import source_of
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
 
 CONTRASTS = (10, 20, 50)
-"""Distances in CIELAB between a lesion's mean colour and the skin's around it at which one stratum ends."""
+"""Upper limits of the strata of contrast: CIELAB distances of a lesion's mean colour from the skin around it."""
 
 
 class Strata(StrEnum):
-    """By what images can be grouped."""
+    """How images can be grouped."""
 
     CONTRAST = "contrast"
     SOURCE = "source"
 
 
 Row = Mapping[str, object]
-"""An image: its ``image_id``, perhaps its ``contrast``, and what was measured."""
+"""An image: its ``image_id``, perhaps its ``contrast``, and its measures."""
 
 
 def stratum(row: Row, by: Strata) -> str | None:
-    """What figures of an image's group end in; none where it is in no group.
+    """The ending of the figures of an image's group; None if it is in no group.
 
     ``contrast_below_10``, ``contrast_10_to_20`` and so on, ``contrast_above_50``; ``source_0`` to ``source_4``, of
     images whose names end in the archive's numbers, such as ``ISIC_0012345``.
@@ -44,7 +44,7 @@ def stratum(row: Row, by: Strata) -> str | None:
 
 
 def grouped(rows: Sequence[Row], by: Sequence[Strata]) -> dict[str, list[Row]]:
-    """The images of each group that there is, groups in order."""
+    """The images of each group that occurs, with the groups in order."""
     found: dict[str, list[Row]] = {}
     for kind in by:
         for row in rows:
@@ -55,12 +55,12 @@ def grouped(rows: Sequence[Row], by: Sequence[Strata]) -> dict[str, list[Row]]:
 
 
 def means(rows: Sequence[Row], by: Sequence[Strata], names: Sequence[str]) -> dict[str, Figure]:
-    """``NAME_STRATUM`` of measures that are means over images, each with its 95 % interval.
+    """``NAME_STRATUM`` for measures that are means over images, each with its 95 % interval.
 
     Args:
         rows: The images.
         by: How they are grouped.
-        names: Of the measures; images that lack one are passed over.
+        names: Names of the measures; images that lack one are skipped.
     """
     found = {}
     for end, group in grouped(rows, by).items():
@@ -72,5 +72,5 @@ def means(rows: Sequence[Row], by: Sequence[Strata], names: Sequence[str]) -> di
 
 
 def counts(rows: Sequence[Row], by: Sequence[Strata]) -> dict[str, int]:
-    """How many images each group has."""
+    """Number of images of each group."""
     return {name: len(group) for name, group in grouped(rows, by).items()}

@@ -1,1 +1,1 @@
-"""Pictures that networks made up: made, marked, compared with originals."""
+"""Pictures that networks generated: made, marked and compared with originals."""

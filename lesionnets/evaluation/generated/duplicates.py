@@ -1,10 +1,10 @@
 """Whether generated pictures are copies of training pictures (Bisla et al. 2019, section 3.6).
 
-Each is compared with all training pictures of its diagnosis, twice. By the mean squared error of pixels, as the
-paper does, but over all eight mirrored and turned forms, as the error alone misses a mirrored copy. And by the
-distance of the served classifier's embeddings of the whole pictures, which sees copies that are shifted, zoomed or
-in another light. Refused is what is nearer to a training picture, by either, than nearly all training pictures are
-to the nearest other one: the paper looks at pairs and names no threshold.
+Each is compared in two ways with all training pictures of its diagnosis. The mean squared error of pixels is the
+paper's, but over all eight mirrored and turned forms, because the error alone misses a mirrored copy. The distance
+of the served classifier's embeddings finds copies that are shifted, zoomed or in another light. A picture is
+refused if, by either, it is nearer to a training picture than nearly all training pictures are to their nearest
+other one. (The paper looks at pairs and names no threshold.)
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from lesionnets.evaluation.classify import embedding_of
 from lesionnets.evaluation.models.predictors import Model
 
 QUANTILE = 0.01
-"""Share of the training pictures that are nearer than the threshold to another one."""
+"""Share of the training pictures that are nearer to another one than the threshold."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest training picture of each, by one measure.
+    """The nearest training picture of each picture, by one measure.
 
     Attributes:
         distances: [N].
-        which: [N] index of the training picture.
+        which: [N] indices of the training pictures.
     """
 
     distances: Floats
@@ -43,17 +43,17 @@ class Nearest:
 
 
 def embeddings(model: Model, pictures: Sequence[Image]) -> Floats:
-    """Float [N, D], of length one: the served classifier's, of whole pictures (with empty masks)."""
+    """The served classifier's embeddings of whole pictures (with empty masks): float [N, D], of length 1."""
     return np.stack([embedding_of(model, one, np.zeros(one.shape[:2], np.uint8)) for one in pictures])
 
 
 class EmbeddingFile:
-    """Embeddings of originals, which a file keeps: each is computed once.
+    """Embeddings of originals, kept in a file so that each is computed only once.
 
     Args:
         model: The classifier.
-        size: Side to which pictures are squashed first, that of the generated ones.
-        file: ``.npz``; read where it is there, of whatever model, size and pictures, and added to.
+        size: Side to which pictures are squashed first, the same as for the generated ones.
+        file: ``.npz`` file; it is read if it exists, whatever models, sizes and pictures it holds, and extended.
 
     Raises:
         UsageError: If it cannot be read.
@@ -72,10 +72,10 @@ class EmbeddingFile:
                 raise UsageError(f"{file} holds no embeddings; delete it, and it is created again") from error
 
     def __call__(self, samples: Sequence[Sample]) -> Floats:
-        """Float [N, D] of images, each of length one.
+        """Embeddings float [N, D] of images, each of length 1.
 
         Raises:
-            UsageError: If one cannot be read.
+            UsageError: If an image cannot be read.
         """
         names = [f"{self.model.name}/{self.size}/{sample.image_id}" for sample in samples]
         missing = [at for at, name in enumerate(names) if name not in self._known]
@@ -90,18 +90,18 @@ class EmbeddingFile:
 
 
 def forms(picture: Image) -> list[Image]:
-    """A square picture mirrored and turned by right angles: all eight, itself first."""
+    """All eight mirrored and turned forms of a square picture, itself first."""
     turned = [np.rot90(picture, quarter) for quarter in range(4)]
     return [*turned, *(one[:, ::-1] for one in turned)]
 
 
 def nearest_by_error(pictures: Sequence[Image], originals: Sequence[Image], *, same: bool = False) -> Nearest:
-    """By the mean squared error over pixels and colours, each 0 to 1, of the best of eight forms.
+    """The nearest by mean squared error over pixels and colours (0 to 1), taking the best of eight forms.
 
     Args:
         pictures: Uint8 [S, S, 3] each.
         originals: Of the same size.
-        same: They are the same pictures: the nearest other one.
+        same: Whether both are the same pictures; then the nearest other one is found.
     """
     known = _flat(originals)
     best = np.full((len(pictures), len(originals)), np.inf)
@@ -114,24 +114,24 @@ def nearest_by_error(pictures: Sequence[Image], originals: Sequence[Image], *, s
 
 
 def nearest_by_embedding(pictures: Floats, originals: Floats, *, same: bool = False) -> Nearest:
-    """By the cosine distance of embeddings, 0 to 2; arguments as :func:`nearest_by_error`'s."""
+    """The nearest by cosine distance of embeddings, 0 to 2; arguments as in :func:`nearest_by_error`."""
     return _nearest(cdist(pictures, originals, "cosine"), same=same)
 
 
 def threshold(among_originals: Nearest) -> float:
-    """Below it a picture is a copy: see the module."""
+    """The distance below which a picture counts as a copy: see the module."""
     return float(np.quantile(among_originals.distances, QUANTILE))
 
 
 def write_histogram(path: Path, generated: Floats, originals: Floats, limit: float, title: str) -> None:
-    """Distances to the nearest training picture, of generated pictures (blue) and training ones (grey), as PNG.
+    """Write a PNG histogram of distances to the nearest training picture: generated in blue, training in grey.
 
     Args:
         path: The file.
         generated: [N].
         originals: [M].
         limit: The threshold, a red line.
-        title: Above it.
+        title: Title above the histogram.
     """
     top = float(max(generated.max(), np.quantile(originals, 0.98))) * 1.02
     width, height, bins = 480, 200, 40

@@ -1,9 +1,9 @@
-"""How like originals generated pictures are, and how varied, in the embeddings of the served classifier.
+"""How similar to originals, and how varied, generated pictures are in the served classifier's embeddings.
 
 The Frechet distance (Heusel et al. 2017), and precision and recall by manifolds of nearest neighbours
-(Kynkaanniemi et al. 2019). All depend on how many pictures there are, so that sets of one size are compared, and
-what originals themselves reach stands beside: one half of the training pictures against the other, and against
-validation pictures.
+(Kynkaanniemi et al. 2019). All depend on the number of pictures, so sets of the same size are compared. For
+reference there is what originals themselves reach: one half of the training pictures against the other, and
+against validation pictures.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from lesionnets.evaluation.figures.frechet import Features, frechet_distance, pr
 from lesionnets.evaluation.figures.intervals import Figure, interval
 
 DIMENSIONS = 32
-"""Principal directions of the training pictures' embeddings: hundreds of pictures make no covariance of 1,280."""
+"""Principal directions of the embeddings that are kept; hundreds of pictures give no covariance of 1,280."""
 DRAWS = 50
 
 
 def evaluate(training: Features, held_out: Features, generated: Features, *, seed: int = 0) -> dict[str, Figure]:
-    """Means over random draws of subsets, and in brackets 95 % of the draws.
+    """Means over random draws of subsets, each with the range of 95 % of the draws.
 
     Args:
         training: Embeddings of the diagnosis's training pictures, [N, D].
-        held_out: Of its pictures that nothing was trained on.
-        generated: Of generated ones.
-        seed: Of the draws.
+        held_out: Embeddings of its pictures that nothing was trained on.
+        generated: Embeddings of generated pictures.
+        seed: Seed of the draws.
 
     Returns:
         ``frechet_train``: generated against training pictures; ``frechet_train_halves``: the same number of

@@ -1,7 +1,7 @@
-"""Pictures of a generator: drawn, kept from being copies, written, and marked as made up for ever.
+"""Pictures of a generator: drawn, checked for copies, written, and marked as generated for good.
 
 A picture's file says so in its metadata (:mod:`dermbatch.images.formats.origin`; a result's record then has the
-note ``synthetic``) and in its name, and ``manifest.json`` says it of all.
+note ``synthetic``) and in its name, and ``manifest.json`` says it for all.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from lesionnets.nets.generate.dcgan import DcganGenerator
 
 BATCH = 64
 TRIES = 4
-"""Pictures drawn at most for each that is wanted, as some are refused."""
+"""Largest number of pictures drawn for each that is wanted, because some are refused."""
 COLUMNS = 8
 SHEET = 64
-"""Pictures in the contact sheet at most."""
+"""Largest number of pictures in the contact sheet."""
 
 
 @dataclass(frozen=True)
 class Making:
-    """What is to be made.
+    """What to make.
 
     Attributes:
-        network: The generator, as :func:`load_generator` gives it.
+        network: The generator, from :func:`load_generator`.
         weights: Its checkpoint.
-        diagnosis: Whose pictures.
-        count: How many.
-        seed: Of the latent vectors.
+        diagnosis: The diagnosis of the pictures.
+        count: Number of pictures.
+        seed: Seed of the latent vectors.
     """
 
     network: DcganGenerator
@@ -64,8 +64,8 @@ class TrainingPictures:
     """The training pictures of a diagnosis, and how near they are to each other.
 
     Args:
-        samples: Of the diagnosis, more than one.
-        originals: Gives their embeddings, at the generated pictures' size.
+        samples: At least two pictures of the diagnosis.
+        originals: Computes their embeddings, at the size of the generated pictures.
 
     Raises:
         UsageError: If a picture cannot be read, or there are fewer than two.
@@ -74,7 +74,7 @@ class TrainingPictures:
     def __init__(self, samples: Sequence[Sample], originals: EmbeddingFile) -> None:
         if len(samples) < 2:
             raise UsageError(
-                "copies are judged by how near training pictures are to each other: at least two are needed"
+                "copies are judged by how near training pictures are to each other, so at least two are needed"
             )
         self.ids = [sample.image_id for sample in samples]
         self.pictures = [read_image(sample.image, originals.size) for sample in samples]
@@ -86,7 +86,7 @@ class TrainingPictures:
         self.least_distance = threshold(self.distances)
 
     def judge(self, pictures: Sequence[Image]) -> list[dict[str, object]]:
-        """Of each: the nearest training picture by both measures, and whether it is a ``copy`` of one."""
+        """For each, the nearest training picture by both measures, and whether it is a ``copy`` of it."""
         errors = nearest_by_error(pictures, self.pictures)
         distances = nearest_by_embedding(embeddings(self.model, pictures), self.embeddings)
         return [
@@ -104,10 +104,10 @@ class TrainingPictures:
 
 
 def load_generator(path: Path, diagnosis: str) -> DcganGenerator:
-    """A generator that knows a diagnosis, in evaluation mode.
+    """Load a generator of a diagnosis, in evaluation mode.
 
     Raises:
-        UsageError: If the checkpoint cannot be read, is no generator's, or does not know the diagnosis.
+        UsageError: If the checkpoint cannot be read, is not a generator's, or does not know the diagnosis.
     """
     network = checkpoint.load(path).build()
     if not isinstance(network, DcganGenerator):
@@ -118,7 +118,7 @@ def load_generator(path: Path, diagnosis: str) -> DcganGenerator:
 
 
 def drawn(network: DcganGenerator, diagnosis: str, seed: int) -> Iterator[Image]:
-    """Pictures without end, uint8 [S, S, 3]: the same for one seed."""
+    """An endless sequence of pictures uint8 [S, S, 3], the same for the same seed."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.full((BATCH,), network.classes.index(diagnosis))
     while True:
@@ -129,12 +129,12 @@ def drawn(network: DcganGenerator, diagnosis: str, seed: int) -> Iterator[Image]
 
 
 def make(making: Making, out: Path, known: TrainingPictures | None) -> dict[str, object]:
-    """Write pictures, ``manifest.json``, ``sheet.png`` and, where they were compared, two histograms.
+    """Write pictures, ``manifest.json``, ``sheet.png`` and, if they were compared, two histograms.
 
     Args:
-        making: What.
-        out: Folder, made where there is none.
-        known: The training pictures; without, nothing is compared, and the manifest says so.
+        making: What to make.
+        out: Folder to write into; created if missing.
+        known: The training pictures; without them nothing is compared, and the manifest says so.
 
     Returns:
         The manifest.
@@ -190,7 +190,7 @@ def make(making: Making, out: Path, known: TrainingPictures | None) -> dict[str,
 
 
 def sheet(pictures: Sequence[Image]) -> Image:
-    """A contact sheet, eight a row."""
+    """A contact sheet with eight pictures in a row."""
     cells = [*pictures, *[np.zeros_like(pictures[0])] * (-len(pictures) % COLUMNS)]
     rows = [np.concatenate(cells[at : at + COLUMNS], axis=1) for at in range(0, len(cells), COLUMNS)]
     return np.concatenate(rows)
@@ -207,7 +207,7 @@ def _compared(known: TrainingPictures | None) -> dict[str, object] | None:
 
 
 def _write(path: Path, picture: Image, diagnosis: str) -> bytes:
-    """A PNG file that says what it is; its bytes."""
+    """Write a PNG file that says that it is generated; returns its bytes."""
     info = PngInfo()
     info.add_itxt("XML:com.adobe.xmp", XMP_SYNTHETIC)
     info.add_text("Description", f"Synthetic: a network made this picture of {diagnosis} up; it shows no patient")

@@ -1,4 +1,4 @@
-"""A stage's model as a plain function of images: a checkpoint (.pt), an ONNX file, or what a Triton serves."""
+"""A stage's model as a plain function of images: a checkpoint (.pt), an ONNX file, or one that a Triton serves."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from lesionnets.graphs.contract import graph_module
 Image = npt.NDArray[np.uint8]
 Given = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Run = Callable[..., dict[str, Array]]
-"""Takes the stage's inputs by name, without a batch dimension; returns its outputs by name, likewise."""
+"""Takes the stage's inputs by name and returns its outputs by name, both without a batch dimension."""
 
 PORT = 8001
-"""Where Triton listens for gRPC by default."""
+"""Port on which Triton listens for gRPC by default."""
 
 _TIMEOUT = 60.0  # seconds of one request: an image of native size on a busy machine
 
 _TO_BE_SHOWN = "{} needs a support: measure it with `lesionnets evaluate oneshot`"
 
 _WRAPPERS = {Stage.SEGMENT: "SegmentGraph", Stage.CLASSIFY: "ClassifyGraph"}
-"""Graphs that are written in PyTorch, which know flips; the others exist in ONNX only."""
+"""Graphs that are written in PyTorch and can flip; the others exist in ONNX only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model(ServedModel):
-    """A model of a stage, ready to run: call it as :data:`Run` says.
+    """A model of a stage, ready to run; call it as :data:`Run` says.
 
-    Its name is what the user called it; there are no parameters where there is no configuration.
+    Its name is the one that the user gave; without a configuration it has no parameters.
 
     Attributes:
         run: The function itself.
@@ -55,19 +55,19 @@ class Model(ServedModel):
     run: Run
 
     def __call__(self, **inputs: Given) -> dict[str, Array]:
-        """Run it on one image; tensors without the batch dimension."""
+        """Run it on one image; tensors have no batch dimension."""
         return self.run(**inputs)
 
     def broken(self, how: str) -> UsageError:
-        """An error that says what is wrong with the model that the user has named."""
+        """An error that says what is wrong with the model that the user named."""
         return UsageError(f"{self.name} {how}")
 
     def fitted(self, image: Image, *, native: bool) -> Image:
-        """An image or mask at the size at which it goes to the model.
+        """An image or mask at the size at which it is sent to the model.
 
         Args:
             image: [H, W] or [H, W, 3].
-            native: Send all pixels to a model that takes any size; else as many as a worker sends.
+            native: Send all pixels to a model that takes any size, instead of as many as a worker sends.
         """
         height, width = image.shape[:2]
         long_side = max(height, width) if native else int(self.number("long_side", LONG_SIDE))
@@ -75,10 +75,10 @@ class Model(ServedModel):
 
 
 def default_model(stage: Stage) -> str:
-    """Path of the model that serves a stage where no other is named: that which travels with Dermbatch.
+    """Path of the default model of a stage, which comes with Dermbatch.
 
     Raises:
-        UsageError: If it is not there.
+        UsageError: If it is missing.
     """
     try:
         return str(newest_file(default_model_repository(), DEFAULT_MODELS[stage].name))
@@ -97,14 +97,14 @@ def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, sh
 
     Args:
         path: A checkpoint, an ONNX file, or ``triton://HOST:PORT/NAME[@VERSION]``.
-        stage: Whose contract it must keep; none: that of a model which makes prototypes, an ONNX file.
-        flips: Take the mean over the picture and its mirror images; of a checkpoint of segmentation or
-            classification. In a graph that is served they are inside or not.
-        shown: It may be one that has to be shown a support.
+        stage: The stage whose contract it must keep; None: that of an ONNX model which makes prototypes.
+        flips: Take the mean over the picture and its mirror images; for checkpoints of segmentation and
+            classification only, as a served graph does it itself or not at all.
+        shown: Whether it may be a model that has to be shown a support.
 
     Raises:
-        UsageError: If the file is missing, is neither checkpoint nor ONNX, or is another stage's model; where
-            there is no such Triton or model; where flips cannot be had.
+        UsageError: If the file is missing, is neither a checkpoint nor ONNX, or is a model of another stage; if
+            there is no such Triton or model; if it cannot flip.
     """
     if stage is not None and str(path).startswith("triton:"):
         _refuse_flips(path, flips)
@@ -124,9 +124,9 @@ def load_model(path: str | Path, stage: Stage | None, *, flips: bool = False, sh
 
 
 def told_classes(path: str | Path) -> tuple[str, ...]:
-    """The classes of a classifier in a model repository, by its configuration alone; none where that says nothing.
+    """The classes of a classifier in a model repository, from its configuration alone; empty if it names none.
 
-    This allows refusing labels before a model is loaded, which takes seconds.
+    So labels can be refused before a model is loaded, which takes seconds.
     """
     path = Path(path)
     return labels_of(_parameters_beside(path)) if path.suffix == ".onnx" else ()
@@ -138,7 +138,7 @@ def _refuse_flips(path: str | Path, flips: bool) -> None:
 
 
 def _parameters_beside(path: Path) -> dict[str, str]:
-    """The parameters of the ``config.pbtxt`` of the model repository in which an ONNX file lies, if it does."""
+    """The parameters of the ``config.pbtxt`` of an ONNX file, if it is in a model repository."""
     file = path.parent.parent / "config.pbtxt"
     if not file.is_file():
         return {}
@@ -199,7 +199,7 @@ def _load_checkpoint(path: Path, stage: Stage, *, flips: bool) -> Model:
 
 
 def _connect(address: str, stage: Stage) -> Model:
-    """A model that a Triton serves: the newest version that is ready, where the address names none."""
+    """Connect to a model that a Triton serves; the newest version that is ready if the address names none."""
     host, name, wanted = _parts(address)
     triton = Triton(load().triton.model_copy(update={"url": host, "timeout": _TIMEOUT}))
     try:
@@ -228,7 +228,7 @@ def _connect(address: str, stage: Stage) -> Model:
 
 
 def _parts(address: str) -> tuple[str, str, str]:
-    """Host with port, name and version (empty where none is named) of an address."""
+    """Host with port, name and version (empty if none is named) of an address."""
     parts = urlsplit(address)
     name, _, version = parts.path.removeprefix("/").partition("@")
     try:

@@ -1,4 +1,4 @@
-"""One-shot models as plain functions: what a support looks like, and what is like it on a picture."""
+"""One-shot models as plain functions: prototypes of a support, and what resembles them in a picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lesionnets.nets.segment.one_shot import OneShot
 Prototypes = npt.NDArray[np.float32]
 
 SHIPPED = "segment_oneshot"
-"""The model where none is named."""
+"""The model if none is named."""
 
 COUNTS_AS = {
     "common": "nevus",
@@ -33,7 +33,7 @@ COUNTS_AS = {
     "mel": "melanoma",
     "nv": "nevus",
 }
-"""What labels of others are called here: weights that never saw a nevus never saw an atypical one."""
+"""Other labels' names here: weights that never saw a nevus never saw an atypical one either."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Shown:
     """A one-shot model.
 
     Attributes:
-        query: Takes ``IMAGE`` and ``PROTOTYPES``; as :class:`Model` has it otherwise.
-        support: Takes ``IMAGE`` and ``MASK``.
-        weights: What was loaded, for people.
-        unseen: Diagnosis that it was never trained on; none where it has seen all of ISIC 2017.
+        query: The model that takes ``IMAGE`` and ``PROTOTYPES``.
+        support: The model that takes ``IMAGE`` and ``MASK``.
+        weights: What was loaded, as text for people.
+        unseen: Diagnosis that it was never trained on; None if it has seen all of ISIC 2017.
     """
 
     query: Model
@@ -53,24 +53,25 @@ class Shown:
     unseen: str | None
 
     def prototypes(self, image: Image, mask: npt.NDArray[np.bool_]) -> Prototypes:
-        """Of a support [H, W, 3] and its lesion [H, W]."""
+        """Prototypes of a support [H, W, 3] and its lesion [H, W]."""
         small = self.query.fitted(image, native=False)
         size = small.shape[0], small.shape[1]
         drawn = fit(np.where(mask, np.uint8(255), np.uint8(0)).astype(np.uint8), size) > 127
         return np.asarray(self.support(IMAGE=small, MASK=drawn.astype(np.uint8))["PROTOTYPES"], np.float32)
 
     def probability(self, image: Image, known: Prototypes) -> npt.NDArray[np.uint8]:
-        """Probability x 255, [h, w], at the size that is sent."""
+        """Probability of lesion x 255, [h, w], at the size that is sent."""
         small = self.query.fitted(image, native=False)
         return np.asarray(self.query(IMAGE=small, PROTOTYPES=known)["LESION"], np.uint8)
 
 
 def load_shown(model: str | None, unseen: str | None) -> Shown:
-    """A one-shot model that never saw a diagnosis.
+    """Load a one-shot model that never saw a diagnosis.
 
     Args:
-        model: ``segment_oneshot`` or none: what ships; else a checkpoint, or ``model.onnx`` in a model repository.
-        unseen: The diagnosis; none where it may have seen all.
+        model: ``segment_oneshot`` or None for what ships; otherwise a checkpoint, or ``model.onnx`` in a model
+            repository.
+        unseen: The diagnosis; None if it may have seen all.
 
     Raises:
         UsageError: If there are no such weights, or they have seen it.
@@ -95,7 +96,7 @@ def _of_onnx(path: Path) -> Shown:
     query = load_model(path, Stage.SEGMENT, shown=True)
     beside = path.parent.parent.parent / SUPPORT / path.parent.name / path.name
     if "PROTOTYPES" not in query.shapes or not beside.is_file():
-        raise UsageError(f"{path} is not a one-shot model with its {SUPPORT} beside it")
+        raise UsageError(f"{path} is not a one-shot model with its {SUPPORT} next to it")
     support = load_model(beside, None)
     return Shown(query, support, str(path), query.parameters.get("unseen"))
 

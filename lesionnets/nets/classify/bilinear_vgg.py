@@ -31,7 +31,7 @@ class BilinearVgg(PatternClassifier):
 
     Args:
         width: Share of the channels; 1.0 is VGG-16's, whose outer products have 512 x 512 entries.
-        size: Side of the views, pixels; a multiple of 16.
+        size: Side of the views in pixels; a multiple of 16.
         diagnoses: Names of the classes.
 
     Shape:

@@ -49,7 +49,7 @@ class Classifier(nn.Module):
     """A network from a picture and the lesion in it to a diagnosis.
 
     Args:
-        size: Side of the square pictures that it is trained on and served with, pixels.
+        size: Side in pixels of the square pictures that it is trained on and served with.
         diagnoses: Names of the classes, in the order of the logits.
         features: Length of its embedding.
 

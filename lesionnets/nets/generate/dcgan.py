@@ -33,7 +33,7 @@ def _counts(size: int, width: float) -> list[int]:
     """
     doublings = (size // FIRST).bit_length() - 1
     if size != FIRST << doublings or doublings < SHARED + 1:
-        raise ValueError(f"a side of {size} pixels is none of 32, 64, 128, 256, ...")
+        raise ValueError(f"a side of {size} pixels is not one of 32, 64, 128, 256, ...")
     return [scaled(CHANNELS >> number, width) for number in range(doublings)]
 
 

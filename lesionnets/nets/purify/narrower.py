@@ -40,7 +40,7 @@ def narrow(wide: FoldedUNet, model: FoldedUNet) -> None:
     had, wanted = widths_of(wide.state_dict()), widths_of(model.state_dict())
     same = len(had) == len(wanted) and wide.head.out_channels == model.head.out_channels
     if not same or any(a < b for a, b in zip(had, wanted, strict=True)):
-        raise UsageError(f"a network of widths {list(wanted)} cannot begin from one of {list(had)}")
+        raise UsageError(f"a network of widths {list(wanted)} cannot start from one of {list(had)}")
     last = len(wanted) - 1
     kept_down: list[Tensor] = []
     before = torch.arange(trained.stem[0].in_channels)

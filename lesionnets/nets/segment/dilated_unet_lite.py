@@ -26,7 +26,7 @@ class DilatedUNetLite(Segmenter):
 
     Args:
         width: Of the U-Net's own levels; 1.0 is the paper's. The encoder has one width, that of its weights.
-        size: Side of the square pictures that it is trained on and served with, pixels; others work too.
+        size: Side in pixels of the square pictures that it is trained on and served with; others work too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].

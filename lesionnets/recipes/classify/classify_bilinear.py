@@ -23,7 +23,7 @@ from lesionnets.training import RecipeOptions, Run, device, fit
 
 NAME = "classify_bilinear"
 SIZE = 128
-"""Side of the network's input on a CPU, pixels; the source's is 448."""
+"""Side of the network's input on a CPU in pixels; the source's is 448."""
 BATCH = 32
 RATE = 1e-3
 MINUTES = 15.0
@@ -62,7 +62,7 @@ def train(options: RecipeOptions) -> Path:
 
 
 def measure(model: nn.Module, album: Album, size: int) -> dict[str, float]:
-    """AUC by class and their mean on the lesions, with masks of experts where there are any."""
+    """AUC by class and their mean on the lesions, with masks of experts if there are any."""
     parts = []
     for rows in torch.split(torch.arange(len(album), device=album.images.device), AT_ONCE):
         parts.append(model(*plain_views(album.of(rows), size, 0.0))[0].float().softmax(dim=1))

@@ -27,7 +27,7 @@ from lesionnets.training import RecipeOptions, Run, device, fit
 
 VERSION = 0
 SIZE = 224
-"""Side of the network's input, pixels."""
+"""Side of the network's input in pixels."""
 MARGIN = 9 / 7
 """Side of pictures in memory over that of the network's input, so that zooming in stays sharp."""
 BATCH = 64
@@ -78,11 +78,11 @@ def train_one(
         options: Folder, seed and time.
         training: Images with diagnoses, on the device.
         held_out: Those to measure on, likewise.
-        size: Side of the network's input, pixels.
+        size: Side of the network's input in pixels.
         epochs: Of training, where no minutes are given.
         version: Of the encoder.
         vary: What is varied.
-        batch_size: Views a step.
+        batch_size: Views in a step.
         rate: Of the encoder, at its peak.
 
     Returns:
@@ -138,6 +138,6 @@ def view_logits(model: nn.Module, album: Album, size: int) -> Tensor:
 
 
 def measure(model: nn.Module, album: Album, size: int) -> dict[str, float]:
-    """AUC by class and their mean, of the mean of both views, with masks of experts where there are any."""
+    """AUC by class and their mean, of the mean of both views, with masks of experts if there are any."""
     shares = view_logits(model, album, size).softmax(dim=2).mean(dim=1)
     return auc_by_class(shares.numpy(), album.labels.cpu().numpy())

@@ -30,7 +30,7 @@ from lesionnets.training import RecipeOptions, Run, fit, seed_everything
 
 NAME = "classify_patterns"
 SIZE = 160
-"""Side of the network's input, pixels."""
+"""Side of the network's input in pixels."""
 MARGIN = 9 / 7
 VIEWS = 1
 """Random views of every picture in the bank; more cost a training's time each."""
@@ -75,7 +75,7 @@ class BankViews:
     Args:
         seen: All pictures.
         rows: Int64 [n]: those to train on.
-        batch_size: Views a batch.
+        batch_size: Views in a batch.
     """
 
     def __init__(self, seen: Seen, rows: Tensor, batch_size: int) -> None:
@@ -114,7 +114,7 @@ def train(options: RecipeOptions) -> Path:
         inside = training.sources == options.leave_out
         rows, held_out = rows[~inside], training.of(rows[inside])
     if not len(held_out.labels):
-        raise UsageError(f"no image with a diagnosis is of source {options.leave_out}")
+        raise UsageError(f"no image with a diagnosis is from source {options.leave_out}; leave out another one")
     limits = options.limits(MINUTES, PATIENCE)
     limits["epochs"] = limits["epochs"] or EPOCHS
     trained = fit(
@@ -191,7 +191,7 @@ def loss_step(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def measure(model: nn.Module, seen: Seen) -> dict[str, float]:
-    """AUC by class and their mean, of the mean of the served views, with experts' masks where there are any."""
+    """AUC by class and their mean, of the mean of the served views, with experts' masks if there are any."""
     assert isinstance(model, LitePatterns)  # noqa: S101
     parts = []
     for rows in torch.split(torch.arange(len(seen.labels)), BATCH):

@@ -28,7 +28,7 @@ from lesionnets.training import RecipeOptions, Run, fit
 
 NAME = "classify_resnet"
 SIZE = 160
-"""Side of the network's input, pixels; the paper's is 224."""
+"""Side of the network's input in pixels; the paper's is 224."""
 
 BATCH = 32
 RATE = 1e-3

@@ -43,7 +43,7 @@ from lesionnets.training import RecipeOptions, Run, device, fit
 
 NAME = "generate_dcgan"
 SIZE = 64
-"""Side of the pictures, pixels, where none is asked for."""
+"""Side of the pictures in pixels, if none is asked for."""
 MINUTES = 20.0
 PATIENCE = 15
 WIDTH = 0.125
@@ -138,7 +138,7 @@ class Adversary:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimiser.load_state_dict(state["optimiser"])
         self._steps = state["steps"]

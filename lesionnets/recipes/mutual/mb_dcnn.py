@@ -51,8 +51,8 @@ class Plan:
 
     Attributes:
         backbone: Of ``lesionnets.nets.mutual.mutual.BACKBONES``.
-        size: Side of the pictures, pixels.
-        batch_size: Images a batch.
+        size: Side of the pictures in pixels.
+        batch_size: Images in a batch.
         rate: Peak learning rate of what begins from nothing; what ImageNet or coarse-SN has taught gets a tenth.
         width: Keyword arguments that make networks narrower: of segmentation, of classification.
     """
@@ -79,7 +79,7 @@ class Plan:
         return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
 
     def at_width(self, width: float | None) -> Plan:
-        """The plan with narrower networks, as far as they have widths; the plan itself where none is given."""
+        """The plan with narrower networks, as far as they have widths; the plan itself if none is given."""
         if width is None:
             return self
         takes = ["width" in signature(kind).parameters for kind in BACKBONES[self.backbone][:2]]

@@ -25,7 +25,7 @@ from lesionnets.training import RecipeOptions, Run, device, fit
 
 VERSION = 0
 SIZE = 256
-"""Side of the network's input, pixels."""
+"""Side of the network's input in pixels."""
 MARGIN = 9 / 8
 """Side of pictures in memory over that of the network's input, so that zooming in stays sharp."""
 BATCH = 32
@@ -70,7 +70,7 @@ def train_one(
         options: Folder, seed and time.
         training: Images with masks, on the device.
         held_out: Those to measure on, likewise.
-        size: Side of the network's input, pixels.
+        size: Side of the network's input in pixels.
         epochs: Of training, where no minutes are given.
         version: Of the encoder.
         soft: Blur the masks' edges.

@@ -19,7 +19,7 @@ from lesionnets.segmenter_training import Plan, overlap_step, train_segmenter
 from lesionnets.training import RecipeOptions
 
 SIZE = 192
-"""Side of the network's input, pixels."""
+"""Side of the network's input in pixels."""
 
 MINUTES = 40.0
 FROZEN = 4

@@ -34,7 +34,7 @@ from lesionnets.nets.segment.one_shot import OneShot
 from lesionnets.training import Learning, RecipeOptions, Run, device, fit
 
 SIZE = 128
-"""Side of the network's input, pixels; the paper's is 224."""
+"""Side of the network's input in pixels; the paper's is 224."""
 MARGIN = 9 / 8
 BATCH = 8
 STEPS = 100

@@ -18,7 +18,7 @@ from lesionnets.segmenter_training import Plan, train_segmenter
 from lesionnets.training import RecipeOptions
 
 SIZE = 128
-"""Side of the network's input, pixels; the patent's is 224."""
+"""Side of the network's input in pixels; the patent's is 224."""
 
 RATE = 1e-3
 WIDTH = 0.25

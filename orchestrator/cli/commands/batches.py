@@ -44,7 +44,7 @@ def submit(
     models: options.Models = None,
     support: options.Support = None,
     batch_name: options.NewBatch = None,
-    live: Annotated[bool, typer.Option("--live", help="In the live lane, ahead of bulk batches.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Use the live lane, ahead of bulk batches.")] = False,
     weight: options.Weight = 1,
     max_failed: options.MaxFailed = None,
     include: options.Include = None,
@@ -52,12 +52,12 @@ def submit(
     since: options.Since = None,
     until: options.Until = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing; estimate what it would come to.")
+        bool, typer.Option("--dry-run", help="Write nothing; only estimate images, time and cost.")
     ] = False,
     price: Annotated[
         float | None, typer.Option("--price", min=0, help="Price of one GPU for an hour, for --dry-run.")
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs to pay for, for --dry-run.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs, for --dry-run.")] = 1,
     dicom: options.Dicom = False,
     send_to: options.SendTo = None,
     output: options.Output = None,

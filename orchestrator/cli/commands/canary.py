@@ -14,7 +14,7 @@ from orchestrator.cli.tables.canary import render
 from orchestrator.planning.models import Offer, named
 from orchestrator.steering import canary
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the canary.", show_default=False)]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the canary.", show_default=False)]
 
 commands = typer.Typer(
     name="canary",
@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 def start(
     name: _Name,
     models: options.Models = None,
-    share: Annotated[float, typer.Option("--share", min=0, max=1, help="Of live images.")] = 0.1,
+    share: Annotated[
+        float, typer.Option("--share", min=0, max=1, help="Share of live images, above 0 and up to 1.")
+    ] = 0.1,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
     """Start a canary; it takes effect within half a minute."""

@@ -20,8 +20,8 @@ from orchestrator.planning import submission
 from orchestrator.watching.rules.rules import Explanation, Rule, RuleBook, load_rules
 from orchestrator.watching.taking.gathering import window
 
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="Rules, in YAML.", show_default=False)]
-_Object = Annotated[str, typer.Argument(metavar="OBJECT", help="s3://bucket/key.", show_default=False)]
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="File of rules, in YAML.", show_default=False)]
+_Object = Annotated[str, typer.Argument(metavar="OBJECT", help="Objects, as s3://bucket/key.", show_default=False)]
 
 commands = typer.Typer(
     name="rules", help="Check the rules by which new objects are taken in.", no_args_is_help=True

@@ -31,10 +31,10 @@ def register(app: typer.Typer) -> None:
 def watch(
     prefixes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PREFIX", help="As s3://bucket/prefix.", show_default=False),
+        typer.Argument(metavar="PREFIX", help="Prefixes to watch, as s3://bucket/prefix.", show_default=False),
     ] = None,
     rules: Annotated[
-        Path | None, typer.Option("--rules", metavar="FILE", help="Rules, instead of prefixes.")
+        Path | None, typer.Option("--rules", metavar="FILE", help="File of rules, instead of prefixes.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="List once, take in what is ready, then stop.")] = False,
     home: options.Home = options.DEFAULT_HOME,

@@ -78,7 +78,7 @@ def read_key(path: Path) -> PrivateKey:
     except OSError as error:
         raise UsageError(f"the key {path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, CryptoError) as error:
-        raise UsageError(f"{path} holds no private key; dermbatch keys new creates one") from error
+        raise UsageError(f"{path} is not a private key; dermbatch keys new creates one") from error
 
 
 def public_key(text: str) -> PublicKey:

@@ -26,8 +26,8 @@ _AT_A_TIME = 16
 class Reserved(Record):
     """Room for a batch that is planned, or that grows."""
 
-    created: AwareDatetime = Field(description="when the batch was asked for: it counts in that month")
-    images: int = Field(ge=0, description="in all, including those that the batch has already")
+    created: AwareDatetime = Field(description="time when the batch was asked for; it counts in that month")
+    images: int = Field(ge=0, description="total, including those that the batch already has")
     bytes: int = Field(ge=0)
     until: AwareDatetime = Field(
         description="a reservation not renewed by then no longer counts: its planner is dead"

@@ -38,13 +38,11 @@ class Quota(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    open_images: StrictInt | None = Field(
-        default=None, ge=0, description="images of its batches that are not closed"
-    )
+    open_images: StrictInt | None = Field(default=None, ge=0, description="most images of its open batches")
     images_a_month: StrictInt | None = Field(
-        default=None, ge=0, description="images of batches asked for in a month, UTC"
+        default=None, ge=0, description="most images of batches asked for in a month, UTC"
     )
-    bytes_a_month: StrictInt | None = Field(default=None, ge=0, description="bytes of these images' files")
+    bytes_a_month: StrictInt | None = Field(default=None, ge=0, description="most bytes of these images' files")
 
 
 class Objectives(BaseModel):
@@ -53,10 +51,10 @@ class Objectives(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     live_p95_seconds: float | None = Field(
-        default=None, gt=0, description="that 95 of 100 of its live images wait for a worker at most"
+        default=None, gt=0, description="seconds that 95 of 100 of its live images may wait for a worker at most"
     )
     deadlines_met: float | None = Field(
-        default=None, gt=0, le=1, description="share of its batches with a deadline"
+        default=None, gt=0, le=1, description="share of its batches with a deadline that should keep it"
     )
 
 
@@ -66,14 +64,18 @@ class Tenant(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: TenantName
-    prefixes: tuple[Folder, ...] = Field(default=(), description="that it may have images of, and no other tenant")
-    outputs: tuple[Folder, ...] = Field(default=(), description="that results may be copied to")
-    models: dict[Stage, tuple[StrictStr, ...]] = Field(
-        default={}, description="NAME or NAME@VERSION that it may use, of the stages that are named"
+    prefixes: tuple[Folder, ...] = Field(
+        default=(), description="prefixes whose images belong to it, and to no other tenant"
     )
-    send_to: tuple[StrictStr, ...] = Field(default=(), description="PACS of the settings that it may send to")
+    outputs: tuple[Folder, ...] = Field(default=(), description="prefixes to which its results may be copied")
+    models: dict[Stage, tuple[StrictStr, ...]] = Field(
+        default={}, description="models that it may use, as NAME or NAME@VERSION, for the stages that are named"
+    )
+    send_to: tuple[StrictStr, ...] = Field(
+        default=(), description="PACS to which it may send, by their names in the settings"
+    )
     lanes: tuple[Lane, ...] = Field(default=("live", "bulk"), min_length=1)
-    weight: StrictInt = Field(default=100, ge=1, le=100, description="most that its batches may have")
+    weight: StrictInt = Field(default=100, ge=1, le=100, description="largest weight of its batches")
     shares: TenantName | None = Field(default=None, description="the tenant whose known results it shares")
     quota: Quota = Quota()
     objectives: Objectives = Objectives()

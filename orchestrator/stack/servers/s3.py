@@ -207,7 +207,7 @@ def create_buckets(store: StoreSettings) -> None:
             client.create_bucket(bucket)
     except DermbatchError as error:
         raise StackError(
-            f"the buckets {store.bucket} and {store.incoming_bucket} could not be made: {error}"
+            f"the buckets {store.bucket} and {store.incoming_bucket} could not be created: {error}"
         ) from error
 
 

@@ -147,7 +147,7 @@ def _json(text: bytes | str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _refusal("it is no JSON") from error
+        raise _refusal("it is not JSON") from error
 
 
 def _refusal(why: str) -> BadInput:

@@ -70,7 +70,7 @@ def read_document(path: Path) -> Document:
         raise UsageError(f"{path}{line}: not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # An impossible date, characters not allowed in YAML, a thousand nested brackets.
-        raise UsageError(f"{path}: not YAML that can be read") from error
+        raise UsageError(f"{path}: it cannot be read as YAML") from error
     return Document(path, values, root)
 
 
@@ -86,7 +86,7 @@ def _check_keys(path: Path, node: yaml.Node, seen: set[int]) -> None:
         keys = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise UsageError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is there twice")
+                raise UsageError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} occurs twice; remove one")
             if isinstance(key, yaml.ScalarNode):
                 keys.add(key.value)
             _check_keys(path, value, seen)

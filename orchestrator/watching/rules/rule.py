@@ -89,30 +89,33 @@ class Rule(BaseModel):
     )
     prefix: Folder = Field(description="s3://bucket/folder/, always with the slash at its end")
     include: tuple[Pattern, ...] = Field(
-        default=(), description="globs for the path below the prefix; one matches"
+        default=(), description="globs for the path below the prefix; at least one must match"
     )
-    exclude: tuple[Pattern, ...] = Field(default=(), description="none of these matches")
+    exclude: tuple[Pattern, ...] = Field(default=(), description="globs of which none may match")
     lane: Lane = "live"
     weight: StrictInt = Field(default=1, ge=1, le=100)
-    batches: Literal["hourly", "daily"] = Field(default="daily", description="how long a batch takes images in")
+    batches: Literal["hourly", "daily"] = Field(
+        default="daily", description="how long a batch takes images in before it is sealed"
+    )
     stages: Annotated[tuple[Stage, ...], Field(min_length=1), AfterValidator(_stages)] = ORDER
     models: dict[Stage, Annotated[ModelChoice, BeforeValidator(_model)]] = Field(
-        default={}, description="of the stages that differ from the settings"
+        default={}, description="models of the stages that differ from the settings"
     )
     support: Annotated[StrictStr, AfterValidator(_support)] | None = Field(
-        default=None, description="NAME or NAME@VERSION of what a one-shot segment model is shown"
+        default=None, description="support that a one-shot segment model is shown, as NAME or NAME@VERSION"
     )
     max_failed_share: StrictFloat | None = Field(default=None, gt=0, le=1)
-    dicom: StrictBool = Field(default=False, description="whether DICOM objects are written beside the results")
+    dicom: StrictBool = Field(default=False, description="whether DICOM objects are written next to the results")
     send_to: Annotated[StrictStr, Field(min_length=1)] | None = Field(
         default=None,
-        description="the PACS of the settings that DICOM objects are sent to; they are written then, too",
+        description="PACS to which DICOM objects are sent, by its name in the "
+        "settings; then they are also written",
     )
-    output: Folder | None = Field(default=None, description="s3://bucket/folder/ that results are copied to")
-    deidentify: StrictStr | None = Field(default=None, description="name of a profile of the file")
-    tenant: Name | None = Field(default=None, description="whose batches they are; default where none is named")
+    output: Folder | None = Field(default=None, description="s3://bucket/folder/ to which results are copied")
+    deidentify: StrictStr | None = Field(default=None, description="name of a profile in the file")
+    tenant: Name | None = Field(default=None, description="tenant of the batches; default if none is named")
     marker: Annotated[StrictStr, AfterValidator(_marker)] | None = Field(
-        default=None, description="objects wait until one of this name lies in their folder or one above it"
+        default=None, description="objects wait until an object with this name is in their folder or one above it"
     )
     settle: StrictFloat = Field(
         default=0, ge=0, le=7 * 86400, description="seconds that an object must have been unchanged"

@@ -220,4 +220,4 @@ def _of_folder(folder: Path, key: str) -> bytes | None:
     try:
         return (folder / key).read_bytes()
     except OSError as error:
-        raise ObjectNotFound(f"{key} is not there") from error
+        raise ObjectNotFound(f"{key} does not exist") from error

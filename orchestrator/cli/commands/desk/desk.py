@@ -53,7 +53,7 @@ def add(
     name: Annotated[str, _NAME],
     role: Annotated[list[Role], _ROLE],
     days: Annotated[int, typer.Option("--days", min=1, max=366, help="Days for which it is valid.")] = 90,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Whose it is.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Tenant of the key.")] = None,
     home: options.Home = options.DEFAULT_HOME,
 ) -> None:
     """Create a key and print it: it is shown only once."""

@@ -41,7 +41,7 @@ def plan(
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the plan; by default made from the time.")
     ] = None,
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose images.")] = "default",
+    tenant: Annotated[str, typer.Option("--tenant", help="Tenant of the images.")] = "default",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")] = 0,
     plain: options.AsJson = False,
 ) -> None:

@@ -25,7 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE", help="BATCH/INDEX, or the SHA-256 that records have.", show_default=False),
+    typer.Argument(metavar="IMAGE", help="BATCH/INDEX, or the image's SHA-256 from a record.", show_default=False),
 ]
 
 commands = typer.Typer(
@@ -105,7 +105,9 @@ def _digest(store: ObjectStore, image: str) -> str:
         return image
     batch, _, index = image.rpartition("/")
     if not index.isdecimal():
-        raise UsageError(f"{image} is not an image: write BATCH/INDEX, or 64 hexadecimal digits")
+        raise UsageError(
+            f"{image} does not name an image: write BATCH/INDEX, or a SHA-256 as 64 hexadecimal digits"
+        )
     try:
         key = layout.result(layout.check_batch_name(batch), int(index))
         return read(store, key, ResultRecord).source.sha256

@@ -15,7 +15,7 @@ from orchestrator.cli import options
 from orchestrator.cli.app import out
 from orchestrator.planning.support import read_drawn, whose
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the support.", show_default=False)]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the support.", show_default=False)]
 _Tenant = Annotated[str, typer.Option("--tenant", help="Tenant that it belongs to, if tenants are declared.")]
 
 commands = typer.Typer(
