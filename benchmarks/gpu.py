@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lesionnets.nets.classify.lite import LiteClassifier
 from lesionnets.nets.enhance.espcn import Espcn
@@ -34,8 +35,9 @@ def networks() -> dict[str, Callable[[Tensor], Any]]:
     segment, classify = UNetLite(size=256), LiteClassifier(size=224)
 
     def both_views(images: Tensor) -> Any:
-        mask = images[:, :1]
-        return [classify(images, mask) for _ in classify.squares]
+        sides = [square.pixels(classify.size) for square in classify.squares]
+        views = [functional.interpolate(images, size=side) for side in sides]
+        return [classify(view, view[:, :1]) for view in views]
 
     parts: dict[str, nn.Module] = {"purify": Purifier(), "segment": segment, "enhance": Espcn()}
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")

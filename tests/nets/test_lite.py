@@ -19,6 +19,7 @@ from lesionnets.data.batches.looked_at import LookedAt, Looks, plain_views
 from lesionnets.data.batches.soft_pairs import SoftPairs, softened
 from lesionnets.data.sources.folds import COPIES, all_samples, fold, source_of
 from lesionnets.data.sources.isic import Sample
+from lesionnets.graphs.classify import ClassifyGraph
 from lesionnets.graphs.crop import cut_square, lesion_square, reduce_square
 from lesionnets.nets.classify.lite import LiteClassifier
 from lesionnets.nets.efficient_lite import EfficientLite, load_imagenet
@@ -93,6 +94,22 @@ def test_a_square_cut_by_matrices_is_the_square_that_is_sampled() -> None:
     square = torch.tensor([[0.4, 0.6, 60.0], [0.6, 0.4, 40.0]])
     sampled = cut_square(planes, square, 120, 160, 32)
     torch.testing.assert_close(reduce_square(planes, square, 120, 160, 32), sampled, atol=0.01, rtol=0)
+
+
+def test_the_graph_shows_each_square_as_large_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = LiteClassifier(size=64).eval()
+    shown: list[tuple[int, ...]] = []
+    forward = network.forward
+
+    def watched(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shown.append((*image.shape[2:], *mask.shape[2:]))
+        return forward(image, mask)
+
+    monkeypatch.setattr(network, "forward", watched)
+    with torch.inference_mode():
+        ClassifyGraph(network)(*(torch.zeros(1, 40, 50, *after, dtype=torch.uint8) for after in ((3,), ())))
+    assert shown == [(32,) * 4, (64,) * 4]
+    assert [square.pixels(224) for square in network.squares] == [160, 224]
 
 
 @settings(max_examples=40, deadline=None)

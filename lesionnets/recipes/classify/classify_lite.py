@@ -128,11 +128,15 @@ def loss_step(model: nn.Module, batch: Views) -> Tensor:
 
 
 def view_logits(model: nn.Module, album: Album, size: int) -> Tensor:
-    """Float [N, views, classes]: the logits of both views of every image."""
+    """Float [N, views, classes]: the logits of both views of every image, as large as they are served."""
+    assert isinstance(model, LiteClassifier)  # noqa: S101 - for the type checker: nothing else is trained here
+    sides = [square.pixels(size) for square in model.squares]
     parts: list[Tensor] = []
     for start in range(0, len(album), 64):
         part = album.of(torch.arange(start, min(start + 64, len(album)), device=album.images.device))
-        views = [model(*plain_views(part, size, share))[0].float() for share in SHARES]
+        views = [
+            model(*plain_views(part, side, share))[0].float() for share, side in zip(SHARES, sides, strict=True)
+        ]
         parts.append(torch.stack(views, dim=1))
     return torch.cat(parts).cpu()
 
