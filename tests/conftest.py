@@ -75,6 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector pass over what modules brought: it stays, and another look costs seconds."""
+    """Have the garbage collector pass over what modules brought, and seldom look at the rest: it costs seconds."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)

@@ -15,7 +15,7 @@ from dermbatch.bounded.messages import CLAIM, DONE, FAILED, receive, send
 
 
 @dataclass(frozen=True)
-class Call:
+class Errand:
     """What to do.
 
     Attributes:
@@ -32,19 +32,19 @@ class Call:
 
 
 def serve(owner: socket.socket) -> None:
-    """Answer the owner's calls until the owner is gone."""
+    """Answer the owner's errands until the owner is gone."""
     while (asked := receive(owner)) is not None:
-        _, call, beside = asked
-        _answer(owner, call, beside)
-        del asked, call, beside  # not held while it waits
+        _, errand, beside = asked
+        _answer(owner, errand, beside)
+        del asked, errand, beside  # not held while it waits
 
 
-def _answer(owner: socket.socket, call: Call, beside: list[memoryview]) -> None:
-    reading = Reading(call.limits, beside[0].nbytes, lambda pixels: send(owner, CLAIM, pixels))
+def _answer(owner: socket.socket, errand: Errand, beside: list[memoryview]) -> None:
+    reading = Reading(errand.limits, beside[0].nbytes, lambda pixels: send(owner, CLAIM, pixels))
     begin(reading)
     failed: Exception | None = None
     try:
-        send(owner, DONE, call.function(bytes(beside[0]), *call.arguments, **call.named))
+        send(owner, DONE, errand.function(bytes(beside[0]), *errand.arguments, **errand.named))
     except MemoryError:
         failed = reading.too_much()
     except Exception as error:  # whatever it is, the owner is told

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from dermbatch.bounded.child import Call
+from dermbatch.bounded.child import Errand
 from dermbatch.bounded.limits import Limits
 from dermbatch.bounded.messages import CLAIM, QUESTION, receive, send
 from dermbatch.bounded.nursery import Child, Nursery
@@ -58,11 +58,11 @@ class Reader:
             BadInput: ``corrupt``, if a decoder has crashed; or whatever else the function raises.
             ReaderKilled: If somebody has killed the process twice.
         """
-        call = Call(function, self._limits, args, named)
+        errand = Errand(function, self._limits, args, named)
         for last in (False, True):
             child, done = self._taken()
             try:
-                value = self._asked(child, call, data)
+                value = self._asked(child, errand, data)
             except _Killed:
                 if last:
                     raise ReaderKilled(
@@ -118,11 +118,11 @@ class Reader:
         with self._lock:
             self._idle.append((child, done))
 
-    def _asked(self, child: Child, call: Call, data: bytes) -> Any:
+    def _asked(self, child: Child, errand: Errand, data: bytes) -> Any:
         """The child's answer, an exception where that is one."""
         begun, pixels = time.monotonic(), 0
         try:
-            send(child.work, QUESTION, call, data)
+            send(child.work, QUESTION, errand, data)
         except ConnectionError:
             raise _Killed from None
         answered = select.poll()

@@ -17,13 +17,6 @@ from tests.waiting import allowed
 from workers.triton.client import TritonClient
 
 
-@pytest.fixture
-def client(digested_triton):
-    client = TritonClient(digested_triton.settings)
-    yield client
-    client.close()
-
-
 def grey(level, height=6, width=8):
     return np.full((height, width, 3), level, np.uint8)
 

@@ -1,6 +1,9 @@
 """Planning under a profile on a real store: copies, hidden plans, kills, the sealed table."""
 
+import os
 import stat
+import subprocess
+import sys
 import zipfile
 from base64 import b64decode
 from io import BytesIO
@@ -23,7 +26,9 @@ from orchestrator.planning.intake.candidates import Candidate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.planner import plan
 from orchestrator.planning.privacy.deidentifier import Deidentifier
+from orchestrator.planning.privacy.deidentify import deidentify
 from orchestrator.planning.privacy.profile import Profile
+from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 from orchestrator.planning.privacy.reidentification import (
     WrongKey,
     fetched_parts,
@@ -207,3 +212,20 @@ def test_a_batch_of_copies_run_again_keeps_its_flags(store, tmp_path):
     plan("b", ORDER, walked(tmp_path / "a.dcm"), store, deidentify=deidentifier(burned_in_text="flag"))
     plan("again", ORDER, earlier_images(store, ["b"]), store)
     assert [entry.may_have_text for entry in entries(store) + entries(store, "again")] == [True, True]
+
+
+def test_another_process_makes_the_same_copy():
+    source, salt = dicom(phantom(4, height=96, width=128), identity=1), "a salt for tests, and long enough"
+    program = (
+        "import sys; from pydantic import SecretStr\n"
+        "from orchestrator.planning.privacy.deidentify import deidentify\n"
+        "from orchestrator.planning.privacy.profile import Profile\n"
+        "from orchestrator.planning.privacy.pseudonyms import Pseudonyms\n"
+        "made = deidentify(sys.stdin.buffer.read(), Profile(name='test', dates='shift'), "
+        f"Pseudonyms(SecretStr({salt!r})), max_pixels=10**8)\n"
+        "sys.stdout.buffer.write(made.data)"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "7"}
+    other = subprocess.run([sys.executable, "-c", program], input=source, capture_output=True, check=True, env=env)
+    here = deidentify(source, Profile(name="test", dates="shift"), Pseudonyms(SecretStr(salt)), max_pixels=10**8)
+    assert other.stdout == here.data

@@ -11,12 +11,16 @@ from workers.stages.enhance import EnhanceParameters, enhance, feathered, halvin
 
 
 @cache
+def noise(shape):
+    return np.random.default_rng(0).normal(0, 12, shape)
+
+
+@cache
 def textured(height, width, radius, centre=None):
     """A lesion on skin, both with texture, and its mask."""
     image = skin_with_lesion(height, width, radius=radius, centre=centre)
     mask = (image[..., 0] < 140).astype(np.uint8) * 255
-    noise = np.random.default_rng(0).normal(0, 12, image.shape)
-    return cv2.GaussianBlur((image + noise).clip(0, 255).astype(np.uint8), (3, 3), 0), mask
+    return cv2.GaussianBlur((image + noise(image.shape)).clip(0, 255).astype(np.uint8), (3, 3), 0), mask
 
 
 def run(image, mask, **parameters):

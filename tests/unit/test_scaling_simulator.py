@@ -86,7 +86,7 @@ def test_a_batch_takes_what_its_slots_or_its_servers_allow():
 
 @pytest.mark.parametrize(("slots", "load"), [(1, 0.7), (4, 0.9)])
 def test_waiting_is_that_of_an_m_d_c_queue(slots, load):
-    arrivals = poisson(load * slots, 20_000)
+    arrivals = poisson(load * slots, 10_000)
     speed = Speed(worker=0.999, triton=0.001, slots=slots)  # a second in all, and Triton is never waited for long
     outcome = run([(t, "live", 1) for t in arrivals], rules=fixed(live=1, triton=slots), speed=speed)
     expected = starts_of_many_servers(arrivals, 1.0, slots) - arrivals

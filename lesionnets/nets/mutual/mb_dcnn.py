@@ -12,6 +12,8 @@ at 224 x 224 pixels. What the abstract leaves open is settled in docs/decisions/
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -164,7 +166,35 @@ class SpatialPyramid(nn.Module):
         return joined
 
 
-class CoarseSN(Segmenter):
+class TwoScales(Segmenter, ABC):
+    """What both coarse networks do alike: a decoder joins fine maps with those of a pyramid (DeepLabv3+).
+
+    Attributes:
+        fine: Reduces the channels of the fine maps.
+        decoder: From both, at a quarter of the image's sides, to logits.
+    """
+
+    fine: nn.Module
+    decoder: nn.Module
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Fine features at a quarter of the (padded) image's sides, and the pyramid's at a sixteenth."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        fine, deep = self.encode(image)
+        return self.decode(fine, deep, image)
+
+    def decode(self, fine: Tensor, deep: Tensor, image: Tensor) -> Tensor:
+        """Logits [N, 1, H, W] from both, at the image's size."""
+        deep = functional.interpolate(deep, scale_factor=4.0, mode="bilinear", align_corners=False)
+        logits = self.decoder(torch.cat([deep, self.fine(fine)], dim=1))
+        logits = functional.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
+        return logits[..., : image.shape[-2], : image.shape[-1]]
+
+
+class CoarseSN(TwoScales):
     """Coarse segmentation network: DeepLabv3+.
 
     Convolutions with several dilations look at the deepest maps side by side, so that lesions of all sizes are
@@ -195,22 +225,10 @@ class CoarseSN(Segmenter):
             nn.Conv2d(pyramid, 1, 1),
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        """See the class."""
-        fine, deep = self.encode(image)
-        return self.decode(fine, deep, image)
-
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Fine features at a quarter of the (padded) image's sides, and the pyramid's at a sixteenth."""
         fine, deep = self.encoder(padded(2 * image - 1, STRIDE))
         return fine, self.dropout(self.pyramid(deep))
-
-    def decode(self, fine: Tensor, deep: Tensor, image: Tensor) -> Tensor:
-        """Logits [N, 1, H, W] from both, at the image's size."""
-        deep = functional.interpolate(deep, scale_factor=4.0, mode="bilinear", align_corners=False)
-        logits = self.decoder(torch.cat([deep, self.fine(fine)], dim=1))
-        logits = functional.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
-        return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
 class EnhancedSN(CoarseSN):

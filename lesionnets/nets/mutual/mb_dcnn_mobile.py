@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from lesionnets.nets.classify.mobilenet import FEATURES, Convolution, InvertedResidual, MobileNetV2, lesion_weight
 from lesionnets.nets.mutual.mask_guided import MaskGuided
-from lesionnets.nets.mutual.mb_dcnn import STRIDE, SpatialPyramid, convolution
-from lesionnets.nets.segment.segmenter import Segmenter
+from lesionnets.nets.mutual.mb_dcnn import STRIDE, SpatialPyramid, TwoScales, convolution
 from lesionnets.nets.segment.unet_mobilenet import separable
 from lesionnets.nets.sizes import padded, scaled
 
@@ -46,7 +45,7 @@ def dilated_layers(backbone: MobileNetV2) -> list[nn.Module]:
     return layers
 
 
-class MobileCoarseSN(Segmenter):
+class MobileCoarseSN(TwoScales):
     """Coarse segmentation network: DeepLabv3+ on MobileNetV2, with a decoder of separable convolutions.
 
     Args:
@@ -74,22 +73,10 @@ class MobileCoarseSN(Segmenter):
         state = backbone.layers.state_dict()
         self.encoder.load_state_dict({name: state[name] for name in self.encoder.state_dict()})
 
-    def forward(self, image: Tensor) -> Tensor:
-        """See the class."""
-        fine, deep = self.encode(image)
-        return self.decode(fine, deep, image)
-
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Fine features at a quarter of the (padded) image's sides, and the pyramid's at a sixteenth."""
         fine = self.encoder[: FINE[0] + 1](padded(2 * image - 1, STRIDE))
         return fine, self.dropout(self.pyramid(self.encoder[FINE[0] + 1 :](fine)))
-
-    def decode(self, fine: Tensor, deep: Tensor, image: Tensor) -> Tensor:
-        """Logits [N, 1, H, W] from both, at the image's size."""
-        deep = functional.interpolate(deep, scale_factor=4.0, mode="bilinear", align_corners=False)
-        logits = self.decoder(torch.cat([deep, self.fine(fine)], dim=1))
-        logits = functional.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
-        return logits[..., : image.shape[-2], : image.shape[-1]]
 
 
 class MobileEnhancedSN(MobileCoarseSN):
