@@ -354,5 +354,5 @@ class CanaryRecord(Stored):
     probability_change: float | None = Field(
         default=None, description="largest change of a class's probability, 0 to 1"
     )
-    seconds: float = Field(description="time of the new models' run")
+    seconds: float = Field(description="seconds of the new models' run")
     failure: str | None = Field(default=None, description="reason code, if the new models failed")

@@ -10,7 +10,7 @@ import typer
 
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
-from lesionnets.commands import told
+from lesionnets.commands import output
 from lesionnets.commands.options import (
     AsJson,
     By,
@@ -63,7 +63,7 @@ def _swept(
         measured = measure(side, part)
         rows += [{"long_side": side, **row} for row in part]
         figures |= {f"{name}{end}": figure for name, figure in measured.items()}
-    told.write_rows(out, rows)
+    output.write_rows(out, rows)
     return figures, rows
 
 
@@ -100,16 +100,18 @@ def evaluate_segment(
     loaded = predictors.load_model(model, Stage.SEGMENT, flips=flips)
 
     def measure(side: int | None, rows: Rows) -> dict[str, Figure]:
-        through = told.watched("segment")
+        through = output.watched("segment")
         figures = segment.evaluate(
             loaded, found.samples, native=native, raw=raw, watched=through, long_side=side, rows=rows
         )
         return figures | means(rows, groups, OVERLAPS)
 
     figures, rows = _swept(long_side, out, measure)
-    about: dict[str, object] = {"resolution": told.resolution(native), "masks": "network" if raw else "worker"}
+    about: dict[str, object] = {"resolution": output.resolution(native), "masks": "network" if raw else "worker"}
     about |= {"flips": flips} | _groups(rows, groups)
-    told.show("segment", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
+    output.show(
+        "segment", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out
+    )
 
 
 @app.command("classify")
@@ -158,7 +160,7 @@ def evaluate_classify(
             segmenter,
             classes=listed(classes),
             native=native,
-            watched=told.watched("classify"),
+            watched=output.watched("classify"),
             long_side=side,
             table=rows,
         )
@@ -167,13 +169,13 @@ def evaluate_classify(
     figures, rows = _swept(long_side, out, measure)
     experts = sum(sample.mask is not None for sample in found.samples)
     about = {
-        "resolution": told.resolution(native),
+        "resolution": output.resolution(native),
         "lesions": segment or "none",
         "experts_masks": experts,
         "flips": flips,
     }
-    about |= told.missing_classes(listed(classes) or loaded.labels, found.samples) | _groups(rows, groups)
-    told.show(
+    about |= output.missing_classes(listed(classes) or loaded.labels, found.samples) | _groups(rows, groups)
+    output.show(
         "classify", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out
     )
 
@@ -235,7 +237,7 @@ def evaluate_chain(
 
     def measure(side: int | None, rows: Rows) -> dict[str, Figure]:
         figures = chain.evaluate(
-            loaded, found.samples, classes=names, watched=told.watched("chain"), long_side=side, table=rows
+            loaded, found.samples, classes=names, watched=output.watched("chain"), long_side=side, table=rows
         )
         figures |= means(rows, groups, [f"segment_{name}" for name in OVERLAPS])
         ranked = diagnoses.of_groups([row for row in rows if row["diagnosis"]], groups, names) if classify else {}
@@ -245,8 +247,8 @@ def evaluate_chain(
     about: dict[str, object] = {"purify": purify or "none", "segment": segment, "classify": classify or "none"}
     about |= {"masks": sum(one.mask is not None for one in found.samples)}
     about |= {"diagnoses": sum(one.diagnosis is not None for one in found.samples)}
-    about |= told.missing_classes(names, found.samples) | _groups(rows, groups)
-    told.show(
+    about |= output.missing_classes(names, found.samples) | _groups(rows, groups)
+    output.show(
         "chain", "the chain", len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out
     )
 
@@ -284,9 +286,9 @@ def evaluate_enhance(
     figures = enhance.measure(
         lambda image: run(IMAGE=image)["ENHANCED"], [crop for _, crop in crops], how=degradation, rows=rows
     )
-    told.write_rows(out, [{"image_id": name, **row} for (name, _), row in zip(crops, rows, strict=True)])
+    output.write_rows(out, [{"image_id": name, **row} for (name, _), row in zip(crops, rows, strict=True)])
     about = {"regions": "lesions" if masks else "whole images", "degradation": str(degradation)}
-    told.show("enhance", model, len(crops), figures, as_json=as_json, about=about, left_out=found.left_out)
+    output.show("enhance", model, len(crops), figures, as_json=as_json, about=about, left_out=found.left_out)
 
 
 @app.command("purify")
@@ -371,7 +373,7 @@ def evaluate_purify(
         return figures
 
     figures, _ = _swept(long_side, out, measure)
-    about: dict[str, object] = {"resolution": told.resolution(native), "drawn_on": len(clear)}
+    about: dict[str, object] = {"resolution": output.resolution(native), "drawn_on": len(clear)}
     if masks:
         if labels:
             found = diagnosed
@@ -385,10 +387,12 @@ def evaluate_purify(
             native=native,
             seed=seed,
             drawings=drawings,
-            watched=told.watched("purify"),
+            watched=output.watched("purify"),
         )
         about |= {"segment": segment, "classify": classify if labels else None, "drawings": drawings}
-    told.show("purify", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out)
+    output.show(
+        "purify", model, len(found.samples), figures, as_json=as_json, about=about, left_out=found.left_out
+    )
 
 
 def _evaluate_pairs(
@@ -423,5 +427,5 @@ def _evaluate_pairs(
     count = min(hairy.values())
     if count < len(pairs):
         left_out |= {"pairs with hardly any hair": len(pairs) - count}
-    about: dict[str, object] = {"resolution": told.resolution(native), "pairs": "real"}
-    told.show("purify", model, count, figures, as_json=as_json, about=about, left_out=left_out)
+    about: dict[str, object] = {"resolution": output.resolution(native), "pairs": "real"}
+    output.show("purify", model, count, figures, as_json=as_json, about=about, left_out=left_out)

@@ -10,7 +10,7 @@ import typer
 
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
-from lesionnets.commands import told
+from lesionnets.commands import output
 from lesionnets.commands.options import AsJson
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def evaluate_generated(
         "training_pictures": len(training),
         "validation_pictures": len(held_out),
     }
-    told.show("generated", name, len(made), figures, as_json=as_json, about=about)
+    output.show("generated", name, len(made), figures, as_json=as_json, about=about)
 
 
 def _of_class(data: Path, split: str, diagnosis: str) -> list[Sample]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dermbatch.errors import UsageError
-from lesionnets.commands import told
+from lesionnets.commands import output
 from lesionnets.commands.options import AsJson, Images, Labels, Map, Masks, Out, Split, renamed
 
 Rows = list[dict[str, object]]
@@ -47,8 +47,8 @@ def evaluate_oneshot(
     loaded = load_shown(model, unseen)
     rows: Rows = []
     how = oneshot.Draws(shots, draws, seed)
-    figures = oneshot.evaluate(loaded, chosen, how, watched=told.watched("oneshot"), rows=rows)
-    told.write_rows(out, rows)
+    figures = oneshot.evaluate(loaded, chosen, how, watched=output.watched("oneshot"), rows=rows)
+    output.write_rows(out, rows)
     about: dict[str, object] = {
         "weights": Path(loaded.weights).name if loaded.unseen else loaded.weights,
         "unseen": unseen,
@@ -59,4 +59,4 @@ def evaluate_oneshot(
     }
     left_out = found.left_out | {"images without a mask or of other diagnoses": len(found.samples) - len(chosen)}
     left_out = {what: count for what, count in left_out.items() if count}
-    told.show("oneshot", model, len(rows), figures, as_json=as_json, about=about, left_out=left_out)
+    output.show("oneshot", model, len(rows), figures, as_json=as_json, about=about, left_out=left_out)

@@ -12,7 +12,7 @@ import typer
 
 from dermbatch.errors import UsageError
 from dermbatch.stages import Stage
-from lesionnets.commands import told
+from lesionnets.commands import output
 from lesionnets.commands.options import AsJson, Classifier, Images, Labels, Map, Segmenter, Split, renamed
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def patterns(
         found = samples.with_masks(images, masks, partial=True) if masks else samples.pictures(images)
     chosen = found.samples
     networks = _networks(model)
-    seen = described(networks, chosen, _segmenter(chosen, segment), watched=told.watched("patterns"))
+    seen = described(networks, chosen, _segmenter(chosen, segment), watched=output.watched("patterns"))
     all_patterns = [clusters.discover(one, count, seed) for one in seen]
     agreements = [clusters.agreement(all_patterns[0], other) for other in all_patterns[1:]]
     again = clusters.agreement(all_patterns[0], clusters.discover(seen[0], count, seed + 1))
@@ -115,9 +115,9 @@ def evaluate_retrieval(
     parts = [asked.samples, among] if held else [asked.samples]
     segmenter = _segmenter([sample for part in parts for sample in part], segment)
     classifier = predictors.load_model(classify or predictors.default_model(Stage.CLASSIFY), Stage.CLASSIFY)
-    seen = [described(network, part, segmenter, watched=told.watched("patterns"))[0] for part in parts]
+    seen = [described(network, part, segmenter, watched=output.watched("patterns"))[0] for part in parts]
     whole = [
-        retrieval.embeddings(classifier, part, segmenter, watched=told.watched("embeddings")) for part in parts
+        retrieval.embeddings(classifier, part, segmenter, watched=output.watched("embeddings")) for part in parts
     ]
     near = {
         "whole": retrieval.by_whole(whole[0], whole[-1]),
@@ -138,7 +138,7 @@ def evaluate_retrieval(
     about: dict[str, object] = {"found_among": len(among), "seed": seed}
     chance = [sum(other == one for other in diagnoses[-1]) / len(among) for one in diagnoses[0]]
     about["chance"] = round(sum(chance) / len(chance), 4)
-    told.show(
+    output.show(
         "retrieval",
         str(model[0]) if model else "patterns that come along",
         len(asked.samples),

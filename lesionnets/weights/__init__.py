@@ -1,4 +1,4 @@
-"""Weights beside the default models: one-shot, each without one diagnosis; patterns by seed; generators."""
+"""Weights besides the default models: one-shot without one diagnosis each, patterns, generators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def oneshot_without(diagnosis: str) -> Path:
 
 
 def patterns_along() -> list[Path]:
-    """The checkpoints of ``classify_patterns`` that come along, of three seeds and without the encoder.
+    """The checkpoints of ``classify_patterns`` that come along: three seeds, without the encoder.
 
     Raises:
         UsageError: If there are none.
@@ -41,7 +41,7 @@ def patterns_along() -> list[Path]:
 
 
 def generator_of(diagnosis: str) -> Path:
-    """The checkpoint that generates pictures of a diagnosis: its own, or that of all diagnoses.
+    """The checkpoint that generates pictures of a diagnosis: its own, or one of all diagnoses.
 
     Raises:
         UsageError: If there is none.

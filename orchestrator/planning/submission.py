@@ -21,7 +21,7 @@ from dermbatch.records.asked import Batch, Filters, ModelChoice, Order, PlanReco
 from dermbatch.settings import Settings
 from dermbatch.stages import ORDER, Stage, closure
 from dermbatch.store import ObjectStore
-from orchestrator.planning import deadline, delivery
+from orchestrator.planning import deadline, destinations
 from orchestrator.planning.estimate import Estimate, estimate
 from orchestrator.planning.intake.intake import Intake
 from orchestrator.planning.models import Offer
@@ -210,9 +210,9 @@ def check(
     order: Order, inputs: Sequence[str], settings: Settings, store: ObjectStore | None, offer: Offer
 ) -> None:
     """Refuse what would make every image of a batch fail; arguments and errors as for :func:`prepare`."""
-    delivery.check_destination(order.send_to, settings)
+    destinations.check_destination(order.send_to, settings)
     if store is not None:
-        delivery.check_output(order.output, inputs, store)
+        destinations.check_output(order.output, inputs, store)
     offer.check(order.models)
     fits(order, offer)
 

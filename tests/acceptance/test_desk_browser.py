@@ -277,7 +277,7 @@ def test_gallery_image_and_export_by_keyboard_alone(browser, link, uploaded):
     page.keyboard.press("/")
     page.keyboard.type("outcome:done AND NOT probability:[2 TO")
     page.keyboard.press("Enter")
-    page.get_by_text("breaks off").wait_for()
+    page.get_by_text("ends too early").wait_for()
     seat.faults.clear()  # the browser says that it was refused
     page.fill("#q", "")
     page.keyboard.type("outcome:done")

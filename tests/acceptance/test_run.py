@@ -133,7 +133,7 @@ def test_wrong_commands_end_with_code_2_and_one_sentence(samples, tmp_path):
         ((image, "--out", tmp_path / "o", "--model", "segment=nope"), "no model 'nope'"),
         ((image, "--out", tmp_path / "o", "--model", "segment=segment_lite@99"), "not '99'"),
         ((image, "--out", tmp_path / "o", "--batch", "../up"), "batch name"),
-        ((image, "--out", tmp_path / "file"), "cannot be made"),
+        ((image, "--out", tmp_path / "file"), "cannot be created"),
         ((image, "--out", tmp_path / "o", "--model-repository", tmp_path / "no"), "no model repository"),
     ):
         ended = dermbatch("run", *args)

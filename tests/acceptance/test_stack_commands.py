@@ -267,7 +267,7 @@ def test_python_is_told_what_cannot_be(homes, samples, tmp_path):
         ({"models": {"segment": "none"}}, "no model 'none' in Triton"),
         ({"models": {"guess": "none"}}, "STAGE one of"),
         ({"send_to": "main"}, "no PACS 'main'"),
-        ({"batch": "../up"}, "not usable"),
+        ({"batch": "../up"}, "cannot be used"),
         ({"weight": 1000}, "weight: "),
         ({"wait": 1}, "wait: "),
     ):

@@ -311,7 +311,7 @@ def test_what_cannot_be_is_refused_with_one_sentence(stack, first, samples):
     cases = (
         (("submit", samples, "--batch", first), "there is a batch 'first' already"),
         (("submit", samples, "--model", "segment=segment_lite@9"), "'9'"),
-        (("submit", samples, "--batch", "../up"), "not usable"),
+        (("submit", samples, "--batch", "../up"), "cannot be used"),
         (("resegment", "nope", "--model", "segment=segment_lite@2"), "there is no batch 'nope'"),
         (("resegment", first, "--model", "segment=segment_lite"), "pin a version"),
         (("resegment", first, "--model", "segment=segment_lite@9"), "'9'"),

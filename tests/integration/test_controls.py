@@ -76,7 +76,7 @@ def test_another_lane_and_weight_count_from_the_next_image_on(orchestra):
 def test_what_is_no_open_batch_is_not_steered(orchestra, change):
     with pytest.raises(UsageError, match="there is no batch 'nope'"):
         change(orchestra.store, orchestra.ledger, "nope")
-    with pytest.raises(UsageError, match="not usable"):
+    with pytest.raises(UsageError, match="cannot be used"):
         change(orchestra.store, orchestra.ledger, "../up")
     orchestra.plan(2)
     orchestra.work_off()

@@ -124,7 +124,7 @@ def test_python_speaks_to_the_desk_as_to_a_stack(server, store, monday, tmp_path
             client.artifact(records[0], "nothing.png")
         with pytest.raises(UsageError, match="there is no batch"):
             client.status("never")
-        with pytest.raises(UsageError, match="no file"):
+        with pytest.raises(UsageError, match="neither a file"):
             client.submit(tmp_path / "nowhere")
     with pytest.raises(StackError, match="open the link"):
         DeskClient(server.url)

@@ -120,7 +120,7 @@ def test_one_batch_is_shown_and_an_unknown_one_is_a_usage_error(store, ledger):
     assert [one.state for one in standing(store, ledger, "opened").batches] == ["open"]
     with pytest.raises(UsageError, match="no batch 'none'"):
         standing(store, ledger, "none")
-    with pytest.raises(UsageError, match="not usable"):
+    with pytest.raises(UsageError, match="cannot be used"):
         standing(store, ledger, "../up")
 
 

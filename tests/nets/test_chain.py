@@ -156,7 +156,7 @@ def test_labels_that_a_model_does_not_know_are_told_before_models_are_loaded(
     ):
         code, _, err = call(monkeypatch, capsys, "evaluate", *words)
         assert (code, len(err.splitlines())) == (2, 1), err
-        assert "no class of" in err
+        assert "not classes of" in err
         assert "zoster" in err
     for words, message in (
         (("classify", *images, "--labels", tmp_path / "nevi.csv"), "at least two diagnoses are needed"),

@@ -104,7 +104,7 @@ def test_wrong_folders_get_one_sentence(clinic: Path, tmp_path: Path) -> None:
         (lambda: with_masks([images], tmp_path / "none"), "there is no folder .*none"),
         (lambda: with_masks([tmp_path / "empty"], masks), "empty holds no image"),
         (lambda: with_masks([images], tmp_path / "empty"), "empty holds no mask"),
-        (lambda: with_masks([images, tmp_path / "twice"], masks), "image a is there twice: .*a.jpg and .*a.png"),
+        (lambda: with_masks([images, tmp_path / "twice"], masks), "image a occurs twice: .*a.jpg and .*a.png"),
         (lambda: with_masks([tmp_path / "other"], masks, partial=True), "no image of .*other has a mask in"),
         (
             lambda: with_diagnoses([tmp_path / "other"], clinic / "labels.csv"),

@@ -347,7 +347,7 @@ def test_a_served_file_brings_its_configuration(networks: dict[Stage, Path], tmp
     config.write_text("name: [")
     with pytest.raises(UsageError, match="not a Triton model configuration"):
         load_model(file, Stage.CLASSIFY)
-    with pytest.raises(UsageError, match="'x' as parameter 'threshold', which is no number"):
+    with pytest.raises(UsageError, match="'x' as parameter 'threshold', which is not a number"):
         Model("m", parameters={"threshold": "x"}, run=dict).number("threshold", 0.5)
 
 

@@ -64,8 +64,8 @@ def test_a_name_is_used_once(store):
 @pytest.mark.parametrize(
     ("name", "models", "share", "complaint"),
     [
-        ("Try this", NEW, 0.1, "canary name 'Try this' is not usable"),
-        ("_running.json", NEW, 0.1, "not usable"),
+        ("Try this", NEW, 0.1, "canary name 'Try this' cannot be used"),
+        ("_running.json", NEW, 0.1, "cannot be used"),
         ("try", {}, 0.1, "needs a model"),
         ("try", NEW, 0, "more than 0"),
         ("try", NEW, 1.5, "at most 1"),

@@ -73,7 +73,7 @@ def test_the_same_request_after_a_new_run_is_kept_as_it_was(store):
     keep(store, one)
     run_anew(store)
     assert keep(store, one) == one
-    with pytest.raises(ReviewConflict, match="segment was run anew"):
+    with pytest.raises(ReviewConflict, match="segment was run again"):
         keep(store, decision(store, version=2))
 
 
@@ -99,7 +99,7 @@ def test_readers_do_not_stand_in_each_others_way(store):
 
 def test_an_image_that_is_another_now_is_a_conflict(store):
     seen = decision(store).seen.model_copy(update={"sha256": "0" * 64})
-    with pytest.raises(ReviewConflict, match="another one") as refused:
+    with pytest.raises(ReviewConflict, match="not the one that the reader saw") as refused:
         keep(store, decision(store, seen=seen))
     assert refused.value.reason == "another_image"
 
@@ -113,7 +113,7 @@ def test_what_was_run_anew_since_is_a_conflict_until_the_reader_knows(store):
     record = run_anew(store)
     made = decision(store)
     assert newer_results(store, record.source.sha256, made.seen.stages) == {Stage.SEGMENT: "f" * 32}
-    with pytest.raises(ReviewConflict, match="segment was run anew") as refused:
+    with pytest.raises(ReviewConflict, match="segment was run again") as refused:
         keep(store, made)
     assert refused.value.reason == "newer_results"
     keep(store, decision(store, despite={Stage.SEGMENT: "f" * 32}))

@@ -35,7 +35,7 @@ def test_a_plan_is_read_as_it_was_kept_and_kept_once():
 def test_there_is_none_where_there_is_none_and_a_damaged_one_is_said():
     store = Store()
     assert plan_of(store, "first") is None
-    with pytest.raises(UsageError, match=r"plan name '\.\./b' is not usable"):
+    with pytest.raises(UsageError, match=r"plan name '\.\./b' cannot be used"):
         plan_of(store, "../b")
     store.put("reviews/_plans/first.json", b"{}", "application/json")
     with pytest.raises(RecordDamaged, match=r"reviews/_plans/first\.json is damaged"):

@@ -36,5 +36,5 @@ def test_a_lease_outlives_two_heartbeats():
 @pytest.mark.parametrize("value", ["[[[[", "[" * 100_000])
 def test_a_setting_that_is_no_json_is_refused_in_one_sentence(monkeypatch, value):
     monkeypatch.setenv("DERMBATCH_MODELS", value)
-    with pytest.raises(UsageError, match="no JSON"):
+    with pytest.raises(UsageError, match="not JSON"):
         load()

@@ -18,12 +18,12 @@ from orchestrator.reporting.table.columns import as_parquet
 from orchestrator.similar import answer as answers
 from orchestrator.similar import codes, growing, identity
 from orchestrator.similar.answer import Question, answer
+from orchestrator.similar.answer_json import values_of
 from orchestrator.similar.facts import NOTHING, parse
 from orchestrator.similar.held import Forbidden, read_index
 from orchestrator.similar.patterns import Box
 from orchestrator.similar.picture import look_of
 from orchestrator.similar.shelf import IndexShelf, Refinement
-from orchestrator.similar.told import values_of
 from tests.outcome_samples import CREATED, batch_of, entry_of, mask_png, result_of, table_of, write_manifest
 
 SIDE = 96

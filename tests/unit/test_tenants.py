@@ -166,7 +166,7 @@ def test_names_of_batches_begin_with_their_tenant_and_say_nothing_of_others(sett
     assert submission.name_for("clinic-a.monday", "clinic-b", declared) == "clinic-b.clinic-a.monday"
     assert submission.name_for(None, "clinic-b", declared).startswith("clinic-b.batch-")
     assert submission.name_for("monday", "clinic-a", Settings()) == "monday"
-    with pytest.raises(UsageError, match="not usable"):
+    with pytest.raises(UsageError, match="cannot be used"):
         submission.name_for("x" * 95, "clinic-a", declared)
     assert layout.is_owned("watch-clinic-a.urgent-20260302", "clinic-a")
     for other in ("monday", "clinic-ab.monday", "clinic-b.clinic-a.monday", "clinic-a", "watch-x-clinic-a.y"):

@@ -12,10 +12,10 @@ from desk.api.answers import json_of
 from desk.api.images import TheRecord
 from desk.desk import TheDesk, ThePerson, TheStore
 from orchestrator.similar.answer import MOST, Question, answer
+from orchestrator.similar.answer_json import values_of
 from orchestrator.similar.growing import indexes, waiting
 from orchestrator.similar.held import Index
 from orchestrator.similar.shelf import IndexShelf, Refinement
-from orchestrator.similar.told import values_of
 
 router = APIRouter(prefix="/v1", tags=["similar"])
 

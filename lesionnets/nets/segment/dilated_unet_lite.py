@@ -1,6 +1,6 @@
-"""The dilated U-Net of Bisla et al. 2019 (section 3.4) on an encoder that ImageNet taught to see.
+"""The dilated U-Net of Bisla et al. 2019 (section 3.4) on an encoder with ImageNet's weights.
 
-What pretraining brings to the paper's network: levels, dilations and decoder are those of
+It shows what pretraining adds to the paper's network. Levels, dilations and decoder are those of
 ``nets.segment.dilated_unet``, but an EfficientNet-Lite0 (``nets.efficient_lite``) describes the picture at a half
 to a sixteenth of its sides. Start the encoder from ImageNet's weights: :meth:`DilatedUNetLite.load_encoder`.
 """
@@ -18,15 +18,16 @@ from lesionnets.nets.segment.segmenter import Segmenter
 from lesionnets.nets.sizes import padded, scaled
 
 DEEPEST = 4
-"""Encoder's levels that are used, a half to a sixteenth of the image's sides, as in the paper's U-Net."""
+"""Levels of the encoder that are used: a half to a sixteenth of the image's sides, as in the paper's U-Net."""
 
 
 class DilatedUNetLite(Segmenter):
     """U-Net on EfficientNet-Lite0 whose two deepest levels end in dilated convolutions.
 
     Args:
-        width: Of the U-Net's own levels; 1.0 is the paper's. The encoder has one width, that of its weights.
-        size: Side in pixels of the square pictures that it is trained on and served with; others work too.
+        width: Multiplies the channels of the U-Net's own levels; 1.0 is the paper's width. The encoder has the
+            width of its weights.
+        size: Side in pixels of the square pictures that it is trained on and served with; other sizes work, too.
 
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, 1, H, W].
@@ -57,7 +58,7 @@ class DilatedUNetLite(Segmenter):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def load_encoder(self, encoder: EfficientLite) -> None:
-        """Take the weights of an EfficientNet-Lite0 that ``nets.efficient_lite.load_imagenet`` filled."""
+        """Copy the weights of an EfficientNet-Lite0 that ``nets.efficient_lite.load_imagenet`` filled."""
         wanted = self.encoder.state_dict()
         state = encoder.state_dict()
         self.encoder.load_state_dict({name: state[name] for name in wanted})

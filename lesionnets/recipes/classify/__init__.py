@@ -1,1 +1,1 @@
-"""Recipes of the classify stage."""
+"""Recipes for the classify stage."""

@@ -1,7 +1,7 @@
-"""Diagnosis by discovered patterns, in the shape of the patent's sources and from nothing (S17).
+"""Diagnosis by discovered patterns, with the network of the patent's sources, trained from nothing (S17).
 
-Lin et al. (ICCV 2015) begin with ImageNet's weights, of which none of VGG-16 are free; their filters are learnt
-here. Views, balance and measure are those of ``classify_lite``, but of the lesion alone.
+Lin et al. (ICCV 2015) start from ImageNet's weights. None are free for VGG-16, so the filters are learned here.
+Views, balance and measure are as in ``classify_lite``, but for the lesion alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH = 32
 RATE = 1e-3
 MINUTES = 15.0
 WIDTH = 0.25
-"""On a CPU; 1.0 is VGG-16's."""
+"""Multiplies the channels on a CPU; 1.0 is VGG-16's width."""
 PATIENCE = 12
 AT_ONCE = 64
 

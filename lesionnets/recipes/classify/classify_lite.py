@@ -1,9 +1,9 @@
-"""Diagnosis of lesions by an EfficientNet-Lite with ImageNet weights, made to hold on other clinics' pictures.
+"""Diagnosis of lesions by an EfficientNet-Lite with ImageNet weights, made to work on other clinics' pictures.
 
-Views lie anywhere between the lesion and the whole picture, keep its proportions but for some squashing, and
-vary in light, colours, resolution and what lies over the skin, as cameras and clinics do; a tell-tale of the
-source must not tell the diagnosis, so diagnoses are balanced within sources. No checkpoint is chosen: the last
-average of the weights counts. ``--leave-out`` trains without a source and measures on it.
+Views lie anywhere between the lesion and the whole picture, keep its proportions except for some squashing, and
+vary in light, colours, resolution and what covers the skin, as cameras and clinics do. Signs of the source must
+not give away the diagnosis, so diagnoses are balanced within sources. No checkpoint is chosen: the last average of
+the weights counts. ``--leave-out`` trains without a source and measures on it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ VERSION = 0
 SIZE = 224
 """Side of the network's input in pixels."""
 MARGIN = 9 / 7
-"""Side of pictures in memory over that of the network's input, so that zooming in stays sharp."""
+"""Side of pictures in memory as a multiple of the network's input, so that zooming in stays sharp."""
 BATCH = 64
 EPOCHS = 45
 MINUTES = 600.0
 PATIENCE = 12
 RATE = 1.5e-4
-"""Of the encoder, at its peak; the head learns ten times as fast."""
+"""Peak learning rate of the encoder; the head learns ten times as fast."""
 VARIED = Looks()
 FROZEN = 3
-"""First blocks of the encoder that are not trained: edges and colours are the same everywhere, and cost most."""
+"""First blocks of the encoder that are frozen: edges and colours are the same everywhere, and cost most."""
 SHARES = (0.0, 1.0)
 """The two views that are served: lesion and picture."""
 
@@ -72,18 +72,18 @@ def train_one(
     batch_size: int = BATCH,
     rate: float = RATE,
 ) -> Path:
-    """One training.
+    """Run one training.
 
     Args:
         options: Folder, seed and time.
         training: Images with diagnoses, on the device.
-        held_out: Those to measure on, likewise.
+        held_out: Images to measure on, also on the device.
         size: Side of the network's input in pixels.
-        epochs: Of training, where no minutes are given.
-        version: Of the encoder.
+        epochs: Number of epochs, if no minutes are given.
+        version: Version of the encoder, 0 to 2.
         vary: What is varied.
         batch_size: Views in a step.
-        rate: Of the encoder, at its peak.
+        rate: Peak learning rate of the encoder.
 
     Returns:
         Its checkpoint.
@@ -112,7 +112,7 @@ def train_one(
 
 
 def optimiser(model: LiteClassifier, rate: float) -> torch.optim.Optimizer:
-    """AdamW at two rates, over what is not frozen."""
+    """AdamW with two rates, for what is not frozen."""
     parts = [
         {"params": model.encoder.freeze(FROZEN), "lr": rate},
         {"params": list(model.head.parameters()), "lr": 10 * rate},

@@ -1,10 +1,10 @@
 """Diagnosis of lesions by a MobileNetV2 with ImageNet weights, guided by the lesion's mask; ISIC 2017 (CC0).
 
-The mask says where to look (a square around the lesion) and what to weigh (features pooled over the lesion beside
-those of the whole square). Masks are those of the recipe ``segment_mobilenet``, whose run lies beside this one,
-cleaned as a worker cleans them, and in training the experts' too. The first blocks stay as ImageNet made them; the
-rest is tuned with class-balanced cross-entropy. Last, one temperature is fitted on the validation images (Guo et
-al., ICML 2017).
+The mask says where to look (a square around the lesion) and what to weight (features pooled over the lesion, next
+to those of the whole square). Masks are those of the recipe ``segment_mobilenet``, whose run is next to this one,
+cleaned as a worker does it; in training there are the experts' masks, too. The first blocks are frozen, and the
+rest is tuned with class-balanced cross-entropy. At the end, a temperature is fitted on the validation images (Guo
+et al., ICML 2017).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from lesionnets.training import RecipeOptions, Run, fit
 
 MINUTES = 20.0
 SEGMENTER = "segment_mobilenet"
-"""Recipe of the network that finds the lesions."""
+"""The recipe of the network that finds the lesions."""
 FROZEN = 4
-"""First layers of the backbone that are not trained: edges and colours are the same everywhere."""
+"""First layers of the backbone that are frozen: edges and colours are the same everywhere."""
 
 PATIENCE = 15
 
@@ -91,7 +91,7 @@ def train(options: RecipeOptions) -> Path:
 
 
 def segmenter(path: Path) -> Callable[[Image], Image]:
-    """The function from image to the mask that a worker makes of a segmentation checkpoint's map, uint8 [H, W].
+    """The function from an image to the mask uint8 [H, W] that a worker makes with a segmentation checkpoint.
 
     Raises:
         UsageError: If the checkpoint is missing or of another recipe.

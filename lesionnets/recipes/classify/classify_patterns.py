@@ -1,9 +1,9 @@
 """Diagnosis by patterns that the network discovers itself (S17; US 2018/0130203 A1, [0063]), on a frozen encoder.
 
-EfficientNet-Lite0 keeps ImageNet's weights and is asked once, of several views of each picture
-(:mod:`lesionnets.data.bank`); what is learned on top takes minutes. So a training has as many views as the bank,
-which lies beside the run, for other runs too. As with ``classify_lite``, diagnoses are balanced within sources, no
-checkpoint is chosen, and ``--leave-out`` trains without a source and measures on it.
+EfficientNet-Lite0 is frozen and run only once, on several views of each picture (:mod:`lesionnets.data.bank`);
+learning on top takes minutes. So a training has as many views as the bank, which is next to the run, for other
+runs, too. As with ``classify_lite``, diagnoses are balanced within sources, no checkpoint is chosen, and
+``--leave-out`` trains without a source and measures on it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZE = 160
 """Side of the network's input in pixels."""
 MARGIN = 9 / 7
 VIEWS = 1
-"""Random views of every picture in the bank; more cost a training's time each."""
+"""Number of random views of each picture in the bank; each one more costs as much as a training."""
 SHARES = (0.0,)
 """The views that are served: the lesion alone. They are the bank's last ones."""
 BATCH = 64
@@ -42,7 +42,7 @@ MINUTES = 60.0
 PATIENCE = 12
 RATE = 2e-3
 BANK_SEED = 2017
-"""Of the views: trainings of other seeds see the same ones."""
+"""Seed of the views; trainings with other seeds see the same ones."""
 AT_ONCE = 32
 
 Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]
@@ -54,7 +54,7 @@ class Seen:
     """Pictures as the encoder sees them.
 
     Attributes:
-        bank: Of all of them.
+        bank: Bank of all pictures.
         labels: Int64 [N].
         sources: Int64 [N].
     """
@@ -64,7 +64,7 @@ class Seen:
     sources: Tensor
 
     def of(self, rows: Tensor) -> Seen:
-        """Some of them, int64 [n]."""
+        """Some of the pictures, by rows int64 [n]."""
         bank = LevelBank(tuple(level[rows] for level in self.bank.levels), self.bank.masks[rows])
         return Seen(bank, self.labels[rows], self.sources[rows])
 
@@ -74,7 +74,7 @@ class BankViews:
 
     Args:
         seen: All pictures.
-        rows: Int64 [n]: those to train on.
+        rows: Int64 [n]: rows to train on.
         batch_size: Views in a batch.
     """
 

@@ -3,10 +3,10 @@
 On ISIC 2017 (CC0) three diagnoses; on a folder of HAM10000's layout its seven, split by lesion. HAM10000 is CC
 BY-NC: weights trained on it do not ship, and have a name of their own, ``classify_resnet_ham10000``.
 
-The paper starts from ImageNet weights, of which none were to be had for this network, and balances classes by
-pictures that networks generated: ours learns from scratch, and class-balanced cross-entropy does the balancing.
-Pictures are turned, mirrored, zoomed and seen in other light. The paper's purified copies of the training pictures
-are not among them. Last, one temperature is fitted on the validation images (Guo et al., ICML 2017).
+The paper starts from ImageNet weights, which we did not find for this network, and balances classes with generated
+pictures. Ours learns from scratch, and class-balanced cross-entropy does the balancing. Pictures are turned,
+mirrored, zoomed and seen in other light. The paper's purified copies of the training pictures are not among them.
+At the end, a temperature is fitted on the validation images (Guo et al., ICML 2017).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ BATCH = 32
 RATE = 1e-3
 MINUTES = 15.0
 WIDTH = 0.25
-"""On a CPU; 1.0 is the paper's."""
+"""Multiplies the channels on a CPU; 1.0 is the paper's width."""
 PATIENCE = 15
 
 
 def find_data(data: Path) -> tuple[str, tuple[str, ...], list[Sample], list[Sample]]:
-    """What the model is called, its diagnoses, and the images to train and to choose on, by the folder's layout.
+    """The model's name, its diagnoses, and the images to train and to choose on, by the folder's layout.
 
     Raises:
         UsageError: If files are missing or hold an unknown diagnosis.

@@ -1,1 +1,1 @@
-"""Recipes of the enhance stage."""
+"""Recipes for the enhance stage."""

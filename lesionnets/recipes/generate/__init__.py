@@ -1,1 +1,1 @@
-"""Recipes of networks that make up pictures of lesions."""
+"""Recipes for networks that generate pictures of lesions."""

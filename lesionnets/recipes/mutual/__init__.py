@@ -1,1 +1,1 @@
-"""Recipes of mutual bootstrapping."""
+"""Recipes for mutual bootstrapping."""

@@ -1,15 +1,15 @@
 """MB-DCNN: segmentation and classification that help each other (Xie et al., IEEE TMI 2020); ISIC 2017 (CC0).
 
-Four networks one after the other, each in a folder of its own below the run's:
+Four networks are trained one after another, each in a folder of its own below the run's folder:
 
-1. ``coarse``: coarse-SN, from the image to a coarse mask, by Dice + 0.05 rank loss.
-2. ``mask``: mask-CN, from image and coarse mask to the diagnosis, by class-balanced cross-entropy.
-3. ``unguided``: the control, mask-CN's network with a mask of ones, for as many epochs as mask-CN.
-4. ``enhanced``: enhanced-SN, which begins as coarse-SN and is told where mask-CN looked, by coarse-SN's loss.
+1. ``coarse``: coarse-SN, from the image to a coarse mask, by Dice + 0.05 rank loss. 2. ``mask``: mask-CN, from
+image and coarse mask to the diagnosis, by class-balanced cross-entropy. 3. ``unguided``: the control, mask-CN's
+network with a mask of ones, for as many epochs as mask-CN. 4. ``enhanced``: enhanced-SN, which starts as coarse-SN
+and is told where mask-CN looked, by coarse-SN's loss.
 
-``best.pt`` beside the folders holds all three networks in a row. A part that is finished is not trained again by
-``--resume``. On MobileNetV2 with ImageNet's weights; the recipe ``mb_dcnn_xception`` is the paper's network, for a
-GPU. What the abstract leaves open is settled in docs/decisions/0021.
+``best.pt`` next to the folders holds all three networks in a row. ``--resume`` does not train a finished part
+again. The networks are on MobileNetV2 with ImageNet's weights; the recipe ``mb_dcnn_xception`` has the paper's
+network, for a GPU. What the abstract leaves open is settled in docs/decisions/0021.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from lesionnets.training import RecipeOptions, Run, fit
 
 MINUTES = 70.0
 SHARES = {"coarse": 0.25, "mask": 0.15, "unguided": 0.15, "enhanced": 0.45}
-"""Of the minutes. The control's follow from mask-CN's, as it is trained for as many epochs."""
+"""Shares of the minutes. The control's follow from mask-CN's, as it is trained for as many epochs."""
 
 PATIENCE = 20
-"""Validations without a better figure after which a part is finished."""
+"""Number of validations without a better figure after which a part is finished."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Plan:
     """Backbone and sizes.
 
     Attributes:
-        backbone: Of ``lesionnets.nets.mutual.mutual.BACKBONES``.
+        backbone: One of ``lesionnets.nets.mutual.mutual.BACKBONES``.
         size: Side of the pictures in pixels.
         batch_size: Images in a batch.
-        rate: Peak learning rate of what begins from nothing; what ImageNet or coarse-SN has taught gets a tenth.
-        width: Keyword arguments that make networks narrower: of segmentation, of classification.
+        rate: Peak learning rate of layers that start from nothing; those from ImageNet or coarse-SN get a tenth.
+        width: Keyword arguments that make networks narrower, for segmentation and for classification.
     """
 
     backbone: str
@@ -106,7 +106,7 @@ def train(options: RecipeOptions) -> Path:
 
 
 def bootstrap(options: RecipeOptions, plan: Plan) -> Path:
-    """Train the parts in order, but those that are finished where ``options.resume``; see :func:`train`."""
+    """Train the parts in order, without the finished ones if ``options.resume``; see :func:`train`."""
     parts = {name: options.out / name / "best.pt" for name in SHARES}
     if not options.resume:
         # First of all: what an earlier run finished must not pass for this one's after a kill.
@@ -128,7 +128,7 @@ def finished(best: Path) -> bool:
 
 
 def budget(options: RecipeOptions, part: str) -> dict[str, Any]:
-    """What every part hands to ``fit``: its share of the time, and what the options say."""
+    """Arguments of ``fit`` for a part: its share of the time, and what the options say."""
     minutes = (options.minutes or MINUTES) * SHARES[part]
     length = {"epochs": 1} if options.smoke else {"minutes": minutes}
     patience = options.patience or PATIENCE
@@ -136,7 +136,7 @@ def budget(options: RecipeOptions, part: str) -> dict[str, Any]:
 
 
 def optimiser(model: nn.Module, taught: nn.Module | None, rate: float) -> torch.optim.Optimizer:
-    """AdamW over what is not frozen; what is taught already learns a tenth as fast."""
+    """AdamW for what is not frozen; pretrained layers learn a tenth as fast."""
     slow = [] if taught is None else [p for p in taught.parameters() if p.requires_grad]
     known = {id(parameter) for parameter in slow}
     fast = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
@@ -151,7 +151,7 @@ def dice_rank_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def start(model: nn.Module, options: RecipeOptions) -> nn.Module | None:
-    """Give a network on MobileNetV2 its ImageNet weights; returns the part that has them, if any."""
+    """Load ImageNet's weights into a network on MobileNetV2; returns the part with them, if any."""
     if not isinstance(model, MobileCoarseSN | MobileMaskCN):
         return None
     if not options.smoke:
@@ -257,7 +257,7 @@ def train_enhanced(options: RecipeOptions, plan: Plan, parts: dict[str, Path]) -
 
 
 def gather(parts: dict[str, Path], best: Path) -> Path:
-    """Write the checkpoint of the three networks with what all four parts reached."""
+    """Write the checkpoint of the three networks, with the figures of all four parts."""
     whole = checkpoint.load(parts["enhanced"])
     figures = dict(whole.figures)
     for part, figure in (("coarse", "jaccard"), ("mask", "mean_auc"), ("unguided", "mean_auc")):

@@ -1,7 +1,7 @@
-"""MB-DCNN at the paper's size, on Xception from nothing: for a GPU. All else is the recipe ``mb_dcnn``'s.
+"""MB-DCNN at the paper's size, on Xception from nothing, for a GPU. All else is as in the recipe ``mb_dcnn``.
 
-130 million values that no ImageNet weights under a free licence were to be had for: it wants hours and more images
-than ISIC 2017's.
+It has 130 million parameters, and there are no ImageNet weights for it under a free licence. So it needs hours,
+and more images than ISIC 2017 has.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Recipes of the purify stage."""
+"""Recipes for the purify stage."""

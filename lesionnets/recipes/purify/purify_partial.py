@@ -1,9 +1,9 @@
 """Purification by partial convolutions: Bisla et al. 2019, section 3.3; Liu et al., ECCV 2018; ISIC 2017 (CC0).
 
-Pairs are made as the paper makes them: the classical finder, corrected by the lesion mask, takes hairs and rulers
-out of the training images. Over these, hairs, rulers and ink are drawn. For the paper's "random masking" every
-picture also gets the holes of another one of its batch. The painter learns with Liu et al.'s five terms, in
-features of MobileNetV2 that stand in for VGG-16's; the finder of holes learns beside it, from the same pairs.
+Pairs are made as in the paper: the classical finder, corrected by the lesion mask, removes hairs and rulers from
+the training images, and then hairs, rulers and ink are drawn over them. For the paper's "random masking" each
+picture also gets the holes of another picture of its batch. The painter learns from Liu et al.'s five terms, with
+features of MobileNetV2 instead of VGG-16's; the finder of holes learns from the same pairs at the same time.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NAME = "purify_partial"
 MINUTES = 25.0
 PATIENCE = 8
 WIDTH = 0.25
-"""Of the painter, on a CPU."""
+"""Width of the painter on a CPU; 1.0 is the paper's."""
 RATE = 2e-3
-"""At its peak. Bisla et al. take Adam, then SGD over a week on GPUs; one cycle of AdamW suits half an hour."""
+"""Peak rate. Bisla et al. use Adam, then SGD for a week on GPUs; one cycle of AdamW suits half an hour."""
 
 FEATURE_SCALE = 0.1
 """Liu et al.'s weights are for VGG's features. Those of MobileNetV2 are larger: unscaled, the style of a picture
@@ -40,7 +40,7 @@ that is filled plainly costs 8.0 and its holes 0.02; scaled, 0.08."""
 
 
 def loss_with(features: nn.Module) -> Callable[[nn.Module, Planes], Tensor]:
-    """The loss of a batch, in which pictures are compared in given features too."""
+    """The loss of a batch, which also compares pictures by the given features."""
 
     def scaled(picture: Tensor) -> list[Tensor]:
         return [values.float() * FEATURE_SCALE for values in features(picture)]

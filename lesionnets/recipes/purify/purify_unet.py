@@ -1,9 +1,9 @@
-"""Purification: a small U-Net learns to find and to paint over what was laid over images (ISIC 2017, CC0).
+"""Purification: a small U-Net learns to find and paint over what was laid over images (ISIC 2017, CC0).
 
-Hair of many kinds, rulers and ink are drawn, and real hair is lifted from the training images that have most of
-it; such layers are laid over images and phantoms with hardly any. What lies over those by itself has no known
-truth: the classical finder, corrected by the lesion mask, takes it out of the loss, so that dark structures of a
-lesion stay examples of what is not to be removed (after Bisla et al. 2019, section 3.3).
+Hair of many kinds, rulers and ink are drawn, and real hair is lifted from the hairiest training images. These
+layers are laid over images and phantoms with hardly any hair. For hair that those images have themselves the truth
+is not known: the classical finder, corrected by the lesion mask, takes it out of the loss, so that dark structures
+of a lesion remain examples of what to keep (after Bisla et al. 2019, section 3.3).
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ PATIENCE = 40
 WIDTHS = (16, 32, 64, 96)
 """Channels of the levels at width 1.0, which two CPU cores can train."""
 RATE, FINE_RATE = 3e-3, 2e-3
-"""Peak learning rates: from nothing, and from weights that are given, of a wider network as a rule."""
+"""Peak learning rates, from nothing and from given weights, which are usually those of a wider network."""
 OUTSIDE_WEIGHT = 0.3
-"""Of a level of change outside hair against the share of error left inside, in the choice."""
+"""Weight of one level of change outside hair, relative to the share of error left inside, when choosing."""
 HOLE_WEIGHT = 6.0
-"""Weight of the error in the holes against that elsewhere, as in Liu et al. 2018."""
+"""Weight of the error in the holes relative to that elsewhere, as in Liu et al. 2018."""
 
 
 def map_loss(logits: Tensor, mask: Tensor, unknown: Tensor) -> Tensor:
-    """Cross-entropy and Dice of the occlusion map, where the truth is known; float [N, 1, H, W] to a scalar."""
+    """Cross-entropy and Dice of the occlusion map where the truth is known; float [N, 1, H, W] -> scalar."""
     logits, known = logits.float(), 1 - unknown
     entropy = (F.binary_cross_entropy_with_logits(logits, mask, reduction="none") * known).mean()
     found = logits.sigmoid() * known
@@ -60,7 +60,7 @@ def map_loss(logits: Tensor, mask: Tensor, unknown: Tensor) -> Tensor:
 
 
 def loss_step(model: nn.Module, batch: Planes) -> Tensor:
-    """Loss of the map, and mean absolute error of the picture in and out of the holes."""
+    """Loss of the map, plus mean absolute error of the picture inside and outside the holes."""
     covered, clean, mask, unknown = batch
     logits, picture = model(covered)
     error = (picture.float() - clean).abs().mean(dim=1, keepdim=True)
@@ -74,7 +74,7 @@ def loss_step(model: nn.Module, batch: Planes) -> Tensor:
 
 
 def purify(model: nn.Module, image: Image) -> Image:
-    """Run the network as :mod:`lesionnets.graphs.purify` serves it; uint8 [H, W, 3] to the same."""
+    """Run the network as :mod:`lesionnets.graphs.purify` serves it; uint8 [H, W, 3] -> the same."""
     height, width = image.shape[:2]
     stride = model.stride if isinstance(model, FoldedUNet) else 16
     factor = min(ENLARGED, LONG_SIDE / max(height, width))
@@ -92,12 +92,12 @@ def purify(model: nn.Module, image: Image) -> Image:
 
 
 class Validation:
-    """Error inside hair and change outside it: drawn on images with least of their own and on phantoms; real hair.
+    """Error inside hair and change outside: of hair drawn on the barest images and on phantoms, and of real hair.
 
     Args:
-        images: With least hair of their own.
+        images: Images with least hair of their own.
         hairy: Pictures whose hair is lifted and laid over those, at two sizes.
-        phantoms: How many.
+        phantoms: Number of phantoms.
     """
 
     def __init__(self, images: Sequence[Image], hairy: Sequence[Sample] = (), *, phantoms: int) -> None:

@@ -1,1 +1,1 @@
-"""Recipes of the segment stage."""
+"""Recipes for the segment stage."""

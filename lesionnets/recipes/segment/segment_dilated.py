@@ -1,9 +1,9 @@
 """Lesion segmentation by a U-Net with dilated convolutions (Bisla et al. 2019, section 3.4); ISIC 2017 (CC0).
 
 As in the paper: binary cross-entropy, Adam, pictures squashed to a square, holes filled after the threshold (which
-``dermbatch.images.lesion`` does for every network). Its input size and rate did not survive in the text. Ours: a
-rate that rises and falls, weights averaged, pictures augmented for other frames, dark corners, hairs and light,
-and a share of the paper's width where there is no GPU.
+``dermbatch.images.lesion`` does for every network). Input size and learning rate are missing in its text. Ours are
+a rate that rises and falls, averaged weights, pictures augmented for other frames, dark corners, hairs and light,
+and a share of the paper's width if there is no GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lesionnets.training import RecipeOptions
 
 RATE = 1e-3
 WIDTH = 0.25
-"""On a CPU; 1.0 is the paper's."""
+"""Multiplies the channels on a CPU; 1.0 is the paper's width."""
 
 
 def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

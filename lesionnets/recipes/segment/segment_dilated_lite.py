@@ -1,7 +1,7 @@
-"""Bisla's dilated U-Net (S3) on an EfficientNet-Lite0 that ImageNet taught to see; ISIC 2017 (CC0).
+"""Bisla's dilated U-Net (S3) on an EfficientNet-Lite0 with ImageNet's weights; ISIC 2017 (CC0).
 
-All as in ``segment_dilated``, the paper's recipe (binary cross-entropy, Adam), but for the encoder: its first
-blocks stay as ImageNet made them, the rest learns a tenth as fast as what begins from nothing.
+Everything is as in ``segment_dilated``, the paper's recipe (binary cross-entropy, Adam), except the encoder: its
+first blocks are frozen, and the rest learns a tenth as fast as what starts from nothing.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from lesionnets.segmenter_training import Plan, train_segmenter
 from lesionnets.training import RecipeOptions
 
 FROZEN = 3
-"""First blocks of the encoder that are not trained: edges and colours are the same everywhere, and cost most."""
+"""First blocks of the encoder that are frozen: edges and colours are the same everywhere, and cost most."""
 
 
 def optimiser(model: DilatedUNetLite) -> torch.optim.Optimizer:
-    """Adam at two rates, over what is not frozen."""
+    """Adam with two rates, for what is not frozen."""
     encoder = model.encoder.freeze(FROZEN)
     own = [value for name, value in model.named_parameters() if not name.startswith("encoder.")]
     return torch.optim.Adam([{"params": encoder, "lr": RATE / 10}, {"params": own, "lr": RATE}])
 
 
 def load_imagenet_encoder(model: DilatedUNetLite) -> None:
-    """Fill the encoder, which lacks the deepest layers."""
+    """Load ImageNet's weights into the encoder, which lacks the deepest layers."""
     whole = EfficientLite(0)
     load_imagenet(whole, 0)
     model.load_encoder(whole)
@@ -38,7 +38,7 @@ def train(options: RecipeOptions) -> Path:
     """Train on ``DATA/train``, choose on ``DATA/val``; returns the best checkpoint.
 
     Raises:
-        UsageError: Where the data folder, its parts or the weights are missing, or images and masks do not fit.
+        UsageError: If the data folder, its parts or the weights are missing, or images and masks do not fit.
     """
     plan = Plan(
         recipe="segment_dilated_lite",

@@ -1,8 +1,8 @@
 """Lesion segmentation by a U-Net on EfficientNet-B3 (SkinSegmentSRGAN, sections 3.2 and 4.2.1); ISIC 2017 (CC0).
 
 As in the paper: BCE + Dice, Adam, batches of 16, batch norm and dropout in encoder and decoder. The paper starts
-from ImageNet weights, of which none were to be had for this encoder: ours learns from scratch, and so at ten times
-the paper's rate. Pictures are augmented for other frames, dark corners, hairs and light.
+from ImageNet weights, but we found none for this encoder. Ours learns from scratch, and so at ten times the
+paper's rate. Pictures are augmented for other frames, dark corners, hairs and light.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from lesionnets.training import RecipeOptions
 DROPOUT = 0.2
 RATE = 1e-3
 WIDTH = 0.25
-"""On a CPU; 1.0 is the paper's."""
+"""Multiplies the channels on a CPU; 1.0 is the paper's width."""
 SMOKE_DEPTH = 0.1
-"""Of the encoder, in a smoke test: one block a stage."""
+"""Depth of the encoder in a smoke test: one block in each stage."""
 
 
 def train(options: RecipeOptions) -> Path:

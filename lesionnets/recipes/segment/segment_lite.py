@@ -1,9 +1,9 @@
-"""Lesion segmentation by a U-Net on an EfficientNet-Lite that ImageNet taught to see, for faint lesions, too.
+"""Lesion segmentation by a U-Net on an EfficientNet-Lite with ImageNet's weights, also for faint lesions.
 
-Experts draw faint lesions wide and sharp ones tight, and clinics differ: the masks' edges are blurred, so that the
-network says how likely a pixel is to be drawn as lesion. Pictures lose contrast at random, what the network does
-badly on comes more often. ``--leave-out`` trains without a source and measures on it. No checkpoint is chosen: the
-last average counts.
+Experts draw faint lesions wide and sharp ones tight, and clinics differ. So the masks' edges are blurred, and the
+network says how likely a pixel is to be drawn as lesion. Pictures lose contrast at random, and those on which the
+network does badly come more often. ``--leave-out`` trains without a source and measures on it. No checkpoint is
+chosen: the last average of the weights counts.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ VERSION = 0
 SIZE = 256
 """Side of the network's input in pixels."""
 MARGIN = 9 / 8
-"""Side of pictures in memory over that of the network's input, so that zooming in stays sharp."""
+"""Side of pictures in memory as a multiple of the network's input, so that zooming in stays sharp."""
 BATCH = 32
 EPOCHS = 45
 MINUTES = 900.0
 PATIENCE = 12
 FROZEN = 3
-"""First blocks of the encoder that are not trained: edges and colours are the same everywhere, and cost most."""
+"""First blocks of the encoder that are frozen: edges and colours are the same everywhere, and cost most."""
 RATE = 3e-3
-"""Of the decoder, at its peak; the encoder learns a tenth as fast."""
+"""Peak learning rate of the decoder; the encoder learns a tenth as fast."""
 
 
 def train(options: RecipeOptions) -> Path:
-    """Train on ``DATA/train`` and what was added to it; returns the checkpoint.
+    """Train on ``DATA/train`` and its additions; returns the checkpoint.
 
     Raises:
         UsageError: If data or weights are missing, or images and masks do not fit.
@@ -64,17 +64,17 @@ def train_one(
     soft: bool = True,
     batch_size: int = BATCH,
 ) -> Path:
-    """One training.
+    """Run one training.
 
     Args:
         options: Folder, seed and time.
         training: Images with masks, on the device.
-        held_out: Those to measure on, likewise.
+        held_out: Images to measure on, also on the device.
         size: Side of the network's input in pixels.
-        epochs: Of training, where no minutes are given.
-        version: Of the encoder.
+        epochs: Number of epochs, if no minutes are given.
+        version: Version of the encoder, 0 to 2.
         soft: Blur the masks' edges.
-        batch_size: Pictures a step.
+        batch_size: Pictures in a step.
 
     Returns:
         Its checkpoint.
@@ -110,7 +110,7 @@ def train_one(
 
 
 def load_imagenet_encoder(model: UNetLite, version: int) -> None:
-    """Fill the encoder, which is without its last layer."""
+    """Load ImageNet's weights into the encoder, which has no last layer."""
     whole = type(model.encoder)(version)
     load_imagenet(whole, version)
     wanted = model.encoder.state_dict()
@@ -118,7 +118,7 @@ def load_imagenet_encoder(model: UNetLite, version: int) -> None:
 
 
 def optimiser(model: UNetLite) -> torch.optim.Optimizer:
-    """AdamW at two rates, over what is not frozen."""
+    """AdamW with two rates, for what is not frozen."""
     parts = [
         {"params": model.encoder.freeze(FROZEN), "lr": RATE / 10},
         {"params": [*model.decoder.parameters(), *model.head.parameters()], "lr": RATE},
@@ -141,7 +141,7 @@ def overlap_losses(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def maps(model: nn.Module, album: Album, size: int) -> Tensor:
-    """Logits [N, 1, size, size] of an album's pictures, squashed as the served graph does."""
+    """Logits [N, 1, size, size] of an album's pictures, squashed as in the served graph."""
     assert isinstance(model, Segmenter)  # noqa: S101 - for the type checker: nothing else segments
     parts: list[Tensor] = []
     for part in torch.split(album.images, 32):

@@ -1,9 +1,8 @@
-"""Lesion segmentation by a U-Net on MobileNetV2, which ImageNet taught to see; ISIC 2017 (CC0).
+"""Lesion segmentation by a U-Net on MobileNetV2 with ImageNet's weights; ISIC 2017 (CC0).
 
-Images are squashed to 192 x 192; augmented for other frames, dark corners, hairs and light; BCE + Dice. The
-encoder's first blocks stay as ImageNet made them, its rest learns a tenth as fast as the decoder, which begins
-from nothing. Last, one temperature is fitted on the validation masks. Forty minutes on two CPU cores with
-bfloat16.
+Images are squashed to 192 x 192 and augmented for other frames, dark corners, hairs and light; the loss is BCE +
+Dice. The encoder's first blocks are frozen; the rest learns a tenth as fast as the decoder, which starts from
+nothing. At the end, a temperature is fitted on the validation masks. Forty minutes on two CPU cores with bfloat16.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ SIZE = 192
 
 MINUTES = 40.0
 FROZEN = 4
-"""First layers of the encoder that are not trained: edges and colours are the same everywhere, and cost most."""
+"""First layers of the encoder that are frozen: edges and colours are the same everywhere, and cost most."""
 
 RATE = 3e-3
-"""Of the decoder, at its peak."""
+"""Peak learning rate of the decoder."""
 WIDTH = 1.0
-"""Of the decoder, on a CPU."""
+"""Width of the decoder on a CPU."""
 
 
 def optimiser(model: UNetMobileNet) -> torch.optim.Optimizer:
-    """AdamW at two rates."""
+    """AdamW with two rates."""
     return torch.optim.AdamW(
         [
             {"params": model.encoder[FROZEN:].parameters(), "lr": RATE / 10},

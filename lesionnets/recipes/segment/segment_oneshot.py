@@ -1,9 +1,9 @@
 """One-shot segmentation of rare diseases by CD-FSS (see :mod:`lesionnets.nets.segment.one_shot`).
 
 Lesions of ``DATA`` (ISIC 2017, CC0, or HAM10000) are the skin domain, ``DATA/../openclipart`` (public domain) or
-``DATA/../fss1000`` the natural one; algorithm 1 takes them in turn. ``--unseen`` leaves a diagnosis out of
+``DATA/../fss1000`` the natural one; algorithm 1 takes them in turns. ``--unseen`` leaves a diagnosis out of
 training and measures on it; ``--learning`` gives the other rows of the paper's table 1. No checkpoint is chosen:
-the last average counts. On a CPU the encoder keeps ImageNet's weights and is asked once
+the last average of the weights counts. On a CPU the encoder is frozen and run only once
 (:mod:`lesionnets.data.bank`).
 """
 
@@ -38,25 +38,25 @@ SIZE = 128
 MARGIN = 9 / 8
 BATCH = 8
 STEPS = 100
-"""Batches of specific and of generic learning an epoch."""
+"""Number of batches of specific and of generic learning in an epoch."""
 MINUTES = 60.0
 PATIENCE = 12
 RATE = 3e-3
-"""Of all but the encoder, at its peak; E_3,4 learns a quarter as fast."""
+"""Peak learning rate of all but the encoder; E_3,4 learns a quarter as fast."""
 VIEWS = 2
-"""Of every lesion in a bank."""
+"""Number of views of each lesion in a bank."""
 THINGS = 250
-"""Batches of things in a bank."""
+"""Number of batches of things in a bank."""
 GENERIC = (Learning.ALTERNATE, Learning.NATURAL)
 DRAWS = 5
-"""Of a support for the validation."""
+"""Number of draws of a support for the validation."""
 
 
 def train(options: RecipeOptions) -> Path:
-    """Train on ``DATA/train`` without the unseen diagnosis, measure on what ``DATA/val`` has of it.
+    """Train on ``DATA/train`` without the unseen diagnosis, and measure on its images in ``DATA/val``.
 
     Raises:
-        UsageError: If data or weights are missing, or nobody has the unseen diagnosis.
+        UsageError: If data or weights are missing, or no image has the unseen diagnosis.
     """
     torch.manual_seed(options.seed)
     size, batch, steps = (64, 4, 2) if options.smoke else (SIZE, BATCH, STEPS)
@@ -88,7 +88,7 @@ def train(options: RecipeOptions) -> Path:
 
 @torch.no_grad()
 def standardise(model: OneShot, domains: Domains) -> None:
-    """Fit the scale of features on some batches of all domains."""
+    """Fit the standardisation of features on some batches of all domains."""
     batches = [part.batch() for part in domains if part is not None for _ in range(8)]
     pairs = [
         (one["low"], one["high"])
@@ -100,11 +100,11 @@ def standardise(model: OneShot, domains: Domains) -> None:
 
 
 Domains = tuple[Episodes | None, Episodes | None]
-"""Lesions and things, as far as a kind of learning has them."""
+"""Lesions and things, as far as the kind of learning needs them."""
 
 
 def live(options: RecipeOptions, seen: Sequence[Sample], size: int, batch: int) -> Domains:
-    """Both domains, augmented anew at each sight."""
+    """Both domains, augmented anew each time."""
     skin = things = None
     if options.learning is not Learning.NATURAL:
         album = album_of(seen, round(size * MARGIN))
@@ -115,7 +115,7 @@ def live(options: RecipeOptions, seen: Sequence[Sample], size: int, batch: int) 
 
 
 def banked(options: RecipeOptions, model: OneShot, samples: Sequence[Sample], size: int, batch: int) -> Domains:
-    """Both domains as the frozen extractor described them once; banks lie beside the run, for other runs too."""
+    """Both domains as the frozen extractor described them once; other runs can use the banks next to the run."""
     skin = things = None
     folder = options.out.parent / f"bank-{size}-{options.seed}{'-smoke' * options.smoke}"
     if options.learning is not Learning.NATURAL:
@@ -147,7 +147,7 @@ def parts(options: RecipeOptions) -> tuple[list[Sample], list[Sample]]:
     """Images with masks and diagnoses to train on and to measure on, of ISIC 2017 or HAM10000.
 
     Raises:
-        UsageError: If there are none, or none of the unseen diagnosis.
+        UsageError: If there are no images, or none of the unseen diagnosis.
     """
     data = options.data_folder()
     if is_ham10000(data):
@@ -168,13 +168,13 @@ def parts(options: RecipeOptions) -> tuple[list[Sample], list[Sample]]:
 
 
 def few_of_each(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """The first images of every diagnosis."""
+    """The first images of each diagnosis."""
     names = {one.diagnosis for one in samples}
     return [one for name in sorted(map(str, names)) for one in [s for s in samples if s.diagnosis == name][:most]]
 
 
 def class_indices(samples: Sequence[Sample]) -> Tensor:
-    """The diagnosis of each, int64 [N], counted in order of their names."""
+    """Indices of the diagnoses, int64 [N], in the order of their names."""
     names = sorted({str(one.diagnosis) for one in samples})
     return torch.tensor([names.index(str(one.diagnosis)) for one in samples])
 
@@ -185,7 +185,7 @@ def album_of(samples: Sequence[Sample], size: int) -> Album:
 
 
 def natural(options: RecipeOptions, size: int) -> Things:
-    """The natural domain beside the data.
+    """The natural domain, next to the data.
 
     Raises:
         UsageError: If there is none.
@@ -198,7 +198,7 @@ def natural(options: RecipeOptions, size: int) -> Things:
 
 
 def network(options: RecipeOptions, hyper: dict[str, Any]) -> OneShot:
-    """The network that training begins with: ImageNet's encoder, or that of ``--init``."""
+    """The network that training starts with: from ImageNet's encoder, or from ``--init``."""
     model = OneShot(**hyper)
     assert isinstance(model.extractor, Lite)  # noqa: S101 - for the type checker
     if options.init is not None:
@@ -213,7 +213,7 @@ def network(options: RecipeOptions, hyper: dict[str, Any]) -> OneShot:
 
 
 def optimiser(model: OneShot) -> torch.optim.Optimizer:
-    """AdamW at two rates."""
+    """AdamW with two rates."""
     encoder = [value for value in model.extractor.parameters() if value.requires_grad]
     known = {id(value) for value in model.extractor.parameters()}
     rest = [value for value in model.parameters() if id(value) not in known]
@@ -223,9 +223,9 @@ def optimiser(model: OneShot) -> torch.optim.Optimizer:
 
 
 def loss_step(model: nn.Module, batch: Batch, *, learning: Learning) -> Tensor:
-    """Cross-entropy and Dice of a batch of episodes, with what its learning freezes frozen.
+    """Cross-entropy and Dice of a batch of episodes; freezes what its kind of learning freezes.
 
-    The paper has Dice alone, which does not get learners going that begin from nothing: it stays at 0.6.
+    The paper uses Dice alone, with which learners that start from nothing do not learn: it stays at 0.6.
     """
     assert isinstance(model, OneShot)  # noqa: S101 - for the type checker
     if learning is Learning.ALTERNATE:
@@ -239,12 +239,12 @@ def loss_step(model: nn.Module, batch: Batch, *, learning: Learning) -> Tensor:
 
 @dataclass(frozen=True)
 class Examination:
-    """Mean Dice over images by supports of their diagnosis, at the network's size, thresholded at one half.
+    """Mean Dice over images and supports of their diagnosis, at the network's size, thresholded at one half.
 
     Attributes:
-        images: Of which masks are wanted.
-        kinds: Diagnosis of each.
-        supports: By diagnosis: some pictures with masks, to draw from.
+        images: Images whose masks are to be found.
+        kinds: Diagnosis of each image.
+        supports: Some pictures with masks to draw from, by diagnosis.
     """
 
     images: Album
@@ -253,14 +253,14 @@ class Examination:
 
     @classmethod
     def of(cls, shown: Sequence[Sample], held_out: Sequence[Sample], size: int) -> Examination:
-        """Supports among the images that may be shown."""
+        """Choose supports among the images that may be shown."""
         kinds = [str(one.diagnosis) for one in held_out]
         drawn = {kind: spread([one for one in shown if one.diagnosis == kind]) for kind in sorted(set(kinds))}
         supports = {kind: album_of(some, size) for kind, some in drawn.items()}
         return cls(album_of(held_out, size), kinds, supports)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Means over images and draws; by diagnosis, too."""
+        """Means over images and draws, in all and by diagnosis."""
         assert isinstance(model, OneShot)  # noqa: S101 - for the type checker
         features = [model.features(part.float() / 255) for part in torch.split(self.images.images, 16)]
         truth = self.images.masks > 127
@@ -278,11 +278,11 @@ class Examination:
 
 
 def spread(samples: Sequence[Sample]) -> list[Sample]:
-    """Supports, taken evenly."""
+    """Supports, taken at even distances."""
     return [samples[(2 * draw + 1) * len(samples) // (2 * DRAWS)] for draw in range(DRAWS)]
 
 
 def dices(found: Tensor, truth: Tensor) -> Tensor:
-    """Dice of each of masks bool [N, 1, S, S]."""
+    """Dice of each mask, from bool [N, 1, S, S]."""
     both = (found & truth).sum(dim=(1, 2, 3))
     return 2 * both / (found.sum(dim=(1, 2, 3)) + truth.sum(dim=(1, 2, 3))).clamp_min(1)

@@ -1,8 +1,8 @@
 """Lesion segmentation by VGG-16 with deep side layers (US 2018/0130203 A1, 0055 to 0061); ISIC 2017 (CC0).
 
-As in the patent: class-balanced cross-entropy (eq. 1) of every side output, which tells each layer the objective
+As in the patent: class-balanced cross-entropy (eq. 1) of each side output, which gives every layer the objective
 itself (0057), of the border map and the lesion feature map (0059), and of the final score, which combines them
-(0061). The patent's convolutions come from ImageNet, of which no weights were to be had: ours learn from scratch.
+(0061). The patent's convolutions come from ImageNet; we found no such weights, so ours learn from scratch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SIZE = 128
 
 RATE = 1e-3
 WIDTH = 0.25
-"""On a CPU; 1.0 is the patent's."""
+"""Multiplies the channels on a CPU; 1.0 is the patent's width."""
 SCALES = (1.0,)
-"""At which the network looks; the patent's are 0.5, 1.0 and 1.5."""
+"""Scales at which the network looks; the patent's are 0.5, 1.0 and 1.5."""
 
 
 def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Class-balanced cross-entropies, summed: of the final score, of both maps, and the side outputs' mean."""
+    """Sum of class-balanced cross-entropies: of the final score, of both maps, and the side outputs' mean."""
     images, masks = batch
     truth = masks.float() / 255
     scores: Scores = model(images.float() / 255)

@@ -1,7 +1,7 @@
 """Lesion segmentation by a small plain U-Net, trained from scratch on ISIC 2017 (CC0).
 
-Images are squashed to 160 x 160; augmented for other frames, dark corners, hairs and light; BCE + Dice.
-Fifteen minutes on two CPU cores with bfloat16.
+Images are squashed to 160 x 160 and augmented for other frames, dark corners, hairs and light; the loss is BCE +
+Dice. It takes fifteen minutes on two CPU cores with bfloat16.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lesionnets.training import RecipeOptions
 
 RATE = 3e-3
 WIDTH = 1.0
-"""On a CPU."""
+"""Width on a CPU."""
 
 
 def train(options: RecipeOptions) -> Path:

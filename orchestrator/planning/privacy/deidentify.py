@@ -39,7 +39,7 @@ from dermbatch.images.imagefile import DICOM, read_image, sniff
 from dermbatch.images.quiet import quiet
 from orchestrator.planning.privacy import attributes
 from orchestrator.planning.privacy.coded import plain_profile, without_comments
-from orchestrator.planning.privacy.codes import code, standard_code
+from orchestrator.planning.privacy.kept_codes import code, standard_code
 from orchestrator.planning.privacy.profile import Profile
 from orchestrator.planning.privacy.pseudonyms import Pseudonyms
 from orchestrator.planning.privacy.surroundings import leave_pixels_only

@@ -70,7 +70,7 @@ def read_document(path: Path) -> Document:
         raise UsageError(f"{path}{line}: not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # An impossible date, characters not allowed in YAML, a thousand nested brackets.
-        raise UsageError(f"{path}: it cannot be read as YAML") from error
+        raise UsageError(f"{path}: not YAML that can be read") from error
     return Document(path, values, root)
 
 

@@ -25,8 +25,8 @@ from orchestrator.planning import submission
 from orchestrator.planning.models import Offer
 from orchestrator.reporting import progress
 from orchestrator.similar.answer import MOST, Answer, Neighbour, Question, answer
+from orchestrator.similar.answer_json import probabilities, values_of
 from orchestrator.similar.shelf import IndexShelf, Refinement
-from orchestrator.similar.told import probabilities, values_of
 from orchestrator.steering.controls import begin
 
 _STAGES = (Stage.PURIFY, Stage.SEGMENT, Stage.CLASSIFY)

@@ -6,7 +6,7 @@ from standins import Store
 from dermbatch.errors import ObjectNotFound, UsageError
 from dermbatch.settings import Settings
 from dermbatch.settings.destinations import DicomwebSettings
-from orchestrator.planning.delivery import check_destination, check_output
+from orchestrator.planning.destinations import check_destination, check_output
 from orchestrator.stack.environment import plain, settings_environment, without_credentials
 from workers.process.output import folder_of
 
