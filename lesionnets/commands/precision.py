@@ -34,6 +34,14 @@ def precision(
     spare: Annotated[
         int, typer.Option(min=0, help="Number of the last convolutions that keep float32, of int8.")
     ] = 0,
+    percentile: Annotated[
+        float,
+        typer.Option(
+            min=99.0,
+            max=100.0,
+            help="Percentage of a tensor's values that its range in int8 holds; what is beyond is cut off.",
+        ),
+    ] = 100.0,
     float16: Annotated[
         bool, typer.Option("--float16", help="Use half precision, for GPUs, instead of bytes; needs no images.")
     ] = False,
@@ -55,7 +63,10 @@ def precision(
     found = samples.with_masks(images, masks, partial=partial) if masks else samples.pictures(images)
     chosen = found.samples[:: max(len(found.samples) // count, 1)][:count]
     graph = onnx.load(path)
-    made = to_float16(graph) if float16 else to_int8(graph, _inputs(loaded, stage, chosen), spare=spare)
+    if float16:
+        made = to_float16(graph)
+    else:
+        made = to_int8(graph, _inputs(loaded, stage, chosen), spare=spare, percentile=percentile)
     typer.echo(write_variant(path, made, repository, kind))
 
 

@@ -7,11 +7,13 @@ and resampling around the network do not change. A variant is another model with
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,14 +39,24 @@ class Precision(StrEnum):
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Passes inputs to the calibration one after another."""
+    """Passes inputs to the calibration one after another, or a range of them where all values would not fit into
+    memory.
+    """
 
-    def __init__(self, inputs: Iterable[Inputs]) -> None:
-        self._inputs = iter(inputs)
+    def __init__(self, inputs: Sequence[Inputs]) -> None:
+        self._inputs = inputs
+        self._left = iter(inputs)
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Pass on these inputs from now on."""
+        self._left = iter(self._inputs[start_index:end_index])
 
     def get_next(self) -> Inputs | None:
         """The next inputs, or None at the end."""
-        return next(self._inputs, None)
+        return next(self._left, None)
 
 
 def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -71,18 +83,24 @@ def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return whole
 
 
-def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0) -> onnx.ModelProto:
+def to_int8(
+    model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0, percentile: float = 100.0
+) -> onnx.ModelProto:
     """A graph with wide convolutions in 8 bits, calibrated by the ranges of values on real inputs.
 
     Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte with a scale
-    for each tensor, weights in one signed byte with a scale for each output channel. A ReLU after a convolution is
-    computed with it, so that no step of the scale is spent on values that it cuts off.
+    for each tensor, weights in 7 bits with a scale for each output channel. With 8 bits, the sum of two products can
+    exceed the 16 bits in which processors without VNNI add them up; it is cut off there, so the model would give
+    other answers. A ReLU after a convolution is computed with it, so that no step of the scale is spent on values
+    that it cuts off.
 
     Args:
         model: The graph as it is served; it is not changed.
         inputs: Inputs as it will be given, from training images.
         spare: How many of the last wide convolutions stay in float32, because nothing after them makes up for
             errors.
+        percentile: Percentage of a tensor's values that its range holds. Half of the rest lie on either side and
+            are cut off: where few values are several times the others, a range that held them would be too coarse.
 
     Raises:
         UsageError: If there are no inputs, or no convolution is wide enough.
@@ -109,6 +127,7 @@ def to_int8(model: onnx.ModelProto, inputs: Iterable[Inputs], *, spare: int = 0)
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 reduce_range=True,
+                **(_within(percentile) if percentile < 100 else {}),
             )
         found = onnx.load(after)
     _spare_others(found)
@@ -166,6 +185,14 @@ def wide_convolutions(model: onnx.ModelProto) -> list[str]:
     ]
 
 
+def _within(percentile: float) -> dict[str, Any]:
+    """Ranges by histograms, to which the values of one request at a time are added."""
+    return {
+        "calibrate_method": quantization.CalibrationMethod.Percentile,
+        "extra_options": {"CalibPercentile": percentile, "CalibStridedMinMax": 1},
+    }
+
+
 def _cut_off(model: onnx.ModelProto, convolutions: list[str]) -> list[str]:
     """Names of the ReLUs that read the outputs of these convolutions."""
     given = {name for node in model.graph.node if node.name in convolutions for name in node.output}
@@ -220,11 +247,12 @@ def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the tool's advice: the preprocessing that it recommends does not allow free sizes."""
+    """Silence the tool's advice, whose preprocessing does not allow free sizes, and its report of histograms."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         root.setLevel(level)

@@ -81,6 +81,20 @@ def test_two_products_fit_into_16_bits(model_file: Path) -> None:
         assert 2 * 255 * np.abs(values).max() < 2**15
 
 
+def test_rare_values_can_be_left_out_of_ranges(model_file: Path) -> None:
+    graph, given = onnx.load(model_file), inputs(2)
+
+    def steps(**asked: float) -> np.ndarray:
+        made = to_int8(graph, given, **asked)
+        scales = {one.name: numpy_helper.to_array(one) for one in made.graph.initializer}
+        return np.array([scales[node.input[1]] for node in made.graph.node if node.op_type == "QuantizeLinear"])
+
+    whole, most = steps(), steps(percentile=99.0)
+    assert len(whole) == len(most) > 0
+    assert np.all(most < whole * 1.01)
+    assert np.median(most / whole) < 0.9
+
+
 def test_what_is_added_to_a_convolution_in_bytes_was_not_rounded_for_one() -> None:
     torch.manual_seed(5)
     network = Espcn(16, 2)
