@@ -157,10 +157,10 @@ TRAINED := $(addprefix trained-,$(RECIPES))
 models: $(TRAINED)  ## train the four default models anew into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
 	$(BIN)/lesionnets usual $(MODELS)/classify_lite/best.pt --images $(DATA)/train/images --held-out $(DATA)/val/images
 	$(foreach recipe,$(RECIPES),$(call exported,$(recipe)))
-	$(call in_bytes,purify,purify_unet) --spare 1
-	$(call in_bytes,enhance,enhance_espcn) --spare 3
+	$(call in_bytes,purify,purify_unet) --count 64 --spare 1
+	$(call in_bytes,enhance,enhance_espcn) --count 32 --percentile 99.99
 
-in_bytes = $(BIN)/lesionnets precision $(1) --images $(DATA)/train/images --count 64 \
+in_bytes = $(BIN)/lesionnets precision $(1) --images $(DATA)/train/images \
 	--model $(MODELS)/repository/$(2)/1/model.onnx --repository $(MODELS)/repository
 
 # Ends with a newline: one command a recipe.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
 
+from lesionnets.nets.byte_conv import ByteConv2d
 from lesionnets.nets.enhance.enhancer import SCALE, SubPixelEnhancer
 
 _CUBIC_A = -0.5  # Keys 1981: exact on quadratics; what Pillow uses
@@ -49,8 +50,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.first = ByteConv2d(channels, channels, 3, rectified=True)
+        self.second = ByteConv2d(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float [N, C, H, W] to float [N, C, H, W]."""
@@ -79,7 +80,7 @@ class Espcn(SubPixelEnhancer):
         self.blocks = blocks
         self.stem = nn.Conv2d(3, channels, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
-        self.head = nn.Conv2d(channels, 3 * SCALE * SCALE, 3, padding=1)
+        self.head = ByteConv2d(channels, 3 * SCALE * SCALE, 3)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         # Three colours, each with its own 16 sub-pixels: a grouped convolution in pixel shuffle's channel order.

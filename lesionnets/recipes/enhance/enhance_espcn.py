@@ -4,7 +4,8 @@ The truth is the image itself; the network sees it reduced by four. Half of the 
 are also blurred, noisy and JPEG-coded (:mod:`lesionnets.data.degradations`): one network learns from the picture
 alone what to sharpen and what to smooth, so it serves clean pictures and photographs as clinics store them.
 Patches are degraded once, so that training does not wait for it; half of them come from pictures that were reduced
-before: other dermatoscopes show more detail a pixel (:mod:`lesionnets.data.batches.pooled_patches`).
+before: other dermatoscopes show more detail a pixel (:mod:`lesionnets.data.batches.pooled_patches`). The network
+learns to be computed in bytes, as its variant is that ships (:mod:`lesionnets.nets.byte_conv`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lesionnets.data.degradations import SCALE, Degradation
 from lesionnets.data.sources.folds import COPIES
 from lesionnets.data.sources.isic import Image, find_samples, read_image
 from lesionnets.evaluation.enhance import measure
+from lesionnets.nets.byte_conv import learn_bytes
 from lesionnets.nets.enhance.espcn import Espcn
 from lesionnets.nets.sizes import scaled
 from lesionnets.training import RecipeOptions, Run, fit
@@ -37,7 +39,8 @@ PATCH = 40  # low-resolution pixels
 EACH = 14
 """Pairs from an image: of 1,800 images 2.1 GB."""
 STEPS = 500  # batches that make an "epoch" of random patches
-RATE = 1e-3
+RATE, FINE_RATE = 1e-3, 2e-4
+"""Peak learning rates: from nothing, and from weights that are given."""
 PATIENCE = 40
 LEAST_ERROR = 2e-5
 """Of 1, added before the logarithm: 47 dB, beyond which better is no aim."""
@@ -110,7 +113,10 @@ def train(options: RecipeOptions) -> Path:
     smoke, width = options.smoke, options.width_or(1.0, smoke=0.25)
     hyper = {"channels": scaled(CHANNELS, width), "blocks": 1 if smoke else BLOCKS}
     torch.manual_seed(options.seed)
-    return train_on_pool(Espcn(**hyper), Run(NAME, "espcn.Espcn", hyper, options.out, best_by="score"), options)
+    model = Espcn(**hyper)
+    learn_bytes(model)
+    run = Run(NAME, "espcn.Espcn", hyper, options.out, best_by="score")
+    return train_on_pool(model, run, options, rate=RATE if options.init is None else FINE_RATE)
 
 
 def train_on_pool(model: nn.Module, run: Run, options: RecipeOptions, *, rate: float = RATE) -> Path:
