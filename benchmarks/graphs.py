@@ -5,7 +5,8 @@ made on its own side, and enhancement as many strips as its side's lesion needs.
 Runtime alone, and beside it all of a stage. Medians over rounds of each image, then the mean over images.
 
     git archive COMMIT model_repository | tar -x -C FORMER
-    python -m benchmarks.graphs --former FORMER/model_repository --former-model segment=segment_mobilenet
+    python -m benchmarks.graphs --former FORMER/model_repository --former-model purify=purify_unet
+        --former-model segment=segment_mobilenet --former-model enhance=enhance_espcn
         --former-model classify=classify_mobilenet --photographs DIR [--count N] [--rounds N]
 
 Last line: for each set ``name=RATIO``, what ships over the other.

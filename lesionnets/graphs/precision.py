@@ -39,9 +39,7 @@ class Precision(StrEnum):
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Passes inputs to the calibration one after another, or a range of them where all values would not fit into
-    memory.
-    """
+    """Passes inputs to the calibration one after another, or a range of them if not all fit into memory."""
 
     def __init__(self, inputs: Sequence[Inputs]) -> None:
         self._inputs = inputs
@@ -89,10 +87,10 @@ def to_int8(
     """A graph with wide convolutions in 8 bits, calibrated by the ranges of values on real inputs.
 
     Static quantisation (Jacob et al., CVPR 2018, sections 2 and 3): activations in one unsigned byte with a scale
-    for each tensor, weights in 7 bits with a scale for each output channel. With 8 bits, the sum of two products can
-    exceed the 16 bits in which processors without VNNI add them up; it is cut off there, so the model would give
-    other answers. A ReLU after a convolution is computed with it, so that no step of the scale is spent on values
-    that it cuts off.
+    for each tensor, weights in 7 bits with a scale for each output channel. With 8 bits, the sum of two products
+    can exceed the 16 bits in which processors without VNNI add them up; it is cut off there, so the model would
+    give other answers. A ReLU after a convolution is computed with it, so that no step of the scale is spent on
+    values that it cuts off.
 
     Args:
         model: The graph as it is served; it is not changed.
