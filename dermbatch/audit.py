@@ -133,7 +133,7 @@ class Audit:
         """The same log, naming what is accessed by a pseudonym; for the originals of de-identified images.
 
         Args:
-            pseudonym: Of a URI; none where URIs may be written.
+            pseudonym: Pseudonym of a URI; none where URIs may be written.
         """
         other = copy(self)
         other._pseudonym = pseudonym
@@ -195,8 +195,8 @@ class Audit:
 
         Args:
             action: What is done.
-            bucket: Of the object.
-            key: Of the object.
+            bucket: Bucket of the object.
+            key: Key of the object.
             ours: Whether the bucket is the system's own for results.
             size: Bytes that are written.
             to: Where to.

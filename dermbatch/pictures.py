@@ -79,7 +79,7 @@ def read_whole(store: ObjectStore, image: SourceInfo, stage: StageRecord, name: 
         store: Has the source, and the differences where they are large.
         image: The record's source.
         stage: The stage that made the picture.
-        name: Of the file, one of the stage's ``differences``.
+        name: Name of the file, one of the stage's ``differences``.
 
     Raises:
         SourceGone: If the source is, or another object lies there now.

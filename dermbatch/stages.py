@@ -23,7 +23,7 @@ FEEDS: dict[Stage, tuple[Stage, ...]] = {
     Stage.ENHANCE: (Stage.PURIFY, Stage.SEGMENT),
     Stage.CLASSIFY: (Stage.PURIFY, Stage.SEGMENT),
 }
-"""The stages whose artifacts a stage uses. A purified image is used where there is one, else the original."""
+"""The stages whose artifacts a stage uses. A purified image is used if there is one, else the original."""
 
 REQUIRES: dict[Stage, tuple[Stage, ...]] = {
     Stage.PURIFY: (),

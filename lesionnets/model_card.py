@@ -252,7 +252,7 @@ def write_card(
     Args:
         path: The card.
         trained: The checkpoint that the version was exported from.
-        version: Of the model.
+        version: Version of the model.
         size: Size of the model's file in bytes.
         figures: Measured figures; by default those of the checkpoint.
     """

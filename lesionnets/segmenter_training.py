@@ -88,8 +88,8 @@ def train_segmenter(
     Images are squashed to the network's size and augmented for other frames, dark corners, hairs and light.
 
     Args:
-        options: Of the command.
-        plan: Of the recipe.
+        options: Options of the command.
+        plan: Plan of the recipe.
         loss_step: Loss of a batch of uint8 images [B, 3, size, size] and masks [B, 1, size, size], 0 to 255.
         prepare: Called with the network before training, to load weights into it; not in a smoke test.
 

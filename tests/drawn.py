@@ -1,4 +1,4 @@
-"""The phantom as files of every kind, and what is read of them, de-identified or not."""
+"""The phantom as files of every kind, and what is read from them, de-identified or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What some tests need of Debian's packages: without it a test is skipped, and in CI it fails."""
+"""Debian packages that some tests need: without them a test is skipped, and in CI it fails."""
 
 import os
 import shutil

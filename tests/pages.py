@@ -1,4 +1,4 @@
-"""A page of text, as a scanner or a screenshot has it: no picture of skin."""
+"""A page of text, as from a scanner or a screenshot: not a picture of skin."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""How long a test waits for what is to come."""
+"""How long a test waits for something."""
 
 import os
 import time

@@ -45,8 +45,8 @@ def tar_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
 
     Args:
         file: The archive, seekable, plain or compressed.
-        limits: Of one member.
-        allowance: Of all together.
+        limits: Limits of one member.
+        allowance: Allowance for all members together.
 
     Raises:
         BadInput: ``zip_corrupt`` if the archive, or what follows the last member given, cannot be read;

@@ -42,8 +42,8 @@ def zip_members(file: IO[bytes], limits: ArchiveSettings, allowance: Allowance) 
 
     Args:
         file: The archive, seekable.
-        limits: Of one member.
-        allowance: Of all together.
+        limits: Limits of one member.
+        allowance: Allowance for all members together.
 
     Raises:
         BadInput: ``zip_corrupt`` if the file is no readable archive, ``zip_too_many_members``, ``zip_bomb``

@@ -24,7 +24,7 @@ class Limits:
     Attributes:
         memory: Bytes for any file.
         bytes_per_pixel: Bytes more for each pixel that the header claims.
-        seconds: Of a processor, for any file.
+        seconds: Seconds of processor time for any file.
         seconds_per_megapixel: The same more for each million of pixels.
         patience: Seconds on the clock for each second of a processor: on a busy machine a process gets only a
             share of one.

@@ -29,7 +29,7 @@ def send(peer: socket.socket, kind: bytes, value: object, *more: bytes) -> None:
 
     Args:
         peer: Keeps messages apart (``SOCK_SEQPACKET``).
-        kind: Of the message.
+        kind: Kind of the message.
         value: Anything that can be pickled.
         more: Bytes to send along unchanged.
 

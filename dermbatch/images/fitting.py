@@ -25,7 +25,7 @@ def sent_size(image_size: tuple[int, int], height: int, width: int, long_side: i
 
     Args:
         image_size: Height and width that the model takes; -1 if any will do.
-        height: Of the image, pixels.
+        height: Height of the image in pixels.
         width: Likewise.
         long_side: Most pixels of the long side if any size will do.
     """
@@ -72,9 +72,9 @@ def tile_size(height: int, width: int, side: int) -> tuple[int, int]:
     here, too.
 
     Args:
-        height: Of the image, pixels.
+        height: Height of the image in pixels.
         width: Likewise.
-        side: Of the square tile.
+        side: Side of the square tile.
     """
     while can_halve(height, width, side):
         height, width = height // 2, width // 2

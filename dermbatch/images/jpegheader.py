@@ -83,7 +83,7 @@ def check_scans(stream: bytes, header: JpegHeader | None, most: int = _MOST_SCAN
 
     Args:
         stream: From the start marker on.
-        header: Of this stream.
+        header: Header of this stream.
         most: Scans that are accepted.
 
     Raises:

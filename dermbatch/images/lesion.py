@@ -39,7 +39,7 @@ class Lesions:
 
     Attributes:
         mask: At the image's size, without holes and specks (see :func:`clean`).
-        outlines: Of each lesion in the mask.
+        outlines: Outlines of each lesion in the mask.
         found: How many lesions there were to choose from.
     """
 

@@ -76,7 +76,7 @@ class Posting:
 
         Args:
             url: Below the settings' own.
-            pieces: Of the body.
+            pieces: Pieces of the body.
             headers: Besides those of login, length and user agent.
 
         Raises:

@@ -33,7 +33,7 @@ def write_samples(
         folder: Where the images go; made if needed.
         count: Number of images: JPEG, PNG, TIFF, BMP, WebP, and DICOM as VL Photographic Image with JPEG
             inside and as uncompressed Secondary Capture.
-        seed: Of the first phantom; the others follow.
+        seed: Seed of the first phantom; the others follow.
         truth: Where the true masks go: ``<name>_lesion.png``, ``<name>_occlusion.png`` (0 or 255) and
             ``<name>_clean.png``. Not inside ``folder``, or they would be taken for images. None for no truth.
         kind: What all lesions look like; a mixture where none is given.

@@ -363,7 +363,7 @@ def event_id(batch: str, created: datetime | None, index: int) -> str:
     Args:
         batch: Name of the batch.
         created: When the batch was asked for, by its record; none in messages from versions that did not say.
-        index: Of the image.
+        index: Index of the image.
     """
     moment = "-" if created is None else f"{created.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
     return f"{batch}/{moment}/{index}"

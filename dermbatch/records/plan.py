@@ -20,7 +20,7 @@ class Planned(Record):
 
     Attributes:
         batch, index: Which image.
-        sha256: Of the image when the plan was made; if it differs now, it is another image.
+        sha256: SHA-256 of the image when the plan was made; if it differs now, it is another image.
         reason: Why it was chosen.
         score: The score behind the choice, if any: its entropy (nats), its distance to the nearest image chosen
             before it (1 - cosine), or its disagreement (nats).
@@ -37,7 +37,7 @@ class ReviewPlan(Stored):
     """A plan; ``reviews/_plans/<name>.json``, written once.
 
     Attributes:
-        name: Of the plan.
+        name: Name of the plan.
         tenant: Whose images they are.
         made: When.
         strategy: The strategy that chose.

@@ -40,7 +40,7 @@ class Seen(Record):
     """What the reader was shown.
 
     Attributes:
-        sha256: Of the image.
+        sha256: SHA-256 of the image.
         stages: The key of each stage's result, which names model, version and parameters.
         shown: Whether the models' results were shown.
         blank: Whether drawing began on an empty picture.
@@ -112,7 +112,7 @@ class Decision(Stored):
         despite: The keys of newer results that the reader was told about before deciding all the same.
         diagnosis: Labels; several where several are possible.
         unsure: Whether the reader is not sure.
-        mask: Of the lesion; none if the reader said nothing about it.
+        mask: Mask of the lesion; none if the reader said nothing about it.
         features: Seen in the lesion.
         comment: In the reader's words.
         to: The reader whose decision is returned.

@@ -37,7 +37,7 @@ def mask_of(body: bytes, height: int, width: int, instance: str | None = None, f
 
     Args:
         body: The file.
-        height: Of the picture.
+        height: Height of the picture.
         width: Likewise.
         instance: SOP Instance UID of the picture, if it is DICOM: a Segmentation that names another is refused.
         frame: Which frame of the picture, from 1; none if it has only one.

@@ -32,7 +32,7 @@ def add(store: ObjectStore, name: str, image: Pixels, mask: Pixels, disease: str
 
     Args:
         store: Where sets lie.
-        name: Of the set.
+        name: Name of the set.
         image: [H, W, 3] RGB.
         mask: [H, W], lesion where it is not 0.
         disease: The disease that the set shows; that of the previous version if not given.

@@ -51,7 +51,7 @@ class Records:
         Args:
             store: Reads it.
             batch: Name of the batch.
-            index: Of the image.
+            index: Index of the image.
             anew: Whether to read it even if it is cached, to note who looks at it, and to see that it still
                 exists.
         """

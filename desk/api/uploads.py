@@ -136,7 +136,7 @@ def prefix_of(desk: Desk, person: Person, into: str) -> str:
     """Where the complete files of one ``into`` lie: an input of a batch.
 
     Raises:
-        Problem: 404 where there is none, 409 where one is not whole.
+        Problem: 404 if there is none, 409 where one is not whole.
     """
     with sorted_errors():
         files = cast("dict[str, str]", desk.redis.hgetall(_files(person.key, into)))

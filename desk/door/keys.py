@@ -99,7 +99,7 @@ class Keys:
             tenant: Whose it has to be; none for any.
 
         Raises:
-            Problem: 404 where there is none.
+            Problem: 404 if there is none.
         """
         found = self._read(identifier) if re.fullmatch(r"[a-z2-7]{12}", identifier) else None
         if found is None or tenant not in {None, found.tenant}:

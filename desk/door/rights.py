@@ -171,7 +171,7 @@ class Rights:
     answers.
 
     Args:
-        routes: Of the application.
+        routes: Routes of the application.
     """
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:

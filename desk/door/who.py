@@ -50,8 +50,8 @@ class Recognition:
         A key or token decides who asks, whatever else the request has.
 
         Args:
-            headers: Of the request.
-            scope: Of the request.
+            headers: Headers of the request.
+            scope: Scope of the request.
             use: Whether a session is prolonged by it.
 
         Raises:

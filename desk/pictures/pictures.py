@@ -53,7 +53,7 @@ class Pictures:
         Args:
             identity: Differs whenever any of its files differs.
             layer: Which.
-            frame: Of the source.
+            frame: Frame of the source.
             files: Supplies the files that it is made from.
 
         Raises:

@@ -65,7 +65,7 @@ def compared(store: ObjectStore, batch: str, order: Order, start: int, truth: st
         truth: ``s3://bucket/prefix`` of true masks, named after their images; none if none are given.
 
     Raises:
-        Problem: 404 where the batch has no comparison; 400 where ``truth`` is no prefix.
+        Problem: 404 if the batch has no comparison; 400 where ``truth`` is no prefix.
     """
     try:
         body = store.get(store.bucket, layout.comparison_table(batch))
@@ -89,7 +89,7 @@ def true_mask(store: ObjectStore, truth: str, record: ResultRecord) -> bytes:
     """The true mask of an image.
 
     Raises:
-        Problem: 404 where there is none; 400 where ``truth`` is no prefix.
+        Problem: 404 if there is none; 400 where ``truth`` is no prefix.
     """
     found = _of(_masks(store, truth), record.name)
     if found is None:

@@ -41,7 +41,7 @@ class Table(Protocol):
     Attributes:
         version: Differs whenever the rows differ.
         rows: How many.
-        names: Of the columns.
+        names: Names of the columns.
         schema: Their names and types.
         pending: Outcomes that exist but are not read yet.
     """

@@ -171,7 +171,7 @@ def following(
     person: ThePerson,
     asked: Annotated[Onward | None, Body()] = None,
 ) -> Response:
-    """Lease the next image to whoever asks, first what was returned to them; ``none_left`` where there is none."""
+    """Lease the next image to whoever asks, first what was returned to them; ``none_left`` if there is none."""
     queue = kept.named(store, name)
     after = None if asked is None or asked.after is None else asked.after.case()
     found = _next(queue, store, leases, person, after)

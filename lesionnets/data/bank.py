@@ -162,7 +162,7 @@ def kept_levels(
         look: The encoder.
         batches: Images float [n, 3, S, S] and masks float [n, 1, S, S], 0 to 1, view by view of all pictures.
         pictures: Number of pictures.
-        views: Of each.
+        views: Number of views of each picture.
         side: Side to which masks are reduced; a divisor of S.
     """
     if not path.is_dir():

@@ -92,7 +92,7 @@ def overlaid(images: Tensor, layers: Tensor, share: float = 0.35) -> Tensor:
     Args:
         images: Float [N, 3, S, S].
         layers: Uint8 [K, 4, S, S]; each picture gets one of them.
-        share: Of the pictures.
+        share: Share of the pictures.
     """
     count = len(images)
     chosen = layers[torch.randint(len(layers), (count,), device=layers.device)].float() / 255

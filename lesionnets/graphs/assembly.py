@@ -96,7 +96,7 @@ def join(name: str, *parts: onnx.ModelProto, inputs: Sequence[str], outputs: Seq
     The inner tensors of a part are invisible to the others; only inputs and outputs connect.
 
     Args:
-        name: Of the graph.
+        name: Name of the graph.
         parts: In running order.
         inputs: Which inputs of the parts are inputs of the whole.
         outputs: Which outputs of the parts are outputs of the whole.

@@ -32,8 +32,8 @@ def lesion_square(
 
     Args:
         mask: Float [N, 1, S, S], 0 to 1: masks squashed to a square.
-        height: Of the pictures, in pixels.
-        width: Of the pictures, in pixels.
+        height: Height of the pictures, in pixels.
+        width: Width of the pictures, in pixels.
         margin: Side of the square as a multiple of the lesion's longer side.
         least: Least side of the square as a multiple of the picture's shorter side.
         inside: Move the square into the picture as far as it fits.
@@ -77,7 +77,7 @@ def cut_square(values: Tensor, square: Tensor, height: int, width: int, size: in
     Args:
         values: Float [N, C, S, S]: pictures squashed to a square.
         square: Of :func:`lesion_square`.
-        height: Of the pictures before they were squashed, in pixels.
+        height: Height of the pictures before they were squashed, in pixels.
         width: Likewise.
         size: Side of the result in pixels.
 
@@ -111,9 +111,9 @@ def _reduced(values: Tensor, centre: Tensor, side: Tensor, extent: int, longer: 
 
     Args:
         values: Rows to take means of.
-        centre: Of the squares, [N, 1], 0 to 1.
-        side: Of the squares, [N, 1], pixels; at most ``longer``.
-        extent: Of the pictures in that direction, pixels.
+        centre: Centre of the squares, [N, 1], 0 to 1.
+        side: Side of the squares, [N, 1], pixels; at most ``longer``.
+        extent: Extent of the pictures in that direction, pixels.
         longer: The longer of the pictures' sides, pixels.
         size: Number of new rows.
     """
@@ -142,7 +142,7 @@ def paste_square(values: Tensor, square: Tensor, height: int, width: int, size: 
     Args:
         values: Float [N, C, h, w]: maps over the squares.
         square: Of :func:`lesion_square`.
-        height: Of the pictures, in pixels.
+        height: Height of the pictures, in pixels.
         width: Likewise.
         size: Side of the result in pixels.
 

@@ -71,7 +71,7 @@ def perceptual_distance(features: nn.Module, picture: Tensor, other: Tensor) -> 
     Args:
         features: A network that returns features, such as :class:`PerceptualFeatures`.
         picture: Float [N, 3, H, W], 0 to 1.
-        other: Of the same shape.
+        other: A picture of the same shape.
 
     Returns:
         Float [N], >= 0.

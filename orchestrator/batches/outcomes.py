@@ -96,7 +96,7 @@ class _Walk:
 
     Attributes:
         folder: ``results`` or ``failed``.
-        prefix: Of its keys.
+        prefix: Prefix of its keys.
         after: The key that it begins behind.
         last: The last key that it may come to; none of the walk that goes to the end.
     """

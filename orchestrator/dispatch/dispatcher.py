@@ -50,7 +50,7 @@ class Dispatcher:
         ledger: Knows what is in flight.
         messages: Makes the messages.
         settings: The size of the window.
-        name: Of this orchestrator, as owner of poison images.
+        name: Name of this orchestrator, as owner of poison images.
         choose: Has the last word on a job of the live lane: it may add a canary.
     """
 

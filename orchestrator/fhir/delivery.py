@@ -38,7 +38,7 @@ class Told:
         sent: Taken, or written.
         created: Resources that a server made for them.
         there: Resources that it had.
-        nobody: Of those sent, how many name no patient.
+        nobody: How many of those sent name no patient.
         failed: Without result.
         silent: With a result that FHIR has no resources for.
         bad: Refused, or with files that are gone or damaged.

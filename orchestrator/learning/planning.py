@@ -29,12 +29,12 @@ def make_plan(
 
     Args:
         store: Where batches and plans are.
-        name: Of the plan.
+        name: Name of the plan.
         strategy: By which they are chosen.
         count: How many; fewer where there are not so many.
         batches: Of these alone; of all closed ones of the tenant where none is named.
         tenant: Whose.
-        seed: Of all that is by chance.
+        seed: Seed of all random choices.
 
     Raises:
         UsageError: If there is a plan of this name, a batch cannot be chosen from, or nothing is left.

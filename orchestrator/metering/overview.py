@@ -20,7 +20,7 @@ class UsageOverview:
     """Usage and costs.
 
     Attributes:
-        lines: Of all bills, the newest month first.
+        lines: Lines of all bills, the newest month first.
         sums: Month, tenant and money; empty without price lists.
         currency: Empty likewise.
         open: Batches that are not counted yet.

@@ -31,7 +31,7 @@ class Contents:
 
         Args:
             fingerprint: 32 hexadecimal digits; a missing one equals no other.
-            index: Of the entry that is asked about.
+            index: Index of the entry that is asked about.
             content: Its content (:func:`dermbatch.layout.content`); the fingerprint where not given.
             object_name: Given instead if the content is not known: the object that would have to be read.
         """

@@ -41,7 +41,7 @@ class Estimate:
         left_out: Files that the filters leave out.
         duplicates: Images with the same content as an earlier one.
         unread: Members of archives that were not unpacked, so they count neither as duplicates nor as done.
-        bytes: Of all images.
+        bytes: Bytes of all images.
         done: Images that need no stage, because they are known with the requested models.
         about: Whether ``done`` and ``to_run`` are estimated from a sample.
         to_run: How often each stage would be run.
@@ -100,7 +100,7 @@ def estimate(
         store: Read only.
         now: The time from which ``finished`` counts.
         slots: Worker slots that there will be; by default as many as in the measurements.
-        price: Of one GPU for an hour, in any currency.
+        price: Price of one GPU for an hour, in any currency.
         gpus: How many GPUs are paid for while the batch runs.
         unpack: Whether members of archives are read for their contents, as files always are.
         deidentify: Makes the copies that would be uploaded, where a profile is asked for.

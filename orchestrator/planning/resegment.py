@@ -98,7 +98,7 @@ def plan_resegment(
     """Plan a batch that runs images of earlier batches again; the same call resumes after a kill.
 
     Args:
-        name: Of the batch.
+        name: Name of the batch.
         asked: As for :func:`resegment_order`.
         batches: Likewise.
         store: Likewise.

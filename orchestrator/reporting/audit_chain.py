@@ -15,7 +15,7 @@ class FileCheck:
     """The state of a file of the log.
 
     Attributes:
-        name: Of the file.
+        name: Name of the file.
         lines: Number of valid lines, one after the other.
         before: Number of lines before them, of a version without chains.
         wrong: What is wrong, with the line number; empty if nothing is.

@@ -50,7 +50,7 @@ class Compared:
 
     @property
     def areas(self) -> tuple[int | None, int | None]:
-        """Pixels of the old and the new lesion; 0 where there is none."""
+        """Pixels of the old and the new lesion; 0 if there is none."""
         return _area(self.old), _area(self.new)
 
     @property

@@ -83,7 +83,7 @@ class Folder:
                 _gone(draft, folder)
 
     def read(self, key: str) -> bytes | None:
-        """A file; none where there is none that can be read.
+        """A file; none if there is none that can be read.
 
         Raises:
             OutOfFolder: If the key leads out of the folder.

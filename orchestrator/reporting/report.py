@@ -200,7 +200,7 @@ class Report:
         """The page as UTF-8.
 
         Args:
-            tally: Of the same outcomes.
+            tally: Tally of the same outcomes.
             state: The state, which says whether all images were to get an outcome.
             records: Those of the images that are :attr:`wanted`, by index.
             costs: What was used and what it comes to.

@@ -102,7 +102,7 @@ class Answer:
     """Similar cases.
 
     Attributes:
-        version: Of the index; none where one tenant asks, as it grows with others' batches.
+        version: Version of the index; none if a tenant asks, because it grows with others' batches.
         model: Whose embeddings it holds.
         held: How many cases it holds.
         waiting: How many images of closed batches it does not hold yet.

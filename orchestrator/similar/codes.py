@@ -36,7 +36,7 @@ class Coder:
     """Turns embeddings of unit length into codes, and finds the nearest of those that it was given.
 
     Args:
-        dimension: Of the embeddings.
+        dimension: Dimension of the embeddings.
         trained: What :func:`train` gave; none to keep them in 16 bits.
     """
 

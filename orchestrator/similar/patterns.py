@@ -86,7 +86,7 @@ class Match:
     """A region of one picture and the one of another that is most like it.
 
     Attributes:
-        region: Of the picture that was asked about, by its number.
+        region: Region of the picture that was asked about, by its number.
         box: Where it lies there.
         other: Where its like lies in the other picture.
         likeness: 0 to 1, 1 for the same look.
@@ -111,7 +111,7 @@ def patterns_of(picture: Image, mask: Mask, saliency: Image | None, height: int,
         picture: uint8 [h, w, 3] RGB: the whole image, reduced.
         mask: uint8 [H', W'] of any size, not 0 where lesion.
         saliency: uint8 of any size over the whole image; regions count by the mask alone without one.
-        height: Of the image itself, in whose pixels boxes are told.
+        height: Height of the image itself, in whose pixels boxes are given.
         width: Likewise.
     """
     rows, columns = picture.shape[:2]
@@ -137,7 +137,7 @@ def patterns_placed(placed: npt.NDArray[np.floating[Any]], height: int, width: i
     Args:
         placed: [h, w, K] over the whole picture (``PATTERNS``): directions say how places look, lengths what they
             count.
-        height: Of the image, in whose pixels boxes are told.
+        height: Height of the image, in whose pixels boxes are given.
         width: Likewise.
     """
     rows, columns = (side // _BLOCK for side in placed.shape[:2])
@@ -171,8 +171,8 @@ def matches(asked: Patterns, other: Patterns, regions: tuple[int, ...] = ()) -> 
     """For each region the one of the other picture that is most like it, those that count most first.
 
     Args:
-        asked: Of the picture that is asked about.
-        other: Of the other one.
+        asked: Patterns of the picture that is asked about.
+        other: Patterns of the other picture.
         regions: Which regions count, by number; all where none are named. Their weights sum to 1.
     """
     rows = list(regions or range(len(asked.boxes)))

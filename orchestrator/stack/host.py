@@ -94,7 +94,7 @@ def object_store(home: Path, settings: StoreSettings, *, make: bool = False) -> 
     """The object store of a stack that is not running, started on its own for as long as this lasts.
 
     Args:
-        home: Of the stack.
+        home: Home of the stack.
         settings: Buckets and time-outs that it had.
         make: Create an empty one if no stack ever ran in this home.
 

@@ -70,7 +70,7 @@ def start(store: ObjectStore, name: str, models: Mapping[Stage, ModelChoice], sh
     Args:
         store: Where it is recorded.
         name: A new name; its results are kept under it.
-        models: Of the stages that differ.
+        models: Models of the stages that differ.
         share: Of live images, more than 0 and at most 1.
 
     Raises:

@@ -25,7 +25,7 @@ class Lead:
 
     Args:
         ledger: Where the lease is.
-        name: Of this watcher.
+        name: Name of this watcher.
         seconds: How long a lease lasts.
     """
 

@@ -1,4 +1,4 @@
-"""Every benchmark as a command, with its smallest sizes; and what it does where one of its processes dies.
+"""Every benchmark as a command, with its smallest sizes; and what it does if one of its processes dies.
 
 Figures are not judged, and no time is: that is for quiet machines. The kill-loop, the scaling simulator and the
 notifications have tests of their own.

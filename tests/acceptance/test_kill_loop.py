@@ -1,4 +1,4 @@
-"""The kill-loop as `make kill-loop` runs it, smaller: whatever is killed, nothing is lost, doubled or torn."""
+"""The kill-loop of `make kill-loop`, but smaller: whatever is killed, nothing is lost, duplicated or torn."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Whatever ends a command, no process stays, and what was begun is not lost."""
+"""Whatever ends a command, no process is left behind, and what was begun is not lost."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What `make containers compose-check` begins from, as far as it needs no container."""
+"""What `make containers compose-check` starts from, as far as that needs no container."""
 
 import ast
 import re

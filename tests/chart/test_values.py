@@ -1,4 +1,4 @@
-"""values.yaml, its schema and its description are one."""
+"""values.yaml, its schema and its description agree."""
 
 import json
 import re

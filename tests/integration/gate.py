@@ -1,4 +1,4 @@
-"""A stand-in for a store with access control, which the real S3 server of the tests has not.
+"""A stand-in for a store with access control, which the tests' real S3 server does not have.
 
 A proxy in front of the real one: it lets everything pass, or answers as S3 does to those it does not let in.
 """

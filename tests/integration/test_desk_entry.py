@@ -1,4 +1,4 @@
-"""Who may at the desk, over real servers: links, sessions, proxies, tokens of pages."""
+"""Who may do what at the desk, over real servers: links, sessions, proxies, tokens of pages."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""Tritons that end, load and unload under the client's requests: nothing of that fails an image for good."""
+"""Tritons that end, load and unload models during the client's requests: no image fails for good."""
 
 import os
 import shutil

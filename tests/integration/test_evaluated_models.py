@@ -1,4 +1,4 @@
-"""`lesionnets evaluate` measures a checkpoint, its exported file and what a real Triton serves of it alike."""
+"""`lesionnets evaluate` gives the same for a checkpoint, its exported file and what a real Triton serves."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Results to a FHIR server (a stand-in), by function and commands: once, patiently, with one clear answer."""
+"""Results sent to a FHIR server (a stand-in), by function and command: once, patiently, with one clear answer."""
 
 import json
 import socket

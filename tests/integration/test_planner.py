@@ -1,4 +1,4 @@
-"""The planner on a real store: kills at any point, going on, parts that are damaged."""
+"""The planner on a real store: kills at any point, resumed plans, damaged parts."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What readers decided goes back to a real PACS: as new instances in the study, once however often, and noted."""
+"""Readers' decisions go back to a real PACS as new instances in the study, once however often they are sent."""
 
 from dataclasses import replace
 from io import BytesIO

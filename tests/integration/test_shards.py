@@ -1,4 +1,4 @@
-"""Batches shared by two Redis servers: each is one's, whoever is asked for it, and each shard works by itself."""
+"""Batches shared by two Redis servers: each belongs to one, whoever is asked, and each shard works by itself."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Two tenants at one desk: of what is one's, the other finds no trace, on no path and no page."""
+"""Two tenants at one desk: neither finds a trace of the other, on any path or page."""
 
 import json
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Networks as training leaves them, where nothing was trained."""
+"""Networks with weights as after training, although nothing was trained."""
 
 from __future__ import annotations
 

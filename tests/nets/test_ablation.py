@@ -1,4 +1,4 @@
-"""The benchmark of what each part of the classifier's training brings, small."""
+"""The benchmark of what each part of the classifier's training adds, at its smallest."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_masks_may_be_finer_than_images_but_not_of_another_shape(tmp_path: Path)
     assert figures["jaccard"].mean > 0.95
     assert figures["hausdorff_95"].mean <= 1.5
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 30, 3), np.uint8))
-    with pytest.raises(UsageError, match="90 x 60 pixels, its image 30 x 30"):
+    with pytest.raises(UsageError, match="90 x 60 pixels, but its image 30 x 30"):
         segment.read_pair(sample)
     with pytest.raises(UsageError, match="has no mask"):
         segment.read_pair(Sample("a", tmp_path / "a.png"))

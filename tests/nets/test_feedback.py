@@ -1,4 +1,4 @@
-"""Decisions as a training set: of the usual layout, that recipes read; what is left out has a word."""
+"""Decisions as a training set: in the usual layout, which recipes read, with a reason for all that is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training goes on from weights that are served: of a checkpoint, of an ONNX file; others are refused."""
+"""Training starts from given weights, those of a checkpoint or of a served ONNX file; others are refused."""
 
 from __future__ import annotations
 

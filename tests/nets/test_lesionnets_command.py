@@ -187,7 +187,7 @@ def orphan(data: Path) -> str:
 def squeezed(data: Path) -> str:
     path = data / "train" / "masks" / "PH_train_1_segmentation.png"
     cv2.imwrite(str(path), np.full((96, 96), 255, np.uint8))
-    return "is 96 x 96 pixels, its image 128 x 96"
+    return "is 96 x 96 pixels, but its image 128 x 96"
 
 
 def emptied(data: Path) -> str:
@@ -275,7 +275,7 @@ def test_wrong_calls_get_one_sentence_and_exit_code_2(
         ("evaluate", "segment", "--images", empty, "--masks", val / "masks", "--model", "x.pt"): "holds no image",
         ("evaluate", "segment", *orphans, "--model", "x.pt"): "8 of 8 masks",
         ("evaluate", "segment", *hollow, "--model", model): "is empty",
-        ("evaluate", "segment", *other, "--model", model): "is 32 x 20 pixels, its image 64 x 64",
+        ("evaluate", "segment", *other, "--model", model): "is 32 x 20 pixels, but its image 64 x 64",
         (
             "evaluate",
             "segment",

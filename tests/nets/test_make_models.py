@@ -1,4 +1,4 @@
-"""``make models`` names the models that ship, and commands that there are."""
+"""``make models`` names the models that ship, and commands that exist."""
 
 from __future__ import annotations
 

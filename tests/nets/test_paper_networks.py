@@ -1,4 +1,4 @@
-"""What single networks of the papers promise beside what the harness holds for all (test_networks)."""
+"""What single networks of the papers promise besides what the harness checks for all (test_networks)."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_what_was_learned_alone_is_the_network_again_on_imagenets_encoder(
         # A smoke test's encoder is no ImageNet's.
         assert name.startswith("encoder.") or torch.equal(value, learned.state_dict()[name])
     again = RecipeOptions(out=tmp_path / "again", data=isic_folder, smoke=True, leave_out=3)
-    with pytest.raises(UsageError, match="no image with a diagnosis is of source 3"):
+    with pytest.raises(UsageError, match="no image with a diagnosis is from source 3"):
         classify_patterns.train(again)
 
 

@@ -128,7 +128,7 @@ def test_a_mask_may_be_finer_than_its_image_but_not_of_another_shape(tmp_path: P
         assert lesion[:, 9:].max() == 0
     put(tmp_path, "turned", mask=(60, 40))
     sample = Sample("turned", tmp_path / "turned.jpg", tmp_path / "masks" / "turned_segmentation.png")
-    with pytest.raises(UsageError, match="is 40 x 60 pixels, its image 60 x 40"):
+    with pytest.raises(UsageError, match="is 40 x 60 pixels, but its image 60 x 40"):
         load_pairs([sample], 16)
     cv2.imwrite(str(sample.mask), np.zeros((40, 60), np.uint8))
     with pytest.raises(UsageError, match="is empty"):

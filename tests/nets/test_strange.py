@@ -1,4 +1,4 @@
-"""The benchmark of pictures that are no dermoscopic images, at its smallest."""
+"""The benchmark of pictures that are not dermoscopic images, at its smallest."""
 
 import csv
 import sys

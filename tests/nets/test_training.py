@@ -1,4 +1,4 @@
-"""The training loop: it learns, keeps the best, stops in time, and goes on after a kill as if nothing had been."""
+"""The training loop learns, keeps the best, stops in time, and continues after a kill as if nothing happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What segmentation networks are chosen and calibrated by."""
+"""How segmentation networks are chosen and calibrated."""
 
 from __future__ import annotations
 

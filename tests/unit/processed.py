@@ -1,4 +1,4 @@
-"""An image in a store in memory, and all that processing it takes."""
+"""An image in an in-memory store, and all that is needed to process it."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What the command line says of itself."""
+"""What the command line says about itself."""
 
 import re
 import shlex

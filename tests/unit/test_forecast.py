@@ -1,4 +1,4 @@
-"""How long a batch still takes, told from the work that is left."""
+"""How long a batch will still take, judged by the work that is left."""
 
 import random
 from types import SimpleNamespace

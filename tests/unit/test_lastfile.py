@@ -1,4 +1,4 @@
-"""The frames of one file, of which all is read once."""
+"""The frames of one file, which is read only once."""
 
 import hashlib
 import time

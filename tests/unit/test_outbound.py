@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a system of somebody else is sorted once, and told without its address."""
+"""What goes wrong on the way to somebody else's system is classified once, and reported without its address."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""Price lists and money: which list is valid a day, and bills that are exact."""
+"""Price lists and money: which list is valid on which day, and bills that are exact."""
 
 import re
 from datetime import date

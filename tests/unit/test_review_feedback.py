@@ -1,4 +1,4 @@
-"""What decisions teach: one lesson of an image, or a word why there is none."""
+"""What decisions teach: one lesson for each image, or the reason why there is none."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Decisions are kept once each and never over another one; what they are no longer of is said."""
+"""Each decision is kept once and never over another one; a decision on something outdated is a conflict."""
 
 from datetime import UTC, datetime, timedelta
 

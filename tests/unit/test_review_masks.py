@@ -1,4 +1,4 @@
-"""Masks out and in without loss, and how far two of them agree; by hand, and beside COCO's own code."""
+"""Masks out and in without loss, and how far two of them agree; by hand, and compared with COCO's own code."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Times in the object store's answers are read as botocore reads them, only sooner."""
+"""Times in the object store's answers are read as botocore reads them, only faster."""
 
 import pytest
 from botocore.utils import parse_timestamp

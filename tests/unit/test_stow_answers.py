@@ -1,4 +1,4 @@
-"""What a PACS may answer to STOW-RS, each judged once and rightly; none of it may lose an object unseen."""
+"""What a PACS may answer to STOW-RS: each answer is judged once and correctly, and none loses an object unseen."""
 
 import json
 from datetime import UTC, datetime, timedelta

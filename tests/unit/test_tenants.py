@@ -1,4 +1,4 @@
-"""Tenants: what a file of them may say, what each may ask for, and what of its quota is left."""
+"""Tenants: what their file may say, what each may ask for, and how much of its quota is left."""
 
 import json
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""What an image used is told by its record, once: what its attempt did, and what a killed one did before."""
+"""An image's record says once what it used: by its attempt, and by a killed attempt before."""
 
 import json
 from dataclasses import replace

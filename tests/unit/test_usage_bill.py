@@ -1,4 +1,4 @@
-"""Usage as it is shown: told from the events, each of which counts once, and to the cent."""
+"""Usage as it is shown: computed from events, each of which counts once, and exact to the cent."""
 
 import csv
 import io

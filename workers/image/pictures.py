@@ -37,7 +37,7 @@ def read_back(
     Args:
         store: Has it.
         record: The stage's.
-        name: Of its file.
+        name: Name of its file.
         source: Returns the source's pixels, for a picture that may be kept as a difference from them.
 
     Raises:

@@ -56,8 +56,8 @@ def original_of(shown: bytes, height: int, width: int) -> Image | None:
 
     Args:
         shown: What :func:`preview` made.
-        height: Of the source image.
-        width: Of the source image.
+        height: Height of the source image.
+        width: Width of the source image.
 
     Returns:
         uint8 [h, w, 3] RGB, the long side ``TILE``; none where it is no readable preview.

@@ -31,7 +31,7 @@ class EnhanceParameters:
         long_side: Crops below this many pixels are brought to it, at most ``scale`` times.
         least: Crops to be enlarged less than this many times are resampled, others super-resolved.
         feather: Pixels of the source over which the enhanced lesion fades into the background, inside the mask.
-        scale: Of the model.
+        scale: Scale of the model.
         tile: Most rows of the strips for a model that takes any size.
         overlap: Source pixels that neighbouring strips or tiles share.
     """

@@ -79,7 +79,7 @@ def segment(
         parameters: See there.
         spacing_mm: Distance of rows and of columns, where the image states it.
         aspect: Height over width of a pixel, where it states no more.
-        prototypes: Of what the model is shown, [P], where it is one that has to be.
+        prototypes: Prototypes of what the model is shown, [P], where it is one that has to be.
 
     Raises:
         InferenceUnavailable: If Triton does not answer.
@@ -122,7 +122,7 @@ def confidence(probability: NDArray[np.uint8], lesion: LesionGeometry | None, si
 
     Args:
         probability: [h, w] uint8, probability x 255.
-        lesion: Where to look: its bounding box, widened by a quarter of its sides; everywhere where there is none.
+        lesion: Where to look: its bounding box, widened by a quarter of its sides; everywhere if there is none.
         size: Height and width of the image.
     """
     height, width = probability.shape

@@ -100,7 +100,7 @@ def source_header(data: bytes, image: ImageInfo) -> Dataset:
 
     Returns:
         Patient, study and UIDs; Content Date and Time; Rows and Columns as decoded; Lossy Image Compression (with
-        ratio and method) where the source lost something; Frame of Reference UID where there is one. No pixels.
+        ratio and method) where the source lost something; Frame of Reference UID if there is one. No pixels.
     """
     with quiet():
         found = _found(data)

@@ -40,7 +40,7 @@ def picture(
 
     Args:
         pixels: [h, w, 3] uint8 RGB.
-        header: Of the source.
+        header: Header of the source.
         image: The source.
         record: How it was enhanced.
         purified: Whether hair, rulers and ink were painted over first.

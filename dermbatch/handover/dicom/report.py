@@ -64,7 +64,7 @@ def report(
     """The report on an image.
 
     Args:
-        header: Of the source.
+        header: Header of the source.
         image: The source.
         segmented: What segmentation found; none if it was not asked for.
         classified: What classification found, likewise. At least one of the two is required.

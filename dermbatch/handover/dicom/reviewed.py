@@ -100,7 +100,7 @@ class _Reading:
     """What a reader decided of an image.
 
     Attributes:
-        header: Of the source.
+        header: Header of the source.
         image: The source.
         decision: What was decided.
         mask: [H, W] uint8, not 0 where lesion; none if none is stated.

@@ -52,7 +52,7 @@ def segmentation(
 
     Args:
         mask: [H, W] uint8 of the source's size; lesion where it is not 0.
-        header: Of the source.
+        header: Header of the source.
         image: The source.
         model: The model that segmented.
         uid: Its SOP Instance UID.

@@ -37,7 +37,7 @@ def stamped(
     Args:
         made: The object.
         header: From :func:`dermbatch.handover.dicom.header.source_header`.
-        description: Of the series, up to 64 characters.
+        description: Description of the series, up to 64 characters.
         model: What made it.
         at: When its content was made, if not at the time of the source's.
     """

@@ -32,8 +32,8 @@ def judged(
 
     Args:
         name: Name of the PACS in the settings, for messages.
-        status: Of the answer.
-        body: Of the answer.
+        status: Status of the answer.
+        body: Body of the answer.
         uids: SOP Instance UIDs of what was sent.
         retry_after: The answer's header of that name (RFC 9110, 10.2.3).
 

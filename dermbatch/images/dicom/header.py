@@ -67,7 +67,7 @@ class Header:
     Attributes:
         dataset: The same.
         data: Its Pixel Data.
-        photometric: Photometric Interpretation in capitals; empty where there is none.
+        photometric: Photometric Interpretation in capitals; empty if there is none.
         notes: What was corrected.
     """
 

@@ -38,7 +38,7 @@ def described_profile(data: bytes, media_type: str) -> bytes | None:
 
     Args:
         data: The whole file, in which its reader finds no ICC profile.
-        media_type: Of the file.
+        media_type: Media type of the file.
 
     Raises:
         BadInput: ``unsupported_format``, if the colours cannot be converted: high dynamic range, for example.

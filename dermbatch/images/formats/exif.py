@@ -26,7 +26,7 @@ def exif_of(image: Image.Image, data: bytes, media_type: str) -> Image.Exif:
     Args:
         image: As Pillow opened it.
         data: The whole file.
-        media_type: Of the file.
+        media_type: Media type of the file.
     """
     stated = image.info.get("exif")
     if (

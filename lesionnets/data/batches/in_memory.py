@@ -25,7 +25,7 @@ class Album:
 
     Attributes:
         images: Uint8 [N, 3, S, S].
-        masks: Uint8 [N, 1, S, S], 0 to 255; empty where there is none.
+        masks: Uint8 [N, 1, S, S], 0 to 255; empty if there is none.
         squares: Float [N, 3]: centre row, centre column and side of the lesion's square, as shares of the picture.
         labels: Int64 [N]: index of the diagnosis; -1 if it is not known.
         sources: Int64 [N].

@@ -25,7 +25,7 @@ def agreement(predicted: Mask, truth: Mask) -> dict[str, float]:
         ``precision``, the share of the predicted pixels that are lesion (0 where nothing is predicted and there is
         a lesion); ``recall``, the share of the lesion's pixels that are predicted, and the same by its medical
         name ``sensitivity`` (1 without a lesion); ``specificity``, the share of the other pixels that are not
-        predicted (1 where there are none); ``accuracy``, the share of all pixels that are right.
+        predicted (1 if there are none); ``accuracy``, the share of all pixels that are right.
     """
     both = np.count_nonzero(predicted & truth)
     found, real, pixels = np.count_nonzero(predicted), np.count_nonzero(truth), truth.size

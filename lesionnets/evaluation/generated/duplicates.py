@@ -100,7 +100,7 @@ def nearest_by_error(pictures: Sequence[Image], originals: Sequence[Image], *, s
 
     Args:
         pictures: Uint8 [S, S, 3] each.
-        originals: Of the same size.
+        originals: Originals of the same size.
         same: Whether both are the same pictures; then the nearest other one is found.
     """
     known = _flat(originals)

@@ -41,7 +41,7 @@ class LiteClassifier(Classifier):
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
         -> logits [N, classes], embedding [N, 1280] of length 1 (pooled over the lesion),
-        maps [N, classes, size / 32, size / 32], which sum to the logits less the bias.
+        maps [N, classes, size / 32, size / 32], which sum to the logits minus the bias.
     """
 
     # At 160 pixels of 224 the lesion takes half the time and ranks no worse; the picture at 192 does.

@@ -119,7 +119,7 @@ class LesionClassifier(Classifier):
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
         -> logits [N, classes], embedding [N, 1280] of length 1 (the lesion's pooled features),
-        maps [N, classes, size / 32, size / 32], which sum to the logits less the bias.
+        maps [N, classes, size / 32, size / 32], which sum to the logits minus the bias.
     """
 
     def __init__(self, classes: int = 3, size: int = 224, dropout: float = 0.3) -> None:

@@ -58,7 +58,7 @@ class PatternClassifier(Classifier):
     Shape:
         image float [N, 3, size, size], 0 to 1; mask float [N, 1, size, size], 0 to 1
         -> logits [N, classes], embedding [N, S + D * D] of length 1,
-        maps [N, classes, h, w], which sum to the logits less the bias.
+        maps [N, classes, h, w], which sum to the logits minus the bias.
     """
 
     def __init__(

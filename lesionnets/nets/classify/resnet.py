@@ -61,7 +61,7 @@ class ResNet50(Classifier):
     Shape:
         image float [N, 3, H, W], 0 to 1 -> logits [N, classes]; embedding [N, 2048 * width] of length 1 (the last
         layer's input); class activation maps [N, classes, H / 32, W / 32] (Zhou et al., CVPR 2016), which sum to
-        the logits less the bias.
+        the logits minus the bias.
     """
 
     guided = False

@@ -23,7 +23,7 @@ class MaskGuided(nn.Module, ABC):
     Shape:
         image float [N, 3, H, W], 0 to 1; mask float [N, 1, H, W], 0 to 1
         -> logits [N, classes], and class activation maps [N, classes, ceil(H / 16), ceil(W / 16)] (Zhou et al.,
-        CVPR 2016), whose means are the logits less the bias.
+        CVPR 2016), whose means are the logits minus the bias.
     """
 
     graph = "mb_dcnn"

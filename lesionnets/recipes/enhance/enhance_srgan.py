@@ -65,7 +65,7 @@ class Adversary:
 
     Args:
         discriminator: On the device that training runs on.
-        features: Of the content loss, with the generator's pictures in float [N, 3, H, W].
+        features: Features of the content loss, with the generator's pictures in float [N, 3, H, W].
     """
 
     def __init__(self, discriminator: SrganDiscriminator, features: PerceptualFeatures) -> None:

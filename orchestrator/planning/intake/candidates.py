@@ -22,8 +22,8 @@ class Candidate:
         uri: The object or file in which workers find it.
         size: Bytes.
         refusal: Why it is no input.
-        etag: Of the object that holds it.
-        sha256: Of its bytes, if they have been read and uploaded.
+        etag: ETag of the object that holds it.
+        sha256: SHA-256 of its bytes, if they have been read and uploaded.
         earlier: The result that this image's is to be compared with.
         frame: Which frame of a DICOM file of several, from 1; those of one file follow each other and share
             ``read``.

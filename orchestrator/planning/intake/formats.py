@@ -73,7 +73,7 @@ def unopened(name: str, head: bytes) -> BadInput | None:
     """Why an archive is not opened; none if it is no archive, or one that is opened.
 
     Args:
-        name: Of the file.
+        name: Name of the file.
         head: Its first bytes; none if only its name is known.
     """
     kind = _ending(name, _ARCHIVES) or _by_bytes(head, _ARCHIVES)

@@ -32,7 +32,7 @@ class Intake:
 
     Args:
         settings: For the limits of files and archives.
-        source: The store that ``s3://`` inputs are read from; ``None`` where there is none.
+        source: The store that ``s3://`` inputs are read from; ``None`` if there is none.
         in_place: Whether the workers can read ``source`` themselves, so that its images need no copy.
         local: Whether they can read files of this machine.
         leave_out: A folder that is not walked: results written below an input are no input.

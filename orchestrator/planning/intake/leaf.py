@@ -46,7 +46,7 @@ class Leaf(ABC):
         paths: Paths that patterns are matched against; none if the user named it.
 
     Attributes:
-        suffix: Of its own name, in lower case.
+        suffix: Suffix of its own name, in lower case.
         named: Whether the user named it.
         answered: Whether it always gets an outcome as an image, whatever it holds.
         archive: Whether it is to be opened as an archive, by its name.
@@ -55,7 +55,7 @@ class Leaf(ABC):
         own: Whether it lies where only results of Dermbatch lie.
         packed: Whether reading it means unpacking.
         uri: Where workers can read it themselves.
-        etag: Of its object.
+        etag: ETag of its object.
         looked: Whether planning reads all of it, to identify or upload it.
     """
 

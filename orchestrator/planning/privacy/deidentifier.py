@@ -101,7 +101,7 @@ class Deidentifier:
         """Remember what an image was, for the table.
 
         Args:
-            index: Of the image in its batch.
+            index: Index of the image in its batch.
             name: What it is called now.
             original: What it was called.
             made: Its copy; none if it was refused.

@@ -80,7 +80,7 @@ class WrittenPart:
     """A part that was written.
 
     Attributes:
-        key: Of its file.
+        key: Key of its file.
         size: Bytes of it.
         rows: How many it has.
         first, last: Images, by index.

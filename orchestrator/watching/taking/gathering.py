@@ -55,7 +55,7 @@ class Gathering:
         store: Where it is.
         ledger: Is told of its growth.
         batch: Its record.
-        etag: Of the record.
+        etag: ETag of the record.
 
     Attributes:
         batch: Its record, as this writer wrote or read it last.
@@ -108,9 +108,9 @@ class Gathering:
         An additional empty line gives the last part a new ETag, which an earlier writer has not seen.
 
         Args:
-            number: Of the first part of its manifest that is not full.
-            body: Of that part; empty where there is none.
-            etag: Of that part; none where there is none.
+            number: Number of the first part of its manifest that is not full.
+            body: Body of that part; empty if there is none.
+            etag: ETag of that part; none if there is none.
 
         Raises:
             Overtaken: If another watcher does the same.

@@ -51,7 +51,7 @@ class Taker:
         check: Called before anything is written; raises where this watcher is not to write.
 
     Attributes:
-        quotas: Of the rules' tenants.
+        quotas: Quotas of the rules' tenants.
 
     Raises:
         UsageError: If a rule's profile needs what is not set.
