@@ -21,7 +21,7 @@ from dermbatch.errors import UsageError
 from lesionnets import checkpoint
 from lesionnets.nets.enhance.plain import PlainEnhancer
 
-_WITHIN = re.compile(r"net\.|part\d+/")  # a network's names within a graph that wraps it, or is joined of parts
+_WITHIN = re.compile(r"net\.|network\.|part\d+/")  # names within graphs that wrap a network or join parts
 _FOLDED = ".weight_bias"  # what the exporter calls the bias that a folded batch norm has become
 
 

@@ -16,9 +16,11 @@ from lesionnets.checkpoint import load, save
 from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.initial import begin_from
 from lesionnets.nets.classify.lite import LiteClassifier
+from lesionnets.nets.enhance.espcn import Espcn
 from lesionnets.nets.enhance.plain import PlainEnhancer
 from lesionnets.nets.purify.purifier import Purifier
 from lesionnets.nets.segment.unet_lite import UNetLite
+from lesionnets.recipes.enhance.enhance_espcn import enhance
 from lesionnets.recipes.purify.purify_unet import purify
 from lesionnets.training import RecipeOptions
 from tests.nets.calling import call
@@ -64,6 +66,14 @@ def test_a_served_purifier_is_what_training_begins_from() -> None:
     assert (served != image).any(axis=2).mean() > 0.01
     apart = (np.abs(served.astype(int) - purify(model.eval(), image)) > 2).any(axis=2)
     assert apart.mean() < 0.001  # two libraries round differently at a threshold
+
+
+def test_a_served_enhancer_is_what_training_begins_from() -> None:
+    image = phantom(5, height=48, width=64).image
+    model = Espcn(32, 3)
+    begin_from(model, SHIPPED / "enhance_espcn", lambda network: network)
+    served = load_model(SHIPPED / "enhance_espcn" / "1" / "model.onnx", Stage.ENHANCE)(IMAGE=image)["ENHANCED"]
+    assert np.abs(served.astype(int) - enhance(model.eval(), image)).max() <= 1
 
 
 def test_a_narrower_purifier_begins_with_the_strongest_channels_of_a_wider_one(tmp_path: Path) -> None:
