@@ -34,7 +34,7 @@ LOCAL = 0.25
 LOCAL_CHOSEN = 0.75
 """The same if somebody chooses regions: then these are what the question is about."""
 
-NEAR = 0.54
+NEAR = 0.52
 """Similarity below which nothing counts as near, which happens for one in twenty validation images."""
 
 MOST = 50
