@@ -80,16 +80,17 @@ def test_lesion_mask_is_one_piece_on_what_differs_from_the_skin(kind):
 
 
 def test_same_seed_same_phantom_and_occlusions_leave_the_clean_picture_alone():
-    first, again, other = phantom(5), phantom(5), phantom(6)
+    size = {"height": 240, "width": 320}
+    first, again, other = (phantom(seed, **size) for seed in (5, 5, 6))
     assert (first.image == again.image).all()
     assert first.occlusions == again.occlusions
     assert (first.image != other.image).any()
-    bare = phantom(5, occlusions=())
-    full = phantom(5, occlusions=OCCLUSIONS)
+    bare = phantom(5, **size, occlusions=())
+    full = phantom(5, **size, occlusions=OCCLUSIONS)
     assert (bare.clean == full.clean).all()
     assert full.occlusions == OCCLUSIONS
     assert (full.image[~full.occlusion] == full.clean[~full.occlusion]).all()
-    assert full.pixel_spacing_mm[0] == pytest.approx(15.5 / 640, rel=0.35)
+    assert full.pixel_spacing_mm[0] == pytest.approx(15.5 / 320, rel=0.35)
 
 
 def test_vignette_darkens_corners_only():
