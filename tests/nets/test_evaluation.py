@@ -224,7 +224,7 @@ def test_classes_that_do_not_fit_are_refused(samples: list[Sample]) -> None:
             three,
             labelled("nevus", "bkl", "zoster"),
             (),
-            "no class of m: bkl, zoster .it knows melanoma, nevus, sebo",
+            "not classes of m: bkl, zoster .it knows melanoma, nevus, sebo",
         ),
         (three, labelled("nevus", "nevus"), (), "all images are labelled nevus"),
         (three, labelled("nevus", None), (), "has no diagnosis"),
