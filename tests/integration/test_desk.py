@@ -167,7 +167,7 @@ def test_models_are_shown_also_where_triton_is_away(ada):
     assert page.status_code == 200
     assert "Which models are served is not known" in page.text
     assert "Intended use" in page.text
-    assert ada.get("/v1/models").json()["models"][0]["name"] == "purify_unet"
+    assert ada.get("/v1/models").json()["models"][0]["name"] == "purify_unet_int8"
     assert ada.get("/v1/canaries").json() == []
 
 
