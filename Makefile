@@ -85,7 +85,7 @@ AT_A_TIME = --numprocesses $(MODULES) --dist loadfile --no-loadscope-reorder
 test: develop  ## all tests, MODULES=n of their modules at a time
 	$(BIN)/pytest $(AT_A_TIME)
 
-coverage: develop  ## all tests, with the coverage of the four packages and of what they start (97 % at least): half as long again
+coverage: develop  ## all tests, with the coverage of the five packages and of what they start (97 % at least): half as long again
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest $(AT_A_TIME)
 	$(BIN)/coverage combine --quiet
@@ -154,7 +154,7 @@ THREADS := 1
 TRAIN :=
 RECIPES := purify_unet segment_lite enhance_espcn classify_lite
 TRAINED := $(addprefix trained-,$(RECIPES))
-models: $(TRAINED)  ## train the four default models anew into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
+models: $(TRAINED)  ## train the four default models again, into build/models (12 hours of one core; with a GPU 1.5): DATA=DIR SEED=n
 	$(BIN)/lesionnets usual $(MODELS)/classify_lite/best.pt --images $(DATA)/train/images --held-out $(DATA)/val/images
 	$(foreach recipe,$(RECIPES),$(call exported,$(recipe)))
 	$(call in_bytes,purify,purify_unet) --count 64 --spare 1

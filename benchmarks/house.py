@@ -12,7 +12,7 @@ printed beside it.
     python -m benchmarks.house [--seed N]
 
 The last line is ``on_the_way=N returns=N modules=N top_level_over_12=N code_lines=N``: folders entered, returns,
-modules entered; then, of the four packages, folders with more than 12 modules at one level, and lines of code.
+modules entered; then, of the five packages, folders with more than 12 modules at one level, and lines of code.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@
     reviews/_opened/<batch>/<part>/<n>/<reader>.json
     desk/keys/<id>.json
     desk/people/<digest of the name>.json
+    desk/sets/<digest of the person>/<name>.json
     similar/<model>/{index.json, trained-*.faiss}, shards/*.parquet
     similar/{facts.csv, forbidden/<sha256>.json}
     supports/<name>/versions/<version>.json, files/<sha256>.png     (a tenant's: <tenant>.<name>)
@@ -50,7 +51,10 @@ OPEN = "open/"
 BATCHES = "batches/"
 """Prefix of everything of every batch."""
 
-RUNNING_CANARY = "canaries/_running.json"
+CANARIES = "canaries/"
+"""Prefix of everything of every canary."""
+
+RUNNING_CANARY = f"{CANARIES}_running.json"
 """Key of the record of the canary that is running; no canary's name begins with ``_``."""
 
 WATCHED = "watch-"
@@ -309,17 +313,17 @@ def originals(batch: str, first: int) -> str:
 
 def canary(name: str) -> str:
     """Key of the record of a canary."""
-    return f"canaries/{name}/canary.json"
+    return f"{CANARIES}{name}/canary.json"
 
 
 def canary_result(name: str, batch: str, index: int) -> str:
     """Key of the record of how old and new models agree on one image."""
-    return f"canaries/{name}/results/{batch}/{index}.json"
+    return f"{CANARIES}{name}/results/{batch}/{index}.json"
 
 
 def canary_results(name: str) -> str:
     """Prefix of the records of how old and new models agree, image by image."""
-    return f"canaries/{name}/results/"
+    return f"{CANARIES}{name}/results/"
 
 
 def batch_decisions(batch: str) -> str:
@@ -404,6 +408,16 @@ def access_key(identifier: str) -> str:
 def known_name(name: str) -> str:
     """Key of the record of who owns a name."""
     return f"desk/people/{hashlib.sha256(name.encode()).hexdigest()}.json"
+
+
+def image_sets(person: str) -> str:
+    """Prefix of the sets of images that a person has put together."""
+    return f"desk/sets/{hashlib.sha256(person.encode()).hexdigest()[:20]}/"
+
+
+def image_set(person: str, name: str) -> str:
+    """Key of one of them."""
+    return f"{image_sets(person)}{name}.json"
 
 
 def similar_file(model: str, name: str) -> str:

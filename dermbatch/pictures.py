@@ -25,7 +25,7 @@ from dermbatch.stored import damaged, written_as
 
 Picture = NDArray[np.uint8]
 
-_AGAIN = "give the image once more, and the picture is made anew"
+_AGAIN = "give the image once more, and the picture is made again"
 
 _AT_A_TIME = 2  # pictures of many megapixels in memory, however many threads there are
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from dermbatch.bounded.limits import claim
+from dermbatch.bounded.limits import announce
 from dermbatch.errors import BadInput
 
 
@@ -41,7 +41,7 @@ def sleep(data, seconds):
 
 
 def take(data, size, claimed=0):
-    claim(claimed)
+    announce(claimed)
     return len(np.ones(size, np.uint8))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dermbatch.bounded.limits import Limits, Reading, begin
-from dermbatch.bounded.messages import CLAIM, DONE, FAILED, receive, send
+from dermbatch.bounded.messages import DONE, FAILED, PIXELS, receive, send
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def serve(owner: socket.socket) -> None:
 
 
 def _answer(owner: socket.socket, errand: Errand, beside: list[memoryview]) -> None:
-    reading = Reading(errand.limits, beside[0].nbytes, lambda pixels: send(owner, CLAIM, pixels))
+    reading = Reading(errand.limits, beside[0].nbytes, lambda pixels: send(owner, PIXELS, pixels))
     begin(reading)
     failed: Exception | None = None
     try:

@@ -52,21 +52,21 @@ class Limits:
         """The refusal of a file that took too much of a processor's time."""
         return TooExpensive(
             f"reading the file takes more than the {self.seconds_for(pixels):,.0f} s of a processor that "
-            f"{_asked(pixels)} is allowed; save the picture anew, or raise DERMBATCH_READING__SECONDS"
+            f"{_asked(pixels)} is allowed; re-save the picture, or raise DERMBATCH_READING__SECONDS"
         )
 
     def too_late(self, pixels: int) -> TooExpensive:
         """The refusal of a file whose reading did not come to an end."""
         return TooExpensive(
             f"reading the file takes more than the {self.wall_for(pixels):,.0f} s on the clock that "
-            f"{_asked(pixels)} is allowed; save the picture anew, or raise DERMBATCH_READING__PATIENCE"
+            f"{_asked(pixels)} is allowed; re-save the picture, or raise DERMBATCH_READING__PATIENCE"
         )
 
     def too_much(self, pixels: int, size: int) -> TooExpensive:
         """The refusal of a file that asked for too much memory."""
         return TooExpensive(
             f"reading the file takes more than the {self.memory_for(pixels, size) >> 20:,} MiB of memory that "
-            f"{_asked(pixels)} is allowed; save the picture anew, or raise DERMBATCH_READING__MEMORY"
+            f"{_asked(pixels)} is allowed; re-save the picture, or raise DERMBATCH_READING__MEMORY"
         )
 
 
@@ -80,20 +80,20 @@ class Reading:
     Args:
         limits: What it may take.
         size: Bytes of the file.
-        claimed: Told the pixels when a header claims so many that the file may take more.
+        announced: Told the pixels when a header claims so many that the file may take more.
     """
 
-    def __init__(self, limits: Limits, size: int, claimed: Callable[[int], None]) -> None:
-        self._limits, self._size, self._claimed, self._pixels = limits, size, claimed, 0
+    def __init__(self, limits: Limits, size: int, announced: Callable[[int], None]) -> None:
+        self._limits, self._size, self._announced, self._pixels = limits, size, announced, 0
         self._mapped = int(Path("/proc/self/statm").read_bytes().split()[0]) * _PAGE
         self._spent = time.process_time()
         self._allow()
 
-    def claim(self, pixels: int) -> None:
-        """Allow what this many pixels take; the largest claim counts."""
+    def announce(self, pixels: int) -> None:
+        """Allow what this many pixels take; the largest number counts."""
         if pixels > self._pixels:
             self._pixels = pixels
-            self._claimed(pixels)
+            self._announced(pixels)
             self._allow()
 
     def too_much(self) -> TooExpensive:
@@ -127,10 +127,10 @@ def begin(reading: Reading | None) -> None:
     _reading = reading
 
 
-def claim(pixels: int) -> None:
+def announce(pixels: int) -> None:
     """Announce how many pixels a header claims, before they are decoded; does nothing without limits."""
     if _reading is not None:
-        _reading.claim(pixels)
+        _reading.announce(pixels)
 
 
 def out_of_memory() -> TooExpensive:

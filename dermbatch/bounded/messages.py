@@ -18,7 +18,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _MOST_PARTS = 64
 _HEAD = struct.Struct("<cH")
 
-QUESTION, CLAIM, DONE, FAILED = b"Q", b"C", b"D", b"F"
+QUESTION, PIXELS, DONE, FAILED = b"Q", b"C", b"D", b"F"
 """Kinds of messages: what to do; pixels that a header claims; a value; an exception."""
 
 Buffer = bytes | memoryview
@@ -34,7 +34,7 @@ def send(peer: socket.socket, kind: bytes, value: object, *more: bytes) -> None:
         more: Bytes to send along unchanged.
 
     Raises:
-        OSError: If there is nobody, or no memory.
+        OSError: If nobody is at the other end, or there is no memory.
     """
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dermbatch.bounded.child import Errand
 from dermbatch.bounded.limits import Limits
-from dermbatch.bounded.messages import CLAIM, QUESTION, receive, send
+from dermbatch.bounded.messages import PIXELS, QUESTION, receive, send
 from dermbatch.bounded.nursery import Child, Nursery
 from dermbatch.errors import BadInput, ReaderKilled
 
@@ -119,7 +119,7 @@ class Reader:
             self._idle.append((child, done))
 
     def _asked(self, child: Child, errand: Errand, data: bytes) -> Any:
-        """The child's answer, an exception where that is one."""
+        """What the function has returned, or the exception to be raised instead."""
         begun, pixels = time.monotonic(), 0
         try:
             send(child.work, QUESTION, errand, data)
@@ -136,7 +136,7 @@ class Reader:
             if answer is None:
                 return self._death(child.status(), pixels)
             kind, value, _ = answer
-            if kind != CLAIM:
+            if kind != PIXELS:
                 return value
             pixels = value
 
@@ -148,7 +148,7 @@ class Reader:
             return self._limits.too_long(pixels)
         by = signal.Signals(-status).name if status < 0 else f"exit code {status}"
         return BadInput(
-            f"the decoder of this file has crashed ({by}): it is damaged; save the picture anew", reason="corrupt"
+            f"the decoder of this file has crashed ({by}): it is damaged; re-save the picture", reason="corrupt"
         )
 
 

@@ -355,11 +355,10 @@ def _broken(data: bytes, media_type: str, error: Exception) -> BadInput:
     if isinstance(error, UnidentifiedImageError):
         return BadInput(
             f"the file begins as a {name} file, and its header cannot be read: it is damaged; copy it again, or "
-            "save the picture anew",
+            "re-save the picture",
             reason="corrupt",
         )
     return BadInput(
-        f"the picture of the {name} file cannot be decoded: it is damaged; copy it again, or save the picture "
-        "anew",
+        f"the picture of the {name} file cannot be decoded: it is damaged; copy it again, or re-save the picture",
         reason="corrupt",
     )

@@ -92,7 +92,7 @@ def check_scans(stream: bytes, header: JpegHeader | None, most: int = _MOST_SCAN
     # In coded data no FF is followed by anything but 00 and restart markers (ITU-T T.81, B.1.1.5).
     if header is not None and header.marker in _PROGRESSIVE and (scans := stream.count(b"\xff\xda")) > most:
         raise TooExpensive(
-            f"the progressive JPEG picture has {scans:,} scans; at most {most} are taken: save it anew"
+            f"the progressive JPEG picture has {scans:,} scans; at most {most} are taken: re-save it"
         )
 
 
@@ -244,8 +244,8 @@ def check_tiles(stream: bytes) -> None:
     tiles = -(-(right - left) // width) * -(-(bottom - top) // height)
     if (found := _tiles(stream, at + 2)) < tiles:
         raise BadInput(
-            f"the JPEG 2000 picture has {found:,} of its {tiles:,} tiles: it is damaged; copy it again, or save "
-            "the picture anew",
+            f"the JPEG 2000 picture has {found:,} of its {tiles:,} tiles: it is damaged; copy it again, or "
+            "re-save the picture",
             reason="corrupt",
         )
 

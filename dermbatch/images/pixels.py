@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from dermbatch.bounded.limits import claim
+from dermbatch.bounded.limits import announce
 from dermbatch.errors import BadInput
 from dermbatch.images.quiet import quiet
 
@@ -68,7 +68,7 @@ def check_size(height: int, width: int, max_pixels: int) -> None:
             f"the image has {width} x {height} pixels; at least {MIN_SIDE} on each side are needed",
             reason="too_small",
         )
-    claim(height * width)
+    announce(height * width)
 
 
 def opencv_decode(data: bytes, flags: int) -> NDArray[Any] | None:

@@ -18,7 +18,7 @@ _filters = ExitStack()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore `UserWarning` and its subclasses in this block; safe in threads and when nested.
+    """Ignore `UserWarning`, `RuntimeWarning` and their subclasses in this block; safe in threads and when nested.
 
     `warnings.catch_warnings` alone is not: two threads that leave it out of order restore each other's filters.
     """

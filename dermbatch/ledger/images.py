@@ -200,7 +200,7 @@ class Images:
 
     def give_back(self, batch: str, index: int) -> bool:
         """Queue an image again because the worker that received its message will not process it."""
-        return self._run("give_back", [INFLIGHT, STATES], [f"{batch}:{index}"]) == 1
+        return self._run("give_back", [INFLIGHT, STATES], [Member(batch, index).member]) == 1
 
     def drop(self, batch: str) -> int:
         """Remove a batch's images from flight, except those that a worker holds; returns how many were removed."""

@@ -32,7 +32,7 @@ def is_known(request: Request, etag: str) -> bool:
 def tagged(request: Request, etag: str, body: bytes | None, media_type: str = JSON) -> Response:
     """An answer with an ETag; without its body if the client has it.
 
-    Browsers may cache it, but must revalidate it each time, so that every look is noted.
+    Browsers may cache it, but must revalidate it each time, so that the audit log has every view.
     """
     headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
     if is_known(request, etag):

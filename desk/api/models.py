@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from dermbatch import layout
 from dermbatch.errors import InferenceUnavailable, NewerFormat, PermanentError, StackError, UsageError
 from dermbatch.models.cards import card_of
 from dermbatch.models.repository import default_model_repository
@@ -62,7 +63,7 @@ def models(request: Request, desk: TheDesk) -> Response:
 def model(name: str, request: Request) -> Response:
     """What is known about a model, served or not: its card and the figures in it.
 
-    There is no card of models that did not come with this installation.
+    Models that did not come with this installation have no card.
     """
     if not _NAME.fullmatch(name):
         raise Problem(404, "no_model", "there is no model of this name")
@@ -122,7 +123,7 @@ def canaries_of(store: ObjectStore, person: Person) -> list[canary.CanaryReport]
     if person.tenant is not None:
         return []
     found = []
-    for name in store.folders(store.bucket, "canaries/"):
+    for name in store.folders(store.bucket, layout.CANARIES):
         try:
             found.append(canary.report(store, name))
         except (UsageError, PermanentError, NewerFormat):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
 
+from dermbatch import layout
 from dermbatch.errors import ObjectNotFound, StoreUnavailable
 from dermbatch.records.asked import Record
 from dermbatch.store import ObjectStore
@@ -48,7 +48,7 @@ def sets_of(store: ObjectStore, person: Person) -> dict[str, set[tuple[str, int]
 
 @router.get("", response_model=list[ImageSet])
 def sets(request: Request, store: TheStore, person: ThePerson) -> Response:
-    """One's own sets."""
+    """Your own sets."""
     return json_of(request, [one.model_dump() for one in _all(store, person)])
 
 
@@ -57,12 +57,12 @@ def change(name: SetName, changed: Change, request: Request, store: TheStore, pe
     """Put images in and take images out; simultaneous changes are never lost."""
     for _ in range(_TRIES):
         try:
-            body, etag = store.read(store.bucket, _key(person, name))
+            body, etag = store.read(store.bucket, layout.image_set(person.key, name))
             found = parsed(body, ImageSet, "a set is damaged")
         except ObjectNotFound:
             found, etag = ImageSet(name=name), None
         made = _changed(found, changed)
-        if store.put_if_match(_key(person, name), made.to_json(), JSON, etag) is not None:
+        if store.put_if_match(layout.image_set(person.key, name), made.to_json(), JSON, etag) is not None:
             return json_of(request, made.model_dump())
     raise StoreUnavailable("the set is being changed too fast; try again")
 
@@ -70,7 +70,7 @@ def change(name: SetName, changed: Change, request: Request, store: TheStore, pe
 @router.delete("/{name}", status_code=204)
 def delete(name: SetName, store: TheStore, person: ThePerson) -> None:
     """Drop a set; the images stay."""
-    store.delete(_key(person, name))
+    store.delete(layout.image_set(person.key, name))
 
 
 def _changed(found: ImageSet, changed: Change) -> ImageSet:
@@ -86,13 +86,5 @@ def _changed(found: ImageSet, changed: Change) -> ImageSet:
 
 
 def _all(store: ObjectStore, person: Person) -> list[ImageSet]:
-    infos = store.list(store.bucket, _prefix(person))
+    infos = store.list(store.bucket, layout.image_sets(person.key))
     return [read(store, info.key, ImageSet) for info in infos]
-
-
-def _prefix(person: Person) -> str:
-    return f"desk/sets/{hashlib.sha256(person.key.encode()).hexdigest()[:20]}/"
-
-
-def _key(person: Person, name: str) -> str:
-    return f"{_prefix(person)}{name}.json"

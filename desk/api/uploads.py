@@ -249,7 +249,7 @@ def _give_way(client: redis.Redis, store: ObjectStore, identifier: str, person: 
     """Drop an incomplete upload of the same path.
 
     Raises:
-        Problem: 409 where it is.
+        Problem: 409 if that upload is complete.
     """
     try:
         before = _known(client, identifier, person)

@@ -22,7 +22,7 @@ def only_own(request: Request, desk: TheDesk, person: ThePerson) -> None:
     """Refuse batches of other tenants, and places of the object store that are not the user's own.
 
     Raises:
-        UsageError: As for what is not there.
+        UsageError: The same as for a batch that does not exist.
     """
     if person.tenant is None:
         return
@@ -45,7 +45,7 @@ def own_tenant(desk: Desk, person: Person) -> Tenant | None:
 
 
 def check_own(person: Person, name: str, what: str = "batch") -> None:
-    """Refuse a batch, or what else is called so, of another tenant; errors as above."""
+    """Refuse a batch of another tenant, or a queue, whose names are like batches'; errors as above."""
     if not person.sees(layout.check_batch_name(name, what)):
         raise UsageError(f"there is no {what} {name!r}")
 

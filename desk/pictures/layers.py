@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermbatch.bounded.limits import claim
+from dermbatch.bounded.limits import announce
 from dermbatch.errors import ObjectNotFound
 from dermbatch.images.imagefile import read_image
 
@@ -110,7 +110,8 @@ def _heat(salient: Pixels) -> Pixels:
 
 
 def _decoded(body: bytes, flags: int) -> Pixels:
-    claim(int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big"))  # as a PNG file's header has it
+    # Width and height, as a PNG file's header has them.
+    announce(int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big"))
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), flags) if body else None
     if pixels is None:
         raise ObjectNotFound("a file of this image is damaged; submit the image again to create it again")

@@ -50,8 +50,8 @@ class Metered:
     Attributes:
         manifests: The manifests of those that do.
         open: Number of batches that are not closed: their usage is counted once they are.
-        uncounted: Batches that closed without events, because their version did not count, or whose events were
-            deleted.
+        uncounted: Batches that closed without events, because the version that closed them did not meter
+            usage, or whose events were deleted.
         damaged: Keys of manifests that cannot be read.
     """
 

@@ -50,7 +50,7 @@ class Contents:
 
     def mark(self, content: str) -> None:
         """Note that this content, if the batch has it, is known from before."""
-        if not self._indexed:  # planning asks for none
+        if not self._indexed:  # only estimates need it
             self._base.execute("CREATE INDEX by_content ON contents (content)")
             self._indexed = True
         if _FINGERPRINT.fullmatch(content):

@@ -13,7 +13,7 @@ from dermbatch.errors import UsageError
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_BYTES = 1 << 20
-"""Of a document."""
+"""Size of the largest document that is read."""
 _MOST_NODES = 50_000
 _LONGEST_NUMBER = 100
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})

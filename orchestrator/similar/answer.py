@@ -139,7 +139,7 @@ def answer(store: ObjectStore, shelf: IndexShelf, question: Question) -> Answer:
     opened = shelf.get(store, model, question.tenant)
     if opened.index.dimension != len(embedding):
         raise PermanentError(
-            "the index has embeddings of another dimension; make it anew: dermbatch cases rebuild",
+            "the index has embeddings of another dimension; rebuild it: dermbatch cases rebuild",
             reason="no_index",
         )
     found = _Search(store, opened, question, patterns).neighbours(embedding)

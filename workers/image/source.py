@@ -49,9 +49,9 @@ class Source:
     """A job's source object, read when it is first asked for.
 
     Args:
-        job: Names it.
-        store: Has it.
-        limits: Limits: larger objects are refused, and files of this machine unless they may be read.
+        job: Names the object.
+        store: Holds the object.
+        limits: Larger objects are refused, and so are files of this machine unless they may be read.
         clock: Counts the time.
         last: What was read for the image before.
     """
@@ -135,7 +135,7 @@ def _file(uri: str, audit: Audit, limits: WorkerSettings) -> Opened:
     """A file of this machine.
 
     Raises:
-        PermanentError: If it is gone, cannot be read, is larger than the limit, or none is to be read.
+        PermanentError: If it is gone, cannot be read, is larger than the limit, or such files may not be read.
         StoreUnavailable: If trying again may help: its disk, or the server that has it, fails.
     """
     if not limits.local_sources:

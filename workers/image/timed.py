@@ -21,7 +21,7 @@ class Timed:
         engine: What runs the models.
 
     Attributes:
-        seconds: So far.
+        seconds: How long it has run models so far.
     """
 
     def __init__(self, engine: Inference) -> None:
@@ -29,18 +29,18 @@ class Timed:
         self.seconds = 0.0
 
     def model(self, stage: Stage | None, choice: ModelChoice) -> ServedModel:
-        """As the engine's."""
+        """The same as the engine's."""
         return self._engine.model(stage, choice)
 
     def infer(self, model: ServedModel, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """As the engine's."""
+        """The same as the engine's."""
         with self._timing():
             return self._engine.infer(model, inputs, outputs)
 
     def infer_many(
         self, model: ServedModel, items: Sequence[Mapping[str, Array]], outputs: Sequence[str]
     ) -> list[dict[str, Array]]:
-        """As the engine's; the time of requests that are in flight together counts once."""
+        """The same as the engine's; the time of requests that are in flight together counts once."""
         with self._timing():
             return self._engine.infer_many(model, items, outputs)
 

@@ -8,7 +8,7 @@ import time
 from multiprocessing.sharedctypes import RawValue
 
 EXTRA = 1.0
-"""Seconds after the deadline in which a process may end its image by itself before it is killed."""
+"""Seconds after the deadline in which a process may still end its image itself before it is killed."""
 
 
 class Drain:

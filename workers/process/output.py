@@ -111,7 +111,7 @@ def write_result(folder: str, record: ResultRecord, store: ObjectStore) -> None:
 
 
 def _refused(bucket: str) -> PermanentError:
-    # For the system's own bucket images would wait; but this one is the user's, and perhaps named by mistake.
+    # If it were the system's own bucket, images would wait; but it is the user's, perhaps named by mistake.
     return PermanentError(
         f"the output bucket {bucket} may not be written to with these credentials; allow it, or name another "
         f"output",

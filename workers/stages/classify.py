@@ -22,7 +22,7 @@ LIMIT = 1.0
 
 @dataclass(frozen=True)
 class ClassifyParameters:
-    """What else, beside the model, determines the output of classification.
+    """What, besides the model, determines the output of classification.
 
     Attributes:
         labels: Classes, comma separated, in the order of the model's probabilities.

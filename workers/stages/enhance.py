@@ -24,7 +24,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EnhanceParameters:
-    """What else, beside the model, determines the output of enhancement.
+    """What, besides the model, determines the output of enhancement.
 
     Attributes:
         margin: Skin around the lesion's bounding box, as a share of its long side.

@@ -18,7 +18,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PurifyParameters:
-    """What else, beside the model, determines the output of purification.
+    """What, besides the model, determines the output of purification.
 
     Attributes:
         threshold: Probability, 0 to 1, from which a pixel counts as occluded.

@@ -19,7 +19,7 @@ from workers.stages.geometry import measure
 
 @dataclass(frozen=True)
 class SegmentParameters:
-    """What else, beside the model, determines the output of segmentation.
+    """What, besides the model, determines the output of segmentation.
 
     Attributes:
         threshold: Probability, 0 to 1, from which a pixel is lesion.

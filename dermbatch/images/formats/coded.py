@@ -34,7 +34,7 @@ def check_process(header: JpegHeader) -> None:
     """
     if header.height == 0:  # stated behind the first scan (ITU-T T.81, B.2.5)
         raise BadInput(
-            "this is a JPEG file that states its height at its end (DNL), which is not taken; save it again",
+            "this is a JPEG file that states its height at its end (DNL), which is not taken; re-save it",
             reason="unsupported_format",
         )
     if header.marker in _UNDECODED:

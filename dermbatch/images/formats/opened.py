@@ -23,7 +23,7 @@ def png_pixels(image: Image.Image, data: bytes, profile: bytes | None, notes: li
     """
     if data[12:16] == b"CgBI":
         raise BadInput(
-            "this is a PNG file in the form of Apple's applications (CgBI), which is not taken; save it anew",
+            "this is a PNG file in the form of Apple's applications (CgBI), which is not taken; re-save it",
             reason="unsupported_format",
         )
     bits = data[24]
@@ -121,6 +121,6 @@ def _check_palette(image: Image.Image) -> None:
     order, entries = image.palette.getdata() if image.palette is not None else ("RGB", b"")
     if int(np.asarray(image).max()) >= len(entries) // len(order):
         raise BadInput(
-            "pixels name colours that the palette does not have: the file is damaged; save the picture anew",
+            "pixels name colours that the palette does not have: the file is damaged; re-save the picture",
             reason="corrupt",
         )

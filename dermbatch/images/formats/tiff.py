@@ -146,7 +146,7 @@ def _check_colours(page: TiffPage, bits: int) -> None:
     if 262 not in page.tags:
         raise BadInput(
             "PhotometricInterpretation (262) of the TIFF file is missing, so that nothing says which colours its "
-            "samples are; save the picture anew",
+            "samples are; re-save the picture",
             reason="corrupt",
         )
     if space == _YCBCR and int(page.compression) == 1 and bits == 8:
@@ -229,7 +229,7 @@ def _is_damaged(page: TiffPage, piece: bytes) -> bool:
 
 
 def _damaged(what: str) -> NoReturn:
-    raise BadInput(f"{what}; copy the file again, or save the picture anew", reason="corrupt")
+    raise BadInput(f"{what}; copy the file again, or re-save the picture", reason="corrupt")
 
 
 def _check_whole(page: TiffPage) -> None:

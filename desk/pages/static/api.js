@@ -55,7 +55,7 @@ function entrance(toast) {
 // The token of the session that holds now; throws where it is another person's.
 async function renew() {
   const now = await json("/v1/session");
-  if (now.name !== person) throw new Problem(403, { detail: `${now.name} is signed in now, and this page is ${person}'s. Load it anew.`, reason: "csrf" });
+  if (now.name !== person) throw new Problem(403, { detail: `${now.name} is signed in now, and this page is ${person}'s. Reload it.`, reason: "csrf" });
   token = now.csrf;
 }
 

@@ -84,7 +84,7 @@ class NaturalEpisodes:
             )
             ground = grounds(count, self.size)
             ground = ground + covered * (beside - ground)
-            # Faint things, too: what is told by a support need not be dark.
+            # Faint things, too: what a support shows need not be dark.
             clear = 0.35 + 0.65 * torch.rand(count, 1, 1, 1).sqrt()
             images = ground + clear * masks * (images - ground)
         return {"images": looks.relit(images.clamp(0, 1)), "masks": masks, "generic": torch.ones(())}
@@ -102,8 +102,7 @@ def placed(pictures: Tensor, size: int, least: float, most: float) -> tuple[Tens
     count = len(pictures)
     share = least + (most - least) * torch.rand(count)
     centres = (2 * torch.rand(count, 2) - 1) * (1 / share - 1)[:, None]
-    ones = torch.ones(count, 2)
-    squash = ones * (0.85 + 0.3 * torch.rand(count, 2))
+    squash = 0.85 + 0.3 * torch.rand(count, 2)
     mirror = 1 - 2 * (torch.rand(count) < 0.5).float()
     turned = affine(centres, 1 / share, angle=0.6 * torch.randn(count), squash=squash, mirror=mirror)
     none = torch.zeros(count, 3)
@@ -120,7 +119,7 @@ class Episodes(Protocol):
 
 @dataclass(frozen=True)
 class Alternate:
-    """Specific learning and generic learning in turns, epoch by epoch (algorithm 1); either may be missing.
+    """Specific and generic learning in turns, epoch by epoch (Wang et al., algorithm 1); either may be missing.
 
     Attributes:
         specific: Source of batches of lesions.

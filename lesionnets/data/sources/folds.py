@@ -16,8 +16,6 @@ from lesionnets.data.sources.isic import MASK_END, Sample, find_samples, read_la
 LAST = (1152, 11402, 13000, 14000)
 """Number of the last image of each source except the last one."""
 
-SOURCES = len(LAST) + 1
-
 COPIES = frozenset({"ISIC_0012271", "ISIC_0012175"})
 """Training images that are copies of test images, so they are not trained on."""
 

@@ -1,7 +1,7 @@
-"""Pictures of a generator: drawn, checked for copies, written, and marked as generated for good.
+"""Pictures of a generator: drawn, checked for copies, written, and permanently marked as generated.
 
 A picture's file says so in its metadata (:mod:`dermbatch.images.formats.origin`; a result's record then has the
-note ``synthetic``) and in its name, and ``manifest.json`` says it for all.
+note ``synthetic``) and in its name, and ``manifest.json`` says so for all of them.
 """
 
 from __future__ import annotations

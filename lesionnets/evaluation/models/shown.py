@@ -33,7 +33,7 @@ COUNTS_AS = {
     "mel": "melanoma",
     "nv": "nevus",
 }
-"""Other labels' names here: weights that never saw a nevus never saw an atypical one either."""
+"""What labels of other archives count as here: weights that never saw a nevus never saw an atypical one either."""
 
 
 @dataclass(frozen=True)

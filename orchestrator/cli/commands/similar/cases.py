@@ -53,7 +53,7 @@ def update(home: options.Home = options.DEFAULT_HOME) -> None:
 
 
 @commands.command(name="rebuild")
-def anew(home: options.Home = options.DEFAULT_HOME) -> None:
+def rebuild_all(home: options.Home = options.DEFAULT_HOME) -> None:
     """Rebuild the indexes from all closed batches: one for each model that has embeddings."""
     with options.results(home) as store:
         _tell(store, rebuild(store))
