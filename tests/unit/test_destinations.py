@@ -69,7 +69,7 @@ def test_a_name_stays_as_it_is(name, folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../a", "/a", "a//b", "a\nb", "a\x00", "a?b", "a" * 300, "/".join("abc" * 400)]
+    "name", ["../../a", "/a", "a//b", "a\nb", "a\x00", "a?b", "a" * 300, "/".join("abc" * 400), "皮" * 100]
 )
 def test_a_name_that_is_not_safe_gets_a_digest(name):
     made = folder_of("s3://b/out", name)
@@ -79,6 +79,16 @@ def test_a_name_that_is_not_safe_gets_a_digest(name):
     assert not {"", ".", ".."} & set(path.split("/"))
     assert path[-9] == "~"
     assert len(path) < 600
+
+
+@pytest.mark.parametrize("prefix", ["out", "p" * 600, "ö" * 400])
+@pytest.mark.parametrize("name", ["/".join(["皮膚" * 42] * 6), "é" * 300, "/".join(["ab" * 60] * 9)])
+def test_a_folder_fits_into_a_key_with_the_files_in_it(prefix, name):
+    made = folder_of(f"s3://b/{prefix}", name)
+    assert made.startswith(f"s3://b/{prefix}/")
+    assert len(made.removeprefix("s3://b/").encode()) + len("/segmentation.dcm") <= 1024
+    assert all(len(part.encode()) <= 255 for part in made.removeprefix(f"s3://b/{prefix}/").split("/"))
+    assert made != folder_of(f"s3://b/{prefix}", name + "x")
 
 
 def test_names_that_look_alike_have_folders_of_their_own():

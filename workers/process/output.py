@@ -26,7 +26,9 @@ _PICTURES = {Stage.PURIFY: PURIFIED, Stage.SEGMENT: MASK, Stage.ENHANCE: ENHANCE
 _KINDS: tuple[DicomKind, ...] = ("segmentation", "report", "enhanced")
 
 _UNSAFE = re.compile(r"[^\w.,=+@#() -]")
-_LONGEST_PART = 120  # characters: S3 allows keys of 1,024 bytes
+_LONGEST_PART = 120  # characters, and twice as many bytes: file systems behind a store allow 255
+_LONGEST_KEY = 1024  # bytes, by S3
+_ROOM = 64  # bytes of it for a file's name
 
 
 def folder_of(output: str, name: str) -> str:
@@ -34,14 +36,22 @@ def folder_of(output: str, name: str) -> str:
 
     Args:
         output: ``s3://bucket/prefix`` that the user has named.
-        name: What the user calls the image. What is not safe in a key becomes ``_``, and then a digest is added,
-            so that two names never share a folder.
+        name: What the user calls the image. What is not safe in a key becomes ``_``, what is too long for one is
+            cut off, and then a digest is added, so that two names never share a folder.
     """
     parts = [part for part in name.removeprefix("s3://").split("/") if part not in {"", ".", ".."}]
-    safe = "/".join(_UNSAFE.sub("_", part)[:_LONGEST_PART] for part in parts)[-4 * _LONGEST_PART :].lstrip("/")
-    if safe != name.removeprefix("s3://"):
-        safe += f"~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return f"{output.rstrip('/')}/{safe}"
+    short = [_cut(_UNSAFE.sub("_", part)[:_LONGEST_PART].encode()[: 2 * _LONGEST_PART]) for part in parts]
+    prefix = output.rstrip("/")
+    digest = f"~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    room = _LONGEST_KEY - _ROOM - len(split_uri(f"{prefix}/")[1].encode()) - len(digest)
+    safe = "/".join(short)[-4 * _LONGEST_PART :].encode()
+    safe = _cut(safe[max(len(safe) - room, 0) :]).lstrip("/")
+    return f"{prefix}/{safe if safe == name.removeprefix('s3://') else safe + digest}"
+
+
+def _cut(characters: bytes) -> str:
+    """UTF-8 text without the halves of characters at its ends."""
+    return characters.decode(errors="ignore")
 
 
 def copy_files(
