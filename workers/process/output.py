@@ -44,8 +44,8 @@ def folder_of(output: str, name: str) -> str:
     prefix = output.rstrip("/")
     digest = f"~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     room = _LONGEST_KEY - _ROOM - len(split_uri(f"{prefix}/")[1].encode()) - len(digest)
-    safe = "/".join(short)[-4 * _LONGEST_PART :].encode()
-    safe = _cut(safe[max(len(safe) - room, 0) :]).lstrip("/")
+    whole = "/".join(short)[-4 * _LONGEST_PART :].encode()
+    safe = _cut(whole[max(len(whole) - room, 0) :]).lstrip("/")
     return f"{prefix}/{safe if safe == name.removeprefix('s3://') else safe + digest}"
 
 
