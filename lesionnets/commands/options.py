@@ -82,12 +82,16 @@ def renamed(text: str | None) -> dict[str, str]:
     """What diagnoses are called otherwise.
 
     Raises:
-        UsageError: If it is no list of pairs.
+        UsageError: If it is no list of pairs, or one is renamed to two.
     """
     pairs = [word.partition("=") for word in listed(text)]
     if any(not mark or not name.strip() for name, mark, _ in pairs):
         raise UsageError(f"--map {text!r} is not a list such as bkl=seborrheic_keratosis,df=")
-    return {name.strip(): other.strip() for name, _, other in pairs}
+    found: dict[str, str] = {}
+    for name, _, other in pairs:
+        if found.setdefault(name.strip(), other.strip()) != other.strip():
+            raise UsageError(f"--map {text!r} has two names for {name.strip()}")
+    return found
 
 
 def strata(text: str | None) -> list[Strata]:

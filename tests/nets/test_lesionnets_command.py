@@ -353,7 +353,8 @@ def test_a_sweep_renames_diagnoses_and_writes_a_row_an_image(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--long-side", "12,x"), ("--map", "bkl"), ("--map", "nothing=nevus")]
+    ("option", "value"),
+    [("--long-side", "12,x"), ("--map", "bkl"), ("--map", "nothing=nevus"), ("--map", "bkl=,bkl=nevus")],
 )
 def test_a_wrong_sweep_or_name_gets_one_sentence(
     option: str, value: str, isic_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
