@@ -286,6 +286,11 @@ def test_real_hair_of_one_picture_is_laid_over_another(
     assert [np.array_equal(*(one.covered for one in pair)) for pair in zip(made, again, strict=True)] == [True] * 2
     with pytest.raises(UsageError, match="no picture x to take hair from"):
         list(pasted_pairs(samples, hair=["x"]))
+    few = list(pasted_pairs(samples, hairy=2, count=2))  # one of the two has hardly any hair, and nobody named it
+    assert {pair.hair_of for pair in few} == {"hairy"}
+    with pytest.raises(UsageError, match="hardly any hair"):
+        list(pasted_pairs(samples, hair=["bare_0"]))
+    assert not list(pasted_pairs([sample for sample in samples if sample.image_id != "hairy"], hairy=1))
 
     pairs = tmp_path / "pairs"
     words = ("data", "pairs", "--images", images, "--hair", "hairy", "--count", 2, "--out", pairs)
