@@ -66,6 +66,13 @@ def test_every_default_model_is_there_and_the_one_shot_pair_and_nothing_else() -
     assert {path.name for path in REPOSITORY.iterdir()} == {*MODELS.values(), *unquantised, *ONE_SHOT}
 
 
+@pytest.mark.parametrize("folder", sorted(REPOSITORY.iterdir()), ids=lambda folder: folder.name)
+def test_a_card_names_its_model_and_the_size_of_its_file(folder: Path) -> None:
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert card.startswith(f"# {folder.name}, version 1\n")
+    assert f"{(folder / '1' / 'model.onnx').stat().st_size:,} bytes as served" in card
+
+
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_the_one_shot_pair_is_of_one_version_small_and_has_its_digests(name: str) -> None:
     folder, config = REPOSITORY / name, config_of(name)

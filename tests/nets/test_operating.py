@@ -124,6 +124,14 @@ def test_a_variant_has_no_points_of_the_model_that_it_is_of(rows: Path, model: P
     graph = onnx.load(model / "1" / "model.onnx")
     made = write_variant(model / "1" / "model.onnx", graph, tmp_path / "variants", "int8")
     assert not [name for name in _config(made.parent.parent) if name.startswith(("risk.", "sets."))]
+    card = card_of(tmp_path / "variants", "classify_lite_int8")
+    assert card is not None
+    assert not card.operating
+    assert card.figures["mean auc"]
+    assert card.text.startswith("# classify_lite_int8, version 1\n")
+    assert f"{made.stat().st_size:,} bytes as served" in card.text
+    assert "## Operating points" not in card.text
+    assert card.text.count("## Limits") == 1
 
 
 @pytest.mark.parametrize(
