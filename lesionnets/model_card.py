@@ -151,7 +151,7 @@ ABOUT: dict[str, About] = {
         f"{_CLASSIFY_LIMITS} Of a source that training left out, it ranks keratoses far worse than on val. "
         "Pictures whose `DISTANCE` is above 1 are none of a dermatoscope, and get no diagnosis: of lesions fewer "
         "than one of a hundred, but more where the picture is very dark, pale or in a black frame. One document "
-        "in ten and one photograph in three pass for skin.",
+        "in sixteen and half of the photographs pass for skin.",
     ),
     "classify_patterns": About(
         "Tells melanoma, nevus and seborrheic keratosis apart by local patterns that it has discovered, given "
