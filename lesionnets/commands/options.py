@@ -33,7 +33,18 @@ Classes = Annotated[
         help="Classes separated by commas, in the order of the probabilities; by default the model's labels."
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="CSV file to write, with one row an image.")]
+
+
+def _writable(path: Path | None) -> Path | None:
+    """A file that can be written, before hours are spent on what is to be in it."""
+    if path is not None and path.is_dir():
+        raise UsageError(f"--out {path} is a folder: name a CSV file")
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {path.parent}")
+    return path
+
+
+Out = Annotated[Path | None, typer.Option(help="CSV file to write, with one row an image.", callback=_writable)]
 LongSide = Annotated[
     str | None,
     typer.Option(
