@@ -10,6 +10,7 @@ digests) is in ``parameters``; a backend ignores those that it does not know.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
@@ -273,9 +274,16 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
     if (labels := source / "labels.txt").is_file():
         (folder / "labels.txt").write_bytes(labels.read_bytes())
     if (card := source / "MODEL_CARD.md").is_file():
-        told = f"\nComputed in {ending}: its figures are not those above, which are of `{source.name}`.\n"
-        (folder / "MODEL_CARD.md").write_text(card.read_text() + told)
+        (folder / "MODEL_CARD.md").write_text(_variants_card(card.read_text(), source.name, ending, len(content)))
     return made
+
+
+def _variants_card(card: str, name: str, ending: str, size: int) -> str:
+    """The card of the model that a variant is of, but for name, size and operating points, which it has not."""
+    card = re.sub(rf"^# {re.escape(name)},", f"# {name}_{ending},", card)
+    card = re.sub(r"[\d,]+ bytes as served", f"{size:,} bytes as served", card)
+    card = re.sub(r"## Operating points\n.*?(?=^## |\Z)", "", card, flags=re.DOTALL | re.MULTILINE)
+    return f"{card}\nComputed in {ending}: its figures are not those above, which are of `{name}`.\n"
 
 
 def versions(folder: Path) -> list[str]:

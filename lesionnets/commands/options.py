@@ -33,7 +33,18 @@ Classes = Annotated[
         help="Classes separated by commas, in the order of the probabilities; by default the model's labels."
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="CSV file to write, with one row an image.")]
+
+
+def _writable(path: Path | None) -> Path | None:
+    """A file that can be written, before hours are spent on what is to be in it."""
+    if path is not None and path.is_dir():
+        raise UsageError(f"--out {path} is a folder: name a CSV file")
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {path.parent}")
+    return path
+
+
+Out = Annotated[Path | None, typer.Option(help="CSV file to write, with one row an image.", callback=_writable)]
 LongSide = Annotated[
     str | None,
     typer.Option(
@@ -82,12 +93,16 @@ def renamed(text: str | None) -> dict[str, str]:
     """What diagnoses are called otherwise.
 
     Raises:
-        UsageError: If it is no list of pairs.
+        UsageError: If it is no list of pairs, or one is renamed to two.
     """
     pairs = [word.partition("=") for word in listed(text)]
     if any(not mark or not name.strip() for name, mark, _ in pairs):
         raise UsageError(f"--map {text!r} is not a list such as bkl=seborrheic_keratosis,df=")
-    return {name.strip(): other.strip() for name, _, other in pairs}
+    found: dict[str, str] = {}
+    for name, _, other in pairs:
+        if found.setdefault(name.strip(), other.strip()) != other.strip():
+            raise UsageError(f"--map {text!r} has two names for {name.strip()}")
+    return found
 
 
 def strata(text: str | None) -> list[Strata]:

@@ -20,6 +20,7 @@ from dermbatch.errors import UsageError
 from dermbatch.models.risk import Points, Sets
 from lesionnets.data.sources.isic import read_rows
 from lesionnets.evaluation.figures.intervals import Figure, bootstrap_mean
+from lesionnets.evaluation.samples import read_diagnoses
 
 FOLDS, ROUNDS = 5, 10
 
@@ -55,16 +56,22 @@ def read(path: Path, classes: Sequence[str], labels: Path | None) -> Known:
         path: A file that ``lesionnets evaluate classify`` or ``chain`` wrote with ``--out``, or a batch's table,
             ``results.parquet``.
         classes: Classes of the model.
-        labels: CSV file with ``image_id`` and ``diagnosis``; needed for a batch's table, which has no diagnoses.
+        labels: CSV file with ``image_id`` and ``diagnosis`` (or ``dx``); needed for a batch's table, which has no
+            diagnoses.
 
     Raises:
-        UsageError: If files cannot be read, or no image has a diagnosis and probabilities.
+        UsageError: If files cannot be read, an image has two rows or two diagnoses, or none has a diagnosis and
+            probabilities.
     """
-    given = dict(
+    given: dict[str, tuple[str, list[float]]] = {}
+    for name, row in (
         _of_table(path, classes) if path.suffix == ".parquet" or path.is_dir() else _of_csv(path, classes)
-    )
+    ):
+        if name in given:
+            raise UsageError(f"{path} has several rows for {name}; give one of each image, at one resolution")
+        given[name] = row
     if labels is not None:
-        known = {row["image_id"]: row["diagnosis"] for row in read_rows(labels, {"image_id", "diagnosis"})}
+        known = read_diagnoses(labels)
         given = {name: (known[name], shares) for name, (_, shares) in given.items() if name in known}
     found = [(diagnosis, shares) for diagnosis, shares in given.values() if diagnosis in classes]
     if not found:

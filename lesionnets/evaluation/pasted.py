@@ -56,7 +56,7 @@ def pasted_pairs(
         Pairs, the barest picture first; pairs with hardly any hair are left out.
 
     Raises:
-        UsageError: If a picture that is named does not exist, or a file cannot be read.
+        UsageError: If a picture that is named does not exist or has hardly any hair, or a file cannot be read.
     """
     given = {sample.image_id: sample for sample in samples}
     if unknown := [name for name in hair if name not in given]:
@@ -64,7 +64,9 @@ def pasted_pairs(
             f"there is no picture {', '.join(unknown)} to lift hair from; --hair takes ids of pictures in --images"
         )
     taken = [given[name] for name in hair] if hair else most_covered(samples, hairy)
-    lifted = [(sample.image_id, _lifted(sample)) for sample in taken]
+    layers = [(sample.image_id, _lifted(sample, named=bool(hair))) for sample in taken]
+    if not (lifted := [(name, layer) for name, layer in layers if layer is not None]):
+        return
     rest = [sample for sample in samples if sample.image_id not in dict(lifted)]
     for index, (name, under) in enumerate(least_covered(rest, count)):
         hair_of, layer = lifted[index % len(lifted)]
@@ -74,15 +76,17 @@ def pasted_pairs(
             yield Pasted(name, hair_of, covered, under)
 
 
-def _lifted(sample: Sample) -> Layer:
-    """Lift the hair of a picture.
+def _lifted(sample: Sample, *, named: bool) -> Layer | None:
+    """Lift the hair of a picture; None if it has hardly any.
 
     Raises:
-        UsageError: If it has hardly any.
+        UsageError: If it has hardly any although it was named.
     """
     image, mask = (read_image(sample.image), None) if sample.mask is None else read_pair(sample)
     layer = lifted_layer(image, None if mask is None else mask > 127)
     if (layer.through < 255).any(axis=2).mean() < LEAST_HAIR:
+        if not named:
+            return None
         raise UsageError(
             f"{sample.image} has hardly any hair that the finder sees; name another picture with --hair"
         )

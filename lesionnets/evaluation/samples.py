@@ -152,11 +152,12 @@ def read_diagnoses(path: Path, *, split: str | None = None) -> dict[str, str]:
         split: Only rows of this split.
 
     Raises:
-        UsageError: If the file is missing or not text, lacks a column, has no row of the split, or names two
+        UsageError: If the file is missing or not text, lacks a column, has no row (of the split), or names two
             diagnoses for one image.
     """
-    table = read_table(path)
-    columns = set(table[0]) if table else set()
+    if not (table := read_table(path)):
+        raise UsageError(f"{path} holds no labels; it needs a row for each image")
+    columns = set(table[0])
     column = "diagnosis" if "diagnosis" in columns else "dx"
     needed = {"image_id", column} | ({"split"} if split is not None else set())
     if missing := needed - columns:

@@ -105,8 +105,11 @@ def to_int8(
     """
     whole = whole_weights(model)
     wide = wide_convolutions(whole)
-    if not (chosen := wide[: len(wide) - spare]):
+    if not wide:
         raise UsageError("the model has no convolution wide enough for int8")
+    if spare >= len(wide):
+        raise UsageError(f"the model has {len(wide)} convolutions wide enough for int8; spare fewer than all")
+    chosen = wide[: len(wide) - spare]
     given = list(inputs)
     if not given:
         raise UsageError("there are no images to calibrate with; name some with --images")

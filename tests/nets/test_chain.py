@@ -284,7 +284,7 @@ def test_real_hair_of_one_picture_is_laid_over_another(
         assert np.mean(darker == 0) > 0.5
     again = list(pasted_pairs(samples, hair=["hairy"], count=2))
     assert [np.array_equal(*(one.covered for one in pair)) for pair in zip(made, again, strict=True)] == [True] * 2
-    with pytest.raises(UsageError, match="no picture x to take hair from"):
+    with pytest.raises(UsageError, match="no picture x to lift hair from"):
         list(pasted_pairs(samples, hair=["x"]))
 
     pairs = tmp_path / "pairs"
@@ -302,3 +302,16 @@ def test_real_hair_of_one_picture_is_laid_over_another(
     assert {"share_at_128", "share_at_256", "outside_at_256"} <= set(told["figures"])
     assert told["figures"]["share_at_256"]["mean"] < 0.8
     assert len(read_table(out)) == 4
+
+
+def test_no_hair_is_taken_from_pictures_that_have_hardly_any(tmp_path: Path) -> None:
+    cv2.imwrite(
+        str(tmp_path / "hairy.png"), phantom(5, height=192, width=256, occlusions=("hair",)).image[:, :, ::-1]
+    )
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"plain_{number}.png"), np.full((192, 256, 3), 180 + number, np.uint8))
+    samples = [Sample(path.stem, path) for path in sorted(tmp_path.iterdir())]
+    assert [pair.hair_of for pair in pasted_pairs(samples, hairy=2, count=2)] == ["hairy", "hairy"]
+    assert not list(pasted_pairs(samples[1:], hairy=1, count=2))
+    with pytest.raises(UsageError, match=r"plain_0.png has hardly any hair"):
+        list(pasted_pairs(samples, hair=["plain_0"], count=2))

@@ -79,7 +79,7 @@ def test_ham10000s_column_is_read_too(tmp_path: Path) -> None:
         ("diagnosis\nnevus\n", None, "lacks the column image_id"),
         ("image_id,diagnosis\na,nevus\n", "test", "lacks the column split"),
         ("image_id,diagnosis,split\na,nevus,train\n", "test", "no diagnosis of split 'test'"),
-        ("image_id,diagnosis\n", None, "lacks the column"),
+        ("image_id,diagnosis\n", None, "holds no labels"),
         ("image_id,diagnosis\na,\n", None, "has no diagnosis"),
         ("image_id,diagnosis\na,nevus\na,melanoma\n", None, "two diagnoses for a: nevus and melanoma"),
         (b"\xff\xfe\x00", None, "cannot be read as a CSV file"),

@@ -353,7 +353,8 @@ def test_a_sweep_renames_diagnoses_and_writes_a_row_an_image(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--long-side", "12,x"), ("--map", "bkl"), ("--map", "nothing=nevus")]
+    ("option", "value"),
+    [("--long-side", "12,x"), ("--map", "bkl"), ("--map", "nothing=nevus"), ("--map", "bkl=,bkl=nevus")],
 )
 def test_a_wrong_sweep_or_name_gets_one_sentence(
     option: str, value: str, isic_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -362,3 +363,18 @@ def test_a_wrong_sweep_or_name_gets_one_sentence(
     code, _, err = call(monkeypatch, capsys, *words, "--labels", isic_folder / "labels.csv", option, value)
     assert code == 2
     assert value in err or "nothing" in err
+
+
+@pytest.mark.parametrize(("name", "told"), [("", "is a folder"), ("no/rows.csv", "there is no folder")])
+def test_rows_that_cannot_be_written_are_refused_before_anything_is_measured(
+    name: str,
+    told: str,
+    isic_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("evaluate", "enhance", "--images", isic_folder / "val" / "images", "--out", tmp_path / name)
+    code, _, err = call(monkeypatch, capsys, *words)
+    assert code == 2
+    assert told in err

@@ -80,6 +80,13 @@ def test_two_products_of_an_int8_model_fit_into_16_bits(name: str) -> None:
     assert all(2 * 255 * np.abs(values).max() < 2**15 for values in weights)
 
 
+@pytest.mark.parametrize("folder", sorted(REPOSITORY.iterdir()), ids=lambda folder: folder.name)
+def test_a_card_names_its_model_and_the_size_of_its_file(folder: Path) -> None:
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert card.startswith(f"# {folder.name}, version 1\n")
+    assert f"{(folder / '1' / 'model.onnx').stat().st_size:,} bytes as served" in card
+
+
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_the_one_shot_pair_is_of_one_version_small_and_has_its_digests(name: str) -> None:
     folder, config = REPOSITORY / name, config_of(name)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dermbatch.errors import UsageError
 from dermbatch.models.cards import card_of
 from dermbatch.models.repository import default_model_repository
 from dermbatch.models.risk import points_of, sets_of
 from lesionnets.commands.operate import _served
 from lesionnets.data.sources.isic import DIAGNOSES
-from lesionnets.evaluation.operating import Known, by_folds, elsewhere, set_points, set_sets
+from lesionnets.evaluation.operating import Known, by_folds, elsewhere, read, set_points, set_sets
 from lesionnets.export import write_variant
 from tests.nets.calling import call
 
@@ -123,6 +124,14 @@ def test_a_variant_has_no_points_of_the_model_that_it_is_of(rows: Path, model: P
     graph = onnx.load(model / "1" / "model.onnx")
     made = write_variant(model / "1" / "model.onnx", graph, tmp_path / "variants", "int8")
     assert not [name for name in _config(made.parent.parent) if name.startswith(("risk.", "sets."))]
+    card = card_of(tmp_path / "variants", "classify_lite_int8")
+    assert card is not None
+    assert not card.operating
+    assert card.figures["mean auc"]
+    assert card.text.startswith("# classify_lite_int8, version 1\n")
+    assert f"{made.stat().st_size:,} bytes as served" in card.text
+    assert "## Operating points" not in card.text
+    assert card.text.count("## Limits") == 1
 
 
 @pytest.mark.parametrize(
@@ -145,3 +154,17 @@ def test_what_cannot_be_set_is_one_sentence(
     code, _, complaint = call(monkeypatch, capsys, "operate", rows, *words)
     assert code == 2
     assert told in complaint
+
+
+def test_an_image_has_one_row_and_one_diagnosis(rows: Path, tmp_path: Path) -> None:
+    header, *lines = rows.read_text().splitlines()
+    twice = tmp_path / "sweep.csv"  # as `evaluate chain --long-side 128,512 --out` writes it
+    twice.write_text("\n".join([header, *lines, *lines]) + "\n")
+    with pytest.raises(UsageError, match="several rows for i_0; give one of each image"):
+        read(twice, DIAGNOSES, None)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image_id,diagnosis\ni_0,nevus\ni_0,melanoma\n")
+    with pytest.raises(UsageError, match="two diagnoses for i_0"):
+        read(rows, DIAGNOSES, labels)
+    labels.write_text("image_id,lesion_id,dx\ni_0,l,nevus\ni_1,m,melanoma\n")
+    assert read(rows, DIAGNOSES, labels).counts() == "1 melanoma, 1 nevus, 0 seborrheic keratosis"

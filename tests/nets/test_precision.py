@@ -118,8 +118,9 @@ def test_the_last_convolutions_can_stay_in_float32(model_file: Path) -> None:
         return sum(node.op_type == "Conv" and node.input[1] in weights for node in made.graph.node)
 
     assert in_float32(spare=2) == in_float32() + 2
-    with pytest.raises(UsageError, match="no convolution"):
-        to_int8(graph, given, spare=len(wide))
+    for spare in (len(wide), len(wide) + 1):
+        with pytest.raises(UsageError, match="spare fewer than all"):
+            to_int8(graph, given, spare=spare)
 
 
 def test_halved_weights_are_made_whole_again(model_file: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_network_that_cannot_judge_is_refused(tmp_path: Path) -> None:
     path, hyper = tmp_path / "best.pt", {"channels": 4, "blocks": 1}
     state = checkpoint.network("espcn.Espcn", hyper).state_dict()
     checkpoint.save(path, recipe="enhance_x", network="espcn.Espcn", hyper=hyper, state=state, figures={})
-    with pytest.raises(UsageError, match="does not take the checkpoint's hyper-parameters"):
+    with pytest.raises(UsageError, match="cannot tell unusual pictures; train classify_lite"):
         choosing.fit(path, [], [])
 
 

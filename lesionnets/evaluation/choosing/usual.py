@@ -56,11 +56,15 @@ def fit(path: Path, pictures: Sequence[Sample], held_out: Sequence[Sample], *, s
     """
     trained = checkpoint.load(path)
     hyper = trained.hyper | {"judges": True}
-    network = checkpoint.network(trained.network, hyper)
+    cannot = UsageError(
+        f"{path} holds a {trained.network}, which cannot tell unusual pictures; train classify_lite"
+    )
+    try:
+        network = checkpoint.network(trained.network, hyper)
+    except UsageError as error:  # it does not know what it is to judge
+        raise cannot from error
     if not isinstance(network, Classifier) or network.usual is None:
-        raise UsageError(
-            f"{path} holds a {trained.network}, which cannot tell unusual pictures; train classify_lite"
-        )
+        raise cannot
     needed = network.usual.directions.shape[1]
     if len(pictures) < needed:
         raise UsageError(
