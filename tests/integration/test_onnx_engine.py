@@ -87,7 +87,7 @@ def test_a_configuration_or_a_file_that_cannot_be_read_is_named(repository):
 def test_a_request_that_does_not_fit_is_the_models_contract_and_a_failure_is_for_now(digested):
     own = OnnxRuntime(digested)
     model = own.model(Stage.SEGMENT, TINY)
-    with pytest.raises(ModelContractError, match="segment_tiny version 2 cannot be asked so"):
+    with pytest.raises(ModelContractError, match="segment_tiny version 2 cannot be asked in this way"):
         own.infer(model, {"IMAGE": IMAGE["IMAGE"].astype(np.float32)}, ("LESION",))
 
     class Broken:

@@ -25,7 +25,7 @@ from dermbatch.records.asked import (
     PlanRecord,
 )
 from dermbatch.records.outcome import CanaryRecord, FailureRecord, KnownImage, ResultRecord
-from dermbatch.settings import Settings
+from dermbatch.settings import DEFAULT_MODELS, Settings
 from dermbatch.stages import ORDER, Stage
 from dermbatch.stored import read, read_if_any
 from orchestrator.batches.entries import read_batch, read_manifest_part
@@ -167,7 +167,9 @@ def test_a_watcher_remembers_what_was_taken_in_and_goes_on_with_the_batch(stored
         models={"segment": "segment_mobilenet@1"},
         max_failed_share=0.5,
     )
-    assert gathering.batch.order == rule.order(Settings())
+    # The default purifier of 0.1.0: a batch keeps the models that it was opened with.
+    then = Settings(models={**DEFAULT_MODELS, Stage.PURIFY: ModelChoice(name="purify_unet")})
+    assert gathering.batch.order == rule.order(then)
     gathering.add(entry_of(2, origin="ab" * 16))
     gathering.write()
     memory.close()
