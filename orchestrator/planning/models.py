@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermbatch.errors import InferenceUnavailable, UsageError
+from dermbatch.errors import InferenceUnavailable, ModelContractError, UsageError
 from dermbatch.models.repository import (
     default_model_repository,
     for_onnx_runtime,
+    read_config,
     served_models,
     shown_supports,
 )
+from dermbatch.models.served import describe
 from dermbatch.models.triton import Triton
 from dermbatch.records.asked import ModelChoice
-from dermbatch.settings import Engine, Settings, TritonSettings
+from dermbatch.settings import DEFAULT_MODELS, Engine, Settings, TritonSettings
 from dermbatch.stages import ORDER, Stage
 
 Served = Mapping[str, Sequence[str]]
@@ -47,19 +49,31 @@ class Offer:
         where: Where they are, for messages: a Triton's address or a repository's folder.
         models: The models; none if they are not known, so that nothing is refused.
         shown: Those that have to be shown a support; none if not known.
+        look: Raises ``ModelContractError`` if a model breaks a stage's contract; none if nobody can look.
     """
 
     where: str
     models: Served | None
     shown: frozenset[str] | None = None
+    look: Callable[[Stage, ModelChoice], object] | None = None
 
     @classmethod
     def of_repository(cls, repository: Path, engine: Engine) -> Offer:
         """What a repository offers an engine that reads it."""
+
+        def look(stage: Stage, choice: ModelChoice) -> None:
+            if choice.name == DEFAULT_MODELS[stage].name and repository == default_model_repository():
+                return  # what ships keeps its contract, and is not worth the time
+            config = read_config(repository, choice.name)
+            # Triton may complete a configuration that leaves tensors out, once it has read the model's file.
+            if engine is Engine.ONNXRUNTIME or (config.input and config.output):
+                describe(stage, choice.version or "", config)
+
+        shown = shown_supports(repository)
         if engine is Engine.TRITON:
-            return cls(str(repository), served_models(repository), shown_supports(repository))
+            return cls(str(repository), served_models(repository), shown, look)
         where = f"{repository} that ONNX Runtime runs without Triton"
-        return cls(where, for_onnx_runtime(repository), shown_supports(repository))
+        return cls(where, for_onnx_runtime(repository), shown, look)
 
     @classmethod
     def known(cls, settings: Settings) -> Offer:
@@ -71,7 +85,15 @@ class Offer:
         if settings.inference.engine is Engine.ONNXRUNTIME:
             repository = settings.inference.repository or default_model_repository()
             return cls.of_repository(repository, Engine.ONNXRUNTIME)
-        return cls(_at(settings.triton), served(settings.triton))
+
+        def look(stage: Stage, choice: ModelChoice) -> None:
+            triton = Triton(settings.triton)
+            try:
+                triton.model(stage, choice)
+            finally:
+                triton.close()
+
+        return cls(_at(settings.triton), served(settings.triton), look=look)
 
     @classmethod
     def of(cls, settings: Settings, told: Callable[[str], None]) -> Offer:
@@ -89,12 +111,25 @@ class Offer:
             The models, each with the version that would run now.
 
         Raises:
-            UsageError: As :func:`check`.
+            UsageError: As :func:`check`, or for a model that breaks its stage's contract: every image would fail.
         """
         if self.models is None:
             return dict(models)
         check(models, self.models, self.where)
-        return pinned(models, self.models)
+        chosen = pinned(models, self.models)
+        for stage, choice in chosen.items():
+            self._keeps_contract(stage, choice)
+        return chosen
+
+    def _keeps_contract(self, stage: Stage, choice: ModelChoice) -> None:
+        if self.look is None:
+            return
+        try:
+            self.look(stage, choice)
+        except ModelContractError as error:
+            raise UsageError(f"{stage}: {error}") from error
+        except InferenceUnavailable:
+            return  # a model that is being loaded may well keep it
 
 
 def _at(triton: TritonSettings) -> str:

@@ -5,9 +5,9 @@ import pytest
 from dermbatch.errors import InferenceUnavailable, UsageError
 from dermbatch.models.repository import served_models
 from dermbatch.records.asked import ModelChoice
-from dermbatch.settings import TritonSettings
+from dermbatch.settings import Engine, Settings, TritonSettings
 from dermbatch.stages import Stage
-from orchestrator.planning.models import check, pinned, served
+from orchestrator.planning.models import Offer, check, pinned, served
 from orchestrator.stack.ports import free_ports
 
 
@@ -45,3 +45,25 @@ def test_a_triton_that_is_not_there_is_named():
     url = f"127.0.0.1:{free_ports(1)[0]}"
     with pytest.raises(InferenceUnavailable, match=url):
         served(TritonSettings(url=url), timeout=2)
+
+
+@pytest.mark.parametrize("where", ["onnxruntime", "triton", "served"])
+def test_a_model_of_another_stage_is_refused_before_anything_is_planned(where, digested_repository, start_triton):
+    if where == "served":
+        offer = Offer.known(Settings(triton=start_triton(digested_repository).settings))
+    else:
+        offer = Offer.of_repository(digested_repository, Engine(where))
+    asked = {Stage.SEGMENT: ModelChoice(name="segment_tiny", version="1")}
+    assert offer.check(asked) == asked
+    with pytest.raises(UsageError, match=r"^purify: model segment_tiny .*PURIFIED"):
+        offer.check({Stage.PURIFY: ModelChoice(name="segment_tiny")})
+
+
+def test_what_triton_may_complete_is_left_to_it(tmp_path):
+    folder = tmp_path / "bare"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text('backend: "onnxruntime"')
+    asked = {Stage.SEGMENT: ModelChoice(name="bare")}
+    assert Offer.of_repository(tmp_path, Engine.TRITON).check(asked)[Stage.SEGMENT].version == "1"
+    with pytest.raises(UsageError, match=r"^segment: model bare"):
+        Offer.of_repository(tmp_path, Engine.ONNXRUNTIME).check(asked)

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from google.protobuf import text_format
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
-from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
-from dermbatch.models.repository import served_models
+from dermbatch.models.repository import read_config, served_models
 from dermbatch.models.served import Array, ServedModel, describe
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
@@ -86,12 +84,7 @@ class OnnxRuntime:
         return [self.infer(model, item, outputs) for item in items]
 
     def _config(self, name: str) -> Any:
-        path = self._repository / name / "config.pbtxt"
-        try:
-            config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-        except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-            raise ModelContractError(f"{path} cannot be read: {error}") from error
-        config.name = config.name or name
+        config = read_config(self._repository, name)
         if (config.backend or config.platform) not in _BACKENDS:
             kind = config.backend or config.platform or "no backend that it names"
             raise ModelContractError(f"model {name} is for {kind}: use the engine triton for it")
