@@ -35,7 +35,7 @@ from lesionnets.commands.options import (
 )
 from lesionnets.data.degradations import Degradation
 from lesionnets.evaluation.figures.intervals import Figure
-from lesionnets.evaluation.figures.strata import Strata, counts, means
+from lesionnets.evaluation.figures.strata import Strata, counts, means, with_source
 
 if TYPE_CHECKING:
     from lesionnets.evaluation.samples import Found
@@ -61,7 +61,7 @@ def _swept(
     for side, end in sides(long_side):
         part: Rows = []
         measured = measure(side, part)
-        rows += [{"long_side": side, **row} for row in part]
+        rows += [{"long_side": side, **with_source(row)} for row in part]
         figures |= {f"{name}{end}": figure for name, figure in measured.items()}
     output.write_rows(out, rows)
     return figures, rows

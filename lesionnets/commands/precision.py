@@ -55,6 +55,8 @@ def precision(
     from lesionnets.export import write_variant  # noqa: PLC0415
     from lesionnets.graphs.precision import Precision, to_float16, to_int8  # noqa: PLC0415
 
+    if float16 and (spare or percentile != 100.0):
+        raise UsageError("--spare and --percentile are of int8: leave them out with --float16")
     path = model or predictors.in_float32(Path(predictors.default_model(stage)))
     loaded = predictors.load_model(path, stage)
     if path.suffix != ".onnx" or not loaded.parameters:

@@ -18,7 +18,7 @@ from dermbatch.phantoms.phantom import phantom
 from lesionnets.data.sources.isic import Sample
 from lesionnets.evaluation import chain
 from lesionnets.evaluation.classify import of_groups
-from lesionnets.evaluation.figures.strata import Strata, counts, means, stratum
+from lesionnets.evaluation.figures.strata import Strata, counts, means, stratum, with_source
 from lesionnets.evaluation.models import predictors
 from lesionnets.evaluation.models.predictors import Model
 from lesionnets.evaluation.pasted import pasted_pairs
@@ -133,6 +133,7 @@ def test_a_chain_with_what_ships_tells_groups_and_writes_a_row_an_image(
         assert figure["low"] <= figure["high"]
     rows = read_table(out)
     assert len(rows) == 8
+    assert {row["source"] for row in rows} == {""}
     columns = {"long_side", "image_id", "diagnosis", "contrast", "segment_jaccard", "melanoma", "distance"}
     assert columns <= set(rows[0])
 
@@ -210,6 +211,14 @@ def test_images_with_a_mask_a_diagnosis_or_both_are_found(isic_folder: Path, tmp
 )
 def test_images_are_grouped_by_contrast_and_source(row: dict[str, object], by: Strata, wanted: str | None) -> None:
     assert stratum(row, by) == wanted
+
+
+def test_a_row_has_its_source() -> None:
+    assert with_source({"image_id": "ISIC_0014001", "dice": 1}) == {
+        "image_id": "ISIC_0014001",
+        "source": "4",
+        "dice": 1,
+    }
 
 
 def test_groups_have_figures_of_their_own_with_intervals() -> None:

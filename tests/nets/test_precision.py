@@ -170,6 +170,18 @@ def test_the_command_writes_a_model_beside_it(
     assert "Computed in" in (made.parents[1] / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.parametrize("words", [("--spare", "1"), ("--percentile", "99.9")])
+def test_what_int8_alone_takes_is_refused_with_float16(
+    model_file: Path, words: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--images", str(tmp_path), "--repository", str(tmp_path / "made"), "--model", str(model_file))
+    monkeypatch.setattr(sys, "argv", ["lesionnets", "precision", "segment", *where, "--float16", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_variant_is_made_of_the_model_in_float32(stage: Stage) -> None:
     made_of = in_float32(Path(default_model(stage)))

@@ -43,6 +43,12 @@ def stratum(row: Row, by: Strata) -> str | None:
     return f"contrast_above_{CONTRASTS[-1]}"
 
 
+def with_source(row: Row) -> Row:
+    """An image's row with its ``source``, 0 to 4, after its name; empty if that has no number of the archive."""
+    source = (stratum(row, Strata.SOURCE) or "").removeprefix("source_")
+    return {"image_id": row["image_id"], "source": source} | dict(row)
+
+
 def grouped(rows: Sequence[Row], by: Sequence[Strata]) -> dict[str, list[Row]]:
     """The images of each group that occurs, with the groups in order."""
     found: dict[str, list[Row]] = {}

@@ -25,6 +25,8 @@ _SHOWN = (
     "gain clinical",
     "gain plain",
     "hair remaining",
+    "isic remaining",
+    "lifted remaining",
     "jaccard on minus off",
 )
 _MOST = 2
@@ -94,4 +96,5 @@ def _found(folder: Path) -> list[_Model]:
 def _figures(model: _Model) -> list[str]:
     """The most telling figures, or the first ones."""
     names = [name for name in _SHOWN if name in model.figures] or list(model.figures)
-    return [f"{name} {model.figures[name]}" for name in names[:_MOST]] or ["no card"]
+    told = [f"{name} {model.figures[name]}" for name in names[:_MOST]]
+    return told or ["no figures" if model.does else "no card"]
