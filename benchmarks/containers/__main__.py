@@ -40,6 +40,7 @@ from dermbatch.settings import DEFAULT_MODELS
 DROP = "drop"
 PARTS = ("fire", "rolling")
 _TRIES = 5
+_TIMES_ROLLED = 2  # images of the batch that has to outlast an exchange of Triton, over those of other batches
 _SHARE_LATER, _SHARE_DROPPED = 0.2, 0.1  # of the images, beside them
 _BUSY = 0.9  # share of a batch's images in which strikes fall
 _PER_IMAGE, _PER_STRIKE = 6.0, 60.0  # seconds after which a batch has not ended in time
@@ -180,7 +181,7 @@ class Check:
 
     def _rolling(self) -> None:
         """A batch pinned to version 1 while Triton is exchanged, one of version 2 as soon as that is served."""
-        rolled, later = self._images, round(self._images * _SHARE_LATER)
+        rolled, later = self._images * _TIMES_ROLLED, round(self._images * _SHARE_LATER)
         with tempfile.TemporaryDirectory(prefix="dermbatch-sources-") as place, sources(Path(place)) as changed:
             add_version(changed / "model_repository" / _MODEL)
             (new,) = make_ours(changed, names=("triton",)).values()
