@@ -17,14 +17,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.figures import drawn_samples, tell
+from benchmarks.figures import drawn_samples, over_folds, ranked, tell
 from lesionnets import checkpoint
 from lesionnets.data.batches.in_memory import Album, load_album
 from lesionnets.data.batches.looked_at import Looks
 from lesionnets.data.sources.folds import split_samples
-from lesionnets.data.sources.isic import DIAGNOSES
-from lesionnets.evaluation.figures.intervals import Figure, bootstrap
-from lesionnets.evaluation.figures.ranking import areas, curves
+from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.recipes.classify.classify_lite import MARGIN, train_one, view_logits
 from lesionnets.training import RecipeOptions
 
@@ -67,17 +65,16 @@ def main() -> None:
             resume = (out / "last.pt").exists()
             options = RecipeOptions(out, smoke=asked.smoke, resume=resume, seed=asked.seed, epochs=epochs)
             best = train_one(options, training, held_out, size=size, vary=ROWS[row])
-            tell(measured(best, held_out, size), prefix=f"{row}:")
+            tell(measured(row, best, held_out, size))
 
 
-def measured(best: Path, held_out: Album, size: int) -> dict[str, Figure]:
-    """AUCs of a checkpoint by the mean of both views."""
+def measured(row: str, best: Path, held_out: Album, size: int) -> dict[str, Figure]:
+    """AUCs of a row's checkpoint by the mean of both views."""
     model = checkpoint.load(best).build()
     with torch.no_grad():
         found = view_logits(model, held_out, size).softmax(dim=2).mean(dim=1).numpy()
     labels = held_out.labels.cpu().numpy().astype(np.int64)
-    of_classes = curves(found, labels, DIAGNOSES)
-    return bootstrap(lambda weights: areas(of_classes, weights), len(labels), strata=labels)
+    return over_folds([(labels, {row: ranked(found, labels)})], ())
 
 
 if __name__ == "__main__":

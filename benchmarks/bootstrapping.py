@@ -33,14 +33,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.figures import Judge, drawn_samples, over_folds, tell
+from benchmarks.figures import Judge, drawn_samples, over_folds, ranked, tell
 from lesionnets.data.augment import augment_pair
 from lesionnets.data.batches.in_memory import balanced
 from lesionnets.data.sources.folds import all_samples, fold, source_of
 from lesionnets.data.sources.isic import DIAGNOSES, Sample, read_pair
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.evaluation.figures.overlap import jaccard
-from lesionnets.evaluation.figures.ranking import areas, curves
 from lesionnets.losses.balanced import balanced_cross_entropy
 from lesionnets.losses.rank import dice_rank_loss
 from lesionnets.nets.efficient_lite import EfficientLite, load_imagenet
@@ -118,8 +117,7 @@ def measured(parts: Sequence[dict[str, Floats]]) -> dict[str, Figure]:
     def judge(arm: Floats, labels: Labels) -> Judge:
         if arm.ndim == 1:
             return lambda weights: {"jaccard": float(np.average(arm, weights=weights))}
-        found = curves(arm, labels, DIAGNOSES)
-        return lambda weights: areas(found, weights)
+        return ranked(arm, labels)
 
     labels = [part["labels"].astype(np.int64) for part in parts]
     arms = [

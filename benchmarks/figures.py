@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,10 +14,16 @@ import numpy.typing as npt
 from dermbatch.phantoms.phantom import phantom
 from lesionnets.data.sources.isic import DIAGNOSES, Sample
 from lesionnets.evaluation.figures.intervals import Figure, Weights, bootstrap
-from lesionnets.evaluation.figures.ranking import CHALLENGE
+from lesionnets.evaluation.figures.ranking import CHALLENGE, areas, curves
 
 Judge = Callable[[Weights], Mapping[str, float]]
 """The figures of an arm on the pictures of a fold, from how often each of them counts."""
+
+
+def ranked(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> Judge:
+    """AUCs of an arm that diagnoses: probabilities [N, 3] of pictures with labels [N]."""
+    found = curves(probabilities, labels, DIAGNOSES)
+    return lambda weights: areas(found, weights)
 
 
 def over_folds(

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.figures import Judge, over_folds, tell
+from benchmarks.figures import over_folds, ranked, tell
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
@@ -46,7 +46,6 @@ from lesionnets.data.sources.folds import all_samples, fold
 from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, find_samples, read_image
 from lesionnets.evaluation.choosing.diagnosis import Validation
 from lesionnets.evaluation.figures.intervals import Figure
-from lesionnets.evaluation.figures.ranking import areas, curves
 from lesionnets.evaluation.models.predictors import default_model, load_model
 from lesionnets.nets.classify.resnet import ResNet50
 from lesionnets.training import Run, fit
@@ -142,12 +141,7 @@ def measured(parts: Sequence[tuple[Labels, Mapping[str, Floats]]]) -> dict[str, 
     Args:
         parts: Of each fold the labels [N] and each arm's probabilities [N, 3].
     """
-
-    def judge(scores: Floats, labels: Labels) -> Judge:
-        found = curves(scores, labels, DIAGNOSES)
-        return lambda weights: areas(found, weights)
-
-    folds = [(labels, {arm: judge(scores[arm], labels) for arm in ARMS}) for labels, scores in parts]
+    folds = [(labels, {arm: ranked(scores[arm], labels) for arm in ARMS}) for labels, scores in parts]
     return over_folds(folds, [("all", arm) for arm in ARMS[1:]])
 
 
