@@ -18,10 +18,9 @@ from pathlib import Path
 from string import Template
 
 import onnx
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import UsageError
+from dermbatch.models.configuration import read_config
 from dermbatch.models.contracts import DATA_TYPES, Contract, Tensor
 from dermbatch.models.risk import RISK, SETS
 from dermbatch.models.served import labels_of
@@ -263,14 +262,14 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
     made = folder / model_file.parent.name / "model.onnx"
     made.parent.mkdir(parents=True, exist_ok=True)
     made.write_bytes(content)
-    config = text_format.Parse((source / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config = read_config(source)
     config.name = folder.name
     for name in [name for name in config.parameters if name.partition(".")[0] in ("sha256", RISK, SETS)]:
         del config.parameters[name]
     for version in versions(folder):
         digest = file_digest(folder / version / "model.onnx")
         config.parameters[f"sha256.{version}"].string_value = digest
-    (folder / "config.pbtxt").write_text(text_format.MessageToString(config))
+    (folder / "config.pbtxt").write_text(str(config))
     if (labels := source / "labels.txt").is_file():
         (folder / "labels.txt").write_bytes(labels.read_bytes())
     if (card := source / "MODEL_CARD.md").is_file():
@@ -316,10 +315,9 @@ def _config(folder: Path, version: str, stage: Stage | None, contract: Contract)
 
 def _of_other_versions(folder: Path, version: str) -> dict[str, str]:
     """Operating points of the other versions; those of this one were set for another file."""
-    path = folder / "config.pbtxt"
-    if not path.is_file():
+    if not (folder / "config.pbtxt").is_file():
         return {}
-    there = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig()).parameters
+    there = read_config(folder).parameters
     kept = [f"{kind}.{number}" for number in versions(folder) if number != version for kind in (RISK, SETS)]
     return {name: there[name].string_value for name in kept if name in there}
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import dermbatch
-from dermbatch.errors import ModelContractError, StackError
+from dermbatch.errors import StackError
 
 _ONNX = re.compile(
     r'^(?:[^#\n]*\s)?(?:backend\s*:\s*"onnxruntime"|platform\s*:\s*"onnxruntime_onnx")', re.MULTILINE
@@ -61,25 +60,6 @@ def shown_supports(repository: Path) -> frozenset[str]:
         config.parent.name: config.read_text(errors="replace") for config in repository.glob("*/config.pbtxt")
     }
     return frozenset(name for name, text in configs.items() if _SHOWN.search(text))
-
-
-def read_config(repository: Path, name: str) -> Any:
-    """A model's ``config.pbtxt`` as Triton's ``ModelConfig``, with its name filled in.
-
-    Raises:
-        ModelContractError: If it cannot be read.
-    """
-    # gRPC takes a third of a second to import, and few who name a repository look into its models.
-    from google.protobuf import text_format  # noqa: PLC0415
-    from tritonclient.grpc import model_config_pb2  # noqa: PLC0415
-
-    path = repository / name / "config.pbtxt"
-    try:
-        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ModelContractError(f"{path} cannot be read: {error}") from error
-    config.name = config.name or name
-    return config
 
 
 def served_models(repository: Path) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dermbatch.errors import UsageError
+from dermbatch.models.configuration import read_config
 from dermbatch.models.repository import default_model_repository, served_models
 from dermbatch.models.risk import Points, Sets, written
 from dermbatch.models.served import labels_of, parameters_of
@@ -80,17 +81,10 @@ def operate(
 
 def _served(folder: Path) -> tuple[str, tuple[str, ...]]:
     """The newest version of a model, and its classes."""
-    from google.protobuf import text_format  # noqa: PLC0415
-    from tritonclient.grpc import model_config_pb2  # noqa: PLC0415
-
     versions = served_models(folder.parent).get(folder.name) if folder.is_dir() else None
     if not versions:
         raise UsageError(f"there is no model in {folder}: name its folder in a model repository")
-    try:
-        config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise UsageError(f"{folder / 'config.pbtxt'} cannot be read: {error}") from error
-    if not (classes := labels_of(parameters_of(config))):
+    if not (classes := labels_of(parameters_of(read_config(folder)))):
         raise UsageError(f"{folder.name} is not a classifier: its configuration names no labels")
     return versions[-1], classes
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError, UsageError
+from dermbatch.models.configuration import read_config
 from dermbatch.models.repository import (
     default_model_repository,
     for_onnx_runtime,
-    read_config,
     served_models,
     shown_supports,
 )
@@ -64,7 +64,7 @@ class Offer:
         def look(stage: Stage, choice: ModelChoice) -> None:
             if choice.name == DEFAULT_MODELS[stage].name and repository == default_model_repository():
                 return  # what ships keeps its contract, and is not worth the time
-            config = read_config(repository, choice.name)
+            config = read_config(repository / choice.name)
             # Triton may complete a configuration that leaves tensors out, once it has read the model's file.
             if engine is Engine.ONNXRUNTIME or (config.input and config.output):
                 describe(stage, choice.version or "", config)

@@ -8,11 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from google.protobuf import text_format
 from onnx import numpy_helper
-from tritonclient.grpc import model_config_pb2
 
 from deploy.check_models import wrong_models
+from dermbatch.models.configuration import read_config
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
@@ -90,10 +89,6 @@ def pictures():
     return np.stack([phantom(seed, height=150, width=200).image for seed in range(3)])
 
 
-def config_of(folder):
-    return text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-
-
 def served(client, name, stage=Stage.SEGMENT, version=None):
     return client.model(stage, ModelChoice(name=name, version=version))
 
@@ -102,11 +97,11 @@ def test_every_file_is_the_one_that_its_configuration_names(repository):
     assert wrong_models(repository) == []
     steps = (repository / ENSEMBLE / "1" / "steps.txt").read_text().splitlines()
     assert steps == [f"{name} 1 {file_digest(repository / name / '1' / 'model.onnx')}" for name in STEPS]
-    config = config_of(repository / ENSEMBLE)
+    config = read_config(repository / ENSEMBLE)
     assert [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step] == [
         (name, 1) for name in STEPS
     ]
-    assert "stage" not in config_of(repository / STEPS[1]).parameters, "a step serves no stage by itself"
+    assert "stage" not in read_config(repository / STEPS[1]).parameters, "a step serves no stage by itself"
 
 
 def test_cards_tell_each_parts_figures(repository):

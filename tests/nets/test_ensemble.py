@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from deploy.check_models import wrong_models
 from dermbatch.errors import UsageError
+from dermbatch.models.configuration import read_config
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
 from lesionnets.ensemble import Step, write_ensemble
@@ -50,7 +51,7 @@ def test_an_ensemble_states_the_digest_of_its_steps_and_has_one_version(tmp_path
     folder, second = written(tmp_path, "2", b"two")
     assert export.versions(folder) == ["2"], "Triton would run the newest steps for both"
     assert first != second
-    config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config = read_config(folder)
     assert config.platform == "ensemble"
     assert config.max_batch_size == 3
     told = {key: value.string_value for key, value in config.parameters.items()}

@@ -8,10 +8,9 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import UsageError
+from dermbatch.models.configuration import read_config
 from lesionnets import checkpoint, export
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import enhance
@@ -37,17 +36,13 @@ def trained(tmp_path: Path) -> Path:
     return path
 
 
-def config_of(folder: Path) -> model_config_pb2.ModelConfig:
-    return text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-
-
 def test_a_version_is_written_with_all_that_belongs_to_it(trained: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     model_file = export.export(trained, repository)
     folder = repository / "enhance_espcn"
     assert model_file == folder / "1" / "model.onnx"
     onnx.checker.check_model(onnx.load(model_file), full_check=True)
-    config = config_of(folder)
+    config = read_config(folder)
     assert config.name == folder.name
     assert config.backend == "onnxruntime"
     assert config.max_batch_size == 4
@@ -91,7 +86,7 @@ def test_the_next_version_is_the_next_number_and_digests_stay(trained: Path, tmp
     second = export.export(trained, tmp_path)
     assert second.parent.name == "10"
     assert export.versions(tmp_path / "enhance_espcn") == ["9", "10"]
-    told = config_of(tmp_path / "enhance_espcn").parameters
+    told = read_config(tmp_path / "enhance_espcn").parameters
     assert told["sha256.9"].string_value == export.file_digest(first)
     assert told["sha256.10"].string_value == export.file_digest(second)
 

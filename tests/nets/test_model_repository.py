@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from google.protobuf import text_format
 from onnx import numpy_helper
 from tritonclient.grpc import model_config_pb2
 
 from dermbatch.images.fitting import fit, sent_size
 from dermbatch.images.lesion import dice, lesion_mask
 from dermbatch.models import served
+from dermbatch.models.configuration import read_config
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.settings import DEFAULT_MODELS
@@ -40,8 +40,7 @@ SIZES = [(1, 1), (1, 50), (97, 131), (256, 192)]
 
 @cache
 def config_of(name: str) -> Any:
-    text = (REPOSITORY / name / "config.pbtxt").read_text()
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+    return read_config(REPOSITORY / name)
 
 
 @cache

@@ -12,6 +12,7 @@ import pytest
 
 from dermbatch.errors import UsageError
 from dermbatch.models.cards import card_of
+from dermbatch.models.configuration import read_config
 from dermbatch.models.repository import default_model_repository
 from dermbatch.models.risk import points_of, sets_of
 from lesionnets.commands.operate import _served
@@ -109,10 +110,7 @@ def test_the_command_writes_beside_the_model(
 
 
 def _config(model: Path):  # type: ignore[no-untyped-def]
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    return text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()).parameters
+    return read_config(model).parameters
 
 
 def test_a_variant_has_no_points_of_the_model_that_it_is_of(rows: Path, model: Path, tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from google.protobuf import text_format
 from onnx import numpy_helper
-from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import UsageError
+from dermbatch.models.configuration import read_config
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, cli
@@ -163,7 +162,7 @@ def test_the_command_writes_a_model_beside_it(
     made = Path(capsys.readouterr().out.strip())
     name = "segment_unet_" + ("float16" if words else "int8")
     assert made == tmp_path / "made" / name / "1" / "model.onnx"
-    config = text_format.Parse((made.parents[1] / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config = read_config(made.parents[1])
     assert config.name == name
     assert config.parameters["sha256.1"].string_value == file_digest(made)
     assert load_model(made, Stage.SEGMENT).parameters["stage"] == "segment"

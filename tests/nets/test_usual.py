@@ -11,11 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from google.protobuf import text_format
 from torch import Tensor
-from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import UsageError
+from dermbatch.models.configuration import read_config
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, cli, export
@@ -156,8 +155,7 @@ def test_a_network_that_cannot_judge_is_refused(tmp_path: Path) -> None:
 def test_an_export_serves_the_distance_that_pytorch_computes(fitted: Path, tmp_path: Path) -> None:
     model_file = export.export(fitted, tmp_path)
     onnx.checker.check_model(onnx.load(model_file), full_check=True)
-    text = (tmp_path / "classify_lite" / "config.pbtxt").read_text()
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    config = read_config(tmp_path / "classify_lite")
     assert [(each.name, list(each.dims)) for each in config.output][3:] == [("DISTANCE", [1])]
     drawn = [phantom(seed, height=120, width=160) for seed in range(2)]
     images = np.stack([each.image for each in drawn])

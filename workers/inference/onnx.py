@@ -18,7 +18,8 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from dermbatch.errors import InferenceUnavailable, ModelContractError
-from dermbatch.models.repository import read_config, served_models
+from dermbatch.models.configuration import read_config
+from dermbatch.models.repository import served_models
 from dermbatch.models.served import Array, ServedModel, describe
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
@@ -84,7 +85,7 @@ class OnnxRuntime:
         return [self.infer(model, item, outputs) for item in items]
 
     def _config(self, name: str) -> Any:
-        config = read_config(self._repository, name)
+        config = read_config(self._repository / name)
         if (config.backend or config.platform) not in _BACKENDS:
             kind = config.backend or config.platform or "no backend that it names"
             raise ModelContractError(f"model {name} is for {kind}: use the engine triton for it")

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
 from dermbatch.errors import DermbatchError, InferenceUnavailable, ModelContractError, StackError, UsageError
 from dermbatch.images.fitting import LONG_SIDE, fit, sent_size
+from dermbatch.models.configuration import read_config
 from dermbatch.models.contracts import CONTRACTS
 from dermbatch.models.repository import default_model_repository, newest_file
 from dermbatch.models.served import Array, ServedModel, labels_of, parameters_of
@@ -139,14 +138,8 @@ def _refuse_flips(path: str | Path, flips: bool) -> None:
 
 def _parameters_beside(path: Path) -> dict[str, str]:
     """The parameters of the ``config.pbtxt`` of an ONNX file, if it is in a model repository."""
-    file = path.parent.parent / "config.pbtxt"
-    if not file.is_file():
-        return {}
-    try:
-        config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not a Triton model configuration") from error
-    return parameters_of(config)
+    folder = path.parent.parent
+    return parameters_of(read_config(folder)) if (folder / "config.pbtxt").is_file() else {}
 
 
 def _load_onnx(content: Path | bytes, path: Path, stage: Stage | None, parameters: Mapping[str, str]) -> Model:
