@@ -131,6 +131,7 @@ class RecipeOptions:
             "seed": self.seed,
             "resume": self.resume,
             "init": self.init,
+            "must_learn": not self.smoke,
         }
 
     def data_folder(self) -> Path:
@@ -230,6 +231,7 @@ def fit(
     clip_norm: float = 1.0,
     companion: Learner | None = None,
     init: Path | None = None,
+    must_learn: bool = False,
 ) -> Trained:
     """Train until the epochs or minutes are spent, and keep the best checkpoint.
 
@@ -254,13 +256,14 @@ def fit(
         clip_norm: Largest norm of the gradients; they are scaled down to it.
         companion: Something else that ``loss_step`` trains; its state is kept in ``last.pt``.
         init: Weights to start from instead of the model's own.
+        must_learn: Refuse a training whose best figure is 0 or not a number.
 
     Returns:
         Path and figures of the best checkpoint.
 
     Raises:
         UsageError: If neither epochs nor minutes are given, ``last.pt`` cannot be read or belongs to another run,
-            or the weights to start from are those of another network.
+            or the weights to start from are those of another network, or nothing was learned.
     """
     if epochs is None and minutes is None:
         raise UsageError("training needs a budget: epochs or minutes")
@@ -310,6 +313,10 @@ def fit(
                 bar.update(task, figure=f"{run.best_by} {figures[run.best_by]:.4f} (best {state.best:.4f})")
                 folder.write_log(_row(state, float(torch.stack(losses).mean()), figures))
             folder.save(state, told, {name: part.state_dict() for name, part in parts.items()})
+    if must_learn and not abs(state.best) > 0:
+        raise UsageError(
+            f"{run.recipe} has learned nothing: its {run.best_by} is {state.best}; train again with another --seed"
+        )
     return Trained(folder.best, state.best_figures, state.epoch, state.seconds)
 
 
@@ -350,7 +357,7 @@ def _set_rates(optimiser: torch.optim.Optimizer, peaks: list[float], share: floa
 
 
 def _keep_best(run: Run, model: nn.Module, state: State, figures: dict[str, float]) -> None:
-    if figures[run.best_by] <= state.best:
+    if state.best_figures and not (figures[run.best_by] > state.best or math.isnan(state.best)):
         state.stale += 1
         return
     state.stale = 0

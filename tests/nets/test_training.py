@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,23 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     # It had ended: there is nothing to go on with.
     again = run_fit(tmp_path, validation=lambda _: {"accuracy": 1.0}, epochs=20, patience=2, resume=True)
     assert (again.epochs, again.figures) == (4, {"accuracy": 0.7})
+
+
+@pytest.mark.parametrize("best", [0.0, math.nan])
+def test_a_training_that_learned_nothing_says_so_unless_it_is_a_smoke_test(tmp_path: Path, best: float) -> None:
+    def validation(_: nn.Module) -> dict[str, float]:
+        return {"accuracy": best}
+
+    with pytest.raises(UsageError, match=r"test_recipe has learned nothing: its accuracy is .*--seed"):
+        run_fit(tmp_path / "whole", validation=validation, epochs=2, must_learn=True)
+    assert run_fit(tmp_path / "smoke", validation=validation, epochs=2).best.is_file()
+
+
+def test_a_figure_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
+    scores = iter([math.nan, 0.5, math.nan, 0.4])
+    outcome = run_fit(tmp_path, validation=lambda _: {"accuracy": next(scores)}, epochs=4, must_learn=True)
+    assert outcome.figures == {"accuracy": 0.5}
+    assert [row["accuracy"] for row in rows_of(tmp_path / "log.csv")] == ["nan", "0.5", "nan", "0.4"]
 
 
 def test_a_budget_in_minutes_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,8 @@ def budget(options: RecipeOptions, part: str) -> dict[str, Any]:
     minutes = (options.minutes or MINUTES) * SHARES[part]
     length = {"epochs": 1} if options.smoke else {"minutes": minutes}
     patience = options.patience or PATIENCE
-    return {"seed": options.seed, "resume": options.resume, "patience": patience, "ema_decay": 0.995} | length
+    told = {"seed": options.seed, "resume": options.resume, "must_learn": not options.smoke}
+    return told | {"patience": patience, "ema_decay": 0.995} | length
 
 
 def optimiser(model: nn.Module, taught: nn.Module | None, rate: float) -> torch.optim.Optimizer:
