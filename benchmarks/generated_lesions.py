@@ -44,11 +44,11 @@ from lesionnets.data.batches.lesion_views import Lesion, Views, random_view, sta
 from lesionnets.data.prefetch import prefetched
 from lesionnets.data.sources.folds import all_samples, fold
 from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, find_samples, read_image
-from lesionnets.evaluation.choosing.diagnosis import Validation
+from lesionnets.evaluation.choosing.diagnosis import DiagnosisValidation
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.evaluation.models.predictors import default_model, load_model
 from lesionnets.nets.classify.resnet import ResNet50
-from lesionnets.training import Run, fit
+from lesionnets.training import TrainingRun, fit
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ PURIFIED_AT = 128
 """Side at which pictures are purified, pixels: hair is seen at it, and a picture takes a tenth of a second."""
 
 
-class Pictures:
+class ArmPictures:
     """All that an arm may draw from.
 
     Args:
@@ -92,10 +92,10 @@ class Pictures:
         return chances * (1 - missing)[self.labels] + made * (missing / there.clamp_min(1))[self.labels]
 
 
-class Drawn:
+class DrawnViews:
     """Batches of random views, drawn by chances; one epoch is all of the training."""
 
-    def __init__(self, pictures: Pictures, chances: Tensor, size: int, steps: int, batch: int) -> None:
+    def __init__(self, pictures: ArmPictures, chances: Tensor, size: int, steps: int, batch: int) -> None:
         self.pictures, self.chances, self.size, self.steps, self.batch = pictures, chances, size, steps, batch
 
     def __len__(self) -> int:
@@ -196,15 +196,15 @@ def _arms(
     """Each arm's probabilities of the pictures held out, [N, 3]."""
     size = asked.size
     several = ((ORIGINAL, originals), (PURIFIED, purified), (GENERATED, generated))
-    pictures = Pictures(
+    pictures = ArmPictures(
         [_lesion(sample, size) for _, samples in several for sample in samples],
         [kind for kind, samples in several for _ in samples],
     )
     print(f"{name}: {len(originals)} originals, {len(generated)} generated, {len(held_out)} held out", flush=True)
-    validation = Validation([_lesion(sample, size) for sample in held_out], size)
+    validation = DiagnosisValidation([_lesion(sample, size) for sample in held_out], size)
     scores = {}
     for arm in ARMS:
-        batches = Drawn(pictures, pictures.chances(arm), size, asked.steps, 8 if asked.smoke else BATCH)
+        batches = DrawnViews(pictures, pictures.chances(arm), size, asked.steps, 8 if asked.smoke else BATCH)
         best = _train(asked, batches, validation, asked.work / f"{name}_{arm}")
         with torch.inference_mode():
             logits = validation.logits(checkpoint.load(best).build())
@@ -212,7 +212,7 @@ def _arms(
     return validation.labels.numpy(), scores
 
 
-def _train(asked: argparse.Namespace, batches: Drawn, validation: Validation, out: Path) -> Path:
+def _train(asked: argparse.Namespace, batches: DrawnViews, validation: DiagnosisValidation, out: Path) -> Path:
     """One training; the last average of its weights counts, so that nothing is chosen by the source held out."""
     torch.manual_seed(asked.seed)
     hyper = {"width": 0.125 if asked.smoke else WIDTH, "diagnoses": DIAGNOSES, "size": asked.size}
@@ -227,7 +227,7 @@ def _train(asked: argparse.Namespace, batches: Drawn, validation: Validation, ou
         loss_step,
         batches,
         validation,
-        run=Run("classify_resnet", checkpoint.name_of(ResNet50), hyper, out, best_by="mean_auc"),
+        run=TrainingRun("classify_resnet", checkpoint.name_of(ResNet50), hyper, out, best_by="mean_auc"),
         optimiser=torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05),
         epochs=1,
         ema_decay=0.97,

@@ -35,7 +35,7 @@ BUCKET = "exports"
 PREFIX = f"s3://{BUCKET}/"
 
 
-class Bench:
+class WatchBench:
     """Servers and a watcher, from ``with`` to the end of its block.
 
     Args:

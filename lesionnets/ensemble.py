@@ -45,7 +45,7 @@ $parameters
 
 
 @dataclass(frozen=True)
-class Step:
+class EnsembleStep:
     """One model of an ensemble.
 
     Attributes:
@@ -64,7 +64,7 @@ class Step:
 
 
 def write_ensemble(
-    folder: Path, version: str, steps: Sequence[Step], *, stage: Stage, contract: Contract, batch: int
+    folder: Path, version: str, steps: Sequence[EnsembleStep], *, stage: Stage, contract: Contract, batch: int
 ) -> Path:
     """Write the ensemble ``folder.name`` with its configuration; other versions of it are removed.
 
@@ -98,7 +98,7 @@ def write_ensemble(
     return steps_file
 
 
-def _step(step: Step) -> str:
+def _step(step: EnsembleStep) -> str:
     lines = [f'model_name: "{step.model}" model_version: {step.version}']
     for kind, tensors in (("input_map", step.inputs), ("output_map", step.outputs)):
         lines += [f'{kind} {{ key: "{own}" value: "{shared}" }}' for own, shared in tensors.items()]

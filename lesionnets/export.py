@@ -27,7 +27,7 @@ from dermbatch.models.served import labels_of
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.checkpoint import Checkpoint
-from lesionnets.ensemble import STEPS, Step, write_ensemble
+from lesionnets.ensemble import STEPS, EnsembleStep, write_ensemble
 from lesionnets.evaluation.figures.intervals import Figure
 from lesionnets.graphs import mb_dcnn, one_shot, segment
 from lesionnets.graphs.assembly import halve_weights
@@ -188,7 +188,7 @@ def _export_mb_dcnn(
         card, size = repository / name / "MODEL_CARD.md", files[name].stat().st_size
         write_card(card, replace(part, recipe=name), version=version, size=size)
     steps = [
-        Step(name, version, file_digest(files[name]), {"IMAGE": "IMAGE"} | takes, gives)
+        EnsembleStep(name, version, file_digest(files[name]), {"IMAGE": "IMAGE"} | takes, gives)
         for name, takes, gives in (
             ("segment_coarse_sn", {}, {"LESION": "coarse"}),
             ("mb_dcnn_mask_cn", {"COARSE": "coarse"}, {"WHERE": "where"}),

@@ -21,7 +21,7 @@ _HOUR = 3600
 
 
 @dataclass
-class Outcome:
+class LoopOutcome:
     """How a loop went.
 
     Attributes:
@@ -59,9 +59,9 @@ class Loop:
         self._offset = 0
         self._next = 0
         self._last = 0.0
-        self.outcome = Outcome()
+        self.outcome = LoopOutcome()
 
-    def run(self, ended: Callable[[], bool], deadline: float) -> Outcome:
+    def run(self, ended: Callable[[], bool], deadline: float) -> LoopOutcome:
         """Strike until all faults have come, and go on until the batch has ended or the deadline has passed.
 
         Args:

@@ -19,7 +19,7 @@ from desk.api.answers import as_json, digest, is_known, json_of, ranged, tagged
 from desk.desk import TheStore
 from desk.pictures import layers
 from desk.pictures.layers import outline
-from desk.pictures.pictures import Pictures
+from desk.pictures.pictures import DecodedPictures
 from desk.pictures.pyramid import TILE, Pyramid
 from desk.problems import Problem
 from desk.results.comparisons import true_mask
@@ -285,7 +285,7 @@ def _identity(found: ResultRecord, layer: str) -> str:
 def _picture(request: Request, store: ObjectStore, found: ResultRecord, layer: str) -> Pyramid:
     if layer not in layers_of(found):
         raise Problem(404, "no_layer", f"this image has no layer {layer!r}")
-    pictures: Pictures = request.app.state.pictures
+    pictures: DecodedPictures = request.app.state.pictures
 
     def files() -> dict[str, bytes]:
         return {

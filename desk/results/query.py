@@ -67,10 +67,10 @@ class Query:
         """
         if self._tree is None:
             return np.ones(count, np.bool_)
-        return _Reading(count, column, members).of(self._tree, None)
+        return _Evaluation(count, column, members).of(self._tree, None)
 
 
-class _Reading:
+class _Evaluation:
     def __init__(self, count: int, column: Column, members: Members) -> None:
         self._count, self._column, self._members = count, column, members
 

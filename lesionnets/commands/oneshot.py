@@ -46,7 +46,7 @@ def evaluate_oneshot(
         raise UsageError(f"no image of {unseen or 'any diagnosis'} has a mask in {masks}")
     loaded = load_shown(model, unseen)
     rows: Rows = []
-    how = oneshot.Draws(shots, draws, seed)
+    how = oneshot.SupportDraws(shots, draws, seed)
     figures = oneshot.evaluate(loaded, chosen, how, watched=output.watched("oneshot"), rows=rows)
     output.write_rows(out, rows)
     about: dict[str, object] = {

@@ -22,7 +22,16 @@ from orchestrator.batches.outcomes import in_order
 from orchestrator.similar import cases
 from orchestrator.similar.codes import Coder
 from orchestrator.similar.facts import Facts, KnownFacts, read_facts
-from orchestrator.similar.held import REBUILD, Index, Shard, Trained, damaged, indexed, read_file, read_index
+from orchestrator.similar.held import (
+    REBUILD,
+    Index,
+    IndexShard,
+    TrainedCodes,
+    damaged,
+    indexed,
+    read_file,
+    read_index,
+)
 
 _AT_A_TIME = 8
 
@@ -121,7 +130,7 @@ class OpenIndex:
         }
 
 
-_Seen = tuple[Trained | None, tuple[Shard, ...], str | None]
+_Seen = tuple[TrainedCodes | None, tuple[IndexShard, ...], str | None]
 """What an opened index was made of."""
 
 
@@ -172,7 +181,7 @@ def open_index(store: ObjectStore, index: Index, facts: KnownFacts) -> OpenIndex
     return OpenIndex(index, coder, pa.concat_tables([cases.none(), *tables]).combine_chunks(), facts)
 
 
-def _table(store: ObjectStore, shard: Shard) -> pa.Table:
+def _table(store: ObjectStore, shard: IndexShard) -> pa.Table:
     return pq.read_table(BytesIO(read_file(store, shard.key, shard.written)))
 
 

@@ -16,7 +16,7 @@ from dermbatch.phantoms.phantom import phantom
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
-from lesionnets.ensemble import Step, write_ensemble
+from lesionnets.ensemble import EnsembleStep, write_ensemble
 from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.export import export, file_digest
 from lesionnets.graphs import mb_dcnn
@@ -71,7 +71,7 @@ def repository(run, tmp_path_factory):
     with (coarse / "config.pbtxt").open("a") as config:
         config.write(f'parameters {{ key: "sha256.2" value: {{ string_value: "{digest}" }} }}\n')
     steps = [
-        Step(STEPS[0], "2", digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"}),
+        EnsembleStep(STEPS[0], "2", digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"}),
     ]
     contract = mb_dcnn.contract(checkpoint.load(run / "best.pt").build())
     write_ensemble(repository / "segment_other", "2", steps, stage=Stage.SEGMENT, contract=contract, batch=4)

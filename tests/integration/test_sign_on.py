@@ -240,7 +240,7 @@ def test_a_refresh_that_fails_early_is_not_tried_at_every_request(server, issuer
 
         def refuses(**request):
             asked.append(request)
-            raise issuers.Refused("invalid_grant")
+            raise issuers.IssuerRefused("invalid_grant")
 
         monkeypatch.setattr(speaks_to, "token", refuses)
         key = f"desk:vouched:{hashlib.sha256(token_of(xaver).encode()).hexdigest()}"

@@ -43,10 +43,10 @@ from lesionnets.nets.enhance.srgan import SrganDiscriminator, SrganGenerator
 from lesionnets.nets.purify.partial_purifier import PartialPurifier
 from lesionnets.occlusions import find_occlusions, remove_occlusions
 from lesionnets.recipes.enhance.enhance_espcn import LEAST_ERROR, enhance, loss_step
-from lesionnets.recipes.enhance.enhance_srgan import Adversary
+from lesionnets.recipes.enhance.enhance_srgan import SrganAdversary
 from lesionnets.recipes.purify.purify_partial import loss_with
 from lesionnets.recipes.purify.purify_unet import purify
-from lesionnets.training import RecipeOptions, Run, fit
+from lesionnets.training import RecipeOptions, TrainingRun, fit
 
 RECIPES = [
     ("enhance_espcn", "psnr_gain_clinical"),
@@ -107,7 +107,7 @@ def test_what_learns_beside_the_network_is_gone_on_with(tmp_path: Path) -> None:
             loss_step,
             [torch.rand(1, 3, 4, 4)] * 2,
             lambda _: {"figure": 0.0},
-            run=Run("enhance_x", "espcn.Espcn", {"channels": 4, "blocks": 1}, tmp_path, best_by="figure"),
+            run=TrainingRun("enhance_x", "espcn.Espcn", {"channels": 4, "blocks": 1}, tmp_path, best_by="figure"),
             optimiser=torch.optim.SGD(model.parameters(), lr=1e-3),
             epochs=epochs,
             resume=True,
@@ -121,7 +121,7 @@ def test_an_adversary_learns_and_goes_on_where_it_stopped() -> None:
     torch.manual_seed(5)
     generator = SrganGenerator(0.0625, 1)
     features = PerceptualFeatures(MobileNetV2(), CONTENT_TAPS)
-    one, other = (Adversary(SrganDiscriminator(0.0625), features) for _ in range(2))
+    one, other = (SrganAdversary(SrganDiscriminator(0.0625), features) for _ in range(2))
     batch = (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32))
     before = [value.clone() for value in one.discriminator.parameters()]
     loss = one(generator, batch)

@@ -15,7 +15,7 @@ from dermbatch.errors import UsageError
 from dermbatch.models.configuration import read_config
 from dermbatch.stages import Stage
 from lesionnets import checkpoint, export
-from lesionnets.ensemble import Step, write_ensemble
+from lesionnets.ensemble import EnsembleStep, write_ensemble
 from lesionnets.evaluation.models.predictors import load_model
 from lesionnets.graphs import mb_dcnn, segment
 from lesionnets.nets.enhance.espcn import Espcn
@@ -37,7 +37,7 @@ def written(repository: Path, version: str, content: bytes) -> tuple[Path, str]:
         for file in files
     ]
     (repository / "first" / "config.pbtxt").write_text("".join(f"parameters {{ {line} }}\n" for line in lines))
-    steps = [Step("first", version, digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"})]
+    steps = [EnsembleStep("first", version, digest, {"IMAGE": "IMAGE"}, {"LESION": "LESION"})]
     contract = segment.contract(MobileCoarseSN(0.1, 64))
     folder = repository / "whole"
     file = write_ensemble(folder, version, steps, stage=Stage.SEGMENT, contract=contract, batch=3)

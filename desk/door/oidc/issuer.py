@@ -30,7 +30,7 @@ def away(what: str) -> Problem:
     return Problem(503, "issuer_unavailable", detail, headers={"Retry-After": "5"})
 
 
-class Refused(Exception):
+class IssuerRefused(Exception):
     """The issuer refused.
 
     Args:
@@ -95,7 +95,7 @@ class Issuer:
         if answer.status_code >= 500 or answer.status_code == 429:
             raise away(f"HTTP {answer.status_code}")
         if answer.status_code != 200 or "error" in body:
-            raise Refused(str(body.get("error", f"HTTP {answer.status_code}")))
+            raise IssuerRefused(str(body.get("error", f"HTTP {answer.status_code}")))
         return body
 
     def userinfo(self, access_token: str) -> dict[str, Any]:

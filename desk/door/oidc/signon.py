@@ -23,7 +23,7 @@ from dermbatch.settings.desk import DeskSettings, OidcSettings
 from dermbatch.store import ObjectStore
 from dermbatch.stored import read, write_once
 from desk.door.oidc.claims import Claimed, claimed, is_name
-from desk.door.oidc.issuer import Issuer, Refused
+from desk.door.oidc.issuer import Issuer, IssuerRefused
 from desk.door.oidc.tokens import Claims, access_token, id_token, logout_token
 from desk.door.sessions import Granted, Session, Sessions, seal, unseal
 from desk.problems import Problem
@@ -131,7 +131,7 @@ class SignOn:
                 redirect_uri=f"{self._settings.url}{BACK}",
                 code_verifier=kept["verifier"],
             )
-        except Refused as refused:
+        except IssuerRefused as refused:
             raise Problem(401, "refused_by_issuer", f"the issuer refuses: {refused.error[:60]}") from refused
         claims = id_token(
             self.issuer,
@@ -226,7 +226,7 @@ class SignOn:
             granted = replace(granted, sealed=seal(token, _kept(given, kept)))
             self._sessions.keep(token, replace(session, granted=granted, vouched=None), known=True)
             claims = self._told(given, granted)
-        except Refused as refused:
+        except IssuerRefused as refused:
             return self._over(token, session, refused.error)
         session = self._claimed_now(token, session, granted, given, claims)
         lasts = self._lasts({**kept, **given}, claims)
@@ -256,9 +256,9 @@ class SignOn:
         except Problem as problem:
             if problem.status != 401:
                 raise
-            raise Refused(problem.reason) from problem
+            raise IssuerRefused(problem.reason) from problem
         if claims["sub"] != granted.subject:
-            raise Refused("it answers with another subject")
+            raise IssuerRefused("it answers with another subject")
         return claims
 
     def _claimed_now(

@@ -24,7 +24,7 @@ TEMPERATURES = torch.logspace(-0.7, 0.7, 57)
 """Temperatures that are tried: from a fifth to five, in steps of six per cent."""
 
 
-class Validation:
+class MaskValidation:
     """Mean Jaccard and Dice at the masks' own resolution, thresholded at one half.
 
     Args:
@@ -56,7 +56,7 @@ class Validation:
         return flat({"jaccard": bootstrap_mean(jaccards), "dice": bootstrap_mean(dices)})
 
 
-def calibrate(path: Path, validation: Validation) -> None:
+def calibrate(path: Path, validation: MaskValidation) -> None:
     """Fit the temperature that makes the validation masks most likely, pixel by pixel, and write it.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. Masks do not change, because

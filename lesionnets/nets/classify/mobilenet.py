@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from lesionnets.data.sources.isic import DIAGNOSES
 from lesionnets.nets.classify.classifier import Classifier
+from lesionnets.nets.efficient_lite import Convolution
 
 BLOCKS = (
     (1, 16, 1, 1),
@@ -29,27 +30,6 @@ FEATURES = 1280
 EXPANSIONS = (2, 4, 7, 14)
 """Blocks that halve the size. Each expands at the previous size, and that expansion ends in a ReLU6, unlike a
 block's output."""
-
-
-class Convolution(nn.Module):
-    """Convolution with bias, padded so that the side becomes ceil(side / stride), and optionally ReLU6."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activate: bool = True
-    ) -> None:
-        super().__init__()
-        self.stride = stride
-        self.activate = activate
-        padding = kernel // 2 if stride == 1 else 0
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Float [N, inputs, h, w] -> [N, outputs, ceil(h / stride), ceil(w / stride)]."""
-        if self.stride == 2:
-            height, width = values.shape[-2:]
-            values = functional.pad(values, (width % 2, 1, height % 2, 1))
-        values = self.conv(values)
-        return functional.relu6(values) if self.activate else values
 
 
 class InvertedResidual(nn.Module):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionnets.nets.classify.mobilenet import FEATURES, Convolution, InvertedResidual, MobileNetV2, lesion_weight
+from lesionnets.nets.classify.mobilenet import FEATURES, InvertedResidual, MobileNetV2, lesion_weight
+from lesionnets.nets.efficient_lite import Convolution
 from lesionnets.nets.mutual.mask_guided import MaskGuided
 from lesionnets.nets.mutual.mb_dcnn import STRIDE, SpatialPyramid, TwoScales, convolution
 from lesionnets.nets.segment.unet_mobilenet import separable
