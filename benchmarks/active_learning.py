@@ -5,7 +5,7 @@
 
 The encoder is ImageNet's and stays as it is (EfficientNet-Lite0, on the view of the lesion and that of the
 picture, with experts' masks): it has seen no label of these images, as the encoder that ships has. So an image is
-a vector once and for all, and a classifier is a logistic regression, which a seed can afford anew after each plan.
+a vector once and for all, and a classifier is a logistic regression, which is cheap to refit after each plan.
 
 A seed halves the labelled images at random: one half may be chosen from, the other one, and all of val, is
 measured on. Plans are made as ``dermbatch review plan`` makes them, 25 images at a time, each with the classifier

@@ -139,7 +139,7 @@ def orchestrate(settings: RedisSettings, batch: Batch) -> None:
 
 
 def work_off(settings: RedisSettings, name: str, number: int, embedding: int) -> None:
-    """A worker without stages; it never ends by itself."""
+    """A worker without stages; it never ends unasked."""
     ledger = Ledger(settings, LedgerSettings())
     client = redis.Redis.from_url(settings.url, decode_responses=True)
     vectors = np.random.default_rng(number).random((_VARIANTS, embedding), np.float32)

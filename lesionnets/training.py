@@ -291,7 +291,7 @@ def fit(
     with _bar() as bar:
         task = bar.add_task(run.recipe, total=1.0, figure="")
         while progress_at(0) < 1.0 and (patience is None or state.stale < patience):
-            # Seeded anew each epoch: so no generator's state need be saved for an exact resume.
+            # Seeded at the start of each epoch, so no generator's state has to be saved for an exact resume.
             seed_everything(seed + state.epoch)
             model.train()
             losses: list[Tensor] = []

@@ -44,7 +44,7 @@ _TIMES_ROLLED = 2  # images of the batch that has to outlast an exchange of Trit
 _SHARE_LATER, _SHARE_DROPPED = 0.2, 0.1  # of the images, beside them
 _BUSY = 0.9  # share of a batch's images in which strikes fall
 _PER_IMAGE, _PER_STRIKE = 6.0, 60.0  # seconds after which a batch has not ended in time
-_LONGEST_PAUSE = 20.0  # without progress the next strike comes all the same
+_LONGEST_PAUSE = 20.0  # without progress the next strike comes anyway
 _TARGETS = {"dermbatch-worker": 2} | {
     f"dermbatch-{name}": 1 for name in ("orchestrator", "watch", "desk", "triton")
 }
@@ -168,7 +168,7 @@ class Check:
         seconds = time.monotonic() - started
         layers, old = (inspect("image", name)["RootFS"]["Layers"] for name in (new, before["Id"]))
         say(
-            f"a change of code: built anew in {seconds:.0f} s, "
+            f"a change of code: built again in {seconds:.0f} s, "
             f"{len(set(layers) - set(old))} of {len(layers)} layers differ"
         )
         if new == before["Id"] or layers[:-1] != old[:-1]:

@@ -33,7 +33,7 @@ from orchestrator.stack.servers.redis import redis_part
 from orchestrator.stack.servers.s3 import s3_part
 from orchestrator.stack.servers.triton import TritonPorts, triton_part
 
-_MOST_OWN_DEATHS = 3  # of one part: what ends by itself more often is broken, and no batch would ever end
+_MOST_OWN_DEATHS = 3  # of one part: what dies unasked more often is broken, and no batch would ever end
 
 
 class House:
@@ -166,7 +166,7 @@ class House:
         """Start again what is dead; what nobody killed is counted, and not started for ever.
 
         Raises:
-            ChildDied: Where a part has ended by itself too often; gives its last words.
+            ChildDied: If a part has died unasked too often; gives its last words.
         """
         for name, part in self.parts.items():
             if not part.running:

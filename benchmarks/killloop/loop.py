@@ -15,7 +15,7 @@ from benchmarks.killloop.proxy import Mood
 
 _TICK = 0.05
 _LEAST_PAUSE = 0.15  # seconds between two faults, however fast the batch goes
-_LONGEST_PAUSE = 6.0  # without progress the next one comes all the same
+_LONGEST_PAUSE = 6.0  # without progress the next one comes anyway
 _BUSY_UNTIL = 0.95  # share of the images by which the last fault has come
 _HOUR = 3600
 

@@ -31,7 +31,7 @@ _TAIL, _AT_ONCE = 96 << 10, 1 << 20
 """Bytes read to get a part's footer; and size up to which the whole part is read, to save a request."""
 
 _GAP = 256 << 10
-"""Unwanted bytes that are read all the same if that saves a request."""
+"""Unwanted bytes that are read anyway if that saves a request."""
 
 _END = 8
 """Bytes after a footer: its length, and the magic number (Apache Parquet, file format)."""

@@ -78,7 +78,7 @@ def read(
         ),
     ] = False,
 ) -> Response:
-    """The decisions of an image that the reader may see, the version that comes next, and what was run anew.
+    """The decisions of an image that the reader may see, the next version, and what has run again since.
 
     Who decides between readers is a reviewer: nobody else sees others' decisions before their own.
     """

@@ -72,7 +72,7 @@ class ByteConv2d(nn.Conv2d):
 
 
 def _range(x: Tensor) -> Tensor:
-    """Lowest and highest value but for ``BEYOND``, and zero; float32 [2]."""
+    """Lowest and highest value except for ``BEYOND``, and zero; float32 [2]."""
     values = x.flatten()[:: max(x.numel() // _LOOKED_AT, 1)]
     count = int(BEYOND * len(values)) + 1
     low, high = -(-values).topk(count).values[-1], values.topk(count).values[-1]

@@ -96,7 +96,7 @@ def _named(store: ObjectStore, batches: Sequence[str], tenant: str) -> list[str]
 
 
 def _rows(store: ObjectStore, batch: str) -> Iterator[pa.Table]:
-    """What a batch's table says of each image, but for its embedding."""
+    """What a batch's table says of each image, except for its embedding."""
     for body in tables(store, batch):
         file = pq.ParquetFile(BytesIO(body))
         labels = [name for name in file.schema_arrow.names if name.startswith(_PREFIX)]

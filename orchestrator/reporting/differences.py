@@ -62,7 +62,7 @@ class Differences:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._how = Counter[str]()
-        self._dice = Distribution("Dice of old and new mask, where segmentation ran anew")
+        self._dice = Distribution("Dice of old and new mask, where segmentation ran again")
         self._dice_total = 0.0
         self._labels = Counter[tuple[str, str]]()
         self._models = Counter[tuple[Stage, str, str]]()

@@ -47,7 +47,7 @@ def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
                     ledger.batches.grow(read_batch(store, name))
             elif control is not None and _restore(store, ledger, name, control):
                 restored.append(name)
-        except DermbatchError as error:  # an error of this batch only; others are restored all the same
+        except DermbatchError as error:  # an error of this batch only; others are restored anyway
             _log.warning("batch not reconciled", batch=name, reason=error.reason, message=str(error))
     return restored
 

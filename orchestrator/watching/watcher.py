@@ -143,7 +143,7 @@ class Watcher:
             self._end()
 
     def _guarded(self, turn: Callable[[], None]) -> bool:
-        """Take a turn; returns whether it went well. If cut short, what is uncertain is read anew in the next."""
+        """Take a turn; returns whether it went well. If cut short, what is uncertain is read again in the next."""
         try:
             turn()
         except _MustEnd:

@@ -101,7 +101,7 @@ def test_every_file_is_the_one_that_its_configuration_names(repository):
     assert [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step] == [
         (name, 1) for name in STEPS
     ]
-    assert "stage" not in read_config(repository / STEPS[1]).parameters, "a step serves no stage by itself"
+    assert "stage" not in read_config(repository / STEPS[1]).parameters, "a step serves no stage on its own"
 
 
 def test_cards_tell_each_parts_figures(repository):

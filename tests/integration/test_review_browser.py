@@ -272,7 +272,7 @@ def test_two_hundred_strokes_on_a_large_picture(browser, server, store, tmp_path
     began = time.process_time()
     page.get_by_role("button", name="Keep").click()
     page.get_by_text("Kept as version 1").first.wait_for()
-    seat.until("window.kept")  # what was decided is listed anew before
+    seat.until("window.kept")  # what was decided is listed again before
     seconds = page.evaluate("window.kept") / 1000
     lines.append(f"kept after {seconds:.2f} s; desk: {time.process_time() - began:.2f} s of processor")
     with capsys.disabled():

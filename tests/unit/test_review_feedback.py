@@ -121,8 +121,8 @@ def test_what_was_segmented_anew_is_looked_for_among_the_results_of_the_images_t
     write_record(store, record)
     decide(store, diagnosis=("nevus",), mask=MASK)
     old = record.stages[Stage.SEGMENT]
-    anew = old.model_copy(update={"key": "ff" * 16})
-    known = KnownImage(image=record.source, stages={old.key: old, anew.key: anew})
+    newer = old.model_copy(update={"key": "ff" * 16})
+    known = KnownImage(image=record.source, stages={old.key: old, newer.key: newer})
     write(store, layout.known_of(record.source.sha256), known)
     assert only(store).diagnosis == "nevus"  # another's
     write(store, layout.known_of(record.source.sha256, "clinic-a"), known)
@@ -133,13 +133,13 @@ def test_of_a_lesion_that_was_segmented_anew_nothing_is_taught_but_where_the_rea
     decide(store, diagnosis=("nevus",), mask=MASK)
     record = result_of("b", 0)
     old = record.stages[Stage.SEGMENT]
-    anew = old.model_copy(update={"key": "ff" * 16})
-    known = KnownImage(image=record.source, stages={old.key: old, anew.key: anew})
+    newer = old.model_copy(update={"key": "ff" * 16})
+    known = KnownImage(image=record.source, stages={old.key: old, newer.key: newer})
     write(store, layout.known_of(record.source.sha256), known)
     assert only(store).why == "resegmented"
-    decide(store, version=2, diagnosis=("nevus",), mask=MASK, despite={Stage.SEGMENT: anew.key})
+    decide(store, version=2, diagnosis=("nevus",), mask=MASK, despite={Stage.SEGMENT: newer.key})
     assert only(store).diagnosis == "nevus"
     classified = record.stages[Stage.CLASSIFY].model_copy(update={"key": "ee" * 16})
     known = known.model_copy(update={"stages": {**known.stages, classified.key: classified}})
     write(store, layout.known_of(record.source.sha256), known)
-    assert only(store).diagnosis == "nevus"  # classified anew: what the reader saw of the picture is as it was
+    assert only(store).diagnosis == "nevus"  # classified again: what the reader saw of the picture is as it was

@@ -37,9 +37,9 @@ def run_anew(store):
     """Have the first image segmented by another model since."""
     record = result_of("b", 0)
     old = {one.key: one for one in record.stages.values()}
-    anew = record.stages[Stage.SEGMENT].model_copy(update={"key": "f" * 32})
+    newer = record.stages[Stage.SEGMENT].model_copy(update={"key": "f" * 32})
     image = {name: getattr(record.source, name) for name in type(record.source).__base__.model_fields}
-    known = KnownImage(image=image, stages={**old, anew.key: anew}, previews={})
+    known = KnownImage(image=image, stages={**old, newer.key: newer}, previews={})
     write(store, layout.known_of(record.source.sha256), known)
     return record
 

@@ -162,8 +162,8 @@ def test_an_embedding_without_direction_is_left_out_alone_and_counted(store, mon
     if not trained:
         grown = growing.grow(store, index.model.sha256)
         assert (grown.cases, grown.passed_over) == (8, 3)
-    (anew,) = growing.rebuild(store)
-    assert (anew.cases, anew.passed_over, growing.waiting(store, anew)) == (8, 3, 0)
+    (rebuilt,) = growing.rebuild(store)
+    assert (rebuilt.cases, rebuilt.passed_over, growing.waiting(store, rebuilt)) == (8, 3, 0)
 
 
 def test_an_index_takes_the_batch_that_has_just_closed_and_looks_at_no_other(store):

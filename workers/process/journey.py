@@ -140,7 +140,7 @@ def _made(
                 processed = run.processed()
             alive()
             return processed, _hand_over(job, source, processed, store, destinations, stopwatch, alive)
-        except (StaleArtifact, SourceReplaced):  # known artifacts are gone or of another image: make all anew
+        except (StaleArtifact, SourceReplaced):  # known artifacts are gone or of another image: make all again
             if last:
                 raise
     raise AssertionError("the second time ends it")

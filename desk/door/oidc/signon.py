@@ -294,7 +294,7 @@ class SignOn:
                 self.issuer.revoke(kept["refresh_token"])
             address = self.issuer.endpoint("end_session_endpoint")
         except Problem:
-            return None  # signed out here all the same
+            return None  # signed out here anyway
         if address is None:
             return None
         asked = {"client_id": str(self._oidc.client_id), "post_logout_redirect_uri": f"{self._settings.url}/enter"}

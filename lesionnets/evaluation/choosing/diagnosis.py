@@ -56,7 +56,7 @@ def calibrate(path: Path, validation: DiagnosisValidation) -> None:
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
 
     Args:
-        path: Checkpoint of a :class:`lesionnets.nets.classify.classifier.Classifier`; written anew.
+        path: Checkpoint of a :class:`lesionnets.nets.classify.classifier.Classifier`; overwritten.
         validation: The images to fit it on.
     """
     trained = checkpoint.load(path)

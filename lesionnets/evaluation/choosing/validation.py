@@ -63,7 +63,7 @@ def calibrate(path: Path, validation: MaskValidation) -> None:
     one half stays one half.
 
     Args:
-        path: Checkpoint of a :class:`lesionnets.nets.segment.segmenter.Segmenter`; written anew.
+        path: Checkpoint of a :class:`lesionnets.nets.segment.segmenter.Segmenter`; overwritten.
         validation: The images to fit it on.
     """
     trained = checkpoint.load(path)

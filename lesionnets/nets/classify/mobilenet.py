@@ -33,7 +33,7 @@ block's output."""
 
 
 class InvertedResidual(nn.Module):
-    """Expand the channels, filter each by itself, project them; with a shortcut where shapes allow (fig. 4)."""
+    """Expand the channels, filter each separately, project them; with a shortcut where shapes allow (fig. 4)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """The backbone, at width 1.0.
 
-    Its blocks expand a few channels, filter each expanded channel by itself and project them to a few again. That
+    Its blocks expand a few channels, filter each expanded channel separately and project them to a few again. That
     costs a fraction of plain convolutions of the same width (sections 3.1 to 3.3 of the paper,
     https://arxiv.org/abs/1801.04381).
 

@@ -1,7 +1,7 @@
 """Diagnosis by discovered patterns, with the network of the patent's sources, trained from nothing (S17).
 
 Lin et al. (ICCV 2015) start from ImageNet's weights. None are free for VGG-16, so the filters are learned here.
-Views, balance and measure are as in ``classify_lite``, but for the lesion alone.
+Views, balance and measure are as in ``classify_lite``, except for the lesion alone.
 """
 
 from __future__ import annotations

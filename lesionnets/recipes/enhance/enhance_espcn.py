@@ -47,7 +47,7 @@ LEAST_ERROR = 2e-5
 
 
 def loss_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean over the patches of the logarithm of the mean squared error: what PSNR measures, but for its factor.
+    """Mean over the patches of the logarithm of the mean squared error: what PSNR measures, except for its factor.
 
     The logarithm weighs a patch by its own error: otherwise noisy patches, whose error is several times that of
     clean ones, decide alone.

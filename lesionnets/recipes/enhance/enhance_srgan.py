@@ -6,7 +6,7 @@ features of MobileNetV2, which stand in for VGG19's. They lie at an eighth of th
 shift of colour, so the L1 loss stays on in the second phase and holds the picture in its place.
 
 An adversarial network looks better and measures worse (Ledig et al., table 2), so the second phase keeps what is
-nearest to the originals in the features, not in PSNR; its PSNR is reported all the same.
+nearest to the originals in the features, not in PSNR; its PSNR is reported anyway.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class FrechetValidation:
         pictures: Uint8 [N, 3, S, S], of the generator's size.
         labels: Int64 [N].
         features: In which pictures are compared.
-        sheet: File of the contact sheet, written anew each time: a row or two a class.
+        sheet: File of the contact sheet, overwritten each time: a row or two a class.
         count: Pictures to generate of each class.
     """
 

@@ -250,7 +250,7 @@ def train_enhanced(options: RecipeOptions, recipe: MutualRecipe, parts: dict[str
     coarse = checkpoint.load(parts["coarse"], recipe="segment_coarse_sn")
     model.coarse.load_state_dict(coarse.state)
     model.guide.load_state_dict(checkpoint.load(parts["mask"], recipe="classify_mask_cn").state)
-    # Its own layer for the map is missing there; the temperature is its own, and fitted anew.
+    # Its own layer for the map is missing there; the temperature is its own, and fitted again.
     learned = {name: value for name, value in coarse.state.items() if name != "temperature"}
     model.enhanced.load_state_dict(learned, strict=False)
     run = TrainingRun("segment_mb_dcnn", "mutual.MutualSN", hyper, parts["enhanced"].parent, best_by="jaccard")

@@ -104,7 +104,7 @@ Domains = tuple[Episodes | None, Episodes | None]
 
 
 def live(options: RecipeOptions, seen: Sequence[Sample], size: int, batch: int) -> Domains:
-    """Both domains, augmented anew each time."""
+    """Both domains, augmented differently each time."""
     skin = things = None
     if options.learning is not Learning.NATURAL:
         album = album_of(seen, round(size * MARGIN))
