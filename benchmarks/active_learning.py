@@ -33,6 +33,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.arguments import read_arguments
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.records.plan import Strategy
 from dermbatch.review.choosing import Candidates, Floats, choose, divergence
@@ -66,10 +67,7 @@ def main() -> None:
     parser.add_argument("--embeddings", type=Path, help="written where it is not there, else read")
     parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--json", type=Path, help="figures, to be written")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and asked.data is None:
-        parser.error("--data is missing: name the folder of the images, or take --smoke")
+    asked = read_arguments(parser)
     plan, sizes = (4, (4, 8)) if asked.smoke else (A_PLAN, (25, *TOLD))
     vectors, labels, held_out = _embedded(asked)
     seeds = 2 if asked.smoke else asked.seeds

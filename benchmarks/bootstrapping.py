@@ -33,6 +33,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import read_arguments
 from benchmarks.figures import Judge, drawn_samples, over_folds, ranked, tell
 from lesionnets.data.augment import augment_pair
 from lesionnets.data.batches.in_memory import balanced
@@ -89,10 +90,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2017)
     parser.add_argument("--work", type=Path, help="keeps what each fold has given, to go on from")
     parser.add_argument("--json", type=Path, help="figures, to be written")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and (asked.data is None or not asked.fold):
-        parser.error("--data or --fold is missing: name images and folds, or take --smoke")
+    asked = read_arguments(parser, folds=True)
     with TemporaryDirectory() as scratch:
         asked.work = asked.work or Path(scratch)
         asked.work.mkdir(parents=True, exist_ok=True)

@@ -36,12 +36,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.arguments import read_arguments
 from benchmarks.figures import over_folds, ranked, tell
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.data.batches.lesion_views import Lesion, Views, random_view, stack
-from lesionnets.data.prefetch import prefetched
+from lesionnets.data.prefetch import epoch_random, prefetched
 from lesionnets.data.sources.folds import all_samples, fold
 from lesionnets.data.sources.isic import DIAGNOSES, Image, Sample, find_samples, read_image
 from lesionnets.evaluation.choosing.diagnosis import DiagnosisValidation
@@ -102,7 +103,7 @@ class DrawnViews:
         return self.steps
 
     def __iter__(self) -> Iterator[Views]:
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        random = epoch_random()
         rows = torch.multinomial(self.chances, self.steps * self.batch, replacement=True)
         return prefetched(self._batches(rows.reshape(self.steps, self.batch).tolist(), random))
 
@@ -123,10 +124,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2017)
     parser.add_argument("--work", type=Path, help="keeps purified pictures and trainings, to go on from")
     parser.add_argument("--json", type=Path, help="figures, to be written")
-    parser.add_argument("--smoke", action="store_true")
-    asked = parser.parse_args()
-    if not asked.smoke and (asked.data is None or not asked.fold):
-        parser.error("--data or --fold is missing: name images and a fold, or take --smoke")
+    asked = read_arguments(parser, folds=True)
     with TemporaryDirectory() as scratch:
         asked.work = asked.work or Path(scratch)
         if asked.smoke:

@@ -9,7 +9,6 @@ its own.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from dermbatch.models.contracts import Contract
+from dermbatch.models.repository import file_digest
 from dermbatch.stages import Stage
 from lesionnets.graphs.contract import parameter_lines, tensor_text
 
@@ -84,7 +84,7 @@ def write_ensemble(
     steps_file = folder / version / STEPS
     steps_file.parent.mkdir(parents=True)
     steps_file.write_text("".join(f"{step.model} {step.version} {step.sha256}\n" for step in steps))
-    digest = hashlib.sha256(steps_file.read_bytes()).hexdigest()
+    digest = file_digest(steps_file)
     parameters = {"stage": str(stage)} | dict(contract.parameters) | {f"sha256.{version}": digest}
     text = Template(_CONFIG).substitute(
         name=folder.name,

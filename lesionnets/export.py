@@ -9,7 +9,6 @@ digests) is in ``parameters``; a backend ignores those that it does not know.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,6 +21,7 @@ import onnx
 from dermbatch.errors import UsageError
 from dermbatch.models.configuration import read_config
 from dermbatch.models.contracts import DATA_TYPES, Contract, Tensor
+from dermbatch.models.repository import file_digest
 from dermbatch.models.risk import RISK, SETS
 from dermbatch.models.served import labels_of
 from dermbatch.stages import Stage
@@ -289,11 +289,6 @@ def versions(folder: Path) -> list[str]:
     """The versions of a model in its folder, oldest first."""
     names = (path.parent.name for file in ("model.onnx", STEPS) for path in folder.glob(f"*/{file}"))
     return sorted((name for name in names if name.isdecimal()), key=int)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, which identifies the model in records."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _config(folder: Path, version: str, stage: Stage | None, contract: Contract) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from lesionnets.nets.sizes import resized
 
 
 def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Sequence[nn.Module]) -> Tensor:
@@ -39,12 +40,12 @@ def visual_backprop(classifier: nn.Module, inputs: Sequence[Tensor], stages: Seq
     mask: Tensor | None = None
     for maps in reversed(found):
         mean = maps.float().mean(dim=1, keepdim=True)
-        mask = mean if mask is None else _enlarged(mask, mean) * mean
+        mask = mean if mask is None else resized(mask, mean) * mean
         # A product of many small numbers would vanish in float32; a factor changes nothing after normalisation.
         mask = mask / mask.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
     if mask is None:
         raise ValueError("VisualBackProp needs at least one stage")
-    mask = _enlarged(mask, inputs[0])
+    mask = resized(mask, inputs[0])
     mask = mask - mask.amin(dim=(2, 3), keepdim=True)
     return mask / mask.amax(dim=(2, 3), keepdim=True).clamp(min=1e-12)
 
@@ -78,10 +79,6 @@ def class_activation_maps(classifier: nn.Module, inputs: Sequence[Tensor], featu
                 raise ValueError("the logits do not depend on this layer")
             maps.append((gradient.mean(dim=(2, 3), keepdim=True) * read).sum(dim=1))
     return torch.stack(maps, dim=1).detach()
-
-
-def _enlarged(values: Tensor, like: Tensor) -> Tensor:
-    return functional.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 @contextlib.contextmanager

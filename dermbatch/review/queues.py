@@ -1,4 +1,4 @@
-"""Queues of images for readers: storing them, mixing in known cases, and how a reader stands with a case."""
+"""Queues of images for readers: storing them, mixing in known cases, and where a reader stands with a case."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from dermbatch.records.outcome import EnhanceOutput, FailureRecord, ResultRecord
 from dermbatch.stages import Stage
 from dermbatch.store import ObjectStore, split_uri
 from dermbatch.stored import read
-from desk.api.answers import as_json, digest, is_known, json_of, ranged, tagged
+from desk.api.answers import as_json, is_known, json_of, ranged, tagged
 from desk.desk import TheStore
+from desk.digests import digest
 from desk.pictures import layers
 from desk.pictures.layers import outline
 from desk.pictures.pictures import DecodedPictures

@@ -30,6 +30,7 @@ from desk.door.tenancy import check_own
 from desk.problems import Problem
 from desk.results.shelf import Shelf
 from desk.results.view import View
+from orchestrator.reporting.table.columns import truths
 
 router = APIRouter(prefix="/v1/queues", tags=["review"])
 
@@ -300,7 +301,7 @@ def _done(view: View) -> Any:
     outcome, order = view.column("outcome"), view.order
     if outcome is None:
         return order
-    return order[np.asarray(pc.equal(outcome.cast(pa.string()), "done").fill_null(False))[order]]
+    return order[truths(pc.equal(outcome.cast(pa.string()), "done"))[order]]
 
 
 def _chosen(view: View, asked: QueueRequest) -> list[Case]:

@@ -37,6 +37,7 @@ from dermbatch.stages import ORDER, Stage
 from orchestrator.batches.summary import Tally
 from orchestrator.metering.bill import Costs
 from orchestrator.reporting.listing import LISTED, ListedResults
+from orchestrator.reporting.table.columns import truths
 
 SHOWN = 300
 """Cards, and rows of failures, in one report: some 10 MB, which a browser opens at once."""
@@ -173,7 +174,7 @@ class Report:
                     self._models.add((stage, ModelUsed(name=name, version=version, sha256=sha256)))
         self._spread(done)
         self._listing.add(done)
-        flagged = np.asarray(pc.greater(pc.list_value_length(done["flags"]), 0).fill_null(False), bool)
+        flagged = truths(pc.greater(pc.list_value_length(done["flags"]), 0))
         indices = np.asarray(done["index"], np.int64)
         self._flagged.offer(indices[flagged])
         self._plain.offer(indices[~flagged])

@@ -117,10 +117,10 @@ def rebuild(store: ObjectStore, model: str | None = None) -> list[Index]:
     """
     now = {name: when for name, when, _ in closed(store, {})}
     found = _models(store, list(now))
-    return [_anew(store, one, dimension, now) for one, dimension in found if model in {None, one.sha256}]
+    return [_rebuilt(store, one, dimension, now) for one, dimension in found if model in {None, one.sha256}]
 
 
-def _anew(store: ObjectStore, model: ModelUsed, dimension: int, taken: dict[str, datetime]) -> Index:
+def _rebuilt(store: ObjectStore, model: ModelUsed, dimension: int, taken: dict[str, datetime]) -> Index:
     key = layout.similar_index(model.sha256)
     before = _version(store, model.sha256)
     trained = _train(store, list(taken), model)

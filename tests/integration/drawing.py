@@ -79,7 +79,7 @@ def disc(x, y, radius, height=HEIGHT, width=WIDTH):
     return (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
 
 
-def run_anew(store, record, mask):
+def run_again(store, record, mask):
     """Have an image be segmented by another model since, in another batch."""
     segment = record.stages[Stage.SEGMENT]
     model = segment.model.model_copy(update={"version": "2"})

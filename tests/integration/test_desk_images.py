@@ -79,7 +79,7 @@ def test_an_image_that_vanished_or_is_none_says_so(ada, store, tmp_path):
     assert ada.get("/v1/batches/desk-gone/images/2").status_code == 404
 
 
-def test_an_image_that_was_processed_anew_meanwhile_is_shown_as_it_is_now(ada, store, tmp_path):
+def test_an_image_that_was_processed_again_meanwhile_is_shown_as_it_is_now(ada, store, tmp_path):
     record = result_of("desk-again", 0)
     store.put(record.stages["segment"].artifacts["mask.png"], mask_png(9), "image/png")
     write_batch(store, "desk-again", [record], tmp_path)

@@ -12,13 +12,14 @@ from onnx import numpy_helper
 
 from deploy.check_models import wrong_models
 from dermbatch.models.configuration import read_config
+from dermbatch.models.repository import file_digest
 from dermbatch.phantoms.phantom import phantom
 from dermbatch.records.asked import ModelChoice
 from dermbatch.stages import Stage
 from lesionnets import checkpoint
 from lesionnets.ensemble import EnsembleStep, write_ensemble
 from lesionnets.evaluation.models.predictors import load_model
-from lesionnets.export import export, file_digest
+from lesionnets.export import export
 from lesionnets.graphs import mb_dcnn
 from lesionnets.nets.mutual.mutual import MutualSN
 from workers.stages.segment import SegmentParameters, segment

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from desk_server import pictured, write_batch
-from drawing import HEIGHT, WIDTH, disc, drag, drawn, kept, lesion, on_screen, opened, run_anew, write_lesions
+from drawing import HEIGHT, WIDTH, disc, drag, drawn, kept, lesion, on_screen, opened, run_again, write_lesions
 
 from dermbatch import layout
 from dermbatch.records.outcome import ResultRecord
@@ -33,7 +33,7 @@ def test_a_blind_reader_sees_no_newer_outline_and_what_is_drawn_while_it_is_kept
     page = opened(seat, "/correct/rl/0?queue=rl")
     drag(page, (60, 60), (80, 60))
     first = drawn(page)
-    run_anew(store, record, np.full((HEIGHT, WIDTH), 255, np.uint8))
+    run_again(store, record, np.full((HEIGHT, WIDTH), 255, np.uint8))
     page.keyboard.press("Control+Enter")
     page.get_by_text("Run again since this image was shown: segment.").wait_for()
     assert page.get_by_role("button", name="Begin from the newer mask").count() == 0
@@ -81,7 +81,7 @@ def test_an_expired_session_and_a_new_run_lose_nothing(browser, server, store, b
     newer[:50, :50] = 255
     drag(page, (200, 200), (220, 200))
     mask = drawn(page)
-    run_anew(store, record, newer)
+    run_again(store, record, newer)
     page.get_by_role("button", name="Keep").click()
     page.get_by_text("Run again since this image was shown: segment (segment_net@2").wait_for()
     assert (

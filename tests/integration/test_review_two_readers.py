@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from desk_server import pictured, write_batch
-from drawing import HEIGHT, WIDTH, drawn, lesion, on_screen, run_anew
+from drawing import HEIGHT, WIDTH, drawn, lesion, on_screen, run_again
 
 from dermbatch import layout
 from dermbatch.ledger.connection import Connection
@@ -194,7 +194,7 @@ def test_every_drawing_is_there_once(redis_settings, object_store_settings, repl
                     reader.draw(index, between=replicas.processes[0].kill)
                     newer = np.zeros((HEIGHT, WIDTH), np.uint8)
                     newer[:60, :60] = 255
-                    run_anew(store, read(store, layout.result(BATCH, index), ResultRecord), newer)
+                    run_again(store, read(store, layout.result(BATCH, index), ResultRecord), newer)
                     reader.keep()
                     reader.page.get_by_text(
                         "Run again since this image was shown: segment (segment_net@2"

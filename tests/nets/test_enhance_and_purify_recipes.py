@@ -320,12 +320,18 @@ def test_the_classical_finder_finds_hair_and_leaves_skin_and_lesion_alone() -> N
     assert find_occlusions(covered)[mask & ~drawn.lesion].mean() > 0.6
 
 
-def test_what_the_classical_finder_sees_within_a_lesion_is_the_lesions() -> None:
+def lined_lesion() -> tuple[np.ndarray, np.ndarray]:
+    """A picture of a hair over all of it and a dark line of the lesion's own, and the lesion's mask."""
     image = np.full((200, 200, 3), 200, np.uint8)
-    image[:, 98:101] = 60  # a hair over the whole picture
-    image[80:120, 60:62] = 60  # a dark line within the lesion
+    image[:, 98:101] = 60
+    image[80:120, 60:62] = 60
     lesion = np.zeros((200, 200), bool)
     lesion[70:130, 50:150] = True
+    return image, lesion
+
+
+def test_what_the_classical_finder_sees_within_a_lesion_is_the_lesions() -> None:
+    image, lesion = lined_lesion()
     assert find_occlusions(image)[100, 61]
     corrected = find_occlusions(image, lesion)
     assert corrected[100, 99]
@@ -346,11 +352,7 @@ def test_pairs_of_the_classical_finder_lack_the_hair_and_keep_the_rest() -> None
 
 
 def test_pairs_of_the_classical_finder_keep_the_lesions_dark_structures() -> None:
-    image = np.full((200, 200, 3), 200, np.uint8)
-    image[:, 98:101] = 60  # a hair
-    image[80:120, 60:62] = 60  # the lesion's own
-    lesion = np.zeros((200, 200), bool)
-    lesion[70:130, 50:150] = True
+    image, lesion = lined_lesion()
     cleaned, painted = remove_occlusions(image, lesion)
     assert not painted[80:120, 60:62].any()
     np.testing.assert_array_equal(cleaned[80:120, 60:62], image[80:120, 60:62])

@@ -25,7 +25,7 @@ from dermbatch.stored import read, write_once
 from desk.door.oidc.claims import Claimed, claimed, is_name
 from desk.door.oidc.issuer import Issuer, IssuerRefused
 from desk.door.oidc.tokens import Claims, access_token, id_token, logout_token
-from desk.door.sessions import Granted, Session, Sessions, seal, unseal
+from desk.door.sessions import Granted, Session, Sessions, seal, secret_digest, unseal
 from desk.problems import Problem
 
 _log = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ class SignOn:
         """
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         address = self.issuer.endpoint("authorization_endpoint")
-        kept = {"nonce": nonce, "verifier": verifier, "onward": onward, "browser": _digest(browser)}
+        kept = {"nonce": nonce, "verifier": verifier, "onward": onward, "browser": secret_digest(browser)}
         self._sessions.put_by("way", state, kept, WAY_SECONDS)
         asked = {
             "response_type": "code",
@@ -114,7 +114,7 @@ class SignOn:
                 gives them no role.
         """
         kept = self._sessions.call_for("way", said_back.get("state", ""))
-        if kept is None or not hmac.compare_digest(kept["browser"], _digest(browser)):
+        if kept is None or not hmac.compare_digest(kept["browser"], secret_digest(browser)):
             raise Problem(
                 400, "bad_state", "this answers no sign-on that began here, or it was used already; sign in again"
             )
@@ -401,7 +401,3 @@ def _kept(given: dict[str, Any], before: dict[str, str]) -> dict[str, str]:
 
 def _challenge(verifier: str) -> str:
     return urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
