@@ -77,7 +77,7 @@ class Verdict:
 
 
 Check = Callable[[ObjectStore, ResultRecord], bool]
-"""Whether the artifacts of a record are whole."""
+"""Whether the artifacts of a record are complete and undamaged."""
 
 
 def no_op_artifacts_whole(store: ObjectStore, record: ResultRecord) -> bool:

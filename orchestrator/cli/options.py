@@ -216,7 +216,7 @@ def for_folder(settings: Settings) -> Settings:
     """Settings of a stack whose results go straight to a folder, and which does not outlive the command.
 
     Files in the folder are links to those of the store, so editing one in place changes both: earlier files are
-    therefore checked. Pictures are kept whole, because they belong into the folder, and uploads are gone at the
+    therefore checked. Pictures are kept in full, because they belong into the folder, and uploads are gone at the
     end. Images that are files of this machine are not uploaded at all.
     """
     careful = {"check_files": True, "whole_pictures": True, "local_sources": True}

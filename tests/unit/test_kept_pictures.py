@@ -21,7 +21,7 @@ from tests import corpus
 
 @pytest.fixture
 def whole():
-    """One whose purified pictures are kept whole, as all were."""
+    """One whose purified pictures are kept in full, as all were."""
     return Place(limits=WorkerSettings(whole_pictures=True))
 
 
