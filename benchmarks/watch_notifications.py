@@ -1,6 +1,6 @@
 """Thousands of notifications, some of them twice or more, out of order, while the watcher is killed and restarted.
 
-Objects are put side by side; each is told of at least once, and who tells tries again until it is heard, as stores
+Objects are put side by side; each is announced at least once, and again until the watcher has answered, as stores
 do. Meanwhile the watcher is ended by SIGKILL and started again. In the end every object is to be taken in once.
 
     python -m benchmarks.watch_notifications [--objects N] [--kills N] [--seed N]
@@ -40,7 +40,7 @@ class NotificationOutcome:
 
 
 def run(bench: WatchBench, objects: int, kills: int, seed: int) -> NotificationOutcome:
-    """Put objects, tell of them, kill the watcher, and count what was taken in."""
+    """Put objects, announce them, kill the watcher, and count what was taken in."""
     chance = random.Random(seed)
     keys = [f"study-{number % 97:02d}/{number:06d}.jpg" for number in range(objects)]
     chance.shuffle(keys)

@@ -1,4 +1,4 @@
-"""Watching on servers of its own: Valkey, S3 and ``dermbatch watch`` as a process, told of objects by webhook."""
+"""Watching on servers of its own: Valkey, S3 and a process of ``dermbatch watch`` that gets notifications."""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ def write_variant(model_file: Path, graph: onnx.ModelProto, repository: Path, en
 
 
 def _variants_card(card: str, name: str, ending: str, size: int) -> str:
-    """The card of the model that a variant is of, except for name, size and operating points, which it has not."""
+    """The card of the model that a variant is of, except for name, size and operating points, which it lacks."""
     card = re.sub(rf"^# {re.escape(name)},", f"# {name}_{ending},", card)
     card = re.sub(r"[\d,]+ bytes as served", f"{size:,} bytes as served", card)
     card = re.sub(r"## Operating points\n.*?(?=^## |\Z)", "", card, flags=re.DOTALL | re.MULTILINE)

@@ -32,7 +32,7 @@ class Floor:
         bulk_share: Of what workers begin, while both lanes wait.
         at_once: Bulk images that a slot takes as one, to save time here.
         outcome: Is told what becomes of images.
-        ended: Told of a pod that was to leave and has nothing in hand any more.
+        ended: Told about a pod that was to leave and has nothing in hand any more.
 
     Attributes:
         slots, servers: Open ones: worker slots, Triton servers.

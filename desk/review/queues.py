@@ -245,7 +245,7 @@ def _next(queue: Queue, store: ObjectStore, leases: Leases, person: Person, afte
 def _is_open(
     case: Case, many: int, reader: str, found: Sequence[Decision], leases: Leases, store: ObjectStore
 ) -> bool:
-    """Whether a reader who has just leased an image may have it, by what is stored; Redis is told of that."""
+    """Whether a reader who has just leased an image may have it, by what is stored; Redis is told about that."""
     if kept.returned_to(reader, found) is not None:
         return True
     if any(one.reader == reader and one.kind != "return" for one in found):

@@ -16,7 +16,7 @@ def padded(values: Tensor, multiple: int) -> Tensor:
 
     Args:
         values: Float [N, C, H, W].
-        multiple: The number of which both sides shall be multiples.
+        multiple: The number of which both sides become multiples.
 
     Returns:
         Float [N, C, H', W'], with H' >= H and W' >= W.

@@ -43,7 +43,7 @@ def reconcile(store: ObjectStore, ledger: Ledger) -> list[str]:
             if name in known:
                 if control is not None and control != known[name].control:
                     ledger.batches.steer(name, control)
-                if known[name].growing:  # the ledger was not told of these
+                if known[name].growing:  # the ledger was not told about these
                     ledger.batches.grow(read_batch(store, name))
             elif control is not None and _restore(store, ledger, name, control):
                 restored.append(name)

@@ -96,7 +96,7 @@ class Watcher:
         self._readers = ThreadPoolExecutor(_LOOKS_AT_A_TIME, thread_name_prefix="watcher")
 
     def hear(self, events: Sequence[ObjectEvent]) -> None:
-        """Keep what a notification tells of, to be looked at; from any thread.
+        """Keep what a notification announces, to be looked at; from any thread.
 
         Raises:
             queue.Full: If too much waits to be looked at.

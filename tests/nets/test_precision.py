@@ -64,7 +64,7 @@ def test_answers_hardly_change_and_operators_stay_plain(model_file: Path) -> Non
 
 
 def test_two_products_fit_into_16_bits(model_file: Path) -> None:
-    # Processors without VNNI add two up so, and cut off what is more: the model would give other answers there.
+    # Processors without VNNI add two up in 16 bits, and saturate: the model would give other answers there.
     weights = int8_weights(to_int8(onnx.load(model_file), inputs(2)))
     assert weights
     for values in weights:

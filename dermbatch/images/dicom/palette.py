@@ -74,7 +74,7 @@ def table_of(dataset: Dataset, colour: str) -> tuple[NDArray[np.uint16], tuple[i
         colour: ``Red``, ``Green`` or ``Blue``.
 
     Raises:
-        BadInput: ``corrupt``, if the table is missing, or has not as many entries as it says.
+        BadInput: ``corrupt``, if the table is missing, or has fewer entries than it says.
     """
     descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
     try:

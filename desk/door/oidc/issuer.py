@@ -46,7 +46,7 @@ class Issuer:
     """Talks to one issuer. Every method raises ``Problem`` 503 if it does not answer.
 
     What it publishes holds for an hour, and longer while it is away. An unknown key makes us fetch its keys again,
-    but at most once in ten seconds: tokens of strangers must not make us ask without end.
+    but at most once in ten seconds: forged tokens must not make us ask without end.
 
     Args:
         settings: Which.
