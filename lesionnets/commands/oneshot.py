@@ -30,7 +30,7 @@ def evaluate_oneshot(
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Supports shown at a time.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="How often supports are drawn, for each diagnosis.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     split: Split = None,
     rename: Map = None,
     out: Out = None,

@@ -93,7 +93,7 @@ def evaluate_retrieval(
         int | None, typer.Option(min=10, help="Search only this many of them, drawn at random.")
     ] = None,
     rename: Map = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """How many of the five most similar pictures have the same diagnosis, by patterns and by embeddings."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def precision(
-    stage: Annotated[Stage, typer.Argument(help="Whose model.")],
+    stage: Annotated[Stage, typer.Argument(help="Stage of the model.")],
     images: Images,
     repository: Annotated[Path, typer.Option(help="Triton model repository to write NAME_int8 into.")],
     masks: Annotated[

@@ -34,7 +34,7 @@ _NAMED = 3
 
 
 reports = typer.Typer(
-    name="report", help="Whether the report of a batch is what was signed.", no_args_is_help=True
+    name="report", help="Check that the report of a batch is what was signed.", no_args_is_help=True
 )
 
 
